@@ -1,0 +1,74 @@
+"""What an engine plugin registers, `EngineSpec`, and the choice between those registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from corral.core.models import FileRole, ModelMetadata, ModelRecord
+from corral.core.outputs import EngineOutput, Output
+from corral.core.requests import Request
+from corral.core.values import Value
+
+__all__ = ("EngineSpec", "LoadRequest", "LocalFile", "Match")
+
+RunnerName = Literal["process", "thread", "event_loop"]
+
+
+class Match(Value, frozen=True, kw_only=True):
+    """How well an engine suits a model: 0 cannot, higher wins. `reason` is a sentence for people."""
+
+    score: int
+    reason: str
+
+
+class LocalFile(Value, frozen=True, kw_only=True):
+    """A model's file where the engine can open it."""
+
+    role: FileRole
+    path: str
+    name: str | None = None
+
+
+class LoadRequest(Value, frozen=True, kw_only=True):
+    """What an engine gets to load. `load_options` is an instance of its spec's `load_options`, as plain data.
+
+    Engines turn it back with ``msgspec.convert(request.load_options, MyLoadOptions)``.
+    """
+
+    model: str
+    files: tuple[LocalFile, ...]
+    load_options: Mapping[str, Any] = {}
+
+
+class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """An engine, described by pure data and pure functions: importing one never imports native code.
+
+    `load` is the import path ``package.module:function`` of ``(LoadRequest, on_progress) -> StepEngine |
+    GeneratorEngine | RunningModel``, by `form`. `runners` are those it allows, preferred first. `match` gets no metadata for
+    an upstream. `estimate` answers bytes by device. `load_options` and `request_options` are msgspec Struct types; every
+    field of `load_options` has a default. `fits(loaded, wanted)` says whether a model loaded with one set of load options
+    serves another without a reload. `requirement` is the distribution and version it needs (``llama-cpp-python==0.3.36``),
+    `module` the import to look for, `install_hint` the pip line.
+    """
+
+    name: str
+    summary: str
+    form: Literal["step", "generator", "running"]
+    load: str
+    match: Callable[[ModelRecord, ModelMetadata | None], Match]
+    estimate: Callable[[ModelRecord, ModelMetadata | None, Any], Mapping[str, int]]
+    runners: tuple[RunnerName, ...] = ("process", "thread")
+    load_options: type[msgspec.Struct] | None = None
+    request_options: type[msgspec.Struct] | None = None
+    fits: Callable[[Any, Any], bool] | None = None
+    request_types: tuple[type[Request], ...] = ()
+    output_types: tuple[type[Output], ...] = ()
+    engine_output_types: tuple[type[EngineOutput], ...] = ()
+    api_version: tuple[int, int] = (1, 0)
+    module: str | None = None
+    requirement: str | None = None
+    install_hint: str | None = None

@@ -1,0 +1,292 @@
+"""Every error Corral raises on purpose, as one tree.
+
+    CorralError
+    ├── InvalidRequest              what the caller sent cannot be meant
+    │   ├── InvalidName             a model name outside the grammar
+    │   ├── InvalidDigest           not ``sha256:<64 hex digits>``
+    │   ├── InvalidOption           an option of the wrong type or out of range
+    │   ├── UnsupportedField        a field this version does not serve
+    │   └── PromptTooLong           the prompt does not fit the context
+    ├── NotFound
+    │   ├── ModelNotFound
+    │   └── BlobNotFound
+    ├── Unsupported                 the model or the engine cannot do this task
+    ├── Conflict                    somebody else changed or holds it
+    ├── StorageError                the store cannot be read or written
+    │   ├── DigestMismatch
+    │   └── OutOfSpace
+    ├── InvalidModelFile            truncated, foreign, or of an unknown architecture
+    ├── SourceError                 a source or registry refused or broke
+    ├── EngineError                 an engine failed
+    │   ├── EngineNotInstalled      the extra is missing; the remedy is the pip line
+    │   ├── NoEngine                no engine takes this model; the message lists why
+    │   ├── LoadFailed
+    │   ├── OutOfMemory             the estimate does not fit, or the allocation failed
+    │   ├── EngineDied              the process that held the model is gone
+    │   └── EngineStalled           no heartbeat, or a step past its limit
+    ├── ServerBusy                  the queue is full
+    ├── Cancelled                   the caller went away
+    ├── PluginError                 a plugin broke its promises
+    └── SettingsError               an unknown key or a mistyped value
+
+An error crosses a process as `ErrorInfo` and comes back as the class of its code (`to_error`).
+HTTP statuses are not decided here: ``api/http`` maps these classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import ClassVar
+
+from corral.core.values import Value
+
+__all__ = (
+    "BlobNotFound",
+    "Cancelled",
+    "Conflict",
+    "CorralError",
+    "DigestMismatch",
+    "EngineDied",
+    "EngineError",
+    "EngineNotInstalled",
+    "EngineStalled",
+    "ErrorInfo",
+    "InvalidDigest",
+    "InvalidModelFile",
+    "InvalidName",
+    "InvalidOption",
+    "InvalidRequest",
+    "LoadFailed",
+    "ModelNotFound",
+    "NoEngine",
+    "NotFound",
+    "OutOfMemory",
+    "OutOfSpace",
+    "PluginError",
+    "PromptTooLong",
+    "ServerBusy",
+    "SettingsError",
+    "SourceError",
+    "StorageError",
+    "Unsupported",
+    "UnsupportedField",
+    "map_errors",
+    "to_error",
+)
+
+
+class ErrorInfo(Value, frozen=True, kw_only=True):
+    """An error as data: `code` names the class, `message` the offending value, `remedy` what to do next."""
+
+    code: str
+    message: str
+    remedy: str | None = None
+
+
+class CorralError(Exception):
+    """Base of all errors raised on purpose. ``str(error)`` is the message; `remedy` says what to do, if known."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    @property
+    def info(self) -> ErrorInfo:
+        return ErrorInfo(code=self.code, message=self.message, remedy=self.remedy)
+
+
+class InvalidRequest(CorralError, ValueError):
+    """What the caller sent cannot be meant."""
+
+    code = "invalid_request"
+
+
+class InvalidName(InvalidRequest):
+    """A model name outside the grammar."""
+
+    code = "invalid_name"
+
+
+class InvalidDigest(InvalidRequest):
+    """Not ``sha256:<64 hex digits>``."""
+
+    code = "invalid_digest"
+
+
+class InvalidOption(InvalidRequest):
+    """An option of the wrong type or out of range."""
+
+    code = "invalid_option"
+
+
+class UnsupportedField(InvalidRequest):
+    """A request field that this version of Corral does not serve."""
+
+    code = "unsupported_field"
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt does not fit the context."""
+
+    code = "prompt_too_long"
+
+
+class NotFound(CorralError, LookupError):
+    """What was named does not exist."""
+
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No model of that name is in the store."""
+
+    code = "model_not_found"
+
+
+class BlobNotFound(NotFound):
+    """No blob of that digest is in the store."""
+
+    code = "blob_not_found"
+
+
+class Unsupported(CorralError):
+    """The model or its engine cannot do what was asked."""
+
+    code = "unsupported"
+
+
+class Conflict(CorralError):
+    """Somebody else changed or holds it."""
+
+    code = "conflict"
+
+
+class StorageError(CorralError):
+    """The store cannot be read or written."""
+
+    code = "storage_error"
+
+
+class DigestMismatch(StorageError):
+    """The bytes do not hash to the digest they were announced with."""
+
+    code = "digest_mismatch"
+
+
+class OutOfSpace(StorageError):
+    """The disk is full."""
+
+    code = "out_of_space"
+
+
+class InvalidModelFile(CorralError):
+    """A model file that is truncated, foreign, or of an unknown architecture."""
+
+    code = "invalid_model_file"
+
+
+class SourceError(CorralError):
+    """A model source or registry refused or broke."""
+
+    code = "source_error"
+
+
+class EngineError(CorralError):
+    """An engine failed."""
+
+    code = "engine_error"
+
+
+class EngineNotInstalled(EngineError):
+    """The engine's extra is missing, or its version is one the adapter refuses; the remedy is the pip line."""
+
+    code = "engine_not_installed"
+
+
+class NoEngine(EngineError):
+    """No engine takes this model; the message lists every engine with its reason."""
+
+    code = "no_engine"
+
+
+class LoadFailed(EngineError):
+    """The engine could not load the model."""
+
+    code = "load_failed"
+
+
+class OutOfMemory(EngineError):
+    """The estimate does not fit the free memory, or the allocation failed."""
+
+    code = "out_of_memory"
+
+
+class EngineDied(EngineError):
+    """The process or thread that held the model is gone; the next request loads it again."""
+
+    code = "engine_died"
+
+
+class EngineStalled(EngineError):
+    """No heartbeat in time, or a step past its limit; the model is unloaded."""
+
+    code = "engine_stalled"
+
+
+class ServerBusy(CorralError):
+    """The queue is full."""
+
+    code = "server_busy"
+
+
+class Cancelled(CorralError):
+    """The caller went away before the answer was ready."""
+
+    code = "cancelled"
+
+
+class PluginError(CorralError):
+    """A plugin broke its promises."""
+
+    code = "plugin_error"
+
+
+class SettingsError(CorralError):
+    """An unknown setting or a mistyped value; the message names its path."""
+
+    code = "settings_error"
+
+
+def _tree(root: type[CorralError]) -> Iterator[type[CorralError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _tree(child)
+
+
+def to_error(info: ErrorInfo) -> CorralError:
+    """The error of ``info.code``; a code nobody here knows gives an `EngineError` with the same text."""
+    for kind in _tree(CorralError):
+        if kind.code == info.code:
+            return kind(info.message, info.remedy)
+    return EngineError(info.message, info.remedy)
+
+
+@contextmanager
+def map_errors(table: Mapping[type[BaseException], type[CorralError]], subject: str) -> Iterator[None]:
+    """Translate foreign exceptions at an adapter's edge: the first matching row wins, the cause is kept.
+
+    The message becomes ``<subject>: <foreign text>``; errors that are ours already pass through.
+    """
+    try:
+        yield
+    except CorralError:
+        raise
+    except BaseException as foreign:
+        for kind, ours in table.items():
+            if isinstance(foreign, kind):
+                raise ours(f"{subject}: {foreign}") from foreign
+        raise

@@ -1,0 +1,38 @@
+"""What people and models say to each other in a chat: messages, tools, tool calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from corral.core.values import Value
+
+__all__ = ("Message", "Tool", "ToolCall")
+
+
+class ToolCall(Value, frozen=True, kw_only=True):
+    """One call that the model asks for. `arguments` is the decoded JSON object, its key order kept."""
+
+    name: str
+    arguments: Mapping[str, Any] = {}
+    id: str | None = None
+    index: int = 0
+
+
+class Tool(Value, frozen=True, kw_only=True):
+    """A function the model may call; `parameters` is a JSON Schema object."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = {}
+
+
+class Message(Value, frozen=True, kw_only=True):
+    """One turn. `role` is lower case; ``system``, ``user``, ``assistant`` and ``tool`` are what templates know."""
+
+    role: str
+    content: str = ""
+    thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_name: str | None = None
+    tool_call_id: str | None = None

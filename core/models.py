@@ -1,0 +1,133 @@
+"""What a model is, whatever manifest dialect described it: `ModelRecord`, its files, its metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, NewType
+
+from corral.core.errors import InvalidDigest
+from corral.core.messages import Message
+from corral.core.names import ModelName
+from corral.core.values import Value
+
+__all__ = (
+    "Digest",
+    "FileRole",
+    "ModelFile",
+    "ModelMetadata",
+    "ModelRecord",
+    "TemplateText",
+    "digest_of",
+    "parse_digest",
+)
+
+Digest = NewType("Digest", str)
+"""``sha256:`` and 64 lower-case hex digits. Made by `parse_digest` or `digest_of` only."""
+
+_DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
+
+
+def parse_digest(text: str) -> Digest:
+    """Accepts ``sha256:…`` and ``sha256-…``, any case. Raises `InvalidDigest` on anything else."""
+    match = _DIGEST.fullmatch(text)
+    if match is None:
+        raise InvalidDigest(f"invalid digest format: {text[:100]!r}", "a digest is sha256: and 64 hex digits")
+    return Digest("sha256:" + match[1].lower())
+
+
+def digest_of(data: bytes) -> Digest:
+    """The digest of bytes already in memory."""
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+FileRole = Literal[
+    "weights", "projector", "adapter", "draft", "config", "template", "system", "params", "messages", "license", "other"
+]
+
+
+class ModelFile(Value, frozen=True, kw_only=True):
+    """One layer. `path` is its file name inside a folder model, None where the dialect names no files."""
+
+    role: FileRole
+    media_type: str
+    digest: Digest
+    size_bytes: int
+    path: str | None = None
+
+
+class TemplateText(Value, frozen=True, kw_only=True):
+    """A chat template that came with the manifest (not the one inside a GGUF)."""
+
+    kind: Literal["go", "jinja"]
+    text: str
+
+
+class ModelRecord(Value, frozen=True, kw_only=True):
+    """A model as its manifest tells it.
+
+    `name` has the spelling found in the store; `digest` is over the raw manifest bytes; `size_bytes` is the sum of
+    layers and config; `modified_at` is seconds since the epoch. `parameters` are the PARAMETER values (JSON types).
+    `parameter_size` ("8.0B") and `quantization` ("Q4_K_M") are as the manifest has them, empty if it says nothing.
+    An upstream model has `remote_host` and `remote_model`, and no weights.
+    """
+
+    name: ModelName
+    digest: Digest
+    size_bytes: int
+    modified_at: float
+    format: str = ""
+    family: str = ""
+    families: tuple[str, ...] = ()
+    parameter_size: str = ""
+    quantization: str = ""
+    context_length: int | None = None
+    embedding_length: int | None = None
+    files: tuple[ModelFile, ...] = ()
+    template: TemplateText | None = None
+    system: str | None = None
+    parameters: Mapping[str, Any] = {}
+    messages: tuple[Message, ...] = ()
+    licenses: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    requires: str | None = None
+    remote_host: str | None = None
+    remote_model: str | None = None
+
+    def files_of(self, role: FileRole) -> tuple[ModelFile, ...]:
+        return tuple(file for file in self.files if file.role == role)
+
+    @property
+    def weights(self) -> ModelFile | None:
+        """The weights; where a manifest has several, the last one wins, as in Ollama. None for an upstream."""
+        found = self.files_of("weights")
+        return found[-1] if found else None
+
+
+class ModelMetadata(Value, frozen=True, kw_only=True):
+    """What a weights file says of itself, read without native code.
+
+    `architecture` is GGUF's ``general.architecture``; `file_type` the quantization name ("Q4_1"); `tensor_types` counts
+    bytes by tensor type name; `keys` are the header's key-values with arrays left out (see `MetadataReader`).
+    `kv_bytes_per_token` is the f16 KV cache's size for one token over all layers, None where not derivable.
+    """
+
+    format: str
+    architecture: str
+    file_type: str
+    parameter_count: int
+    tensor_bytes: int
+    tensor_types: Mapping[str, int] = {}
+    block_count: int = 0
+    context_length: int | None = None
+    embedding_length: int | None = None
+    vocabulary_size: int | None = None
+    kv_bytes_per_token: int | None = None
+    sliding_window: int | None = None
+    pooling: str | None = None
+    chat_template: str | None = None
+    bos_text: str = ""
+    eos_text: str = ""
+    name: str = ""
+    keys: Mapping[str, Any] = {}

@@ -1,0 +1,167 @@
+"""The inference ports: what core calls (`RunningModel`), what an engine author writes (`StepEngine`, `GeneratorEngine`).
+
+Runners turn the engine forms into a `RunningModel`. A chat-native or remote engine is one directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from corral.core.outputs import EngineOutput, Output
+from corral.core.requests import Prompt, Request
+from corral.core.values import Value
+
+if TYPE_CHECKING:
+    from corral.core.engines import EngineSpec, LoadRequest
+
+__all__ = (
+    "Engine",
+    "GeneratorEngine",
+    "ModelInfo",
+    "OnLoadProgress",
+    "Runner",
+    "RunningModel",
+    "StepEngine",
+    "Task",
+    "TokenMask",
+    "Tokenizer",
+)
+
+Task = Literal["completion", "chat", "embedding"]
+
+
+class ModelInfo(Value, frozen=True, kw_only=True):
+    """What a loaded model can do: data, because an `isinstance` check does not survive a process boundary.
+
+    `tasks` names the requests it takes. `features` are engine-named abilities ("exact", "shift", "prefix_cache",
+    "tokenize", "logprobs", …). `context_length` is the most tokens of one request, None where unlimited or unknown.
+    `parallel` is how many requests run at once. `memory_bytes` by device ("cpu", "cuda:0"). `process_id` of the
+    child, where there is one. `details` are for people: `corral show` and `/api/ps` print them.
+    """
+
+    tasks: frozenset[str]
+    features: frozenset[str] = frozenset()
+    context_length: int | None = None
+    parallel: int = 1
+    memory_bytes: Mapping[str, int] = {}
+    process_id: int | None = None
+    details: Mapping[str, str] = {}
+
+
+class RunningModel(Protocol):
+    """A model that answers. Made by a `Runner`; whoever made it closes it. Every method is for one event loop."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def alive(self) -> bool:
+        """False once the model can no longer answer: closed, died, stalled. It never becomes true again."""
+        ...
+
+    def run(self, request: Request) -> AsyncGenerator[Output, None]:
+        """The answer. Closing the generator early aborts the request within one step.
+
+        Raises errors of `corral.core.errors` only; `Unsupported` for a request that `info.tasks` does not have.
+        A slow reader gets deltas merged, never a queue without bound.
+        """
+        ...
+
+    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        """Token ids of each prompt, BOS included as the model wants. `Unsupported` without feature ``tokenize``."""
+        ...
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of the ids; bytes that are no UTF-8 become U+FFFD. `Unsupported` without feature ``tokenize``."""
+        ...
+
+    async def aclose(self) -> None:
+        """Ends every request with `EngineDied`, frees the memory, returns when it is free. Twice is fine."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Thread-safe; called off the step thread; never waits for a step."""
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]: ...
+
+    def decode(self, ids: Sequence[int]) -> bytes: ...
+
+
+class TokenMask(Protocol):
+    """Which tokens may come next: a constraint, a thinking budget, forced tokens. Made by the driver."""
+
+    def allowed(self) -> bytes | None:
+        """One bit per token id, least significant first; None: all. Asked once before each sampled token."""
+        ...
+
+    def accept(self, token_id: int) -> None:
+        """Called with every token chosen, in order."""
+        ...
+
+
+class Engine(Protocol):
+    """What both engine forms share. One thread owns an engine, except its `tokenizer`."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
+
+    def close(self) -> None:
+        """Free everything. Twice is fine."""
+        ...
+
+
+class StepEngine(Engine, Protocol):
+    """An engine that batches. One thread calls everything but `tokenizer`."""
+
+    def add_request(self, request_id: int, request: Request, mask: TokenMask | None) -> None:
+        """Take a request in; it is worked on from the next `step`. Ids are unique among unfinished requests.
+
+        Raises errors of ours for a request that cannot run at all (`PromptTooLong`, `Unsupported`, …).
+        """
+        ...
+
+    def step(self) -> Sequence[tuple[int, EngineOutput]]:
+        """One bounded round over all requests, short enough to cancel after. Never raises for one request's fault:
+
+        that request gets `EngineFailed`. After `EngineFinished` or `EngineFailed` an id is free again.
+        """
+        ...
+
+    def has_unfinished_requests(self) -> bool:
+        """False: the runner sleeps until the next `add_request`."""
+        ...
+
+    def abort_request(self, request_id: int) -> None:
+        """Forget it; no output of it follows. An unknown id does nothing."""
+        ...
+
+
+class GeneratorEngine(Engine, Protocol):
+    """An engine that serves one request at a time: the smallest thing to write."""
+
+    def run(self, request: Request, mask: TokenMask | None) -> Generator[EngineOutput, None, None]:
+        """Outputs as they come; the runner closes the generator to cancel."""
+        ...
+
+
+OnLoadProgress = Callable[[float], None]
+"""Called with the share done, 0 to 1, from whatever thread loads."""
+
+
+class Runner(Protocol):
+    """Where a loaded model lives: a thread of this process, a child process, the event loop."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> RunningModel:
+        """Load and wait until it answers. Cancelling the call stops the load and leaves nothing behind.
+
+        Raises `EngineNotInstalled`, `InvalidModelFile`, `OutOfMemory`, `LoadFailed`, `EngineDied`, `EngineStalled`.
+        """
+        ...

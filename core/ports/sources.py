@@ -1,0 +1,60 @@
+"""The source port: where models come from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+
+from corral.core.models import Digest
+from corral.core.values import Value
+
+__all__ = ("ModelSource", "OnProgress", "Progress", "RemoteFile", "RemoteModel")
+
+
+class Progress(Value, frozen=True, kw_only=True):
+    """One line of a long job. `total_bytes` and `completed_bytes` where they are known."""
+
+    status: str
+    digest: Digest | None = None
+    total_bytes: int | None = None
+    completed_bytes: int | None = None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class RemoteFile(Value, frozen=True, kw_only=True):
+    """A file of a remote model. `local_path` where the source had to fetch it whole already (a wheel, say)."""
+
+    file_name: str
+    size_bytes: int | None = None
+    digest: Digest | None = None
+    local_path: Path | None = None
+
+
+class RemoteModel(Value, frozen=True, kw_only=True):
+    """What a reference resolved to. `default_name` is the name it gets where the user gives none."""
+
+    reference: str
+    files: tuple[RemoteFile, ...]
+    default_name: str | None = None
+
+
+class ModelSource(Protocol):
+    """One scheme of references: ``pypi://``, later registries and hubs."""
+
+    @property
+    def scheme(self) -> str: ...
+
+    def resolve(self, reference: str, on_progress: OnProgress) -> AbstractAsyncContextManager[RemoteModel]:
+        """What the reference holds, for as long as the context lasts; temporary files go with it.
+
+        Raises `SourceError` with the source's own words, `InvalidRequest` for a reference that cannot be meant.
+        """
+        ...
+
+    def fetch(self, file: RemoteFile, start: int = 0) -> AsyncIterator[bytes]:
+        """The file's bytes from `start`, in chunks of at most 1 MiB. Raises `SourceError`."""
+        ...

@@ -1,0 +1,38 @@
+"""The text ports: chat templates in front of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from corral.core.messages import Message, Tool
+from corral.core.models import ModelMetadata, ModelRecord
+from corral.core.requests import Prompt
+
+__all__ = ("ChatTemplate", "ChatTemplateFactory")
+
+
+class ChatTemplate(Protocol):
+    """One model's way to spell a conversation. Safe for many threads; rendering does no I/O."""
+
+    @property
+    def source(self) -> str:
+        """The template's own text, as `show` prints it."""
+        ...
+
+    def render(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), variables: Mapping[str, Any] | None = None
+    ) -> Prompt:
+        """The prompt up to where the assistant begins to speak; a trailing assistant message is continued.
+
+        Raises `InvalidRequest` with the template's own complaint, or where it outgrows its limits.
+        """
+        ...
+
+
+class ChatTemplateFactory(Protocol):
+    """Picks and compiles a model's template."""
+
+    def __call__(self, record: ModelRecord, metadata: ModelMetadata | None) -> ChatTemplate | None:
+        """None where this factory has nothing for this model. Raises `InvalidModelFile` for one that does not compile."""
+        ...

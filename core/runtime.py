@@ -1,0 +1,59 @@
+"""The composed application, as one struct of use cases: what `plugins/assembly.py` builds and `api` serves."""
+
+from __future__ import annotations
+
+import msgspec
+
+from corral.core.catalog import ModelCatalog
+from corral.core.generation import InferenceService
+from corral.core.scheduling import ModelScheduler
+from corral.core.values import Value
+
+__all__ = ("EngineStatus", "OptionHelp", "PluginStatus", "Runtime")
+
+
+class OptionHelp(Value, frozen=True, kw_only=True):
+    """One load option of an engine, for `corral engines` and the docs."""
+
+    name: str
+    type: str
+    default: str
+
+
+class EngineStatus(Value, frozen=True, kw_only=True):
+    """An engine as this installation has it. `reason` says why it is not available; `version` is the native package's."""
+
+    name: str
+    summary: str
+    available: bool
+    reason: str = ""
+    install_hint: str | None = None
+    version: str | None = None
+    runners: tuple[str, ...] = ()
+    load_options: tuple[OptionHelp, ...] = ()
+
+
+class PluginStatus(Value, frozen=True, kw_only=True):
+    """A plugin as it was found. `state` is ``loaded``, ``blocked``, ``broken`` or ``incompatible``; `reason` says why."""
+
+    name: str
+    state: str
+    reason: str = ""
+    distribution: str | None = None
+    version: str | None = None
+    provides: tuple[str, ...] = ()
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything `api` needs. Whoever assembled it closes it."""
+
+    catalog: ModelCatalog
+    scheduler: ModelScheduler
+    inference: InferenceService
+    version: str
+    engines: tuple[EngineStatus, ...] = ()
+    plugins: tuple[PluginStatus, ...] = ()
+
+    async def aclose(self) -> None:
+        """Unloads every model; returns when their memory is free."""
+        await self.scheduler.aclose()
