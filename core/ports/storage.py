@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ __all__ = (
     "LocalBlobs",
     "ManifestFormat",
     "ManifestStore",
+    "MetadataCache",
     "MetadataReader",
     "StoredManifest",
 )
@@ -120,8 +122,28 @@ class ManifestStore(Protocol):
         """True where it was there. Folders left empty go too."""
         ...
 
-    def list(self) -> AsyncIterator[StoredManifest]:
-        """Every readable manifest; an unreadable one is logged and passed over."""
+    def list(self, *, strict: bool = False) -> AsyncIterator[StoredManifest]:
+        """Every readable manifest; an unreadable one is logged and passed over. `strict`: it raises `StorageError`."""
+        ...
+
+    def guard(self, *, exclusive: bool) -> AbstractAsyncContextManager[None]:
+        """Keeps blobs and the manifests that name them together, against tasks and processes on the same store.
+
+        Held shared from finding a manifest's blobs until the manifest is put; held exclusive while blobs that no
+        manifest names are deleted. Raises `Conflict` where somebody holds it for longer than half a minute.
+        """
+        ...
+
+
+class MetadataCache(Protocol):
+    """Remembers what weights files say of themselves, by digest. Losing an entry costs time, nothing else."""
+
+    async def get(self, digest: Digest) -> ModelMetadata | None:
+        """None where unknown, or remembered by a version of Corral that knew other fields. Raises nothing."""
+        ...
+
+    async def put(self, digest: Digest, metadata: ModelMetadata) -> None:
+        """Raises nothing: an entry that cannot be kept is forgotten."""
         ...
 
 
