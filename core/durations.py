@@ -1,0 +1,98 @@
+"""Durations as Ollama's clients write them: numbers of seconds, and Go's ``1h30m`` texts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from corral.core.errors import InvalidRequest
+
+__all__ = ("parse_duration_s", "parse_keep_alive_s", "parse_keep_alive_setting_s")
+
+_UNITS_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,  # U+00B5, the micro sign
+    "μs": 1_000,  # U+03BC, the Greek letter
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_TERM = re.compile(r"(?P<whole>[0-9]*)(?P<fraction>\.[0-9]*)?(?P<unit>[^.0-9]*)")
+_MAX_NS = 2**63 - 1
+
+# How Go names the type of a decoded JSON value in its messages.
+_GO_TYPES = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
+
+
+def parse_duration_s(text: str) -> float:
+    """Seconds of a Go duration such as ``1h30m``, ``-1.5s`` or ``0``. Raises `InvalidRequest` with Go's texts."""
+    rest, sign = text, 1
+    if rest[:1] in ("-", "+"):
+        sign = -1 if rest[0] == "-" else 1
+        rest = rest[1:]
+    if rest == "0":
+        return 0.0
+    if not rest:
+        raise InvalidRequest(f"time: invalid duration {_quote(text)}")
+    total_ns, position = 0, 0
+    while position < len(rest):
+        term = _TERM.match(rest, position)
+        if term is None or not (term["whole"] or (term["fraction"] or ".") != "."):
+            raise InvalidRequest(f"time: invalid duration {_quote(text)}")
+        if not term["unit"]:
+            raise InvalidRequest(f"time: missing unit in duration {_quote(text)}")
+        unit_ns = _UNITS_NS.get(term["unit"])
+        if unit_ns is None:
+            raise InvalidRequest(f"time: unknown unit {_quote(term['unit'])} in duration {_quote(text)}")
+        total_ns += int(term["whole"][:40] or 0) * unit_ns
+        if term["fraction"]:
+            total_ns += int(float("0" + term["fraction"][:40] + "0") * unit_ns)
+        if total_ns > _MAX_NS:
+            raise InvalidRequest(f"time: invalid duration {_quote(text)}")
+        position = term.end()
+    return sign * total_ns / 1e9
+
+
+def parse_keep_alive_s(value: Any) -> float | None | UnsetType:
+    """The ``keep_alive`` of a decoded JSON request: seconds, None for ever, ``UNSET`` where it says nothing.
+
+    A number is seconds, a text a Go duration; negative is for ever. Raises `InvalidRequest` with Ollama's texts.
+    """
+    if value is None or value is UNSET:
+        return UNSET
+    if isinstance(value, str):
+        seconds = parse_duration_s(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        # Ollama reads a number too big for its clock as for ever; so do we with one that is no number at all.
+        seconds = float(value) if abs(value) < _MAX_NS / 1e9 else -1.0
+    else:
+        raise InvalidRequest(f"Unsupported type: '{_GO_TYPES.get(type(value), type(value).__name__)}'")
+    # "-0s" is zero; only what is less than nothing means for ever.
+    return None if seconds < 0 else seconds
+
+
+def parse_keep_alive_setting_s(text: str) -> float | None:
+    """A keep-alive from the environment or a settings file: as `parse_keep_alive_s`, bare seconds allowed.
+
+    Raises `InvalidRequest`.
+    """
+    text = text.strip()
+    seconds = float(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else parse_duration_s(text)
+    return None if seconds < 0 else seconds
+
+
+def _quote(text: str) -> str:
+    """As Go's ``time`` package quotes: backslashes before quotes, bytes that are not plain ASCII as ``\\xNN``."""
+    quoted = []
+    for character in text[:200]:
+        if character in '"\\':
+            quoted.append("\\" + character)
+        elif " " <= character <= "~":
+            quoted.append(character)
+        else:
+            quoted.extend(f"\\x{byte:02x}" for byte in character.encode())
+    return '"' + "".join(quoted) + '"'

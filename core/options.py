@@ -1,0 +1,307 @@
+"""The options of a request and of a Modelfile's PARAMETER lines: one table of names, types, scopes and defaults.
+
+Names, defaults and error texts are Ollama's; beyond them the names are llama-server's, and a few load options
+are Corral's own. Everything that reads, prints or documents an option goes through `OPTIONS`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from corral.core.errors import InvalidOption
+from corral.core.requests import ContextPolicy, SamplingParams
+from corral.core.values import Value
+
+__all__ = (
+    "OPTIONS",
+    "OptionSpec",
+    "ParsedOptions",
+    "ResolvedOptions",
+    "parse_options",
+    "parse_parameter",
+    "resolve_options",
+)
+
+OptionKind = Literal["integer", "float32", "boolean", "string", "array", "bias"]
+OptionScope = Literal["sampling", "context", "load", "none"]
+OptionOrigin = Literal["ollama", "llama-server", "corral"]
+
+_MIN_NUM_CTX = 4
+# A seed may be any 64-bit integer; everything else ends in a C int.
+_BITS = {"seed": 63}
+
+
+class OptionSpec(Value, frozen=True, kw_only=True):
+    """One row of the table.
+
+    `scope`: ``sampling`` and ``context`` hold for one request, ``load`` for a loaded model (another value may reload
+    it), ``none`` is checked and then has no effect. `default` is what holds where nobody says anything, None where
+    the engine decides. `origin` is whose name it is.
+    """
+
+    name: str
+    kind: OptionKind
+    scope: OptionScope
+    default: Any = None
+    origin: OptionOrigin = "ollama"
+    help: str = ""
+
+
+def _row(
+    name: str,
+    kind: OptionKind,
+    default: Any,
+    help: str,
+    *,
+    scope: OptionScope = "sampling",
+    origin: OptionOrigin = "ollama",
+) -> OptionSpec:
+    return OptionSpec(name=name, kind=kind, scope=scope, default=default, origin=origin, help=help)
+
+
+_TABLE: tuple[OptionSpec, ...] = (
+    _row("temperature", "float32", 0.8, "0 is greedy"),
+    _row("top_k", "integer", 40, "keep the k most likely tokens; 0 keeps all"),
+    _row("top_p", "float32", 0.9, "keep the most likely tokens that together reach p"),
+    _row("min_p", "float32", 0.0, "drop tokens less likely than p times the best one"),
+    _row("typical_p", "float32", 1.0, "locally typical sampling; 1 is off"),
+    _row("repeat_last_n", "integer", 64, "how far back penalties look; 0 off, -1 the whole context"),
+    _row("repeat_penalty", "float32", 1.0, "divides the logits of repeated tokens; 1 is off"),
+    _row("presence_penalty", "float32", 0.0, "subtracted once from tokens already there"),
+    _row("frequency_penalty", "float32", 0.0, "subtracted for each time a token is already there"),
+    _row("seed", "integer", -1, "the same seed gives the same answer; negative draws one"),
+    _row("num_predict", "integer", -1, "the most tokens to generate; negative for ten contexts' worth"),
+    _row("stop", "array", (), "texts that end the answer"),
+    _row("num_keep", "integer", 4, "tokens kept from the start when the context shifts", scope="context"),
+    _row("num_ctx", "integer", None, "tokens of prompt and answer together, at least 4", scope="load"),
+    _row("num_batch", "integer", None, "tokens computed in one go", scope="load"),
+    _row("num_gpu", "integer", None, "layers on the GPU; -1 as many as fit, 0 none", scope="load"),
+    _row("main_gpu", "integer", None, "the GPU that computes what is not split", scope="load"),
+    _row("use_mmap", "boolean", None, "map the weights instead of reading them", scope="load"),
+    _row("num_thread", "integer", None, "CPU threads; 0 finds the fastest number", scope="load"),
+    _row("draft_num_predict", "integer", None, "taken for Ollama's sake; no effect", scope="none"),
+    _row("ignore_eos", "boolean", False, "go on after the end token", origin="llama-server"),
+    _row("logit_bias", "bias", (), "[[token id or text, bias or false], …] or an object", origin="llama-server"),
+    _row("top_n_sigma", "float32", -1.0, "keep logits within n deviations of the best; -1 off", origin="llama-server"),
+    _row("dynatemp_range", "float32", 0.0, "temperature varies by so much; 0 off", origin="llama-server"),
+    _row("dynatemp_exponent", "float32", 1.0, "how entropy maps to temperature", origin="llama-server"),
+    _row("dry_multiplier", "float32", 0.0, "strength of the DRY repetition penalty; 0 off", origin="llama-server"),
+    _row("dry_base", "float32", 1.75, "DRY: growth per repeated token", origin="llama-server"),
+    _row("dry_allowed_length", "integer", 2, "DRY: repetitions up to this length are free", origin="llama-server"),
+    _row("dry_penalty_last_n", "integer", -1, "DRY: how far back; 0 off, -1 the whole context", origin="llama-server"),
+    _row("dry_sequence_breakers", "array", ("\n", ":", '"', "*"), "DRY: texts that end a match", origin="llama-server"),
+    _row("xtc_probability", "float32", 0.0, "chance to drop the top choices; 0 off", origin="llama-server"),
+    _row("xtc_threshold", "float32", 0.1, "XTC: a top choice is at least this likely", origin="llama-server"),
+    _row("mirostat", "integer", 0, "0 off, 1 or 2 the version", origin="llama-server"),
+    _row("mirostat_tau", "float32", 5.0, "Mirostat: target surprise", origin="llama-server"),
+    _row("mirostat_eta", "float32", 0.1, "Mirostat: learning rate", origin="llama-server"),
+    _row("num_parallel", "integer", None, "requests that run at once", scope="load", origin="corral"),
+    _row("flash_attention", "boolean", None, "fused attention kernels", scope="load", origin="corral"),
+    _row("kv_cache_type", "string", None, "f16, q8_0 or q4_0", scope="load", origin="corral"),
+)
+
+OPTIONS: Mapping[str, OptionSpec] = {row.name: row for row in _TABLE}
+
+# Names that old Modelfiles carry and Ollama still reads, to drop them.
+_RETIRED = frozenset({"penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock"})
+
+
+class ParsedOptions(Value, frozen=True, kw_only=True):
+    """Checked options by scope, in JSON types; only what was given. `unknown` names have no effect: log them."""
+
+    sampling: Mapping[str, Any] = {}
+    context: Mapping[str, Any] = {}
+    load: Mapping[str, Any] = {}
+    unknown: tuple[str, ...] = ()
+
+
+class ResolvedOptions(Value, frozen=True, kw_only=True):
+    """What a request runs with, all layers merged. `load` holds only load options that some layer names."""
+
+    sampling: SamplingParams = SamplingParams()
+    context: ContextPolicy = ContextPolicy()
+    load: Mapping[str, Any] = {}
+    unknown: tuple[str, ...] = ()
+
+
+def parse_options(options: Mapping[str, Any]) -> ParsedOptions:
+    """Check decoded JSON against the table: nulls are skipped, a fraction is cut off where an integer is due.
+
+    Raises `InvalidOption` with Ollama's text for a value of the wrong type.
+    """
+    scopes: dict[str, dict[str, Any]] = {"sampling": {}, "context": {}, "load": {}}
+    unknown: list[str] = []
+    for name, value in options.items():
+        if value is None:
+            continue
+        row = OPTIONS.get(name)
+        if row is None:
+            unknown.append(name)
+            continue
+        checked = _CHECKS[row.kind](name, value)
+        if row.scope == "none":
+            unknown.append(name)
+        else:
+            scopes[row.scope][name] = checked
+    return ParsedOptions(**scopes, unknown=tuple(unknown))
+
+
+def resolve_options(*layers: Mapping[str, Any]) -> ResolvedOptions:
+    """Merge layers of options, later ones winning: a model's PARAMETER layer, then the request's `options`.
+
+    Raises `InvalidOption`.
+    """
+    sampling: dict[str, Any] = {}
+    context: dict[str, Any] = {}
+    load: dict[str, Any] = {}
+    unknown: dict[str, None] = {}
+    for layer in layers:
+        if not layer:
+            continue
+        parsed = parse_options(layer)
+        sampling.update(parsed.sampling)
+        context.update(parsed.context)
+        load.update(parsed.load)
+        unknown.update(dict.fromkeys(parsed.unknown))
+    for name in ("seed", "num_predict"):
+        if sampling.get(name, 0) < 0:
+            del sampling[name]
+    if "num_ctx" in load:
+        load["num_ctx"] = context["num_ctx"] = max(load["num_ctx"], _MIN_NUM_CTX)
+    return ResolvedOptions(
+        sampling=SamplingParams(**sampling), context=ContextPolicy(**context), load=load, unknown=tuple(unknown)
+    )
+
+
+def parse_parameter(name: str, values: Sequence[str]) -> Any:
+    """A PARAMETER's text as the JSON value that `parse_options` takes.
+
+    Lists (`stop`) take all the values, everything else the last one. A retired name of Ollama's gives None.
+    Raises `InvalidOption` with Ollama's texts.
+    """
+    row = OPTIONS.get(name)
+    if row is None:
+        if name in _RETIRED:
+            return None
+        raise InvalidOption(f"unknown parameter '{name}'", f"known are {', '.join(OPTIONS)}")
+    if not values:
+        raise InvalidOption(f"parameter '{name}' has no value")
+    if row.kind == "array":
+        return list(values)
+    text = values[-1]
+    shown = f"[{' '.join(values)}]"
+    match row.kind:
+        case "integer":
+            if re.fullmatch(r"[+-]?[0-9]{1,19}", text) is None:
+                raise InvalidOption(f"invalid int value {shown}")
+            return int(text)
+        case "float32":
+            if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) is None:
+                raise InvalidOption(f"invalid float value {shown}")
+            return float(text)
+        case "boolean":
+            if text not in _GO_BOOLS:
+                raise InvalidOption(f"invalid bool value {shown}")
+            return _GO_BOOLS[text]
+        case "bias":
+            return [_parse_bias(value, shown) for value in values]
+        case _:
+            return text
+
+
+_GO_BOOLS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
+    ("0", "f", "F", "FALSE", "false", "False"), False
+)
+
+
+def _parse_bias(text: str, shown: str) -> list[Any]:
+    """One ``TOKEN=BIAS``, as in ``PARAMETER logit_bias 42=-1.5``; a token that is a number is an id."""
+    token, equals, bias = text.rpartition("=")
+    if not equals or not token:
+        raise InvalidOption(f"invalid logit_bias value {shown}", "write TOKEN=BIAS, for example 42=-1.5 or 42=false")
+    try:
+        value: float | bool = False if bias == "false" else float(bias)
+    except ValueError:
+        raise InvalidOption(f"invalid float value {shown}") from None
+    return [int(token) if token.isdecimal() else token, value]
+
+
+def _wrong_type(name: str, word: str) -> InvalidOption:
+    return InvalidOption(f'option "{name}" must be of type {word}')
+
+
+def _integer(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _wrong_type(name, "integer")
+    number = int(value)
+    bound = 1 << _BITS.get(name, 31)
+    if not -bound <= number < bound:
+        raise InvalidOption(f'option "{name}" is out of range: {value}')
+    if name == "mirostat" and number not in (0, 1, 2):
+        raise InvalidOption(f'option "mirostat" must be 0, 1 or 2, not {number}')
+    return number
+
+
+def _float(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong_type(name, "float32")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise InvalidOption(f'option "{name}" is out of range: {value}')
+    return number
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong_type(name, "boolean")
+    return value
+
+
+def _string(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _wrong_type(name, "string")
+    return value
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...]:
+    """A bare string counts as a list of one. Empty strings mean nothing and are left out."""
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, list | tuple):
+        raise _wrong_type(name, "array")
+    if not all(isinstance(item, str) for item in value):
+        raise InvalidOption(f'option "{name}" must be of an array of strings')
+    return tuple(item for item in value if item)
+
+
+def _bias(name: str, value: Any) -> tuple[tuple[int | str, float], ...]:
+    """llama-server's two forms: pairs, or an object whose numeric keys are token ids. ``false`` forbids a token."""
+    if isinstance(value, Mapping):
+        value = [(int(key) if key.isdecimal() else key, bias) for key, bias in value.items()]
+    if not isinstance(value, list | tuple):
+        raise _wrong_type(name, "array")
+    pairs: list[tuple[int | str, float]] = []
+    for pair in value:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise InvalidOption(f'option "{name}" must be an array of [token, bias] pairs, not {pair!r}')
+        token, bias = pair
+        if isinstance(token, bool) or not isinstance(token, int | str) or token == "":
+            raise InvalidOption(f'option "{name}" names a token by id or text, not {token!r}')
+        pairs.append((token, -math.inf if bias is False else _float(name, bias)))
+    return tuple(pairs)
+
+
+_CHECKS: Mapping[OptionKind, Callable[[str, Any], Any]] = {
+    "integer": _integer,
+    "float32": _float,
+    "boolean": _boolean,
+    "string": _string,
+    "array": _strings,
+    "bias": _bias,
+}
