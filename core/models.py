@@ -20,6 +20,8 @@ __all__ = (
     "ModelRecord",
     "TemplateText",
     "digest_of",
+    "mentioned_digests",
+    "parameter_size_text",
     "parse_digest",
 )
 
@@ -27,6 +29,7 @@ Digest = NewType("Digest", str)
 """``sha256:`` and 64 lower-case hex digits. Made by `parse_digest` or `digest_of` only."""
 
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
+_MENTIONED = re.compile(rb"sha256[:-]([0-9a-fA-F]{64})")
 
 
 def parse_digest(text: str) -> Digest:
@@ -40,6 +43,19 @@ def parse_digest(text: str) -> Digest:
 def digest_of(data: bytes) -> Digest:
     """The digest of bytes already in memory."""
     return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def mentioned_digests(manifest: bytes) -> frozenset[Digest]:
+    """Every digest spelt anywhere in a manifest, whatever its dialect: what a deletion must not touch."""
+    return frozenset(Digest("sha256:" + match[1].decode().lower()) for match in _MENTIONED.finditer(manifest))
+
+
+def parameter_size_text(count: int) -> str:
+    """A number of parameters as Ollama writes it: ``8.0B``, ``134.52M``, ``22K``."""
+    for unit, size, digits in (("T", 10**12, 1), ("B", 10**9, 1), ("M", 10**6, 2)):
+        if count >= size:
+            return f"{count / size:.{0 if count % size == 0 else digits}f}{unit}"
+    return f"{count / 1000:.0f}K" if count >= 1000 else str(count)
 
 
 FileRole = Literal[

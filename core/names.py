@@ -1,4 +1,4 @@
-"""Model names, by Ollama's grammar: ``[scheme://][host/][namespace/]model[:tag]``."""
+"""Model names, by Ollama's grammar: ``[scheme://][host/][namespace/]model[:tag]``, and names made from file names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from corral.core.errors import InvalidName
 from corral.core.values import Value
 
-__all__ = ("DEFAULT_HOST", "DEFAULT_NAMESPACE", "DEFAULT_TAG", "ModelName", "parse_name")
+__all__ = ("DEFAULT_HOST", "DEFAULT_NAMESPACE", "DEFAULT_TAG", "ModelName", "name_from_file", "parse_name")
 
 DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
@@ -17,6 +17,11 @@ DEFAULT_TAG = "latest"
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+
+# A quantization at the end of a file's stem, as llama.cpp's tools and the hubs write it: ``.Q4_1``, ``-q4_k_m``, ``_F16``.
+_QUANTIZATION = re.compile(
+    r"[._-]((?:i?q|tq|iq)[1-9][a-z0-9_]*|b?f16|fp16|f32|fp32|(?:mxfp|nvfp)[1-9][a-z0-9_]*)", re.I
+)
 
 
 class ModelName(Value, frozen=True, kw_only=True):
@@ -33,7 +38,13 @@ class ModelName(Value, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
+        """What names of one model have in common; for comparing, never for showing."""
         return self.full.lower()
+
+    @property
+    def parts(self) -> tuple[str, str, str, str]:
+        """Host, namespace, model and tag: the four levels of a store."""
+        return (self.host, self.namespace, self.model, self.tag)
 
     @property
     def full(self) -> str:
@@ -54,7 +65,7 @@ class ModelName(Value, frozen=True, kw_only=True):
 
 def parse_name(text: str) -> ModelName:
     """Reads a name as Ollama does, splitting from the right. Raises `InvalidName`."""
-    rest, scheme = text.strip(), "https"
+    rest, scheme = text, "https"
     if "://" in rest:
         scheme, _, rest = rest.partition("://")
     model, tag = rest, DEFAULT_TAG
@@ -78,3 +89,20 @@ def parse_name(text: str) -> ModelName:
             f"invalid model name: {text[:100]!r}", "a name is [host/][namespace/]model[:tag] of letters, digits, . _ -"
         )
     return ModelName(model=model, tag=tag, namespace=namespace, host=host, scheme=scheme)
+
+
+def name_from_file(file_name: str, quantization: str = "") -> ModelName:
+    """The name a model file gets where its owner gives none: lower case, the quantization as the tag.
+
+    ``SmolLM2-135M-Instruct.Q4_1.gguf`` is ``smollm2-135m-instruct:q4_1``. A stem without a quantization gets the one
+    handed in, and ``latest`` where that is empty too. What the grammar does not allow becomes ``-``.
+    """
+    stem = re.split(r"[/\\]", file_name)[-1].rpartition(".")[0] or file_name
+    found = list(_QUANTIZATION.finditer(stem))
+    if found and found[-1].end() == len(stem) and found[-1].start() > 0:
+        stem, quantization = stem[: found[-1].start()], found[-1][1]
+    return parse_name(f"{_as_part(stem) or 'model'}:{_as_part(quantization) or DEFAULT_TAG}")
+
+
+def _as_part(text: str) -> str:
+    return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).lstrip(".-")[:80].rstrip(".-")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -55,6 +55,9 @@ class ModelSource(Protocol):
         """
         ...
 
-    def fetch(self, file: RemoteFile, start: int = 0) -> AsyncIterator[bytes]:
-        """The file's bytes from `start`, in chunks of at most 1 MiB. Raises `SourceError`."""
+    def fetch(self, file: RemoteFile, start: int = 0) -> AsyncGenerator[bytes, None]:
+        """The file's bytes from `start`, in chunks of at most 1 MiB, while its `resolve` lasts. Raises `SourceError`.
+
+        The caller closes the generator.
+        """
         ...

@@ -33,8 +33,8 @@ class BlobInfo(Value, frozen=True, kw_only=True):
 class BlobWriter(Protocol):
     """A blob on its way in. Nothing is visible under its digest before `commit` returns.
 
-    After `commit` or `abort` every further call raises `StorageError`. A writer that is dropped without either
-    leaves its partial, for a later `begin` of the same digest to resume.
+    Whoever began it calls `commit`, `abort` or `close`; after that `write` and `commit` raise `StorageError`. A writer
+    whose process dies leaves what `close` leaves.
     """
 
     @property
@@ -47,11 +47,18 @@ class BlobWriter(Protocol):
         ...
 
     async def commit(self) -> BlobInfo:
-        """Verifies size and digest, then publishes. Raises `DigestMismatch`; the bad bytes are gone afterwards."""
+        """Verifies size and digest, then publishes. Raises `DigestMismatch`; the bad bytes are gone afterwards.
+
+        Raises `StorageError` where bytes are still missing; the writer stays usable then.
+        """
         ...
 
     async def abort(self) -> None:
-        """Drops the partial. Safe to call twice, and after `commit`, where it does nothing."""
+        """Drops the partial. Safe to call twice, and after `commit` or `close`, where it does nothing."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go and keeps the partial, for a later `begin` of the same digest to resume; without a digest, `abort`."""
         ...
 
 

@@ -1,0 +1,199 @@
+"""The models of a store: looked up, listed, described, copied, deleted, imported and pulled."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from corral.core.capabilities import derive_capabilities
+from corral.core.engines import LocalFile
+from corral.core.errors import BlobNotFound, CorralError, InvalidModelFile, ModelNotFound, StorageError
+from corral.core.importing import ModelImporter
+from corral.core.lru import LruDict
+from corral.core.models import Digest, ModelMetadata, ModelRecord, mentioned_digests
+from corral.core.names import ModelName
+from corral.core.ports.sources import ModelSource, OnProgress, Progress
+from corral.core.ports.storage import (
+    BlobStore,
+    LocalBlobs,
+    ManifestFormat,
+    ManifestStore,
+    MetadataCache,
+    MetadataReader,
+    StoredManifest,
+)
+from corral.core.references import delete_unreferenced
+from corral.core.weights import WeightsInspector
+
+__all__ = ("ModelCatalog",)
+
+_log = logging.getLogger(__name__)
+
+_REMEMBERED_RECORDS = 1024
+_SMALL_LAYER_LIMIT_BYTES = 16 * 1024 * 1024
+
+
+def _ignore(progress: Progress) -> None:
+    pass
+
+
+class ModelCatalog:
+    """The use cases of models. Safe for many tasks of one event loop, beside other processes on the same store.
+
+    `formats` are tried in order to read a manifest; the first writes new ones. `cache` keeps what headers say between
+    runs. Stores and sources stay the caller's to close.
+    """
+
+    def __init__(
+        self,
+        *,
+        manifests: ManifestStore,
+        blobs: BlobStore,
+        local: LocalBlobs,
+        formats: Sequence[ManifestFormat],
+        readers: Sequence[MetadataReader],
+        sources: Sequence[ModelSource] = (),
+        cache: MetadataCache | None = None,
+    ) -> None:
+        self._manifests = manifests
+        self._blobs = blobs
+        self._local = local
+        self._formats = tuple(formats)
+        self._inspector = WeightsInspector(blobs=blobs, local=local, readers=readers, cache=cache)
+        self._importer = ModelImporter(
+            manifests=manifests,
+            blobs=blobs,
+            local=local,
+            formats=formats,
+            inspector=self._inspector,
+            sources=sources,
+        )
+        self._records: LruDict[Digest, ModelRecord] = LruDict(_REMEMBERED_RECORDS)
+        self._complained: set[Digest] = set()
+
+    async def get(self, name: ModelName) -> ModelRecord:
+        """The model, under the spelling the store has. Raises `ModelNotFound`, `StorageError`."""
+        return await self._record(await self._stored(name))
+
+    async def list(self) -> builtins.list[ModelRecord]:
+        """Every readable model, newest first; one that cannot be read is logged once and passed over."""
+        records = []
+        async for stored in self._manifests.list():
+            try:
+                records.append(await self._record(stored))
+            except CorralError as error:
+                if stored.digest not in self._complained:
+                    self._complained.add(stored.digest)
+                    _log.warning("%s is left out of the list: %s", stored.name, error)
+        return sorted(records, key=lambda record: (-record.modified_at, record.name.key))
+
+    async def metadata(self, record: ModelRecord) -> ModelMetadata | None:
+        """What the weights say of themselves; None where there are none, or no reader knows their format.
+
+        Raises `BlobNotFound` for weights that are gone or were changed since they were imported, `InvalidModelFile`.
+        """
+        return await self._inspector.metadata(record.weights.digest) if record.weights else None
+
+    async def describe(self, record: ModelRecord, *, verbose: bool) -> dict[str, object]:
+        """``model_info`` of ``/api/show``: the header's key-values; arrays are None unless `verbose`. Raises as `metadata`."""
+        if record.weights is not None:
+            return await self._inspector.describe(record.weights.digest, verbose=verbose)
+        if not record.family:
+            return {}
+        known = {"context_length": record.context_length, "embedding_length": record.embedding_length}
+        lengths = {f"{record.family}.{key}": length for key, length in known.items() if length is not None}
+        return {"general.architecture": record.family, **lengths}
+
+    async def tensors(self, record: ModelRecord) -> builtins.list[tuple[str, str, tuple[int, ...]]]:
+        """Name, type and shape of each tensor, in file order. Raises as `metadata`."""
+        return await self._inspector.tensors(record.weights.digest) if record.weights else []
+
+    async def capabilities(self, record: ModelRecord) -> tuple[str, ...]:
+        """What the model can do, in Ollama's words. Weights that cannot be read count as weights that say nothing."""
+        try:
+            metadata = await self.metadata(record)
+            projectors = record.files_of("projector")
+            projector = await self._inspector.metadata(projectors[0].digest) if projectors else None
+        except (BlobNotFound, InvalidModelFile):
+            metadata = projector = None
+        return derive_capabilities(record, metadata, projector)
+
+    async def copy(self, source: ModelName, destination: ModelName) -> None:
+        """Another name for the same manifest; one that is taken is replaced. Raises `ModelNotFound`."""
+        async with self._manifests.guard(exclusive=False):
+            stored = await self._stored(source)
+            if stored.name.key != destination.key:
+                await self._manifests.put(destination, stored.data)
+
+    async def delete(self, name: ModelName) -> None:
+        """The manifest, then the blobs that no other manifest names. Raises `ModelNotFound`."""
+        async with self._manifests.guard(exclusive=True):
+            stored = await self._stored(name)
+            await self._manifests.delete(stored.name)
+            await delete_unreferenced(mentioned_digests(stored.data), manifests=self._manifests, blobs=self._blobs)
+
+    async def import_file(
+        self, path: Path, name: ModelName | None = None, on_progress: OnProgress = _ignore
+    ) -> ModelRecord:
+        """Makes a weights file of this machine a model; the file stays as it is. A name that is taken is replaced.
+
+        Without a name it gets its file's (`name_from_file`). Raises `NotFound`, `InvalidModelFile`, `OutOfSpace`.
+        """
+        return await self._record(await self._importer.import_file(path, name, on_progress))
+
+    async def pull(
+        self, reference: str, name: ModelName | None = None, on_progress: OnProgress = _ignore
+    ) -> ModelRecord:
+        """Fetches ``scheme://…`` through the source of that scheme, and stores it as `import_file` does.
+
+        Raises `InvalidRequest` where no source has the scheme, `SourceError`, `InvalidModelFile`, `OutOfSpace`.
+        """
+        return await self._record(await self._importer.pull(reference, name, on_progress))
+
+    def local_files(self, record: ModelRecord) -> tuple[LocalFile, ...]:
+        """The files an engine loads, weights first. Of several nameless weights the last one counts, as in Ollama."""
+        files = [file for file in record.files if file.role in ("projector", "adapter", "draft") or file.path]
+        if record.weights is not None and record.weights not in files:
+            files.insert(0, record.weights)
+        return tuple(
+            LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path) for file in files
+        )
+
+    async def _stored(self, name: ModelName) -> StoredManifest:
+        stored = await self._manifests.get(name)
+        if stored is None:
+            raise ModelNotFound(f"model '{name}' not found", "corral list shows the models there are")
+        return stored
+
+    async def _record(self, stored: StoredManifest) -> ModelRecord:
+        known = self._records.get(stored.digest)
+        if known is None:
+            known = await self._read(stored)
+            self._records.put(stored.digest, known)
+        return msgspec.structs.replace(known, name=stored.name, modified_at=stored.modified_at)
+
+    async def _read(self, stored: StoredManifest) -> ModelRecord:
+        manifest_format = next((form for form in self._formats if form.recognises(stored.data)), None)
+        if manifest_format is None:
+            known = ", ".join(form.name for form in self._formats)
+            raise StorageError(f"the manifest of '{stored.name}' is of no known dialect ({known})")
+        layers = {}
+        for digest in manifest_format.small_layers(stored.data):
+            if (text := await self._small_blob(digest)) is not None:
+                layers[digest] = text
+        return manifest_format.read(stored, layers)
+
+    async def _small_blob(self, digest: Digest) -> bytes | None:
+        data = bytearray()
+        try:
+            async for chunk in self._blobs.read(digest, 0, _SMALL_LAYER_LIMIT_BYTES + 1):
+                data += chunk
+        except BlobNotFound:
+            return None
+        if len(data) > _SMALL_LAYER_LIMIT_BYTES:
+            raise StorageError(f"the layer {digest} is larger than a text layer may be")
+        return bytes(data)

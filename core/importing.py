@@ -1,0 +1,174 @@
+"""Turns files, of this machine or from a source, into models of the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+from corral.core.errors import Conflict, InvalidModelFile, InvalidRequest, NotFound
+from corral.core.models import Digest, FileRole, ModelFile, ModelMetadata, ModelRecord, parameter_size_text
+from corral.core.names import ModelName, name_from_file
+from corral.core.ports.sources import ModelSource, OnProgress, Progress, RemoteFile
+from corral.core.ports.storage import BlobInfo, BlobStore, LocalBlobs, ManifestFormat, ManifestStore, StoredManifest
+from corral.core.references import delete_unreferenced
+from corral.core.values import Value
+from corral.core.weights import WeightsInspector
+
+__all__ = ("ModelImporter",)
+
+
+class _Part(Value, frozen=True, kw_only=True):
+    """A file that is in the blob store, and what it says of itself."""
+
+    file_name: str
+    blob: BlobInfo
+    metadata: ModelMetadata
+
+    @property
+    def role(self) -> FileRole:
+        if self.metadata.architecture == "clip":
+            return "projector"
+        return "adapter" if self.metadata.keys.get("general.type") == "adapter" else "weights"
+
+
+class ModelImporter:
+    """Blobs first, manifest last: a model is whole as soon as its name exists."""
+
+    def __init__(
+        self,
+        *,
+        manifests: ManifestStore,
+        blobs: BlobStore,
+        local: LocalBlobs,
+        formats: Sequence[ManifestFormat],
+        inspector: WeightsInspector,
+        sources: Sequence[ModelSource],
+    ) -> None:
+        self._manifests = manifests
+        self._blobs = blobs
+        self._local = local
+        self._format = formats[0]
+        self._inspector = inspector
+        self._sources = {source.scheme: source for source in sources}
+
+    async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredManifest:
+        if not await asyncio.to_thread(path.is_file):
+            raise NotFound(f"no such file: {path}")
+        metadata = self._known(await self._inspector.inspect(path), str(path))
+        on_progress(Progress(status=f"importing {path.name}"))
+        blob = await self._local.adopt(path)
+        part = _Part(file_name=path.name, blob=blob, metadata=metadata)
+        return await self._publish((part,), name, on_progress)
+
+    async def pull(self, reference: str, name: ModelName | None, on_progress: OnProgress) -> StoredManifest:
+        scheme, separator, _ = reference.partition("://")
+        source = self._sources.get(scheme) if separator else None
+        if source is None:
+            known = ", ".join(f"{scheme}://" for scheme in sorted(self._sources))
+            raise InvalidRequest(
+                f"no source for {reference[:100]!r}", f"references begin with one of: {known or '(none)'}"
+            )
+        fresh: list[Digest] = []
+        async with source.resolve(reference, on_progress) as remote:
+            try:
+                parts = tuple([await self._fetch(source, file, fresh, on_progress) for file in remote.files])
+                return await self._publish(parts, name, on_progress)
+            except InvalidModelFile:
+                async with self._manifests.guard(exclusive=True):
+                    await delete_unreferenced(fresh, manifests=self._manifests, blobs=self._blobs)
+                raise
+
+    async def _fetch(
+        self, source: ModelSource, file: RemoteFile, fresh: list[Digest], on_progress: OnProgress
+    ) -> _Part:
+        blob = await self._blobs.stat(file.digest) if file.digest else None
+        if blob is None:
+            if file.local_path is not None:
+                blob = await self._local.adopt(file.local_path)
+            else:
+                blob = await self._stream(source, file, on_progress)
+            fresh.append(blob.digest)
+        metadata = self._known(await self._inspector.metadata(blob.digest), file.file_name)
+        return _Part(file_name=file.file_name, blob=blob, metadata=metadata)
+
+    async def _stream(self, source: ModelSource, file: RemoteFile, on_progress: OnProgress) -> BlobInfo:
+        writer = await self._blobs.begin(file.digest, file.size_bytes)
+        try:
+            offset = next((end for start, end in writer.written if start == 0), 0)
+            async with aclosing(source.fetch(file, offset)) as chunks:
+                async for chunk in chunks:
+                    await writer.write(offset, chunk)
+                    offset += len(chunk)
+                    on_progress(
+                        Progress(
+                            status=f"storing {file.file_name}",
+                            digest=file.digest,
+                            total_bytes=file.size_bytes,
+                            completed_bytes=offset,
+                        )
+                    )
+            on_progress(Progress(status="verifying sha256 digest"))
+            return await writer.commit()
+        finally:
+            await writer.close()
+
+    async def _publish(
+        self, parts: tuple[_Part, ...], name: ModelName | None, on_progress: OnProgress
+    ) -> StoredManifest:
+        weights = [part for part in parts if part.role == "weights"]
+        if len(weights) != 1:
+            found = ", ".join(f"{part.file_name} ({part.role})" for part in parts) or "nothing"
+            raise InvalidModelFile(
+                f"a model needs one file of weights, and this has {len(weights)}: {found}",
+                "import the file you want with: corral import FILE",
+            )
+        record = _record(parts, weights[0], name)
+        manifest, small_blobs = self._format.write(record, weights[0].metadata)
+        on_progress(Progress(status="writing manifest"))
+        async with self._manifests.guard(exclusive=False):
+            for part in parts:
+                if await self._blobs.stat(part.blob.digest) is None:
+                    raise Conflict(f"{part.file_name} was deleted while it was being imported", "import it again")
+            for data in small_blobs:
+                await self._store_small(data)
+            stored = await self._manifests.put(record.name, manifest)
+        on_progress(Progress(status="success"))
+        return stored
+
+    async def _store_small(self, data: bytes) -> None:
+        # Without a digest no other writer of the same text can be in the way.
+        writer = await self._blobs.begin(None, len(data))
+        try:
+            await writer.write(0, data)
+            await writer.commit()
+        finally:
+            await writer.close()
+
+    def _known(self, metadata: ModelMetadata | None, file_name: str) -> ModelMetadata:
+        if metadata is None:
+            known = ", ".join(self._inspector.formats)
+            raise InvalidModelFile(f"{file_name}: not a model file of a known format ({known})")
+        return metadata
+
+
+def _record(parts: tuple[_Part, ...], weights: _Part, name: ModelName | None) -> ModelRecord:
+    metadata = weights.metadata
+    return ModelRecord(
+        name=name or name_from_file(weights.file_name, metadata.file_type),
+        digest=weights.blob.digest,  # the manifest's own digest exists once it is written
+        size_bytes=0,
+        modified_at=0.0,
+        format=metadata.format,
+        family=metadata.architecture,
+        families=(metadata.architecture,),
+        parameter_size=parameter_size_text(metadata.parameter_count),
+        quantization=metadata.file_type,
+        context_length=metadata.context_length,
+        embedding_length=metadata.embedding_length,
+        files=tuple(
+            ModelFile(role=part.role, media_type="", digest=part.blob.digest, size_bytes=part.blob.size_bytes)
+            for part in parts
+        ),
+    )

@@ -1,0 +1,30 @@
+"""Deletes blobs that no manifest names any more."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from corral.core.errors import StorageError
+from corral.core.models import Digest, mentioned_digests
+from corral.core.ports.storage import BlobStore, ManifestStore
+
+__all__ = ("delete_unreferenced",)
+
+_log = logging.getLogger(__name__)
+
+
+async def delete_unreferenced(candidates: Iterable[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
+    """Deletes those `candidates` that no manifest mentions. The caller holds the store's guard, exclusively.
+
+    Where one manifest cannot be read nothing is deleted: it might name any of them.
+    """
+    doomed = set(candidates)
+    try:
+        async for stored in manifests.list(strict=True):
+            doomed -= mentioned_digests(stored.data)
+    except StorageError as error:
+        _log.warning("no blobs were deleted, for one manifest cannot be read: %s", error)
+        return
+    for digest in sorted(doomed):
+        await blobs.delete(digest)
