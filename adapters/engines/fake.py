@@ -1,0 +1,348 @@
+"""An engine without weights: deterministic text, honest token counts, and trouble on demand.
+
+It answers with made-up words that depend on the prompt, the seed and nothing else, or with a fixed `answer`. It serves
+models whose manifest has the format ``fake``, and any model where it is asked for by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import random
+import re
+import signal
+import struct
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from corral.core.engines import EngineSpec, LoadRequest, Match
+from corral.core.errors import ErrorInfo, LoadFailed, PromptTooLong, Unsupported
+from corral.core.models import ModelMetadata, ModelRecord
+from corral.core.outputs import (
+    EngineEmbedded,
+    EngineFailed,
+    EngineFinished,
+    EngineOutput,
+    Prefilled,
+    Token,
+    TokenLogprob,
+    TopLogprob,
+    Vectors,
+)
+from corral.core.ports.inference import ModelInfo, OnLoadProgress, TokenMask
+from corral.core.requests import CompletionRequest, EmbedRequest, Prompt, Request, SamplingParams, TokensPart
+
+__all__ = ("SPEC", "FakeEngine", "FakeLoadOptions", "FakeTokenizer", "load")
+
+_SPECIAL = ("<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>")
+_WORDS = """
+    the a of to and is in it you that was for on are with as his they be at one have this from or had by hot word
+    but what some we can out other were all there when up use your how said an each she which do their time if will
+    way about many then them write would like so these her long make thing see him two has look more day could go
+    come did number sound no most people my over know water than call first who may down side been now find café 日本
+""".split()
+_BOS, _EOS = 256, 257
+_FIRST_WORD = 256 + len(_SPECIAL)
+_CANDIDATES = 8
+_HONOURED = {"temperature", "top_k", "top_p", "seed", "num_predict", "stop", "ignore_eos", "logit_bias"}
+
+
+class FakeLoadOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fake model is like, and what is to go wrong with it.
+
+    `answer` is said to everything, else made-up words of a length that depends on the prompt. `*_after` count the
+    tokens generated since loading: `fail_after` fails one request, `raise_after` breaks a step, `hang_after` never
+    returns from one, `crash_after` kills the process.
+    """
+
+    num_ctx: int = 4096
+    parallel: int = 8
+    max_prefill_tokens: int = 64
+    dimensions: int = 16
+    memory_bytes: int = 1 << 20
+    answer: str | None = None
+    step_delay_s: float = 0.0
+    load_delay_s: float = 0.0
+    hang_on_load: bool = False
+    fail_on_load: str | None = None
+    crash_on_load: bool = False
+    fail_after: int | None = None
+    raise_after: int | None = None
+    hang_after: int | None = None
+    crash_after: int | None = None
+
+
+class FakeTokenizer:
+    """256 bytes, a few control tokens, and common words with and without a space before them."""
+
+    def __init__(self) -> None:
+        words = [form.encode() for word in _WORDS for form in (f" {word}", word)]
+        self.pieces: tuple[bytes, ...] = (*(bytes([byte]) for byte in range(256)), *(b"",) * len(_SPECIAL), *words)
+        self._ids = {piece: index for index, piece in enumerate(self.pieces) if index >= _FIRST_WORD}
+        self._words = re.compile(b"|".join(re.escape(word) for word in sorted(words, key=len, reverse=True)))
+        self._special = re.compile("(" + "|".join(re.escape(text) for text in _SPECIAL) + ")")
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        return [tuple(self._encode_prompt(prompt)) for prompt in prompts]
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        return b"".join(self.pieces[index] for index in ids)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of plain text: control tokens spelt in it stay text."""
+        data, ids, done = text.encode(), list[int](), 0
+        for match in self._words.finditer(data):
+            ids += data[done : match.start()]
+            ids.append(self._ids[match[0]])
+            done = match.end()
+        ids += data[done:]
+        return ids
+
+    def _encode_prompt(self, prompt: Prompt) -> list[int]:
+        ids = [_BOS]
+        for part in prompt:
+            if isinstance(part, TokensPart):
+                if any(not 0 <= index < len(self.pieces) for index in part.ids):
+                    raise Unsupported(f"token ids of this model are 0 to {len(self.pieces) - 1}")
+                ids += part.ids
+            elif part.parse_special:
+                for text in self._special.split(part.text):
+                    ids += [256 + _SPECIAL.index(text)] if text in _SPECIAL else self.text_ids(text)
+            else:
+                ids += self.text_ids(part.text)
+        return ids
+
+
+class _Sequence:
+    """One completion on its way."""
+
+    def __init__(self, request: CompletionRequest, ids: list[int], mask: TokenMask | None, num_ctx: int) -> None:
+        self.request = request
+        self.ids = ids
+        self.prompt_tokens = len(ids)
+        self.prefilled = 0
+        self.mask = mask
+        self.num_ctx = num_ctx
+        self.random = random.Random(request.sampling.seed)
+        # An answer's length depends on the prompt alone, so that it does not change with the seed.
+        self.answer_tokens = 8 + hashlib.blake2b(struct.pack(f"<{len(ids)}i", *ids), digest_size=1).digest()[0] % 24
+
+
+class FakeEngine:
+    """A `StepEngine` with chunked prefill and continuous batching, as real ones have them."""
+
+    def __init__(self, options: FakeLoadOptions) -> None:
+        self._options = options
+        self._tokenizer = FakeTokenizer()
+        self._answer = None if options.answer is None else self._tokenizer.text_ids(options.answer)
+        self._waiting: deque[tuple[int, _Sequence]] = deque()
+        self._running: dict[int, _Sequence] = {}
+        self._embedding: dict[int, EmbedRequest] = {}
+        self._generated = 0
+        self.info = ModelInfo(
+            tasks=frozenset({"completion", "embedding"}),
+            features=frozenset({"exact", "logprobs", "tokenize"}),
+            context_length=options.num_ctx,
+            parallel=options.parallel,
+            memory_bytes={"cpu": options.memory_bytes},
+        )
+
+    @property
+    def tokenizer(self) -> FakeTokenizer:
+        return self._tokenizer
+
+    def add_request(self, request_id: int, request: Request, mask: TokenMask | None) -> None:
+        if isinstance(request, EmbedRequest):
+            self._embedding[request_id] = request
+        elif isinstance(request, CompletionRequest):
+            [ids] = self._tokenizer.encode([request.prompt])
+            num_ctx = min(request.context.num_ctx or self._options.num_ctx, self._options.num_ctx)
+            if len(ids) >= num_ctx:
+                raise PromptTooLong(
+                    "the prompt is longer than the context length currently available to the model",
+                    f"it has {len(ids)} tokens and the context {num_ctx}: shorten it or raise num_ctx",
+                )
+            self._waiting.append((request_id, _Sequence(request, list(ids), mask, num_ctx)))
+        else:
+            raise Unsupported(f"the fake engine does not take a {type(request).__name__}")
+
+    def abort_request(self, request_id: int) -> None:
+        self._embedding.pop(request_id, None)
+        if self._running.pop(request_id, None) is None:
+            self._waiting = deque(item for item in self._waiting if item[0] != request_id)
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self._running or self._waiting or self._embedding)
+
+    def step(self) -> list[tuple[int, EngineOutput]]:
+        if self._options.step_delay_s:
+            time.sleep(self._options.step_delay_s)
+        outputs: list[tuple[int, EngineOutput]] = [(id, self._embed(one)) for id, one in self._embedding.items()]
+        self._embedding.clear()
+        while self._waiting and len(self._running) < self._options.parallel:
+            request_id, sequence = self._waiting.popleft()
+            self._running[request_id] = sequence
+        budget = self._options.max_prefill_tokens
+        for request_id, sequence in list(self._running.items()):
+            if sequence.prefilled == sequence.prompt_tokens:
+                outputs += ((request_id, output) for output in self._generate(sequence))
+                if isinstance(outputs[-1][1], EngineFinished | EngineFailed):
+                    del self._running[request_id]
+            elif budget:
+                chunk = min(budget, sequence.prompt_tokens - sequence.prefilled)
+                budget -= chunk
+                sequence.prefilled += chunk
+                if sequence.prefilled == sequence.prompt_tokens:
+                    outputs.append((request_id, _prefilled(sequence)))
+        return outputs
+
+    def close(self) -> None:
+        self._running.clear()
+        self._waiting.clear()
+        self._embedding.clear()
+
+    def _generate(self, sequence: _Sequence) -> list[EngineOutput]:
+        options = self._options
+        if len(sequence.ids) >= sequence.num_ctx:
+            return [EngineFinished(reason="length")]
+        self._generated += 1
+        if self._generated == options.fail_after:
+            return [EngineFailed(error=ErrorInfo(code="engine_error", message="the fake engine was told to fail"))]
+        if self._generated == options.raise_after:
+            raise RuntimeError("the fake engine was told to raise")
+        if self._generated == options.crash_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        while self._generated == options.hang_after:
+            time.sleep(3600)
+        token = self._sample(sequence)
+        return [token, EngineFinished(reason="stop")] if token.token_id == _EOS else [token]
+
+    def _sample(self, sequence: _Sequence) -> Token:
+        sampling = sequence.request.sampling
+        logits = self._logits(sequence)
+        logprobs = self._logprobs(logits) if sequence.request.logprobs is not None else ()
+        allowed = sequence.mask.allowed() if sequence.mask is not None else None
+        if allowed is not None:
+            legal = [id for id in range(len(self._tokenizer.pieces)) if allowed[id >> 3] >> (id & 7) & 1]
+            logits = {id: logits.get(id, -50.0) for id in legal}
+        chosen = _choose(logits, sampling, sequence.random)
+        if sequence.mask is not None:
+            sequence.mask.accept(chosen)
+        sequence.ids.append(chosen)
+        piece = self._tokenizer.pieces[chosen]
+        if sequence.request.logprobs is None:
+            return Token(token_id=chosen, piece=piece)
+        own = next((one.logprob for id, one in logprobs if id == chosen), -50.0)
+        top = tuple(one for _, one in logprobs[: sequence.request.logprobs])
+        return Token(token_id=chosen, piece=piece, logprob=TokenLogprob(token=piece, logprob=own, top=top))
+
+    def _logits(self, sequence: _Sequence) -> dict[int, float]:
+        """A few words that the last tokens decide, and one certain token where the answer is fixed or at its end."""
+        generated = len(sequence.ids) - sequence.prompt_tokens
+        key = struct.pack("<5i", generated, *sequence.ids[-4:], *(0,) * max(0, 4 - len(sequence.ids)))
+        drawn = struct.unpack(f"<{_CANDIDATES}H", hashlib.blake2b(key, digest_size=2 * _CANDIDATES).digest())
+        logits = {_FIRST_WORD + 2 * (one % len(_WORDS)): 4.0 - 0.5 * rank for rank, one in enumerate(drawn)}
+        if self._answer is not None and generated < len(self._answer):
+            logits[self._answer[generated]] = 60.0
+        elif not sequence.request.sampling.ignore_eos and (
+            self._answer is not None or generated >= sequence.answer_tokens
+        ):
+            logits[_EOS] = 60.0
+        for token, bias in sequence.request.sampling.logit_bias:
+            for id in [token] if isinstance(token, int) else self._tokenizer.text_ids(token):
+                logits[id] = logits.get(id, -50.0) + bias
+        return logits
+
+    def _logprobs(self, logits: Mapping[int, float]) -> Sequence[tuple[int, TopLogprob]]:
+        total = math.log(sum(math.exp(logit) for logit in logits.values()))
+        ranked = sorted(logits.items(), key=lambda item: -item[1])
+        return [(id, TopLogprob(token=self._tokenizer.pieces[id], logprob=logit - total)) for id, logit in ranked]
+
+    def _embed(self, request: EmbedRequest) -> EngineOutput:
+        num_ctx = min(request.num_ctx or self._options.num_ctx, self._options.num_ctx)
+        rows, tokens = [], 0
+        for ids in self._tokenizer.encode(request.inputs):
+            if len(ids) > num_ctx and not request.truncate:
+                problem = PromptTooLong(f"an input has {len(ids)} tokens and the context {num_ctx}")
+                return EngineFailed(error=problem.info)
+            tokens += min(len(ids), num_ctx)
+            # A sum over tokens: texts that share words lie near each other.
+            row = [0.0] * self._options.dimensions
+            for id in ids[:num_ctx]:
+                draw = random.Random(id)
+                row = [value + draw.uniform(-1.0, 1.0) for value in row]
+            rows.append(struct.pack(f"<{len(row)}f", *row))
+        vectors = Vectors(dimensions=self._options.dimensions, float32=b"".join(rows))
+        return EngineEmbedded(vectors=vectors, prompt_tokens=tokens)
+
+
+def _prefilled(sequence: _Sequence) -> Prefilled:
+    sampling, default = sequence.request.sampling, SamplingParams()
+    ignored = tuple(
+        name
+        for name in SamplingParams.__struct_fields__
+        if name not in _HONOURED and getattr(sampling, name) != getattr(default, name)
+    )
+    ids = tuple(sequence.ids) if sequence.request.return_token_ids else ()
+    return Prefilled(prompt_tokens=sequence.prompt_tokens, ignored_options=ignored, prompt_ids=ids)
+
+
+def _choose(logits: Mapping[int, float], sampling: SamplingParams, draw: random.Random) -> int:
+    ranked = sorted(logits.items(), key=lambda item: (-item[1], item[0]))
+    if sampling.temperature <= 0:
+        return ranked[0][0]
+    ranked = ranked[: sampling.top_k] if sampling.top_k > 0 else ranked
+    weights = [math.exp((logit - ranked[0][1]) / sampling.temperature) for _, logit in ranked]
+    total, kept, mass = sum(weights), 0, 0.0
+    while kept < len(weights) and (kept == 0 or mass < sampling.top_p * total):
+        mass += weights[kept]
+        kept += 1
+    return draw.choices([id for id, _ in ranked[:kept]], weights[:kept])[0]
+
+
+def load(request: LoadRequest, on_progress: OnLoadProgress) -> FakeEngine:
+    """Loads nothing, as slowly and with as much trouble as the options say. Raises `LoadFailed` if they say so."""
+    options = msgspec.convert(request.load_options, FakeLoadOptions)
+    on_progress(0.0)
+    while options.hang_on_load:
+        time.sleep(3600)
+    time.sleep(options.load_delay_s)
+    if options.crash_on_load:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if options.fail_on_load is not None:
+        raise LoadFailed(f"{request.model}: {options.fail_on_load}")
+    on_progress(1.0)
+    return FakeEngine(options)
+
+
+def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+    if record.format == "fake":
+        return Match(score=100, reason="the manifest's format is fake")
+    return Match(score=0, reason="made-up text only for models whose format is fake")
+
+
+def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+    return {"cpu": options.memory_bytes}
+
+
+def _fits(loaded: FakeLoadOptions, wanted: FakeLoadOptions) -> bool:
+    same = msgspec.structs.replace(wanted, num_ctx=loaded.num_ctx)
+    return same == loaded and wanted.num_ctx <= loaded.num_ctx
+
+
+SPEC = EngineSpec(
+    name="fake",
+    summary="made-up text without weights, for tests and for trying things out",
+    form="step",
+    load="corral.adapters.engines.fake:load",
+    match=_match,
+    estimate=_estimate,
+    runners=("process", "thread"),
+    load_options=FakeLoadOptions,
+    fits=_fits,
+)
