@@ -57,7 +57,7 @@ def parse_duration_s(text: str) -> float:
     return sign * total_ns / 1e9
 
 
-def parse_keep_alive_s(value: Any) -> float | None | UnsetType:
+def parse_keep_alive_s(value: Any) -> float | UnsetType | None:
     """The ``keep_alive`` of a decoded JSON request: seconds, None for ever, ``UNSET`` where it says nothing.
 
     A number is seconds, a text a Go duration; negative is for ever. Raises `InvalidRequest` with Ollama's texts.

@@ -1,0 +1,69 @@
+"""What the use cases of inference are called with, and what `embed` answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from corral.core.messages import Message
+from corral.core.outputs import Vectors
+from corral.core.requests import Principal
+from corral.core.values import Value
+
+__all__ = ("ANONYMOUS", "Call", "ChatCall", "EmbedCall", "EmbedResult", "GenerateCall")
+
+ANONYMOUS = Principal()
+
+
+class Call(Value, frozen=True, kw_only=True):
+    """What all calls say. `model` is the name as the caller typed it: messages repeat it so.
+
+    `options` is the request's layer, decoded JSON (see `core.options`). `keep_alive_s` None is for ever, ``UNSET``
+    leaves the model's as it is. `engine` names an engine, None lets the scheduler choose.
+    """
+
+    model: str
+    options: Mapping[str, Any] = {}
+    keep_alive_s: float | UnsetType | None = UNSET
+    engine: str | None = None
+
+
+class GenerateCall(Call, frozen=True, kw_only=True):
+    """Complete a prompt. Unless `raw`, the model's chat template goes around it, with `system` or the model's own.
+
+    `logprobs`: None for none, else how many alternatives beside the chosen token. `shift` None is yes.
+    """
+
+    prompt: str
+    system: str | None = None
+    raw: bool = False
+    logprobs: int | None = None
+    shift: bool | None = None
+
+
+class ChatCall(Call, frozen=True, kw_only=True):
+    """Answer a conversation. A trailing assistant message is continued. `logprobs` and `shift` as in `GenerateCall`."""
+
+    messages: tuple[Message, ...]
+    logprobs: int | None = None
+    shift: bool | None = None
+
+
+class EmbedCall(Call, frozen=True, kw_only=True):
+    """One vector per input. `dimensions` keeps the first so many, and needs `normalise`, which scales to length 1."""
+
+    inputs: tuple[str, ...]
+    truncate: bool = True
+    dimensions: int | None = None
+    normalise: bool = True
+
+
+class EmbedResult(Value, frozen=True, kw_only=True):
+    """The vectors in the order of the inputs, and what they cost."""
+
+    vectors: Vectors
+    prompt_tokens: int
+    load_ns: int
+    total_ns: int

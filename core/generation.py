@@ -1,0 +1,308 @@
+"""The use cases of inference: generate, chat, embed, load, unload.
+
+`InferenceService` finds the model, leases it from the scheduler, builds the prompt and hands out a `Generation`,
+which holds the lease until it is closed or has run to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from corral.core.calls import ANONYMOUS, Call, ChatCall, EmbedCall, EmbedResult, GenerateCall
+from corral.core.errors import EngineError, PromptTooLong, Unsupported
+from corral.core.messages import Message
+from corral.core.models import Digest, ModelMetadata, ModelRecord
+from corral.core.names import ModelName, parse_name
+from corral.core.options import ResolvedOptions, resolve_options
+from corral.core.outputs import Embedded, Output, Vectors
+from corral.core.ports.inference import OnLoadProgress, RunningModel, Task
+from corral.core.ports.text import ChatTemplate, ChatTemplateFactory
+from corral.core.prompting import PlainTemplate, PromptedChat, prompt_text
+from corral.core.requests import (
+    ChatRequest,
+    CompletionRequest,
+    ContextPolicy,
+    EmbedRequest,
+    Principal,
+    Prompt,
+    SamplingParams,
+    TextPart,
+)
+from corral.core.vectors import check_finite, normalise
+
+__all__ = ("ANONYMOUS", "ChatCall", "EmbedCall", "EmbedResult", "GenerateCall", "Generation", "InferenceService")
+
+# Without a limit from the caller an answer may be this many times the context long, as in Ollama.
+_MOST_CONTEXTS = 10
+_MOST_TEMPLATES = 64
+
+
+class Lease(Protocol):
+    """A loaded model, ours to use (see `core.scheduling`)."""
+
+    @property
+    def model(self) -> RunningModel: ...
+    @property
+    def load_ns(self) -> int: ...
+    @property
+    def engine(self) -> str: ...
+
+
+class Catalog(Protocol):
+    """What inference asks of the `ModelCatalog`."""
+
+    async def get(self, name: ModelName) -> ModelRecord: ...
+    async def metadata(self, record: ModelRecord) -> ModelMetadata | None: ...
+    async def capabilities(self, record: ModelRecord) -> tuple[str, ...]: ...
+
+
+class Scheduler(Protocol):
+    """What inference asks of the `ModelScheduler`."""
+
+    def lease(
+        self,
+        record: ModelRecord,
+        *,
+        load_options: Mapping[str, Any] = ...,
+        engine: str | None = ...,
+        keep_alive_s: float | UnsetType | None = ...,
+        principal: Principal = ...,
+        on_progress: OnLoadProgress | None = ...,
+    ) -> AbstractAsyncContextManager[Lease]: ...
+
+    async def unload(self, record: ModelRecord) -> bool: ...
+
+
+class Generation:
+    """An answer under way: an async iterator of outputs, ending with `Finished`, and an async context manager.
+
+    Nothing runs before the first output is asked for. Whoever got it iterates it to its end or closes it;
+    `aclose` aborts the request within a step, gives the model back, and may be called twice. One task at a time.
+    """
+
+    def __init__(
+        self, record: ModelRecord, lease: Lease, outputs: AsyncGenerator[Output, None], resources: AsyncExitStack
+    ) -> None:
+        self.record = record
+        self.load_ns = lease.load_ns
+        self.engine = lease.engine
+        self._outputs = outputs
+        self._resources = resources
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Output:
+        try:
+            return await self._outputs.__anext__()
+        except BaseException:  # its end, its failure, or our own task cancelled: nothing more will come
+            await self.aclose()
+            raise
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        try:
+            await self._outputs.aclose()
+        finally:
+            await self._resources.aclose()
+
+
+class InferenceService:
+    """Every use case loads the model if need be, and raises errors of `corral.core.errors` only."""
+
+    def __init__(self, *, catalog: Catalog, scheduler: Scheduler, templates: Sequence[ChatTemplateFactory]) -> None:
+        self._catalog = catalog
+        self._scheduler = scheduler
+        self._factories = tuple(templates)
+        self._templates: dict[Digest, ChatTemplate] = {}
+
+    async def generate(self, call: GenerateCall, principal: Principal = ANONYMOUS) -> Generation:
+        """Outputs: `Started`, `Delta`s, `Finished`. What is wrong with call or model is raised here, at once."""
+        record = await self._find(call.model, "generate")
+        options = resolve_options(record.parameters, call.options)
+        async with AsyncExitStack() as stack:
+            lease = await stack.enter_async_context(self._lease(record, call, options, principal))
+            _require_task(lease.model, "completion", call.model, "generate")
+            prompt: Prompt = (TextPart(text=call.prompt, parse_special=True),)
+            if not call.raw:
+                chat = PromptedChat(lease.model, await self._template(record))
+                prompt = await chat.prompt(_generate_messages(record, call))
+            request = CompletionRequest(
+                prompt=prompt,
+                sampling=_limited(options, lease.model),
+                context=_context(options, call.shift),
+                logprobs=call.logprobs,
+            )
+            return Generation(record, lease, lease.model.run(request), stack.pop_all())
+
+    async def chat(self, call: ChatCall, principal: Principal = ANONYMOUS) -> Generation:
+        """Outputs: `Started`, `ChatDelta`s, `Finished`. What is wrong with call or model is raised here, at once."""
+        record = await self._find(call.model, "chat")
+        options = resolve_options(record.parameters, call.options)
+        async with AsyncExitStack() as stack:
+            lease = await stack.enter_async_context(self._lease(record, call, options, principal))
+            request = ChatRequest(
+                messages=_chat_messages(record, call.messages),
+                sampling=_limited(options, lease.model),
+                context=_context(options, call.shift),
+                logprobs=call.logprobs,
+            )
+            if "chat" in lease.model.info.tasks:
+                outputs = lease.model.run(request)
+            else:
+                _require_task(lease.model, "completion", call.model, "chat")
+                outputs = await PromptedChat(lease.model, await self._template(record)).open(request)
+            return Generation(record, lease, outputs, stack.pop_all())
+
+    async def embed(self, call: EmbedCall, principal: Principal = ANONYMOUS) -> EmbedResult:
+        """Without inputs it only loads the model. Raises `PromptTooLong` where an input may not be cut."""
+        started_ns = time.perf_counter_ns()
+        record = await self._find(call.model)
+        options = resolve_options(record.parameters, call.options)
+        async with self._lease(record, call, options, principal) as lease:
+            _require_task(lease.model, "embedding", call.model, "embeddings")
+            embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
+            if call.inputs:
+                embedded = await _embed(lease.model, call, options)
+            load_ns = lease.load_ns
+        vectors = embedded.vectors
+        if call.normalise:
+            vectors = await asyncio.to_thread(normalise, vectors, call.dimensions)
+        else:
+            await asyncio.to_thread(check_finite, vectors)
+        return EmbedResult(
+            vectors=vectors,
+            prompt_tokens=embedded.prompt_tokens,
+            load_ns=load_ns,
+            total_ns=time.perf_counter_ns() - started_ns,
+        )
+
+    async def load(
+        self,
+        model: ModelName | str,
+        options: Mapping[str, Any] | None = None,
+        keep_alive_s: float | UnsetType | None = UNSET,
+        engine: str | None = None,
+        on_progress: OnLoadProgress | None = None,
+    ) -> int:
+        """Load a model, or extend its stay. Answers the nanoseconds it took, 0 where it was loaded already."""
+        record = await self._find(str(model))
+        resolved = resolve_options(record.parameters, options or {})
+        async with self._scheduler.lease(
+            record, load_options=resolved.load, engine=engine, keep_alive_s=keep_alive_s, on_progress=on_progress
+        ) as lease:
+            return lease.load_ns
+
+    async def unload(self, model: ModelName | str) -> bool:
+        """Free a model once its requests have ended. False where it was not loaded."""
+        return await self._scheduler.unload(await self._find(str(model)))
+
+    async def render(self, call: ChatCall) -> str:
+        """The prompt that `chat` would send, as text. Loads nothing."""
+        record = await self._find(call.model, "chat")
+        template = await self._template(record)
+        return prompt_text(await asyncio.to_thread(template.render, _chat_messages(record, call.messages)))
+
+    async def _find(self, model: str, task: str | None = None) -> ModelRecord:
+        record = await self._catalog.get(parse_name(model))
+        # Before loading, so that nobody's model is evicted for a request that cannot be served.
+        if task is not None:
+            capabilities = await self._catalog.capabilities(record)
+            if "embedding" in capabilities and "completion" not in capabilities:
+                raise Unsupported(f'"{model}" does not support {task}')
+        return record
+
+    def _lease(
+        self, record: ModelRecord, call: Call, options: ResolvedOptions, principal: Principal
+    ) -> AbstractAsyncContextManager[Lease]:
+        return self._scheduler.lease(
+            record,
+            load_options=options.load,
+            engine=call.engine,
+            keep_alive_s=call.keep_alive_s,
+            principal=principal,
+        )
+
+    async def _template(self, record: ModelRecord) -> ChatTemplate:
+        template = self._templates.get(record.digest)
+        if template is None:
+            metadata = await self._catalog.metadata(record)
+            template = await asyncio.to_thread(self._compile, record, metadata)
+            if len(self._templates) >= _MOST_TEMPLATES:
+                self._templates.pop(next(iter(self._templates)))
+            self._templates[record.digest] = template
+        return template
+
+    def _compile(self, record: ModelRecord, metadata: ModelMetadata | None) -> ChatTemplate:
+        for factory in self._factories:
+            template = factory(record, metadata)
+            if template is not None:
+                return template
+        return PlainTemplate()
+
+
+def _require_task(model: RunningModel, task: Task, name: str, wanted: str) -> None:
+    if task not in model.info.tasks:
+        raise Unsupported(f'"{name}" does not support {wanted}')
+
+
+def _limited(options: ResolvedOptions, model: RunningModel) -> SamplingParams:
+    """`num_predict` never beyond ten contexts: a shifting context would let a model babble for ever."""
+    sampling = options.sampling
+    context = options.context.num_ctx or model.info.context_length
+    if context is not None:
+        most = _MOST_CONTEXTS * context
+        if sampling.num_predict is None or sampling.num_predict > most:
+            return msgspec.structs.replace(sampling, num_predict=most)
+    return sampling
+
+
+def _context(options: ResolvedOptions, shift: bool | None) -> ContextPolicy:
+    return options.context if shift is None else msgspec.structs.replace(options.context, shift=shift)
+
+
+def _generate_messages(record: ModelRecord, call: GenerateCall) -> tuple[Message, ...]:
+    system = call.system or record.system
+    opening = (Message(role="system", content=system),) if system else ()
+    return (*opening, *record.messages, Message(role="user", content=call.prompt))
+
+
+def _chat_messages(record: ModelRecord, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """As Ollama: the model's own messages first; its SYSTEM before all, unless the caller begins with one."""
+    whole = (*record.messages, *messages)
+    if record.system and not (messages and messages[0].role == "system"):
+        return (Message(role="system", content=record.system), *whole)
+    return whole
+
+
+async def _embed(model: RunningModel, call: EmbedCall, options: ResolvedOptions) -> Embedded:
+    request = EmbedRequest(
+        inputs=tuple((TextPart(text=text),) for text in call.inputs),
+        truncate=call.truncate,
+        num_ctx=options.context.num_ctx,
+    )
+    outputs = model.run(request)
+    try:
+        async for output in outputs:
+            if isinstance(output, Embedded):
+                return output
+    except PromptTooLong as error:
+        raise PromptTooLong("the input length exceeds the context length", error.remedy) from error
+    finally:
+        await outputs.aclose()
+    raise EngineError(f'"{call.model}" gave no embedding')

@@ -1,0 +1,123 @@
+"""From a conversation to a prompt and back: `PromptedChat` puts a chat template in front of a running model.
+
+Text that people typed must never act as a control token. Templates therefore mark what looks like one inside
+message content (`guarded`), and `PromptedChat` asks the model's own tokenizer which of them really are: only those
+are kept apart, so that ordinary text is tokenized in one piece with the template around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from corral.core.messages import Message, Tool
+from corral.core.outputs import ChatDelta, Delta, Output
+from corral.core.ports.inference import RunningModel
+from corral.core.ports.text import ChatTemplate
+from corral.core.requests import ChatRequest, CompletionRequest, Prompt, TextPart
+
+__all__ = ("CONTROL_LOOKALIKE", "PlainTemplate", "PromptedChat", "guarded", "joined", "prompt_text", "settle")
+
+CONTROL_LOOKALIKE = re.compile(r"<[^<>\s]{1,120}>|\[/?[A-Za-z][A-Za-z0-9_]{2,60}\]")
+"""What a control token is spelt like: ``<|im_end|>``, ``</s>``, ``<start_of_turn>``, ``[INST]``. Much else is, too."""
+
+
+def guarded(text: str) -> list[TextPart]:
+    """Content as parts: every look-alike of a control token stands alone with `parse_special` off."""
+    parts: list[TextPart] = []
+    position = 0
+    for match in CONTROL_LOOKALIKE.finditer(text):
+        if match.start() > position:
+            parts.append(TextPart(text=text[position : match.start()], parse_special=True))
+        parts.append(TextPart(text=match[0]))
+        position = match.end()
+    if position < len(text):
+        parts.append(TextPart(text=text[position:], parse_special=True))
+    return parts
+
+
+def joined(parts: Iterable[TextPart]) -> tuple[TextPart, ...]:
+    """The same prompt with neighbours of one kind made one part, and empty parts gone."""
+    runs: list[tuple[bool, list[str]]] = []
+    for part in parts:
+        if not part.text:
+            continue
+        if runs and runs[-1][0] == part.parse_special:
+            runs[-1][1].append(part.text)
+        else:
+            runs.append((part.parse_special, [part.text]))
+    return tuple(TextPart(text="".join(texts), parse_special=special) for special, texts in runs)
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """The text of a prompt, for people to read."""
+    return "".join(part.text for part in prompt if isinstance(part, TextPart))
+
+
+async def settle(model: RunningModel, prompt: Prompt) -> Prompt:
+    """Join guarded parts that are no control token of this model to the text around them.
+
+    Without feature ``tokenize`` nobody can tell, and all of them stay apart: safe, and a little different in tokens.
+    """
+    suspects = list({part.text: None for part in prompt if isinstance(part, TextPart) and not part.parse_special})
+    if not suspects or "tokenize" not in model.info.features:
+        return prompt
+    readings: list[Prompt] = []
+    for text in suspects:
+        readings += [(TextPart(text=text, parse_special=True),), (TextPart(text=text),)]
+    ids = await model.tokenize(readings)
+    harmless = {text for text, special, plain in zip(suspects, ids[::2], ids[1::2], strict=True) if special == plain}
+    return joined(
+        TextPart(text=part.text, parse_special=part.parse_special or part.text in harmless)
+        for part in prompt
+        if isinstance(part, TextPart)
+    )
+
+
+class PlainTemplate:
+    """For a model without a chat template: the texts alone, a blank line between turns, as base models like them."""
+
+    source = ""
+
+    def render(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), variables: Mapping[str, Any] | None = None
+    ) -> Prompt:
+        return joined(guarded("\n\n".join(message.content for message in messages if message.content)))
+
+
+class PromptedChat:
+    """Lets a model that only completes text answer a chat. Reads no state of its own: make one per request."""
+
+    def __init__(self, model: RunningModel, template: ChatTemplate) -> None:
+        self._model = model
+        self._template = template
+
+    async def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Prompt:
+        """Render in a thread, since templates come with models and may be slow. Raises `InvalidRequest`."""
+        prompt = await asyncio.to_thread(self._template.render, messages, tools=tools)
+        return await settle(self._model, prompt)
+
+    async def open(self, request: ChatRequest) -> AsyncGenerator[Output, None]:
+        """Render now, so that a template's complaint is raised here; the model runs once the answer is iterated."""
+        return self._answer(
+            CompletionRequest(
+                prompt=await self.prompt(request.messages, request.tools),
+                sampling=request.sampling,
+                context=request.context,
+                logprobs=request.logprobs,
+                return_token_ids=request.return_token_ids,
+                engine_options=request.engine_options,
+            )
+        )
+
+    async def _answer(self, request: CompletionRequest) -> AsyncGenerator[Output, None]:
+        async with aclosing(self._model.run(request)) as outputs:
+            async for output in outputs:
+                yield _chat_delta(output) if isinstance(output, Delta) else output
+
+
+def _chat_delta(delta: Delta) -> ChatDelta:
+    return ChatDelta(content=delta.text, token_count=delta.token_count, logprobs=delta.logprobs)
