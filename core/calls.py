@@ -34,6 +34,7 @@ class GenerateCall(Call, frozen=True, kw_only=True):
     """Complete a prompt. Unless `raw`, the model's chat template goes around it, with `system` or the model's own.
 
     `logprobs`: None for none, else how many alternatives beside the chosen token. `shift` None is yes.
+    `return_token_ids`: `Finished` carries the ids of prompt and answer.
     """
 
     prompt: str
@@ -41,6 +42,7 @@ class GenerateCall(Call, frozen=True, kw_only=True):
     raw: bool = False
     logprobs: int | None = None
     shift: bool | None = None
+    return_token_ids: bool = False
 
 
 class ChatCall(Call, frozen=True, kw_only=True):

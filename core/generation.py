@@ -147,6 +147,7 @@ class InferenceService:
                 sampling=_limited(options, lease.model),
                 context=_context(options, call.shift),
                 logprobs=call.logprobs,
+                return_token_ids=call.return_token_ids,
             )
             return Generation(record, lease, lease.model.run(request), stack.pop_all())
 
