@@ -189,7 +189,7 @@ class SequenceDriver:
 
 
 class TaskDriver:
-    """Follows any other task: vectors end the request; an engine's own outputs that are an `Output` too pass through."""
+    """Follows any other task. Vectors end it; an engine's own outputs pass through where they are an `Output` too."""
 
     __slots__ = ()
 

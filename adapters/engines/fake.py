@@ -40,12 +40,13 @@ from corral.core.requests import CompletionRequest, EmbedRequest, Prompt, Reques
 __all__ = ("SPEC", "FakeEngine", "FakeLoadOptions", "FakeTokenizer", "load")
 
 _SPECIAL = ("<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>")
-_WORDS = """
+_VOCABULARY = """
     the a of to and is in it you that was for on are with as his they be at one have this from or had by hot word
     but what some we can out other were all there when up use your how said an each she which do their time if will
     way about many then them write would like so these her long make thing see him two has look more day could go
     come did number sound no most people my over know water than call first who may down side been now find café 日本
-""".split()
+"""
+_WORDS = tuple(_VOCABULARY.split())
 _BOS, _EOS = 256, 257
 _FIRST_WORD = 256 + len(_SPECIAL)
 _CANDIDATES = 8

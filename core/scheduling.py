@@ -1,0 +1,450 @@
+"""Which models are in memory: loads on demand, lends, evicts, and unloads what nobody has asked for in a while."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol
+
+import msgspec
+
+from corral.core.engine_choice import choose_engine, fits, typed_load_options
+from corral.core.engines import EngineSpec, LoadRequest, LocalFile
+from corral.core.errors import CorralError, EngineDied, LoadFailed, NoEngine, OutOfMemory, ServerBusy, to_error
+from corral.core.models import FileRole, ModelMetadata, ModelRecord
+from corral.core.names import ModelName
+from corral.core.ports.inference import ModelInfo, OnLoadProgress, Runner, RunningModel
+from corral.core.requests import Principal
+from corral.core.values import Value
+
+__all__ = ("Lease", "LoadedModel", "ModelScheduler", "SchedulerSettings")
+
+_log = logging.getLogger(__name__)
+
+_ANONYMOUS = Principal()
+_AUTO_MAX_LOADED = 3
+_LONGEST_TIMER_S = 24 * 3600.0
+_KEY_ROLES: tuple[FileRole, ...] = ("weights", "projector", "adapter")
+_BUSY = "server busy, please try again.  maximum pending requests exceeded"  # Ollama's text, both spaces included
+
+
+class SchedulerSettings(Value, frozen=True, kw_only=True):
+    """How models come and go.
+
+    `keep_alive_s`: how long a model stays after its last request, where no request said otherwise; None for ever.
+    `max_loaded` 0 means three. `max_queue` requests may wait, for a load or for a free stream; the next is turned
+    away. `load_timeout_s` is the longest a load may go without progress. `engine` is the one to use for every model.
+    """
+
+    keep_alive_s: float | None = 300.0
+    max_loaded: int = 0
+    max_queue: int = 512
+    load_timeout_s: float = 300.0
+    engine: str | None = None
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """A loaded model, for as long as its context lasts. `load_ns` is how long the caller waited for it."""
+
+    model: RunningModel
+    record: ModelRecord
+    load_ns: int
+    engine: str
+
+
+class LoadedModel(Value, frozen=True, kw_only=True):
+    """A model in memory. `expires_at` is seconds since 1970, None for ever; `active` counts its leases."""
+
+    record: ModelRecord
+    engine: str
+    runner: str
+    info: ModelInfo
+    expires_at: float | None
+    active: int
+
+
+class Models(Protocol):
+    """What the scheduler needs of the model catalog."""
+
+    async def metadata(self, record: ModelRecord) -> ModelMetadata | None: ...
+
+    def local_files(self, record: ModelRecord) -> tuple[LocalFile, ...]: ...
+
+
+class _Resident:
+    """A model in memory or on its way there. `active` counts leases, those that wait for the load included."""
+
+    def __init__(
+        self, files: tuple[str, ...], record: ModelRecord, spec: EngineSpec, runner: Runner, options: Any
+    ) -> None:
+        self.files = files
+        self.record = record
+        self.spec = spec
+        self.runner = runner
+        self.options = options
+        self.names = {record.name.key}
+        self.estimate: Mapping[str, int] = {}
+        self.placed = False
+        self.model: RunningModel | None = None
+        self.loading: asyncio.Task[None] | None = None
+        self.listeners: list[OnLoadProgress] = []
+        self.active = 0
+        self.keep_alive_s: float | None = None
+        self.expires_at = math.inf
+        self.timer: asyncio.TimerHandle | None = None
+        self.draining = False
+
+    @property
+    def waiting(self) -> int:
+        """Leases that nobody works on now."""
+        return self.active if self.model is None else max(0, self.active - self.model.info.parallel)
+
+    @property
+    def eviction_order(self) -> tuple[float, str]:
+        return (math.inf if self.keep_alive_s is None else self.keep_alive_s, self.record.name.key)
+
+
+class ModelScheduler:
+    """Lends loaded models. For one event loop; whoever made it closes it.
+
+    Models are told apart by their files and engine, not by name. A load waits for room: idle models go first, those
+    with the shortest keep-alive before others; where all are busy the first of them takes no new requests and goes
+    when it is done. Requests for loaded models never wait for a load.
+    """
+
+    def __init__(
+        self,
+        *,
+        engines: Sequence[EngineSpec],
+        runners: Mapping[str, Runner],
+        preferred_runner: str,
+        catalog: Models,
+        settings: SchedulerSettings,
+        engine_settings: Mapping[str, Mapping[str, Any]],
+        free_memory: Callable[[], Mapping[str, int]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engines = tuple(engines)
+        self._runners = runners
+        self._preferred_runner = preferred_runner
+        self._catalog = catalog
+        self._settings = settings
+        self._engine_settings = engine_settings
+        self._free_memory = free_memory
+        self._clock = clock
+        self._residents: list[_Resident] = []
+        self._unloading: set[asyncio.Task[None]] = set()
+        self._placing = asyncio.Lock()
+        self._something_changed = asyncio.Event()
+        self._closed = False
+
+    @asynccontextmanager
+    async def lease(
+        self,
+        record: ModelRecord,
+        *,
+        load_options: Mapping[str, Any] = {},
+        engine: str | None = None,
+        keep_alive_s: float | msgspec.UnsetType | None = msgspec.UNSET,
+        principal: Principal = _ANONYMOUS,
+        on_progress: OnLoadProgress | None = None,
+    ) -> AsyncGenerator[Lease, None]:
+        """The model, loaded if need be, and safe from unloading while the context lasts.
+
+        `keep_alive_s` stays with the model until a request says otherwise: None for ever, 0 to unload after the last
+        request. Leaving while the model loads stops the load, if nobody else waits for it. Raises `ServerBusy`,
+        `NoEngine`, `InvalidOption`, `OutOfMemory`, and what `Runner.load` raises.
+        """
+        started = self._clock()
+        metadata = await self._catalog.metadata(record)
+        spec = choose_engine(self._engines, record, metadata, engine or self._settings.engine)
+        options = typed_load_options(spec, self._engine_settings.get(spec.name, {}), load_options)
+        resident = self._find(record, spec, options)
+        must_wait = resident is None or resident.model is None or resident.active >= resident.model.info.parallel
+        if must_wait and sum(one.waiting for one in self._residents) >= self._settings.max_queue:
+            raise ServerBusy(_BUSY, "wait for running requests to end, or raise max_queue")
+        if resident is None:
+            resident = self._start(record, spec, options, metadata)
+            _log.debug("loading %s for %s", record.name.short, principal.id)
+        self._take(resident, record, keep_alive_s)
+        try:
+            model = resident.model or await self._loaded(resident, on_progress)
+            load_ns = round((self._clock() - started) * 1e9)
+            yield Lease(model=model, record=record, load_ns=load_ns, engine=spec.name)
+        finally:
+            self._give_back(resident)
+
+    async def unload(self, model: ModelRecord | ModelName) -> bool:
+        """Unload it: now and waiting for its memory where it is idle, after its last request where it is not.
+
+        False where it is not in memory.
+        """
+        if isinstance(model, ModelRecord):
+            found = [one for one in self._residents if one.files == _files(model)]
+        else:
+            found = [one for one in self._residents if model.key in one.names]
+        tasks = []
+        for resident in found:
+            resident.draining = True
+            if not resident.active:
+                tasks.append(self._unload(resident))
+        if tasks:
+            await asyncio.wait(tasks)
+        return bool(found)
+
+    def loaded(self) -> list[LoadedModel]:
+        """Models that answer, the one that stays longest first. A busy one's time counts from now."""
+        offset = time.time() - self._clock()
+        listed = []
+        for one in self._residents:
+            if one.model is None or not one.model.alive:
+                continue
+            expires_at = self._expiry(one) if one.active else one.expires_at
+            listed.append(
+                LoadedModel(
+                    record=one.record,
+                    engine=one.spec.name,
+                    runner=one.runner.name,
+                    info=one.model.info,
+                    expires_at=None if math.isinf(expires_at) else expires_at + offset,
+                    active=one.active,
+                )
+            )
+        return sorted(listed, key=lambda one: math.inf if one.expires_at is None else one.expires_at, reverse=True)
+
+    async def aclose(self) -> None:
+        """Ends every request and load, unloads everything, returns when the memory is free. Twice is fine."""
+        self._closed = True
+        loads = [one.loading for one in self._residents if one.loading is not None and not one.loading.done()]
+        for load in loads:
+            load.cancel()
+        for resident in list(self._residents):
+            if resident.model is not None:
+                self._unload(resident)
+        if pending := [*loads, *self._unloading]:
+            await asyncio.wait(pending)
+
+    # ── Leases ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _find(self, record: ModelRecord, spec: EngineSpec, options: Any) -> _Resident | None:
+        files = _files(record)
+        for one in list(self._residents):
+            if one.model is not None and not one.model.alive:
+                self._unload(one)  # died: what is left of it is cleared away, and it is loaded anew
+            elif one.files == files and one.spec is spec and not one.draining and fits(spec, one.options, options):
+                return one
+        return None
+
+    def _start(self, record: ModelRecord, spec: EngineSpec, options: Any, metadata: ModelMetadata | None) -> _Resident:
+        if self._closed:
+            raise ServerBusy("the server is shutting down")
+        resident = _Resident(_files(record), record, spec, self._runner_for(spec), options)
+        resident.keep_alive_s = self._settings.keep_alive_s
+        resident.loading = asyncio.create_task(self._load(resident, metadata), name=f"load {record.name.short}")
+        resident.loading.add_done_callback(lambda task: self._load_ended(resident, task))
+        self._residents.append(resident)
+        return resident
+
+    def _take(self, resident: _Resident, record: ModelRecord, keep_alive_s: float | msgspec.UnsetType | None) -> None:
+        resident.active += 1
+        resident.names.add(record.name.key)
+        if keep_alive_s is not msgspec.UNSET:
+            resident.keep_alive_s = keep_alive_s
+        if resident.timer is not None:
+            resident.timer.cancel()
+            resident.timer = None
+
+    def _give_back(self, resident: _Resident) -> None:
+        resident.active -= 1
+        if resident.active or resident not in self._residents:
+            return
+        if resident.model is None:
+            if resident.loading is not None:
+                resident.loading.cancel()
+            self._forget(resident)
+        elif resident.draining or resident.keep_alive_s == 0 or not resident.model.alive:
+            self._unload(resident)
+        else:
+            resident.expires_at = self._expiry(resident)
+            self._set_timer(resident)
+        self._something_changed.set()
+
+    async def _loaded(self, resident: _Resident, on_progress: OnLoadProgress | None) -> RunningModel:
+        """Waits for the load without owning it: a caller who leaves takes only itself away."""
+        task = resident.loading
+        assert task is not None
+        if on_progress is not None:
+            resident.listeners.append(on_progress)
+        try:
+            await asyncio.wait([task])
+        finally:
+            if on_progress is not None:
+                resident.listeners.remove(on_progress)
+        if task.cancelled() or (task.exception() is None and resident.model is None):
+            raise EngineDied(f"loading {resident.record.name.short} was stopped", "the server is shutting down")
+        error = task.exception()
+        if isinstance(error, CorralError):
+            raise to_error(error.info) from error  # one object raised in many tasks would gather their tracebacks
+        if error is not None:
+            raise LoadFailed(f"loading {resident.record.name.short}: {error}") from error
+        assert resident.model is not None
+        return resident.model
+
+    # ── Loading and making room ───────────────────────────────────────────────────────────────────────────────────
+
+    def _runner_for(self, spec: EngineSpec) -> Runner:
+        for name in (self._preferred_runner, *spec.runners):
+            if name in spec.runners and name in self._runners:
+                return self._runners[name]
+        raise NoEngine(f"the {spec.name} engine runs in {' or '.join(spec.runners)}, and no such runner is there")
+
+    async def _load(self, resident: _Resident, metadata: ModelMetadata | None) -> None:
+        resident.estimate = resident.spec.estimate(resident.record, metadata, resident.options)
+        async with self._placing:
+            await self._make_room(resident)
+            resident.placed = True
+        try:
+            resident.model = await self._run_load(resident)
+        except OutOfMemory:
+            # The estimate was too small. Everything idle goes, then there is one more try, as in Ollama.
+            idle = [one for one in self._residents if one.model is not None and not one.active]
+            if not idle:
+                raise
+            await asyncio.wait([self._unload(one) for one in idle])
+            resident.model = await self._run_load(resident)
+
+    async def _run_load(self, resident: _Resident) -> RunningModel:
+        name, timeout_s = resident.record.name.short, self._settings.load_timeout_s
+        options = {} if resident.options is None else msgspec.to_builtins(resident.options)
+        request = LoadRequest(model=name, files=self._catalog.local_files(resident.record), load_options=options)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout_s) as deadline:
+
+                def on_progress(share: float) -> None:
+                    with suppress(RuntimeError):  # a late report of a load that is over
+                        deadline.reschedule(loop.time() + timeout_s)
+                    for listener in list(resident.listeners):
+                        listener(share)
+
+                return await resident.runner.load(resident.spec, request, on_progress)
+        except TimeoutError as error:
+            raise LoadFailed(
+                f"loading {name} made no progress for {timeout_s:g} s", "raise load_timeout_s if the disk is slow"
+            ) from error
+
+    def _load_ended(self, resident: _Resident, task: asyncio.Task[None]) -> None:
+        if resident.model is None:
+            self._forget(resident)
+            if not task.cancelled():
+                task.exception()  # the waiters have raised it; asyncio need not report it
+        elif resident not in self._residents or self._closed:
+            self._unload(resident)  # the last waiter left in the very moment it was ready
+        self._something_changed.set()
+
+    async def _make_room(self, resident: _Resident) -> None:
+        for one in list(self._residents):
+            # The same weights with other options, and idle: the new load replaces it.
+            if one.model is not None and not one.active and one.files == resident.files and one.spec is resident.spec:
+                self._unload(one)
+        limit = self._settings.max_loaded or _AUTO_MAX_LOADED
+        while True:
+            self._something_changed.clear()
+            others = [one for one in self._residents if one.placed]
+            device, needed, free = self._shortfall(resident, others)
+            if device is None and len(others) + len(self._unloading) < limit:
+                return
+            if self._unloading:
+                await asyncio.wait(self._unloading, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            reclaimable = sum(one.estimate.get(device or "", 0) for one in others)
+            if device is not None and needed > free + reclaimable:
+                raise OutOfMemory(
+                    f"{resident.record.name.short} needs about {_gib(needed)} of {device} memory, {_gib(free)} is free"
+                    + (f" and {_gib(reclaimable)} is held by other models" if reclaimable else ""),
+                    "use a smaller model or quantization, or a smaller num_ctx",
+                )
+            await self._evict(min((one for one in others if one.model is not None), key=_first_to_go, default=None))
+
+    async def _evict(self, victim: _Resident | None) -> None:
+        if victim is None:  # all of them are loading
+            await self._something_changed.wait()
+        elif not victim.active:
+            _log.info("unloading %s to make room", victim.record.name.short)
+            self._unload(victim)
+        else:
+            victim.draining = True
+            try:
+                await self._something_changed.wait()
+            except asyncio.CancelledError:
+                victim.draining = False
+                raise
+
+    def _shortfall(self, resident: _Resident, others: Sequence[_Resident]) -> tuple[str | None, int, int]:
+        """The first device where it does not fit, with the bytes needed and free; loads under way count as taken."""
+        free = self._free_memory()
+        for device, needed in resident.estimate.items():
+            if device in free:
+                taken = sum(one.estimate.get(device, 0) for one in others if one.model is None)
+                if needed > free[device] - taken:
+                    return device, needed, max(0, free[device] - taken)
+        return None, 0, 0
+
+    # ── Unloading ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _expiry(self, resident: _Resident) -> float:
+        return math.inf if resident.keep_alive_s is None else self._clock() + resident.keep_alive_s
+
+    def _set_timer(self, resident: _Resident) -> None:
+        if not math.isinf(resident.expires_at):
+            wait_s = min(max(0.0, resident.expires_at - self._clock()), _LONGEST_TIMER_S)
+            resident.timer = asyncio.get_running_loop().call_later(wait_s, self._expire, resident)
+
+    def _expire(self, resident: _Resident) -> None:
+        if resident.active or resident not in self._residents:
+            return
+        if self._clock() >= resident.expires_at:
+            self._unload(resident)
+        else:
+            self._set_timer(resident)
+
+    def _unload(self, resident: _Resident) -> asyncio.Task[None]:
+        self._forget(resident)
+        task = asyncio.create_task(self._close(resident), name=f"unload {resident.record.name.short}")
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
+        return task
+
+    async def _close(self, resident: _Resident) -> None:
+        assert resident.model is not None
+        try:
+            await resident.model.aclose()
+        except Exception:
+            _log.exception("unloading %s", resident.record.name.short)
+        self._something_changed.set()
+
+    def _forget(self, resident: _Resident) -> None:
+        if resident in self._residents:
+            self._residents.remove(resident)
+        if resident.timer is not None:
+            resident.timer.cancel()
+            resident.timer = None
+
+
+def _files(record: ModelRecord) -> tuple[str, ...]:
+    """What makes two models the same in memory. A model without weights is its own manifest."""
+    files = (file.digest for role in _KEY_ROLES for file in record.files_of(role))
+    return tuple(files) or (record.digest,)
+
+
+def _first_to_go(resident: _Resident) -> tuple[bool, float, str]:
+    """Idle before busy, then by keep-alive."""
+    return (resident.active > 0, *resident.eviction_order)
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.0f} MiB"
