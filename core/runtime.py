@@ -13,10 +13,10 @@ __all__ = ("EngineStatus", "OptionHelp", "PluginStatus", "Runtime")
 
 
 class OptionHelp(Value, frozen=True, kw_only=True):
-    """One load option of an engine, for `corral engines` and the docs."""
+    """One load option of an engine (`kind`: its type), for `corral engines` and the docs."""
 
     name: str
-    type: str
+    kind: str
     default: str
 
 
