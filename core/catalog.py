@@ -99,7 +99,10 @@ class ModelCatalog:
         return await self._inspector.metadata(record.weights.digest) if record.weights else None
 
     async def describe(self, record: ModelRecord, *, verbose: bool) -> dict[str, object]:
-        """``model_info`` of ``/api/show``: the header's key-values; arrays are None unless `verbose`. Raises as `metadata`."""
+        """``model_info`` of ``/api/show``: the header's key-values; arrays are None unless `verbose`.
+
+        Raises as `metadata`.
+        """
         if record.weights is not None:
             return await self._inspector.describe(record.weights.digest, verbose=verbose)
         if not record.family:

@@ -18,10 +18,8 @@ _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 
-# A quantization at the end of a file's stem, as llama.cpp's tools and the hubs write it: ``.Q4_1``, ``-q4_k_m``, ``_F16``.
-_QUANTIZATION = re.compile(
-    r"[._-]((?:i?q|tq|iq)[1-9][a-z0-9_]*|b?f16|fp16|f32|fp32|(?:mxfp|nvfp)[1-9][a-z0-9_]*)", re.I
-)
+# A quantization in a file's stem, as llama.cpp's tools and the hubs write it: ``.Q4_1``, ``-q4_k_m``, ``_F16``.
+_QUANTIZATION = re.compile(r"[._-]((?:i?q|tq|mxfp|nvfp)[1-9][a-z0-9_]*|b?f16|fp16|fp?32)", re.IGNORECASE)
 
 
 class ModelName(Value, frozen=True, kw_only=True):

@@ -58,7 +58,7 @@ class BlobWriter(Protocol):
         ...
 
     async def close(self) -> None:
-        """Lets go and keeps the partial, for a later `begin` of the same digest to resume; without a digest, `abort`."""
+        """Lets go and keeps the partial for a later `begin` of the digest to resume; without a digest, `abort`."""
         ...
 
 

@@ -1,0 +1,98 @@
+"""Files taken into a store without copying, where the file system can, and the notes that tell when one was changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from corral.adapters.stores.files import CHUNK_BYTES, replace_file
+from corral.adapters.stores.threads import stop_if_asked
+from corral.core.models import Digest
+
+__all__ = ("AdoptionNotes", "Fingerprint", "bring", "fingerprint_of")
+
+_FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
+
+
+class Fingerprint(msgspec.Struct, frozen=True):
+    """What changes when somebody edits a file: good enough to know when to hash again."""
+
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+
+class _Note(msgspec.Struct, frozen=True):
+    fingerprint: Fingerprint
+    intact: bool
+
+
+def fingerprint_of(status: os.stat_result) -> Fingerprint:
+    return Fingerprint(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def bring(source: Path, target: Path, stop: threading.Event) -> bool:
+    """Makes `target` a reflink of `source`, else a hard link, else a copy. True for a hard link: the two share bytes.
+
+    Blocking. `target` must not exist, and is left behind half made where this raises.
+    """
+    if _reflinked(source, target):
+        return False
+    with suppress(OSError):  # another device, a file system without links, too many links, somebody else's file
+        os.link(source, target)
+        return True
+    with source.open("rb", buffering=0) as original, target.open("xb", buffering=0) as copy:
+        while chunk := original.read(CHUNK_BYTES):
+            stop_if_asked(stop)
+            copy.write(chunk)
+        os.fsync(copy.fileno())
+    return False
+
+
+def _reflinked(source: Path, target: Path) -> bool:
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    with source.open("rb") as original, target.open("xb") as copy:
+        try:
+            fcntl.ioctl(copy.fileno(), _FICLONE, original.fileno())
+        except OSError:
+            target.unlink()
+            return False
+        os.fsync(copy.fileno())
+        return True
+
+
+class AdoptionNotes:
+    """One note per hard-linked blob: its fingerprint when it was last hashed, and what came out. All calls block."""
+
+    def __init__(self, folder: Path, scratch: Path) -> None:
+        self._folder = folder
+        self._scratch = scratch
+
+    def verdict(self, digest: Digest, status: os.stat_result) -> bool | None:
+        """Whether the blob is intact; None where only hashing can tell. A blob without a note is the store's own."""
+        try:
+            note = msgspec.json.decode(self._path(digest).read_bytes(), type=_Note)
+        except FileNotFoundError:
+            return True
+        except (OSError, msgspec.DecodeError):
+            return None
+        return note.intact if note.fingerprint == fingerprint_of(status) else None
+
+    def put(self, digest: Digest, fingerprint: Fingerprint, *, intact: bool) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        note = msgspec.json.encode(_Note(fingerprint, intact))
+        replace_file(self._path(digest), note, self._scratch)
+
+    def remove(self, digest: Digest) -> None:
+        self._path(digest).unlink(missing_ok=True)
+
+    def _path(self, digest: Digest) -> Path:
+        return self._folder / f"{digest.partition(':')[2]}.json"

@@ -1,0 +1,97 @@
+"""File helpers of the filesystem stores: errors translated, whole files hashed, small files replaced atomically."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from corral.adapters.stores.threads import stop_if_asked
+from corral.core.errors import CorralError, OutOfSpace, StorageError
+from corral.core.models import Digest
+
+__all__ = ("CHUNK_BYTES", "StoreFolders", "hash_file", "replace_file", "storage_errors", "sync_folder")
+
+CHUNK_BYTES = 1024 * 1024
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class StoreFolders:
+    """Where a store keeps what. ``blobs`` and ``manifests`` are Ollama's, which never looks into ``.corral``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.abspath(root))
+        self.blobs = self.root / "blobs"
+        self.manifests = self.root / "manifests"
+        self.own = self.root / ".corral"
+        self.partials = self.own / "partials"
+        self.adopted = self.own / "adopted"
+        self.metadata = self.own / "metadata"
+        self.scratch = self.own / "tmp"
+
+    def __repr__(self) -> str:
+        return f"StoreFolders({str(self.root)!r})"
+
+
+@contextmanager
+def storage_errors(subject: str) -> Iterator[None]:
+    """Turns an `OSError` into `OutOfSpace` or `StorageError`; the message begins with `subject`."""
+    try:
+        yield
+    except CorralError:
+        raise
+    except OSError as error:
+        text = f"{subject}: {error.strerror or error}"
+        if error.errno in _FULL:
+            raise OutOfSpace(text, "free some space, or set OLLAMA_MODELS to a folder on another disk") from error
+        if isinstance(error, PermissionError):
+            raise StorageError(f"{text} ({error.filename})", "check who owns the store's folder") from error
+        raise StorageError(text) from error
+
+
+def hash_file(path: Path, stop: threading.Event) -> Digest:
+    """The digest of a file of any size."""
+    found = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            stop_if_asked(stop)
+            found.update(chunk)
+    return Digest("sha256:" + found.hexdigest())
+
+
+def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True) -> None:
+    """Makes `data` the content of `path` in one step; its folder must exist. `scratch` is on the same disk.
+
+    `durable` waits until it would survive a power cut.
+    """
+    scratch.mkdir(parents=True, exist_ok=True, mode=0o755)
+    temporary = scratch / f"{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(descriptor)
+        os.replace(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` survive a power cut, where the system can open folders at all."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,164 @@
+"""Blobs in Ollama's on-disk layout; an existing Ollama folder is used in place."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import stat
+import threading
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+from corral.adapters.stores.adoption import AdoptionNotes, bring, fingerprint_of
+from corral.adapters.stores.files import CHUNK_BYTES, StoreFolders, hash_file, storage_errors, sync_folder
+from corral.adapters.stores.locks import FileLock
+from corral.adapters.stores.manifests import FilesystemManifests
+from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
+from corral.adapters.stores.threads import in_thread
+from corral.core.errors import BlobNotFound, Conflict, InvalidDigest, StorageError
+from corral.core.models import Digest, parse_digest
+from corral.core.ports.storage import BlobInfo, BlobWriter
+
+__all__ = ("FilesystemBlobs", "FilesystemManifests")
+
+_log = logging.getLogger(__name__)
+
+
+class FilesystemBlobs:
+    """``<root>/blobs/sha256-<hex>``; what is on its way in, and notes on adopted files, are under ``<root>/.corral``.
+
+    Safe for many tasks, and for other processes, a real Ollama's too. Reading writes nothing, so a store of another
+    user can be read. Folders are made when first needed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._folders = StoreFolders(root)
+        self._notes = AdoptionNotes(self._folders.adopted, self._folders.scratch)
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob is, or would be. Raises `InvalidDigest`: nothing else ever becomes a path here."""
+        return self._folders.blobs / f"sha256-{parse_digest(digest).partition(':')[2]}"
+
+    async def stat(self, digest: Digest) -> BlobInfo | None:
+        return await in_thread(lambda stop: self._stat(digest, stop))
+
+    async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        info = await self.stat(digest)
+        if info is None:
+            raise BlobNotFound(f"blob {digest} not found")
+        end = info.size_bytes if end is None else min(end, info.size_bytes)
+        with storage_errors(f"cannot read blob {digest}"):
+            file = await in_thread(
+                lambda _: self.path(digest).open("rb", buffering=0), undo=lambda unread: unread.close()
+            )
+            try:
+                file.seek(start)  # moves a number, touches no disk
+                while start < end:
+                    chunk = await asyncio.to_thread(file.read, min(CHUNK_BYTES, end - start))
+                    if not chunk:
+                        raise StorageError(f"blob {digest} became shorter while it was read")
+                    start += len(chunk)
+                    yield chunk
+            finally:
+                file.close()
+
+    async def begin(self, digest: Digest | None = None, size_bytes: int | None = None) -> BlobWriter:
+        digest = parse_digest(digest) if digest else None
+
+        def work(_: threading.Event) -> PartialWriter:
+            with storage_errors(f"cannot write to {self._folders.partials}"):
+                self._folders.partials.mkdir(parents=True, exist_ok=True, mode=0o755)
+                sweep(self._folders.partials)
+            return PartialWriter.open(self._folders.partials, digest, size_bytes, self._publish)
+
+        return await in_thread(work, undo=lambda writer: writer.release(keep=True))
+
+    async def delete(self, digest: Digest) -> bool:
+        def work(_: threading.Event) -> bool:
+            with storage_errors(f"cannot delete blob {digest}"):
+                try:
+                    self.path(digest).unlink()
+                except FileNotFoundError:
+                    return False
+                self._notes.remove(parse_digest(digest))
+                return True
+
+        return await in_thread(work)
+
+    async def list(self) -> AsyncIterator[BlobInfo]:
+        for name in await in_thread(lambda _: self._names()):
+            with suppress(InvalidDigest):
+                info = await self.stat(parse_digest(name))
+                if info is not None:
+                    yield info
+
+    async def adopt(self, file: Path) -> BlobInfo:
+        return await in_thread(lambda stop: self._adopt(file, stop))
+
+    def _stat(self, digest: Digest, stop: threading.Event) -> BlobInfo | None:
+        path = self.path(digest)
+        with storage_errors(f"cannot read blob {digest}"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                return None
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            intact = self._notes.verdict(digest, status)
+            if intact is None:
+                intact = hash_file(path, stop) == digest
+                with suppress(OSError):  # a store that may only be read is hashed each time
+                    self._notes.put(digest, fingerprint_of(status), intact=intact)
+                if not intact:
+                    _log.warning("%s is a hard link to a file that was changed since it was imported", path)
+        return BlobInfo(digest=digest, size_bytes=status.st_size) if intact else None
+
+    def _names(self) -> tuple[str, ...]:
+        with storage_errors(f"cannot list {self._folders.blobs}"):
+            try:
+                return tuple(sorted(os.listdir(self._folders.blobs)))
+            except FileNotFoundError:
+                return ()
+
+    def _publish(self, path: Path, digest: Digest) -> None:
+        """The `Publish` of this store's writers."""
+        self._folders.blobs.mkdir(parents=True, exist_ok=True, mode=0o755)
+        if self._stat(digest, threading.Event()) is None:
+            os.replace(path, self.path(digest))
+            self._notes.remove(digest)
+            sync_folder(self._folders.blobs)
+
+    def _adopt(self, file: Path, stop: threading.Event) -> BlobInfo:
+        with storage_errors(f"cannot take {file} into the store"):
+            source = file.resolve(strict=True)
+            if not source.is_file():
+                raise StorageError(f"cannot take {file} into the store: it is not a regular file")
+            for folder in (self._folders.blobs, self._folders.partials):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+            sweep(self._folders.partials)
+            scratch = scratch_path(self._folders.partials)
+            lock = FileLock(scratch.with_suffix(".lock"), remove=True)
+            if not lock.try_acquire():
+                raise Conflict(f"{scratch} is held by another process")
+            try:
+                return self._take(source, scratch, stop)
+            finally:
+                scratch.unlink(missing_ok=True)
+                lock.release()
+
+    def _take(self, source: Path, scratch: Path, stop: threading.Event) -> BlobInfo:
+        linked = bring(source, scratch, stop)
+        before = fingerprint_of(scratch.stat())
+        digest = hash_file(scratch, stop)
+        if fingerprint_of(scratch.stat()) != before:
+            raise StorageError(f"{source} was changed while it was being read", "import it again")
+        if self._stat(digest, stop) is None:
+            if linked:
+                self._notes.put(digest, before, intact=True)  # before the blob, which is not to be trusted without
+            os.replace(scratch, self.path(digest))
+            if not linked:
+                self._notes.remove(digest)
+            sync_folder(self._folders.blobs)
+        return BlobInfo(digest=digest, size_bytes=before.size_bytes)

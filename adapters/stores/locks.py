@@ -1,0 +1,99 @@
+"""Advisory file locks, between the tasks of one process and between processes alike."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from corral.adapters.stores.files import storage_errors
+from corral.adapters.stores.threads import in_thread
+from corral.core.errors import Conflict
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = ("LOCK_TIMEOUT_S", "FileLock")
+
+LOCK_TIMEOUT_S = 30.0
+
+
+class FileLock:
+    """One holder's handle on a lock file. The system drops the lock when its process dies.
+
+    Two handles conflict even inside one process, so every holder makes its own. `remove`: the file goes with the
+    last holder. Windows knows no shared locks; there every lock is exclusive.
+    """
+
+    def __init__(self, path: Path, *, exclusive: bool = True, remove: bool = False) -> None:
+        self._path = path
+        self._exclusive = exclusive
+        self._remove = remove
+        self._descriptor: int | None = None
+
+    def try_acquire(self) -> bool:
+        """False where somebody else holds it. Raises `StorageError` where the file cannot be made."""
+        with storage_errors(f"cannot lock {self._path}"):
+            while True:
+                try:
+                    # Reading is enough to lock, and lets users share a store whose lock files are not theirs.
+                    descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT, 0o644)
+                except FileNotFoundError:
+                    self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                    continue
+                if not _lock(descriptor, exclusive=self._exclusive):
+                    os.close(descriptor)
+                    return False
+                if self._is_current(descriptor):
+                    self._descriptor = descriptor
+                    return True
+                os.close(descriptor)  # its last holder removed the file between our opening and our locking
+
+    def release(self) -> None:
+        """Does nothing where it is not held."""
+        if self._descriptor is None:
+            return
+        if self._remove:
+            with suppress(OSError):
+                self._path.unlink()
+        os.close(self._descriptor)
+        self._descriptor = None
+
+    async def __aenter__(self) -> FileLock:
+        """Waits its turn. Raises `Conflict` after `LOCK_TIMEOUT_S`."""
+        give_up = time.monotonic() + LOCK_TIMEOUT_S
+        pause_s = 0.001
+        while not await in_thread(lambda _: self.try_acquire(), undo=lambda _: self.release()):
+            if time.monotonic() > give_up:
+                raise Conflict(f"another process has held {self._path} for {LOCK_TIMEOUT_S:.0f} s", "try again later")
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 0.05)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _is_current(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+
+def _lock(descriptor: int, *, exclusive: bool) -> bool:
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

@@ -1,0 +1,207 @@
+"""Stores that live in this process: for tests, and for programs that want no folder of models."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import hashlib
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from corral.adapters.stores.files import CHUNK_BYTES, storage_errors
+from corral.adapters.stores.ranges import Range, covers, merged
+from corral.core.errors import BlobNotFound, Conflict, DigestMismatch, StorageError
+from corral.core.models import Digest, digest_of, parse_digest
+from corral.core.names import ModelName
+from corral.core.ports.storage import BlobInfo, BlobWriter, StoredManifest
+
+__all__ = ("MemoryBlobs", "MemoryManifests")
+
+
+class MemoryBlobs:
+    """Whole blobs in memory. `path` writes one to a temporary folder, once; `close` removes that folder."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[Digest, bytes] = {}
+        self._partials: dict[Digest, _Partial] = {}
+        self._folder: Path | None = None
+        self._remove_folder: weakref.finalize[[str], MemoryBlobs] | None = None
+
+    def close(self) -> None:
+        """The blobs stay; their paths are gone. Twice is fine."""
+        if self._remove_folder is not None:
+            self._remove_folder()
+        self._folder = None
+
+    async def stat(self, digest: Digest) -> BlobInfo | None:
+        data = self._blobs.get(digest)
+        return None if data is None else BlobInfo(digest=digest, size_bytes=len(data))
+
+    async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        data = self._blobs.get(digest)
+        if data is None:
+            raise BlobNotFound(f"blob {digest} not found")
+        end = len(data) if end is None else min(end, len(data))
+        for offset in range(start, end, CHUNK_BYTES):
+            yield data[offset : min(offset + CHUNK_BYTES, end)]
+
+    async def begin(self, digest: Digest | None = None, size_bytes: int | None = None) -> BlobWriter:
+        if digest is None:
+            return _MemoryWriter(self, None, _Partial(size_bytes))
+        digest = parse_digest(digest)
+        partial = self._partials.get(digest)
+        if partial is not None and partial.held:
+            raise Conflict(f"{digest} is being written by another task", "try again when it is done")
+        if partial is None or size_bytes not in (None, partial.size_bytes):
+            partial = self._partials[digest] = _Partial(size_bytes)
+        partial.held = True
+        return _MemoryWriter(self, digest, partial)
+
+    async def delete(self, digest: Digest) -> bool:
+        if self._folder is not None:
+            self.path(digest).unlink(missing_ok=True)
+        return self._blobs.pop(digest, None) is not None
+
+    async def list(self) -> AsyncIterator[BlobInfo]:
+        for digest, data in tuple(self._blobs.items()):
+            yield BlobInfo(digest=digest, size_bytes=len(data))
+
+    def path(self, digest: Digest) -> Path:
+        if self._folder is None:
+            folder = tempfile.mkdtemp(prefix="corral-blobs-")
+            self._folder = Path(folder)
+            self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = self._folder / f"sha256-{parse_digest(digest).partition(':')[2]}"
+        data = self._blobs.get(digest)
+        if data is not None and not path.exists():
+            path.write_bytes(data)
+        return path
+
+    async def adopt(self, file: Path) -> BlobInfo:
+        """Reads the file whole: what lives in memory has to fit there."""
+        with storage_errors(f"cannot take {file} into the store"):
+            data = await asyncio.to_thread(file.read_bytes)
+        digest = Digest("sha256:" + await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest()))
+        return self.publish(digest, data)
+
+    def publish(self, digest: Digest, data: bytes) -> BlobInfo:
+        """Makes verified bytes a blob. For this module's writer."""
+        self._blobs[digest] = data
+        return BlobInfo(digest=digest, size_bytes=len(data))
+
+    def let_go(self, digest: Digest, *, keep: bool) -> None:
+        """Ends a writer's hold on a partial. For this module's writer."""
+        self._partials[digest].held = False
+        if not keep:
+            del self._partials[digest]
+
+
+class _Partial:
+    def __init__(self, size_bytes: int | None) -> None:
+        self.size_bytes = size_bytes
+        self.data = bytearray()
+        self.ranges: builtins.list[Range] = []
+        self.held = False
+
+
+class _MemoryWriter:
+    def __init__(self, store: MemoryBlobs, digest: Digest | None, partial: _Partial) -> None:
+        self._store = store
+        self._digest = digest
+        self._partial = partial
+        self._open = True
+
+    @property
+    def written(self) -> Sequence[Range]:
+        return tuple(self._partial.ranges)
+
+    async def write(self, offset_bytes: int, data: bytes) -> None:
+        self._check_open()
+        end = offset_bytes + len(data)
+        partial = self._partial
+        if offset_bytes < 0 or (partial.size_bytes is not None and end > partial.size_bytes):
+            raise StorageError(f"bytes {offset_bytes} to {end} are outside a blob of {partial.size_bytes} bytes")
+        partial.data.extend(bytes(max(0, end - len(partial.data))))
+        partial.data[offset_bytes:end] = data
+        partial.ranges = merged([*partial.ranges, (offset_bytes, end)])
+
+    async def commit(self) -> BlobInfo:
+        self._check_open()
+        if not covers(self._partial.ranges, self._partial.size_bytes):
+            raise StorageError(
+                f"the blob is not whole: it has {self._partial.ranges} of {self._partial.size_bytes} bytes"
+            )
+        data = bytes(self._partial.data)
+        found = digest_of(data)
+        self._let_go(keep=False)
+        if self._digest not in (None, found):
+            raise DigestMismatch(f'digest mismatch, expected "{self._digest}", got "{found}"', "fetch it again")
+        return self._store.publish(found, data)
+
+    async def abort(self) -> None:
+        self._let_go(keep=False)
+
+    async def close(self) -> None:
+        self._let_go(keep=True)
+
+    def _let_go(self, *, keep: bool) -> None:
+        if self._open and self._digest is not None:
+            self._store.let_go(self._digest, keep=keep)
+        self._open = False
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StorageError("this writer is closed")
+
+
+class MemoryManifests:
+    """For the tasks of one event loop."""
+
+    def __init__(self) -> None:
+        self._stored: dict[str, StoredManifest] = {}
+        self._changed = asyncio.Condition()
+        self._holders = 0  # of the guard; -1 while one holds it exclusively
+
+    async def get(self, name: ModelName) -> StoredManifest | None:
+        return self._stored.get(name.key)
+
+    async def put(self, name: ModelName, data: bytes, *, if_digest: Digest | None = None) -> StoredManifest:
+        known = self._stored.get(name.key)
+        if if_digest is not None and (known is None or known.digest != if_digest):
+            raise Conflict(f"'{name}' was changed by somebody else", "look at it again, then repeat the change")
+        stored = StoredManifest(
+            name=known.name if known else name, data=data, digest=digest_of(data), modified_at=time.time()
+        )
+        self._stored[name.key] = stored
+        return stored
+
+    async def delete(self, name: ModelName) -> bool:
+        return self._stored.pop(name.key, None) is not None
+
+    async def list(self, *, strict: bool = False) -> AsyncGenerator[StoredManifest, None]:
+        for stored in tuple(self._stored.values()):
+            yield stored
+
+    def guard(self, *, exclusive: bool) -> AbstractAsyncContextManager[None]:
+        return self._guard(exclusive)
+
+    @asynccontextmanager
+    async def _guard(self, exclusive: bool) -> AsyncIterator[None]:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._holders == 0 if exclusive else self._holders >= 0)
+            self._holders = -1 if exclusive else self._holders + 1
+        try:
+            yield
+        finally:
+            # No lock needed: nothing else runs between these two lines of one event loop.
+            self._holders = 0 if exclusive else self._holders - 1
+            await asyncio.shield(self._wake())
+
+    async def _wake(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,57 @@
+"""Remembers on disk what weights files say of themselves, so that a new process need not read them again."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from corral.adapters.stores.files import StoreFolders, replace_file
+from corral.adapters.stores.threads import in_thread
+from corral.core.models import Digest, ModelMetadata
+
+__all__ = ("FilesystemMetadataCache",)
+
+_GENERATION = 1
+"""Raised when a reader begins to fill a field differently; new fields are noticed without it."""
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    generation: int
+    fields: tuple[str, ...]
+    metadata: msgspec.Raw
+
+
+class FilesystemMetadataCache:
+    """``<root>/.corral/metadata/<hex>``, beside the store. Safe for many processes."""
+
+    def __init__(self, root: Path) -> None:
+        self._folders = StoreFolders(root)
+
+    async def get(self, digest: Digest) -> ModelMetadata | None:
+        def work(_: threading.Event) -> ModelMetadata | None:
+            try:
+                entry = msgspec.msgpack.decode(self._path(digest).read_bytes(), type=_Entry)
+                if (entry.generation, entry.fields) != (_GENERATION, ModelMetadata.__struct_fields__):
+                    return None
+                return msgspec.msgpack.decode(entry.metadata, type=ModelMetadata)
+            except (OSError, msgspec.DecodeError):
+                return None
+
+        return await in_thread(work)
+
+    async def put(self, digest: Digest, metadata: ModelMetadata) -> None:
+        def work(_: threading.Event) -> None:
+            raw = msgspec.Raw(msgspec.msgpack.encode(metadata))
+            entry = _Entry(_GENERATION, ModelMetadata.__struct_fields__, raw)
+            with suppress(OSError):
+                self._folders.metadata.mkdir(parents=True, exist_ok=True, mode=0o755)
+                data = msgspec.msgpack.encode(entry)
+                replace_file(self._path(digest), data, self._folders.scratch, durable=False)
+
+        await in_thread(work)
+
+    def _path(self, digest: Digest) -> Path:
+        return self._folders.metadata / digest.partition(":")[2]

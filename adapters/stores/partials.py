@@ -1,0 +1,192 @@
+"""Blobs on their way into a filesystem store: a partial file, the ranges it has, and a lock that says who writes it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from corral.adapters.stores.files import CHUNK_BYTES, replace_file, storage_errors
+from corral.adapters.stores.locks import FileLock
+from corral.adapters.stores.ranges import Range, covers, merged
+from corral.adapters.stores.threads import in_thread, stop_if_asked
+from corral.core.errors import Conflict, DigestMismatch, StorageError
+from corral.core.models import Digest
+from corral.core.ports.storage import BlobInfo
+
+__all__ = ("PartialWriter", "scratch_path", "sweep")
+
+_ABANDONED_AFTER_S = 7 * 24 * 3600.0  # a download that nobody resumed for a week
+
+Publish = Callable[[Path, Digest], None]
+"""Moves a whole, verified file to its place. Blocking."""
+
+
+class _Progress(msgspec.Struct, frozen=True):
+    """What is written down beside a partial, so that another process can go on."""
+
+    size_bytes: int | None
+    ranges: list[Range]
+
+
+def scratch_path(folder: Path) -> Path:
+    """A fresh name for a file that belongs to this process alone; its lock is the same name with ``.lock``."""
+    return folder / f"scratch-{uuid.uuid4().hex}"
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what dead writers left behind and nobody can or will resume. Blocking; touches nothing that is held."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            stem = entry.name.split(".")[0]
+            if not stem.startswith("scratch-"):
+                with suppress(FileNotFoundError):
+                    if time.time() - entry.stat().st_mtime < _ABANDONED_AFTER_S:
+                        continue
+            lock = FileLock(folder / f"{stem}.lock", remove=True)
+            if lock.try_acquire():
+                for path in (folder / stem, *folder.glob(f"{stem}.*")):
+                    path.unlink(missing_ok=True)
+                lock.release()
+
+
+class PartialWriter:
+    """The `BlobWriter` of a filesystem store. Made by `open`, in a thread."""
+
+    def __init__(
+        self, path: Path, lock: FileLock, file: BinaryIO, progress: _Progress, digest: Digest | None, publish: Publish
+    ) -> None:
+        self._path = path
+        self._lock = lock
+        self._file = file
+        self._progress = progress
+        self._digest = digest
+        self._publish = publish
+        self._open = True
+        self._busy = threading.Lock()
+        # Bytes that arrive in order are hashed as they come; the rest is read again at commit.
+        self._hash = hashlib.sha256()
+        self._hashed_bytes = 0
+
+    @classmethod
+    def open(cls, folder: Path, digest: Digest | None, size_bytes: int | None, publish: Publish) -> PartialWriter:
+        """Blocking. Raises `Conflict` where somebody else writes this digest."""
+        path = folder / digest.partition(":")[2] if digest else scratch_path(folder)
+        lock = FileLock(path.with_suffix(".lock"), remove=True)
+        if not lock.try_acquire():
+            raise Conflict(f"{digest} is being written by another task or process", "try again when it is done")
+        try:
+            with storage_errors(f"cannot begin {digest or 'a blob'} in {folder}"):
+                progress = _resumable(path, size_bytes)
+                flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | (0 if progress.ranges else os.O_TRUNC)
+                file = open(os.open(path, flags, 0o644), "r+b", buffering=0)  # noqa: SIM115  # closed by _release
+        except BaseException:
+            lock.release()
+            raise
+        return cls(path, lock, file, progress, digest, publish)
+
+    @property
+    def written(self) -> Sequence[Range]:
+        return tuple(self._progress.ranges)
+
+    async def write(self, offset_bytes: int, data: bytes) -> None:
+        await in_thread(lambda _: self._write(offset_bytes, data))
+
+    async def commit(self) -> BlobInfo:
+        return await in_thread(self._commit)
+
+    async def abort(self) -> None:
+        await in_thread(lambda _: self.release(keep=False))
+
+    async def close(self) -> None:
+        await in_thread(lambda _: self.release(keep=True))
+
+    def release(self, *, keep: bool) -> None:
+        """What `abort` and `close` do. Blocking, and brief."""
+        with self._busy:
+            if self._open:
+                self._release(keep=keep and self._digest is not None)
+
+    def _write(self, offset_bytes: int, data: bytes) -> None:
+        end = offset_bytes + len(data)
+        size_bytes = self._progress.size_bytes
+        with self._busy, storage_errors(f"cannot write {self._path}"):
+            self._check_open()
+            if offset_bytes < 0 or (size_bytes is not None and end > size_bytes):
+                raise StorageError(f"bytes {offset_bytes} to {end} are outside a blob of {size_bytes} bytes")
+            self._file.seek(offset_bytes)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            if offset_bytes == self._hashed_bytes:
+                self._hash.update(data)
+                self._hashed_bytes = end
+            elif offset_bytes < self._hashed_bytes:
+                self._hash, self._hashed_bytes = hashlib.sha256(), 0
+            self._progress = _Progress(size_bytes, merged([*self._progress.ranges, (offset_bytes, end)]))
+            if self._digest is not None:
+                # Not forced to the disk: after a power cut the digest tells, and the blob is fetched anew.
+                note = msgspec.json.encode(self._progress)
+                replace_file(self._path.with_suffix(".ranges"), note, self._path.parent, durable=False)
+
+    def _commit(self, stop: threading.Event) -> BlobInfo:
+        with self._busy, storage_errors(f"cannot store {self._path}"):
+            self._check_open()
+            ranges = self._progress.ranges
+            if not covers(ranges, self._progress.size_bytes):
+                raise StorageError(f"the blob is not whole: it has {ranges} of {self._progress.size_bytes} bytes")
+            size_bytes = ranges[-1][1] if ranges else 0
+            self._file.truncate(size_bytes)  # an earlier writer may have died with bytes beyond its note
+            found = self._hash_rest(stop)
+            if self._digest not in (None, found):
+                self._release(keep=False)
+                raise DigestMismatch(f'digest mismatch, expected "{self._digest}", got "{found}"', "fetch it again")
+            os.fsync(self._file.fileno())
+            self._file.close()  # Windows renames closed files only
+            self._publish(self._path, found)
+            self._release(keep=False)
+            return BlobInfo(digest=found, size_bytes=size_bytes)
+
+    def _hash_rest(self, stop: threading.Event) -> Digest:
+        self._file.seek(self._hashed_bytes)
+        while chunk := self._file.read(CHUNK_BYTES):
+            stop_if_asked(stop)
+            self._hash.update(chunk)
+            self._hashed_bytes += len(chunk)
+        return Digest("sha256:" + self._hash.hexdigest())
+
+    def _release(self, *, keep: bool) -> None:
+        self._open = False
+        self._file.close()
+        if not keep:
+            self._path.unlink(missing_ok=True)
+            self._path.with_suffix(".ranges").unlink(missing_ok=True)
+        self._lock.release()
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StorageError("this writer is closed")
+
+
+def _resumable(path: Path, size_bytes: int | None) -> _Progress:
+    """What an earlier writer left, as far as it can be trusted: same size announced, and the file is that long."""
+    nothing = _Progress(size_bytes, [])
+    try:
+        found = msgspec.json.decode(path.with_suffix(".ranges").read_bytes(), type=_Progress)
+        long_enough = not found.ranges or path.stat().st_size >= found.ranges[-1][1]
+    except (FileNotFoundError, msgspec.DecodeError):
+        return nothing
+    if not long_enough or (size_bytes is not None and found.size_bytes not in (None, size_bytes)):
+        return nothing
+    ranges = merged(found.ranges)
+    size_bytes = found.size_bytes if size_bytes is None else size_bytes
+    fits = size_bytes is None or not ranges or ranges[-1][1] <= size_bytes
+    return _Progress(size_bytes, ranges) if fits else nothing
