@@ -1,0 +1,74 @@
+"""Corral's own plugin: what comes with the package, found and registered like anyone's."""
+
+from __future__ import annotations
+
+import msgspec
+
+from corral.adapters.engines.fake import SPEC as FAKE
+from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
+from corral.plugins.hookspecs import hookimpl
+from corral.plugins.registrars import (
+    ChatTemplateRegistrar,
+    EngineRegistrar,
+    ManifestFormatRegistrar,
+    MetadataReaderRegistrar,
+    RunnerRegistrar,
+    SourceRegistrar,
+    StoreRegistrar,
+)
+from corral.plugins.specs import (
+    ChatTemplateSpec,
+    ManifestFormatSpec,
+    MetadataReaderSpec,
+    RunnerSpec,
+    SourceSpec,
+    StoreSpec,
+)
+
+__all__ = ("CORRAL_PLUGIN_API", "FilesystemStoreSettings")
+
+CORRAL_PLUGIN_API = (1, 0)
+
+
+class FilesystemStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[stores.filesystem]``: `root` is a folder in Ollama's layout; ``~`` is the home folder."""
+
+    root: str = "~/.ollama/models"
+
+
+@hookimpl
+def corral_register_engines(register: EngineRegistrar) -> None:
+    register(LLAMA_CPP)
+    register(FAKE)
+
+
+@hookimpl
+def corral_register_runners(register: RunnerRegistrar) -> None:
+    register(RunnerSpec(name="process", target="corral.adapters.runners.process:ProcessRunner"))
+    register(RunnerSpec(name="thread", target="corral.adapters.runners.thread:ThreadRunner"))
+
+
+@hookimpl
+def corral_register_stores(register: StoreRegistrar) -> None:
+    register(StoreSpec(name="filesystem", target="corral.plugins.stores:filesystem", settings=FilesystemStoreSettings))
+    register(StoreSpec(name="memory", target="corral.plugins.stores:memory"))
+
+
+@hookimpl
+def corral_register_sources(register: SourceRegistrar) -> None:
+    register(SourceSpec(name="pypi", target="corral.adapters.sources.pypi:PypiSource"))
+
+
+@hookimpl
+def corral_register_manifest_formats(register: ManifestFormatRegistrar) -> None:
+    register(ManifestFormatSpec(name="ollama", target="corral.adapters.formats.ollama:OllamaManifestFormat"))
+
+
+@hookimpl
+def corral_register_metadata_readers(register: MetadataReaderRegistrar) -> None:
+    register(MetadataReaderSpec(name="gguf", target="corral.adapters.formats.gguf:GgufReader"))
+
+
+@hookimpl
+def corral_register_chat_templates(register: ChatTemplateRegistrar) -> None:
+    register(ChatTemplateSpec(name="jinja", target="corral.adapters.templates.jinja:JinjaTemplates"))

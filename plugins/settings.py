@@ -1,0 +1,133 @@
+"""What can be set: one Struct per section, which every check, ``corral config`` and docs/settings.md are read from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from corral.plugins.setting_types import Address, Duration
+
+__all__ = (
+    "CliSettings",
+    "LogSettings",
+    "ModelSettings",
+    "Origin",
+    "PluginsSettings",
+    "SchedulerSection",
+    "ServerSettings",
+    "Settings",
+    "default_config_path",
+)
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[server]``"""
+
+    host: Annotated[
+        Address, Meta(description="Where the server listens and commands look for it: HOST[:PORT], a URL or unix:PATH.")
+    ] = Address("127.0.0.1:11434")
+    origins: Annotated[
+        tuple[str, ...], Meta(description="Browser origins allowed beside the local ones; one may hold a single `*`.")
+    ] = ()
+
+
+class SchedulerSection(msgspec.Struct, frozen=True, kw_only=True):
+    """``[scheduler]``"""
+
+    engine: Annotated[
+        str | None, Meta(description="The engine to use where several could; unset, the one that suits a model best.")
+    ] = None
+    runner: Annotated[
+        str | None,
+        Meta(
+            description="Where models run: `process` (the server's default), `thread` (the library's), or a plugin's."
+        ),
+    ] = None
+    keep_alive: Annotated[
+        Duration, Meta(description="How long an idle model stays loaded; negative is for ever, 0 unloads at once.")
+    ] = Duration("5m")
+    load_timeout: Annotated[
+        Duration, Meta(description="How long loading may go without progress; 0 or negative is no limit.")
+    ] = Duration("5m")
+    max_loaded_models: Annotated[
+        int, Meta(ge=0, description="How many models are loaded at most; 0 decides by itself (3).")
+    ] = 0
+    max_queue: Annotated[int, Meta(ge=0, description="How many requests may wait for a model to load.")] = 512
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[log]``"""
+
+    level: Annotated[
+        Literal["trace", "debug", "info", "warning", "error"], Meta(description="The least that is logged.")
+    ] = "info"
+    json: Annotated[bool, Meta(description="One JSON object per log line.")] = False
+
+
+class CliSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[cli]``"""
+
+    history: Annotated[bool, Meta(description="Whether `corral run` remembers what was typed.")] = True
+
+
+class PluginsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[plugins]``, which is read before any plugin is."""
+
+    allow: Annotated[
+        tuple[str, ...] | None, Meta(description="The plugins to load, and no others; the built-in one always is.")
+    ] = None
+    block: Annotated[tuple[str, ...], Meta(description="Plugins not to load; stronger than `allow`.")] = ()
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[models."NAME"]``: what holds for one model, under the options of a request and over those of its manifest."""
+
+    engine: Annotated[str | None, Meta(description="The engine to run this model with.")] = None
+    options: Annotated[dict[str, Any], Meta(description="Options as in a request: `num_ctx`, `temperature`, …")] = {}
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """An effective setting: its path, its value as plain data, and who said so."""
+
+    path: str
+    value: Any
+    origin: str
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything decided. `engines` hold what was stated (an engine's defaults are its own), the other mappings the
+    decoded Structs of the plugins' sections; `origins` has a row for every setting.
+    """
+
+    server: ServerSettings = ServerSettings()
+    scheduler: SchedulerSection = SchedulerSection()
+    store: Annotated[str, Meta(description="Which of the registered stores keeps the models.")] = "filesystem"
+    log: LogSettings = LogSettings()
+    cli: CliSettings = CliSettings()
+    plugins: PluginsSettings = PluginsSettings()
+    models: Mapping[str, ModelSettings] = {}
+    engines: Mapping[str, Mapping[str, Any]] = {}
+    runners: Mapping[str, msgspec.Struct] = {}
+    stores: Mapping[str, msgspec.Struct] = {}
+    sources: Mapping[str, msgspec.Struct] = {}
+    origins: tuple[Origin, ...] = ()
+
+
+SECTIONS: Mapping[str, type[msgspec.Struct]] = {
+    "server": ServerSettings,
+    "scheduler": SchedulerSection,
+    "log": LogSettings,
+    "cli": CliSettings,
+    "plugins": PluginsSettings,
+}
+"""The sections of Corral itself, in the order they are shown."""
+
+
+def default_config_path(environment: Mapping[str, str] = os.environ) -> str:
+    """The user's own settings file: ``$XDG_CONFIG_HOME/corral/config.toml``, whether or not it exists."""
+    folder = environment.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    return os.path.join(folder, "corral", "config.toml")

@@ -1,0 +1,249 @@
+"""Plugins are taken whole or not at all, each on its own."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from corral.core.engines import EngineSpec, Match
+from corral.core.errors import PluginError
+from corral.plugins import CommandSpec, EngineRegistrar, RunnerRegistrar, RunnerSpec, hookimpl
+from corral.plugins.manager import PluginManager
+from corral.plugins.registrars import Registrar
+from corral.plugins.specs import build, resolve
+
+
+def engine(name: str, **changes: Any) -> EngineSpec:
+    spec = EngineSpec(
+        name=name,
+        summary="a test",
+        form="generator",
+        load="nowhere:load",
+        match=lambda record, metadata: Match(score=0, reason="never"),
+        estimate=lambda record, metadata, options: {},
+    )
+    return msgspec.structs.replace(spec, **changes)
+
+
+class EnginePlugin:
+    """A plugin that registers what it was made with."""
+
+    CORRAL_PLUGIN_API = (1, 0)
+
+    def __init__(self, *specs: Any) -> None:
+        self._specs = specs
+
+    @hookimpl
+    def corral_register_engines(self, register: EngineRegistrar) -> None:
+        for spec in self._specs:
+            register(spec)
+
+
+def only_status(manager: PluginManager, name: str) -> tuple[str, str]:
+    status = next(status for status in manager.statuses if status.name == name)
+    return status.state, status.reason
+
+
+def test_a_plugin_registers_an_engine() -> None:
+    """What a hook registers is there, in order, and the status says what the plugin provides."""
+    manager = PluginManager()
+    manager.register(EnginePlugin(engine("a"), engine("b")), "parrot")
+    assert [spec.name for spec in manager.engines()] == ["a", "b"]
+    assert manager.statuses[0].provides == ("engine: a", "engine: b")
+    assert manager.complete
+
+
+def test_the_builtin_plugin_is_found_by_its_entry_point() -> None:
+    """Corral's own engines and stores come through the installed entry point, as anyone's do."""
+    manager = PluginManager()
+    manager.load_entry_points()
+    assert only_status(manager, "builtin") == ("loaded", "")
+    assert "llama-cpp" in [spec.name for spec in manager.engines()]
+    assert {spec.name for spec in manager.stores()} >= {"filesystem", "memory"}
+    assert manager.statuses[0].distribution == "corral"
+
+
+@pytest.mark.parametrize("kind", ["runners", "sources", "manifest_formats", "metadata_readers", "chat_templates"])
+def test_every_builtin_target_can_be_built(kind: str) -> None:
+    """No import path of the built-in plugin is misspelt, and no factory wants more than its settings."""
+    manager = PluginManager()
+    manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
+    for spec in getattr(manager, kind)():
+        assert build(spec) is not None
+
+
+def test_a_plugin_that_cannot_be_imported_is_skipped() -> None:
+    """The others are loaded, and the reason is kept."""
+    manager = PluginManager()
+    manager.load_entry_points(
+        [
+            EntryPoint("absent", "corral_no_such_module", "corral"),
+            EntryPoint("builtin", "corral.plugins.builtin", "corral"),
+        ]
+    )
+    state, reason = only_status(manager, "absent")
+    assert state == "broken"
+    assert "corral_no_such_module" in reason
+    assert only_status(manager, "builtin")[0] == "loaded"
+    assert not manager.complete
+
+
+@pytest.mark.parametrize("raised", [RuntimeError("no luck"), SystemExit("no luck"), PluginError("no luck")])
+def test_a_plugin_whose_hook_raises_leaves_nothing_behind(raised: BaseException) -> None:
+    """What it registered before it raised is gone too."""
+
+    class Half(EnginePlugin):
+        @hookimpl
+        def corral_register_runners(self, register: RunnerRegistrar) -> None:
+            raise raised
+
+    manager = PluginManager()
+    manager.register(Half(engine("a")), "half")
+    state, reason = only_status(manager, "half")
+    assert state == "broken"
+    assert "no luck" in reason
+    assert manager.engines() == ()
+    manager.register(EnginePlugin(engine("a")), "whole")
+    assert [spec.name for spec in manager.engines()] == ["a"]
+
+
+def test_an_unknown_hook_is_named() -> None:
+    """A misspelt hook makes the plugin broken instead of silent."""
+
+    class Misspelt(EnginePlugin):
+        @hookimpl
+        def corral_register_engine(self, register: EngineRegistrar) -> None: ...
+
+    manager = PluginManager()
+    manager.register(Misspelt(), "misspelt")
+    state, reason = only_status(manager, "misspelt")
+    assert state == "broken"
+    assert "corral_register_engine is no hook" in reason
+
+
+def test_an_unmarked_hook_is_named() -> None:
+    """A hook without the marker would never be called; the author is told."""
+
+    def corral_register_engines(register: EngineRegistrar) -> None: ...
+
+    plugin = ModuleType("unmarked")
+    plugin.CORRAL_PLUGIN_API = (1, 0)  # type: ignore[attr-defined]
+    plugin.corral_register_engines = corral_register_engines  # type: ignore[attr-defined]
+    manager = PluginManager()
+    manager.register(plugin, "unmarked")
+    assert only_status(manager, "unmarked") == (
+        "broken",
+        "ValueError: corral_register_engines is not marked with @corral.plugins.hookimpl",
+    )
+
+
+def test_a_hook_with_other_arguments_is_refused() -> None:
+    """pluggy's own complaint is the reason."""
+
+    class Wrong:
+        CORRAL_PLUGIN_API = (1, 0)
+
+        @hookimpl
+        def corral_register_engines(self, registrar: EngineRegistrar) -> None: ...
+
+    manager = PluginManager()
+    manager.register(Wrong(), "wrong")
+    state, reason = only_status(manager, "wrong")
+    assert state == "broken"
+    assert "registrar" in reason
+
+
+def test_a_wrong_type_is_refused() -> None:
+    """A registrar takes specs of its kind only."""
+    manager = PluginManager()
+    manager.register(EnginePlugin({"name": "a"}), "untyped")
+    state, reason = only_status(manager, "untyped")
+    assert state == "broken"
+    assert "engine must be EngineSpec, not dict" in reason
+
+
+def test_a_taken_name_is_refused() -> None:
+    """The first plugin keeps the name, the second is skipped and told who has it."""
+    manager = PluginManager()
+    manager.register(EnginePlugin(engine("a")), "first")
+    manager.register(EnginePlugin(engine("b"), engine("a")), "second")
+    assert [spec.name for spec in manager.engines()] == ["a"]
+    assert "engine 'a' is already registered by the plugin 'first'" in only_status(manager, "second")[1]
+
+
+def test_a_name_registered_twice_by_one_plugin_is_refused() -> None:
+    """One plugin may not shadow itself either."""
+    manager = PluginManager()
+    manager.register(EnginePlugin(engine("a"), engine("a")), "twice")
+    assert "registered twice" in only_status(manager, "twice")[1]
+
+
+def test_two_plugins_of_one_name_keep_the_first() -> None:
+    """The second plugin of a name is refused, and the first stays as it was."""
+    manager = PluginManager()
+    manager.register(EnginePlugin(engine("a")), "parrot")
+    manager.register(EnginePlugin(engine("b")), "parrot")
+    assert [spec.name for spec in manager.engines()] == ["a"]
+    assert [status.state for status in manager.statuses] == ["loaded", "broken"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "state"),
+    [((1, 0), "loaded"), ((1, 7), "loaded"), ((2, 0), "incompatible"), (None, "incompatible"), ("1.0", "broken")],
+)
+def test_the_plugin_api_is_checked_by_its_major(stated: object, state: str) -> None:
+    """Another major, or none stated, is recorded as incompatible and skipped."""
+    plugin = SimpleNamespace() if stated is None else SimpleNamespace(CORRAL_PLUGIN_API=stated)
+    manager = PluginManager()
+    manager.register(plugin, "versioned")
+    assert only_status(manager, "versioned")[0] == state
+
+
+def test_an_engine_of_another_engine_api_is_refused() -> None:
+    """The engine port has a version of its own."""
+    manager = PluginManager()
+    manager.register(EnginePlugin(engine("a", api_version=(2, 0))), "newer")
+    assert "engine API 2.0" in only_status(manager, "newer")[1]
+
+
+def test_block_and_allow_lists() -> None:
+    """A blocked plugin is not even imported; an allow-list admits its members and the built-in plugin."""
+    points = [
+        EntryPoint("builtin", "corral.plugins.builtin", "corral"),
+        EntryPoint("other", "corral_no_such_module", "corral"),
+    ]
+    blocked = PluginManager(block=["other"])
+    blocked.load_entry_points(points)
+    assert only_status(blocked, "other") == ("blocked", "listed in plugins.block")
+    allowed = PluginManager(allow=["mine"])
+    allowed.load_entry_points(points)
+    assert only_status(allowed, "other") == ("blocked", "not listed in plugins.allow")
+    assert only_status(allowed, "builtin")[0] == "loaded"
+    both = PluginManager(allow=["builtin"], block=["builtin"])
+    both.load_entry_points(points)
+    assert only_status(both, "builtin")[0] == "blocked"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("corral.core.names", "invalid import path"),
+        ("corral_no_such_module:thing", "cannot import"),
+        ("corral.core.names:no_such_thing", "has no 'no_such_thing'"),
+    ],
+)
+def test_a_bad_import_path_says_what_is_wrong(target: str, message: str) -> None:
+    """`PluginError` names the path or what is missing in it."""
+    with pytest.raises(PluginError, match=message):
+        resolve(target)
+
+
+def test_a_registrar_wants_a_name() -> None:
+    """An empty name could never be chosen."""
+    register: Registrar[CommandSpec] = RunnerRegistrar()  # type: ignore[assignment]
+    with pytest.raises(PluginError, match="needs a name"):
+        register(RunnerSpec(name="", target="a:b"))  # type: ignore[arg-type]

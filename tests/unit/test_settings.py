@@ -1,0 +1,238 @@
+"""Settings come in layers, are decoded by the Structs of their owners, and complain by path."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from corral.core.errors import SettingsError
+from corral.plugins.environment import read_environment
+from corral.plugins.layers import parse_assignment, read_layers
+from corral.plugins.setting_types import Address, Duration
+from corral.plugins.settings import Settings
+
+
+class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
+    num_ctx: int = 4096
+    num_parallel: int | None = None
+    flash_attention: bool | None = None
+
+
+class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
+    root: str = "~/.ollama/models"
+
+
+def decode(
+    text: str = "",
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] = {},
+    flags: Mapping[str, Any] = {},
+    complete: bool = True,
+) -> Settings:
+    path = ""
+    if folder is not None:
+        file = folder / "config.toml"
+        file.write_text(text)
+        path = str(file)
+    layers = read_layers(path, environment=environment, flags=flags)
+    return layers.decode(
+        engines={"llama-cpp": EngineOptions, "plain": None}, stores={"filesystem": StoreOptions}, complete=complete
+    )
+
+
+def origin_of(settings: Settings, path: str) -> tuple[Any, str]:
+    row = next(row for row in settings.origins if row.path == path)
+    return row.value, row.origin
+
+
+def test_defaults() -> None:
+    """Nothing stated is Ollama's address and keep-alive, and the filesystem store."""
+    settings = decode()
+    assert settings.server.host.url == "http://127.0.0.1:11434"
+    assert settings.scheduler.keep_alive.keep_alive_s == 300
+    assert settings.store == "filesystem"
+    assert settings.stores["filesystem"] == StoreOptions()
+    assert settings.engines == {}
+    assert origin_of(settings, "scheduler.keep_alive") == ("5m", "default")
+
+
+def test_layers_win_in_order(tmp_path: Path) -> None:
+    """Flags win over the environment, CORRAL_ over OLLAMA_, the environment over the file; each is told."""
+    text = '[scheduler]\nmax_queue = 1\nkeep_alive = "1m"\n[server]\nhost = "a:1"\norigins = ["http://x"]\n'
+    environment = {"OLLAMA_MAX_QUEUE": "2", "CORRAL_MAX_QUEUE": "3", "OLLAMA_HOST": "b:2"}
+    settings = decode(text, folder=tmp_path, environment=environment, flags={"server.host": "c:3"})
+    assert origin_of(settings, "scheduler.max_queue") == (3, "CORRAL_MAX_QUEUE")
+    assert origin_of(settings, "server.host") == ("c:3", "flag")
+    assert origin_of(settings, "scheduler.keep_alive") == ("1m", str(tmp_path / "config.toml"))
+    assert settings.server.origins == ("http://x",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "remedy"),
+    [
+        ("[engines.llama-cpp]\nnum_prallel = 2", "unknown setting engines.llama-cpp.num_prallel", "num_parallel"),
+        ("[engines.lama-cpp]\nnum_ctx = 2", "unknown setting engines.lama-cpp", "did you mean engines.llama-cpp?"),
+        ("[sheduler]\nmax_queue = 2", "unknown setting sheduler", "did you mean scheduler?"),
+        ("[scheduler]\nqueue_max_length_of_all = 2", "unknown setting scheduler.queue_max_length_of_all", "there are"),
+        ("[engines.plain]\nnum_ctx = 2", "unknown setting engines.plain.num_ctx", "there are none"),
+        ('[engines.llama-cpp]\nnum_ctx = "2"', "engines.llama-cpp.num_ctx: Expected `int`, got `str`", None),
+        ("[stores.filesystem]\nroot = 2", "stores.filesystem.root: Expected `str`, got `int`", None),
+        ('[scheduler]\nkeep_alive = "soon"', "scheduler.keep_alive: time: invalid duration", None),
+        ("[scheduler]\nkeep_alive = true", "scheduler.keep_alive: a duration is", None),
+        ("[scheduler]\nmax_queue = -1", "scheduler.max_queue: Expected `int` >= 0", None),
+        ('[server]\norigins = ["a", 2]', "server.origins[1]: Expected `str`, got `int`", None),
+        ("[server]\nhost = 11434", "server.host: an address is", None),
+        ('[log]\nlevel = "loud"', "log.level: Invalid enum value 'loud'", None),
+        ('[models."a:b"]\nengin = "x"', 'unknown setting models."a:b".engin', "engine"),
+        ("scheduler = 3", "scheduler: Expected a table", None),
+        ("store = 3", "store: Expected `str`", None),
+        ("a = ", "cannot read the settings file", None),
+    ],
+)
+def test_mistakes_name_their_path(tmp_path: Path, text: str, message: str, remedy: str | None) -> None:
+    """An unknown key or mistyped value is a `SettingsError` with the path, and the nearest name where there is one."""
+    with pytest.raises(SettingsError) as caught:
+        decode(text, folder=tmp_path)
+    assert message in caught.value.message
+    assert remedy is None or remedy in (caught.value.remedy or "")
+
+
+def test_a_section_of_a_plugin_that_was_not_loaded_is_passed_over(tmp_path: Path) -> None:
+    """Where a plugin is blocked or broken, its sections must not stop the rest."""
+    settings = decode("[engines.other]\nspeed = 2\n", folder=tmp_path, complete=False)
+    assert settings.engines == {}
+
+
+def test_an_engine_variable_reaches_every_engine_that_has_the_option() -> None:
+    """OLLAMA_CONTEXT_LENGTH and its like set the option where an engine has it, and nothing elsewhere."""
+    settings = decode(environment={"OLLAMA_CONTEXT_LENGTH": "8192", "OLLAMA_KV_CACHE_TYPE": "q8_0"})
+    assert settings.engines == {"llama-cpp": {"num_ctx": 8192}}
+    assert origin_of(settings, "engines.llama-cpp.num_ctx") == (8192, "OLLAMA_CONTEXT_LENGTH")
+
+
+def test_settings_of_one_model(tmp_path: Path) -> None:
+    """A model's own section keeps its options as they were written."""
+    settings = decode('[models."a:b"]\nengine = "plain"\noptions = { num_ctx = 5, stop = ["x"] }\n', folder=tmp_path)
+    assert settings.models["a:b"].engine == "plain"
+    assert settings.models["a:b"].options == {"num_ctx": 5, "stop": ["x"]}
+
+
+def test_the_file_of_a_flag_must_exist(tmp_path: Path) -> None:
+    """The user's own file may be missing; one that was asked for may not."""
+    with pytest.raises(SettingsError, match="no settings file"):
+        read_layers(str(tmp_path / "absent.toml"))
+    with pytest.raises(SettingsError, match="no settings file"):
+        read_layers(environment={"CORRAL_CONFIG": str(tmp_path / "absent.toml")})
+    read_layers(environment={"XDG_CONFIG_HOME": str(tmp_path)})
+
+
+def test_the_users_own_file_is_found(tmp_path: Path) -> None:
+    """``$XDG_CONFIG_HOME/corral/config.toml`` is read where nobody names another."""
+    (tmp_path / "corral").mkdir()
+    (tmp_path / "corral" / "config.toml").write_text('store = "memory"')
+    assert read_layers(environment={"XDG_CONFIG_HOME": str(tmp_path)}).decode(stores={}).store == "memory"
+
+
+def test_plugin_lists_are_known_before_any_plugin() -> None:
+    """Phase one needs no specs, even where the rest names engines."""
+    layers = read_layers("", environment={"CORRAL_PLUGINS": "a, b", "CORRAL_PLUGINS_DISABLED": "c"})
+    assert layers.plugins().allow == ("a", "b")
+    assert layers.plugins().block == ("c",)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "path", "value"),
+    [
+        ("OLLAMA_HOST", ' "0.0.0.0" ', ("server", "host"), "0.0.0.0"),
+        ("OLLAMA_MODELS", "'/m'", ("stores", "filesystem", "root"), "/m"),
+        ("OLLAMA_ORIGINS", "http://a, http://b,", ("server", "origins"), ["http://a", "http://b"]),
+        ("OLLAMA_KEEP_ALIVE", "300", ("scheduler", "keep_alive"), "300"),
+        ("OLLAMA_KEEP_ALIVE", "-1", ("scheduler", "keep_alive"), "-1"),
+        ("OLLAMA_LOAD_TIMEOUT", "10m", ("scheduler", "load_timeout"), "10m"),
+        ("OLLAMA_MAX_LOADED_MODELS", "2", ("scheduler", "max_loaded_models"), 2),
+        ("OLLAMA_MAX_QUEUE", "7", ("scheduler", "max_queue"), 7),
+        ("OLLAMA_NUM_PARALLEL", "4", ("engines", "*", "num_parallel"), 4),
+        ("OLLAMA_FLASH_ATTENTION", "T", ("engines", "*", "flash_attention"), True),
+        ("OLLAMA_FLASH_ATTENTION", "false", ("engines", "*", "flash_attention"), False),
+        ("OLLAMA_FLASH_ATTENTION", "oui", ("engines", "*", "flash_attention"), True),
+        ("OLLAMA_KV_CACHE_TYPE", "q8_0", ("engines", "*", "kv_cache_type"), "q8_0"),
+        ("OLLAMA_DEBUG", "1", ("log", "level"), "debug"),
+        ("OLLAMA_DEBUG", "2", ("log", "level"), "trace"),
+        ("OLLAMA_DEBUG", "true", ("log", "level"), "debug"),
+        ("OLLAMA_DEBUG", "0", ("log", "level"), "info"),
+        ("OLLAMA_NOHISTORY", "1", ("cli", "history"), False),
+    ],
+)
+def test_ollamas_variables(variable: str, text: str, path: tuple[str, ...], value: object) -> None:
+    """Every variable of Ollama that means something here is read by Ollama's rules."""
+    assert read_environment({variable: text})[path].value == value
+
+
+def test_an_unreadable_variable(caplog: pytest.LogCaptureFixture) -> None:
+    """Ollama's own are passed over with a warning; ours are refused by name."""
+    with caplog.at_level(logging.WARNING):
+        assert read_environment({"OLLAMA_MAX_QUEUE": "many"}) == {}
+    assert "OLLAMA_MAX_QUEUE='many' is ignored" in caplog.text
+    with pytest.raises(SettingsError, match="CORRAL_MAX_QUEUE='many'"):
+        read_environment({"CORRAL_MAX_QUEUE": "many"})
+    assert read_environment({"CORRAL_MAX_QUEUE": " "}) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("", "http://127.0.0.1:11434"),
+        ("1.2.3.4", "http://1.2.3.4:11434"),
+        ("1.2.3.4:99", "http://1.2.3.4:99"),
+        (":99", "http://127.0.0.1:99"),
+        ("http://h", "http://h:80"),
+        ("https://h", "https://h:443"),
+        ("https://h:8443/api/", "https://h:8443/api"),
+        ("h:notaport", "http://h:11434"),
+        ("h:70000", "http://h:11434"),
+        ("[::1]", "http://[::1]:11434"),
+        ("[::1]:99", "http://[::1]:99"),
+        ("::1", "http://[::1]:11434"),
+        ("ollama.com", "https://ollama.com:443"),
+        ("unix:/run/c.sock", "unix:/run/c.sock"),
+        ("unix:///run/c.sock", "unix:/run/c.sock"),
+    ],
+)
+def test_addresses_are_read_as_ollama_does(text: str, url: str) -> None:
+    """Scheme, default ports, IPv6 and bad ports are Ollama's; a socket path is ours."""
+    assert Address(text).url == url
+
+
+def test_durations() -> None:
+    """Bare seconds and Go durations; as a keep-alive negative is for ever, as a limit nothing is none."""
+    assert Duration("300").seconds == 300
+    assert Duration(1.5).seconds == 1.5
+    assert Duration("1h30m").seconds == 5400
+    assert Duration("-1").keep_alive_s is None
+    assert Duration("0").keep_alive_s == 0
+    assert Duration("0").limit_s == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("engines.llama-cpp.num_ctx=8192", "engines.llama-cpp.num_ctx", 8192),
+        ("server.origins=['a']", "server.origins", ["a"]),
+        ("scheduler.keep_alive=10m", "scheduler.keep_alive", "10m"),
+    ],
+)
+def test_assignments(text: str, path: str, value: object) -> None:
+    """A ``--set`` value is TOML where it can be, else a text."""
+    assert parse_assignment(text) == (path, value)
+
+
+def test_an_assignment_needs_a_path() -> None:
+    """What is not PATH=VALUE is refused with an example."""
+    with pytest.raises(SettingsError, match="not PATH=VALUE"):
+        parse_assignment("num_ctx")
