@@ -1,0 +1,1 @@
+"""The HTTP server: one router per API family, over a `Runtime`."""

@@ -1,0 +1,46 @@
+"""Turns a `Runtime`, and the routers of plugins, into the application that a server runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.exceptions import LitestarException
+
+from corral.api.http.body import BodyTooLarge, refuse_body
+from corral.api.http.edge import Edge
+from corral.api.http.errors import EXCEPTION_HANDLERS
+from corral.api.http.ollama import router as ollama_router
+from corral.api.http.openapi import openapi_json
+from corral.api.http.settings import HttpSettings
+from corral.core.runtime import Runtime
+
+__all__ = ("create_app",)
+
+_log = logging.getLogger("corral.http")
+
+
+def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpSettings | None = None) -> Litestar:
+    """The ASGI application. The runtime stays the caller's to close.
+
+    Routers find it as ``request.app.state.runtime``. One that cannot be mounted, since a path is taken, is logged
+    and left out; what one raises is answered with the error envelope.
+    """
+    settings = settings or HttpSettings()
+    app = Litestar(
+        route_handlers=[ollama_router, openapi_json],
+        state=State({"runtime": runtime, "max_body_bytes": settings.max_body_bytes}),
+        exception_handlers={**EXCEPTION_HANDLERS, BodyTooLarge: refuse_body},
+        request_max_body_size=settings.max_body_bytes,
+        openapi_config=None,
+        logging_config=None,
+    )
+    for router in routers:
+        try:
+            app.register(router)
+        except LitestarException as error:
+            _log.error("the routes under %s are left out: %s", router.path, error)
+    app.asgi_handler = Edge(app.asgi_handler, settings)
+    return app

@@ -1,0 +1,79 @@
+"""What every request passes, whether or not a route is found: host and origin checks, CORS, the request log."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from corral.api.http.origins import ALLOWED_HEADERS, ALLOWED_METHODS, OriginRules, host_is_local, is_loopback
+from corral.api.http.request_log import RequestLog
+from corral.api.http.settings import HttpSettings
+
+__all__ = ("Edge",)
+
+_PREFLIGHT_AGE_S = 12 * 3600
+
+
+class Edge:
+    """Wraps the application's router. It sits outside of it because Litestar's middleware sees known paths only."""
+
+    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
+        self._app = app
+        self._origins = OriginRules(settings.origins)
+        # A server that others may reach anyway has no local secrets to keep from a rebound name.
+        self._guards_hosts = settings.unix_socket is None and is_loopback(settings.host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        log = RequestLog(scope)
+        headers = {name: value for name, value in scope["headers"] if name in (b"origin", b"host")}
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        host = headers.get(b"host", b"").decode("latin-1")
+        is_foreign = bool(origin) and origin not in (f"http://{host}", f"https://{host}")
+        extra = _cors_headers(origin) if is_foreign else []
+
+        def watched(message: Message) -> Awaitable[None]:
+            # Not a coroutine function: a stream sends every chunk through here.
+            if message["type"] == "http.response.start":
+                log.status = message["status"]
+                if extra:
+                    message["headers"] = [*message["headers"], *extra]
+            return send(message)
+
+        try:
+            if is_foreign and not self._origins.allows(origin):
+                extra = []
+                await _empty(watched, 403)
+            elif is_foreign and scope["method"] == "OPTIONS":
+                extra += _PREFLIGHT_HEADERS
+                await _empty(watched, 204)
+            elif self._guards_hosts and not host_is_local(host):
+                await _empty(watched, 403)
+            elif scope["method"] == "OPTIONS":
+                await _empty(watched, 204)
+            else:
+                await self._app(scope, receive, watched)
+        finally:
+            log.write()
+
+
+_PREFLIGHT_HEADERS = [
+    (b"access-control-allow-methods", ALLOWED_METHODS.encode()),
+    (b"access-control-allow-headers", ALLOWED_HEADERS.encode()),
+    (b"access-control-max-age", str(_PREFLIGHT_AGE_S).encode()),
+]
+
+
+def _cors_headers(origin: str) -> list[tuple[bytes, bytes]]:
+    return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
+
+
+async def _empty(send: Any, status: int) -> None:
+    headers = [] if status == 204 else [(b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

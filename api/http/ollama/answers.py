@@ -1,0 +1,90 @@
+"""Sends the answer of a generate or chat request: as lines while it comes, or as one object at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from litestar.types import Receive, Scope, Send
+
+from corral.api.http.disconnect import CancelOnDisconnect
+from corral.api.http.errors import JSON, error_body, problem_of
+from corral.api.http.ollama.chunks import AnswerWriter
+from corral.api.http.request_log import request_log
+from corral.core.errors import EngineError
+from corral.core.generation import Generation
+from corral.core.outputs import Finished, Output
+
+__all__ = ("Answer",)
+
+_NDJSON = b"application/x-ndjson"
+
+
+class Answer:
+    """An ASGI response. `open` loads the model and starts the generation; nothing has been done before it is called.
+
+    Errors up to the first line are raised, for the error table to answer; later ones become the last line. A client
+    that goes away cancels everything, loading and prompt included.
+    """
+
+    def __init__(self, open: Callable[[], Awaitable[Generation]], writer: AnswerWriter[Any], *, stream: bool) -> None:
+        self._open = open
+        self._writer = writer
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._stream:
+            await self._send_lines(scope, receive, send)
+        else:
+            await self._send_whole(scope, receive, send)
+
+    async def _send_lines(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+        last = b""
+        try:
+            async with CancelOnDisconnect(receive), await self._open() as generation:
+                async for output in generation:
+                    line = self._writer.line(output, generation.load_ns)
+                    if line is None:
+                        continue
+                    if isinstance(output, Finished):
+                        _note(scope, output)
+                        last = line
+                        continue
+                    if not started:
+                        started = True
+                        await _start(send, _NDJSON)
+                    await send({"type": "http.response.body", "body": line, "more_body": True})
+                if not last:
+                    raise EngineError("the answer broke off", "see the server's log")
+        except Exception as error:
+            if not started:
+                raise
+            problem = problem_of(error)
+            request_log(scope).error = problem.text
+            last = error_body(problem.text) + b"\n"
+        if not started:
+            await _start(send, _NDJSON)
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+        outputs: list[Output] = []
+        async with CancelOnDisconnect(receive), await self._open() as generation:
+            outputs.extend([output async for output in generation])
+            load_ns = generation.load_ns
+        if not outputs or not isinstance(outputs[-1], Finished):
+            raise EngineError("the answer broke off", "see the server's log")
+        _note(scope, outputs[-1])
+        body = self._writer.whole(outputs, load_ns)
+        await _start(send, JSON.encode(), (b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _start(send: Send, content_type: bytes, *headers: tuple[bytes, bytes]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", content_type), *headers]})
+
+
+def _note(scope: Scope, finished: Finished) -> None:
+    log = request_log(scope)
+    log.prompt_tokens = finished.usage.prompt_tokens
+    log.tokens = finished.usage.generated_tokens

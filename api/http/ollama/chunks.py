@@ -1,0 +1,180 @@
+"""Writes the outputs of a generation as Ollama's JSON: a line per chunk, or one object for the whole answer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from corral.api.http.ollama.replies import (
+    AnswerReply,
+    ChatReply,
+    GenerateReply,
+    ReplyMessage,
+    logprobs_of,
+    tool_calls_of,
+)
+from corral.api.http.timestamps import utc_now
+from corral.core.messages import ToolCall
+from corral.core.outputs import ChatDelta, Delta, Finished, Output, Started, TokenLogprob
+
+__all__ = ("AnswerWriter", "ChatWriter", "GenerateWriter")
+
+ReplyT = TypeVar("ReplyT", bound=AnswerReply)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class AnswerWriter(Generic[ReplyT]):
+    """One request's answer. `started_ns` is the monotonic time at which the request came.
+
+    A chunk that is nothing but text, as nearly all are, is put together from bytes encoded once per stream.
+    """
+
+    _before_text: bytes
+
+    def __init__(self, model: str, started_ns: int) -> None:
+        self._model = model
+        self._started_ns = started_ns
+        self._head = b'{"model":' + _encode(model) + b',"created_at":"'
+        self._tail = b',"done":false}\n'
+        self._ignored: tuple[str, ...] = ()
+
+    def line(self, output: Output, load_ns: int) -> bytes | None:
+        """The line for `output`, None where it has none. `load_ns` goes into the last one."""
+        if isinstance(output, Delta):
+            text, plain = output.text, not output.logprobs
+        elif isinstance(output, ChatDelta):
+            text, plain = output.content, not (output.logprobs or output.thinking or output.tool_calls)
+        elif isinstance(output, Finished):
+            return _encode(self.reply(done=True, **self._metrics(output, load_ns))) + b"\n"
+        else:
+            if isinstance(output, Started):
+                self._ignored = output.ignored_options
+            return None
+        if plain:
+            if not text:
+                return None
+            return b"".join((self._head, utc_now().encode(), self._before_text, _encode(text), self._tail))
+        return _encode(self.reply(done=False, **_parts((output,)))) + b"\n"
+
+    def whole(self, outputs: list[Output], load_ns: int) -> bytes:
+        """All of the answer as one object, without a newline. `outputs` ends with `Finished`."""
+        metrics: dict[str, Any] = {}
+        for output in outputs:
+            if isinstance(output, Started):
+                self._ignored = output.ignored_options
+            elif isinstance(output, Finished):
+                metrics = self._metrics(output, load_ns)
+        return _encode(self.reply(done=True, **_parts(outputs), **metrics))
+
+    def empty(self, done_reason: str) -> bytes:
+        """An answer without text, to a request that only loaded or unloaded a model."""
+        return _encode(self.reply(done=True, done_reason=done_reason))
+
+    def reply(
+        self,
+        *,
+        done: bool,
+        text: str = "",
+        thinking: str = "",
+        tool_calls: tuple[ToolCall, ...] = (),
+        **fields: Any,
+    ) -> ReplyT:
+        """The route's own shape; `fields` are those of `AnswerReply`."""
+        raise NotImplementedError
+
+    def _metrics(self, finished: Finished, load_ns: int) -> dict[str, Any]:
+        usage = finished.usage
+        return {
+            "done_reason": finished.reason,
+            "total_duration": time.monotonic_ns() - self._started_ns,
+            "load_duration": load_ns,
+            "prompt_eval_count": usage.prompt_tokens,
+            "prompt_eval_duration": usage.prefill_ns,
+            "eval_count": usage.generated_tokens,
+            "eval_duration": usage.decode_ns,
+            "cached_tokens": usage.cached_tokens,
+            "ignored_options": self._ignored,
+        }
+
+
+class GenerateWriter(AnswerWriter[GenerateReply]):
+    """Answers of ``/api/generate``. `with_context`: the last chunk carries the ids of prompt and answer."""
+
+    _before_text = b'","response":'
+
+    def __init__(self, model: str, started_ns: int, *, with_context: bool) -> None:
+        super().__init__(model, started_ns)
+        self._with_context = with_context
+
+    def reply(
+        self,
+        *,
+        done: bool,
+        text: str = "",
+        thinking: str = "",
+        tool_calls: tuple[ToolCall, ...] = (),
+        **fields: Any,
+    ) -> GenerateReply:
+        return GenerateReply(
+            model=self._model,
+            created_at=utc_now(),
+            done=done,
+            response=text,
+            thinking=thinking,
+            tool_calls=tool_calls_of(tool_calls),
+            **fields,
+        )
+
+    def _metrics(self, finished: Finished, load_ns: int) -> dict[str, Any]:
+        metrics = super()._metrics(finished, load_ns)
+        if self._with_context:
+            metrics["context"] = finished.token_ids
+        return metrics
+
+
+class ChatWriter(AnswerWriter[ChatReply]):
+    """Answers of ``/api/chat``."""
+
+    _before_text = b'","message":{"role":"assistant","content":'
+
+    def __init__(self, model: str, started_ns: int) -> None:
+        super().__init__(model, started_ns)
+        self._tail = b'},"done":false}\n'
+
+    def reply(
+        self,
+        *,
+        done: bool,
+        text: str = "",
+        thinking: str = "",
+        tool_calls: tuple[ToolCall, ...] = (),
+        **fields: Any,
+    ) -> ChatReply:
+        message = ReplyMessage(role="assistant", content=text, thinking=thinking, tool_calls=tool_calls_of(tool_calls))
+        return ChatReply(model=self._model, created_at=utc_now(), done=done, message=message, **fields)
+
+
+def _parts(outputs: list[Output] | tuple[Output, ...]) -> dict[str, Any]:
+    """What the deltas among `outputs` say, joined."""
+    text: list[str] = []
+    thinking: list[str] = []
+    tool_calls: list[ToolCall] = []
+    logprobs: list[TokenLogprob] = []
+    for output in outputs:
+        if isinstance(output, Delta):
+            text.append(output.text)
+            logprobs.extend(output.logprobs)
+        elif isinstance(output, ChatDelta):
+            text.append(output.content)
+            thinking.append(output.thinking)
+            tool_calls.extend(output.tool_calls)
+            logprobs.extend(output.logprobs)
+    return {
+        "text": "".join(text),
+        "thinking": "".join(thinking),
+        "tool_calls": tuple(tool_calls),
+        "logprobs": logprobs_of(logprobs),
+    }

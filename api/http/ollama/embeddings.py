@@ -1,0 +1,115 @@
+"""``/api/embed`` and its older form ``/api/embeddings``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, post
+
+from corral.api.http.body import read_json
+from corral.api.http.disconnect import CancelOnDisconnect
+from corral.api.http.errors import JSON, ApiError
+from corral.api.http.ollama.naming import read_name, without_selector
+from corral.api.http.ollama.replies import EmbeddingReply, EmbedReply
+from corral.api.http.ollama.requests import EmbeddingRequest, EmbedRequest
+from corral.api.http.request_log import request_log
+from corral.core.calls import EmbedCall, EmbedResult
+from corral.core.durations import parse_keep_alive_s
+from corral.core.errors import ModelNotFound, PromptTooLong
+from corral.core.outputs import Vectors
+from corral.core.runtime import Runtime
+from corral.core.vectors import rows
+
+__all__ = ("embed", "embeddings")
+
+_TOO_LONG = "the input length exceeds the context length"
+_ROWS_PER_TURN = 32
+
+_encode = msgspec.json.Encoder().encode
+
+
+@post("/api/embed", status_code=200, opt={"body": EmbedRequest, "reply": EmbedReply})
+async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """One vector of length 1 per input, in order. Without input the model is loaded."""
+    log = request_log(request.scope)
+    body = await read_json(request, EmbedRequest)
+    log.model = body.model
+    keep_alive_s = parse_keep_alive_s(body.keep_alive)
+    inputs = _inputs(body.input)
+    if not body.model.strip():
+        raise ApiError(404, "model '' not found")
+    call = EmbedCall(
+        model=without_selector(body.model),
+        inputs=inputs,
+        truncate=body.truncate,
+        dimensions=body.dimensions if body.dimensions > 0 else None,
+        options=body.options,
+        keep_alive_s=keep_alive_s,
+    )
+    result = await _run(request, call, body.model)
+    reply: dict[str, Any] = {"model": body.model}
+    vectors = await _encoded_rows(result.vectors)
+    reply["embeddings"] = msgspec.Raw(b"[" + b",".join(vectors) + b"]")
+    if inputs:
+        reply["total_duration"] = result.total_ns
+        reply["load_duration"] = result.load_ns
+        reply["prompt_eval_count"] = result.prompt_tokens
+    return Response(_encode(reply), media_type=JSON)
+
+
+@post("/api/embeddings", status_code=200, opt={"body": EmbeddingRequest, "reply": EmbeddingReply})
+async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The vector of one text, as the model gives it. Without a prompt the model is loaded."""
+    log = request_log(request.scope)
+    body = await read_json(request, EmbeddingRequest)
+    log.model = body.model
+    keep_alive_s = parse_keep_alive_s(body.keep_alive)
+    if not body.model.strip():
+        raise ApiError(400, "model is required")
+    call = EmbedCall(
+        model=without_selector(body.model),
+        inputs=(body.prompt,) if body.prompt else (),
+        normalise=False,
+        options=body.options,
+        keep_alive_s=keep_alive_s,
+    )
+    result = await _run(request, call, body.model)
+    vectors = await _encoded_rows(result.vectors)
+    return Response(b'{"embedding":' + (vectors[0] if vectors else b"[]") + b"}", media_type=JSON)
+
+
+async def _run(request: Request[Any, Any, Any], call: EmbedCall, typed: str) -> EmbedResult:
+    read_name(call.model)
+    runtime: Runtime = request.app.state.runtime
+    try:
+        async with CancelOnDisconnect(request.receive):
+            result = await runtime.inference.embed(call)
+    except ModelNotFound as error:
+        raise ApiError(404, f'model "{typed}" not found, try pulling it first') from error
+    except PromptTooLong as error:
+        raise ApiError(400, _TOO_LONG) from error
+    request_log(request.scope).prompt_tokens = result.prompt_tokens
+    return result
+
+
+def _inputs(given: Any) -> tuple[str, ...]:
+    """A text or a list of texts. No text, an empty one, and an empty list all mean: only load."""
+    if given is None or given == "":
+        return ()
+    if isinstance(given, str):
+        return (given,)
+    if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
+        raise ApiError(400, "invalid input type")
+    return tuple(given)
+
+
+async def _encoded_rows(vectors: Vectors) -> list[bytes]:
+    """Each vector as JSON. Thousands of them take a while: the loop gets a turn now and then."""
+    encoded: list[bytes] = []
+    for row in rows(vectors):
+        encoded.append(_encode(row.tolist()))
+        if len(encoded) % _ROWS_PER_TURN == 0:
+            await asyncio.sleep(0)
+    return encoded

@@ -1,0 +1,151 @@
+"""``/api/generate`` and ``/api/chat``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, post
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+
+from corral.api.http.body import read_json
+from corral.api.http.disconnect import CancelOnDisconnect
+from corral.api.http.errors import JSON, ApiError
+from corral.api.http.ollama.answers import Answer
+from corral.api.http.ollama.chunks import AnswerWriter, ChatWriter, GenerateWriter
+from corral.api.http.ollama.naming import read_name, without_selector
+from corral.api.http.ollama.replies import ChatReply, GenerateReply
+from corral.api.http.ollama.requests import ChatRequest, GenerateRequest, InferenceBody
+from corral.api.http.request_log import request_log
+from corral.core.calls import ChatCall, GenerateCall
+from corral.core.durations import parse_keep_alive_s
+from corral.core.errors import ModelNotFound
+from corral.core.generation import Generation
+from corral.core.runtime import Runtime
+
+__all__ = ("chat", "generate")
+
+_MOST_TOP_LOGPROBS = 20
+_THINK_LEVELS = ("high", "medium", "low", "max")
+_THINK_CHOICES = '"high", "medium", "low", "max", true, or false'
+
+
+@post("/api/generate", status_code=200, opt={"body": GenerateRequest, "reply": GenerateReply, "ndjson": True})
+async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Complete a prompt. Without one the model is loaded, or unloaded where `keep_alive` is 0."""
+    log = request_log(request.scope)
+    body = await read_json(request, GenerateRequest)
+    log.model = body.model
+    keep_alive_s = parse_keep_alive_s(body.keep_alive)
+    logprobs = _logprobs(body)
+    if not body.model.strip():
+        raise ApiError(404, "model '' not found")
+    model = without_selector(body.model)
+    name = read_name(model)
+    runtime: Runtime = request.app.state.runtime
+    with _NotFound(body.model):
+        if body.raw and (body.template or body.system or body.context):
+            await runtime.catalog.get(name)
+            raise ApiError(400, "raw mode does not support template, system, or context")
+        _refuse_later(body, suffix=body.suffix, template=body.template, context=body.context, images=body.images)
+        writer = GenerateWriter(body.model, log.started_ns, with_context=not body.raw)
+        if not body.prompt:
+            return await _load_or_unload(request, body, model, keep_alive_s, writer)
+    call = GenerateCall(
+        model=model,
+        prompt=body.prompt,
+        system=body.system or None,
+        raw=body.raw,
+        options=body.options,
+        keep_alive_s=keep_alive_s,
+        logprobs=logprobs,
+        shift=body.shift,
+        return_token_ids=not body.raw,
+    )
+
+    async def open_generation() -> Generation:
+        with _NotFound(body.model):
+            return await runtime.inference.generate(call)
+
+    return Answer(open_generation, writer, stream=body.stream)
+
+
+@post("/api/chat", status_code=200, opt={"body": ChatRequest, "reply": ChatReply, "ndjson": True})
+async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Answer a conversation. Without messages the model is loaded, or unloaded where `keep_alive` is 0."""
+    log = request_log(request.scope)
+    body = await read_json(request, ChatRequest)
+    log.model = body.model
+    keep_alive_s = parse_keep_alive_s(body.keep_alive)
+    logprobs = _logprobs(body)
+    if not body.model.strip():
+        raise ApiError(400, "model is required")
+    model = without_selector(body.model)
+    read_name(model)
+    _refuse_later(body, tools=body.tools, images=[image for message in body.messages for image in message.images])
+    runtime: Runtime = request.app.state.runtime
+    writer = ChatWriter(body.model, log.started_ns)
+    if not body.messages:
+        with _NotFound(body.model):
+            return await _load_or_unload(request, body, model, keep_alive_s, writer)
+    call = ChatCall(
+        model=model,
+        messages=tuple(message.to_core() for message in body.messages),
+        options=body.options,
+        keep_alive_s=keep_alive_s,
+        logprobs=logprobs,
+        shift=body.shift,
+    )
+
+    async def open_generation() -> Generation:
+        with _NotFound(body.model):
+            return await runtime.inference.chat(call)
+
+    return Answer(open_generation, writer, stream=body.stream)
+
+
+class _NotFound:
+    """Says ``not found`` of the name as it was typed, as these two routes do."""
+
+    def __init__(self, typed: str) -> None:
+        self._typed = typed
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ModelNotFound):
+            raise ApiError(404, f"model '{self._typed}' not found") from error
+
+
+def _logprobs(body: InferenceBody) -> int | None:
+    if not 0 <= body.top_logprobs <= _MOST_TOP_LOGPROBS:
+        raise ApiError(400, f"top_logprobs must be between 0 and {_MOST_TOP_LOGPROBS}")
+    return body.top_logprobs if body.logprobs else None
+
+
+def _refuse_later(body: InferenceBody, **fields: object) -> None:
+    """Fields that this version does not serve may be given as long as they are empty: many clients send them so."""
+    think = body.think
+    if isinstance(think, str) and think and think not in _THINK_LEVELS:
+        raise ApiError(400, f'invalid think value: "{think}" (must be {_THINK_CHOICES})')
+    if think and not isinstance(think, (bool, str)):
+        raise ApiError(400, f"think must be a boolean or string ({_THINK_CHOICES})")
+    for name, value in {"format": body.format, "think": think, **fields}.items():
+        if value:
+            raise ApiError(400, f"{name} is not supported by this version of Corral; leave it out")
+
+
+async def _load_or_unload(
+    request: Request[Any, Any, Any], body: InferenceBody, model: str, keep_alive_s: Any, writer: AnswerWriter[Any]
+) -> ASGIResponse:
+    """One object in either case, never a stream."""
+    runtime: Runtime = request.app.state.runtime
+    async with CancelOnDisconnect(request.receive):
+        if keep_alive_s == 0:
+            reason = "unload"
+            await runtime.inference.unload(model)
+        else:
+            reason = "load"
+            await runtime.inference.load(model, body.options, keep_alive_s)
+    return ASGIResponse(body=writer.empty(reason), media_type=JSON)

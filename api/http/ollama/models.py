@@ -1,0 +1,245 @@
+"""The routes about models: ``/``, ``/api/version``, ``/api/tags``, ``/api/ps``, ``/api/show``, copy and delete."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, get, post, route
+from litestar import delete as delete_route
+
+from corral.api.http.body import read_json
+from corral.api.http.errors import JSON, ApiError
+from corral.api.http.ollama.modelfile import modelfile_text, parameters_text
+from corral.api.http.ollama.naming import read_name, without_selector
+from corral.api.http.ollama.replies import (
+    Details,
+    ListedModel,
+    ListReply,
+    ProcessReply,
+    ReplyMessage,
+    RunningModelReply,
+    ShowReply,
+    TensorReply,
+    VersionReply,
+    tool_calls_of,
+)
+from corral.api.http.ollama.requests import CopyRequest, DeleteRequest, ShowRequest
+from corral.api.http.request_log import request_log
+from corral.api.http.timestamps import local_timestamp
+from corral.core.catalog import ModelCatalog
+from corral.core.errors import InvalidModelFile, ModelNotFound, NotFound
+from corral.core.models import ModelMetadata, ModelRecord, parameter_size_text
+from corral.core.runtime import Runtime
+from corral.core.scheduling import LoadedModel
+
+__all__ = ("OLLAMA_VERSION", "copy", "delete", "list_models", "list_running", "root", "show", "version")
+
+OLLAMA_VERSION = "0.33.0"
+"""The Ollama release whose contract these routes keep. Clients switch features on by it."""
+
+_FOREVER_S = 292 * 365.25 * 86400  # what Ollama shows for a model that stays: the most its clock can count
+_LEFT_OUT_OF_INFO = ("general.name", "tokenizer.chat_template")
+
+_encode = msgspec.json.Encoder().encode
+
+
+@route("/", http_method=["GET", "HEAD"], status_code=200)
+async def root(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """What people and health checks look for."""
+    return _respond(request, b"Ollama is running", "text/plain; charset=utf-8")
+
+
+@route("/api/version", http_method=["GET", "HEAD"], status_code=200, opt={"reply": VersionReply})
+async def version(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Ollama's version whose contract is kept, and Corral's own: a server without the second is not Corral."""
+    return _respond(request, _encode(VersionReply(version=OLLAMA_VERSION, corral=_runtime(request).version)))
+
+
+@route("/api/tags", http_method=["GET", "HEAD"], status_code=200, opt={"reply": ListReply})
+async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The models of the store, newest first."""
+    catalog = _runtime(request).catalog
+    models = [await _listed(catalog, record) for record in await catalog.list()]
+    return _respond(request, _encode(ListReply(models=models)))
+
+
+@get("/api/ps", opt={"reply": ProcessReply})
+async def list_running(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The models in memory, the one that stays longest first."""
+    runtime = _runtime(request)
+    models = [await _running(runtime.catalog, loaded) for loaded in runtime.scheduler.loaded()]
+    return _respond(request, _encode(ProcessReply(models=models)))
+
+
+@post("/api/show", status_code=200, opt={"body": ShowRequest, "reply": ShowReply})
+async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Everything that is known of a model. Weights that cannot be read leave `model_info` empty."""
+    body = await read_json(request, ShowRequest)
+    request_log(request.scope).model = body.subject
+    if not body.subject.strip():
+        raise ApiError(400, "model is required")
+    name = read_name(without_selector(body.subject, cloud_text="remote model details are unavailable"))
+    runtime = _runtime(request)
+    try:
+        record = await runtime.catalog.get(name)
+    except ModelNotFound as error:
+        raise ApiError(404, f"model '{name.short}' not found") from error
+    return _respond(request, _encode(await _shown(runtime, record, body)))
+
+
+@post("/api/copy", status_code=200, opt={"body": CopyRequest})
+async def copy(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """A second name for a model."""
+    body = await read_json(request, CopyRequest)
+    request_log(request.scope).model = body.source
+    source = read_name(without_selector(body.source), f'source "{body.source}" is invalid')
+    destination = read_name(without_selector(body.destination), f'destination "{body.destination}" is invalid')
+    try:
+        await _runtime(request).catalog.copy(source, destination)
+    except ModelNotFound as error:
+        raise ApiError(404, f'model "{body.source}" not found') from error
+    return _respond(request, b"", None)
+
+
+@delete_route("/api/delete", status_code=200, opt={"body": DeleteRequest})
+async def delete(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Remove a name, and the blobs that only it used. A running copy stays in memory until its time is up."""
+    body = await read_json(request, DeleteRequest)
+    request_log(request.scope).model = body.subject
+    if not body.subject.strip():
+        raise ApiError(400, "model is required")
+    name = read_name(without_selector(body.subject), f'name "{body.subject}" is invalid')
+    try:
+        await _runtime(request).catalog.delete(name)
+    except ModelNotFound as error:
+        raise ApiError(404, f"model '{body.subject}' not found") from error
+    return _respond(request, b"", None)
+
+
+def _runtime(request: Request[Any, Any, Any]) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+def _respond(request: Request[Any, Any, Any], body: bytes, media_type: str | None = JSON) -> Response[bytes]:
+    """The answer to a HEAD request has the headers of the one to GET."""
+    if request.method == "HEAD":
+        return Response(b"", headers={"content-type": media_type or JSON, "content-length": str(len(body))})
+    return Response(body, media_type=media_type)
+
+
+def _details(record: ModelRecord, metadata: ModelMetadata | None) -> Details:
+    """The manifest's word first; what it leaves open, the weights say."""
+    family = record.family or (metadata.architecture if metadata else "")
+    families = record.families or ((family,) if family else ())
+    context_length = record.context_length or (metadata.context_length if metadata else None)
+    embedding_length = record.embedding_length or (metadata.embedding_length if metadata else None)
+    return Details(
+        parent_model="",
+        format=record.format or (metadata.format if metadata else ""),
+        family=family,
+        families=families or None,
+        parameter_size=record.parameter_size or (parameter_size_text(metadata.parameter_count) if metadata else ""),
+        quantization_level=record.quantization or (metadata.file_type if metadata else ""),
+        context_length=context_length or 0,
+        embedding_length=embedding_length or 0,
+    )
+
+
+async def _metadata(catalog: ModelCatalog, record: ModelRecord) -> ModelMetadata | None:
+    """None as well for weights that are gone or broken: lists show such a model all the same."""
+    try:
+        return await catalog.metadata(record)
+    except (NotFound, InvalidModelFile):
+        return None
+
+
+async def _listed(catalog: ModelCatalog, record: ModelRecord) -> ListedModel:
+    return ListedModel(
+        name=record.name.short,
+        model=record.name.short,
+        modified_at=local_timestamp(record.modified_at),
+        size=record.size_bytes,
+        digest=record.digest.removeprefix("sha256:"),
+        details=_details(record, await _metadata(catalog, record)),
+        capabilities=await catalog.capabilities(record),
+        remote_model=record.remote_model or "",
+        remote_host=record.remote_host or "",
+    )
+
+
+async def _running(catalog: ModelCatalog, loaded: LoadedModel) -> RunningModelReply:
+    record, memory = loaded.record, loaded.info.memory_bytes
+    expires_at = time.time() + _FOREVER_S if loaded.expires_at is None else loaded.expires_at
+    return RunningModelReply(
+        name=record.name.short,
+        model=record.name.short,
+        size=sum(memory.values()),
+        digest=record.digest.removeprefix("sha256:"),
+        details=_details(record, await _metadata(catalog, record)),
+        expires_at=local_timestamp(expires_at),
+        size_vram=sum(size for device, size in memory.items() if device != "cpu"),
+        context_length=loaded.info.context_length or 0,
+        corral=_corral_facts(loaded),
+    )
+
+
+def _corral_facts(loaded: LoadedModel) -> dict[str, Any]:
+    """What runs a model, beyond what Ollama's shapes have room for."""
+    return {
+        "engine": loaded.engine,
+        "runner": loaded.runner,
+        "process_id": loaded.info.process_id,
+        "parallel": loaded.info.parallel,
+        "active": loaded.active,
+        "features": sorted(loaded.info.features),
+        "memory_bytes": loaded.info.memory_bytes,
+        "details": loaded.info.details,
+    }
+
+
+async def _shown(runtime: Runtime, record: ModelRecord, body: ShowRequest) -> ShowReply:
+    catalog = runtime.catalog
+    corral: dict[str, Any] = {}
+    info: dict[str, object] = {}
+    tensors: list[tuple[str, str, tuple[int, ...]]] = []
+    metadata = None
+    try:
+        metadata = await catalog.metadata(record)
+        info = await catalog.describe(record, verbose=body.verbose)
+        tensors = await catalog.tensors(record)
+    except (NotFound, InvalidModelFile) as error:
+        corral["problem"] = error.message
+    for loaded in runtime.scheduler.loaded():
+        if loaded.record.digest == record.digest:
+            corral |= _corral_facts(loaded)
+    template = record.template.text if record.template else (metadata.chat_template if metadata else None)
+    modelfile = modelfile_text(
+        record,
+        catalog.local_files(record),
+        template=record.template.text if record.template else "",
+        system=body.system or record.system or "",
+        parameters={**record.parameters, **body.options},
+    )
+    return ShowReply(
+        modelfile=modelfile,
+        details=_details(record, metadata),
+        model_info={key: value for key, value in info.items() if key not in _LEFT_OUT_OF_INFO},
+        modified_at=local_timestamp(record.modified_at),
+        license="\n".join(record.licenses),
+        parameters=parameters_text(record.parameters),
+        template=template or "",
+        system=record.system or "",
+        messages=tuple(
+            ReplyMessage(role=message.role, content=message.content, tool_calls=tool_calls_of(message.tool_calls))
+            for message in record.messages
+        ),
+        tensors=tuple(TensorReply(name=name, type=kind, shape=shape) for name, kind, shape in tensors),
+        capabilities=await catalog.capabilities(record),
+        requires=record.requires or "",
+        remote_model=record.remote_model or "",
+        remote_host=record.remote_host or "",
+        corral=corral,
+    )

@@ -1,0 +1,212 @@
+"""The response bodies of Ollama's native routes. A field with a default is left out of the JSON while it has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from corral.core import messages as core
+from corral.core.outputs import TokenLogprob
+
+__all__ = (
+    "ChatReply",
+    "Details",
+    "EmbedReply",
+    "EmbeddingReply",
+    "GenerateReply",
+    "ListReply",
+    "ListedModel",
+    "Logprob",
+    "ProcessReply",
+    "ReplyMessage",
+    "RunningModelReply",
+    "ShowReply",
+    "TensorReply",
+    "ToolCallReply",
+    "TopLogprobReply",
+    "VersionReply",
+    "logprobs_of",
+    "tool_calls_of",
+)
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of responses."""
+
+
+class TopLogprobReply(Reply, frozen=True, kw_only=True):
+    token: str
+    logprob: float
+    bytes: tuple[int, ...]
+
+
+class Logprob(Reply, frozen=True, kw_only=True):
+    token: str
+    logprob: float
+    bytes: tuple[int, ...]
+    top_logprobs: tuple[TopLogprobReply, ...] = ()
+
+
+class CalledFunction(Reply, frozen=True, kw_only=True):
+    index: int
+    name: str
+    arguments: Mapping[str, Any]
+
+
+class ToolCallReply(Reply, frozen=True, kw_only=True):
+    function: CalledFunction
+    id: str = ""
+
+
+class AnswerReply(Reply, frozen=True, kw_only=True):
+    """What chunks and whole answers of generate and chat share. Durations are nanoseconds.
+
+    `cached_tokens` and `ignored_options` are Corral's own.
+    """
+
+    model: str
+    created_at: str
+    done: bool
+    done_reason: str = ""
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+    logprobs: tuple[Logprob, ...] = ()
+    cached_tokens: int = 0
+    ignored_options: tuple[str, ...] = ()
+
+
+class GenerateReply(AnswerReply, frozen=True, kw_only=True):
+    response: str
+    thinking: str = ""
+    context: tuple[int, ...] = ()
+    tool_calls: tuple[ToolCallReply, ...] = ()
+
+
+class ReplyMessage(Reply, frozen=True, kw_only=True):
+    role: str
+    content: str
+    thinking: str = ""
+    tool_calls: tuple[ToolCallReply, ...] = ()
+
+
+class ChatReply(AnswerReply, frozen=True, kw_only=True):
+    message: ReplyMessage
+
+
+class EmbedReply(Reply, frozen=True, kw_only=True):
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+
+
+class EmbeddingReply(Reply, frozen=True, kw_only=True):
+    embedding: list[float]
+
+
+class Details(Reply, frozen=True, kw_only=True):
+    parent_model: str
+    format: str
+    family: str
+    families: tuple[str, ...] | None
+    parameter_size: str
+    quantization_level: str
+    context_length: int = 0
+    embedding_length: int = 0
+
+
+class ListedModel(Reply, frozen=True, kw_only=True):
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    digest: str
+    details: Details
+    capabilities: tuple[str, ...] = ()
+    remote_model: str = ""
+    remote_host: str = ""
+
+
+class ListReply(Reply, frozen=True, kw_only=True):
+    models: list[ListedModel]
+
+
+class RunningModelReply(Reply, frozen=True, kw_only=True):
+    """A loaded model. `corral` says what runs it: engine, runner, process, features."""
+
+    name: str
+    model: str
+    size: int
+    digest: str
+    details: Details
+    expires_at: str
+    size_vram: int
+    context_length: int
+    corral: Mapping[str, Any]
+
+
+class ProcessReply(Reply, frozen=True, kw_only=True):
+    models: list[RunningModelReply]
+
+
+class TensorReply(Reply, frozen=True, kw_only=True):
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+
+class ShowReply(Reply, frozen=True, kw_only=True):
+    modelfile: str
+    details: Details
+    model_info: Mapping[str, Any]
+    modified_at: str
+    license: str = ""
+    parameters: str = ""
+    template: str = ""
+    system: str = ""
+    messages: tuple[ReplyMessage, ...] = ()
+    tensors: tuple[TensorReply, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    requires: str = ""
+    remote_model: str = ""
+    remote_host: str = ""
+    corral: Mapping[str, Any] = {}
+
+
+class VersionReply(Reply, frozen=True, kw_only=True):
+    """`version` is the Ollama release whose contract is kept; `corral` is ours."""
+
+    version: str
+    corral: str
+
+
+def logprobs_of(logprobs: Iterable[TokenLogprob]) -> tuple[Logprob, ...]:
+    """Tokens that are a part of a character show as U+FFFD; `bytes` has what they are."""
+    return tuple(
+        Logprob(
+            token=entry.token.decode("utf-8", "replace"),
+            logprob=entry.logprob,
+            bytes=tuple(entry.token),
+            top_logprobs=tuple(
+                TopLogprobReply(token=top.token.decode("utf-8", "replace"), logprob=top.logprob, bytes=tuple(top.token))
+                for top in entry.top
+            ),
+        )
+        for entry in logprobs
+    )
+
+
+def tool_calls_of(calls: Iterable[core.ToolCall]) -> tuple[ToolCallReply, ...]:
+    return tuple(
+        ToolCallReply(
+            id=call.id or "", function=CalledFunction(index=call.index, name=call.name, arguments=call.arguments)
+        )
+        for call in calls
+    )

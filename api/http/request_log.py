@@ -1,0 +1,47 @@
+"""One log line per request: status, model, tokens, milliseconds. Never what was asked or answered."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from litestar.types import Scope
+
+__all__ = ("RequestLog", "request_log")
+
+_log = logging.getLogger("corral.http")
+_KEY = "corral.request_log"
+
+
+class RequestLog:
+    """What is known of a request so far; routes fill in what only they know."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.started_ns = time.monotonic_ns()
+        self.method = str(scope.get("method", ""))
+        self.path = scope["path"]
+        self.status: int | None = None
+        self.model: str | None = None
+        self.prompt_tokens: int | None = None
+        self.tokens: int | None = None
+        self.error: str | None = None
+        scope["state"][_KEY] = self
+
+    def write(self) -> None:
+        """At the end of the request. The fields are on the record too, as `http`, for structured formatters."""
+        status = self.status if self.status is not None else 499  # the client went away before there was an answer
+        fields: dict[str, Any] = {"status": status, "method": self.method, "path": self.path}
+        for name in ("model", "prompt_tokens", "tokens", "error"):
+            if (value := getattr(self, name)) is not None:
+                fields[name] = value
+        fields["ms"] = round((time.monotonic_ns() - self.started_ns) / 1e6, 1)
+        words = [f"{status} {self.method} {self.path}"]
+        words += [f"{name}={value}" for name, value in fields.items() if name not in ("status", "method", "path")]
+        _log.log(logging.WARNING if status >= 500 else logging.INFO, "%s", " ".join(words), extra={"http": fields})
+
+
+def request_log(scope: Scope) -> RequestLog:
+    """The log of the request being served."""
+    log = scope["state"].get(_KEY)
+    return log if isinstance(log, RequestLog) else RequestLog(scope)

@@ -1,0 +1,192 @@
+"""Runs the application on a port: one process, a clear word about a port that is taken, a shutdown that drains."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import http.client
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvicorn
+from litestar import Litestar
+
+from corral.api.http.settings import HttpSettings
+from corral.core.errors import Conflict, SettingsError
+
+__all__ = ("bind", "run_event_loop", "serve", "who_answers")
+
+ResultT = TypeVar("ResultT")
+
+_log = logging.getLogger("corral.http")
+
+_PROBE_TIMEOUT_S = 2.0
+_KEEP_ALIVE_S = 75  # idle connections; clients that pool them keep theirs for less
+_BACKLOG = 2048
+
+
+def run_event_loop(main: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """`asyncio.run` on the loop the server is fastest on: uvloop where there is one."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if sys.platform != "win32":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+async def serve(
+    app: Litestar, settings: HttpSettings, *, on_ready: Callable[[str], None] = lambda address: None
+) -> None:
+    """Serve until SIGINT or SIGTERM. `on_ready` is called with the address once requests are answered.
+
+    A signal stops the server taking connections; requests in flight have `shutdown_grace_s` to end and are cancelled
+    then; a second signal cancels them at once. Models are the caller's to unload afterwards (`Runtime.aclose`).
+    Raises `Conflict` for an address that is taken, naming who has it, and `SettingsError` for one that is not ours.
+    """
+    listener = await asyncio.to_thread(bind, settings)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+    )
+    server = _Server(config, lambda: on_ready(_address(listener)))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        await asyncio.to_thread(_release, listener, settings.unix_socket)
+
+
+def bind(settings: HttpSettings) -> socket.socket:
+    """A listening socket. Blocking; raises as `serve` does."""
+    if settings.unix_socket is not None:
+        return _bind_unix(settings.unix_socket)
+    where = f"{settings.host}:{settings.port}"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {where}: {error}", "set CORRAL_HOST to an address of this machine"
+        ) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            holder = who_answers(settings.host, settings.port)
+            raise Conflict(
+                f"{where} is taken by {holder}", "stop it, or choose another port with CORRAL_HOST or --port"
+            ) from error
+        raise SettingsError(f"cannot listen on {where}: {error.strerror}", "choose another host or port") from error
+    return listener
+
+
+def who_answers(host: str, port: int) -> str:
+    """Who has a port, in words: ``Corral 0.1.0``, ``Ollama 0.5.1``, another program. Blocks for two seconds at most."""
+    target = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    connection = http.client.HTTPConnection(target, port, timeout=_PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", "/api/version")
+        version = json.loads(connection.getresponse().read(4096))
+    except (OSError, http.client.HTTPException, ValueError):
+        return "another program"
+    finally:
+        connection.close()
+    if isinstance(version, dict) and "corral" in version:
+        return f"Corral {version['corral']}"
+    if isinstance(version, dict) and "version" in version:
+        return f"Ollama {version['version']}"
+    return "another web server"
+
+
+def _bind_unix(path: str) -> socket.socket:
+    """A socket file that nobody listens on is left from a server that was killed, and replaced."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                Path(path).unlink(missing_ok=True)
+            except FileNotFoundError:
+                pass
+            else:
+                raise Conflict(f"{path} is taken by another server", "stop it, or choose another socket")
+        listener.bind(path)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise SettingsError(f"cannot listen on {path}: {error.strerror}", "choose another path") from error
+    except Conflict:
+        listener.close()
+        raise
+    return listener
+
+
+def _release(listener: socket.socket, unix_socket: str | None) -> None:
+    listener.close()
+    if unix_socket is not None:
+        Path(unix_socket).unlink(missing_ok=True)
+
+
+def _address(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    if not isinstance(name, tuple):
+        return f"unix:{name}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"http://{host}:{name[1]}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with signals that end `serve` normally instead of being raised again after it."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        try:
+            for number in numbers:
+                loop.add_signal_handler(number, self._stop)
+        except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread: its owner stops us
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        else:
+            _log.info("shutting down: requests in flight may end first")
+            self.should_exit = True
