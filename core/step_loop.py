@@ -14,7 +14,7 @@ from corral.core.outputs import EngineEmbedded, EngineFailed, EngineFinished, En
 from corral.core.ports.inference import Engine, GeneratorEngine, StepEngine
 from corral.core.requests import Request
 
-__all__ = ("EngineLoop", "GeneratorLoop", "StepLoop", "error_info")
+__all__ = ("EngineLoop", "GeneratorLoop", "Outcome", "StepLoop", "error_info")
 
 Outcome = tuple[int, Output | ErrorInfo]
 """A request id and what it gets. An `ErrorInfo`, `Finished` or `Embedded` is its last."""

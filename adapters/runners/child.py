@@ -1,0 +1,225 @@
+"""The program that holds one model in a process of its own: ``python -m corral.adapters.runners.child FD PARENT_PID``.
+
+Three threads: the main one owns the engine and steps it; one talks to the parent over the inherited socket, and is the
+watcher too: when the parent is gone it ends the process on the spot; one answers tokenizer calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from queue import SimpleQueue
+
+import msgspec
+
+from corral.adapters.runners.frames import (
+    PROTOCOL_VERSION,
+    Call,
+    DownFrame,
+    Fatal,
+    FrameReader,
+    Heartbeat,
+    Load,
+    Log,
+    Progress,
+    Ready,
+    Result,
+    down_decoder,
+    import_name,
+    load_decoder,
+)
+from corral.adapters.runners.stepping import Command, Stepper, load_engine
+from corral.adapters.runners.uplink import Uplink
+from corral.core.errors import CorralError, PluginError, Unsupported
+from corral.core.ports.inference import Tokenizer
+from corral.core.step_loop import error_info
+
+__all__ = ("main",)
+
+_LAST_WORDS_S = 2.0
+_PR_SET_PDEATHSIG = 1
+
+
+class _Child:
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._frames = FrameReader()
+        self._commands: SimpleQueue[Command] = SimpleQueue()
+        self._calls: SimpleQueue[Call] = SimpleQueue()
+        self._stepper: Stepper | None = None
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_writer, False)
+        self._uplink = Uplink(sock, self._wake)
+        self._first_frames: list[memoryview] = []
+
+    def run(self) -> None:
+        """Serves until `Close`, then frees the engine and ends the process."""
+        load = self._receive_load()
+        for entry in load.path:
+            if entry not in sys.path:
+                sys.path.append(entry)
+        logging.basicConfig(level=load.log_level, handlers=[_UplinkHandler(self._uplink)])
+        try:
+            if load.protocol != PROTOCOL_VERSION:
+                raise PluginError(f"the server speaks protocol {load.protocol}, its child {PROTOCOL_VERSION}")
+            decoder = down_decoder([import_name(path) for path in load.request_types])
+            threading.Thread(target=self._talk, args=(decoder, load.heartbeat_s), name="io", daemon=True).start()
+            loop = load_engine(
+                engine=load.engine,
+                form=load.form,
+                load=load.load,
+                install_hint=load.install_hint,
+                request=load.request,
+                on_progress=lambda share: self._uplink.send(Progress(share)),
+            )
+            self._stepper = Stepper(loop, self._commands, self._uplink.send_step)
+            threading.Thread(target=self._answer, args=(loop.engine.tokenizer,), name="tokenizer", daemon=True).start()
+            self._uplink.send(
+                Ready(PROTOCOL_VERSION, msgspec.structs.replace(loop.engine.info, process_id=os.getpid()))
+            )
+            self._stepper.run()
+            loop.engine.close()
+        except Exception as error:
+            if not isinstance(error, CorralError):
+                logging.getLogger(__name__).exception("the engine broke")
+            self._uplink.send(Fatal(error_info(error)))
+            self._end(1)
+        self._end(0)
+
+    def _end(self, code: int) -> None:
+        """Not through the interpreter's own clean-up: native libraries hang in it, and the system frees it all."""
+        deadline = time.monotonic() + _LAST_WORDS_S
+        while self._uplink.pending and time.monotonic() < deadline:
+            time.sleep(0.01)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    def _receive_load(self) -> Load:
+        self._sock.setblocking(True)
+        while not self._first_frames:
+            size = self._sock.recv_into(self._frames.buffer())
+            if not size:
+                os._exit(0)
+            self._first_frames = self._frames.filled(size)
+        self._sock.setblocking(False)
+        return load_decoder().decode(self._first_frames.pop(0))
+
+    # ── The I/O thread ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # then it is awake already
+            os.write(self._wake_writer, b"\0")
+
+    def _talk(self, decoder: msgspec.msgpack.Decoder[DownFrame], heartbeat_s: float) -> None:
+        try:
+            self._talk_on(decoder, heartbeat_s)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)  # nobody would hear of the parent's end
+
+    def _talk_on(self, decoder: msgspec.msgpack.Decoder[DownFrame], heartbeat_s: float) -> None:
+        for frame in self._first_frames:
+            self._take(decoder.decode(frame))
+        selector = selectors.DefaultSelector()
+        selector.register(self._wake_reader, selectors.EVENT_READ)
+        selector.register(self._sock, selectors.EVENT_READ)
+        next_beat = time.monotonic() + heartbeat_s
+        while True:
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._uplink.pending else 0)
+            selector.modify(self._sock, events)
+            for key, mask in selector.select(max(0.0, next_beat - time.monotonic())):
+                if key.fileobj is not self._sock:
+                    os.read(self._wake_reader, 4096)
+                    continue
+                if mask & selectors.EVENT_READ:
+                    self._read(decoder)
+                if mask & selectors.EVENT_WRITE:
+                    self._uplink.flush()
+            if time.monotonic() >= next_beat:
+                next_beat = time.monotonic() + heartbeat_s
+                if not self._uplink.pending:  # a parent that does not read needs no more of them
+                    self._uplink.send(Heartbeat(self._stepper.step_s if self._stepper is not None else 0.0))
+
+    def _read(self, decoder: msgspec.msgpack.Decoder[DownFrame]) -> None:
+        try:
+            size = self._sock.recv_into(self._frames.buffer())
+        except BlockingIOError:
+            return
+        except OSError:
+            size = 0
+        if not size:
+            os._exit(0)  # the parent is gone; nobody is left to answer to
+        for frame in self._frames.filled(size):
+            self._take(decoder.decode(frame))
+
+    def _take(self, frame: DownFrame) -> None:
+        if isinstance(frame, Call):
+            self._calls.put(frame)
+        else:
+            self._commands.put(frame)
+
+    # ── The tokenizer thread ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _answer(self, tokenizer: Tokenizer | None) -> None:
+        while True:
+            call = self._calls.get()
+            try:
+                if tokenizer is None:
+                    raise Unsupported("this model's engine has no tokenizer")
+                if call.method == "tokenize":
+                    result = Result(call.call_id, ids=tokenizer.encode(call.prompts))
+                else:
+                    result = Result(call.call_id, text=tokenizer.decode(call.ids).decode(errors="replace"))
+            except Exception as error:
+                result = Result(call.call_id, error=error_info(error))
+            self._uplink.send(result)
+
+
+class _UplinkHandler(logging.Handler):
+    """Log records go to the parent as frames."""
+
+    def __init__(self, uplink: Uplink) -> None:
+        super().__init__()
+        self._uplink = uplink
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._uplink.send(Log(record.levelno, self.format(record)))
+        except Exception:
+            self.handleError(record)
+
+
+def _die_with(parent_pid: int) -> None:
+    """On Linux the kernel ends us with the parent, even while native code holds everything up. A supplement only."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (OSError, AttributeError):
+        return
+    if os.getppid() != parent_pid:
+        os._exit(0)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _die_with(int(sys.argv[2]))
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock.set_inheritable(False)
+    _Child(sock).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The event loop's side of every runner: gives each request its id and mailbox, and turns outcomes into a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import Any
+
+from corral.adapters.runners.mailbox import Mailbox
+from corral.core.errors import ErrorInfo, Unsupported, to_error
+from corral.core.outputs import Delta, Embedded, Finished, Output
+from corral.core.ports.inference import ModelInfo, Task
+from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, Request
+from corral.core.step_loop import Outcome
+
+__all__ = ("Dispatch",)
+
+_TASKS: dict[type[Request], Task] = {
+    CompletionRequest: "completion",
+    ChatRequest: "chat",
+    EmbedRequest: "embedding",
+}
+
+
+class Dispatch:
+    """The requests of one running model. Everything here is for one event loop."""
+
+    def __init__(self, info: ModelInfo, *, add: Callable[[int, Request], Any], abort: Callable[[int], Any]) -> None:
+        self.info = info
+        self._add = add
+        self._abort = abort
+        self._loop = asyncio.get_running_loop()
+        self._ids = itertools.count(1)
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._failure: ErrorInfo | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._failure is None
+
+    def deliver(self, outcomes: Iterable[Outcome]) -> None:
+        """Hands a step's outcomes out. Each reader wakes once, however many are its."""
+        mailboxes = self._mailboxes
+        for request_id, item in outcomes:
+            mailbox = mailboxes.get(request_id)
+            if mailbox is not None:
+                mailbox.put(item)
+
+    def fail(self, error: ErrorInfo) -> None:
+        """Ends every request, and those to come, with this error. The first call counts."""
+        if self._failure is None:
+            self._failure = error
+            for mailbox in self._mailboxes.values():
+                mailbox.put(error)
+
+    async def run(self, request: Request) -> AsyncGenerator[Output, None]:
+        """As `RunningModel.run`."""
+        if self._failure is not None:
+            raise to_error(self._failure)
+        task = _TASKS.get(type(request))
+        if task is not None and task not in self.info.tasks:
+            raise Unsupported(f"this model does not do {task}; it does {', '.join(sorted(self.info.tasks))}")
+        request_id = next(self._ids)
+        mailbox = self._mailboxes[request_id] = Mailbox(self._loop)
+        unfinished = True
+        try:
+            self._add(request_id, request)
+            while unfinished:
+                for item in await mailbox.take():
+                    if type(item) is Delta:
+                        yield item
+                    elif isinstance(item, ErrorInfo):
+                        unfinished = False
+                        raise to_error(item)
+                    else:
+                        unfinished = not isinstance(item, Finished | Embedded)
+                        yield item
+        finally:
+            del self._mailboxes[request_id]
+            if unfinished and self._failure is None:
+                self._abort(request_id)

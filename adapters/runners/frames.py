@@ -1,0 +1,248 @@
+"""The frames between a server and the child process that holds a model: their types and their coding.
+
+A frame is four bytes of length (big-endian) and one MessagePack value of a tagged union. `Load` is the first one down
+and `Ready` the first one up that matters; both carry the protocol's version. Request and output types of plugins are
+named in `Load` by import path, and both ends then decode the union of all.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import or_
+from typing import Any, Generic, Literal, TypeVar, cast
+
+import msgspec
+
+from corral.core.engines import LoadRequest
+from corral.core.errors import ErrorInfo, PluginError
+from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started
+from corral.core.ports.inference import ModelInfo
+from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, Prompt, Request
+
+__all__ = (
+    "PROTOCOL_VERSION",
+    "Abort",
+    "Add",
+    "Call",
+    "Close",
+    "DownFrame",
+    "Fatal",
+    "FrameReader",
+    "Heartbeat",
+    "Load",
+    "Log",
+    "Progress",
+    "Ready",
+    "Result",
+    "Step",
+    "UpFrame",
+    "add_frame",
+    "down_decoder",
+    "encode",
+    "import_name",
+    "load_decoder",
+    "request_of",
+    "up_decoder",
+)
+
+PROTOCOL_VERSION = 1
+
+RequestT = TypeVar("RequestT")
+OutputT = TypeVar("OutputT")
+
+
+class _Frame(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Arrays instead of maps: no field names on the wire."""
+
+
+# ── Down ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Load(_Frame, frozen=True, tag=True, array_like=True):
+    """Everything the child needs. `path` is the parent's ``sys.path``, so that its plugins are found."""
+
+    protocol: int
+    engine: str
+    form: str
+    load: str
+    request: LoadRequest
+    heartbeat_s: float
+    log_level: int
+    install_hint: str | None = None
+    path: tuple[str, ...] = ()
+    request_types: tuple[str, ...] = ()
+    output_types: tuple[str, ...] = ()
+
+
+class Add(_Frame, Generic[RequestT], frozen=True, tag=True, array_like=True):
+    """A request. `engine_options` travel beside it: they are JSON, which cannot stand raw inside MessagePack."""
+
+    request_id: int
+    request: RequestT
+    engine_options: Mapping[str, bytes] = {}
+
+
+class Abort(_Frame, frozen=True, tag=True, array_like=True):
+    request_id: int
+
+
+class Call(_Frame, frozen=True, tag=True, array_like=True):
+    """A question to the tokenizer, answered by a `Result` of the same id."""
+
+    call_id: int
+    method: Literal["tokenize", "detokenize"]
+    prompts: tuple[Prompt, ...] = ()
+    ids: tuple[int, ...] = ()
+
+
+class Close(_Frame, frozen=True, tag=True, array_like=True):
+    """Free everything and exit."""
+
+
+# ── Up ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Progress(_Frame, frozen=True, tag=True, array_like=True):
+    share: float
+
+
+class Ready(_Frame, frozen=True, tag=True, array_like=True):
+    protocol: int
+    info: ModelInfo
+
+
+class Step(_Frame, Generic[OutputT], frozen=True, tag=True, array_like=True):
+    """What one step gave, all requests together. `Finished`, `Embedded` and `ErrorInfo` end theirs."""
+
+    outcomes: list[tuple[int, OutputT]]
+
+
+class Result(_Frame, frozen=True, tag=True, array_like=True):
+    call_id: int
+    ids: list[tuple[int, ...]] = []
+    text: str = ""
+    error: ErrorInfo | None = None
+
+
+class Log(_Frame, frozen=True, tag=True, array_like=True):
+    level: int
+    message: str
+
+
+class Heartbeat(_Frame, frozen=True, tag=True, array_like=True):
+    """`step_s`: how long the step under way has taken so far."""
+
+    step_s: float
+
+
+class Fatal(_Frame, frozen=True, tag=True, array_like=True):
+    """The engine could not be loaded, or broke; the child exits."""
+
+    error: ErrorInfo
+
+
+DownFrame = Add[Request] | Abort | Call | Close
+UpFrame = Ready | Progress | Step[Output | ErrorInfo] | Result | Log | Heartbeat | Fatal
+
+_REQUESTS: tuple[type[Request], ...] = (CompletionRequest, ChatRequest, EmbedRequest)
+_OUTPUTS: tuple[type[Output], ...] = (Started, Delta, ChatDelta, Embedded, Finished)
+
+
+def _union(kinds: Iterable[Any]) -> Any:
+    return reduce(or_, dict.fromkeys(kinds))
+
+
+def load_decoder() -> msgspec.msgpack.Decoder[Load]:
+    """For the first frame down, read before the plugin's types are known."""
+    return msgspec.msgpack.Decoder(Load)
+
+
+def down_decoder(request_types: Sequence[type[Request]] = ()) -> msgspec.msgpack.Decoder[DownFrame]:
+    """For every other frame down."""
+    add: Any = Add
+    kinds = add[_union((*_REQUESTS, *request_types))] | Abort | Call | Close
+    return cast("msgspec.msgpack.Decoder[DownFrame]", msgspec.msgpack.Decoder(kinds))
+
+
+def up_decoder(output_types: Sequence[type[Output]] = ()) -> msgspec.msgpack.Decoder[UpFrame]:
+    """For frames up."""
+    step: Any = Step
+    kinds = step[_union((*_OUTPUTS, *output_types, ErrorInfo))] | Ready | Progress | Result | Log | Heartbeat | Fatal
+    return cast("msgspec.msgpack.Decoder[UpFrame]", msgspec.msgpack.Decoder(kinds))
+
+
+def add_frame(request_id: int, request: Request) -> Add[Request]:
+    """A request as a frame; see `request_of`."""
+    if not request.engine_options:
+        return Add(request_id, request)
+    options = {name: bytes(value) for name, value in request.engine_options.items()}
+    return Add(request_id, msgspec.structs.replace(request, engine_options={}), options)
+
+
+def request_of(frame: Add[Request]) -> Request:
+    """The request of a frame made by `add_frame`."""
+    if not frame.engine_options:
+        return frame.request
+    options = {name: msgspec.Raw(value) for name, value in frame.engine_options.items()}
+    return msgspec.structs.replace(frame.request, engine_options=options)
+
+
+def import_name(path: str) -> Any:
+    """What ``package.module:name`` names. Raises `PluginError` where there is no such name; `ImportError` passes."""
+    module, _, name = path.partition(":")
+    try:
+        return reduce(getattr, name.split("."), importlib.import_module(module))
+    except AttributeError as error:
+        raise PluginError(f"{path}: {error}") from error
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(frame: _Frame) -> bytes:
+    """The frame with its length in front, ready to send. Safe for many threads."""
+    buffer = bytearray(4)
+    _encoder.encode_into(frame, buffer, 4)
+    buffer[:4] = (len(buffer) - 4).to_bytes(4, "big")
+    return bytes(buffer)
+
+
+class FrameReader:
+    """Cuts a byte stream into frames, in a buffer that is used again and again."""
+
+    __slots__ = ("_buffer", "_end", "_start", "_view")
+
+    def __init__(self, size_bytes: int = 1 << 16) -> None:
+        self._buffer = bytearray(size_bytes)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+
+    def buffer(self) -> memoryview:
+        """Where to read into; never empty. Frames given out before are no longer valid."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._end == len(self._buffer) or self._start:
+            rest = self._buffer[self._start : self._end]
+            needed = 4 + int.from_bytes(rest[:4], "big") if len(rest) >= 4 else 4
+            if needed > len(self._buffer):
+                self._buffer = bytearray(needed)
+                self._view = memoryview(self._buffer)
+            self._view[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        return self._view[self._end :]
+
+    def filled(self, size_bytes: int) -> list[memoryview]:
+        """The frames (without their length) that are whole now that so much more has been read."""
+        view, start = self._view, self._start
+        self._end = end = self._end + size_bytes
+        frames = []
+        while end - start >= 4:
+            stop = start + 4 + int.from_bytes(view[start : start + 4], "big")
+            if stop > end:
+                break
+            frames.append(view[start + 4 : stop])
+            start = stop
+        self._start = start
+        return frames

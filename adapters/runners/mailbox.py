@@ -1,0 +1,45 @@
+"""What one request has to read, between the runner that fills it and the task that takes it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from corral.adapters.runners.outbox import merged
+from corral.core.errors import ErrorInfo
+from corral.core.outputs import Output
+
+__all__ = ("Mailbox",)
+
+_COMPACT_AT = 256
+
+
+class Mailbox:
+    """Filled by the runner, taken by one task of the same event loop. A slow one finds deltas merged."""
+
+    __slots__ = ("_items", "_loop", "_waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._items: list[Output | ErrorInfo] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, item: Output | ErrorInfo) -> None:
+        items = self._items
+        items.append(item)
+        if len(items) == 1:
+            waiter = self._waiter
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+        elif len(items) >= _COMPACT_AT:
+            self._items = merged(items)
+
+    async def take(self) -> list[Output | ErrorInfo]:
+        """All there is, deltas merged; waits for the first."""
+        if not self._items:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        items, self._items = self._items, []
+        return items if len(items) == 1 else merged(items)

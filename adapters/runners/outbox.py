@@ -1,0 +1,73 @@
+"""Outputs that wait for a slow reader: deltas are merged, so that waiting costs no more than the text itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from corral.core.errors import ErrorInfo
+from corral.core.outputs import Delta, Output
+from corral.core.step_loop import Outcome
+
+__all__ = ("Outbox", "merged")
+
+_COMPACT_AT = 256
+
+
+def merged(items: Iterable[Output | ErrorInfo]) -> list[Output | ErrorInfo]:
+    """The same with neighbouring deltas joined: texts and log-probabilities in a row, token counts added."""
+    result: list[Output | ErrorInfo] = []
+    run: list[Delta] = []
+    for item in items:
+        if type(item) is Delta:
+            run.append(item)
+            continue
+        if run:
+            result.append(_joined(run))
+            run = []
+        result.append(item)
+    if run:
+        result.append(_joined(run))
+    return result
+
+
+def _joined(run: Sequence[Delta]) -> Delta:
+    if len(run) == 1:
+        return run[0]
+    return Delta(
+        text="".join([delta.text for delta in run]),
+        token_count=sum([delta.token_count for delta in run]),
+        logprobs=tuple([one for delta in run for one in delta.logprobs]),
+    )
+
+
+class Outbox:
+    """Outcomes of many requests that the other side has not taken yet. Whoever shares it between threads locks it."""
+
+    __slots__ = ("_compact_at", "_items")
+
+    def __init__(self) -> None:
+        self._items: list[Outcome] = []
+        self._compact_at = _COMPACT_AT
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    def add(self, outcomes: Iterable[Outcome]) -> None:
+        self._items.extend(outcomes)
+        if len(self._items) > self._compact_at:
+            self._compact()
+            self._compact_at = max(_COMPACT_AT, 2 * len(self._items))
+
+    def take(self) -> list[Outcome]:
+        """Everything, deltas merged where they have piled up; each request's own order is kept."""
+        if self._compact_at != _COMPACT_AT:
+            self._compact()
+            self._compact_at = _COMPACT_AT
+        items, self._items = self._items, []
+        return items
+
+    def _compact(self) -> None:
+        by_request: dict[int, list[Output | ErrorInfo]] = {}
+        for request_id, item in self._items:
+            by_request.setdefault(request_id, []).append(item)
+        self._items = [(request_id, item) for request_id, items in by_request.items() for item in merged(items)]

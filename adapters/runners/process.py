@@ -1,0 +1,194 @@
+"""The process runner: each model in a child process, so that its crash is its own and its memory goes with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from corral.adapters.runners.dispatch import Dispatch
+from corral.adapters.runners.frames import PROTOCOL_VERSION, Close, Load, up_decoder
+from corral.adapters.runners.link import Link
+from corral.adapters.runners.spawn import ChildProcess
+from corral.core.engines import EngineSpec, LoadRequest
+from corral.core.errors import CorralError, EngineDied, EngineStalled, ErrorInfo, LoadFailed, Unsupported, to_error
+from corral.core.outputs import Output
+from corral.core.ports.inference import ModelInfo, OnLoadProgress
+from corral.core.requests import Prompt, Request
+from corral.core.values import Value
+
+__all__ = ("ProcessRunner", "ProcessSettings")
+
+_CHILD = "corral.adapters.runners.child"
+_CHECKS = 4
+"""How often the watch looks within the heartbeat limit."""
+
+
+class ProcessSettings(Value, frozen=True, kw_only=True):
+    """How long a child may keep quiet.
+
+    `heartbeat_timeout_s` without a sign of life, once loaded, or one step of `step_timeout_s`: it counts as stalled and
+    is killed. On unloading it has `close_grace_s` to end by itself, and as long again after SIGTERM.
+    """
+
+    heartbeat_timeout_s: float = 10.0
+    step_timeout_s: float = 600.0
+    close_grace_s: float = 5.0
+
+
+class ProcessRunner:
+    """A `Runner`. Needs inherited sockets, so not on Windows: the thread runner is for there."""
+
+    name = "process"
+
+    def __init__(self, settings: ProcessSettings = ProcessSettings()) -> None:  # noqa: B008 - frozen
+        self._settings = settings
+
+    async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> ProcessModel:
+        if os.name != "posix":
+            raise LoadFailed(
+                "the process runner needs inherited sockets, which this system lacks", "use runner = thread"
+            )
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        child = ChildProcess(_CHILD, theirs, request.model)
+        link = Link(request.model, up_decoder(spec.output_types), on_progress)
+        model: ProcessModel | None = None
+        try:
+            await child.started()
+            await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+            link.send(_load_frame(spec, request, self._settings))
+            waited: list[asyncio.Future[Any]] = [link.ready, link.ended]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if link.ended.done():
+                raise to_error(await _why(link, child, request.model))
+            model = ProcessModel(request.model, child, link, link.ready.result(), self._settings)
+            return model
+        except OSError as error:
+            raise LoadFailed(f"cannot start a process for {request.model}: {error}") from error
+        finally:
+            if model is None:
+                link.close()
+                ours.close()
+                await child.destroy()
+
+
+async def _why(link: Link, child: ChildProcess, label: str) -> ErrorInfo:
+    """The child's own error, else how its process ended."""
+    told = link.ended.result()
+    if told is not None:
+        return told
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(child.exited), 2.0)
+    remedy = None
+    if child.exited.done() and child.exited.result() == -9:
+        remedy = "SIGKILL often means that the system ran out of memory"
+    return EngineDied(f"the process of {label} {child.describe_end()}", remedy).info
+
+
+def _load_frame(spec: EngineSpec, request: LoadRequest, settings: ProcessSettings) -> Load:
+    return Load(
+        protocol=PROTOCOL_VERSION,
+        engine=spec.name,
+        form=spec.form,
+        load=spec.load,
+        request=request,
+        heartbeat_s=min(1.0, settings.heartbeat_timeout_s / 5),
+        log_level=logging.getLogger("corral.engine").getEffectiveLevel(),
+        install_hint=spec.install_hint,
+        path=tuple(sys.path),
+        request_types=tuple(f"{kind.__module__}:{kind.__qualname__}" for kind in spec.request_types),
+        output_types=tuple(f"{kind.__module__}:{kind.__qualname__}" for kind in spec.output_types),
+    )
+
+
+class ProcessModel:
+    """A `RunningModel` in a child process."""
+
+    def __init__(
+        self, label: str, child: ChildProcess, link: Link, dispatch: Dispatch, settings: ProcessSettings
+    ) -> None:
+        self._label = label
+        self._child = child
+        self._link = link
+        self._dispatch = dispatch
+        self._settings = settings
+        self._silent_checks = 0
+        self._closing: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._attending = self._loop.create_task(self._attend(), name=f"attend {label}")
+        self._watch = self._loop.call_later(settings.heartbeat_timeout_s / _CHECKS, self._check)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._dispatch.info
+
+    @property
+    def alive(self) -> bool:
+        return self._dispatch.alive
+
+    def run(self, request: Request) -> AsyncGenerator[Output, None]:
+        return self._dispatch.run(request)
+
+    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        self._require_tokenizer()
+        return (await self._link.call("tokenize", prompts=prompts)).ids
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        self._require_tokenizer()
+        return (await self._link.call("detokenize", ids=ids)).text
+
+    async def aclose(self) -> None:
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close(), name=f"close {self._label}")
+        await asyncio.shield(self._closing)
+
+    def _require_tokenizer(self) -> None:
+        if not self.alive:
+            raise EngineDied(f"{self._label} is no longer loaded")
+        if "tokenize" not in self.info.features:
+            raise Unsupported(f"the engine of {self._label} does not tokenize")
+
+    async def _close(self) -> None:
+        self._fail(EngineDied(f"{self._label} was unloaded"))
+        self._link.send(Close())
+        for force in (self._child.terminate, self._child.kill):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._child.exited), self._settings.close_grace_s)
+                break
+            force()
+        await self._child.exited
+        self._link.close()
+        await self._attending
+
+    async def _attend(self) -> None:
+        """Waits for the end, whoever brings it about, and tells everyone why."""
+        await self._link.ended
+        self._fail(to_error(await _why(self._link, self._child, self._label)))
+        if self._closing is None:
+            self._link.close()
+            self._child.kill()
+
+    def _check(self) -> None:
+        """Looks for signs of life. Counts its own ticks, so a server that was held up itself blames nobody."""
+        self._silent_checks = 0 if self._link.heard else self._silent_checks + 1
+        self._link.heard = False
+        if self._silent_checks >= _CHECKS:
+            self._stalled(f"gave no sign of life for {self._settings.heartbeat_timeout_s:g} s")
+        elif self._link.step_s > self._settings.step_timeout_s:
+            self._stalled(f"is stuck in one step for over {self._settings.step_timeout_s:g} s")
+        else:
+            self._watch = self._loop.call_later(self._settings.heartbeat_timeout_s / _CHECKS, self._check)
+
+    def _stalled(self, how: str) -> None:
+        self._fail(EngineStalled(f"the process of {self._label} {how} and was stopped"))
+        self._child.kill()
+
+    def _fail(self, error: CorralError) -> None:
+        self._watch.cancel()
+        self._link.fail(error.info)

@@ -1,0 +1,121 @@
+"""One child process: started, its output kept and logged, waited for. No zombie, no descriptor stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+__all__ = ("ChildProcess",)
+
+_log = logging.getLogger("corral.engine")
+
+_LAST_LINES = 12
+_LONGEST_LINE = 4096
+
+
+class ChildProcess:
+    """Runs ``python -m MODULE FD PARENT_PID`` with one end of a socket pair. For one event loop.
+
+    A thread of its own starts the process and waits for it. It lives as long as the child, because Linux counts the
+    end of the thread that made a child as the parent's death (see `child`).
+    """
+
+    def __init__(self, module: str, sock: socket.socket, label: str) -> None:
+        """Takes `sock` over: it is closed here once the child has it."""
+        self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._label = label
+        self._loop = asyncio.get_running_loop()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._doomed = False
+        self._lock = threading.Lock()
+        threading.Thread(target=self._keep, args=(module, sock), name=f"child {label}", daemon=True).start()
+
+    async def started(self) -> None:
+        """Waits until the process runs. Raises `OSError` where it cannot be started."""
+        await asyncio.shield(self._started)
+
+    def terminate(self) -> None:
+        with self._lock:
+            if self._process is not None:
+                self._process.terminate()
+
+    def kill(self) -> None:
+        """Twice is fine, and so is a process that has ended, or not begun yet."""
+        with self._lock:
+            self._doomed = True
+            if self._process is not None:
+                self._process.kill()
+
+    async def destroy(self) -> None:
+        """Kill it and wait until it is gone, even where the caller is cancelled meanwhile."""
+        self.kill()
+        with suppress(OSError):
+            await asyncio.shield(self._started)
+            await asyncio.shield(self.exited)
+
+    def describe_end(self) -> str:
+        """``was killed by SIGKILL``, ``exited with code 1``, with the last lines of its output if there were any."""
+        code = self.exited.result() if self.exited.done() else None
+        if code is None:
+            end = "closed its connection"
+        elif code < 0:
+            try:
+                end = f"was killed by {signal.Signals(-code).name}"
+            except ValueError:
+                end = f"was killed by signal {-code}"
+        else:
+            end = f"exited with code {code}"
+        return f"{end}; its last lines: {' | '.join(self.last_lines)}" if self.last_lines else end
+
+    # ── The keeper's thread ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _keep(self, module: str, sock: socket.socket) -> None:
+        command = [sys.executable, "-P", "-u", "-X", "faulthandler", "-m", module, str(sock.fileno()), str(os.getpid())]
+        try:
+            with sock:
+                process = subprocess.Popen(
+                    command,
+                    pass_fds=[sock.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # a terminal's Ctrl-C is for the parent, which drains first
+                )
+        except OSError as error:
+            self._tell(self._started.set_exception, error)
+            return
+        with self._lock:
+            self._process = process
+            if self._doomed:
+                process.kill()
+        self._tell(self._started.set_result, None)
+        reader = threading.Thread(target=self._read, args=(process,), name=f"output of {self._label}", daemon=True)
+        reader.start()
+        code = process.wait()
+        reader.join(timeout=1.0)  # whoever inherited its output may hold that open for longer
+        self._tell(self.exited.set_result, code)
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        with process.stdout as output:
+            while line := output.readline(_LONGEST_LINE):
+                text = line.decode(errors="replace").strip()
+                if text:
+                    self.last_lines.append(text)
+                    _log.debug("%s: %s", self._label, text)
+
+    def _tell(self, tell: Callable[[Any], None], value: Any) -> None:
+        with suppress(RuntimeError):  # the loop was closed; nobody waits
+            self._loop.call_soon_threadsafe(tell, value)

@@ -1,0 +1,74 @@
+"""What happens in an engine's own thread, whichever process that is in: load it, then turn its loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import cast
+
+from corral.adapters.runners.frames import Abort, Add, Close, import_name, request_of
+from corral.core.engines import LoadRequest
+from corral.core.errors import CorralError, EngineNotInstalled, LoadFailed, OutOfMemory
+from corral.core.ports.inference import GeneratorEngine, OnLoadProgress, StepEngine
+from corral.core.requests import Request
+from corral.core.step_loop import EngineLoop, GeneratorLoop, Outcome, StepLoop
+
+__all__ = ("Command", "Stepper", "load_engine")
+
+Command = Add[Request] | Abort | Close
+
+
+def load_engine(
+    *, engine: str, form: str, load: str, install_hint: str | None, request: LoadRequest, on_progress: OnLoadProgress
+) -> EngineLoop:
+    """Import the engine, load the model and put the engine's loop around it. Raises as `Runner.load` does."""
+    try:
+        loaded = import_name(load)(request, on_progress)
+    except CorralError:
+        raise
+    except ImportError as error:
+        raise EngineNotInstalled(f"the {engine} engine cannot be imported: {error}", install_hint) from error
+    except MemoryError as error:
+        raise OutOfMemory(f"loading {request.model}: out of memory") from error
+    except Exception as error:
+        raise LoadFailed(f"loading {request.model}: {type(error).__name__}: {error}") from error
+    if form == "step":
+        return StepLoop(cast(StepEngine, loaded))
+    if form == "generator":
+        return GeneratorLoop(cast(GeneratorEngine, loaded))
+    raise LoadFailed(f"the {engine} engine has the form {form!r}, which does not run in a thread of its own")
+
+
+class Stepper:
+    """Turns a loop until `Close` comes through the inbox: commands first, then one step, then its outcomes."""
+
+    def __init__(self, loop: EngineLoop, inbox: SimpleQueue[Command], deliver: Callable[[list[Outcome]], None]) -> None:
+        self._loop = loop
+        self._inbox = inbox
+        self._deliver = deliver
+        self._step_began_s: float | None = None
+
+    @property
+    def step_s(self) -> float:
+        """How long the step under way has taken so far, 0 between steps. For other threads."""
+        began = self._step_began_s
+        return 0.0 if began is None else time.monotonic() - began
+
+    def run(self) -> None:
+        """Returns after `Close`. Raises what a broken engine's step raises."""
+        loop, inbox = self._loop, self._inbox
+        while True:
+            while not inbox.empty() or not loop.unfinished():
+                command = inbox.get()
+                if isinstance(command, Add):
+                    loop.add(command.request_id, request_of(command))
+                elif isinstance(command, Abort):
+                    loop.abort(command.request_id)
+                else:
+                    return
+            self._step_began_s = time.monotonic()
+            outcomes = loop.step()
+            self._step_began_s = None
+            if outcomes:
+                self._deliver(outcomes)

@@ -1,0 +1,180 @@
+"""The thread runner: each model in a thread of this process, for the library and where no child can be had."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any
+
+from corral.adapters.runners.dispatch import Dispatch
+from corral.adapters.runners.frames import Abort, Add, Close
+from corral.adapters.runners.outbox import Outbox
+from corral.adapters.runners.stepping import Command, Stepper, load_engine
+from corral.core.engines import EngineSpec, LoadRequest
+from corral.core.errors import Cancelled, EngineDied, Unsupported
+from corral.core.outputs import Output
+from corral.core.ports.inference import ModelInfo, OnLoadProgress, Tokenizer
+from corral.core.requests import Prompt, Request
+from corral.core.step_loop import EngineLoop, Outcome, error_info
+
+__all__ = ("ThreadRunner",)
+
+_log = logging.getLogger("corral.engine")
+
+
+class ThreadRunner:
+    """A `Runner`. A thread cannot be killed: a load that is cancelled ends at its next progress report, a model that
+    is closed at the end of its step; after `close_grace_s` nobody waits for it any longer."""
+
+    name = "thread"
+
+    def __init__(self, *, close_grace_s: float = 10.0) -> None:
+        self._close_grace_s = close_grace_s
+
+    async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> ThreadModel:
+        worker = _Worker(spec, request, on_progress)
+        try:
+            loop = await asyncio.shield(worker.loaded)
+        except asyncio.CancelledError:
+            worker.abandon()
+            raise
+        return ThreadModel(request.model, worker, loop, self._close_grace_s)
+
+
+class _Worker:
+    """The engine's thread. What it has to say it says to the event loop, once a step."""
+
+    def __init__(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> None:
+        self._event_loop = asyncio.get_running_loop()
+        self.loaded: asyncio.Future[EngineLoop] = self._event_loop.create_future()
+        self.ended: asyncio.Future[BaseException | None] = self._event_loop.create_future()
+        self.inbox: SimpleQueue[Command] = SimpleQueue()
+        self.deliver: Callable[[list[Outcome]], None] = lambda outcomes: None
+        self._spec = spec
+        self._request = request
+        self._on_progress = on_progress
+        self._abandoned = False
+        self._outbox = Outbox()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._run, name=f"engine {request.model}", daemon=True).start()
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        self.inbox.put(Close())
+        self.loaded.add_done_callback(lambda done: done.exception())  # nobody else will look
+
+    # ── In the thread ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        problem: BaseException | None = None
+        try:
+            loop = self._load()
+        except BaseException as error:
+            self._tell(self.loaded.set_exception, error)
+            return
+        try:
+            self._tell(self.loaded.set_result, loop)
+            Stepper(loop, self.inbox, self._post).run()
+        except BaseException as error:
+            _log.exception("%s: the engine broke", self._request.model)
+            problem = error
+        finally:
+            try:
+                loop.engine.close()
+            except Exception:
+                _log.exception("%s: closing the engine", self._request.model)
+            self._tell(self.ended.set_result, problem)
+
+    def _load(self) -> EngineLoop:
+        spec = self._spec
+        return load_engine(
+            engine=spec.name,
+            form=spec.form,
+            load=spec.load,
+            install_hint=spec.install_hint,
+            request=self._request,
+            on_progress=self._progress,
+        )
+
+    def _progress(self, share: float) -> None:
+        if self._abandoned:
+            raise Cancelled(f"loading {self._request.model} was cancelled")
+        self._tell(self._on_progress, share)
+
+    def _post(self, outcomes: list[Outcome]) -> None:
+        with self._lock:
+            scheduled = bool(self._outbox)
+            self._outbox.add(outcomes)
+        if not scheduled:
+            self._tell(self._hand_over, None)
+
+    def _tell(self, tell: Callable[[Any], object], value: Any) -> None:
+        try:
+            self._event_loop.call_soon_threadsafe(tell, value)
+        except RuntimeError:  # the event loop was closed without us: end
+            self.inbox.put(Close())
+
+    # ── In the event loop ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _hand_over(self, _: None) -> None:
+        with self._lock:
+            outcomes = self._outbox.take()
+        self.deliver(outcomes)
+
+
+class ThreadModel:
+    """A `RunningModel` in a thread."""
+
+    def __init__(self, label: str, worker: _Worker, loop: EngineLoop, close_grace_s: float) -> None:
+        self._label = label
+        self._worker = worker
+        self._tokenizer = loop.engine.tokenizer
+        self._close_grace_s = close_grace_s
+        self._dispatch = Dispatch(loop.engine.info, add=self._add, abort=self._abort)
+        worker.deliver = self._dispatch.deliver
+        worker.ended.add_done_callback(self._ended)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._dispatch.info
+
+    @property
+    def alive(self) -> bool:
+        return self._dispatch.alive
+
+    def run(self, request: Request) -> AsyncGenerator[Output, None]:
+        return self._dispatch.run(request)
+
+    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        return await asyncio.to_thread(self._required_tokenizer().encode, prompts)
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        data = await asyncio.to_thread(self._required_tokenizer().decode, ids)
+        return data.decode(errors="replace")
+
+    async def aclose(self) -> None:
+        self._dispatch.fail(EngineDied(f"{self._label} was unloaded").info)
+        self._worker.inbox.put(Close())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._worker.ended), self._close_grace_s)
+
+    def _required_tokenizer(self) -> Tokenizer:
+        if not self.alive:
+            raise EngineDied(f"{self._label} is no longer loaded")
+        if self._tokenizer is None:
+            raise Unsupported(f"the engine of {self._label} does not tokenize")
+        return self._tokenizer
+
+    def _add(self, request_id: int, request: Request) -> None:
+        self._worker.inbox.put(Add(request_id, request))
+
+    def _abort(self, request_id: int) -> None:
+        self._worker.inbox.put(Abort(request_id))
+
+    def _ended(self, ended: asyncio.Future[BaseException | None]) -> None:
+        problem = ended.result()
+        self._dispatch.fail(EngineDied(f"{self._label} has ended").info if problem is None else error_info(problem))

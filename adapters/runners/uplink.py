@@ -1,0 +1,82 @@
+"""The child's sending side: a frame goes out from the thread that made it, and what the socket will not take waits."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from corral.adapters.runners.frames import Step, encode
+from corral.adapters.runners.outbox import Outbox
+from corral.core.step_loop import Outcome
+
+__all__ = ("Uplink",)
+
+_MOST_CONTROL_FRAMES = 1000
+
+
+class Uplink:
+    """Sends frames over a non-blocking socket. Safe for many threads; none ever waits.
+
+    `wake` is called when something has begun to wait; somebody must then call `flush` whenever the socket is
+    writable, until `pending` is False.
+    """
+
+    def __init__(self, sock: socket.socket, wake: Callable[[], None]) -> None:
+        self._sock = sock
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._unsent = memoryview(b"")
+        self._control: deque[bytes] = deque(maxlen=_MOST_CONTROL_FRAMES)
+        self._outbox = Outbox()
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._unsent or self._control or self._outbox)
+
+    def send_step(self, outcomes: list[Outcome]) -> None:
+        """One step's outcomes; while the socket is full, later steps' deltas are merged with them."""
+        with self._lock:
+            if self.pending:
+                self._outbox.add(outcomes)
+            else:
+                self._send(encode(Step(outcomes)))
+
+    def send(self, frame: Any) -> None:
+        """Any other frame. Of a thousand that wait, the oldest is dropped for the next: they are logs."""
+        data = encode(frame)
+        with self._lock:
+            if self.pending:
+                self._control.append(data)
+            else:
+                self._send(data)
+
+    def flush(self) -> None:
+        """Send what the socket takes now."""
+        with self._lock:
+            while True:
+                if self._unsent:
+                    self._send(self._unsent)
+                    if self._unsent:
+                        return
+                elif self._control:
+                    self._unsent = memoryview(self._control.popleft())
+                elif self._outbox:
+                    self._unsent = memoryview(encode(Step(self._outbox.take())))
+                else:
+                    return
+
+    def _send(self, data: bytes | memoryview) -> None:
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            os._exit(0)  # the parent is gone, and so is the reason to live
+        had_unsent = bool(self._unsent)
+        self._unsent = memoryview(data)[sent:]
+        if self._unsent and not had_unsent:
+            self._wake()
