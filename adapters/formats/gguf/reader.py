@@ -1,0 +1,160 @@
+"""Turns a GGUF header into the metadata of a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from corral.adapters.formats.gguf.header import MAGIC, Array, Header, HeaderFile
+from corral.adapters.formats.gguf.tables import FILE_TYPES, POOLING_TYPES, STRING
+from corral.core.errors import InvalidModelFile
+from corral.core.models import ModelMetadata
+
+__all__ = ("GgufReader",)
+
+_CHAT_TEMPLATE = "tokenizer.chat_template"
+_NAME = "general.name"
+_TOKENS = "tokenizer.ggml.tokens"
+_PER_LAYER = (".attention.head_count", ".attention.head_count_kv")
+"""Keys that hold one number for all layers, or an array with one for each."""
+
+_MAX_LAYERS = 4096
+_KV_BYTES = 2  # f16
+
+
+class GgufReader:
+    """The `MetadataReader` of GGUF versions 2 and 3, little endian. Keeps nothing; safe for many threads."""
+
+    @property
+    def format(self) -> str:
+        return "gguf"
+
+    def recognises(self, path: Path) -> bool:
+        try:
+            with path.open("rb") as file:
+                return file.read(len(MAGIC)) == MAGIC
+        except OSError:
+            return False
+
+    def read(self, path: Path) -> ModelMetadata:
+        with HeaderFile(path) as file:
+            header = file.header()
+            texts = _special_texts(file, header)
+            per_layer = {
+                key: file.values(value)
+                for key, value in header.pairs.items()
+                if isinstance(value, Array) and key.endswith(_PER_LAYER) and value.length <= _MAX_LAYERS
+            }
+        return _metadata(path, header, texts, per_layer)
+
+    def describe(self, path: Path, *, verbose: bool) -> dict[str, object]:
+        with HeaderFile(path) as file:
+            header = file.header()
+            described: dict[str, object] = {
+                key: _shown(file, value, verbose)
+                for key, value in header.pairs.items()
+                if key not in (_NAME, _CHAT_TEMPLATE)
+            }
+        described.setdefault("general.parameter_count", _parameter_count(header))
+        return described
+
+    def tensors(self, path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
+        with HeaderFile(path) as file:
+            return [(tensor.name, tensor.type_name, tensor.shape) for tensor in file.header().tensors]
+
+
+def _shown(file: HeaderFile, value: object, verbose: bool) -> object:
+    if not isinstance(value, Array):
+        return value
+    if not value.length:
+        return []
+    return file.values(value) if verbose else None
+
+
+def _special_texts(file: HeaderFile, header: Header) -> tuple[str, str]:
+    tokens = header.pairs.get(_TOKENS)
+    ids = [_integer(header.pairs, f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")]
+    if not isinstance(tokens, Array) or tokens.element_type != STRING:
+        return "", ""
+    texts = file.strings_at(tokens, {token_id for token_id in ids if token_id is not None})
+    bos, eos = ("" if token_id is None else texts.get(token_id, "") for token_id in ids)
+    return bos, eos
+
+
+def _metadata(
+    path: Path, header: Header, texts: tuple[str, str], per_layer: Mapping[str, Sequence[Any] | None]
+) -> ModelMetadata:
+    pairs = header.pairs
+    architecture = _text(pairs, "general.architecture")
+    if not architecture:
+        raise InvalidModelFile(f"{path}: it has no general.architecture: no engine can tell what it is")
+    tensor_types: dict[str, int] = {}
+    for tensor in header.tensors:
+        tensor_types[tensor.type_name] = tensor_types.get(tensor.type_name, 0) + tensor.size_bytes
+    main_type = max(tensor_types, key=tensor_types.__getitem__, default="")
+    tokens = pairs.get(_TOKENS)
+    file_type = _integer(pairs, "general.file_type")
+    pooling = _integer(pairs, f"{architecture}.pooling_type")
+    return ModelMetadata(
+        format="gguf",
+        architecture=architecture,
+        file_type=main_type if file_type is None else FILE_TYPES.get(file_type, main_type),
+        parameter_count=_parameter_count(header),
+        tensor_bytes=sum(tensor_types.values()),
+        tensor_types=tensor_types,
+        block_count=_integer(pairs, f"{architecture}.block_count") or 0,
+        context_length=_integer(pairs, f"{architecture}.context_length"),
+        embedding_length=_integer(pairs, f"{architecture}.embedding_length"),
+        vocabulary_size=tokens.length if isinstance(tokens, Array) else _integer(pairs, f"{architecture}.vocab_size"),
+        kv_bytes_per_token=_kv_bytes_per_token(architecture, pairs, per_layer),
+        sliding_window=_integer(pairs, f"{architecture}.attention.sliding_window"),
+        pooling=None if pooling is None else POOLING_TYPES.get(pooling, str(pooling)),
+        chat_template=_text(pairs, _CHAT_TEMPLATE) or None,
+        bos_text=texts[0],
+        eos_text=texts[1],
+        name=_text(pairs, _NAME),
+        keys={key: value for key, value in pairs.items() if not isinstance(value, Array) and key != _CHAT_TEMPLATE},
+    )
+
+
+def _kv_bytes_per_token(
+    architecture: str, pairs: Mapping[str, Any], per_layer: Mapping[str, Sequence[Any] | None]
+) -> int | None:
+    layers = _integer(pairs, f"{architecture}.block_count") or 0
+    if not 0 < layers <= _MAX_LAYERS:
+        return None
+
+    def heads(name: str) -> list[int]:
+        key = f"{architecture}.attention.{name}"
+        listed = per_layer.get(key)
+        if listed is None:
+            count = _integer(pairs, key)
+            return [] if count is None else [count] * layers
+        return [count for count in listed if isinstance(count, int) and count >= 0]
+
+    query_heads = heads("head_count")
+    cached_heads = heads("head_count_kv") or query_heads  # without grouping every query head has its own
+    most_heads = max(query_heads, default=0)
+    embedding_length = _integer(pairs, f"{architecture}.embedding_length")
+    head_length = embedding_length // most_heads if embedding_length and most_heads else None
+    key_length = _integer(pairs, f"{architecture}.attention.key_length") or head_length
+    value_length = _integer(pairs, f"{architecture}.attention.value_length") or head_length
+    if key_length is None or value_length is None or not cached_heads:
+        return None
+    return sum(cached_heads[:layers]) * (key_length + value_length) * _KV_BYTES
+
+
+def _parameter_count(header: Header) -> int:
+    return sum(math.prod(tensor.shape) for tensor in header.tensors)
+
+
+def _integer(pairs: Mapping[str, Any], key: str) -> int | None:
+    value = pairs.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _text(pairs: Mapping[str, Any], key: str) -> str:
+    value = pairs.get(key)
+    return value if isinstance(value, str) else ""
