@@ -16,8 +16,8 @@ __all__ = ("check_finite", "normalise", "rows")
 def rows(vectors: Vectors) -> Iterator[array[float]]:
     """Each vector as an array of floats, in order."""
     width = 4 * vectors.dimensions
-    for start in range(0, vectors.count * width, width):
-        row = array("f", vectors.float32[start : start + width])
+    for number in range(vectors.count):
+        row = array("f", vectors.float32[number * width : (number + 1) * width])
         if sys.byteorder == "big":
             row.byteswap()
         yield row
