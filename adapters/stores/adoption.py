@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from corral.adapters.stores.files import CHUNK_BYTES, replace_file
-from corral.adapters.stores.threads import stop_if_asked
+from corral.adapters.threads import stop_if_asked
 from corral.core.models import Digest
 
 __all__ = ("AdoptionNotes", "Fingerprint", "bring", "fingerprint_of")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from corral.adapters.stores.threads import stop_if_asked
+from corral.adapters.threads import stop_if_asked
 from corral.core.errors import CorralError, OutOfSpace, StorageError
 from corral.core.models import Digest
 

@@ -16,7 +16,7 @@ from corral.adapters.stores.files import CHUNK_BYTES, StoreFolders, hash_file, s
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
-from corral.adapters.stores.threads import in_thread
+from corral.adapters.threads import in_thread
 from corral.core.errors import BlobNotFound, Conflict, InvalidDigest, StorageError
 from corral.core.models import Digest, parse_digest
 from corral.core.ports.storage import BlobInfo, BlobWriter

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from corral.adapters.stores.files import StoreFolders, replace_file, storage_errors
 from corral.adapters.stores.locks import FileLock
-from corral.adapters.stores.threads import in_thread
+from corral.adapters.threads import in_thread
 from corral.core.errors import Conflict, InvalidName, StorageError
 from corral.core.models import Digest, digest_of
 from corral.core.names import ModelName, parse_name

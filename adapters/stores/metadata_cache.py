@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from corral.adapters.stores.files import StoreFolders, replace_file
-from corral.adapters.stores.threads import in_thread
+from corral.adapters.threads import in_thread
 from corral.core.models import Digest, ModelMetadata
 
 __all__ = ("FilesystemMetadataCache",)

