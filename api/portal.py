@@ -1,0 +1,69 @@
+"""A background event loop that blocking code calls into."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+__all__ = ("Portal",)
+
+T = TypeVar("T")
+
+
+class Portal:
+    """One event loop on one thread of its own, for callers on any other thread, a running loop of theirs or not."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()
+        self._closed = False
+        # A daemon: a program that forgets to close still ends. Whoever owns the portal closes it at exit.
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def call(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Awaits what `function` gives on the loop, and blocks for it.
+
+        An interrupt of the waiting thread (Ctrl-C) cancels this one call; the loop and other calls go on. Raises
+        `RuntimeError` after `close`, and on the loop's own thread, which would wait for itself.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a blocking call on the thread that has to answer it; await AsyncCorral here")
+
+        async def await_it() -> T:
+            return await function()
+
+        # Under the lock, so that a call is either refused or on the loop before the loop is told to stop.
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this Corral is closed")
+            future = asyncio.run_coroutine_threadsafe(await_it(), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Cancels what still runs, and ends the thread. Twice is fine, from any thread."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._loop.call_soon_threadsafe(self._loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        finally:
+            self._loop.close()
