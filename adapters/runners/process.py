@@ -14,31 +14,19 @@ from typing import Any
 from corral.adapters.runners.dispatch import Dispatch
 from corral.adapters.runners.frames import PROTOCOL_VERSION, Close, Load, up_decoder
 from corral.adapters.runners.link import Link
+from corral.adapters.runners.settings import ProcessSettings
 from corral.adapters.runners.spawn import ChildProcess
 from corral.core.engines import EngineSpec, LoadRequest
 from corral.core.errors import CorralError, EngineDied, EngineStalled, ErrorInfo, LoadFailed, Unsupported, to_error
 from corral.core.outputs import Output
 from corral.core.ports.inference import ModelInfo, OnLoadProgress
 from corral.core.requests import Prompt, Request
-from corral.core.values import Value
 
-__all__ = ("ProcessRunner", "ProcessSettings")
+__all__ = ("ProcessModel", "ProcessRunner")
 
 _CHILD = "corral.adapters.runners.child"
 _CHECKS = 4
 """How often the watch looks within the heartbeat limit."""
-
-
-class ProcessSettings(Value, frozen=True, kw_only=True):
-    """How long a child may keep quiet.
-
-    `heartbeat_timeout_s` without a sign of life, once loaded, or one step of `step_timeout_s`: it counts as stalled and
-    is killed. On unloading it has `close_grace_s` to end by itself, and as long again after SIGTERM.
-    """
-
-    heartbeat_timeout_s: float = 10.0
-    step_timeout_s: float = 600.0
-    close_grace_s: float = 5.0
 
 
 class ProcessRunner:
@@ -46,8 +34,8 @@ class ProcessRunner:
 
     name = "process"
 
-    def __init__(self, settings: ProcessSettings = ProcessSettings()) -> None:  # noqa: B008 - frozen
-        self._settings = settings
+    def __init__(self, settings: ProcessSettings | None = None) -> None:
+        self._settings = settings or ProcessSettings()
 
     async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> ProcessModel:
         if os.name != "posix":

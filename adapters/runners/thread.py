@@ -13,6 +13,7 @@ from typing import Any
 from corral.adapters.runners.dispatch import Dispatch
 from corral.adapters.runners.frames import Abort, Add, Close
 from corral.adapters.runners.outbox import Outbox
+from corral.adapters.runners.settings import ThreadSettings
 from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.core.engines import EngineSpec, LoadRequest
 from corral.core.errors import Cancelled, EngineDied, Unsupported
@@ -21,7 +22,7 @@ from corral.core.ports.inference import ModelInfo, OnLoadProgress, Tokenizer
 from corral.core.requests import Prompt, Request
 from corral.core.step_loop import EngineLoop, Outcome, error_info
 
-__all__ = ("ThreadRunner",)
+__all__ = ("ThreadModel", "ThreadRunner")
 
 _log = logging.getLogger("corral.engine")
 
@@ -32,8 +33,8 @@ class ThreadRunner:
 
     name = "thread"
 
-    def __init__(self, *, close_grace_s: float = 10.0) -> None:
-        self._close_grace_s = close_grace_s
+    def __init__(self, settings: ThreadSettings | None = None) -> None:
+        self._settings = settings or ThreadSettings()
 
     async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> ThreadModel:
         worker = _Worker(spec, request, on_progress)
@@ -42,7 +43,7 @@ class ThreadRunner:
         except asyncio.CancelledError:
             worker.abandon()
             raise
-        return ThreadModel(request.model, worker, loop, self._close_grace_s)
+        return ThreadModel(request.model, worker, loop, self._settings)
 
 
 class _Worker:
@@ -129,11 +130,11 @@ class _Worker:
 class ThreadModel:
     """A `RunningModel` in a thread."""
 
-    def __init__(self, label: str, worker: _Worker, loop: EngineLoop, close_grace_s: float) -> None:
+    def __init__(self, label: str, worker: _Worker, loop: EngineLoop, settings: ThreadSettings) -> None:
         self._label = label
         self._worker = worker
         self._tokenizer = loop.engine.tokenizer
-        self._close_grace_s = close_grace_s
+        self._close_grace_s = settings.close_grace_s
         self._dispatch = Dispatch(loop.engine.info, add=self._add, abort=self._abort)
         worker.deliver = self._dispatch.deliver
         worker.ended.add_done_callback(self._ended)
