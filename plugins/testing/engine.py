@@ -1,0 +1,281 @@
+"""The suites every engine must pass: `StepEngineContract` and `GeneratorEngineContract`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from corral.core.errors import CorralError, PromptTooLong
+from corral.core.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
+from corral.core.ports.inference import Engine, GeneratorEngine, StepEngine
+from corral.core.requests import CompletionRequest, ContextPolicy, EmbedRequest, Prompt, SamplingParams, TextPart
+
+__all__ = ("GeneratorEngineContract", "StepEngineContract", "completion", "text_prompt")
+
+_TOO_MANY_STEPS = 20_000
+_WORDS = "Once upon a time there was a small horse that could count to ten."
+
+
+def text_prompt(text: str) -> Prompt:
+    """A prompt of plain text."""
+    return (TextPart(text=text),)
+
+
+def completion(text: str = _WORDS, *, logprobs: int | None = None, **sampling: object) -> CompletionRequest:
+    """A greedy completion of `text`, unless `sampling` says otherwise."""
+    params = SamplingParams(**{"temperature": 0.0, **sampling})  # type: ignore[arg-type]
+    return CompletionRequest(prompt=text_prompt(text), sampling=params, logprobs=logprobs)
+
+
+class _OnlyToken:
+    """A mask that lets one token through and records what the engine says it chose."""
+
+    def __init__(self, token_id: int, vocabulary_size: int) -> None:
+        bits = bytearray((vocabulary_size + 7) // 8)
+        bits[token_id >> 3] |= 1 << (token_id & 7)
+        self._bits = bytes(bits)
+        self.accepted: list[int] = []
+
+    def allowed(self) -> bytes | None:
+        return self._bits
+
+    def accept(self, token_id: int) -> None:
+        self.accepted.append(token_id)
+
+
+def _tokens(outputs: Sequence[EngineOutput]) -> list[Token]:
+    return [output for output in outputs if isinstance(output, Token)]
+
+
+def _text(outputs: Sequence[EngineOutput]) -> bytes:
+    return b"".join(token.piece for token in _tokens(outputs))
+
+
+def _check_order(outputs: Sequence[EngineOutput]) -> None:
+    assert isinstance(outputs[0], Prefilled)
+    assert all(isinstance(output, Token) for output in outputs[1:-1])
+    assert isinstance(outputs[-1], EngineFinished)
+
+
+class _EngineContract:
+    """What both forms share."""
+
+    @pytest.fixture
+    def vocabulary_size(self) -> int | None:
+        """How many token ids there are; give it for the tests of masks to run."""
+        return None
+
+    @staticmethod
+    def _check_tokenizer(engine: Engine) -> None:
+        if engine.tokenizer is None:
+            pytest.skip("this engine has no tokenizer")
+        [ids] = engine.tokenizer.encode([text_prompt(_WORDS)])
+        assert ids
+        assert _WORDS in engine.tokenizer.decode(ids).decode()
+
+
+class StepEngineContract(_EngineContract):
+    """Subclass it and give the fixture `engine`: a fresh `StepEngine` that does completions. The suite closes it.
+
+    What an engine does not claim in its ``info`` is not asked of it.
+    """
+
+    @pytest.fixture
+    def engine(self) -> StepEngine:
+        raise NotImplementedError("give a fixture called engine")
+
+    @pytest.fixture(autouse=True)
+    def _closing(self, engine: StepEngine) -> Iterator[None]:
+        yield
+        engine.close()
+        engine.close()
+
+    @staticmethod
+    def run(
+        engine: StepEngine, *requests: CompletionRequest | EmbedRequest, limit: int = 24
+    ) -> list[list[EngineOutput]]:
+        """Each request's outputs, all run together; one is aborted after `limit` tokens, as a driver would."""
+        outputs: dict[int, list[EngineOutput]] = {}
+        for request_id, request in enumerate(requests):
+            outputs[request_id] = []
+            engine.add_request(request_id, request, None)
+        for _ in range(_TOO_MANY_STEPS):
+            if not engine.has_unfinished_requests():
+                return list(outputs.values())
+            for request_id, output in engine.step():
+                mine = outputs[request_id]
+                if mine and isinstance(mine[-1], EngineFinished):
+                    continue
+                mine.append(output)
+                if len(_tokens(mine)) == limit:
+                    mine.append(EngineFinished(reason="length"))
+                    engine.abort_request(request_id)
+        pytest.fail("the engine never finished")
+
+    def test_idle(self, engine: StepEngine) -> None:
+        """Without requests there is nothing unfinished, and a step gives nothing."""
+        assert not engine.has_unfinished_requests()
+        assert list(engine.step()) == []
+
+    def test_order_of_outputs(self, engine: StepEngine) -> None:
+        """A completion gives `Prefilled`, then tokens, then `EngineFinished`."""
+        [outputs] = self.run(engine, completion())
+        _check_order(outputs)
+        assert _text(outputs)
+
+    def test_prompt_tokens_are_counted(self, engine: StepEngine) -> None:
+        """`Prefilled` counts exactly the ids that the tokenizer gives."""
+        if engine.tokenizer is None:
+            pytest.skip("this engine has no tokenizer")
+        request = completion()
+        [outputs] = self.run(engine, request)
+        [ids] = engine.tokenizer.encode([request.prompt])
+        assert isinstance(outputs[0], Prefilled)
+        assert outputs[0].prompt_tokens == len(ids)
+
+    def test_tokenizer(self, engine: StepEngine) -> None:
+        """Decoding what was encoded gives the text again."""
+        self._check_tokenizer(engine)
+
+    def test_greedy_repeats(self, engine: StepEngine) -> None:
+        """Temperature 0 says the same twice."""
+        [first] = self.run(engine, completion())
+        [second] = self.run(engine, completion())
+        assert _text(first) == _text(second)
+
+    def test_seed_repeats(self, engine: StepEngine) -> None:
+        """The same seed says the same twice, another one (of several) something else."""
+        texts = [_text(self.run(engine, completion(temperature=1.5, seed=seed))[0]) for seed in (7, 7, 8, 9, 10)]
+        assert texts[0] == texts[1]
+        assert len(set(texts)) > 1
+
+    def test_requests_run_together(self, engine: StepEngine) -> None:
+        """Several requests all finish, more of them than the engine has streams too."""
+        requests = [completion(f"{_WORDS} Number {index}:") for index in range(engine.info.parallel + 2)]
+        for outputs in self.run(engine, *requests, limit=8):
+            _check_order(outputs)
+
+    def test_exact(self, engine: StepEngine) -> None:
+        """Where the engine says ``exact``, the text is the same alone and amid others."""
+        if "exact" not in engine.info.features:
+            pytest.skip("this engine does not promise it")
+        requests = [completion(f"{_WORDS} Number {index}:") for index in range(4)]
+        alone = [_text(self.run(engine, request)[0]) for request in requests]
+        together = [_text(outputs) for outputs in self.run(engine, *requests)]
+        assert together == alone
+
+    def test_abort(self, engine: StepEngine) -> None:
+        """After an abort no output of the request follows, others go on, and its id is free again."""
+        engine.add_request(1, completion(ignore_eos=True), None)
+        engine.add_request(2, completion(), None)
+        engine.step()
+        engine.abort_request(1)
+        seen: set[int] = set()
+        for _ in range(_TOO_MANY_STEPS):
+            seen |= {request_id for request_id, _ in engine.step()}
+            if seen:
+                break
+        engine.abort_request(2)
+        assert seen == {2}
+        assert not engine.has_unfinished_requests()
+        engine.add_request(1, completion(), None)
+        engine.abort_request(1)
+        assert not engine.has_unfinished_requests()
+
+    def test_abort_of_an_unknown_id(self, engine: StepEngine) -> None:
+        """Aborting what is not there does nothing."""
+        engine.abort_request(99)
+
+    def test_too_long_a_prompt(self, engine: StepEngine) -> None:
+        """A prompt beyond the context, not to be cut, is refused with `PromptTooLong`, at once or by its output."""
+        request = CompletionRequest(prompt=text_prompt(_WORDS * 20), context=ContextPolicy(num_ctx=32, shift=False))
+        try:
+            [outputs] = self.run(engine, request)
+        except CorralError as error:
+            assert isinstance(error, PromptTooLong)  # noqa: PT017 - either way of telling is allowed
+        else:
+            assert isinstance(outputs[-1], EngineFailed)
+            assert outputs[-1].error.code == PromptTooLong.code
+        assert not engine.has_unfinished_requests()
+
+    def test_logprobs(self, engine: StepEngine) -> None:
+        """As many alternatives as asked for, most likely first; the greedy token is the likeliest."""
+        if "logprobs" not in engine.info.features:
+            pytest.skip("this engine does not tell log-probabilities")
+        [outputs] = self.run(engine, completion(logprobs=3), limit=4)
+        for token in _tokens(outputs):
+            assert token.logprob is not None
+            assert token.logprob.logprob <= 0.0
+            assert len(token.logprob.top) == 3
+            assert token.logprob.top[0].logprob == pytest.approx(token.logprob.logprob)
+            assert [one.logprob for one in token.logprob.top] == sorted(
+                (one.logprob for one in token.logprob.top), reverse=True
+            )
+
+    def test_mask(self, engine: StepEngine, vocabulary_size: int | None) -> None:
+        """Only what the mask allows is chosen, and the mask hears of every choice."""
+        if engine.tokenizer is None or vocabulary_size is None:
+            pytest.skip("give a tokenizer and the vocabulary's size")
+        [ids] = engine.tokenizer.encode([text_prompt(" z")])
+        mask = _OnlyToken(ids[-1], vocabulary_size)
+        engine.add_request(1, completion(), mask)
+        chosen: list[int | None] = []
+        for _ in range(_TOO_MANY_STEPS):
+            chosen += [output.token_id for _, output in engine.step() if isinstance(output, Token)]
+            if len(chosen) >= 3:
+                break
+        engine.abort_request(1)
+        assert set(chosen) == {ids[-1]}
+        assert mask.accepted[: len(chosen)] == chosen
+
+    def test_embeddings(self, engine: StepEngine) -> None:
+        """One vector per input, in order; the same text gives the same vector, another text another."""
+        if "embedding" not in engine.info.tasks:
+            pytest.skip("this engine does not embed")
+        inputs = (text_prompt("a horse"), text_prompt("the moon"), text_prompt("a horse"))
+        [[output]] = self.run(engine, EmbedRequest(inputs=inputs))
+        assert isinstance(output, EngineEmbedded)
+        assert output.vectors.count == 3
+        size = 4 * output.vectors.dimensions
+        first, second, third = (output.vectors.float32[size * row : size * (row + 1)] for row in range(3))
+        assert first == third != second
+        assert output.prompt_tokens > 0
+
+
+class GeneratorEngineContract(_EngineContract):
+    """Subclass it and give the fixture `engine`: a fresh `GeneratorEngine` that does completions."""
+
+    @pytest.fixture
+    def engine(self) -> GeneratorEngine:
+        raise NotImplementedError("give a fixture called engine")
+
+    @pytest.fixture(autouse=True)
+    def _closing(self, engine: GeneratorEngine) -> Iterator[None]:
+        yield
+        engine.close()
+        engine.close()
+
+    def test_outputs(self, engine: GeneratorEngine) -> None:
+        """A completion gives `Prefilled`, then tokens, then perhaps `EngineFinished`."""
+        first, *outputs = engine.run(completion(), None)
+        assert isinstance(first, Prefilled)
+        tokens = _tokens(outputs)
+        assert tokens
+        assert outputs[: len(tokens)] == tokens
+        assert all(isinstance(output, EngineFinished) for output in outputs[len(tokens) :])
+
+    def test_greedy_repeats(self, engine: GeneratorEngine) -> None:
+        """Temperature 0 says the same twice."""
+        assert _text(list(engine.run(completion(), None))) == _text(list(engine.run(completion(), None)))
+
+    def test_closing_early(self, engine: GeneratorEngine) -> None:
+        """A generator that is closed leaves the engine ready for the next request."""
+        running = engine.run(completion(), None)
+        next(running)
+        running.close()
+        assert _tokens(list(engine.run(completion(), None)))
+
+    def test_tokenizer(self, engine: GeneratorEngine) -> None:
+        """Decoding what was encoded gives the text again."""
+        self._check_tokenizer(engine)

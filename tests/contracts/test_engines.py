@@ -1,0 +1,46 @@
+"""Every engine adapter through its port's suite."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions, FakeTokenizer
+from corral.core.outputs import EngineOutput, Prefilled, Token
+from corral.core.ports.inference import GeneratorEngine, ModelInfo, StepEngine, TokenMask
+from corral.core.requests import CompletionRequest, Request
+from corral.plugins.testing.engine import GeneratorEngineContract, StepEngineContract
+
+
+class TestFakeEngine(StepEngineContract):
+    @pytest.fixture
+    def engine(self) -> StepEngine:
+        return FakeEngine(FakeLoadOptions(parallel=2))
+
+    @pytest.fixture
+    def vocabulary_size(self) -> int | None:
+        return len(FakeTokenizer().pieces)
+
+
+class Echo:
+    """The smallest engine: it says the prompt again."""
+
+    info = ModelInfo(tasks=frozenset({"completion"}))
+    tokenizer = FakeTokenizer()
+
+    def run(self, request: Request, mask: TokenMask | None) -> Generator[EngineOutput, None, None]:
+        assert isinstance(request, CompletionRequest)
+        [ids] = self.tokenizer.encode([request.prompt])
+        yield Prefilled(prompt_tokens=len(ids))
+        for token_id in ids:
+            yield Token(token_id=token_id, piece=self.tokenizer.decode([token_id]))
+
+    def close(self) -> None:
+        pass
+
+
+class TestEcho(GeneratorEngineContract):
+    @pytest.fixture
+    def engine(self) -> GeneratorEngine:
+        return Echo()
