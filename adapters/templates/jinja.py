@@ -122,7 +122,8 @@ def _fold_system(messages: list[Message]) -> list[Message]:
 class _Marking:
     """Turns messages into what templates read, marking look-alikes of control tokens. `used`: there was one.
 
-    What the template itself searches answers for (``</think>``) stays unmarked in them, or it would not find it.
+    What the template itself searches answers for (``</think>``) stays unmarked in them: a mark would come between the
+    text that it cuts off there and the whitespace that it strips then.
     """
 
     def __init__(self, inspected: frozenset[str]) -> None:

@@ -34,7 +34,7 @@ class Meter:
         self._rounds = _ROUNDS
         self._deadline = time.monotonic() + _SECONDS
         self._longest = _TEXT + 16 * input_chars
-        self._chars = _TEXT_IN_ALL + 256 * input_chars
+        self._chars = _TEXT_IN_ALL + 512 * input_chars
         self._heaviest = _WEIGHT + 64 * input_chars
         self._weights: dict[int, tuple[object, int]] = {}
 

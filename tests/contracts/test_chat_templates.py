@@ -1,0 +1,54 @@
+"""Our chat templates, through the contract of the port."""
+
+from __future__ import annotations
+
+import pytest
+
+from corral.adapters.templates.jinja import JinjaTemplate
+from corral.core.prompting import PlainTemplate
+from corral.plugins.testing.chat_template import ChatTemplateContract, MakeTemplate
+
+_CHATML = """{% for message in messages %}<|im_start|>{{ message['role'] }}
+{{ message['content'] | trim }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+# Refuses a system message and roles that do not alternate, as several families do.
+_STRICT = """{{ bos_token }}{% for message in messages %}
+{%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}
+{%- if message.role == 'user' %}[INST] {{ message.content }} [/INST]
+{%- else %}{{ ' ' + message.content + eos_token }}{% endif %}{% endfor %}"""
+
+# Looks into answers for their reasoning, as reasoning models do.
+_REASONING = """{% for message in messages %}
+{%- if message.role == 'assistant' and '</think>' in message.content %}
+{%- set content = message.content.split('</think>')[-1].lstrip('\\n') %}
+{%- else %}{% set content = message.content %}{% endif %}
+{{- '<|im_start|>' ~ message.role ~ '\\n' ~ content ~ '<|im_end|>\\n' }}
+{%- endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+
+
+class TestChatml(ChatTemplateContract):
+    @pytest.fixture
+    def make_template(self) -> MakeTemplate:
+        return lambda: JinjaTemplate(_CHATML)
+
+
+class TestStrictRoles(ChatTemplateContract):
+    control_token = "[INST]"
+
+    @pytest.fixture
+    def make_template(self) -> MakeTemplate:
+        return lambda: JinjaTemplate(_STRICT, bos_text="<s>", eos_text="</s>")
+
+
+class TestReasoning(ChatTemplateContract):
+    @pytest.fixture
+    def make_template(self) -> MakeTemplate:
+        return lambda: JinjaTemplate(_REASONING)
+
+
+class TestPlain(ChatTemplateContract):
+    @pytest.fixture
+    def make_template(self) -> MakeTemplate:
+        return PlainTemplate
