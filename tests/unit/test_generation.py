@@ -1,0 +1,427 @@
+"""The use cases of inference, over a small catalog, scheduler and model of fakes."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import UNSET, UnsetType
+
+from corral.adapters.templates.jinja import JinjaTemplates
+from corral.core.calls import ANONYMOUS, ChatCall, EmbedCall, GenerateCall
+from corral.core.errors import CorralError, EngineDied, InvalidOption, InvalidRequest, PromptTooLong, Unsupported
+from corral.core.generation import InferenceService
+from corral.core.messages import Message
+from corral.core.models import Digest, ModelMetadata, ModelRecord
+from corral.core.names import ModelName, parse_name
+from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage, Vectors
+from corral.core.ports.inference import ModelInfo, OnLoadProgress
+from corral.core.prompting import prompt_text
+from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, Principal, Prompt, Request, TextPart
+from corral.core.vectors import rows
+
+_CHATML = """{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}{{ '<|im_start|>assistant\n' }}"""
+_RECORD = ModelRecord(
+    name=parse_name("tiny"), digest=Digest("sha256:" + "1" * 64), size_bytes=1, modified_at=0, format="gguf"
+)
+
+
+class FakeModel:
+    """Answers "Hello" letter by letter, or with `embedded`; remembers requests, and which of them were closed."""
+
+    def __init__(self, tasks: frozenset[str], error: CorralError | None = None) -> None:
+        self.info = ModelInfo(tasks=tasks, features=frozenset({"tokenize"}), context_length=100)
+        self.alive = True
+        self.error = error
+        self.requests: list[Request] = []
+        self.running = asyncio.Event()
+        self.closed = 0
+        self.vectors = Vectors(dimensions=2, float32=array("f", [3, 4]).tobytes())
+
+    async def run(self, request: Request) -> AsyncGenerator[Output, None]:
+        self.requests.append(request)
+        self.running.set()
+        try:
+            if self.error is not None:
+                raise self.error
+            if isinstance(request, EmbedRequest):
+                yield Embedded(vectors=self.vectors, prompt_tokens=7)
+                return
+            yield Started(prompt_tokens=3)
+            for letter in "Hello":
+                await asyncio.sleep(0)
+                yield (
+                    ChatDelta(content=letter, token_count=1)
+                    if isinstance(request, ChatRequest)
+                    else Delta(text=letter, token_count=1)
+                )
+            yield Finished(reason="stop", usage=Usage(prompt_tokens=3, generated_tokens=5))
+        finally:
+            self.closed += 1
+
+    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        return [self._ids(prompt) for prompt in prompts]
+
+    def _ids(self, prompt: Prompt) -> tuple[int, ...]:
+        ids: list[int] = []
+        for part in prompt:
+            assert isinstance(part, TextPart)
+            control = part.parse_special and part.text in ("<|im_start|>", "<|im_end|>")
+            ids += [-1] if control else part.text.encode()
+        return tuple(ids)
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        return bytes(ids).decode()
+
+    async def aclose(self) -> None:
+        self.alive = False
+
+
+class FakeLease(msgspec.Struct):
+    model: FakeModel
+    load_ns: int = 42
+    engine: str = "fake"
+
+
+class FakeScheduler:
+    """Lends one model; counts the leases out now and remembers what they asked for."""
+
+    def __init__(self, model: FakeModel) -> None:
+        self.model = model
+        self.active = 0
+        self.asked: list[dict[str, Any]] = []
+
+    @asynccontextmanager
+    async def lease(
+        self,
+        record: ModelRecord,
+        *,
+        load_options: Mapping[str, Any] = {},
+        engine: str | None = None,
+        keep_alive_s: float | UnsetType | None = UNSET,
+        principal: Principal = ANONYMOUS,
+        on_progress: OnLoadProgress | None = None,
+    ) -> AsyncIterator[FakeLease]:
+        self.asked.append({"load": dict(load_options), "engine": engine, "keep_alive_s": keep_alive_s})
+        self.active += 1
+        try:
+            yield FakeLease(model=self.model)
+        finally:
+            self.active -= 1
+
+    async def unload(self, record: ModelRecord) -> bool:
+        return self.model.alive
+
+
+class FakeCatalog:
+    def __init__(self, record: ModelRecord, capabilities: tuple[str, ...], template: str | None) -> None:
+        self.record = record
+        self._capabilities = capabilities
+        self._template = template
+
+    async def get(self, name: ModelName) -> ModelRecord:
+        return self.record
+
+    async def metadata(self, record: ModelRecord) -> ModelMetadata | None:
+        return ModelMetadata(
+            format="gguf",
+            architecture="llama",
+            file_type="F16",
+            parameter_count=1,
+            tensor_bytes=1,
+            chat_template=self._template,
+        )
+
+    async def capabilities(self, record: ModelRecord) -> tuple[str, ...]:
+        return self._capabilities
+
+
+class Bench:
+    """A service over fakes, and what it did to them."""
+
+    def __init__(
+        self,
+        *,
+        record: ModelRecord = _RECORD,
+        tasks: tuple[str, ...] = ("completion", "embedding"),
+        capabilities: tuple[str, ...] = ("completion",),
+        template: str | None = _CHATML,
+        error: CorralError | None = None,
+    ) -> None:
+        self.model = FakeModel(frozenset(tasks), error)
+        self.scheduler = FakeScheduler(self.model)
+        self.service = InferenceService(
+            catalog=FakeCatalog(record, capabilities, template),
+            scheduler=self.scheduler,
+            templates=(JinjaTemplates(),),
+        )
+
+    def request(self) -> CompletionRequest:
+        """The last request, which must be a completion."""
+        request = self.model.requests[-1]
+        assert isinstance(request, CompletionRequest)
+        return request
+
+    def generate(self, call: GenerateCall) -> list[Output]:
+        async def main() -> list[Output]:
+            return [output async for output in await self.service.generate(call)]
+
+        return asyncio.run(main())
+
+    def chat(self, call: ChatCall) -> list[Output]:
+        async def main() -> list[Output]:
+            return [output async for output in await self.service.chat(call)]
+
+        return asyncio.run(main())
+
+
+def _chat(*turns: tuple[str, str], **more: Any) -> ChatCall:
+    return ChatCall(model="tiny", messages=tuple(Message(role=role, content=text) for role, text in turns), **more)
+
+
+def test_a_prompt_goes_through_the_chat_template() -> None:
+    """Generate puts the model's template around the prompt, and answers in deltas."""
+    bench = Bench()
+    outputs = bench.generate(GenerateCall(model="tiny", prompt="hi", system="be brief"))
+    assert prompt_text(bench.request().prompt) == (
+        "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert "".join(output.text for output in outputs if isinstance(output, Delta)) == "Hello"
+    assert isinstance(outputs[0], Started)
+    assert isinstance(outputs[-1], Finished)
+    assert (bench.scheduler.active, bench.model.closed) == (0, 1)
+
+
+def test_a_raw_prompt_is_sent_as_it_is() -> None:
+    """Raw skips template and system, and control tokens in it count."""
+    bench = Bench(record=msgspec.structs.replace(_RECORD, system="ignored"))
+    bench.generate(GenerateCall(model="tiny", prompt="<|im_start|>x", raw=True))
+    assert bench.request().prompt == (TextPart(text="<|im_start|>x", parse_special=True),)
+
+
+def test_without_a_template_the_texts_are_the_prompt() -> None:
+    """A base model reads system and prompt, a blank line between."""
+    bench = Bench(template=None)
+    bench.generate(GenerateCall(model="tiny", prompt="Once", system="A tale."))
+    assert bench.request().prompt == (TextPart(text="A tale.\n\nOnce", parse_special=True),)
+
+
+def test_typed_control_tokens_stay_text_and_other_tags_cost_nothing() -> None:
+    """Only what the model's tokenizer really takes for a control token is kept apart from the text around it."""
+    bench = Bench()
+    bench.chat(_chat(("user", "<b>bold</b> <|im_end|> [INST]")))
+    texts = [(part.text, part.parse_special) for part in bench.request().prompt if isinstance(part, TextPart)]
+    assert texts == [
+        ("<|im_start|>user\n<b>bold</b> ", True),
+        ("<|im_end|>", False),
+        (" [INST]<|im_end|>\n<|im_start|>assistant\n", True),
+    ]
+
+
+def test_chat_assembles_messages_as_ollama_does() -> None:
+    """The model's SYSTEM comes first and its MESSAGEs next, unless the caller brings a system message."""
+    record = msgspec.structs.replace(_RECORD, system="S", messages=(Message(role="user", content="M"),))
+    bench = Bench(record=record, template="{% for m in messages %}{{ m.role }}={{ m.content }};{% endfor %}")
+    bench.chat(_chat(("user", "q")))
+    assert prompt_text(bench.request().prompt) == "system=S;user=M;user=q;"
+    bench.chat(_chat(("system", "T"), ("user", "q")))
+    assert prompt_text(bench.request().prompt) == "user=M;system=T;user=q;"
+    bench.generate(GenerateCall(model="tiny", prompt="q", system="T"))
+    assert prompt_text(bench.request().prompt) == "system=T;user=M;user=q;"
+    assert asyncio.run(bench.service.render(_chat(("user", "q")))) == "system=S;user=M;user=q;"
+
+
+def test_chat_answers_in_chat_deltas() -> None:
+    """Deltas of text become deltas of content, with their token counts."""
+    outputs = Bench().chat(_chat(("user", "q")))
+    assert [output.content for output in outputs if isinstance(output, ChatDelta)] == list("Hello")
+    assert sum(output.token_count for output in outputs if isinstance(output, ChatDelta)) == 5
+
+
+def test_a_chat_native_engine_gets_the_messages() -> None:
+    """An engine that takes chats owns its template."""
+    bench = Bench(tasks=("chat",))
+    outputs = bench.chat(_chat(("user", "q")))
+    request = bench.model.requests[0]
+    assert isinstance(request, ChatRequest)
+    assert request.messages == (Message(role="user", content="q"),)
+    assert sum(isinstance(output, ChatDelta) for output in outputs) == 5
+
+
+def test_options_reach_their_places() -> None:
+    """Model parameters, then request options; load options and keep-alive go to the scheduler."""
+    bench = Bench(record=msgspec.structs.replace(_RECORD, parameters={"temperature": 0.1, "top_k": 3}))
+    call = GenerateCall(
+        model="tiny",
+        prompt="q",
+        options={"temperature": 0.9, "num_ctx": 64, "num_keep": 2},
+        keep_alive_s=None,
+        engine="fake",
+        logprobs=2,
+        shift=False,
+    )
+    bench.generate(call)
+    request = bench.request()
+    assert (request.sampling.temperature, request.sampling.top_k, request.logprobs) == (0.9, 3, 2)
+    assert (request.context.num_ctx, request.context.num_keep, request.context.shift) == (64, 2, False)
+    assert bench.scheduler.asked == [{"load": {"num_ctx": 64}, "engine": "fake", "keep_alive_s": None}]
+
+
+def test_an_answer_is_at_most_ten_contexts_long() -> None:
+    """No limit, or too high a one, is Ollama's: ten times the context."""
+    bench = Bench()
+    for options, most in (({}, 1000), ({"num_predict": 5000}, 1000), ({"num_ctx": 10}, 100), ({"num_predict": 5}, 5)):
+        bench.generate(GenerateCall(model="tiny", prompt="q", options=options))
+        assert bench.request().sampling.num_predict == most
+
+
+def test_closing_early_aborts_and_gives_the_model_back() -> None:
+    """After aclose the run is closed and the lease is back; twice is fine, and iterating on ends at once."""
+    bench = Bench()
+
+    async def main() -> list[Output]:
+        generation = await bench.service.chat(_chat(("user", "q")))
+        assert (generation.record, generation.load_ns, generation.engine) == (_RECORD, 42, "fake")
+        await anext(generation)
+        await anext(generation)
+        assert bench.scheduler.active == 1
+        await generation.aclose()
+        assert (bench.scheduler.active, bench.model.closed) == (0, 1)
+        await generation.aclose()
+        return [output async for output in generation]
+
+    assert asyncio.run(main()) == []
+
+
+def test_a_generation_that_never_ran_is_closed_as_well() -> None:
+    """Closing before the first output gives the model back and runs nothing."""
+    bench = Bench()
+
+    async def main() -> None:
+        async with await bench.service.generate(GenerateCall(model="tiny", prompt="q")):
+            pass
+
+    asyncio.run(main())
+    assert (bench.scheduler.active, bench.model.requests) == (0, [])
+
+
+def test_cancelling_the_reader_gives_the_model_back() -> None:
+    """A task cancelled while it waits for the next output leaves nothing behind."""
+    bench = Bench()
+
+    async def read() -> None:
+        async for _ in await bench.service.generate(GenerateCall(model="tiny", prompt="q")):
+            pass
+
+    async def main() -> None:
+        task = asyncio.create_task(read())
+        await bench.model.running.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(main())
+    assert (bench.scheduler.active, bench.model.closed) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "call", "expected"),
+    [
+        (lambda: Bench(error=EngineDied("gone")), GenerateCall(model="tiny", prompt="q"), "gone"),
+        (
+            lambda: Bench(capabilities=("embedding",)),
+            GenerateCall(model="tiny", prompt="q"),
+            '"tiny" does not support generate',
+        ),
+        (
+            lambda: Bench(tasks=("embedding",)),
+            GenerateCall(model="tiny:latest", prompt="q"),
+            '"tiny:latest" does not support generate',
+        ),
+        (
+            lambda: Bench(),
+            GenerateCall(model="tiny", prompt="q", options={"top_k": "x"}),
+            'option "top_k" must be of type integer',
+        ),
+        (
+            lambda: Bench(template="{% for m in messages %}{{ raise_exception('no') }}{% endfor %}"),
+            GenerateCall(model="tiny", prompt="q"),
+            "chat template: no",
+        ),
+        (lambda: Bench(template="{% if %}"), GenerateCall(model="tiny", prompt="q"), "chat template, line 1"),
+    ],
+)
+def test_no_error_keeps_the_model(make: Callable[[], Bench], call: GenerateCall, expected: str) -> None:
+    """Whatever goes wrong, the caller sees the error and the lease is back."""
+    bench = make()
+    with pytest.raises(CorralError) as caught:
+        bench.generate(call)
+    assert expected in str(caught.value)
+    assert bench.scheduler.active == 0
+
+
+def test_an_embedding_model_does_not_chat_and_is_not_loaded_for_it() -> None:
+    """The refusal has Ollama's text and comes before anything is loaded."""
+    bench = Bench(capabilities=("embedding",))
+    with pytest.raises(Unsupported, match='"tiny" does not support chat'):
+        bench.chat(_chat(("user", "q")))
+    assert bench.scheduler.asked == []
+
+
+def test_errors_of_calls_are_raised_before_anything_runs() -> None:
+    """Bad options and a template's complaint are raised by the call itself, not by the first output."""
+    bench = Bench(template="{% for m in messages %}{{ raise_exception('no') }}{% endfor %}")
+
+    async def main() -> None:
+        with pytest.raises(InvalidOption):
+            await bench.service.chat(_chat(("user", "q"), options={"seed": "x"}))
+        with pytest.raises(InvalidRequest, match="chat template: no"):
+            await bench.service.chat(_chat(("user", "q")))
+
+    asyncio.run(main())
+    assert (bench.scheduler.active, bench.model.requests) == (0, [])
+
+
+def test_embeddings_are_scaled_and_counted() -> None:
+    """Vectors have length 1; control tokens in inputs are text; options reach the request."""
+    bench = Bench()
+    call = EmbedCall(model="tiny", inputs=("a",), truncate=False, options={"num_ctx": 50})
+    result = asyncio.run(bench.service.embed(call))
+    assert list(next(rows(result.vectors))) == pytest.approx([0.6, 0.8])
+    assert (result.prompt_tokens, result.load_ns) == (7, 42)
+    assert result.total_ns > 0
+    assert bench.model.requests == [EmbedRequest(inputs=((TextPart(text="a"),),), truncate=False, num_ctx=50)]
+    assert bench.scheduler.active == 0
+
+
+def test_embeddings_can_stay_as_the_model_gave_them() -> None:
+    """Without `normalise` the vector is the model's own, and an empty list only loads."""
+    bench = Bench()
+    result = asyncio.run(bench.service.embed(EmbedCall(model="tiny", inputs=("a",), normalise=False)))
+    assert list(next(rows(result.vectors))) == [3, 4]
+    nothing = asyncio.run(bench.service.embed(EmbedCall(model="tiny", inputs=())))
+    assert (nothing.vectors.count, len(bench.model.requests)) == (0, 1)
+
+
+def test_an_input_that_is_too_long_has_ollamas_text() -> None:
+    """The engine's complaint becomes the text clients know, and its remedy is kept."""
+    bench = Bench(error=PromptTooLong("9 tokens, 4 fit", "shorten it"))
+    with pytest.raises(PromptTooLong, match="the input length exceeds the context length") as caught:
+        asyncio.run(bench.service.embed(EmbedCall(model="tiny", inputs=("a",), truncate=False)))
+    assert caught.value.remedy == "shorten it"
+    assert bench.scheduler.active == 0
+
+
+def test_load_and_unload_go_to_the_scheduler() -> None:
+    """Load answers how long it took and gives the lease back; unload says whether there was something to free."""
+    bench = Bench()
+    assert asyncio.run(bench.service.load("tiny", {"num_gpu": 0}, keep_alive_s=5.0)) == 42
+    assert bench.scheduler.asked == [{"load": {"num_gpu": 0}, "engine": None, "keep_alive_s": 5.0}]
+    assert bench.scheduler.active == 0
+    assert asyncio.run(bench.service.unload(parse_name("tiny"))) is True
