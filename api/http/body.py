@@ -24,9 +24,7 @@ class BodyTooLarge(ApiError):
     """The body is over the limit; most of it has not been read."""
 
     def __init__(self, limit_bytes: int) -> None:
-        super().__init__(
-            413, f"the request body is larger than {limit_bytes} bytes; send less, or raise max_body_bytes"
-        )
+        super().__init__(413, f"the request body is larger than the limit of {limit_bytes} bytes")
 
 
 async def read_json(request: Request[Any, Any, Any], kind: type[BodyT]) -> BodyT:

@@ -49,8 +49,9 @@ async def serve(
     """Serve until SIGINT or SIGTERM. `on_ready` is called with the address once requests are answered.
 
     A signal stops the server taking connections; requests in flight have `shutdown_grace_s` to end and are cancelled
-    then; a second signal cancels them at once. Models are the caller's to unload afterwards (`Runtime.aclose`).
-    Raises `Conflict` for an address that is taken, naming who has it, and `SettingsError` for one that is not ours.
+    then; a second signal cancels them at once. Cancelling the call is such a signal too. Models are the caller's to
+    unload afterwards (`Runtime.aclose`). Raises `Conflict` for an address that is taken, naming who has it, and
+    `SettingsError` for one that is not ours.
     """
     listener = await asyncio.to_thread(bind, settings)
     config = uvicorn.Config(
@@ -65,8 +66,13 @@ async def serve(
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
     server = _Server(config, lambda: on_ready(_address(listener)))
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
-        await server.serve(sockets=[listener])
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.stop()
+        await serving
+        raise
     finally:
         await asyncio.to_thread(_release, listener, settings.unix_socket)
 
@@ -174,7 +180,7 @@ class _Server(uvicorn.Server):
         numbers = (signal.SIGINT, signal.SIGTERM)
         try:
             for number in numbers:
-                loop.add_signal_handler(number, self._stop)
+                loop.add_signal_handler(number, self.stop)
         except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread: its owner stops us
             yield
             return
@@ -184,7 +190,8 @@ class _Server(uvicorn.Server):
             for number in numbers:
                 loop.remove_signal_handler(number)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """End gently; at once the second time."""
         if self.should_exit:
             self.force_exit = True
         else:

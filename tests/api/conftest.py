@@ -1,0 +1,165 @@
+"""A real server over in-memory stores and the fake engine, for the tests of this folder."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from litestar import Router
+
+from corral.adapters.engines.fake import SPEC
+from corral.adapters.formats.ollama import OllamaManifestFormat
+from corral.adapters.runners.thread import ThreadRunner
+from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
+from corral.api.http.app import create_app
+from corral.api.http.serve import run_event_loop, serve
+from corral.api.http.settings import HttpSettings
+from corral.core.catalog import ModelCatalog
+from corral.core.generation import InferenceService
+from corral.core.messages import Message
+from corral.core.models import ModelFile, ModelRecord, digest_of
+from corral.core.names import parse_name
+from corral.core.runtime import Runtime
+from corral.core.scheduling import ModelScheduler, SchedulerSettings
+
+MODELS = ("smol:q4", "other")
+ANSWER = "the quick answer is: no"
+
+
+class World:
+    """A runtime whose models are `MODELS`, in memory, answered for by the fake engine with `engine` load options."""
+
+    def __init__(self, engine: Mapping[str, Any]) -> None:
+        self.manifests = MemoryManifests()
+        self.blobs = MemoryBlobs()
+        self.format = OllamaManifestFormat()
+        catalog = ModelCatalog(
+            manifests=self.manifests, blobs=self.blobs, local=self.blobs, formats=[self.format], readers=[]
+        )
+        scheduler = ModelScheduler(
+            engines=[SPEC],
+            runners={"thread": ThreadRunner()},
+            preferred_runner="thread",
+            catalog=catalog,
+            settings=SchedulerSettings(),
+            engine_settings={"fake": engine},
+            free_memory=lambda: {"cpu": 1 << 40},
+        )
+        self.runtime = Runtime(
+            catalog=catalog,
+            scheduler=scheduler,
+            inference=InferenceService(catalog=catalog, scheduler=scheduler, templates=[]),
+            version="9.9.9",
+        )
+
+    async def add(self, name: str, **fields: Any) -> None:
+        weights = await self._blob(f"weights of {name}".encode())
+        record = ModelRecord(
+            name=parse_name(name),
+            digest=weights,
+            size_bytes=0,
+            modified_at=0.0,
+            format="fake",
+            family="fake",
+            files=(
+                ModelFile(
+                    role="weights", media_type="application/vnd.ollama.image.model", digest=weights, size_bytes=1
+                ),
+            ),
+            **fields,
+        )
+        manifest, layers = self.format.write(record, None)
+        for layer in layers:
+            await self._blob(layer)
+        await self.manifests.put(record.name, manifest)
+
+    async def _blob(self, data: bytes) -> Any:
+        writer = await self.blobs.begin(digest_of(data), len(data))
+        await writer.write(0, data)
+        await writer.commit()
+        return digest_of(data)
+
+
+class LiveServer:
+    """Where a running server answers, and the runtime behind it."""
+
+    def __init__(self, url: str, world: World, loop: asyncio.AbstractEventLoop) -> None:
+        self.url = url
+        self.world = world
+        self._loop = loop
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def active(self) -> int:
+        """Requests that hold a model now."""
+
+        async def count() -> int:
+            return sum(model.active for model in self.world.runtime.scheduler.loaded())
+
+        return asyncio.run_coroutine_threadsafe(count(), self._loop).result(5)
+
+
+@contextmanager
+def running_server(
+    engine: Mapping[str, Any] | None = None,
+    routers: Sequence[Router] = (),
+    **settings: Any,
+) -> Iterator[LiveServer]:
+    world = World({"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine)
+    ready = threading.Event()
+    found: list[Any] = []
+
+    def on_ready(url: str) -> None:
+        found.append(url)
+        ready.set()
+
+    async def main() -> None:
+        await world.add(MODELS[0], parameters={"stop": ["###"], "num_ctx": 4096}, licenses=("MIT",), template=None)
+        await world.add(MODELS[1], system="You are other.", messages=(Message(role="user", content="hi"),))
+        http = HttpSettings(host="127.0.0.1", port=0, shutdown_grace_s=1, **settings)
+        task = asyncio.ensure_future(serve(create_app(world.runtime, routers, http), http, on_ready=on_ready))
+        found.extend((asyncio.get_running_loop(), task))
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass
+        finally:
+            await world.runtime.aclose()
+
+    thread = threading.Thread(target=lambda: run_event_loop(main()), name="server")
+    thread.start()
+    assert ready.wait(10)
+    loop, task, url = found
+    try:
+        yield LiveServer(url, world, loop)
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(10)
+        world.blobs.close()
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def start_server() -> Callable[..., Any]:
+    """Starts a server with other engine options or settings; to be used with ``with``."""
+    return running_server
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[LiveServer]:
+    """One server for tests that leave it as it was."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def client(shared_server: LiveServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=shared_server.url, timeout=10) as client:
+        yield client

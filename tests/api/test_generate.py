@@ -1,0 +1,212 @@
+"""``POST /api/generate`` and ``/api/chat``: framing, chunks, metrics, loading and unloading."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+MODEL = "smol:q4"
+ANSWER = "the quick answer is: no"
+
+
+def lines(response: httpx.Response) -> list[dict[str, Any]]:
+    assert response.text.endswith("\n")
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def chat_of(text: str, **fields: Any) -> dict[str, Any]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": text}], **fields}
+
+
+def test_generate_streams_lines(client: httpx.Client) -> None:
+    """A stream is ndjson: chunks of text, then one line that is done and carries the metrics."""
+    response = client.post("/api/generate", json={"model": MODEL, "prompt": "hello"})
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/x-ndjson"
+    *chunks, last = lines(response)
+    assert len(chunks) > 1
+    assert "".join(chunk["response"] for chunk in chunks) == ANSWER
+    assert all(set(chunk) == {"model", "created_at", "response", "done"} and not chunk["done"] for chunk in chunks)
+    assert all(chunk["model"] == MODEL and chunk["created_at"].endswith("Z") for chunk in chunks)
+    assert (last["response"], last["done"], last["done_reason"]) == ("", True, "stop")
+    assert last["total_duration"] > 0
+    assert last["prompt_eval_count"] > 0
+    assert last["eval_count"] >= len(chunks)
+    assert len(last["context"]) == last["prompt_eval_count"] + last["eval_count"]
+
+
+def test_generate_answers_at_once(client: httpx.Client) -> None:
+    """Without streaming one object holds the whole answer and the metrics."""
+    response = client.post("/api/generate", json={"model": MODEL, "prompt": "hello", "stream": False})
+    assert response.headers["content-type"] == "application/json; charset=utf-8"
+    reply = response.json()
+    assert (reply["response"], reply["done"], reply["done_reason"]) == (ANSWER, True, "stop")
+    assert isinstance(reply["eval_duration"], int)
+
+
+def test_raw_has_no_context(client: httpx.Client) -> None:
+    """A raw prompt is taken as it is, and its last line carries no context."""
+    reply = client.post("/api/generate", json={"model": MODEL, "prompt": "x", "raw": True, "stream": False}).json()
+    assert reply["response"] == ANSWER
+    assert "context" not in reply
+
+
+def test_chat_streams_lines(client: httpx.Client) -> None:
+    """A chat's chunks are assistant messages; the last line has no context."""
+    *chunks, last = lines(client.post("/api/chat", json=chat_of("hello")))
+    assert "".join(chunk["message"]["content"] for chunk in chunks) == ANSWER
+    assert all(chunk["message"]["role"] == "assistant" for chunk in chunks)
+    assert last["message"] == {"role": "assistant", "content": ""}
+    assert (last["done"], last["done_reason"]) == (True, "stop")
+    assert "context" not in last
+
+
+def test_chat_answers_at_once(client: httpx.Client) -> None:
+    """Without streaming the message is whole."""
+    reply = client.post("/api/chat", json=chat_of("hello", stream=False)).json()
+    assert reply["message"] == {"role": "assistant", "content": ANSWER}
+
+
+def test_an_answer_cut_short_says_length(client: httpx.Client) -> None:
+    """num_predict ends an answer with ``length``."""
+    reply = client.post("/api/chat", json=chat_of("x", stream=False, options={"num_predict": 2})).json()
+    assert (reply["done_reason"], reply["eval_count"]) == ("length", 2)
+
+
+@pytest.mark.parametrize("stop", ["quick", ["quick"]])
+def test_stop_may_be_a_text_or_a_list(client: httpx.Client, stop: Any) -> None:
+    """Both forms of `stop` end the answer before the text."""
+    reply = client.post(
+        "/api/generate", json={"model": MODEL, "prompt": "x", "stream": False, "options": {"stop": stop}}
+    )
+    assert reply.json()["response"] == "the "
+
+
+def test_logprobs_are_told_with_alternatives(client: httpx.Client) -> None:
+    """Each token comes with its bytes, its log-probability, and as many alternatives as were asked for."""
+    body = {"model": MODEL, "prompt": "x", "stream": False, "logprobs": True, "top_logprobs": 2}
+    entries = client.post("/api/generate", json=body).json()["logprobs"]
+    assert entries[0]["token"].encode() == bytes(entries[0]["bytes"])
+    assert entries[0]["logprob"] <= 0
+    assert len(entries[0]["top_logprobs"]) == 2
+    plain = client.post("/api/chat", json=chat_of("x", stream=False, logprobs=True)).json()["logprobs"]
+    assert "top_logprobs" not in plain[0]
+    streamed = lines(client.post("/api/chat", json=chat_of("x", logprobs=True)))
+    assert streamed[0]["logprobs"][0]["logprob"] <= 0
+
+
+@pytest.mark.parametrize("count", [-1, 21])
+def test_top_logprobs_have_bounds(client: httpx.Client, count: int) -> None:
+    """More than twenty alternatives are refused before anything else is looked at."""
+    response = client.post("/api/generate", json={"model": "", "top_logprobs": count})
+    assert response.status_code == 400
+    assert response.json() == {"error": "top_logprobs must be between 0 and 20"}
+
+
+def test_an_empty_prompt_loads_and_unloads(client: httpx.Client) -> None:
+    """Without a prompt the model is loaded, or unloaded where keep_alive is 0; one object either way."""
+    loaded = client.post("/api/generate", json={"model": MODEL})
+    assert loaded.headers["content-type"] == "application/json; charset=utf-8"
+    reply = loaded.json()
+    assert reply.pop("created_at")
+    assert reply == {"model": MODEL, "response": "", "done": True, "done_reason": "load"}
+    assert [model["name"] for model in client.get("/api/ps").json()["models"]] == [MODEL]
+    reply = client.post("/api/generate", json={"model": MODEL, "keep_alive": 0}).json()
+    assert (reply["done"], reply["done_reason"]) == (True, "unload")
+    assert client.get("/api/ps").json() == {"models": []}
+    again = client.post("/api/generate", json={"model": MODEL, "keep_alive": "0s"}).json()
+    assert again["done_reason"] == "unload"
+
+
+def test_no_messages_load_and_unload(client: httpx.Client) -> None:
+    """The same holds for a chat without messages."""
+    reply = client.post("/api/chat", json={"model": MODEL, "messages": []}).json()
+    assert reply.pop("created_at")
+    message = {"role": "assistant", "content": ""}
+    assert reply == {"model": MODEL, "message": message, "done": True, "done_reason": "load"}
+    reply = client.post("/api/chat", json={"model": MODEL, "keep_alive": 0}).json()
+    assert (reply["message"], reply["done_reason"]) == (message, "unload")
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "text"),
+    [
+        ("300", 'time: missing unit in duration "300"'),
+        ("soon", 'time: invalid duration "soon"'),
+        (True, "Unsupported type: 'bool'"),
+    ],
+)
+def test_bad_keep_alive_is_told_as_go_does(client: httpx.Client, keep_alive: Any, text: str) -> None:
+    """A keep_alive that is no duration is 400 with Go's text."""
+    response = client.post("/api/chat", json=chat_of("x", keep_alive=keep_alive))
+    assert (response.status_code, response.json()) == (400, {"error": text})
+
+
+@pytest.mark.parametrize("keep_alive", [60, 0.5, "10m", "1h30m", -1, "-1m", None])
+def test_keep_alive_may_be_a_number_or_a_duration(client: httpx.Client, keep_alive: Any) -> None:
+    """Seconds and Go durations are taken; negative is for ever."""
+    reply = client.post("/api/chat", json=chat_of("x", keep_alive=keep_alive, stream=False))
+    assert reply.status_code == 200
+
+
+LATER_IN_BOTH = {"format": "json", "think": True}
+LATER_IN_GENERATE = {**LATER_IN_BOTH, "suffix": "x", "template": "x", "context": [1], "images": ["aGk="]}
+LATER_IN_CHAT = {**LATER_IN_BOTH, "tools": [{"type": "function"}]}
+
+
+@pytest.mark.parametrize("field", LATER_IN_GENERATE)
+def test_generate_names_fields_it_does_not_serve(client: httpx.Client, field: str) -> None:
+    """A field of a later version is refused by name, and passes where it is empty."""
+    body = {"model": MODEL, "prompt": "x", "stream": False}
+    response = client.post("/api/generate", json={**body, field: LATER_IN_GENERATE[field]})
+    assert response.status_code == 400
+    assert response.json()["error"].startswith(f"{field} is not supported")
+    for empty in (None, type(LATER_IN_GENERATE[field])()):
+        assert client.post("/api/generate", json={**body, field: empty}).status_code == 200
+
+
+@pytest.mark.parametrize("field", LATER_IN_CHAT)
+def test_chat_names_fields_it_does_not_serve(client: httpx.Client, field: str) -> None:
+    """The same for chats, images inside messages included."""
+    response = client.post("/api/chat", json=chat_of("x", **{field: LATER_IN_CHAT[field]}))
+    assert response.status_code == 400
+    assert response.json()["error"].startswith(f"{field} is not supported")
+    body = chat_of("x", stream=False, format="", tools=[], think=False)
+    body["messages"][0] |= {"images": None, "tool_calls": []}
+    assert client.post("/api/chat", json=body).status_code == 200
+    body["messages"][0]["images"] = ["aGk="]
+    assert client.post("/api/chat", json=body).json()["error"].startswith("images is not supported")
+
+
+@pytest.mark.parametrize(("think", "text"), [("very", 'invalid think value: "very"'), (3, "think must be a boolean")])
+def test_bad_think_values_are_told(client: httpx.Client, think: Any, text: str) -> None:
+    """A think that no version knows is told apart from one that this version lacks."""
+    response = client.post("/api/chat", json=chat_of("x", think=think))
+    assert response.status_code == 400
+    assert response.json()["error"].startswith(text)
+
+
+def test_raw_refuses_a_system_prompt(client: httpx.Client) -> None:
+    """Raw mode has no place for one."""
+    response = client.post("/api/generate", json={"model": MODEL, "prompt": "x", "raw": True, "system": "s"})
+    assert response.status_code == 400
+    assert response.json() == {"error": "raw mode does not support template, system, or context"}
+
+
+def test_a_mistyped_option_is_500(client: httpx.Client) -> None:
+    """Ollama reads options when it schedules; its status and text are kept."""
+    response = client.post("/api/chat", json=chat_of("x", options={"top_k": "many"}))
+    assert (response.status_code, response.json()) == (500, {"error": 'option "top_k" must be of type integer'})
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_prompt_beyond_the_context_is_400(client: httpx.Client, stream: bool) -> None:
+    """A prompt longer than num_ctx is an error with its own status, streamed or not."""
+    body = chat_of("word " * 50, stream=stream, options={"num_ctx": 16})
+    response = client.post("/api/chat", json=body)
+    assert response.status_code == 400
+    assert response.headers["content-type"].startswith("application/json")
+    assert response.json()["error"].startswith("the prompt is longer than the context length currently available")

@@ -1,0 +1,122 @@
+"""Request bodies are read as Go's encoding/json reads them, down to its complaints."""
+
+from __future__ import annotations
+
+import pytest
+
+from corral.api.http.errors import ApiError
+from corral.api.http.go_json import decode_body
+from corral.api.http.go_syntax import end_of_value
+from corral.api.http.ollama.requests import ChatRequest, GenerateRequest
+
+
+def complaint(body: bytes, kind: type[GenerateRequest] | type[ChatRequest] = GenerateRequest) -> str:
+    with pytest.raises(ApiError) as caught:
+        decode_body(body, kind)
+    assert caught.value.status == 400
+    return caught.value.text
+
+
+@pytest.mark.parametrize("body", [b"", b"  \n"])
+def test_an_empty_body_is_missing(body: bytes) -> None:
+    """Nothing, and nothing but space, is a missing body."""
+    assert complaint(body) == "missing request body"
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"x", "invalid character 'x' looking for beginning of value"),
+        (b'{"model"', "unexpected EOF"),
+        (b'{"model": "a', "unexpected EOF"),
+        (b"{model: 1}", "invalid character 'm' looking for beginning of object key string"),
+        (b'{"model" 1}', "invalid character '1' after object key"),
+        (b'{"model": "a" "prompt": "b"}', "invalid character '\"' after object key:value pair"),
+        (b'{"context": [1 2]}', "invalid character '2' after array element"),
+        (b'{"stream": falsy}', "invalid character 'y' in literal false (expecting 'e')"),
+        (b'{"model": "a\nb"}', r"invalid character '\n' in string literal"),
+        (rb'{"model": "\q"}', "invalid character 'q' in string escape code"),
+        (rb'{"model": "\u12g4"}', r"invalid character 'g' in \u hexadecimal character escape"),
+        (b'{"top_logprobs": -x}', "invalid character 'x' in numeric literal"),
+        (b'{"top_logprobs": 1.x}', "invalid character 'x' after decimal point in numeric literal"),
+        (b'{"top_logprobs": 1ex}', "invalid character 'x' in exponent of numeric literal"),
+        (b'{"model": "a",}', "invalid character '}' looking for beginning of object key string"),
+        (b"[" * 20_000, "exceeded max depth"),
+    ],
+)
+def test_malformed_json_is_told_in_go_s_words(body: bytes, text: str) -> None:
+    """Each way to break JSON gives the text that Go's decoder gives."""
+    assert complaint(body) == text
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (
+            b'{"stream": "yes"}',
+            "json: cannot unmarshal string into Go struct field GenerateRequest.stream of type bool",
+        ),
+        (b'{"model": 5}', "json: cannot unmarshal number into Go struct field GenerateRequest.model of type string"),
+        (b'{"prompt": []}', "json: cannot unmarshal array into Go struct field GenerateRequest.prompt of type string"),
+        (
+            b'{"options": "x"}',
+            "json: cannot unmarshal string into Go struct field GenerateRequest.options"
+            " of type map[string]interface {}",
+        ),
+        (b"[]", "json: cannot unmarshal array into Go value of type api.GenerateRequest"),
+        (b'"text"', "json: cannot unmarshal string into Go value of type api.GenerateRequest"),
+        (b"true", "json: cannot unmarshal bool into Go value of type api.GenerateRequest"),
+    ],
+)
+def test_mistyped_fields_are_told_in_go_s_words(body: bytes, text: str) -> None:
+    """A value of the wrong type is named with its field and Go's type."""
+    assert complaint(body) == text
+
+
+def test_a_mistyped_field_of_a_message_is_told_with_its_path() -> None:
+    """Content in parts, as other APIs have it, is refused with the text that clients know."""
+    body = b'{"messages": [{"role": "user", "content": [{"type": "text"}]}]}'
+    assert (
+        complaint(body, ChatRequest)
+        == "json: cannot unmarshal array into Go struct field ChatRequest.messages.content of type string"
+    )
+
+
+def test_keys_match_in_any_case_and_unknown_ones_are_ignored() -> None:
+    """Keys of requests and of messages fold; keys of options, which are a map, do not."""
+    body = decode_body(
+        b'{"MODEL": "m", "Messages": [{"Role": "user", "CONTENT": "hi", "x": 1}], "y": 2, "Options": {"Seed": 1}}',
+        ChatRequest,
+    )
+    assert body.model == "m"
+    assert (body.messages[0].role, body.messages[0].content) == ("user", "hi")
+    assert body.options == {"Seed": 1}
+
+
+def test_null_leaves_the_default() -> None:
+    """A null field, a null message field and a null body are as if they were not there."""
+    body = decode_body(
+        b'{"stream": null, "options": null, "messages": [{"role": "user", "content": null}]}', ChatRequest
+    )
+    assert body.stream
+    assert body.options == {}
+    assert body.messages[0].content == ""
+    assert decode_body(b"null", ChatRequest) == ChatRequest()
+
+
+def test_what_follows_the_first_value_is_ignored() -> None:
+    """Bytes after the first JSON value are never looked at."""
+    assert decode_body(b'{"model": "m"} {"model": 5', GenerateRequest).model == "m"
+
+
+def test_broken_text_becomes_replacement_characters() -> None:
+    """Bytes that are no UTF-8, and halves of surrogate pairs, become U+FFFD as in Go."""
+    assert decode_body(b'{"prompt": "a\xffb"}', GenerateRequest).prompt == "a�b"
+    assert decode_body(rb'{"prompt": "a\ud800b"}', GenerateRequest).prompt == "a�b"
+    assert decode_body(rb'{"prompt": "\ud83d\ude00"}', GenerateRequest).prompt == "😀"
+
+
+@pytest.mark.parametrize(("text", "end"), [('{"a": [1, {"b": []}]} x', 21), (" [] ", 3), ("1 2", 1), ('"a\\"b"c', 6)])
+def test_the_end_of_the_first_value_is_found(text: str, end: int) -> None:
+    """Objects, lists, numbers and strings end where they end."""
+    assert end_of_value(text) == end
