@@ -1,0 +1,189 @@
+"""The contract of manifest stores, as a suite to subclass: give it a fixture `store`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import pytest
+
+from corral.core.errors import Conflict, InvalidName
+from corral.core.models import digest_of
+from corral.core.names import ModelName, parse_name
+from corral.core.ports.storage import ManifestStore
+
+__all__ = ("ManifestStoreContract",)
+
+
+async def _names(store: ManifestStore) -> list[str]:
+    return sorted([stored.name.full async for stored in store.list()])
+
+
+class ManifestStoreContract:
+    """What every `ManifestStore` promises. A subclass gives the fixture `store`: an empty one, fresh for each test."""
+
+    @pytest.fixture
+    def store(self) -> ManifestStore:
+        raise NotImplementedError("a subclass of ManifestStoreContract gives the fixture store")
+
+    def test_the_exact_bytes_come_back(self, store: ManifestStore) -> None:
+        """Bytes, digest, name and time of a manifest are kept; nothing is parsed on the way."""
+
+        async def scenario() -> None:
+            name, data = parse_name("hf.co/ns/model:Q4_K_M"), b'{ "any" :\tbytes\xff}\n'
+            before = time.time()
+            put = await store.put(name, data)
+            assert (put.name, put.data, put.digest) == (name, data, digest_of(data))
+            assert before - 2 <= put.modified_at <= time.time() + 2
+            assert await store.get(name) == put
+            assert [stored async for stored in store.list()] == [put]
+
+        asyncio.run(scenario())
+
+    def test_absent_names(self, store: ManifestStore) -> None:
+        """An absent name is None, deleting it is False, and an empty store lists nothing."""
+
+        async def scenario() -> None:
+            assert await store.get(parse_name("nobody")) is None
+            assert await store.delete(parse_name("nobody")) is False
+            assert await _names(store) == []
+
+        asyncio.run(scenario())
+
+    def test_case_does_not_count_and_the_first_spelling_stays(self, store: ManifestStore) -> None:
+        """Names that differ in case are one model, under the spelling that was stored first."""
+
+        async def scenario() -> None:
+            await store.put(parse_name("User/Llama3:Latest"), b"1")
+            found = await store.get(parse_name("uSER/llama3:latest"))
+            assert found is not None
+            assert found.name.short == "User/Llama3:Latest"
+            again = await store.put(parse_name("user/LLAMA3:LATEST"), b"2")
+            assert (again.name.short, again.data) == ("User/Llama3:Latest", b"2")
+            assert await _names(store) == ["registry.ollama.ai/User/Llama3:Latest"]
+            assert await store.delete(parse_name("USER/llama3"))
+            assert await _names(store) == []
+
+        asyncio.run(scenario())
+
+    def test_if_digest_guards_against_lost_updates(self, store: ManifestStore) -> None:
+        """A conditional put succeeds over the version it names only."""
+
+        async def scenario() -> None:
+            name = parse_name("m")
+            with pytest.raises(Conflict):
+                await store.put(name, b"2", if_digest=digest_of(b"1"))
+            first = await store.put(name, b"1")
+            await store.put(name, b"2", if_digest=first.digest)
+            with pytest.raises(Conflict):
+                await store.put(name, b"3", if_digest=first.digest)
+            found = await store.get(name)
+            assert found is not None
+            assert found.data == b"2"
+
+        asyncio.run(scenario())
+
+    def test_of_many_conditional_puts_one_wins(self, store: ManifestStore) -> None:
+        """Of several tasks that replace the same version, exactly one succeeds."""
+
+        async def scenario() -> None:
+            name = parse_name("m")
+            first = await store.put(name, b"0")
+
+            async def replace(number: int) -> bool:
+                with suppress(Conflict):
+                    await store.put(name, f"{number + 1}".encode(), if_digest=first.digest)
+                    return True
+                return False
+
+            assert sum(await asyncio.gather(*(replace(number) for number in range(8)))) == 1
+
+        asyncio.run(scenario())
+
+    def test_many_puts_and_deletes_at_once(self, store: ManifestStore) -> None:
+        """Names that come and go under one folder never make another fail: each ends in what its task did last."""
+
+        async def scenario() -> None:
+            async def come_and_go(number: int) -> None:
+                name = parse_name(f"shared:{number}")
+                for _ in range(5):
+                    await store.put(name, b"here")
+                    assert await store.delete(name)
+                await store.put(name, b"stays")
+
+            await asyncio.gather(*(come_and_go(number) for number in range(8)))
+            assert await _names(store) == [f"registry.ollama.ai/library/shared:{number}" for number in range(8)]
+
+        asyncio.run(scenario())
+
+    def test_deleting_one_leaves_its_neighbours(self, store: ManifestStore) -> None:
+        """Other tags of the model, and models that begin alike, stay."""
+
+        async def scenario() -> None:
+            for name in ("a:1", "a:2", "ab:1"):
+                await store.put(parse_name(name), name.encode())
+            assert await store.delete(parse_name("a:1"))
+            assert await _names(store) == ["registry.ollama.ai/library/a:2", "registry.ollama.ai/library/ab:1"]
+
+        asyncio.run(scenario())
+
+    def test_names_that_nobody_parsed_reach_nothing(self, store: ManifestStore) -> None:
+        """A name outside the grammar, made by hand, is InvalidName, or at most never found."""
+
+        async def scenario() -> None:
+            hostile = (
+                ModelName(model="../../../../etc", tag="passwd"),
+                ModelName(model="m", tag=".."),
+                ModelName(model="m", host="/etc"),
+                ModelName(model="m", namespace="a/b"),
+                ModelName(model="m\0", tag="t"),
+            )
+            for name in hostile:
+                with suppress(InvalidName):
+                    assert await store.get(name) is None
+                with suppress(InvalidName):
+                    assert await store.delete(name) is False
+
+        asyncio.run(scenario())
+
+    def test_the_guard_is_shared_or_exclusive(self, store: ManifestStore) -> None:
+        """Shared holders run together; an exclusive one runs alone, and both give way when they are done."""
+
+        async def scenario() -> None:
+            inside: list[str] = []
+            most: dict[str, int] = {"shared": 0, "exclusive": 0}
+
+            async def hold(kind: str) -> None:
+                async with store.guard(exclusive=kind == "exclusive"):
+                    inside.append(kind)
+                    assert kind == "shared" or len(inside) == 1
+                    assert "exclusive" not in inside or len(inside) == 1
+                    most[kind] = max(most[kind], len(inside))
+                    await asyncio.sleep(0.02)
+                    inside.remove(kind)
+
+            await asyncio.gather(*(hold(kind) for kind in ("shared", "shared", "exclusive", "shared", "exclusive")))
+            assert most == {"shared": most["shared"], "exclusive": 1}
+            assert most["shared"] >= 2
+
+        asyncio.run(scenario())
+
+    def test_a_cancelled_guard_is_free_again(self, store: ManifestStore) -> None:
+        """Whoever is cancelled while waiting or inside leaves the guard as it was."""
+
+        async def scenario() -> None:
+            async def hold() -> None:
+                async with store.guard(exclusive=True):
+                    await asyncio.sleep(60)
+
+            inside, waiting = asyncio.create_task(hold()), asyncio.create_task(hold())
+            await asyncio.sleep(0.05)
+            for task in (waiting, inside):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            async with asyncio.timeout(5), store.guard(exclusive=True):
+                pass
+
+        asyncio.run(scenario())

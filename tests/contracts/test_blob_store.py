@@ -1,0 +1,26 @@
+"""Our blob stores, through the contract of the port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from corral.adapters.stores.filesystem import FilesystemBlobs
+from corral.adapters.stores.memory import MemoryBlobs
+from corral.plugins.testing.blob_store import BlobStoreContract, LocalBlobsContract
+
+
+class TestFilesystemBlobs(BlobStoreContract, LocalBlobsContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> FilesystemBlobs:
+        return FilesystemBlobs(tmp_path / "models")
+
+
+class TestMemoryBlobs(BlobStoreContract, LocalBlobsContract):
+    @pytest.fixture
+    def store(self) -> Iterator[MemoryBlobs]:
+        blobs = MemoryBlobs()
+        yield blobs
+        blobs.close()

@@ -1,0 +1,23 @@
+"""Our manifest stores, through the contract of the port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from corral.adapters.stores.manifests import FilesystemManifests
+from corral.adapters.stores.memory import MemoryManifests
+from corral.plugins.testing.manifest_store import ManifestStoreContract
+
+
+class TestFilesystemManifests(ManifestStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> FilesystemManifests:
+        return FilesystemManifests(tmp_path / "models")
+
+
+class TestMemoryManifests(ManifestStoreContract):
+    @pytest.fixture
+    def store(self) -> MemoryManifests:
+        return MemoryManifests()
