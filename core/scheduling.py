@@ -14,7 +14,7 @@ import msgspec
 
 from corral.core.engine_choice import choose_engine, fits, typed_load_options
 from corral.core.engines import EngineSpec, LoadRequest, LocalFile
-from corral.core.errors import CorralError, EngineDied, LoadFailed, NoEngine, OutOfMemory, ServerBusy, to_error
+from corral.core.errors import CorralError, LoadFailed, NoEngine, OutOfMemory, ServerBusy, to_error
 from corral.core.models import FileRole, ModelMetadata, ModelRecord
 from corral.core.names import ModelName
 from corral.core.ports.inference import ModelInfo, OnLoadProgress, Runner, RunningModel
@@ -29,6 +29,7 @@ _ANONYMOUS = Principal()
 _AUTO_MAX_LOADED = 3
 _LONGEST_TIMER_S = 24 * 3600.0
 _KEY_ROLES: tuple[FileRole, ...] = ("weights", "projector", "adapter")
+_SHUTTING_DOWN = "the server is shutting down"
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"  # Ollama's text, both spaces included
 
 
@@ -241,7 +242,7 @@ class ModelScheduler:
 
     def _start(self, record: ModelRecord, spec: EngineSpec, options: Any, metadata: ModelMetadata | None) -> _Resident:
         if self._closed:
-            raise ServerBusy("the server is shutting down")
+            raise ServerBusy(_SHUTTING_DOWN)
         resident = _Resident(_files(record), record, spec, self._runner_for(spec), options)
         resident.keep_alive_s = self._settings.keep_alive_s
         resident.loading = asyncio.create_task(self._load(resident, metadata), name=f"load {record.name.short}")
@@ -285,7 +286,7 @@ class ModelScheduler:
             if on_progress is not None:
                 resident.listeners.remove(on_progress)
         if task.cancelled() or (task.exception() is None and resident.model is None):
-            raise EngineDied(f"loading {resident.record.name.short} was stopped", "the server is shutting down")
+            raise ServerBusy(_SHUTTING_DOWN)
         error = task.exception()
         if isinstance(error, CorralError):
             raise to_error(error.info) from error  # one object raised in many tasks would gather their tracebacks

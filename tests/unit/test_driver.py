@@ -1,0 +1,203 @@
+"""The generation driver: whole characters, stop strings, limits, usage."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from corral.core.driver import SequenceDriver, TaskDriver
+from corral.core.errors import PluginError, Unsupported
+from corral.core.outputs import (
+    Delta,
+    Embedded,
+    EngineEmbedded,
+    EngineFinished,
+    EngineOutput,
+    Finished,
+    Output,
+    Prefilled,
+    Started,
+    Token,
+    TokenLogprob,
+    Vectors,
+)
+from corral.core.requests import CompletionRequest, Constraint, ContextPolicy, SamplingParams, TextPart
+from corral.core.stop_strings import StopStrings
+
+
+def request(**sampling: object) -> CompletionRequest:
+    return CompletionRequest(prompt=(TextPart(text="x"),), sampling=SamplingParams(**sampling))  # type: ignore[arg-type]
+
+
+def drive(driver: SequenceDriver, *pieces: bytes, finish: bool = True) -> tuple[list[Output], int]:
+    """All outputs, and how many tokens the driver took before it was over."""
+    outputs, done = driver.feed(Prefilled(prompt_tokens=3))
+    for count, piece in enumerate(pieces):
+        if done:
+            return outputs, count
+        made, done = driver.feed(Token(token_id=count, piece=piece))
+        outputs += made
+    if not done and finish:
+        made, done = driver.feed(EngineFinished(reason="stop"))
+        outputs += made
+        assert done
+    return outputs, len(pieces)
+
+
+def texts(outputs: list[Output]) -> list[str]:
+    return [output.text for output in outputs if isinstance(output, Delta)]
+
+
+def last(outputs: list[Output]) -> Finished:
+    assert isinstance(outputs[-1], Finished)
+    return outputs[-1]
+
+
+def test_plain_text() -> None:
+    """Each token's text goes out with the token, between `Started` and `Finished`."""
+    outputs, _ = drive(SequenceDriver(request()), b"Hello", b" world", b"")
+    assert outputs[0] == Started(prompt_tokens=3)
+    assert texts(outputs) == ["Hello", " world"]
+    assert last(outputs).reason == "stop"
+    assert last(outputs).usage.generated_tokens == 3
+
+
+def test_characters_cut_in_two() -> None:
+    """A character goes out when its last byte has come, and its delta counts all its tokens."""
+    outputs, _ = drive(SequenceDriver(request()), "日".encode()[:1], "日".encode()[1:] + b"a", b"b")
+    assert texts(outputs) == ["日a", "b"]
+    assert [output.token_count for output in outputs if isinstance(output, Delta)] == [2, 1]
+
+
+def test_bytes_that_are_no_text() -> None:
+    """Bytes that never become a character come out as U+FFFD, those left at the end too."""
+    outputs, _ = drive(SequenceDriver(request()), b"a\xff", b"b", b"\xe6\x97")
+    assert "".join(texts(outputs)) == "a\ufffdb\ufffd"
+
+
+def test_stop_string_across_tokens() -> None:
+    """The text up to a stop string goes out, nothing of it or after it, and the token that completes it is the last."""
+    outputs, taken = drive(SequenceDriver(request(stop=("END",))), b"one E", b"N", b"D two", b"three")
+    assert "".join(texts(outputs)) == "one "
+    assert taken == 3
+    assert last(outputs).reason == "stop"
+    assert last(outputs).usage.generated_tokens == 3
+
+
+def test_text_held_back_is_released() -> None:
+    """What might have become a stop string goes out when it does not, and when the generation ends first."""
+    outputs, _ = drive(SequenceDriver(request(stop=("END",))), b"E", b"NE", b"N")
+    assert texts(outputs) == ["EN", "EN"]
+
+
+def test_held_text_at_the_limit() -> None:
+    """Text held back is not lost when the length limit ends the sequence."""
+    outputs, _ = drive(SequenceDriver(request(stop=("END",), num_predict=2)), b"x", b"EN", b"D")
+    assert "".join(texts(outputs)) == "xEN"
+    assert last(outputs).reason == "length"
+
+
+@pytest.mark.parametrize("text", ["xabcy", "xbcy", "ababc", "no stop"])
+def test_stops_do_not_depend_on_cuts(text: str) -> None:
+    """However the text is cut into pieces, it stops at the same place."""
+    found = set()
+    for cuts in itertools.product([False, True], repeat=len(text) - 1):
+        finder, got, stopped = StopStrings(["abc", "bc", "abd"]), "", False
+        piece = ""
+        for index, character in enumerate(text):
+            piece += character
+            if index == len(text) - 1 or cuts[index]:
+                out, stopped = finder.push(piece)
+                got, piece = got + out, ""
+                if stopped:
+                    break
+        found.add((got if stopped else got + finder.flush(), stopped))
+    assert len(found) == 1
+
+
+def test_num_predict() -> None:
+    """The limit ends the sequence in the step that reached it."""
+    outputs, taken = drive(SequenceDriver(request(num_predict=2)), b"a", b"b", b"c")
+    assert (texts(outputs), taken) == (["a", "b"], 2)
+    assert last(outputs).reason == "length"
+
+
+def test_end_of_text_at_the_limit() -> None:
+    """Where the limit falls on the token that ends the text, the reason is ``stop``."""
+    outputs, _ = drive(SequenceDriver(request(num_predict=2)), b"a", b"")
+    assert last(outputs).reason == "stop"
+
+
+def test_silent_token_at_the_limit() -> None:
+    """A token without text at the limit that is no end: the next one is not counted."""
+    outputs, _ = drive(SequenceDriver(request(num_predict=2)), b"a", b"", b"c")
+    assert texts(outputs) == ["a"]
+    assert last(outputs).reason == "length"
+    assert last(outputs).usage.generated_tokens == 2
+
+
+def test_num_predict_zero() -> None:
+    """Nothing is generated, the prompt is computed, the reason is ``length``."""
+    outputs, taken = drive(SequenceDriver(request(num_predict=0)), b"a")
+    assert taken == 0
+    assert [type(output) for output in outputs] == [Started, Finished]
+    assert last(outputs).reason == "length"
+
+
+def test_no_limit_is_ten_contexts() -> None:
+    """Without `num_predict`, or with a larger one, an answer ends after ten contexts."""
+    for num_predict in (None, 1000):
+        call = CompletionRequest(
+            prompt=(), sampling=SamplingParams(num_predict=num_predict), context=ContextPolicy(num_ctx=4)
+        )
+        _, taken = drive(SequenceDriver(call, context_length=100), *[b"a"] * 50)
+        assert taken == 40
+
+
+def test_times() -> None:
+    """Prefill lasts until `Prefilled`, decoding from there to the end, by the clock that is given."""
+    clock = iter([100, 130, 190])
+    outputs, _ = drive(SequenceDriver(request(), clock_ns=lambda: next(clock)), b"a")
+    assert (last(outputs).usage.prefill_ns, last(outputs).usage.decode_ns) == (30, 60)
+
+
+def test_logprobs_pass_at_once() -> None:
+    """Log-probabilities go out with their token, even where its text is held back."""
+    driver = SequenceDriver(request(stop=("END",)))
+    driver.feed(Prefilled(prompt_tokens=1))
+    logprob = TokenLogprob(token=b"E", logprob=-0.5)
+    assert driver.feed(Token(token_id=1, piece=b"E", logprob=logprob)) == (
+        [Delta(text="", token_count=1, logprobs=(logprob,))],
+        False,
+    )
+
+
+def test_token_ids() -> None:
+    """The ids of prompt and answer come at the end, where they were asked for."""
+    driver = SequenceDriver(CompletionRequest(prompt=(), return_token_ids=True))
+    driver.feed(Prefilled(prompt_tokens=2, prompt_ids=(7, 8)))
+    driver.feed(Token(token_id=9, piece=b"a"))
+    outputs, _ = driver.feed(EngineFinished(reason="stop"))
+    assert last(outputs).token_ids == (7, 8, 9)
+
+
+def test_constraints_are_refused() -> None:
+    """A grammar is refused rather than ignored."""
+    with pytest.raises(Unsupported):
+        SequenceDriver(CompletionRequest(prompt=(), constraint=Constraint(kind="regex", source="a")))
+
+
+def test_a_foreign_output() -> None:
+    """An output that no completion has is the engine's fault, and says so."""
+    with pytest.raises(PluginError, match="EngineOutput"):
+        SequenceDriver(request()).feed(EngineOutput())
+
+
+def test_embeddings() -> None:
+    """Vectors pass through and end the request."""
+    vectors = Vectors(dimensions=1, float32=b"\0\0\0\0")
+    assert TaskDriver().feed(EngineEmbedded(vectors=vectors, prompt_tokens=1)) == (
+        [Embedded(vectors=vectors, prompt_tokens=1)],
+        True,
+    )

@@ -1,0 +1,509 @@
+"""The model scheduler: loads, leases, keep-alive, the queue, eviction, with a runner that loads nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import msgspec
+import pytest
+
+from corral.core.engines import EngineSpec, LoadRequest, LocalFile, Match
+from corral.core.errors import InvalidOption, LoadFailed, NoEngine, OutOfMemory, ServerBusy
+from corral.core.models import ModelFile, ModelMetadata, ModelRecord, digest_of
+from corral.core.names import parse_name
+from corral.core.outputs import Output
+from corral.core.ports.inference import ModelInfo, OnLoadProgress, Runner, RunningModel
+from corral.core.requests import Prompt, Request
+from corral.core.scheduling import ModelScheduler, SchedulerSettings
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    num_ctx: int = 4096
+    size_bytes: int = 10
+
+
+def spec(name: str = "toy", *, score: int = 10, module: str | None = None) -> EngineSpec:
+    return EngineSpec(
+        name=name,
+        summary="",
+        form="step",
+        load="nowhere:load",
+        match=lambda record, metadata: Match(score=score, reason=f"{name} says {score}"),
+        estimate=lambda record, metadata, options: {"cpu": options.size_bytes},
+        load_options=Options,
+        fits=lambda loaded, wanted: wanted.num_ctx <= loaded.num_ctx,
+        module=module,
+    )
+
+
+class Model:
+    def __init__(self, runner: ToyRunner, request: LoadRequest) -> None:
+        self.runner = runner
+        self.request = request
+        self.alive = True
+        self.info = ModelInfo(tasks=frozenset({"completion"}), parallel=2)
+
+    async def run(self, request: Request) -> AsyncGenerator[Output, None]:
+        raise NotImplementedError
+        yield
+
+    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        raise NotImplementedError
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        self.alive = False
+        await asyncio.sleep(0)
+        self.runner.memory += self.request.load_options["size_bytes"]
+        self.runner.events.append(f"unload {self.request.model}")
+
+
+class ToyRunner:
+    """Loads at once, or when `gate` opens, and keeps the books of a machine with `memory` bytes."""
+
+    name = "thread"
+
+    def __init__(self, memory: int = 1000) -> None:
+        self.memory = memory
+        self.events: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.models: list[Model] = []
+
+    async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> RunningModel:
+        self.events.append(f"load {request.model}")
+        try:
+            on_progress(0.5)
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.events.append(f"cancel {request.model}")
+            raise
+        if self.error is not None:
+            raise self.error
+        self.memory -= request.load_options["size_bytes"]
+        model = Model(self, request)
+        self.models.append(model)
+        return model
+
+
+class Catalog:
+    async def metadata(self, record: ModelRecord) -> ModelMetadata | None:
+        return None
+
+    def local_files(self, record: ModelRecord) -> tuple[LocalFile, ...]:
+        return ()
+
+
+def record(name: str, weights: str = "") -> ModelRecord:
+    digest = digest_of((weights or name).encode())
+    file = ModelFile(role="weights", media_type="", digest=digest, size_bytes=1)
+    return ModelRecord(
+        name=parse_name(name), digest=digest_of(name.encode()), size_bytes=1, modified_at=0, files=(file,)
+    )
+
+
+A, B, C = record("a"), record("b"), record("c")
+
+Check = Callable[[ModelScheduler, ToyRunner], Awaitable[None]]
+
+
+def scheduled(
+    check: Check,
+    *,
+    memory: int = 1000,
+    engines: Sequence[EngineSpec] | None = None,
+    engine_settings: Mapping[str, Mapping[str, Any]] = {},
+    **settings: Any,
+) -> None:
+    """Runs a check with a scheduler over a `ToyRunner`, and closes it."""
+
+    async def main() -> None:
+        runner = ToyRunner(memory)
+        runners: dict[str, Runner] = {"thread": runner}
+        scheduler = ModelScheduler(
+            engines=[spec()] if engines is None else engines,
+            runners=runners,
+            preferred_runner="process",
+            catalog=Catalog(),
+            settings=SchedulerSettings(**settings),
+            engine_settings=engine_settings,
+            free_memory=lambda: {"cpu": runner.memory},
+        )
+        try:
+            async with asyncio.timeout(5):
+                await check(scheduler, runner)
+        finally:
+            await scheduler.aclose()
+        assert runner.memory == memory
+
+    asyncio.run(main())
+
+
+async def touch(scheduler: ModelScheduler, model: ModelRecord, **options: Any) -> None:
+    async with scheduler.lease(model, **options):
+        pass
+
+
+def names(scheduler: ModelScheduler) -> list[str]:
+    return sorted(one.record.name.model for one in scheduler.loaded())
+
+
+def test_one_load_for_many() -> None:
+    """Requests for one model at the same time share one load, and later ones find it loaded."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await asyncio.gather(*(touch(scheduler, A) for _ in range(5)))
+        async with scheduler.lease(A) as lease:
+            assert lease.engine == "toy"
+            assert lease.model is runner.models[0]
+        assert runner.events == ["load a:latest"]
+
+    scheduled(check)
+
+
+def test_names_share_weights() -> None:
+    """Two names of the same weights are one model, listed under the first; either name unloads it."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A)
+        twin = record("twin", weights="a")
+        await touch(scheduler, twin)
+        assert names(scheduler) == ["a"]
+        assert await scheduler.unload(twin.name)
+        assert names(scheduler) == []
+        assert not await scheduler.unload(twin.name)
+
+    scheduled(check)
+
+
+def test_keep_alive() -> None:
+    """A model leaves after its keep-alive, counted from the end of the last request."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        async with scheduler.lease(A):
+            await asyncio.sleep(0.08)
+            assert names(scheduler) == ["a"]
+        await asyncio.sleep(0.02)
+        assert names(scheduler) == ["a"]
+        await asyncio.sleep(0.08)
+        assert names(scheduler) == []
+
+    scheduled(check, keep_alive_s=0.05)
+
+
+def test_keep_alive_sticks() -> None:
+    """What a request says of keep-alive holds for later requests that say nothing."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A, keep_alive_s=None)
+        await touch(scheduler, A)
+        await asyncio.sleep(0.05)
+        [loaded] = scheduler.loaded()
+        assert loaded.expires_at is None
+
+    scheduled(check, keep_alive_s=0.01)
+
+
+def test_keep_alive_zero() -> None:
+    """With 0 the model leaves as soon as its last request ends."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        async with scheduler.lease(A), scheduler.lease(A, keep_alive_s=0):
+            pass
+        assert names(scheduler) == []
+
+    scheduled(check)
+
+
+def test_unload_waits_for_requests() -> None:
+    """Unloading a busy model answers at once; the model goes when its last request ends, and takes no new ones."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        async with scheduler.lease(A) as lease:
+            assert await scheduler.unload(A)
+            assert lease.model.alive
+            await touch(scheduler, A)
+            assert len(runner.models) == 2
+        await asyncio.sleep(0.01)
+        assert not lease.model.alive
+        assert names(scheduler) == ["a"]
+
+    scheduled(check)
+
+
+def test_a_dead_model_is_loaded_again() -> None:
+    """A model that died is not lent again."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        async with scheduler.lease(A):
+            runner.models[0].alive = False
+        assert names(scheduler) == []
+        async with scheduler.lease(A) as lease:
+            assert lease.model is runner.models[1]
+
+    scheduled(check)
+
+
+def test_load_options_that_fit() -> None:
+    """A smaller context is served by what is loaded; a larger one loads anew and replaces it."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A)
+        await touch(scheduler, A, load_options={"num_ctx": 512, "num_gpu": 3, "size_bytes": None})
+        assert len(runner.models) == 1
+        await touch(scheduler, A, load_options={"num_ctx": 9000})
+        assert len(runner.models) == 2
+        assert names(scheduler) == ["a"]
+
+    scheduled(check)
+
+
+def test_load_options_are_checked() -> None:
+    """An option of the wrong type is an `InvalidOption` that names the engine."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        with pytest.raises(InvalidOption, match="toy"):
+            await touch(scheduler, A, load_options={"num_ctx": "many"})
+
+    scheduled(check)
+
+
+def test_engine_settings_are_defaults() -> None:
+    """The engine's settings are under the request's options."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A, load_options={"size_bytes": 5})
+        assert runner.models[0].request.load_options == {"num_ctx": 77, "size_bytes": 5}
+
+    scheduled(check, engine_settings={"toy": {"num_ctx": 77, "size_bytes": 6}})
+
+
+def test_choice_of_engine() -> None:
+    """The best match wins, one that is not installed only where no other matches, and a name beats all."""
+    engines = [spec("low", score=1), spec("high", score=5), spec("gone", score=9, module="no_such_module_here")]
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        async with scheduler.lease(A) as lease:
+            assert lease.engine == "high"
+        async with scheduler.lease(A, engine="low") as lease:
+            assert lease.engine == "low"
+        with pytest.raises(NoEngine, match="nope"):
+            await touch(scheduler, A, engine="nope")
+
+    scheduled(check, engines=engines)
+
+
+def test_no_engine_lists_reasons() -> None:
+    """Where no engine takes a model, the error has every engine's reason."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        with pytest.raises(NoEngine, match=r"one says 0; two: two says 0"):
+            await touch(scheduler, A)
+
+    scheduled(check, engines=[spec("one", score=0), spec("two", score=0)])
+
+
+def test_leaving_stops_the_load() -> None:
+    """The last one who waits for a load takes it away on leaving; others keep it going."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        runner.gate.clear()
+        first, second = (asyncio.create_task(touch(scheduler, A)) for _ in range(2))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.sleep(0.01)
+        assert runner.events == ["load a:latest"]
+        second.cancel()
+        await asyncio.sleep(0.01)
+        assert runner.events == ["load a:latest", "cancel a:latest"]
+        runner.gate.set()
+        await touch(scheduler, A)
+
+    scheduled(check)
+
+
+def test_a_failed_load() -> None:
+    """Everyone who waited gets the error; the next request tries again."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        runner.error = LoadFailed("bad luck")
+        results = await asyncio.gather(touch(scheduler, A), touch(scheduler, A), return_exceptions=True)
+        assert [str(result) for result in results] == ["bad luck", "bad luck"]
+        runner.error = None
+        await touch(scheduler, A)
+
+    scheduled(check)
+
+
+def test_load_timeout() -> None:
+    """A load without progress for too long fails, and says for how long."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        runner.gate.clear()
+        with pytest.raises(LoadFailed, match=r"no progress for 0\.05 s"):
+            await touch(scheduler, A)
+
+    scheduled(check, load_timeout_s=0.05)
+
+
+def test_progress_reaches_those_who_wait() -> None:
+    """Load progress is told to everyone who asked for it."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        told: list[float] = []
+        await touch(scheduler, A, on_progress=told.append)
+        assert told == [0.5]
+
+    scheduled(check)
+
+
+def test_loaded_models_do_not_wait() -> None:
+    """A request for a loaded model is served while another model loads."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A)
+        runner.gate.clear()
+        loading = asyncio.create_task(touch(scheduler, B))
+        await asyncio.sleep(0.01)
+        await touch(scheduler, A)
+        assert not loading.done()
+        runner.gate.set()
+        await loading
+
+    scheduled(check)
+
+
+def test_the_queue_is_bounded() -> None:
+    """Beyond `max_queue` waiting requests the next is turned away in Ollama's words; loaded models still serve."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, B)
+        runner.gate.clear()
+        waiting = [asyncio.create_task(touch(scheduler, A)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(ServerBusy, match=r"server busy, please try again\.  maximum pending requests exceeded"):
+            await touch(scheduler, A)
+        await touch(scheduler, B)
+        runner.gate.set()
+        await asyncio.gather(*waiting)
+
+    scheduled(check, max_queue=2)
+
+
+def test_requests_beyond_the_streams_queue_up() -> None:
+    """Requests that a loaded model cannot run at once count as waiting."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        async with AsyncExitStack() as stack:
+            for _ in range(3):  # two streams, one waits
+                await stack.enter_async_context(scheduler.lease(A))
+            with pytest.raises(ServerBusy):
+                await touch(scheduler, A)
+
+    scheduled(check, max_queue=1)
+
+
+def test_idle_models_make_room() -> None:
+    """The idle model with the shortest keep-alive goes first, and only as many as need be."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A, keep_alive_s=50, load_options={"size_bytes": 40})
+        await touch(scheduler, B, keep_alive_s=10, load_options={"size_bytes": 40})
+        await touch(scheduler, C, load_options={"size_bytes": 40})
+        assert names(scheduler) == ["a", "c"]
+
+    scheduled(check, memory=100)
+
+
+def test_max_loaded() -> None:
+    """No more models than the setting says, whatever the memory."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A)
+        await touch(scheduler, B)
+        assert names(scheduler) == ["b"]
+
+    scheduled(check, max_loaded=1)
+
+
+def test_busy_models_are_waited_for() -> None:
+    """A load that needs a busy model's room waits until its requests end, and gets ahead of later ones."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        async with scheduler.lease(A, load_options={"size_bytes": 60}):
+            other = asyncio.create_task(touch(scheduler, B, load_options={"size_bytes": 60}))
+            await asyncio.sleep(0.01)
+            later = asyncio.create_task(touch(scheduler, A, load_options={"size_bytes": 60}))
+            await asyncio.sleep(0.01)
+            assert not other.done()
+        await asyncio.gather(other, later)
+        assert runner.events == [
+            "load a:latest",
+            "unload a:latest",
+            "load b:latest",
+            "unload b:latest",
+            "load a:latest",
+        ]
+
+    scheduled(check, memory=100)
+
+
+def test_giving_up_the_wait_leaves_the_busy_model() -> None:
+    """Where the waiting load is cancelled, the busy model stays."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        async with scheduler.lease(A, load_options={"size_bytes": 60}):
+            other = asyncio.create_task(touch(scheduler, B, load_options={"size_bytes": 60}))
+            await asyncio.sleep(0.01)
+            other.cancel()
+            await asyncio.sleep(0.01)
+        assert names(scheduler) == ["a"]
+
+    scheduled(check, memory=100)
+
+
+def test_what_can_never_fit() -> None:
+    """A model bigger than all there is is refused with both numbers, and evicts nobody."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A)
+        with pytest.raises(OutOfMemory, match=r"b:latest needs about 5\.0 GiB of cpu memory, 1 MiB is free"):
+            await touch(scheduler, B, load_options={"size_bytes": 5 << 30})
+        assert names(scheduler) == ["a"]
+
+    scheduled(check, memory=1 << 20)
+
+
+def test_out_of_memory_while_loading() -> None:
+    """Where the estimate was too small, idle models go and the load is tried once more."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A)
+        runner.error = OutOfMemory("the allocation failed")
+        with pytest.raises(OutOfMemory):
+            await touch(scheduler, B)
+        assert runner.events == ["load a:latest", "load b:latest", "unload a:latest", "load b:latest"]
+
+    scheduled(check)
+
+
+def test_closing_while_loading() -> None:
+    """Closing stops loads and tells those who wait."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        runner.gate.clear()
+        waiting = asyncio.create_task(touch(scheduler, A))
+        await asyncio.sleep(0.01)
+        await scheduler.aclose()
+        with pytest.raises(ServerBusy, match="shutting down"):
+            await waiting
+        with pytest.raises(ServerBusy, match="shutting down"):
+            await touch(scheduler, A)
+
+    scheduled(check)

@@ -1,0 +1,149 @@
+"""The loops that runners turn: engines that misbehave, requests that end."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions
+from corral.core.errors import ErrorInfo
+from corral.core.outputs import Delta, EngineFinished, EngineOutput, Finished, Output, Prefilled, Token
+from corral.core.ports.inference import ModelInfo, TokenMask
+from corral.core.requests import ChatRequest, CompletionRequest, Request, SamplingParams, TextPart
+from corral.core.step_loop import EngineLoop, GeneratorLoop, StepLoop
+
+
+def request(**sampling: object) -> CompletionRequest:
+    return CompletionRequest(prompt=(TextPart(text="x"),), sampling=SamplingParams(**sampling))  # type: ignore[arg-type]
+
+
+def finish(loop: EngineLoop) -> dict[int, list[Output | ErrorInfo]]:
+    outcomes: dict[int, list[Output | ErrorInfo]] = {}
+    while loop.unfinished():
+        for request_id, item in loop.step():
+            outcomes.setdefault(request_id, []).append(item)
+    return outcomes
+
+
+class Forgetful(FakeEngine):
+    """Forgets its requests without a word."""
+
+    def step(self) -> list[tuple[int, EngineOutput]]:
+        self.close()
+        return []
+
+
+class Words:
+    """A generator engine of three words, one of which breaks it."""
+
+    info = ModelInfo(tasks=frozenset({"completion"}))
+    tokenizer = None
+
+    def __init__(self, words: Sequence[str] = ("a", "b", "c")) -> None:
+        self.words = words
+        self.closed = 0
+
+    def run(self, request: Request, mask: TokenMask | None) -> Generator[EngineOutput, None, None]:
+        try:
+            yield Prefilled(prompt_tokens=1)
+            for word in self.words:
+                if word == "!":
+                    raise ValueError("a bad word")
+                yield Token(token_id=None, piece=word.encode())
+        finally:
+            self.closed += 1
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_stop_string_aborts_in_the_same_step() -> None:
+    """Nothing is computed for a sequence after the step in which its stop string came."""
+    engine = FakeEngine(FakeLoadOptions(answer="one two three four"))
+    loop = StepLoop(engine)
+    loop.add(1, request(stop=("two",)))
+    outcomes = finish(loop)[1]
+    assert isinstance(outcomes[-1], Finished)
+    assert outcomes[-1].usage.generated_tokens == 2
+    assert not engine.has_unfinished_requests()
+
+
+def test_a_refused_request() -> None:
+    """A request that the engine refuses gets its error from the next step, and others run."""
+    loop = StepLoop(FakeEngine(FakeLoadOptions()))
+    loop.add(1, ChatRequest(messages=()))
+    loop.add(2, request())
+    outcomes = finish(loop)
+    assert [type(item) for item in outcomes[1]] == [ErrorInfo]
+    assert isinstance(outcomes[2][-1], Finished)
+
+
+def test_a_forgotten_request() -> None:
+    """A request that the engine lost ends with an error instead of never."""
+    loop = StepLoop(Forgetful(FakeLoadOptions()))
+    loop.add(1, request())
+    [error] = finish(loop)[1]
+    assert isinstance(error, ErrorInfo)
+    assert error.code == "plugin_error"
+
+
+def test_abort_then_nothing() -> None:
+    """After an abort there is nothing unfinished."""
+    loop = StepLoop(FakeEngine(FakeLoadOptions()))
+    loop.add(1, request())
+    loop.step()
+    loop.abort(1)
+    loop.abort(7)
+    assert not loop.unfinished()
+
+
+def test_generator_requests_run_in_order() -> None:
+    """One request at a time; a generator that just ends has stopped."""
+    loop = GeneratorLoop(Words())
+    loop.add(1, request())
+    loop.add(2, request(num_predict=1))
+    outcomes = finish(loop)
+    assert list(outcomes) == [1, 2]
+    assert [item.text for item in outcomes[1] if isinstance(item, Delta)] == ["a", "b", "c"]
+    first, second = outcomes[1][-1], outcomes[2][-1]
+    assert isinstance(first, Finished)
+    assert isinstance(second, Finished)
+    assert (first.reason, second.reason) == ("stop", "length")
+
+
+def test_generator_that_raises() -> None:
+    """What a generator raises fails its own request, told by class and text; the next one runs."""
+    loop = GeneratorLoop(Words(["a", "!"]))
+    loop.add(1, request())
+    loop.add(2, request(num_predict=1))
+    outcomes = finish(loop)
+    assert outcomes[1][-1] == ErrorInfo(code="engine_error", message="the engine raised ValueError: a bad word")
+    assert isinstance(outcomes[2][-1], Finished)
+
+
+def test_generator_abort_closes_it() -> None:
+    """Aborting the running request closes its generator; aborting a waiting one takes it from the queue."""
+    engine = Words()
+    loop = GeneratorLoop(engine)
+    loop.add(1, request())
+    loop.add(2, request())
+    loop.step()
+    loop.abort(1)
+    loop.abort(2)
+    assert engine.closed == 1
+    assert not loop.unfinished()
+
+
+def test_outputs_after_the_end_are_dropped() -> None:
+    """What an engine still gives for a request that a stop string has ended goes nowhere."""
+
+    class Eager(FakeEngine):
+        def step(self) -> list[tuple[int, EngineOutput]]:
+            self.close()
+            tokens = [(1, Token(token_id=1, piece=piece)) for piece in (b"a", b"stop", b"b")]
+            return [(1, Prefilled(prompt_tokens=1)), *tokens, (1, EngineFinished(reason="stop"))]
+
+    loop = StepLoop(Eager(FakeLoadOptions()))
+    loop.add(1, request(stop=("stop",)))
+    outcomes = finish(loop)[1]
+    assert [item.text for item in outcomes if isinstance(item, Delta)] == ["a"]
+    assert isinstance(outcomes[-1], Finished)
