@@ -1,0 +1,196 @@
+"""Builds a `LlamaCppEngine` from a `LoadRequest`: weights, streams, abilities found out by trying."""
+
+from __future__ import annotations
+
+import contextlib
+
+import llama_cpp as C
+import msgspec
+
+from corral.adapters.engines.llama_cpp.amx import without_amx
+from corral.adapters.engines.llama_cpp.completions import Completions
+from corral.adapters.engines.llama_cpp.embedding import Embedder
+from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
+from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
+from corral.adapters.engines.llama_cpp.native import Batch, Context, Model, collect_log, supports_gpu
+from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, LlamaCppOptions
+from corral.adapters.engines.llama_cpp.streams import Streams
+from corral.adapters.engines.llama_cpp.threads import ThreadTuner, available_cpus
+from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
+from corral.adapters.memory import free_memory
+from corral.core.engines import LoadRequest
+from corral.core.errors import InvalidModelFile, InvalidOption
+from corral.core.ports.inference import ModelInfo, OnLoadProgress
+
+__all__ = ("build_engine",)
+
+_MAX_STREAMS = 256  # LLAMA_MAX_SEQ
+_FLASH_OFF, _FLASH_ON, _FLASH_AUTO = 0, 1, -1
+
+
+def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppEngine:
+    """Load the weights and everything around them. On any failure what was loaded is freed again."""
+    options = msgspec.convert(request.load_options, LlamaCppOptions)
+    path = next((file.path for file in request.files if file.role == "weights"), None)
+    if path is None:
+        raise InvalidModelFile(f"model {request.model!r} has no weights file")
+    collect_log()
+    gpu = supports_gpu() and options.num_gpu != 0
+    layers = options.num_gpu if options.num_gpu >= 0 else 999
+    with contextlib.ExitStack() as undo:
+        if not options.amx:
+            undo.enter_context(without_amx())
+        C.llama_backend_init()
+        model = Model(
+            path,
+            gpu_layers=layers if gpu else 0,
+            main_gpu=options.main_gpu,
+            use_mmap=options.use_mmap,
+            on_progress=on_progress,
+        )
+        with contextlib.ExitStack() as failed:
+            failed.callback(model.close)
+            engine = _Builder(model, options, gpu=gpu).build(failed)
+            failed.pop_all()
+        return engine
+
+
+class _Builder:
+    """The decisions of one load."""
+
+    def __init__(self, model: Model, options: LlamaCppOptions, *, gpu: bool) -> None:
+        self._model = model
+        self._options = options
+        self._gpu = gpu
+        trained = model.trained_context or DEFAULT_NUM_CTX
+        self._num_ctx = max(4, min(options.num_ctx or DEFAULT_NUM_CTX, trained))
+        self._threads = options.num_thread or available_cpus()
+        architecture = model.metadata("general.architecture") or ""
+        self._pooling = model.metadata(f"{architecture}.pooling_type")
+        causal = model.metadata(f"{architecture}.attention.causal") != "false"
+        self._generates = model.has_decoder and causal and self._pooling in (None, "0")
+
+    def build(self, failed: contextlib.ExitStack) -> LlamaCppEngine:
+        model, options = self._model, self._options
+        tokenizer = LlamaTokenizer(model)
+        batch = Batch(max(options.num_batch, _MAX_STREAMS))
+        embedder = Embedder(self._embedding_context, tokenizer, limit=self._num_ctx)
+        features = {"tokenize", "batch"}
+        if not self._generates:
+            info = self._info({"embedding"}, features, 0, "it makes embeddings only")
+            return LlamaCppEngine(model=model, completions=None, embedder=embedder, tokenizer=tokenizer, info=info)
+        count = self._stream_count()
+        context = self._context(count)
+        failed.callback(context.close)
+        trimmable = _can_trim(context, batch)
+        can_shift = trimmable and context.can_shift and not model.sliding_window
+        exactness = self._exactness(context, batch, count, trimmable=trimmable)
+        features |= {"prefix_cache", "logprobs", "seed"}
+        features |= {name for name, has in (("shift", can_shift), ("exact", exactness.exact)) if has}
+        completions = Completions(
+            model=model,
+            context=context,
+            tokenizer=tokenizer,
+            streams=Streams(context, count, trimmable=trimmable, window=model.sliding_window),
+            batch=batch,
+            tuner=ThreadTuner(1 if options.num_thread else self._threads),
+            max_prefill_tokens=max(4, min(options.max_prefill_tokens, options.num_batch)),
+            largest_chunk=min(512, options.num_batch),
+            can_shift=can_shift,
+            can_fill=trimmable and not model.sliding_window,
+            exact=exactness.exact,
+            pair_rows=exactness.pair_rows,
+        )
+        said = ("yes: " if exactness.exact else "no: ") + exactness.reason
+        info = self._info({"completion", "embedding"}, features, count, said)
+        return LlamaCppEngine(model=model, completions=completions, embedder=embedder, tokenizer=tokenizer, info=info)
+
+    def _flash_attention(self) -> int:
+        options = self._options
+        quantized = options.kv_cache_type not in ("f16", "f32", "bf16")
+        if quantized and options.flash_attention is False:
+            raise InvalidOption(
+                f"kv_cache_type {options.kv_cache_type} needs flash attention, which is switched off",
+                "use kv_cache_type f16, or leave flash_attention unset",
+            )
+        if options.flash_attention is not None:
+            return _FLASH_ON if options.flash_attention else _FLASH_OFF
+        if self._gpu:
+            return _FLASH_AUTO
+        return _FLASH_ON if quantized else _FLASH_OFF
+
+    def _kv_bytes(self, tokens: int) -> int:
+        bytes_per_value = {"f32": 4, "f16": 2, "bf16": 2}.get(self._options.kv_cache_type, 1)
+        return tokens * self._model.kv_values_per_token * bytes_per_value
+
+    def _stream_count(self) -> int:
+        if self._options.num_parallel:
+            return min(self._options.num_parallel, _MAX_STREAMS)
+        available = min(free_memory().values(), default=0) // 4
+        fitting = (count for count in (8, 4, 2) if self._kv_bytes(self._num_ctx * count) <= available)
+        return next(fitting, 1)
+
+    def _context(self, streams: int) -> Context:
+        return Context(
+            self._model,
+            num_ctx=self._num_ctx,
+            streams=streams,
+            batch=max(streams, self._options.num_batch),
+            threads=self._threads,
+            flash_attention=self._flash_attention(),
+            kv_cache_type=self._options.kv_cache_type,
+        )
+
+    def _embedding_context(self) -> Context:
+        kind = int(self._pooling) if self._pooling else C.LLAMA_POOLING_TYPE_NONE
+        if kind == C.LLAMA_POOLING_TYPE_NONE:
+            kind = C.LLAMA_POOLING_TYPE_LAST
+        # Pooling over all tokens needs them in one batch; the last token alone does not.
+        whole = kind != C.LLAMA_POOLING_TYPE_LAST
+        return Context(
+            self._model,
+            num_ctx=self._num_ctx,
+            streams=8,
+            batch=max(512, self._num_ctx if whole else 512),
+            threads=self._threads,
+            flash_attention=_FLASH_AUTO,
+            kv_cache_type="f16",
+            pooling=kind,
+            unified=True,
+        )
+
+    def _exactness(self, context: Context, batch: Batch, streams: int, *, trimmable: bool) -> Exactness:
+        def no(reason: str) -> Exactness:
+            return Exactness(exact=False, pair_rows=False, reason=reason)
+
+        if not self._options.exact:
+            return no("switched off")
+        if self._flash_attention() != _FLASH_OFF:
+            return no("flash attention sums in an order that depends on neighbours")
+        if not trimmable:
+            return no("its memory cannot be trimmed")
+        return measure_exactness(context, batch, streams)
+
+    def _info(self, tasks: set[str], features: set[str], streams: int, exact: str) -> ModelInfo:
+        device = "gpu" if self._gpu else "cpu"
+        return ModelInfo(
+            tasks=frozenset(tasks),
+            features=frozenset(features),
+            context_length=self._num_ctx,
+            parallel=max(1, streams),
+            memory_bytes={device: self._model.size_bytes + self._kv_bytes(self._num_ctx * streams)},
+            details={
+                "weights": self._model.description,
+                "streams": f"{streams} x {self._num_ctx} tokens",
+                "exact": exact,
+                "threads": str(self._options.num_thread or f"up to {self._threads}"),
+            },
+        )
+
+
+def _can_trim(context: Context, batch: Batch) -> bool:
+    """Whether memory can be cut back: tried, not looked up. Also warms the weights up."""
+    batch.fill_chunk([0, 0, 0, 0], 0, 0, last=True)
+    trimmed = context.decode(batch) == 0 and context.trim(0, 2)
+    context.clear()
+    return trimmed

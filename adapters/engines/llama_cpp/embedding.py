@@ -1,0 +1,112 @@
+"""Embeddings: a second context with pooling, made on first use, fed in batches of several inputs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from corral.adapters.engines.llama_cpp.native import Batch, Context
+from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
+from corral.core.errors import CorralError, EngineError, PromptTooLong
+from corral.core.outputs import EngineEmbedded, EngineFailed, EngineOutput, Vectors
+from corral.core.requests import EmbedRequest
+
+__all__ = ("Embedder",)
+
+_INPUTS_AT_ONCE = 8
+_TOKENS_AT_ONCE = 512
+
+
+class _Job:
+    def __init__(self, request_id: int, inputs: list[list[int]]) -> None:
+        self.request_id = request_id
+        self.inputs = inputs
+        self.vectors: list[npt.NDArray[np.float32]] = []
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(map(len, self.inputs))
+
+
+class Embedder:
+    """Takes `EmbedRequest`s in order; each step computes one batch of one request.
+
+    `make_context` is called once, when the first request comes. `limit` is the most tokens of an input.
+    """
+
+    def __init__(self, make_context: Callable[[], Context], tokenizer: LlamaTokenizer, *, limit: int) -> None:
+        self._make_context = make_context
+        self._tokenizer = tokenizer
+        self._limit = limit
+        self._context: Context | None = None
+        self._batch: Batch | None = None
+        self._jobs: deque[_Job] = deque()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._jobs)
+
+    def add(self, request_id: int, request: EmbedRequest) -> None:
+        limit = min(request.num_ctx or self._limit, self._limit)
+        inputs = []
+        for prompt in request.inputs:
+            tokens = self._tokenizer.tokens(prompt)
+            if len(tokens) > limit:
+                if not request.truncate:
+                    raise PromptTooLong(f"an input of {len(tokens)} tokens is longer than the context of {limit}")
+                # The tail goes, but not the model's closing token.
+                tokens = tokens[: limit - 1] + tokens[-1:]
+            if not tokens:
+                raise EngineError("an empty input has no tokens, and this model adds none")
+            inputs.append(tokens)
+        self._jobs.append(_Job(request_id, inputs))
+
+    def abort(self, request_id: int) -> None:
+        self._jobs = deque(job for job in self._jobs if job.request_id != request_id)
+
+    def step(self, outputs: list[tuple[int, EngineOutput]]) -> None:
+        if not self._jobs:
+            return
+        job = self._jobs[0]
+        try:
+            self._compute(job)
+        except CorralError as error:
+            self._jobs.popleft()
+            outputs.append((job.request_id, EngineFailed(error=error.info)))
+            return
+        if len(job.vectors) == len(job.inputs):
+            self._jobs.popleft()
+            dimensions = len(job.vectors[0]) if job.vectors else 0
+            data = b"".join(vector.astype("<f4").tobytes() for vector in job.vectors)
+            vectors = Vectors(dimensions=dimensions, float32=data)
+            outputs.append((job.request_id, EngineEmbedded(vectors=vectors, prompt_tokens=job.prompt_tokens)))
+
+    def _compute(self, job: _Job) -> None:
+        if self._context is None or self._batch is None:
+            self._context = self._make_context()
+            self._batch = Batch(max(self._limit, _TOKENS_AT_ONCE))
+        chosen: list[list[int]] = []
+        total = 0
+        for tokens in job.inputs[len(job.vectors) :]:
+            if chosen and (total + len(tokens) > _TOKENS_AT_ONCE or len(chosen) == _INPUTS_AT_ONCE):
+                break
+            chosen.append(tokens)
+            total += len(tokens)
+        if not chosen:
+            return
+        if self._context.memory:
+            self._context.clear()
+        self._batch.fill_inputs(chosen)
+        code = self._context.decode(self._batch)
+        if code != 0:
+            raise EngineError(f"llama.cpp could not embed {len(chosen)} inputs of {total} tokens (code {code})")
+        job.vectors.extend(self._context.pooled(index) for index in range(len(chosen)))
+
+    def close(self) -> None:
+        self._jobs.clear()
+        if self._context is not None:
+            self._context.close()
+            self._context = None

@@ -1,0 +1,73 @@
+"""The llama.cpp `StepEngine`: completions and embeddings over one set of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from corral.adapters.engines.llama_cpp.completions import Completions, Outputs
+from corral.adapters.engines.llama_cpp.embedding import Embedder
+from corral.adapters.engines.llama_cpp.native import Model
+from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
+from corral.core.errors import Unsupported
+from corral.core.outputs import EngineOutput
+from corral.core.ports.inference import ModelInfo, TokenMask
+from corral.core.requests import CompletionRequest, EmbedRequest, Request
+
+__all__ = ("LlamaCppEngine",)
+
+
+class LlamaCppEngine:
+    """Made by `loader.load`; one thread owns it. `completions` is None for a model that only makes embeddings."""
+
+    def __init__(
+        self,
+        *,
+        model: Model,
+        completions: Completions | None,
+        embedder: Embedder,
+        tokenizer: LlamaTokenizer,
+        info: ModelInfo,
+    ) -> None:
+        self._model = model
+        self._completions = completions
+        self._embedder = embedder
+        self._tokenizer = tokenizer
+        self._info = info
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def tokenizer(self) -> LlamaTokenizer:
+        return self._tokenizer
+
+    def add_request(self, request_id: int, request: Request, mask: TokenMask | None) -> None:
+        if isinstance(request, EmbedRequest):
+            self._embedder.add(request_id, request)
+        elif isinstance(request, CompletionRequest) and self._completions is not None:
+            self._completions.add(request_id, request, mask)
+        elif isinstance(request, CompletionRequest):
+            raise Unsupported("this model makes embeddings; it generates no text")
+        else:
+            raise Unsupported(f"llama.cpp does not take a {type(request).__name__}")
+
+    def step(self) -> Sequence[tuple[int, EngineOutput]]:
+        outputs: Outputs = []
+        if self._completions is not None:
+            self._completions.step(outputs)
+        self._embedder.step(outputs)
+        return outputs
+
+    def has_unfinished_requests(self) -> bool:
+        return (self._completions is not None and self._completions.busy) or self._embedder.busy
+
+    def abort_request(self, request_id: int) -> None:
+        if self._completions is None or not self._completions.abort(request_id):
+            self._embedder.abort(request_id)
+
+    def close(self) -> None:
+        self._embedder.close()
+        if self._completions is not None:
+            self._completions.close()
+        self._model.close()

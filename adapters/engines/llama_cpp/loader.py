@@ -1,0 +1,29 @@
+"""The entry point of loading: refuses other versions of llama-cpp-python by name before anything native is imported."""
+
+from __future__ import annotations
+
+from importlib import metadata as distributions
+
+from corral.adapters.engines.llama_cpp.spec import REQUIREMENT, SPEC, VERSION
+from corral.core.engines import LoadRequest
+from corral.core.errors import EngineNotInstalled
+from corral.core.ports.inference import OnLoadProgress, StepEngine
+
+__all__ = ("load",)
+
+
+def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
+    """The engine of one GGUF file. Blocking; called in the thread or process that will own it.
+
+    Raises `EngineNotInstalled`, `InvalidModelFile`, `InvalidOption`, `OutOfMemory`, `LoadFailed`.
+    """
+    try:
+        found = distributions.version("llama-cpp-python")
+    except distributions.PackageNotFoundError:
+        found = "none"
+    if found != VERSION:
+        raise EngineNotInstalled(f"the llama-cpp engine needs {REQUIREMENT}, found {found}", SPEC.install_hint)
+
+    from corral.adapters.engines.llama_cpp.build import build_engine
+
+    return build_engine(request, on_progress)

@@ -1,0 +1,196 @@
+"""Sampling params become a llama.cpp sampler chain; what is chosen, and how probable it was."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import llama_cpp as C
+import numpy as np
+import numpy.typing as npt
+
+from corral.adapters.engines.llama_cpp.native import Model
+from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
+from corral.core.errors import InvalidOption
+from corral.core.outputs import TokenLogprob, TopLogprob
+from corral.core.ports.inference import TokenMask
+from corral.core.requests import SamplingParams
+
+__all__ = ("Candidates", "Sampler", "logprob_of")
+
+Logits = npt.NDArray[np.float32]
+
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+
+
+class Candidates:
+    """The array that sampler chains work on: one for the whole engine, which samples one sequence at a time."""
+
+    def __init__(self, vocabulary_size: int) -> None:
+        self._rows = np.zeros(vocabulary_size, _CANDIDATE)
+        self._ids = np.arange(vocabulary_size, dtype=np.int32)
+        self._native = C.llama_token_data_array()
+        self._native.data = self._rows.ctypes.data_as(ctypes.POINTER(C.llama_token_data))
+
+    def choose(self, chain: Any, logits: Logits) -> int:
+        self._rows["id"] = self._ids
+        self._rows["logit"] = logits
+        native = self._native
+        native.size = len(self._ids)
+        native.selected = -1
+        native.sorted = False
+        C.llama_sampler_apply(chain, ctypes.byref(native))
+        return int(native.data[native.selected].id)
+
+
+class Sampler:
+    """Chooses one request's tokens. `close` frees the chain; every sampler is closed."""
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        *,
+        model: Model,
+        tokenizer: LlamaTokenizer,
+        ends: Sequence[int],
+        num_ctx: int,
+        candidates: Candidates,
+        mask: TokenMask | None,
+    ) -> None:
+        self._mask = mask
+        self._candidates = candidates
+        seed = random.getrandbits(32) if params.seed is None else params.seed & 0xFFFFFFFF
+        bias = _biases(params, tokenizer, ends, model.vocabulary_size)
+        links = _history_links(params, model, num_ctx)
+        self._has_history = bool(links)
+        if params.temperature <= 0:
+            # The likeliest token, after biases and penalties. Without either, numpy finds it fastest.
+            self._plain_greedy = not links
+            links.append(C.llama_sampler_init_greedy())
+        else:
+            self._plain_greedy = False
+            links.extend(_random_links(params, model, seed))
+        self._bias = bias
+        self._chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
+        for link in links:
+            C.llama_sampler_chain_add(self._chain, link)
+
+    def remember(self, tokens: Sequence[int]) -> None:
+        """Let penalties see the prompt."""
+        if self._has_history:
+            for token in tokens:
+                C.llama_sampler_accept(self._chain, token)
+
+    def choose(self, logits: Logits) -> int:
+        """The next token. `logits` is not changed."""
+        allowed = self._mask.allowed() if self._mask is not None else None
+        if allowed is not None or self._bias:
+            logits = logits.copy()
+            for token, bias in self._bias:
+                logits[token] += bias
+            if allowed is not None:
+                bits = np.unpackbits(np.frombuffer(allowed, np.uint8), bitorder="little", count=len(logits))
+                logits[bits == 0] = -np.inf
+        token = int(logits.argmax()) if self._plain_greedy else self._candidates.choose(self._chain, logits)
+        if self._has_history:
+            C.llama_sampler_accept(self._chain, token)
+        if self._mask is not None:
+            self._mask.accept(token)
+        return token
+
+    def close(self) -> None:
+        if self._chain is not None:
+            C.llama_sampler_free(self._chain)
+            self._chain = None
+
+
+def _biases(
+    params: SamplingParams, tokenizer: LlamaTokenizer, ends: Sequence[int], vocabulary_size: int
+) -> list[tuple[int, float]]:
+    biases: list[tuple[int, float]] = []
+    for key, bias in params.logit_bias:
+        # A text stands for every token it is made of, as in llama-server.
+        tokens = [key] if isinstance(key, int) else tokenizer.text_tokens(key, False)
+        for token in tokens:
+            if not 0 <= token < vocabulary_size:
+                raise InvalidOption(f"logit_bias: token {token} is not in the vocabulary of {vocabulary_size}")
+            biases.append((token, bias))
+    if params.ignore_eos:
+        biases.extend((token, float("-inf")) for token in ends)
+    return biases
+
+
+def _history_links(params: SamplingParams, model: Model, num_ctx: int) -> list[Any]:
+    """Samplers that look back at what was said."""
+    links = []
+    last_n = num_ctx if params.repeat_last_n < 0 else params.repeat_last_n
+    if last_n and (params.repeat_penalty != 1.0 or params.frequency_penalty or params.presence_penalty):
+        links.append(
+            C.llama_sampler_init_penalties(
+                model.vocabulary_size, last_n, params.repeat_penalty, params.frequency_penalty, params.presence_penalty
+            )
+        )
+    if params.dry_multiplier > 0:
+        breakers = [text.encode() for text in params.dry_sequence_breakers]
+        links.append(
+            C.llama_sampler_init_dry(
+                model.vocab,
+                params.dry_multiplier,
+                params.dry_base,
+                params.dry_allowed_length,
+                num_ctx if params.dry_penalty_last_n < 0 else params.dry_penalty_last_n,
+                (ctypes.c_char_p * len(breakers))(*breakers),
+                len(breakers),
+            )
+        )
+    return links
+
+
+def _random_links(params: SamplingParams, model: Model, seed: int) -> list[Any]:
+    """What narrows the choice and draws from it, in llama-server's order."""
+    if params.mirostat == 1:
+        return [
+            C.llama_sampler_init_temp(params.temperature),
+            C.llama_sampler_init_mirostat(model.vocabulary_size, seed, params.mirostat_tau, params.mirostat_eta, 100),
+        ]
+    if params.mirostat == 2:
+        return [
+            C.llama_sampler_init_temp(params.temperature),
+            C.llama_sampler_init_mirostat_v2(seed, params.mirostat_tau, params.mirostat_eta),
+        ]
+    links = []
+    if params.top_n_sigma > 0:
+        links.append(C.llama_sampler_init_top_n_sigma(params.top_n_sigma))
+    if params.top_k > 0:
+        links.append(C.llama_sampler_init_top_k(params.top_k))
+    if params.typical_p < 1.0:
+        links.append(C.llama_sampler_init_typical(params.typical_p, 1))
+    if params.top_p < 1.0:
+        links.append(C.llama_sampler_init_top_p(params.top_p, 1))
+    if params.min_p > 0:
+        links.append(C.llama_sampler_init_min_p(params.min_p, 1))
+    if params.xtc_probability > 0:
+        links.append(C.llama_sampler_init_xtc(params.xtc_probability, params.xtc_threshold, 1, seed))
+    if params.dynatemp_range > 0:
+        links.append(C.llama_sampler_init_temp_ext(params.temperature, params.dynatemp_range, params.dynatemp_exponent))
+    else:
+        links.append(C.llama_sampler_init_temp(params.temperature))
+    links.append(C.llama_sampler_init_dist(seed))
+    return links
+
+
+def logprob_of(token: int, logits: Logits, alternatives: int, tokenizer: LlamaTokenizer) -> TokenLogprob:
+    """The natural log-probability of a token before any sampler, and that of the likeliest ones."""
+    highest = float(logits.max())
+    normaliser = highest + float(np.log(np.exp(logits - highest).sum()))
+    top: tuple[TopLogprob, ...] = ()
+    if alternatives:
+        likeliest = np.argpartition(logits, -alternatives)[-alternatives:]
+        likeliest = likeliest[np.argsort(-logits[likeliest], kind="stable")]
+        top = tuple(
+            TopLogprob(token=tokenizer.piece(int(other), special=True), logprob=float(logits[other]) - normaliser)
+            for other in likeliest
+        )
+    return TokenLogprob(token=tokenizer.piece(token, special=True), logprob=float(logits[token]) - normaliser, top=top)

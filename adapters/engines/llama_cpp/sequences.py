@@ -1,0 +1,77 @@
+"""A completion on its way through the engine: its prompt, its stream, how far it got."""
+
+from __future__ import annotations
+
+from corral.adapters.engines.llama_cpp.sampler import Sampler
+from corral.adapters.engines.llama_cpp.streams import Stream, common_prefix
+from corral.core.requests import CompletionRequest
+
+__all__ = ("Sequence",)
+
+
+class Sequence:
+    """One request. It owns `stream` from admission to its end; `pending` is the token to be decoded next."""
+
+    __slots__ = (
+        "awaited",
+        "awaited_length",
+        "cached",
+        "num_ctx",
+        "num_keep",
+        "pending",
+        "preserved",
+        "prompt",
+        "request",
+        "request_id",
+        "sampler",
+        "shift",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        request_id: int,
+        request: CompletionRequest,
+        prompt: list[int],
+        sampler: Sampler,
+        *,
+        num_ctx: int,
+        preserved: frozenset[int],
+    ) -> None:
+        self.request_id = request_id
+        self.request = request
+        self.prompt = prompt
+        self.sampler = sampler
+        self.num_ctx = num_ctx
+        self.num_keep = request.context.num_keep
+        self.shift = request.context.shift
+        self.preserved = preserved
+        self.stream: Stream | None = None
+        self.cached = 0
+        self.pending = -1
+        self.awaited: Sequence | None = None
+        self.awaited_length = 0
+
+    @property
+    def owned(self) -> Stream:
+        assert self.stream is not None
+        return self.stream
+
+    @property
+    def computed(self) -> int:
+        """Prompt tokens in memory."""
+        return len(self.stream.tokens) if self.stream is not None else 0
+
+    @property
+    def remaining(self) -> int:
+        """Prompt tokens yet to be computed."""
+        return len(self.prompt) - self.computed
+
+    def shares(self, other: Sequence, limit: int) -> int:
+        """How many tokens this prompt has in common with another's."""
+        return common_prefix(self.prompt, other.prompt, limit)
+
+    def still_waits(self) -> bool:
+        """Whether the prefix it waits for is still being computed by another."""
+        awaited = self.awaited
+        return awaited is not None and awaited.stream is not None and awaited.computed < self.awaited_length

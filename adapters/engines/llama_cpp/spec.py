@@ -1,0 +1,108 @@
+"""What the llama.cpp engine registers: its options, which models it takes, how much memory they need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from corral.core.engines import EngineSpec, Match
+from corral.core.models import ModelMetadata, ModelRecord
+
+__all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "LlamaCppOptions", "kv_bytes")
+
+VERSION = "0.3.36"
+REQUIREMENT = f"llama-cpp-python=={VERSION}"
+DEFAULT_NUM_CTX = 4096
+
+_KV_BYTES_BY_TYPE = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q4_0": 18 / 32}
+
+
+class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Load options. None is "choose": the engine's own choice is printed by ``corral ps`` and ``corral show``.
+
+    `num_ctx`: most tokens of one request. `num_parallel`: requests at once; None: the largest of 8, 4, 2, 1 whose
+    KV cache fits a quarter of free memory. `num_gpu`: layers on the GPU, -1 all that fit. `num_thread`: 0 tunes itself.
+    `flash_attention`: None is off on a CPU (texts are exact without it) and llama.cpp's choice on a GPU.
+    `max_prefill_tokens`: most prompt tokens of a step while any answer is being generated. `exact`: the same request gives
+    the same text whatever else runs; costs the reuse of generated tokens as cached prefix. `amx`: use the matrix unit of
+    recent Xeons; off because compilers before GCC 13 miscompile its set-up and the process dies.
+    """
+
+    num_ctx: int | None = None
+    num_batch: int = 512
+    num_parallel: int | None = None
+    num_gpu: int = -1
+    main_gpu: int | None = None
+    use_mmap: bool | None = None
+    num_thread: int = 0
+    flash_attention: bool | None = None
+    kv_cache_type: Literal["f16", "f32", "bf16", "q8_0", "q5_1", "q4_0"] = "f16"
+    max_prefill_tokens: int = 64
+    exact: bool = True
+    amx: bool = False
+
+
+def kv_bytes(metadata: ModelMetadata, tokens: int, kv_cache_type: str) -> int:
+    """The KV cache of so many tokens; a guess from the embedding length where the header says too little."""
+    per_token = metadata.kv_bytes_per_token or 4 * metadata.block_count * (metadata.embedding_length or 4096)
+    return int(per_token * tokens * _KV_BYTES_BY_TYPE[kv_cache_type] / 2)
+
+
+def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+    if metadata is None or record.weights is None:
+        return Match(score=0, reason="takes local GGUF weights only")
+    if metadata.format != "gguf":
+        return Match(score=0, reason=f"takes GGUF, this is {metadata.format}")
+    if metadata.architecture == "clip":
+        return Match(score=0, reason="a projector is no model by itself")
+    return Match(score=100, reason=f"runs GGUF ({metadata.architecture})")
+
+
+def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Mapping[str, int]:
+    """Weights, the KV cache of one request and the compute buffers, on the CPU. More streams are taken only if they fit."""
+    if metadata is None:
+        return {}
+    weights = sum(file.size_bytes for file in record.files if file.role in ("weights", "projector", "adapter"))
+    context = options.num_ctx or DEFAULT_NUM_CTX
+    if metadata.context_length:
+        context = min(context, metadata.context_length)
+    vocabulary = metadata.vocabulary_size or 32_000
+    compute = 512 * 4 * (vocabulary // 8 + 8 * (metadata.embedding_length or 4096))
+    return {"cpu": weights + kv_bytes(metadata, context * (options.num_parallel or 1), options.kv_cache_type) + compute}
+
+
+def _fits(loaded: LlamaCppOptions, wanted: LlamaCppOptions) -> bool:
+    """A wish left at its default fits; fewer tokens or requests than were loaded fit too."""
+    default = LlamaCppOptions()
+    for field in msgspec.structs.fields(LlamaCppOptions):
+        wish, have = getattr(wanted, field.name), getattr(loaded, field.name)
+        if wish == have or wish == getattr(default, field.name):
+            continue
+        if field.name == "num_ctx" and wish <= (have or DEFAULT_NUM_CTX):
+            continue
+        if field.name == "num_parallel" and have is not None and wish <= have:
+            continue
+        return False
+    return True
+
+
+def _estimate_any(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+    return _estimate(record, metadata, msgspec.convert(options, LlamaCppOptions, from_attributes=True))
+
+
+SPEC = EngineSpec(
+    name="llama-cpp",
+    summary="GGUF models on CPU and GPU: continuous batching, shared prefixes, exact texts",
+    form="step",
+    load="corral.adapters.engines.llama_cpp.loader:load",
+    match=_match,
+    estimate=_estimate_any,
+    fits=_fits,
+    runners=("process", "thread"),
+    load_options=LlamaCppOptions,
+    module="llama_cpp",
+    requirement=REQUIREMENT,
+    install_hint="pip install 'corral[llama-cpp]'",
+)

@@ -1,0 +1,167 @@
+"""The KV streams: who owns which, which prefix each one holds, and which to take for a new prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from corral.adapters.engines.llama_cpp.native import Context
+
+__all__ = ("Stream", "Streams", "common_prefix")
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int], limit: int) -> int:
+    """How many tokens two lists begin with in common, at most `limit`. Compares slices, so it is quick for long ones."""
+    low, high = 0, min(len(left), len(right), limit)
+    if left[:high] == right[:high]:
+        return high
+    step = 64
+    while low + step <= high and left[low : low + step] == right[low : low + step]:
+        low += step
+        step *= 2
+    high = min(high, low + step)
+    while high - low > 1:  # left[low:high] differ somewhere
+        middle = (low + high) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+class Stream:
+    """One KV stream. `tokens` is what its memory holds; the first `reusable` of them may serve as another's prefix."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.tokens: list[int] = []
+        self.reusable = 0
+        self.busy = False
+        self.last_used = 0
+
+    def forget(self) -> None:
+        self.tokens = []
+        self.reusable = 0
+
+
+class Streams:
+    """All streams of a context. Idle ones are a cache: the least recently used is overwritten first.
+
+    `trimmable` says whether memory can be cut back at will; where not (recurrent models), a prefix is taken
+    only as it stands. `window` is the sliding window in tokens, 0 without one: a stream can be cut back to a length only
+    while it still holds the window before it.
+    """
+
+    def __init__(self, context: Context, count: int, *, trimmable: bool, window: int) -> None:
+        self._context = context
+        self._all = [Stream(index) for index in range(count)]
+        self._trimmable = trimmable
+        self._window = window
+        self._clock = 0
+        self._snapshot: tuple[Stream, int, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __getitem__(self, index: int) -> Stream:
+        return self._all[index]
+
+    @property
+    def capacity(self) -> int:
+        """The most tokens one stream holds."""
+        return self._context.num_ctx
+
+    @property
+    def any_idle(self) -> bool:
+        return any(not stream.busy for stream in self._all)
+
+    def best_prefix(self, prompt: Sequence[int], limit: int) -> tuple[Stream | None, int]:
+        """The stream whose memory begins with most of the prompt, and how much of it."""
+        best, length = None, 0
+        for stream in self._all:
+            shared = self._usable(stream, common_prefix(stream.tokens, prompt, min(stream.reusable, limit)))
+            # Of equals an idle one: it can be continued in place.
+            if shared > length or (shared == length and shared and best is not None and best.busy and not stream.busy):
+                best, length = stream, shared
+        return best, length
+
+    def _usable(self, stream: Stream, shared: int) -> int:
+        if shared == 0 or shared == len(stream.tokens):
+            return shared
+        if not self._trimmable:
+            return 0
+        if self._window:
+            first, _ = self._context.span(stream.index)
+            if first > max(0, shared - self._window):
+                return 0
+        return shared
+
+    def take(self, source: Stream | None, shared: int) -> Stream:
+        """An idle stream to be owned from now on: the source itself where little would be lost, else the one least needed.
+
+        Between equally old ones a neighbour of a busy stream is taken, because llama.cpp computes only streams of
+        consecutive numbers together.
+        """
+        self._clock += 1
+        if source is not None and not source.busy and shared * 2 >= source.reusable:
+            chosen = source
+        else:
+            idle = [stream for stream in self._all if not stream.busy]
+            spare = [stream for stream in idle if stream is not source] or idle
+            empty = [stream for stream in spare if not stream.tokens]
+            chosen = max(empty, key=self._busy_neighbours) if empty else min(spare, key=lambda stream: stream.last_used)
+        chosen.busy = True
+        chosen.last_used = self._clock
+        return chosen
+
+    def _busy_neighbours(self, stream: Stream) -> tuple[int, int]:
+        near = self._all[max(0, stream.index - 1)].busy + self._all[min(len(self._all) - 1, stream.index + 1)].busy
+        return near, -stream.index
+
+    def load_prefix(self, stream: Stream, source: Stream | None, shared: int) -> int:
+        """Make the stream hold the first `shared` tokens of the source; returns how many it holds now."""
+        if source is None or shared == 0:
+            return self.cut(stream, 0)
+        if source is not stream:
+            tokens = source.tokens
+            if not self._context.restore(stream.index, self._state_of(source)):
+                return self.cut(stream, 0)
+            stream.tokens = list(tokens)
+            stream.reusable = min(source.reusable, len(tokens))
+        return self.cut(stream, shared)
+
+    def _state_of(self, source: Stream) -> Any:
+        # Whole states are copied: between streams llama.cpp copies no part of one. Several requests that begin
+        # alike arrive together, so the last state is kept until `drop_snapshot`.
+        if self._snapshot is None or self._snapshot[0] is not source or self._snapshot[1] != len(source.tokens):
+            self._snapshot = (source, len(source.tokens), self._context.save(source.index))
+        return self._snapshot[2]
+
+    def drop_snapshot(self) -> None:
+        """Before any stream's memory changes."""
+        self._snapshot = None
+
+    def cut(self, stream: Stream, length: int) -> int:
+        """Trim a stream's memory to `length` tokens, or to nothing where that is impossible."""
+        if length != len(stream.tokens) or length == 0:
+            if length == 0 or not self._context.trim(stream.index, length):
+                length = 0
+                self._context.trim(stream.index, 0)
+            del stream.tokens[length:]
+        stream.reusable = min(stream.reusable, length)
+        return length
+
+    def release(self, stream: Stream) -> None:
+        """Give a stream back; what it holds stays as cache."""
+        self._clock += 1
+        stream.busy = False
+        stream.last_used = self._clock
+
+    def resync(self) -> None:
+        """After a failed decode: trim what it left behind, and believe what the memory says is missing."""
+        for stream in self._all:
+            length = self._context.span(stream.index)[1] + 1
+            if length > len(stream.tokens):
+                self._context.trim(stream.index, len(stream.tokens))
+            elif length < len(stream.tokens):
+                self.cut(stream, length)
