@@ -105,6 +105,14 @@ class LiveServer:
 
         return asyncio.run_coroutine_threadsafe(count(), self._loop).result(5)
 
+    def loads(self) -> int:
+        """Models on their way into memory."""
+
+        async def count() -> int:
+            return sum(task.get_name().startswith("load ") for task in asyncio.all_tasks())
+
+        return asyncio.run_coroutine_threadsafe(count(), self._loop).result(5)
+
 
 @contextmanager
 def running_server(
@@ -121,7 +129,9 @@ def running_server(
         ready.set()
 
     async def main() -> None:
-        await world.add(MODELS[0], parameters={"stop": ["###"], "num_ctx": 4096}, licenses=("MIT",), template=None)
+        await world.add(
+            MODELS[0], parameters={"stop": ["###"], "num_ctx": 4096}, licenses=("MIT",), capabilities=("completion",)
+        )
         await world.add(MODELS[1], system="You are other.", messages=(Message(role="user", content="hi"),))
         http = HttpSettings(host="127.0.0.1", port=0, shutdown_grace_s=1, **settings)
         task = asyncio.ensure_future(serve(create_app(world.runtime, routers, http), http, on_ready=on_ready))

@@ -125,9 +125,10 @@ def _runtime(request: Request[Any, Any, Any]) -> Runtime:
 
 def _respond(request: Request[Any, Any, Any], body: bytes, media_type: str | None = JSON) -> Response[bytes]:
     """The answer to a HEAD request has the headers of the one to GET."""
-    if request.method == "HEAD":
-        return Response(b"", headers={"content-type": media_type or JSON, "content-length": str(len(body))})
-    return Response(body, media_type=media_type)
+    headers = {"content-length": str(len(body))}
+    if media_type is not None:
+        headers["content-type"] = media_type
+    return Response(b"" if request.method == "HEAD" else body, headers=headers)
 
 
 def _details(record: ModelRecord, metadata: ModelMetadata | None) -> Details:

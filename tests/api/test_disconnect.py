@@ -1,0 +1,80 @@
+"""A client that goes away cancels its request within a step, whatever the request was at."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+MODEL = "smol:q4"
+
+
+def send(port: int, path: str, body: dict[str, Any]) -> socket.socket:
+    data = json.dumps(body).encode()
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection.sendall(
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+    )
+    return connection
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> float:
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > timeout_s:
+            raise AssertionError(f"not within {timeout_s} s")
+        time.sleep(0.005)
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_while_tokens_come(start_server: Callable[..., Any], stream: bool) -> None:
+    """An endless answer ends when its reader goes, streamed or not, and others go on."""
+    with start_server({"step_delay_s": 0.02}) as server:
+        endless = {
+            "model": MODEL,
+            "prompt": "x",
+            "stream": stream,
+            "options": {"ignore_eos": True, "num_predict": 9999},
+        }
+        connection = send(server.port, "/api/generate", endless)
+        wait_until(lambda: server.active() == 1, 5)
+        if stream:
+            assert connection.recv(64).startswith(b"HTTP/1.1 200")
+        connection.close()
+        wait_until(lambda: server.active() == 0, 1)
+        reply = httpx.post(f"{server.url}/api/generate", json={"model": MODEL, "prompt": "x", "stream": False})
+        assert reply.json()["done"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_while_the_prompt_is_computed(start_server: Callable[..., Any], stream: bool) -> None:
+    """Before the first byte of the answer a gone client is noticed as well."""
+    with start_server({"step_delay_s": 0.02, "max_prefill_tokens": 1}) as server:
+        connection = send(server.port, "/api/generate", {"model": MODEL, "prompt": "word " * 500, "stream": stream})
+        wait_until(lambda: server.active() == 1, 5)
+        connection.close()
+        wait_until(lambda: server.active() == 0, 1)
+
+
+def test_while_the_model_loads(start_server: Callable[..., Any]) -> None:
+    """A load that nobody waits for any more is given up."""
+    with start_server({"load_delay_s": 3.0}) as server:
+        connection = send(server.port, "/api/chat", {"model": MODEL, "messages": []})
+        wait_until(lambda: server.loads() == 1, 5)
+        connection.close()
+        wait_until(lambda: server.loads() == 0, 1)
+
+
+def test_while_vectors_are_computed(start_server: Callable[..., Any]) -> None:
+    """Embedding requests are cancelled too."""
+    with start_server({"step_delay_s": 0.5}) as server:
+        connection = send(server.port, "/api/embed", {"model": MODEL, "input": "x"})
+        wait_until(lambda: server.active() == 1, 5)
+        connection.close()
+        wait_until(lambda: server.active() == 0, 1)

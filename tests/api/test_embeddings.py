@@ -1,0 +1,66 @@
+"""``/api/embed`` and ``/api/embeddings``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import httpx
+import pytest
+
+MODEL = "smol:q4"
+
+
+def test_vectors_have_length_one_and_keep_their_order(client: httpx.Client) -> None:
+    """One normalised vector per input, the same for the same text wherever it stands."""
+    both = client.post("/api/embed", json={"model": MODEL, "input": ["first", "second"]})
+    assert both.headers["content-type"] == "application/json; charset=utf-8"
+    reply = both.json()
+    first, second = reply["embeddings"]
+    assert math.hypot(*first) == pytest.approx(1, abs=1e-5)
+    assert first != second
+    assert client.post("/api/embed", json={"model": MODEL, "input": "second"}).json()["embeddings"] == [second]
+    assert reply["model"] == MODEL
+    assert reply["prompt_eval_count"] > 0
+    assert reply["total_duration"] > 0
+
+
+def test_dimensions_cut_and_scale_again(client: httpx.Client) -> None:
+    """Fewer dimensions are the first ones, normalised; more than there are change nothing."""
+    whole = client.post("/api/embed", json={"model": MODEL, "input": "x"}).json()["embeddings"][0]
+    cut = client.post("/api/embed", json={"model": MODEL, "input": "x", "dimensions": 4}).json()["embeddings"][0]
+    assert math.hypot(*cut) == pytest.approx(1, abs=1e-5)
+    assert cut[0] / cut[1] == pytest.approx(whole[0] / whole[1], rel=1e-4)
+    more = client.post("/api/embed", json={"model": MODEL, "input": "x", "dimensions": 9999}).json()["embeddings"][0]
+    assert more == whole
+
+
+@pytest.mark.parametrize("given", [{}, {"input": ""}, {"input": []}, {"input": None}])
+def test_no_input_only_loads(client: httpx.Client, given: dict[str, Any]) -> None:
+    """Without a text the model is loaded and the list is empty."""
+    assert client.post("/api/embed", json={"model": MODEL, **given}).json() == {"model": MODEL, "embeddings": []}
+
+
+@pytest.mark.parametrize("given", [5, True, {"a": 1}, ["x", 5]])
+def test_other_inputs_are_refused(client: httpx.Client, given: Any) -> None:
+    """Only texts can be embedded."""
+    response = client.post("/api/embed", json={"model": MODEL, "input": given})
+    assert (response.status_code, response.json()) == (400, {"error": "invalid input type"})
+
+
+def test_an_input_beyond_the_context(client: httpx.Client) -> None:
+    """It is cut, unless the caller forbids that."""
+    body = {"model": MODEL, "input": "word " * 50, "options": {"num_ctx": 8}}
+    assert client.post("/api/embed", json=body).json()["prompt_eval_count"] == 8
+    response = client.post("/api/embed", json={**body, "truncate": False})
+    assert (response.status_code, response.json()) == (400, {"error": "the input length exceeds the context length"})
+
+
+def test_the_older_form(client: httpx.Client) -> None:
+    """``/api/embeddings`` gives one vector, not normalised; without a prompt it is empty."""
+    vector = client.post("/api/embeddings", json={"model": MODEL, "prompt": "some words here"}).json()["embedding"]
+    normal = client.post("/api/embed", json={"model": MODEL, "input": "some words here"}).json()["embeddings"][0]
+    length = math.hypot(*vector)
+    assert length != pytest.approx(1, abs=1e-3)
+    assert [value / length for value in vector] == pytest.approx(normal, abs=1e-5)
+    assert client.post("/api/embeddings", json={"model": MODEL}).json() == {"embedding": []}

@@ -1,0 +1,124 @@
+"""Listening, the word about a taken port, and a shutdown that lets requests end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from corral.api.http.app import create_app
+from corral.api.http.serve import bind, serve, who_answers
+from corral.api.http.settings import HttpSettings
+from corral.core.errors import Conflict, SettingsError
+
+MODEL = "smol:q4"
+
+
+def test_a_port_that_corral_has_is_told(shared_server: Any) -> None:
+    """The error names who answers on the port and says what to do."""
+    with pytest.raises(Conflict, match=r"127.0.0.1:\d+ is taken by Corral 9.9.9") as caught:
+        bind(HttpSettings(port=shared_server.port))
+    assert caught.value.remedy is not None
+    assert "another port" in caught.value.remedy
+
+
+def test_a_port_that_an_ollama_has_is_told() -> None:
+    """A server with a version and no ``corral`` key is an Ollama."""
+
+    class Ollama(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"version": "0.5.1"}')
+
+        def log_message(self, *args: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Ollama) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert who_answers("127.0.0.1", server.server_port) == "Ollama 0.5.1"
+        thread.join()
+
+
+def test_a_port_that_something_else_has_is_told() -> None:
+    """What does not speak HTTP is another program."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        accepting = threading.Thread(target=lambda: other.accept()[0].close())
+        accepting.start()
+        with pytest.raises(Conflict, match="is taken by another program"):
+            bind(HttpSettings(port=other.getsockname()[1]))
+        accepting.join()
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    """Listening is only possible on an address that is ours."""
+    with pytest.raises(SettingsError, match=r"cannot listen on 203\.0\.113\.7:1"):
+        bind(HttpSettings(host="203.0.113.7", port=1))
+
+
+def test_requests_in_flight_may_end(start_server: Callable[..., Any]) -> None:
+    """A stop lets a request that ends within the grace end; a new connection is refused."""
+    results: list[httpx.Response] = []
+    with start_server({"answer": "a b c d e f g h i j", "step_delay_s": 0.05}) as server:
+        body = {"model": MODEL, "prompt": "x"}
+        asking = threading.Thread(target=lambda: results.append(httpx.post(f"{server.url}/api/generate", json=body)))
+        asking.start()
+        while not server.active():
+            pass
+    asking.join()
+    assert results[0].text.count('"done":true') == 1
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(server.url)
+
+
+def test_requests_that_do_not_end_are_cancelled(start_server: Callable[..., Any]) -> None:
+    """After the grace an endless answer is broken off: the client sees it is not whole."""
+    failures: list[Exception] = []
+
+    def ask(url: str) -> None:
+        body = {"model": MODEL, "prompt": "x", "options": {"ignore_eos": True, "num_predict": 9999}}
+        try:
+            httpx.post(f"{url}/api/generate", json=body, timeout=10)
+        except httpx.HTTPError as error:
+            failures.append(error)
+
+    with start_server({"step_delay_s": 0.02}) as server:
+        asking = threading.Thread(target=ask, args=(server.url,))
+        asking.start()
+        while not server.active():
+            pass
+    asking.join()
+    assert isinstance(failures[0], httpx.RemoteProtocolError)
+
+
+def test_a_unix_socket_is_served_and_removed(shared_server: Any, tmp_path: Path) -> None:
+    """A socket file works as an address; one that a killed server left is replaced, one in use is not."""
+    path = tmp_path / "corral.sock"
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(path))
+    settings = HttpSettings(unix_socket=str(path))
+
+    async def use() -> None:
+        ready = asyncio.Event()
+        app = create_app(shared_server.world.runtime, settings=settings)
+        serving = asyncio.ensure_future(serve(app, settings, on_ready=lambda address: ready.set()))
+        await ready.wait()
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path))) as client:
+            assert (await client.get("http://localhost/")).text == "Ollama is running"
+        with pytest.raises(Conflict, match="is taken by another server"):
+            await asyncio.to_thread(bind, settings)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+
+    asyncio.run(use())
+    assert not path.exists()
