@@ -1,0 +1,5 @@
+"""The command line."""
+
+from corral.api.cli.group import main
+
+__all__ = ("main",)

@@ -1,0 +1,159 @@
+"""The two places that ``corral run`` can run a model in: this process, or a server."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from corral.api.cli.client import ServerClient
+from corral.api.cli.facts import ModelFacts, facts_of_details, facts_of_reply
+from corral.api.library import Corral, Stream
+from corral.api.results import Answer
+from corral.core.errors import ModelNotFound, NotFound
+from corral.core.ports.inference import OnLoadProgress
+
+__all__ = ("Asking", "Backend", "LocalBackend", "Reply", "ServerBackend", "Timings")
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer took. Counts are tokens."""
+
+    total_ns: int = 0
+    load_ns: int = 0
+    prompt_tokens: int = 0
+    prefill_ns: int = 0
+    generated_tokens: int = 0
+    decode_ns: int = 0
+
+
+class Asking(msgspec.Struct, frozen=True, kw_only=True):
+    """How to ask: the model, its options, how long it stays (seconds, -1 for ever, None as it is)."""
+
+    model: str
+    options: Mapping[str, Any] = {}
+    keep_alive: float | None = None
+
+
+Reply = Generator[str, None, Timings]
+"""Yields text as it comes and returns the timings; closing it early cancels the request."""
+
+Messages = Sequence[Mapping[str, str]]
+
+
+class Backend(Protocol):
+    """Where models run. Methods raise errors of `corral.core.errors`, `ModelNotFound` for a model that is not there."""
+
+    def facts(self, model: str) -> ModelFacts: ...
+
+    def models(self) -> list[str]: ...
+
+    def load(self, asking: Asking, on_progress: OnLoadProgress) -> None: ...
+
+    def chat(self, asking: Asking, messages: Messages) -> Reply: ...
+
+    def generate(self, asking: Asking, prompt: str) -> Reply: ...
+
+    def embed(self, asking: Asking, text: str) -> Sequence[float]: ...
+
+
+class LocalBackend:
+    """This process."""
+
+    def __init__(self, corral: Corral) -> None:
+        self._corral = corral
+
+    def facts(self, model: str) -> ModelFacts:
+        return facts_of_details(self._corral.show(model))
+
+    def models(self) -> list[str]:
+        return [record.name.short for record in self._corral.list()]
+
+    def load(self, asking: Asking, on_progress: OnLoadProgress) -> None:
+        self._corral.load(asking.model, on_progress=on_progress, **_how(asking))
+
+    def chat(self, asking: Asking, messages: Messages) -> Reply:
+        return _local_reply(self._corral.chat(asking.model, messages, stream=True, **_how(asking)))
+
+    def generate(self, asking: Asking, prompt: str) -> Reply:
+        return _local_reply(self._corral.generate(asking.model, prompt, stream=True, **_how(asking)))
+
+    def embed(self, asking: Asking, text: str) -> Sequence[float]:
+        return self._corral.embed(asking.model, text, **_how(asking)).vectors[0]
+
+
+class ServerBackend:
+    """A Corral server."""
+
+    def __init__(self, server: ServerClient) -> None:
+        self._server = server
+
+    def facts(self, model: str) -> ModelFacts:
+        try:
+            return facts_of_reply(model, self._server.call("POST", "/api/show", {"model": model}))
+        except NotFound as fault:
+            raise ModelNotFound(
+                f"the server at {self._server.address.url} has no model '{model}'",
+                "corral list --json shows this store",
+            ) from fault
+
+    def models(self) -> list[str]:
+        return [model["name"] for model in self._server.call("GET", "/api/tags")["models"]]
+
+    def load(self, asking: Asking, on_progress: OnLoadProgress) -> None:
+        self._server.call("POST", "/api/generate", _body(asking, stream=False))
+        on_progress(1.0)
+
+    def chat(self, asking: Asking, messages: Messages) -> Reply:
+        return self._reply("/api/chat", _body(asking, messages=list(messages)))
+
+    def generate(self, asking: Asking, prompt: str) -> Reply:
+        return self._reply("/api/generate", _body(asking, prompt=prompt))
+
+    def embed(self, asking: Asking, text: str) -> Sequence[float]:
+        vectors: list[list[float]] = self._server.call("POST", "/api/embed", _body(asking, input=text))["embeddings"]
+        return vectors[0]
+
+    def _reply(self, path: str, body: dict[str, Any]) -> Reply:
+        last: dict[str, Any] = {}
+        lines = self._server.stream(path, body)
+        try:
+            for last in lines:
+                text = last["message"]["content"] if "message" in last else last.get("response", "")
+                if text:
+                    yield text
+        finally:
+            lines.close()
+        return Timings(
+            total_ns=last.get("total_duration", 0),
+            load_ns=last.get("load_duration", 0),
+            prompt_tokens=last.get("prompt_eval_count", 0),
+            prefill_ns=last.get("prompt_eval_duration", 0),
+            generated_tokens=last.get("eval_count", 0),
+            decode_ns=last.get("eval_duration", 0),
+        )
+
+
+def _local_reply(stream: Stream[Any]) -> Reply:
+    with stream:
+        for chunk in stream:
+            if chunk.text:
+                yield chunk.text
+    result: Answer = stream.result
+    return Timings(
+        total_ns=result.total_ns,
+        load_ns=result.load_ns,
+        prompt_tokens=result.usage.prompt_tokens,
+        prefill_ns=result.usage.prefill_ns,
+        generated_tokens=result.usage.generated_tokens,
+        decode_ns=result.usage.decode_ns,
+    )
+
+
+def _how(asking: Asking) -> dict[str, Any]:
+    return {"options": asking.options} | ({} if asking.keep_alive is None else {"keep_alive": asking.keep_alive})
+
+
+def _body(asking: Asking, **fields: Any) -> dict[str, Any]:
+    return {"model": asking.model} | _how(asking) | fields

@@ -1,0 +1,149 @@
+"""A small HTTP client for a Corral server, on the standard library alone."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any, Literal
+
+from corral.core.errors import (
+    CorralError,
+    EngineError,
+    InvalidRequest,
+    NotFound,
+    ServerBusy,
+    SourceError,
+    Unsupported,
+)
+from corral.plugins.assembly import Address
+
+__all__ = ("ServerClient",)
+
+_PROBE_TIMEOUT_S = 2.0
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # an address to listen on everywhere is reached at home
+_ERRORS: dict[int, type[CorralError]] = {400: InvalidRequest, 404: NotFound, 501: Unsupported, 503: ServerBusy}
+
+
+class ServerClient:
+    """Every request is a connection of its own: an interrupt closes it, and the server cancels what it was for."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+
+    def state(self) -> Literal["corral", "foreign", "absent"]:
+        """Who answers there. Blocks for two seconds at most."""
+        try:
+            version = self._version()
+        except (OSError, http.client.HTTPException):
+            return "absent"
+        return "corral" if "corral" in version else "foreign"
+
+    def require(self) -> None:
+        """Raises `SourceError` where nobody answers, or somebody who is not Corral."""
+        state = self.state()
+        if state == "absent":
+            raise SourceError(
+                f"no server answers at {self.address.url}",
+                "start one with corral serve, or set CORRAL_HOST to where it is",
+            )
+        if state == "foreign":
+            raise self.foreign()
+
+    def foreign(self) -> SourceError:
+        """What to say of a server that is not Corral."""
+        try:
+            version = self._version().get("version")
+        except (OSError, http.client.HTTPException):
+            version = None
+        who = f"Ollama {version}" if version else "another program"
+        return SourceError(
+            f"the server at {self.address.url} is not Corral, it is {who}",
+            "run the model in this process with corral run --local, or set CORRAL_HOST to a Corral server",
+        )
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """One request, one JSON answer (None where it is empty). Raises the error that the server tells of."""
+        with closing(self._connection()) as connection, self._told():
+            data = self._send(connection, method, path, body).read()
+        return json.loads(data) if data.strip() else None
+
+    def stream(self, path: str, body: Any) -> Generator[dict[str, Any], None, None]:
+        """The lines of a streamed answer. Closing the generator early cancels the request."""
+        with closing(self._connection()) as connection, self._told():
+            response = self._send(connection, "POST", path, body)
+            while line := response.readline():
+                message = json.loads(line)
+                if "error" in message:
+                    raise EngineError(str(message["error"]))
+                yield message
+
+    def _version(self) -> dict[str, Any]:
+        with closing(self._connection(_PROBE_TIMEOUT_S)) as connection:
+            connection.request("GET", self._path("/api/version"))
+            try:
+                version = json.loads(connection.getresponse().read(4096))
+            except ValueError:
+                version = None
+        return version if isinstance(version, dict) else {}
+
+    def _send(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: Any
+    ) -> http.client.HTTPResponse:
+        data = None if body is None else json.dumps(body).encode()
+        connection.request(method, self._path(path), data, {"Content-Type": "application/json"} if data else {})
+        response = connection.getresponse()
+        if response.status >= 400:
+            raise _error(response.status, response.read(65536))
+        return response
+
+    def _path(self, path: str) -> str:
+        return f"/{self.address.path}{path}" if self.address.path else path
+
+    def _connection(self, timeout_s: float | None = None) -> http.client.HTTPConnection:
+        address = self.address
+        if address.unix_path is not None:
+            return _UnixConnection(address.unix_path, timeout_s)
+        kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+        return kind(_LOOPBACK.get(address.host, address.host), address.port, timeout=timeout_s)
+
+    def _told(self) -> _Translated:
+        return _Translated(self.address.url)
+
+
+class _Translated:
+    """A connection that breaks is a `SourceError`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, ConnectionRefusedError):
+            raise SourceError(f"no server answers at {self._url}", "start one with corral serve") from error
+        if isinstance(error, OSError | http.client.HTTPException | ValueError) and not isinstance(error, CorralError):
+            raise SourceError(f"the server at {self._url} broke off: {error or type(error).__name__}") from error
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a socket file."""
+
+    def __init__(self, path: str, timeout_s: float | None) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._socket_path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._socket_path)
+
+
+def _error(status: int, body: bytes) -> CorralError:
+    try:
+        message = str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        message = f"the server answered {status}: {body[:200].decode(errors='replace')}"
+    return _ERRORS.get(status, EngineError)(message)

@@ -1,0 +1,123 @@
+"""What is known of one model, from the store or from a server's answer, and how ``show`` prints it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from corral.api.results import ModelDetails
+from corral.core.models import parameter_size_text
+
+__all__ = ("ModelFacts", "facts_of_details", "facts_of_reply", "print_facts")
+
+_NAME_WIDTH = 20
+_LICENSE_LINES = 2
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Plain data, ready to be printed; empty where nothing is known."""
+
+    name: str
+    architecture: str = ""
+    parameter_size: str = ""
+    context_length: int = 0
+    embedding_length: int = 0
+    quantization: str = ""
+    requires: str = ""
+    remote_model: str = ""
+    remote_host: str = ""
+    capabilities: tuple[str, ...] = ()
+    parameters: str = ""
+    template: str = ""
+    system: str = ""
+    license: str = ""
+
+    @property
+    def embeds_only(self) -> bool:
+        """True for a model that has vectors to give and no text."""
+        return "embedding" in self.capabilities and "completion" not in self.capabilities
+
+
+def facts_of_details(details: ModelDetails) -> ModelFacts:
+    """From the store. The manifest's word first; what it leaves open, the weights say."""
+    record, metadata = details.record, details.metadata
+    return ModelFacts(
+        name=record.name.short,
+        architecture=record.family or (metadata.architecture if metadata else ""),
+        parameter_size=record.parameter_size or (parameter_size_text(metadata.parameter_count) if metadata else ""),
+        context_length=record.context_length or (metadata.context_length if metadata else None) or 0,
+        embedding_length=record.embedding_length or (metadata.embedding_length if metadata else None) or 0,
+        quantization=record.quantization or (metadata.file_type if metadata else ""),
+        requires=record.requires or "",
+        remote_model=record.remote_model or "",
+        remote_host=record.remote_host or "",
+        capabilities=details.capabilities,
+        parameters="\n".join(_parameter_lines(record.parameters)),
+        template=(record.template.text if record.template else metadata.chat_template if metadata else None) or "",
+        system=record.system or "",
+        license="\n".join(record.licenses),
+    )
+
+
+def facts_of_reply(name: str, reply: Mapping[str, Any]) -> ModelFacts:
+    """From a server's ``/api/show``."""
+    details = reply.get("details", {})
+    return ModelFacts(
+        name=name,
+        architecture=details.get("family", ""),
+        parameter_size=details.get("parameter_size", ""),
+        context_length=details.get("context_length", 0),
+        embedding_length=details.get("embedding_length", 0),
+        quantization=details.get("quantization_level", ""),
+        requires=reply.get("requires", ""),
+        remote_model=reply.get("remote_model", ""),
+        remote_host=reply.get("remote_host", ""),
+        capabilities=tuple(reply.get("capabilities") or ()),
+        parameters=reply.get("parameters", ""),
+        template=reply.get("template", ""),
+        system=reply.get("system", ""),
+        license=reply.get("license", ""),
+    )
+
+
+def print_facts(facts: ModelFacts, *, more: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()) -> None:
+    """Ollama's sections, then `more` of the same kind."""
+    model = [
+        ("Remote model", facts.remote_model),
+        ("Remote URL", facts.remote_host),
+        ("architecture", facts.architecture),
+        ("parameters", facts.parameter_size),
+        ("context length", str(facts.context_length or "")),
+        ("embedding length", str(facts.embedding_length or "")),
+        ("quantization", facts.quantization),
+        ("requires", facts.requires),
+    ]
+    _print_section("Model", [(label, value) for label, value in model if value])
+    _print_section("Capabilities", [(capability, "") for capability in facts.capabilities])
+    parameters = [line.split(maxsplit=1) for line in facts.parameters.splitlines()]
+    _print_section("Parameters", [(words[0], words[1] if len(words) > 1 else "") for words in parameters if words])
+    for title, rows in more:
+        _print_section(title, rows)
+    _print_section("System", [(line, "") for line in facts.system.splitlines()])
+    lines = [line for line in facts.license.splitlines() if line.strip()]
+    rows = [(line.strip(), "") for line in lines[:_LICENSE_LINES]]
+    _print_section("License", [*rows, ("...", "")] if len(lines) > _LICENSE_LINES else rows)
+
+
+def _print_section(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    if not rows:
+        return
+    click.echo(f"  {title}")
+    for label, value in rows:
+        click.echo(f"    {label:<{_NAME_WIDTH}}{value}".rstrip())
+    click.echo()
+
+
+def _parameter_lines(parameters: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in sorted(parameters.items()):
+        for item in value if isinstance(value, list | tuple) else (value,):
+            yield f"{name:<30} {json.dumps(item, ensure_ascii=False)}"

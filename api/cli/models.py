@@ -1,0 +1,79 @@
+"""``corral list``, ``cp`` and ``rm``: the models of the store."""
+
+from __future__ import annotations
+
+import contextlib
+
+import click
+
+from corral.api.cli.output import human_bytes, human_time, iso_time, print_json, print_table, short_digest
+from corral.api.cli.session import Session
+from corral.core.errors import CorralError
+from corral.core.models import ModelRecord
+
+__all__ = ("cp", "list_", "rm")
+
+
+@click.command("list")
+@click.argument("prefix", required=False)
+@click.option("--json", "as_json", is_flag=True, help="A JSON array.")
+@click.pass_obj
+def list_(session: Session, prefix: str | None, as_json: bool) -> None:
+    """List the models of the store, those whose name begins with PREFIX if it is given."""
+    with session.library() as corral:
+        records = [record for record in corral.list() if record.name.short.lower().startswith((prefix or "").lower())]
+    if as_json:
+        print_json([_as_json(record) for record in records])
+        return
+    print_table(
+        ("NAME", "ID", "SIZE", "MODIFIED"),
+        [
+            (
+                record.name.short,
+                short_digest(record.digest),
+                "-" if record.remote_model else human_bytes(record.size_bytes),
+                human_time(record.modified_at),
+            )
+            for record in records
+        ],
+    )
+
+
+@click.command()
+@click.argument("source")
+@click.argument("destination")
+@click.pass_obj
+def cp(session: Session, source: str, destination: str) -> None:
+    """Give the model SOURCE the name DESTINATION as well."""
+    with session.library() as corral:
+        corral.copy(source, destination)
+    click.echo(f"copied '{source}' to '{destination}'")
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True)
+@click.pass_obj
+def rm(session: Session, models: tuple[str, ...]) -> None:
+    """Remove MODELS, and the files that no other model uses. A server unloads them first."""
+    server = session.server()
+    served = server.state() == "corral"
+    with session.library() as corral:
+        for model in models:
+            if served:
+                with contextlib.suppress(CorralError):  # the server may use another store, and then knows nothing of it
+                    server.call("POST", "/api/generate", {"model": model, "keep_alive": 0})
+            corral.delete(model)
+            click.echo(f"deleted '{model}'")
+
+
+def _as_json(record: ModelRecord) -> dict[str, object]:
+    return {
+        "name": record.name.short,
+        "digest": record.digest,
+        "size_bytes": record.size_bytes,
+        "modified_at": iso_time(record.modified_at),
+        "format": record.format,
+        "family": record.family,
+        "parameter_size": record.parameter_size,
+        "quantization": record.quantization,
+    }

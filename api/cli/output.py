@@ -1,0 +1,83 @@
+"""How the command line prints: columns, sizes and times as Ollama writes them, JSON for programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import msgspec
+
+__all__ = ("human_bytes", "human_duration", "human_time", "iso_time", "print_json", "print_table", "short_digest")
+
+_PADDING = 4
+_SIZES = (("B", 1), ("KB", 1000), ("MB", 1000**2), ("GB", 1000**3), ("TB", 1000**4))
+_DAY_S = 86400
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns without borders, four spaces apart."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) + _PADDING for column in range(len(header))]
+    for line in lines:
+        click.echo("".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_json(value: Any) -> None:
+    """Indented, one document."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def human_bytes(size_bytes: int) -> str:
+    """Powers of 1000: ``98 MB``, ``4.7 GB``."""
+    unit, factor = next((row for row in reversed(_SIZES) if size_bytes >= row[1]), _SIZES[0])
+    amount = size_bytes / factor
+    return f"{int(amount)} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"
+
+
+def human_time(epoch_s: float, now_s: float | None = None) -> str:
+    """``2 weeks ago``, ``4 minutes from now``."""
+    difference_s = (time.time() if now_s is None else now_s) - epoch_s
+    return f"{_span(abs(difference_s))} {'ago' if difference_s >= 0 else 'from now'}"
+
+
+def _span(seconds: float) -> str:
+    whole = int(seconds)
+    minutes, hours = whole // 60, round(seconds / 3600)
+    if whole < 1:
+        return "Less than a second"
+    if whole < 60:
+        return f"{whole} second{'s' if whole != 1 else ''}"
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    if hours < 48:
+        return "About an hour" if hours == 1 else f"{hours} hours"
+    for unit, days in (("day", 1), ("week", 7), ("month", 30)):
+        following = {"day": 14, "week": 60, "month": 730}[unit]
+        if whole < following * _DAY_S:
+            return f"{whole // (days * _DAY_S)} {unit}s"
+    return f"{whole // (365 * _DAY_S)} years"
+
+
+def human_duration(duration_ns: int) -> str:
+    """As Go prints durations, to the precision that matters to people: ``1.52s``, ``310ms``, ``2m3.4s``."""
+    seconds = duration_ns / 1e9
+    if seconds < 1:
+        return f"{duration_ns / 1e6:.4g}ms"
+    minutes, rest = divmod(seconds, 60)
+    if not minutes:
+        return f"{rest:.4g}s"
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{f'{hours}h' if hours else ''}{minutes}m{rest:.3g}s"
+
+
+def iso_time(epoch_s: float) -> str:
+    """RFC 3339, UTC."""
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat().replace("+00:00", "Z")
+
+
+def short_digest(digest: str) -> str:
+    """The ID that people see: 12 hex digits."""
+    return digest.removeprefix("sha256:")[:12]

@@ -1,0 +1,61 @@
+"""Progress bars on a terminal, and nothing where there is none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from corral.core.ports.inference import OnLoadProgress
+from corral.core.ports.sources import OnProgress, Progress
+
+__all__ = ("load_progress", "transfer_progress")
+
+
+@contextmanager
+def transfer_progress() -> Iterator[OnProgress]:
+    """For pulls and imports: a bar per status, with bytes and speed."""
+    if not sys.stderr.isatty():
+        yield lambda progress: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    with Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+    ) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(progress: Progress) -> None:
+            if progress.status not in tasks:
+                tasks[progress.status] = bars.add_task(progress.status, total=progress.total_bytes)
+            bars.update(tasks[progress.status], total=progress.total_bytes, completed=progress.completed_bytes or 0)
+
+        yield show
+
+
+@contextmanager
+def load_progress(model: str) -> Iterator[OnLoadProgress]:
+    """For loading: one bar that goes away when it is full."""
+    if not sys.stderr.isatty():
+        yield lambda share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    with Bars(
+        TextColumn("loading {task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bars:
+        task = bars.add_task(model, total=1.0)
+        update: Callable[[float], None] = lambda share: bars.update(task, completed=share)  # noqa: E731
+        yield update

@@ -1,0 +1,89 @@
+"""``corral ps`` and ``stop``: the models that a server has loaded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import click
+
+from corral.api.cli.output import human_bytes, human_time, print_json, print_table, short_digest
+from corral.api.cli.session import Session
+from corral.core.errors import ModelNotFound, NotFound
+
+__all__ = ("ps", "stop")
+
+_FOREVER_S = 20 * 365 * 86400
+
+
+@click.command()
+@click.argument("prefix", required=False)
+@click.option("--json", "as_json", is_flag=True, help="A JSON array.")
+@click.pass_obj
+def ps(session: Session, prefix: str | None, as_json: bool) -> None:
+    """List the models that the server has loaded, those whose name begins with PREFIX if it is given."""
+    server = session.server()
+    server.require()
+    models = [
+        model
+        for model in server.call("GET", "/api/ps")["models"]
+        if model["name"].lower().startswith((prefix or "").lower())
+    ]
+    if as_json:
+        print_json(models)
+        return
+    print_table(
+        ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"),
+        [
+            (
+                model["name"],
+                short_digest(model["digest"]),
+                human_bytes(model["size"]),
+                _processor(model),
+                str(model.get("context_length", 0)),
+                _until(model["expires_at"]),
+            )
+            for model in models
+        ],
+    )
+
+
+@click.command()
+@click.argument("model")
+@click.pass_obj
+def stop(session: Session, model: str) -> None:
+    """Unload MODEL from the server, once the requests it works on have ended."""
+    server = session.server()
+    server.require()
+    try:
+        server.call("POST", "/api/generate", {"model": model, "keep_alive": 0})
+    except NotFound as fault:
+        raise ModelNotFound(f'couldn\'t find model "{model}" to stop', "corral ps shows what is loaded") from fault
+
+
+def _processor(model: Mapping[str, Any]) -> str:
+    size, on_gpu = model["size"], model.get("size_vram", 0)
+    if not size:
+        return "Unknown"
+    if on_gpu <= 0:
+        return "100% CPU"
+    if on_gpu >= size:
+        return "100% GPU"
+    share = round((size - on_gpu) / size * 100)
+    return f"{share}%/{100 - share}% CPU/GPU"
+
+
+def _until(expires_at: str) -> str:
+    # Nanoseconds are more than datetime reads.
+    whole, _, fraction = expires_at.partition(".")
+    zone = fraction.lstrip("0123456789")
+    seconds = (
+        datetime.fromisoformat(whole + zone).timestamp() if fraction else datetime.fromisoformat(whole).timestamp()
+    )
+    if seconds - time.time() > _FOREVER_S:
+        return "Forever"
+    if seconds < time.time():
+        return "Stopping..."
+    return human_time(seconds)

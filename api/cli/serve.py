@@ -1,0 +1,91 @@
+"""``corral serve``: the server. The one command that imports Litestar."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import click
+
+from corral.api.cli.logs import set_up_logging
+from corral.api.cli.session import Session
+from corral.core.errors import SettingsError
+from corral.plugins.assembly import Address, assemble
+
+__all__ = ("serve",)
+
+_log = logging.getLogger("corral")
+
+
+@click.command()
+@click.option("--host", metavar="HOST[:PORT]", help="Where to listen; unix:PATH for a socket file.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port, where the host has none.")
+@click.option("--models", metavar="FOLDER", help="The folder of the models, in Ollama's layout.")
+@click.option("--engine", help="The engine to use for every model.")
+@click.option("--runner", help="Where models run: process or thread.")
+@click.option("--log-level", type=click.Choice(["trace", "debug", "info", "warning", "error"]))
+@click.option("--log-json", is_flag=True, default=None, help="One JSON object per log line.")
+@click.pass_obj
+def serve(
+    session: Session,
+    host: str | None,
+    port: int | None,
+    models: str | None,
+    engine: str | None,
+    runner: str | None,
+    log_level: str | None,
+    log_json: bool | None,
+) -> None:
+    """Start the server. It runs until SIGINT or SIGTERM; requests under way may end first."""
+    session.set(
+        server__host=host,
+        stores__filesystem__root=models,
+        scheduler__engine=engine,
+        scheduler__runner=runner,
+        log__level=log_level,
+        log__json=log_json,
+    )
+    settings = session.settings
+    set_up_logging(settings.log.level, as_json=settings.log.json)
+    try:
+        from corral.api.http.app import create_app
+        from corral.api.http.serve import run_event_loop
+        from corral.api.http.serve import serve as serve_app
+        from corral.api.http.settings import HttpSettings
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").startswith("corral"):
+            raise
+        raise SettingsError(f"the server needs {missing.name}", "pip install 'corral[server]'") from missing
+    address = _with_port(settings.server.host, port)
+    http = HttpSettings(
+        host=address.host,
+        port=address.port,
+        unix_socket=address.unix_path,
+        origins=settings.server.origins,
+        max_body_bytes=settings.server.max_body_bytes,
+        shutdown_grace_s=round(settings.server.shutdown_grace.seconds),
+    )
+
+    async def run() -> None:
+        assembly = await assemble(session.layers, default_runner="process", manager=session.manager)
+        try:
+            for plugin in assembly.runtime.plugins:
+                if plugin.state != "loaded":
+                    _log.warning("the plugin %s is %s: %s", plugin.name, plugin.state, plugin.reason)
+            app = create_app(assembly.runtime, assembly.routers(), http)
+            await serve_app(app, http, on_ready=_ready)
+        finally:
+            await assembly.aclose()
+
+    run_event_loop(run())
+
+
+def _with_port(address: Address, port: int | None) -> Address:
+    if port is None or address.unix_path is not None:
+        return address
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return Address(f"{host}:{port}")
+
+
+def _ready(address: Any) -> None:
+    _log.info("Corral listens on %s", address)

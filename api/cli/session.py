@@ -1,0 +1,67 @@
+"""What one call of the command line works with: settings, plugins, the library, a server to talk to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from corral.api.cli.client import ServerClient
+from corral.api.library import Corral
+from corral.plugins.assembly import (
+    Layers,
+    PluginManager,
+    Settings,
+    decode_settings,
+    load_plugins,
+    parse_assignment,
+    read_layers,
+    resolve,
+)
+
+__all__ = ("Session",)
+
+
+class Session:
+    """Everything is read when it is first asked for. Raises `SettingsError` then."""
+
+    def __init__(self, config: str | None, assignments: Sequence[str]) -> None:
+        self._config = config
+        self._assignments = assignments
+        self.flags: dict[str, Any] = {}
+
+    def set(self, **flags: Any) -> None:
+        """A command's own flags, strongest of all: ``set(scheduler__engine="fake")``. None says nothing."""
+        self.flags |= {name.replace("__", "."): value for name, value in flags.items() if value is not None}
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """All flags, by setting."""
+        return dict(parse_assignment(text) for text in self._assignments) | self.flags
+
+    @cached_property
+    def layers(self) -> Layers:
+        return read_layers(self._config, flags=self.stated)
+
+    @cached_property
+    def manager(self) -> PluginManager:
+        return load_plugins(self.layers)
+
+    @cached_property
+    def settings(self) -> Settings:
+        return decode_settings(self.layers, self.manager)
+
+    def resolve(self, target: str) -> Any:
+        """Imports what a spec names. Raises `PluginError`."""
+        return resolve(target)
+
+    def library(self) -> Corral:
+        """Models in this process; the caller closes it."""
+        setup: dict[str, Any] = {"settings": self.stated}
+        if self._config is not None:
+            setup["config"] = self._config
+        return Corral(**setup)
+
+    def server(self) -> ServerClient:
+        """The server at the address that is set, up or not."""
+        return ServerClient(self.settings.server.host)

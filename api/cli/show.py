@@ -1,0 +1,73 @@
+"""``corral show``: everything the store knows of one model."""
+
+from __future__ import annotations
+
+import click
+
+from corral.api.cli.facts import facts_of_details, print_facts
+from corral.api.cli.output import iso_time, print_json
+from corral.api.cli.session import Session
+from corral.api.library import Corral
+from corral.api.results import ModelDetails
+from corral.core.errors import CorralError
+
+__all__ = ("show",)
+
+_PARTS = ("license", "parameters", "system", "template")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--license", "part", flag_value="license", help="Its license, whole.")
+@click.option("--parameters", "part", flag_value="parameters", help="Its parameters.")
+@click.option("--system", "part", flag_value="system", help="Its system text.")
+@click.option("--template", "part", flag_value="template", help="Its chat template.")
+@click.option("--verbose", is_flag=True, help="With the weights' metadata and tensors.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_obj
+def show(session: Session, model: str, part: str | None, verbose: bool, as_json: bool) -> None:
+    """Show what the store knows of MODEL, and which engines run it."""
+    with session.library() as corral:
+        details = corral.show(model)
+        described = _describe(corral, details) if verbose or as_json else {}
+        tensors = _tensors(corral, details) if verbose else []
+    facts = facts_of_details(details)
+    engines = [
+        (spec.name, match.reason)
+        for spec in session.manager.engines()
+        if (match := spec.match(details.record, details.metadata)).score > 0
+    ]
+    if as_json:
+        plain = {field: getattr(facts, field) for field in facts.__struct_fields__}
+        record = details.record
+        print_json(
+            plain
+            | {"parameters": record.parameters, "digest": record.digest, "size_bytes": record.size_bytes}
+            | {"modified_at": iso_time(record.modified_at), "engines": dict(engines), "model_info": described}
+        )
+        return
+    if part is not None:
+        click.echo(getattr(facts, part))
+        return
+    more = [("Engines", engines)]
+    if verbose:
+        more.append(("Metadata", [(f"{key:<40}", str(value)) for key, value in described.items() if value is not None]))
+        more.append(("Tensors", [(f"{name:<40}", f"{kind:<8}{list(shape)}") for name, kind, shape in tensors]))
+    print_facts(facts, more=more)
+
+
+def _describe(corral: Corral, details: ModelDetails) -> dict[str, object]:
+    """Empty where the weights cannot be read: the rest of the answer is worth having all the same."""
+    catalog = corral.runtime().catalog
+    try:
+        return corral.call(lambda _: catalog.describe(details.record, verbose=False))
+    except CorralError:
+        return {}
+
+
+def _tensors(corral: Corral, details: ModelDetails) -> list[tuple[str, str, tuple[int, ...]]]:
+    catalog = corral.runtime().catalog
+    try:
+        return corral.call(lambda _: catalog.tensors(details.record))
+    except CorralError:
+        return []
