@@ -41,7 +41,7 @@ def cgroup_rest(membership: Path, root: Path) -> int:
 
 
 def _rests(membership: Path, root: Path) -> Iterator[int]:
-    for line in _read(membership).splitlines():
+    for line in filter(None, _read(membership).splitlines()):
         _, controllers, path = line.split(":", 2)
         if not controllers:
             mount, names = root, ("memory.max", "memory.current", "inactive_file")

@@ -43,31 +43,33 @@ def _joined(run: Sequence[Delta]) -> Delta:
 class Outbox:
     """Outcomes of many requests that the other side has not taken yet. Whoever shares it between threads locks it."""
 
-    __slots__ = ("_compact_at", "_items")
+    __slots__ = ("_compact_at", "_items", "_steps")
 
     def __init__(self) -> None:
         self._items: list[Outcome] = []
+        self._steps = 0
         self._compact_at = _COMPACT_AT
 
     def __bool__(self) -> bool:
         return bool(self._items)
 
-    def add(self, outcomes: Iterable[Outcome]) -> None:
-        self._items.extend(outcomes)
+    def add(self, outcomes: list[Outcome]) -> None:
+        """One step's outcomes."""
+        self._items += outcomes
+        self._steps += 1
         if len(self._items) > self._compact_at:
-            self._compact()
+            self._items = _by_request(self._items)
             self._compact_at = max(_COMPACT_AT, 2 * len(self._items))
 
     def take(self) -> list[Outcome]:
-        """Everything, deltas merged where they have piled up; each request's own order is kept."""
-        if self._compact_at != _COMPACT_AT:
-            self._compact()
-            self._compact_at = _COMPACT_AT
-        items, self._items = self._items, []
+        """Everything; the deltas of several steps merged, each request's own order kept."""
+        items = self._items if self._steps <= 1 else _by_request(self._items)
+        self._items, self._steps, self._compact_at = [], 0, _COMPACT_AT
         return items
 
-    def _compact(self) -> None:
-        by_request: dict[int, list[Output | ErrorInfo]] = {}
-        for request_id, item in self._items:
-            by_request.setdefault(request_id, []).append(item)
-        self._items = [(request_id, item) for request_id, items in by_request.items() for item in merged(items)]
+
+def _by_request(outcomes: list[Outcome]) -> list[Outcome]:
+    requests: dict[int, list[Output | ErrorInfo]] = {}
+    for request_id, item in outcomes:
+        requests.setdefault(request_id, []).append(item)
+    return [(request_id, item) for request_id, items in requests.items() for item in merged(items)]

@@ -1,0 +1,150 @@
+"""Frames between parent and child, and what waits for a slow reader."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import msgspec
+import pytest
+
+from corral.adapters.runners.frames import (
+    Abort,
+    Add,
+    FrameReader,
+    Log,
+    Step,
+    add_frame,
+    down_decoder,
+    encode,
+    request_of,
+    up_decoder,
+)
+from corral.adapters.runners.mailbox import Mailbox
+from corral.adapters.runners.outbox import Outbox, merged
+from corral.core.errors import ErrorInfo
+from corral.core.outputs import Delta, Embedded, Finished, Output, Started, TokenLogprob, Usage, Vectors
+from corral.core.requests import CompletionRequest, EmbedRequest, Request, SamplingParams, TextPart, TokensPart
+
+END = Finished(reason="stop", usage=Usage())
+
+
+class Rerank(Request, frozen=True, kw_only=True):
+    query: str
+
+
+class Ranked(Output, frozen=True, kw_only=True):
+    scores: tuple[float, ...]
+
+
+def test_outcomes_cross() -> None:
+    """Every output and error arrives as it was, vectors as bytes."""
+    outcomes: list[tuple[int, Output | ErrorInfo]] = [
+        (1, Started(prompt_tokens=3)),
+        (1, Delta(text="é", token_count=2, logprobs=(TokenLogprob(token=b"\xff", logprob=-1.0),))),
+        (2, Embedded(vectors=Vectors(dimensions=1, float32=b"\1\2\3\4"), prompt_tokens=1)),
+        (1, END),
+        (3, ErrorInfo(code="x", message="y", remedy="z")),
+    ]
+    frame = up_decoder().decode(encode(Step(outcomes))[4:])
+    assert isinstance(frame, Step)
+    assert frame.outcomes == outcomes
+
+
+def test_requests_cross() -> None:
+    """A request arrives as it was, infinite biases and an engine's own JSON options included."""
+    request = CompletionRequest(
+        prompt=(TextPart(text="a", parse_special=True), TokensPart(ids=(1, 2))),
+        sampling=SamplingParams(logit_bias=((5, float("-inf")), ("x", 1.0)), stop=("b",)),
+        engine_options={"mode": msgspec.Raw(b'{"deep": true}')},
+        preserved_tokens=frozenset({"<x>"}),
+    )
+    frame = down_decoder().decode(encode(add_frame(7, request))[4:])
+    assert isinstance(frame, Add)
+    arrived = request_of(frame)
+    assert isinstance(arrived, CompletionRequest)
+    assert bytes(arrived.engine_options["mode"]) == b'{"deep": true}'
+    assert msgspec.structs.replace(arrived, engine_options={}) == msgspec.structs.replace(request, engine_options={})
+
+
+def test_types_of_plugins_cross() -> None:
+    """Request and output types that a plugin names are decoded as themselves, beside the built-in ones."""
+    down = down_decoder([Rerank])
+    frame = down.decode(encode(add_frame(1, Rerank(query="q")))[4:])
+    assert isinstance(frame, Add)
+    assert frame.request == Rerank(query="q")
+    assert isinstance(down.decode(encode(add_frame(1, EmbedRequest(inputs=())))[4:]), Add)
+    step = up_decoder([Ranked]).decode(encode(Step([(1, Ranked(scores=(0.5,)))]))[4:])
+    assert isinstance(step, Step)
+    assert step.outcomes == [(1, Ranked(scores=(0.5,)))]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_frames_however_they_are_cut(seed: int) -> None:
+    """Frames of any size come out whole and in order, however the stream is cut."""
+    draw = random.Random(seed)
+    messages = [draw.randbytes(draw.choice([0, 1, 3, 60, 500])).hex() for _ in range(200)]
+    stream = b"".join(encode(Log(10, message)) for message in messages)
+    reader, decoder, got = FrameReader(64), up_decoder(), []
+    while stream:
+        buffer = reader.buffer()
+        size = min(len(buffer), draw.randint(1, 100), len(stream))
+        buffer[:size], stream = stream[:size], stream[size:]
+        for frame in reader.filled(size):
+            log = decoder.decode(frame)
+            assert isinstance(log, Log)
+            got.append(log.message)
+    assert got == messages
+
+
+def test_abort_is_small() -> None:
+    """A frame has no field names on the wire."""
+    assert len(encode(Abort(1))) < 16
+
+
+def test_merged_deltas() -> None:
+    """Neighbouring deltas become one; what stands between them stays where it was."""
+    one = TokenLogprob(token=b"a", logprob=-1.0)
+    items = [
+        Started(prompt_tokens=1),
+        Delta(text="a", token_count=1, logprobs=(one,)),
+        Delta(text="b", token_count=2),
+        Delta(token_count=1, logprobs=(one,)),
+        END,
+    ]
+    assert merged(items) == [items[0], Delta(text="ab", token_count=4, logprobs=(one, one)), END]
+
+
+def test_an_outbox_stays_small() -> None:
+    """Whatever piles up, each request keeps its text and its order, and few items are left."""
+    outbox = Outbox()
+    for index in range(1000):
+        outbox.add([(request_id, Delta(text=f"{index} ", token_count=1)) for request_id in (1, 2)])
+    outbox.add([(1, END)])
+    items = outbox.take()
+    assert len(items) == 3
+    assert [item for request_id, item in items if request_id == 1][-1] == END
+    text = "".join(f"{index} " for index in range(1000))
+    assert items[0] == (1, Delta(text=text, token_count=1000))
+    assert not outbox
+
+
+def test_a_mailbox() -> None:
+    """The reader waits for the first item and gets all there is, merged; a reader that gives up loses nothing."""
+
+    async def check() -> None:
+        mailbox = Mailbox(asyncio.get_running_loop())
+        reader = asyncio.create_task(mailbox.take())
+        await asyncio.sleep(0)
+        reader.cancel()
+        await asyncio.sleep(0)
+        for _ in range(600):
+            mailbox.put(Delta(text="a", token_count=1))
+        mailbox.put(END)
+        assert await mailbox.take() == [Delta(text="a" * 600, token_count=600), END]
+        reader = asyncio.create_task(mailbox.take())
+        await asyncio.sleep(0)
+        mailbox.put(END)
+        assert await reader == [END]
+
+    asyncio.run(check())
