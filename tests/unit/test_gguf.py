@@ -1,0 +1,277 @@
+"""The GGUF header reader: every field it fills, and every way in which a file can be broken."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.adapters.formats.gguf import GgufReader
+from corral.core.errors import InvalidModelFile
+from corral.plugins.testing.gguf import SMALL_MODEL, Tagged, TensorEntry, gguf_bytes
+
+Write = Callable[[bytes], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(data: bytes) -> Path:
+        path = tmp_path / "model.gguf"
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+def test_every_field_is_filled(write: Write) -> None:
+    """A complete header gives architecture, sizes, special tokens and template."""
+    tensors = (
+        TensorEntry("token_embd.weight", (32, 4), 3, 80),
+        TensorEntry("blk.0.attn_q.weight", (32, 32), 3, 640),
+        TensorEntry("output_norm.weight", (32,), 0, 128),
+    )
+    found = GgufReader().read(write(gguf_bytes(SMALL_MODEL, tensors)))
+    assert (found.format, found.architecture, found.file_type, found.name) == ("gguf", "llama", "Q4_1", "Small")
+    assert found.parameter_count == 128 + 1024 + 32
+    assert found.tensor_types == {"Q4_1": 720, "F32": 128}
+    assert found.tensor_bytes == 848
+    assert (found.block_count, found.context_length, found.embedding_length) == (2, 256, 32)
+    assert found.vocabulary_size == 4
+    assert found.kv_bytes_per_token == 2 * 2 * (8 + 8) * 2
+    assert (found.bos_text, found.eos_text) == ("<s>", "</s>")
+    assert found.chat_template == SMALL_MODEL["tokenizer.chat_template"]
+    assert found.sliding_window is None
+    assert found.pooling is None
+
+
+def test_keys_hold_numbers_and_texts_but_no_arrays(write: Write) -> None:
+    """`keys` has the scalars with their own types; arrays and the chat template are left out."""
+    keys = GgufReader().read(write(gguf_bytes())).keys
+    assert keys["llama.attention.layer_norm_rms_epsilon"] == 1e-05
+    assert keys["llama.block_count"] == 2
+    assert "tokenizer.ggml.tokens" not in keys
+    assert "tokenizer.chat_template" not in keys
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_versions_2_and_3_are_read(write: Write, version: int) -> None:
+    """The two differ in nothing that the header of a little-endian file shows."""
+    assert GgufReader().read(write(gguf_bytes(version=version))).architecture == "llama"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"llama.attention.head_count_kv": [2, 1]}, (2 + 1) * 16 * 2),
+        ({"llama.attention.head_count_kv": [2, 0]}, 2 * 16 * 2),
+        ({"llama.attention.head_count": [4, 2], "llama.attention.head_count_kv": [2, 1]}, (2 + 1) * 16 * 2),
+        ({"llama.attention.key_length": 16, "llama.attention.value_length": 4}, 2 * 2 * 20 * 2),
+        ({"llama.attention.head_count_kv": None}, 2 * 4 * 16 * 2),
+        ({"llama.attention.head_count": None, "llama.attention.head_count_kv": None}, None),
+        ({"llama.block_count": None}, None),
+        ({"llama.block_count": 10**9}, None),
+        ({"llama.embedding_length": "many"}, None),
+    ],
+)
+def test_kv_cache_size(write: Write, changes: dict[str, Any], expected: int | None) -> None:
+    """Per-layer head counts and explicit lengths count; without the numbers it takes, the answer is None."""
+    pairs = {key: value for key, value in {**SMALL_MODEL, **changes}.items() if value is not None}
+    assert GgufReader().read(write(gguf_bytes(pairs))).kv_bytes_per_token == expected
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "none"), (1, "mean"), (2, "cls"), (3, "last"), (4, "rank"), (9, "9")])
+def test_pooling_and_sliding_window(write: Write, number: int, name: str) -> None:
+    """Pooling has llama.cpp's names; a number nobody knows stays a number."""
+    pairs = {**SMALL_MODEL, "llama.pooling_type": number, "llama.attention.sliding_window": 512}
+    found = GgufReader().read(write(gguf_bytes(pairs)))
+    assert (found.pooling, found.sliding_window) == (name, 512)
+
+
+def test_without_a_file_type_the_biggest_tensor_type_speaks(write: Write) -> None:
+    """A missing or unknown file type becomes the type that most bytes have."""
+    tensors = (TensorEntry("a", (32,), 8, 34), TensorEntry("b", (4,), 0, 16))
+    for file_type in ({}, {"general.file_type": 999}):
+        pairs = {"general.architecture": "llama", **file_type}
+        assert GgufReader().read(write(gguf_bytes(pairs, tensors))).file_type == "Q8_0"
+
+
+def test_every_value_type_is_read(write: Write) -> None:
+    """All scalar types come back as written; a special id outside the vocabulary has no text."""
+    values: dict[str, Tagged] = {
+        "u8": Tagged(0, 255),
+        "i8": Tagged(1, -128),
+        "u16": Tagged(2, 65535),
+        "i16": Tagged(3, -32768),
+        "i32": Tagged(5, -(2**31)),
+        "yes": Tagged(7, True),
+        "no": Tagged(7, False),
+        "u64": Tagged(10, 2**64 - 1),
+        "i64": Tagged(11, -(2**63)),
+        "f64": Tagged(12, 0.1),
+        "f32": Tagged(6, 3.4028235e38),
+        "inf": Tagged(6, float("inf")),
+        "tokenizer.ggml.bos_token_id": Tagged(4, 4000),
+    }
+    found = GgufReader().read(write(gguf_bytes({**SMALL_MODEL, **values})))
+    assert {key: found.keys[key] for key in values} == {key: tagged.value for key, tagged in values.items()}
+    assert found.bos_text == ""
+
+
+def test_describe_shows_arrays_when_asked(write: Write) -> None:
+    """Arrays are None, the empty ones [], and whole when verbose; name and chat template are never there."""
+    path = write(gguf_bytes({**SMALL_MODEL, "empty": [], "scores": [0.1, 1e-5], "flags": [True, False]}))
+    brief = GgufReader().describe(path, verbose=False)
+    assert (brief["tokenizer.ggml.tokens"], brief["scores"], brief["empty"]) == (None, None, [])
+    assert brief["general.architecture"] == "llama"
+    assert brief["general.parameter_count"] == 32
+    assert "general.name" not in brief
+    assert "tokenizer.chat_template" not in brief
+    verbose = GgufReader().describe(path, verbose=True)
+    assert verbose["tokenizer.ggml.tokens"] == SMALL_MODEL["tokenizer.ggml.tokens"]
+    assert (verbose["scores"], verbose["flags"], verbose["empty"]) == ([0.1, 1e-5], [True, False], [])
+    assert list(brief) == list(verbose)
+
+
+def test_tensors_are_listed_in_file_order(write: Write) -> None:
+    """Name, type and shape of each."""
+    tensors = (TensorEntry("b", (32, 2), 8, 68), TensorEntry("a", (3, 1, 1, 2), 0, 24))
+    assert GgufReader().tensors(write(gguf_bytes(SMALL_MODEL, tensors))) == [
+        ("b", "Q8_0", (32, 2)),
+        ("a", "F32", (3, 1, 1, 2)),
+    ]
+
+
+def test_recognises_by_content(write: Write, tmp_path: Path) -> None:
+    """The magic decides; a missing, short or foreign file is not GGUF."""
+    reader = GgufReader()
+    assert reader.recognises(write(gguf_bytes()))
+    assert not reader.recognises(write(b"GGU"))
+    assert not reader.recognises(write(b"some text"))
+    assert not reader.recognises(tmp_path / "absent.gguf")
+    assert not reader.recognises(tmp_path)
+
+
+def test_a_long_vocabulary_is_skipped_across_windows(write: Write) -> None:
+    """Strings longer than the reader's window, before and after short ones, do not lose its place."""
+    tokens = ["x" * 3_000_000, *(f"t{number}" for number in range(200_000)), "y" * 1_500_000, "last"]
+    pairs = {**SMALL_MODEL, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.eos_token_id": len(tokens) - 1, "z": 7}
+    found = GgufReader().read(write(gguf_bytes(pairs)))
+    assert (found.vocabulary_size, found.bos_text, found.eos_text) == (len(tokens), "t0", "last")
+    assert found.keys["z"] == 7
+
+
+def test_a_header_of_smollm2s_size_takes_a_tenth_of_a_second_at_most(write: Write) -> None:
+    """49,152 tokens with as many scores, types and merges are passed over in 100 ms, the best of five tries."""
+    tokens = [f"token{number}" for number in range(49_152)]
+    arrays = {"tokenizer.ggml.tokens": tokens, "merges": tokens, "types": list(range(49_152))}
+    path = write(gguf_bytes({**SMALL_MODEL, **arrays}))
+    times_s = []
+    for _ in range(5):
+        before_s = time.perf_counter()
+        GgufReader().read(path)
+        times_s.append(time.perf_counter() - before_s)
+    assert min(times_s) < 0.1
+
+
+def test_a_sparse_file_of_a_terabyte_costs_nothing(tmp_path: Path) -> None:
+    """Only the header is read, however big the tensors are."""
+    size_bytes = 1 << 40
+    header = gguf_bytes(SMALL_MODEL, (TensorEntry("w", (size_bytes // 4,), 0, 0),))
+    path = tmp_path / "sparse.gguf"
+    path.write_bytes(header)
+    os.truncate(path, len(header) + size_bytes)
+    assert GgufReader().read(path).tensor_bytes == size_bytes
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"", "empty"),
+        (b"Once upon a time there was a model", "text beginning with 'Once upon"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer"),
+        (b"tjgg" + bytes(40), "GGJT"),
+        (b"PK\x03\x04" + bytes(40), "50 4b 03 04"),
+        (gguf_bytes(version=1), "version 1 is too old"),
+        (gguf_bytes(version=4), "version 4 is too new"),
+        (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0) + bytes(64), "tensors cannot fit"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**63) + bytes(64), "pairs cannot fit"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 2**62) + bytes(64), "a key claims"),
+        (gguf_bytes({"general.name": "no architecture"}), "general.architecture"),
+        (gguf_bytes({"general.architecture": 7}), "general.architecture"),
+        (gguf_bytes({**SMALL_MODEL, "general.alignment": 0}), "alignment"),
+        (gguf_bytes({**SMALL_MODEL, "general.alignment": 33}), "alignment"),
+        (gguf_bytes({**SMALL_MODEL, "general.alignment": "32"}), "alignment"),
+        (gguf_bytes(SMALL_MODEL, (TensorEntry("odd", (33,), 3, 32),)), "cannot divide by 32"),
+        (gguf_bytes(SMALL_MODEL, (TensorEntry("new", (32,), 99, 32),)), "unknown type 99"),
+        (gguf_bytes(SMALL_MODEL, (TensorEntry("gone", (32,), 4, 32),)), "unknown type 4"),
+        (gguf_bytes(SMALL_MODEL, (TensorEntry("flat", (1, 1, 1, 1, 1), 0, 4),)), "5 dimensions"),
+        (gguf_bytes(SMALL_MODEL, (TensorEntry("huge", (2**62, 2**62), 0, 128),)), "truncated"),
+        (gguf_bytes(SMALL_MODEL, (TensorEntry("cut", (4096,), 0, 128),)), "'cut' ends at byte"),
+    ],
+)
+def test_broken_files_are_told_apart(write: Write, data: bytes, complaint: str) -> None:
+    """What is wrong, and in which file, is in the message; nothing but InvalidModelFile comes out."""
+    path = write(data)
+    with pytest.raises(InvalidModelFile, match=complaint) as caught:
+        GgufReader().read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_absurd_values_are_refused(write: Write) -> None:
+    """Types nobody knows, nested arrays, counts and lengths past the file's end, and keys that come twice."""
+    key = struct.pack("<Q", 1) + b"k"
+    bodies = {
+        "unknown type 77": struct.pack("<I", 77) + bytes(16),
+        "holds the unknown type 9": struct.pack("<IIQ", 9, 9, 1) + bytes(16),
+        "values in 'k' cannot fit": struct.pack("<IIQ", 9, 4, 2**61) + bytes(16),
+        "strings in 'k' cannot fit": struct.pack("<IIQ", 9, 8, 2**61) + bytes(16),
+        "claims to be": struct.pack("<IQ", 8, 2**63) + bytes(16),
+        "truncated": struct.pack("<IIQQ", 9, 8, 1, 2**63) + bytes(16),
+        "there twice": struct.pack("<II", 4, 1) + key + struct.pack("<II", 4, 2),
+    }
+    for complaint, body in bodies.items():
+        count = 2 if complaint == "there twice" else 1
+        path = write(struct.pack("<4sIQQ", b"GGUF", 3, 0, count) + key + body)
+        with pytest.raises(InvalidModelFile, match=complaint):
+            GgufReader().read(path)
+
+
+def test_a_file_cut_anywhere_is_refused(write: Write) -> None:
+    """Cut at every single byte, a file is InvalidModelFile and never anything else."""
+    whole = gguf_bytes({**SMALL_MODEL, "numbers": [1, 2, 3], "flag": True})
+    reader = GgufReader()
+    for length in range(len(whole)):
+        path = write(whole[:length])
+        for read in (reader.read, reader.tensors, lambda path: reader.describe(path, verbose=True)):
+            with pytest.raises(InvalidModelFile):
+                read(path)
+    assert reader.read(write(whole)).architecture == "llama"
+
+
+def test_noise_never_raises_anything_else(write: Write) -> None:
+    """Headers with bytes flipped at random are read, or refused as InvalidModelFile."""
+    whole = gguf_bytes({**SMALL_MODEL, "numbers": [1, 2, 3]})
+    state = 1
+    for _ in range(500):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            state = state * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
+            damaged[(state >> 33) % len(damaged)] = state >> 20 & 0xFF
+        path = write(bytes(damaged))
+        try:
+            GgufReader().read(path)
+            GgufReader().describe(path, verbose=True)
+        except InvalidModelFile:
+            pass
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    """A missing file is InvalidModelFile with its path."""
+    with pytest.raises(InvalidModelFile, match=r"absent\.gguf"):
+        GgufReader().read(tmp_path / "absent.gguf")
