@@ -1,0 +1,487 @@
+"""The filesystem stores beyond their contract: Ollama's layout, other processes, links, full disks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from corral.adapters.stores.filesystem import FilesystemBlobs
+from corral.adapters.stores.locks import FileLock
+from corral.adapters.stores.manifests import FilesystemManifests
+from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
+from corral.core.errors import BlobNotFound, Conflict, StorageError
+from corral.core.models import Digest, ModelMetadata, digest_of
+from corral.core.names import parse_name
+from corral.core.ports.storage import BlobInfo
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="file modes and signals of POSIX")
+
+
+async def _stored(store: FilesystemBlobs, data: bytes) -> BlobInfo:
+    writer = await store.begin(digest_of(data), len(data))
+    await writer.write(0, data)
+    return await writer.commit()
+
+
+async def _bytes(store: FilesystemBlobs, digest: Digest) -> bytes:
+    return b"".join([chunk async for chunk in store.read(digest)])
+
+
+def _files(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return os.path.samefile(one, other)
+
+
+def _child(code: str, root: Path) -> subprocess.CompletedProcess[str]:
+    """Runs code in another process, with `blobs` and `root` at hand."""
+    head = """
+        import asyncio, os, signal, sys
+        from pathlib import Path
+        from corral.adapters.stores.filesystem import FilesystemBlobs
+        from corral.adapters.stores.manifests import FilesystemManifests
+        from corral.core.models import digest_of
+        from corral.core.names import parse_name
+        root = Path(sys.argv[1])
+        blobs = FilesystemBlobs(root)
+    """
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(code), str(root)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@posix
+def test_files_lie_where_ollama_looks_for_them(tmp_path: Path) -> None:
+    """Names, places and modes are Ollama's, and outside ``.corral`` there is nothing else."""
+
+    async def scenario() -> None:
+        info = await _stored(FilesystemBlobs(tmp_path), b"weights")
+        await FilesystemManifests(tmp_path).put(parse_name("hf.co/Ns/Model:Q4"), b"{}")
+        assert {path for path in _files(tmp_path) if not path.startswith(".corral/")} == {
+            f"blobs/sha256-{info.digest[7:]}",
+            "manifests/hf.co/Ns/Model/Q4",
+        }
+        assert stat.S_IMODE((tmp_path / "blobs" / f"sha256-{info.digest[7:]}").stat().st_mode) == 0o644
+        assert stat.S_IMODE((tmp_path / "manifests/hf.co/Ns/Model/Q4").stat().st_mode) == 0o644
+        assert stat.S_IMODE((tmp_path / "manifests/hf.co/Ns").stat().st_mode) == 0o755
+
+    previous = os.umask(0o022)
+    try:
+        asyncio.run(scenario())
+    finally:
+        os.umask(previous)
+
+
+def test_a_folder_that_ollama_wrote_is_read_in_place(tmp_path: Path) -> None:
+    """Manifests and blobs are found; partials of Ollama's, stray files and other depths are passed over untouched."""
+    digest = digest_of(b"weights")
+    files = {
+        f"blobs/sha256-{digest[7:]}": b"weights",
+        f"blobs/sha256-{digest[7:]}-partial": b"w",
+        f"blobs/sha256-{digest[7:]}-partial-0": b"{}",
+        "blobs/README": b"",
+        "manifests/registry.ollama.ai/library/llama3/8b": b"{}",
+        "manifests/registry.ollama.ai/library/llama3/.DS_Store": b"",
+        "manifests/registry.ollama.ai/library/stray": b"",
+        "manifests/registry.ollama.ai/library/deep/er/x": b"",
+        "manifests/.DS_Store": b"",
+    }
+    for name, data in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    async def scenario() -> None:
+        blobs, manifests = FilesystemBlobs(tmp_path), FilesystemManifests(tmp_path)
+        assert [info async for info in blobs.list()] == [BlobInfo(digest=digest, size_bytes=7)]
+        assert [stored.name.short async for stored in manifests.list(strict=True)] == ["llama3:8b"]
+        assert await _bytes(blobs, digest) == b"weights"
+
+    asyncio.run(scenario())
+    assert _files(tmp_path) == set(files)
+
+
+@posix
+@pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root may write everywhere")
+def test_a_store_that_may_only_be_read_is_read(tmp_path: Path) -> None:
+    """Reading needs no lock and no folder of its own; writing says who should look at what."""
+
+    async def fill() -> BlobInfo:
+        await FilesystemManifests(tmp_path).put(parse_name("m"), b"{}")
+        return await _stored(FilesystemBlobs(tmp_path), b"weights")
+
+    async def use(info: BlobInfo) -> None:
+        assert await FilesystemBlobs(tmp_path).stat(info.digest) == info
+        assert await FilesystemManifests(tmp_path).get(parse_name("m")) is not None
+        with pytest.raises(StorageError, match="Permission"):
+            await FilesystemBlobs(tmp_path).adopt(Path(__file__))
+
+    info = asyncio.run(fill())
+    folders = [path for path in (tmp_path, *tmp_path.rglob("*")) if path.is_dir()]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        asyncio.run(use(info))
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+@posix
+def test_a_killed_process_leaves_a_partial_that_another_resumes(tmp_path: Path) -> None:
+    """After SIGKILL in the middle of a download its ranges are there, its lock is not, and the rest suffices."""
+    killed = _child(
+        """
+        async def main():
+            writer = await blobs.begin(digest_of(b"abcdefgh"), 8)
+            await writer.write(0, b"abc")
+            await writer.write(6, b"gh")
+            os.kill(os.getpid(), signal.SIGKILL)
+        asyncio.run(main())
+        """,
+        tmp_path,
+    )
+    assert killed.returncode == -9, killed.stderr
+
+    async def scenario() -> None:
+        store = FilesystemBlobs(tmp_path)
+        writer = await store.begin(digest_of(b"abcdefgh"), 8)
+        assert list(writer.written) == [(0, 3), (6, 8)]
+        await writer.write(3, b"def")
+        info = await writer.commit()
+        assert await _bytes(store, info.digest) == b"abcdefgh"
+        assert list((tmp_path / ".corral" / "partials").iterdir()) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_digest_that_another_process_writes_is_a_conflict(tmp_path: Path) -> None:
+    """The lock holds between processes, and ends with the writer."""
+    code = """
+        async def main():
+            await blobs.begin(digest_of(b"abc"), 3)
+        asyncio.run(main())
+        """
+
+    async def scenario() -> None:
+        writer = await FilesystemBlobs(tmp_path).begin(digest_of(b"abc"), 3)
+        assert "Conflict" in (await asyncio.to_thread(_child, code, tmp_path)).stderr
+        await writer.close()
+        assert (await asyncio.to_thread(_child, code, tmp_path)).returncode == 0
+
+    asyncio.run(scenario())
+
+
+def test_processes_that_put_and_delete_at_once_do_not_fail(tmp_path: Path) -> None:
+    """Two processes that create and remove neighbours in one folder both succeed, every time."""
+    code = """
+        async def main():
+            manifests = FilesystemManifests(root)
+            for round in range(40):
+                name = parse_name(f"shared:{os.getpid()}")
+                await manifests.put(name, b"{}")
+                assert await manifests.delete(name)
+        asyncio.run(main())
+        """
+
+    async def scenario() -> None:
+        for ended in await asyncio.gather(*(asyncio.to_thread(_child, code, tmp_path) for _ in range(2))):
+            assert ended.returncode == 0, ended.stderr
+
+    asyncio.run(scenario())
+
+
+@posix
+def test_a_full_disk_is_out_of_space(tmp_path: Path) -> None:
+    """A write that the system refuses for want of room raises OutOfSpace, and nothing half written is a blob."""
+    ended = _child(
+        """
+        import resource
+        from corral.core.errors import OutOfSpace
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        async def main():
+            writer = await blobs.begin(digest_of(bytes(9000)), 9000)
+            try:
+                await writer.write(0, bytes(9000))
+            except OutOfSpace as error:
+                print("OutOfSpace", error.remedy)
+            await writer.abort()
+            assert [info async for info in blobs.list()] == []
+        asyncio.run(main())
+        """,
+        tmp_path,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("OutOfSpace free some space")
+    assert list((tmp_path / ".corral" / "partials").iterdir()) == []
+
+
+def test_what_dead_writers_left_is_swept(tmp_path: Path) -> None:
+    """Scratch files of dead processes, and partials nobody resumed for a week, go; fresh and held ones stay."""
+    partials = tmp_path / ".corral" / "partials"
+    partials.mkdir(parents=True)
+    fresh, old = digest_of(b"fresh")[7:], digest_of(b"old")[7:]
+    for name in ("scratch-dead", "scratch-dead.lock", "scratch-alive", fresh, f"{fresh}.ranges", old, f"{old}.ranges"):
+        (partials / name).write_bytes(b"x")
+    long_ago = time.time() - 8 * 24 * 3600
+    for name in (old, f"{old}.ranges"):
+        os.utime(partials / name, (long_ago, long_ago))
+    alive = FileLock(partials / "scratch-alive.lock")
+    assert alive.try_acquire()
+
+    async def scenario() -> None:
+        writer = await FilesystemBlobs(tmp_path).begin()
+        await writer.abort()
+
+    asyncio.run(scenario())
+    alive.release()
+    assert {path.name for path in partials.iterdir()} == {
+        "scratch-alive",
+        "scratch-alive.lock",
+        fresh,
+        f"{fresh}.ranges",
+    }
+
+
+@pytest.mark.parametrize(
+    "note", [b"", b"nonsense", b'{"size_bytes":6,"ranges":[[0,99]]}', b'{"size_bytes":6,"ranges":[[0,5]]}']
+)
+def test_a_partial_that_cannot_be_trusted_is_begun_anew(tmp_path: Path, note: bytes) -> None:
+    """A note that is broken, or promises more bytes than the file has, resumes nothing."""
+    partials = tmp_path / ".corral" / "partials"
+    partials.mkdir(parents=True)
+    digest = digest_of(b"abcdef")
+    (partials / digest[7:]).write_bytes(b"abc")
+    (partials / f"{digest[7:]}.ranges").write_bytes(note)
+
+    async def scenario() -> None:
+        writer = await FilesystemBlobs(tmp_path).begin(digest, 6)
+        assert list(writer.written) == []
+        await writer.write(0, b"abcdef")
+        assert (await writer.commit()).digest == digest
+
+    asyncio.run(scenario())
+
+
+def test_an_adopted_file_takes_no_room_where_it_can_be_linked(tmp_path: Path) -> None:
+    """On one file system the blob shares the file's bytes, or is a clone of them; both keep the right content."""
+    file = tmp_path / "weights.gguf"
+    file.write_bytes(os.urandom(100_000))
+
+    async def scenario() -> None:
+        store = FilesystemBlobs(tmp_path / "models")
+        info = await store.adopt(file)
+        assert store.path(info.digest).read_bytes() == file.read_bytes()
+        linked = _same_file(file, store.path(info.digest))
+        noted = list((tmp_path / "models" / ".corral" / "adopted").glob("*.json"))
+        assert len(noted) == linked
+
+    asyncio.run(scenario())
+
+
+def test_a_touched_hard_link_is_hashed_again_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A new mtime over the same bytes is no reason to lose the blob; changed bytes are, and the log says so."""
+    file = tmp_path / "weights.gguf"
+    file.write_bytes(b"weights")
+
+    async def scenario() -> None:
+        store = FilesystemBlobs(tmp_path / "models")
+        info = await store.adopt(file)
+        if not _same_file(file, store.path(info.digest)):
+            pytest.skip("this file system clones files")
+        os.utime(file, (1, 1))
+        assert await store.stat(info.digest) == info
+        file.write_bytes(b"WEIGHTS")
+        with caplog.at_level(logging.WARNING):
+            assert await store.stat(info.digest) is None
+        assert "changed since it was imported" in caplog.text
+        with pytest.raises(BlobNotFound):
+            await _bytes(store, info.digest)
+        assert [found async for found in store.list()] == []
+        assert await FilesystemBlobs(tmp_path / "models").stat(info.digest) is None
+        # The right bytes from elsewhere heal it, and do not touch the file.
+        await _stored(store, b"weights")
+        assert await _bytes(store, info.digest) == b"weights"
+        assert file.read_bytes() == b"WEIGHTS"
+
+    asyncio.run(scenario())
+
+
+def test_a_file_on_another_disk_is_copied(tmp_path: Path) -> None:
+    """Where neither clone nor link is possible the bytes are copied, and the copy is the store's own."""
+    shared_memory = Path("/dev/shm")
+    if not shared_memory.is_dir() or shared_memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system here")
+    file = shared_memory / f"corral-test-{os.getpid()}"
+    file.write_bytes(b"weights" * 300_000)
+
+    async def scenario() -> None:
+        store = FilesystemBlobs(tmp_path)
+        info = await store.adopt(file)
+        file.write_bytes(b"changed")
+        assert await _bytes(store, info.digest) == b"weights" * 300_000
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        file.unlink()
+
+
+def test_a_link_is_adopted_as_what_it_points_to(tmp_path: Path) -> None:
+    """A symbolic link, as in a Hugging Face cache, brings the file behind it, not itself."""
+    (tmp_path / "real").write_bytes(b"weights")
+    (tmp_path / "link.gguf").symlink_to(tmp_path / "real")
+
+    async def scenario() -> None:
+        store = FilesystemBlobs(tmp_path / "models")
+        info = await store.adopt(tmp_path / "link.gguf")
+        assert info.digest == digest_of(b"weights")
+        assert not store.path(info.digest).is_symlink()
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_adoption_leaves_nothing(tmp_path: Path) -> None:
+    """Cancelling while a big file is hashed stops at once, and no lock, link or scratch file stays."""
+    file = tmp_path / "big"
+    with file.open("wb") as sparse:
+        sparse.truncate(20 * 1024**3)
+
+    async def scenario() -> None:
+        store = FilesystemBlobs(tmp_path / "models")
+        task = asyncio.create_task(store.adopt(file))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        before = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert time.monotonic() - before < 5
+        assert list((tmp_path / "models" / ".corral" / "partials").iterdir()) == []
+        assert [info async for info in store.list()] == []
+
+    asyncio.run(scenario())
+
+
+@posix
+def test_manifests_that_lead_out_of_the_store_are_not_read(tmp_path: Path) -> None:
+    """A manifest, a model folder or a namespace that is a link to elsewhere gives nothing away and takes nothing in."""
+    outside = tmp_path / "outside"
+    (outside / "model").mkdir(parents=True)
+    (outside / "model" / "tag").write_bytes(b"secret")
+    library = tmp_path / "models" / "manifests" / "registry.ollama.ai" / "library"
+    (library / "direct").mkdir(parents=True)
+    (library / "direct" / "tag").symlink_to(outside / "model" / "tag")
+    (library / "folder").symlink_to(outside / "model")
+    (library.parent / "spaces").symlink_to(outside)
+
+    async def scenario() -> None:
+        store = FilesystemManifests(tmp_path / "models")
+        for name in ("direct:tag", "folder:tag", "spaces/model:tag"):
+            with pytest.raises(StorageError, match="out of the store"):
+                await store.get(parse_name(name))
+        for name in ("folder:new", "folder:tag", "spaces/new:tag"):
+            with pytest.raises(StorageError, match="out of the store"):
+                await store.put(parse_name(name), b"overwritten")
+            with pytest.raises(StorageError, match="out of the store"):
+                await store.delete(parse_name(name))
+        assert [stored async for stored in store.list()] == []
+        with pytest.raises(StorageError):
+            [stored async for stored in store.list(strict=True)]
+        await store.put(parse_name("direct:tag"), b"replaces the link")
+        assert await store.delete(parse_name("direct:tag"))
+
+    asyncio.run(scenario())
+    assert [path.name for path in outside.rglob("*")] == ["model", "tag"]
+    assert (outside / "model" / "tag").read_bytes() == b"secret"
+
+
+@posix
+def test_a_store_behind_a_link_works(tmp_path: Path) -> None:
+    """The root, and ``manifests`` itself, may be links to another disk."""
+    (tmp_path / "disk" / "manifests").mkdir(parents=True)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "manifests").symlink_to(tmp_path / "disk" / "manifests")
+    (tmp_path / "alias").symlink_to(tmp_path / "models")
+
+    async def scenario() -> None:
+        store = FilesystemManifests(tmp_path / "alias")
+        await store.put(parse_name("m"), b"{}")
+        assert [stored.name.short async for stored in store.list(strict=True)] == ["m:latest"]
+
+    asyncio.run(scenario())
+
+
+def test_a_manifest_too_big_to_be_one_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its name raises StorageError, lists leave it out and complain once."""
+    path = tmp_path / "manifests/registry.ollama.ai/library/huge/latest"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(5 * 1024 * 1024))
+
+    async def scenario() -> None:
+        store = FilesystemManifests(tmp_path)
+        with pytest.raises(StorageError, match="larger than"):
+            await store.get(parse_name("huge"))
+        with caplog.at_level(logging.WARNING):
+            for _ in range(3):
+                assert [stored async for stored in store.list()] == []
+        assert caplog.text.count("passed over") == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_lock_that_is_never_given_back_is_a_conflict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting ends with a message that names the lock."""
+    monkeypatch.setattr("corral.adapters.stores.locks.LOCK_TIMEOUT_S", 0.05)
+    holder = FileLock(tmp_path / "x.lock")
+    assert holder.try_acquire()
+
+    async def scenario() -> None:
+        with pytest.raises(Conflict, match=r"x\.lock"):
+            async with FileLock(tmp_path / "x.lock"):
+                pass
+
+    asyncio.run(scenario())
+    holder.release()
+    assert FileLock(tmp_path / "x.lock").try_acquire()
+
+
+def test_metadata_is_remembered_between_processes(tmp_path: Path) -> None:
+    """What was put comes back whole; a broken or older entry, and a folder that cannot be written, are None."""
+    metadata = ModelMetadata(
+        format="gguf",
+        architecture="llama",
+        file_type="Q4_1",
+        parameter_count=1,
+        tensor_bytes=2,
+        keys={"a": 1, "b": "x", "c": 1e-05, "d": True, "e": float("inf")},
+    )
+    digest = digest_of(b"weights")
+
+    async def scenario() -> None:
+        cache = FilesystemMetadataCache(tmp_path)
+        assert await cache.get(digest) is None
+        await cache.put(digest, metadata)
+        assert await FilesystemMetadataCache(tmp_path).get(digest) == metadata
+        for damage in (b"", b"\xc1", b"\x93\x00\x90\xc0"):
+            next((tmp_path / ".corral" / "metadata").iterdir()).write_bytes(damage)
+            assert await cache.get(digest) is None
+        blocked = FilesystemMetadataCache(tmp_path / ".corral" / "metadata" / digest[7:])
+        await blocked.put(digest, metadata)
+        assert await blocked.get(digest) is None
+
+    asyncio.run(scenario())
