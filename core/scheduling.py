@@ -15,8 +15,9 @@ import msgspec
 from corral.core.engine_choice import choose_engine, fits, typed_load_options
 from corral.core.engines import EngineSpec, LoadRequest, LocalFile
 from corral.core.errors import CorralError, LoadFailed, NoEngine, OutOfMemory, ServerBusy, to_error
-from corral.core.models import FileRole, ModelMetadata, ModelRecord
+from corral.core.models import ModelMetadata, ModelRecord
 from corral.core.names import ModelName
+from corral.core.placement import Placement, Resident, files_key
 from corral.core.ports.inference import ModelInfo, OnLoadProgress, Runner, RunningModel
 from corral.core.requests import Principal
 from corral.core.values import Value
@@ -28,7 +29,6 @@ _log = logging.getLogger(__name__)
 _ANONYMOUS = Principal()
 _AUTO_MAX_LOADED = 3
 _LONGEST_TIMER_S = 24 * 3600.0
-_KEY_ROLES: tuple[FileRole, ...] = ("weights", "projector", "adapter")
 _SHUTTING_DOWN = "the server is shutting down"
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"  # Ollama's text, both spaces included
 
@@ -76,39 +76,6 @@ class Models(Protocol):
     def local_files(self, record: ModelRecord) -> tuple[LocalFile, ...]: ...
 
 
-class _Resident:
-    """A model in memory or on its way there. `active` counts leases, those that wait for the load included."""
-
-    def __init__(
-        self, files: tuple[str, ...], record: ModelRecord, spec: EngineSpec, runner: Runner, options: Any
-    ) -> None:
-        self.files = files
-        self.record = record
-        self.spec = spec
-        self.runner = runner
-        self.options = options
-        self.names = {record.name.key}
-        self.estimate: Mapping[str, int] = {}
-        self.placed = False
-        self.model: RunningModel | None = None
-        self.loading: asyncio.Task[None] | None = None
-        self.listeners: list[OnLoadProgress] = []
-        self.active = 0
-        self.keep_alive_s: float | None = None
-        self.expires_at = math.inf
-        self.timer: asyncio.TimerHandle | None = None
-        self.draining = False
-
-    @property
-    def waiting(self) -> int:
-        """Leases that nobody works on now."""
-        return self.active if self.model is None else max(0, self.active - self.model.info.parallel)
-
-    @property
-    def eviction_order(self) -> tuple[float, str]:
-        return (math.inf if self.keep_alive_s is None else self.keep_alive_s, self.record.name.key)
-
-
 class ModelScheduler:
     """Lends loaded models. For one event loop; whoever made it closes it.
 
@@ -135,12 +102,16 @@ class ModelScheduler:
         self._catalog = catalog
         self._settings = settings
         self._engine_settings = engine_settings
-        self._free_memory = free_memory
         self._clock = clock
-        self._residents: list[_Resident] = []
+        self._residents: list[Resident] = []
         self._unloading: set[asyncio.Task[None]] = set()
-        self._placing = asyncio.Lock()
-        self._something_changed = asyncio.Event()
+        self._placement = Placement(
+            free_memory=free_memory,
+            max_loaded=settings.max_loaded or _AUTO_MAX_LOADED,
+            residents=self._residents,
+            unloading=self._unloading,
+            unload=self._unload,
+        )
         self._closed = False
 
     @asynccontextmanager
@@ -185,7 +156,7 @@ class ModelScheduler:
         False where it is not in memory.
         """
         if isinstance(model, ModelRecord):
-            found = [one for one in self._residents if one.files == _files(model)]
+            found = [one for one in self._residents if one.files == files_key(model)]
         else:
             found = [one for one in self._residents if model.key in one.names]
         tasks = []
@@ -226,13 +197,15 @@ class ModelScheduler:
         for resident in list(self._residents):
             if resident.model is not None:
                 self._unload(resident)
-        if pending := [*loads, *self._unloading]:
-            await asyncio.wait(pending)
+        if loads:
+            await asyncio.wait(loads)
+        while self._unloading:
+            await asyncio.wait(self._unloading)
 
     # ── Leases ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _find(self, record: ModelRecord, spec: EngineSpec, options: Any) -> _Resident | None:
-        files = _files(record)
+    def _find(self, record: ModelRecord, spec: EngineSpec, options: Any) -> Resident | None:
+        files = files_key(record)
         for one in list(self._residents):
             if one.model is not None and not one.model.alive:
                 self._unload(one)  # died: what is left of it is cleared away, and it is loaded anew
@@ -240,17 +213,17 @@ class ModelScheduler:
                 return one
         return None
 
-    def _start(self, record: ModelRecord, spec: EngineSpec, options: Any, metadata: ModelMetadata | None) -> _Resident:
+    def _start(self, record: ModelRecord, spec: EngineSpec, options: Any, metadata: ModelMetadata | None) -> Resident:
         if self._closed:
             raise ServerBusy(_SHUTTING_DOWN)
-        resident = _Resident(_files(record), record, spec, self._runner_for(spec), options)
+        resident = Resident(record, spec, self._runner_for(spec), options)
         resident.keep_alive_s = self._settings.keep_alive_s
         resident.loading = asyncio.create_task(self._load(resident, metadata), name=f"load {record.name.short}")
         resident.loading.add_done_callback(lambda task: self._load_ended(resident, task))
         self._residents.append(resident)
         return resident
 
-    def _take(self, resident: _Resident, record: ModelRecord, keep_alive_s: float | msgspec.UnsetType | None) -> None:
+    def _take(self, resident: Resident, record: ModelRecord, keep_alive_s: float | msgspec.UnsetType | None) -> None:
         resident.active += 1
         resident.names.add(record.name.key)
         if keep_alive_s is not msgspec.UNSET:
@@ -259,7 +232,7 @@ class ModelScheduler:
             resident.timer.cancel()
             resident.timer = None
 
-    def _give_back(self, resident: _Resident) -> None:
+    def _give_back(self, resident: Resident) -> None:
         resident.active -= 1
         if resident.active or resident not in self._residents:
             return
@@ -272,9 +245,9 @@ class ModelScheduler:
         else:
             resident.expires_at = self._expiry(resident)
             self._set_timer(resident)
-        self._something_changed.set()
+        self._placement.look_again()
 
-    async def _loaded(self, resident: _Resident, on_progress: OnLoadProgress | None) -> RunningModel:
+    async def _loaded(self, resident: Resident, on_progress: OnLoadProgress | None) -> RunningModel:
         """Waits for the load without owning it: a caller who leaves takes only itself away."""
         task = resident.loading
         assert task is not None
@@ -295,7 +268,7 @@ class ModelScheduler:
         assert resident.model is not None
         return resident.model
 
-    # ── Loading and making room ───────────────────────────────────────────────────────────────────────────────────
+    # ── Loading ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _runner_for(self, spec: EngineSpec) -> Runner:
         for name in (self._preferred_runner, *spec.runners):
@@ -303,11 +276,9 @@ class ModelScheduler:
                 return self._runners[name]
         raise NoEngine(f"the {spec.name} engine runs in {' or '.join(spec.runners)}, and no such runner is there")
 
-    async def _load(self, resident: _Resident, metadata: ModelMetadata | None) -> None:
+    async def _load(self, resident: Resident, metadata: ModelMetadata | None) -> None:
         resident.estimate = resident.spec.estimate(resident.record, metadata, resident.options)
-        async with self._placing:
-            await self._make_room(resident)
-            resident.placed = True
+        await self._placement.make_room(resident)
         try:
             resident.model = await self._run_load(resident)
         except OutOfMemory:
@@ -318,7 +289,7 @@ class ModelScheduler:
             await asyncio.wait([self._unload(one) for one in idle])
             resident.model = await self._run_load(resident)
 
-    async def _run_load(self, resident: _Resident) -> RunningModel:
+    async def _run_load(self, resident: Resident) -> RunningModel:
         name, timeout_s = resident.record.name.short, self._settings.load_timeout_s
         options = {} if resident.options is None else msgspec.to_builtins(resident.options)
         request = LoadRequest(model=name, files=self._catalog.local_files(resident.record), load_options=options)
@@ -338,74 +309,26 @@ class ModelScheduler:
                 f"loading {name} made no progress for {timeout_s:g} s", "raise load_timeout_s if the disk is slow"
             ) from error
 
-    def _load_ended(self, resident: _Resident, task: asyncio.Task[None]) -> None:
+    def _load_ended(self, resident: Resident, task: asyncio.Task[None]) -> None:
         if resident.model is None:
             self._forget(resident)
             if not task.cancelled():
                 task.exception()  # the waiters have raised it; asyncio need not report it
         elif resident not in self._residents or self._closed:
             self._unload(resident)  # the last waiter left in the very moment it was ready
-        self._something_changed.set()
-
-    async def _make_room(self, resident: _Resident) -> None:
-        for one in list(self._residents):
-            # The same weights with other options, and idle: the new load replaces it.
-            if one.model is not None and not one.active and one.files == resident.files and one.spec is resident.spec:
-                self._unload(one)
-        limit = self._settings.max_loaded or _AUTO_MAX_LOADED
-        while True:
-            self._something_changed.clear()
-            others = [one for one in self._residents if one.placed]
-            device, needed, free = self._shortfall(resident, others)
-            if device is None and len(others) + len(self._unloading) < limit:
-                return
-            if self._unloading:
-                await asyncio.wait(self._unloading, return_when=asyncio.FIRST_COMPLETED)
-                continue
-            reclaimable = sum(one.estimate.get(device or "", 0) for one in others)
-            if device is not None and needed > free + reclaimable:
-                raise OutOfMemory(
-                    f"{resident.record.name.short} needs about {_gib(needed)} of {device} memory, {_gib(free)} is free"
-                    + (f" and {_gib(reclaimable)} is held by other models" if reclaimable else ""),
-                    "use a smaller model or quantization, or a smaller num_ctx",
-                )
-            await self._evict(min((one for one in others if one.model is not None), key=_first_to_go, default=None))
-
-    async def _evict(self, victim: _Resident | None) -> None:
-        if victim is None:  # all of them are loading
-            await self._something_changed.wait()
-        elif not victim.active:
-            _log.info("unloading %s to make room", victim.record.name.short)
-            self._unload(victim)
-        else:
-            victim.draining = True
-            try:
-                await self._something_changed.wait()
-            except asyncio.CancelledError:
-                victim.draining = False
-                raise
-
-    def _shortfall(self, resident: _Resident, others: Sequence[_Resident]) -> tuple[str | None, int, int]:
-        """The first device where it does not fit, with the bytes needed and free; loads under way count as taken."""
-        free = self._free_memory()
-        for device, needed in resident.estimate.items():
-            if device in free:
-                taken = sum(one.estimate.get(device, 0) for one in others if one.model is None)
-                if needed > free[device] - taken:
-                    return device, needed, max(0, free[device] - taken)
-        return None, 0, 0
+        self._placement.look_again()
 
     # ── Unloading ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _expiry(self, resident: _Resident) -> float:
+    def _expiry(self, resident: Resident) -> float:
         return math.inf if resident.keep_alive_s is None else self._clock() + resident.keep_alive_s
 
-    def _set_timer(self, resident: _Resident) -> None:
+    def _set_timer(self, resident: Resident) -> None:
         if not math.isinf(resident.expires_at):
             wait_s = min(max(0.0, resident.expires_at - self._clock()), _LONGEST_TIMER_S)
             resident.timer = asyncio.get_running_loop().call_later(wait_s, self._expire, resident)
 
-    def _expire(self, resident: _Resident) -> None:
+    def _expire(self, resident: Resident) -> None:
         if resident.active or resident not in self._residents:
             return
         if self._clock() >= resident.expires_at:
@@ -413,39 +336,24 @@ class ModelScheduler:
         else:
             self._set_timer(resident)
 
-    def _unload(self, resident: _Resident) -> asyncio.Task[None]:
+    def _unload(self, resident: Resident) -> asyncio.Task[None]:
         self._forget(resident)
         task = asyncio.create_task(self._close(resident), name=f"unload {resident.record.name.short}")
         self._unloading.add(task)
         task.add_done_callback(self._unloading.discard)
         return task
 
-    async def _close(self, resident: _Resident) -> None:
+    async def _close(self, resident: Resident) -> None:
         assert resident.model is not None
         try:
             await resident.model.aclose()
         except Exception:
             _log.exception("unloading %s", resident.record.name.short)
-        self._something_changed.set()
+        self._placement.look_again()
 
-    def _forget(self, resident: _Resident) -> None:
+    def _forget(self, resident: Resident) -> None:
         if resident in self._residents:
             self._residents.remove(resident)
         if resident.timer is not None:
             resident.timer.cancel()
             resident.timer = None
-
-
-def _files(record: ModelRecord) -> tuple[str, ...]:
-    """What makes two models the same in memory. A model without weights is its own manifest."""
-    files = (file.digest for role in _KEY_ROLES for file in record.files_of(role))
-    return tuple(files) or (record.digest,)
-
-
-def _first_to_go(resident: _Resident) -> tuple[bool, float, str]:
-    """Idle before busy, then by keep-alive."""
-    return (resident.active > 0, *resident.eviction_order)
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.0f} MiB"

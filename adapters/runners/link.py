@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
@@ -64,8 +64,7 @@ class Link(asyncio.BufferedProtocol):
     # ── asyncio's side ────────────────────────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are no subclass
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._frames.buffer()

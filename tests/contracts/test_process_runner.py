@@ -289,6 +289,22 @@ def test_a_parent_that_does_not_read_at_all() -> None:
     asyncio.run(check())
 
 
+def test_on_uvloop() -> None:
+    """It works on uvloop, which servers use, as on asyncio's own loop."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def check() -> None:
+        async with loaded(answer="the time") as model:
+            outputs = await collect(model.run(endless(2)))
+            assert isinstance(outputs[-1], Finished)
+            os.kill(process_id(model), signal.SIGKILL)
+            with pytest.raises(EngineDied):
+                await collect(model.run(endless()))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(check())
+
+
 def test_an_engine_of_the_parents_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The child finds modules where the parent finds them; what it printed last stands in the error."""
     (tmp_path / "goodbye.py").write_text("import os\ndef load(*_):\n    print('so long')\n    os._exit(3)\n")
