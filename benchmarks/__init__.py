@@ -1,0 +1,1 @@
+"""Measures model servers over HTTP: ``python -m benchmarks --help``."""

@@ -1,0 +1,168 @@
+"""The command line of the benchmarks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from benchmarks.cases import CASES
+from benchmarks.cpu import measure_cpu
+from benchmarks.exact import CONDITIONS, MODES, check
+from benchmarks.prompts import QUESTIONS
+from benchmarks.report import print_figures, print_table, write_json
+from benchmarks.servers import Target
+from benchmarks.speed import measure
+
+_URL = "http://127.0.0.1:11434"
+_APIS = click.Choice(["ollama", "llama-server", "openai"])
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _server_options(command: _Command) -> _Command:
+    options = [
+        click.option("--url", default=_URL, show_default=True, help="The server to measure."),
+        click.option("--api", type=_APIS, help="How to talk to it; found out where not given."),
+        click.option("--model", help="The model to ask for; the first one listed where not given."),
+        click.option("--start", metavar="CMD", help="Start the server with this command and stop it afterwards."),
+        click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything measured here."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def main() -> None:
+    """Measure model servers: any that talks like Ollama, OpenAI or llama-server."""
+
+
+@main.command()
+@_server_options
+@click.option("--vs", metavar="URL", help="A second server, measured in turn with the first.")
+@click.option("--vs-api", type=_APIS)
+@click.option("--vs-model")
+@click.option("--vs-start", metavar="CMD", help="Start the second one with this command; the two never run together.")
+@click.option("--cases", default=",".join(CASES), show_default=True, help="Which of the cases, with commas between.")
+@click.option("--streams", default=8, show_default=True, help="N.")
+@click.option("--tokens", default=64, show_default=True, help="Tokens to generate per stream.")
+@click.option("--rounds", default=1, show_default=True, help="How often; medians are shown.")
+def speed(
+    url: str,
+    api: Any,
+    model: str | None,
+    start: str | None,
+    json_file: Path | None,
+    vs: str | None,
+    vs_api: Any,
+    vs_model: str | None,
+    vs_start: str | None,
+    cases: str,
+    streams: int,
+    tokens: int,
+    rounds: int,
+) -> None:
+    """Throughput, time to first token and gaps, for one server or for two in turn."""
+    chosen = [case.strip() for case in cases.split(",") if case.strip()]
+    if unknown := [case for case in chosen if case not in CASES]:
+        raise click.BadParameter(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
+    targets = [Target(label="A", url=url, dialect=api, model=model, start=start)]
+    if vs is not None:
+        targets.append(Target(label="B", url=vs, dialect=vs_api, model=vs_model, start=vs_start))
+    measured = _run(measure(targets, chosen, streams=streams, tokens=tokens, rounds=rounds, on_step=_step))
+    console = _console()
+    for target in targets:
+        console.print(f"{target.label}: {target.start or target.url}", highlight=False)
+    for case in chosen:
+        print_figures(console, CASES[case].title, measured[case])
+    _save(json_file, {"command": "speed", "targets": targets, "streams": streams, "tokens": tokens, "cases": measured})
+
+
+@main.command()
+@_server_options
+@click.option("--conditions", default=",".join(CONDITIONS), show_default=True, help="Which, with commas between.")
+@click.option("--prompts", default=len(QUESTIONS), show_default=True, help="How many prompts.")
+@click.option("--tokens", default=48, show_default=True, help="Tokens to compare.")
+def exact(
+    url: str,
+    api: Any,
+    model: str | None,
+    start: str | None,
+    json_file: Path | None,
+    conditions: str,
+    prompts: int,
+    tokens: int,
+) -> None:
+    """Whether the same request gives the same text whatever else the server does."""
+    chosen = [condition.strip() for condition in conditions.split(",") if condition.strip()]
+    if unknown := [condition for condition in chosen if condition not in CONDITIONS]:
+        raise click.BadParameter(f"no such condition: {', '.join(unknown)}; there are {', '.join(CONDITIONS)}")
+    target = Target(label="server", url=url, dialect=api, model=model, start=start)
+    outcomes = _run(check(target, chosen, prompts=min(prompts, len(QUESTIONS)), tokens=tokens, on_step=_step))
+    rows = [
+        [condition, *(f"{one.equal} of {one.of}" for mode in MODES for one in outcomes if _is(one, mode, condition))]
+        for condition in chosen
+    ]
+    print_table(_console(), "equal to the text alone on a fresh server", ["condition", *MODES], rows)
+    _save(json_file, {"command": "exact", "target": target, "tokens": tokens, "outcomes": outcomes})
+
+
+@main.command()
+@_server_options
+@click.option("--pid", type=int, help="The server's process, where it was not started with --start.")
+@click.option("--streams", default=8, show_default=True)
+@click.option("--tokens", default=256, show_default=True, help="Tokens to generate per stream.")
+def cpu(
+    url: str,
+    api: Any,
+    model: str | None,
+    start: str | None,
+    json_file: Path | None,
+    pid: int | None,
+    streams: int,
+    tokens: int,
+) -> None:
+    """Processor time per token: the server, its children, and a bare ASGI application sending the same lines."""
+    target = Target(label="server", url=url, dialect=api, model=model, start=start)
+    report = _run(measure_cpu(target, streams=streams, tokens=tokens, process_id=pid))
+    rows = [
+        ["parent", f"{report.parent_ms:.3f}"],
+        ["children", f"{report.children_ms:.3f}"],
+        ["bare ASGI application", f"{report.bare_ms:.3f}"],
+        ["parent ÷ bare", f"{report.parent_ms / report.bare_ms:.2f}" if report.bare_ms else ""],
+    ]
+    print_table(_console(), f"{report.tokens} tokens in {report.lines} lines", ["process", "CPU ms per token"], rows)
+    _save(json_file, {"command": "cpu", "target": target, "report": report})
+
+
+def _is(outcome: Any, mode: str, condition: str) -> bool:
+    return bool(outcome.mode == mode and outcome.condition == condition)
+
+
+def _run(work: Any) -> Any:
+    try:
+        return asyncio.run(work)
+    except (RuntimeError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _console() -> Console:
+    """Wide enough for the tables, also where the output goes to a file."""
+    return Console(width=max(Console().width, 110))
+
+
+def _step(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _save(path: Path | None, results: Any) -> None:
+    if path is not None:
+        write_json(path, results)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")

@@ -1,0 +1,209 @@
+"""Whether the same request gives the same text whatever else runs: alone on a fresh server, then amid company."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from benchmarks.client import Exchange, request, send
+from benchmarks.dialects import Completion, Dialect, read_completion
+from benchmarks.prompts import QUESTIONS, chat, words
+from benchmarks.servers import Running, Target, running
+
+__all__ = ("CONDITIONS", "MODES", "Outcome", "check")
+
+MODES: Mapping[str, tuple[float, int]] = {"greedy": (0.0, 1), "temperature 1, fixed seed": (1.0, 42)}
+
+_SYSTEM = words(60, 7)
+_BEGUN_READS = 5
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How many texts were the same under one condition. `differing` are the numbers of the prompts that were not."""
+
+    mode: str
+    condition: str
+    equal: int
+    of: int
+    differing: list[int]
+
+
+def _completion(number: int, mode: str, tokens: int) -> Completion:
+    temperature, seed = MODES[mode]
+    prompt = chat(_SYSTEM, QUESTIONS[number])
+    return Completion(prompt=prompt, max_tokens=tokens, temperature=temperature, seed=seed, ignore_eos=False)
+
+
+def _neighbour(number: int, *, num_ctx: int | None = None) -> Completion:
+    return Completion(
+        prompt=words(30, 5000 + number), max_tokens=400, temperature=1.0, seed=number, ignore_eos=True, num_ctx=num_ctx
+    )
+
+
+async def _text(dialect: Dialect, completion: Completion) -> str:
+    response = await request(dialect.path(), dialect.body(completion))
+    return read_completion(dialect.name, response).text
+
+
+async def _open(dialect: Dialect, completion: Completion) -> Exchange:
+    return await send(dialect.path(), dialect.body(completion))
+
+
+@asynccontextmanager
+async def _neighbours(dialect: Dialect, completions: Sequence[Completion]) -> AsyncIterator[list[Exchange]]:
+    """Streams under way around what is inside; hung up on afterwards."""
+    exchanges = [await _open(dialect, one) for one in completions]
+    try:
+        await asyncio.gather(*(exchange.wait_arrivals(_BEGUN_READS) for exchange in exchanges))
+        yield exchanges
+    finally:
+        for exchange in exchanges:
+            exchange.abort()
+
+
+async def _in_traffic(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
+    """All of them, eight at a time, in another order."""
+    slots = asyncio.Semaphore(8)
+    texts = [""] * len(completions)
+
+    async def one(number: int) -> None:
+        async with slots:
+            texts[number] = await _text(dialect, completions[number])
+
+    order = list(range(len(completions)))
+    random.Random(1).shuffle(order)
+    await asyncio.gather(*map(one, order))
+    return texts
+
+
+async def _on_cached_prefix(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
+    """Each after a request with the same beginning and another end, and after itself."""
+    texts = []
+    for completion in completions:
+        longer = msgspec.structs.replace(completion, prompt=completion.prompt + "Well, to begin with,", max_tokens=8)
+        await _text(dialect, longer)
+        await _text(dialect, msgspec.structs.replace(completion, max_tokens=4))
+        texts.append(await _text(dialect, completion))
+    return texts
+
+
+async def _joining_late(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
+    """Each arrives while three others are generating."""
+    texts = []
+    for number, completion in enumerate(completions):
+        async with _neighbours(dialect, [_neighbour(3 * number + one) for one in range(3)]):
+            texts.append(await _text(dialect, completion))
+    return texts
+
+
+async def _neighbour_cancelled(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
+    """Each loses three neighbours, one by one, while it is being generated."""
+    texts = []
+    for number, completion in enumerate(completions):
+        async with _neighbours(dialect, [_neighbour(3 * number + one) for one in range(3)]) as neighbours:
+            exchange = await _open(dialect, completion)
+            for reads, neighbour in zip((2, 8, 16), neighbours, strict=True):
+                await exchange.wait_arrivals(reads)
+                neighbour.abort()
+            texts.append(read_completion(dialect.name, await exchange.finish()).text)
+    return texts
+
+
+async def _neighbour_shifted(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
+    """Each runs beside a stream whose context is so small that it is shifted all the time."""
+    texts = []
+    for number, completion in enumerate(completions):
+        async with _neighbours(dialect, [_neighbour(number, num_ctx=96)]):
+            texts.append(await _text(dialect, completion))
+    return texts
+
+
+async def _threads_moving(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
+    """As traffic, while another process keeps one core busy on and off, so that the server changes its threads."""
+
+    async def disturb() -> None:
+        while True:
+            busy = await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass")
+            try:
+                await asyncio.sleep(3)
+            finally:
+                busy.kill()
+                await busy.wait()
+            await asyncio.sleep(2)
+
+    disturbing = asyncio.create_task(disturb())
+    try:
+        return await _in_traffic(dialect, completions)
+    finally:
+        disturbing.cancel()
+        await asyncio.gather(disturbing, return_exceptions=True)
+
+
+CONDITIONS: Mapping[str, Callable[[Dialect, Sequence[Completion]], Awaitable[list[str]]]] = {
+    "traffic of 8": _in_traffic,
+    "cached prefix": _on_cached_prefix,
+    "late join": _joining_late,
+    "neighbour cancelled": _neighbour_cancelled,
+    "neighbour shifted": _neighbour_shifted,
+    "threads moving": _threads_moving,
+}
+
+
+async def check(
+    target: Target,
+    conditions: Sequence[str],
+    *,
+    prompts: int = len(QUESTIONS),
+    tokens: int = 48,
+    on_step: Callable[[str], None] = lambda text: None,
+) -> list[Outcome]:
+    """Compare the texts of each condition with those of a fresh server. Raises `RuntimeError`."""
+    outcomes = []
+    for mode in MODES:
+        completions = [_completion(number, mode, tokens) for number in range(prompts)]
+        on_step(f"{mode}: alone on a fresh server")
+        expected = await _alone(target, completions)
+        async with running(target) as server:
+            for condition in conditions:
+                on_step(f"{mode}: {condition}")
+                texts = await CONDITIONS[condition](server.dialect, completions)
+                differing = [number for number in range(prompts) if texts[number] != expected[number]]
+                outcomes.append(
+                    Outcome(
+                        mode=mode,
+                        condition=condition,
+                        equal=prompts - len(differing),
+                        of=prompts,
+                        differing=differing,
+                    )
+                )
+    return outcomes
+
+
+async def _alone(target: Target, completions: Sequence[Completion]) -> list[str]:
+    """Each on a server that has nothing in memory: the model is unloaded before it, or the server started anew."""
+    texts = []
+    if target.start is not None and target.dialect not in (None, "ollama"):
+        for completion in completions:
+            async with running(target, warm=False) as server:
+                texts.append(await _text(server.dialect, completion))
+        return texts
+    async with running(target, warm=False) as server:
+        for completion in completions:
+            await _unload(server)
+            texts.append(await _text(server.dialect, completion))
+    return texts
+
+
+async def _unload(server: Running) -> None:
+    if server.dialect.name != "ollama":
+        raise RuntimeError("only an Ollama-style server can unload its model: give --start and --api for another")
+    body = {"model": server.dialect.model, "keep_alive": 0}
+    response = await request(server.dialect.path(), body)
+    if response.status != 200:
+        raise RuntimeError(f"unloading: status {response.status}: {response.body[:200].decode(errors='replace')}")

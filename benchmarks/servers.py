@@ -1,0 +1,133 @@
+"""Servers under test: started and stopped here or running already, with the processor time of their processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import tempfile
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.client import request
+from benchmarks.dialects import Completion, Dialect, DialectName, detect, first_model, read_completion
+
+__all__ = ("Target", "cpu_seconds", "process_tree", "running")
+
+_READY_S = 120.0
+_STOP_S = 20.0
+_READY_PATHS = ("/api/version", "/health", "/v1/models")
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A server to measure. With `start`, a command line, it runs only while it is measured."""
+
+    label: str
+    url: str
+    dialect: DialectName | None = None
+    model: str | None = None
+    start: str | None = None
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that answers. `process_id` where it was started here."""
+
+    dialect: Dialect
+    process_id: int | None = None
+
+
+@asynccontextmanager
+async def running(target: Target, *, warm: bool = True) -> AsyncIterator[Running]:
+    """The server, started if need be, ready, with its model loaded by a first small request unless not `warm`.
+
+    Raises `RuntimeError` with the end of its output for a server that does not come up, and where something answers
+    at its address already.
+    """
+    process: Process | None = None
+    with tempfile.TemporaryFile() as output:
+        if target.start is not None:
+            if await _answers(target.url):
+                raise RuntimeError(f"something answers at {target.url} already: it would be measured instead")
+            command = shlex.split(target.start)
+            process = await asyncio.create_subprocess_exec(
+                *command, stdout=output, stderr=output, start_new_session=True
+            )
+        try:
+            if not await _ready(target.url, process):
+                output.seek(0)
+                tail = output.read()[-2000:].decode(errors="replace")
+                raise RuntimeError(f"{target.label} does not answer at {target.url}:\n{tail}")
+            name = target.dialect or await detect(target.url)
+            model = target.model or await first_model(name, target.url)
+            dialect = Dialect(name=name, url=target.url, model=model)
+            if warm:
+                first = Completion(prompt="Warm up.", max_tokens=4)
+                read_completion(name, await request(dialect.path(), dialect.body(first)))
+            yield Running(dialect=dialect, process_id=process.pid if process is not None else None)
+        finally:
+            if process is not None:
+                await _stop(process)
+
+
+async def _answers(url: str) -> bool:
+    for path in _READY_PATHS:
+        try:
+            if (await request(url.rstrip("/") + path, method="GET", timeout_s=5)).status == 200:
+                return True
+        except (OSError, TimeoutError):
+            return False
+    return False
+
+
+async def _ready(url: str, process: Process | None) -> bool:
+    deadline = asyncio.get_running_loop().time() + (_READY_S if process is not None else 0)
+    while not await _answers(url):
+        if process is None or process.returncode is not None or asyncio.get_running_loop().time() > deadline:
+            return False
+        await asyncio.sleep(0.05)
+    return True
+
+
+async def _stop(process: Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(_STOP_S):
+            await process.wait()
+    except TimeoutError:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def process_tree(root: int) -> list[int]:
+    """A process and all below it, the root first."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int(_stat(int(entry.name))[1])
+            except OSError:
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    found = [root]
+    for process_id in found:
+        found += children.get(process_id, [])
+    return found
+
+
+def cpu_seconds(process_id: int) -> float:
+    """Processor time of one process so far, user and system. Raises `OSError` where there is none."""
+    fields = _stat(process_id)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(process_id: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on: the name before it may hold spaces and brackets."""
+    text = Path(f"/proc/{process_id}/stat").read_text(errors="replace")
+    return text[text.rindex(")") + 2 :].split()
