@@ -1,10 +1,11 @@
 """Keeps llama.cpp from using a CPU's AMX unit.
 
-ggml's AMX code loads the tile configuration with ``_tile_loadconfig``. The header of GCC before 13 tells the compiler that
-this reads 8 of the 64 bytes, so the optimiser drops the stores to the rest, and the first matrix product of a wheel
-compiled on such a machine dies with SIGSEGV. A process has to ask Linux for AMX (``ARCH_REQ_XCOMP_PERM``), and Linux says no
-while a thread's alternate signal stack is too small for the larger register state. ggml then falls back to AVX-512.
-ggml asks once, when it first lists its buffer types, so the small stack is needed for the first load only.
+ggml's AMX code loads the tile configuration with ``_tile_loadconfig``. The header of GCC before 13 tells the compiler
+that this reads 8 of the 64 bytes, so the optimiser drops the stores to the rest, and the first matrix product of a
+wheel compiled on such a machine dies with SIGSEGV. A process has to ask Linux for AMX (``ARCH_REQ_XCOMP_PERM``), and
+Linux says no while a thread's alternate signal stack is too small for the larger register state. ggml then falls back
+to AVX-512. ggml asks once, when it first lists its buffer types, so the small stack is needed for the first load
+only.
 """
 
 from __future__ import annotations

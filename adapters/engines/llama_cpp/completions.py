@@ -1,7 +1,7 @@
 """The step loop over llama.cpp: admit requests to streams, decode one token each, prefill within a budget.
 
-A step is one `llama_decode` with one token of every generating sequence, then prompt chunks, one sequence per call. A stream's
-cells are its own, so nothing is ever preempted: requests beyond the streams wait in order.
+A step is one `llama_decode` with one token of every generating sequence, then prompt chunks, one sequence per call. A
+stream's cells are its own, so nothing is ever preempted: requests beyond the streams wait in order.
 """
 
 from __future__ import annotations
@@ -215,8 +215,8 @@ class Completions:
     def _fillers(self, busy: list[int]) -> list[Stream]:
         """Idle rows that make a decode faster, or exact.
 
-        llama.cpp computes only streams of consecutive numbers together, so a gap of one is filled. Where one row takes another
-        kernel than several, no row goes alone.
+        llama.cpp computes only streams of consecutive numbers together, so a gap of one is filled. Where one row
+        takes another kernel than several, no row goes alone.
         """
         if not self._can_fill:
             return []

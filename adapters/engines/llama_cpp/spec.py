@@ -22,12 +22,12 @@ _KV_BYTES_BY_TYPE = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1
 class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Load options. None is "choose": the engine's own choice is printed by ``corral ps`` and ``corral show``.
 
-    `num_ctx`: most tokens of one request. `num_parallel`: requests at once; None: the largest of 8, 4, 2, 1 whose
-    KV cache fits a quarter of free memory. `num_gpu`: layers on the GPU, -1 all that fit. `num_thread`: 0 tunes itself.
+    `num_ctx`: most tokens of one request. `num_parallel`: requests at once; None: the largest of 8, 4, 2, 1 whose KV
+    cache fits a quarter of free memory. `num_gpu`: layers on the GPU, -1 all that fit. `num_thread`: 0 tunes itself.
     `flash_attention`: None is off on a CPU (texts are exact without it) and llama.cpp's choice on a GPU.
-    `max_prefill_tokens`: most prompt tokens of a step while any answer is being generated. `exact`: the same request gives
-    the same text whatever else runs; costs the reuse of generated tokens as cached prefix. `amx`: use the matrix unit of
-    recent Xeons; off because compilers before GCC 13 miscompile its set-up and the process dies.
+    `max_prefill_tokens`: most prompt tokens of a step while any answer is being generated. `exact`: the same request
+    gives the same text whatever else runs; costs the reuse of generated tokens as cached prefix. `amx`: use the
+    matrix unit of recent Xeons; off because compilers before GCC 13 miscompile its set-up and the process dies.
     """
 
     num_ctx: int | None = None
@@ -61,7 +61,7 @@ def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
 
 
 def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Mapping[str, int]:
-    """Weights, the KV cache of one request and the compute buffers, on the CPU. More streams are taken only if they fit."""
+    """Weights, the KV cache of one request and the compute buffers. More streams are taken only where they fit."""
     if metadata is None:
         return {}
     weights = sum(file.size_bytes for file in record.files if file.role in ("weights", "projector", "adapter"))

@@ -11,7 +11,7 @@ __all__ = ("Stream", "Streams", "common_prefix")
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int], limit: int) -> int:
-    """How many tokens two lists begin with in common, at most `limit`. Compares slices, so it is quick for long ones."""
+    """How many tokens two lists begin with in common, at most `limit`. It compares slices: quick for long lists."""
     low, high = 0, min(len(left), len(right), limit)
     if left[:high] == right[:high]:
         return high
@@ -47,8 +47,8 @@ class Stream:
 class Streams:
     """All streams of a context. Idle ones are a cache: the least recently used is overwritten first.
 
-    `trimmable` says whether memory can be cut back at will; where not (recurrent models), a prefix is taken
-    only as it stands. `window` is the sliding window in tokens, 0 without one: a stream can be cut back to a length only
+    `trimmable` says whether memory can be cut back at will; where not (recurrent models), a prefix is taken only as
+    it stands. `window` is the sliding window in tokens, 0 without one: a stream can be cut back to a length only
     while it still holds the window before it.
     """
 
@@ -97,7 +97,7 @@ class Streams:
         return shared
 
     def take(self, source: Stream | None, shared: int) -> Stream:
-        """An idle stream to be owned from now on: the source itself where little would be lost, else the one least needed.
+        """An idle stream to be owned from now on: the source where little would be lost, else the one least needed.
 
         Between equally old ones a neighbour of a busy stream is taken, because llama.cpp computes only streams of
         consecutive numbers together.
