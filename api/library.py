@@ -206,7 +206,7 @@ class AsyncCorral:
     async def load(
         self, model: str, *, on_progress: OnLoadProgress | None = None, **how: Unpack[RequestOptions]
     ) -> int:
-        """Loads a model ahead of its first request. Answers the nanoseconds it took, 0 where it was loaded."""
+        """Loads a model ahead of its first request. Answers the nanoseconds that this took."""
         inference, request = (await self.runtime()).inference, self._request(how, RequestOptions)
         return await inference.load(model, on_progress=on_progress, **request)
 

@@ -38,7 +38,7 @@ class Chunk(Value, frozen=True, kw_only=True):
 
 
 class Answer(Value, frozen=True, kw_only=True):
-    """What all answers say. `load_ns` is 0 where the model was loaded already; `total_ns` includes it."""
+    """What all answers say. `load_ns` is how long the model had to be waited for; `total_ns` includes it."""
 
     model: str
     engine: str
