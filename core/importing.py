@@ -26,12 +26,6 @@ class _Part(Value, frozen=True, kw_only=True):
     blob: BlobInfo
     metadata: ModelMetadata
 
-    @property
-    def role(self) -> FileRole:
-        if self.metadata.architecture == "clip":
-            return "projector"
-        return "adapter" if self.metadata.keys.get("general.type") == "adapter" else "weights"
-
 
 class ModelImporter:
     """Blobs first, manifest last: a model is whole as soon as its name exists."""
@@ -57,6 +51,7 @@ class ModelImporter:
         if not await asyncio.to_thread(path.is_file):
             raise NotFound(f"no such file: {path}")
         metadata = self._known(await self._inspector.inspect(path), str(path))
+        _weights_among([(str(path), metadata)])
         on_progress(Progress(status=f"importing {path.name}"))
         blob = await self._local.adopt(path)
         part = _Part(file_name=path.name, blob=blob, metadata=metadata)
@@ -70,18 +65,23 @@ class ModelImporter:
             raise InvalidRequest(
                 f"no source for {reference[:100]!r}", f"references begin with one of: {known or '(none)'}"
             )
-        fresh: list[Digest] = []
+        fresh: list[tuple[RemoteFile, Digest]] = []
         async with source.resolve(reference, on_progress) as remote:
             try:
                 parts = tuple([await self._fetch(source, file, fresh, on_progress) for file in remote.files])
                 return await self._publish(parts, name, on_progress)
-            except InvalidModelFile:
-                async with self._manifests.guard(exclusive=True):
-                    await delete_unreferenced(fresh, manifests=self._manifests, blobs=self._blobs)
+            except BaseException as error:
+                # What has a digest shortens the next attempt, unless it is no model at all.
+                keep = not isinstance(error, InvalidModelFile)
+                await self._drop([digest for file, digest in fresh if not (keep and file.digest)])
                 raise
 
     async def _fetch(
-        self, source: ModelSource, file: RemoteFile, fresh: list[Digest], on_progress: OnProgress
+        self,
+        source: ModelSource,
+        file: RemoteFile,
+        fresh: list[tuple[RemoteFile, Digest]],
+        on_progress: OnProgress,
     ) -> _Part:
         blob = await self._blobs.stat(file.digest) if file.digest else None
         if blob is None:
@@ -89,7 +89,7 @@ class ModelImporter:
                 blob = await self._local.adopt(file.local_path)
             else:
                 blob = await self._stream(source, file, on_progress)
-            fresh.append(blob.digest)
+            fresh.append((file, blob.digest))
         metadata = self._known(await self._inspector.metadata(blob.digest), file.file_name)
         return _Part(file_name=file.file_name, blob=blob, metadata=metadata)
 
@@ -117,15 +117,9 @@ class ModelImporter:
     async def _publish(
         self, parts: tuple[_Part, ...], name: ModelName | None, on_progress: OnProgress
     ) -> StoredManifest:
-        weights = [part for part in parts if part.role == "weights"]
-        if len(weights) != 1:
-            found = ", ".join(f"{part.file_name} ({part.role})" for part in parts) or "nothing"
-            raise InvalidModelFile(
-                f"a model needs one file of weights, and this has {len(weights)}: {found}",
-                "import the file you want with: corral import FILE",
-            )
-        record = _record(parts, weights[0], name)
-        manifest, small_blobs = self._format.write(record, weights[0].metadata)
+        weights = parts[_weights_among([(part.file_name, part.metadata) for part in parts])]
+        record = _record(parts, weights, name)
+        manifest, small_blobs = self._format.write(record, weights.metadata)
         on_progress(Progress(status="writing manifest"))
         async with self._manifests.guard(exclusive=False):
             for part in parts:
@@ -136,6 +130,11 @@ class ModelImporter:
             stored = await self._manifests.put(record.name, manifest)
         on_progress(Progress(status="success"))
         return stored
+
+    async def _drop(self, digests: Sequence[Digest]) -> None:
+        if digests:
+            async with self._manifests.guard(exclusive=True):
+                await delete_unreferenced(digests, manifests=self._manifests, blobs=self._blobs)
 
     async def _store_small(self, data: bytes) -> None:
         # Without a digest no other writer of the same text can be in the way.
@@ -153,6 +152,30 @@ class ModelImporter:
         return metadata
 
 
+def _role(metadata: ModelMetadata) -> FileRole:
+    if metadata.architecture == "clip":
+        return "projector"
+    return "adapter" if metadata.keys.get("general.type") == "adapter" else "weights"
+
+
+def _weights_among(files: Sequence[tuple[str, ModelMetadata]]) -> int:
+    """The place of the one file of weights. Raises `InvalidModelFile` where they make no model."""
+    weights = [place for place, (_, metadata) in enumerate(files) if _role(metadata) == "weights"]
+    if len(weights) != 1:
+        found = ", ".join(f"{file_name} ({_role(metadata)})" for file_name, metadata in files)
+        raise InvalidModelFile(
+            f"a model needs one file of weights, and this has {len(weights)}: {found or 'nothing'}",
+            "import the file you want with: corral import FILE",
+        )
+    file_name, metadata = files[weights[0]]
+    parts = metadata.keys.get("split.count", 1)
+    if isinstance(parts, int) and parts > 1:
+        raise InvalidModelFile(
+            f"{file_name} is one of {parts} parts of a model", "join them first: llama-gguf-split --merge FIRST OUTPUT"
+        )
+    return weights[0]
+
+
 def _record(parts: tuple[_Part, ...], weights: _Part, name: ModelName | None) -> ModelRecord:
     metadata = weights.metadata
     return ModelRecord(
@@ -168,7 +191,9 @@ def _record(parts: tuple[_Part, ...], weights: _Part, name: ModelName | None) ->
         context_length=metadata.context_length,
         embedding_length=metadata.embedding_length,
         files=tuple(
-            ModelFile(role=part.role, media_type="", digest=part.blob.digest, size_bytes=part.blob.size_bytes)
+            ModelFile(
+                role=_role(part.metadata), media_type="", digest=part.blob.digest, size_bytes=part.blob.size_bytes
+            )
             for part in parts
         ),
     )

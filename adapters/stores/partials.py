@@ -46,8 +46,9 @@ def sweep(folder: Path) -> None:
     """Deletes what dead writers left behind and nobody can or will resume. Blocking; touches nothing that is held."""
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            stem = entry.name.split(".")[0]
-            if not stem.startswith("scratch-"):
+            stem, _, suffix = entry.name.partition(".")
+            # A scratch file without its lock is nobody's; a lock alone may be one that is being taken right now.
+            if not stem.startswith("scratch-") or suffix == "lock":
                 with suppress(FileNotFoundError):
                     if time.time() - entry.stat().st_mtime < _ABANDONED_AFTER_S:
                         continue

@@ -191,8 +191,10 @@ class HeaderFile:
 
     def _string(self, limit_bytes: int, what: str) -> str:
         length = self._u64()
-        if length > limit_bytes or length > self._size - self._offset:
-            raise self._error(f"{what} claims to be {length} bytes long")
+        if length > self._size - self._offset:
+            raise self._error(f"{what} claims to be {length} bytes long, past the file's end: it is truncated")
+        if length > limit_bytes:
+            raise self._error(f"{what} claims to be {length} bytes long; {limit_bytes} are allowed")
         return self._take(length).decode("utf-8", "replace")
 
     def _skip_strings(self, count: int) -> None:

@@ -1,0 +1,77 @@
+"""Capabilities: what config, weights, projector and template each say a model can do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from corral.core.capabilities import derive_capabilities
+from corral.core.models import ModelFile, ModelMetadata, ModelRecord, TemplateText, digest_of
+from corral.core.names import parse_name
+
+_PROJECTOR = ModelFile(role="projector", media_type="", digest=digest_of(b"p"), size_bytes=1)
+
+
+def _record(**fields: Any) -> ModelRecord:
+    return ModelRecord(name=parse_name("m"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, **fields)
+
+
+def _metadata(**fields: Any) -> ModelMetadata:
+    known: dict[str, Any] = {"architecture": "llama", "file_type": "F16", "parameter_count": 1, "tensor_bytes": 2}
+    return ModelMetadata(format="gguf", **{**known, **fields})
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        (_metadata(), ("completion",)),
+        (_metadata(pooling="mean"), ("embedding",)),
+        (_metadata(keys={"llama.vision.block_count": 24, "llama.audio.block_count": 0}), ("completion", "vision")),
+        (_metadata(architecture="gptoss"), ("completion", "thinking")),
+        (_metadata(chat_template="{% if tools %}{% endif %}"), ("completion", "tools")),
+        (_metadata(chat_template="{{ '<think>' }}{{ '</think>' }}"), ("completion", "thinking")),
+        (_metadata(chat_template="{{ '<think>' }}"), ("completion",)),
+        (None, ()),
+    ],
+)
+def test_weights_speak(metadata: ModelMetadata | None, expected: tuple[str, ...]) -> None:
+    """Pooling, encoders, the architecture and the template inside the weights decide."""
+    assert derive_capabilities(_record(), metadata, None) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{{ .Prompt }}", ("completion",)),
+        ("{{- if .Tools }}{{ end }}", ("completion", "tools")),
+        ("{{ if and $.Suffix .Prompt }}{{ end }}", ("completion", "insert")),
+        ("{{ range .Messages }}{{ .Thinking }}{{ end }}", ("completion", "thinking")),
+        (".Tools outside of braces, and {{ .ToolsX }}", ("completion",)),
+    ],
+)
+def test_a_go_template_speaks_instead_of_the_weights_own(text: str, expected: tuple[str, ...]) -> None:
+    """The fields that the manifest's template uses count; the Jinja text in the weights does not any more."""
+    record = _record(template=TemplateText(kind="go", text=text))
+    assert derive_capabilities(record, _metadata(chat_template="tools <think></think>"), None) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (None, ("completion", "vision")),
+        ({}, ("completion", "vision")),
+        ({"clip.has_audio_encoder": True, "clip.has_vision_encoder": False}, ("completion", "audio")),
+        ({"clip.has_audio_encoder": True, "clip.has_vision_encoder": True}, ("completion", "vision", "audio")),
+    ],
+)
+def test_a_projector_sees_or_hears(keys: dict[str, Any] | None, expected: tuple[str, ...]) -> None:
+    """A projector means vision, unless its header says that it hears only."""
+    projector = None if keys is None else _metadata(architecture="clip", keys=keys)
+    assert derive_capabilities(_record(files=(_PROJECTOR,)), _metadata(), projector) == expected
+
+
+def test_the_config_adds_to_the_rest_in_a_fixed_order() -> None:
+    """What the manifest lists is believed; names nobody here knows come last."""
+    record = _record(capabilities=("zoom", "thinking", "completion", "dance"))
+    assert derive_capabilities(record, _metadata(), None) == ("completion", "thinking", "dance", "zoom")
