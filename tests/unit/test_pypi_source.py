@@ -26,7 +26,6 @@ from corral.core.errors import InvalidRequest, SourceError
 from corral.core.ports.sources import Progress, RemoteFile
 from corral.plugins.testing.gguf import gguf_bytes
 
-
 LocalIndex = tuple[dict[str, str], "queue.SimpleQueue[threading.Event]"]
 
 
