@@ -115,7 +115,7 @@ def exact(
 @_server_options
 @click.option("--pid", type=int, help="The server's process, where it was not started with --start.")
 @click.option("--streams", default=8, show_default=True)
-@click.option("--tokens", default=256, show_default=True, help="Tokens to generate per stream.")
+@click.option("--tokens", default=1000, show_default=True, help="Tokens to generate per stream.")
 def cpu(
     url: str,
     api: Any,

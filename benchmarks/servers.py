@@ -122,7 +122,7 @@ def process_tree(root: int) -> list[int]:
 
 
 def cpu_seconds(process_id: int) -> float:
-    """Processor time of one process so far, user and system. Raises `OSError` where there is none."""
+    """Processor time of one process so far, user and system, in ticks of a hundredth. `OSError` where there is none."""
     fields = _stat(process_id)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,0 +1,71 @@
+"""From arrival times to figures."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from benchmarks.figures import Stream, figures, median, percentile, ratios, typical
+
+
+def _stream(*text_at_ms: int, started_ms: int = 0, tokens: int | None = None, measured: bool = True) -> Stream:
+    return Stream(
+        started_ns=started_ms * 1_000_000,
+        text_at_ns=[at * 1_000_000 for at in text_at_ms],
+        ended_ns=text_at_ms[-1] * 1_000_000 if text_at_ms else 0,
+        generated_tokens=len(text_at_ms) if tokens is None else tokens,
+        prompt_tokens=1,
+        measured=measured,
+    )
+
+
+def test_percentiles_are_interpolated() -> None:
+    """The median lies between the middle two, the ends are the least and the greatest, of nothing it is NaN."""
+    assert median([3, 1, 2, 10]) == 2.5
+    assert percentile([5, 1, 3], 0) == 1
+    assert percentile([5, 1, 3], 1) == 5
+    assert percentile(list(range(101)), 0.99) == pytest.approx(99)
+    assert math.isnan(median([]))
+
+
+def test_figures_of_two_streams() -> None:
+    """Throughput is over the whole time, TTFT a median, gaps are within a stream."""
+    found = figures([_stream(100, 110, 130), _stream(300, 310, 400, started_ms=100)])
+    assert found.total_s == pytest.approx(0.4)
+    assert found.tokens_per_s == pytest.approx(15)
+    assert found.ttft_s == pytest.approx(0.15)
+    assert found.gap_median_s == pytest.approx(0.015)
+    assert found.gap_worst_s == pytest.approx(0.09)
+    assert found.decode_tokens_per_s == pytest.approx((2 / 0.03 + 2 / 0.1) / 2)
+    assert found.late_ttft_s is None
+
+
+def test_a_late_stream_counts_for_its_own_ttft_only() -> None:
+    """What was sent to disturb the others is in neither their gaps nor their TTFT."""
+    found = figures([_stream(10, 20, 30), _stream(500, 900, started_ms=20, measured=False)])
+    assert found.gap_worst_s == pytest.approx(0.01)
+    assert found.ttft_s == pytest.approx(0.01)
+    assert found.late_ttft_s == pytest.approx(0.48)
+
+
+def test_a_stream_without_text_is_an_error() -> None:
+    """A server that answers nothing is not fast."""
+    with pytest.raises(RuntimeError, match="without any text"):
+        figures([_stream()])
+
+
+def test_one_line_of_many_tokens_has_no_speed_of_its_own() -> None:
+    """A stream that came in one piece has no gaps; its figures are NaN and medians pass over them."""
+    single = figures([_stream(50, tokens=8)])
+    assert math.isnan(single.decode_tokens_per_s)
+    assert math.isnan(single.gap_worst_s)
+    assert typical([single, figures([_stream(10, 20)])]).gap_worst_s == pytest.approx(0.01)
+
+
+def test_ratios_are_medians_of_pairs() -> None:
+    """Each round's two servers are compared with each other, not medians with medians."""
+    ours = [figures([_stream(10, total)]) for total in (100, 200, 900)]
+    theirs = [figures([_stream(10, total)]) for total in (200, 200, 300)]
+    assert ratios(ours, theirs).total_s == pytest.approx(1.0)
+    assert ratios(ours, theirs).late_ttft_s is None
