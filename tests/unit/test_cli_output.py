@@ -1,0 +1,76 @@
+"""Sizes, times and columns as Ollama writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from corral.api.cli.output import human_bytes, human_duration, human_time, iso_time, print_table, short_digest
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 KB"),
+        (98_362_742, "98 MB"),
+        (4_700_000_000, "4.7 GB"),
+        (9_990_000_000, "10.0 GB"),
+        (12_345_000_000_000, "12 TB"),
+    ],
+)
+def test_sizes(size_bytes: int, text: str) -> None:
+    """Powers of 1000; whole numbers from ten up, one decimal below."""
+    assert human_bytes(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.5, "Less than a second ago"),
+        (1, "1 second ago"),
+        (59, "59 seconds ago"),
+        (MINUTE, "About a minute ago"),
+        (5 * MINUTE, "5 minutes ago"),
+        (HOUR, "About an hour ago"),
+        (47 * HOUR, "47 hours ago"),
+        (3 * DAY, "3 days ago"),
+        (15 * DAY, "2 weeks ago"),
+        (70 * DAY, "2 months ago"),
+        (800 * DAY, "2 years ago"),
+        (-4 * MINUTE, "4 minutes from now"),
+    ],
+)
+def test_times(seconds: float, text: str) -> None:
+    """Rounded to what people say."""
+    assert human_time(1e9 - seconds, 1e9) == text
+
+
+@pytest.mark.parametrize(
+    ("duration_ns", "text"),
+    [
+        (0, "0ms"),
+        (1_234_567, "1.235ms"),
+        (310_000_000, "310ms"),
+        (1_523_000_000, "1.523s"),
+        (123_400_000_000, "2m3.4s"),
+        (3_723_000_000_000, "1h2m3s"),
+    ],
+)
+def test_durations(duration_ns: int, text: str) -> None:
+    """Go's form, to the precision that matters."""
+    assert human_duration(duration_ns) == text
+
+
+def test_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    """Four spaces between, none at the end."""
+    print_table(("A", "BEE"), [("long one", "x"), ("y", "")])
+    assert capsys.readouterr().out == "A           BEE\nlong one    x\ny\n"
+
+
+def test_dates_and_digests() -> None:
+    """RFC 3339 in UTC, and the first 12 digits."""
+    assert iso_time(0.5) == "1970-01-01T00:00:00.500000Z"
+    assert short_digest("sha256:" + "ab" * 32) == "abababababab"

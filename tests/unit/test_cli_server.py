@@ -1,0 +1,222 @@
+"""The commands that talk to a server: Corral's own, somebody else's, and none."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from corral.api.cli.backends import Asking, ServerBackend
+from corral.api.cli.client import ServerClient
+from corral.core.errors import EngineError, NotFound, ServerBusy, SourceError
+from corral.plugins.assembly import Address
+from corral.plugins.testing.gguf import gguf_bytes
+
+MODEL = "small:latest"
+
+Corral = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "OLLAMA_"))}
+    folders = {f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE")}
+    return kept | folders | {"CORRAL_MODELS": str(tmp_path / "store"), "CORRAL_HOST": f"unix:{tmp_path / 's'}"}
+
+
+@pytest.fixture
+def corral(environment: dict[str, str]) -> Corral:
+    """Calls the command in a process of its own."""
+
+    def call(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "corral.api.cli", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment | more,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+
+    return call
+
+
+@contextmanager
+def serving(environment: dict[str, str], *arguments: str) -> Iterator[list[str]]:
+    """``corral serve`` until the block ends; the list fills with its log."""
+    log: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "corral.api.cli", "serve", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stderr is not None
+        lines = process.stderr
+        reader = threading.Thread(target=lambda: log.extend(lines))
+        reader.start()
+        try:
+            deadline = time.monotonic() + 30
+            while not any("listens" in line for line in log):
+                assert process.poll() is None, log
+                assert time.monotonic() < deadline, log
+                time.sleep(0.02)
+            yield log
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+            reader.join()
+    assert process.returncode == 0
+
+
+@contextmanager
+def answering(replies: dict[str, tuple[int, bytes]]) -> Iterator[str]:
+    """A web server that answers each path with a status and a body; the value is its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = replies.get(self.path, (404, b"404 page not found"))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.do_GET()
+
+        def log_message(self, format: str, *arguments: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.slow
+def test_a_server_does_the_work(corral: Corral, environment: dict[str, str], tmp_path: Path) -> None:
+    """`run` goes through it, `ps` lists what it loaded, `stop` unloads it, and `rm` unloads before it removes."""
+    file = tmp_path / "small.gguf"
+    file.write_bytes(gguf_bytes())
+    assert corral("import", str(file), "--name", MODEL).returncode == 0
+    with serving(environment, "--engine", "fake", "--log-json") as log:
+        answer = corral("run", MODEL, "hello", "-o", "seed=1")
+        assert answer.returncode == 0, answer.stderr
+        local = corral("run", MODEL, "hello", "-o", "seed=1", "--engine", "fake")
+        assert answer.stdout == local.stdout
+        header, row = corral("ps").stdout.splitlines()
+        assert header.split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
+        assert row.startswith(MODEL)
+        assert "100% CPU" in row
+        assert row.endswith("minutes from now")
+        assert json.loads(corral("ps", "--json").stdout)[0]["name"] == MODEL
+        assert corral("stop", MODEL).returncode == 0
+        assert json.loads(corral("ps", "--json").stdout) == []
+        absent = corral("run", "absent", "hello")
+        assert absent.returncode == 1
+        assert "has no model 'absent'" in absent.stderr
+        assert "couldn't find model" in corral("stop", "absent").stderr
+        corral("run", MODEL, "hello")
+        assert corral("rm", MODEL).stdout == f"deleted '{MODEL}'\n"
+        assert json.loads(corral("ps", "--json").stdout) == []
+    requests = [json.loads(line) for line in log if '"status"' in line]
+    assert any(request["path"] == "/api/generate" and request["model"] == MODEL for request in requests)
+    assert not any("hello" in line for line in log)
+
+
+@pytest.mark.slow
+def test_a_taken_port(corral: Corral, environment: dict[str, str]) -> None:
+    """The second server says who has it; another program is not mistaken for one of us."""
+    with answering({"/api/version": (200, b'{"version":"0.5.1"}')}) as address:
+        ended = corral("serve", "--host", address)
+        assert ended.returncode == 1
+        assert f"Error: {address} is taken by Ollama 0.5.1" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "who"),
+    [
+        ((200, b'{"version":"0.5.1"}'), "Ollama 0.5.1"),
+        ((200, b"<html>"), "another program"),
+        ((404, b"not here"), "another program"),
+        ((200, b"[1]"), "another program"),
+    ],
+)
+def test_a_foreign_server_is_not_used(corral: Corral, version: tuple[int, bytes], who: str) -> None:
+    """`run`, `ps` and `stop` say who is there and how to go on."""
+    with answering({"/api/version": version}) as address:
+        for arguments in (("run", MODEL, "hello"), ("ps",), ("stop", MODEL)):
+            ended = corral(*arguments, CORRAL_HOST=address)
+            assert ended.returncode == 1
+            assert f"Error: the server at http://{address} is not Corral, it is {who}" in ended.stderr
+            assert "--local" in ended.stderr
+        ended = corral("run", MODEL, "hello", "--local", CORRAL_HOST=address)
+        assert "not found" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "message"),
+    [
+        (404, b'{"error":"model not found"}', NotFound, "model not found"),
+        (503, b'{"error":"busy"}', ServerBusy, "busy"),
+        (500, b'{"error":"broken"}', EngineError, "broken"),
+        (502, b"<html>bad gateway</html>", EngineError, "the server answered 502: <html>bad gateway"),
+        (200, b"not json", SourceError, "broke off"),
+    ],
+)
+def test_errors_of_a_server(status: int, body: bytes, error: type[Exception], message: str) -> None:
+    """The status decides the class, the server's own text is the message."""
+    with answering({"/api/show": (status, body)}) as address:
+        client = ServerClient(Address(address))
+        with pytest.raises(error, match=message):
+            client.call("POST", "/api/show", {"model": "x"})
+
+
+def test_a_stream_that_fails_midway() -> None:
+    """An error line is raised after what came before it."""
+    with answering({"/api/chat": (200, b'{"message":{"content":"a"}}\n{"error":"it broke"}\n')}) as address:
+        lines = ServerClient(Address(address)).stream("/api/chat", {})
+        assert next(lines)["message"]["content"] == "a"
+        with pytest.raises(EngineError, match="it broke"):
+            next(lines)
+
+
+def test_a_stream_that_ends_too_early() -> None:
+    """An answer without its last line is no answer."""
+    with answering({"/api/chat": (200, b'{"message":{"content":"a"},"done":false}\n')}) as address:
+        reply = ServerBackend(ServerClient(Address(address))).chat(Asking(model="x"), [])
+        assert next(reply) == "a"
+        with pytest.raises(SourceError, match="before the answer was complete"):
+            next(reply)
+
+
+def test_a_server_under_a_path() -> None:
+    """The path of the address goes before every route."""
+    with answering({"/models/api/version": (200, b'{"version":"0","corral":"9"}')}) as address:
+        assert ServerClient(Address(f"http://{address}/models")).state() == "corral"
+        assert ServerClient(Address(f"http://{address}")).state() == "foreign"
+
+
+def test_no_server(tmp_path: Path) -> None:
+    """Nobody listens, or there is no such socket file: absent."""
+    with answering({}) as address:
+        pass
+    assert ServerClient(Address(address)).state() == "absent"
+    client = ServerClient(Address(f"unix:{tmp_path / 'none'}"))
+    assert client.state() == "absent"
+    with pytest.raises(SourceError, match="no server answers at"):
+        ServerClient(Address(address)).call("GET", "/api/ps")
