@@ -1,33 +1,29 @@
-"""The contract of blob stores, as suites to subclass: give them a fixture `store`."""
+"""The contract of blob stores, as a suite to subclass: give it a fixture `store`."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from corral.core.errors import BlobNotFound, Conflict, DigestMismatch, InvalidDigest, StorageError
 from corral.core.models import Digest, digest_of
-from corral.core.ports.storage import BlobInfo, BlobStore, BlobWriter, LocalBlobs
+from corral.core.ports.storage import BlobInfo, BlobStore, BlobWriter
 
-__all__ = ("BlobStoreContract", "LocalBlobStore", "LocalBlobsContract")
+__all__ = ("BlobStoreContract", "joined", "store_bytes")
 
 _MIB = 1024 * 1024
 
 
-class LocalBlobStore(BlobStore, LocalBlobs, Protocol):
-    """A blob store whose blobs are files."""
-
-
-async def _joined(chunks: AsyncIterator[bytes]) -> bytes:
+async def joined(chunks: AsyncIterator[bytes]) -> bytes:
+    """All of a stream."""
     return b"".join([chunk async for chunk in chunks])
 
 
-async def _stored(store: BlobStore, data: bytes) -> BlobInfo:
+async def store_bytes(store: BlobStore, data: bytes) -> BlobInfo:
+    """A blob of these bytes, put there as a download would."""
     writer = await store.begin(digest_of(data), len(data))
     try:
         await writer.write(0, data)
@@ -55,10 +51,10 @@ class BlobStoreContract:
 
         async def scenario() -> None:
             data = bytes(range(256)) * 17
-            info = await _stored(store, data)
+            info = await store_bytes(store, data)
             assert info == BlobInfo(digest=digest_of(data), size_bytes=len(data))
             assert await store.stat(info.digest) == info
-            assert await _joined(store.read(info.digest)) == data
+            assert await joined(store.read(info.digest)) == data
 
         asyncio.run(scenario())
 
@@ -66,9 +62,9 @@ class BlobStoreContract:
         """Nothing at all can be stored, and read."""
 
         async def scenario() -> None:
-            info = await _stored(store, b"")
+            info = await store_bytes(store, b"")
             assert await store.stat(info.digest) == BlobInfo(digest=digest_of(b""), size_bytes=0)
-            assert await _joined(store.read(info.digest)) == b""
+            assert await joined(store.read(info.digest)) == b""
 
         asyncio.run(scenario())
 
@@ -79,7 +75,7 @@ class BlobStoreContract:
             digest = digest_of(b"nowhere")
             assert await store.stat(digest) is None
             with pytest.raises(BlobNotFound):
-                await _joined(store.read(digest))
+                await joined(store.read(digest))
             assert await store.delete(digest) is False
 
         asyncio.run(scenario())
@@ -88,12 +84,12 @@ class BlobStoreContract:
         """`start` is included, `end` is not, and an `end` beyond the blob means its end."""
 
         async def scenario() -> None:
-            digest = (await _stored(store, b"0123456789")).digest
-            assert await _joined(store.read(digest, 3)) == b"3456789"
-            assert await _joined(store.read(digest, 3, 5)) == b"34"
-            assert await _joined(store.read(digest, 8, 99)) == b"89"
-            assert await _joined(store.read(digest, 4, 4)) == b""
-            assert await _joined(store.read(digest, 10)) == b""
+            digest = (await store_bytes(store, b"0123456789")).digest
+            assert await joined(store.read(digest, 3)) == b"3456789"
+            assert await joined(store.read(digest, 3, 5)) == b"34"
+            assert await joined(store.read(digest, 8, 99)) == b"89"
+            assert await joined(store.read(digest, 4, 4)) == b""
+            assert await joined(store.read(digest, 10)) == b""
 
         asyncio.run(scenario())
 
@@ -102,7 +98,7 @@ class BlobStoreContract:
 
         async def scenario() -> None:
             data = os.urandom(2 * _MIB + 5)
-            digest = (await _stored(store, data)).digest
+            digest = (await store_bytes(store, data)).digest
             sizes = [len(chunk) async for chunk in store.read(digest)]
             assert sum(sizes) == len(data)
             assert all(0 < size <= _MIB for size in sizes)
@@ -132,7 +128,7 @@ class BlobStoreContract:
             await writer.write(1, b"bcdef")
             assert list(writer.written) == [(0, 8)]
             info = await writer.commit()
-            assert await _joined(store.read(info.digest)) == b"abcdefgh"
+            assert await joined(store.read(info.digest)) == b"abcdefgh"
 
         asyncio.run(scenario())
 
@@ -284,8 +280,8 @@ class BlobStoreContract:
         """Storing the same bytes twice is fine and changes nothing."""
 
         async def scenario() -> None:
-            first = await _stored(store, b"twice")
-            assert await _stored(store, b"twice") == first
+            first = await store_bytes(store, b"twice")
+            assert await store_bytes(store, b"twice") == first
             assert [info async for info in store.list()] == [first]
 
         asyncio.run(scenario())
@@ -300,7 +296,7 @@ class BlobStoreContract:
 
         async def scenario() -> None:
             texts = [f"blob {number}".encode() for number in range(20)]
-            await asyncio.gather(*(_stored(store, text) for text in texts), *(same() for _ in range(20)))
+            await asyncio.gather(*(store_bytes(store, text) for text in texts), *(same() for _ in range(20)))
             found = {info.digest async for info in store.list()}
             assert found == {digest_of(text) for text in (*texts, b"same")}
 
@@ -310,7 +306,7 @@ class BlobStoreContract:
         """Deleting answers True once; the others stay."""
 
         async def scenario() -> None:
-            gone, kept = await _stored(store, b"gone"), await _stored(store, b"kept")
+            gone, kept = await store_bytes(store, b"gone"), await store_bytes(store, b"kept")
             assert await store.delete(gone.digest) is True
             assert await store.delete(gone.digest) is False
             assert await store.stat(gone.digest) is None
@@ -332,103 +328,5 @@ class BlobStoreContract:
             if hostile:
                 with pytest.raises(InvalidDigest):
                     await store.begin(digest, 3)
-
-        asyncio.run(scenario())
-
-
-class LocalBlobsContract:
-    """What a store that is `LocalBlobs` as well promises. A subclass gives the fixture `store`, empty and fresh."""
-
-    @pytest.fixture
-    def store(self) -> LocalBlobStore:
-        raise NotImplementedError("a subclass of LocalBlobsContract gives the fixture store")
-
-    def test_the_path_holds_the_blob(self, store: LocalBlobStore) -> None:
-        """`path` is a file with exactly the blob's bytes."""
-
-        async def scenario() -> None:
-            info = await _stored(store, b"bytes to map")
-            assert store.path(info.digest).read_bytes() == b"bytes to map"
-
-        asyncio.run(scenario())
-
-    def test_a_deleted_blob_has_no_file(self, store: LocalBlobStore) -> None:
-        """After a deletion nothing is left at the path that was handed out."""
-
-        async def scenario() -> None:
-            info = await _stored(store, b"short life")
-            path = store.path(info.digest)
-            await store.delete(info.digest)
-            assert not path.exists()
-            assert not store.path(info.digest).exists()
-
-        asyncio.run(scenario())
-
-    def test_no_hostile_digest_becomes_a_path(self, store: LocalBlobStore) -> None:
-        """What is no digest raises InvalidDigest."""
-        with pytest.raises(InvalidDigest):
-            store.path(Digest("sha256:../../secret"))
-
-    def test_adopted_files_are_blobs_and_stay_as_they_are(self, store: LocalBlobStore, tmp_path: Path) -> None:
-        """The file's bytes are a blob; its own bytes, mode and time are what they were."""
-
-        async def scenario() -> None:
-            file = tmp_path / "weights.bin"
-            file.write_bytes(b"weights")
-            before = file.stat()
-            info = await store.adopt(file)
-            assert info == BlobInfo(digest=digest_of(b"weights"), size_bytes=7)
-            assert await _joined(store.read(info.digest)) == b"weights"
-            after = file.stat()
-            assert (after.st_mode, after.st_mtime_ns, after.st_ino) == (
-                before.st_mode,
-                before.st_mtime_ns,
-                before.st_ino,
-            )
-            assert await store.adopt(file) == info
-
-        asyncio.run(scenario())
-
-    def test_a_deleted_adopted_blob_leaves_the_file(self, store: LocalBlobStore, tmp_path: Path) -> None:
-        """Deleting the blob never touches the file it came from; the blob outlives the file as well."""
-
-        async def scenario() -> None:
-            file = tmp_path / "weights.bin"
-            file.write_bytes(b"weights")
-            info = await store.adopt(file)
-            assert await store.delete(info.digest)
-            assert file.read_bytes() == b"weights"
-            await store.adopt(file)
-            file.unlink()
-            assert await _joined(store.read(info.digest)) == b"weights"
-
-        asyncio.run(scenario())
-
-    def test_a_file_changed_later_never_passes_for_the_blob(self, store: LocalBlobStore, tmp_path: Path) -> None:
-        """After the file was edited in place, the blob has its old bytes, or is absent: never the new ones."""
-
-        async def scenario() -> None:
-            file = tmp_path / "weights.bin"
-            file.write_bytes(b"weights")
-            info = await store.adopt(file)
-            with file.open("r+b") as edited:
-                edited.write(b"WEIGHTS and more")
-            if await store.stat(info.digest) is not None:
-                assert await _joined(store.read(info.digest)) == b"weights"
-            else:
-                with pytest.raises(BlobNotFound):
-                    await _joined(store.read(info.digest))
-            changed = await store.adopt(file)
-            assert await _joined(store.read(changed.digest)) == b"WEIGHTS and more"
-
-        asyncio.run(scenario())
-
-    def test_what_is_no_file_is_not_adopted(self, store: LocalBlobStore, tmp_path: Path) -> None:
-        """A folder, and a path where nothing is, raise StorageError."""
-
-        async def scenario() -> None:
-            for path in (tmp_path, tmp_path / "absent"):
-                with pytest.raises(StorageError):
-                    await store.adopt(path)
 
         asyncio.run(scenario())

@@ -1,0 +1,118 @@
+"""The contract of blob stores whose blobs are files, as a suite to subclass: give it a fixture `store`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from corral.core.errors import BlobNotFound, InvalidDigest, StorageError
+from corral.core.models import Digest, digest_of
+from corral.core.ports.storage import BlobInfo, BlobStore, LocalBlobs
+from corral.plugins.testing.blob_store import joined, store_bytes
+
+__all__ = ("LocalBlobStore", "LocalBlobsContract")
+
+
+class LocalBlobStore(BlobStore, LocalBlobs, Protocol):
+    """A blob store whose blobs are files."""
+
+
+class LocalBlobsContract:
+    """What a store that is `LocalBlobs` as well promises. A subclass gives the fixture `store`, empty and fresh."""
+
+    @pytest.fixture
+    def store(self) -> LocalBlobStore:
+        raise NotImplementedError("a subclass of LocalBlobsContract gives the fixture store")
+
+    def test_the_path_holds_the_blob(self, store: LocalBlobStore) -> None:
+        """`path` is a file with exactly the blob's bytes."""
+
+        async def scenario() -> None:
+            info = await store_bytes(store, b"bytes to map")
+            assert store.path(info.digest).read_bytes() == b"bytes to map"
+
+        asyncio.run(scenario())
+
+    def test_a_deleted_blob_has_no_file(self, store: LocalBlobStore) -> None:
+        """After a deletion nothing is left at the path that was handed out."""
+
+        async def scenario() -> None:
+            info = await store_bytes(store, b"short life")
+            path = store.path(info.digest)
+            await store.delete(info.digest)
+            assert not path.exists()
+            assert not store.path(info.digest).exists()
+
+        asyncio.run(scenario())
+
+    def test_no_hostile_digest_becomes_a_path(self, store: LocalBlobStore) -> None:
+        """What is no digest raises InvalidDigest."""
+        with pytest.raises(InvalidDigest):
+            store.path(Digest("sha256:../../secret"))
+
+    def test_adopted_files_are_blobs_and_stay_as_they_are(self, store: LocalBlobStore, tmp_path: Path) -> None:
+        """The file's bytes are a blob; its own bytes, mode and time are what they were."""
+
+        async def scenario() -> None:
+            file = tmp_path / "weights.bin"
+            file.write_bytes(b"weights")
+            before = file.stat()
+            info = await store.adopt(file)
+            assert info == BlobInfo(digest=digest_of(b"weights"), size_bytes=7)
+            assert await joined(store.read(info.digest)) == b"weights"
+            after = file.stat()
+            assert (after.st_mode, after.st_mtime_ns, after.st_ino) == (
+                before.st_mode,
+                before.st_mtime_ns,
+                before.st_ino,
+            )
+            assert await store.adopt(file) == info
+
+        asyncio.run(scenario())
+
+    def test_a_deleted_adopted_blob_leaves_the_file(self, store: LocalBlobStore, tmp_path: Path) -> None:
+        """Deleting the blob never touches the file it came from; the blob outlives the file as well."""
+
+        async def scenario() -> None:
+            file = tmp_path / "weights.bin"
+            file.write_bytes(b"weights")
+            info = await store.adopt(file)
+            assert await store.delete(info.digest)
+            assert file.read_bytes() == b"weights"
+            await store.adopt(file)
+            file.unlink()
+            assert await joined(store.read(info.digest)) == b"weights"
+
+        asyncio.run(scenario())
+
+    def test_a_file_changed_later_never_passes_for_the_blob(self, store: LocalBlobStore, tmp_path: Path) -> None:
+        """After the file was edited in place, the blob has its old bytes, or is absent: never the new ones."""
+
+        async def scenario() -> None:
+            file = tmp_path / "weights.bin"
+            file.write_bytes(b"weights")
+            info = await store.adopt(file)
+            with file.open("r+b") as edited:
+                edited.write(b"WEIGHTS and more")
+            if await store.stat(info.digest) is not None:
+                assert await joined(store.read(info.digest)) == b"weights"
+            else:
+                with pytest.raises(BlobNotFound):
+                    await joined(store.read(info.digest))
+            changed = await store.adopt(file)
+            assert await joined(store.read(changed.digest)) == b"WEIGHTS and more"
+
+        asyncio.run(scenario())
+
+    def test_what_is_no_file_is_not_adopted(self, store: LocalBlobStore, tmp_path: Path) -> None:
+        """A folder, and a path where nothing is, raise StorageError."""
+
+        async def scenario() -> None:
+            for path in (tmp_path, tmp_path / "absent"):
+                with pytest.raises(StorageError):
+                    await store.adopt(path)
+
+        asyncio.run(scenario())
