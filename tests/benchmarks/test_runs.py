@@ -1,0 +1,95 @@
+"""Whole benchmarks, against a small server that talks like Ollama."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import shlex
+import socket
+import sys
+
+import pytest
+
+from benchmarks.cases import CASES
+from benchmarks.cpu import measure_cpu
+from benchmarks.exact import CONDITIONS, MODES, check
+from benchmarks.servers import Target
+from benchmarks.speed import measure
+
+# Streams `num_predict` words. With "moody" its words depend on how many requests came before.
+_SERVER = """
+import http.server, itertools, json, sys, time
+count = itertools.count()
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = json.dumps({"models": [{"name": "tiny"}]}).encode()
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    def line(self, value):
+        data = json.dumps(value).encode() + b"\\n"
+        self.wfile.write(b"%x\\r\\n%s\\r\\n" % (len(data), data)); self.wfile.flush()
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200); self.send_header("Transfer-Encoding", "chunked"); self.end_headers()
+        number = next(count) if sys.argv[2] == "moody" else 0
+        tokens = asked.get("options", {}).get("num_predict", 0)
+        try:
+            for position in range(tokens):
+                self.line({"response": f" {number}{len(asked['prompt'])}", "done": False}); time.sleep(0.001)
+            self.line({"response": "", "done": True, "eval_count": tokens, "prompt_eval_count": 3})
+            self.wfile.write(b"0\\r\\n\\r\\n")
+        except OSError:
+            pass
+        self.close_connection = True
+    def log_message(self, *args): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def _target(label: str, mood: str = "steady") -> Target:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    start = shlex.join([sys.executable, "-c", _SERVER, str(port), mood])
+    return Target(label=label, url=f"http://127.0.0.1:{port}", start=start)
+
+
+def test_two_servers_are_measured_in_turn() -> None:
+    """Every case gives figures for each server and round; the one who begins alternates."""
+    steps: list[str] = []
+    measured = asyncio.run(
+        measure([_target("A"), _target("B")], list(CASES), streams=2, tokens=16, rounds=2, on_step=steps.append)
+    )
+    assert set(measured) == set(CASES)
+    assert all(len(rounds) == 2 for found in measured.values() for rounds in (found["A"], found["B"]))
+    assert measured["shared"]["A"][0].tokens == 32
+    assert measured["late"]["B"][1].late_ttft_s is not None
+    assert [step.split(": ")[1][0] for step in steps[:: len(CASES)]] == ["A", "B", "B", "A"]
+
+
+@pytest.mark.parametrize(("mood", "equal"), [("steady", 3), ("moody", 0)])
+def test_texts_are_compared_with_those_of_a_fresh_server(mood: str, equal: int) -> None:
+    """A server that always says the same passes every condition; one whose state shows through fails them."""
+    conditions = ["traffic of 8", "cached prefix", "late join", "neighbour cancelled", "neighbour shifted"]
+    assert set(conditions) < set(CONDITIONS)
+    outcomes = asyncio.run(check(_target("A", mood), conditions, prompts=3, tokens=5))
+    assert [(one.equal, one.of) for one in outcomes] == [(equal, 3)] * len(conditions) * len(MODES)
+
+
+def test_processor_time_is_compared_with_a_bare_application() -> None:
+    """Tokens and lines are counted, and the recording can be played back by the bare application."""
+    report = asyncio.run(measure_cpu(_target("A"), streams=2, tokens=50))
+    assert (report.tokens, report.lines) == (100, 100)
+    assert all(math.isfinite(value) for value in (report.parent_ms, report.children_ms, report.bare_ms))
+    assert report.children_ms == 0
+
+
+def test_a_server_that_is_not_there_is_a_clear_error() -> None:
+    """Without a start command the server must be up already."""
+
+    async def main() -> None:
+        await measure_cpu(Target(label="A", url="http://127.0.0.1:9", dialect="ollama"), streams=1, tokens=1)
+
+    with pytest.raises(RuntimeError, match="does not answer"):
+        asyncio.run(main())
