@@ -54,11 +54,11 @@ def _duration(text: str) -> str:
     return text
 
 
-def _log_level(text: str) -> str:
+def _log_level(text: str) -> str | UnsetType:
     """``OLLAMA_DEBUG`` is a boolean or a number: 1 is debug, 2 is trace, 0 leaves things as they are."""
     if text.isdecimal():
-        return ("info", "debug", "trace")[min(int(text), 2)]
-    return "debug" if _flag(text) else "info"
+        return (UNSET, "debug", "trace")[min(int(text), 2)]
+    return "debug" if _flag(text) else UNSET
 
 
 class Variable(msgspec.Struct, frozen=True, kw_only=True):

@@ -165,13 +165,21 @@ def test_plugin_lists_are_known_before_any_plugin() -> None:
         ("OLLAMA_DEBUG", "1", ("log", "level"), "debug"),
         ("OLLAMA_DEBUG", "2", ("log", "level"), "trace"),
         ("OLLAMA_DEBUG", "true", ("log", "level"), "debug"),
-        ("OLLAMA_DEBUG", "0", ("log", "level"), "info"),
         ("OLLAMA_NOHISTORY", "1", ("cli", "history"), False),
     ],
 )
 def test_ollamas_variables(variable: str, text: str, path: tuple[str, ...], value: object) -> None:
     """Every variable of Ollama that means something here is read by Ollama's rules."""
     assert read_environment({variable: text})[path].value == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [("OLLAMA_DEBUG", "0"), ("OLLAMA_DEBUG", "f"), ("OLLAMA_CONTEXT_LENGTH", "0"), ("OLLAMA_NUM_PARALLEL", "0")],
+)
+def test_a_variable_that_leaves_it_open(variable: str, text: str) -> None:
+    """0 is Ollama's way to say nothing here: what the file says stays."""
+    assert read_environment({variable: text}) == {}
 
 
 def test_an_unreadable_variable(caplog: pytest.LogCaptureFixture) -> None:
