@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
-from corral import __version__
 from corral.adapters.memory import free_memory
 from corral.core.catalog import ModelCatalog
 from corral.core.engines import EngineSpec
@@ -133,7 +133,7 @@ async def assemble(
         catalog=catalog,
         scheduler=scheduler,
         inference=inference,
-        version=__version__,
+        version=version("corral"),
         engines=tuple(engine_status(spec) for spec in engines),
         plugins=manager.statuses,
     )
