@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import llama_cpp as C
 import msgspec
@@ -25,6 +26,7 @@ from corral.core.ports.inference import ModelInfo, OnLoadProgress
 __all__ = ("build_engine",)
 
 _MAX_STREAMS = 256  # LLAMA_MAX_SEQ
+_INPUTS_AT_ONCE = 8
 _FLASH_OFF, _FLASH_ON, _FLASH_AUTO = 0, 1, -1
 
 
@@ -74,7 +76,12 @@ class _Builder:
         model, options = self._model, self._options
         tokenizer = LlamaTokenizer(model)
         batch = Batch(max(options.num_batch, _MAX_STREAMS))
-        embedder = Embedder(self._embedding_context, tokenizer, limit=self._num_ctx)
+        embedder = Embedder(
+            self._embedding_context,
+            tokenizer,
+            limit=self._num_ctx,
+            inputs_at_once=1 if self._generates and options.exact else _INPUTS_AT_ONCE,
+        )
         features = {"tokenize", "batch"}
         if not self._generates:
             info = self._info({"embedding"}, features, 0, "it makes embeddings only")
@@ -83,6 +90,9 @@ class _Builder:
         context = self._context(count)
         failed.callback(context.close)
         trimmable = _can_trim(context, batch)
+        tuner = ThreadTuner(1 if options.num_thread else self._threads)
+        if not options.num_thread:
+            context.set_threads(tuner.begin(lambda threads: _time_decode(context, batch, threads)))
         can_shift = trimmable and context.can_shift and not model.sliding_window
         exactness = self._exactness(context, batch, count, trimmable=trimmable)
         features |= {"prefix_cache", "logprobs", "seed"}
@@ -93,7 +103,7 @@ class _Builder:
             tokenizer=tokenizer,
             streams=Streams(context, count, trimmable=trimmable, window=model.sliding_window),
             batch=batch,
-            tuner=ThreadTuner(1 if options.num_thread else self._threads),
+            tuner=tuner,
             max_prefill_tokens=max(4, min(options.max_prefill_tokens, options.num_batch)),
             largest_chunk=min(512, options.num_batch),
             can_shift=can_shift,
@@ -150,10 +160,10 @@ class _Builder:
         return Context(
             self._model,
             num_ctx=self._num_ctx,
-            streams=8,
+            streams=_INPUTS_AT_ONCE,
             batch=max(512, self._num_ctx if whole else 512),
             threads=self._threads,
-            flash_attention=_FLASH_AUTO,
+            flash_attention=_FLASH_OFF if self._generates and self._options.exact else _FLASH_AUTO,
             kv_cache_type="f16",
             pooling=kind,
             unified=True,
@@ -186,6 +196,17 @@ class _Builder:
                 "threads": str(self._options.num_thread or f"up to {self._threads}"),
             },
         )
+
+
+def _time_decode(context: Context, batch: Batch, threads: int) -> float:
+    """Seconds to decode two tokens with so many threads."""
+    context.set_threads(threads)
+    batch.fill_chunk([0, 0], 0, 0, last=True)
+    began = time.perf_counter()
+    context.decode(batch)
+    took = time.perf_counter() - began
+    context.trim(0, 0)
+    return took
 
 
 def _can_trim(context: Context, batch: Batch) -> bool:

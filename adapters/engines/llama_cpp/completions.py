@@ -191,9 +191,7 @@ class Completions:
             sequence.owned.tokens.append(sequence.pending)
             self._count_reusable(sequence)
             self._choose(sequence, place[row], outputs)
-        threads = self._tuner.record(len(rows), took)
-        if threads != self._context.threads:
-            self._context.set_threads(threads)
+        self._tune(len(rows), took)
 
     def _make_room(self, sequence: Sequence, outputs: Outputs) -> bool:
         """Shift a context that is full, or end its answer with ``length``."""
@@ -299,6 +297,7 @@ class Completions:
         if code != 0:
             self._streams.resync()
             return code
+        self._tune(count, took)
         if count >= 16:
             self._prefill_rate += 0.3 * (count / max(took, 1e-9) - self._prefill_rate)
         stream.tokens.extend(tokens)
@@ -323,6 +322,11 @@ class Completions:
         sequence.sampler.remember(sequence.prompt)
         self._generating.append(sequence)
         self._choose(sequence, row, outputs)
+
+    def _tune(self, tokens: int, seconds: float) -> None:
+        threads = self._tuner.record(tokens, seconds)
+        if threads != self._context.threads:
+            self._context.set_threads(threads)
 
     # ── Tokens out ────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -16,7 +16,6 @@ from corral.core.requests import EmbedRequest
 
 __all__ = ("Embedder",)
 
-_INPUTS_AT_ONCE = 8
 _TOKENS_AT_ONCE = 512
 
 
@@ -34,13 +33,17 @@ class _Job:
 class Embedder:
     """Takes `EmbedRequest`s in order; each step computes one batch of one request.
 
-    `make_context` is called once, when the first request comes. `limit` is the most tokens of an input.
+    `make_context` is called once, when the first request comes. `limit` is the most tokens of an input. A vector
+    depends a little on the other inputs of its batch, so `inputs_at_once` is 1 where that is not wanted.
     """
 
-    def __init__(self, make_context: Callable[[], Context], tokenizer: LlamaTokenizer, *, limit: int) -> None:
+    def __init__(
+        self, make_context: Callable[[], Context], tokenizer: LlamaTokenizer, *, limit: int, inputs_at_once: int
+    ) -> None:
         self._make_context = make_context
         self._tokenizer = tokenizer
         self._limit = limit
+        self._inputs_at_once = inputs_at_once
         self._context: Context | None = None
         self._batch: Batch | None = None
         self._jobs: deque[_Job] = deque()
@@ -91,7 +94,7 @@ class Embedder:
         chosen: list[list[int]] = []
         total = 0
         for tokens in job.inputs[len(job.vectors) :]:
-            if chosen and (total + len(tokens) > _TOKENS_AT_ONCE or len(chosen) == _INPUTS_AT_ONCE):
+            if chosen and (total + len(tokens) > _TOKENS_AT_ONCE or len(chosen) == self._inputs_at_once):
                 break
             chosen.append(tokens)
             total += len(tokens)

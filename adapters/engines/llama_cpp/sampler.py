@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from corral.adapters.engines.llama_cpp.native import Model
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.core.errors import InvalidOption
+from corral.core.errors import EngineError, InvalidOption
 from corral.core.outputs import TokenLogprob, TopLogprob
 from corral.core.ports.inference import TokenMask
 from corral.core.requests import SamplingParams
@@ -32,16 +32,19 @@ class Candidates:
         self._rows = np.zeros(vocabulary_size, _CANDIDATE)
         self._ids = np.arange(vocabulary_size, dtype=np.int32)
         self._native = C.llama_token_data_array()
-        self._native.data = self._rows.ctypes.data_as(ctypes.POINTER(C.llama_token_data))
+        self._data = self._rows.ctypes.data_as(ctypes.POINTER(C.llama_token_data))
 
     def choose(self, chain: Any, logits: Logits) -> int:
         self._rows["id"] = self._ids
         self._rows["logit"] = logits
         native = self._native
+        native.data = self._data  # a sampler may move it (XTC drops rows at the front)
         native.size = len(self._ids)
         native.selected = -1
         native.sorted = False
         C.llama_sampler_apply(chain, ctypes.byref(native))
+        if native.selected < 0:
+            raise EngineError("the samplers chose no token", "check the sampling options")
         return int(native.data[native.selected].id)
 
 

@@ -1,9 +1,9 @@
 """Moves the thread count to what is fastest now.
 
-On a shared machine more threads can be slower: llama.cpp's threads wait for each other at every operation, so one
-that the system has put aside holds up all. A step that suddenly takes longer than its kind used to is the sign. Then
-fewer threads are tried for a few steps, and kept if they are faster; while fewer run, more are tried again from time
-to time. Texts do not depend on the thread count: llama.cpp splits work by rows.
+On a shared machine more threads can be slower: llama.cpp's threads wait for each other at every operation, so one that
+the system has put aside holds up all. A step that suddenly takes longer than its kind used to is the sign. Then fewer
+threads are tried for a few steps, and kept if they are faster; while fewer run, more are tried again from time to time.
+Texts do not depend on the thread count: llama.cpp splits work by rows.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ __all__ = ("ThreadTuner", "available_cpus")
 _TRIAL_STEPS = 3
 _SLOWER = 1.35
 _FASTER = 0.95
+_TOO_SLOW = 4.0
 _RETRY_UP_S = 2.0
 _LONGEST_RETRY_S = 60.0
+_PATIENCE = 64
 
 
 def available_cpus() -> int:
@@ -29,10 +31,26 @@ def available_cpus() -> int:
         return os.cpu_count() or 1
 
 
+def _median(seconds: list[float]) -> float:
+    return sorted(seconds)[len(seconds) // 2]
+
+
+class _Trial:
+    """Another thread count on trial, with steps of one number of tokens."""
+
+    def __init__(self, tokens: int, instead_of: int, before: float) -> None:
+        self.tokens = tokens
+        self.instead_of = instead_of
+        self.before = before
+        self.seconds: list[float] = []
+        self.others = 0
+
+
 class ThreadTuner:
     """Told how long each decode took, it answers how many threads the next one should use.
 
-    Steps are compared with steps of the same number of tokens only. `most` is the greatest count it tries.
+    Steps are compared with steps of the same number of tokens only. `most` is the greatest count it tries; with 1
+    it does nothing.
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -40,63 +58,67 @@ class ThreadTuner:
         self._most = most
         self._clock = clock
         self._usual: dict[int, float] = {}
-        self._recent: list[float] = []
-        self._trial_of: int | None = None
-        self._before_trial = 0.0
-        self._trial: list[float] = []
+        self._recent: dict[int, list[float]] = {}
+        self._trial: _Trial | None = None
         self._retry_s = _RETRY_UP_S
         self._next_retry = 0.0
-        self._tokens = 0
+
+    def begin(self, time_decode: Callable[[int], float]) -> int:
+        """Compare all threads with one, so that a load on a busy machine is not held up; returns what to start with."""
+        if self._most > 1:
+            alone = min(time_decode(1) for _ in range(2))
+            together = min(time_decode(self._most) for _ in range(2))
+            self.threads = self._most if together <= alone else 1
+            self._next_retry = self._clock() + self._retry_s
+        return self.threads
 
     def record(self, tokens: int, seconds: float) -> int:
         """One decode of so many tokens took so long; returns the thread count for the next."""
         if self._most == 1:
-            return 1
-        if tokens != self._tokens:
-            self._tokens = tokens
-            self._abandon_trial()
-            self._recent.clear()
             return self.threads
-        if self._trial_of is not None:
-            return self._judge(seconds)
-        self._recent.append(seconds)
-        if len(self._recent) < _TRIAL_STEPS:
-            return self.threads
-        now, self._recent = sorted(self._recent)[len(self._recent) // 2], []
+        if self._trial is not None:
+            return self._judge(self._trial, tokens, seconds)
+        recent = self._recent.setdefault(tokens, [])
+        recent.append(seconds)
         usual = self._usual.get(tokens)
+        # A step of several times the usual length is sign enough: a prompt's steps are few and long.
+        if len(recent) < _TRIAL_STEPS and (usual is None or seconds < usual * _TOO_SLOW):
+            return self.threads
+        now = _median(recent)
+        recent.clear()
         if self.threads == self._most and (usual is None or now < usual):
             self._usual[tokens] = usual = now
         if usual is not None and now > usual * _SLOWER and self.threads > 1:
-            return self._begin(self.threads - 1 if self.threads <= 4 else self.threads * 3 // 4, now)
+            return self._try(tokens, self.threads - 1 if self.threads <= 4 else self.threads * 3 // 4, now)
         if self.threads < self._most and self._clock() >= self._next_retry:
-            return self._begin(self._most, now)
+            return self._try(tokens, self._most, now)
         return self.threads
 
-    def _begin(self, threads: int, before: float) -> int:
-        self._trial_of, self._before_trial, self._trial = self.threads, before, []
+    def _try(self, tokens: int, threads: int, before: float) -> int:
+        self._trial = _Trial(tokens, self.threads, before)
         self.threads = threads
         return threads
 
-    def _judge(self, seconds: float) -> int:
-        self._trial.append(seconds)
-        if len(self._trial) < _TRIAL_STEPS:
+    def _judge(self, trial: _Trial, tokens: int, seconds: float) -> int:
+        if tokens != trial.tokens:
+            trial.others += 1
+            if trial.others > _PATIENCE:  # steps of that kind have ended
+                self._trial, self.threads = None, trial.instead_of
             return self.threads
-        assert self._trial_of is not None
-        median = sorted(self._trial)[_TRIAL_STEPS // 2]
-        went_up = self.threads > self._trial_of
-        if median <= self._before_trial * _FASTER:
+        trial.seconds.append(seconds)
+        hopeless = seconds > trial.before * _TOO_SLOW
+        if len(trial.seconds) < _TRIAL_STEPS and not hopeless:
+            return self.threads
+        self._trial = None
+        went_up = self.threads > trial.instead_of
+        if not hopeless and _median(trial.seconds) <= trial.before * _FASTER:
             self._retry_s = _RETRY_UP_S
         else:
-            self.threads = self._trial_of
+            self.threads = trial.instead_of
             if went_up:
                 self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S)
             elif self.threads == self._most:
                 # Slower with any count: this is how fast the machine is now.
-                self._usual[self._tokens] = self._before_trial
+                self._usual[trial.tokens] = trial.before
         self._next_retry = self._clock() + self._retry_s
-        self._trial_of = None
         return self.threads
-
-    def _abandon_trial(self) -> None:
-        if self._trial_of is not None:
-            self.threads, self._trial_of = self._trial_of, None

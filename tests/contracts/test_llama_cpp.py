@@ -1,0 +1,406 @@
+"""The llama.cpp engine with real weights: its port's contract, every option, caching, exactness, failures."""
+
+from __future__ import annotations
+
+import math
+import random
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
+from corral.adapters.engines.llama_cpp.loader import load
+from corral.core.engines import LoadRequest, LocalFile
+from corral.core.errors import InvalidModelFile, InvalidOption, LoadFailed
+from corral.core.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
+from corral.core.ports.inference import StepEngine
+from corral.core.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams, TextPart
+from corral.plugins.testing.engine import StepEngineContract
+from corral.plugins.testing.gguf import gguf_bytes
+
+pytestmark = pytest.mark.native
+
+OCEAN = "The ocean is wide and deep, and ships have crossed it for thousands of years to trade and to explore. "
+
+
+def make(path: Path, **options: object) -> LlamaCppEngine:
+    request = LoadRequest(
+        model="test",
+        files=(LocalFile(role="weights", path=str(path)),),
+        load_options={"num_ctx": 512, "num_parallel": 4, **options},
+    )
+    engine = load(request, lambda share: None)
+    assert isinstance(engine, LlamaCppEngine)
+    return engine
+
+
+def ask(
+    text: str, *, logprobs: int | None = None, context: Mapping[str, object] | None = None, **sampling: Any
+) -> CompletionRequest:
+    params = SamplingParams(**{"temperature": 0.0, **sampling})
+    policy = ContextPolicy(**(context or {}))  # type: ignore[arg-type]
+    return CompletionRequest(
+        prompt=(TextPart(text=text, parse_special=True),), sampling=params, context=policy, logprobs=logprobs
+    )
+
+
+@dataclass
+class Answer:
+    """What one request got."""
+
+    text: bytes = b""
+    tokens: list[Token] = field(default_factory=list)
+    prefilled: Prefilled | None = None
+    finish: str | None = None
+    error: str | None = None
+
+    def take(self, output: EngineOutput) -> None:
+        if isinstance(output, Token):
+            self.text += output.piece
+            self.tokens.append(output)
+        elif isinstance(output, Prefilled):
+            self.prefilled = output
+        elif isinstance(output, EngineFinished):
+            self.finish = output.reason
+        elif isinstance(output, EngineFailed):
+            self.error = output.error.message
+
+    @property
+    def cached(self) -> int:
+        assert self.prefilled is not None
+        return self.prefilled.cached_tokens
+
+
+def answer(engine: StepEngine, *requests: CompletionRequest, limit: int = 16) -> list[Answer]:
+    """Run requests together; each is aborted after `limit` tokens, as a driver would."""
+    answers = [Answer() for _ in requests]
+    for request_id, request in enumerate(requests):
+        engine.add_request(request_id, request, None)
+    while engine.has_unfinished_requests():
+        for request_id, output in engine.step():
+            mine = answers[request_id]
+            if len(mine.tokens) < limit:
+                mine.take(output)
+                if len(mine.tokens) == limit:
+                    engine.abort_request(request_id)
+    return answers
+
+
+@pytest.fixture(scope="module")
+def engine(smollm2: Path) -> Iterator[LlamaCppEngine]:
+    """One engine for the tests that leave it as they found it."""
+    engine = make(smollm2)
+    yield engine
+    engine.close()
+
+
+class TestContract(StepEngineContract):
+    """The llama.cpp engine passes the suite of its port."""
+
+    @pytest.fixture
+    def engine(self, smollm2: Path) -> StepEngine:
+        return make(smollm2)
+
+    @pytest.fixture
+    def vocabulary_size(self) -> int:
+        return 49_152
+
+
+# ── Words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_knows_the_capital_of_france(engine: LlamaCppEngine) -> None:
+    """A plain completion of real weights makes sense."""
+    assert answer(engine, ask("The capital of France is"))[0].text.startswith(b" Paris")
+
+
+def test_control_tokens_in_plain_text_stay_text(engine: LlamaCppEngine) -> None:
+    """Only a part that says so has its control tokens parsed; decoding shows them again."""
+    text = "<|im_start|>user"
+    [special, plain] = engine.tokenizer.encode(
+        [(TextPart(text=text, parse_special=True),), (TextPart(text=text, parse_special=False),)]
+    )
+    assert len(special) < len(plain)
+    assert engine.tokenizer.decode(special).decode() == text
+    assert engine.tokenizer.decode(plain).decode() == text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"top_k": 5},
+        {"top_p": 0.5},
+        {"min_p": 0.2},
+        {"typical_p": 0.5},
+        {"top_n_sigma": 1.0},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.05},
+        {"dynatemp_range": 0.5},
+        {"mirostat": 1},
+        {"mirostat": 2},
+        {"repeat_penalty": 1.8},
+        {"presence_penalty": 1.5},
+        {"frequency_penalty": 1.5},
+        {"dry_multiplier": 2.0},
+        {"logit_bias": ((" the", -100.0),)},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_every_sampling_option_reaches_the_sampler(engine: LlamaCppEngine, options: Mapping[str, Any]) -> None:
+    """An option changes what the same seeds draw, and the same seed with it draws the same again."""
+    repetitive = "the sea and the sky and the sea and the sky and the sea and the"
+    base: dict[str, Any] = {"temperature": 1.2, "top_k": 0, "top_p": 1.0}
+
+    def texts(extra: Mapping[str, Any]) -> list[bytes]:
+        asked = [ask(repetitive, seed=seed, **{**base, **extra}) for seed in range(4)]
+        return [one.text for one in answer(engine, *asked, limit=12)]
+
+    assert texts(options) == texts(options)
+    assert texts(options) != texts({})
+
+
+def test_a_bias_forbids_and_forces(engine: LlamaCppEngine) -> None:
+    """A bias of minus infinity keeps a token out; a large one brings it in."""
+    [paris] = engine.tokenizer.encode([(TextPart(text=" Paris"),)])
+    [zebra] = engine.tokenizer.encode([(TextPart(text=" zebra"),)])
+    prompt = "The capital of France is"
+    [without] = answer(engine, ask(prompt, logit_bias=((paris[0], float("-inf")),)), limit=1)
+    [forced] = answer(engine, ask(prompt, logit_bias=((zebra[0], 100.0),)), limit=1)
+    assert without.tokens[0].token_id != paris[0]
+    assert forced.tokens[0].token_id == zebra[0]
+    with pytest.raises(InvalidOption, match="999999"):
+        engine.add_request(0, ask(prompt, logit_bias=((999_999, 1.0),)), None)
+
+
+def test_ignore_eos_goes_on(engine: LlamaCppEngine) -> None:
+    """A chat answer that would end goes on when told to ignore the end."""
+    chat = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"
+    [usual] = answer(engine, ask(chat), limit=60)
+    [endless] = answer(engine, ask(chat, ignore_eos=True), limit=60)
+    assert usual.finish == "stop"
+    assert usual.tokens[-1].piece == b""
+    assert len(endless.tokens) == 60
+
+
+# ── Context and cache ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_shared_prefix_is_computed_once(smollm2: Path) -> None:
+    """Requests that arrive together and begin alike wait for one of them to compute the beginning."""
+    engine = make(smollm2)
+    system = OCEAN * 4
+    answers = answer(engine, *(ask(f"{system} Question {index}: what about ship {index}?") for index in range(4)))
+    shared = len(engine.tokenizer.encode([(TextPart(text=system),)])[0])
+    assert answers[0].cached == 0
+    assert all(one.cached >= shared - 2 for one in answers[1:])
+    [again] = answer(engine, ask(f"{system} Something else?"))
+    assert again.cached >= shared - 2
+    engine.close()
+
+
+def test_an_aborted_prefill_lets_its_followers_go_on(smollm2: Path) -> None:
+    """Who waits for another's prefix takes what is there when that other is cancelled, and answers."""
+    engine = make(smollm2, num_batch=64)
+    for request_id in range(3):
+        engine.add_request(request_id, ask(OCEAN * 10 + f"Ship {request_id}"), None)
+    engine.step()
+    engine.abort_request(0)
+    finished: set[int] = set()
+    while len(finished) < 2:
+        finished |= {request_id for request_id, output in engine.step() if isinstance(output, Token)}
+    assert finished == {1, 2}
+    engine.close()
+
+
+def test_a_long_prompt_holds_nobody_up(smollm2: Path) -> None:
+    """While an answer is generated, a step computes at most the budget of prompt tokens and still gives its token."""
+    engine = make(smollm2, max_prefill_tokens=32)
+    engine.add_request(1, ask("Once upon a time"), None)
+    while not any(isinstance(output, Token) for _, output in engine.step()):
+        pass
+    engine.add_request(2, ask(OCEAN * 12), None)
+    steps = 0
+    while True:
+        outputs = engine.step()
+        assert any(request_id == 1 and isinstance(output, Token) for request_id, output in outputs)
+        steps += 1
+        if any(request_id == 2 for request_id, _ in outputs):
+            break
+    assert steps >= len(engine.tokenizer.encode([(TextPart(text=OCEAN * 12),)])[0]) // 32
+    engine.close()
+
+
+def test_a_full_context_shifts_or_ends(smollm2: Path) -> None:
+    """An answer that fills its context goes on when it may shift, and ends with ``length`` when not."""
+    engine = make(smollm2)
+    window = {"num_ctx": 64, "num_keep": 8}
+    [shifted] = answer(engine, ask("Once upon a time", ignore_eos=True, context=window), limit=150)
+    [cut] = answer(engine, ask("Once upon a time", ignore_eos=True, context={**window, "shift": False}), limit=150)
+    assert len(shifted.tokens) == 150
+    assert cut.finish == "length"
+    assert 50 < len(cut.tokens) < 64
+    engine.close()
+
+
+def test_more_requests_than_streams_wait_in_order(smollm2: Path) -> None:
+    """With one stream, requests are answered one after the other, in the order they came."""
+    engine = make(smollm2, num_parallel=1)
+    order: list[int] = []
+    for request_id in range(3):
+        engine.add_request(request_id, ask(f"Number {request_id} is"), None)
+    counts = [0, 0, 0]
+    while engine.has_unfinished_requests():
+        for request_id, output in engine.step():
+            if isinstance(output, Prefilled):
+                order.append(request_id)
+            elif isinstance(output, Token):
+                counts[request_id] += 1
+                if counts[request_id] == 3:
+                    engine.abort_request(request_id)
+    assert order == [0, 1, 2]
+    engine.close()
+
+
+# ── Exactness ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0", "F16"])
+def test_a_text_depends_on_nothing_else(kind: str, smollm2: Path, requantized: Callable[[str], Path]) -> None:
+    """The same request gives the same text alone, amid traffic, on a cached prefix, beside cancelled and shifting
+    neighbours, after a late join, and while the thread count moves."""
+    engine = make(smollm2 if kind == "Q4_1" else requantized(kind))
+    assert "exact" in engine.info.features, engine.info.details["exact"]
+    dice = random.Random(7)
+    requests = [
+        ask((OCEAN * 2 if index % 2 else "") + f"Tell me about harbour {index}", temperature=index % 3 / 2, seed=index)
+        for index in range(8)
+    ]
+    alone = []
+    for request in requests:
+        fresh = make(smollm2 if kind == "Q4_1" else requantized(kind))
+        alone.append(answer(fresh, request)[0].text)
+        fresh.close()
+    assert amid_traffic(engine, requests, dice) == alone
+    assert amid_traffic(engine, requests, dice) == alone  # now on cached prefixes
+    engine.close()
+
+
+def amid_traffic(engine: LlamaCppEngine, requests: Sequence[CompletionRequest], dice: random.Random) -> list[bytes]:
+    """The texts of requests that join at odd moments while others come, shift, and are cancelled."""
+    answers = {index: Answer() for index in range(len(requests))}
+    waiting, live, noise = list(answers), set[int](), 100
+    noisy: set[int] = set()
+    while waiting or live:
+        if waiting and len(live) < 3 and dice.random() < 0.3:
+            joining = waiting.pop(dice.randrange(len(waiting)))
+            engine.add_request(joining, requests[joining], None)
+            live.add(joining)
+        if len(noisy) < 2 and dice.random() < 0.2:
+            noise += 1
+            noisy.add(noise)
+            window = {"num_ctx": dice.choice([100, 512])}
+            text = OCEAN[: dice.randrange(4, 90)] + "and then " * dice.randrange(1, 30)
+            engine.add_request(noise, ask(text, ignore_eos=True, context=window), None)
+        elif noisy and dice.random() < 0.05:
+            engine.abort_request(noisy.pop())
+        if dice.random() < 0.1:
+            assert engine._completions is not None
+            engine._completions._context.set_threads(dice.choice([1, 2]))
+        for request_id, output in engine.step():
+            if request_id in live:
+                mine = answers[request_id]
+                mine.take(output)
+                if mine.finish or len(mine.tokens) == 16:
+                    engine.abort_request(request_id)
+                    live.discard(request_id)
+            elif isinstance(output, EngineFinished):
+                noisy.discard(request_id)
+    for request_id in noisy:
+        engine.abort_request(request_id)
+    return [one.text for one in answers.values()]
+
+
+def test_weights_that_cannot_be_exact_say_so(requantized: Callable[[str], Path]) -> None:
+    """K-quants do not promise exact texts, and say why; switched off, nothing promises it."""
+    engine = make(requantized("Q4_K_M"))
+    assert "exact" not in engine.info.features
+    assert engine.info.details["exact"].startswith("no: ")
+    assert answer(engine, ask("The capital of France is"))[0].text
+    engine.close()
+
+
+def test_without_exactness_generated_tokens_are_reused(smollm2: Path) -> None:
+    """With `exact` off, an answer that becomes part of the next prompt is not computed again."""
+    engine = make(smollm2, exact=False)
+    [first] = answer(engine, ask("The capital of France is"), limit=40)
+    follow_up = "The capital of France is" + first.text.decode() + " Next"
+    [second] = answer(engine, ask(follow_up), limit=2)
+    assert second.cached > 30
+    engine.close()
+
+
+# ── Embeddings ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def embed(engine: StepEngine, *texts: str, truncate: bool = True) -> list[tuple[float, ...]]:
+    engine.add_request(1, EmbedRequest(inputs=tuple((TextPart(text=text),) for text in texts), truncate=truncate), None)
+    while engine.has_unfinished_requests():
+        for _, output in engine.step():
+            assert isinstance(output, EngineEmbedded), output
+            size = output.vectors.dimensions
+            rows = struct.iter_unpack(f"<{size}f", output.vectors.float32)
+            return [row for row in rows]  # noqa: C416 - iter_unpack gives tuples of unknown type
+    raise AssertionError("no vectors came")
+
+
+def test_like_texts_have_like_vectors(engine: LlamaCppEngine) -> None:
+    """Of three sentences the two about the same thing are nearer to each other."""
+
+    def dot(left: Sequence[float], right: Sequence[float]) -> float:
+        length = math.hypot(*left) * math.hypot(*right)
+        return sum(x * y for x, y in zip(left, right, strict=True)) / length
+
+    cat, kitten, tax = embed(engine, "The cat sleeps.", "The kitten sleeps.", "Taxes are due in April of each year!")
+    assert dot(cat, kitten) > dot(cat, tax)
+
+
+def test_many_inputs_keep_their_order(engine: LlamaCppEngine) -> None:
+    """More inputs than fit one batch come back in order, and each as if it were alone."""
+    texts = [f"Sentence number {index} is about {'cats' if index % 2 else 'ships'}." for index in range(20)]
+    together = embed(engine, *texts)
+    for index in (0, 7, 19):
+        [alone] = embed(engine, texts[index])
+        assert together[index] == alone
+
+
+# ── What goes wrong ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
+    """A GGUF of an architecture that llama.cpp does not know is refused with that name."""
+    path = tmp_path / "strange.gguf"
+    path.write_bytes(gguf_bytes({"general.architecture": "quantum-llama"}))
+    with pytest.raises(InvalidModelFile, match="quantum-llama"):
+        make(path)
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path, smollm2: Path) -> None:
+    """Half a model file is an error with a reason, and not a crash."""
+    path = tmp_path / "half.gguf"
+    with smollm2.open("rb") as whole:
+        path.write_bytes(whole.read(40_000_000))
+    with pytest.raises((InvalidModelFile, LoadFailed), match=r"llama\.cpp"):
+        make(path)
+
+
+def test_a_quantized_cache_needs_flash_attention(smollm2: Path) -> None:
+    """A quantized KV cache switches flash attention on, says that texts are not exact, and refuses its absence."""
+    engine = make(smollm2, kv_cache_type="q8_0")
+    assert "exact" not in engine.info.features
+    assert answer(engine, ask("The capital of France is"))[0].text.startswith(b" Paris")
+    engine.close()
+    with pytest.raises(InvalidOption, match="flash attention"):
+        make(smollm2, kv_cache_type="q8_0", flash_attention=False)
