@@ -6,7 +6,8 @@ import asyncio
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from benchmarks.client import Exchange, send
 from benchmarks.dialects import Completion, Dialect, read_completion
 from benchmarks.prompts import words
-from benchmarks.servers import Target, cpu_seconds, process_tree, running
+from benchmarks.servers import Running, Target, cpu_seconds, process_tree, running
 
 __all__ = ("CpuReport", "measure_cpu")
 
@@ -30,17 +31,27 @@ class CpuReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def measure_cpu(target: Target, *, streams: int, tokens: int, process_id: int | None = None) -> CpuReport:
-    """Streams at full speed, then the same bytes at the same times from a bare server. Raises `RuntimeError`."""
+    """Streams at full speed; beside them a bare server sends what they sent a moment ago, at the same times.
+
+    Both are measured in the same seconds, since processor time per line grows with what else the processor does.
+    Raises `RuntimeError`.
+    """
     async with running(target) as server:
         root = server.process_id or process_id
         if root is None:
             raise RuntimeError("whose processor time? Give --start, or the server's process id with --pid")
-        before = _spent(root)
-        exchanges = await _stream_all(server.dialect, streams, tokens)
-        after = _spent(root)
+        recorded = await _stream_all(server.dialect, streams, tokens)
+        async with _bare_server([_recorded(exchange) for exchange in recorded]) as bare:
+            assert bare.process_id is not None
+            before, bare_before = _spent(root), _spent(bare.process_id)
+            replays = [await send(f"{bare.dialect.url}/{number}") for number in range(streams)]
+            exchanges = await _stream_all(server.dialect, streams, tokens)
+            after = _spent(root)
+            for replay in replays:
+                await replay.finish()
+            bare_s = sum(_spent(bare.process_id).values()) - sum(bare_before.values())
         generated = [read_completion(server.dialect.name, await exchange.finish()) for exchange in exchanges]
     count = sum(one.generated_tokens for one in generated)
-    bare_s = await _replay([_recorded(exchange) for exchange in exchanges])
     children_s = sum(after.values()) - after[root] - sum(before.get(one, 0.0) for one in after if one != root)
     return CpuReport(
         tokens=count,
@@ -76,7 +87,8 @@ def _recorded(exchange: Exchange) -> list[tuple[float, bytes]]:
     return [(first_at, first.partition(b"\r\n\r\n")[2]), *response[1:]]
 
 
-async def _replay(recordings: Sequence[list[tuple[float, bytes]]]) -> float:
+@asynccontextmanager
+async def _bare_server(recordings: Sequence[list[tuple[float, bytes]]]) -> AsyncIterator[Running]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -88,9 +100,4 @@ async def _replay(recordings: Sequence[list[tuple[float, bytes]]]) -> float:
             label="bare application", url=f"http://127.0.0.1:{port}", dialect="openai", model="-", start=start
         )
         async with running(target, warm=False) as server:
-            assert server.process_id is not None
-            before = _spent(server.process_id)
-            exchanges = [await send(f"{target.url}/{number}") for number in range(len(recordings))]
-            for exchange in exchanges:
-                await exchange.finish()
-            return sum(_spent(server.process_id).values()) - sum(before.values())
+            yield server

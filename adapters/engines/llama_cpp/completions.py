@@ -191,7 +191,7 @@ class Completions:
             sequence.owned.tokens.append(sequence.pending)
             self._count_reusable(sequence)
             self._choose(sequence, place[row], outputs)
-        self._tune(len(rows), took)
+        self._use_threads(self._tuner.record(len(rows), took))
 
     def _make_room(self, sequence: Sequence, outputs: Outputs) -> bool:
         """Shift a context that is full, or end its answer with ``length``."""
@@ -297,8 +297,8 @@ class Completions:
         if code != 0:
             self._streams.resync()
             return code
-        self._tune(count, took)
         if count >= 16:
+            self._use_threads(self._tuner.record_prefill(count, took))
             self._prefill_rate += 0.3 * (count / max(took, 1e-9) - self._prefill_rate)
         stream.tokens.extend(tokens)
         if not (self._exact and len(sequence.prompt) == 1):
@@ -323,8 +323,7 @@ class Completions:
         self._generating.append(sequence)
         self._choose(sequence, row, outputs)
 
-    def _tune(self, tokens: int, seconds: float) -> None:
-        threads = self._tuner.record(tokens, seconds)
+    def _use_threads(self, threads: int) -> None:
         if threads != self._context.threads:
             self._context.set_threads(threads)
 

@@ -25,6 +25,13 @@ _last_level = logging.DEBUG
 # The number of llama.cpp's own enums (llama.h) that are not attributes of the Python module.
 KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q5_1": 7, "q8_0": 8, "bf16": 30}
 
+_MOST_VIEWS = 1024
+
+# The module's own prototype makes a pointer object per call; an address is enough.
+_logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
+    ("llama_get_logits_ith", C.llama_cpp._lib)
+)
+
 
 @C.llama_log_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, _: Any) -> None:
@@ -217,6 +224,7 @@ class Context:
         self.num_ctx = min(num_ctx, int(C.llama_n_ctx_seq(self.handle)))
         self.can_shift = bool(self.memory and C.llama_memory_can_shift(self.memory))
         self.threads = threads
+        self._views: dict[int, npt.NDArray[np.float32]] = {}
 
     def decode(self, batch: Batch) -> int:
         """llama.cpp's own code: 0 done, 1 no room, 2 aborted, negative failed."""
@@ -224,10 +232,16 @@ class Context:
 
     def logits(self, row: int) -> npt.NDArray[np.float32]:
         """The logits of a row of the last batch: a view that the next decode overwrites."""
-        pointer = C.llama_get_logits_ith(self.handle, row)
-        if not pointer:
+        address = _logits_address(self.handle, row)
+        if not address:
             raise EngineError(f"llama.cpp has no logits for row {row}")
-        return np.ctypeslib.as_array(pointer, (self.model.vocabulary_size,))
+        view = self._views.get(address)
+        if view is None:  # llama.cpp keeps its output buffer, so there are few addresses
+            if len(self._views) > _MOST_VIEWS:
+                self._views.clear()
+            values = (ctypes.c_float * self.model.vocabulary_size).from_address(address)
+            view = self._views[address] = np.ctypeslib.as_array(values)
+        return view
 
     def pooled(self, sequence: int) -> npt.NDArray[np.float32]:
         """The pooled vector of a sequence of the last batch, copied."""

@@ -65,7 +65,9 @@ class Sampler:
         self._mask = mask
         self._candidates = candidates
         seed = random.getrandbits(32) if params.seed is None else params.seed & 0xFFFFFFFF
-        bias = _biases(params, tokenizer, ends, model.vocabulary_size)
+        biases = _biases(params, tokenizer, ends, model.vocabulary_size)
+        self._biased = np.fromiter(biases, np.intp, len(biases))
+        self._bias = np.fromiter(biases.values(), np.float32, len(biases))
         links = _history_links(params, model, num_ctx)
         self._has_history = bool(links)
         if params.temperature <= 0:
@@ -75,7 +77,6 @@ class Sampler:
         else:
             self._plain_greedy = False
             links.extend(_random_links(params, model, seed))
-        self._bias = bias
         self._chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
         for link in links:
             C.llama_sampler_chain_add(self._chain, link)
@@ -87,21 +88,27 @@ class Sampler:
                 C.llama_sampler_accept(self._chain, token)
 
     def choose(self, logits: Logits) -> int:
-        """The next token. `logits` is not changed."""
+        """The next token. `logits` is as it was afterwards."""
         allowed = self._mask.allowed() if self._mask is not None else None
-        if allowed is not None or self._bias:
+        if allowed is not None:
             logits = logits.copy()
-            for token, bias in self._bias:
-                logits[token] += bias
-            if allowed is not None:
-                bits = np.unpackbits(np.frombuffer(allowed, np.uint8), bitorder="little", count=len(logits))
-                logits[bits == 0] = -np.inf
-        token = int(logits.argmax()) if self._plain_greedy else self._candidates.choose(self._chain, logits)
+            bits = np.unpackbits(np.frombuffer(allowed, np.uint8), bitorder="little", count=len(logits))
+            logits[bits == 0] = -np.inf
+        if len(self._biased):
+            before = logits[self._biased]
+            logits[self._biased] = before + self._bias
+            token = self._pick(logits)
+            logits[self._biased] = before
+        else:
+            token = self._pick(logits)
         if self._has_history:
             C.llama_sampler_accept(self._chain, token)
         if self._mask is not None:
             self._mask.accept(token)
         return token
+
+    def _pick(self, logits: Logits) -> int:
+        return int(logits.argmax()) if self._plain_greedy else self._candidates.choose(self._chain, logits)
 
     def close(self) -> None:
         if self._chain is not None:
@@ -111,17 +118,16 @@ class Sampler:
 
 def _biases(
     params: SamplingParams, tokenizer: LlamaTokenizer, ends: Sequence[int], vocabulary_size: int
-) -> list[tuple[int, float]]:
-    biases: list[tuple[int, float]] = []
+) -> dict[int, float]:
+    """What is added to which token's logit. A text stands for every token it is made of, as in llama-server."""
+    biases: dict[int, float] = {}
     for key, bias in params.logit_bias:
-        # A text stands for every token it is made of, as in llama-server.
-        tokens = [key] if isinstance(key, int) else tokenizer.text_tokens(key, False)
-        for token in tokens:
+        for token in [key] if isinstance(key, int) else tokenizer.text_tokens(key, False):
             if not 0 <= token < vocabulary_size:
                 raise InvalidOption(f"logit_bias: token {token} is not in the vocabulary of {vocabulary_size}")
-            biases.append((token, bias))
+            biases[token] = biases.get(token, 0.0) + bias
     if params.ignore_eos:
-        biases.extend((token, float("-inf")) for token in ends)
+        biases.update((token, float("-inf")) for token in ends)
     return biases
 
 

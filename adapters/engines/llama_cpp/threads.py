@@ -21,6 +21,7 @@ _TOO_SLOW = 4.0
 _RETRY_UP_S = 2.0
 _LONGEST_RETRY_S = 60.0
 _PATIENCE = 64
+_PREFILL = -1  # the kind of all prompt chunks, told by seconds per token
 
 
 def available_cpus() -> int:
@@ -71,6 +72,17 @@ class ThreadTuner:
             self.threads = self._most if together <= alone else 1
             self._next_retry = self._clock() + self._retry_s
         return self.threads
+
+    def record_prefill(self, tokens: int, seconds: float) -> int:
+        """One chunk of a prompt took so long. Deeper in a prompt a token costs more, so only a great change counts."""
+        per_token = seconds / tokens
+        usual = self._usual.get(_PREFILL)
+        if usual is None or per_token < usual:
+            self._usual[_PREFILL] = per_token
+            return self.threads
+        if self._trial is None and per_token < usual * _TOO_SLOW:
+            return self.threads
+        return self.record(_PREFILL, per_token)
 
     def record(self, tokens: int, seconds: float) -> int:
         """One decode of so many tokens took so long; returns the thread count for the next."""
