@@ -14,6 +14,7 @@ import pytest
 
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.loader import load
+from corral.adapters.engines.llama_cpp.streams import common_prefix
 from corral.core.engines import LoadRequest, LocalFile
 from corral.core.errors import InvalidModelFile, InvalidOption, LoadFailed
 from corral.core.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
@@ -404,3 +405,19 @@ def test_a_quantized_cache_needs_flash_attention(smollm2: Path) -> None:
     engine.close()
     with pytest.raises(InvalidOption, match="flash attention"):
         make(smollm2, kv_cache_type="q8_0", flash_attention=False)
+
+
+# ── Prefixes ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_common_prefix_is_the_longest() -> None:
+    """However long the lists, and wherever they part, the common beginning is found to the token."""
+    dice = random.Random(5)
+    for _ in range(300):
+        left = [dice.randrange(3) for _ in range(dice.randrange(1, 500))]
+        right = left[: dice.randrange(len(left) + 1)] + [7] * dice.randrange(3)
+        limit = dice.randrange(600)
+        expected = 0
+        while expected < min(len(left), len(right), limit) and left[expected] == right[expected]:
+            expected += 1
+        assert common_prefix(left, right, limit) == expected

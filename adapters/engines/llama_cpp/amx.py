@@ -3,34 +3,68 @@
 ggml's AMX code loads the tile configuration with ``_tile_loadconfig``. The header of GCC before 13 tells the compiler
 that this reads 8 of the 64 bytes, so the optimiser drops the stores to the rest, and the first matrix product of a
 wheel compiled on such a machine dies with SIGSEGV. A process has to ask Linux for AMX (``ARCH_REQ_XCOMP_PERM``), and
-Linux says no while a thread's alternate signal stack is too small for the larger register state. ggml then falls back
-to AVX-512. ggml asks once, when it first lists its buffer types, so the small stack is needed for the first load
-only.
+Linux says no while a thread's alternate signal stack is too small for the larger register state. ggml asks once, when
+it first lists the CPU's buffer types; told no, it takes its AVX-512 kernels for good.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ("without_amx",)
+from llama_cpp._ggml import libggml
+
+__all__ = ("avoid_amx",)
 
 _STACK_BYTES = 4096  # above Linux's MINSIGSTKSZ (2048), below a signal frame with AMX tiles (more than 8192)
+_CPU_DEVICE = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 
 
 class _SignalStack(ctypes.Structure):
     _fields_ = (("ss_sp", ctypes.c_void_p), ("ss_flags", ctypes.c_int), ("ss_size", ctypes.c_size_t))
 
 
-@contextmanager
-def without_amx() -> Iterator[None]:
-    """While this lasts, on Linux, no request for AMX by this process is granted; elsewhere it does nothing."""
-    if not sys.platform.startswith("linux"):
-        yield
+def avoid_amx() -> None:
+    """Let ggml ask for AMX now, and be refused. Only a process's first call has an effect, and only on such CPUs."""
+    if not _has_amx():
         return
-    libc = ctypes.CDLL(None, use_errno=True)
+    with _small_signal_stack(), _silent_stderr():
+        _list_buffer_types()
+
+
+def _has_amx() -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        return " amx_tile" in Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return False
+
+
+def _list_buffer_types() -> None:
+    """What llama.cpp does when it loads a first model."""
+
+    def function(name: str, result: type[ctypes.c_void_p], *arguments: type) -> ctypes._CFunctionType:
+        return ctypes.CFUNCTYPE(result, *arguments)((name, libggml))
+
+    pointer = ctypes.c_void_p
+    device = function("ggml_backend_dev_by_type", pointer, ctypes.c_int)(_CPU_DEVICE)
+    if not device:
+        return
+    registry = function("ggml_backend_dev_backend_reg", pointer, pointer)(device)
+    find = function("ggml_backend_reg_get_proc_address", pointer, pointer, ctypes.c_char_p)
+    address = find(registry, b"ggml_backend_dev_get_extra_bufts")
+    if address:
+        ctypes.CFUNCTYPE(pointer, pointer)(address)(device)
+
+
+@contextmanager
+def _small_signal_stack() -> Iterator[None]:
+    libc = ctypes.CDLL(None)
     memory = ctypes.create_string_buffer(_STACK_BYTES)
     small = _SignalStack(ctypes.cast(memory, ctypes.c_void_p).value, 0, _STACK_BYTES)
     before = _SignalStack()
@@ -40,3 +74,21 @@ def without_amx() -> Iterator[None]:
     finally:
         if replaced:
             libc.sigaltstack(ctypes.byref(before), None)
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """ggml reports the refusal on stderr by itself, past its log."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # no stderr at all
+        yield
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)

@@ -8,7 +8,7 @@ import time
 import llama_cpp as C
 import msgspec
 
-from corral.adapters.engines.llama_cpp.amx import without_amx
+from corral.adapters.engines.llama_cpp.amx import avoid_amx
 from corral.adapters.engines.llama_cpp.completions import Completions
 from corral.adapters.engines.llama_cpp.embedding import Embedder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
@@ -39,22 +39,21 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
     collect_log()
     gpu = supports_gpu() and options.num_gpu != 0
     layers = options.num_gpu if options.num_gpu >= 0 else 999
-    with contextlib.ExitStack() as undo:
-        if not options.amx:
-            undo.enter_context(without_amx())
-        C.llama_backend_init()
-        model = Model(
-            path,
-            gpu_layers=layers if gpu else 0,
-            main_gpu=options.main_gpu,
-            use_mmap=options.use_mmap,
-            on_progress=on_progress,
-        )
-        with contextlib.ExitStack() as failed:
-            failed.callback(model.close)
-            engine = _Builder(model, options, gpu=gpu).build(failed)
-            failed.pop_all()
-        return engine
+    C.llama_backend_init()
+    if not options.amx:
+        avoid_amx()
+    model = Model(
+        path,
+        gpu_layers=layers if gpu else 0,
+        main_gpu=options.main_gpu,
+        use_mmap=options.use_mmap,
+        on_progress=on_progress,
+    )
+    with contextlib.ExitStack() as failed:
+        failed.callback(model.close)
+        engine = _Builder(model, options, gpu=gpu).build(failed)
+        failed.pop_all()
+    return engine
 
 
 class _Builder:

@@ -16,6 +16,8 @@ VERSION = "0.3.36"
 REQUIREMENT = f"llama-cpp-python=={VERSION}"
 DEFAULT_NUM_CTX = 4096
 
+# Types whose kernels gave the same rows alone and among others wherever they were measured: see `exactness`.
+_EXACT_TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"})
 _KV_BYTES_BY_TYPE = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q4_0": 18 / 32}
 
 
@@ -57,7 +59,12 @@ def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
         return Match(score=0, reason=f"takes GGUF, this is {metadata.format}")
     if metadata.architecture == "clip":
         return Match(score=0, reason="a projector is no model by itself")
-    return Match(score=100, reason=f"runs GGUF ({metadata.architecture})")
+    inexact = sorted(name for name in metadata.tensor_types if name not in _EXACT_TYPES)
+    if inexact:
+        texts = f"texts may depend on what else runs ({', '.join(inexact)} weights)"
+    else:
+        texts = "texts do not depend on what else runs (measured at load)"
+    return Match(score=100, reason=f"runs GGUF ({metadata.architecture}); {texts}")
 
 
 def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Mapping[str, int]:
@@ -78,9 +85,11 @@ def _fits(loaded: LlamaCppOptions, wanted: LlamaCppOptions) -> bool:
     default = LlamaCppOptions()
     for field in msgspec.structs.fields(LlamaCppOptions):
         wish, have = getattr(wanted, field.name), getattr(loaded, field.name)
+        if field.name == "num_ctx":
+            wish, have = wish or DEFAULT_NUM_CTX, have or DEFAULT_NUM_CTX
+            if wish <= have:
+                continue
         if wish == have or wish == getattr(default, field.name):
-            continue
-        if field.name == "num_ctx" and wish <= (have or DEFAULT_NUM_CTX):
             continue
         if field.name == "num_parallel" and have is not None and wish <= have:
             continue

@@ -1,0 +1,151 @@
+"""Parts of the llama.cpp engine that need no weights: options, prefixes, the thread tuner."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from corral.adapters.engines.llama_cpp.spec import SPEC, LlamaCppOptions
+from corral.adapters.engines.llama_cpp.threads import ThreadTuner
+from corral.core.models import Digest, ModelFile, ModelMetadata, ModelRecord
+from corral.core.names import parse_name
+
+GB = 1_000_000_000
+
+
+def record(size_bytes: int = GB) -> ModelRecord:
+    digest = Digest("sha256:" + "0" * 64)
+    weights = ModelFile(role="weights", media_type="x", digest=digest, size_bytes=size_bytes)
+    return ModelRecord(name=parse_name("m"), digest=digest, size_bytes=size_bytes, modified_at=0.0, files=(weights,))
+
+
+def metadata(**fields: object) -> ModelMetadata:
+    base: dict[str, object] = {
+        "format": "gguf",
+        "architecture": "llama",
+        "file_type": "Q4_1",
+        "parameter_count": 1,
+        "tensor_bytes": GB,
+        "tensor_types": {"Q4_1": 10},
+        "block_count": 30,
+        "context_length": 8192,
+        "kv_bytes_per_token": 1000,
+    }
+    return ModelMetadata(**{**base, **fields})  # type: ignore[arg-type]
+
+
+class Machine:
+    """Decodes take `work_s` over the threads; with `stolen` processors, threads beyond the rest wait for each other."""
+
+    def __init__(self, cpus: int = 2, work_s: float = 0.02) -> None:
+        self.cpus = cpus
+        self.work_s = work_s
+        self.stolen = 0
+        self.now = 0.0
+
+    def decode(self, threads: int, tokens: int = 1) -> float:
+        free = self.cpus - self.stolen
+        took = tokens * self.work_s / min(threads, free)
+        if threads > free:
+            took *= 4
+        self.now += took
+        return took
+
+
+def decode(machine: Machine, tuner: ThreadTuner, steps: int, tokens: int = 1) -> list[int]:
+    used = []
+    for _ in range(steps):
+        used.append(tuner.threads)
+        tuner.record(tokens, machine.decode(tuner.threads, tokens))
+    return used
+
+
+def test_all_threads_on_a_quiet_machine() -> None:
+    """Where nothing else runs, the thread count never moves: trials cost time."""
+    machine = Machine()
+    tuner = ThreadTuner(2, lambda: machine.now)
+    tuner.begin(machine.decode)
+    assert set(decode(machine, tuner, 500)) == {2}
+
+
+def test_fewer_threads_while_another_process_runs() -> None:
+    """When a processor is taken away, a thread less is used within a few steps, and all again when it is back."""
+    machine = Machine()
+    tuner = ThreadTuner(2, lambda: machine.now)
+    decode(machine, tuner, 50)
+    machine.stolen = 1
+    assert decode(machine, tuner, 200)[20:].count(2) < 20
+    machine.stolen = 0
+    assert set(decode(machine, tuner, 1000)[-100:]) == {2}
+
+
+def test_a_busy_machine_is_noticed_at_load() -> None:
+    """Loading on a busy machine begins with one thread."""
+    machine = Machine()
+    machine.stolen = 1
+    tuner = ThreadTuner(2, lambda: machine.now)
+    assert tuner.begin(machine.decode) == 1
+
+
+def test_steps_of_different_sizes_are_not_compared() -> None:
+    """A batch that grows takes longer without being a sign of anything."""
+    machine = Machine()
+    tuner = ThreadTuner(2, lambda: machine.now)
+    dice = random.Random(3)
+    for _ in range(300):
+        assert decode(machine, tuner, 1, tokens=dice.choice([1, 2, 8])) == [2]
+
+
+def test_a_deeper_prompt_is_no_sign() -> None:
+    """Chunks deep in a prompt take longer than the first; that moves no thread count."""
+    tuner = ThreadTuner(2, lambda: 0.0)
+    assert {tuner.record_prefill(64, 0.1 + 0.005 * depth) for depth in range(40)} == {2}
+
+
+@pytest.mark.parametrize(
+    ("loaded", "wanted", "fits"),
+    [
+        ({}, {}, True),
+        ({"num_ctx": 8192}, {}, True),
+        ({"num_ctx": 8192}, {"num_ctx": 2048}, True),
+        ({"num_ctx": 512}, {}, False),
+        ({}, {"num_ctx": 8192}, False),
+        ({"num_parallel": 8}, {"num_parallel": 2}, True),
+        ({"num_parallel": 2}, {"num_parallel": 8}, False),
+        ({"num_gpu": 0}, {}, True),
+        ({}, {"num_gpu": 0}, False),
+        ({}, {"kv_cache_type": "q8_0"}, False),
+    ],
+)
+def test_what_needs_a_reload(loaded: dict[str, object], wanted: dict[str, object], fits: bool) -> None:
+    """A smaller context or fewer streams than are loaded fit; another kind of cache or placement does not."""
+    assert SPEC.fits is not None
+    assert SPEC.fits(LlamaCppOptions(**loaded), LlamaCppOptions(**wanted)) is fits  # type: ignore[arg-type]
+
+
+def test_only_gguf_models_match() -> None:
+    """GGUF weights match, other formats and upstream models do not, each with a reason."""
+    assert SPEC.match(record(), metadata()).score > 0
+    for other in (SPEC.match(record(), metadata(format="onnx")), SPEC.match(record(), None)):
+        assert other.score == 0
+        assert other.reason
+
+
+def test_the_match_tells_about_exactness() -> None:
+    """The reason says whether texts depend on what else runs, and names the types that make them."""
+    assert "do not depend" in SPEC.match(record(), metadata()).reason
+    assert "Q4_K" in SPEC.match(record(), metadata(tensor_types={"Q4_K": 5, "F32": 1})).reason
+
+
+def test_the_estimate_counts_weights_and_cache() -> None:
+    """Memory is weights plus the cache of the context asked for, no longer than the model was trained for."""
+
+    def estimate(**options: object) -> int:
+        return SPEC.estimate(record(), metadata(), LlamaCppOptions(**options))["cpu"]  # type: ignore[arg-type]
+
+    assert estimate() >= GB + 4096 * 1000
+    assert estimate(num_ctx=8192) - estimate(num_ctx=4096) == 4096 * 1000
+    assert estimate(num_ctx=1_000_000) == estimate(num_ctx=8192)
+    assert estimate(num_parallel=4) - estimate() == 3 * 4096 * 1000
+    assert estimate(kv_cache_type="q8_0") < estimate()
