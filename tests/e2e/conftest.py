@@ -131,6 +131,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, smollm2: Path, connect
     ours = {
         "CORRAL_MODELS": str(home / "models"),
         "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR") or str(cache / "pip"),
+        "OLLAMA_NUM_PARALLEL": "4",
         "CORRAL_HOST": f"unix:{home / 'nobody'}",
         "CONNECTIONS_LOG": str(connections),
         "PYTHONPATH": str(guard),

@@ -87,7 +87,7 @@ def test_a_text_file(server: Any, register: Callable[..., None], corral: Callabl
     file.write_text("Buy milk.\n" * 100)
     done = corral("import", str(file))
     assert done.returncode == 1
-    assert "notes.gguf: not a model file of a known format (gguf)" in done.stderr
+    assert "notes.gguf: not a GGUF file: it is text" in done.stderr
     register("notes", file.read_bytes())
     assert refused(server, "notes")
 
