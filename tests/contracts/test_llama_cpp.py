@@ -265,6 +265,19 @@ def test_more_requests_than_streams_wait_in_order(smollm2: Path) -> None:
     engine.close()
 
 
+def test_sliding_windows_share_prefixes_and_shift(gemma3: Path) -> None:
+    """A model whose layers see a window only reuses prefixes longer than it, and goes on past a full context."""
+    engine = make(gemma3, num_ctx=1024, num_parallel=2)
+    story = OCEAN * 35
+    first, second = answer(engine, ask(story + "Then"), ask(story + "But"))
+    assert first.prefilled is not None
+    assert first.prefilled.prompt_tokens > 600
+    assert {first.cached, second.cached} == {0, first.prefilled.prompt_tokens - 1}
+    [long] = answer(engine, ask("Once upon a time", ignore_eos=True, context={"num_ctx": 64}), limit=100)
+    assert len(long.tokens) == 100
+    engine.close()
+
+
 # ── Exactness ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -92,7 +92,7 @@ class _Builder:
         tuner = ThreadTuner(1 if options.num_thread else self._threads)
         if not options.num_thread:
             context.set_threads(tuner.begin(lambda threads: _time_decode(context, batch, threads)))
-        can_shift = trimmable and context.can_shift and not model.sliding_window
+        can_shift = trimmable and context.can_shift
         exactness = self._exactness(context, batch, count, trimmable=trimmable)
         features |= {"prefix_cache", "logprobs", "seed"}
         features |= {name for name, has in (("shift", can_shift), ("exact", exactness.exact)) if has}
@@ -100,13 +100,13 @@ class _Builder:
             model=model,
             context=context,
             tokenizer=tokenizer,
-            streams=Streams(context, count, trimmable=trimmable, window=model.sliding_window),
+            streams=Streams(context, count, trimmable=trimmable),
             batch=batch,
             tuner=tuner,
             max_prefill_tokens=max(4, min(options.max_prefill_tokens, options.num_batch)),
             largest_chunk=min(512, options.num_batch),
             can_shift=can_shift,
-            can_fill=trimmable and not model.sliding_window,
+            can_fill=trimmable,
             exact=exactness.exact,
             pair_rows=exactness.pair_rows,
         )

@@ -99,7 +99,6 @@ class Model:
         self.vocab = C.llama_model_get_vocab(self.handle)
         self.vocabulary_size = int(C.llama_vocab_n_tokens(self.vocab))
         self.trained_context = int(C.llama_model_n_ctx_train(self.handle))
-        self.sliding_window = int(C.llama_model_n_swa(self.handle))
         self.embedding_size = int(C.llama_model_n_embd_out(self.handle))
         self.has_decoder = bool(C.llama_model_has_decoder(self.handle))
         head_size = int(C.llama_model_n_embd(self.handle)) // max(1, int(C.llama_model_n_head(self.handle)))
@@ -208,6 +207,7 @@ class Context:
         params.n_threads_batch = threads
         params.flash_attn_type = flash_attention
         params.type_k = params.type_v = KV_TYPES[kv_cache_type]
+        params.swa_full = True  # sliding windows keep everything, so that prefixes can be cut anywhere
         params.no_perf = True
         if pooling is not None:
             params.embeddings = True

@@ -48,15 +48,13 @@ class Streams:
     """All streams of a context. Idle ones are a cache: the least recently used is overwritten first.
 
     `trimmable` says whether memory can be cut back at will; where not (recurrent models), a prefix is taken only as
-    it stands. `window` is the sliding window in tokens, 0 without one: a stream can be cut back to a length only
-    while it still holds the window before it.
+    it stands.
     """
 
-    def __init__(self, context: Context, count: int, *, trimmable: bool, window: int) -> None:
+    def __init__(self, context: Context, count: int, *, trimmable: bool) -> None:
         self._context = context
         self._all = [Stream(index) for index in range(count)]
         self._trimmable = trimmable
-        self._window = window
         self._clock = 0
         self._snapshot: tuple[Stream, int, Any] | None = None
 
@@ -90,10 +88,6 @@ class Streams:
             return shared
         if not self._trimmable:
             return 0
-        if self._window:
-            first, _ = self._context.span(stream.index)
-            if first > max(0, shared - self._window):
-                return 0
         return shared
 
     def take(self, source: Stream | None, shared: int) -> Stream:
