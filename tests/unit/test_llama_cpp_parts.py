@@ -88,6 +88,16 @@ def test_a_busy_machine_is_noticed_at_load() -> None:
     assert tuner.begin(machine.decode) == 1
 
 
+def test_a_number_that_was_asked_for_stays() -> None:
+    """A fixed count never moves, whatever the steps take."""
+    machine = Machine(cpus=4)
+    tuner = ThreadTuner(3, lambda: machine.now, fixed=True)
+    assert tuner.begin(machine.decode) == 3
+    machine.stolen = 3
+    assert set(decode(machine, tuner, 100)) == {3}
+    assert tuner.record_prefill(64, 100.0) == 3
+
+
 def test_steps_of_different_sizes_are_not_compared() -> None:
     """A batch that grows takes longer without being a sign of anything."""
     machine = Machine()

@@ -88,10 +88,9 @@ class _Builder:
         count = self._stream_count()
         context = self._context(count)
         failed.callback(context.close)
+        tuner = ThreadTuner(self._threads, fixed=options.num_thread > 0)
+        context.set_threads(tuner.begin(lambda threads: _time_decode(context, batch, threads)))
         trimmable = _can_trim(context, batch)
-        tuner = ThreadTuner(1 if options.num_thread else self._threads)
-        if not options.num_thread:
-            context.set_threads(tuner.begin(lambda threads: _time_decode(context, batch, threads)))
         can_shift = trimmable and context.can_shift
         exactness = self._exactness(context, batch, count, trimmable=trimmable)
         features |= {"prefix_cache", "logprobs", "seed"}
@@ -209,7 +208,7 @@ def _time_decode(context: Context, batch: Batch, threads: int) -> float:
 
 
 def _can_trim(context: Context, batch: Batch) -> bool:
-    """Whether memory can be cut back: tried, not looked up. Also warms the weights up."""
+    """Whether memory can be cut back: tried, not looked up."""
     batch.fill_chunk([0, 0, 0, 0], 0, 0, last=True)
     trimmed = context.decode(batch) == 0 and context.trim(0, 2)
     context.clear()

@@ -259,7 +259,8 @@ class Context:
         return bool(C.llama_memory_seq_rm(self.memory, stream, length, -1))
 
     def clear(self) -> None:
-        C.llama_memory_clear(self.memory, True)
+        """Forget every stream's tokens. What they left in the cells is overwritten before it is read."""
+        C.llama_memory_clear(self.memory, False)
 
     def discard(self, stream: int, start: int, end: int) -> None:
         """Drop tokens `start` to `end` and move what follows down."""

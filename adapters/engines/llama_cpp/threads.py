@@ -50,12 +50,13 @@ class _Trial:
 class ThreadTuner:
     """Told how long each decode took, it answers how many threads the next one should use.
 
-    Steps are compared with steps of the same number of tokens only. `most` is the greatest count it tries; with 1
-    it does nothing.
+    Steps are compared with steps of the same number of tokens only. `most` is the greatest count it tries, and the
+    only one where it is `fixed`.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic, *, fixed: bool = False) -> None:
         self.threads = most
+        self._tunes = most > 1 and not fixed
         self._most = most
         self._clock = clock
         self._usual: dict[int, float] = {}
@@ -66,15 +67,20 @@ class ThreadTuner:
 
     def begin(self, time_decode: Callable[[int], float]) -> int:
         """Compare all threads with one, so that a load on a busy machine is not held up; returns what to start with."""
-        if self._most > 1:
-            alone = min(time_decode(1) for _ in range(2))
-            together = min(time_decode(self._most) for _ in range(2))
+        if self._tunes:
+            time_decode(1)  # the first one reads the weights
+            alone = time_decode(1)
+            together = time_decode(self._most)
+            if alone < together < alone * _TOO_SLOW:  # perhaps by chance
+                together = time_decode(self._most)
             self.threads = self._most if together <= alone else 1
             self._next_retry = self._clock() + self._retry_s
         return self.threads
 
     def record_prefill(self, tokens: int, seconds: float) -> int:
         """One chunk of a prompt took so long. Deeper in a prompt a token costs more, so only a great change counts."""
+        if not self._tunes:
+            return self.threads
         per_token = seconds / tokens
         usual = self._usual.get(_PREFILL)
         if usual is None or per_token < usual:
@@ -86,7 +92,7 @@ class ThreadTuner:
 
     def record(self, tokens: int, seconds: float) -> int:
         """One decode of so many tokens took so long; returns the thread count for the next."""
-        if self._most == 1:
+        if not self._tunes:
             return self.threads
         if self._trial is not None:
             return self._judge(self._trial, tokens, seconds)
