@@ -24,18 +24,20 @@ def stop_if_asked(stop: threading.Event) -> None:
 
 
 async def in_thread(work: Callable[[threading.Event], T], undo: Callable[[T], None] | None = None) -> T:
-    """The result of `work`. A cancelled caller sets the event, waits for the thread, and hands its result to `undo`.
+    """The result of `work`. A caller cancelled, however often, sets the event and waits; `undo` gets the result.
 
     `asyncio.to_thread` alone would leave the thread working on files, and holding locks, that nobody owns any more.
     """
     stop = threading.Event()
-    job = asyncio.ensure_future(asyncio.to_thread(work, stop))
+    # A future and no task: what cancels all the tasks of a closing event loop must not reach it.
+    job = asyncio.get_running_loop().run_in_executor(None, work, stop)
     try:
         return await asyncio.shield(job)
     except asyncio.CancelledError:
         stop.set()
-        with suppress(Exception):
-            result = await job
-            if undo is not None:
-                undo(result)
+        while not job.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([job])
+        if job.exception() is None and undo is not None:
+            undo(job.result())
         raise
