@@ -53,7 +53,8 @@ def test_a_closing_event_loop_waits_for_the_thread() -> None:
         return task
 
     task = asyncio.run(main())
-    assert task.cancelled() and ended.is_set()
+    assert task.cancelled()
+    assert ended.is_set()
 
 
 def test_errors_pass() -> None:
