@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -48,11 +47,11 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """An engine, described by pure data and pure functions: importing one never imports native code.
 
     `load` is the import path ``package.module:function`` of ``(LoadRequest, on_progress) -> StepEngine |
-    GeneratorEngine | RunningModel``, by `form`. `runners` are those it allows, preferred first. `match` gets no metadata for
-    an upstream. `estimate` answers bytes by device. `load_options` and `request_options` are msgspec Struct types; every
-    field of `load_options` has a default. `fits(loaded, wanted)` says whether a model loaded with one set of load options
-    serves another without a reload. `requirement` is the distribution and version it needs (``llama-cpp-python==0.3.36``),
-    `module` the import to look for, `install_hint` the pip line.
+    GeneratorEngine | RunningModel``, by `form`. `runners` are those it allows, preferred first. `match` gets no
+    metadata for an upstream. `estimate` answers bytes by device. `load_options` and `request_options` are msgspec
+    Struct types; every field of `load_options` has a default. `fits(loaded, wanted)` says whether a model loaded with
+    one set of load options serves another without a reload. `requirement` is the distribution and version it needs
+    (``llama-cpp-python==0.3.36``), `module` the import to look for, `install_hint` the pip line.
     """
 
     name: str

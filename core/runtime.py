@@ -21,7 +21,7 @@ class OptionHelp(Value, frozen=True, kw_only=True):
 
 
 class EngineStatus(Value, frozen=True, kw_only=True):
-    """An engine as this installation has it. `reason` says why it is not available; `version` is the native package's."""
+    """An engine as it is installed. `reason` says why it is not available; `version` is the native package's."""
 
     name: str
     summary: str
@@ -34,7 +34,7 @@ class EngineStatus(Value, frozen=True, kw_only=True):
 
 
 class PluginStatus(Value, frozen=True, kw_only=True):
-    """A plugin as it was found. `state` is ``loaded``, ``blocked``, ``broken`` or ``incompatible``; `reason` says why."""
+    """A plugin as found. `state` is ``loaded``, ``blocked``, ``broken`` or ``incompatible``; `reason` says why."""
 
     name: str
     state: str

@@ -1,6 +1,7 @@
-"""The inference ports: what core calls (`RunningModel`), what an engine author writes (`StepEngine`, `GeneratorEngine`).
+"""The inference ports: what core calls, `RunningModel`, and what an engine's author writes.
 
-Runners turn the engine forms into a `RunningModel`. A chat-native or remote engine is one directly.
+That is a `StepEngine` or a `GeneratorEngine`, which runners turn into a `RunningModel`. A chat-native or remote engine
+is one directly.
 """
 
 from __future__ import annotations

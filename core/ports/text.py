@@ -34,5 +34,5 @@ class ChatTemplateFactory(Protocol):
     """Picks and compiles a model's template."""
 
     def __call__(self, record: ModelRecord, metadata: ModelMetadata | None) -> ChatTemplate | None:
-        """None where this factory has nothing for this model. Raises `InvalidModelFile` for one that does not compile."""
+        """None where this has nothing for the model. Raises `InvalidModelFile` for one that does not compile."""
         ...
