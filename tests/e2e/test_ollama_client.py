@@ -39,7 +39,7 @@ def test_what_there_is(client: ollama.Client) -> None:
 
 def test_an_answer_makes_sense(client: ollama.Client) -> None:
     """Real weights know the capital of France, and have something to say about the sky."""
-    assert client.generate(MODEL, "The capital of France is", raw=True, options=SHORT).response.startswith(" Paris")
+    assert " Paris" in str(client.generate(MODEL, "The capital of France is", raw=True, options=SHORT).response)
     reply = client.chat(MODEL, SKY, options=SHORT)
     assert len((reply.message.content or "").split()) > 8
     assert (reply.done_reason, reply.eval_count) == ("length", 24)
@@ -52,7 +52,7 @@ def test_a_stream_is_the_same_answer_in_pieces(client: ollama.Client) -> None:
     text = "".join(part.message.content or "" for part in parts)
     assert text == client.chat(MODEL, SKY, options=SHORT).message.content
     pieces = client.generate(MODEL, "The capital of France is", raw=True, stream=True, options=SHORT)
-    assert "".join(piece.response for piece in pieces).startswith(" Paris")
+    assert "".join(piece.response or "" for piece in pieces).startswith(" Paris")
 
 
 def test_embeddings(client: ollama.Client) -> None:
@@ -71,7 +71,7 @@ def test_embeddings(client: ollama.Client) -> None:
 def test_copy_and_delete(client: ollama.Client) -> None:
     """A copy answers, and goes; the model stays."""
     assert client.copy(MODEL, "spare").status == "success"
-    assert client.generate("spare", "The capital of France is", raw=True, options=SHORT).response.startswith(" Paris")
+    assert " Paris" in str(client.generate("spare", "The capital of France is", raw=True, options=SHORT).response)
     assert client.delete("spare").status == "success"
     names = [model.model for model in client.list().models]
     assert MODEL in names
@@ -90,7 +90,7 @@ def test_the_asynchronous_client(server: Any) -> None:
         whole = [answer.response for answer in await asyncio.gather(*asked)]
         assert len(set(whole)) == 1
         stream = await client.generate(MODEL, "The capital of France is", raw=True, stream=True, options=SHORT)
-        assert "".join([part.response async for part in stream]) == whole[0]
+        assert "".join([part.response or "" async for part in stream]) == whole[0]
         reply = await client.chat(MODEL, SKY, options=SHORT)
         parts = await client.chat(MODEL, SKY, stream=True, options=SHORT)
         assert "".join([part.message.content or "" async for part in parts]) == reply.message.content
