@@ -1,4 +1,4 @@
-"""Which engine takes a model, and with which load options."""
+"""Which engine takes a model, in which runner, and with which load options."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import msgspec
 from corral.core.engines import EngineSpec
 from corral.core.errors import InvalidOption, NoEngine
 from corral.core.models import ModelMetadata, ModelRecord
+from corral.core.ports.inference import Runner
 
-__all__ = ("choose_engine", "fits", "typed_load_options")
+__all__ = ("choose_engine", "choose_runner", "fits", "typed_load_options")
 
 
 def choose_engine(
@@ -43,6 +44,14 @@ def _installed(spec: EngineSpec) -> bool:
         return importlib.util.find_spec(spec.module) is not None
     except (ImportError, ValueError):
         return False
+
+
+def choose_runner(spec: EngineSpec, runners: Mapping[str, Runner], preferred: str) -> Runner:
+    """The preferred runner where the engine allows it, else the first it allows. Raises `NoEngine`."""
+    for name in (preferred, *spec.runners):
+        if name in spec.runners and name in runners:
+            return runners[name]
+    raise NoEngine(f"the {spec.name} engine runs in {' or '.join(spec.runners)}, and no such runner is there")
 
 
 def typed_load_options(spec: EngineSpec, *layers: Mapping[str, Any]) -> Any:

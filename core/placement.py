@@ -29,7 +29,8 @@ def files_key(record: ModelRecord) -> tuple[str, ...]:
 class Resident:
     """A model in memory or on its way there. `active` counts leases, those that wait for the load included.
 
-    `placed`: its memory is spoken for. `draining`: it takes no new leases and goes after its last one.
+    `placed`: its memory is spoken for. `draining`: somebody unloads it, so it goes after its last lease. `giving_way`:
+    so does it while a load waits for its room. Either way it takes no new leases.
     """
 
     def __init__(self, record: ModelRecord, spec: EngineSpec, runner: Runner, options: Any) -> None:
@@ -49,11 +50,20 @@ class Resident:
         self.expires_at = math.inf
         self.timer: asyncio.TimerHandle | None = None
         self.draining = False
+        self.giving_way = False
+
+    @property
+    def leaving(self) -> bool:
+        return self.draining or self.giving_way
 
     @property
     def waiting(self) -> int:
         """Leases that nobody works on now."""
         return self.active if self.model is None else max(0, self.active - self.model.info.parallel)
+
+    def same_weights(self, other: Resident) -> bool:
+        """The same model, with whatever options: one of them replaces the other."""
+        return self.spec is other.spec and self.files == other.files
 
     @property
     def eviction_order(self) -> tuple[bool, float, str]:
@@ -71,7 +81,7 @@ class Placement:
         max_loaded: int,
         residents: Sequence[Resident],
         unloading: set[asyncio.Task[None]],
-        unload: Callable[[Resident], object],
+        unload: Callable[[Resident], asyncio.Task[None]],
     ) -> None:
         self._free_memory = free_memory
         self._max_loaded = max_loaded
@@ -88,35 +98,48 @@ class Placement:
     async def make_room(self, resident: Resident) -> None:
         """Returns when its estimate fits, as `placed`. Raises `OutOfMemory` where it never can, evicting nobody."""
         async with self._turn:
-            for one in list(self._residents):
-                # The same weights with other options, and idle: the new load replaces it.
-                if (
-                    one.model is not None
-                    and not one.active
-                    and (one.files, one.spec) == (resident.files, resident.spec)
-                ):
-                    self._unload(one)
-            while not await self._fits(resident):
-                pass
-            resident.placed = True
+            try:
+                while not await self._fits(resident):
+                    pass
+                resident.placed = True
+            finally:
+                for one in self._residents:
+                    one.giving_way = False
+
+    async def free_idle(self) -> bool:
+        """Unloads all that is idle and waits for its memory. False where nothing was."""
+        unloads = [self._unload(one) for one in list(self._residents) if one.model is not None and not one.active]
+        if unloads:
+            await asyncio.wait(unloads)
+        return bool(unloads)
 
     async def _fits(self, resident: Resident) -> bool:
         """True where it fits now; else one thing has been done about it, or waited for."""
         self._changed.clear()
         others = [one for one in self._residents if one.placed]
         device, needed, free = self._shortfall(resident, others)
+        if device is not None:
+            if self._unloading:
+                await asyncio.wait(self._unloading, return_when=asyncio.FIRST_COMPLETED)
+                return False
+            held = sum(one.estimate.get(device, 0) for one in others)
+            if needed > free + held:
+                others_hold = f" and {_size(held)} is held by other models" if held else ""
+                raise OutOfMemory(
+                    f"{resident.record.name.short} needs about {_size(needed)} of {device} memory, "
+                    f"{_size(free)} is free{others_hold}",
+                    "use a smaller model or quantization, or a smaller num_ctx",
+                )
+        replaced = [one for one in others if one.model is not None and not one.active and one.same_weights(resident)]
+        if replaced:
+            for one in replaced:
+                self._unload(one)
+            return False
         if device is None and len(others) + len(self._unloading) < self._max_loaded:
             return True
         if self._unloading:
             await asyncio.wait(self._unloading, return_when=asyncio.FIRST_COMPLETED)
             return False
-        held = sum(one.estimate.get(device, 0) for one in others) if device is not None else 0
-        if device is not None and needed > free + held:
-            raise OutOfMemory(
-                f"{resident.record.name.short} needs about {_size(needed)} of {device} memory, {_size(free)} is free"
-                + (f" and {_size(held)} is held by other models" if held else ""),
-                "use a smaller model or quantization, or a smaller num_ctx",
-            )
         await self._evict(min((one for one in others if one.model is not None), key=_eviction_order, default=None))
         return False
 
@@ -127,12 +150,8 @@ class Placement:
             _log.info("unloading %s to make room", victim.record.name.short)
             self._unload(victim)
         else:
-            victim.draining = True
-            try:
-                await self._changed.wait()
-            except asyncio.CancelledError:
-                victim.draining = False
-                raise
+            victim.giving_way = True
+            await self._changed.wait()
 
     def _shortfall(self, resident: Resident, others: Sequence[Resident]) -> tuple[str | None, int, int]:
         """The first device where it does not fit, with the bytes needed and free; loads under way count as taken."""

@@ -7,14 +7,15 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import msgspec
 
-from corral.core.engine_choice import choose_engine, fits, typed_load_options
-from corral.core.engines import EngineSpec, LoadRequest, LocalFile
-from corral.core.errors import CorralError, LoadFailed, NoEngine, OutOfMemory, ServerBusy, to_error
+from corral.core.engine_choice import choose_engine, choose_runner, fits, typed_load_options
+from corral.core.engines import EngineSpec, LocalFile
+from corral.core.errors import CorralError, LoadFailed, ServerBusy, to_error
+from corral.core.loading import ModelLoader
 from corral.core.models import ModelMetadata, ModelRecord
 from corral.core.names import ModelName
 from corral.core.placement import Placement, Resident, files_key
@@ -111,6 +112,9 @@ class ModelScheduler:
             residents=self._residents,
             unloading=self._unloading,
             unload=self._unload,
+        )
+        self._loader = ModelLoader(
+            placement=self._placement, local_files=catalog.local_files, timeout_s=settings.load_timeout_s
         )
         self._closed = False
 
@@ -209,16 +213,16 @@ class ModelScheduler:
         for one in list(self._residents):
             if one.model is not None and not one.model.alive:
                 self._unload(one)  # died: what is left of it is cleared away, and it is loaded anew
-            elif one.files == files and one.spec is spec and not one.draining and fits(spec, one.options, options):
+            elif one.files == files and one.spec is spec and not one.leaving and fits(spec, one.options, options):
                 return one
         return None
 
     def _start(self, record: ModelRecord, spec: EngineSpec, options: Any, metadata: ModelMetadata | None) -> Resident:
         if self._closed:
             raise ServerBusy(_SHUTTING_DOWN)
-        resident = Resident(record, spec, self._runner_for(spec), options)
+        resident = Resident(record, spec, choose_runner(spec, self._runners, self._preferred_runner), options)
         resident.keep_alive_s = self._settings.keep_alive_s
-        resident.loading = asyncio.create_task(self._load(resident, metadata), name=f"load {record.name.short}")
+        resident.loading = asyncio.create_task(self._loader.load(resident, metadata), name=f"load {record.name.short}")
         resident.loading.add_done_callback(lambda task: self._load_ended(resident, task))
         self._residents.append(resident)
         return resident
@@ -239,8 +243,9 @@ class ModelScheduler:
         if resident.model is None:
             if resident.loading is not None:
                 resident.loading.cancel()
+                self._await_end(resident.loading)  # it holds memory until then
             self._forget(resident)
-        elif resident.draining or resident.keep_alive_s == 0 or not resident.model.alive:
+        elif resident.leaving or resident.keep_alive_s == 0 or not resident.model.alive:
             self._unload(resident)
         else:
             resident.expires_at = self._expiry(resident)
@@ -267,47 +272,6 @@ class ModelScheduler:
             raise LoadFailed(f"loading {resident.record.name.short}: {error}") from error
         assert resident.model is not None
         return resident.model
-
-    # ── Loading ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _runner_for(self, spec: EngineSpec) -> Runner:
-        for name in (self._preferred_runner, *spec.runners):
-            if name in spec.runners and name in self._runners:
-                return self._runners[name]
-        raise NoEngine(f"the {spec.name} engine runs in {' or '.join(spec.runners)}, and no such runner is there")
-
-    async def _load(self, resident: Resident, metadata: ModelMetadata | None) -> None:
-        resident.estimate = resident.spec.estimate(resident.record, metadata, resident.options)
-        await self._placement.make_room(resident)
-        try:
-            resident.model = await self._run_load(resident)
-        except OutOfMemory:
-            # The estimate was too small. Everything idle goes, then there is one more try, as in Ollama.
-            idle = [one for one in self._residents if one.model is not None and not one.active]
-            if not idle:
-                raise
-            await asyncio.wait([self._unload(one) for one in idle])
-            resident.model = await self._run_load(resident)
-
-    async def _run_load(self, resident: Resident) -> RunningModel:
-        name, timeout_s = resident.record.name.short, self._settings.load_timeout_s
-        options = {} if resident.options is None else msgspec.to_builtins(resident.options)
-        request = LoadRequest(model=name, files=self._catalog.local_files(resident.record), load_options=options)
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(timeout_s) as deadline:
-
-                def on_progress(share: float) -> None:
-                    with suppress(RuntimeError):  # a late report of a load that is over
-                        deadline.reschedule(loop.time() + timeout_s)
-                    for listener in list(resident.listeners):
-                        listener(share)
-
-                return await resident.runner.load(resident.spec, request, on_progress)
-        except TimeoutError as error:
-            raise LoadFailed(
-                f"loading {name} made no progress for {timeout_s:g} s", "raise load_timeout_s if the disk is slow"
-            ) from error
 
     def _load_ended(self, resident: Resident, task: asyncio.Task[None]) -> None:
         if resident.model is None:
@@ -339,9 +303,12 @@ class ModelScheduler:
     def _unload(self, resident: Resident) -> asyncio.Task[None]:
         self._forget(resident)
         task = asyncio.create_task(self._close(resident), name=f"unload {resident.record.name.short}")
+        self._await_end(task)
+        return task
+
+    def _await_end(self, task: asyncio.Task[None]) -> None:
         self._unloading.add(task)
         task.add_done_callback(self._unloading.discard)
-        return task
 
     async def _close(self, resident: Resident) -> None:
         assert resident.model is not None

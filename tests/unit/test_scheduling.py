@@ -117,6 +117,7 @@ def scheduled(
     check: Check,
     *,
     memory: int = 1000,
+    runner_type: Callable[[], ToyRunner] | None = None,
     engines: Sequence[EngineSpec] | None = None,
     engine_settings: Mapping[str, Mapping[str, Any]] = {},
     **settings: Any,
@@ -124,7 +125,8 @@ def scheduled(
     """Runs a check with a scheduler over a `ToyRunner`, and closes it."""
 
     async def main() -> None:
-        runner = ToyRunner(memory)
+        runner = ToyRunner(memory) if runner_type is None else runner_type()
+        whole = runner.memory
         runners: dict[str, Runner] = {"thread": runner}
         scheduler = ModelScheduler(
             engines=[spec()] if engines is None else engines,
@@ -140,7 +142,7 @@ def scheduled(
                 await check(scheduler, runner)
         finally:
             await scheduler.aclose()
-        assert runner.memory == memory
+        assert runner.memory == whole
 
     asyncio.run(main())
 
@@ -507,3 +509,101 @@ def test_closing_while_loading() -> None:
             await touch(scheduler, A)
 
     scheduled(check)
+
+
+def test_what_can_never_fit_replaces_nothing() -> None:
+    """A model asked for with options it can never have keeps running with those it has."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A)
+        with pytest.raises(OutOfMemory):
+            await touch(scheduler, A, load_options={"num_ctx": 8192, "size_bytes": 5 << 30})
+        assert names(scheduler) == ["a"]
+
+    scheduled(check, memory=1 << 20)
+
+
+def test_room_found_elsewhere_leaves_the_busy_model() -> None:
+    """A busy model that was to go stays, where there is room without it after all."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        async with scheduler.lease(A, keep_alive_s=10, load_options={"size_bytes": 60}):
+            async with scheduler.lease(B, load_options={"size_bytes": 30}):
+                other = asyncio.create_task(touch(scheduler, C, load_options={"size_bytes": 60}))
+                await asyncio.sleep(0.01)
+                runner.memory += 50
+            await other
+        assert names(scheduler) == ["a", "b", "c"]
+        runner.memory -= 50
+
+    scheduled(check, memory=100)
+
+
+def test_an_unload_outlives_a_wait_for_room() -> None:
+    """A busy model that somebody unloads goes after its last request, though a load gave up waiting for it."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        async with scheduler.lease(A, load_options={"size_bytes": 60}):
+            other = asyncio.create_task(touch(scheduler, B, load_options={"size_bytes": 60}))
+            await asyncio.sleep(0.01)
+            assert await scheduler.unload(A)
+            other.cancel()
+            await asyncio.sleep(0.01)
+        assert names(scheduler) == []
+
+    scheduled(check, memory=100)
+
+
+class SlowToStop(ToyRunner):
+    """Holds a load's memory until `stopped` opens, though the load was cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__(100)
+        self.stopped = asyncio.Event()
+
+    async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> RunningModel:
+        size_bytes = request.load_options["size_bytes"]
+        self.memory -= size_bytes
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            await self.stopped.wait()
+            raise
+        finally:
+            self.memory += size_bytes
+        return await super().load(spec, request, on_progress)
+
+
+def test_the_memory_of_a_cancelled_load_is_waited_for() -> None:
+    """A load waits for what a cancelled one still holds, instead of being refused."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        assert isinstance(runner, SlowToStop)
+        runner.gate.clear()
+        first = asyncio.create_task(touch(scheduler, A, load_options={"size_bytes": 60}))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        second = asyncio.create_task(touch(scheduler, A, load_options={"size_bytes": 60}))
+        await asyncio.sleep(0.01)
+        runner.gate.set()
+        runner.stopped.set()
+        await second
+
+    scheduled(check, runner_type=SlowToStop)
+
+
+def test_closing_waits_for_cancelled_loads() -> None:
+    """When closing returns, a load that was cancelled just before holds no memory any more."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        assert isinstance(runner, SlowToStop)
+        runner.gate.clear()
+        waiting = asyncio.create_task(touch(scheduler, A, load_options={"size_bytes": 60}))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.sleep(0.01)
+        asyncio.get_running_loop().call_later(0.01, runner.stopped.set)
+        await scheduler.aclose()
+        assert runner.memory == 100
+
+    scheduled(check, runner_type=SlowToStop)
