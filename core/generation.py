@@ -25,7 +25,7 @@ from corral.core.options import ResolvedOptions, resolve_options
 from corral.core.outputs import Embedded, Output, Vectors
 from corral.core.ports.inference import OnLoadProgress, RunningModel, Task
 from corral.core.ports.text import ChatTemplate, ChatTemplateFactory
-from corral.core.prompting import PlainTemplate, PromptedChat, prompt_text
+from corral.core.prompting import PlainTemplate, PromptedChat, prompt_text, tokenized
 from corral.core.requests import (
     ChatRequest,
     CompletionRequest,
@@ -142,6 +142,7 @@ class InferenceService:
             if not call.raw:
                 chat = PromptedChat(lease.model, await self._template(record))
                 prompt = await chat.prompt(_generate_messages(record, call))
+            [prompt] = await tokenized(lease.model, [prompt])
             request = CompletionRequest(
                 prompt=prompt,
                 sampling=_limited(options, lease.model),
@@ -200,9 +201,14 @@ class InferenceService:
         keep_alive_s: float | UnsetType | None = UNSET,
         engine: str | None = None,
         on_progress: OnLoadProgress | None = None,
+        task: str | None = None,
     ) -> int:
-        """Load a model, or extend its stay. Answers the nanoseconds it took, 0 where it was loaded already."""
-        record = await self._find(str(model))
+        """Load a model, or extend its stay. Answers the nanoseconds it took, 0 where it was loaded already.
+
+        `task` is what it is wanted for, ``generate`` or ``chat``: a model that only makes embeddings is not loaded
+        for it.
+        """
+        record = await self._find(str(model), task)
         resolved = resolve_options(record.parameters, options or {})
         async with self._scheduler.lease(
             record, load_options=resolved.load, engine=engine, keep_alive_s=keep_alive_s, on_progress=on_progress
@@ -293,7 +299,7 @@ def _chat_messages(record: ModelRecord, messages: tuple[Message, ...]) -> tuple[
 
 async def _embed(model: RunningModel, call: EmbedCall, options: ResolvedOptions) -> Embedded:
     request = EmbedRequest(
-        inputs=tuple((TextPart(text=text),) for text in call.inputs),
+        inputs=await tokenized(model, [(TextPart(text=text),) for text in call.inputs]),
         truncate=call.truncate,
         num_ctx=options.context.num_ctx,
     )

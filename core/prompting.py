@@ -17,12 +17,23 @@ from corral.core.messages import Message, Tool
 from corral.core.outputs import ChatDelta, Delta, Output
 from corral.core.ports.inference import RunningModel
 from corral.core.ports.text import ChatTemplate
-from corral.core.requests import ChatRequest, CompletionRequest, Prompt, TextPart
+from corral.core.requests import ChatRequest, CompletionRequest, Prompt, TextPart, TokensPart
 
-__all__ = ("CONTROL_LOOKALIKE", "PlainTemplate", "PromptedChat", "guarded", "joined", "prompt_text", "settle")
+__all__ = (
+    "CONTROL_LOOKALIKE",
+    "PlainTemplate",
+    "PromptedChat",
+    "guarded",
+    "joined",
+    "prompt_text",
+    "settle",
+    "tokenized",
+)
 
 CONTROL_LOOKALIKE = re.compile(r"<[^<>\s]{1,120}>|\[/?[A-Za-z][A-Za-z0-9_]{2,60}\]")
 """What a control token is spelt like: ``<|im_end|>``, ``</s>``, ``<start_of_turn>``, ``[INST]``. Much else is, too."""
+
+_LONG_TEXT = 8192  # characters; a tokenizer takes about a millisecond for so many
 
 
 def guarded(text: str) -> list[TextPart]:
@@ -77,6 +88,18 @@ async def settle(model: RunningModel, prompt: Prompt) -> Prompt:
     )
 
 
+async def tokenized(model: RunningModel, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """Long prompts as token ids, short ones as they are.
+
+    Ids are made beside the engine's steps. An engine given a long text would tokenize it between two steps, and every
+    other answer would wait.
+    """
+    length = sum(len(part.text) for prompt in prompts for part in prompt if isinstance(part, TextPart))
+    if length < _LONG_TEXT or "tokenize" not in model.info.features:
+        return tuple(prompts)
+    return tuple((TokensPart(ids=ids),) for ids in await model.tokenize(prompts))
+
+
 class PlainTemplate:
     """For a model without a chat template: the texts alone, a blank line between turns, as base models like them."""
 
@@ -102,9 +125,10 @@ class PromptedChat:
 
     async def open(self, request: ChatRequest) -> AsyncGenerator[Output, None]:
         """Render now, so that a template's complaint is raised here; the model runs once the answer is iterated."""
+        [prompt] = await tokenized(self._model, [await self.prompt(request.messages, request.tools)])
         return self._answer(
             CompletionRequest(
-                prompt=await self.prompt(request.messages, request.tools),
+                prompt=prompt,
                 sampling=request.sampling,
                 context=request.context,
                 logprobs=request.logprobs,

@@ -22,7 +22,16 @@ from corral.core.names import ModelName, parse_name
 from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage, Vectors
 from corral.core.ports.inference import ModelInfo, OnLoadProgress
 from corral.core.prompting import prompt_text
-from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, Principal, Prompt, Request, TextPart
+from corral.core.requests import (
+    ChatRequest,
+    CompletionRequest,
+    EmbedRequest,
+    Principal,
+    Prompt,
+    Request,
+    TextPart,
+    TokensPart,
+)
 from corral.core.vectors import rows
 
 _CHATML = """{% for m in messages %}<|im_start|>{{ m.role }}
@@ -204,6 +213,18 @@ def test_a_raw_prompt_is_sent_as_it_is() -> None:
     bench = Bench(record=msgspec.structs.replace(_RECORD, system="ignored"))
     bench.generate(GenerateCall(model="tiny", prompt="<|im_start|>x", raw=True))
     assert bench.request().prompt == (TextPart(text="<|im_start|>x", parse_special=True),)
+
+
+@pytest.mark.parametrize("task", ["generate", "chat"])
+def test_a_long_prompt_is_tokenized_beside_the_engine(task: str) -> None:
+    """A long text reaches the engine as token ids, so that no other answer waits for its tokenizing."""
+    bench = Bench(template=None)
+    long = "word " * 4000
+    if task == "generate":
+        bench.generate(GenerateCall(model="tiny", prompt=long, raw=True))
+    else:
+        bench.chat(_chat(("user", long)))
+    assert bench.request().prompt == (TokensPart(ids=tuple(long.encode())),)
 
 
 def test_without_a_template_the_texts_are_the_prompt() -> None:
