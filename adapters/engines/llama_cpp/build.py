@@ -26,6 +26,7 @@ from corral.core.ports.inference import ModelInfo, OnLoadProgress
 __all__ = ("build_engine",)
 
 _MAX_STREAMS = 256  # LLAMA_MAX_SEQ
+_SMALLEST_BATCH, _LARGEST_BATCH = 32, 512
 _INPUTS_AT_ONCE = 8
 _FLASH_OFF, _FLASH_ON, _FLASH_AUTO = 0, 1, -1
 
@@ -65,7 +66,8 @@ class _Builder:
         self._gpu = gpu
         trained = model.trained_context or DEFAULT_NUM_CTX
         self._num_ctx = max(4, min(options.num_ctx or DEFAULT_NUM_CTX, trained))
-        self._threads = options.num_thread or available_cpus()
+        self._threads = options.num_thread if options.num_thread > 0 else available_cpus()
+        self._chunk = max(_SMALLEST_BATCH, min(options.num_batch, _LARGEST_BATCH))
         architecture = model.metadata("general.architecture") or ""
         self._pooling = model.metadata(f"{architecture}.pooling_type")
         causal = model.metadata(f"{architecture}.attention.causal") != "false"
@@ -74,7 +76,7 @@ class _Builder:
     def build(self, failed: contextlib.ExitStack) -> LlamaCppEngine:
         model, options = self._model, self._options
         tokenizer = LlamaTokenizer(model)
-        batch = Batch(max(options.num_batch, _MAX_STREAMS))
+        batch = Batch(max(self._chunk, _MAX_STREAMS))
         embedder = Embedder(
             self._embedding_context,
             tokenizer,
@@ -102,8 +104,8 @@ class _Builder:
             streams=Streams(context, count, trimmable=trimmable),
             batch=batch,
             tuner=tuner,
-            max_prefill_tokens=max(4, min(options.max_prefill_tokens, options.num_batch)),
-            largest_chunk=min(512, options.num_batch),
+            max_prefill_tokens=max(4, min(options.max_prefill_tokens, self._chunk)),
+            largest_chunk=self._chunk,
             can_shift=can_shift,
             can_fill=trimmable,
             exact=exactness.exact,
@@ -132,7 +134,7 @@ class _Builder:
         return tokens * self._model.kv_values_per_token * bytes_per_value
 
     def _stream_count(self) -> int:
-        if self._options.num_parallel:
+        if self._options.num_parallel and self._options.num_parallel > 0:
             return min(self._options.num_parallel, _MAX_STREAMS)
         available = min(free_memory().values(), default=0) // 4
         fitting = (count for count in (8, 4, 2) if self._kv_bytes(self._num_ctx * count) <= available)
@@ -143,7 +145,7 @@ class _Builder:
             self._model,
             num_ctx=self._num_ctx,
             streams=streams,
-            batch=max(streams, self._options.num_batch),
+            batch=max(streams, self._chunk),
             threads=self._threads,
             flash_attention=self._flash_attention(),
             kv_cache_type=self._options.kv_cache_type,
@@ -191,7 +193,7 @@ class _Builder:
                 "weights": self._model.description,
                 "streams": f"{streams} x {self._num_ctx} tokens",
                 "exact": exact,
-                "threads": str(self._options.num_thread or f"up to {self._threads}"),
+                "threads": str(self._threads) if self._options.num_thread > 0 else f"up to {self._threads}",
             },
         )
 
