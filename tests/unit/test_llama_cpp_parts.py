@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from corral.adapters.engines.llama_cpp.rows import filler_rows
 from corral.adapters.engines.llama_cpp.spec import SPEC, LlamaCppOptions
 from corral.adapters.engines.llama_cpp.threads import ThreadTuner
 from corral.core.models import Digest, ModelFile, ModelMetadata, ModelRecord
@@ -111,6 +112,30 @@ def test_a_deeper_prompt_is_no_sign() -> None:
     """Chunks deep in a prompt take longer than the first; that moves no thread count."""
     tuner = ThreadTuner(2, lambda: 0.0)
     assert {tuner.record_prefill(64, 0.1 + 0.005 * depth) for depth in range(40)} == {2}
+
+
+@pytest.mark.parametrize(
+    ("busy", "pair_rows", "fillers"),
+    [
+        ([0, 1, 2], False, []),
+        ([0, 2], False, [1]),
+        ([0, 3], False, []),
+        ([0], False, []),
+        ([0], True, [1]),
+        ([7], True, [6]),
+        ([0, 3], True, [1, 4]),
+        ([0, 2], True, [1]),
+        ([2, 4, 7], True, [3, 6]),
+    ],
+)
+def test_idle_rows(busy: list[int], pair_rows: bool, fillers: list[int]) -> None:
+    """Gaps of one are filled; where rows go in pairs, a lone one gets a neighbour."""
+    assert filler_rows(busy, 8, pair_rows=pair_rows) == fillers
+
+
+def test_a_single_stream_has_no_neighbour() -> None:
+    """With one stream there is nothing to fill with."""
+    assert filler_rows([0], 1, pair_rows=True) == []
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import time
 from collections import deque
 
 from corral.adapters.engines.llama_cpp.native import Batch, Context, Model
+from corral.adapters.engines.llama_cpp.rows import filler_rows
 from corral.adapters.engines.llama_cpp.sampler import Candidates, Sampler, logprob_of
 from corral.adapters.engines.llama_cpp.sequences import Sequence
 from corral.adapters.engines.llama_cpp.streams import Stream, Streams
@@ -211,28 +212,13 @@ class Completions:
         return True
 
     def _fillers(self, busy: list[int]) -> list[Stream]:
-        """Idle rows that make a decode faster, or exact.
-
-        llama.cpp computes only streams of consecutive numbers together, so a gap of one is filled. Where one row
-        takes another kernel than several, no row goes alone.
-        """
+        """Streams to compute along, with room for a token that is dropped afterwards."""
         if not self._can_fill:
             return []
-        taken = set(busy)
-        count = len(self._streams)
-        wanted = {index + 1 for index in busy if index + 1 not in taken and index + 2 in taken}
-        if self._pair_rows:
-            filled = taken | wanted
-            for index in busy:
-                if index + 1 not in filled and index - 1 not in filled:
-                    wanted.add(index + 1 if index + 1 < count else index - 1)
-        fillers = []
-        for index in sorted(wanted):
-            if 0 <= index < count:
-                filler = self._streams[index]
-                if len(filler.tokens) >= self._streams.capacity:
-                    self._streams.cut(filler, 0)
-                fillers.append(filler)
+        fillers = [self._streams[index] for index in filler_rows(busy, len(self._streams), pair_rows=self._pair_rows)]
+        for filler in fillers:
+            if len(filler.tokens) >= self._streams.capacity:
+                self._streams.cut(filler, 0)
         return fillers
 
     def _decode_one_by_one(self, ready: list[Sequence], code: int, outputs: Outputs) -> None:
