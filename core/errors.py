@@ -22,6 +22,7 @@
     │   ├── NoEngine                no engine takes this model; the message lists why
     │   ├── LoadFailed
     │   ├── OutOfMemory             the estimate does not fit, or the allocation failed
+    │   ├── InvalidEmbedding        vectors that hold NaN or infinity
     │   ├── EngineDied              the process that held the model is gone
     │   └── EngineStalled           no heartbeat, or a step past its limit
     ├── ServerBusy                  the queue is full
@@ -53,6 +54,7 @@ __all__ = (
     "EngineStalled",
     "ErrorInfo",
     "InvalidDigest",
+    "InvalidEmbedding",
     "InvalidModelFile",
     "InvalidName",
     "InvalidOption",
@@ -72,6 +74,7 @@ __all__ = (
     "Unsupported",
     "UnsupportedField",
     "map_errors",
+    "no_unicode",
     "to_error",
 )
 
@@ -225,6 +228,12 @@ class OutOfMemory(EngineError):
     code = "out_of_memory"
 
 
+class InvalidEmbedding(EngineError):
+    """The vectors hold NaN or infinity, which no JSON can carry."""
+
+    code = "invalid_embedding"
+
+
 class EngineDied(EngineError):
     """The process or thread that held the model is gone; the next request loads it again."""
 
@@ -273,6 +282,11 @@ def to_error(info: ErrorInfo) -> CorralError:
         if kind.code == info.code:
             return kind(info.message, info.remedy)
     return EngineError(info.message, info.remedy)
+
+
+def no_unicode(error: UnicodeEncodeError) -> InvalidRequest:
+    """What a caller is told whose text holds half a surrogate pair."""
+    return InvalidRequest(f"a text is no valid Unicode: {error}", "remove the surrogates")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from typing import Protocol
 
 from corral.core.driver import RequestDriver, driver_for
-from corral.core.errors import CorralError, ErrorInfo, OutOfMemory, PluginError
+from corral.core.errors import CorralError, ErrorInfo, OutOfMemory, PluginError, no_unicode
 from corral.core.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Output
 from corral.core.ports.inference import Engine, GeneratorEngine, StepEngine
 from corral.core.requests import Request
@@ -24,6 +24,8 @@ def error_info(error: BaseException) -> ErrorInfo:
     """An exception as data: ours as they are, foreign ones as an engine's failure, told by class and text."""
     if isinstance(error, CorralError):
         return error.info
+    if isinstance(error, UnicodeEncodeError):  # a prompt with half a surrogate pair: no tokenizer can take it
+        return no_unicode(error).info
     if isinstance(error, MemoryError):
         return ErrorInfo(code=OutOfMemory.code, message=f"out of memory: {error}" if str(error) else "out of memory")
     return ErrorInfo(code="engine_error", message=f"the engine raised {type(error).__name__}: {error}")
@@ -74,6 +76,8 @@ class StepLoop:
     def abort(self, request_id: int) -> None:
         if self._drivers.pop(request_id, None) is not None:
             self.engine.abort_request(request_id)
+        else:
+            self._refused = [outcome for outcome in self._refused if outcome[0] != request_id]
 
     def unfinished(self) -> bool:
         return bool(self._drivers or self._refused)

@@ -76,6 +76,8 @@ class Dispatch:
                     else:
                         unfinished = not isinstance(item, Finished | Embedded)
                         yield item
+                        if not unfinished:
+                            return  # the model may have died since: that is no matter of this request
         finally:
             del self._mailboxes[request_id]
             if unfinished and self._failure is None:

@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 import msgspec
 
 from corral.core.engines import LoadRequest
-from corral.core.errors import ErrorInfo, PluginError
+from corral.core.errors import ErrorInfo, PluginError, no_unicode
 from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started
 from corral.core.ports.inference import ModelInfo
 from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, Prompt, Request
@@ -202,9 +202,12 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def encode(frame: _Frame) -> bytes:
-    """The frame with its length in front, ready to send. Safe for many threads."""
+    """The frame with its length in front, ready to send. Safe for many threads. Raises `InvalidRequest`."""
     buffer = bytearray(4)
-    _encoder.encode_into(frame, buffer, 4)
+    try:
+        _encoder.encode_into(frame, buffer, 4)
+    except UnicodeEncodeError as error:
+        raise no_unicode(error) from error
     buffer[:4] = (len(buffer) - 4).to_bytes(4, "big")
     return bytes(buffer)
 
@@ -212,9 +215,10 @@ def encode(frame: _Frame) -> bytes:
 class FrameReader:
     """Cuts a byte stream into frames, in a buffer that is used again and again."""
 
-    __slots__ = ("_buffer", "_end", "_start", "_view")
+    __slots__ = ("_buffer", "_end", "_size_bytes", "_start", "_view")
 
     def __init__(self, size_bytes: int = 1 << 16) -> None:
+        self._size_bytes = size_bytes
         self._buffer = bytearray(size_bytes)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
@@ -223,6 +227,9 @@ class FrameReader:
         """Where to read into; never empty. Frames given out before are no longer valid."""
         if self._start == self._end:
             self._start = self._end = 0
+            if len(self._buffer) > self._size_bytes:  # a big frame has passed; the next ones are small
+                self._buffer = bytearray(self._size_bytes)
+                self._view = memoryview(self._buffer)
         elif self._end == len(self._buffer) or self._start:
             rest = self._buffer[self._start : self._end]
             needed = 4 + int.from_bytes(rest[:4], "big") if len(rest) >= 4 else 4

@@ -17,7 +17,16 @@ from corral.adapters.runners.link import Link
 from corral.adapters.runners.settings import ProcessSettings
 from corral.adapters.runners.spawn import ChildProcess
 from corral.core.engines import EngineSpec, LoadRequest
-from corral.core.errors import CorralError, EngineDied, EngineStalled, ErrorInfo, LoadFailed, Unsupported, to_error
+from corral.core.errors import (
+    CorralError,
+    EngineDied,
+    EngineStalled,
+    ErrorInfo,
+    LoadFailed,
+    Unsupported,
+    map_errors,
+    to_error,
+)
 from corral.core.outputs import Output
 from corral.core.ports.inference import ModelInfo, OnLoadProgress
 from corral.core.requests import Prompt, Request
@@ -42,7 +51,8 @@ class ProcessRunner:
             raise LoadFailed(
                 "the process runner needs inherited sockets, which this system lacks", "use runner = thread"
             )
-        ours, theirs = socket.socketpair()
+        with map_errors({OSError: LoadFailed}, f"cannot start a process for {request.model}"):
+            ours, theirs = socket.socketpair()
         ours.setblocking(False)
         child = ChildProcess(_CHILD, theirs, request.model)
         link = Link(request.model, up_decoder(spec.output_types), on_progress)

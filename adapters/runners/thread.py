@@ -16,7 +16,7 @@ from corral.adapters.runners.outbox import Outbox
 from corral.adapters.runners.settings import ThreadSettings
 from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.core.engines import EngineSpec, LoadRequest
-from corral.core.errors import Cancelled, EngineDied, Unsupported
+from corral.core.errors import Cancelled, EngineDied, Unsupported, no_unicode
 from corral.core.outputs import Output
 from corral.core.ports.inference import ModelInfo, OnLoadProgress, Tokenizer
 from corral.core.requests import Prompt, Request
@@ -151,7 +151,10 @@ class ThreadModel:
         return self._dispatch.run(request)
 
     async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-        return await asyncio.to_thread(self._required_tokenizer().encode, prompts)
+        try:
+            return await asyncio.to_thread(self._required_tokenizer().encode, prompts)
+        except UnicodeEncodeError as error:
+            raise no_unicode(error) from error
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         data = await asyncio.to_thread(self._required_tokenizer().decode, ids)

@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from corral.adapters.runners.frames import Step, encode
+from corral.adapters.runners.frames import Log, Step, encode
 from corral.adapters.runners.outbox import Outbox
 from corral.core.step_loop import Outcome
 
 __all__ = ("Uplink",)
 
-_MOST_CONTROL_FRAMES = 1000
+_MOST_LOGS = 1000
 
 
 class Uplink:
@@ -30,12 +30,13 @@ class Uplink:
         self._wake = wake
         self._lock = threading.Lock()
         self._unsent = memoryview(b"")
-        self._control: deque[bytes] = deque(maxlen=_MOST_CONTROL_FRAMES)
         self._outbox = Outbox()
+        self._control: deque[bytes] = deque()
+        self._logs: deque[bytes] = deque(maxlen=_MOST_LOGS)
 
     @property
     def pending(self) -> bool:
-        return bool(self._unsent or self._control or self._outbox)
+        return bool(self._unsent or self._outbox or self._control or self._logs)
 
     def send_step(self, outcomes: list[Outcome]) -> None:
         """One step's outcomes; while the socket is full, later steps' deltas are merged with them."""
@@ -46,11 +47,11 @@ class Uplink:
                 self._send(encode(Step(outcomes)))
 
     def send(self, frame: Any) -> None:
-        """Any other frame. Of a thousand that wait, the oldest is dropped for the next: they are logs."""
+        """Any other frame. While a thousand log lines wait, the next one takes the place of the oldest."""
         data = encode(frame)
         with self._lock:
             if self.pending:
-                self._control.append(data)
+                (self._logs if isinstance(frame, Log) else self._control).append(data)
             else:
                 self._send(data)
 
@@ -62,10 +63,12 @@ class Uplink:
                     self._send(self._unsent)
                     if self._unsent:
                         return
+                elif self._outbox:  # before what may be the last frame of all, a `Fatal`
+                    self._unsent = memoryview(encode(Step(self._outbox.take())))
                 elif self._control:
                     self._unsent = memoryview(self._control.popleft())
-                elif self._outbox:
-                    self._unsent = memoryview(encode(Step(self._outbox.take())))
+                elif self._logs:
+                    self._unsent = memoryview(self._logs.popleft())
                 else:
                     return
 

@@ -151,7 +151,7 @@ class GeneratorEngine(Engine, Protocol):
 
 
 OnLoadProgress = Callable[[float], None]
-"""Called with the share done, 0 to 1, from whatever thread loads."""
+"""Called with the share done, 0 to 1."""
 
 
 class Runner(Protocol):
@@ -162,6 +162,8 @@ class Runner(Protocol):
 
     async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> RunningModel:
         """Load and wait until it answers. Cancelling the call stops the load and leaves nothing behind.
+
+        `on_progress` is called in the event loop. The engine's own reports come from the thread that loads.
 
         Raises `EngineNotInstalled`, `InvalidModelFile`, `OutOfMemory`, `LoadFailed`, `EngineDied`, `EngineStalled`.
         """

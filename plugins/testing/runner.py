@@ -12,7 +12,7 @@ import pytest
 
 from corral.adapters.engines.fake import SPEC
 from corral.core.engines import LoadRequest
-from corral.core.errors import EngineDied, EngineError, LoadFailed, PromptTooLong, Unsupported
+from corral.core.errors import EngineDied, EngineError, InvalidRequest, LoadFailed, PromptTooLong, Unsupported
 from corral.core.messages import Message
 from corral.core.outputs import Delta, Embedded, Finished, Output, Started
 from corral.core.ports.inference import Runner, RunningModel
@@ -216,6 +216,19 @@ class RunnerContract:
                 [ids] = await model.tokenize([(TextPart(text="water and people"),)])
                 assert await model.detokenize(ids) == "water and people"
                 await endless.aclose()
+
+        asyncio.run(check())
+
+    def test_text_that_is_no_unicode(self, runner: Runner) -> None:
+        """Half a surrogate pair, which no encoding has a place for, is `InvalidRequest`; others run on."""
+
+        async def check() -> None:
+            async with self.model(runner) as model:
+                with pytest.raises(InvalidRequest):
+                    await _collect(model.run(_request("a\ud800")))
+                with pytest.raises(InvalidRequest):
+                    await model.tokenize([(TextPart(text="a\ud800"),)])
+                assert isinstance((await _collect(model.run(_request())))[-1], Finished)
 
         asyncio.run(check())
 

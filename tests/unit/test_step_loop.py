@@ -93,6 +93,8 @@ def test_abort_then_nothing() -> None:
     loop.step()
     loop.abort(1)
     loop.abort(7)
+    loop.add(2, ChatRequest(messages=()))
+    loop.abort(2)
     assert not loop.unfinished()
 
 

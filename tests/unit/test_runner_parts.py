@@ -1,0 +1,91 @@
+"""The parts of the runners, each by itself: the requests' mailboxes, the child's sending side, the frames' buffer."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from corral.adapters.runners.dispatch import Dispatch
+from corral.adapters.runners.frames import Call, Fatal, FrameReader, Heartbeat, Log, Result, Step, encode, up_decoder
+from corral.adapters.runners.uplink import Uplink
+from corral.core.errors import EngineDied, InvalidRequest
+from corral.core.outputs import Delta, Finished, Output, Usage
+from corral.core.ports.inference import ModelInfo
+from corral.core.requests import CompletionRequest, TextPart
+
+END = Finished(reason="stop", usage=Usage())
+
+
+def test_an_answer_that_is_complete_stays_so() -> None:
+    """A model that dies right after an answer's last output, before the reader takes it, spoils nothing."""
+
+    async def check() -> None:
+        aborted: list[int] = []
+        info = ModelInfo(tasks=frozenset({"completion"}))
+        dispatch = Dispatch(info, add=lambda request_id, request: None, abort=aborted.append)
+
+        async def read() -> list[Output]:
+            return [output async for output in dispatch.run(CompletionRequest(prompt=()))]
+
+        reader = asyncio.create_task(read())
+        await asyncio.sleep(0)
+        dispatch.deliver([(1, Delta(text="a", token_count=1)), (1, END)])
+        dispatch.fail(EngineDied("gone").info)
+        assert await reader == [Delta(text="a", token_count=1), END]
+        assert aborted == []
+
+    asyncio.run(check())
+
+
+def test_a_flood_of_logs_displaces_nothing_else() -> None:
+    """While the parent does not read, old log lines are dropped, and never an answer of the tokenizer or an error."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        uplink = Uplink(theirs, lambda: None)
+        while not uplink.pending:
+            uplink.send(Log(20, "x" * 10_000))
+        uplink.send(Result(7, text="tokens"))
+        uplink.send_step([(1, END)])
+        for number in range(2500):
+            uplink.send(Log(20, f"line {number}"))
+        uplink.send(Fatal(EngineDied("broken").info))
+        reader, decoder = FrameReader(), up_decoder()
+        kinds: list[str] = []
+        lines = []
+        ours.settimeout(5)
+        while uplink.pending or "Fatal" not in kinds:
+            uplink.flush()
+            for data in reader.filled(ours.recv_into(reader.buffer())):
+                frame = decoder.decode(data)
+                kinds.append(type(frame).__name__)
+                if isinstance(frame, Log) and frame.message.startswith("line"):
+                    lines.append(frame.message)
+        assert kinds.count("Result") == 1
+        assert kinds.count("Step") == 1
+        assert kinds.index("Step") < kinds.index("Fatal")
+        assert lines[-1] == "line 2499"
+        assert len(lines) < 1100
+
+
+def test_one_big_frame_does_not_stay() -> None:
+    """The buffer that a big frame needed is let go once it has been read."""
+    reader = FrameReader(1024)
+    data = encode(Step([(1, Delta(text="x" * 100_000, token_count=1))])) + encode(Heartbeat(0.0))
+    found = 0
+    while data:
+        buffer = reader.buffer()
+        size = min(len(buffer), len(data))
+        buffer[:size] = data[:size]
+        data = data[size:]
+        found += len(reader.filled(size))
+    assert found == 2
+    assert len(reader.buffer()) == 1024
+
+
+def test_text_that_is_no_unicode_is_the_callers_fault() -> None:
+    """Half a surrogate pair, as `surrogateescape` makes them, cannot cross to the child: the request is refused."""
+    with pytest.raises(InvalidRequest, match="no valid Unicode"):
+        encode(Call(1, "tokenize", prompts=((TextPart(text="a\ud800"),),)))
