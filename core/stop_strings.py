@@ -14,33 +14,40 @@ class StopStrings:
     if characters came one by one.
     """
 
-    __slots__ = ("_held", "_prefixes", "_stops")
+    __slots__ = ("_held", "_stops")
 
     def __init__(self, stops: Iterable[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
-        beginnings = {stop[:length] for stop in self._stops for length in range(1, len(stop))}
-        self._prefixes = tuple(sorted(beginnings, key=len, reverse=True))
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
         """What may go out now, and whether a stop has been reached (then it is the text up to the stop)."""
         text = self._held + text
-        end, start = min(
-            ((found + len(stop), found) for stop in self._stops if (found := text.find(stop)) >= 0),
-            default=(-1, -1),
-        )
-        if end >= 0:
-            self._held = ""
-            return text[:start], True
+        first: tuple[int, int] | None = None  # where a stop ends, and where it starts
         held = 0
-        if text.endswith(self._prefixes):
-            held = next(len(prefix) for prefix in self._prefixes if text.endswith(prefix))
-            self._held = text[-held:]
-            return text[:-held], False
-        self._held = ""
-        return text, False
+        for stop in self._stops:
+            start = text.find(stop)
+            if start >= 0:
+                place = (start + len(stop), start)
+                first = place if first is None else min(first, place)
+            elif stop[0] in text:
+                held = max(held, _begun(stop, text))
+        if first is not None:
+            self._held = ""
+            return text[: first[1]], True
+        cut = len(text) - held
+        self._held = text[cut:]
+        return text[:cut], False
 
     def flush(self) -> str:
         """The text held back, for when the generation ends otherwise: it belongs to the answer."""
         held, self._held = self._held, ""
         return held
+
+
+def _begun(stop: str, text: str) -> int:
+    """How many characters at the end of the text are the beginning of the stop string."""
+    start = text.find(stop[0], max(0, len(text) - len(stop) + 1))
+    while start >= 0 and not stop.startswith(text[start:]):
+        start = text.find(stop[0], start + 1)
+    return len(text) - start if start >= 0 else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import pytest
 
@@ -114,6 +115,19 @@ def test_stops_do_not_depend_on_cuts(text: str) -> None:
                     break
         found.add((got if stopped else got + finder.flush(), stopped))
     assert len(found) == 1
+
+
+def test_a_long_stop_string_costs_no_memory() -> None:
+    """A stop string of any length is held for, across tokens, and takes no more room than itself."""
+    stop = "ab" * 50_000
+    tracemalloc.start()
+    try:
+        finder = StopStrings([stop])
+        assert finder.push("x" + stop[:-1]) == ("x", False)
+        assert finder.push("b!") == ("", True)
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(stop)
+    finally:
+        tracemalloc.stop()
 
 
 def test_num_predict() -> None:
