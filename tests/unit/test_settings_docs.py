@@ -92,7 +92,7 @@ def settings_tables() -> str:
 def command_texts() -> str:
     """The help of every command."""
     parts = []
-    context = click.Context(cli, info_name="corral")
+    context = click.Context(cli, info_name="corral", **cli.context_settings)
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
