@@ -6,6 +6,7 @@ are Corral's own. Everything that reads, prints or documents an option goes thro
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -186,7 +187,9 @@ def parse_parameter(name: str, values: Sequence[str]) -> Any:
     if row is None:
         if name in _RETIRED:
             return None
-        raise InvalidOption(f"unknown parameter '{name}'", f"known are {', '.join(OPTIONS)}")
+        near = difflib.get_close_matches(name, OPTIONS, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(OPTIONS)}"
+        raise InvalidOption(f"unknown parameter '{name}'", remedy)
     if not values:
         raise InvalidOption(f"parameter '{name}' has no value")
     if row.kind == "array":
@@ -196,15 +199,15 @@ def parse_parameter(name: str, values: Sequence[str]) -> Any:
     match row.kind:
         case "integer":
             if re.fullmatch(r"[+-]?[0-9]{1,19}", text) is None:
-                raise InvalidOption(f"invalid int value {shown}")
+                raise InvalidOption(f"invalid int value {shown}", f"{name} is a whole number")
             return int(text)
         case "float32":
             if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) is None:
-                raise InvalidOption(f"invalid float value {shown}")
+                raise InvalidOption(f"invalid float value {shown}", f"{name} is a number")
             return float(text)
         case "boolean":
             if text not in _GO_BOOLS:
-                raise InvalidOption(f"invalid bool value {shown}")
+                raise InvalidOption(f"invalid bool value {shown}", f"{name} is true or false")
             return _GO_BOOLS[text]
         case "bias":
             return [_parse_bias(value, shown) for value in values]
@@ -226,7 +229,12 @@ def _parse_bias(text: str, shown: str) -> list[Any]:
         value: float | bool = False if bias == "false" else float(bias)
     except ValueError:
         raise InvalidOption(f"invalid float value {shown}") from None
-    return [int(token) if token.isdecimal() else token, value]
+    return [_token(token), value]
+
+
+def _token(text: str) -> int | str:
+    """A token's id where the text is a number; one of many digits is out of range, however many."""
+    return int(text[:20]) if text.isdecimal() else text
 
 
 def _wrong_type(name: str, word: str) -> InvalidOption:
@@ -283,7 +291,7 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
 def _bias(name: str, value: Any) -> tuple[tuple[int | str, float], ...]:
     """llama-server's two forms: pairs, or an object whose numeric keys are token ids. ``false`` forbids a token."""
     if isinstance(value, Mapping):
-        value = [(int(key) if key.isdecimal() else key, bias) for key, bias in value.items()]
+        value = [(_token(key), bias) for key, bias in value.items()]
     if not isinstance(value, list | tuple):
         raise _wrong_type(name, "array")
     pairs: list[tuple[int | str, float]] = []
@@ -293,6 +301,8 @@ def _bias(name: str, value: Any) -> tuple[tuple[int | str, float], ...]:
         token, bias = pair
         if isinstance(token, bool) or not isinstance(token, int | str) or token == "":
             raise InvalidOption(f'option "{name}" names a token by id or text, not {token!r}')
+        if isinstance(token, int) and not 0 <= token < 1 << 31:
+            raise InvalidOption(f'option "{name}" names the token {token}, which no vocabulary has')
         pairs.append((token, -math.inf if bias is False else _float(name, bias)))
     return tuple(pairs)
 

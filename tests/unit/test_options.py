@@ -137,3 +137,16 @@ def test_bad_parameters_have_ollamas_texts(name: str, values: list[str], text: s
     with pytest.raises(InvalidOption) as caught:
         parse_parameter(name, values)
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize("bias", [{"9" * 5000: 1}, [[10**30, 1]], [[-1, 1]], {str(2**31): 1}])
+def test_logit_bias_of_no_token(bias: Any) -> None:
+    """A token id that no vocabulary can have is refused, however it is spelt."""
+    with pytest.raises(InvalidOption, match="logit_bias"):
+        parse_options({"logit_bias": bias})
+
+
+def test_logit_bias_parameter_of_no_token() -> None:
+    """A PARAMETER line with such an id is refused as well."""
+    with pytest.raises(InvalidOption, match="logit_bias"):
+        parse_options({"logit_bias": parse_parameter("logit_bias", ["9" * 5000 + "=1"])})
