@@ -381,6 +381,18 @@ def test_like_texts_have_like_vectors(engine: LlamaCppEngine) -> None:
     assert dot(cat, kitten) > dot(cat, tax)
 
 
+def test_an_input_longer_than_a_batch_is_embedded_and_cut_at_the_context(smollm2: Path) -> None:
+    """It goes in piece by piece between other inputs, to the same vector each time; beyond the context it is cut."""
+    engine = make(smollm2, num_ctx=640, num_parallel=1)
+    first, whole, last, again = embed(engine, "first", OCEAN * 25, "last", OCEAN * 25)
+    assert [first, last] == embed(engine, "first", "last")
+    assert whole == again
+    assert math.isfinite(math.hypot(*whole))
+    assert whole not in (first, last)
+    assert embed(engine, OCEAN * 40) == embed(engine, OCEAN * 50)
+    engine.close()
+
+
 def test_many_inputs_keep_their_order(engine: LlamaCppEngine) -> None:
     """More inputs than fit one batch come back in order, and each as if it were alone."""
     texts = [f"Sentence number {index} is about {'cats' if index % 2 else 'ships'}." for index in range(20)]

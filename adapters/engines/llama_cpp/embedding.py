@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from corral.adapters.engines.llama_cpp.native import Batch, Context
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.core.errors import CorralError, EngineError, PromptTooLong
+from corral.core.errors import CorralError, EngineError, InvalidRequest, PromptTooLong
 from corral.core.outputs import EngineEmbedded, EngineFailed, EngineOutput, Vectors
 from corral.core.requests import EmbedRequest
 
@@ -24,6 +24,7 @@ class _Job:
         self.request_id = request_id
         self.inputs = inputs
         self.vectors: list[npt.NDArray[np.float32]] = []
+        self.computed = 0  # tokens of the next input that are in memory already
 
     @property
     def prompt_tokens(self) -> int:
@@ -33,6 +34,8 @@ class _Job:
 class Embedder:
     """Takes `EmbedRequest`s in order; each step computes one batch of one request.
 
+    An input longer than the context's batch goes in over several steps: only contexts that pool the last token have
+    batches smaller than an input may be, and for those it is the same.
     `make_context` is called once, when the first request comes. `limit` is the most tokens of an input. A vector
     depends a little on the other inputs of its batch, so `inputs_at_once` is 1 where that is not wanted.
     """
@@ -63,7 +66,7 @@ class Embedder:
                 # The tail goes, but not the model's closing token.
                 tokens = tokens[: limit - 1] + tokens[-1:]
             if not tokens:
-                raise EngineError("an empty input has no tokens, and this model adds none")
+                raise InvalidRequest("an empty input has no tokens, and this model adds none", "leave it out")
             inputs.append(tokens)
         self._jobs.append(_Job(request_id, inputs))
 
@@ -91,22 +94,35 @@ class Embedder:
         if self._context is None or self._batch is None:
             self._context = self._make_context()
             self._batch = Batch(max(self._limit, _TOKENS_AT_ONCE))
+        chosen = self._next_inputs(job)
+        if not chosen:
+            return
+        first, start = chosen[0], job.computed
+        if start == 0 and self._context.memory:
+            self._context.clear()
+        if len(first) > self._context.batch:
+            job.computed = min(start + self._context.batch, len(first))
+            chosen = [first[start : job.computed]]
+        self._batch.fill_inputs(chosen, start)
+        code = self._context.decode(self._batch)
+        if code != 0:
+            total = sum(map(len, chosen))
+            raise EngineError(f"llama.cpp could not embed {len(chosen)} inputs of {total} tokens (code {code})")
+        if 0 < job.computed < len(first):
+            return
+        job.computed = 0
+        job.vectors.extend(self._context.pooled(index) for index in range(len(chosen)))
+
+    def _next_inputs(self, job: _Job) -> list[list[int]]:
+        """As many as go in one batch, and one at least."""
         chosen: list[list[int]] = []
         total = 0
         for tokens in job.inputs[len(job.vectors) :]:
-            if chosen and (total + len(tokens) > _TOKENS_AT_ONCE or len(chosen) == self._inputs_at_once):
+            total += len(tokens)
+            if chosen and (total > _TOKENS_AT_ONCE or len(chosen) == self._inputs_at_once):
                 break
             chosen.append(tokens)
-            total += len(tokens)
-        if not chosen:
-            return
-        if self._context.memory:
-            self._context.clear()
-        self._batch.fill_inputs(chosen)
-        code = self._context.decode(self._batch)
-        if code != 0:
-            raise EngineError(f"llama.cpp could not embed {len(chosen)} inputs of {total} tokens (code {code})")
-        job.vectors.extend(self._context.pooled(index) for index in range(len(chosen)))
+        return chosen
 
     def close(self) -> None:
         self._jobs.clear()

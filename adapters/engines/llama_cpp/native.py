@@ -168,13 +168,13 @@ class Batch:
             self.wanted[index] = 1
         self.native.n_tokens = len(rows)
 
-    def fill_inputs(self, inputs: Sequence[Sequence[int]]) -> None:
-        """Whole inputs, one sequence each from 0 on, every token an output for pooling."""
+    def fill_inputs(self, inputs: Sequence[Sequence[int]], position: int = 0) -> None:
+        """Inputs, one sequence each from `position` on, every token an output for pooling."""
         at = 0
         for sequence, tokens in enumerate(inputs):
             end = at + len(tokens)
             self.tokens[at:end] = tokens
-            self.positions[at:end] = np.arange(len(tokens), dtype=np.int32)
+            self.positions[at:end] = np.arange(position, position + len(tokens), dtype=np.int32)
             self.sequences[at:end] = sequence
             at = end
         self.wanted[:at] = 1
@@ -221,6 +221,7 @@ class Context:
                 "lower num_ctx or num_parallel",
             )
         self.memory = C.llama_get_memory(self.handle)
+        self.batch = batch
         self.num_ctx = min(num_ctx, int(C.llama_n_ctx_seq(self.handle)))
         self.can_shift = bool(self.memory and C.llama_memory_can_shift(self.memory))
         self.threads = threads
