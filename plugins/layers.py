@@ -170,7 +170,7 @@ def _flatten(tree: Mapping[str, Any], prefix: Path) -> Iterable[tuple[Path, Any]
 
 
 def _expand(path: Path, engines: Mapping[str, type[msgspec.Struct] | None]) -> Iterable[Path]:
-    if path[:2] != ("engines", "*"):
+    if path[:2] != ("engines", "*") or len(path) == 2:
         return [path]
     return [
         ("engines", name, *path[2:])

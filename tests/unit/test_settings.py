@@ -244,3 +244,9 @@ def test_an_assignment_needs_a_path() -> None:
     """What is not PATH=VALUE is refused with an example."""
     with pytest.raises(SettingsError, match="not PATH=VALUE"):
         parse_assignment("num_ctx")
+
+
+def test_every_engine_is_no_table_of_its_own() -> None:
+    """A star without an option behind it is an unknown setting like any other."""
+    with pytest.raises(SettingsError, match=r'unknown setting engines\."\*"'):
+        decode(flags={"engines.*": 1})
