@@ -49,7 +49,8 @@ class ModelImporter:
 
     async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredManifest:
         if not await asyncio.to_thread(path.is_file):
-            raise NotFound(f"no such file: {path}")
+            folder = await asyncio.to_thread(path.is_dir)
+            raise NotFound(f"{path} is a folder, not a file" if folder else f"no such file: {path}")
         metadata = self._known(await self._inspector.inspect(path), str(path))
         _weights_among([(str(path), metadata)])
         on_progress(Progress(status=f"importing {path.name}"))
@@ -63,7 +64,8 @@ class ModelImporter:
         if source is None:
             known = ", ".join(f"{scheme}://" for scheme in sorted(self._sources))
             raise InvalidRequest(
-                f"no source for {reference[:100]!r}", f"references begin with one of: {known or '(none)'}"
+                f"no source for {reference[:100]!r}",
+                f"references begin with one of: {known or '(none)'}; corral import takes a file of this machine",
             )
         fresh: list[tuple[RemoteFile, Digest]] = []
         async with source.resolve(reference, on_progress) as remote:

@@ -96,9 +96,9 @@ async def assemble(
     stores = _open_store(settings, manager) if stores is None else stores
     runners = _create_runners(settings, manager)
     preferred = settings.scheduler.runner or default_runner
-    _require(preferred, runners, "scheduler.runner")
+    _require(preferred, runners, "scheduler.runner", manager)
     if settings.scheduler.engine is not None:
-        _require(settings.scheduler.engine, [spec.name for spec in engines], "scheduler.engine")
+        _require(settings.scheduler.engine, [spec.name for spec in engines], "scheduler.engine", manager)
     catalog = ModelCatalog(
         manifests=stores.manifests,
         blobs=stores.blobs,
@@ -146,7 +146,7 @@ def _structs(specs: Sequence[LazySpec]) -> dict[str, type[msgspec.Struct] | None
 
 def _open_store(settings: Settings, manager: PluginManager) -> Stores:
     known = {spec.name: spec for spec in manager.stores()}
-    _require(settings.store, known, "store")
+    _require(settings.store, known, "store", manager)
     opened = build(known[settings.store], settings.stores.get(settings.store))
     if not isinstance(opened, Stores):
         raise SettingsError(f"the store {settings.store!r} gave {type(opened).__name__} instead of Stores")
@@ -157,6 +157,11 @@ def _create_runners(settings: Settings, manager: PluginManager) -> dict[str, Run
     return {spec.name: build(spec, settings.runners.get(spec.name)) for spec in manager.runners()}
 
 
-def _require(name: str, known: Sequence[str] | dict[str, Any], path: str) -> None:
+def _require(name: str, known: Sequence[str] | dict[str, Any], path: str, manager: PluginManager) -> None:
     if name not in known:
-        raise SettingsError(f"{path}: there is no {name!r}", f"choose one of {', '.join(known) or 'none'}")
+        skipped = ", ".join(status.name for status in manager.statuses if status.state != "loaded")
+        raise SettingsError(
+            f"{path}: there is no {name!r}",
+            f"choose one of {', '.join(known) or 'none'}"
+            + (f"; corral plugins tells why it skipped {skipped}" if skipped else ""),
+        )

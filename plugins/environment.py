@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from corral.core.errors import SettingsError
-from corral.plugins.setting_types import Duration
+from corral.plugins.setting_types import Address, Duration
 
 __all__ = ("VARIABLES", "EnvironmentLeaf", "Variable", "read_environment")
 
@@ -49,6 +49,12 @@ def _list(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
+def _ollama_address(text: str) -> str:
+    """What Ollama makes of any text: a port that is none is its default."""
+    address = Address(text)
+    return text if address.problem is None else address.url
+
+
 def _duration(text: str) -> str:
     Duration(text)
     return text
@@ -65,12 +71,14 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
     """One setting's variables: ``CORRAL_<name>`` and, where Ollama has it, ``OLLAMA_<name>``.
 
     `path` is the setting; ``*`` for the engine stands for every engine that has an option of that name.
+    `parse_ollama` reads Ollama's where its rules are others.
     """
 
     name: str
     path: tuple[str, ...]
     parse: Callable[[str], Any] = _text
     ollama: bool = False
+    parse_ollama: Callable[[str], Any] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,7 +87,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 VARIABLES = (
-    Variable(name="HOST", path=("server", "host"), ollama=True),
+    Variable(name="HOST", path=("server", "host"), ollama=True, parse_ollama=_ollama_address),
     Variable(name="ORIGINS", path=("server", "origins"), parse=_list, ollama=True),
     Variable(name="STORE", path=("store",)),
     Variable(name="MODELS", path=("stores", "filesystem", "root"), ollama=True),
@@ -121,10 +129,12 @@ def read_environment(environment: Mapping[str, str]) -> dict[tuple[str, ...], En
             text = environment.get(name, "").strip().strip("\"'")
             if not text:
                 continue
+            own = name.startswith("CORRAL_")
+            parse = variable.parse if own else variable.parse_ollama or variable.parse
             try:
-                value = variable.parse(text)
+                value = parse(text)
             except ValueError as fault:
-                if name.startswith("CORRAL_"):
+                if own:
                     raise SettingsError(f"{name}={text!r}: {fault}", f"correct or unset {name}") from fault
                 _log.warning("%s=%r is ignored: %s", name, text, fault)
                 continue

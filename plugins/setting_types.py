@@ -51,17 +51,20 @@ class Address:
     """Where a server listens, and a client looks for it.
 
     ``HOST``, ``HOST:PORT``, ``:PORT``, a URL, or ``unix:PATH``. A bare host has port 11434, a URL its scheme's own;
-    a port that is none is replaced by the default one. `unix_path` is None for a network address. Never raises.
+    a port that is none is replaced by the default one, as in Ollama. `unix_path` is None for a network address. Never
+    raises: `problem` says what is wrong with the text, None where nothing is.
     """
 
-    __slots__ = ("host", "path", "port", "scheme", "text", "unix_path")
+    __slots__ = ("host", "path", "port", "problem", "scheme", "text", "unix_path")
 
     def __init__(self, text: str) -> None:
         self.text = text.strip()
         self.unix_path: str | None = None
+        self.problem: str | None = None
         self.scheme, self.host, self.port, self.path = "http", DEFAULT_HOST, DEFAULT_PORT, ""
         if self.text.startswith("unix:"):
             self.unix_path = re.sub(r"^//(?=/)", "", self.text.removeprefix("unix:"))
+            self.problem = None if self.unix_path else "no path follows unix:"
             return
         scheme, separator, rest = self.text.partition("://")
         if not separator:
@@ -74,8 +77,16 @@ class Address:
         self.path = path.rstrip("/")
         host, port = _split_host_port(place)
         self.host = host or DEFAULT_HOST
+        if scheme not in _DEFAULT_PORTS:
+            self.problem = f"{scheme!r} is neither http nor https"
+        elif path and not separator:
+            self.problem = "a path needs a scheme before it: unix:, http:// or https://"
+        elif not re.fullmatch(r"[\w.%:-]*", host):
+            self.problem = f"{host!r} is no host"
         if port.isdecimal() and 0 <= int(port) < 65536:
             self.port = int(port)
+        elif port:
+            self.problem = f"{port!r} is no port"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Address) and other.url == self.url
@@ -113,7 +124,10 @@ def decode_setting_type(wanted: type, value: Any) -> Any:
         raise ValueError(f"a duration is a number of seconds or a text such as '5m', not {value!r}")
     if wanted is Address:
         if isinstance(value, str):
-            return Address(value)
+            address = Address(value)
+            if address.problem is not None:
+                raise ValueError(f"not an address: {value!r}: {address.problem}")
+            return address
         raise ValueError(f"an address is a text such as '127.0.0.1:11434', not {value!r}")
     raise NotImplementedError(f"no setting is of type {wanted.__name__}")
 

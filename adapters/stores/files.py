@@ -50,8 +50,10 @@ def storage_errors(subject: str) -> Iterator[None]:
         text = f"{subject}: {error.strerror or error}"
         if error.errno in _FULL:
             raise OutOfSpace(text, "free some space, or set OLLAMA_MODELS to a folder on another disk") from error
+        if error.filename:
+            text += f" ({error.filename})"
         if isinstance(error, PermissionError):
-            raise StorageError(f"{text} ({error.filename})", "check who owns the store's folder") from error
+            raise StorageError(text, "check who owns the store's folder") from error
         raise StorageError(text) from error
 
 

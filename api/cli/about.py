@@ -88,4 +88,10 @@ def config(session: Session, as_json: bool) -> None:
 
 def _plain(value: msgspec.Struct) -> dict[str, object]:
     """All fields, those at their defaults too, and no tag."""
-    return {field: getattr(value, field) for field in value.__struct_fields__}
+    return {field: _plain_item(getattr(value, field)) for field in value.__struct_fields__}
+
+
+def _plain_item(value: object) -> object:
+    if isinstance(value, msgspec.Struct):
+        return _plain(value)
+    return [_plain_item(item) for item in value] if isinstance(value, tuple) else value

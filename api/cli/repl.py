@@ -33,7 +33,8 @@ Use \"\"\" to begin and end a message of several lines.
 _TOPICS = {
     "set": """\
 Available Commands:
-  /set parameter <name> <value>   Set an option, such as temperature 0.2; without a name, show those that are set
+  /set parameter <name> <value>   Set an option, such as temperature 0.2
+  /set parameter                  Show the options that are set
   /set system <text>              Set the system text
   /set history | nohistory        Remember what is typed, or do not
   /set wordwrap | nowordwrap      Break lines between words, or do not

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import click
 
@@ -17,7 +18,7 @@ from corral.api.cli.repl import Repl
 from corral.api.cli.session import Session
 from corral.api.library import Corral
 from corral.core.durations import parse_keep_alive_setting_s
-from corral.core.errors import InvalidOption
+from corral.core.errors import InvalidName, InvalidOption, ModelNotFound
 from corral.core.options import parse_parameter
 
 __all__ = ("run",)
@@ -70,7 +71,14 @@ def run(
 def _answer(
     session: Session, backend: Backend, asking: Asking, question: str | None, *, verbose: bool, wrap: bool
 ) -> None:
-    facts = backend.facts(asking.model)
+    try:
+        facts = backend.facts(asking.model)
+    except (ModelNotFound, InvalidName) as fault:
+        if not Path(asking.model).is_file():
+            raise
+        raise ModelNotFound(
+            fault.message, f"it is a file here: corral import {asking.model} makes a model of it"
+        ) from fault
     if facts.embeds_only:
         if question is None:
             raise click.UsageError(f"{asking.model} gives vectors, so it needs a PROMPT")
@@ -80,6 +88,7 @@ def _answer(
         backend.load(asking, show)
     if question is None:
         history = History(enabled=session.settings.cli.history)
+        click.echo("/? for help, Ctrl + d to exit", err=True)
         Repl(backend, asking, history=history, verbose=verbose, wrap=wrap).run()
         return
     _, timings = print_reply(backend.generate(asking, question), wrap=wrap)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from corral.api.cli.facts import facts_of_details, print_facts
-from corral.api.cli.output import iso_time, print_json
+from corral.api.cli.output import human_bytes, iso_time, print_json
 from corral.api.cli.session import Session
 from corral.api.library import Corral
 from corral.api.results import ModelDetails
@@ -26,7 +28,7 @@ _PARTS = ("license", "parameters", "system", "template")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
 def show(session: Session, model: str, part: str | None, verbose: bool, as_json: bool) -> None:
-    """Show what the store knows of MODEL, and which engines run it."""
+    """Show what the store knows of MODEL, which engines run it, and how a server that has it loaded does."""
     with session.library() as corral:
         details = corral.show(model)
         described = _describe(corral, details) if verbose or as_json else {}
@@ -37,6 +39,10 @@ def show(session: Session, model: str, part: str | None, verbose: bool, as_json:
         for spec in session.manager.engines()
         if (match := spec.match(details.record, details.metadata)).score > 0
     ]
+    if part is not None and not as_json:
+        click.echo(getattr(facts, part))
+        return
+    loaded = _loaded(session, details.record.digest)
     if as_json:
         plain = {field: getattr(facts, field) for field in facts.__struct_fields__}
         record = details.record
@@ -44,16 +50,35 @@ def show(session: Session, model: str, part: str | None, verbose: bool, as_json:
             plain
             | {"parameters": record.parameters, "digest": record.digest, "size_bytes": record.size_bytes}
             | {"modified_at": iso_time(record.modified_at), "engines": dict(engines), "model_info": described}
+            | {"loaded": loaded}
         )
         return
-    if part is not None:
-        click.echo(getattr(facts, part))
-        return
-    more = [("Engines", engines)]
+    more = [("Engines", engines), ("Loaded", _loaded_rows(loaded) if loaded else [])]
     if verbose:
         more.append(("Metadata", [(f"{key:<40}", str(value)) for key, value in described.items() if value is not None]))
         more.append(("Tensors", [(f"{name:<40}", f"{kind:<8}{list(shape)}") for name, kind, shape in tensors]))
     print_facts(facts, more=more)
+
+
+def _loaded(session: Session, digest: str) -> dict[str, Any] | None:
+    """How a Corral server that has the model loaded runs it; None where there is none, or it has not."""
+    server = session.server()
+    try:
+        models = server.call("GET", "/api/ps")["models"] if server.state() == "corral" else []
+    except CorralError:
+        return None
+    ours = (model["corral"] for model in models if model["digest"] == digest.removeprefix("sha256:"))
+    return next(ours, None)
+
+
+def _loaded_rows(loaded: dict[str, Any]) -> list[tuple[str, str]]:
+    where = f" {loaded['process_id']}" if loaded["process_id"] else ""
+    return [
+        ("engine", loaded["engine"]),
+        ("runner", f"{loaded['runner']}{where}"),
+        *((f"memory on {device}", human_bytes(size)) for device, size in loaded["memory_bytes"].items()),
+        *loaded["details"].items(),
+    ]
 
 
 def _describe(corral: Corral, details: ModelDetails) -> dict[str, object]:

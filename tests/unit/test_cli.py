@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,6 +139,7 @@ def test_show(stocked: Call) -> None:
     shown = json.loads(stocked("show", MODEL, "--json").out)
     assert shown["model_info"]["llama.block_count"] == 2
     assert shown["engines"]["llama-cpp"].startswith("runs GGUF")
+    assert shown["loaded"] is None
     assert stocked("show", "absent").status == 1
 
 
@@ -150,6 +152,7 @@ def test_import_says_what_is_wrong(call: Call, tmp_path: Path) -> None:
         assert (status, out) == (1, "")
         assert err.startswith("Error: ")
         assert file.name in err
+    assert f"{tmp_path} is a folder, not a file" in call("import", str(tmp_path)).err
 
 
 def test_pull_wants_a_reference_that_a_source_knows(call: Call) -> None:
@@ -158,6 +161,7 @@ def test_pull_wants_a_reference_that_a_source_knows(call: Call) -> None:
     assert status == 1
     assert "carrier-pigeon" in err
     assert "pypi" in err
+    assert "corral import" in err
 
 
 def test_run_answers_once(stocked: Call) -> None:
@@ -214,6 +218,24 @@ def test_run_with_a_wrong_flag(stocked: Call, arguments: tuple[str, ...], messag
     assert message in err
 
 
+@pytest.mark.parametrize("name", ["weights.gguf", "./weights.gguf"])
+def test_run_of_a_file_says_import(call: Call, tmp_path: Path, name: str) -> None:
+    """Whoever names a file instead of a model is told how it becomes one."""
+    file = tmp_path / name
+    file.write_bytes(gguf_bytes())
+    with chdir(tmp_path):
+        status, _, err = call("run", name, "hello")
+    assert status == 1
+    assert f"corral import {name} makes a model of it" in err
+
+
+def test_an_engine_that_is_not_there_may_be_of_a_plugin_that_was_skipped(stocked: Call) -> None:
+    """Then the remedy names the plugin, and where its reason stands."""
+    status, _, err = stocked("run", MODEL, "hello", "--engine", "fake", CORRAL_PLUGINS_DISABLED="builtin")
+    assert status == 1
+    assert "corral plugins tells why it skipped builtin" in err
+
+
 def test_run_asked_nothing(stocked: Call) -> None:
     """Without a terminal, a prompt or anything piped in, there is nothing to do: wrong usage."""
     status, _, err = stocked("run", MODEL, "--engine", "fake")
@@ -246,6 +268,7 @@ def test_engines(call: Call) -> None:
     assert "    num_ctx = " in call("engines", "--verbose").out
     engines = {engine["name"]: engine for engine in json.loads(call("engines", "--json").out)}
     assert engines["fake"]["available"] is True
+    assert engines["fake"]["load_options"][0] == {"name": "num_ctx", "kind": "int", "default": "4096"}
     assert engines["llama-cpp"]["install_hint"] == "pip install 'corral[llama-cpp]'"
 
 

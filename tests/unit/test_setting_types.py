@@ -1,0 +1,36 @@
+"""Addresses that are none: an error where Corral reads them, Ollama's default where Ollama's variable says them."""
+
+from __future__ import annotations
+
+import pytest
+
+from corral.core.errors import SettingsError
+from corral.plugins.environment import read_environment
+from corral.plugins.layers import read_layers
+from corral.plugins.setting_types import Address
+
+BAD = ("h:notaport", "h:70000", "a b", "/run/corral.sock", "unix:", "ftp://h")
+
+
+@pytest.mark.parametrize(
+    "text", ["h", ":99", "1.2.3.4:99", "https://h/api", "[::1]:99", "::1", "fe80::1%eth0", "unix:/s"]
+)
+def test_an_address_has_no_problem(text: str) -> None:
+    """Every form that the docs name."""
+    assert Address(text).problem is None
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    """Nobody is to listen elsewhere than they meant: the error names the text and who said it."""
+    for layers in (read_layers("", environment={"CORRAL_HOST": text}), read_layers("", flags={"server.host": text})):
+        with pytest.raises(SettingsError, match="not an address") as caught:
+            layers.decode(engines={})
+        assert text in caught.value.message
+        assert caught.value.remedy in ("it was set by CORRAL_HOST", "it was set by flag")
+
+
+@pytest.mark.parametrize("text", BAD[:2])
+def test_ollamas_variable_is_read_by_its_rules(text: str) -> None:
+    """A port that is none is the default one."""
+    assert read_environment({"OLLAMA_HOST": text})["server", "host"].value == "http://h:11434"
