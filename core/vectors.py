@@ -7,7 +7,7 @@ import sys
 from array import array
 from collections.abc import Iterator
 
-from corral.core.errors import EngineError
+from corral.core.errors import InvalidEmbedding
 from corral.core.outputs import Vectors
 
 __all__ = ("check_finite", "normalise", "rows")
@@ -26,7 +26,7 @@ def rows(vectors: Vectors) -> Iterator[array[float]]:
 def normalise(vectors: Vectors, dimensions: int | None = None) -> Vectors:
     """Scale each vector to length 1, after cutting it to its first `dimensions` if it has more (Matryoshka).
 
-    A vector of zeros stays one. Raises `EngineError` with Ollama's text for NaN and infinity.
+    A vector of zeros stays one. Raises `InvalidEmbedding` with Ollama's text for NaN and infinity.
     """
     width = dimensions if dimensions is not None and 0 < dimensions < vectors.dimensions else vectors.dimensions
     scaled = bytearray()
@@ -43,7 +43,7 @@ def normalise(vectors: Vectors, dimensions: int | None = None) -> Vectors:
 
 
 def check_finite(vectors: Vectors) -> None:
-    """Raises `EngineError` with Ollama's text for NaN and infinity: no JSON could carry them."""
+    """Raises `InvalidEmbedding` with Ollama's text for NaN and infinity: no JSON could carry them."""
     for row in rows(vectors):
         _require_finite(row)
 
@@ -51,4 +51,4 @@ def check_finite(vectors: Vectors) -> None:
 def _require_finite(row: array[float]) -> None:
     # The hypotenuse of all components is finite only if each of them is: one call in C for the whole row.
     if not math.isfinite(math.hypot(*row)):
-        raise EngineError("embedding contains NaN or Inf values")
+        raise InvalidEmbedding("embedding contains NaN or Inf values")

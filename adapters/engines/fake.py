@@ -58,7 +58,7 @@ class FakeLoadOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `answer` is said to everything, else made-up words of a length that depends on the prompt. `*_after` count the
     tokens generated since loading: `fail_after` fails one request, `raise_after` breaks a step, `hang_after` never
-    returns from one, `crash_after` kills the process.
+    returns from one, `crash_after` kills the process. `infinite_vectors` makes embeddings that no JSON can carry.
     """
 
     num_ctx: int = 4096
@@ -76,6 +76,7 @@ class FakeLoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     raise_after: int | None = None
     hang_after: int | None = None
     crash_after: int | None = None
+    infinite_vectors: bool = False
 
 
 class FakeTokenizer:
@@ -273,7 +274,7 @@ class FakeEngine:
                 return EngineFailed(error=problem.info)
             tokens += min(len(ids), num_ctx)
             # A sum over tokens: texts that share words lie near each other.
-            row = [0.0] * self._options.dimensions
+            row = [math.inf if self._options.infinite_vectors else 0.0] * self._options.dimensions
             for id in ids[:num_ctx]:
                 draw = random.Random(id)
                 row = [value + draw.uniform(-1.0, 1.0) for value in row]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -64,3 +65,11 @@ def test_the_older_form(client: httpx.Client) -> None:
     assert length != pytest.approx(1, abs=1e-3)
     assert [value / length for value in vector] == pytest.approx(normal, abs=1e-5)
     assert client.post("/api/embeddings", json={"model": MODEL}).json() == {"embedding": []}
+
+
+@pytest.mark.parametrize(("path", "status"), [("/api/embed", 400), ("/api/embeddings", 500)])
+def test_vectors_that_no_json_can_carry(start_server: Callable[..., Any], path: str, status: int) -> None:
+    """They are an error with Ollama's text, of the status each route gives to failures."""
+    with start_server({"infinite_vectors": True}) as server:
+        response = httpx.post(f"{server.url}{path}", json={"model": MODEL, "input": "x", "prompt": "x"})
+        assert (response.status_code, response.json()) == (status, {"error": "embedding contains NaN or Inf values"})

@@ -47,6 +47,19 @@ def test_generate_answers_at_once(client: httpx.Client) -> None:
     assert isinstance(reply["eval_duration"], int)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_keys_come_in_ollama_s_order(client: httpx.Client, stream: bool) -> None:
+    """The last or only object has the text before what ends it, and the metrics behind that."""
+    start, end = ["model", "created_at"], ["total_duration", "load_duration", "prompt_eval_count"]
+    end += ["prompt_eval_duration", "eval_count", "eval_duration"]
+    reply = client.post("/api/generate", json={"model": MODEL, "prompt": "one two", "stream": stream})
+    generated = [key for key in json.loads(reply.text.splitlines()[-1]) if key != "cached_tokens"]
+    assert generated == [*start, "response", "done", "done_reason", "context", *end]
+    reply = client.post("/api/chat", json=chat_of("one two", stream=stream))
+    chatted = [key for key in json.loads(reply.text.splitlines()[-1]) if key != "cached_tokens"]
+    assert chatted == [*start, "message", "done", "done_reason", *end]
+
+
 def test_raw_has_no_context(client: httpx.Client) -> None:
     """A raw prompt is taken as it is, and its last line carries no context."""
     reply = client.post("/api/generate", json={"model": MODEL, "prompt": "x", "raw": True, "stream": False}).json()
@@ -132,6 +145,19 @@ def test_no_messages_load_and_unload(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "fields", "task"), [("/api/generate", {}, "generate"), ("/api/chat", {"messages": []}, "chat")]
+)
+def test_a_model_for_embeddings_is_not_loaded_to_generate(
+    client: httpx.Client, path: str, fields: dict[str, Any], task: str
+) -> None:
+    """Asked to load it, these routes refuse with Ollama's text; unloading goes as ever."""
+    response = client.post(path, json={"model": "embedder", **fields})
+    assert (response.status_code, response.json()) == (400, {"error": f'"embedder" does not support {task}'})
+    assert "embedder:latest" not in [model["name"] for model in client.get("/api/ps").json()["models"]]
+    assert client.post(path, json={"model": "embedder", "keep_alive": 0, **fields}).json()["done_reason"] == "unload"
+
+
+@pytest.mark.parametrize(
     ("keep_alive", "text"),
     [
         ("300", 'time: missing unit in duration "300"'),
@@ -184,13 +210,15 @@ def test_chat_names_fields_it_does_not_serve(client: httpx.Client, field: str) -
 @pytest.mark.parametrize(("think", "text"), [("very", 'invalid think value: "very"'), (3, "think must be a boolean")])
 def test_bad_think_values_are_told(client: httpx.Client, think: Any, text: str) -> None:
     """A think that no version knows is told apart from one that this version lacks."""
-    response = client.post("/api/chat", json=chat_of("x", think=think))
+    response = client.post("/api/chat", json={**chat_of("x", think=think), "model": "nope"})
     assert response.status_code == 400
     assert response.json()["error"].startswith(text)
 
 
 def test_raw_refuses_a_system_prompt(client: httpx.Client) -> None:
-    """Raw mode has no place for one."""
+    """Raw mode has no place for one; a request that only unloads is not looked at so closely."""
+    unload = {"model": MODEL, "raw": True, "system": "s", "keep_alive": 0}
+    assert client.post("/api/generate", json=unload).json()["done_reason"] == "unload"
     response = client.post("/api/generate", json={"model": MODEL, "prompt": "x", "raw": True, "system": "s"})
     assert response.status_code == 400
     assert response.json() == {"error": "raw mode does not support template, system, or context"}

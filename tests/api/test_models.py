@@ -81,6 +81,8 @@ def test_copy_and_delete(client: httpx.Client) -> None:
     response = client.post("/api/copy", json={"source": "smol:q4", "destination": "me/copied"})
     assert (response.status_code, response.content) == (200, b"")
     assert client.post("/api/chat", json={"model": "me/copied", "messages": []}).json()["done_reason"] == "load"
+    assert "content-type" not in response.headers
+    client.post("/api/chat", json={"model": "me/copied", "keep_alive": 0})
     response = client.request("DELETE", "/api/delete", json={"name": "me/copied"})
     assert (response.status_code, response.content) == (200, b"")
     assert client.request("DELETE", "/api/delete", json={"model": "me/copied"}).status_code == 404

@@ -29,6 +29,25 @@ def test_parameters_are_a_padded_table() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.0, "1"),
+        (-1, "-1"),
+        (131072, "131072"),
+        (1048576, "1.048576e+06"),
+        (1e-05, "1e-05"),
+        (0.0001, "0.0001"),
+        (0, "0"),
+        ('<a "b"\n\x00>', r'"<a \"b\"\n\x00>"'),
+        ("caf\u00e9\u200b", '"caf\u00e9\\u200b"'),
+    ],
+)
+def test_parameters_are_written_as_go_writes_them(value: object, text: str) -> None:
+    """Every number is a float64 to Go, and texts are quoted with Go's escapes."""
+    assert parameters_text({"x": value}).removeprefix("x").strip() == text
+
+
 def test_a_modelfile_says_everything_and_quotes_where_it_must() -> None:
     """The text holds the model's files, its texts and its parameters in the grammar's own quoting."""
     record = ModelRecord(

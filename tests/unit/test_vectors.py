@@ -7,7 +7,7 @@ from array import array
 
 import pytest
 
-from corral.core.errors import EngineError
+from corral.core.errors import InvalidEmbedding
 from corral.core.outputs import Vectors
 from corral.core.vectors import check_finite, normalise, rows
 
@@ -34,9 +34,9 @@ def test_dimensions_are_cut_before_scaling() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_nan_and_infinity_are_errors(bad: float) -> None:
     """A broken vector is an error with Ollama's text, even where the bad value would be cut off."""
-    with pytest.raises(EngineError, match="embedding contains NaN or Inf values"):
+    with pytest.raises(InvalidEmbedding, match="embedding contains NaN or Inf values"):
         normalise(_vectors([1, bad]), 1)
-    with pytest.raises(EngineError, match="embedding contains NaN or Inf values"):
+    with pytest.raises(InvalidEmbedding, match="embedding contains NaN or Inf values"):
         check_finite(_vectors([1, bad]))
 
 

@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from corral.api.http.ollama.replies import (
-    AnswerReply,
     ChatReply,
     GenerateReply,
     ReplyMessage,
@@ -21,7 +20,7 @@ from corral.core.outputs import ChatDelta, Delta, Finished, Output, Started, Tok
 
 __all__ = ("AnswerWriter", "ChatWriter", "GenerateWriter")
 
-ReplyT = TypeVar("ReplyT", bound=AnswerReply)
+ReplyT = TypeVar("ReplyT", GenerateReply, ChatReply)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -82,7 +81,7 @@ class AnswerWriter(Generic[ReplyT]):
         tool_calls: tuple[ToolCall, ...] = (),
         **fields: Any,
     ) -> ReplyT:
-        """The route's own shape; `fields` are those of `AnswerReply`."""
+        """The route's own shape; `fields` are those that `GenerateReply` and `ChatReply` share."""
         raise NotImplementedError
 
     def _metrics(self, finished: Finished, load_ns: int) -> dict[str, Any]:

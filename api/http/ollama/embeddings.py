@@ -17,7 +17,7 @@ from corral.api.http.ollama.requests import EmbeddingRequest, EmbedRequest
 from corral.api.http.request_log import request_log
 from corral.core.calls import EmbedCall, EmbedResult
 from corral.core.durations import parse_keep_alive_s
-from corral.core.errors import ModelNotFound, PromptTooLong
+from corral.core.errors import InvalidEmbedding, ModelNotFound, PromptTooLong
 from corral.core.outputs import Vectors
 from corral.core.runtime import Runtime
 from corral.core.vectors import rows
@@ -48,7 +48,10 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
         options=body.options,
         keep_alive_s=keep_alive_s,
     )
-    result = await _run(request, call, body.model)
+    try:
+        result = await _run(request, call, body.model)
+    except InvalidEmbedding as error:
+        raise ApiError(400, error.message) from error
     reply: dict[str, Any] = {"model": body.model}
     vectors = await _encoded_rows(result.vectors)
     reply["embeddings"] = msgspec.Raw(b"[" + b",".join(vectors) + b"]")

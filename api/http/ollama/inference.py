@@ -37,20 +37,23 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
     body = await read_json(request, GenerateRequest)
     log.model = body.model
     keep_alive_s = parse_keep_alive_s(body.keep_alive)
+    _check_think(body.think)
     logprobs = _logprobs(body)
     if not body.model.strip():
         raise ApiError(404, "model '' not found")
     model = without_selector(body.model)
     name = read_name(model)
     runtime: Runtime = request.app.state.runtime
+    writer = GenerateWriter(body.model, log.started_ns, with_context=not body.raw)
     with _NotFound(body.model):
+        if not body.prompt and keep_alive_s == 0:
+            return await _unload(request, model, writer)
         if body.raw and (body.template or body.system or body.context):
             await runtime.catalog.get(name)
             raise ApiError(400, "raw mode does not support template, system, or context")
         _refuse_later(body, suffix=body.suffix, template=body.template, context=body.context, images=body.images)
-        writer = GenerateWriter(body.model, log.started_ns, with_context=not body.raw)
         if not body.prompt:
-            return await _load_or_unload(request, body, model, keep_alive_s, writer)
+            return await _load(request, body, model, keep_alive_s, writer, "generate")
     call = GenerateCall(
         model=model,
         prompt=body.prompt,
@@ -77,17 +80,20 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     body = await read_json(request, ChatRequest)
     log.model = body.model
     keep_alive_s = parse_keep_alive_s(body.keep_alive)
+    _check_think(body.think)
     logprobs = _logprobs(body)
     if not body.model.strip():
         raise ApiError(400, "model is required")
     model = without_selector(body.model)
     read_name(model)
-    _refuse_later(body, tools=body.tools, images=[image for message in body.messages for image in message.images])
     runtime: Runtime = request.app.state.runtime
     writer = ChatWriter(body.model, log.started_ns)
-    if not body.messages:
-        with _NotFound(body.model):
-            return await _load_or_unload(request, body, model, keep_alive_s, writer)
+    with _NotFound(body.model):
+        if not body.messages and keep_alive_s == 0:
+            return await _unload(request, model, writer)
+        _refuse_later(body, tools=body.tools, images=[image for message in body.messages for image in message.images])
+        if not body.messages:
+            return await _load(request, body, model, keep_alive_s, writer, "chat")
     call = ChatCall(
         model=model,
         messages=tuple(message.to_core() for message in body.messages),
@@ -124,28 +130,39 @@ def _logprobs(body: InferenceBody) -> int | None:
     return body.top_logprobs if body.logprobs else None
 
 
-def _refuse_later(body: InferenceBody, **fields: object) -> None:
-    """Fields that this version does not serve may be given as long as they are empty: many clients send them so."""
-    think = body.think
+def _check_think(think: Any) -> None:
+    """Ollama refuses these while it decodes the body."""
     if isinstance(think, str) and think and think not in _THINK_LEVELS:
         raise ApiError(400, f'invalid think value: "{think}" (must be {_THINK_CHOICES})')
     if think and not isinstance(think, (bool, str)):
         raise ApiError(400, f"think must be a boolean or string ({_THINK_CHOICES})")
-    for name, value in {"format": body.format, "think": think, **fields}.items():
+
+
+def _refuse_later(body: InferenceBody, **fields: object) -> None:
+    """Fields that this version does not serve may be given as long as they are empty: many clients send them so."""
+    for name, value in {"format": body.format, "think": body.think, **fields}.items():
         if value:
             raise ApiError(400, f"{name} is not supported by this version of Corral; leave it out")
 
 
-async def _load_or_unload(
-    request: Request[Any, Any, Any], body: InferenceBody, model: str, keep_alive_s: Any, writer: AnswerWriter[Any]
+async def _load(
+    request: Request[Any, Any, Any],
+    body: InferenceBody,
+    model: str,
+    keep_alive_s: Any,
+    writer: AnswerWriter[Any],
+    task: str,
 ) -> ASGIResponse:
-    """One object in either case, never a stream."""
+    """One object, never a stream."""
     runtime: Runtime = request.app.state.runtime
     async with CancelOnDisconnect(request.receive):
-        if keep_alive_s == 0:
-            reason = "unload"
-            await runtime.inference.unload(model)
-        else:
-            reason = "load"
-            await runtime.inference.load(model, body.options, keep_alive_s)
-    return ASGIResponse(body=writer.empty(reason), media_type=JSON)
+        await runtime.inference.load(model, body.options, keep_alive_s, task=task)
+    return ASGIResponse(body=writer.empty("load"), media_type=JSON)
+
+
+async def _unload(request: Request[Any, Any, Any], model: str, writer: AnswerWriter[Any]) -> ASGIResponse:
+    """One object, never a stream, whether or not the model was loaded."""
+    runtime: Runtime = request.app.state.runtime
+    async with CancelOnDisconnect(request.receive):
+        await runtime.inference.unload(model)
+    return ASGIResponse(body=writer.empty("unload"), media_type=JSON)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, get, post, route
 from litestar import delete as delete_route
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from corral.api.http.body import read_json
 from corral.api.http.errors import JSON, ApiError
@@ -90,7 +91,7 @@ async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @post("/api/copy", status_code=200, opt={"body": CopyRequest})
-async def copy(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
     """A second name for a model."""
     body = await read_json(request, CopyRequest)
     request_log(request.scope).model = body.source
@@ -100,11 +101,11 @@ async def copy(request: Request[Any, Any, Any]) -> Response[bytes]:
         await _runtime(request).catalog.copy(source, destination)
     except ModelNotFound as error:
         raise ApiError(404, f'model "{body.source}" not found') from error
-    return _respond(request, b"", None)
+    return _nothing
 
 
 @delete_route("/api/delete", status_code=200, opt={"body": DeleteRequest})
-async def delete(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     """Remove a name, and the blobs that only it used. A running copy stays in memory until its time is up."""
     body = await read_json(request, DeleteRequest)
     request_log(request.scope).model = body.subject
@@ -115,7 +116,7 @@ async def delete(request: Request[Any, Any, Any]) -> Response[bytes]:
         await _runtime(request).catalog.delete(name)
     except ModelNotFound as error:
         raise ApiError(404, f"model '{body.subject}' not found") from error
-    return _respond(request, b"", None)
+    return _nothing
 
 
 def _runtime(request: Request[Any, Any, Any]) -> Runtime:
@@ -123,11 +124,15 @@ def _runtime(request: Request[Any, Any, Any]) -> Runtime:
     return runtime
 
 
-def _respond(request: Request[Any, Any, Any], body: bytes, media_type: str | None = JSON) -> Response[bytes]:
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """200 without a body, and so without a content type."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _respond(request: Request[Any, Any, Any], body: bytes, media_type: str = JSON) -> Response[bytes]:
     """The answer to a HEAD request has the headers of the one to GET."""
-    headers = {"content-length": str(len(body))}
-    if media_type is not None:
-        headers["content-type"] = media_type
+    headers = {"content-length": str(len(body)), "content-type": media_type}
     return Response(b"" if request.method == "HEAD" else body, headers=headers)
 
 

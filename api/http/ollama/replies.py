@@ -1,4 +1,7 @@
-"""The response bodies of Ollama's native routes. A field with a default is left out of the JSON while it has it."""
+"""The response bodies of Ollama's native routes: keys in Ollama's order.
+
+A field with a default is left out of the JSON while it has it.
+"""
 
 from __future__ import annotations
 
@@ -56,36 +59,33 @@ class CalledFunction(Reply, frozen=True, kw_only=True):
 
 
 class ToolCallReply(Reply, frozen=True, kw_only=True):
-    function: CalledFunction
     id: str = ""
+    function: CalledFunction
 
 
-class AnswerReply(Reply, frozen=True, kw_only=True):
-    """What chunks and whole answers of generate and chat share. Durations are nanoseconds.
+class GenerateReply(Reply, frozen=True, kw_only=True):
+    """A chunk or whole answer of generate. Durations are nanoseconds.
 
     `cached_tokens` and `ignored_options` are Corral's own.
     """
 
     model: str
     created_at: str
+    response: str
+    thinking: str = ""
     done: bool
     done_reason: str = ""
+    context: tuple[int, ...] = ()
     total_duration: int = 0
     load_duration: int = 0
     prompt_eval_count: int = 0
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
+    tool_calls: tuple[ToolCallReply, ...] = ()
     logprobs: tuple[Logprob, ...] = ()
     cached_tokens: int = 0
     ignored_options: tuple[str, ...] = ()
-
-
-class GenerateReply(AnswerReply, frozen=True, kw_only=True):
-    response: str
-    thinking: str = ""
-    context: tuple[int, ...] = ()
-    tool_calls: tuple[ToolCallReply, ...] = ()
 
 
 class ReplyMessage(Reply, frozen=True, kw_only=True):
@@ -95,8 +95,23 @@ class ReplyMessage(Reply, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCallReply, ...] = ()
 
 
-class ChatReply(AnswerReply, frozen=True, kw_only=True):
+class ChatReply(Reply, frozen=True, kw_only=True):
+    """A chunk or whole answer of chat; fields as in `GenerateReply`."""
+
+    model: str
+    created_at: str
     message: ReplyMessage
+    done: bool
+    done_reason: str = ""
+    logprobs: tuple[Logprob, ...] = ()
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+    cached_tokens: int = 0
+    ignored_options: tuple[str, ...] = ()
 
 
 class EmbedReply(Reply, frozen=True, kw_only=True):
@@ -125,13 +140,13 @@ class Details(Reply, frozen=True, kw_only=True):
 class ListedModel(Reply, frozen=True, kw_only=True):
     name: str
     model: str
+    remote_model: str = ""
+    remote_host: str = ""
     modified_at: str
     size: int
     digest: str
     details: Details
     capabilities: tuple[str, ...] = ()
-    remote_model: str = ""
-    remote_host: str = ""
 
 
 class ListReply(Reply, frozen=True, kw_only=True):
@@ -163,20 +178,20 @@ class TensorReply(Reply, frozen=True, kw_only=True):
 
 
 class ShowReply(Reply, frozen=True, kw_only=True):
-    modelfile: str
-    details: Details
-    model_info: Mapping[str, Any]
-    modified_at: str
     license: str = ""
+    modelfile: str
     parameters: str = ""
     template: str = ""
     system: str = ""
+    details: Details
     messages: tuple[ReplyMessage, ...] = ()
-    tensors: tuple[TensorReply, ...] = ()
-    capabilities: tuple[str, ...] = ()
-    requires: str = ""
     remote_model: str = ""
     remote_host: str = ""
+    model_info: Mapping[str, Any]
+    tensors: tuple[TensorReply, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    modified_at: str
+    requires: str = ""
     corral: Mapping[str, Any] = {}
 
 
