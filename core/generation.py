@@ -18,6 +18,7 @@ from msgspec import UNSET, UnsetType
 
 from corral.core.calls import ANONYMOUS, Call, ChatCall, EmbedCall, EmbedResult, GenerateCall
 from corral.core.errors import EngineError, PromptTooLong, Unsupported
+from corral.core.lru import LruDict
 from corral.core.messages import Message
 from corral.core.models import Digest, ModelMetadata, ModelRecord
 from corral.core.names import ModelName, parse_name
@@ -33,16 +34,13 @@ from corral.core.requests import (
     EmbedRequest,
     Principal,
     Prompt,
-    SamplingParams,
     TextPart,
 )
 from corral.core.vectors import check_finite, normalise
 
 __all__ = ("ANONYMOUS", "ChatCall", "EmbedCall", "EmbedResult", "GenerateCall", "Generation", "InferenceService")
 
-# Without a limit from the caller an answer may be this many times the context long, as in Ollama.
-_MOST_CONTEXTS = 10
-_MOST_TEMPLATES = 64
+_REMEMBERED_TEMPLATES = 64
 
 
 class Lease(Protocol):
@@ -129,7 +127,7 @@ class InferenceService:
         self._catalog = catalog
         self._scheduler = scheduler
         self._factories = tuple(templates)
-        self._templates: dict[Digest, ChatTemplate] = {}
+        self._templates: LruDict[Digest, ChatTemplate] = LruDict(_REMEMBERED_TEMPLATES)
 
     async def generate(self, call: GenerateCall, principal: Principal = ANONYMOUS) -> Generation:
         """Outputs: `Started`, `Delta`s, `Finished`. What is wrong with call or model is raised here, at once."""
@@ -145,7 +143,7 @@ class InferenceService:
             [prompt] = await tokenized(lease.model, [prompt])
             request = CompletionRequest(
                 prompt=prompt,
-                sampling=_limited(options, lease.model),
+                sampling=options.sampling,
                 context=_context(options, call.shift),
                 logprobs=call.logprobs,
                 return_token_ids=call.return_token_ids,
@@ -160,7 +158,7 @@ class InferenceService:
             lease = await stack.enter_async_context(self._lease(record, call, options, principal))
             request = ChatRequest(
                 messages=_chat_messages(record, call.messages),
-                sampling=_limited(options, lease.model),
+                sampling=options.sampling,
                 context=_context(options, call.shift),
                 logprobs=call.logprobs,
             )
@@ -250,9 +248,7 @@ class InferenceService:
         if template is None:
             metadata = await self._catalog.metadata(record)
             template = await asyncio.to_thread(self._compile, record, metadata)
-            if len(self._templates) >= _MOST_TEMPLATES:
-                self._templates.pop(next(iter(self._templates)))
-            self._templates[record.digest] = template
+            self._templates.put(record.digest, template)
         return template
 
     def _compile(self, record: ModelRecord, metadata: ModelMetadata | None) -> ChatTemplate:
@@ -266,17 +262,6 @@ class InferenceService:
 def _require_task(model: RunningModel, task: Task, name: str, wanted: str) -> None:
     if task not in model.info.tasks:
         raise Unsupported(f'"{name}" does not support {wanted}')
-
-
-def _limited(options: ResolvedOptions, model: RunningModel) -> SamplingParams:
-    """`num_predict` never beyond ten contexts: a shifting context would let a model babble for ever."""
-    sampling = options.sampling
-    context = options.context.num_ctx or model.info.context_length
-    if context is not None:
-        most = _MOST_CONTEXTS * context
-        if sampling.num_predict is None or sampling.num_predict > most:
-            return msgspec.structs.replace(sampling, num_predict=most)
-    return sampling
 
 
 def _context(options: ResolvedOptions, shift: bool | None) -> ContextPolicy:

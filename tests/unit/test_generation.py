@@ -295,14 +295,6 @@ def test_options_reach_their_places() -> None:
     assert bench.scheduler.asked == [{"load": {"num_ctx": 64}, "engine": "fake", "keep_alive_s": None}]
 
 
-def test_an_answer_is_at_most_ten_contexts_long() -> None:
-    """No limit, or too high a one, is Ollama's: ten times the context."""
-    bench = Bench()
-    for options, most in (({}, 1000), ({"num_predict": 5000}, 1000), ({"num_ctx": 10}, 100), ({"num_predict": 5}, 5)):
-        bench.generate(GenerateCall(model="tiny", prompt="q", options=options))
-        assert bench.request().sampling.num_predict == most
-
-
 def test_closing_early_aborts_and_gives_the_model_back() -> None:
     """After aclose the run is closed and the lease is back; twice is fine, and iterating on ends at once."""
     bench = Bench()
