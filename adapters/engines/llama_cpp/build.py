@@ -77,11 +77,13 @@ class _Builder:
         model, options = self._model, self._options
         tokenizer = LlamaTokenizer(model)
         batch = Batch(max(self._chunk, _MAX_STREAMS))
+        tuner = ThreadTuner(self._threads, fixed=options.num_thread > 0)
         embedder = Embedder(
             self._embedding_context,
             tokenizer,
             limit=self._num_ctx,
             inputs_at_once=1 if self._generates and options.exact else _INPUTS_AT_ONCE,
+            threads=lambda: tuner.threads,
         )
         features = {"tokenize", "batch"}
         if not self._generates:
@@ -90,7 +92,6 @@ class _Builder:
         count = self._stream_count()
         context = self._context(count)
         failed.callback(context.close)
-        tuner = ThreadTuner(self._threads, fixed=options.num_thread > 0)
         context.set_threads(tuner.begin(lambda threads: _time_decode(context, batch, threads)))
         trimmable = _can_trim(context, batch)
         can_shift = trimmable and context.can_shift

@@ -37,16 +37,24 @@ class Embedder:
     An input longer than the context's batch goes in over several steps: only contexts that pool the last token have
     batches smaller than an input may be, and for those it is the same.
     `make_context` is called once, when the first request comes. `limit` is the most tokens of an input. A vector
-    depends a little on the other inputs of its batch, so `inputs_at_once` is 1 where that is not wanted.
+    depends a little on the other inputs of its batch, so `inputs_at_once` is 1 where that is not wanted. `threads`
+    says how many are fastest now.
     """
 
     def __init__(
-        self, make_context: Callable[[], Context], tokenizer: LlamaTokenizer, *, limit: int, inputs_at_once: int
+        self,
+        make_context: Callable[[], Context],
+        tokenizer: LlamaTokenizer,
+        *,
+        limit: int,
+        inputs_at_once: int,
+        threads: Callable[[], int],
     ) -> None:
         self._make_context = make_context
         self._tokenizer = tokenizer
         self._limit = limit
         self._inputs_at_once = inputs_at_once
+        self._threads = threads
         self._context: Context | None = None
         self._batch: Batch | None = None
         self._jobs: deque[_Job] = deque()
@@ -104,6 +112,8 @@ class Embedder:
             job.computed = min(start + self._context.batch, len(first))
             chosen = [first[start : job.computed]]
         self._batch.fill_inputs(chosen, start)
+        if self._threads() != self._context.threads:
+            self._context.set_threads(self._threads())
         code = self._context.decode(self._batch)
         if code != 0:
             total = sum(map(len, chosen))
