@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator
@@ -16,6 +17,8 @@ from corral.core.requests import Request
 
 __all__ = ("EngineLoop", "GeneratorLoop", "Outcome", "StepLoop", "error_info")
 
+_log = logging.getLogger(__name__)
+
 Outcome = tuple[int, Output | ErrorInfo]
 """A request id and what it gets. An `ErrorInfo`, `Finished` or `Embedded` is its last."""
 
@@ -28,6 +31,7 @@ def error_info(error: BaseException) -> ErrorInfo:
         return no_unicode(error).info
     if isinstance(error, MemoryError):
         return ErrorInfo(code=OutOfMemory.code, message=f"out of memory: {error}" if str(error) else "out of memory")
+    _log.debug("the engine raised an exception", exc_info=error)  # what an engine's author looks for
     return ErrorInfo(code="engine_error", message=f"the engine raised {type(error).__name__}: {error}")
 
 

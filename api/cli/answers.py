@@ -59,7 +59,7 @@ class WordWrapper:
 
 
 def print_reply(reply: Reply, *, wrap: bool = False, write: Write = write_now) -> tuple[str, Timings | None]:
-    """Prints to the end, or to Ctrl-C, which cancels the request; there are no timings then."""
+    """Prints to the end, or to Ctrl-C, which cancels the request; there are no timings then. Closes `reply`."""
     wrapper = WordWrapper(write, shutil.get_terminal_size().columns) if wrap else None
     text, timings = "", None
     try:
@@ -73,7 +73,9 @@ def print_reply(reply: Reply, *, wrap: bool = False, write: Write = write_now) -
     except StopIteration as end:
         timings = end.value
     except KeyboardInterrupt:
-        reply.close()
+        pass
+    finally:
+        reply.close()  # whoever reads us may be gone as well
     if wrapper:
         wrapper.end()
     write("\n")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 import msgspec
 
+from corral.api.modelfile import parameters_text
 from corral.api.results import ModelDetails
 from corral.core.models import parameter_size_text
 
@@ -56,7 +56,7 @@ def facts_of_details(details: ModelDetails) -> ModelFacts:
         remote_model=record.remote_model or "",
         remote_host=record.remote_host or "",
         capabilities=details.capabilities,
-        parameters="\n".join(_parameter_lines(record.parameters)),
+        parameters=parameters_text(record.parameters),
         template=(record.template.text if record.template else metadata.chat_template if metadata else None) or "",
         system=record.system or "",
         license="\n".join(record.licenses),
@@ -115,9 +115,3 @@ def _print_section(title: str, rows: Sequence[tuple[str, str]]) -> None:
     for label, value in rows:
         click.echo(f"    {label:<{_NAME_WIDTH}}{value}".rstrip())
     click.echo()
-
-
-def _parameter_lines(parameters: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in sorted(parameters.items()):
-        for item in value if isinstance(value, list | tuple) else (value,):
-            yield f"{name:<30} {json.dumps(item, ensure_ascii=False)}"

@@ -105,7 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read us went away, as `head` does; the interpreter's own last flush must not complain either.
+    except OSError as fault:
+        if not isinstance(fault, BrokenPipeError):  # whoever read us went away, as `head` does
+            click.echo(f"Error: {fault}", err=True)
+        # The interpreter's own last flush must not complain once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

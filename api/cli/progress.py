@@ -14,19 +14,29 @@ __all__ = ("load_progress", "transfer_progress")
 
 @contextmanager
 def transfer_progress() -> Iterator[OnProgress]:
-    """For pulls and imports: a bar per status, with bytes and speed."""
+    """For pulls and imports: a line per status, and a bar with bytes and speed where bytes are counted."""
     if not sys.stderr.isatty():
         yield lambda progress: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TransferSpeedColumn
+    from rich.console import Console, RenderableType
+    from rich.progress import BarColumn, DownloadColumn, ProgressColumn, Task, TaskID, TextColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
 
+    class Counted(ProgressColumn):
+        """Another column, empty where no bytes are counted."""
+
+        def __init__(self, column: ProgressColumn) -> None:
+            super().__init__()
+            self._column = column
+
+        def render(self, task: Task) -> RenderableType:
+            return "" if task.total is None else self._column(task)
+
     with Bars(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        TextColumn("{task.description}", markup=False),
+        Counted(BarColumn()),
+        Counted(DownloadColumn()),
+        Counted(TransferSpeedColumn()),
         console=Console(stderr=True),
     ) as bars:
         tasks: dict[str, TaskID] = {}
@@ -50,7 +60,7 @@ def load_progress(model: str) -> Iterator[OnLoadProgress]:
     from rich.progress import Progress as Bars
 
     with Bars(
-        TextColumn("loading {task.description}"),
+        TextColumn("loading {task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         console=Console(stderr=True),

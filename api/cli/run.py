@@ -12,13 +12,14 @@ import click
 from corral.api.cli.answers import print_reply, print_timings
 from corral.api.cli.backends import Asking, Backend, LocalBackend, ServerBackend
 from corral.api.cli.history import History
+from corral.api.cli.logs import set_up_logging
 from corral.api.cli.progress import load_progress, transfer_progress
 from corral.api.cli.references import ReferenceBook
 from corral.api.cli.repl import Repl
 from corral.api.cli.session import Session
 from corral.api.library import Corral
 from corral.core.durations import parse_keep_alive_setting_s
-from corral.core.errors import InvalidName, InvalidOption, ModelNotFound
+from corral.core.errors import InvalidName, InvalidOption, InvalidRequest, ModelNotFound
 from corral.core.options import parse_parameter
 
 __all__ = ("run",)
@@ -51,6 +52,9 @@ def run(
     Corral server at CORRAL_HOST does the work where one is up; else it is done in this process.
     """
     session.set(scheduler__engine=engine)
+    log = session.settings.log
+    if log.level in ("debug", "trace"):
+        set_up_logging(log.level, as_json=log.json)
     keep_alive_s = parse_keep_alive_setting_s(keepalive) if keepalive is not None else None
     question = _question(prompt)
     server = session.server()
@@ -103,7 +107,10 @@ def _question(prompt: Iterable[str]) -> str | None:
     asked = " ".join(prompt)
     if sys.stdin.isatty():
         return asked or None
-    piped = sys.stdin.read().strip()
+    try:
+        piped = sys.stdin.buffer.read().decode().strip()
+    except UnicodeDecodeError as fault:
+        raise InvalidRequest("what is piped in is not UTF-8 text") from fault
     question = "\n\n".join(part for part in (piped, asked) if part)
     if not question:
         raise click.UsageError("nothing was asked: give a PROMPT, or pipe one in")

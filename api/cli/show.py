@@ -10,17 +10,18 @@ from corral.api.cli.facts import facts_of_details, print_facts
 from corral.api.cli.output import human_bytes, iso_time, print_json
 from corral.api.cli.session import Session
 from corral.api.library import Corral
+from corral.api.modelfile import modelfile_text
 from corral.api.results import ModelDetails
 from corral.core.errors import CorralError
+from corral.core.models import ModelRecord
 
 __all__ = ("show",)
-
-_PARTS = ("license", "parameters", "system", "template")
 
 
 @click.command()
 @click.argument("model")
 @click.option("--license", "part", flag_value="license", help="Its license, whole.")
+@click.option("--modelfile", "part", flag_value="modelfile", help="A Modelfile that makes the same model again.")
 @click.option("--parameters", "part", flag_value="parameters", help="Its parameters.")
 @click.option("--system", "part", flag_value="system", help="Its system text.")
 @click.option("--template", "part", flag_value="template", help="Its chat template.")
@@ -31,6 +32,9 @@ def show(session: Session, model: str, part: str | None, verbose: bool, as_json:
     """Show what the store knows of MODEL, which engines run it, and how a server that has it loaded does."""
     with session.library() as corral:
         details = corral.show(model)
+        if part == "modelfile" and not as_json:
+            click.echo(_modelfile(corral, details.record), nl=False)
+            return
         described = _describe(corral, details) if verbose or as_json else {}
         tensors = _tensors(corral, details) if verbose else []
     facts = facts_of_details(details)
@@ -79,6 +83,16 @@ def _loaded_rows(loaded: dict[str, Any]) -> list[tuple[str, str]]:
         *((f"memory on {device}", human_bytes(size)) for device, size in loaded["memory_bytes"].items()),
         *loaded["details"].items(),
     ]
+
+
+def _modelfile(corral: Corral, record: ModelRecord) -> str:
+    return modelfile_text(
+        record,
+        corral.runtime().catalog.local_files(record),
+        template=record.template.text if record.template else "",
+        system=record.system or "",
+        parameters=record.parameters,
+    )
 
 
 def _describe(corral: Corral, details: ModelDetails) -> dict[str, object]:

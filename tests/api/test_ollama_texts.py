@@ -7,9 +7,9 @@ import re
 import pytest
 
 from corral.api.http.errors import ApiError, problem_of
-from corral.api.http.ollama.modelfile import modelfile_text, parameters_text
 from corral.api.http.ollama.naming import without_selector
 from corral.api.http.timestamps import local_timestamp, utc_now
+from corral.api.modelfile import modelfile_text, parameters_text
 from corral.core.engines import LocalFile
 from corral.core.errors import Cancelled, CorralError, InvalidOption, LoadFailed, PromptTooLong, ServerBusy
 from corral.core.messages import Message

@@ -44,7 +44,7 @@ def call(tmp_path: Path) -> Call:
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
 
-    def call(*arguments: str, input: str = "", **more: str) -> Ended:
+    def call(*arguments: str, input: str | bytes = "", **more: str) -> Ended:
         with CliRunner().isolation(input=input, env=environment | more) as (out, err, _):
             status: object = 0
             try:
@@ -136,6 +136,7 @@ def test_show(stocked: Call) -> None:
     assert "  Engines\n    llama-cpp           runs GGUF" in out
     assert stocked("show", MODEL, "--template").out.strip() == SMALL_MODEL["tokenizer.chat_template"]
     assert "token_embd.weight" in stocked("show", MODEL, "--verbose").out
+    assert f"\n# FROM {MODEL}\n\nFROM /" in stocked("show", MODEL, "--modelfile").out
     shown = json.loads(stocked("show", MODEL, "--json").out)
     assert shown["model_info"]["llama.block_count"] == 2
     assert shown["engines"]["llama-cpp"].startswith("runs GGUF")
@@ -241,6 +242,13 @@ def test_run_asked_nothing(stocked: Call) -> None:
     status, _, err = stocked("run", MODEL, "--engine", "fake")
     assert status == 2
     assert "nothing was asked" in err
+
+
+def test_run_takes_text_from_a_pipe_only(stocked: Call) -> None:
+    """Bytes that are no UTF-8 are named as what they are."""
+    status, _, err = stocked("run", MODEL, "--engine", "fake", input=b"\xff\xfe")
+    assert status == 1
+    assert "not UTF-8 text" in err
 
 
 def test_run_on_an_embedding_model_prints_the_vector(call: Call, tmp_path: Path) -> None:

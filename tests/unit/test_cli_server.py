@@ -224,3 +224,22 @@ def test_no_server(tmp_path: Path) -> None:
     assert client.state() == "absent"
     with pytest.raises(SourceError, match="no server answers at"):
         ServerClient(Address(address)).call("GET", "/api/ps")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
+def test_output_that_nobody_takes(corral: Corral, environment: dict[str, str], tmp_path: Path) -> None:
+    """A reader that goes away ends the answer without a word, a full disk with its name."""
+    file = tmp_path / "small.gguf"
+    file.write_bytes(gguf_bytes())
+    corral("import", str(file), "--name", MODEL)
+    run = [sys.executable, "-m", "corral.api.cli", "run", MODEL, "hello", "--engine", "fake"]
+    said = {}
+    for where, redirected in (("head", "| head -c 1"), ("full", "> /dev/full")):
+        ended = subprocess.run(
+            ["sh", "-c", f'"$@" {redirected}', "sh", *run, "-o", "num_predict=2000"],
+            capture_output=True, text=True, timeout=60, env=environment, check=False,
+        )  # fmt: skip
+        said[where] = ended.stderr
+    assert said["head"] == ""
+    assert said["full"] == "Error: [Errno 28] No space left on device\n"

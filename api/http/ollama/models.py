@@ -12,7 +12,6 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from corral.api.http.body import read_json
 from corral.api.http.errors import JSON, ApiError
-from corral.api.http.ollama.modelfile import modelfile_text, parameters_text
 from corral.api.http.ollama.naming import read_name, without_selector
 from corral.api.http.ollama.replies import (
     Details,
@@ -29,6 +28,7 @@ from corral.api.http.ollama.replies import (
 from corral.api.http.ollama.requests import CopyRequest, DeleteRequest, ShowRequest
 from corral.api.http.request_log import request_log
 from corral.api.http.timestamps import local_timestamp
+from corral.api.modelfile import modelfile_text, parameters_text
 from corral.core.catalog import ModelCatalog
 from corral.core.errors import InvalidModelFile, ModelNotFound, NotFound
 from corral.core.models import ModelMetadata, ModelRecord, parameter_size_text

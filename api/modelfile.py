@@ -1,4 +1,4 @@
-"""Writes what a model's manifest says as Modelfile text and as the parameter table of ``/api/show``."""
+"""Writes what a model's manifest says as Modelfile text and as the parameter table of ``show``."""
 
 from __future__ import annotations
 
