@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import msgspec
 
 from corral.core.errors import PluginError
+from corral.core.import_names import import_name
 from corral.core.ports.storage import BlobStore, LocalBlobs, ManifestStore, MetadataCache
 
 __all__ = (
@@ -90,15 +90,12 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
 
 def resolve(target: str) -> Any:
     """Imports what ``package.module:attribute`` names. Raises `PluginError` saying what is missing."""
-    module_name, separator, attribute = target.partition(":")
-    if not separator or not attribute:
-        raise PluginError(f"invalid import path {target!r}", "write it as package.module:attribute")
     try:
-        return getattr(import_module(module_name), attribute)
-    except ImportError as missing:
-        raise PluginError(f"cannot import {target!r}: {missing}") from missing
-    except AttributeError as missing:
-        raise PluginError(f"{module_name} has no {attribute!r}") from missing
+        return import_name(target)
+    except PluginError:
+        raise
+    except Exception as fault:  # a plugin's module runs here: it may raise anything
+        raise PluginError(f"cannot import {target!r}: {fault}") from fault
 
 
 def build(spec: LazySpec, settings: msgspec.Struct | None = None) -> Any:

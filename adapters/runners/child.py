@@ -33,12 +33,12 @@ from corral.adapters.runners.frames import (
     Ready,
     Result,
     down_decoder,
-    import_name,
     load_decoder,
 )
 from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.adapters.runners.uplink import Uplink
 from corral.core.errors import CorralError, PluginError, Unsupported
+from corral.core.import_names import import_name
 from corral.core.ports.inference import Tokenizer
 from corral.core.step_loop import error_info
 

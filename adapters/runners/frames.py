@@ -7,7 +7,6 @@ named in `Load` by import path, and both ends then decode the union of all.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import or_
@@ -16,7 +15,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 import msgspec
 
 from corral.core.engines import LoadRequest
-from corral.core.errors import ErrorInfo, PluginError, no_unicode
+from corral.core.errors import ErrorInfo, no_unicode
 from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started
 from corral.core.ports.inference import ModelInfo
 from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, Prompt, Request
@@ -41,7 +40,6 @@ __all__ = (
     "add_frame",
     "down_decoder",
     "encode",
-    "import_name",
     "load_decoder",
     "request_of",
     "up_decoder",
@@ -187,15 +185,6 @@ def request_of(frame: Add[Request]) -> Request:
         return frame.request
     options = {name: msgspec.Raw(value) for name, value in frame.engine_options.items()}
     return msgspec.structs.replace(frame.request, engine_options=options)
-
-
-def import_name(path: str) -> Any:
-    """What ``package.module:name`` names. Raises `PluginError` where there is no such name; `ImportError` passes."""
-    module, _, name = path.partition(":")
-    try:
-        return reduce(getattr, name.split("."), importlib.import_module(module))
-    except AttributeError as error:
-        raise PluginError(f"{path}: {error}") from error
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import cast
 
-from corral.adapters.runners.frames import Abort, Add, Close, import_name, request_of
+from corral.adapters.runners.frames import Abort, Add, Close, request_of
 from corral.core.engines import LoadRequest
 from corral.core.errors import CorralError, EngineNotInstalled, LoadFailed, OutOfMemory
+from corral.core.import_names import import_name
 from corral.core.ports.inference import GeneratorEngine, OnLoadProgress, StepEngine
 from corral.core.requests import Request
 from corral.core.step_loop import EngineLoop, GeneratorLoop, Outcome, StepLoop

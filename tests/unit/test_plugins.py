@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -240,6 +241,14 @@ def test_a_bad_import_path_says_what_is_wrong(target: str, message: str) -> None
     """`PluginError` names the path or what is missing in it."""
     with pytest.raises(PluginError, match=message):
         resolve(target)
+
+
+def test_a_module_that_raises_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a plugin's module raises when it is imported for its spec, it is `PluginError` with its words."""
+    (tmp_path / "corral_test_explodes.py").write_text("raise RuntimeError('no such luck')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match=r"corral_test_explodes.*no such luck"):
+        resolve("corral_test_explodes:thing")
 
 
 def test_a_registrar_wants_a_name() -> None:

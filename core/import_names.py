@@ -1,0 +1,26 @@
+"""What an import path, ``package.module:name``, leads to."""
+
+from __future__ import annotations
+
+import importlib
+from functools import reduce
+from typing import Any
+
+from corral.core.errors import PluginError
+
+__all__ = ("import_name",)
+
+
+def import_name(path: str) -> Any:
+    """What ``package.module:name`` names; a name may be dotted. Raises `PluginError` where there is no such name.
+
+    What importing the module raises passes: a missing package is the caller's to explain.
+    """
+    module, separator, name = path.partition(":")
+    if not (module and separator and name):
+        raise PluginError(f"invalid import path {path!r}", "write it as package.module:attribute")
+    imported = importlib.import_module(module)
+    try:
+        return reduce(getattr, name.split("."), imported)
+    except AttributeError as error:
+        raise PluginError(f"{module} has no {name!r}") from error
