@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
+import msgspec.inspect
 
 from corral.core.errors import SettingsError
 from corral.plugins.environment import read_environment
@@ -208,10 +209,23 @@ def _decode(table: Any, kind: type[S], prefix: Path, origins: Mapping[Path, str]
     except msgspec.ValidationError as fault:
         message, _, where = str(fault).partition(" - at `$")
         where = where.removesuffix("`")
-        origin = origins.get((*prefix, re.split(r"[.\[]", where.lstrip("."))[0]))
-        raise SettingsError(
-            f"{_dotted(prefix)}{where}: {message}", f"it was set by {origin}" if origin else None
-        ) from fault
+        name = re.split(r"[.\[]", where.lstrip("."))[0]
+        origin = origins.get((*prefix, name))
+        remedies = [f"it was set by {origin}"] if origin else []
+        if choices := _choices(kind, name):
+            remedies.append(f"choose one of {', '.join(choices)}")
+        raise SettingsError(f"{_dotted(prefix)}{where}: {message}", "; ".join(remedies) or None) from fault
+
+
+def _choices(kind: type[msgspec.Struct], name: str) -> list[str]:
+    """What may stand in a field that takes certain texts only; empty for any other field."""
+    for field in msgspec.structs.fields(kind):
+        found = msgspec.inspect.type_info(field.type)
+        if isinstance(found, msgspec.inspect.Metadata):
+            found = found.type
+        if field.encode_name == name and isinstance(found, msgspec.inspect.LiteralType):
+            return [str(value) for value in found.values]
+    return []
 
 
 def _rows(values: Mapping[str, Any], origins: Mapping[Path, str], prefix: Path = ()) -> Iterable[Origin]:

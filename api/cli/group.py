@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from corral.api.cli.session import Session
 from corral.core.errors import CorralError, PluginError
 
 __all__ = ("cli", "main")
+
+_log = logging.getLogger(__name__)
 
 _COMMANDS = {
     "serve": ("corral.api.cli.serve:serve", "Start the server."),
@@ -99,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fault.show()
         sys.exit(fault.exit_code)
     except CorralError as fault:
+        _log.debug("the command failed", exc_info=True)
         click.echo(f"Error: {fault.message}", err=True)
         if fault.remedy:
             click.echo(fault.remedy, err=True)

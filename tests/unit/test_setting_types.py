@@ -34,3 +34,10 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 def test_ollamas_variable_is_read_by_its_rules(text: str) -> None:
     """A port that is none is the default one."""
     assert read_environment({"OLLAMA_HOST": text})["server", "host"].value == "http://h:11434"
+
+
+def test_a_text_that_a_setting_does_not_take() -> None:
+    """The remedy says who set it, and which texts there are."""
+    with pytest.raises(SettingsError, match=r"log\.level") as caught:
+        read_layers("", environment={"CORRAL_LOG_LEVEL": "loud"}).decode(engines={})
+    assert caught.value.remedy == "it was set by CORRAL_LOG_LEVEL; choose one of debug, error, info, trace, warning"
