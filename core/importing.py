@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
-from corral.core.errors import Conflict, InvalidModelFile, InvalidRequest, NotFound
+from corral.core.errors import Conflict, CorralError, DigestMismatch, InvalidModelFile, InvalidRequest, NotFound
 from corral.core.models import Digest, FileRole, ModelFile, ModelMetadata, ModelRecord, parameter_size_text
 from corral.core.names import ModelName, name_from_file
 from corral.core.ports.sources import ModelSource, OnProgress, Progress, RemoteFile
@@ -75,7 +75,8 @@ class ModelImporter:
             except BaseException as error:
                 # What has a digest shortens the next attempt, unless it is no model at all.
                 keep = not isinstance(error, InvalidModelFile)
-                await self._drop([digest for file, digest in fresh if not (keep and file.digest)])
+                with suppress(CorralError):  # garbage, then; the pull's own fault is what matters
+                    await self._drop([digest for file, digest in fresh if not (keep and file.digest == digest)])
                 raise
 
     async def _fetch(
@@ -92,6 +93,11 @@ class ModelImporter:
             else:
                 blob = await self._stream(source, file, on_progress)
             fresh.append((file, blob.digest))
+            if file.digest not in (None, blob.digest):
+                raise DigestMismatch(
+                    f'digest mismatch of {file.file_name}, expected "{file.digest}", got "{blob.digest}"',
+                    "fetch it again",
+                )
         metadata = self._known(await self._inspector.metadata(blob.digest), file.file_name)
         return _Part(file_name=file.file_name, blob=blob, metadata=metadata)
 

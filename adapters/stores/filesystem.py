@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import stat
 import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
+from io import RawIOBase
 from pathlib import Path
 
 from corral.adapters.stores.adoption import AdoptionNotes, bring, fingerprint_of
@@ -56,7 +57,7 @@ class FilesystemBlobs:
             try:
                 file.seek(start)  # moves a number, touches no disk
                 while start < end:
-                    chunk = await asyncio.to_thread(file.read, min(CHUNK_BYTES, end - start))
+                    chunk = await in_thread(partial(_read_chunk, file, min(CHUNK_BYTES, end - start)))
                     if not chunk:
                         raise StorageError(f"blob {digest} became shorter while it was read")
                     start += len(chunk)
@@ -162,3 +163,7 @@ class FilesystemBlobs:
                 self._notes.remove(digest)
             sync_folder(self._folders.blobs)
         return BlobInfo(digest=digest, size_bytes=before.size_bytes)
+
+
+def _read_chunk(file: RawIOBase, size_bytes: int, _: threading.Event) -> bytes | None:
+    return file.read(size_bytes)

@@ -20,7 +20,16 @@ from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
 from corral.core.catalog import ModelCatalog
 from corral.core.engines import LocalFile
-from corral.core.errors import BlobNotFound, InvalidModelFile, InvalidRequest, ModelNotFound, NotFound, SourceError
+from corral.core.errors import (
+    BlobNotFound,
+    Conflict,
+    DigestMismatch,
+    InvalidModelFile,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    SourceError,
+)
 from corral.core.models import Digest, ModelMetadata, digest_of
 from corral.core.names import parse_name
 from corral.core.ports.sources import ModelSource, OnProgress, Progress, RemoteFile, RemoteModel
@@ -516,6 +525,45 @@ def test_a_failed_pull_spares_blobs_in_use(store: Store) -> None:
             await store.catalog(source).pull("list://x")
         assert digest_of(gguf_bytes()) in await store.digests()
         assert digest_of(b"text of no model") not in await store.digests()
+
+    asyncio.run(scenario())
+
+
+class HeldManifests(MemoryManifests):
+    """Somebody else holds the store for as long as anybody asks."""
+
+    def guard(self, *, exclusive: bool) -> AbstractAsyncContextManager[None]:
+        if exclusive:
+            raise Conflict("somebody has held the store for half a minute")
+        return super().guard(exclusive=exclusive)
+
+
+def test_a_failed_pull_tells_its_own_fault() -> None:
+    """Where what it brought cannot be deleted either, the pull's own fault is told, a cancellation all the same."""
+    source = ListSource({"m.gguf": b"text of no model"})
+
+    async def scenario() -> None:
+        with pytest.raises(InvalidModelFile):
+            await Store(MemoryBlobs(), HeldManifests()).catalog(source).pull("list://x")
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_is_not_what_it_was_announced_as_is_refused(store: Store, tmp_path: Path) -> None:
+    """A source's file on this disk is checked against its digest too, and does not stay in the store."""
+    file = tmp_path / "m.gguf"
+    file.write_bytes(gguf_bytes())
+    announced = RemoteFile(file_name="m.gguf", digest=digest_of(b"something else"), local_path=file)
+
+    class Liar(ListSource):
+        @asynccontextmanager
+        async def _resolve(self, reference: str) -> AsyncIterator[RemoteModel]:
+            yield RemoteModel(reference=reference, files=(announced,))
+
+    async def scenario() -> None:
+        with pytest.raises(DigestMismatch):
+            await store.catalog(Liar({})).pull("list://x")
+        assert await store.digests() == set()
 
     asyncio.run(scenario())
 
