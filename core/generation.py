@@ -7,6 +7,7 @@ which holds the lease until it is closed or has run to its end.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -39,6 +40,8 @@ from corral.core.requests import (
 from corral.core.vectors import check_finite, normalise
 
 __all__ = ("ANONYMOUS", "ChatCall", "EmbedCall", "EmbedResult", "GenerateCall", "Generation", "InferenceService")
+
+_log = logging.getLogger(__name__)
 
 _REMEMBERED_TEMPLATES = 64
 
@@ -132,7 +135,7 @@ class InferenceService:
     async def generate(self, call: GenerateCall, principal: Principal = ANONYMOUS) -> Generation:
         """Outputs: `Started`, `Delta`s, `Finished`. What is wrong with call or model is raised here, at once."""
         record = await self._find(call.model, "generate")
-        options = resolve_options(record.parameters, call.options)
+        options = _options(record, call.options)
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(self._lease(record, call, options, principal))
             _require_task(lease.model, "completion", call.model, "generate")
@@ -153,7 +156,7 @@ class InferenceService:
     async def chat(self, call: ChatCall, principal: Principal = ANONYMOUS) -> Generation:
         """Outputs: `Started`, `ChatDelta`s, `Finished`. What is wrong with call or model is raised here, at once."""
         record = await self._find(call.model, "chat")
-        options = resolve_options(record.parameters, call.options)
+        options = _options(record, call.options)
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(self._lease(record, call, options, principal))
             request = ChatRequest(
@@ -173,7 +176,7 @@ class InferenceService:
         """Without inputs it only loads the model. Raises `PromptTooLong` where an input may not be cut."""
         started_ns = time.perf_counter_ns()
         record = await self._find(call.model)
-        options = resolve_options(record.parameters, call.options)
+        options = _options(record, call.options)
         async with self._lease(record, call, options, principal) as lease:
             _require_task(lease.model, "embedding", call.model, "embeddings")
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
@@ -207,7 +210,7 @@ class InferenceService:
         for it.
         """
         record = await self._find(str(model), task)
-        resolved = resolve_options(record.parameters, options or {})
+        resolved = _options(record, options or {})
         async with self._scheduler.lease(
             record, load_options=resolved.load, engine=engine, keep_alive_s=keep_alive_s, on_progress=on_progress
         ) as lease:
@@ -262,6 +265,15 @@ class InferenceService:
 def _require_task(model: RunningModel, task: Task, name: str, wanted: str) -> None:
     if task not in model.info.tasks:
         raise Unsupported(f'"{name}" does not support {wanted}')
+
+
+def _options(record: ModelRecord, options: Mapping[str, Any]) -> ResolvedOptions:
+    """The model's own and then the request's. One that nobody knows is taken, as Ollama does, but not silently."""
+    resolved = resolve_options(record.parameters, options)
+    if resolved.unknown:
+        names = ", ".join(repr(name[:40]) for name in resolved.unknown[:8])
+        _log.warning("%s: options without effect: %s", record.name.short, names)
+    return resolved
 
 
 def _context(options: ResolvedOptions, shift: bool | None) -> ContextPolicy:

@@ -438,3 +438,10 @@ def test_load_and_unload_go_to_the_scheduler() -> None:
     assert bench.scheduler.asked == [{"load": {"num_gpu": 0}, "engine": None, "keep_alive_s": 5.0}]
     assert bench.scheduler.active == 0
     assert asyncio.run(bench.service.unload(parse_name("tiny"))) is True
+
+
+def test_an_option_that_nobody_knows_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """It is taken, as Ollama takes it; the log names it, and not what it was set to."""
+    asyncio.run(Bench().service.load("tiny", {"temprature": "secret"}))
+    assert "tiny:latest: options without effect: 'temprature'" in caplog.text
+    assert "secret" not in caplog.text
