@@ -43,10 +43,11 @@ def decode_body(data: bytes, kind: type[BodyT]) -> BodyT:
         return kind()
     if not isinstance(value, dict):
         raise ApiError(400, f"json: cannot unmarshal {_go_kind(value)} into Go value of type api.{kind.__name__}")
+    folded = _fold(value, kind)
     try:
-        return msgspec.convert(_fold(value, kind), kind)
+        return msgspec.convert(folded, kind)
     except msgspec.ValidationError as error:
-        raise ApiError(400, _go_type_error(str(error), kind)) from error
+        raise ApiError(400, _go_type_error(str(error), kind, folded)) from error
 
 
 def _first_value(data: bytes) -> Any:
@@ -103,16 +104,19 @@ def _nested_structs(kind: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct
     return found
 
 
-def _go_type_error(message: str, kind: type[Body]) -> str:
+def _go_type_error(message: str, kind: type[Body], body: Mapping[str, Any]) -> str:
     """msgspec's ``Expected `bool`, got `str` - at `$.stream` `` in Go's words."""
     match = _AT.match(message)
     path = _INDEX.sub("", match["path"] or "") if match else ""
     got = _GOT.search(message)
     given = _GO_KINDS.get(got[1], got[1]) if got else "value"
     fields = path.strip(".")
-    return (
-        f"json: cannot unmarshal {given} into Go struct field {kind.__name__}.{fields} of type {_go_type(kind, fields)}"
-    )
+    wanted = _go_type(kind, fields)
+    if match and (match["path"] or "").endswith("]"):  # an element is wrong, not the list
+        wanted = wanted.removeprefix("[]")
+    if given == "number" and wanted == "int" and fields in body and not isinstance(body[fields], list):
+        given += f" {json.dumps(body[fields])}"  # Go shows the number that is no int
+    return f"json: cannot unmarshal {given} into Go struct field {kind.__name__}.{fields} of type {wanted}"
 
 
 def _go_type(kind: type[msgspec.Struct], path: str) -> str:

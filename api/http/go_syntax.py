@@ -122,6 +122,7 @@ def _invalid(text: str, at: int, where: str) -> GoSyntaxError:
 
 
 def _quote(character: str) -> str:
+    character = chr(character.encode()[0])  # Go's decoder reads bytes
     if character == "'":
         return r"'\''"
     if character == '"':

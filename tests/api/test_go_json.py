@@ -42,6 +42,7 @@ def test_an_empty_body_is_missing(body: bytes) -> None:
         (b'{"top_logprobs": 1ex}', "invalid character 'x' in exponent of numeric literal"),
         (b'{"model": "a",}', "invalid character '}' looking for beginning of object key string"),
         (b"[" * 20_000, "exceeded max depth"),
+        ('\ufeff{"model": "a"}'.encode(), "invalid character 'ï' looking for beginning of value"),
     ],
 )
 def test_malformed_json_is_told_in_go_s_words(body: bytes, text: str) -> None:
@@ -63,6 +64,15 @@ def test_malformed_json_is_told_in_go_s_words(body: bytes, text: str) -> None:
             "json: cannot unmarshal string into Go struct field GenerateRequest.options"
             " of type map[string]interface {}",
         ),
+        (
+            b'{"top_logprobs": 1.5}',
+            "json: cannot unmarshal number 1.5 into Go struct field GenerateRequest.top_logprobs of type int",
+        ),
+        (
+            b'{"context": [1, "x"]}',
+            "json: cannot unmarshal string into Go struct field GenerateRequest.context of type int",
+        ),
+        (b'{"context": 5}', "json: cannot unmarshal number into Go struct field GenerateRequest.context of type []int"),
         (b"[]", "json: cannot unmarshal array into Go value of type api.GenerateRequest"),
         (b'"text"', "json: cannot unmarshal string into Go value of type api.GenerateRequest"),
         (b"true", "json: cannot unmarshal bool into Go value of type api.GenerateRequest"),
