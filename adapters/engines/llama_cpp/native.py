@@ -42,8 +42,8 @@ def _on_log(level: int, text: bytes, _: Any) -> None:
     if line and line.strip("."):
         if _last_level >= logging.WARNING:
             _recent.append(line)
-        # llama.cpp calls INFO what is of use to its developers only.
-        _log.log(logging.DEBUG if _last_level <= logging.INFO else _last_level, "%s", line)
+        # What llama.cpp calls information and warnings is of use to its developers; a failure is told by its error.
+        _log.log(logging.DEBUG if _last_level <= logging.WARNING else _last_level, "%s", line)
 
 
 def collect_log() -> None:
