@@ -10,7 +10,6 @@ import hashlib
 import math
 import os
 import random
-import re
 import signal
 import struct
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from corral.adapters.engines.fake.tokenizer import EOS, FIRST_WORD, WORDS, FakeTokenizer
 from corral.core.engines import EngineSpec, LoadRequest, Match
 from corral.core.errors import ErrorInfo, LoadFailed, PromptTooLong, Unsupported
 from corral.core.models import ModelMetadata, ModelRecord
@@ -35,20 +35,10 @@ from corral.core.outputs import (
     Vectors,
 )
 from corral.core.ports.inference import ModelInfo, OnLoadProgress, TokenMask
-from corral.core.requests import CompletionRequest, EmbedRequest, Prompt, Request, SamplingParams, TokensPart
+from corral.core.requests import CompletionRequest, EmbedRequest, Request, SamplingParams
 
-__all__ = ("SPEC", "FakeEngine", "FakeLoadOptions", "FakeTokenizer", "load")
+__all__ = ("SPEC", "FakeEngine", "FakeLoadOptions", "load")
 
-_SPECIAL = ("<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>")
-_VOCABULARY = """
-    the a of to and is in it you that was for on are with as his they be at one have this from or had by hot word
-    but what some we can out other were all there when up use your how said an each she which do their time if will
-    way about many then them write would like so these her long make thing see him two has look more day could go
-    come did number sound no most people my over know water than call first who may down side been now find café 日本
-"""
-_WORDS = tuple(_VOCABULARY.split())
-_BOS, _EOS = 256, 257
-_FIRST_WORD = 256 + len(_SPECIAL)
 _CANDIDATES = 8
 _HONOURED = {"temperature", "top_k", "top_p", "seed", "num_predict", "stop", "ignore_eos", "logit_bias"}
 
@@ -77,47 +67,6 @@ class FakeLoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     hang_after: int | None = None
     crash_after: int | None = None
     infinite_vectors: bool = False
-
-
-class FakeTokenizer:
-    """256 bytes, a few control tokens, and common words with and without a space before them."""
-
-    def __init__(self) -> None:
-        words = [form.encode() for word in _WORDS for form in (f" {word}", word)]
-        self.pieces: tuple[bytes, ...] = (*(bytes([byte]) for byte in range(256)), *(b"",) * len(_SPECIAL), *words)
-        self._ids = {piece: index for index, piece in enumerate(self.pieces) if index >= _FIRST_WORD}
-        self._words = re.compile(b"|".join(re.escape(word) for word in sorted(words, key=len, reverse=True)))
-        self._special = re.compile("(" + "|".join(re.escape(text) for text in _SPECIAL) + ")")
-
-    def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-        return [tuple(self._encode_prompt(prompt)) for prompt in prompts]
-
-    def decode(self, ids: Sequence[int]) -> bytes:
-        return b"".join(self.pieces[index] for index in ids)
-
-    def text_ids(self, text: str) -> list[int]:
-        """Ids of plain text: control tokens spelt in it stay text."""
-        data, ids, done = text.encode(), list[int](), 0
-        for match in self._words.finditer(data):
-            ids += data[done : match.start()]
-            ids.append(self._ids[match[0]])
-            done = match.end()
-        ids += data[done:]
-        return ids
-
-    def _encode_prompt(self, prompt: Prompt) -> list[int]:
-        ids = [_BOS]
-        for part in prompt:
-            if isinstance(part, TokensPart):
-                if any(not 0 <= index < len(self.pieces) for index in part.ids):
-                    raise Unsupported(f"token ids of this model are 0 to {len(self.pieces) - 1}")
-                ids += part.ids
-            elif part.parse_special:
-                for text in self._special.split(part.text):
-                    ids += [256 + _SPECIAL.index(text)] if text in _SPECIAL else self.text_ids(text)
-            else:
-                ids += self.text_ids(part.text)
-        return ids
 
 
 class _Sequence:
@@ -222,7 +171,7 @@ class FakeEngine:
         while self._generated == options.hang_after:
             time.sleep(3600)
         token = self._sample(sequence)
-        return [token, EngineFinished(reason="stop")] if token.token_id == _EOS else [token]
+        return [token, EngineFinished(reason="stop")] if token.token_id == EOS else [token]
 
     def _sample(self, sequence: _Sequence) -> Token:
         sampling = sequence.request.sampling
@@ -248,13 +197,13 @@ class FakeEngine:
         generated = len(sequence.ids) - sequence.prompt_tokens
         key = struct.pack("<5i", generated, *sequence.ids[-4:], *(0,) * max(0, 4 - len(sequence.ids)))
         drawn = struct.unpack(f"<{_CANDIDATES}H", hashlib.blake2b(key, digest_size=2 * _CANDIDATES).digest())
-        logits = {_FIRST_WORD + 2 * (one % len(_WORDS)): 4.0 - 0.5 * rank for rank, one in enumerate(drawn)}
+        logits = {FIRST_WORD + 2 * (one % len(WORDS)): 4.0 - 0.5 * rank for rank, one in enumerate(drawn)}
         if self._answer is not None and generated < len(self._answer):
             logits[self._answer[generated]] = 60.0
         elif not sequence.request.sampling.ignore_eos and (
             self._answer is not None or generated >= sequence.answer_tokens
         ):
-            logits[_EOS] = 60.0
+            logits[EOS] = 60.0
         for token, bias in sequence.request.sampling.logit_bias:
             for id in [token] if isinstance(token, int) else self._tokenizer.text_ids(token):
                 logits[id] = logits.get(id, -50.0) + bias

@@ -1,0 +1,63 @@
+"""The fake engine's vocabulary: bytes, control tokens and common words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from corral.core.errors import Unsupported
+from corral.core.requests import Prompt, TokensPart
+
+__all__ = ("BOS", "EOS", "FIRST_WORD", "WORDS", "FakeTokenizer")
+
+_SPECIAL = ("<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>")
+_VOCABULARY = """
+    the a of to and is in it you that was for on are with as his they be at one have this from or had by hot word
+    but what some we can out other were all there when up use your how said an each she which do their time if will
+    way about many then them write would like so these her long make thing see him two has look more day could go
+    come did number sound no most people my over know water than call first who may down side been now find café 日本
+"""
+WORDS = tuple(_VOCABULARY.split())
+BOS, EOS = 256, 257
+FIRST_WORD = 256 + len(_SPECIAL)
+
+
+class FakeTokenizer:
+    """256 bytes, a few control tokens, and common words with and without a space before them."""
+
+    def __init__(self) -> None:
+        words = [form.encode() for word in WORDS for form in (f" {word}", word)]
+        self.pieces: tuple[bytes, ...] = (*(bytes([byte]) for byte in range(256)), *(b"",) * len(_SPECIAL), *words)
+        self._ids = {piece: index for index, piece in enumerate(self.pieces) if index >= FIRST_WORD}
+        self._words = re.compile(b"|".join(re.escape(word) for word in sorted(words, key=len, reverse=True)))
+        self._special = re.compile("(" + "|".join(re.escape(text) for text in _SPECIAL) + ")")
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        return [tuple(self._encode_prompt(prompt)) for prompt in prompts]
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        return b"".join(self.pieces[index] for index in ids)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of plain text: control tokens spelt in it stay text."""
+        data, ids, done = text.encode(), list[int](), 0
+        for match in self._words.finditer(data):
+            ids += data[done : match.start()]
+            ids.append(self._ids[match[0]])
+            done = match.end()
+        ids += data[done:]
+        return ids
+
+    def _encode_prompt(self, prompt: Prompt) -> list[int]:
+        ids = [BOS]
+        for part in prompt:
+            if isinstance(part, TokensPart):
+                if any(not 0 <= index < len(self.pieces) for index in part.ids):
+                    raise Unsupported(f"token ids of this model are 0 to {len(self.pieces) - 1}")
+                ids += part.ids
+            elif part.parse_special:
+                for text in self._special.split(part.text):
+                    ids += [256 + _SPECIAL.index(text)] if text in _SPECIAL else self.text_ids(text)
+            else:
+                ids += self.text_ids(part.text)
+        return ids
