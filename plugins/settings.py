@@ -62,7 +62,10 @@ class SchedulerSection(msgspec.Struct, frozen=True, kw_only=True):
     max_loaded_models: Annotated[
         int, Meta(ge=0, description="How many models are loaded at most; 0 decides by itself (3).")
     ] = 0
-    max_queue: Annotated[int, Meta(ge=0, description="How many requests may wait for a model to load.")] = 512
+    max_queue: Annotated[
+        int,
+        Meta(ge=0, description="How many requests may wait for a model to load or for a free stream of a loaded one."),
+    ] = 512
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
