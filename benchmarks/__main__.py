@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 import click
@@ -13,6 +14,7 @@ from rich.console import Console
 from benchmarks.cases import CASES
 from benchmarks.cpu import measure_cpu
 from benchmarks.exact import CONDITIONS, MODES, check
+from benchmarks.loop import measure_loop
 from benchmarks.prompts import QUESTIONS
 from benchmarks.report import print_figures, print_table, write_json
 from benchmarks.servers import Target
@@ -137,6 +139,26 @@ def cpu(
     ]
     print_table(_console(), f"{report.tokens} tokens in {report.lines} lines", ["process", "CPU ms per token"], rows)
     _save(json_file, {"command": "cpu", "target": target, "report": report})
+
+
+@main.command()
+@click.argument("gguf", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--threads", default=2, show_default=True)
+@click.option("--tokens", default=256, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--llama-bench", "bench", metavar="CMD", help="llama-bench, to measure in turn with the loop.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything measured here.")
+def loop(gguf: Path, threads: int, tokens: int, rounds: int, bench: str | None, json_file: Path | None) -> None:
+    """One stream in the llama.cpp engine's own step loop, without a server, beside llama-bench."""
+    try:
+        report = measure_loop(gguf, threads=threads, tokens=tokens, rounds=rounds, bench=bench)
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from error
+    rows = [["step loop", f"{median(report.loop):.1f}"]]
+    if report.ratio is not None:
+        rows += [["llama-bench", f"{median(report.bench):.1f}"], ["loop ÷ llama-bench", f"{report.ratio:.2f}"]]
+    print_table(_console(), f"one stream, {threads} threads", ["", "tok/s"], rows)
+    _save(json_file, {"command": "loop", "threads": threads, "tokens": tokens, "report": report})
 
 
 def _is(outcome: Any, mode: str, condition: str) -> bool:

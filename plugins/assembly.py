@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -94,7 +94,7 @@ async def assemble(
     settings = decode_settings(layers, manager)
     engines = manager.engines() if engines is None else engines
     stores = _open_store(settings, manager) if stores is None else stores
-    runners = _create_runners(settings, manager)
+    runners: dict[str, Runner] = _made(manager, "corral_register_runners", manager.runners(), settings.runners)
     preferred = settings.scheduler.runner or default_runner
     _require(preferred, runners, "scheduler.runner", manager)
     if settings.scheduler.engine is not None:
@@ -103,9 +103,9 @@ async def assemble(
         manifests=stores.manifests,
         blobs=stores.blobs,
         local=stores.local,
-        formats=[build(spec) for spec in manager.manifest_formats()],
-        readers=[build(spec) for spec in manager.metadata_readers()],
-        sources=[build(spec, settings.sources[spec.name]) for spec in manager.sources()],
+        formats=list(_made(manager, "corral_register_manifest_formats", manager.manifest_formats()).values()),
+        readers=list(_made(manager, "corral_register_metadata_readers", manager.metadata_readers()).values()),
+        sources=list(_made(manager, "corral_register_sources", manager.sources(), settings.sources).values()),
         cache=stores.cache,
     )
     scheduler = ModelScheduler(
@@ -127,7 +127,7 @@ async def assemble(
     inference = InferenceService(
         catalog=ConfiguredCatalog(catalog, models),
         scheduler=ConfiguredScheduler(scheduler, models),
-        templates=[build(spec) for spec in manager.chat_templates()],
+        templates=list(_made(manager, "corral_register_chat_templates", manager.chat_templates()).values()),
     )
     runtime = Runtime(
         catalog=catalog,
@@ -153,8 +153,20 @@ def _open_store(settings: Settings, manager: PluginManager) -> Stores:
     return opened
 
 
-def _create_runners(settings: Settings, manager: PluginManager) -> dict[str, Runner]:
-    return {spec.name: build(spec, settings.runners.get(spec.name)) for spec in manager.runners()}
+def _made(
+    manager: PluginManager, hook: str, specs: Sequence[LazySpec], settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What the specs name, by name. One of a plugin's that fails is recorded and left out: the others do their work."""
+    made: dict[str, Any] = {}
+    for spec in specs:
+        try:
+            made[spec.name] = build(spec, (settings or {}).get(spec.name))
+        except SettingsError:
+            raise
+        except Exception as fault:
+            if not manager.failed(hook, spec.name, fault):
+                raise
+    return made
 
 
 def _require(name: str, known: Sequence[str] | dict[str, Any], path: str, manager: PluginManager) -> None:

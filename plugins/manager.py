@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, Final
 
+import msgspec
 import pluggy
 
 from corral.core.engines import EngineSpec
@@ -100,6 +101,18 @@ class PluginManager:
     def register(self, plugin: ModuleType | object, name: str) -> None:
         """Takes a plugin that is at hand already; the rules are the same as for an installed one."""
         self._take(name, lambda: plugin)
+
+    def failed(self, hook: str, name: str, fault: Exception) -> bool:
+        """Record that what a plugin registered under `name` could not be made; False where that is Corral's own."""
+        owner = self._owners[hook].get(name, BUILTIN)
+        if owner == BUILTIN:
+            return False
+        reason = f"{_HOOKS[hook].kind} {name}: {_describe(fault)}"
+        self._statuses = [
+            msgspec.structs.replace(status, state="broken", reason=reason) if status.name == owner else status
+            for status in self._statuses
+        ]
+        return True
 
     def _take(
         self, name: str, load: Callable[[], object], *, distribution: str | None = None, version: str | None = None

@@ -16,10 +16,10 @@ from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.loader import load
 from corral.adapters.engines.llama_cpp.streams import common_prefix
 from corral.core.engines import LoadRequest, LocalFile
-from corral.core.errors import InvalidModelFile, InvalidOption, LoadFailed
+from corral.core.errors import EngineDied, InvalidModelFile, InvalidOption, InvalidRequest, LoadFailed
 from corral.core.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
 from corral.core.ports.inference import StepEngine
-from corral.core.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams, TextPart
+from corral.core.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams, TextPart, TokensPart
 from corral.plugins.testing.engine import StepEngineContract
 from corral.plugins.testing.gguf import gguf_bytes
 
@@ -420,6 +420,42 @@ def test_a_truncated_file_is_refused(tmp_path: Path, smollm2: Path) -> None:
         path.write_bytes(whole.read(40_000_000))
     with pytest.raises((InvalidModelFile, LoadFailed), match=r"llama\.cpp"):
         make(path)
+
+
+def test_ids_outside_the_vocabulary_are_refused(engine: LlamaCppEngine) -> None:
+    """A token id that the model does not have is an error with that id, and not the end of the process."""
+    for token_id in (-5, 10**7):
+        with pytest.raises(InvalidRequest, match=str(token_id)):
+            engine.tokenizer.decode([token_id])
+        with pytest.raises(InvalidRequest, match=str(token_id)):
+            engine.add_request(1, CompletionRequest(prompt=(TokensPart(ids=(token_id,)),)), None)
+
+
+def test_absurd_numbers_do_no_harm(engine: LlamaCppEngine) -> None:
+    """Looking back further than there is, and more alternatives than there are tokens, is as much as there is."""
+    huge = 2**31 - 1
+    request = ask(
+        OCEAN, logprobs=60_000, repeat_last_n=huge, repeat_penalty=1.2, dry_multiplier=0.5, dry_penalty_last_n=huge
+    )
+    [said] = answer(engine, request, limit=2)
+    assert said.tokens[0].logprob is not None
+    assert len(said.tokens[0].logprob.top) == 49_152
+
+
+@pytest.mark.parametrize("options", [{"num_batch": 1, "num_parallel": 1}, {"num_batch": 10**6, "num_ctx": 1}])
+def test_options_out_of_range_are_brought_into_it(smollm2: Path, options: Mapping[str, Any]) -> None:
+    """Batch and context sizes that llama.cpp would abort at are brought to what it can do."""
+    engine = make(smollm2, **options)
+    assert answer(engine, ask("The"), limit=2)[0].tokens
+    engine.close()
+
+
+def test_a_closed_engine_tokenizes_no_more(smollm2: Path) -> None:
+    """After closing, the tokenizer says so instead of reading freed memory."""
+    engine = make(smollm2)
+    engine.close()
+    with pytest.raises(EngineDied):
+        engine.tokenizer.encode([(TextPart(text="late"),)])
 
 
 def test_a_quantized_cache_needs_flash_attention(smollm2: Path) -> None:

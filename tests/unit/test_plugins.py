@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,7 +13,17 @@ import pytest
 
 from corral.core.engines import EngineSpec, Match
 from corral.core.errors import PluginError
-from corral.plugins import CommandSpec, EngineRegistrar, RunnerRegistrar, RunnerSpec, hookimpl
+from corral.plugins import (
+    CommandSpec,
+    EngineRegistrar,
+    RunnerRegistrar,
+    RunnerSpec,
+    SourceRegistrar,
+    SourceSpec,
+    hookimpl,
+)
+from corral.plugins.assembly import assemble
+from corral.plugins.layers import read_layers
 from corral.plugins.manager import PluginManager
 from corral.plugins.registrars import Registrar
 from corral.plugins.specs import build, resolve
@@ -256,3 +267,33 @@ def test_a_registrar_wants_a_name() -> None:
     register: Registrar[CommandSpec] = RunnerRegistrar()  # type: ignore[assignment]
     with pytest.raises(PluginError, match="needs a name"):
         register(RunnerSpec(name="", target="a:b"))  # type: ignore[arg-type]
+
+
+class SourcePlugin:
+    """Registers a source whose module does not exist."""
+
+    CORRAL_PLUGIN_API = (1, 0)
+
+    @hookimpl
+    def corral_register_sources(self, register: SourceRegistrar) -> None:
+        register(SourceSpec(name="floppy", target="no_such_module:Floppy"))
+
+
+def test_an_adapter_that_cannot_be_made_is_left_out(tmp_path: Path) -> None:
+    """A plugin whose source fails to import is recorded as broken with the reason, and everything else works."""
+    manager = PluginManager()
+    manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
+    manager.register(SourcePlugin(), "floppy")
+    layers = read_layers(environment={"OLLAMA_MODELS": str(tmp_path), "HOME": str(tmp_path)})
+
+    async def main() -> None:
+        assembly = await assemble(layers, manager=manager, default_runner="thread")
+        try:
+            assert await assembly.runtime.catalog.list() == []
+            [status] = [status for status in assembly.runtime.plugins if status.name == "floppy"]
+            assert status.state == "broken"
+            assert "no_such_module" in status.reason
+        finally:
+            await assembly.runtime.aclose()
+
+    asyncio.run(main())

@@ -16,7 +16,7 @@ from corral.adapters.engines.llama_cpp.sequences import Sequence
 from corral.adapters.engines.llama_cpp.streams import Stream, Streams
 from corral.adapters.engines.llama_cpp.threads import ThreadTuner
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.core.errors import EngineError, PromptTooLong, Unsupported
+from corral.core.errors import CorralError, EngineError, PromptTooLong, Unsupported
 from corral.core.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason, Prefilled, Token
 from corral.core.ports.inference import TokenMask
 from corral.core.requests import CompletionRequest
@@ -234,7 +234,7 @@ class Completions:
                 self._count_reusable(sequence)
                 self._choose(sequence, 0, outputs)
             else:
-                self._fail(sequence, code, outputs)
+                self._fail(sequence, _undecodable(code), outputs)
 
     # ── Prefill ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -253,7 +253,7 @@ class Completions:
             budget -= count
             code = self._compute(sequence, count)
             if code != 0:
-                self._fail(sequence, code, outputs)
+                self._fail(sequence, _undecodable(code), outputs)
             elif sequence.remaining:
                 self._prefilling.append(sequence)
             else:
@@ -316,8 +316,12 @@ class Completions:
     # ── Tokens out ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _choose(self, sequence: Sequence, row: int, outputs: Outputs) -> None:
-        logits = self._context.logits(row)
-        token = sequence.sampler.choose(logits)
+        try:
+            logits = self._context.logits(row)
+            token = sequence.sampler.choose(logits)
+        except CorralError as error:
+            self._fail(sequence, error, outputs)
+            return
         wanted = sequence.request.logprobs
         logprob = None if wanted is None else logprob_of(token, logits, wanted, self._tokenizer)
         ended = token in self._ends and token not in sequence.preserved
@@ -337,8 +341,7 @@ class Completions:
         self._generating.remove(sequence)
         self._release(sequence)
 
-    def _fail(self, sequence: Sequence, code: int, outputs: Outputs) -> None:
-        error = EngineError(f"llama.cpp could not decode (code {code})", "see the log; a smaller num_ctx may help")
+    def _fail(self, sequence: Sequence, error: CorralError, outputs: Outputs) -> None:
         outputs.append((sequence.request_id, EngineFailed(error=error.info)))
         if sequence in self._generating:
             self._generating.remove(sequence)
@@ -349,6 +352,10 @@ class Completions:
         if sequence.stream is not None:
             self._streams.release(sequence.stream)
             sequence.stream = None
+
+
+def _undecodable(code: int) -> EngineError:
+    return EngineError(f"llama.cpp could not decode (code {code})", "see the log; a smaller num_ctx may help")
 
 
 def _stream_index(sequence: Sequence) -> int:

@@ -67,6 +67,7 @@ class LlamaCppEngine:
             self._embedder.abort(request_id)
 
     def close(self) -> None:
+        self._tokenizer.close()
         self._embedder.close()
         if self._completions is not None:
             self._completions.close()

@@ -134,7 +134,7 @@ def _biases(
 def _history_links(params: SamplingParams, model: Model, num_ctx: int) -> list[Any]:
     """Samplers that look back at what was said."""
     links = []
-    last_n = num_ctx if params.repeat_last_n < 0 else params.repeat_last_n
+    last_n = _looking_back(params.repeat_last_n, num_ctx)
     if last_n and (params.repeat_penalty != 1.0 or params.frequency_penalty or params.presence_penalty):
         links.append(
             C.llama_sampler_init_penalties(
@@ -149,12 +149,17 @@ def _history_links(params: SamplingParams, model: Model, num_ctx: int) -> list[A
                 params.dry_multiplier,
                 params.dry_base,
                 params.dry_allowed_length,
-                num_ctx if params.dry_penalty_last_n < 0 else params.dry_penalty_last_n,
+                _looking_back(params.dry_penalty_last_n, num_ctx),
                 (ctypes.c_char_p * len(breakers))(*breakers),
                 len(breakers),
             )
         )
     return links
+
+
+def _looking_back(last_n: int, num_ctx: int) -> int:
+    """Tokens to look back at: llama.cpp allocates them all, and there are never more than the context has."""
+    return num_ctx if last_n < 0 else min(last_n, num_ctx)
 
 
 def _random_links(params: SamplingParams, model: Model, seed: int) -> list[Any]:
@@ -195,7 +200,8 @@ def logprob_of(token: int, logits: Logits, alternatives: int, tokenizer: LlamaTo
     highest = float(logits.max())
     normaliser = highest + float(np.log(np.exp(logits - highest).sum()))
     top: tuple[TopLogprob, ...] = ()
-    if alternatives:
+    alternatives = min(alternatives, len(logits))
+    if alternatives > 0:
         likeliest = np.argpartition(logits, -alternatives)[-alternatives:]
         likeliest = likeliest[np.argsort(-logits[likeliest], kind="stable")]
         top = tuple(

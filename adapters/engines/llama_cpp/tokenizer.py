@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Sequence
 
 import llama_cpp as C
 
 from corral.adapters.engines.llama_cpp.native import Model
+from corral.core.errors import EngineDied, InvalidRequest
 from corral.core.requests import Prompt, TokensPart
 
 __all__ = ("LlamaTokenizer",)
@@ -17,6 +19,9 @@ class LlamaTokenizer:
     """The `Tokenizer` port over a loaded model."""
 
     def __init__(self, model: Model) -> None:
+        self._lock = threading.Lock()  # held by other threads' calls, so that the model outlives them
+        self._closed = False
+        self._size = model.vocabulary_size
         vocab = model.vocab
         self._vocab = vocab
         self._bos = int(C.llama_vocab_bos(vocab)) if C.llama_vocab_get_add_bos(vocab) else -1
@@ -29,17 +34,37 @@ class LlamaTokenizer:
         self._pieces: dict[int, bytes] = {}
 
     def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-        return [tuple(self.tokens(prompt)) for prompt in prompts]
+        with self._lock:
+            self._require_open()
+            return [tuple(self.tokens(prompt)) for prompt in prompts]
 
     def decode(self, ids: Sequence[int]) -> bytes:
-        return b"".join(self.piece(token_id, special=True) for token_id in ids)
+        with self._lock:
+            self._require_open()
+            return b"".join(self.piece(token_id, special=True) for token_id in self._checked(ids))
+
+    def close(self) -> None:
+        """Before the model is freed: waits for calls under way, refuses later ones."""
+        with self._lock:
+            self._closed = True
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise EngineDied("the model was unloaded")
+
+    def _checked(self, ids: Sequence[int]) -> Sequence[int]:
+        # llama.cpp ends the process for an id that it does not have.
+        for token_id in ids:
+            if not 0 <= token_id < self._size:
+                raise InvalidRequest(f"token {token_id} is not in the vocabulary of {self._size}")
+        return ids
 
     def tokens(self, prompt: Prompt) -> list[int]:
         """The prompt's ids: BOS first where the model wants it and the prompt has none, EOS or SEP last likewise."""
         ids: list[int] = []
         for part in prompt:
             if isinstance(part, TokensPart):
-                ids.extend(part.ids)
+                ids.extend(self._checked(part.ids))
             else:
                 ids.extend(self.text_tokens(part.text, part.parse_special))
         if self._bos >= 0 and (not ids or ids[0] != self._bos):
