@@ -64,7 +64,7 @@ class SchedulerSection(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
     max_queue: Annotated[
         int,
-        Meta(ge=0, description="How many requests may wait for a model to load or for a free stream of a loaded one."),
+        Meta(ge=1, description="How many requests may wait for a model to load or for a free stream of a loaded one."),
     ] = 512
 
 
