@@ -85,7 +85,7 @@ def test_layers_win_in_order(tmp_path: Path) -> None:
         ("[stores.filesystem]\nroot = 2", "stores.filesystem.root: Expected `str`, got `int`", None),
         ('[scheduler]\nkeep_alive = "soon"', "scheduler.keep_alive: time: invalid duration", None),
         ("[scheduler]\nkeep_alive = true", "scheduler.keep_alive: a duration is", None),
-        ("[scheduler]\nmax_queue = -1", "scheduler.max_queue: Expected `int` >= 0", None),
+        ("[scheduler]\nmax_queue = -1", "scheduler.max_queue: Expected `int` >= 1", None),
         ('[server]\norigins = ["a", 2]', "server.origins[1]: Expected `str`, got `int`", None),
         ("[server]\nhost = 11434", "server.host: an address is", None),
         ('[log]\nlevel = "loud"', "log.level: Invalid enum value 'loud'", None),
