@@ -11,6 +11,8 @@ __all__ = ("Portal",)
 
 T = TypeVar("T")
 
+_CLEAN_UP_S = 5.0  # a call that was cancelled before it began never says that it finished
+
 
 class Portal:
     """One event loop on one thread of its own, for callers on any other thread, a running loop of theirs or not."""
@@ -26,14 +28,20 @@ class Portal:
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Awaits what `function` gives on the loop, and blocks for it.
 
-        An interrupt of the waiting thread (Ctrl-C) cancels this one call; the loop and other calls go on. Raises
+        An interrupt of the waiting thread (Ctrl-C) cancels this one call, and is raised once that has cleaned up after
+        itself, so that the caller may go on with what the call used; the loop and other calls go on. Raises
         `RuntimeError` after `close`, and on the loop's own thread, which would wait for itself.
         """
         if threading.current_thread() is self._thread:
             raise RuntimeError("a blocking call on the thread that has to answer it; await AsyncCorral here")
 
+        finished = threading.Event()
+
         async def await_it() -> T:
-            return await function()
+            try:
+                return await function()
+            finally:
+                finished.set()
 
         # Under the lock, so that a call is either refused or on the loop before the loop is told to stop.
         with self._lock:
@@ -44,6 +52,7 @@ class Portal:
             return future.result()
         except BaseException:
             future.cancel()
+            finished.wait(_CLEAN_UP_S)
             raise
 
     def close(self) -> None:

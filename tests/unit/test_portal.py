@@ -1,0 +1,54 @@
+"""The background loop that blocking code calls into."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from corral.api.portal import Portal
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers that raise signals")
+def test_an_interrupt_waits_for_the_call_to_clean_up() -> None:
+    """When an interrupt comes out of a call, what the call was doing has ended: nothing runs into it afterwards."""
+    portal = Portal("test")
+    cleaned: list[bool] = []
+
+    async def long() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.1)
+            cleaned.append(True)
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            portal.call(long)
+        assert cleaned == [True]
+        assert portal.call(lambda: asyncio.sleep(0, "still there")) == "still there"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        portal.close()
+
+
+def test_a_failing_call_is_told_at_once() -> None:
+    """An error of the call itself comes out without any waiting."""
+    portal = Portal("test")
+
+    async def fails() -> None:
+        raise ValueError("no")
+
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="no"):
+        portal.call(fails)
+    assert time.monotonic() - began < 2
+    portal.close()
