@@ -108,7 +108,6 @@ class _Builder:
             max_prefill_tokens=max(4, min(options.max_prefill_tokens, self._chunk)),
             largest_chunk=self._chunk,
             can_shift=can_shift,
-            can_fill=trimmable,
             exact=exactness.exact,
             pair_rows=exactness.pair_rows,
         )

@@ -47,7 +47,6 @@ class Completions:
         max_prefill_tokens: int,
         largest_chunk: int,
         can_shift: bool,
-        can_fill: bool,
         exact: bool,
         pair_rows: bool,
     ) -> None:
@@ -60,7 +59,6 @@ class Completions:
         self._budget = max_prefill_tokens
         self._largest_chunk = largest_chunk
         self._can_shift = can_shift
-        self._can_fill = can_fill
         self._exact = exact
         self._pair_rows = pair_rows
         self._candidates = Candidates(model.vocabulary_size)
@@ -147,22 +145,22 @@ class Completions:
                     sequence.awaited, sequence.awaited_length = other, soon
             sequence.stream = self._streams.take(source, shared)
             if sequence.awaited is None:
-                self._load_prefix(sequence)
+                self._load_prefix(sequence, source, shared)
             else:
                 self._streams.cut(sequence.stream, 0)
             self._prefilling.append(sequence)
         for sequence in self._prefilling:
             if sequence.awaited is not None and not sequence.still_waits():
                 sequence.awaited = None
-                self._load_prefix(sequence)
+                source, shared = self._streams.best_prefix(sequence.prompt, self._reusable_limit(sequence))
+                self._load_prefix(sequence, source, shared)
         self._streams.drop_snapshot()
 
     def _reusable_limit(self, sequence: Sequence) -> int:
         # The last token is always computed, for its logits; exact texts need a last chunk of two.
         return len(sequence.prompt) - (2 if self._exact else 1)
 
-    def _load_prefix(self, sequence: Sequence) -> None:
-        source, shared = self._streams.best_prefix(sequence.prompt, self._reusable_limit(sequence))
+    def _load_prefix(self, sequence: Sequence, source: Stream | None, shared: int) -> None:
         if source is not sequence.stream and shared < _WORTH_COPYING:
             shared = 0
         sequence.cached = self._streams.load_prefix(sequence.owned, source, shared)
@@ -192,7 +190,7 @@ class Completions:
             sequence.owned.tokens.append(sequence.pending)
             self._count_reusable(sequence)
             self._choose(sequence, place[row], outputs)
-        self._use_threads(self._tuner.record(len(rows), took))
+        self._context.set_threads(self._tuner.record(len(rows), took))
 
     def _make_room(self, sequence: Sequence, outputs: Outputs) -> bool:
         """Shift a context that is full, or end its answer with ``length``."""
@@ -213,7 +211,7 @@ class Completions:
 
     def _fillers(self, busy: list[int]) -> list[Stream]:
         """Streams to compute along, with room for a token that is dropped afterwards."""
-        if not self._can_fill:
+        if not self._streams.trimmable:
             return []
         fillers = [self._streams[index] for index in filler_rows(busy, len(self._streams), pair_rows=self._pair_rows)]
         for filler in fillers:
@@ -284,7 +282,7 @@ class Completions:
             self._streams.resync()
             return code
         if count >= 16:
-            self._use_threads(self._tuner.record_prefill(count, took))
+            self._context.set_threads(self._tuner.record_prefill(count, took))
             self._prefill_rate += 0.3 * (count / max(took, 1e-9) - self._prefill_rate)
         stream.tokens.extend(tokens)
         if not (self._exact and len(sequence.prompt) == 1):
@@ -308,10 +306,6 @@ class Completions:
         sequence.sampler.remember(sequence.prompt)
         self._generating.append(sequence)
         self._choose(sequence, row, outputs)
-
-    def _use_threads(self, threads: int) -> None:
-        if threads != self._context.threads:
-            self._context.set_threads(threads)
 
     # ── Tokens out ────────────────────────────────────────────────────────────────────────────────────────────────
 

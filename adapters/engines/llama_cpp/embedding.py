@@ -112,8 +112,7 @@ class Embedder:
             job.computed = min(start + self._context.batch, len(first))
             chosen = [first[start : job.computed]]
         self._batch.fill_inputs(chosen, start)
-        if self._threads() != self._context.threads:
-            self._context.set_threads(self._threads())
+        self._context.set_threads(self._threads())
         code = self._context.decode(self._batch)
         if code != 0:
             total = sum(map(len, chosen))

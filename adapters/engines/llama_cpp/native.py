@@ -252,8 +252,10 @@ class Context:
         return np.ctypeslib.as_array(pointer, (self.model.embedding_size,)).copy()
 
     def set_threads(self, threads: int) -> None:
-        C.llama_set_n_threads(self.handle, threads, threads)
-        self.threads = threads
+        """For every decode from now on."""
+        if threads != self.threads:
+            C.llama_set_n_threads(self.handle, threads, threads)
+            self.threads = threads
 
     def trim(self, stream: int, length: int) -> bool:
         """Forget all but the first `length` tokens; False where this kind of memory cannot."""

@@ -39,10 +39,6 @@ class Stream:
         self.busy = False
         self.last_used = 0
 
-    def forget(self) -> None:
-        self.tokens = []
-        self.reusable = 0
-
 
 class Streams:
     """All streams of a context. Idle ones are a cache: the least recently used is overwritten first.
@@ -54,7 +50,7 @@ class Streams:
     def __init__(self, context: Context, count: int, *, trimmable: bool) -> None:
         self._context = context
         self._all = [Stream(index) for index in range(count)]
-        self._trimmable = trimmable
+        self.trimmable = trimmable
         self._clock = 0
         self._snapshot: tuple[Stream, int, Any] | None = None
 
@@ -86,7 +82,7 @@ class Streams:
     def _usable(self, stream: Stream, shared: int) -> int:
         if shared == 0 or shared == len(stream.tokens):
             return shared
-        if not self._trimmable:
+        if not self.trimmable:
             return 0
         return shared
 
