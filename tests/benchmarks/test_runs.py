@@ -16,10 +16,10 @@ from benchmarks.exact import CONDITIONS, MODES, check
 from benchmarks.servers import Target
 from benchmarks.speed import measure
 
-# Streams `num_predict` words. With "moody" its words depend on how many requests came before.
+# Streams `num_predict` words. With "moody" its words are other ones for every request, also after a restart.
 _SERVER = """
 import http.server, itertools, json, sys, time
-count = itertools.count()
+count = itertools.count(time.time_ns())
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
