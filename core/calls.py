@@ -7,9 +7,9 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from corral.core.messages import Message
+from corral.core.messages import Message, Tool
 from corral.core.outputs import Vectors
-from corral.core.requests import Principal
+from corral.core.requests import Constraint, Principal
 from corral.core.values import Value
 
 __all__ = ("ANONYMOUS", "Call", "ChatCall", "EmbedCall", "EmbedResult", "GenerateCall")
@@ -34,7 +34,7 @@ class GenerateCall(Call, frozen=True, kw_only=True):
     """Complete a prompt. Unless `raw`, the model's chat template goes around it, with `system` or the model's own.
 
     `logprobs`: None for none, else how many alternatives beside the chosen token. `shift` None is yes.
-    `return_token_ids`: `Finished` carries the ids of prompt and answer.
+    `return_token_ids`: `Finished` carries the ids of prompt and answer. `constraint`: what the answer must follow.
     """
 
     prompt: str
@@ -43,14 +43,21 @@ class GenerateCall(Call, frozen=True, kw_only=True):
     logprobs: int | None = None
     shift: bool | None = None
     return_token_ids: bool = False
+    constraint: Constraint | None = None
 
 
 class ChatCall(Call, frozen=True, kw_only=True):
-    """Answer a conversation. A trailing assistant message is continued. `logprobs` and `shift` as in `GenerateCall`."""
+    """Answer a conversation. A trailing assistant message is continued. The others are as in `GenerateCall`.
+
+    `tools` and `think` are for models that own their template (an upstream).
+    """
 
     messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    think: bool | str | None = None
     logprobs: int | None = None
     shift: bool | None = None
+    constraint: Constraint | None = None
 
 
 class EmbedCall(Call, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""What an engine plugin registers, `EngineSpec`, and the choice between those registered."""
+"""What an engine plugin registers, `EngineSpec`, and what an engine is handed to load."""
 
 from __future__ import annotations
 
@@ -12,16 +12,29 @@ from corral.core.outputs import EngineOutput, Output
 from corral.core.requests import Request
 from corral.core.values import Value
 
-__all__ = ("EngineSpec", "LoadRequest", "LocalFile", "Match")
+__all__ = ("Device", "EngineSpec", "LoadRequest", "LocalFile", "Match")
 
 RunnerName = Literal["process", "thread", "event_loop"]
 
 
 class Match(Value, frozen=True, kw_only=True):
-    """How well an engine suits a model: 0 cannot, higher wins. `reason` is a sentence for people."""
+    """How well an engine suits a model: 0 cannot, higher wins. `reason` is a sentence for people.
+
+    `converter` names the converter (`corral.core.converters`) whose result the engine takes in the model's place.
+    """
 
     score: int
     reason: str
+    converter: str | None = None
+
+
+class Device(Value, frozen=True, kw_only=True):
+    """Something that computes: `kind` (``cpu``, ``cuda``, ``metal``, …), its name, and its memory where known."""
+
+    kind: str
+    name: str
+    total_bytes: int | None = None
+    free_bytes: int | None = None
 
 
 class LocalFile(Value, frozen=True, kw_only=True):
@@ -35,12 +48,16 @@ class LocalFile(Value, frozen=True, kw_only=True):
 class LoadRequest(Value, frozen=True, kw_only=True):
     """What an engine gets to load. `load_options` is an instance of its spec's `load_options`, as plain data.
 
-    Engines turn it back with ``msgspec.convert(request.load_options, MyLoadOptions)``.
+    Engines turn it back with ``msgspec.convert(request.load_options, MyLoadOptions)``. The files of a folder model have
+    their `name`s under one folder, so ``genai_config.json`` lies where the others are looked for. An upstream has no
+    files: `remote_host` and `remote_model` say where it lives.
     """
 
     model: str
     files: tuple[LocalFile, ...]
     load_options: Mapping[str, Any] = {}
+    remote_host: str | None = None
+    remote_model: str | None = None
 
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +65,9 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `load` is the import path ``package.module:function`` of ``(LoadRequest, on_progress) -> StepEngine |
     GeneratorEngine | RunningModel``, by `form`. `runners` are those it allows, preferred first. `match` gets no
-    metadata for an upstream. `estimate` answers bytes by device. `load_options` and `request_options` are msgspec
+    metadata where there are no weights (an upstream) or nobody reads their format. A ``load`` of form ``running`` may be
+    a coroutine function. `tasks` are those it may have, for tables: what a model has is in its `ModelInfo`. `takes` says
+    in words what it runs. `devices` is the import path of ``() -> Sequence[Device]``, called in a child process. `estimate` answers bytes by device. `load_options` and `request_options` are msgspec
     Struct types; every field of `load_options` has a default. `fits(loaded, wanted)` says whether a model loaded with
     one set of load options serves another without a reload. `requirement` is the distribution and version it needs
     (``llama-cpp-python==0.3.36``), `module` the import to look for, `install_hint` the pip line.
@@ -61,6 +80,9 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     match: Callable[[ModelRecord, ModelMetadata | None], Match]
     estimate: Callable[[ModelRecord, ModelMetadata | None, Any], Mapping[str, int]]
     runners: tuple[RunnerName, ...] = ("process", "thread")
+    tasks: frozenset[str] = frozenset({"completion"})
+    takes: str = ""
+    devices: str | None = None
     load_options: type[msgspec.Struct] | None = None
     request_options: type[msgspec.Struct] | None = None
     fits: Callable[[Any, Any], bool] | None = None

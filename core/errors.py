@@ -24,7 +24,9 @@
     │   ├── OutOfMemory             the estimate does not fit, or the allocation failed
     │   ├── InvalidEmbedding        vectors that hold NaN or infinity
     │   ├── EngineDied              the process that held the model is gone
-    │   └── EngineStalled           no heartbeat, or a step past its limit
+    │   ├── EngineStalled           no heartbeat, or a step past its limit
+    │   └── UpstreamError           the server behind an upstream model refused or broke
+    ├── JobFailed                   work in a process of its own failed
     ├── ServerBusy                  the queue is full
     ├── Cancelled                   the caller went away
     ├── PluginError                 a plugin broke its promises
@@ -59,6 +61,7 @@ __all__ = (
     "InvalidName",
     "InvalidOption",
     "InvalidRequest",
+    "JobFailed",
     "LoadFailed",
     "ModelNotFound",
     "NoEngine",
@@ -73,6 +76,7 @@ __all__ = (
     "StorageError",
     "Unsupported",
     "UnsupportedField",
+    "UpstreamError",
     "map_errors",
     "no_unicode",
     "to_error",
@@ -244,6 +248,18 @@ class EngineStalled(EngineError):
     """No heartbeat in time, or a step past its limit; the model is unloaded."""
 
     code = "engine_stalled"
+
+
+class JobFailed(CorralError):
+    """Work in a process of its own failed: converting, looking for devices."""
+
+    code = "job_failed"
+
+
+class UpstreamError(EngineError):
+    """The server behind an upstream model refused, broke off, or cannot be reached."""
+
+    code = "upstream_error"
 
 
 class ServerBusy(CorralError):

@@ -152,6 +152,7 @@ class ChatRequest(Request, frozen=True, kw_only=True):
     sampling: SamplingParams = SamplingParams()
     context: ContextPolicy = ContextPolicy()
     think: bool | str | None = None
+    constraint: Constraint | None = None
     logprobs: int | None = None
     return_token_ids: bool = False
 

@@ -24,6 +24,7 @@ from corral.plugins.hookspecs import PROJECT, hookimpl
 from corral.plugins.registrars import (
     ChatTemplateRegistrar,
     CommandRegistrar,
+    ConverterRegistrar,
     EngineRegistrar,
     ManifestFormatRegistrar,
     MetadataReaderRegistrar,
@@ -50,6 +51,7 @@ __all__ = (
     "ChatTemplateSpec",
     "CommandRegistrar",
     "CommandSpec",
+    "ConverterRegistrar",
     "EngineRegistrar",
     "ManifestFormatRegistrar",
     "ManifestFormatSpec",

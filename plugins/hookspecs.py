@@ -7,6 +7,7 @@ import pluggy
 from corral.plugins.registrars import (
     ChatTemplateRegistrar,
     CommandRegistrar,
+    ConverterRegistrar,
     EngineRegistrar,
     ManifestFormatRegistrar,
     MetadataReaderRegistrar,
@@ -20,6 +21,7 @@ __all__ = (
     "PROJECT",
     "corral_register_chat_templates",
     "corral_register_commands",
+    "corral_register_converters",
     "corral_register_engines",
     "corral_register_manifest_formats",
     "corral_register_metadata_readers",
@@ -44,8 +46,13 @@ def corral_register_engines(register: EngineRegistrar) -> None:
 
 
 @_hookspec
+def corral_register_converters(register: ConverterRegistrar) -> None:
+    """Register converters of models from one format to another. Called after the engines, whose matches name them."""
+
+
+@_hookspec
 def corral_register_runners(register: RunnerRegistrar) -> None:
-    """Register places where a loaded model lives. Called after the engines; created on assembly."""
+    """Register places where a loaded model lives. Called after the converters; created on assembly."""
 
 
 @_hookspec

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 import pluggy
 
+from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec
 from corral.core.errors import CorralError
 from corral.core.runtime import PluginStatus
@@ -17,6 +18,7 @@ from corral.plugins import hookspecs
 from corral.plugins.registrars import (
     ChatTemplateRegistrar,
     CommandRegistrar,
+    ConverterRegistrar,
     EngineRegistrar,
     ManifestFormatRegistrar,
     MetadataReaderRegistrar,
@@ -47,6 +49,7 @@ BUILTIN: Final = "builtin"
 
 _HOOKS: Final[dict[str, type[Registrar[Any]]]] = {
     "corral_register_engines": EngineRegistrar,
+    "corral_register_converters": ConverterRegistrar,
     "corral_register_runners": RunnerRegistrar,
     "corral_register_stores": StoreRegistrar,
     "corral_register_sources": SourceRegistrar,
@@ -166,6 +169,9 @@ class PluginManager:
 
     def engines(self) -> tuple[EngineSpec, ...]:
         return tuple(self._specs["corral_register_engines"])
+
+    def converters(self) -> tuple[ConverterSpec, ...]:
+        return tuple(self._specs["corral_register_converters"])
 
     def runners(self) -> tuple[RunnerSpec, ...]:
         return tuple(self._specs["corral_register_runners"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Generic, TypeVar
 
+from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec
 from corral.core.errors import PluginError
 from corral.plugins.specs import (
@@ -20,6 +21,7 @@ from corral.plugins.specs import (
 __all__ = (
     "ChatTemplateRegistrar",
     "CommandRegistrar",
+    "ConverterRegistrar",
     "EngineRegistrar",
     "ManifestFormatRegistrar",
     "MetadataReaderRegistrar",
@@ -36,6 +38,7 @@ ENGINE_API = (1, 0)
 Spec = TypeVar(
     "Spec",
     EngineSpec,
+    ConverterSpec,
     RunnerSpec,
     StoreSpec,
     SourceSpec,
@@ -95,6 +98,10 @@ class EngineRegistrar(Registrar[EngineSpec]):
             raise PluginError(
                 f"engine {spec.name!r} is written for engine API {stated}, this Corral has {ENGINE_API[0]}.x"
             )
+
+
+class ConverterRegistrar(Registrar[ConverterSpec]):
+    kind, spec_type = "converter", ConverterSpec
 
 
 class RunnerRegistrar(Registrar[RunnerSpec]):

@@ -21,12 +21,14 @@ __all__ = (
     "GeneratorEngine",
     "ModelInfo",
     "OnLoadProgress",
+    "OpenTokenizer",
     "Runner",
     "RunningModel",
     "StepEngine",
     "Task",
     "TokenMask",
     "Tokenizer",
+    "Vocabulary",
 )
 
 Task = Literal["completion", "chat", "embedding"]
@@ -36,7 +38,7 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     """What a loaded model can do: data, because an `isinstance` check does not survive a process boundary.
 
     `tasks` names the requests it takes. `features` are engine-named abilities ("exact", "shift", "prefix_cache",
-    "tokenize", "logprobs", …). `context_length` is the most tokens of one request, None where unlimited or unknown.
+    "tokenize", "logprobs", "constraints", "tools", …). `context_length` is the most tokens of one request, None where unlimited or unknown.
     `parallel` is how many requests run at once. `memory_bytes` by device ("cpu", "cuda:0"). `process_id` of the
     child, where there is one. `details` are for people: `corral show` and `/api/ps` print them.
     """
@@ -88,6 +90,25 @@ class Tokenizer(Protocol):
     def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]: ...
 
     def decode(self, ids: Sequence[int]) -> bytes: ...
+
+
+class Vocabulary(Value, frozen=True, kw_only=True):
+    """Every token of a model, by id: its bytes, and what is special.
+
+    `control` are the ids that are no text (``<|im_end|>``); `ends` those that end an answer.
+    """
+
+    pieces: tuple[bytes, ...]
+    control: frozenset[int] = frozenset()
+    ends: frozenset[int] = frozenset()
+
+
+class OpenTokenizer(Tokenizer, Protocol):
+    """A tokenizer that shows its vocabulary: what constraints need. Its model has the feature ``constraints``."""
+
+    def vocabulary(self) -> Vocabulary:
+        """The same value each time; made on first use."""
+        ...
 
 
 class TokenMask(Protocol):

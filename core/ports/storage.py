@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -104,6 +104,25 @@ class LocalBlobs(Protocol):
         """
         ...
 
+    async def folder(self, key: Digest, files: Mapping[str, Digest]) -> Path:
+        """A folder that holds the blobs under these relative paths, as hard links (else links all of one kind).
+
+        Made once per `key` (a manifest's digest) and kept; made again where something is missing. Costs no second copy
+        on disk. Raises `BlobNotFound`, `StorageError` (also for a path that leads out of the folder).
+        """
+        ...
+
+    async def drop_folder(self, key: Digest) -> None:
+        """Removes what `folder` made for the key. Does nothing where there is none; blobs stay."""
+        ...
+
+    def scratch(self) -> AbstractAsyncContextManager[Path]:
+        """An empty folder beside the blobs for files that will be adopted; it goes with the context.
+
+        Leftovers of a process that died are swept by a later call.
+        """
+        ...
+
 
 class StoredManifest(Value, frozen=True, kw_only=True):
     """A manifest as stored. `data` are the exact bytes (the digest is over them); `modified_at` seconds since 1970."""
@@ -139,6 +158,10 @@ class ManifestStore(Protocol):
         Held shared from finding a manifest's blobs until the manifest is put; held exclusive while blobs that no
         manifest names are deleted. Raises `Conflict` where somebody holds it for longer than half a minute.
         """
+        ...
+
+    def claim(self, name: ModelName) -> AbstractAsyncContextManager[None]:
+        """Whoever makes the model of this name holds it alone, among tasks and processes; others wait as long."""
         ...
 
 
