@@ -64,13 +64,16 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """An engine, described by pure data and pure functions: importing one never imports native code.
 
     `load` is the import path ``package.module:function`` of ``(LoadRequest, on_progress) -> StepEngine |
-    GeneratorEngine | RunningModel``, by `form`. `runners` are those it allows, preferred first. `match` gets no
-    metadata where there are no weights (an upstream) or nobody reads their format. A ``load`` of form ``running`` may be
-    a coroutine function. `tasks` are those it may have, for tables: what a model has is in its `ModelInfo`. `takes` says
-    in words what it runs. `devices` is the import path of ``() -> Sequence[Device]``, called in a child process. `estimate` answers bytes by device. `load_options` and `request_options` are msgspec
-    Struct types; every field of `load_options` has a default. `fits(loaded, wanted)` says whether a model loaded with
-    one set of load options serves another without a reload. `requirement` is the distribution and version it needs
-    (``llama-cpp-python==0.3.36``), `module` the import to look for, `install_hint` the pip line.
+    GeneratorEngine | RunningModel``, by `form`; one of form ``running`` may be a coroutine function. `runners` are
+    those it allows, preferred first. `match` gets no metadata where there are no weights (an upstream) or nobody reads
+    their format. `estimate` answers bytes by device. `load_options` and `request_options` are msgspec Struct types;
+    every field of `load_options` has a default. `fits(loaded, wanted)` says whether a model loaded with one set of load
+    options serves another without a reload.
+
+    `tasks` are those it may have, for tables: what a model has is in its `ModelInfo`. `takes` says in words what it
+    runs. `devices` is the import path of ``() -> Sequence[Device]``, called in a child process. `requirement` is the
+    distribution and version it needs (``llama-cpp-python==0.3.36``), `module` the import to look for, `install_hint`
+    the pip line.
     """
 
     name: str

@@ -38,9 +38,9 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     """What a loaded model can do: data, because an `isinstance` check does not survive a process boundary.
 
     `tasks` names the requests it takes. `features` are engine-named abilities ("exact", "shift", "prefix_cache",
-    "tokenize", "logprobs", "constraints", "tools", …). `context_length` is the most tokens of one request, None where unlimited or unknown.
-    `parallel` is how many requests run at once. `memory_bytes` by device ("cpu", "cuda:0"). `process_id` of the
-    child, where there is one. `details` are for people: `corral show` and `/api/ps` print them.
+    "tokenize", "logprobs", "constraints", …). `context_length` is the most tokens of one request, None where unlimited
+    or unknown. `parallel` is how many requests run at once. `memory_bytes` by device ("cpu", "cuda:0"). `process_id` of
+    the child, where there is one. `details` are for people: `corral show` and `/api/ps` print them.
     """
 
     tasks: frozenset[str]
