@@ -22,8 +22,9 @@ class JobRunner(Protocol):
         """What ``package.module:function`` answers to ``(request, on_progress)``, or to nothing where request is None.
 
         `request` and the answer travel as MessagePack; the answer is decoded as `result`. `on_progress` is called in
-        the event loop with the share done, 0 to 1. Cancelling the call kills the process and waits for its end. An error
-        of `corral.core.errors` that the function raises is raised here; a foreign one becomes `JobFailed`, and so does a
-        process that dies, with its signal and last lines.
+        the event loop with the share done, 0 to 1. Cancelling the call kills the process and waits for its end.
+
+        An error of `corral.core.errors` that the function raises is raised here. A foreign one becomes `JobFailed`, and
+        so does a process that dies, with its signal and last lines.
         """
         ...
