@@ -20,12 +20,13 @@ class Tagged(NamedTuple):
 
 
 class TensorEntry(NamedTuple):
-    """A tensor as the header lists it; `size_bytes` zeros are written for it."""
+    """A tensor as the header lists it, the fastest dimension first. Without `data`, `size_bytes` zeros are written."""
 
     name: str
     shape: Sequence[int] = (32,)
     type_id: int = 0
     size_bytes: int = 128
+    data: bytes | None = None
 
 
 SMALL_MODEL: Mapping[str, Any] = {
@@ -60,7 +61,7 @@ def gguf_bytes(
     for tensor in tensors:
         header += _string(tensor.name) + struct.pack("<I", len(tensor.shape))
         header += struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape) + struct.pack("<IQ", tensor.type_id, offset)
-        data += _padded(bytes(tensor.size_bytes))
+        data += _padded(bytes(tensor.size_bytes) if tensor.data is None else tensor.data)
         offset = len(data)
     return _padded(header) + data
 

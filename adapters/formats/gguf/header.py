@@ -38,12 +38,13 @@ class Array(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """`shape` is in file order, the fastest dimension first."""
+    """`shape` is in file order, the fastest dimension first; `offset_bytes` counts from the file's beginning."""
 
     name: str
     type_name: str
     shape: tuple[int, ...]
     size_bytes: int
+    offset_bytes: int
 
 
 class Header(NamedTuple):
@@ -92,13 +93,14 @@ class HeaderFile:
             raise self._error(f"general.alignment is {alignment!r}, not a power of two")
         found = [self._tensor() for _ in range(tensor_count)]
         start = -(-self._offset // alignment) * alignment
-        for tensor, offset in found:
-            if start + offset + tensor.size_bytes > self._size:
+        tensors = tuple(tensor._replace(offset_bytes=start + tensor.offset_bytes) for tensor in found)
+        for tensor in tensors:
+            end = tensor.offset_bytes + tensor.size_bytes
+            if end > self._size:
                 raise self._error(
-                    f"the tensor {tensor.name!r} ends at byte {start + offset + tensor.size_bytes}, "
-                    f"and the file at {self._size}: it is truncated"
+                    f"the tensor {tensor.name!r} ends at byte {end}, and the file at {self._size}: it is truncated"
                 )
-        return Header(version, pairs, tuple(tensor for tensor, _ in found))
+        return Header(version, pairs, tensors)
 
     def values(self, array: Array) -> list[Any] | None:
         """An array's values; None for one too big to be of use to people."""
@@ -166,7 +168,8 @@ class HeaderFile:
             raise self._error(f"the array {key!r} holds the unknown type {kind}")
         return array
 
-    def _tensor(self) -> tuple[Tensor, int]:
+    def _tensor(self) -> Tensor:
+        """The next entry of the list; its offset still counts from where the tensors' data begin."""
         name = self._string(_KEY_LIMIT_BYTES, "a tensor's name")
         dimensions = self._u32()
         if dimensions > _MAX_DIMENSIONS:
@@ -178,7 +181,7 @@ class HeaderFile:
         type_name, block, block_bytes = TENSOR_TYPES[kind]
         if shape and shape[0] % block:
             raise self._error(f"the tensor {name!r} has rows of {shape[0]}, which {type_name} cannot divide by {block}")
-        return Tensor(name, type_name, shape, math.prod(shape) // block * block_bytes), offset
+        return Tensor(name, type_name, shape, math.prod(shape) // block * block_bytes, offset)
 
     def _strings(self, count: int) -> list[str] | None:
         found, size_bytes = [], 0
