@@ -128,7 +128,7 @@ class GeneratorLoop:
         self.engine = engine
         self._clock_ns = clock_ns
         self._waiting: deque[tuple[int, Request]] = deque()
-        self._running: tuple[int, RequestDriver, Generator[EngineOutput, None, None]] | None = None
+        self._running: tuple[int, RequestDriver, Generator[EngineOutput | None, None, None]] | None = None
 
     def add(self, request_id: int, request: Request) -> None:
         self._waiting.append((request_id, request))
@@ -155,6 +155,8 @@ class GeneratorLoop:
         request_id, driver, generator = self._running
         try:
             output = next(generator, EngineFinished(reason="stop"))
+            if output is None:
+                return []
             if isinstance(output, EngineFailed):
                 self._end()
                 return [(request_id, output.error)]

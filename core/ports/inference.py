@@ -166,8 +166,11 @@ class StepEngine(Engine, Protocol):
 class GeneratorEngine(Engine, Protocol):
     """An engine that serves one request at a time: the smallest thing to write."""
 
-    def run(self, request: Request, mask: TokenMask | None) -> Generator[EngineOutput, None, None]:
-        """Outputs as they come; the runner closes the generator to cancel."""
+    def run(self, request: Request, mask: TokenMask | None) -> Generator[EngineOutput | None, None, None]:
+        """Outputs as they come; the runner closes the generator to cancel.
+
+        None is "nothing yet": yielded between the parts of long work, so that a cancelled request ends there.
+        """
         ...
 
 

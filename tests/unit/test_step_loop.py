@@ -42,7 +42,7 @@ class Words:
         self.words = words
         self.closed = 0
 
-    def run(self, request: Request, mask: TokenMask | None) -> Generator[EngineOutput, None, None]:
+    def run(self, request: Request, mask: TokenMask | None) -> Generator[EngineOutput | None, None, None]:
         try:
             yield Prefilled(prompt_tokens=1)
             for word in self.words:
@@ -133,6 +133,21 @@ def test_generator_abort_closes_it() -> None:
     loop.abort(2)
     assert engine.closed == 1
     assert not loop.unfinished()
+
+
+def test_generator_that_has_nothing_yet() -> None:
+    """None from a generator is a step without an outcome: between two of them the request can be aborted."""
+
+    class Slow(Words):
+        def run(self, request: Request, mask: TokenMask | None) -> Generator[EngineOutput | None, None, None]:
+            yield None
+            yield from super().run(request, mask)
+
+    loop = GeneratorLoop(Slow())
+    loop.add(1, request())
+    assert loop.step() == []
+    assert loop.unfinished()
+    assert isinstance(finish(loop)[1][-1], Finished)
 
 
 def test_outputs_after_the_end_are_dropped() -> None:
