@@ -34,6 +34,9 @@ class StoreFolders:
         self.adopted = self.own / "adopted"
         self.metadata = self.own / "metadata"
         self.scratch = self.own / "tmp"
+        self.folders = self.own / "folders"
+        self.workspaces = self.own / "work"
+        self.claims = self.own / "claims"
 
     def __repr__(self) -> str:
         return f"StoreFolders({str(self.root)!r})"

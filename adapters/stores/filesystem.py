@@ -6,17 +6,19 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from io import RawIOBase
 from pathlib import Path
 
 from corral.adapters.stores.adoption import AdoptionNotes, bring, fingerprint_of
 from corral.adapters.stores.files import CHUNK_BYTES, StoreFolders, hash_file, storage_errors, sync_folder
+from corral.adapters.stores.folders import ModelFolders
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
+from corral.adapters.stores.workspaces import workspace
 from corral.adapters.threads import in_thread
 from corral.core.errors import BlobNotFound, Conflict, InvalidDigest, StorageError
 from corral.core.models import Digest, parse_digest
@@ -37,6 +39,7 @@ class FilesystemBlobs:
     def __init__(self, root: Path) -> None:
         self._folders = StoreFolders(root)
         self._notes = AdoptionNotes(self._folders.adopted, self._folders.scratch)
+        self._models = ModelFolders(self._folders.folders, self._folders.scratch)
 
     def path(self, digest: Digest) -> Path:
         """Where the blob is, or would be. Raises `InvalidDigest`: nothing else ever becomes a path here."""
@@ -97,6 +100,21 @@ class FilesystemBlobs:
 
     async def adopt(self, file: Path) -> BlobInfo:
         return await in_thread(lambda stop: self._adopt(file, stop))
+
+    async def folder(self, key: Digest, files: Mapping[str, Digest]) -> Path:
+        for path, digest in files.items():
+            if await self.stat(digest) is None:
+                raise BlobNotFound(
+                    f"the blob {digest} of {path!r} is missing, or was changed since it was imported",
+                    "import or pull the model again",
+                )
+        return await self._models.show(key, {path: self.path(digest) for path, digest in files.items()})
+
+    async def drop_folder(self, key: Digest) -> None:
+        await self._models.drop(key)
+
+    def scratch(self) -> AbstractAsyncContextManager[Path]:
+        return workspace(self._folders.workspaces)
 
     def _stat(self, digest: Digest, stop: threading.Event) -> BlobInfo | None:
         path = self.path(digest)

@@ -19,22 +19,26 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ("LOCK_TIMEOUT_S", "FileLock")
+__all__ = ("FileLock",)
 
-LOCK_TIMEOUT_S = 30.0
+_TIMEOUT_S = 30.0
 
 
 class FileLock:
     """One holder's handle on a lock file. The system drops the lock when its process dies.
 
     Two handles conflict even inside one process, so every holder makes its own. `remove`: the file goes with the
-    last holder. Windows knows no shared locks; there every lock is exclusive.
+    last holder. Windows knows no shared locks; there every lock is exclusive. `timeout_s` is how long ``async with``
+    waits for another holder, None without end.
     """
 
-    def __init__(self, path: Path, *, exclusive: bool = True, remove: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, exclusive: bool = True, remove: bool = False, timeout_s: float | None = _TIMEOUT_S
+    ) -> None:
         self._path = path
         self._exclusive = exclusive
         self._remove = remove
+        self._timeout_s = timeout_s
         self._descriptor: int | None = None
 
     def try_acquire(self) -> bool:
@@ -66,12 +70,12 @@ class FileLock:
         self._descriptor = None
 
     async def __aenter__(self) -> FileLock:
-        """Waits its turn. Raises `Conflict` after `LOCK_TIMEOUT_S`."""
-        give_up = time.monotonic() + LOCK_TIMEOUT_S
+        """Waits its turn. Raises `Conflict` after `timeout_s`."""
+        began = time.monotonic()
         pause_s = 0.001
         while not await in_thread(lambda _: self.try_acquire(), undo=lambda _: self.release()):
-            if time.monotonic() > give_up:
-                raise Conflict(f"another process has held {self._path} for {LOCK_TIMEOUT_S:.0f} s", "try again later")
+            if self._timeout_s is not None and time.monotonic() > began + self._timeout_s:
+                raise Conflict(f"another process has held {self._path} for {self._timeout_s:.0f} s", "try again later")
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, 0.05)
         return self

@@ -62,6 +62,15 @@ class FilesystemManifests:
         async with FileLock(self._folders.own / "store.lock", exclusive=exclusive):
             yield
 
+    def claim(self, name: ModelName) -> AbstractAsyncContextManager[None]:
+        _check(name)
+        return self._claim(digest_of(name.key.encode()).partition(":")[2])
+
+    @asynccontextmanager
+    async def _claim(self, key: str) -> AsyncIterator[None]:
+        async with FileLock(self._folders.claims / f"{key}.lock", remove=True, timeout_s=None):
+            yield
+
     def _locate(self, name: ModelName) -> Path:
         """The path with the spelling found on disk, as deep as there is one."""
         path = self._folders.manifests

@@ -9,12 +9,14 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from corral.adapters.stores.files import CHUNK_BYTES, storage_errors
+from corral.adapters.stores.folders import ModelFolders
 from corral.adapters.stores.ranges import Range, covers, merged
+from corral.adapters.stores.workspaces import workspace
 from corral.core.errors import BlobNotFound, Conflict, DigestMismatch, StorageError
 from corral.core.models import Digest, digest_of, parse_digest
 from corral.core.names import ModelName
@@ -72,11 +74,7 @@ class MemoryBlobs:
             yield BlobInfo(digest=digest, size_bytes=len(data))
 
     def path(self, digest: Digest) -> Path:
-        if self._folder is None:
-            folder = tempfile.mkdtemp(prefix="corral-blobs-")
-            self._folder = Path(folder)
-            self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        path = self._folder / f"sha256-{parse_digest(digest).partition(':')[2]}"
+        path = self._root() / f"sha256-{parse_digest(digest).partition(':')[2]}"
         data = self._blobs.get(digest)
         if data is not None and not path.exists():
             path.write_bytes(data)
@@ -88,6 +86,30 @@ class MemoryBlobs:
             data = await asyncio.to_thread(file.read_bytes)
         digest = Digest("sha256:" + await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest()))
         return self.publish(digest, data)
+
+    async def folder(self, key: Digest, files: Mapping[str, Digest]) -> Path:
+        for path, digest in files.items():
+            if digest not in self._blobs:
+                raise BlobNotFound(f"the blob {digest} of {path!r} is missing", "import or pull the model again")
+        blobs = {path: self.path(digest) for path, digest in files.items()}
+        return await self._models().show(key, blobs)
+
+    async def drop_folder(self, key: Digest) -> None:
+        if self._folder is not None:
+            await self._models().drop(key)
+
+    def scratch(self) -> AbstractAsyncContextManager[Path]:
+        return workspace(self._root() / "work")
+
+    def _models(self) -> ModelFolders:
+        return ModelFolders(self._root() / "folders", self._root() / "tmp")
+
+    def _root(self) -> Path:
+        if self._folder is None:
+            folder = tempfile.mkdtemp(prefix="corral-blobs-")
+            self._folder = Path(folder)
+            self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return self._folder
 
     def publish(self, digest: Digest, data: bytes) -> BlobInfo:
         """Makes verified bytes a blob. For this module's writer."""
@@ -166,6 +188,7 @@ class MemoryManifests:
         self._stored: dict[str, StoredManifest] = {}
         self._changed = asyncio.Condition()
         self._holders = 0  # of the guard; -1 while one holds it exclusively
+        self._claims: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def get(self, name: ModelName) -> StoredManifest | None:
         return self._stored.get(name.key)
@@ -189,6 +212,14 @@ class MemoryManifests:
 
     def guard(self, *, exclusive: bool) -> AbstractAsyncContextManager[None]:
         return self._guard(exclusive)
+
+    @asynccontextmanager
+    async def claim(self, name: ModelName) -> AsyncIterator[None]:
+        lock = self._claims.get(name.key)
+        if lock is None:
+            lock = self._claims[name.key] = asyncio.Lock()
+        async with lock:
+            yield
 
     @asynccontextmanager
     async def _guard(self, exclusive: bool) -> AsyncIterator[None]:

@@ -187,3 +187,59 @@ class ManifestStoreContract:
                 pass
 
         asyncio.run(scenario())
+
+    def test_a_claimed_name_has_one_holder(self, store: ManifestStore) -> None:
+        """Of tasks that claim one name, in whatever case, one is inside at a time; another name does not wait."""
+
+        async def scenario() -> None:
+            inside: list[str] = []
+
+            async def make(name: str) -> None:
+                async with store.claim(parse_name(name)):
+                    inside.append(name)
+                    assert len(inside) == 1
+                    async with store.claim(parse_name("another")):
+                        await asyncio.sleep(0.01)
+                    inside.remove(name)
+
+            async with asyncio.timeout(60):
+                await asyncio.gather(*(make(name) for name in ("model", "MODEL", "model:latest")))
+
+        asyncio.run(scenario())
+
+    def test_a_claim_says_nothing_about_the_manifest(self, store: ManifestStore) -> None:
+        """A claimed name can be put, read and deleted, and a claim makes no model."""
+
+        async def scenario() -> None:
+            name = parse_name("m")
+            async with store.claim(name):
+                assert await store.get(name) is None
+                await store.put(name, b"1")
+                assert await store.delete(name)
+            assert await _names(store) == []
+
+        asyncio.run(scenario())
+
+    def test_a_cancelled_claim_is_free_again(self, store: ManifestStore) -> None:
+        """Whoever is cancelled while waiting or inside gives the name back."""
+
+        async def scenario() -> None:
+            entered = asyncio.Event()
+
+            async def hold() -> None:
+                async with store.claim(parse_name("m")):
+                    entered.set()
+                    await asyncio.sleep(60)
+
+            inside = asyncio.create_task(hold())
+            await entered.wait()
+            waiting = asyncio.create_task(hold())
+            await asyncio.sleep(0.05)
+            for task in (waiting, inside):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            async with asyncio.timeout(5), store.claim(parse_name("m")):
+                pass
+
+        asyncio.run(scenario())

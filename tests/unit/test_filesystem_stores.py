@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from corral.adapters.stores.adoption import bring
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
@@ -444,15 +448,14 @@ def test_a_manifest_too_big_to_be_one_is_passed_over(tmp_path: Path, caplog: pyt
     asyncio.run(scenario())
 
 
-def test_a_lock_that_is_never_given_back_is_a_conflict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_is_never_given_back_is_a_conflict(tmp_path: Path) -> None:
     """Waiting ends with a message that names the lock."""
-    monkeypatch.setattr("corral.adapters.stores.locks.LOCK_TIMEOUT_S", 0.05)
     holder = FileLock(tmp_path / "x.lock")
     assert holder.try_acquire()
 
     async def scenario() -> None:
         with pytest.raises(Conflict, match=r"x\.lock"):
-            async with FileLock(tmp_path / "x.lock"):
+            async with FileLock(tmp_path / "x.lock", timeout_s=0.05):
                 pass
 
     asyncio.run(scenario())
@@ -483,5 +486,139 @@ def test_metadata_is_remembered_between_processes(tmp_path: Path) -> None:
         blocked = FilesystemMetadataCache(tmp_path / ".corral" / "metadata" / digest[7:])
         await blocked.put(digest, metadata)
         assert await blocked.get(digest) is None
+
+    asyncio.run(scenario())
+
+
+def _shown(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@posix
+def test_a_folder_model_takes_no_space_twice(tmp_path: Path) -> None:
+    """The files of a folder are the blobs themselves, under ``.corral``, where no Ollama looks."""
+
+    async def scenario() -> None:
+        blobs = FilesystemBlobs(tmp_path)
+        info = await _stored(blobs, b"weights")
+        folder = await blobs.folder(digest_of(b"key"), {"onnx/model.onnx": info.digest})
+        assert folder.is_relative_to(tmp_path / ".corral")
+        assert _same_file(folder / "onnx" / "model.onnx", blobs.path(info.digest))
+
+    asyncio.run(scenario())
+
+
+@posix
+def test_where_no_hard_link_can_be_made_all_are_symbolic(tmp_path: Path) -> None:
+    """With our own folder on another disk every file is a symbolic link, and the folder is kept as well."""
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second file system")
+
+    async def scenario(disk: Path) -> None:
+        (tmp_path / ".corral").symlink_to(disk)
+        (tmp_path / "blobs").mkdir()
+        files = {name: digest_of(name.encode()) for name in ("model.onnx", "data/model.onnx.data")}
+        blobs = FilesystemBlobs(tmp_path)
+        for name, digest in files.items():
+            blobs.path(digest).write_bytes(name.encode())
+        folder = await blobs.folder(digest_of(b"key"), files)
+        before = (folder / "model.onnx").lstat()
+        assert _shown(folder) == {"model.onnx": b"model.onnx", "data/model.onnx.data": b"data/model.onnx.data"}
+        assert all((folder / name).is_symlink() for name in files)
+        assert await blobs.folder(digest_of(b"key"), files) == folder
+        assert (folder / "model.onnx").lstat() == before
+
+    with tempfile.TemporaryDirectory(dir=elsewhere) as disk:
+        asyncio.run(scenario(Path(disk)))
+
+
+@posix
+def test_a_folder_follows_a_blob_that_was_changed_and_fetched_again(tmp_path: Path) -> None:
+    """An adopted file edited later is noticed; once the blob is whole again the folder shows it, not the edit."""
+
+    async def scenario() -> None:
+        file = tmp_path / "model.onnx"
+        file.write_bytes(b"weights")
+        blobs = FilesystemBlobs(tmp_path / "models")
+        files = {"model.onnx": (await blobs.adopt(file)).digest}
+        await blobs.folder(digest_of(b"key"), files)
+        with file.open("r+b") as edited:
+            edited.write(b"EDITED!")
+        with pytest.raises(BlobNotFound):
+            await blobs.folder(digest_of(b"key"), files)
+        await _stored(blobs, b"weights")
+        assert _shown(await blobs.folder(digest_of(b"key"), files)) == {"model.onnx": b"weights"}
+
+    if _reflinks(tmp_path):
+        pytest.skip("this file system copies on write, so that an edit reaches no blob")
+    asyncio.run(scenario())
+
+
+def _reflinks(folder: Path) -> bool:
+    (folder / "a").write_bytes(b"a")
+    return not bring(folder / "a", folder / "b", threading.Event())
+
+
+def test_folders_of_blobs_that_an_ollama_deleted_are_swept(tmp_path: Path) -> None:
+    """A blob deleted behind our back keeps no space through a link: its folder goes when another is made."""
+
+    async def scenario() -> None:
+        blobs = FilesystemBlobs(tmp_path)
+        gone, stays = await _stored(blobs, b"gone"), await _stored(blobs, b"stays")
+        stale = await blobs.folder(digest_of(b"1"), {"a": gone.digest, "b": stays.digest})
+        kept = await blobs.folder(digest_of(b"2"), {"a": stays.digest})
+        blobs.path(gone.digest).unlink()
+        await blobs.folder(digest_of(b"3"), {"a": stays.digest})
+        assert not stale.exists()
+        assert _shown(kept) == {"a": b"stays"}
+
+    asyncio.run(scenario())
+
+
+@posix
+def test_scratch_of_a_killed_process_is_swept_and_a_live_one_is_not(tmp_path: Path) -> None:
+    """What a process left that died goes with the next scratch folder; one that is in use stays."""
+
+    async def scenario() -> None:
+        async with FilesystemBlobs(tmp_path).scratch() as mine:
+            (mine / "half").write_bytes(b"half made")
+            died = _child(
+                """
+                async def main():
+                    async with blobs.scratch() as folder:
+                        (folder / "left").write_bytes(b"left behind")
+                        os.kill(os.getpid(), signal.SIGKILL)
+                asyncio.run(main())
+                """,
+                tmp_path,
+            )
+            assert died.returncode == -signal.SIGKILL
+            assert any(path.endswith("/left") for path in _files(tmp_path))
+            async with FilesystemBlobs(tmp_path).scratch():
+                assert not any(path.endswith("/left") for path in _files(tmp_path))
+                assert (mine / "half").exists()
+        assert not list((tmp_path / ".corral" / "work").iterdir())
+
+    asyncio.run(scenario())
+
+
+@posix
+def test_a_claim_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    """A process that dies while it makes a model leaves the name to the next."""
+    died = _child(
+        """
+        async def main():
+            async with FilesystemManifests(root).claim(parse_name("m")):
+                os.kill(os.getpid(), signal.SIGKILL)
+        asyncio.run(main())
+        """,
+        tmp_path,
+    )
+    assert died.returncode == -signal.SIGKILL
+
+    async def scenario() -> None:
+        async with asyncio.timeout(10), FilesystemManifests(tmp_path).claim(parse_name("m")):
+            pass
 
     asyncio.run(scenario())

@@ -1,0 +1,145 @@
+"""Folders that show blobs under the file names a model knows them by, without a second copy on disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from corral.adapters.stores.files import CHUNK_BYTES, replace_file, storage_errors
+from corral.adapters.stores.locks import FileLock
+from corral.adapters.threads import in_thread, stop_if_asked
+from corral.core.models import Digest, parse_digest
+from corral.core.relative_paths import check_together, path_parts
+
+__all__ = ("ModelFolders",)
+
+
+class ModelFolders:
+    """``<folder>/<hex of the key>/…``, and beside each a note of its blobs. Safe for many tasks and processes.
+
+    All files of a folder are made alike: onnxruntime refuses external data that is a link out of the model's own
+    folder, but not where the model is such a link itself. `scratch` is on the same disk as `folder`.
+    """
+
+    def __init__(self, folder: Path, scratch: Path) -> None:
+        self._folder = folder
+        self._scratch = scratch
+
+    async def show(self, key: Digest, blobs: Mapping[str, Path]) -> Path:
+        """The folder that has `blobs` under these paths; made where it is not there or no longer whole.
+
+        Raises `StorageError` for paths that may not stand in one folder.
+        """
+        check_together(blobs)
+        target = self._path(key)
+        if not await in_thread(lambda _: _is_whole(target, blobs)):
+            async with self._lock(key):
+                await in_thread(lambda stop: self._make(target, blobs, stop))
+        return target
+
+    async def drop(self, key: Digest) -> None:
+        """Does nothing where there is none."""
+        async with self._lock(key):
+            await in_thread(lambda _: self._remove(self._path(key)))
+
+    def _make(self, target: Path, blobs: Mapping[str, Path], stop: threading.Event) -> None:
+        if _is_whole(target, blobs):
+            return
+        with storage_errors(f"cannot make the folder {target}"):
+            self._sweep()
+            fresh = self._aside()
+            try:
+                _fill(fresh, blobs, stop)
+                note = msgspec.json.encode(sorted(str(blob) for blob in blobs.values()))
+                replace_file(_note(target), note, self._scratch, durable=False)
+                self._put_aside(target)
+                os.rename(fresh, target)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
+
+    def _remove(self, target: Path) -> None:
+        with storage_errors(f"cannot delete the folder {target}"):
+            self._put_aside(target)
+            _note(target).unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Drops folders whose blobs somebody else has deleted, a real Ollama say: links would keep the space taken."""
+        for note in self._folder.glob("*.json"):
+            with suppress(OSError, msgspec.DecodeError):
+                blobs = msgspec.json.decode(note.read_bytes(), type=list[str])
+                if all(os.path.exists(blob) for blob in blobs):
+                    continue
+            lock = FileLock(note.with_suffix(".lock"), remove=True)
+            if lock.try_acquire():
+                with suppress(OSError):
+                    self._remove(note.with_suffix(""))
+                lock.release()
+
+    def _put_aside(self, folder: Path) -> None:
+        """In one step, so that nobody sees half a folder; whoever has its files open keeps them."""
+        old = self._aside()
+        with suppress(FileNotFoundError):
+            os.rename(folder, old)
+            shutil.rmtree(old)
+
+    def _aside(self) -> Path:
+        self._scratch.mkdir(parents=True, exist_ok=True, mode=0o755)
+        return self._scratch / f"folder-{uuid.uuid4().hex}"
+
+    def _lock(self, key: Digest) -> FileLock:
+        return FileLock(self._path(key).with_suffix(".lock"), remove=True, timeout_s=None)
+
+    def _path(self, key: Digest) -> Path:
+        return self._folder / parse_digest(key).partition(":")[2]
+
+
+def _note(folder: Path) -> Path:
+    return folder.with_suffix(".json")
+
+
+def _is_whole(folder: Path, blobs: Mapping[str, Path]) -> bool:
+    return folder.is_dir() and all(_shows(folder.joinpath(*path_parts(path)), blob) for path, blob in blobs.items())
+
+
+def _shows(shown: Path, blob: Path) -> bool:
+    try:
+        one, other = shown.stat(), blob.stat()
+    except OSError:
+        return False
+    copied = (one.st_nlink, one.st_size, one.st_mtime_ns) == (1, other.st_size, other.st_mtime_ns)
+    return copied or os.path.samestat(one, other)
+
+
+def _fill(folder: Path, blobs: Mapping[str, Path], stop: threading.Event) -> None:
+    ways: tuple[Callable[[str, Path], None], ...] = (os.link, os.symlink, partial(_copy, stop=stop))
+    for way in ways:
+        try:
+            folder.mkdir(mode=0o755)
+            for path, blob in blobs.items():
+                target = folder.joinpath(*path_parts(path))
+                target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                way(os.path.realpath(blob), target)  # a hard link to a link would be one more link
+        except OSError:
+            if way is ways[-1]:
+                raise
+            shutil.rmtree(folder)
+        else:
+            return
+
+
+def _copy(blob: str, target: Path, *, stop: threading.Event) -> None:
+    with open(blob, "rb", buffering=0) as original, target.open("xb", buffering=0) as copy:
+        while chunk := original.read(CHUNK_BYTES):
+            stop_if_asked(stop)
+            copy.write(chunk)
+        os.fsync(copy.fileno())
+        status = os.fstat(original.fileno())
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))  # how `_shows` knows it again

@@ -1,0 +1,57 @@
+"""Which relative paths may name a file inside a model's folder, on every system that could hold it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from corral.core.errors import StorageError
+
+__all__ = ("check_together", "path_parts")
+
+_DEPTH_LIMIT = 16
+_PART_LIMIT_BYTES = 255
+# Control characters, and what Windows takes for a separator, a drive, a stream or a pattern.
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
+# Devices of Windows, with any suffix.
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
+
+
+def path_parts(path: str) -> tuple[str, ...]:
+    """The parts of a path such as ``onnx/model.onnx``. Raises `StorageError` for one that could lead elsewhere.
+
+    Refused are absolute paths, ``..``, empty parts, backslashes, control characters, and names that some system keeps
+    for itself: a manifest from a stranger must name the same file everywhere.
+    """
+    parts = tuple(path.split("/"))
+    for part in parts:
+        try:
+            size_bytes = len(part.encode())
+        except UnicodeEncodeError:
+            size_bytes = 0
+        if (
+            not 0 < size_bytes <= _PART_LIMIT_BYTES
+            or part[-1] in ". "
+            or _FORBIDDEN.search(part)
+            or _DEVICES.fullmatch(part)
+        ):
+            raise StorageError(f"{path[:200]!r} is no path that a model's file may have", "rename the file")
+    if len(parts) > _DEPTH_LIMIT:
+        raise StorageError(f"{path[:200]!r} is more than {_DEPTH_LIMIT} folders deep", "move the file up")
+    return parts
+
+
+def check_together(paths: Iterable[str]) -> None:
+    """Raises `StorageError` where `path_parts` does, and for paths that cannot lie in one folder.
+
+    Those are two that differ in case only, and one that is a folder of another.
+    """
+    files: set[tuple[str, ...]] = set()
+    folders: set[tuple[str, ...]] = set()
+    for path in paths:
+        parts = tuple(part.casefold() for part in path_parts(path))
+        above = {parts[:depth] for depth in range(1, len(parts))}
+        if parts in files or parts in folders or not files.isdisjoint(above):
+            raise StorageError(f"{path[:200]!r} is named twice, or is a file and a folder at once", "rename the file")
+        files.add(parts)
+        folders |= above
