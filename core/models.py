@@ -127,6 +127,7 @@ class ModelMetadata(Value, frozen=True, kw_only=True):
     `architecture` is GGUF's ``general.architecture``; `file_type` the quantization name ("Q4_1"); `tensor_types` counts
     bytes by tensor type name; `keys` are the header's key-values with arrays left out (see `MetadataReader`).
     `kv_bytes_per_token` is the f16 KV cache's size for one token over all layers, None where not derivable.
+    `format_version` is the file format's own (GGUF's 2 or 3), None where it has none.
     """
 
     format: str
@@ -146,4 +147,5 @@ class ModelMetadata(Value, frozen=True, kw_only=True):
     bos_text: str = ""
     eos_text: str = ""
     name: str = ""
+    format_version: int | None = None
     keys: Mapping[str, Any] = {}

@@ -115,6 +115,7 @@ def _metadata(
         bos_text=texts[0],
         eos_text=texts[1],
         name=_text(pairs, _NAME),
+        format_version=header.version,
         keys={key: value for key, value in pairs.items() if not isinstance(value, Array) and key != _CHAT_TEMPLATE},
     )
 
