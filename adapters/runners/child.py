@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import selectors
-import signal
 import socket
 import sys
 import threading
@@ -20,6 +19,7 @@ from queue import SimpleQueue
 
 import msgspec
 
+from corral.adapters.runners.child_setup import extend_import_path, inherited_socket, send_logs
 from corral.adapters.runners.frames import (
     PROTOCOL_VERSION,
     Call,
@@ -28,7 +28,6 @@ from corral.adapters.runners.frames import (
     FrameReader,
     Heartbeat,
     Load,
-    Log,
     Progress,
     Ready,
     Result,
@@ -45,7 +44,6 @@ from corral.core.step_loop import error_info
 __all__ = ("main",)
 
 _LAST_WORDS_S = 2.0
-_PR_SET_PDEATHSIG = 1
 
 
 class _Child:
@@ -63,10 +61,8 @@ class _Child:
     def run(self) -> None:
         """Serves until `Close`, then frees the engine and ends the process."""
         load = self._receive_load()
-        for entry in load.path:
-            if entry not in sys.path:
-                sys.path.append(entry)
-        logging.basicConfig(level=load.log_level, handlers=[_UplinkHandler(self._uplink)])
+        extend_import_path(load.path)
+        send_logs(self._uplink.send, load.log_level)
         try:
             if load.protocol != PROTOCOL_VERSION:
                 raise PluginError(f"the server speaks protocol {load.protocol}, its child {PROTOCOL_VERSION}")
@@ -185,40 +181,8 @@ class _Child:
             self._uplink.send(result)
 
 
-class _UplinkHandler(logging.Handler):
-    """Log records go to the parent as frames."""
-
-    def __init__(self, uplink: Uplink) -> None:
-        super().__init__()
-        self._uplink = uplink
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._uplink.send(Log(record.levelno, self.format(record)))
-        except Exception:
-            self.handleError(record)
-
-
-def _die_with(parent_pid: int) -> None:
-    """On Linux the kernel ends us with the parent, even while native code holds everything up. A supplement only."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    except (OSError, AttributeError):
-        return
-    if os.getppid() != parent_pid:
-        os._exit(0)
-
-
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _die_with(int(sys.argv[2]))
-    sock = socket.socket(fileno=int(sys.argv[1]))
-    sock.set_inheritable(False)
-    _Child(sock).run()
+    _Child(inherited_socket()).run()
 
 
 if __name__ == "__main__":

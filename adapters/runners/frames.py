@@ -30,6 +30,9 @@ __all__ = (
     "Fatal",
     "FrameReader",
     "Heartbeat",
+    "Job",
+    "JobDone",
+    "JobUpFrame",
     "Load",
     "Log",
     "Progress",
@@ -40,6 +43,8 @@ __all__ = (
     "add_frame",
     "down_decoder",
     "encode",
+    "job_decoder",
+    "job_up_decoder",
     "load_decoder",
     "request_of",
     "up_decoder",
@@ -99,6 +104,17 @@ class Close(_Frame, frozen=True, tag=True, array_like=True):
     """Free everything and exit."""
 
 
+class Job(_Frame, frozen=True, tag=True, array_like=True):
+    """A function to call, instead of a model to load: the one frame down. `kind` is the request's import path."""
+
+    protocol: int
+    function: str
+    log_level: int
+    path: tuple[str, ...]
+    kind: str | None = None
+    request: bytes = b""
+
+
 # ── Up ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -141,8 +157,15 @@ class Fatal(_Frame, frozen=True, tag=True, array_like=True):
     error: ErrorInfo
 
 
+class JobDone(_Frame, frozen=True, tag=True, array_like=True):
+    """The function's answer, as MessagePack."""
+
+    answer: bytes
+
+
 DownFrame = Add[Request] | Abort | Call | Close
 UpFrame = Ready | Progress | Step[Output | ErrorInfo] | Result | Log | Heartbeat | Fatal
+JobUpFrame = Progress | Log | JobDone | Fatal
 
 _REQUESTS: tuple[type[Request], ...] = (CompletionRequest, ChatRequest, EmbedRequest)
 _OUTPUTS: tuple[type[Output], ...] = (Started, Delta, ChatDelta, Embedded, Finished)
@@ -169,6 +192,17 @@ def up_decoder(output_types: Sequence[type[Output]] = ()) -> msgspec.msgpack.Dec
     step: Any = Step
     kinds = step[_union((*_OUTPUTS, *output_types, ErrorInfo))] | Ready | Progress | Result | Log | Heartbeat | Fatal
     return cast("msgspec.msgpack.Decoder[UpFrame]", msgspec.msgpack.Decoder(kinds))
+
+
+def job_decoder() -> msgspec.msgpack.Decoder[Job]:
+    """For the one frame down to a job's child."""
+    return msgspec.msgpack.Decoder(Job)
+
+
+def job_up_decoder() -> msgspec.msgpack.Decoder[JobUpFrame]:
+    """For frames up from a job's child."""
+    kinds: Any = JobUpFrame
+    return cast("msgspec.msgpack.Decoder[JobUpFrame]", msgspec.msgpack.Decoder(kinds))
 
 
 def add_frame(request_id: int, request: Request) -> Add[Request]:

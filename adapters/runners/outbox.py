@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from corral.core.errors import ErrorInfo
-from corral.core.outputs import Delta, Output
+from corral.core.outputs import ChatDelta, Delta, Output
 from corral.core.step_loop import Outcome
 
 __all__ = ("Outbox", "merged")
@@ -16,17 +17,13 @@ _COMPACT_AT = 256
 def merged(items: Iterable[Output | ErrorInfo]) -> list[Output | ErrorInfo]:
     """The same with neighbouring deltas joined: texts and log-probabilities in a row, token counts added."""
     result: list[Output | ErrorInfo] = []
-    run: list[Delta] = []
-    for item in items:
-        if type(item) is Delta:
-            run.append(item)
-            continue
-        if run:
-            result.append(_joined(run))
-            run = []
-        result.append(item)
-    if run:
-        result.append(_joined(run))
+    for kind, run in groupby(items, type):
+        if kind is Delta:
+            result.append(_joined([item for item in run if isinstance(item, Delta)]))
+        elif kind is ChatDelta:
+            result.append(_joined_chat([item for item in run if isinstance(item, ChatDelta)]))
+        else:
+            result += run
     return result
 
 
@@ -35,6 +32,18 @@ def _joined(run: Sequence[Delta]) -> Delta:
         return run[0]
     return Delta(
         text="".join([delta.text for delta in run]),
+        token_count=sum([delta.token_count for delta in run]),
+        logprobs=tuple([one for delta in run for one in delta.logprobs]),
+    )
+
+
+def _joined_chat(run: Sequence[ChatDelta]) -> ChatDelta:
+    if len(run) == 1:
+        return run[0]
+    return ChatDelta(
+        content="".join([delta.content for delta in run]),
+        thinking="".join([delta.thinking for delta in run]),
+        tool_calls=tuple([call for delta in run for call in delta.tool_calls]),
         token_count=sum([delta.token_count for delta in run]),
         logprobs=tuple([one for delta in run for one in delta.logprobs]),
     )

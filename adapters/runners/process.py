@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from corral.adapters.runners.dispatch import Dispatch
 from corral.adapters.runners.frames import PROTOCOL_VERSION, Close, Load, up_decoder
 from corral.adapters.runners.link import Link
 from corral.adapters.runners.settings import ProcessSettings
-from corral.adapters.runners.spawn import ChildProcess
+from corral.adapters.runners.spawn import ChildProcess, how_it_ended, start_child
 from corral.core.engines import EngineSpec, LoadRequest
 from corral.core.errors import (
     CorralError,
@@ -51,15 +50,11 @@ class ProcessRunner:
             raise LoadFailed(
                 "the process runner needs inherited sockets, which this system lacks", "use runner = thread"
             )
-        with map_errors({OSError: LoadFailed}, f"cannot start a process for {request.model}"):
-            ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        child = ChildProcess(_CHILD, theirs, request.model)
         link = Link(request.model, up_decoder(spec.output_types), on_progress)
+        with map_errors({OSError: LoadFailed}, f"cannot start a process for {request.model}"):
+            child = await start_child(_CHILD, request.model, link)
         model: ProcessModel | None = None
         try:
-            await child.started()
-            await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
             link.send(_load_frame(spec, request, self._settings))
             waited: list[asyncio.Future[Any]] = [link.ready, link.ended]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -67,12 +62,9 @@ class ProcessRunner:
                 raise to_error(await _why(link, child, request.model))
             model = ProcessModel(request.model, child, link, link.ready.result(), self._settings)
             return model
-        except OSError as error:
-            raise LoadFailed(f"cannot start a process for {request.model}: {error}") from error
         finally:
             if model is None:
                 link.close()
-                ours.close()
                 await child.destroy()
 
 
@@ -81,12 +73,7 @@ async def _why(link: Link, child: ChildProcess, label: str) -> ErrorInfo:
     told = link.ended.result()
     if told is not None:
         return told
-    with suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(child.exited), 2.0)
-    remedy = None
-    if child.exited.done() and child.exited.result() == -9:
-        remedy = "SIGKILL often means that the system ran out of memory"
-    return EngineDied(f"the process of {label} {child.describe_end()}", remedy).info
+    return (await how_it_ended(child, label, EngineDied)).info
 
 
 def _load_frame(spec: EngineSpec, request: LoadRequest, settings: ProcessSettings) -> Load:

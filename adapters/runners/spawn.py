@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,12 +16,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-__all__ = ("ChildProcess",)
+from corral.core.errors import CorralError
+
+__all__ = ("ChildProcess", "how_it_ended", "start_child")
 
 _log = logging.getLogger("corral.engine")
 
 _LAST_LINES = 12
 _LONGEST_LINE = 4096
+# What faulthandler writes after a crash: stacks, which would push the library's own last words out.
+_STACK = re.compile(r'File ".*", line \d+ in |(Current )?[Tt]hread 0x|Extension modules: ')
+_DEATH_S = 2.0  # how much later than its connection a process may end
 
 
 class ChildProcess:
@@ -113,9 +119,35 @@ class ChildProcess:
             while line := output.readline(_LONGEST_LINE):
                 text = line.decode(errors="replace").strip()
                 if text:
-                    self.last_lines.append(text)
+                    if _STACK.match(text) is None:
+                        self.last_lines.append(text)
                     _log.debug("%s: %s", self._label, text)
 
     def _tell(self, tell: Callable[[Any], None], value: Any) -> None:
         with suppress(RuntimeError):  # the loop was closed; nobody waits
             self._loop.call_soon_threadsafe(tell, value)
+
+
+async def start_child(module: str, label: str, link: asyncio.BaseProtocol) -> ChildProcess:
+    """A child that runs `module`, with `link` at our end of its socket. Raises `OSError`, leaving nothing behind."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    child = ChildProcess(module, theirs, label)
+    try:
+        await child.started()
+        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+    except BaseException:
+        ours.close()
+        await child.destroy()
+        raise
+    return child
+
+
+async def how_it_ended(child: ChildProcess, label: str, kind: type[CorralError]) -> CorralError:
+    """The error for a child whose connection is over though it told nothing, as one of this class."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(child.exited), _DEATH_S)
+    remedy = None
+    if child.exited.done() and child.exited.result() == -signal.SIGKILL:
+        remedy = "SIGKILL often means that the system ran out of memory"
+    return kind(f"the process of {label} {child.describe_end()}", remedy)

@@ -1,0 +1,80 @@
+"""The parent's end of the socket to a child process: bytes in, frames out of them, and when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Generic, TypeVar, cast
+
+import msgspec
+
+from corral.adapters.runners.frames import Fatal, FrameReader, Log, Progress
+from corral.core.errors import EngineDied, ErrorInfo
+from corral.core.ports.inference import OnLoadProgress
+
+__all__ = ("FrameLink",)
+
+_log = logging.getLogger("corral.engine")
+
+FrameT = TypeVar("FrameT")
+
+
+class FrameLink(asyncio.BufferedProtocol, Generic[FrameT]):
+    """Takes the frames that every child sends; a subclass takes its own kinds in `take`.
+
+    `ended` is done when nothing more will come, with the child's own error if it told one. `heard` is set by whatever
+    comes, for a watch to clear.
+    """
+
+    def __init__(self, label: str, decoder: msgspec.msgpack.Decoder[FrameT], on_progress: OnLoadProgress) -> None:
+        self.ended: asyncio.Future[ErrorInfo | None] = asyncio.get_running_loop().create_future()
+        self.heard = True
+        self.label = label
+        self._decode = decoder.decode
+        self._on_progress = on_progress
+        self._frames = FrameReader()
+        self._transport: asyncio.WriteTransport | None = None
+
+    def take(self, frame: FrameT) -> None:
+        """One frame from the child."""
+        if isinstance(frame, Log):
+            _log.log(frame.level, "%s: %s", self.label, frame.message)
+        elif isinstance(frame, Progress):
+            self._on_progress(frame.share)
+        elif isinstance(frame, Fatal):
+            self.end(frame.error)
+
+    def write(self, data: bytes) -> None:
+        """Into the void once the connection is gone; `ended` tells."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def end(self, error: ErrorInfo | None) -> None:
+        """The first call counts."""
+        if not self.ended.done():
+            self.ended.set_result(error)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ── asyncio's side ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are no subclass
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._frames.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.heard = True
+        for data in self._frames.filled(nbytes):
+            try:
+                frame = self._decode(data)
+            except msgspec.MsgspecError as error:
+                self.end(EngineDied(f"{self.label}: an unreadable frame: {error}").info)
+                return
+            self.take(frame)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end(None)

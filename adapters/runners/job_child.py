@@ -1,0 +1,109 @@
+"""The program that runs one job in a process of its own: ``python -m corral.adapters.runners.job_child FD PARENT_PID``.
+
+Two threads: the main one calls the function; the other watches the socket and ends the process when the parent is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+from typing import Any
+
+import msgspec
+
+from corral.adapters.runners.child_setup import extend_import_path, inherited_socket, send_logs
+from corral.adapters.runners.frames import (
+    PROTOCOL_VERSION,
+    Fatal,
+    FrameReader,
+    Job,
+    JobDone,
+    Progress,
+    encode,
+    job_decoder,
+)
+from corral.core.errors import CorralError, ErrorInfo, JobFailed, PluginError
+from corral.core.import_names import import_name
+
+__all__ = ("main",)
+
+
+class _Child:
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sending = threading.Lock()
+
+    def run(self) -> None:
+        """Calls the function, tells what came of it, and ends the process."""
+        job = self._receive()
+        extend_import_path(job.path)
+        send_logs(self._send, job.log_level)
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        try:
+            last: JobDone | Fatal = JobDone(self._answer(job))
+        except Exception as error:
+            last = Fatal(_error_info(error))
+        self._send(last)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # native libraries hang in the interpreter's own clean-up, and the system frees it all
+
+    def _answer(self, job: Job) -> bytes:
+        if job.protocol != PROTOCOL_VERSION:
+            raise PluginError(f"the server speaks protocol {job.protocol}, its child {PROTOCOL_VERSION}")
+        function = import_name(job.function)
+        if job.kind is None:
+            answer = function()
+        else:
+            request = msgspec.msgpack.decode(job.request, type=import_name(job.kind))
+            answer = function(request, self._progress)
+        try:
+            return msgspec.msgpack.encode(answer)
+        except (TypeError, ValueError) as error:
+            raise PluginError(f"{job.function} answered what cannot be sent: {error}") from error
+
+    def _progress(self, share: float) -> None:
+        self._send(Progress(float(share)))
+
+    def _send(self, frame: Any) -> None:
+        """Waits for a parent that is slow to read. One that is gone ends the process."""
+        data = encode(frame)
+        try:
+            with self._sending:
+                self._sock.sendall(data)
+        except OSError:
+            os._exit(0)
+
+    def _receive(self) -> Job:
+        reader = FrameReader()
+        while True:
+            size = self._sock.recv_into(reader.buffer())
+            if not size:
+                os._exit(0)
+            for frame in reader.filled(size):
+                return job_decoder().decode(frame)
+
+    def _watch(self) -> None:
+        try:
+            while self._sock.recv(4096):
+                pass
+        finally:
+            os._exit(0)  # nobody is left to answer to
+
+
+def _error_info(error: Exception) -> ErrorInfo:
+    if isinstance(error, CorralError):
+        return error.info
+    logging.getLogger(__name__).debug("the job raised an exception", exc_info=error)
+    return ErrorInfo(code=JobFailed.code, message=f"{type(error).__name__}: {error}")
+
+
+def main() -> None:
+    _Child(inherited_socket()).run()
+
+
+if __name__ == "__main__":
+    main()

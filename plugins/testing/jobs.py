@@ -1,0 +1,189 @@
+"""The job port's promises: `JobRunnerContract`, and the small functions that its jobs call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from corral.core.errors import InvalidModelFile, JobFailed, PluginError
+from corral.core.ports.inference import OnLoadProgress
+from corral.core.ports.jobs import JobRunner
+
+__all__ = ("JobRunnerContract", "Task", "TaskDone")
+
+_HERE = __name__
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """What the jobs below are asked: a number and, where they leave a trace, a file to write."""
+
+    number: int = 0
+    file: str = ""
+
+
+class TaskDone(msgspec.Struct, frozen=True, kw_only=True):
+    number: int
+    process_id: int
+
+
+def double(task: Task, on_progress: OnLoadProgress) -> TaskDone:
+    """Reports progress, logs, prints, and answers twice the number."""
+    on_progress(0.25)
+    logging.getLogger("corral.test").warning("working on %d", task.number)
+    print("a line on stdout")
+    on_progress(1)
+    return TaskDone(number=2 * task.number, process_id=os.getpid())
+
+
+def numbers() -> list[int]:
+    """Takes no request."""
+    return [1, 2, 3]
+
+
+def unsendable() -> object:
+    """Answers with what is no data."""
+    return object()
+
+
+def refuse(task: Task, on_progress: OnLoadProgress) -> TaskDone:
+    """Raises an error of ours."""
+    raise InvalidModelFile(f"file {task.number} is broken", "fetch it again")
+
+
+def stumble(task: Task, on_progress: OnLoadProgress) -> TaskDone:
+    """Raises an error of somebody else's."""
+    raise ZeroDivisionError(f"cannot divide {task.number}")
+
+
+def crash(task: Task, on_progress: OnLoadProgress) -> TaskDone:
+    """Dies as native code does."""
+    print("assertion failed: the last words", flush=True)
+    os.kill(os.getpid(), signal.SIGABRT)
+    raise AssertionError("still alive")
+
+
+def leave(task: Task, on_progress: OnLoadProgress) -> TaskDone:
+    """Ends the process behind everyone's back."""
+    sys.stdout.flush()
+    os._exit(3)
+
+
+def linger(task: Task, on_progress: OnLoadProgress) -> TaskDone:
+    """Writes its process id to the file and then takes very long."""
+    part = Path(f"{task.file}.part")
+    part.write_text(str(os.getpid()))
+    part.rename(task.file)
+    on_progress(0.1)
+    time.sleep(3600)
+    raise AssertionError("nobody waits for this")
+
+
+def _ignore(share: float) -> None:
+    pass
+
+
+def _gone(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+class JobRunnerContract:
+    """Derive from it and give a fixture ``jobs``."""
+
+    @pytest.fixture
+    def jobs(self) -> JobRunner:
+        raise NotImplementedError("the derived class gives the job runner")
+
+    def test_a_job_answers_from_another_process(self, jobs: JobRunner) -> None:
+        """Request and answer arrive as they were sent, and the function ran elsewhere."""
+        done = asyncio.run(jobs.run(f"{_HERE}:double", Task(number=21), TaskDone, _ignore))
+        assert done.number == 42
+        assert done.process_id != os.getpid()
+        assert _gone(done.process_id)
+
+    def test_progress_comes_in_order_and_in_the_event_loop(self, jobs: JobRunner) -> None:
+        """Every report, before the answer."""
+        shares: list[float] = []
+
+        async def check() -> None:
+            loop = asyncio.get_running_loop()
+
+            def on_progress(share: float) -> None:
+                assert asyncio.get_running_loop() is loop
+                shares.append(share)
+
+            await jobs.run(f"{_HERE}:double", Task(number=1), TaskDone, on_progress)
+
+        asyncio.run(check())
+        assert shares == [0.25, 1.0]
+
+    def test_a_job_without_a_request(self, jobs: JobRunner) -> None:
+        """It is called with nothing."""
+        assert asyncio.run(jobs.run(f"{_HERE}:numbers", None, list[int], _ignore)) == [1, 2, 3]
+
+    def test_many_jobs_at_once(self, jobs: JobRunner) -> None:
+        """Each gets its own answer."""
+
+        async def check() -> list[TaskDone]:
+            return await asyncio.gather(
+                *(jobs.run(f"{_HERE}:double", Task(number=number), TaskDone, _ignore) for number in range(4))
+            )
+
+        assert [done.number for done in asyncio.run(check())] == [0, 2, 4, 6]
+
+    def test_errors_of_ours_pass(self, jobs: JobRunner) -> None:
+        """Class, message and remedy."""
+        with pytest.raises(InvalidModelFile, match="file 7 is broken") as caught:
+            asyncio.run(jobs.run(f"{_HERE}:refuse", Task(number=7), TaskDone, _ignore))
+        assert caught.value.remedy == "fetch it again"
+
+    def test_foreign_exceptions_are_job_failed(self, jobs: JobRunner) -> None:
+        """With their class and text."""
+        with pytest.raises(JobFailed, match="ZeroDivisionError: cannot divide 7"):
+            asyncio.run(jobs.run(f"{_HERE}:stumble", Task(number=7), TaskDone, _ignore))
+
+    @pytest.mark.parametrize("function", [f"{_HERE}:nothing", "corral_no_such_package:function"])
+    def test_a_function_that_is_not_there(self, jobs: JobRunner, function: str) -> None:
+        """It is named."""
+        with pytest.raises((PluginError, JobFailed), match=r"nothing|corral_no_such_package"):
+            asyncio.run(jobs.run(function, Task(), TaskDone, _ignore))
+
+    @pytest.mark.parametrize(("function", "result"), [("unsendable", int), ("numbers", TaskDone)])
+    def test_a_wrong_answer_is_the_plugins_fault(self, jobs: JobRunner, function: str, result: type) -> None:
+        """No data, or other data than was promised."""
+        with pytest.raises(PluginError, match=function):
+            asyncio.run(jobs.run(f"{_HERE}:{function}", None, result, _ignore))
+
+    @pytest.mark.parametrize(
+        ("function", "told"), [("crash", "SIGABRT.*the last words"), ("leave", "exited with code 3")]
+    )
+    def test_a_process_that_dies(self, jobs: JobRunner, function: str, told: str) -> None:
+        """`JobFailed` with the signal or the exit code, and the last lines."""
+        with pytest.raises(JobFailed, match=told):
+            asyncio.run(jobs.run(f"{_HERE}:{function}", Task(), TaskDone, _ignore))
+
+    def test_cancelling_ends_the_process(self, jobs: JobRunner, tmp_path: Path) -> None:
+        """It is gone when the cancelled call returns."""
+
+        async def check() -> int:
+            task = Task(file=str(tmp_path / "pid"))
+            started = asyncio.Event()
+            job = asyncio.create_task(jobs.run(f"{_HERE}:linger", task, TaskDone, lambda share: started.set()))
+            await asyncio.wait_for(started.wait(), 60)
+            job.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await job
+            return int((tmp_path / "pid").read_text())
+
+        assert _gone(asyncio.run(check()))
