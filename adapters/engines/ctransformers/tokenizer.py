@@ -1,0 +1,130 @@
+"""The engine's `OpenTokenizer`: prompts are cut at control tokens, the text between is encoded, BOS comes once.
+
+Nothing here is native or shared with the computation, so it never waits for a step. Safe for many threads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from corral.adapters.engines.ctransformers.words import TextEncoder, byte_pairs, longest_matches, sentence_pieces
+from corral.adapters.formats.gguf.pretokenizers import PRETOKENIZERS
+from corral.adapters.formats.gguf.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, GgufVocabulary
+from corral.core.errors import InvalidModelFile, InvalidRequest
+from corral.core.ports.inference import Vocabulary
+from corral.core.requests import Prompt, TokensPart
+
+__all__ = ("TextTokenizer", "gguf_tokenizer", "legacy_tokenizer")
+
+
+class TextTokenizer:
+    """`marked` are the tokens that a prompt is cut at, by spelling; those that are no control tokens always count."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, encode_text: TextEncoder, *, marked: dict[str, int], bos: int | None
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._encode_text = encode_text
+        self._marked = marked
+        self._bos = bos
+        self._all = _alternatives(marked)
+        self._always = _alternatives([text for text, token_id in marked.items() if token_id not in vocabulary.control])
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        return [self._encode_prompt(prompt) for prompt in prompts]
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        return b"".join([self.piece(token_id) for token_id in self._checked(ids)])
+
+    def vocabulary(self) -> Vocabulary:
+        return self._vocabulary
+
+    def piece(self, token_id: int) -> bytes:
+        """The token's bytes; of a control token its spelling."""
+        return self._vocabulary.pieces[token_id]
+
+    def text_ids(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """The ids of a text, nothing added. Control tokens spelt in it stay text unless `parse_special`."""
+        marks = self._all if parse_special else self._always
+        if marks is None:
+            return self._encode_text(text) if text else []
+        ids: list[int] = []
+        for place, part in enumerate(marks.split(text)):
+            if place % 2:
+                ids.append(self._marked[part])
+            elif part:
+                ids.extend(self._encode_text(part))
+        return ids
+
+    def control_id(self, text: str) -> int | None:
+        """The id of the control token that is spelt so."""
+        return self._marked.get(text)
+
+    def _encode_prompt(self, prompt: Prompt) -> tuple[int, ...]:
+        ids: list[int] = []
+        for part in prompt:
+            if isinstance(part, TokensPart):
+                ids.extend(self._checked(part.ids))
+            else:
+                ids.extend(self.text_ids(part.text, parse_special=part.parse_special))
+        if self._bos is not None and ids[:1] != [self._bos]:
+            ids.insert(0, self._bos)
+        return tuple(ids)
+
+    def _checked(self, ids: Sequence[int]) -> Sequence[int]:
+        # The native code reads beside its table for an id that it does not have.
+        size = len(self._vocabulary.pieces)
+        for token_id in ids:
+            if not 0 <= token_id < size:
+                raise InvalidRequest(f"token {token_id} is not in the vocabulary of {size}")
+        return ids
+
+
+def gguf_tokenizer(path: str, vocabulary: GgufVocabulary) -> TextTokenizer:
+    """The tokenizer of a GGUF vocabulary. Raises `InvalidModelFile` for one of a kind that is not known here."""
+    marked = {
+        text: place
+        for place, text in enumerate(vocabulary.texts)
+        if text and vocabulary.kind(place) in (CONTROL, USER_DEFINED, UNKNOWN)
+    }
+    ids = {text: place for place, text in enumerate(vocabulary.texts) if vocabulary.kind(place) == NORMAL}
+    if vocabulary.model == "gpt2":
+        pretokenizer = PRETOKENIZERS.get(vocabulary.pre)
+        if pretokenizer is None or not vocabulary.merges:
+            raise InvalidModelFile(f"{path}: its BPE vocabulary has no merges, or splits words in an unknown way")
+        encode = byte_pairs(ids, vocabulary.merges, pretokenizer)
+        add_bos = pretokenizer.add_bos
+    elif vocabulary.model == "llama":
+        pieces = vocabulary.pieces()
+        bytes_of = {pieces[place][0]: place for place, kind in enumerate(vocabulary.kinds) if kind == BYTE}
+        space_prefix = vocabulary.add_space_prefix is not False
+        encode = sentence_pieces(ids, vocabulary.scores, bytes_of, space_prefix=space_prefix)
+        add_bos = True
+    else:
+        raise InvalidModelFile(f"{path}: its vocabulary is of the kind {vocabulary.model!r}; gpt2 and llama are known")
+    if vocabulary.add_bos is not None:
+        add_bos = vocabulary.add_bos
+    return TextTokenizer(
+        Vocabulary(pieces=vocabulary.pieces(), control=vocabulary.control_ids(), ends=vocabulary.ends()),
+        encode,
+        marked=marked,
+        bos=vocabulary.named.get("bos") if add_bos else None,
+    )
+
+
+def legacy_tokenizer(pieces: Sequence[bytes], control: dict[str, int], ends: frozenset[int]) -> TextTokenizer:
+    """The tokenizer of a legacy GGML file, which has tokens and nothing else. No BOS: those models want none."""
+    return TextTokenizer(
+        Vocabulary(pieces=tuple(pieces), control=frozenset(control.values()), ends=ends),
+        longest_matches({piece: place for place, piece in enumerate(pieces) if piece}),
+        marked=control,
+        bos=None,
+    )
+
+
+def _alternatives(texts: Sequence[str] | dict[str, int]) -> re.Pattern[str] | None:
+    """One group that matches any of the texts, the longest first; None where there are none."""
+    if not texts:
+        return None
+    return re.compile("(" + "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)) + ")")
