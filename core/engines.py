@@ -50,7 +50,7 @@ class LoadRequest(Value, frozen=True, kw_only=True):
 
     Engines turn it back with ``msgspec.convert(request.load_options, MyLoadOptions)``. The files of a folder model have
     their `name`s under one folder, so ``genai_config.json`` lies where the others are looked for. An upstream has no
-    files: `remote_host` and `remote_model` say where it lives.
+    files: the fields that begin with `remote_`, those of its `ModelRecord`, say where it lives.
     """
 
     model: str
@@ -58,6 +58,8 @@ class LoadRequest(Value, frozen=True, kw_only=True):
     load_options: Mapping[str, Any] = {}
     remote_host: str | None = None
     remote_model: str | None = None
+    remote_replicas: tuple[str, ...] = ()
+    remote_api: str | None = None
 
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):

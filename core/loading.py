@@ -46,7 +46,16 @@ class ModelLoader:
     async def _run(self, resident: Resident) -> RunningModel:
         name, timeout_s = resident.record.name.short, self._timeout_s
         options = {} if resident.options is None else msgspec.to_builtins(resident.options)
-        request = LoadRequest(model=name, files=self._local_files(resident.record), load_options=options)
+        record = resident.record
+        request = LoadRequest(
+            model=name,
+            files=self._local_files(record),
+            load_options=options,
+            remote_host=record.remote_host,
+            remote_model=record.remote_model,
+            remote_replicas=record.remote_replicas,
+            remote_api=record.remote_api,
+        )
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s) as deadline:

@@ -86,7 +86,8 @@ class ModelRecord(Value, frozen=True, kw_only=True):
     `name` has the spelling found in the store; `digest` is over the raw manifest bytes; `size_bytes` is the sum of
     layers and config; `modified_at` is seconds since the epoch. `parameters` are the PARAMETER values (JSON types).
     `parameter_size` ("8.0B") and `quantization` ("Q4_K_M") are as the manifest has them, empty if it says nothing.
-    An upstream model has `remote_host` and `remote_model`, and no weights.
+    An upstream model has `remote_host` and `remote_model`, and no weights. Corral's own beside these: `remote_replicas`
+    are further addresses of the same model, `remote_api` is what they speak where that was said and not to be found out.
     """
 
     name: ModelName
@@ -110,9 +111,16 @@ class ModelRecord(Value, frozen=True, kw_only=True):
     requires: str | None = None
     remote_host: str | None = None
     remote_model: str | None = None
+    remote_replicas: tuple[str, ...] = ()
+    remote_api: str | None = None
 
     def files_of(self, role: FileRole) -> tuple[ModelFile, ...]:
         return tuple(file for file in self.files if file.role == role)
+
+    @property
+    def remote(self) -> bool:
+        """Whether it lives behind another server."""
+        return self.remote_host is not None
 
     @property
     def weights(self) -> ModelFile | None:

@@ -96,7 +96,12 @@ class Placement:
         self._changed.set()
 
     async def make_room(self, resident: Resident) -> None:
-        """Returns when its estimate fits, as `placed`. Raises `OutOfMemory` where it never can, evicting nobody."""
+        """Returns when its estimate fits, as `placed`. Raises `OutOfMemory` where it never can, evicting nobody.
+
+        An upstream takes no room and is not counted.
+        """
+        if resident.record.remote:
+            return
         async with self._turn:
             try:
                 while not await self._fits(resident):
@@ -108,7 +113,7 @@ class Placement:
 
     async def free_idle(self) -> bool:
         """Unloads all that is idle and waits for its memory. False where nothing was."""
-        unloads = [self._unload(one) for one in list(self._residents) if one.model is not None and not one.active]
+        unloads = [self._unload(one) for one in list(self._residents) if one.placed and one.model and not one.active]
         if unloads:
             await asyncio.wait(unloads)
         return bool(unloads)

@@ -137,7 +137,7 @@ class ModelScheduler:
         """
         started = self._clock()
         metadata = await self._catalog.metadata(record)
-        spec = choose_engine(self._engines, record, metadata, engine or self._settings.engine)
+        spec = choose_engine(self._engines, record, metadata, engine or self._engine_for(record))
         options = typed_load_options(spec, self._engine_settings.get(spec.name, {}), load_options)
         resident = self._find(record, spec, options)
         must_wait = resident is None or resident.model is None or resident.active >= resident.model.info.parallel
@@ -206,6 +206,10 @@ class ModelScheduler:
         while self._unloading:
             await asyncio.wait(self._unloading)
 
+    def _engine_for(self, record: ModelRecord) -> str | None:
+        """The engine that is set for every model; it is meant for those that run here."""
+        return None if record.remote else self._settings.engine
+
     # ── Leases ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _find(self, record: ModelRecord, spec: EngineSpec, options: Any) -> Resident | None:
@@ -224,13 +228,24 @@ class ModelScheduler:
         resident.keep_alive_s = self._settings.keep_alive_s
         resident.loading = asyncio.create_task(self._loader.load(resident, metadata), name=f"load {record.name.short}")
         resident.loading.add_done_callback(lambda task: self._load_ended(resident, task))
+        if record.remote:
+            self._retire(record.name)
         self._residents.append(resident)
         return resident
+
+    def _retire(self, name: ModelName) -> None:
+        """Lets go of the upstreams that a name stood for before its manifest changed: no timer would."""
+        for one in [one for one in self._residents if one.record.remote and name.key in one.names]:
+            one.draining = True
+            if not one.active:
+                self._unload(one)
 
     def _take(self, resident: Resident, record: ModelRecord, keep_alive_s: float | msgspec.UnsetType | None) -> None:
         resident.active += 1
         resident.names.add(record.name.key)
-        if keep_alive_s is not msgspec.UNSET:
+        if record.remote:
+            resident.keep_alive_s = None  # it holds no memory, so no timer runs: it stays until somebody unloads it
+        elif keep_alive_s is not msgspec.UNSET:
             resident.keep_alive_s = keep_alive_s
         if resident.timer is not None:
             resident.timer.cancel()

@@ -49,6 +49,7 @@ def corral_register_runners(register: RunnerRegistrar) -> None:
         RunnerSpec(name="process", target="corral.adapters.runners.process:ProcessRunner", settings=ProcessSettings)
     )
     register(RunnerSpec(name="thread", target="corral.adapters.runners.thread:ThreadRunner"))
+    register(RunnerSpec(name="event_loop", target="corral.adapters.runners.event_loop:EventLoopRunner"))
 
 
 @hookimpl

@@ -71,6 +71,13 @@ class _Manifest(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str = _MANIFEST_TYPE
 
 
+class _Corral(msgspec.Struct, frozen=True):
+    """What Corral adds to the config, under its own key, which Ollama passes over."""
+
+    remote_replicas: list[str] = []
+    remote_api: str | None = None
+
+
 class _Config(msgspec.Struct, frozen=True):
     """What is read of the config blob; Go writes null for an empty list."""
 
@@ -85,6 +92,7 @@ class _Config(msgspec.Struct, frozen=True):
     capabilities: list[str] | None = None
     context_length: int | None = None
     embedding_length: int | None = None
+    corral: _Corral = _Corral()
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -166,6 +174,8 @@ class OllamaManifestFormat:
             requires=config.requires,
             remote_host=config.remote_host,
             remote_model=config.remote_model,
+            remote_replicas=tuple(config.corral.remote_replicas),
+            remote_api=config.corral.remote_api,
         )
 
     def write(self, record: ModelRecord, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
@@ -258,6 +268,7 @@ def _written_texts(record: ModelRecord) -> list[tuple[str, bytes]]:
 
 def _config(record: ModelRecord, metadata: ModelMetadata | None, diff_ids: Sequence[str]) -> dict[str, Any]:
     family = record.family or (metadata.architecture if metadata else "")
+    own = {"remote_replicas": list(record.remote_replicas), "remote_api": record.remote_api}
     optional = {
         "requires": record.requires,
         "remote_host": record.remote_host,
@@ -265,6 +276,7 @@ def _config(record: ModelRecord, metadata: ModelMetadata | None, diff_ids: Seque
         "capabilities": list(record.capabilities),
         "context_length": record.context_length,
         "embedding_length": record.embedding_length,
+        "corral": {key: value for key, value in own.items() if value},
     }
     return {
         "model_format": record.format or (metadata.format if metadata else ""),
