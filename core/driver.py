@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from corral.core.errors import PluginError, Unsupported
+from corral.core.errors import InvalidOption, PluginError, Unsupported
 from corral.core.outputs import (
     Delta,
     Embedded,
@@ -25,7 +25,7 @@ from corral.core.outputs import (
     Token,
     Usage,
 )
-from corral.core.ports.inference import TokenMask
+from corral.core.ports.inference import ConstraintMask, TokenMask
 from corral.core.requests import CompletionRequest, Request
 from corral.core.stop_strings import StopStrings
 
@@ -48,10 +48,15 @@ class RequestDriver(Protocol):
         ...
 
 
-def driver_for(request: Request, context_length: int | None, clock_ns: Callable[[], int]) -> RequestDriver:
-    """The driver of a request's task. Raises `Unsupported` for what no driver of this version can do."""
+def driver_for(
+    request: Request, context_length: int | None, clock_ns: Callable[[], int], mask: ConstraintMask | None = None
+) -> RequestDriver:
+    """The driver of a request's task; `mask` is what the request's constraint became.
+
+    Raises `Unsupported` for what no driver of this version can do, `InvalidOption` for options that exclude each other.
+    """
     if isinstance(request, CompletionRequest):
-        return SequenceDriver(request, context_length=context_length, clock_ns=clock_ns)
+        return SequenceDriver(request, context_length=context_length, clock_ns=clock_ns, mask=mask)
     return TaskDriver()
 
 
@@ -68,6 +73,7 @@ class SequenceDriver:
         "_clock_ns",
         "_decoder",
         "_generated",
+        "_ignored",
         "_ids",
         "_limit",
         "_prefilled",
@@ -84,10 +90,16 @@ class SequenceDriver:
         *,
         context_length: int | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
+        mask: ConstraintMask | None = None,
     ) -> None:
-        if request.constraint is not None or request.thinking_budget is not None:
-            raise Unsupported("this version cannot hold an answer to a grammar or a thinking budget")
+        if request.thinking_budget is not None:
+            raise Unsupported("this version cannot hold an answer to a thinking budget")
         sampling = request.sampling
+        if request.constraint is not None:
+            if mask is None:
+                raise Unsupported("this model's engine cannot hold an answer to a format or grammar")
+            if sampling.ignore_eos:
+                raise InvalidOption("ignore_eos and a format exclude each other: a complete answer must end")
         num_ctx = request.context.num_ctx or context_length
         unlimited = _UNLIMITED_CONTEXTS * num_ctx if num_ctx else None
         wanted = sampling.num_predict
@@ -101,7 +113,8 @@ class SequenceDriver:
         self._at_limit = False
         self._clock_ns = clock_ns
         self._started_ns = self._prefilled_ns = clock_ns()
-        self.mask: TokenMask | None = None
+        self.mask: TokenMask | None = mask
+        self._ignored = mask.ignored if mask is not None else ()
 
     def feed(self, output: EngineOutput) -> tuple[list[Output], bool]:
         """What the caller gets, and whether the sequence is over. Raises `PluginError` for a foreign output."""
@@ -120,7 +133,7 @@ class SequenceDriver:
             prompt_tokens=output.prompt_tokens,
             cached_tokens=output.cached_tokens,
             dropped_tokens=output.dropped_tokens,
-            ignored_options=output.ignored_options,
+            ignored_options=(*output.ignored_options, *self._ignored),
         )
         if self._limit == 0:
             return self._finish([started], "length")

@@ -12,7 +12,7 @@ from typing import Protocol
 from corral.core.driver import RequestDriver, driver_for
 from corral.core.errors import CorralError, ErrorInfo, OutOfMemory, PluginError, no_unicode
 from corral.core.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Output
-from corral.core.ports.inference import Engine, GeneratorEngine, StepEngine
+from corral.core.ports.inference import ConstraintMask, Engine, GeneratorEngine, StepEngine
 from corral.core.requests import Request
 
 __all__ = ("EngineLoop", "GeneratorLoop", "Outcome", "StepLoop", "error_info")
@@ -41,8 +41,11 @@ class EngineLoop(Protocol):
     @property
     def engine(self) -> Engine: ...
 
-    def add(self, request_id: int, request: Request) -> None:
-        """Take a request in. One that cannot run gets its error from the next `step`."""
+    def add(self, request_id: int, request: Request, mask: ConstraintMask | None = None) -> None:
+        """Take a request in, with the mask that its constraint became.
+
+        One that cannot run gets its error from the next `step`.
+        """
         ...
 
     def abort(self, request_id: int) -> None:
@@ -68,9 +71,9 @@ class StepLoop:
         self._drivers: dict[int, RequestDriver] = {}
         self._refused: list[Outcome] = []
 
-    def add(self, request_id: int, request: Request) -> None:
+    def add(self, request_id: int, request: Request, mask: ConstraintMask | None = None) -> None:
         try:
-            driver = driver_for(request, self._context_length, self._clock_ns)
+            driver = driver_for(request, self._context_length, self._clock_ns, mask)
             self.engine.add_request(request_id, request, driver.mask)
         except Exception as error:
             self._refused.append((request_id, error_info(error)))
@@ -127,11 +130,11 @@ class GeneratorLoop:
     def __init__(self, engine: GeneratorEngine, *, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
         self.engine = engine
         self._clock_ns = clock_ns
-        self._waiting: deque[tuple[int, Request]] = deque()
+        self._waiting: deque[tuple[int, Request, ConstraintMask | None]] = deque()
         self._running: tuple[int, RequestDriver, Generator[EngineOutput | None, None, None]] | None = None
 
-    def add(self, request_id: int, request: Request) -> None:
-        self._waiting.append((request_id, request))
+    def add(self, request_id: int, request: Request, mask: ConstraintMask | None = None) -> None:
+        self._waiting.append((request_id, request, mask))
 
     def abort(self, request_id: int) -> None:
         if self._running is not None and self._running[0] == request_id:
@@ -146,9 +149,9 @@ class GeneratorLoop:
         if self._running is None:
             if not self._waiting:
                 return []
-            request_id, request = self._waiting.popleft()
+            request_id, request, mask = self._waiting.popleft()
             try:
-                driver = driver_for(request, self.engine.info.context_length, self._clock_ns)
+                driver = driver_for(request, self.engine.info.context_length, self._clock_ns, mask)
                 self._running = (request_id, driver, self.engine.run(request, driver.mask))
             except Exception as error:
                 return [(request_id, error_info(error))]

@@ -10,15 +10,17 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from corral.core.outputs import EngineOutput, Output
-from corral.core.requests import Prompt, Request
+from corral.core.requests import Constraint, Prompt, Request
 from corral.core.values import Value
 
 if TYPE_CHECKING:
     from corral.core.engines import EngineSpec, LoadRequest
 
 __all__ = (
+    "ConstraintMask",
     "Engine",
     "GeneratorEngine",
+    "MaskFactory",
     "ModelInfo",
     "OnLoadProgress",
     "OpenTokenizer",
@@ -120,6 +122,26 @@ class TokenMask(Protocol):
 
     def accept(self, token_id: int) -> None:
         """Called with every token chosen, in order."""
+        ...
+
+
+class ConstraintMask(TokenMask, Protocol):
+    """The mask of one answer that must follow a `Constraint`. Where the grammar is complete, only an end may come.
+
+    Both methods raise `InvalidRequest` where the grammar turns out too complex to be followed.
+    """
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """What the grammar asks for and the mask does not hold the answer to, in words."""
+        ...
+
+
+class MaskFactory(Protocol):
+    """Makes the masks of one model. Slow, up to seconds: never called in the thread that steps."""
+
+    def __call__(self, constraint: Constraint) -> ConstraintMask:
+        """Raises `InvalidRequest` for a grammar that is wrong, cannot be fulfilled or is too large."""
         ...
 
 
