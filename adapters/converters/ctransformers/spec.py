@@ -1,0 +1,71 @@
+"""What the ctransformers converter registers: which models it takes, and why not the others."""
+
+from __future__ import annotations
+
+from corral.adapters.formats.gguf.pretokenizers import PRETOKENIZERS
+from corral.core.converters import ConverterSpec
+from corral.core.engines import Match
+from corral.core.models import ModelMetadata, ModelRecord
+
+__all__ = ("CONVERTER", "KNOWN_TYPES", "RE_ENCODED", "SCORE", "unsupported")
+
+SCORE = 20
+
+KNOWN_TYPES = frozenset({"F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"})
+"""Tensor types of llama.cpp in September 2023, whose layouts have not changed since."""
+
+RE_ENCODED = {"BF16": "F16"}
+"""Types that came later, and what becomes of them."""
+
+_SCALINGS = ("", "none", "linear")
+
+
+def unsupported(metadata: ModelMetadata) -> str | None:
+    """Why llama.cpp of September 2023 cannot compute this model, as a sentence's end; None where it can."""
+    keys = metadata.keys
+    if metadata.architecture != "llama":
+        return f"it computes llama only, this is {metadata.architecture}"
+    foreign = sorted(set(metadata.tensor_types) - KNOWN_TYPES - set(RE_ENCODED))
+    if foreign:
+        return f"it does not know {', '.join(foreign)} weights"
+    if keys.get("llama.expert_count"):
+        return "it has no mixtures of experts"
+    scaling = keys.get("llama.rope.scaling.type", "")
+    if scaling not in _SCALINGS:
+        return f"it cannot scale positions by {scaling!r}"
+    heads = keys.get("llama.attention.head_count")
+    if isinstance(heads, int) and heads and metadata.embedding_length:
+        size = metadata.embedding_length // heads
+        for name in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
+            if keys.get(f"llama.{name}", size) != size:
+                return f"it wants {name} to be {size}, the width divided by the heads"
+    else:
+        return "its layers have different numbers of heads"
+    if metadata.sliding_window:
+        return "it has no sliding windows"
+    model, splitting = keys.get("tokenizer.ggml.model"), keys.get("tokenizer.ggml.pre")
+    if model not in ("gpt2", "llama"):
+        return f"its vocabulary is of the kind {model!r}; gpt2 and llama are known"
+    if model == "gpt2" and splitting not in PRETOKENIZERS:
+        return f"its vocabulary splits words in the way {splitting!r}, which is not known here"
+    return None
+
+
+def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+    if metadata is None or record.weights is None or metadata.format != "gguf":
+        return Match(score=0, reason="takes local GGUF weights only")
+    reason = unsupported(metadata)
+    if reason is not None:
+        return Match(score=0, reason=reason)
+    return Match(score=SCORE, reason="rewrites the file in the form of September 2023; the weights stay as they are")
+
+
+CONVERTER = ConverterSpec(
+    name="ctransformers",
+    summary="GGUF of the llama architecture, as ctransformers 0.2.27 reads it",
+    convert="corral.adapters.converters.ctransformers.convert:convert",
+    match=_match,
+    requirement="numpy>=1.26",
+    module="numpy",
+    install_hint="pip install 'corral[ctransformers]'",
+)

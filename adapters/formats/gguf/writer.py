@@ -1,0 +1,87 @@
+"""Writes the header of a GGUF file; the tensors' data follow it, each at its offset."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from corral.adapters.formats.gguf.header import MAGIC
+from corral.adapters.formats.gguf.tables import ARRAY, STRING, TENSOR_TYPES
+
+__all__ = ("ALIGNMENT", "NewTensor", "gguf_header", "padding")
+
+ALIGNMENT = 32
+"""Bytes: what a file without ``general.alignment`` keeps to."""
+
+_U32, _I32, _F32, _BOOL, _U64, _I64 = 4, 5, 6, 7, 10, 11
+_CODES = {_U32: "I", _I32: "i", _F32: "f", _BOOL: "?", _U64: "Q", _I64: "q"}
+_TYPE_IDS = {kind.name: type_id for type_id, kind in TENSOR_TYPES.items()}
+
+
+class NewTensor(NamedTuple):
+    """A tensor to be written. `shape` is in file order, the fastest dimension first."""
+
+    name: str
+    type_name: str
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
+def gguf_header(version: int, pairs: Mapping[str, Any], tensors: Sequence[NewTensor]) -> bytes:
+    """Everything before the data, padded. The data of each tensor are to be padded to `ALIGNMENT` as well.
+
+    A value's type follows from the Python type: bool, str, float (32 bits), int (32 bits where it fits, unsigned where
+    not negative), and lists of one of them; bytes in a list are written as a string. A list of ints is of int32.
+    """
+    parts = [struct.pack("<4sIQQ", MAGIC, version, len(tensors), len(pairs))]
+    for key, value in pairs.items():
+        type_id = _type_id(value)
+        parts += (_string(key.encode()), struct.pack("<I", type_id), _value(type_id, value))
+    offset_bytes = 0
+    for tensor in tensors:
+        parts += (
+            _string(tensor.name.encode()),
+            struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape),
+            struct.pack("<IQ", _TYPE_IDS[tensor.type_name], offset_bytes),
+        )
+        offset_bytes += tensor.size_bytes + padding(tensor.size_bytes)
+    header = b"".join(parts)
+    return header + bytes(padding(len(header)))
+
+
+def padding(size_bytes: int) -> int:
+    """How many bytes are missing to the next multiple of `ALIGNMENT`."""
+    return -size_bytes % ALIGNMENT
+
+
+def _type_id(value: Any) -> int:
+    if isinstance(value, list):
+        return ARRAY
+    if isinstance(value, str | bytes):
+        return STRING
+    if isinstance(value, bool):
+        return _BOOL
+    if isinstance(value, float):
+        return _F32
+    if value < 0:
+        return _I32 if value >= -(1 << 31) else _I64
+    return _U32 if value < 1 << 32 else _U64
+
+
+def _value(type_id: int, value: Any) -> bytes:
+    if type_id == STRING:
+        return _string(value if isinstance(value, bytes) else value.encode())
+    if type_id != ARRAY:
+        return struct.pack(f"<{_CODES[type_id]}", value)
+    element = (
+        _I32 if not value or (isinstance(value[0], int) and not isinstance(value[0], bool)) else _type_id(value[0])
+    )
+    start = struct.pack("<IQ", element, len(value))
+    if element == STRING:
+        return start + b"".join([_value(STRING, item) for item in value])
+    return start + struct.pack(f"<{len(value)}{_CODES[element]}", *value)
+
+
+def _string(data: bytes) -> bytes:
+    return struct.pack("<Q", len(data)) + data
