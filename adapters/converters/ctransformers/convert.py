@@ -40,7 +40,8 @@ _BLOCKS = {kind.name: (kind.block, kind.block_bytes) for kind in TENSOR_TYPES.va
 def convert(request: ConvertRequest, on_progress: OnLoadProgress) -> ConvertResult:
     """Writes ``model.gguf`` into the request's folder. Needs as much space as the source, and the tied output matrix.
 
-    Raises `InvalidModelFile`, `Unsupported` for a model that ctransformers cannot compute, `OutOfSpace`, `StorageError`.
+    Raises `InvalidModelFile`, `OutOfSpace`, `StorageError`, and `Unsupported` for a model that ctransformers cannot
+    compute.
     """
     path = next((Path(file.path) for file in request.files if file.role == "weights"), None)
     if path is None:

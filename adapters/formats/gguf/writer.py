@@ -74,9 +74,9 @@ def _value(type_id: int, value: Any) -> bytes:
         return _string(value if isinstance(value, bytes) else value.encode())
     if type_id != ARRAY:
         return struct.pack(f"<{_CODES[type_id]}", value)
-    element = (
-        _I32 if not value or (isinstance(value[0], int) and not isinstance(value[0], bool)) else _type_id(value[0])
-    )
+    element = _type_id(value[0]) if value else _I32
+    if element in (_U32, _U64, _I64):
+        element = _I32
     start = struct.pack("<IQ", element, len(value))
     if element == STRING:
         return start + b"".join([_value(STRING, item) for item in value])
