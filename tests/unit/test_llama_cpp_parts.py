@@ -8,7 +8,7 @@ import pytest
 
 from corral.adapters.engines.llama_cpp.rows import filler_rows
 from corral.adapters.engines.llama_cpp.spec import SPEC, LlamaCppOptions
-from corral.adapters.engines.llama_cpp.threads import ThreadTuner
+from corral.adapters.thread_tuning import ThreadTuner
 from corral.core.models import Digest, ModelFile, ModelMetadata, ModelRecord
 from corral.core.names import parse_name
 

@@ -16,9 +16,9 @@ from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exact
 from corral.adapters.engines.llama_cpp.native import Batch, Context, Model, collect_log, supports_gpu
 from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, LlamaCppOptions
 from corral.adapters.engines.llama_cpp.streams import Streams
-from corral.adapters.engines.llama_cpp.threads import ThreadTuner, available_cpus
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.adapters.memory import free_memory
+from corral.adapters.thread_tuning import ThreadTuner, available_cpus
 from corral.core.engines import LoadRequest
 from corral.core.errors import InvalidModelFile, InvalidOption
 from corral.core.ports.inference import ModelInfo, OnLoadProgress

@@ -14,8 +14,8 @@ from corral.adapters.engines.llama_cpp.rows import filler_rows
 from corral.adapters.engines.llama_cpp.sampler import Candidates, Sampler, logprob_of
 from corral.adapters.engines.llama_cpp.sequences import Sequence
 from corral.adapters.engines.llama_cpp.streams import Stream, Streams
-from corral.adapters.engines.llama_cpp.threads import ThreadTuner
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
+from corral.adapters.thread_tuning import ThreadTuner
 from corral.core.errors import CorralError, EngineError, PromptTooLong, Unsupported
 from corral.core.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason, Prefilled, Token
 from corral.core.ports.inference import TokenMask

@@ -1,9 +1,9 @@
 """Moves the thread count to what is fastest now.
 
-On a shared machine more threads can be slower: llama.cpp's threads wait for each other at every operation, so one that
+On a shared machine more threads can be slower: ggml's threads wait for each other at every operation, so one that
 the system has put aside holds up all. A step that suddenly takes longer than its kind used to is the sign. Then fewer
 threads are tried for a few steps, and kept if they are faster; while fewer run, more are tried again from time to time.
-Texts do not depend on the thread count: llama.cpp splits work by rows.
+Texts do not depend on the thread count: ggml splits work by rows.
 """
 
 from __future__ import annotations
