@@ -74,10 +74,12 @@ class ModelFile(Value, frozen=True, kw_only=True):
 
 
 class TemplateText(Value, frozen=True, kw_only=True):
-    """A chat template that came with the manifest (not the one inside a GGUF)."""
+    """A chat template that came with the manifest (not the one inside a GGUF), and the tokens it may ask for."""
 
     kind: Literal["go", "jinja"]
     text: str
+    bos_text: str = ""
+    eos_text: str = ""
 
 
 class ModelRecord(Value, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 
 # A quantization in a file's stem, as llama.cpp's tools and the hubs write it: ``.Q4_1``, ``-q4_k_m``, ``_F16``.
-_QUANTIZATION = re.compile(r"[._-]((?:i?q|tq|mxfp|nvfp)[1-9][a-z0-9_]*|b?f16|fp16|fp?32)", re.IGNORECASE)
+_QUANTIZATION = re.compile(r"[._-]((?:i?q|tq|mxfp|nvfp)[1-9][a-z0-9_]*|u?int[48]|b?f16|fp16|fp?32)", re.IGNORECASE)
 
 
 class ModelName(Value, frozen=True, kw_only=True):

@@ -242,7 +242,8 @@ def _descriptor(media_type: str, data: bytes) -> _Descriptor:
 
 
 def _described(file: ModelFile) -> _Descriptor:
-    media_type = file.media_type or _LAYER_PREFIX + _WRITTEN.get(file.role, "")
+    # A layer may have a name in Ollama's dialect too, but there it is a tensor's or a setting's.
+    media_type = file.media_type or _LAYER_PREFIX + _WRITTEN.get("" if file.path else file.role, "")
     if not media_type.startswith(_LAYER_PREFIX) or media_type == _LAYER_PREFIX:
         raise Unsupported(f"an Ollama manifest has no layer for a file of kind {file.role!r} ({file.media_type!r})")
     return _Descriptor(media_type=media_type, digest=file.digest, size_bytes=file.size_bytes, name=file.path)

@@ -37,17 +37,13 @@ class JinjaTemplates:
     """Picks the manifest's Jinja template if it has one, else the weights' own. A `ChatTemplateFactory`."""
 
     def __call__(self, record: ModelRecord, metadata: ModelMetadata | None) -> JinjaTemplate | None:
-        source = metadata.chat_template if metadata is not None else None
+        source, bos_text, eos_text = None, "", ""
+        if metadata is not None:
+            source, bos_text, eos_text = metadata.chat_template, metadata.bos_text, metadata.eos_text
         if record.template is not None and record.template.kind == "jinja":
             source = record.template.text
-        if not source:
-            return None
-        return JinjaTemplate(
-            source,
-            name=str(record.name),
-            bos_text=metadata.bos_text if metadata is not None else "",
-            eos_text=metadata.eos_text if metadata is not None else "",
-        )
+            bos_text, eos_text = record.template.bos_text or bos_text, record.template.eos_text or eos_text
+        return JinjaTemplate(source, name=str(record.name), bos_text=bos_text, eos_text=eos_text) if source else None
 
 
 class JinjaTemplate:
