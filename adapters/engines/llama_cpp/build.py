@@ -14,7 +14,7 @@ from corral.adapters.engines.llama_cpp.embedding import Embedder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
 from corral.adapters.engines.llama_cpp.native import Batch, Context, Model, collect_log, supports_gpu
-from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, LlamaCppOptions
+from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, KV_BYTES_PER_VALUE, LlamaCppOptions
 from corral.adapters.engines.llama_cpp.streams import Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.adapters.memory import free_memory
@@ -130,8 +130,7 @@ class _Builder:
         return _FLASH_ON if quantized else _FLASH_OFF
 
     def _kv_bytes(self, tokens: int) -> int:
-        bytes_per_value = {"f32": 4, "f16": 2, "bf16": 2}.get(self._options.kv_cache_type, 1)
-        return tokens * self._model.kv_values_per_token * bytes_per_value
+        return int(tokens * self._model.kv_values_per_token * KV_BYTES_PER_VALUE[self._options.kv_cache_type])
 
     def _stream_count(self) -> int:
         if self._options.num_parallel and self._options.num_parallel > 0:

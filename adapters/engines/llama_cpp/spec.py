@@ -10,7 +10,7 @@ import msgspec
 from corral.core.engines import EngineSpec, Match
 from corral.core.models import ModelMetadata, ModelRecord
 
-__all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "LlamaCppOptions", "kv_bytes")
+__all__ = ("DEFAULT_NUM_CTX", "KV_BYTES_PER_VALUE", "REQUIREMENT", "SPEC", "VERSION", "LlamaCppOptions", "kv_bytes")
 
 VERSION = "0.3.36"
 REQUIREMENT = f"llama-cpp-python=={VERSION}"
@@ -18,7 +18,7 @@ DEFAULT_NUM_CTX = 4096
 
 # Types whose kernels gave the same rows alone and among others wherever they were measured: see `exactness`.
 _EXACT_TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"})
-_KV_BYTES_BY_TYPE = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q4_0": 18 / 32}
+KV_BYTES_PER_VALUE = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q4_0": 18 / 32}
 
 
 class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,7 +49,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 def kv_bytes(metadata: ModelMetadata, tokens: int, kv_cache_type: str) -> int:
     """The KV cache of so many tokens; a guess from the embedding length where the header says too little."""
     per_token = metadata.kv_bytes_per_token or 4 * metadata.block_count * (metadata.embedding_length or 4096)
-    return int(per_token * tokens * _KV_BYTES_BY_TYPE[kv_cache_type] / 2)
+    return int(per_token * tokens * KV_BYTES_PER_VALUE[kv_cache_type] / 2)
 
 
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
@@ -110,8 +110,11 @@ SPEC = EngineSpec(
     estimate=_estimate_any,
     fits=_fits,
     runners=("process", "thread"),
+    tasks=frozenset({"completion", "embedding"}),
+    takes="GGUF files, of every architecture that llama.cpp knows",
     load_options=LlamaCppOptions,
     module="llama_cpp",
     requirement=REQUIREMENT,
     install_hint="pip install 'corral[llama-cpp]'",
+    compiled=True,
 )
