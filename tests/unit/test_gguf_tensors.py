@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from corral.adapters.formats.gguf.dequantize import DEQUANTIZED_TYPES, dequantize
-from corral.adapters.formats.gguf.tables import TENSOR_TYPES
+from corral.adapters.formats.gguf.dequantize import dequantize
+from corral.adapters.formats.gguf.tables import DEQUANTIZED_TYPES, TENSOR_TYPES
 from corral.adapters.formats.gguf.tensors import GgufTensors
 from corral.core.errors import InvalidModelFile, Unsupported
 from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
@@ -70,6 +70,17 @@ def test_a_type_nobody_knows_is_named() -> None:
     """A type without a formula here is refused by its name, with those that have one."""
     with pytest.raises(Unsupported, match=r"type IQ2_XS .*Q4_K"):
         dequantize("IQ2_XS", np.zeros((1, 74), dtype=np.uint8))
+
+
+def test_what_is_said_to_be_readable_is() -> None:
+    """Of all tensor types exactly those that specs call readable have a formula."""
+    for name, (_, kind) in BY_NAME.items():
+        zeros = np.zeros((1, kind.block_bytes), dtype=np.uint8)
+        if name in DEQUANTIZED_TYPES:
+            assert dequantize(name, zeros).shape == (1, kind.block)
+        else:
+            with pytest.raises(Unsupported, match=name):
+                dequantize(name, zeros)
 
 
 @pytest.fixture

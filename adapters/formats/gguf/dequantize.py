@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from corral.core.errors import Unsupported
 
-__all__ = ("DEQUANTIZED_TYPES", "dequantize")
+__all__ = ("dequantize",)
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -186,6 +186,3 @@ _FUNCTIONS: dict[str, Callable[[Bytes], Floats]] = {
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
 }
-
-DEQUANTIZED_TYPES = frozenset(_FUNCTIONS)
-"""The tensor types, by ggml's names, that `dequantize` knows."""

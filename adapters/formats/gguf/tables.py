@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ("ARRAY", "FILE_TYPES", "POOLING_TYPES", "SCALARS", "STRING", "TENSOR_TYPES", "TensorType")
+__all__ = (
+    "ARRAY",
+    "DEQUANTIZED_TYPES",
+    "FILE_TYPES",
+    "POOLING_TYPES",
+    "SCALARS",
+    "STRING",
+    "TENSOR_TYPES",
+    "TensorType",
+)
 
 STRING = 8
 ARRAY = 9
@@ -59,6 +68,11 @@ TENSOR_TYPES = {
     41: TensorType("Q1_0", 128, 18),
     42: TensorType("Q2_0", 64, 18),
 }
+
+DEQUANTIZED_TYPES = frozenset(
+    {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"}
+)
+"""The tensor types that can be read as numbers here (`corral.adapters.formats.gguf.dequantize`)."""
 
 FILE_TYPES = {
     0: "F32",

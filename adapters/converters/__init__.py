@@ -1,0 +1,1 @@
+"""Converters: a model becomes one that another engine takes."""

@@ -1,0 +1,1 @@
+"""GGUF becomes a folder that ONNX Runtime GenAI runs, without torch or transformers."""

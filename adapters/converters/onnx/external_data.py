@@ -1,0 +1,106 @@
+"""Writes weights into ONNX's external data file, each tensor at its place, as its rows come."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from corral.core.errors import OutOfSpace, StorageError
+
+__all__ = ("ExternalData", "Region", "write_file")
+
+_ALIGNMENT = 4096
+"""ONNX Runtime maps tensors that begin at a page and copies others."""
+
+_ELEMENT_BYTES = {TensorProto.FLOAT: 4, TensorProto.UINT8: 1}
+
+
+class ExternalData:
+    """An external data file that grows, to be used with ``with``; leaving flushes it to the disk.
+
+    Writing raises `OutOfSpace` where the disk is full, `StorageError` for other faults.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._end = 0
+        try:
+            self._file = path.open("wb", buffering=0)
+        except OSError as error:
+            raise _storage_error(path, error) from error
+
+    def __enter__(self) -> ExternalData:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _storage_error(self._path, error) from error
+        finally:
+            self._file.close()
+
+    def tensor(self, name: str, data_type: int, shape: Sequence[int]) -> Region:
+        """Room for a tensor (``TensorProto.FLOAT`` or ``UINT8``), to be filled in order."""
+        size_bytes = math.prod(shape) * _ELEMENT_BYTES[data_type]
+        start = -(-self._end // _ALIGNMENT) * _ALIGNMENT
+        self._end = start + size_bytes
+        proto = onnx.TensorProto(
+            name=name, data_type=data_type, dims=list(shape), data_location=onnx.TensorProto.EXTERNAL
+        )
+        for key, value in (("location", self._path.name), ("offset", start), ("length", size_bytes)):
+            proto.external_data.add(key=key, value=str(value))
+        return Region(self, proto, start, self._end)
+
+    def write_at(self, offset_bytes: int, data: NDArray[np.generic]) -> int:
+        """Where the written bytes end."""
+        view = memoryview(np.ascontiguousarray(data).data).cast("B")
+        end = offset_bytes + len(view)
+        try:
+            self._file.seek(offset_bytes)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise _storage_error(self._path, error) from error
+        return end
+
+
+class Region:
+    """One tensor's place in the file. `proto` names it for the graph."""
+
+    def __init__(self, data: ExternalData, proto: onnx.TensorProto, start: int, end: int) -> None:
+        self.proto = proto
+        self._data = data
+        self._position = start
+        self._end = end
+
+    def write(self, rows: NDArray[np.generic]) -> None:
+        """The next rows. Writing past the tensor's end is a fault of the caller (`ValueError`)."""
+        if self._position + rows.nbytes > self._end:
+            raise ValueError(f"{self.proto.name}: {rows.nbytes} bytes are more than its shape has room for")
+        self._position = self._data.write_at(self._position, rows)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """A whole small file, flushed to the disk. Raises as `ExternalData` does."""
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _storage_error(path, error) from error
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfSpace(f"{path}: the disk is full", "make room, or set CORRAL_MODELS to another disk")
+    return StorageError(f"{path}: {error.strerror}")

@@ -1,0 +1,78 @@
+"""What the ONNX converter registers: its parameters and which models it takes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from corral.adapters.formats.gguf.tables import DEQUANTIZED_TYPES
+from corral.core.converters import ConverterSpec
+from corral.core.engines import Match
+from corral.core.models import ModelMetadata, ModelRecord
+
+__all__ = ("ARCHITECTURES", "CONVERTER", "OnnxParameters")
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+"""Values of ``general.architecture`` whose graph is built here."""
+
+_TOKENIZERS = ("gpt2", "llama")
+_ROPE_SCALINGS = (None, "none", "linear")
+
+
+class OnnxParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a conversion may be told. `bits` of a weight in the layers; the token table and the output always have 8.
+
+    `block_size`: weights that share a scale. `accuracy_level`: what ONNX Runtime computes a product of matrices in,
+    4 is int8 and the fastest, 1 is float32. `context_length`: most tokens of a context, None for the model's own; the
+    rotary tables have a row for each.
+    """
+
+    bits: Literal[4, 8] = 4
+    block_size: Literal[16, 32, 64, 128] = 32
+    accuracy_level: Literal[1, 4] = 4
+    context_length: Annotated[int, msgspec.Meta(ge=1, le=4_194_304)] | None = None
+
+
+def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+    reason = _obstacle(record, metadata)
+    if reason is not None:
+        return Match(score=0, reason=reason)
+    return Match(score=100, reason="GGUF of the llama family becomes ONNX with int4 weights")
+
+
+def _obstacle(record: ModelRecord, metadata: ModelMetadata | None) -> str | None:
+    """Why a model cannot be converted, None where it can as far as its header says."""
+    if metadata is None or record.weights is None or metadata.format != "gguf":
+        found = record.format or (metadata.format if metadata else "") or "something else"
+        return f"converts GGUF weights, this is {found}"
+    keys, architecture = metadata.keys, metadata.architecture
+    if architecture not in ARCHITECTURES:
+        return f"converts {', '.join(ARCHITECTURES)}, this is {architecture}"
+    if len(record.files_of("weights")) > 1:
+        return "weights in several files cannot be converted"
+    if keys.get(f"{architecture}.expert_count"):
+        return "mixtures of experts cannot be converted"
+    scaling = keys.get(f"{architecture}.rope.scaling.type")
+    if scaling not in _ROPE_SCALINGS:
+        return f"the rope scaling {scaling!r} cannot be converted"
+    tokenizer = keys.get("tokenizer.ggml.model")
+    if tokenizer not in _TOKENIZERS:
+        return f"converts tokenizers of the kinds {' and '.join(_TOKENIZERS)}, this is {tokenizer!r}"
+    unreadable = sorted(set(metadata.tensor_types) - DEQUANTIZED_TYPES)
+    if unreadable:
+        return f"weights of the type {', '.join(unreadable)} cannot be read"
+    return None
+
+
+CONVERTER = ConverterSpec(
+    name="onnx",
+    summary="GGUF of the llama family to ONNX Runtime GenAI, int4",
+    convert="corral.adapters.converters.onnx.convert:convert",
+    match=_match,
+    version=1,
+    parameters=OnnxParameters,
+    module="onnx",
+    requirement="onnx>=1.17",
+    install_hint="pip install 'corral[onnx]'",
+)
