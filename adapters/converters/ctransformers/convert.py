@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from corral.adapters.converters.ctransformers.layout import EMBEDDING, OUTPUT, llama_shapes
 from corral.adapters.converters.ctransformers.spec import RE_ENCODED, unsupported
 from corral.adapters.converters.ctransformers.tokens import spm_table
 from corral.adapters.formats.gguf.header import Array
@@ -21,15 +22,9 @@ from corral.core.converters import ConvertedFile, ConvertRequest, ConvertResult
 from corral.core.errors import InvalidModelFile, Unsupported
 from corral.core.ports.inference import OnLoadProgress
 
-__all__ = ("LAYER_TENSORS", "convert")
-
-LAYER_TENSORS = (
-    "attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"
-)  # fmt: skip
-"""The tensors of a layer of the llama architecture in September 2023; there are no others."""
+__all__ = ("convert",)
 
 _VERSION = 2
-_EMBEDDING, _OUTPUT, _OUTPUT_NORM = "token_embd.weight", "output.weight", "output_norm.weight"
 _FREQUENCIES = "rope_freqs.weight"
 _FILE = "model.gguf"
 _CHUNK_BYTES = 4 * 1024 * 1024
@@ -52,7 +47,7 @@ def convert(request: ConvertRequest, on_progress: OnLoadProgress) -> ConvertResu
     if reason is not None or vocabulary is None:
         raise Unsupported(f"{request.model} cannot be converted for ctransformers: {reason or 'it has no vocabulary'}")
     with GgufTensors(path) as source:
-        sources = _sources(path, source, metadata.block_count)
+        sources = _sources(path, source, len(vocabulary.texts))
         tensors = [_new_tensor(source, name, origin) for name, origin in sources.items()]
         re_encoded = any(source.type(origin) in RE_ENCODED for origin in sources.values())
         pairs = _pairs(source) | spm_table(vocabulary)
@@ -81,12 +76,13 @@ def convert(request: ConvertRequest, on_progress: OnLoadProgress) -> ConvertResu
     )
 
 
-def _sources(path: Path, source: GgufTensors, layers: int) -> dict[str, str]:
+def _sources(path: Path, source: GgufTensors, vocabulary_size: int) -> dict[str, str]:
     """Which tensor of the source each tensor of the result comes from: a tied output matrix is the embedding's."""
-    names = [_EMBEDDING, *(f"blk.{layer}.{name}.weight" for layer in range(layers) for name in LAYER_TENSORS)]
-    sources = {name: name for name in (*names, _OUTPUT_NORM)}
+    shapes = llama_shapes(source.pairs, vocabulary_size)
     present = set(source.names)
-    sources[_OUTPUT] = _OUTPUT if _OUTPUT in present else _EMBEDDING
+    sources = {name: name for name in shapes}
+    if OUTPUT not in present:
+        sources[OUTPUT] = EMBEDDING
     foreign = sorted(present - set(sources))
     if foreign == [_FREQUENCIES] and bool((source.dequantized(_FREQUENCIES) == 1.0).all()):
         foreign = []
@@ -95,6 +91,9 @@ def _sources(path: Path, source: GgufTensors, layers: int) -> dict[str, str]:
             f"{path}: it has tensors that ctransformers' llama does not know: {', '.join(foreign[:4])}",
             "run it with llama.cpp: pip install 'corral[llama-cpp]'",
         )
+    for name, origin in sources.items():
+        if source.shape(origin)[::-1] != shapes[name]:
+            raise InvalidModelFile(f"{path}: the tensor {origin!r} is {source.shape(origin)[::-1]}, not {shapes[name]}")
     return sources
 
 

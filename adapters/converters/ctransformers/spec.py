@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from corral.adapters.converters.ctransformers.layout import WANTED_KEYS
 from corral.adapters.formats.gguf.pretokenizers import PRETOKENIZERS
 from corral.core.converters import ConverterSpec
 from corral.core.engines import Match
@@ -25,6 +26,9 @@ def unsupported(metadata: ModelMetadata) -> str | None:
     keys = metadata.keys
     if metadata.architecture != "llama":
         return f"it computes llama only, this is {metadata.architecture}"
+    missing = [key for key in WANTED_KEYS if not isinstance(keys.get(key), int) or keys[key] < 1]
+    if missing:
+        return f"its header has no usable {missing[0]}"
     foreign = sorted(set(metadata.tensor_types) - KNOWN_TYPES - set(RE_ENCODED))
     if foreign:
         return f"it does not know {', '.join(foreign)} weights"
@@ -33,14 +37,10 @@ def unsupported(metadata: ModelMetadata) -> str | None:
     scaling = keys.get("llama.rope.scaling.type", "")
     if scaling not in _SCALINGS:
         return f"it cannot scale positions by {scaling!r}"
-    heads = keys.get("llama.attention.head_count")
-    if isinstance(heads, int) and heads and metadata.embedding_length:
-        size = metadata.embedding_length // heads
-        for name in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
-            if keys.get(f"llama.{name}", size) != size:
-                return f"it wants {name} to be {size}, the width divided by the heads"
-    else:
-        return "its layers have different numbers of heads"
+    size = keys["llama.embedding_length"] // keys["llama.attention.head_count"]
+    for name in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
+        if keys.get(f"llama.{name}", size) != size:
+            return f"it wants {name} to be {size}, the width divided by the heads"
     if metadata.sliding_window:
         return "it has no sliding windows"
     model, splitting = keys.get("tokenizer.ggml.model"), keys.get("tokenizer.ggml.pre")

@@ -1,0 +1,59 @@
+"""Looks a GGUF file over before native code does: that one ends the process for what it does not expect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from corral.adapters.converters.ctransformers.layout import llama_shapes
+from corral.adapters.converters.ctransformers.spec import KNOWN_TYPES, unsupported
+from corral.adapters.formats.gguf.reader import GgufReader
+from corral.adapters.formats.gguf.vocabulary import GgufVocabulary, read_vocabulary
+from corral.core.errors import InvalidModelFile
+from corral.core.models import ModelMetadata
+
+__all__ = ("check_gguf",)
+
+_VERSION = 2
+_NEWLINE = "<0x0A>"
+_REMEDY = "convert it first: corral convert MODEL --to ctransformers"
+
+
+def check_gguf(path: Path) -> tuple[ModelMetadata, GgufVocabulary]:
+    """What the file says of itself, and the vocabulary that ctransformers sees.
+
+    Raises `InvalidModelFile` for a file that is truncated, foreign, or not in the form that ctransformers reads.
+    """
+    metadata = GgufReader().read(path)
+    reason = unsupported(metadata)
+    if reason is not None:
+        raise InvalidModelFile(f"{path}: ctransformers cannot run it: {reason}")
+    if metadata.format_version != _VERSION:
+        raise InvalidModelFile(
+            f"{path}: it is GGUF version {metadata.format_version}, and ctransformers reads {_VERSION}", _REMEDY
+        )
+    foreign = sorted(set(metadata.tensor_types) - KNOWN_TYPES)
+    if foreign:
+        raise InvalidModelFile(f"{path}: ctransformers does not know {', '.join(foreign)} weights", _REMEDY)
+    vocabulary = read_vocabulary(path)
+    if vocabulary is None or vocabulary.model != "llama":
+        raise InvalidModelFile(f"{path}: it has no SPM vocabulary, and ctransformers reads no other", _REMEDY)
+    if not vocabulary.scores or not vocabulary.kinds or _NEWLINE not in vocabulary.texts:
+        raise InvalidModelFile(f"{path}: its vocabulary lacks scores, kinds or the token {_NEWLINE}", _REMEDY)
+    _check_tensors(path, metadata, len(vocabulary.texts))
+    return metadata, vocabulary
+
+
+def _check_tensors(path: Path, metadata: ModelMetadata, vocabulary_size: int) -> None:
+    wanted = llama_shapes(metadata.keys, vocabulary_size)
+    found = {name: (kind, shape) for name, kind, shape in GgufReader().tensors(path)}
+    strangers = sorted(set(found) - set(wanted))
+    if strangers:
+        raise InvalidModelFile(f"{path}: it has the tensor {strangers[0]!r}, which ctransformers does not know")
+    for name, shape in wanted.items():
+        if name not in found:
+            raise InvalidModelFile(f"{path}: it has no tensor {name!r}, which ctransformers needs", _REMEDY)
+        kind, present = found[name]
+        if present != shape:
+            raise InvalidModelFile(f"{path}: the tensor {name!r} is {present}, and should be {shape}")
+        if len(shape) == 1 and kind != "F32":
+            raise InvalidModelFile(f"{path}: the tensor {name!r} is {kind}, and ctransformers wants F32", _REMEDY)

@@ -1,0 +1,77 @@
+"""The one context of a model: computes prompts in pieces on a fixed grid, and keeps whole pieces for the next prompt.
+
+A piece begins at a multiple of its length, so the same prompt is always divided in the same way, and a piece that is
+kept is what computing it again would give, bit by bit. Generated tokens are computed one by one and never kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corral.adapters.engines.ctransformers.native import NativeModel
+from corral.adapters.thread_tuning import ThreadTuner
+
+__all__ = ("Context",)
+
+
+class Context:
+    """Where one request at a time is computed. `batch` is the length of a piece."""
+
+    def __init__(self, model: NativeModel, tuner: ThreadTuner, *, batch: int) -> None:
+        self._model = model
+        self._tuner = tuner
+        self._batch = batch
+        self._kept: list[int] = []
+        self._position = 0
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self._model.vocabulary_size
+
+    @property
+    def used(self) -> int:
+        """Tokens in the context."""
+        return self._position
+
+    def begin(self, prompt: Sequence[int]) -> int:
+        """Go back to where `prompt` parts from what is kept; returns how many of its tokens are there already."""
+        limit = min(len(prompt) - 1, len(self._kept))  # the last token is always computed, for its logits
+        shared = next((place for place in range(limit) if prompt[place] != self._kept[place]), limit)
+        self._position = shared - shared % self._batch
+        del self._kept[self._position :]
+        return self._position
+
+    def prefill(self, prompt: Sequence[int]) -> Iterator[None]:
+        """Compute the rest of the prompt; stops after each piece but the last."""
+        while self._position < len(prompt):
+            piece = prompt[self._position : self._position + self._batch]
+            began = time.perf_counter()
+            self._model.evaluate(piece, self._position, self._tuner.threads)
+            self._position += len(piece)
+            self._tuner.record_prefill(len(piece), time.perf_counter() - began)
+            if len(piece) == self._batch:
+                self._kept.extend(piece)
+            if self._position < len(prompt):
+                yield
+
+    def append(self, token_id: int) -> None:
+        """Compute one generated token."""
+        began = time.perf_counter()
+        self._model.evaluate((token_id,), self._position, self._tuner.threads)
+        self._position += 1
+        self._tuner.record(1, time.perf_counter() - began)
+
+    def logits(self) -> NDArray[np.float32]:
+        """Of the last token; valid until the next is computed."""
+        return self._model.logits()
+
+    def embedding(self) -> NDArray[np.float32]:
+        """The last token's hidden state."""
+        return self._model.embedding()
+
+    def close(self) -> None:
+        self._model.close()

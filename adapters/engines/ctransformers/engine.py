@@ -1,0 +1,122 @@
+"""The ctransformers `GeneratorEngine`: completions and embeddings, one request at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from corral.adapters.engines.ctransformers.context import Context
+from corral.adapters.engines.ctransformers.tokenizer import TextTokenizer
+from corral.adapters.sampling import LogitsSampler
+from corral.core.errors import InvalidRequest, PromptTooLong, Unsupported
+from corral.core.outputs import EngineEmbedded, EngineFinished, EngineOutput, Prefilled, Token, Vectors
+from corral.core.ports.inference import ModelInfo, TokenMask
+from corral.core.requests import CompletionRequest, ContextPolicy, EmbedRequest, Request
+
+__all__ = ("CtransformersEngine",)
+
+Outputs = Generator[EngineOutput | None, None, None]
+
+
+class CtransformersEngine:
+    """Made by `loader.load`; one thread owns it. A context that is full ends an answer: it cannot be shifted."""
+
+    def __init__(self, context: Context, tokenizer: TextTokenizer, info: ModelInfo) -> None:
+        self._context = context
+        self._tokenizer = tokenizer
+        self._info = info
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        return self._tokenizer
+
+    def run(self, request: Request, mask: TokenMask | None) -> Outputs:
+        if isinstance(request, CompletionRequest):
+            return self._complete(request, mask)
+        if isinstance(request, EmbedRequest) and "embedding" in self._info.tasks:
+            return self._embed(request)
+        raise Unsupported(f"this model does not take a {type(request).__name__}")
+
+    def close(self) -> None:
+        self._context.close()
+
+    def _complete(self, request: CompletionRequest, mask: TokenMask | None) -> Outputs:
+        context, tokenizer = self._context, self._tokenizer
+        vocabulary = tokenizer.vocabulary()
+        num_ctx = self._num_ctx(request.context.num_ctx)
+        prompt = self._prompt(request, num_ctx)
+        sampler = LogitsSampler(
+            request.sampling,
+            vocabulary_size=min(len(vocabulary.pieces), context.vocabulary_size),
+            num_ctx=num_ctx,
+            encode=tokenizer.text_ids,
+            decode_piece=tokenizer.piece,
+            ends=vocabulary.ends,
+            mask=mask,
+        )
+        preserved = {tokenizer.control_id(text) for text in request.preserved_tokens}
+        cached = context.begin(prompt)
+        yield from context.prefill(prompt)
+        yield Prefilled(
+            prompt_tokens=len(prompt),
+            cached_tokens=cached,
+            ignored_options=_ignored(request),
+            prompt_ids=prompt if request.return_token_ids else (),
+        )
+        sampler.remember(prompt)
+        while True:
+            logits = context.logits()
+            token_id = sampler.choose(logits)
+            logprob = None if request.logprobs is None else sampler.logprob(logits, token_id, request.logprobs)
+            ended = token_id in vocabulary.ends and token_id not in preserved
+            hidden = ended or (token_id in vocabulary.control and token_id not in preserved)
+            piece = b"" if hidden else tokenizer.piece(token_id)
+            yield Token(token_id=token_id, piece=piece, logprob=logprob)
+            if ended or context.used >= num_ctx:
+                yield EngineFinished(reason="stop" if ended else "length")
+                return
+            context.append(token_id)
+
+    def _embed(self, request: EmbedRequest) -> Outputs:
+        """The last token's hidden state, as llama.cpp pools for models that name no pooling."""
+        limit = self._num_ctx(request.num_ctx)
+        rows, total = list[bytes](), 0
+        dimensions = 0
+        for ids in self._tokenizer.encode(request.inputs):
+            if not ids:
+                raise InvalidRequest("an empty input has no tokens, and this model adds none", "leave it out")
+            if len(ids) > limit and not request.truncate:
+                raise PromptTooLong(f"an input of {len(ids)} tokens is longer than the context of {limit}")
+            taken = ids[:limit]
+            self._context.begin(taken)
+            yield from self._context.prefill(taken)
+            vector = self._context.embedding().astype("<f4")
+            dimensions = len(vector)
+            rows.append(vector.tobytes())
+            total += len(taken)
+            yield None
+        yield EngineEmbedded(vectors=Vectors(dimensions=dimensions, float32=b"".join(rows)), prompt_tokens=total)
+
+    def _num_ctx(self, wanted: int | None) -> int:
+        most = self._info.context_length or 0
+        return min(wanted or most, most)
+
+    def _prompt(self, request: CompletionRequest, num_ctx: int) -> tuple[int, ...]:
+        [prompt] = self._tokenizer.encode([request.prompt])
+        if len(prompt) >= num_ctx:
+            raise PromptTooLong(
+                f"the prompt of {len(prompt)} tokens is longer than the context of {num_ctx}",
+                "shorten the prompt, or raise num_ctx",
+            )
+        if not prompt:
+            raise Unsupported("an empty prompt has nothing to continue, and this model has no BOS token to begin with")
+        return prompt
+
+
+def _ignored(request: CompletionRequest) -> tuple[str, ...]:
+    """Sampling is honoured in full; what keeps a start of the context on shifting has nothing to keep."""
+    kept = () if request.context.num_keep == ContextPolicy().num_keep else ("num_keep",)
+    return (*kept, *sorted(request.engine_options))

@@ -1,0 +1,106 @@
+"""What the ctransformers engine registers: its options, which models it takes, how much memory they need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from corral.adapters.converters.ctransformers.spec import CONVERTER, KNOWN_TYPES, unsupported
+from corral.core.engines import EngineSpec, Match
+from corral.core.models import ModelMetadata, ModelRecord
+
+__all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "CtransformersOptions")
+
+VERSION = "0.2.27"
+REQUIREMENT = f"ctransformers=={VERSION}"
+DEFAULT_NUM_CTX = 4096
+
+_DIRECT = 60
+_GGUF_VERSION = 2
+
+
+class CtransformersOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Load options. None is "choose": the engine's own choice is printed by ``corral ps`` and ``corral show``.
+
+    `num_ctx`: most tokens of one request. `num_batch`: prompts are computed in pieces of so many tokens; a cancelled
+    request ends with its piece, and a prefix is kept in whole pieces. `num_gpu`: layers on the GPU, which needs
+    ctransformers' CUDA libraries; less than 1 is none. `num_thread`: 0 tunes itself.
+    """
+
+    num_ctx: int | None = None
+    num_batch: int = 64
+    num_gpu: int = 0
+    num_thread: int = 0
+    use_mmap: bool | None = None
+
+
+def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+    if metadata is None or record.weights is None:
+        return Match(score=0, reason="takes local weights only")
+    if metadata.format != "gguf":
+        return Match(score=0, reason=f"takes GGUF, this is {metadata.format}")
+    if _is_direct(metadata):
+        return Match(score=_DIRECT, reason="GGUF version 2 with an SPM vocabulary, as it reads them")
+    converted = CONVERTER.match(record, metadata)
+    if converted.score > 0:
+        return Match(
+            score=converted.score, reason=f"runs it once converted: {converted.reason}", converter=CONVERTER.name
+        )
+    return Match(score=0, reason=f"reads GGUF version 2 of September 2023; no conversion: {converted.reason}")
+
+
+def _is_direct(metadata: ModelMetadata) -> bool:
+    return (
+        metadata.format_version == _GGUF_VERSION
+        and metadata.keys.get("tokenizer.ggml.model") == "llama"
+        and set(metadata.tensor_types) <= KNOWN_TYPES
+        and unsupported(metadata) is None
+    )
+
+
+def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+    """Weights, the KV cache and the compute buffers."""
+    if metadata is None:
+        return {}
+    wanted = msgspec.convert(options, CtransformersOptions, from_attributes=True)
+    weights = sum(file.size_bytes for file in record.files if file.role == "weights")
+    width = metadata.embedding_length or 4096
+    context = min(wanted.num_ctx or DEFAULT_NUM_CTX, metadata.context_length or DEFAULT_NUM_CTX)
+    cache = context * (metadata.kv_bytes_per_token or 4 * metadata.block_count * width)
+    heads = metadata.keys.get("llama.attention.head_count", 32)
+    # Scores of a piece against the whole context, and the widest rows.
+    compute = 4 * wanted.num_batch * (context * (heads if isinstance(heads, int) else 32) + 16 * width)
+    return {"cpu": weights + cache + compute}
+
+
+def _fits(loaded: Any, wanted: Any) -> bool:
+    """A wish left at its default fits, and so does a smaller context than was loaded."""
+    default = CtransformersOptions()
+    for field in msgspec.structs.fields(CtransformersOptions):
+        wish, have = getattr(wanted, field.name), getattr(loaded, field.name)
+        if field.name == "num_ctx":
+            if (wish or DEFAULT_NUM_CTX) > (have or DEFAULT_NUM_CTX):
+                return False
+        elif wish not in (have, getattr(default, field.name)):
+            return False
+    return True
+
+
+SPEC = EngineSpec(
+    name="ctransformers",
+    summary="ctransformers 0.2.27: llama models as of September 2023",
+    form="generator",
+    load="corral.adapters.engines.ctransformers.loader:load",
+    match=_match,
+    estimate=_estimate,
+    fits=_fits,
+    runners=("process",),
+    tasks=frozenset({"completion", "embedding"}),
+    takes="GGUF version 2 of the llama architecture; newer GGUF of it, converted",
+    load_options=CtransformersOptions,
+    module="ctransformers",
+    requirement=REQUIREMENT,
+    install_hint="pip install 'corral[ctransformers]'",
+)
