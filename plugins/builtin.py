@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from corral.adapters.converters.ctransformers.spec import CONVERTER as CTRANSFORMERS_CONVERTER
 from corral.adapters.converters.onnx.spec import CONVERTER as ONNX_CONVERTER
+from corral.adapters.engines.ctransformers.spec import SPEC as CTRANSFORMERS
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
+from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.adapters.runners.settings import ProcessSettings
 from corral.plugins.hookspecs import hookimpl
 from corral.plugins.registrars import (
@@ -42,12 +45,14 @@ class FilesystemStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 @hookimpl
 def corral_register_engines(register: EngineRegistrar) -> None:
     register(LLAMA_CPP)
+    register(CTRANSFORMERS)
     register(FAKE)
 
 
 @hookimpl
 def corral_register_converters(register: ConverterRegistrar) -> None:
     register(ONNX_CONVERTER)
+    register(CTRANSFORMERS_CONVERTER)
 
 
 @hookimpl
