@@ -46,6 +46,7 @@ class FilesystemStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 def corral_register_engines(register: EngineRegistrar) -> None:
     register(LLAMA_CPP)
     register(CTRANSFORMERS)
+    register(UPSTREAM)
     register(FAKE)
 
 

@@ -21,6 +21,7 @@ WEB = {"litestar", "uvicorn", "httptools", "uvloop"}
 
 # Who opens a connection of its own accord, and to where.
 CLIENTS = {
+    "adapters/engines/upstream/endpoint.py": "the address that an upstream model names",
     "api/cli/client.py": "the server that the user has named",
     "api/http/serve.py": "the own port, to say who has taken it",
 }

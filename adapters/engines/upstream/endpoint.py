@@ -1,0 +1,179 @@
+"""One address of an upstream: its connections, its key, what it speaks, and how much it does now."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import httpx
+import msgspec
+
+from corral.adapters.engines.upstream.refusals import Unavailable, refusal
+from corral.adapters.engines.upstream.spec import HostOptions, UpstreamOptions
+from corral.core.errors import SettingsError, UpstreamError
+
+__all__ = ("Endpoint",)
+
+_ERROR_LIMIT_BYTES = 64 * 1024
+_ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
+# uvicorn and llama-server close a connection that was idle for five seconds.
+_IDLE_CONNECTION_S = 4.0
+_GONE = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError, httpx.CloseError)
+
+
+class Endpoint:
+    """Speaks to its own address and to no other: redirects are not followed, and no proxy is used unless set.
+
+    `api` is None until it is known. Whoever made it closes it.
+    """
+
+    def __init__(self, address: str, model: str, api: str | None, client: httpx.AsyncClient, options: UpstreamOptions):
+        self.address = address
+        self.model = model
+        self.api = api
+        self.in_flight = 0
+        self.rests_until_s = 0.0
+        self._client = client
+        self._options = options
+
+    @classmethod
+    async def open(cls, address: str, model: str, api: str | None, options: UpstreamOptions, host: HostOptions) -> Self:
+        """Connects to nothing yet. Raises `SettingsError` for a variable that holds no key."""
+        headers = {"accept-encoding": "identity", "user-agent": "corral"} | dict(host.headers)
+        if (key := _key(address, host)) is not None:
+            headers["authorization"] = f"Bearer {key}"
+        # Reading the system's certificates takes a while.
+        verify = await asyncio.to_thread(ssl.create_default_context) if address.startswith("https") else False
+        try:
+            client = httpx.AsyncClient(
+                base_url=address,
+                headers=headers,
+                verify=verify,
+                trust_env=options.trust_env,
+                follow_redirects=False,
+                timeout=httpx.Timeout(options.silence_timeout_s, connect=options.connect_timeout_s, pool=None),
+                limits=httpx.Limits(
+                    max_connections=options.max_connections,
+                    max_keepalive_connections=options.max_connections,
+                    keepalive_expiry=_IDLE_CONNECTION_S,
+                ),
+            )
+        except ValueError as error:  # a header that is none
+            raise SettingsError(f'engines.upstream.hosts."{address}": a key or header cannot be sent') from error
+        return cls(address, model, api, client, options)
+
+    def rest(self) -> None:
+        """It failed: others are asked first for a while."""
+        self.rests_until_s = time.monotonic() + self._options.rest_s
+
+    @asynccontextmanager
+    async def post(self, path: str, body: Any) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        """The body of the answer as it comes. Leaving the context early closes the connection at once.
+
+        Raises `Unavailable` where nobody answers, what `refusal` makes of another status than 200, and `UpstreamError`
+        for an answer that breaks off.
+        """
+        async with self._answer("POST", path, msgspec.json.encode(body)) as response:
+            yield self._chunks(response)
+
+    async def call(self, method: str, path: str, body: Any = None) -> bytes:
+        """A whole answer. Raises as `post`, and `UpstreamError` for one that is too long."""
+        data = bytearray()
+        async with self._answer(method, path, None if body is None else msgspec.json.encode(body)) as response:
+            async for chunk in self._chunks(response):
+                data += chunk
+                if len(data) > _ANSWER_LIMIT_BYTES:
+                    raise UpstreamError(f"{self.address}: an answer of more than {_ANSWER_LIMIT_BYTES} bytes")
+        return bytes(data)
+
+    async def aclose(self) -> None:
+        """Closes every connection. Twice is fine."""
+        await self._client.aclose()
+
+    @asynccontextmanager
+    async def _answer(self, method: str, path: str, content: bytes | None) -> AsyncGenerator[httpx.Response, None]:
+        self.in_flight += 1
+        try:
+            response = await self._send(method, path, content)
+            try:
+                if response.status_code != 200:
+                    text = await self._beginning(response)
+                    location = response.headers.get("location")
+                    raise refusal(self.address, path, self.model, response.status_code, text, location)
+                yield response
+            finally:
+                await response.aclose()
+        finally:
+            self.in_flight -= 1
+
+    async def _send(self, method: str, path: str, content: bytes | None) -> httpx.Response:
+        """The answer's head. A kept connection that the server had closed meanwhile is no failure: asked once more."""
+        headers = {} if content is None else {"content-type": "application/json"}
+        while True:
+            fresh = False
+
+            async def trace(event: str, details: Any) -> None:
+                nonlocal fresh
+                fresh = fresh or event.endswith("connect_tcp.started")
+
+            request = self._client.build_request(
+                method, path, content=content, headers=headers, extensions={"trace": trace}
+            )
+            try:
+                return await self._client.send(request, stream=True)
+            except _GONE as error:
+                if fresh:
+                    raise Unavailable(
+                        f"{self.address} closed the connection without an answer", "see its own log"
+                    ) from error
+            except httpx.HTTPError as error:
+                raise self._translated(error) from error
+
+    async def _chunks(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+        try:
+            async for chunk in response.aiter_raw():
+                yield chunk
+        except httpx.HTTPError as error:
+            raise self._translated(error) from error
+
+    async def _beginning(self, response: httpx.Response) -> bytes:
+        data = bytearray()
+        async for chunk in self._chunks(response):
+            data += chunk
+            if len(data) >= _ERROR_LIMIT_BYTES:
+                break
+        return bytes(data[:_ERROR_LIMIT_BYTES])
+
+    def _translated(self, error: httpx.HTTPError) -> UpstreamError:
+        if isinstance(error, httpx.ConnectTimeout):
+            return Unavailable(
+                f"{self.address} did not take the connection within {self._options.connect_timeout_s:g} s",
+                "see whether it is up, or raise engines.upstream.connect_timeout_s",
+            )
+        if isinstance(error, httpx.TimeoutException):
+            return UpstreamError(
+                f"{self.address} said nothing for {self._options.silence_timeout_s:g} s",
+                "raise engines.upstream.silence_timeout_s if it only needs longer",
+            )
+        if isinstance(error, httpx.ConnectError | httpx.ProxyError):
+            return Unavailable(f"nobody answers at {self.address}: {error}", "see whether the server there is up")
+        if isinstance(error, _GONE):
+            return Unavailable(f"{self.address} broke off its answer", "see its own log")
+        return UpstreamError(f"{self.address}: {type(error).__name__}: {error}")
+
+
+def _key(address: str, host: HostOptions) -> str | None:
+    if host.key_env is None:
+        return host.key
+    key = os.environ.get(host.key_env)
+    if not key:
+        raise SettingsError(
+            f'engines.upstream.hosts."{address}".key_env names {host.key_env}, which is not set',
+            f"export {host.key_env}",
+        )
+    return key

@@ -1,0 +1,39 @@
+"""What a dialect makes of a request: a path, a body, and the names of the options that had no place in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from corral.core.errors import Unsupported
+from corral.core.requests import Constraint, Prompt, TextPart
+from corral.core.values import Value
+
+__all__ = ("Exchange", "plain_text", "schema_of")
+
+
+class Exchange(Value, frozen=True, kw_only=True):
+    """`logprobs` as in the request; the answer is cut to it."""
+
+    path: str
+    body: dict[str, Any]
+    ignored: tuple[str, ...] = ()
+    logprobs: int | None = None
+
+
+def plain_text(prompt: Prompt) -> str:
+    """Raises `Unsupported` for token ids: they mean nothing to another server."""
+    texts = [part.text for part in prompt if isinstance(part, TextPart)]
+    if len(texts) != len(prompt):
+        raise Unsupported("an upstream takes text, not token ids")
+    return "".join(texts)
+
+
+def schema_of(constraint: Constraint) -> Any:
+    """The JSON Schema of a constraint. Raises `Unsupported` for one of another kind."""
+    if constraint.kind != "json_schema":
+        raise Unsupported(
+            f"this upstream takes no constraint of the kind {constraint.kind!r}", "give a JSON schema, or leave it out"
+        )
+    return msgspec.json.decode(constraint.source)

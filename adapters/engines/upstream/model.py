@@ -1,0 +1,148 @@
+"""A model behind one or several addresses, as a `RunningModel`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+
+from corral.adapters.engines.upstream import ollama, openai_answers, openai_requests
+from corral.adapters.engines.upstream.addresses import next_address
+from corral.adapters.engines.upstream.endpoint import Endpoint
+from corral.adapters.engines.upstream.exchange import plain_text
+from corral.adapters.engines.upstream.lines import read_events, read_lines
+from corral.adapters.engines.upstream.offers import known_api
+from corral.adapters.engines.upstream.refusals import Unavailable
+from corral.core.errors import CorralError, ServerBusy, Unsupported, UpstreamError
+from corral.core.outputs import Embedded, Output, Vectors
+from corral.core.ports.inference import ModelInfo
+from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, Prompt, Request
+
+__all__ = ("UpstreamModel",)
+
+_TEXTS_PER_REQUEST = 64
+_NO_TOKENIZER = "an upstream's tokens are not known here"
+
+
+class UpstreamModel:
+    """Each request goes to the least busy address; where that fails before its first output, to another."""
+
+    def __init__(self, info: ModelInfo, endpoints: Sequence[Endpoint]) -> None:
+        self.info = info
+        self._endpoints = tuple(endpoints)
+        self._closed = False
+
+    @property
+    def alive(self) -> bool:
+        return not self._closed
+
+    async def run(self, request: Request) -> AsyncGenerator[Output, None]:
+        if isinstance(request, EmbedRequest):
+            yield await self._embedded(request)
+            return
+        if not isinstance(request, ChatRequest | CompletionRequest):
+            raise Unsupported(f"an upstream takes no {type(request).__name__}")
+        attempts = _Attempts(self._endpoints)
+        for endpoint in attempts:
+            begun = False
+            try:
+                async with aclosing(self._answer(endpoint, request)) as outputs:
+                    async for output in outputs:
+                        begun = True
+                        yield output
+                return
+            except (Unavailable, ServerBusy) as error:
+                if begun:
+                    raise
+                attempts.failed(endpoint, error)
+
+    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        raise Unsupported(_NO_TOKENIZER)
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        raise Unsupported(_NO_TOKENIZER)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        for endpoint in self._endpoints:
+            await endpoint.aclose()
+
+    async def _answer(
+        self, endpoint: Endpoint, request: ChatRequest | CompletionRequest
+    ) -> AsyncGenerator[Output, None]:
+        api = await known_api(endpoint)
+        chat = isinstance(request, ChatRequest)
+        if api in ("ollama", "corral"):
+            if isinstance(request, ChatRequest):
+                exchange = ollama.chat_exchange(request, endpoint.model, api)
+            else:
+                exchange = ollama.completion_exchange(request, endpoint.model, api)
+        elif isinstance(request, ChatRequest):
+            exchange = openai_requests.chat_exchange(request, endpoint.model, api)
+        else:
+            exchange = openai_requests.completion_exchange(request, endpoint.model, api, self.info.context_length)
+        async with (
+            endpoint.post(exchange.path, exchange.body) as chunks,
+            aclosing(read_lines(chunks, endpoint.address)) as lines,
+        ):
+            if api in ("ollama", "corral"):
+                answer = ollama.read_answer(lines, exchange, endpoint.address, chat=chat)
+            else:
+                answer = openai_answers.read_answer(read_events(lines), exchange, endpoint.address, chat=chat)
+            async with aclosing(answer) as outputs:
+                async for output in outputs:
+                    yield output
+
+    async def _embedded(self, request: EmbedRequest) -> Embedded:
+        """In pieces, one after the other, so that no answer is too long to be held."""
+        texts = [plain_text(prompt) for prompt in request.inputs]
+        parts = [
+            await self._piece(request, texts[start : start + _TEXTS_PER_REQUEST])
+            for start in range(0, len(texts), _TEXTS_PER_REQUEST)
+        ]
+        return Embedded(
+            vectors=Vectors(
+                dimensions=parts[0].vectors.dimensions if parts else 0,
+                float32=b"".join(part.vectors.float32 for part in parts),
+            ),
+            prompt_tokens=sum(part.prompt_tokens for part in parts),
+        )
+
+    async def _piece(self, request: EmbedRequest, texts: Sequence[str]) -> Embedded:
+        attempts = _Attempts(self._endpoints)
+        for endpoint in attempts:
+            try:
+                api = await known_api(endpoint)
+                if api in ("ollama", "corral"):
+                    exchange = ollama.embed_exchange(
+                        texts, endpoint.model, truncate=request.truncate, num_ctx=request.num_ctx
+                    )
+                    data = await endpoint.call("POST", exchange.path, exchange.body)
+                    return ollama.read_vectors(data, endpoint.address, len(texts))
+                exchange = openai_requests.embed_exchange(texts, endpoint.model, api, truncate=request.truncate)
+                data = await endpoint.call("POST", exchange.path, exchange.body)
+                return openai_answers.read_vectors(data, endpoint.address, len(texts))
+            except (Unavailable, ServerBusy) as error:
+                attempts.failed(endpoint, error)
+        raise AssertionError("attempts end with an answer or an error")
+
+
+class _Attempts:
+    """The addresses asked for one answer, until one gives it. Iterating past the last raises what they said."""
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._endpoints = endpoints
+        self._tried: list[Endpoint] = []
+        self._problem: CorralError = UpstreamError("no address is left to ask")
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        while (endpoint := next_address(self._endpoints, self._tried)) is not None:
+            self._tried.append(endpoint)
+            yield endpoint
+        raise self._problem
+
+    def failed(self, endpoint: Endpoint, error: Unavailable | ServerBusy) -> None:
+        """Who is gone rests. That a server is busy tells more than that another is gone."""
+        if isinstance(error, Unavailable):
+            endpoint.rest()
+        if not isinstance(self._problem, ServerBusy):
+            self._problem = error

@@ -1,0 +1,159 @@
+"""Finds out what a server speaks and which models it has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from corral.adapters.engines.upstream.endpoint import Endpoint
+from corral.adapters.engines.upstream.refusals import KeyRefused, Unavailable
+from corral.core.errors import InvalidRequest, UpstreamError
+from corral.core.ports.upstreams import OfferedModel
+
+__all__ = ("known_api", "offer_of", "offers")
+
+_SHOWN_MODELS = 20
+_BY_OWNER = {"llamacpp": "llama-server", "vllm": "vllm", "sglang": "sglang"}
+
+
+class _Version(msgspec.Struct):
+    version: str
+    corral: str | None = None
+
+
+class _Meta(msgspec.Struct):
+    """llama-server's own."""
+
+    n_ctx: int | None = None
+    n_embd: int | None = None
+
+
+class _OpenAIModel(msgspec.Struct):
+    id: str
+    owned_by: Any = None
+    max_model_len: int | None = None
+    meta: _Meta | None = None
+
+
+class _OpenAIModels(msgspec.Struct):
+    data: list[_OpenAIModel] | None
+    models: Any = None
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class _Tags(msgspec.Struct):
+    models: list[_Named]
+
+
+class _Details(msgspec.Struct):
+    family: str = ""
+    parameter_size: str = ""
+    quantization_level: str = ""
+    embedding_length: int | None = None
+
+
+class _Shown(msgspec.Struct):
+    details: _Details = msgspec.field(default_factory=_Details)
+    model_info: dict[str, Any] | None = None
+    capabilities: list[str] | None = None
+
+
+async def known_api(endpoint: Endpoint) -> str:
+    """What the server speaks, asked for once. Raises `UpstreamError` where it is nothing that is known here."""
+    if endpoint.api is None:
+        version = await _asked(endpoint, "/api/version", _Version)
+        if version is not None:
+            endpoint.api = "ollama" if version.corral is None else "corral"
+        else:
+            models = await _asked(endpoint, "/v1/models", _OpenAIModels)
+            if models is None:
+                raise UpstreamError(
+                    f"{endpoint.address} speaks neither OpenAI's API nor Ollama's",
+                    "name the server's own address, without a path, or say what it speaks with --api",
+                )
+            endpoint.api = next((_BY_OWNER.get(str(one.owned_by), "openai") for one in models.data or ()), "openai")
+    return endpoint.api
+
+
+async def offers(endpoint: Endpoint) -> list[OfferedModel]:
+    """All of the server's models, those of Ollama's API by name alone. Empty where it does not tell."""
+    api = await known_api(endpoint)
+    if api in ("ollama", "corral"):
+        tags = await _asked(endpoint, "/api/tags", _Tags)
+        return [OfferedModel(host=endpoint.address, model=one.name, api=api) for one in tags.models] if tags else []
+    found = await _asked(endpoint, "/v1/models", _OpenAIModels)
+    return [
+        OfferedModel(
+            host=endpoint.address,
+            model=one.id,
+            api=api,
+            capabilities=_listed_capabilities(found.models, one.id),
+            context_length=one.max_model_len or (one.meta.n_ctx if one.meta else None),
+            embedding_length=one.meta.n_embd if one.meta else None,
+        )
+        for one in (found.data or () if found else ())
+    ]
+
+
+async def offer_of(endpoint: Endpoint, model: str | None) -> OfferedModel:
+    """One model; see `UpstreamDirectory.find`. A server that does not tell which it has is believed to have it."""
+    listed = await offers(endpoint)
+    names = {offer.model: offer for offer in listed}
+    if model is None and len(listed) == 1:
+        model = listed[0].model
+    if model is not None and model not in names and f"{model}:latest" in names:
+        model = f"{model}:latest"
+    if model is None or (names and model not in names):
+        known = ", ".join(list(names)[:_SHOWN_MODELS]) + (" and more" if len(names) > _SHOWN_MODELS else "")
+        what = "has several models" if model is None else f"has no model {model!r}"
+        raise UpstreamError(
+            f"{endpoint.address} {what if names else 'does not tell which models it has'}",
+            f"choose one with --model: {known}" if names else "name it with --model",
+        )
+    api = await known_api(endpoint)
+    offer = names.get(model) or OfferedModel(host=endpoint.address, model=model, api=api)
+    return await _shown(endpoint, offer) if api in ("ollama", "corral") else offer
+
+
+async def _shown(endpoint: Endpoint, offer: OfferedModel) -> OfferedModel:
+    data = await endpoint.call("POST", "/api/show", {"model": offer.model})
+    try:
+        shown = msgspec.json.decode(data, type=_Shown)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UpstreamError(f"{endpoint.address}: /api/show gave something malformed: {error}") from error
+    lengths = {
+        key.rpartition(".")[2]: value for key, value in (shown.model_info or {}).items() if isinstance(value, int)
+    }
+    return msgspec.structs.replace(
+        offer,
+        capabilities=tuple(shown.capabilities or ()),
+        family=shown.details.family,
+        parameter_size=shown.details.parameter_size,
+        quantization=shown.details.quantization_level,
+        context_length=lengths.get("context_length"),
+        embedding_length=lengths.get("embedding_length") or shown.details.embedding_length,
+    )
+
+
+def _listed_capabilities(models: Any, name: str) -> tuple[str, ...]:
+    """llama-server lists its models in Ollama's shape as well."""
+    for one in models if isinstance(models, list) else ():
+        if isinstance(one, dict) and one.get("name") == name and isinstance(one.get("capabilities"), list):
+            return tuple(text for text in one["capabilities"] if isinstance(text, str))
+    return ()
+
+
+async def _asked(endpoint: Endpoint, path: str, kind: type[Any]) -> Any:
+    """None where the server has no such path, or answers with something else."""
+    try:
+        return msgspec.json.decode(await endpoint.call("GET", path), type=kind)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    except (KeyRefused, Unavailable):
+        raise
+    except (UpstreamError, InvalidRequest):
+        return None

@@ -1,0 +1,192 @@
+"""Ollama's own API, which other Corrals speak as well: requests, and answers a line at a time.
+
+https://docs.ollama.com/api
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from corral.adapters.engines.upstream.exchange import Exchange, plain_text, schema_of
+from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
+from corral.adapters.engines.upstream.progress import Progress
+from corral.adapters.engines.upstream.refusals import message_of, told
+from corral.adapters.engines.upstream.vectors import packed
+from corral.core.errors import UpstreamError
+from corral.core.messages import Message, ToolCall
+from corral.core.outputs import Embedded, Output, TokenLogprob, TopLogprob
+from corral.core.requests import ChatRequest, CompletionRequest
+
+__all__ = ("chat_exchange", "completion_exchange", "embed_exchange", "read_answer", "read_vectors")
+
+_log = logging.getLogger("corral.engine")
+
+
+def chat_exchange(request: ChatRequest, model: str, api: str) -> Exchange:
+    body: dict[str, Any] = {"messages": [_message(message) for message in request.messages]}
+    if request.tools:
+        body["tools"] = [{"type": "function", "function": tool} for tool in request.tools]
+    if request.think is not None:
+        body["think"] = request.think
+    return _exchange("/api/chat", body, request, model, api)
+
+
+def completion_exchange(request: CompletionRequest, model: str, api: str) -> Exchange:
+    return _exchange("/api/generate", {"prompt": plain_text(request.prompt), "raw": True}, request, model, api)
+
+
+def embed_exchange(texts: Sequence[str], model: str, *, truncate: bool, num_ctx: int | None) -> Exchange:
+    options = {} if num_ctx is None else {"options": {"num_ctx": num_ctx}}
+    body: dict[str, Any] = {"model": model, "input": list(texts), "truncate": truncate} | options
+    return Exchange(path="/api/embed", body=body)
+
+
+def _exchange(
+    path: str, body: dict[str, Any], request: ChatRequest | CompletionRequest, model: str, api: str
+) -> Exchange:
+    sampling, ignored = mapped_sampling(request.sampling, api)
+    context, _ = mapped_context(request.context, api)
+    body |= {"model": model, "stream": True, "options": sampling | context}
+    if not request.context.shift:
+        body["shift"] = False
+    if request.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": request.logprobs}
+    if request.constraint is not None:
+        body["format"] = schema_of(request.constraint)
+    return Exchange(path=path, body=body, ignored=ignored, logprobs=request.logprobs)
+
+
+def _message(message: Message) -> dict[str, Any]:
+    entry: dict[str, Any] = {"role": message.role, "content": message.content}
+    for field in ("thinking", "tool_name", "tool_call_id"):
+        if getattr(message, field):
+            entry[field] = getattr(message, field)
+    if message.tool_calls:
+        entry["tool_calls"] = [
+            {"function": {"index": call.index, "name": call.name, "arguments": call.arguments}}
+            | ({"id": call.id} if call.id else {})
+            for call in message.tool_calls
+        ]
+    return entry
+
+
+class _Function(msgspec.Struct):
+    name: str = ""
+    arguments: dict[str, Any] = {}
+    index: int = 0
+
+
+class _Call(msgspec.Struct):
+    function: _Function
+    id: str = ""
+
+
+class _Message(msgspec.Struct):
+    content: str = ""
+    thinking: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Top(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[Annotated[int, Meta(ge=0, le=255)]] | None = None
+
+
+class _Logprob(_Top):
+    top_logprobs: list[_Top] | None = None
+
+
+class _Line(msgspec.Struct):
+    message: _Message | None = None
+    response: str = ""
+    thinking: str | None = None
+    done: bool = False
+    done_reason: str = ""
+    logprobs: list[_Logprob] | None = None
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int | None = None
+    eval_duration: int = 0
+    cached_tokens: int = 0
+    ignored_options: list[str] | None = None
+    error: Any = None
+
+
+class _Vectors(msgspec.Struct):
+    embeddings: list[list[float]]
+    prompt_eval_count: int = 0
+
+
+_line = msgspec.json.Decoder(_Line)
+_vectors = msgspec.json.Decoder(_Vectors)
+
+
+async def read_answer(
+    lines: AsyncIterator[bytes], exchange: Exchange, address: str, *, chat: bool
+) -> AsyncGenerator[Output, None]:
+    """`Started` with the first of the answer, deltas, `Finished`. Raises `UpstreamError` for one that is malformed or
+    has no last line."""
+    progress = Progress(exchange, chat=chat)
+    async for data in lines:
+        if not data.strip():
+            continue
+        try:
+            line = _line.decode(data)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UpstreamError(f"{address}: a line that is malformed: {error}: {message_of(data)[:100]}") from error
+        if line.error is not None:
+            raise told(address, message_of(data))
+        message = line.message or _Message(content=line.response, thinking=line.thinking)
+        calls = tuple(
+            ToolCall(
+                name=call.function.name,
+                arguments=call.function.arguments,
+                id=call.id or None,
+                index=call.function.index,
+            )
+            for call in message.tool_calls or ()
+        )
+        if message.content or message.thinking or calls:
+            logprobs = tuple(_logprob(entry, exchange.logprobs or 0) for entry in line.logprobs or ())
+            for output in progress.more(message.content, message.thinking or "", calls, logprobs=logprobs):
+                yield output
+        if line.done:
+            _count(progress, line)
+            if line.ignored_options:
+                _log.warning("%s: options without effect there: %s", address, ", ".join(line.ignored_options)[:200])
+            for output in progress.end("length" if line.done_reason == "length" else "stop"):
+                yield output
+            return
+    raise UpstreamError(f"{address} ended its answer without the last line", "see its own log")
+
+
+def read_vectors(data: bytes, address: str, count: int) -> Embedded:
+    """Raises `UpstreamError` where it is not one vector for each of `count` texts."""
+    try:
+        answer = _vectors.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UpstreamError(f"{address}: vectors that are malformed: {error}") from error
+    return Embedded(vectors=packed(answer.embeddings, count, address), prompt_tokens=answer.prompt_eval_count)
+
+
+def _count(progress: Progress, line: _Line) -> None:
+    progress.prompt_tokens = line.prompt_eval_count
+    progress.cached_tokens = line.cached_tokens
+    progress.generated_tokens = line.eval_count
+    progress.prefill_ns = line.prompt_eval_duration
+    progress.decode_ns = line.eval_duration
+
+
+def _logprob(entry: _Logprob, wanted: int) -> TokenLogprob:
+    top = tuple(TopLogprob(token=_token(one), logprob=one.logprob) for one in entry.top_logprobs or ())
+    return TokenLogprob(token=_token(entry), logprob=entry.logprob, top=top[:wanted])
+
+
+def _token(entry: _Top) -> bytes:
+    return bytes(entry.bytes) if entry.bytes else entry.token.encode()

@@ -1,0 +1,111 @@
+"""Requests in the form of OpenAI's HTTP API, with what vLLM, SGLang and llama-server take beyond it.
+
+https://platform.openai.com/docs/api-reference/chat, https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from corral.adapters.engines.upstream.exchange import Exchange, plain_text, schema_of
+from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
+from corral.core.messages import Message, Tool
+from corral.core.requests import ChatRequest, CompletionRequest, Constraint
+
+__all__ = ("chat_exchange", "completion_exchange", "embed_exchange")
+
+_STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+# OpenAI's completions end after 16 tokens where nobody says anything, and no server takes "as many as fit".
+_COMPLETION_TOKENS = 1024
+_EFFORTS = {"max": "high"}
+
+
+def chat_exchange(request: ChatRequest, model: str, api: str) -> Exchange:
+    sampling, ignored = mapped_sampling(request.sampling, api)
+    _, unheld = mapped_context(request.context, api)
+    thinking = _thinking(request.think, api)
+    body = {"model": model, "messages": _messages(request.messages)} | _STREAM | sampling | thinking
+    body |= _constraint(request.constraint, api)
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+    if request.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": request.logprobs}
+    unthought = ("think",) if request.think is not None and not thinking else ()
+    return Exchange(
+        path="/v1/chat/completions", body=body, ignored=(*ignored, *unheld, *unthought), logprobs=request.logprobs
+    )
+
+
+def completion_exchange(request: CompletionRequest, model: str, api: str, context_length: int | None) -> Exchange:
+    sampling, ignored = mapped_sampling(request.sampling, api)
+    _, unheld = mapped_context(request.context, api)
+    most = min(_COMPLETION_TOKENS, (context_length or 2 * _COMPLETION_TOKENS) // 2)
+    body = {"model": model, "prompt": plain_text(request.prompt), "max_tokens": most} | _STREAM | sampling
+    body |= _constraint(request.constraint, api)
+    if request.logprobs is not None:
+        body["logprobs"] = max(1, request.logprobs)
+    return Exchange(path="/v1/completions", body=body, ignored=(*ignored, *unheld), logprobs=request.logprobs)
+
+
+def embed_exchange(texts: Sequence[str], model: str, api: str, *, truncate: bool) -> Exchange:
+    body: dict[str, Any] = {"model": model, "input": list(texts), "encoding_format": "float"}
+    if truncate and api == "vllm":
+        body["truncate_prompt_tokens"] = -1
+    return Exchange(path="/v1/embeddings", body=body)
+
+
+def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """A result names its call here. Ollama's clients name the tool instead, and their calls have no id."""
+    written: list[dict[str, Any]] = []
+    open_calls: list[tuple[str, str]] = []  # id and name, oldest first
+    for place, message in enumerate(messages):
+        entry: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.tool_calls:
+            ids = [call.id or f"call_{place}_{index}" for index, call in enumerate(message.tool_calls)]
+            open_calls = [(id, call.name) for id, call in zip(ids, message.tool_calls, strict=True)]
+            entry["tool_calls"] = [
+                {
+                    "id": id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": msgspec.json.encode(call.arguments).decode()},
+                }
+                for id, call in zip(ids, message.tool_calls, strict=True)
+            ]
+        elif message.role == "tool":
+            entry["tool_call_id"] = message.tool_call_id or _answered(open_calls, message.tool_name)
+        written.append(entry)
+    return written
+
+
+def _answered(open_calls: list[tuple[str, str]], name: str | None) -> str:
+    place = next((place for place, (_, called) in enumerate(open_calls) if called == name), 0)
+    return open_calls.pop(place)[0] if open_calls else "call_0"
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
+
+
+def _thinking(think: bool | str | None, api: str) -> dict[str, Any]:
+    """Templates call their switch ``enable_thinking``; a level is OpenAI's ``reasoning_effort``."""
+    if think is None:
+        return {}
+    sent: dict[str, Any] = {}
+    if isinstance(think, str):
+        sent["reasoning_effort"] = _EFFORTS.get(think, think)
+    if api != "openai":
+        sent["chat_template_kwargs"] = {"enable_thinking": bool(think)}
+    return sent
+
+
+def _constraint(constraint: Constraint | None, api: str) -> dict[str, Any]:
+    if constraint is None:
+        return {}
+    if constraint.kind == "gbnf" and api == "llama-server":
+        return {"grammar": constraint.source}
+    schema = schema_of(constraint)
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}

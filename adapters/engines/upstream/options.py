@@ -1,0 +1,90 @@
+"""Which sampling options each kind of server knows, and by what name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from corral.core.requests import ContextPolicy, SamplingParams
+
+__all__ = ("mapped_context", "mapped_sampling")
+
+_ALL = {field: field for field in SamplingParams.__struct_fields__}
+_OPENAI = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "seed": "seed",
+    "num_predict": "max_tokens",
+    "stop": "stop",
+    "logit_bias": "logit_bias",
+}
+_VLLM = _OPENAI | {
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repeat_penalty": "repetition_penalty",
+    "ignore_eos": "ignore_eos",
+}
+_OLLAMA = (
+    "temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "repeat_penalty", "presence_penalty",
+    "frequency_penalty", "seed", "num_predict", "stop",
+)  # fmt: skip
+_NAMES: Mapping[str, Mapping[str, str]] = {
+    "openai": _OPENAI,
+    "vllm": _VLLM,
+    "sglang": _VLLM,
+    "llama-server": _ALL | {"num_predict": "max_tokens"},
+    "ollama": {name: name for name in _OLLAMA},
+    "corral": _ALL,
+}
+_DEFAULT_SAMPLING = SamplingParams()
+_DEFAULT_CONTEXT = ContextPolicy()
+_LEAST_BIAS = -100.0  # OpenAI's word for never
+
+
+def mapped_sampling(sampling: SamplingParams, api: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The options as the server takes them, and the names of those that it has no place for.
+
+    All that the server knows is sent, defaults too: its own may differ. What it does not know is named only where it
+    is not at its default.
+    """
+    names = _NAMES[api]
+    sent: dict[str, Any] = {}
+    ignored: list[str] = []
+    for field in SamplingParams.__struct_fields__:
+        value = getattr(sampling, field)
+        if field == "logit_bias":
+            value = _bias(sampling, api)
+        if field in names and value is not None:
+            if value != ():
+                sent[names[field]] = value
+        elif getattr(sampling, field) != getattr(_DEFAULT_SAMPLING, field):
+            ignored.append(field)
+    if api in ("vllm", "sglang") and sampling.top_k <= 0:
+        sent["top_k"] = -1  # all of them
+    return sent, tuple(ignored)
+
+
+def mapped_context(context: ContextPolicy, api: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The same for what a request may remember. Without a place for it the server's own context length holds."""
+    stated = {
+        field: getattr(context, field)
+        for field in ("num_ctx", "num_keep")
+        if getattr(context, field) != getattr(_DEFAULT_CONTEXT, field)
+    }
+    if api in ("ollama", "corral"):
+        return stated, ()
+    return {}, tuple(stated)
+
+
+def _bias(sampling: SamplingParams, api: str) -> Any:
+    """None where the server has no form for it: OpenAI's is by id alone."""
+    if not sampling.logit_bias:
+        return ()
+    if api in ("llama-server", "corral"):
+        return [[token, False if bias == -math.inf else bias] for token, bias in sampling.logit_bias]
+    if any(isinstance(token, str) for token, _ in sampling.logit_bias):
+        return None
+    return {str(token): max(bias, _LEAST_BIAS) for token, bias in sampling.logit_bias}

@@ -1,0 +1,78 @@
+"""Turns what an upstream server says when it refuses into errors of ours."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from corral.core.errors import CorralError, InvalidRequest, PromptTooLong, ServerBusy, Unsupported, UpstreamError
+
+__all__ = ("KeyRefused", "Unavailable", "message_of", "refusal", "told")
+
+_SHOWN_CHARACTERS = 400
+_TOO_LONG = re.compile(
+    r"context_length_exceeded|exceed_context_size|context (?:length|size|window)|longer than the model", re.IGNORECASE
+)
+
+
+class Unavailable(UpstreamError):
+    """Nobody there, or gone before the first token: another address may be asked."""
+
+
+class KeyRefused(UpstreamError):
+    """The server wants a key, or another one."""
+
+
+def refusal(address: str, path: str, model: str, status: int, body: bytes, location: str | None = None) -> CorralError:
+    """The error for an answer whose status is not 200."""
+    message = message_of(body)
+    said = f": {message}" if message else ""
+    if 300 <= status < 400:
+        return UpstreamError(
+            f"{address} redirects to {location or 'nowhere'}, which is not followed", "name that address if it is right"
+        )
+    if status in (401, 403):
+        return KeyRefused(
+            f"{address} refuses the key ({status}){said}",
+            f'set key or key_env in [engines.upstream.hosts."{address}"]',
+        )
+    if status == 404:
+        return UpstreamError(
+            f"{address} has no model {model!r}, or no {path} (404){said}",
+            "corral upstream NAME ADDRESS lists the models it has",
+        )
+    if status in (429, 503):
+        return ServerBusy(f"{address} is busy ({status}){said}", "try again later, or add another address")
+    if status in (502, 504):
+        return Unavailable(f"{address} cannot reach its server ({status}){said}", "see whether it is up")
+    if status == 501:
+        return Unsupported(f"{address} does not support this{said}")
+    return told(address, message or f"it answered {status}", ours=status >= 500)
+
+
+def told(address: str, message: str, *, ours: bool = True) -> CorralError:
+    """The error for a text that came in an answer or in the middle of one. `ours`: it is no fault of the caller's."""
+    if _TOO_LONG.search(message):
+        return PromptTooLong(f"{address}: {message}", "shorten the prompt")
+    return UpstreamError(f"{address}: {message}") if ours else InvalidRequest(f"{address}: {message}")
+
+
+def message_of(body: bytes) -> str:
+    """The text of an error, however it is wrapped; the body itself where it is no JSON."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        found = body.decode(errors="replace")
+    return " ".join(_text(found).split())[:_SHOWN_CHARACTERS]
+
+
+def _text(found: Any) -> str:
+    if isinstance(found, dict):
+        for key in ("error", "message", "detail"):
+            if found.get(key):
+                text = _text(found[key])
+                kind = found.get("type") or found.get("code")
+                return f"{text} ({kind})" if isinstance(kind, str) and key == "message" else text
+    return found if isinstance(found, str) else msgspec.json.encode(found).decode()

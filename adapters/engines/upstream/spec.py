@@ -1,0 +1,69 @@
+"""What the upstream engine registers: its settings, and that it takes models which live behind another server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from corral.core.engines import EngineSpec, Match
+from corral.core.models import ModelMetadata, ModelRecord
+
+__all__ = ("APIS", "SPEC", "HostOptions", "UpstreamOptions")
+
+APIS = ("openai", "vllm", "sglang", "llama-server", "ollama", "corral")
+"""What a server may speak: plain OpenAI, three that take more options, Ollama's own, and Corral's form of that."""
+
+
+class HostOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[engines.upstream.hosts."ADDRESS"]``: what one address is sent, and no other."""
+
+    key: Annotated[str | None, Meta(description="Sent as a bearer token.", extra={"secret": True})] = None
+    key_env: Annotated[str | None, Meta(description="The variable that holds the key.")] = None
+    headers: Annotated[dict[str, str], Meta(description="More headers of every request.", extra={"secret": True})] = {}
+
+    def __repr__(self) -> str:
+        return f"HostOptions(key_env={self.key_env!r}, …)"  # keys end up in no log and no traceback
+
+
+class UpstreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How upstreams are spoken to. Times are seconds."""
+
+    connect_timeout_s: Annotated[float, Meta(description="Longest wait for a connection.")] = 5.0
+    silence_timeout_s: Annotated[
+        float, Meta(description="Longest wait for more of an answer; its first token may take a while.")
+    ] = 600.0
+    rest_s: Annotated[float, Meta(description="How long an address that failed is asked last.")] = 10.0
+    max_connections: Annotated[int, Meta(description="Connections to one address, so requests at once.", ge=1)] = 128
+    trust_env: Annotated[bool, Meta(description="Go through the proxies that `HTTP_PROXY` and its kin name.")] = False
+    hosts: Annotated[
+        dict[str, HostOptions], Meta(description="Keys and headers by address: see docs/upstream.md.")
+    ] = {}
+
+
+def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+    if record.remote_host is None or record.remote_model is None:
+        return Match(score=0, reason="takes models behind another server: corral upstream adds one")
+    return Match(score=100, reason=f"runs behind {record.remote_host}")
+
+
+def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+    return {}
+
+
+SPEC = EngineSpec(
+    name="upstream",
+    summary="models behind another server: vLLM, Ray Serve LLM, SGLang, llama-server, Ollama, Corral",
+    form="running",
+    load="corral.adapters.engines.upstream.loader:load",
+    match=_match,
+    estimate=_estimate,
+    runners=("event_loop",),
+    tasks=frozenset({"chat", "completion", "embedding"}),
+    takes="models that `corral upstream` added",
+    load_options=UpstreamOptions,
+    module="httpx",
+    install_hint="pip install 'corral[upstream]'",
+)

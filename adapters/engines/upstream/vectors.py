@@ -1,0 +1,26 @@
+"""Packs the vectors that a server wrote as lists of numbers."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+
+from corral.core.errors import UpstreamError
+from corral.core.outputs import Vectors
+
+__all__ = ("packed",)
+
+
+def packed(rows: Sequence[Sequence[float]], count: int, address: str) -> Vectors:
+    """Raises `UpstreamError` where there are not `count` vectors of one length."""
+    dimensions = len(rows[0]) if rows else 0
+    if len(rows) != count or not dimensions or any(len(row) != dimensions for row in rows):
+        raise UpstreamError(f"{address}: {count} vectors of one length were asked for, and {len(rows)} came")
+    try:
+        flat = array("f", [number for row in rows for number in row])
+    except OverflowError as error:
+        raise UpstreamError(f"{address}: a vector with a number that no float32 holds") from error
+    if sys.byteorder == "big":
+        flat.byteswap()
+    return Vectors(dimensions=dimensions, float32=flat.tobytes())
