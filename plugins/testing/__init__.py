@@ -1,1 +1,71 @@
-"""The conformance kit: one suite per port, for a plugin's tests to subclass."""
+"""The conformance kit: one suite per port, for a plugin's tests to subclass.
+
+::
+
+    from corral.plugins.testing import RunningModelContract
+
+    class TestParrot(RunningModelContract):
+        spec = SPEC
+
+``pytest -p corral.plugins.testing --pyargs corral.plugins.testing.kit --corral-engine NAME`` asks an engine that is
+installed, without a test of one's own.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from corral.plugins.testing.options import pytest_addoption, pytest_configure
+
+if TYPE_CHECKING:
+    from corral.plugins.testing.blob_store import BlobStoreContract
+    from corral.plugins.testing.chat_template import ChatTemplateContract
+    from corral.plugins.testing.engine import GeneratorEngineContract, StepEngineContract
+    from corral.plugins.testing.jobs import JobRunnerContract
+    from corral.plugins.testing.local_blobs import LocalBlobsContract
+    from corral.plugins.testing.manifest_store import ManifestStoreContract
+    from corral.plugins.testing.model_source import ModelSourceContract
+    from corral.plugins.testing.runner import RunnerContract
+    from corral.plugins.testing.running_model import RunningModelContract
+
+__all__ = (
+    "BlobStoreContract",
+    "ChatTemplateContract",
+    "GeneratorEngineContract",
+    "JobRunnerContract",
+    "LocalBlobsContract",
+    "ManifestStoreContract",
+    "ModelSourceContract",
+    "RunnerContract",
+    "RunningModelContract",
+    "StepEngineContract",
+    "pytest_addoption",
+    "pytest_configure",
+)
+
+_HOMES = {
+    "BlobStoreContract": "blob_store",
+    "ChatTemplateContract": "chat_template",
+    "GeneratorEngineContract": "engine",
+    "JobRunnerContract": "jobs",
+    "LocalBlobsContract": "local_blobs",
+    "ManifestStoreContract": "manifest_store",
+    "ModelSourceContract": "model_source",
+    "RunnerContract": "runner",
+    "RunningModelContract": "running_model",
+    "StepEngineContract": "engine",
+}
+
+# Before a suite is imported: a promise that fails then shows the values it was about.
+pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

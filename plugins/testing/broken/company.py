@@ -1,0 +1,178 @@
+"""Models that break one promise each about requests beside each other, about repeating themselves, about their life."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from msgspec.structs import replace
+
+from corral.core.errors import ServerBusy
+from corral.core.outputs import ChatDelta, Delta, Output
+from corral.core.ports.inference import ModelInfo, RunningModel
+from corral.core.requests import ChatRequest, CompletionRequest, Request
+from corral.plugins.testing.broken.sound import PARALLEL, SoundModel
+from corral.plugins.testing.broken.words import with_sampling
+
+__all__ = ("COMPANY",)
+
+
+def temperature(request: Request) -> float | None:
+    """None for a request that samples nothing."""
+    return request.sampling.temperature if isinstance(request, CompletionRequest | ChatRequest) else None
+
+
+class Counting(SoundModel):
+    """Knows how often it was asked the same."""
+
+    def __init__(self, inner: RunningModel) -> None:
+        super().__init__(inner)
+        self._asked: Counter[str] = Counter()
+
+    def times_asked(self, request: Request) -> int:
+        self._asked[repr(request)] += 1
+        return self._asked[repr(request)]
+
+
+class Moody(Counting):
+    """Says something else when a greedy request comes for the third time."""
+
+    breaks = "test_greedy_repeats"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        bored = temperature(request) == 0 and self.times_asked(request) == 3
+        async with aclosing(super().answer(request)) as outputs:
+            async for output in outputs:
+                if bored and isinstance(output, Delta):
+                    output = replace(output, text="again?")
+                elif bored and isinstance(output, ChatDelta):
+                    output = replace(output, content="again?")
+                yield output
+
+
+class Forgetful(Counting):
+    """Draws anew where the same seed is asked for a second time, with nobody else around."""
+
+    breaks = "test_a_seed_repeats"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        if temperature(request) and self.times_asked(request) > 1 and len(self.present) == 1:
+            request = with_sampling(request, seed=1234)
+        async with aclosing(super().answer(request)) as outputs:
+            async for output in outputs:
+                yield output
+
+
+class Distracted(SoundModel):
+    """Draws otherwise while others are around."""
+
+    breaks = "test_a_seed_repeats_under_load"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        if temperature(request) and len(self.present) > 1:
+            request = with_sampling(request, seed=1234)
+        async with aclosing(super().answer(request)) as outputs:
+            async for output in outputs:
+                yield output
+
+
+class Gossiping(SoundModel):
+    """Answers what somebody else asked, where somebody else is around."""
+
+    breaks = "test_requests_do_not_mix"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        heard = request
+        for other in self.present:
+            if other is not request and temperature(request) == 0:
+                if isinstance(request, CompletionRequest) and isinstance(other, CompletionRequest):
+                    heard = replace(request, prompt=other.prompt)
+                elif isinstance(request, ChatRequest) and isinstance(other, ChatRequest):
+                    heard = replace(request, messages=other.messages)
+        async with aclosing(super().answer(heard)) as outputs:
+            async for output in outputs:
+                yield output
+
+
+class Impatient(SoundModel):
+    """Sends people away as soon as more than three wait."""
+
+    breaks = "test_more_requests_than_run_at_once"
+
+    def check(self, request: Request) -> None:
+        super().check(request)
+        if len(self.present) >= PARALLEL + 3:
+            raise ServerBusy("too many are waiting")
+
+
+class Leaking(SoundModel):
+    """Goes on for whoever left, so that the next one finds no place."""
+
+    breaks = "test_who_leaves_frees_the_place"
+
+    def __init__(self, inner: RunningModel) -> None:
+        super().__init__(inner)
+        self._left = 0
+
+    def check(self, request: Request) -> None:
+        super().check(request)
+        if self._left >= PARALLEL:
+            self._left = 0
+            raise ServerBusy("every place is taken by somebody who left")
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        try:
+            async with aclosing(super().answer(request)) as outputs:
+                async for output in outputs:
+                    yield output
+        except (GeneratorExit, asyncio.CancelledError):
+            self._left += 1
+            raise
+
+
+class Boasting(SoundModel):
+    """Claims a task that its engine does not have."""
+
+    breaks = "test_it_says_what_it_does"
+
+    @property
+    def info(self) -> ModelInfo:
+        return replace(super().info, tasks=super().info.tasks | {"juggling"})
+
+
+class Rude(SoundModel):
+    """Meets a request that it does not know with an error of Python's."""
+
+    breaks = "test_a_task_it_does_not_have"
+
+    def check(self, request: Request) -> None:
+        try:
+            super().check(request)
+        except Exception as error:
+            raise TypeError(str(error)) from error
+
+
+class Fragile(SoundModel):
+    """Can be closed once."""
+
+    breaks = "test_closing_twice"
+
+    async def aclose(self) -> None:
+        if not self.alive:
+            raise RuntimeError("already closed")
+        await super().aclose()
+
+
+COMPANY: tuple[type[SoundModel], ...] = (
+    Moody,
+    Forgetful,
+    Distracted,
+    Gossiping,
+    Impatient,
+    Leaking,
+    Boasting,
+    Rude,
+    Fragile,
+)

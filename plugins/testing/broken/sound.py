@@ -1,0 +1,85 @@
+"""A model that keeps every promise, made so that a subclass can break one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import ClassVar
+
+from msgspec.structs import replace
+
+from corral.core.errors import Unsupported
+from corral.core.outputs import ChatDelta, Delta, Output
+from corral.core.ports.inference import ModelInfo, RunningModel
+from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, Prompt, Request, TextPart
+
+__all__ = ("PARALLEL", "SoundModel")
+
+PARALLEL = 2
+
+
+class SoundModel:
+    """A `RunningModel` of every task, over one that completes and embeds: two requests at a time, others wait."""
+
+    breaks: ClassVar[str | None] = None
+    """The test that fails with this model, and no other does."""
+
+    def __init__(self, inner: RunningModel) -> None:
+        self._inner = inner
+        self._places = asyncio.Semaphore(PARALLEL)
+        self.present: list[Request] = []
+
+    @property
+    def info(self) -> ModelInfo:
+        return replace(self._inner.info, tasks=frozenset({"completion", "chat", "embedding"}), parallel=PARALLEL)
+
+    @property
+    def alive(self) -> bool:
+        return self._inner.alive
+
+    async def run(self, request: Request) -> AsyncGenerator[Output, None]:
+        self.check(request)
+        self.present.append(request)
+        try:
+            async with self._places, aclosing(self.answer(request)) as outputs:
+                async for output in outputs:
+                    yield output
+        finally:
+            self.present = [other for other in self.present if other is not request]
+
+    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        return await self._inner.tokenize(prompts)
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        return await self._inner.detokenize(ids)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def check(self, request: Request) -> None:
+        """Raises `Unsupported` for a request of a task that nobody has heard of."""
+        if not isinstance(request, CompletionRequest | ChatRequest | EmbedRequest):
+            raise Unsupported(f"this model takes no {type(request).__name__}")
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        """The inner model's answer, once there is a place; a chat is completed."""
+        chat = isinstance(request, ChatRequest)
+        asked = _completion(request) if isinstance(request, ChatRequest) else request
+        async with aclosing(self._inner.run(asked)) as outputs:
+            async for output in outputs:
+                yield _chat_delta(output) if chat and isinstance(output, Delta) else output
+
+
+def _completion(request: ChatRequest) -> CompletionRequest:
+    return CompletionRequest(
+        prompt=tuple(TextPart(text=message.content) for message in request.messages),
+        sampling=request.sampling,
+        context=request.context,
+        logprobs=request.logprobs,
+        return_token_ids=request.return_token_ids,
+    )
+
+
+def _chat_delta(delta: Delta) -> ChatDelta:
+    return ChatDelta(content=delta.text, token_count=delta.token_count, logprobs=delta.logprobs)

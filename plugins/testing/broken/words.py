@@ -1,0 +1,150 @@
+"""Models whose answers in words break one promise each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from msgspec.structs import replace
+
+from corral.core.errors import PromptTooLong
+from corral.core.outputs import ChatDelta, Delta, Finished, Output
+from corral.core.requests import ChatRequest, CompletionRequest, Request
+from corral.plugins.testing.broken.sound import SoundModel
+
+__all__ = ("WORDS",)
+
+
+def with_sampling(request: Request, **changes: Any) -> Request:
+    """The request with other sampling, where it has any."""
+    if isinstance(request, CompletionRequest | ChatRequest):
+        return replace(request, sampling=replace(request.sampling, **changes))
+    return request
+
+
+class Silent(SoundModel):
+    """Begins and ends, and says nothing in between, where a horse comes up."""
+
+    breaks = "test_an_answer_has_words"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        silent = "horse" in repr(request)
+        async with aclosing(super().answer(request)) as outputs:
+            async for output in outputs:
+                if not (silent and isinstance(output, Delta | ChatDelta)):
+                    yield output
+
+
+class Breathless(SoundModel):
+    """Gives no reason for its end where it may say one token only."""
+
+    breaks = "test_a_finish_reason_always"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        one = isinstance(request, CompletionRequest | ChatRequest) and request.sampling.num_predict == 1
+        async with aclosing(super().answer(request)) as outputs:
+            async for output in outputs:
+                if not (one and isinstance(output, Finished)):
+                    yield output
+
+
+class Hasty(SoundModel):
+    """Speaks before it says that it started."""
+
+    breaks = "test_outputs_come_in_order"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        if isinstance(request, CompletionRequest | ChatRequest):
+            yield ChatDelta() if isinstance(request, ChatRequest) else Delta()
+        async with aclosing(super().answer(request)) as outputs:
+            async for output in outputs:
+                yield output
+
+
+class Talkative(SoundModel):
+    """Goes two tokens beyond the limit."""
+
+    breaks = "test_it_stops_at_num_predict"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        if isinstance(request, CompletionRequest | ChatRequest) and request.sampling.num_predict is not None:
+            request = with_sampling(request, num_predict=request.sampling.num_predict + 2)
+        async with aclosing(super().answer(request)) as outputs:
+            async for output in outputs:
+                yield output
+
+
+class Deaf(SoundModel):
+    """Does not hear stop strings."""
+
+    breaks = "test_stop_strings_end_the_answer"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        async with aclosing(super().answer(with_sampling(request, stop=()))) as outputs:
+            async for output in outputs:
+                yield output
+
+
+class Miscounting(SoundModel):
+    """Counts one prompt token too many in the end."""
+
+    breaks = "test_usage_adds_up"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        async with aclosing(super().answer(request)) as outputs:
+            async for output in outputs:
+                if isinstance(output, Finished):
+                    usage = replace(output.usage, prompt_tokens=output.usage.prompt_tokens + 1)
+                    output = replace(output, usage=usage)
+                yield output
+
+
+class UpsideDown(SoundModel):
+    """Lists the least likely alternative first."""
+
+    breaks = "test_log_probabilities"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        async with aclosing(super().answer(request)) as outputs:
+            async for output in outputs:
+                if isinstance(output, Delta | ChatDelta):
+                    logprobs = tuple(replace(one, top=one.top[::-1]) for one in output.logprobs)
+                    output = replace(output, logprobs=logprobs)
+                yield output
+
+
+class Shouting(SoundModel):
+    """Gives other text for the ids than they were made of."""
+
+    breaks = "test_tokens_and_back"
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        return (await super().detokenize(ids)).upper()
+
+
+class Overfull(SoundModel):
+    """Meets a prompt beyond its context with an error of its own kind."""
+
+    breaks = "test_a_prompt_beyond_the_context"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        try:
+            async with aclosing(super().answer(request)) as outputs:
+                async for output in outputs:
+                    yield output
+        except PromptTooLong as error:
+            raise RuntimeError("context overflow") from error
+
+
+WORDS: tuple[type[SoundModel], ...] = (
+    Silent,
+    Breathless,
+    Hasty,
+    Talkative,
+    Deaf,
+    Miscounting,
+    UpsideDown,
+    Shouting,
+    Overfull,
+)

@@ -1,0 +1,74 @@
+"""What is promised of vectors: one for each input, in order, and the same for the same text."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from operator import mul
+
+import pytest
+
+from corral.core.vectors import rows
+from corral.plugins.testing.loaded import LoadedModel
+from corral.plugins.testing.loading import LoadedContract, embedding, promise
+
+__all__ = ("EmbeddingPromises",)
+
+_TEXTS = ("a horse in the field", "the moon", "What is the capital of France?", "a horse in the field")
+_ODD = (" ", "…", "日本語", "naïve café\n\n\t!", "word " * 50)
+
+
+class EmbeddingPromises(LoadedContract):
+    """Embeddings of one text and of several."""
+
+    tolerance = 1e-4
+    """How far the cosine of two vectors of the same text may be from 1."""
+
+    @promise("embedding")
+    def test_one_vector_for_each_input(self, loaded: LoadedModel, task: str) -> None:
+        """As many vectors come back as there are texts, and the tokens of all are counted."""
+        for texts in (_TEXTS[:1], (*_TEXTS, *_TEXTS[1:3])):
+            embedded = loaded.run(loaded.ask(embedding(*texts))).embedded
+            assert embedded.vectors.count == len(texts)
+            assert embedded.prompt_tokens >= len(texts)
+
+    @promise("embedding")
+    def test_vectors_come_in_order(self, loaded: LoadedModel, task: str) -> None:
+        """The vector of a text stands where the text stood."""
+        together = self._vectors(loaded, *_TEXTS[:3])
+        for place, text in enumerate(_TEXTS[:3]):
+            [alone] = self._vectors(loaded, text)
+            likeness = [_cosine(alone, other) for other in together]
+            assert likeness.index(max(likeness)) == place
+
+    @promise("embedding")
+    def test_vectors_are_of_one_length(self, loaded: LoadedModel, task: str) -> None:
+        """Every text, long or short, alone or in company, has as many dimensions as any other."""
+        answers = [loaded.run(loaded.ask(embedding(text))).embedded for text in (*_TEXTS, *_ODD)]
+        answers.append(loaded.run(loaded.ask(embedding(*_TEXTS[:2]))).embedded)
+        dimensions = {answer.vectors.dimensions for answer in answers}
+        assert len(dimensions) == 1
+        assert dimensions.pop() > 0
+
+    @promise("embedding")
+    def test_numbers_are_finite(self, loaded: LoadedModel, task: str) -> None:
+        """No text, however odd, has a vector that holds NaN or infinity."""
+        for vector in self._vectors(loaded, *_ODD):
+            assert all(math.isfinite(value) for value in vector)
+
+    @promise("embedding")
+    def test_the_same_text_has_the_same_vector(self, loaded: LoadedModel, task: str) -> None:
+        """Twice in one request and in the next; another text has another."""
+        vectors = self._vectors(loaded, *_TEXTS) + self._vectors(loaded, _TEXTS[0])
+        assert _cosine(vectors[0], vectors[3]) == pytest.approx(1.0, abs=self.tolerance)
+        assert _cosine(vectors[0], vectors[4]) == pytest.approx(1.0, abs=self.tolerance)
+        assert _cosine(vectors[0], vectors[1]) < 1.0 - self.tolerance
+
+    @staticmethod
+    def _vectors(loaded: LoadedModel, *texts: str) -> list[array[float]]:
+        return list(rows(loaded.run(loaded.ask(embedding(*texts))).embedded.vectors))
+
+
+def _cosine(one: array[float], other: array[float]) -> float:
+    product: float = sum(map(mul, one, other))
+    return product / ((math.hypot(*one) * math.hypot(*other)) or 1.0)

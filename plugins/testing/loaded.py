@@ -1,0 +1,101 @@
+"""A loaded model in a test's hands: its event loop, and what it answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from corral.core.engines import EngineSpec, LoadRequest
+from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, TokenLogprob
+from corral.core.ports.inference import ModelInfo, Runner, RunningModel
+from corral.core.requests import Request
+
+__all__ = ("Answer", "LoadedModel")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All outputs of one request, in order."""
+
+    outputs: tuple[Output, ...]
+
+    @property
+    def deltas(self) -> tuple[Delta | ChatDelta, ...]:
+        return tuple(output for output in self.outputs if isinstance(output, Delta | ChatDelta))
+
+    @property
+    def text(self) -> str:
+        """What a person reads: thinking counts as text."""
+        return "".join(
+            delta.text if isinstance(delta, Delta) else delta.thinking + delta.content for delta in self.deltas
+        )
+
+    @property
+    def token_count(self) -> int:
+        """The tokens that the deltas say they stand for."""
+        return sum(delta.token_count for delta in self.deltas)
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...]:
+        return tuple(logprob for delta in self.deltas for logprob in delta.logprobs)
+
+    @property
+    def started(self) -> Started | None:
+        return next((output for output in self.outputs if isinstance(output, Started)), None)
+
+    @property
+    def finished(self) -> Finished:
+        assert isinstance(self.outputs[-1], Finished), "the last output is no Finished"
+        return self.outputs[-1]
+
+    @property
+    def embedded(self) -> Embedded:
+        [output] = self.outputs
+        assert isinstance(output, Embedded), "the answer to an EmbedRequest is one Embedded"
+        return output
+
+
+class LoadedModel:
+    """A model and the event loop it lives in, for tests that are no coroutines. Close it.
+
+    `limit_s` is how long anything may take before the test fails: no promise is about time, but a suite must end.
+    """
+
+    def __init__(self, spec: EngineSpec, request: LoadRequest, runner: Runner, *, limit_s: float) -> None:
+        self._spec, self._request, self._runner = spec, request, runner
+        self._limit_s = limit_s
+        self._loop = asyncio.Runner()
+        try:
+            self.model = self.run(self.load())
+        except BaseException:
+            self._loop.close()
+            raise
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.model.info
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Does it in the model's event loop. Raises `TimeoutError` past the limit."""
+        return self._loop.run(asyncio.wait_for(work, self._limit_s))
+
+    async def load(self) -> RunningModel:
+        """The same model once more; the caller closes it."""
+        return await self._runner.load(self._spec, self._request, lambda share: None)
+
+    async def ask(self, request: Request) -> Answer:
+        return Answer(tuple([output async for output in self.model.run(request)]))
+
+    async def ask_together(self, *requests: Request) -> list[Answer]:
+        """Their answers, all requests under way at once."""
+        return list(await asyncio.gather(*(self.ask(request) for request in requests)))
+
+    def close(self) -> None:
+        try:
+            self.run(self.model.aclose())
+        finally:
+            self._loop.close()

@@ -1,0 +1,128 @@
+"""What the suites of loaded models have in common: one load for a whole class, and promises that name their task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+import pytest
+
+from corral.core.engines import EngineSpec, LoadRequest
+from corral.core.import_names import import_name
+from corral.core.messages import Message
+from corral.core.ports.inference import Runner, Task
+from corral.core.requests import (
+    ChatRequest,
+    CompletionRequest,
+    ContextPolicy,
+    EmbedRequest,
+    SamplingParams,
+    TextPart,
+)
+from corral.plugins.testing.loaded import LoadedModel
+
+__all__ = ("LoadedContract", "asked", "embedding", "promise")
+
+Test = TypeVar("Test", bound=Callable[..., None])
+
+_RUNNERS = {
+    "process": "corral.adapters.runners.process:ProcessRunner",
+    "thread": "corral.adapters.runners.thread:ThreadRunner",
+    "event_loop": "corral.adapters.runners.event_loop:EventLoopRunner",
+}
+
+
+def promise(*tasks: Task) -> Callable[[Test], Test]:
+    """Marks a test as asked of models that do one of these tasks, once for each that it does."""
+    return pytest.mark.parametrize("task", tasks, indirect=True)
+
+
+def asked(
+    task: str,
+    text: str,
+    *,
+    context: ContextPolicy = ContextPolicy(),  # noqa: B008 - a frozen value
+    logprobs: int | None = None,
+    return_token_ids: bool = False,
+    **sampling: Any,
+) -> CompletionRequest | ChatRequest:
+    """`text` as a request of the task: to be continued, or said by a user. Greedy and short, unless told otherwise."""
+    common: dict[str, Any] = {
+        "sampling": SamplingParams(**{"temperature": 0.0, "num_predict": 12} | sampling),
+        "context": context,
+        "logprobs": logprobs,
+        "return_token_ids": return_token_ids,
+    }
+    if task == "chat":
+        return ChatRequest(messages=(Message(role="user", content=text),), **common)
+    return CompletionRequest(prompt=(TextPart(text=text),), **common)
+
+
+def embedding(*texts: str) -> EmbedRequest:
+    """The texts as one request for vectors."""
+    return EmbedRequest(inputs=tuple((TextPart(text=text),) for text in texts))
+
+
+class LoadedContract:
+    """Loads a model once for all tests of a class.
+
+    A subclass sets `spec`, and `load_options` where the defaults will not do; an engine that needs files overrides the
+    fixture `load_request`. `prompts` are asked, each of them different in length. `limit_s` ends what hangs.
+    """
+
+    spec: ClassVar[EngineSpec]
+    load_options: ClassVar[Mapping[str, Any]] = {}
+    prompts: ClassVar[tuple[str, ...]] = (
+        "Once upon a time there was a horse",
+        "The three little pigs went to the market and bought",
+        "Count: one, two, three, four, five, six,",
+        "My favourite colour is blue, because the sea and the sky are blue, and because",
+    )
+    limit_s: ClassVar[float] = 120.0
+
+    @pytest.fixture
+    def load_request(self) -> LoadRequest:
+        """What the engine is handed to load; made anew for each test, and the first one counts."""
+        return LoadRequest(model="kit:latest", files=(), load_options=self.plain_options())
+
+    @pytest.fixture
+    def runner(self) -> Runner:
+        """Where the model lives: the first place that the spec allows."""
+        runner: Runner = import_name(_RUNNERS[self.spec.runners[0]])()
+        return runner
+
+    def require(self, loaded: LoadedModel, feature: str) -> None:
+        """Skips a test of what the model does not claim in ``info.features``."""
+        if feature not in loaded.info.features:
+            pytest.skip(f"the {self.spec.name} engine does not claim {feature!r} for this model")
+
+    @classmethod
+    def plain_options(cls) -> Mapping[str, Any]:
+        """`load_options` as an engine gets them: every field of its Struct, as plain data."""
+        if cls.spec.load_options is None:
+            return {}
+        options: dict[str, Any] = msgspec.to_builtins(msgspec.convert(dict(cls.load_options), cls.spec.load_options))
+        return options
+
+    @pytest.fixture
+    def loaded(self, load_request: LoadRequest, runner: Runner, _kept: list[LoadedModel]) -> LoadedModel:
+        if not _kept:
+            _kept.append(LoadedModel(self.spec, load_request, runner, limit_s=self.limit_s))
+        return _kept[0]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def _kept(cls) -> Iterator[list[LoadedModel]]:
+        kept: list[LoadedModel] = []
+        yield kept
+        for loaded in kept:
+            loaded.close()
+
+    @pytest.fixture
+    def task(self, request: pytest.FixtureRequest, loaded: LoadedModel) -> str:
+        """The task that a promise is about; the test is skipped where the model does not do it."""
+        task: str = request.param
+        if task not in loaded.info.tasks:
+            pytest.skip(f"the {self.spec.name} engine does no {task} with this model")
+        return task

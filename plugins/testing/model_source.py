@@ -1,0 +1,137 @@
+"""The suite every source of models must pass: `ModelSourceContract`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+
+import pytest
+
+from corral.core.errors import CorralError, SourceError
+from corral.core.models import digest_of
+from corral.core.ports.sources import ModelSource, Progress, RemoteFile
+
+__all__ = ("ModelSourceContract",)
+
+_MOST_BYTES = 1 << 20
+
+
+class ModelSourceContract:
+    """Subclass it and give the fixtures `source`, `reference`, `contents` and `absent`."""
+
+    @pytest.fixture
+    def source(self) -> ModelSource:
+        raise NotImplementedError("give a fixture called source")
+
+    @pytest.fixture
+    def reference(self) -> str:
+        """A reference that the source knows."""
+        raise NotImplementedError("give a fixture called reference")
+
+    @pytest.fixture
+    def contents(self) -> Mapping[str, bytes]:
+        """What it holds: the bytes of its files, by file name."""
+        raise NotImplementedError("give a fixture called contents")
+
+    @pytest.fixture
+    def absent(self) -> str:
+        """A reference of the right form that nothing is behind."""
+        raise NotImplementedError("give a fixture called absent")
+
+    def test_the_scheme_begins_references(self, source: ModelSource, reference: str) -> None:
+        """What stands before ``://`` is the source's scheme."""
+        assert reference.startswith(f"{source.scheme}://")
+
+    def test_it_lists_the_files(self, source: ModelSource, reference: str, contents: Mapping[str, bytes]) -> None:
+        """All files are there by name; a size or digest that is told is right; progress is told in words."""
+
+        async def check() -> None:
+            told: list[Progress] = []
+            async with source.resolve(reference, told.append) as remote:
+                assert remote.reference == reference
+                assert {file.file_name for file in remote.files} == set(contents)
+                for file in remote.files:
+                    data = contents[file.file_name]
+                    assert file.size_bytes in (None, len(data))
+                    assert file.digest in (None, digest_of(data))
+                    assert file.local_path is None or file.local_path.read_bytes() == data
+            assert all(step.status for step in told)
+
+        asyncio.run(check())
+
+    @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+    def test_it_fetches_from_anywhere(
+        self, source: ModelSource, reference: str, contents: Mapping[str, bytes], share: float
+    ) -> None:
+        """A file's bytes come from the given one on, in chunks of 1 MiB at most; from its end on there are none."""
+
+        async def check() -> None:
+            async with source.resolve(reference, lambda progress: None) as remote:
+                for file in remote.files:
+                    data = contents[file.file_name]
+                    start = int(len(data) * share)
+                    async with aclosing(source.fetch(file, start)) as chunks:
+                        read = [chunk async for chunk in chunks]
+                    assert b"".join(read) == data[start:]
+                    assert all(len(chunk) <= _MOST_BYTES for chunk in read)
+
+        asyncio.run(check())
+
+    def test_a_fetch_may_end_early(self, source: ModelSource, reference: str, contents: Mapping[str, bytes]) -> None:
+        """A generator that is closed after its first chunk leaves the file to be fetched again."""
+
+        async def check() -> None:
+            async with source.resolve(reference, lambda progress: None) as remote:
+                [file, *_] = remote.files
+                async with aclosing(source.fetch(file)) as chunks:
+                    await anext(chunks)
+                async with aclosing(source.fetch(file)) as chunks:
+                    assert b"".join([chunk async for chunk in chunks]) == contents[file.file_name]
+
+        asyncio.run(check())
+
+    def test_many_at_once(self, source: ModelSource, reference: str, contents: Mapping[str, bytes]) -> None:
+        """The same reference can be resolved by two callers; the end of one takes nothing from the other."""
+
+        async def check() -> None:
+            async with source.resolve(reference, lambda progress: None) as remote:
+                async with source.resolve(reference, lambda progress: None) as other:
+                    assert {file.file_name for file in other.files} == set(contents)
+                [file, *_] = remote.files
+                async with aclosing(source.fetch(file)) as chunks:
+                    assert b"".join([chunk async for chunk in chunks]) == contents[file.file_name]
+
+        asyncio.run(check())
+
+    def test_nothing_behind_a_reference(self, source: ModelSource, absent: str) -> None:
+        """A model that is not there is `SourceError`, in the source's own words."""
+
+        async def check() -> None:
+            with pytest.raises(SourceError) as caught:
+                async with source.resolve(absent, lambda progress: None):
+                    pass
+            assert str(caught.value)
+
+        asyncio.run(check())
+
+    @pytest.mark.parametrize("text", ["", " ", "a b", "../up", "--option", "a\0b", "\n"])
+    def test_a_reference_that_means_nothing(self, source: ModelSource, text: str) -> None:
+        """Spaces, paths, options and control characters are an error of ours, never one of Python's."""
+
+        async def check() -> None:
+            with pytest.raises(CorralError):
+                async with source.resolve(f"{source.scheme}://{text}", lambda progress: None):
+                    pass
+
+        asyncio.run(check())
+
+    def test_a_file_of_another_source(self, source: ModelSource) -> None:
+        """A file that this source did not name is `SourceError`."""
+
+        async def check() -> None:
+            with pytest.raises(SourceError):
+                async with aclosing(source.fetch(RemoteFile(file_name="foreign.gguf"))) as chunks:
+                    await anext(chunks)
+
+        asyncio.run(check())

@@ -1,0 +1,85 @@
+"""The suite that every engine must pass in the end, loaded by a runner: `RunningModelContract`."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from corral.core.errors import CorralError, PromptTooLong, Unsupported
+from corral.core.ports.inference import Task
+from corral.core.requests import ContextPolicy, Request
+from corral.plugins.testing.company_promises import CompanyPromises
+from corral.plugins.testing.embedding_promises import EmbeddingPromises
+from corral.plugins.testing.loaded import LoadedModel
+from corral.plugins.testing.loading import asked, embedding, promise
+from corral.plugins.testing.text_promises import TextPromises
+
+__all__ = ("RunningModelContract",)
+
+_SHORT_CONTEXT = 64
+
+
+class _UnheardOf(Request, frozen=True, kw_only=True):
+    """A request of a task that no model has."""
+
+
+class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
+    """What every loaded model promises, whatever is behind it.
+
+    ::
+
+        class TestParrot(RunningModelContract):
+            spec = SPEC
+            load_options = {"num_ctx": 512}
+
+    An engine that needs files gives them by the fixture `load_request`. Each promise names its tasks: a model is asked
+    those of its ``info.tasks``, and what it claims in ``info.features`` is held against it.
+    """
+
+    def test_it_says_what_it_does(self, loaded: LoadedModel) -> None:
+        """The model has a task at least, tasks are among those of the spec, and lengths are positive."""
+        info = loaded.info
+        assert info.tasks
+        assert info.tasks <= self.spec.tasks
+        assert info.parallel >= 1
+        assert info.context_length is None or info.context_length > 0
+        assert loaded.model.alive
+
+    def test_a_task_it_does_not_have(self, loaded: LoadedModel) -> None:
+        """A request of another task raises `Unsupported`, and the model goes on."""
+        strange = [_request_of(task) for task in get_args(Task) if task not in loaded.info.tasks]
+        for request in strange or [_UnheardOf()]:
+            with pytest.raises(Unsupported):
+                loaded.run(loaded.ask(request))
+        assert loaded.model.alive
+
+    @promise("completion", "chat")
+    def test_a_prompt_beyond_the_context(self, loaded: LoadedModel, task: str) -> None:
+        """It raises `PromptTooLong`, where the model knows how long its context is; the next request is answered."""
+        if loaded.info.context_length is None:
+            pytest.skip("the model knows no limit of its context")
+        num_ctx = min(_SHORT_CONTEXT, loaded.info.context_length)
+        request = asked(task, "word " * 4 * num_ctx, context=ContextPolicy(num_ctx=num_ctx, shift=False))
+        with pytest.raises(PromptTooLong):
+            loaded.run(loaded.ask(request))
+        assert loaded.run(loaded.ask(asked(task, self.prompts[0], num_predict=2))).outputs
+
+    def test_closing_twice(self, loaded: LoadedModel) -> None:
+        """A model that is closed twice is closed; it is not alive then, and asking it raises an error of ours."""
+
+        async def close() -> None:
+            model = await loaded.load()
+            await model.aclose()
+            await model.aclose()
+            assert not model.alive
+            task = min(model.info.tasks)
+            with pytest.raises(CorralError):
+                async for _ in model.run(_request_of(task)):
+                    pass
+
+        loaded.run(close())
+
+
+def _request_of(task: str) -> Request:
+    return embedding("a horse") if task == "embedding" else asked(task, "a horse")

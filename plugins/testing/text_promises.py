@@ -1,0 +1,102 @@
+"""What is promised of answers in words: that they begin, end, stop where they should, and are counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from corral.core.outputs import ChatDelta, Delta, Finished, Output, Started
+from corral.plugins.testing.engine import text_prompt
+from corral.plugins.testing.loaded import LoadedModel
+from corral.plugins.testing.loading import LoadedContract, asked, promise
+
+__all__ = ("TextPromises",)
+
+
+_ROUNDING = 1e-4
+
+
+class TextPromises(LoadedContract):
+    """Completions and chats, one at a time."""
+
+    @promise("completion", "chat")
+    def test_an_answer_has_words(self, loaded: LoadedModel, task: str) -> None:
+        """An ordinary prompt gets at least one output, and some text."""
+        answer = loaded.run(loaded.ask(asked(task, self.prompts[0])))
+        assert answer.outputs
+        assert answer.text
+
+    @promise("completion", "chat")
+    @pytest.mark.parametrize("num_predict", [1, 8])
+    def test_a_finish_reason_always(self, loaded: LoadedModel, task: str, num_predict: int) -> None:
+        """The last output says why the answer ended, after a single token too."""
+        answer = loaded.run(loaded.ask(asked(task, self.prompts[0], num_predict=num_predict)))
+        assert isinstance(answer.outputs[-1], Finished)
+        assert answer.outputs[-1].reason in ("stop", "length")
+
+    @promise("completion", "chat")
+    def test_outputs_come_in_order(self, loaded: LoadedModel, task: str) -> None:
+        """`Started` first, then deltas of the task, then `Finished`; the first and the last at most once."""
+        answer = loaded.run(loaded.ask(asked(task, self.prompts[1])))
+        order: list[type[Output]] = [Started, ChatDelta if task == "chat" else Delta, Finished]
+        kinds = [type(output) for output in answer.outputs]
+        assert set(kinds) <= set(order)
+        assert kinds == sorted(kinds, key=order.index)
+        assert kinds.count(Started) <= 1
+        assert kinds.count(Finished) <= 1
+
+    @promise("completion", "chat")
+    @pytest.mark.parametrize("num_predict", [1, 5])
+    def test_it_stops_at_num_predict(self, loaded: LoadedModel, task: str, num_predict: int) -> None:
+        """No more tokens than `num_predict` are given or counted."""
+        answer = loaded.run(loaded.ask(asked(task, self.prompts[1], num_predict=num_predict)))
+        assert answer.token_count <= num_predict
+        if isinstance(answer.outputs[-1], Finished):
+            assert answer.outputs[-1].usage.generated_tokens <= num_predict
+
+    @promise("completion", "chat")
+    def test_stop_strings_end_the_answer(self, loaded: LoadedModel, task: str) -> None:
+        """An answer ends before the first stop string, which is no part of it, with the reason ``stop``."""
+        text = loaded.run(loaded.ask(asked(task, self.prompts[2]))).text.strip()
+        if not text:
+            pytest.skip("the answer has no words to stop at")
+        # The commonest letter comes again, whatever else the engine draws.
+        stop = max(sorted(set(text)), key=text.count)
+        answer = loaded.run(loaded.ask(asked(task, self.prompts[2], stop=(stop,))))
+        assert stop not in answer.text
+        assert answer.finished.reason == "stop"
+
+    @promise("completion", "chat")
+    def test_usage_adds_up(self, loaded: LoadedModel, task: str) -> None:
+        """Prompt tokens are those that `Started` told, the cached among them; each token given is counted once."""
+        request = asked(task, self.prompts[3], num_predict=6, return_token_ids=True)
+        for answer in (loaded.run(loaded.ask(request)), loaded.run(loaded.ask(request))):
+            usage = answer.finished.usage
+            if answer.started is not None:
+                assert usage.prompt_tokens == answer.started.prompt_tokens
+                assert usage.cached_tokens == answer.started.cached_tokens
+            assert 0 <= usage.cached_tokens <= usage.prompt_tokens
+            assert usage.generated_tokens >= max(1, answer.token_count)
+            if answer.finished.token_ids:
+                assert len(answer.finished.token_ids) == usage.prompt_tokens + usage.generated_tokens
+
+    @promise("completion", "chat")
+    def test_log_probabilities(self, loaded: LoadedModel, task: str) -> None:
+        """One for each token, at most 0, beside as many others as were asked for, the likeliest first."""
+        self.require(loaded, "logprobs")
+        answer = loaded.run(loaded.ask(asked(task, self.prompts[0], logprobs=3, num_predict=4)))
+        assert len(answer.logprobs) == answer.token_count
+        for token in answer.logprobs:
+            others = [other.logprob for other in token.top]
+            assert len(others) == 3
+            assert max(token.logprob, *others) <= _ROUNDING
+            assert others == sorted(others, reverse=True)
+
+    @promise("completion")
+    def test_tokens_and_back(self, loaded: LoadedModel, task: str) -> None:
+        """Ids of a text, back in order, give the text again; a completion counts just these ids as its prompt."""
+        self.require(loaded, "tokenize")
+        [ids] = loaded.run(loaded.model.tokenize([text_prompt(self.prompts[2])]))
+        assert self.prompts[2] in loaded.run(loaded.model.detokenize(ids))
+        started = loaded.run(loaded.ask(asked(task, self.prompts[2]))).started
+        assert started is not None
+        assert started.prompt_tokens == len(ids)

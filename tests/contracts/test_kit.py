@@ -1,0 +1,84 @@
+"""The conformance kit judged by itself: a sound model passes all of it, and a broken one fails its own test alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from xml.etree import ElementTree
+
+import pytest
+
+from corral.plugins.testing.broken import BROKEN
+from corral.plugins.testing.running_model import RunningModelContract
+
+SOUND = "sound"
+
+SUITE = """
+import pytest
+from corral.plugins.testing.broken import BROKEN, SPEC, BareRunner
+from corral.plugins.testing.running_model import RunningModelContract
+
+class Bare(RunningModelContract):
+    spec = SPEC
+
+    @pytest.fixture
+    def runner(self):
+        return BareRunner()
+
+for fault in (None, *BROKEN):
+    name = f"Test_{fault or 'sound'}"
+    globals()[name] = type(name, (Bare,), {"load_options": {"fault": fault}})
+"""
+
+Outcomes = Mapping[str, Mapping[str, set[str]]]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """Names of tests by outcome, for each model: one run of pytest over all of them."""
+    folder = tmp_path_factory.mktemp("kit")
+    (folder / "test_broken.py").write_text(SUITE)
+    report = folder / "report.xml"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", f"--junitxml={report}", folder],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: {"passed": set(), "failed": set(), "skipped": set()})
+    for case in ElementTree.parse(report).iter("testcase"):
+        outcome = {"failure": "failed", "error": "failed", "skipped": "skipped"}
+        kinds = {outcome[child.tag] for child in case if child.tag in outcome} or {"passed"}
+        model = case.attrib["classname"].rpartition(".Test_")[2]
+        for kind in kinds:
+            found[model][kind].add(case.attrib["name"].partition("[")[0])
+    return found
+
+
+def test_a_sound_model_passes_everything(outcomes: Outcomes) -> None:
+    """Nothing fails, nothing is left out, and every test of the suite has run."""
+    assert outcomes[SOUND] == {"passed": set(promises()), "failed": set(), "skipped": set()}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_model_fails_its_own_test_alone(outcomes: Outcomes, fault: str) -> None:
+    """The one promise that it breaks is the one that turns red, for every task that has it."""
+    assert outcomes[fault]["failed"] == {fault}
+    assert outcomes[fault]["passed"] | {fault} == set(promises())
+    assert outcomes[fault]["skipped"] == set()
+
+
+def test_every_promise_has_a_model_that_breaks_it() -> None:
+    """No test of the suite is without its broken model."""
+    assert set(BROKEN) == set(promises())
+
+
+def promises() -> list[str]:
+    return [name for name in dir(RunningModelContract) if name.startswith("test_")]
