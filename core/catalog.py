@@ -10,11 +10,13 @@ from pathlib import Path
 import msgspec
 
 from corral.core.capabilities import derive_capabilities
+from corral.core.converters import DERIVED_HOST
+from corral.core.deletion import delete_model
 from corral.core.engines import LocalFile
 from corral.core.errors import BlobNotFound, CorralError, InvalidModelFile, ModelNotFound, StorageError
 from corral.core.importing import ModelImporter
 from corral.core.lru import LruDict
-from corral.core.models import Digest, ModelMetadata, ModelRecord, mentioned_digests
+from corral.core.models import Digest, ModelMetadata, ModelRecord
 from corral.core.names import ModelName
 from corral.core.ports.sources import ModelSource, OnProgress, Progress
 from corral.core.ports.storage import (
@@ -26,7 +28,6 @@ from corral.core.ports.storage import (
     MetadataReader,
     StoredManifest,
 )
-from corral.core.references import delete_unreferenced
 from corral.core.weights import WeightsInspector
 
 __all__ = ("ModelCatalog",)
@@ -79,10 +80,15 @@ class ModelCatalog:
         """The model, under the spelling the store has. Raises `ModelNotFound`, `StorageError`."""
         return await self._record(await self._stored(name))
 
-    async def list(self) -> builtins.list[ModelRecord]:
-        """Every readable model, newest first; one that cannot be read is logged once and passed over."""
+    async def list(self, *, derived: bool = False) -> builtins.list[ModelRecord]:
+        """Every readable model, newest first; one that cannot be read is logged once and passed over.
+
+        `derived`: those too that were converted from another for some engine.
+        """
         records = []
         async for stored in self._manifests.list():
+            if stored.name.host.lower() == DERIVED_HOST and not derived:
+                continue
             try:
                 records.append(await self._record(stored))
             except CorralError as error:
@@ -133,18 +139,18 @@ class ModelCatalog:
                 await self._manifests.put(destination, stored.data)
 
     async def delete(self, name: ModelName) -> None:
-        """The manifest, then the blobs that no other manifest names. Raises `ModelNotFound`."""
+        """The manifest, what was derived of it alone, and blobs that nobody names any more. Raises `ModelNotFound`."""
         async with self._manifests.guard(exclusive=True):
             stored = await self._stored(name)
-            await self._manifests.delete(stored.name)
-            await delete_unreferenced(mentioned_digests(stored.data), manifests=self._manifests, blobs=self._blobs)
+            await delete_model(stored, manifests=self._manifests, blobs=self._blobs, local=self._local)
 
     async def import_file(
         self, path: Path, name: ModelName | None = None, on_progress: OnProgress = _ignore
     ) -> ModelRecord:
-        """Makes a weights file of this machine a model; the file stays as it is. A name that is taken is replaced.
+        """Makes a weights file, or a model's folder, of this machine a model; what was there stays as it is.
 
-        Without a name it gets its file's (`name_from_file`). Raises `NotFound`, `InvalidModelFile`, `OutOfSpace`.
+        A name that is taken is replaced. Without a name it gets its file's or folder's (`name_from_file`). Raises
+        `NotFound`, `InvalidModelFile`, `OutOfSpace`.
         """
         return await self._record(await self._importer.import_file(path, name, on_progress))
 
@@ -165,6 +171,19 @@ class ModelCatalog:
         return tuple(
             LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path) for file in files
         )
+
+    async def loadable_files(self, record: ModelRecord) -> tuple[LocalFile, ...]:
+        """As `local_files`; those that have paths lie in one folder under them.
+
+        Raises `BlobNotFound` where one is missing or was changed since it was imported, `StorageError`.
+        """
+        placed = {file.path: file for file in record.files if file.path is not None}
+        if not placed:
+            return self.local_files(record)
+        folder = await self._local.folder(record.digest, {path: file.digest for path, file in placed.items()})
+        found = [LocalFile(role=file.role, path=str(folder / path), name=path) for path, file in placed.items()]
+        found += [file for file in self.local_files(record) if file.name is None]
+        return tuple(sorted(found, key=lambda file: file.role != "weights"))
 
     async def _stored(self, name: ModelName) -> StoredManifest:
         stored = await self._manifests.get(name)

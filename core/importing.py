@@ -7,9 +7,21 @@ from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 
-from corral.core.errors import Conflict, CorralError, DigestMismatch, InvalidModelFile, InvalidRequest, NotFound
-from corral.core.models import Digest, FileRole, ModelFile, ModelMetadata, ModelRecord, parameter_size_text
-from corral.core.names import ModelName, name_from_file
+import msgspec
+
+from corral.core.errors import (
+    Conflict,
+    CorralError,
+    DigestMismatch,
+    InvalidModelFile,
+    InvalidRequest,
+    NotFound,
+    Unsupported,
+)
+from corral.core.folder_facts import FACT_FILES, folder_facts
+from corral.core.model_folders import FolderFile, scan_folder
+from corral.core.models import Digest, FileRole, ModelFile, ModelMetadata, ModelRecord, digest_of, parameter_size_text
+from corral.core.names import ModelName, name_from_file, split_quantization
 from corral.core.ports.sources import ModelSource, OnProgress, Progress, RemoteFile
 from corral.core.ports.storage import BlobInfo, BlobStore, LocalBlobs, ManifestFormat, ManifestStore, StoredManifest
 from corral.core.references import delete_unreferenced
@@ -43,20 +55,70 @@ class ModelImporter:
         self._manifests = manifests
         self._blobs = blobs
         self._local = local
-        self._format = formats[0]
+        self._formats = tuple(formats)
         self._inspector = inspector
         self._sources = {source.scheme: source for source in sources}
 
     async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredManifest:
+        """A file of weights, or the folder of a model of several files."""
+        if await asyncio.to_thread(path.is_dir):
+            return await self._import_folder(path, name, on_progress)
         if not await asyncio.to_thread(path.is_file):
-            folder = await asyncio.to_thread(path.is_dir)
-            raise NotFound(f"{path} is a folder, not a file" if folder else f"no such file: {path}")
+            raise NotFound(f"no such file: {path}")
         metadata = self._known(await self._inspector.inspect(path), str(path))
         _weights_among([(str(path), metadata)])
         on_progress(Progress(status=f"importing {path.name}"))
         blob = await self._local.adopt(path)
         part = _Part(file_name=path.name, blob=blob, metadata=metadata)
         return await self._publish((part,), name, on_progress)
+
+    async def _import_folder(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredManifest:
+        files = await asyncio.to_thread(scan_folder, path)
+        record = await asyncio.to_thread(_folder_record, path, files, name)
+        adopted: list[ModelFile] = []
+        try:
+            for file in files:
+                on_progress(Progress(status=f"importing {file.path}"))
+                blob = await self._local.adopt(Path(file.file))
+                adopted.append(
+                    ModelFile(
+                        role=file.role, media_type="", digest=blob.digest, size_bytes=blob.size_bytes, path=file.path
+                    )
+                )
+            on_progress(Progress(status="writing manifest"))
+            stored = await self.publish(msgspec.structs.replace(record, files=tuple(adopted)), None)
+        except BaseException:
+            with suppress(CorralError):  # garbage, then; the import's own fault is what matters
+                await self._drop([file.digest for file in adopted])
+            raise
+        on_progress(Progress(status="success"))
+        return stored
+
+    async def publish(self, record: ModelRecord, metadata: ModelMetadata | None) -> StoredManifest:
+        """Makes a model of blobs that are in the store already, under ``record.name``; one that is taken is replaced.
+
+        The first dialect that has a place for everything writes it. `metadata` fills what the record leaves empty.
+        Raises `Conflict` where a blob is gone, `Unsupported` where no dialect can write the record.
+        """
+        manifest, small_blobs = self._written(record, metadata)
+        async with self._manifests.guard(exclusive=False):
+            for file in record.files:
+                if await self._blobs.stat(file.digest) is None:
+                    raise Conflict(
+                        f"{file.path or file.digest} of '{record.name}' was deleted in the meantime", "try again"
+                    )
+            for data in small_blobs:
+                await self._store_small(data)
+            return await self._manifests.put(record.name, manifest)
+
+    def _written(self, record: ModelRecord, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
+        complaints = []
+        for form in self._formats:
+            try:
+                return form.write(record, metadata)
+            except Unsupported as error:
+                complaints.append(f"{form.name}: {error.message}")
+        raise Unsupported(f"no manifest can hold '{record.name}': {'; '.join(complaints)}")
 
     async def pull(self, reference: str, name: ModelName | None, on_progress: OnProgress) -> StoredManifest:
         scheme, separator, _ = reference.partition("://")
@@ -126,16 +188,8 @@ class ModelImporter:
         self, parts: tuple[_Part, ...], name: ModelName | None, on_progress: OnProgress
     ) -> StoredManifest:
         weights = parts[_weights_among([(part.file_name, part.metadata) for part in parts])]
-        record = _record(parts, weights, name)
-        manifest, small_blobs = self._format.write(record, weights.metadata)
         on_progress(Progress(status="writing manifest"))
-        async with self._manifests.guard(exclusive=False):
-            for part in parts:
-                if await self._blobs.stat(part.blob.digest) is None:
-                    raise Conflict(f"{part.file_name} was deleted while it was being imported", "import it again")
-            for data in small_blobs:
-                await self._store_small(data)
-            stored = await self._manifests.put(record.name, manifest)
+        stored = await self.publish(_record(parts, weights, name), weights.metadata)
         on_progress(Progress(status="success"))
         return stored
 
@@ -204,4 +258,22 @@ def _record(parts: tuple[_Part, ...], weights: _Part, name: ModelName | None) ->
             )
             for part in parts
         ),
+    )
+
+
+def _folder_record(folder: Path, files: Sequence[FolderFile], name: ModelName | None) -> ModelRecord:
+    """Blocking. Without files yet: they have no digests before they are in the store."""
+    facts = folder_facts({file.path: Path(file.file).read_bytes() for file in files if file.path in FACT_FILES})
+    model = next(file.path for file in files if file.path.endswith(".onnx"))
+    _, in_file = split_quantization(Path(model).stem)
+    _, in_folder = split_quantization(folder.resolve().name)
+    quantization = in_file or in_folder
+    return ModelRecord(
+        name=name or name_from_file(f"{folder.resolve().name}.onnx", quantization),
+        digest=digest_of(b""),  # the manifest's own digest exists once it is written
+        size_bytes=0,
+        modified_at=0.0,
+        format="onnx",
+        family=facts.family,
+        quantization=quantization.upper(),
     )

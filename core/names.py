@@ -7,7 +7,15 @@ import re
 from corral.core.errors import InvalidName
 from corral.core.values import Value
 
-__all__ = ("DEFAULT_HOST", "DEFAULT_NAMESPACE", "DEFAULT_TAG", "ModelName", "name_from_file", "parse_name")
+__all__ = (
+    "DEFAULT_HOST",
+    "DEFAULT_NAMESPACE",
+    "DEFAULT_TAG",
+    "ModelName",
+    "name_from_file",
+    "parse_name",
+    "split_quantization",
+)
 
 DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
@@ -89,16 +97,22 @@ def parse_name(text: str) -> ModelName:
     return ModelName(model=model, tag=tag, namespace=namespace, host=host, scheme=scheme)
 
 
+def split_quantization(stem: str) -> tuple[str, str]:
+    """A file's stem, and the quantization at its end, which is taken off it; empty where there is none."""
+    found = list(_QUANTIZATION.finditer(stem))
+    if found and found[-1].end() == len(stem) and found[-1].start() > 0:
+        return stem[: found[-1].start()], found[-1][1]
+    return stem, ""
+
+
 def name_from_file(file_name: str, quantization: str = "") -> ModelName:
     """The name a model file gets where its owner gives none: lower case, the quantization as the tag.
 
     ``SmolLM2-135M-Instruct.Q4_1.gguf`` is ``smollm2-135m-instruct:q4_1``. A stem without a quantization gets the one
     handed in, and ``latest`` where that is empty too. What the grammar does not allow becomes ``-``.
     """
-    stem = re.split(r"[/\\]", file_name)[-1].rpartition(".")[0] or file_name
-    found = list(_QUANTIZATION.finditer(stem))
-    if found and found[-1].end() == len(stem) and found[-1].start() > 0:
-        stem, quantization = stem[: found[-1].start()], found[-1][1]
+    stem, found = split_quantization(re.split(r"[/\\]", file_name)[-1].rpartition(".")[0] or file_name)
+    quantization = found or quantization
     return parse_name(f"{_as_part(stem) or 'model'}:{_as_part(quantization) or DEFAULT_TAG}")
 
 
