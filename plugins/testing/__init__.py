@@ -61,7 +61,9 @@ _HOMES = {
 }
 
 # Before a suite is imported: a promise that fails then shows the values it was about.
-pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__) if module.name != "options")
+)
 
 
 def __getattr__(name: str) -> Any:
