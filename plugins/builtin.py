@@ -9,6 +9,7 @@ from corral.adapters.converters.onnx.spec import CONVERTER as ONNX_CONVERTER
 from corral.adapters.engines.ctransformers.spec import SPEC as CTRANSFORMERS
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
+from corral.adapters.engines.onnx_genai.spec import SPEC as ONNX_GENAI
 from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.adapters.runners.settings import ProcessSettings
 from corral.plugins.hookspecs import hookimpl
@@ -45,6 +46,7 @@ class FilesystemStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 @hookimpl
 def corral_register_engines(register: EngineRegistrar) -> None:
     register(LLAMA_CPP)
+    register(ONNX_GENAI)
     register(CTRANSFORMERS)
     register(UPSTREAM)
     register(FAKE)

@@ -1,0 +1,78 @@
+"""Builds an `OnnxGenaiEngine` from a `LoadRequest`: what is chosen where the options leave a choice."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from corral.adapters.engines.onnx_genai.continuations import Continuations
+from corral.adapters.engines.onnx_genai.engine import OnnxGenaiEngine
+from corral.adapters.engines.onnx_genai.folder import ModelFolder, open_folder
+from corral.adapters.engines.onnx_genai.native import Model
+from corral.adapters.engines.onnx_genai.spec import DEFAULT_NUM_CTX, OnnxGenaiOptions
+from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer
+from corral.adapters.memory import free_memory
+from corral.core.engines import LoadRequest
+from corral.core.ports.inference import ModelInfo, OnLoadProgress
+
+__all__ = ("build_engine",)
+
+_KV_VALUE_BYTES = 4
+
+
+def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxGenaiEngine:
+    """Load the folder's model. Between the tokenizer and the end `on_progress` hears nothing: the library is silent."""
+    options = msgspec.convert(request.load_options, OnnxGenaiOptions)
+    folder = open_folder(request)
+    tokenizer = FolderTokenizer(folder.path, size=folder.vocabulary_size, ends=folder.ends)
+    on_progress(0.1)
+    threads = options.num_thread if options.num_thread > 0 else _available_cpus()
+    model = Model(folder, threads=threads, provider=options.provider, provider_options=options.provider_options)
+    num_ctx = max(4, min(options.num_ctx or DEFAULT_NUM_CTX, folder.context_length))
+    parallel = _parallel(options, folder, num_ctx)
+    piece = max(4, options.max_prefill_tokens)
+    on_progress(1.0)
+    return OnnxGenaiEngine(
+        continuations=Continuations(model, count=parallel, max_length=num_ctx, piece=piece),
+        tokenizer=tokenizer,
+        info=_info(model, folder, num_ctx=num_ctx, parallel=parallel, threads=threads),
+        num_ctx=num_ctx,
+        piece=piece,
+    )
+
+
+def _info(model: Model, folder: ModelFolder, *, num_ctx: int, parallel: int, threads: int) -> ModelInfo:
+    kv_bytes = _KV_VALUE_BYTES * folder.kv_values_per_token * num_ctx * parallel
+    details = {
+        "weights": folder.model_type,
+        "streams": f"{parallel} x {num_ctx} tokens, computed in turn, not in a batch",
+        "threads": str(threads),
+        "exact": "yes: each request is computed by itself, prompts in pieces of one length",
+        "when full": "an answer that fills the context ends: no shift",
+    }
+    if folder.adapters:
+        details["adapters"] = ", ".join(os.path.basename(path) for path in folder.adapters)
+    return ModelInfo(
+        tasks=frozenset({"completion"}),
+        features=frozenset({"constraints", "exact", "logprobs", "prefix_cache", "seed", "tokenize"}),
+        context_length=num_ctx,
+        parallel=parallel,
+        memory_bytes={model.device: folder.weights_bytes + kv_bytes},
+        details=details,
+    )
+
+
+def _parallel(options: OnnxGenaiOptions, folder: ModelFolder, num_ctx: int) -> int:
+    if options.num_parallel and options.num_parallel > 0:
+        return options.num_parallel
+    available = min(free_memory().values(), default=0) // 4
+    one = _KV_VALUE_BYTES * folder.kv_values_per_token * num_ctx
+    return next((count for count in (8, 4, 2) if one * count <= available), 1)
+
+
+def _available_cpus() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS or Windows
+        return os.cpu_count() or 1

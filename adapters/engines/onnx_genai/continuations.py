@@ -1,0 +1,76 @@
+"""Which continuation a request gets: one that already begins with its prompt, where there is one.
+
+A finished request's continuation is kept and wound back: a chat's next turn need not compute the turns before. Two
+requests never share one; nothing is copied between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from corral.adapters.engines.onnx_genai.native import Continuation, Model
+from corral.core.errors import EngineError
+
+__all__ = ("Continuations", "shared_pieces")
+
+
+def shared_pieces(first: Sequence[int], second: Sequence[int], piece: int) -> int:
+    """How many tokens two prompts have in common, in whole pieces."""
+    limit = min(len(first), len(second))
+    start = 0
+    while start + piece <= limit and first[start : start + piece] == second[start : start + piece]:
+        start += piece
+    return start
+
+
+class Continuations:
+    """Up to `count` continuations of `max_length` tokens each. What is idle keeps its memory until it is needed."""
+
+    def __init__(self, model: Model, *, count: int, max_length: int, piece: int) -> None:
+        self._model = model
+        self._count = count
+        self._max_length = max_length
+        self._piece = piece
+        self._idle: list[tuple[Continuation, list[int]]] = []  # the longest unused first
+        self._in_use = 0
+
+    @property
+    def free(self) -> bool:
+        """Whether another can be taken."""
+        return self._in_use < self._count
+
+    def take(self, prompt: list[int]) -> Continuation:
+        """One that holds as many whole pieces of the prompt as possible, but never its last token.
+
+        Raises `EngineError`, `OutOfMemory`.
+        """
+        best, most = -1, 0
+        for place, (_, known) in enumerate(self._idle):
+            shared = shared_pieces(known, prompt[:-1], self._piece)
+            if shared > most:
+                best, most = place, shared
+        if best < 0 and len(self._idle) + self._in_use >= self._count:
+            best = 0
+        continuation = None
+        if best >= 0:
+            continuation, _ = self._idle.pop(best)
+            try:
+                continuation.rewind(most)
+            except EngineError:  # some kinds of models cannot
+                continuation = None
+        if continuation is None:
+            continuation = self._model.begin(self._max_length)
+        self._in_use += 1
+        return continuation
+
+    def give_back(self, continuation: Continuation, prompt: Sequence[int]) -> None:
+        """`prompt` is what it was taken for. What came after it was computed another way and is not used again."""
+        self._in_use -= 1
+        self._idle.append((continuation, list(prompt[: continuation.length])))
+
+    def drop(self) -> None:
+        """One that was taken and has failed is not coming back."""
+        self._in_use -= 1
+
+    def close(self) -> None:
+        self._idle.clear()

@@ -1,0 +1,241 @@
+"""The ONNX Runtime GenAI `StepEngine`: one continuation per request, computed in turn.
+
+The library's own batching needs kernels that CPUs have not, so a step computes one token of every generating request,
+one after the other, then prompt pieces within a budget. Every prompt is computed in pieces that begin at multiples of
+one length, and only whole pieces are taken over from an earlier request: what a request computes does not depend on
+what else runs or ran.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from corral.adapters.engines.onnx_genai.continuations import Continuations
+from corral.adapters.engines.onnx_genai.native import Continuation
+from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer
+from corral.adapters.sampling import LogitsSampler
+from corral.core.errors import CorralError, PromptTooLong, Unsupported
+from corral.core.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason, Prefilled, Token
+from corral.core.ports.inference import ModelInfo, TokenMask
+from corral.core.requests import CompletionRequest, Request
+
+__all__ = ("OnnxGenaiEngine",)
+
+_STEP_GOAL_S = 0.25
+"""A step that only prefills takes about so long: cancelling waits for no more."""
+
+Outputs = list[tuple[int, EngineOutput]]
+
+
+class _Sequence:
+    """One request. It has a `continuation` from admission to its end; `pending` is the token to be computed next."""
+
+    __slots__ = (
+        "cached",
+        "continuation",
+        "ignored",
+        "num_ctx",
+        "pending",
+        "preserved",
+        "prompt",
+        "request",
+        "request_id",
+        "sampler",
+    )
+
+    def __init__(
+        self,
+        request_id: int,
+        request: CompletionRequest,
+        prompt: list[int],
+        sampler: LogitsSampler,
+        *,
+        num_ctx: int,
+        preserved: frozenset[int],
+    ) -> None:
+        self.request_id = request_id
+        self.request = request
+        self.prompt = prompt
+        self.sampler = sampler
+        self.num_ctx = num_ctx
+        self.preserved = preserved
+        self.continuation: Continuation | None = None
+        self.cached = 0
+        self.pending = -1
+
+
+class OnnxGenaiEngine:
+    """Made by `build_engine`; one thread owns it."""
+
+    def __init__(
+        self, *, continuations: Continuations, tokenizer: FolderTokenizer, info: ModelInfo, num_ctx: int, piece: int
+    ) -> None:
+        self._continuations = continuations
+        self._tokenizer = tokenizer
+        self._info = info
+        self._num_ctx = num_ctx
+        self._piece = piece
+        self._ends = tokenizer.vocabulary().ends
+        self._control = tokenizer.vocabulary().control
+        self._waiting: deque[_Sequence] = deque()
+        self._prefilling: deque[_Sequence] = deque()
+        self._generating: list[_Sequence] = []
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def tokenizer(self) -> FolderTokenizer:
+        return self._tokenizer
+
+    def add_request(self, request_id: int, request: Request, mask: TokenMask | None) -> None:
+        if not isinstance(request, CompletionRequest):
+            raise Unsupported(f"the onnx-genai engine does not take a {type(request).__name__}")
+        prompt = self._tokenizer.tokens(request.prompt)
+        num_ctx = min(request.context.num_ctx or self._num_ctx, self._num_ctx)
+        if len(prompt) >= num_ctx:
+            raise PromptTooLong(
+                f"the prompt of {len(prompt)} tokens is longer than the context of {num_ctx}",
+                "shorten the prompt, or raise num_ctx",
+            )
+        if not prompt:
+            raise Unsupported("an empty prompt has nothing to continue, and this model has no BOS token to begin with")
+        preserved = (self._tokenizer.control_id(text) for text in request.preserved_tokens)
+        sampler = LogitsSampler(
+            request.sampling,
+            vocabulary_size=self._tokenizer.size,
+            num_ctx=num_ctx,
+            encode=self._tokenizer.text_tokens,
+            decode_piece=self._tokenizer.piece,
+            ends=self._ends,
+            mask=mask,
+        )
+        self._waiting.append(
+            _Sequence(
+                request_id,
+                request,
+                prompt,
+                sampler,
+                num_ctx=num_ctx,
+                preserved=frozenset(token_id for token_id in preserved if token_id is not None),
+            )
+        )
+
+    def step(self) -> Sequence[tuple[int, EngineOutput]]:
+        outputs: Outputs = []
+        self._admit(outputs)
+        for sequence in tuple(self._generating):
+            self._decode(sequence, outputs)
+        if self._prefilling:
+            self._prefill(outputs)
+        return outputs
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self._waiting or self._prefilling or self._generating)
+
+    def abort_request(self, request_id: int) -> None:
+        for sequences in (self._waiting, self._prefilling, self._generating):
+            for sequence in sequences:
+                if sequence.request_id == request_id:
+                    sequences.remove(sequence)
+                    self._release(sequence)
+                    return
+
+    def close(self) -> None:
+        self._waiting.clear()
+        self._prefilling.clear()
+        self._generating.clear()
+        self._continuations.close()
+
+    def _admit(self, outputs: Outputs) -> None:
+        while self._waiting and self._continuations.free:
+            sequence = self._waiting.popleft()
+            try:
+                sequence.continuation = self._continuations.take(sequence.prompt)
+            except CorralError as error:
+                outputs.append((sequence.request_id, EngineFailed(error=error.info)))
+            else:
+                sequence.cached = sequence.continuation.length
+                self._prefilling.append(sequence)
+
+    def _decode(self, sequence: _Sequence, outputs: Outputs) -> None:
+        continuation = sequence.continuation
+        assert continuation is not None
+        if continuation.length >= sequence.num_ctx:
+            self._finish(sequence, "length", outputs)
+            return
+        try:
+            continuation.append((sequence.pending,))
+            self._choose(sequence, continuation, outputs)
+        except CorralError as error:
+            self._fail(sequence, error, outputs)
+
+    def _prefill(self, outputs: Outputs) -> None:
+        """One piece of one prompt while anything is being generated, else pieces in turn for a while."""
+        until = time.monotonic() + (0 if self._generating else _STEP_GOAL_S)
+        while self._prefilling:
+            sequence = self._prefilling.popleft()
+            continuation = sequence.continuation
+            assert continuation is not None
+            start = continuation.length
+            try:
+                continuation.append(sequence.prompt[start : start + self._piece])
+                if continuation.length == len(sequence.prompt):
+                    self._begin(sequence, continuation, outputs)
+                else:
+                    self._prefilling.append(sequence)
+            except CorralError as error:
+                self._fail(sequence, error, outputs)
+            if time.monotonic() >= until:
+                return
+
+    def _begin(self, sequence: _Sequence, continuation: Continuation, outputs: Outputs) -> None:
+        """The prompt is in memory: say so, and choose the first token."""
+        request = sequence.request
+        outputs.append(
+            (
+                sequence.request_id,
+                Prefilled(
+                    prompt_tokens=len(sequence.prompt),
+                    cached_tokens=sequence.cached,
+                    ignored_options=tuple(sorted(request.engine_options)),
+                    prompt_ids=tuple(sequence.prompt) if request.return_token_ids else (),
+                ),
+            )
+        )
+        sequence.sampler.remember(sequence.prompt)
+        self._generating.append(sequence)
+        self._choose(sequence, continuation, outputs)
+
+    def _choose(self, sequence: _Sequence, continuation: Continuation, outputs: Outputs) -> None:
+        logits = continuation.logits()
+        token_id = sequence.sampler.choose(logits)
+        wanted = sequence.request.logprobs
+        logprob = None if wanted is None else sequence.sampler.logprob(logits, token_id, wanted)
+        ended = token_id in self._ends and token_id not in sequence.preserved
+        hidden = token_id in self._control and token_id not in sequence.preserved
+        piece = b"" if ended or hidden else self._tokenizer.piece(token_id)
+        outputs.append((sequence.request_id, Token(token_id=token_id, piece=piece, logprob=logprob)))
+        sequence.pending = token_id
+        if ended:
+            self._finish(sequence, "stop", outputs)
+
+    def _finish(self, sequence: _Sequence, reason: FinishReason, outputs: Outputs) -> None:
+        outputs.append((sequence.request_id, EngineFinished(reason=reason)))
+        self._generating.remove(sequence)
+        self._release(sequence)
+
+    def _fail(self, sequence: _Sequence, error: CorralError, outputs: Outputs) -> None:
+        outputs.append((sequence.request_id, EngineFailed(error=error.info)))
+        if sequence in self._generating:
+            self._generating.remove(sequence)
+        self._continuations.drop()
+        sequence.continuation = None
+
+    def _release(self, sequence: _Sequence) -> None:
+        if sequence.continuation is not None:
+            self._continuations.give_back(sequence.continuation, sequence.prompt)
+            sequence.continuation = None

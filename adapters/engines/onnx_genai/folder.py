@@ -1,0 +1,100 @@
+"""A model folder for ONNX Runtime GenAI: found among the files to load, its ``genai_config.json`` read and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from corral.adapters.engines.onnx_genai.spec import CONFIG_FILE
+from corral.core.engines import LoadRequest
+from corral.core.errors import InvalidModelFile
+
+__all__ = ("ModelFolder", "open_folder")
+
+_NOT_TEXT = ("encoder", "vision", "speech", "embedding")
+
+
+class ModelFolder(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine needs to know before anything native opens the folder.
+
+    `vocabulary_size` counts logits, padding included. `kv_values_per_token` is over all layers. `adapters` are the
+    paths of LoRA files.
+    """
+
+    path: Path
+    model_type: str
+    context_length: int
+    vocabulary_size: int
+    kv_values_per_token: int
+    ends: frozenset[int]
+    weights_bytes: int
+    adapters: tuple[str, ...] = ()
+
+
+class _Decoder(msgspec.Struct):
+    filename: str = "model.onnx"
+    head_size: int = 0
+    num_hidden_layers: int = 0
+    num_key_value_heads: int = 0
+    pipeline: Any = None
+
+
+class _Model(msgspec.Struct):
+    type: str
+    vocab_size: int
+    decoder: _Decoder
+    context_length: int = 0
+    eos_token_id: int | list[int] = []
+    encoder: Any = None
+    vision: Any = None
+    speech: Any = None
+    embedding: Any = None
+
+
+class _Config(msgspec.Struct):
+    model: _Model
+
+
+def open_folder(request: LoadRequest) -> ModelFolder:
+    """Raises `InvalidModelFile` for a folder that is incomplete, or whose model is not a decoder of text."""
+    config_path = next((Path(file.path) for file in request.files if file.name == CONFIG_FILE), None)
+    if config_path is None:
+        raise InvalidModelFile(f"model {request.model!r} has no {CONFIG_FILE}", "import the whole folder")
+    path = config_path.parent
+    model = _read(config_path, request.model).model
+    for part in _NOT_TEXT:
+        if getattr(model, part) is not None:
+            raise InvalidModelFile(
+                f"model {request.model!r} ({model.type}) has a part called {part!r}: only decoders of text run here"
+            )
+    if model.decoder.pipeline is None and not (path / model.decoder.filename).is_file():
+        raise InvalidModelFile(
+            f"model {request.model!r}: {CONFIG_FILE} names {model.decoder.filename}, which is missing"
+        )
+    if not (path / "tokenizer.json").is_file():
+        raise InvalidModelFile(f"model {request.model!r} has no tokenizer.json", "import a folder that has one")
+    if model.vocab_size < 1 or model.context_length < 1:
+        raise InvalidModelFile(
+            f"model {request.model!r}: {CONFIG_FILE} needs a vocab_size and a context_length above 0"
+        )
+    ends = model.eos_token_id if isinstance(model.eos_token_id, list) else [model.eos_token_id]
+    decoder = model.decoder
+    return ModelFolder(
+        path=path,
+        model_type=model.type,
+        context_length=model.context_length,
+        vocabulary_size=model.vocab_size,
+        kv_values_per_token=2 * decoder.num_hidden_layers * decoder.num_key_value_heads * decoder.head_size,
+        ends=frozenset(ends),
+        weights_bytes=sum(Path(file.path).stat().st_size for file in request.files if file.role == "weights"),
+        adapters=tuple(file.path for file in request.files if file.role == "adapter"),
+    )
+
+
+def _read(path: Path, model: str) -> _Config:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Config)
+    except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        raise InvalidModelFile(f"model {model!r}: {CONFIG_FILE} cannot be read: {error}") from error

@@ -1,0 +1,151 @@
+"""Everything that touches onnxruntime_genai: a loaded model, a text it continues, devices. Its errors become ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import onnxruntime_genai as og  # `loader` has switched its telemetry off
+
+from corral.adapters.engines.onnx_genai.folder import ModelFolder
+from corral.adapters.memory import free_memory
+from corral.core.engines import Device
+from corral.core.errors import CorralError, EngineError, InvalidModelFile, InvalidOption, LoadFailed, OutOfMemory
+
+__all__ = ("Continuation", "Model", "find_devices")
+
+_PROVIDERS = {
+    "cuda": ("CUDAExecutionProvider", og.is_cuda_available),
+    "dml": ("DmlExecutionProvider", og.is_dml_available),
+    "openvino": ("OpenVINOExecutionProvider", og.is_openvino_available),
+    "qnn": ("QNNExecutionProvider", og.is_qnn_available),
+    "webgpu": ("WebGpuExecutionProvider", og.is_webgpu_available),
+}
+"""Execution providers besides the CPU's: what ONNX Runtime calls them, and whether GenAI was built for them."""
+
+
+def _providers() -> list[str]:
+    """Those that can be used: both libraries must have them."""
+    there = onnxruntime.get_available_providers()
+    return ["cpu", *(kind for kind, (name, built) in _PROVIDERS.items() if name in there and built())]
+
+
+def find_devices() -> list[Device]:
+    """The CPU with its free memory, and every other provider of this build; their memory is not known."""
+    free = min(free_memory().values(), default=None)
+    others = [Device(kind=kind, name=f"ONNX Runtime {kind}") for kind in _providers() if kind != "cpu"]
+    return [Device(kind="cpu", name="CPU", free_bytes=free), *others]
+
+
+class Model:
+    """A model in memory, its LoRA adapters with it. `device` is the kind that computes ("cpu", "cuda", …)."""
+
+    def __init__(
+        self, folder: ModelFolder, *, threads: int, provider: str | None, provider_options: Mapping[str, str]
+    ) -> None:
+        """Raises `InvalidModelFile`, `InvalidOption`, `OutOfMemory`, `LoadFailed`."""
+        if provider is not None and provider not in (found := _providers()):
+            raise InvalidOption(
+                f"this ONNX Runtime has no execution provider {provider!r}",
+                f"it has {', '.join(found)}; others come with other builds of onnxruntime-genai",
+            )
+        if provider_options and provider in (None, "cpu"):
+            raise InvalidOption("provider_options need a provider other than cpu", "set provider too")
+        try:
+            config = og.Config(str(folder.path))
+            if provider is not None:
+                config.clear_providers()
+                if provider != "cpu":
+                    config.append_provider(provider)
+                for name, value in provider_options.items():
+                    config.set_provider_option(provider, name, value)
+            session = {"intra_op_num_threads": threads}
+            config.overlay(json.dumps({"model": {"decoder": {"session_options": session}}}))
+            self._model = og.Model(config)
+        except Exception as error:
+            raise _load_error(error, folder) from error
+        self._adapters = og.Adapters(self._model)
+        self._names: list[str] = []
+        for path in folder.adapters:
+            try:
+                self._adapters.load(path, path)
+            except Exception as error:
+                raise InvalidModelFile(f"{path} is no adapter for this model: {error}") from error
+            self._names.append(path)
+        self.device = str(self._model.device_type).lower()
+
+    def begin(self, max_length: int) -> Continuation:
+        """An empty text of up to so many tokens, with its own KV cache."""
+        try:
+            params = og.GeneratorParams(self._model)
+            params.set_search_options(max_length=max_length, batch_size=1, num_beams=1)
+            generator = og.Generator(self._model, params)
+            for name in self._names:
+                generator.set_active_adapter(self._adapters, name)
+        except Exception as error:
+            raise _run_error(error) from error
+        return Continuation(generator)
+
+
+class Continuation:
+    """One text in the model's memory. Forgetting it frees the memory."""
+
+    __slots__ = ("_generator", "length")
+
+    def __init__(self, generator: og.Generator) -> None:
+        self._generator = generator
+        self.length = 0
+
+    def append(self, ids: Sequence[int]) -> None:
+        """Compute further tokens. Raises `EngineError`, `OutOfMemory`."""
+        try:
+            self._generator.append_tokens(np.array(ids, np.int32))
+        except Exception as error:
+            raise _run_error(error) from error
+        self.length += len(ids)
+
+    def rewind(self, length: int) -> None:
+        """Forget what comes after so many tokens. Raises `EngineError` for models that cannot."""
+        if length == self.length:
+            return
+        try:
+            self._generator.rewind_to(length)
+        except Exception as error:
+            raise _run_error(error) from error
+        self.length = length
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """Those after the last token: one row."""
+        try:
+            rows = self._generator.get_logits()
+        except Exception as error:
+            raise _run_error(error) from error
+        row: npt.NDArray[np.float32] = rows.reshape(-1, rows.shape[-1])[-1].astype(np.float32, copy=False)
+        return row
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(
+        sign in str(error).lower() for sign in ("bad_alloc", "failed to allocate", "out of memory")
+    )
+
+
+def _run_error(error: Exception) -> CorralError:
+    if _out_of_memory(error):
+        return OutOfMemory(f"no memory for the KV cache of another request: {error}", "lower num_ctx or num_parallel")
+    return EngineError(f"ONNX Runtime GenAI failed: {error}")
+
+
+def _load_error(error: Exception, folder: ModelFolder) -> CorralError:
+    """The library has one class for all errors: the text tells them apart."""
+    text = str(error)
+    if _out_of_memory(error):
+        return OutOfMemory(f"no memory for the model: {text}")
+    if "provider" in text.lower():
+        return LoadFailed(
+            f"an execution provider cannot be used: {text}", "try provider cpu, or another build of the library"
+        )
+    return InvalidModelFile(f"ONNX Runtime GenAI cannot load {folder.model_type!r} from {folder.path}: {text}")

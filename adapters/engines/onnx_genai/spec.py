@@ -1,0 +1,101 @@
+"""What the ONNX Runtime GenAI engine registers: its options, which models it takes, how much memory they need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from corral.adapters.converters.onnx.spec import CONVERTER
+from corral.core.engines import EngineSpec, Match
+from corral.core.models import ModelMetadata, ModelRecord
+
+__all__ = ("CONFIG_FILE", "DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "OnnxGenaiOptions")
+
+VERSION = "0.18"
+REQUIREMENT = f"onnxruntime-genai=={VERSION}.*"
+CONFIG_FILE = "genai_config.json"
+DEFAULT_NUM_CTX = 4096
+
+
+class OnnxGenaiOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Load options. None is "choose": the engine's own choice is printed by ``corral ps`` and ``corral show``.
+
+    `num_ctx`: most tokens of one request. `num_parallel`: requests worked on at once; None: the largest of 8, 4, 2, 1
+    whose KV caches fit a quarter of free memory. `num_thread`: 0 is one for each processor. `max_prefill_tokens`: most
+    prompt tokens of a step while any answer is being generated; prompts are computed in pieces of so many. `provider`:
+    the execution provider (``cpu``, ``cuda``, ``dml``, ``webgpu``, ``openvino``, ``qnn``), None: what the model's
+    ``genai_config.json`` names. `provider_options` are handed to it as they are.
+    """
+
+    num_ctx: int | None = None
+    num_parallel: int | None = None
+    num_thread: int = 0
+    max_prefill_tokens: int = 64
+    provider: str | None = None
+    provider_options: dict[str, str] = {}
+
+
+def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+    if record.remote_host is not None:
+        return Match(score=0, reason="takes local weights only")
+    if record.format == "onnx":
+        if any(file.path == CONFIG_FILE for file in record.files):
+            return Match(score=100, reason="a folder made for ONNX Runtime GenAI")
+        return Match(score=0, reason=f"an ONNX model without {CONFIG_FILE} generates no text here")
+    converted = CONVERTER.match(record, metadata)
+    if converted.score > 0:
+        reason = f"runs it once converted: {converted.reason}"
+        return Match(score=50, reason=reason, converter=CONVERTER.name)
+    return Match(score=0, reason=f"takes folders with {CONFIG_FILE}; no conversion: {converted.reason}")
+
+
+def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+    """Weights and the KV caches. A manifest does not tell how large a cache is: without metadata it is guessed."""
+    wanted = msgspec.convert(options, OnnxGenaiOptions, from_attributes=True)
+    weights = sum(file.size_bytes for file in record.files if file.role in ("weights", "adapter"))
+    context = wanted.num_ctx or DEFAULT_NUM_CTX
+    trained = record.context_length or (metadata.context_length if metadata is not None else None)
+    if trained:
+        context = min(context, trained)
+    if metadata is not None and metadata.kv_bytes_per_token:
+        per_token = 2 * metadata.kv_bytes_per_token  # that is of f16; models for CPUs keep float32
+    else:
+        per_token = weights // 10_000  # between what models of 1 and of 70 GB have
+    return {"cpu": weights + per_token * context * (wanted.num_parallel or 1)}
+
+
+def _fits(loaded: Any, wanted: Any) -> bool:
+    """A wish left at its default fits; fewer tokens or requests than were loaded fit too."""
+    default = OnnxGenaiOptions()
+    for field in msgspec.structs.fields(OnnxGenaiOptions):
+        wish, have = getattr(wanted, field.name), getattr(loaded, field.name)
+        if field.name == "num_ctx":
+            wish, have = wish or DEFAULT_NUM_CTX, have or DEFAULT_NUM_CTX
+            if wish <= have:
+                continue
+        if wish == have or wish == getattr(default, field.name):
+            continue
+        if field.name == "num_parallel" and have is not None and wish <= have:
+            continue
+        return False
+    return True
+
+
+SPEC = EngineSpec(
+    name="onnx-genai",
+    summary="ONNX models made for ONNX Runtime GenAI, on CPU and its other execution providers",
+    form="step",
+    load="corral.adapters.engines.onnx_genai.loader:load",
+    match=_match,
+    estimate=_estimate,
+    fits=_fits,
+    runners=("process",),
+    takes="folders with genai_config.json; GGUF of the llama family, converted",
+    devices="corral.adapters.engines.onnx_genai.loader:devices",
+    load_options=OnnxGenaiOptions,
+    module="onnxruntime_genai",
+    requirement=REQUIREMENT,
+    install_hint="pip install 'corral[onnx]'",
+)

@@ -1,0 +1,139 @@
+"""Text to token ids and back with a folder's ``tokenizer.json``. Safe for many threads: nothing in it changes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from corral.adapters.formats.gguf.vocabulary import SPACE, bytes_of_byte_level
+from corral.core.errors import InvalidModelFile, InvalidRequest
+from corral.core.ports.inference import Vocabulary
+from corral.core.requests import Prompt, TokensPart
+
+__all__ = ("FolderTokenizer",)
+
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+class FolderTokenizer:
+    """The `OpenTokenizer` port over the library `tokenizers`.
+
+    `size` bounds the ids: the model may have fewer or, as padding, more logits. `ends` are the ids that end an answer.
+    """
+
+    def __init__(self, folder: Path, *, size: int, ends: Collection[int]) -> None:
+        """Raises `InvalidModelFile`."""
+        try:
+            self._special = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._plain = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+            described = json.loads((folder / "tokenizer.json").read_bytes())
+        except Exception as error:  # the library raises bare Exceptions
+            raise InvalidModelFile(f"tokenizer.json cannot be read: {error}") from error
+        self._plain.encode_special_tokens = True
+        for tokenizer in (self._special, self._plain):
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+        self._begin = self._beginning(folder)
+        self._vocabulary = self._read_vocabulary(described, size, ends)
+
+    @property
+    def size(self) -> int:
+        return len(self._vocabulary.pieces)
+
+    def vocabulary(self) -> Vocabulary:
+        return self._vocabulary
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        return [tuple(self.tokens(prompt)) for prompt in prompts]
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        return b"".join([self.piece(token_id) for token_id in self._checked(ids)])
+
+    def tokens(self, prompt: Prompt) -> list[int]:
+        """The prompt's ids, those first that every text of the model begins with (BOS), unless it begins so already."""
+        ids: list[int] = []
+        for part in prompt:
+            if isinstance(part, TokensPart):
+                ids.extend(self._checked(part.ids))
+            else:
+                ids.extend(self.text_tokens(part.text, parse_special=part.parse_special))
+        if ids[: len(self._begin)] != self._begin:
+            ids[:0] = self._begin
+        return ids
+
+    def text_tokens(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """The ids of a text, nothing added. Control tokens spelt in it are read as such only if `parse_special`."""
+        if not text:
+            return []
+        tokenizer = self._special if parse_special else self._plain
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def piece(self, token_id: int) -> bytes:
+        """The token's bytes, a control token spelt out."""
+        return self._vocabulary.pieces[token_id]
+
+    def control_id(self, text: str) -> int | None:
+        """The id of a control token spelt so."""
+        token_id: int | None = self._special.token_to_id(text)
+        return token_id if token_id in self._vocabulary.control else None
+
+    def _checked(self, ids: Sequence[int]) -> Sequence[int]:
+        for token_id in ids:
+            if not 0 <= token_id < self.size:
+                raise InvalidRequest(f"token {token_id} is not in the vocabulary of {self.size}")
+        return ids
+
+    def _beginning(self, folder: Path) -> list[int]:
+        """What the post-processor puts first, else the BOS that ``tokenizer_config.json`` asks for."""
+        bare = self._special.encode("a", add_special_tokens=False).ids
+        whole = self._special.encode("a").ids
+        for start in range(len(whole) - len(bare) + 1):
+            if whole[start : start + len(bare)] == bare and start:
+                return list(whole[:start])
+        try:
+            config = json.loads((folder / "tokenizer_config.json").read_bytes())
+        except (OSError, ValueError):
+            return []
+        bos = config.get("bos_token") if isinstance(config, dict) and config.get("add_bos_token") is True else None
+        token_id = self._special.token_to_id(bos["content"] if isinstance(bos, dict) else bos) if bos else None
+        return [] if token_id is None else [token_id]
+
+    def _read_vocabulary(self, described: Any, size: int, ends: Collection[int]) -> Vocabulary:
+        added = self._special.get_added_tokens_decoder()
+        by_id = {token_id: text for text, token_id in self._special.get_vocab(with_added_tokens=True).items()}
+        byte_level = "ByteLevel" in _kinds(described)
+        pieces = []
+        for token_id in range(min(size, max(by_id, default=-1) + 1)):
+            text = by_id.get(token_id, "")
+            if token_id in added:
+                pieces.append(text.encode())
+            elif byte_level:
+                pieces.append(bytes_of_byte_level(text))
+            else:
+                byte = _BYTE.fullmatch(text)
+                pieces.append(bytes([int(byte[1], 16)]) if byte else text.replace(SPACE, " ").encode())
+        return Vocabulary(
+            pieces=tuple(pieces),
+            control=frozenset(
+                token_id for token_id, token in added.items() if token.special and token_id < len(pieces)
+            ),
+            ends=frozenset(token_id for token_id in ends if 0 <= token_id < len(pieces)),
+        )
+
+
+def _kinds(described: Any) -> set[str]:
+    """The types of a tokenizer's pre-tokenizers and decoders, sequences opened."""
+    kinds: set[str] = set()
+    waiting = [described.get("pre_tokenizer"), described.get("decoder")] if isinstance(described, dict) else []
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            kinds.add(str(part.get("type")))
+            waiting.extend(part.get("pretokenizers") or [])
+            waiting.extend(part.get("decoders") or [])
+    return kinds
