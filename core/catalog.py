@@ -19,6 +19,7 @@ from corral.core.lru import LruDict
 from corral.core.models import Digest, ModelMetadata, ModelRecord
 from corral.core.names import ModelName
 from corral.core.ports.sources import ModelSource, OnProgress, Progress
+from corral.core.ports.upstreams import UpstreamDirectory
 from corral.core.ports.storage import (
     BlobStore,
     LocalBlobs,
@@ -28,6 +29,7 @@ from corral.core.ports.storage import (
     MetadataReader,
     StoredManifest,
 )
+from corral.core.upstreams import upstream_record
 from corral.core.weights import WeightsInspector
 
 __all__ = ("ModelCatalog",)
@@ -59,6 +61,7 @@ class ModelCatalog:
         readers: Sequence[MetadataReader],
         sources: Sequence[ModelSource] = (),
         cache: MetadataCache | None = None,
+        upstreams: UpstreamDirectory | None = None,
     ) -> None:
         self._manifests = manifests
         self._blobs = blobs
@@ -73,6 +76,7 @@ class ModelCatalog:
             inspector=self._inspector,
             sources=sources,
         )
+        self._upstreams = upstreams
         self._records: LruDict[Digest, ModelRecord] = LruDict(_REMEMBERED_RECORDS)
         self._complained: set[Digest] = set()
 
@@ -162,6 +166,26 @@ class ModelCatalog:
         Raises `InvalidRequest` where no source has the scheme, `SourceError`, `InvalidModelFile`, `OutOfSpace`.
         """
         return await self._record(await self._importer.pull(reference, name, on_progress))
+
+    async def add_upstream(
+        self,
+        name: ModelName,
+        hosts: Sequence[str],
+        *,
+        model: str | None = None,
+        api: str | None = None,
+        capabilities: Sequence[str] = (),
+    ) -> ModelRecord:
+        """Makes a model of one that the servers at these addresses have; a name that is taken is replaced.
+
+        The first is asked for `model`, or for the only one it has, and the others for the same. `api` None: found out.
+        Raises `UpstreamError`, `InvalidRequest`, and what else `UpstreamDirectory.find` raises.
+        """
+        if self._upstreams is None or not hosts:
+            raise InvalidRequest("no server can be asked for its models", "name its address, http://HOST:PORT")
+        offers = [await self._upstreams.find(hosts[0], model, api)]
+        offers += [await self._upstreams.find(host, offers[0].model, api) for host in hosts[1:]]
+        return await self.publish(upstream_record(name, offers, api=api, capabilities=capabilities), None)
 
     def local_files(self, record: ModelRecord) -> tuple[LocalFile, ...]:
         """The files an engine loads, weights first. Of several nameless weights the last one counts, as in Ollama."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.memory import free_memory
 from corral.core.catalog import ModelCatalog
 from corral.core.engines import EngineSpec
@@ -107,6 +108,7 @@ async def assemble(
         readers=list(_made(manager, "corral_register_metadata_readers", manager.metadata_readers()).values()),
         sources=list(_made(manager, "corral_register_sources", manager.sources(), settings.sources).values()),
         cache=stores.cache,
+        upstreams=ServerDirectory(settings.engines.get("upstream", {})),
     )
     scheduler = ModelScheduler(
         engines=engines,
