@@ -13,13 +13,12 @@ from corral.core.capabilities import derive_capabilities
 from corral.core.converters import DERIVED_HOST
 from corral.core.deletion import delete_model
 from corral.core.engines import LocalFile
-from corral.core.errors import BlobNotFound, CorralError, InvalidModelFile, ModelNotFound, StorageError
+from corral.core.errors import BlobNotFound, CorralError, InvalidModelFile, InvalidRequest, ModelNotFound, StorageError
 from corral.core.importing import ModelImporter
 from corral.core.lru import LruDict
 from corral.core.models import Digest, ModelMetadata, ModelRecord
 from corral.core.names import ModelName
 from corral.core.ports.sources import ModelSource, OnProgress, Progress
-from corral.core.ports.upstreams import UpstreamDirectory
 from corral.core.ports.storage import (
     BlobStore,
     LocalBlobs,
@@ -29,6 +28,7 @@ from corral.core.ports.storage import (
     MetadataReader,
     StoredManifest,
 )
+from corral.core.ports.upstreams import UpstreamDirectory
 from corral.core.upstreams import upstream_record
 from corral.core.weights import WeightsInspector
 
