@@ -35,6 +35,7 @@ class GenerateCall(Call, frozen=True, kw_only=True):
 
     `logprobs`: None for none, else how many alternatives beside the chosen token. `shift` None is yes.
     `return_token_ids`: `Finished` carries the ids of prompt and answer. `constraint`: what the answer must follow.
+    `think` is for models that own their template (an upstream).
     """
 
     prompt: str
@@ -44,6 +45,7 @@ class GenerateCall(Call, frozen=True, kw_only=True):
     shift: bool | None = None
     return_token_ids: bool = False
     constraint: Constraint | None = None
+    think: bool | str | None = None
 
 
 class ChatCall(Call, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from corral.core.calls import ANONYMOUS, Call, ChatCall, EmbedCall, EmbedResult, GenerateCall
-from corral.core.errors import EngineError, PromptTooLong, Unsupported
+from corral.core.errors import EngineError, PromptTooLong, Unsupported, UnsupportedField
 from corral.core.lru import LruDict
 from corral.core.messages import Message
 from corral.core.models import Digest, ModelMetadata, ModelRecord
@@ -133,11 +133,25 @@ class InferenceService:
         self._templates: LruDict[Digest, ChatTemplate] = LruDict(_REMEMBERED_TEMPLATES)
 
     async def generate(self, call: GenerateCall, principal: Principal = ANONYMOUS) -> Generation:
-        """Outputs: `Started`, `Delta`s, `Finished`. What is wrong with call or model is raised here, at once."""
+        """Outputs: `Started`, `Delta`s, `Finished`. What is wrong with call or model is raised here, at once.
+
+        To a model that owns its template the prompt is a chat, unless it is raw; then `ChatDelta`s come.
+        """
         record = await self._find(call.model, "generate")
+        _refuse_unserved(record, think=call.think)
         options = _options(record, call.options)
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(self._lease(record, call, options, principal))
+            if "chat" in lease.model.info.tasks and not call.raw:
+                chat_request = ChatRequest(
+                    messages=_generate_messages(record, call),
+                    sampling=options.sampling,
+                    context=_context(options, call.shift),
+                    think=call.think,
+                    constraint=call.constraint,
+                    logprobs=call.logprobs,
+                )
+                return Generation(record, lease, lease.model.run(chat_request), stack.pop_all())
             _require_task(lease.model, "completion", call.model, "generate")
             prompt: Prompt = (TextPart(text=call.prompt, parse_special=True),)
             if not call.raw:
@@ -148,6 +162,7 @@ class InferenceService:
                 prompt=prompt,
                 sampling=options.sampling,
                 context=_context(options, call.shift),
+                constraint=call.constraint,
                 logprobs=call.logprobs,
                 return_token_ids=call.return_token_ids,
             )
@@ -156,13 +171,17 @@ class InferenceService:
     async def chat(self, call: ChatCall, principal: Principal = ANONYMOUS) -> Generation:
         """Outputs: `Started`, `ChatDelta`s, `Finished`. What is wrong with call or model is raised here, at once."""
         record = await self._find(call.model, "chat")
+        _refuse_unserved(record, tools=call.tools, think=call.think)
         options = _options(record, call.options)
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(self._lease(record, call, options, principal))
             request = ChatRequest(
                 messages=_chat_messages(record, call.messages),
+                tools=call.tools,
                 sampling=options.sampling,
                 context=_context(options, call.shift),
+                think=call.think,
+                constraint=call.constraint,
                 logprobs=call.logprobs,
             )
             if "chat" in lease.model.info.tasks:
@@ -265,6 +284,13 @@ class InferenceService:
 def _require_task(model: RunningModel, task: Task, name: str, wanted: str) -> None:
     if task not in model.info.tasks:
         raise Unsupported(f'"{name}" does not support {wanted}')
+
+
+def _refuse_unserved(record: ModelRecord, **fields: object) -> None:
+    """What only an upstream serves so far. Refused before loading, so that nobody's model is evicted for it."""
+    for name, value in fields.items():
+        if value and not record.remote:
+            raise UnsupportedField(f"{name} is not supported by this version of Corral", "leave it out")
 
 
 def _options(record: ModelRecord, options: Mapping[str, Any]) -> ResolvedOptions:
