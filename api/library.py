@@ -31,6 +31,7 @@ from corral.core.errors import BlobNotFound, InvalidModelFile
 from corral.core.models import ModelRecord
 from corral.core.names import parse_name
 from corral.core.outputs import Usage
+from corral.core.placement import LoadListener
 from corral.core.ports.inference import OnLoadProgress
 from corral.core.ports.sources import OnProgress, Progress
 from corral.core.runtime import Runtime
@@ -203,10 +204,11 @@ class AsyncCorral:
             total_ns=result.total_ns,
         )
 
-    async def load(
-        self, model: str, *, on_progress: OnLoadProgress | None = None, **how: Unpack[RequestOptions]
-    ) -> int:
-        """Loads a model ahead of its first request. Answers the nanoseconds that this took."""
+    async def load(self, model: str, *, on_progress: LoadListener | None = None, **how: Unpack[RequestOptions]) -> int:
+        """Loads a model ahead of its first request, converted first where its engine needs that (`LoadProgress`).
+
+        Answers the nanoseconds that this took.
+        """
         inference, request = (await self.runtime()).inference, self._request(how, RequestOptions)
         return await inference.load(model, on_progress=on_progress, **request)
 
@@ -245,6 +247,28 @@ class AsyncCorral:
         """Makes a weights file a model, named like the file by default. The file itself stays as it is."""
         catalog = (await self.runtime()).catalog
         return await catalog.import_file(Path(path), parse_name(name) if name else None, on_progress or _ignore)
+
+    async def convert(
+        self,
+        model: str,
+        to: str,
+        *,
+        name: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        on_progress: OnLoadProgress | None = None,
+    ) -> ModelRecord:
+        """Makes a model for another engine: `to` names a converter (``onnx``), whose result gets `name`.
+
+        Without one its tag says what it was converted to. `on_progress` gets the share done, 0 to 1.
+        """
+        runtime = await self.runtime()
+        return await runtime.deriver.convert(
+            await runtime.catalog.get(parse_name(model)),
+            to,
+            name=parse_name(name) if name else None,
+            parameters=parameters or {},
+            on_progress=on_progress or _ignore_share,
+        )
 
     async def copy(self, source: str, destination: str) -> None:
         """Another name for the same model."""
@@ -388,7 +412,7 @@ class Corral:
         """See `AsyncCorral.embed`."""
         return self.call(lambda corral: corral.embed(model, inputs, truncate=truncate, dimensions=dimensions, **how))
 
-    def load(self, model: str, *, on_progress: OnLoadProgress | None = None, **how: Unpack[RequestOptions]) -> int:
+    def load(self, model: str, *, on_progress: LoadListener | None = None, **how: Unpack[RequestOptions]) -> int:
         """See `AsyncCorral.load`. `on_progress` is called on other threads."""
         return self.call(lambda corral: corral.load(model, on_progress=on_progress, **how))
 
@@ -418,6 +442,20 @@ class Corral:
         """See `AsyncCorral.import_model`. `on_progress` is called on other threads."""
         return self.call(lambda corral: corral.import_model(path, name=name, on_progress=on_progress))
 
+    def convert(
+        self,
+        model: str,
+        to: str,
+        *,
+        name: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        on_progress: OnLoadProgress | None = None,
+    ) -> ModelRecord:
+        """See `AsyncCorral.convert`. `on_progress` is called on other threads."""
+        return self.call(
+            lambda corral: corral.convert(model, to, name=name, parameters=parameters, on_progress=on_progress)
+        )
+
     def copy(self, source: str, destination: str) -> None:
         """See `AsyncCorral.copy`."""
         self.call(lambda corral: corral.copy(source, destination))
@@ -428,6 +466,10 @@ class Corral:
 
 
 def _ignore(progress: Progress) -> None:
+    pass
+
+
+def _ignore_share(share: float) -> None:
     pass
 
 

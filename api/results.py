@@ -12,7 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 from corral.core.generation import Generation
 from corral.core.messages import Message, ToolCall
 from corral.core.models import ModelMetadata, ModelRecord
-from corral.core.outputs import ChatDelta, Delta, Finished, FinishReason, Output, TokenLogprob, Usage
+from corral.core.outputs import ChatDelta, Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
 from corral.core.values import Value
 
 __all__ = (
@@ -38,7 +38,10 @@ class Chunk(Value, frozen=True, kw_only=True):
 
 
 class Answer(Value, frozen=True, kw_only=True):
-    """What all answers say. `load_ns` is how long the model had to be waited for; `total_ns` includes it."""
+    """What all answers say. `load_ns` is how long the model had to be waited for; `total_ns` includes it.
+
+    `ignored_options` are options of the request that the engine has no use for.
+    """
 
     model: str
     engine: str
@@ -47,6 +50,7 @@ class Answer(Value, frozen=True, kw_only=True):
     load_ns: int
     total_ns: int
     logprobs: tuple[TokenLogprob, ...] = ()
+    ignored_options: tuple[str, ...] = ()
 
 
 class ChatResult(Answer, frozen=True, kw_only=True):
@@ -121,6 +125,7 @@ class AsyncStream(Generic[A]):
         self._model = model
         self._started_ns = started_ns
         self._chunks: list[Chunk] = []
+        self._ignored_options: tuple[str, ...] = ()
         self._result: A | None = None
         self._forgotten = weakref.finalize(self, _abort, generation, asyncio.get_running_loop())
         self._forgotten.atexit = False
@@ -178,7 +183,9 @@ class AsyncStream(Generic[A]):
                 logprobs=output.logprobs,
             )
         else:
-            if isinstance(output, Finished):
+            if isinstance(output, Started):
+                self._ignored_options = output.ignored_options
+            elif isinstance(output, Finished):
                 self._result = self._conclude(self._chunks, self._common(output))
             return None
         self._chunks.append(chunk)
@@ -193,6 +200,7 @@ class AsyncStream(Generic[A]):
             "usage": finished.usage,
             "load_ns": self._generation.load_ns,
             "total_ns": time.perf_counter_ns() - self._started_ns,
+            "ignored_options": self._ignored_options,
             "logprobs": tuple(logprob for chunk in self._chunks for logprob in chunk.logprobs),
         }
 

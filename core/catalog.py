@@ -167,6 +167,13 @@ class ModelCatalog:
         """
         return await self._record(await self._importer.pull(reference, name, on_progress))
 
+    async def publish(self, record: ModelRecord, metadata: ModelMetadata | None) -> ModelRecord:
+        """Makes a model of blobs that are in the store already; a name that is taken is replaced.
+
+        `metadata` is what its weights say, where somebody can read them. Raises `Conflict` where a blob is gone.
+        """
+        return await self._record(await self._importer.publish(record, metadata))
+
     async def add_upstream(
         self,
         name: ModelName,

@@ -55,7 +55,9 @@ class ConverterSpec(msgspec.Struct, frozen=True, kw_only=True):
     ``(ConvertRequest, on_progress) -> ConvertResult``, called in a process of its own, which raises errors of ours.
     `match` answers 0 for what it cannot convert, with the reason. `parameters` is a Struct whose fields all have
     defaults. Results are kept by source, name, `version` and parameters: another `version` means that the same
-    parameters no longer give the same files. `requirement`, `module` and `install_hint` as in `EngineSpec`.
+    parameters no longer give the same files. `estimate(record, metadata, parameters)` answers the bytes that it takes
+    at most while it works, of ``disk`` and by device; None: as much disk as the weights. `requirement`, `module`,
+    `needs` and `install_hint` as in `EngineSpec`.
     """
 
     name: str
@@ -64,8 +66,10 @@ class ConverterSpec(msgspec.Struct, frozen=True, kw_only=True):
     match: Callable[[ModelRecord, ModelMetadata | None], Match]
     version: int = 1
     parameters: type[msgspec.Struct] | None = None
+    estimate: Callable[[ModelRecord, ModelMetadata | None, Any], Mapping[str, int]] | None = None
     requirement: str | None = None
     module: str | None = None
+    needs: tuple[str, ...] = ()
     install_hint: str | None = None
 
 

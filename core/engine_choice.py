@@ -2,48 +2,153 @@
 
 from __future__ import annotations
 
-import importlib.util
+import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from corral.core.engines import EngineSpec
-from corral.core.errors import InvalidOption, NoEngine
-from corral.core.models import ModelMetadata, ModelRecord
+from corral.core.converters import ConverterSpec
+from corral.core.engines import EngineSpec, Match
+from corral.core.errors import EngineNotInstalled, InvalidOption, NoEngine
+from corral.core.installation import missing_packages
+from corral.core.models import ModelMetadata, ModelRecord, digest_of
+from corral.core.names import ModelName
 from corral.core.ports.inference import Runner
 
-__all__ = ("choose_engine", "choose_runner", "fits", "typed_load_options")
+__all__ = ("Candidate", "EngineChooser", "choose_runner", "fits", "typed_load_options")
+
+_log = logging.getLogger(__name__)
+
+_COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
-def choose_engine(
-    specs: Sequence[EngineSpec], record: ModelRecord, metadata: ModelMetadata | None, name: str | None = None
-) -> EngineSpec:
-    """The engine of that name, whatever its `match` says; else the best match, those that are installed first.
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """An engine and what it says to a model. `missing` is what keeps it from running here, empty where nothing does."""
 
-    Equal scores: the earlier one. Raises `NoEngine`, with every engine's own reason.
+    spec: EngineSpec
+    match: Match
+    missing: str = ""
+    install_hint: str | None = None
+
+
+class EngineChooser:
+    """Chooses among `specs`. `order` are names of engines that come before others which suit a model equally well.
+
+    What is installed is looked up when it first matters; what was missing is looked up again each time.
     """
-    if name is not None:
-        for spec in specs:
-            if spec.name == name:
-                return spec
-        known = ", ".join(spec.name for spec in specs)
-        raise NoEngine(f"no engine is called {name!r}", f"known engines: {known or 'none'}")
-    matches = [(spec, spec.match(record, metadata)) for spec in specs]
-    able = [(spec, match.score) for spec, match in matches if match.score > 0]
-    if not able:
-        reasons = "; ".join(f"{spec.name}: {match.reason}" for spec, match in matches)
-        raise NoEngine(f"no engine takes {record.name.short} ({reasons or 'none is installed'})")
-    return max(able, key=lambda item: (_installed(item[0]), item[1]))[0]
+
+    def __init__(
+        self, specs: Sequence[EngineSpec], converters: Sequence[ConverterSpec] = (), order: Sequence[str] = ()
+    ) -> None:
+        ranks = {name: rank for rank, name in enumerate(order)}
+        self._specs = sorted(specs, key=lambda spec: ranks.get(spec.name, len(ranks)))
+        self._converters = {converter.name: converter for converter in converters}
+        self._there: set[str] = set()
+
+    def choose(self, record: ModelRecord, metadata: ModelMetadata | None, name: str | None = None) -> Candidate:
+        """The best match among the engines that are installed, or the engine of that name.
+
+        Raises `NoEngine` with every engine's own reason where none takes the model, or the named one does not, and
+        `EngineNotInstalled` with the pip line where those that would are not installed.
+        """
+        if name is not None:
+            return self._named(name, record, metadata)
+        candidates = self.candidates(record, metadata)
+        able = [candidate for candidate in candidates if candidate.match.score > 0]
+        if not able:
+            reasons = "; ".join(f"{candidate.spec.name}: {candidate.match.reason}" for candidate in candidates)
+            raise NoEngine(f"no engine takes {record.name.short} ({reasons or 'there is none'})")
+        ready = [candidate for candidate in able if not candidate.missing]
+        if not ready:
+            raise _not_installed(f"no engine that takes {record.name.short} is installed", able)
+        return max(ready, key=_score)
+
+    def candidates(self, record: ModelRecord, metadata: ModelMetadata | None) -> list[Candidate]:
+        """What every engine says to the model, in the order that breaks ties."""
+        return [self._candidate(spec, record, metadata) for spec in self._specs]
+
+    def require_any(self) -> None:
+        """Raises `EngineNotInstalled` where no engine that runs files of this machine is installed.
+
+        Asked before a model is fetched. Engines that run only where they are asked for by name do not count.
+        """
+        local = [spec for spec in self._specs if spec.form != "running"]
+        candidates = [self._candidate(spec, _ANY_MODEL, None) for spec in local]
+        counted = [candidate for candidate in candidates if candidate.match.score >= 0]
+        if counted and all(candidate.missing for candidate in counted):
+            raise _not_installed("no engine is installed", counted)
+
+    def _named(self, name: str, record: ModelRecord, metadata: ModelMetadata | None) -> Candidate:
+        spec = next((spec for spec in self._specs if spec.name == name), None)
+        if spec is None:
+            known = ", ".join(spec.name for spec in self._specs)
+            raise NoEngine(f"no engine is called {name!r}", f"known engines: {known or 'none'}")
+        candidate = self._candidate(spec, record, metadata)
+        if candidate.match.score == 0:
+            raise NoEngine(f"the {name} engine does not take {record.name.short}: {candidate.match.reason}")
+        if candidate.missing:
+            raise EngineNotInstalled(f"the {name} engine cannot run here: {candidate.missing}", _hint(candidate))
+        return candidate
+
+    def _candidate(self, spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None) -> Candidate:
+        match = self._match(spec, record, metadata)
+        missing, hint = self._missing(spec), spec.install_hint
+        if not missing and match.converter is not None:
+            converter = self._converters[match.converter]
+            missing, hint = self._missing(converter), converter.install_hint
+        return Candidate(spec=spec, match=match, missing=missing, install_hint=hint)
+
+    def _match(self, spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+        try:
+            match = spec.match(record, metadata)
+            if match.converter is None:
+                return match
+        except Exception as error:  # a plugin's fault is no reason to be without the other engines
+            _log.exception("the %s engine's match failed for %s", spec.name, record.name.short)
+            return Match(score=0, reason=f"its match failed: {type(error).__name__}: {error}")
+        if match.converter not in self._converters:
+            return Match(score=0, reason=f"needs the {match.converter} converter, which nothing here registers")
+        if record.files_of("adapter"):
+            return Match(score=0, reason="needs a conversion, which would lose the model's adapter")
+        return match
+
+    def _missing(self, spec: EngineSpec | ConverterSpec) -> str:
+        key = f"{type(spec).__name__} {spec.name}"
+        if key in self._there:
+            return ""
+        missing = missing_packages(spec)
+        if not missing:
+            self._there.add(key)
+        return missing
 
 
-def _installed(spec: EngineSpec) -> bool:
-    if spec.module is None:
-        return True
-    try:
-        return importlib.util.find_spec(spec.module) is not None
-    except (ImportError, ValueError):
-        return False
+_ANY_MODEL = ModelRecord(
+    name=ModelName(model="any"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf"
+)
+
+
+def _score(candidate: Candidate) -> int:
+    return candidate.match.score
+
+
+def _ease(candidate: Candidate) -> tuple[bool, int]:
+    """What can be installed here before what cannot, then the better match."""
+    return not candidate.spec.compiled or any(map(shutil.which, _COMPILERS)), candidate.match.score
+
+
+def _hint(candidate: Candidate) -> str | None:
+    return candidate.install_hint or candidate.spec.install_hint
+
+
+def _not_installed(what: str, able: Sequence[Candidate]) -> EngineNotInstalled:
+    """The pip line of the best is the remedy; the message tells what else would do."""
+    best = max(able, key=_ease)
+    told = ", ".join(f"{candidate.spec.name} ({candidate.missing})" for candidate in able)
+    others = dict.fromkeys(hint for candidate in able if (hint := _hint(candidate)) and hint != _hint(best))
+    also = f"; {' or '.join(others)} would do too" if others else ""
+    return EngineNotInstalled(f"{what}: {told}{also}", _hint(best))
 
 
 def choose_runner(spec: EngineSpec, runners: Mapping[str, Runner], preferred: str) -> Runner:

@@ -20,6 +20,8 @@ RunnerName = Literal["process", "thread", "event_loop"]
 class Match(Value, frozen=True, kw_only=True):
     """How well an engine suits a model: 0 cannot, higher wins. `reason` is a sentence for people.
 
+    A negative score: it can, and does so only where somebody asks for it by name.
+
     `converter` names the converter (`corral.core.converters`) whose result the engine takes in the model's place.
     """
 
@@ -74,8 +76,8 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `tasks` are those it may have, for tables: what a model has is in its `ModelInfo`. `takes` says in words what it
     runs. `devices` is the import path of ``() -> Sequence[Device]``, called in a child process. `requirement` is the
-    distribution and version it needs (``llama-cpp-python==0.3.36``), `module` the import to look for, `install_hint`
-    the pip line.
+    distribution and version it needs (``llama-cpp-python==0.3.36``), `module` the import to look for, `needs` further
+    ones, `install_hint` the pip line. `compiled`: there are no wheels, so that pip needs a C++ compiler.
     """
 
     name: str
@@ -97,4 +99,6 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     api_version: tuple[int, int] = (1, 0)
     module: str | None = None
     requirement: str | None = None
+    needs: tuple[str, ...] = ()
     install_hint: str | None = None
+    compiled: bool = False

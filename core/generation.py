@@ -24,8 +24,9 @@ from corral.core.messages import Message
 from corral.core.models import Digest, ModelMetadata, ModelRecord
 from corral.core.names import ModelName, parse_name
 from corral.core.options import ResolvedOptions, resolve_options
-from corral.core.outputs import Embedded, Output, Vectors
-from corral.core.ports.inference import OnLoadProgress, RunningModel, Task
+from corral.core.outputs import Embedded, Output, Started, Vectors
+from corral.core.placement import LoadListener
+from corral.core.ports.inference import RunningModel, Task
 from corral.core.ports.text import ChatTemplate, ChatTemplateFactory
 from corral.core.prompting import PlainTemplate, PromptedChat, prompt_text, tokenized
 from corral.core.requests import (
@@ -76,7 +77,7 @@ class Scheduler(Protocol):
         engine: str | None = ...,
         keep_alive_s: float | UnsetType | None = ...,
         principal: Principal = ...,
-        on_progress: OnLoadProgress | None = ...,
+        on_progress: LoadListener | None = ...,
     ) -> AbstractAsyncContextManager[Lease]: ...
 
     async def unload(self, record: ModelRecord) -> bool: ...
@@ -103,10 +104,14 @@ class Generation:
 
     async def __anext__(self) -> Output:
         try:
-            return await self._outputs.__anext__()
+            output = await self._outputs.__anext__()
         except BaseException:  # its end, its failure, or our own task cancelled: nothing more will come
             await self.aclose()
             raise
+        if isinstance(output, Started) and output.ignored_options:
+            names = ", ".join(output.ignored_options)
+            _log.warning("%s: the %s engine ignores: %s", self.record.name.short, self.engine, names)
+        return output
 
     async def __aenter__(self) -> Self:
         return self
@@ -220,7 +225,7 @@ class InferenceService:
         options: Mapping[str, Any] | None = None,
         keep_alive_s: float | UnsetType | None = UNSET,
         engine: str | None = None,
-        on_progress: OnLoadProgress | None = None,
+        on_progress: LoadListener | None = None,
         task: str | None = None,
     ) -> int:
         """Load a model, or extend its stay. Answers the nanoseconds it took, 0 where it was loaded already.
@@ -230,6 +235,7 @@ class InferenceService:
         """
         record = await self._find(str(model), task)
         resolved = _options(record, options or {})
+        engine = engine or resolved.engine
         async with self._scheduler.lease(
             record, load_options=resolved.load, engine=engine, keep_alive_s=keep_alive_s, on_progress=on_progress
         ) as lease:
@@ -260,7 +266,7 @@ class InferenceService:
         return self._scheduler.lease(
             record,
             load_options=options.load,
-            engine=call.engine,
+            engine=call.engine or options.engine,
             keep_alive_s=call.keep_alive_s,
             principal=principal,
         )

@@ -27,7 +27,7 @@ __all__ = (
 )
 
 OptionKind = Literal["integer", "float32", "boolean", "string", "array", "bias"]
-OptionScope = Literal["sampling", "context", "load", "none"]
+OptionScope = Literal["sampling", "context", "load", "engine", "none"]
 OptionOrigin = Literal["ollama", "llama-server", "corral"]
 
 _MIN_NUM_CTX = 4
@@ -39,8 +39,8 @@ class OptionSpec(Value, frozen=True, kw_only=True):
     """One row of the table.
 
     `scope`: ``sampling`` and ``context`` hold for one request, ``load`` for a loaded model (another value may reload
-    it), ``none`` is checked and then has no effect. `default` is what holds where nobody says anything, None where
-    the engine decides. `origin` is whose name it is.
+    it), ``engine`` says which engine loads it, ``none`` is checked and then has no effect. `default` is what holds
+    where nobody says anything, None where the engine decides. `origin` is whose name it is.
     """
 
     name: str
@@ -102,6 +102,7 @@ _TABLE: tuple[OptionSpec, ...] = (
     _row("num_parallel", "integer", None, "requests that run at once", scope="load", origin="corral"),
     _row("flash_attention", "boolean", None, "fused attention kernels", scope="load", origin="corral"),
     _row("kv_cache_type", "string", None, "f16, q8_0 or q4_0", scope="load", origin="corral"),
+    _row("engine", "string", None, "the engine that runs the model", scope="engine", origin="corral"),
 )
 
 OPTIONS: Mapping[str, OptionSpec] = {row.name: row for row in _TABLE}
@@ -116,15 +117,20 @@ class ParsedOptions(Value, frozen=True, kw_only=True):
     sampling: Mapping[str, Any] = {}
     context: Mapping[str, Any] = {}
     load: Mapping[str, Any] = {}
+    engine: Mapping[str, Any] = {}
     unknown: tuple[str, ...] = ()
 
 
 class ResolvedOptions(Value, frozen=True, kw_only=True):
-    """What a request runs with, all layers merged. `load` holds only load options that some layer names."""
+    """What a request runs with, all layers merged. `load` holds only load options that some layer names.
+
+    `engine` is the engine that must run it, None where any may.
+    """
 
     sampling: SamplingParams = SamplingParams()
     context: ContextPolicy = ContextPolicy()
     load: Mapping[str, Any] = {}
+    engine: str | None = None
     unknown: tuple[str, ...] = ()
 
 
@@ -133,7 +139,7 @@ def parse_options(options: Mapping[str, Any]) -> ParsedOptions:
 
     Raises `InvalidOption` with Ollama's text for a value of the wrong type.
     """
-    scopes: dict[str, dict[str, Any]] = {"sampling": {}, "context": {}, "load": {}}
+    scopes: dict[str, dict[str, Any]] = {"sampling": {}, "context": {}, "load": {}, "engine": {}}
     unknown: list[str] = []
     for name, value in options.items():
         if value is None:
@@ -158,6 +164,7 @@ def resolve_options(*layers: Mapping[str, Any]) -> ResolvedOptions:
     sampling: dict[str, Any] = {}
     context: dict[str, Any] = {}
     load: dict[str, Any] = {}
+    engine: str | None = None
     unknown: dict[str, None] = {}
     for layer in layers:
         if not layer:
@@ -166,6 +173,7 @@ def resolve_options(*layers: Mapping[str, Any]) -> ResolvedOptions:
         sampling.update(parsed.sampling)
         context.update(parsed.context)
         load.update(parsed.load)
+        engine = parsed.engine.get("engine", engine) or None
         unknown.update(dict.fromkeys(parsed.unknown))
     for name in ("seed", "num_predict"):
         if sampling.get(name, 0) < 0:
@@ -173,7 +181,11 @@ def resolve_options(*layers: Mapping[str, Any]) -> ResolvedOptions:
     if "num_ctx" in load:
         load["num_ctx"] = context["num_ctx"] = max(load["num_ctx"], _MIN_NUM_CTX)
     return ResolvedOptions(
-        sampling=SamplingParams(**sampling), context=ContextPolicy(**context), load=load, unknown=tuple(unknown)
+        sampling=SamplingParams(**sampling),
+        context=ContextPolicy(**context),
+        load=load,
+        engine=engine,
+        unknown=tuple(unknown),
     )
 
 

@@ -6,14 +6,15 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from corral.core.engines import EngineSpec
 from corral.core.errors import OutOfMemory
 from corral.core.models import FileRole, ModelRecord
-from corral.core.ports.inference import OnLoadProgress, Runner, RunningModel
+from corral.core.ports.inference import Runner, RunningModel
+from corral.core.values import Value
 
-__all__ = ("Placement", "Resident", "files_key")
+__all__ = ("LoadListener", "LoadProgress", "Placement", "Resident", "files_key")
 
 _log = logging.getLogger(__name__)
 
@@ -26,25 +27,39 @@ def files_key(record: ModelRecord) -> tuple[str, ...]:
     return tuple(files) or (record.digest,)
 
 
+class LoadProgress(Value, frozen=True, kw_only=True):
+    """How far a load has come: the share done of its stage, 0 to 1. A model that must be converted is so first."""
+
+    stage: Literal["converting", "loading"]
+    share: float
+
+
+LoadListener = Callable[[LoadProgress], None]
+
+
 class Resident:
     """A model in memory or on its way there. `active` counts leases, those that wait for the load included.
 
-    `placed`: its memory is spoken for. `draining`: somebody unloads it, so it goes after its last lease. `giving_way`:
-    so does it while a load waits for its room. Either way it takes no new leases.
+    `converter`: the engine takes that one's result in the model's place. `placed`: its memory is spoken for.
+    `draining`: somebody unloads it, so it goes after its last lease. `giving_way`: so does it while a load waits for
+    its room. Either way it takes no new leases.
     """
 
-    def __init__(self, record: ModelRecord, spec: EngineSpec, runner: Runner, options: Any) -> None:
+    def __init__(
+        self, record: ModelRecord, spec: EngineSpec, runner: Runner, options: Any, *, converter: str | None = None
+    ) -> None:
         self.files = files_key(record)
         self.record = record
         self.spec = spec
         self.runner = runner
         self.options = options
+        self.converter = converter
         self.names = {record.name.key}
         self.estimate: Mapping[str, int] = {}
         self.placed = False
         self.model: RunningModel | None = None
         self.loading: asyncio.Task[None] | None = None
-        self.listeners: list[OnLoadProgress] = []
+        self.listeners: list[LoadListener] = []
         self.active = 0
         self.keep_alive_s: float | None = None
         self.expires_at = math.inf

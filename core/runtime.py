@@ -5,15 +5,17 @@ from __future__ import annotations
 import msgspec
 
 from corral.core.catalog import ModelCatalog
+from corral.core.deriving import ModelDeriver
+from corral.core.devices import DeviceProbe
 from corral.core.generation import InferenceService
 from corral.core.scheduling import ModelScheduler
 from corral.core.values import Value
 
-__all__ = ("EngineStatus", "OptionHelp", "PluginStatus", "Runtime")
+__all__ = ("ConverterStatus", "EngineStatus", "OptionHelp", "PluginStatus", "Runtime")
 
 
 class OptionHelp(Value, frozen=True, kw_only=True):
-    """One load option of an engine (`kind`: its type), for `corral engines` and the docs."""
+    """An option of an engine or a converter's parameter (`kind`: its type), for `corral engines` and the docs."""
 
     name: str
     kind: str
@@ -21,7 +23,10 @@ class OptionHelp(Value, frozen=True, kw_only=True):
 
 
 class EngineStatus(Value, frozen=True, kw_only=True):
-    """An engine as it is installed. `reason` says why it is not available; `version` is the native package's."""
+    """An engine as it is installed. `reason` says why it is not available; `version` is the native package's.
+
+    `tasks` are those it may have, `takes` says in words what it runs.
+    """
 
     name: str
     summary: str
@@ -29,8 +34,22 @@ class EngineStatus(Value, frozen=True, kw_only=True):
     reason: str = ""
     install_hint: str | None = None
     version: str | None = None
+    tasks: tuple[str, ...] = ()
+    takes: str = ""
     runners: tuple[str, ...] = ()
     load_options: tuple[OptionHelp, ...] = ()
+    request_options: tuple[OptionHelp, ...] = ()
+
+
+class ConverterStatus(Value, frozen=True, kw_only=True):
+    """A converter as it is installed; fields as in `EngineStatus`."""
+
+    name: str
+    summary: str
+    available: bool
+    reason: str = ""
+    install_hint: str | None = None
+    parameters: tuple[OptionHelp, ...] = ()
 
 
 class PluginStatus(Value, frozen=True, kw_only=True):
@@ -50,8 +69,11 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     catalog: ModelCatalog
     scheduler: ModelScheduler
     inference: InferenceService
+    deriver: ModelDeriver
+    devices: DeviceProbe
     version: str
     engines: tuple[EngineStatus, ...] = ()
+    converters: tuple[ConverterStatus, ...] = ()
     plugins: tuple[PluginStatus, ...] = ()
 
     async def aclose(self) -> None:

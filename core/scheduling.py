@@ -8,18 +8,18 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from corral.core.engine_choice import choose_engine, choose_runner, fits, typed_load_options
-from corral.core.engines import EngineSpec, LocalFile
+from corral.core.engine_choice import Candidate, EngineChooser, choose_runner, fits, typed_load_options
+from corral.core.engines import EngineSpec
 from corral.core.errors import CorralError, LoadFailed, ServerBusy, to_error
-from corral.core.loading import ModelLoader
+from corral.core.loading import Deriver, ModelLoader, Models
 from corral.core.models import ModelMetadata, ModelRecord
 from corral.core.names import ModelName
-from corral.core.placement import Placement, Resident, files_key
-from corral.core.ports.inference import ModelInfo, OnLoadProgress, Runner, RunningModel
+from corral.core.placement import LoadListener, Placement, Resident, files_key
+from corral.core.ports.inference import ModelInfo, Runner, RunningModel
 from corral.core.requests import Principal
 from corral.core.values import Value
 
@@ -40,6 +40,7 @@ class SchedulerSettings(Value, frozen=True, kw_only=True):
     `keep_alive_s`: how long a model stays after its last request, where no request said otherwise; None for ever.
     `max_loaded` 0 means three. `max_queue` requests may wait, for a load or for a free stream; the next is turned
     away. `load_timeout_s` is the longest a load may go without progress. `engine` is the one to use for every model.
+    `engine_order` are engines that come before others which suit a model equally well.
     """
 
     keep_alive_s: float | None = 300.0
@@ -47,6 +48,7 @@ class SchedulerSettings(Value, frozen=True, kw_only=True):
     max_queue: int = 512
     load_timeout_s: float = 300.0
     engine: str | None = None
+    engine_order: tuple[str, ...] = ()
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,14 +71,6 @@ class LoadedModel(Value, frozen=True, kw_only=True):
     active: int
 
 
-class Models(Protocol):
-    """What the scheduler needs of the model catalog."""
-
-    async def metadata(self, record: ModelRecord) -> ModelMetadata | None: ...
-
-    def local_files(self, record: ModelRecord) -> tuple[LocalFile, ...]: ...
-
-
 class ModelScheduler:
     """Lends loaded models. For one event loop; whoever made it closes it.
 
@@ -95,9 +89,10 @@ class ModelScheduler:
         settings: SchedulerSettings,
         engine_settings: Mapping[str, Mapping[str, Any]],
         free_memory: Callable[[], Mapping[str, int]],
+        deriver: Deriver | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engines = tuple(engines)
+        self._chooser = EngineChooser(engines, () if deriver is None else deriver.converters, settings.engine_order)
         self._runners = runners
         self._preferred_runner = preferred_runner
         self._catalog = catalog
@@ -114,7 +109,7 @@ class ModelScheduler:
             unload=self._unload,
         )
         self._loader = ModelLoader(
-            placement=self._placement, local_files=catalog.local_files, timeout_s=settings.load_timeout_s
+            placement=self._placement, models=catalog, deriver=deriver, timeout_s=settings.load_timeout_s
         )
         self._closed = False
 
@@ -127,7 +122,7 @@ class ModelScheduler:
         engine: str | None = None,
         keep_alive_s: float | msgspec.UnsetType | None = msgspec.UNSET,
         principal: Principal = _ANONYMOUS,
-        on_progress: OnLoadProgress | None = None,
+        on_progress: LoadListener | None = None,
     ) -> AsyncGenerator[Lease, None]:
         """The model, loaded if need be, and safe from unloading while the context lasts.
 
@@ -137,14 +132,15 @@ class ModelScheduler:
         """
         started = self._clock()
         metadata = await self._catalog.metadata(record)
-        spec = choose_engine(self._engines, record, metadata, engine or self._engine_for(record))
+        choice = self._chooser.choose(record, metadata, engine or self._engine_for(record))
+        spec = choice.spec
         options = typed_load_options(spec, self._engine_settings.get(spec.name, {}), load_options)
         resident = self._find(record, spec, options)
         must_wait = resident is None or resident.model is None or resident.active >= resident.model.info.parallel
         if must_wait and sum(one.waiting for one in self._residents) >= self._settings.max_queue:
             raise ServerBusy(_BUSY, "wait for running requests to end, or raise max_queue")
         if resident is None:
-            resident = self._start(record, spec, options, metadata)
+            resident = self._start(record, choice, options, metadata)
             _log.debug("loading %s for %s", record.name.short, principal.id)
         self._take(resident, record, keep_alive_s)
         try:
@@ -221,10 +217,11 @@ class ModelScheduler:
                 return one
         return None
 
-    def _start(self, record: ModelRecord, spec: EngineSpec, options: Any, metadata: ModelMetadata | None) -> Resident:
+    def _start(self, record: ModelRecord, choice: Candidate, options: Any, metadata: ModelMetadata | None) -> Resident:
         if self._closed:
             raise ServerBusy(_SHUTTING_DOWN)
-        resident = Resident(record, spec, choose_runner(spec, self._runners, self._preferred_runner), options)
+        runner = choose_runner(choice.spec, self._runners, self._preferred_runner)
+        resident = Resident(record, choice.spec, runner, options, converter=choice.match.converter)
         resident.keep_alive_s = self._settings.keep_alive_s
         resident.loading = asyncio.create_task(self._loader.load(resident, metadata), name=f"load {record.name.short}")
         resident.loading.add_done_callback(lambda task: self._load_ended(resident, task))
@@ -267,7 +264,7 @@ class ModelScheduler:
             self._set_timer(resident)
         self._placement.look_again()
 
-    async def _loaded(self, resident: Resident, on_progress: OnLoadProgress | None) -> RunningModel:
+    async def _loaded(self, resident: Resident, on_progress: LoadListener | None) -> RunningModel:
         """Waits for the load without owning it: a caller who leaves takes only itself away."""
         task = resident.loading
         assert task is not None

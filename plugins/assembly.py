@@ -10,17 +10,20 @@ import msgspec
 
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.memory import free_memory
+from corral.adapters.runners.jobs import ProcessJobs
 from corral.core.catalog import ModelCatalog
+from corral.core.deriving import ModelDeriver
+from corral.core.devices import DeviceProbe
 from corral.core.engines import EngineSpec
 from corral.core.errors import SettingsError
 from corral.core.generation import InferenceService
 from corral.core.ports.inference import Runner
 from corral.core.runtime import Runtime
 from corral.core.scheduling import ModelScheduler, SchedulerSettings
-from corral.plugins.engine_status import engine_status
+from corral.plugins.engine_status import converter_status, engine_status
 from corral.plugins.layers import Layers, parse_assignment, read_layers
 from corral.plugins.manager import PluginManager
-from corral.plugins.model_settings import ConfiguredCatalog, ConfiguredScheduler, by_model
+from corral.plugins.model_settings import ConfiguredCatalog, by_model
 from corral.plugins.setting_types import Address
 from corral.plugins.settings import Settings
 from corral.plugins.specs import CommandSpec, LazySpec, RouteSpec, Stores, build, resolve
@@ -70,6 +73,7 @@ def decode_settings(layers: Layers, manager: PluginManager) -> Settings:
     """The effective settings, with the sections of all registered specs. Raises `SettingsError`."""
     return layers.decode(
         engines={spec.name: spec.load_options for spec in manager.engines()},
+        converters={spec.name: spec.parameters for spec in manager.converters()},
         runners=_structs(manager.runners()),
         stores=_structs(manager.stores()),
         sources=_structs(manager.sources()),
@@ -100,6 +104,8 @@ async def assemble(
     _require(preferred, runners, "scheduler.runner", manager)
     if settings.scheduler.engine is not None:
         _require(settings.scheduler.engine, [spec.name for spec in engines], "scheduler.engine", manager)
+    for name in settings.scheduler.engine_order:
+        _require(name, [spec.name for spec in engines], "scheduler.engine_order", manager)
     catalog = ModelCatalog(
         manifests=stores.manifests,
         blobs=stores.blobs,
@@ -109,6 +115,17 @@ async def assemble(
         sources=list(_made(manager, "corral_register_sources", manager.sources(), settings.sources).values()),
         cache=stores.cache,
         upstreams=ServerDirectory(settings.engines.get("upstream", {})),
+    )
+    jobs = ProcessJobs()
+    deriver = ModelDeriver(
+        models=catalog,
+        manifests=stores.manifests,
+        blobs=stores.blobs,
+        local=stores.local,
+        jobs=jobs,
+        converters=manager.converters(),
+        free_memory=free_memory,
+        settings=settings.converters,
     )
     scheduler = ModelScheduler(
         engines=engines,
@@ -121,22 +138,27 @@ async def assemble(
             max_queue=settings.scheduler.max_queue,
             load_timeout_s=settings.scheduler.load_timeout.limit_s,
             engine=settings.scheduler.engine,
+            engine_order=settings.scheduler.engine_order,
         ),
         engine_settings=settings.engines,
         free_memory=free_memory,
+        deriver=deriver,
     )
     models = by_model(settings.models)
     inference = InferenceService(
         catalog=ConfiguredCatalog(catalog, models),
-        scheduler=ConfiguredScheduler(scheduler, models),
+        scheduler=scheduler,
         templates=list(_made(manager, "corral_register_chat_templates", manager.chat_templates()).values()),
     )
     runtime = Runtime(
         catalog=catalog,
         scheduler=scheduler,
         inference=inference,
+        deriver=deriver,
+        devices=DeviceProbe(engines=engines, jobs=jobs),
         version=version("corral"),
         engines=tuple(engine_status(spec) for spec in engines),
+        converters=tuple(converter_status(spec) for spec in manager.converters()),
         plugins=manager.statuses,
     )
     return Assembly(runtime=runtime, settings=settings, routes=manager.routes(), commands=manager.commands())

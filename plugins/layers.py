@@ -22,7 +22,7 @@ __all__ = ("Layers", "parse_assignment", "read_layers")
 Path = tuple[str, ...]
 S = TypeVar("S", bound=msgspec.Struct)
 
-_PLUGIN_SECTIONS = ("engines", "runners", "stores", "sources")
+_PLUGIN_SECTIONS = ("engines", "converters", "runners", "stores", "sources")
 
 
 class Leaf(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +47,7 @@ class Layers:
         self,
         *,
         engines: Mapping[str, type[msgspec.Struct] | None] = {},
+        converters: Mapping[str, type[msgspec.Struct] | None] = {},
         runners: Mapping[str, type[msgspec.Struct] | None] = {},
         stores: Mapping[str, type[msgspec.Struct] | None] = {},
         sources: Mapping[str, type[msgspec.Struct] | None] = {},
@@ -58,7 +59,13 @@ class Layers:
         registered is one too where the plugins are `complete`, and passed over where one of them was not loaded.
         """
         tree, origins = self._merge(engines)
-        registered = {"engines": engines, "runners": runners, "stores": stores, "sources": sources}
+        registered = {
+            "engines": engines,
+            "converters": converters,
+            "runners": runners,
+            "stores": stores,
+            "sources": sources,
+        }
         _refuse_unknown(tree, [*SECTIONS, "store", "models", *_PLUGIN_SECTIONS], ())
         decoded: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
@@ -79,12 +86,16 @@ class Layers:
                 name: _decode(tables.get(name, {}), kind or _NoSettings, (section, name), origins)
                 for name, kind in specs.items()
             }
-        stated_engines = {name: tree.get("engines", {}).get(name, {}) for name in engines}
+        stated = {
+            section: {name: table for name in registered[section] if (table := tree.get(section, {}).get(name))}
+            for section in ("engines", "converters")
+        }
         return Settings(
             **decoded,
             store=store,
             models=models,
-            engines={name: table for name, table in stated_engines.items() if table},
+            engines=stated["engines"],
+            converters=stated["converters"],
             runners=plugin_structs["runners"],
             stores=plugin_structs["stores"],
             sources=plugin_structs["sources"],

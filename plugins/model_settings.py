@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
-from corral.core.calls import ANONYMOUS
 from corral.core.catalog import ModelCatalog
 from corral.core.errors import CorralError, SettingsError
 from corral.core.models import ModelMetadata, ModelRecord
 from corral.core.names import ModelName, parse_name
 from corral.core.options import parse_options
-from corral.core.ports.inference import OnLoadProgress
-from corral.core.requests import Principal
-from corral.core.scheduling import Lease, ModelScheduler
 from corral.plugins.settings import ModelSettings
 
-__all__ = ("ConfiguredCatalog", "ConfiguredScheduler", "by_model")
+__all__ = ("ConfiguredCatalog", "by_model")
 
 
 def by_model(settings: Mapping[str, ModelSettings]) -> dict[str, ModelSettings]:
@@ -45,43 +38,13 @@ class ConfiguredCatalog:
     async def get(self, name: ModelName) -> ModelRecord:
         record = await self._catalog.get(name)
         model = self._settings.get(record.name.key)
-        if model is None or not model.options:
+        if model is None:
             return record
-        return msgspec.structs.replace(record, parameters={**record.parameters, **model.options})
+        engine = {} if model.engine is None else {"engine": model.engine}
+        return msgspec.structs.replace(record, parameters={**record.parameters, **model.options, **engine})
 
     async def metadata(self, record: ModelRecord) -> ModelMetadata | None:
         return await self._catalog.metadata(record)
 
     async def capabilities(self, record: ModelRecord) -> tuple[str, ...]:
         return await self._catalog.capabilities(record)
-
-
-class ConfiguredScheduler:
-    """The scheduler as inference sees it: where a request names no engine, the one set for the model is taken."""
-
-    def __init__(self, scheduler: ModelScheduler, settings: Mapping[str, ModelSettings]) -> None:
-        self._scheduler = scheduler
-        self._settings = settings
-
-    def lease(
-        self,
-        record: ModelRecord,
-        *,
-        load_options: Mapping[str, Any] = {},
-        engine: str | None = None,
-        keep_alive_s: float | UnsetType | None = UNSET,
-        principal: Principal = ANONYMOUS,
-        on_progress: OnLoadProgress | None = None,
-    ) -> AbstractAsyncContextManager[Lease]:
-        model = self._settings.get(record.name.key)
-        return self._scheduler.lease(
-            record,
-            load_options=load_options,
-            engine=engine or (model.engine if model else None),
-            keep_alive_s=keep_alive_s,
-            principal=principal,
-            on_progress=on_progress,
-        )
-
-    async def unload(self, record: ModelRecord) -> bool:
-        return await self._scheduler.unload(record)

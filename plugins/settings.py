@@ -45,8 +45,12 @@ class SchedulerSection(msgspec.Struct, frozen=True, kw_only=True):
     """``[scheduler]``"""
 
     engine: Annotated[
-        str | None, Meta(description="The engine to use where several could; unset, the one that suits a model best.")
+        str | None, Meta(description="The engine to use for every model; unset, the one that suits a model best.")
     ] = None
+    engine_order: Annotated[
+        tuple[str, ...],
+        Meta(description="Engines that win over others which suit a model equally well, the first over the second."),
+    ] = ()
     runner: Annotated[
         str | None,
         Meta(
@@ -108,8 +112,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything decided. `engines` hold what was stated (an engine's defaults are its own), the other mappings the
-    decoded Structs of the plugins' sections; `origins` has a row for every setting.
+    """Everything decided. `engines` and `converters` hold what was stated (their defaults are their own), the other
+    mappings the decoded Structs of the plugins' sections; `origins` has a row for every setting.
     """
 
     server: ServerSettings = ServerSettings()
@@ -120,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     plugins: PluginsSettings = PluginsSettings()
     models: Mapping[str, ModelSettings] = {}
     engines: Mapping[str, Mapping[str, Any]] = {}
+    converters: Mapping[str, Mapping[str, Any]] = {}
     runners: Mapping[str, msgspec.Struct] = {}
     stores: Mapping[str, msgspec.Struct] = {}
     sources: Mapping[str, msgspec.Struct] = {}

@@ -12,7 +12,7 @@ from corral.api.cli.facts import ModelFacts, facts_of_details, facts_of_reply
 from corral.api.library import Corral, Stream
 from corral.api.results import Answer
 from corral.core.errors import ModelNotFound, NotFound, SourceError
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.placement import LoadListener, LoadProgress
 
 __all__ = ("Asking", "Backend", "LocalBackend", "Reply", "ServerBackend", "Timings")
 
@@ -53,7 +53,7 @@ class Backend(Protocol):
 
     def models(self) -> list[str]: ...
 
-    def load(self, asking: Asking, on_progress: OnLoadProgress) -> None: ...
+    def load(self, asking: Asking, on_progress: LoadListener) -> None: ...
 
     def chat(self, asking: Asking, messages: Messages) -> Reply: ...
 
@@ -77,7 +77,7 @@ class LocalBackend:
     def models(self) -> list[str]:
         return [record.name.short for record in self._corral.list()]
 
-    def load(self, asking: Asking, on_progress: OnLoadProgress) -> None:
+    def load(self, asking: Asking, on_progress: LoadListener) -> None:
         self._corral.load(asking.model, on_progress=on_progress, **_how(asking))
 
     def chat(self, asking: Asking, messages: Messages) -> Reply:
@@ -108,9 +108,9 @@ class ServerBackend:
     def models(self) -> list[str]:
         return [model["name"] for model in self._server.call("GET", "/api/tags")["models"]]
 
-    def load(self, asking: Asking, on_progress: OnLoadProgress) -> None:
+    def load(self, asking: Asking, on_progress: LoadListener) -> None:
         self._server.call("POST", "/api/generate", _body(asking, stream=False))
-        on_progress(1.0)
+        on_progress(LoadProgress(stage="loading", share=1.0))
 
     def chat(self, asking: Asking, messages: Messages) -> Reply:
         return self._reply("/api/chat", _body(asking, messages=list(messages)))

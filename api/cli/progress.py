@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from corral.core.placement import LoadListener
 from corral.core.ports.inference import OnLoadProgress
 from corral.core.ports.sources import OnProgress, Progress
 
-__all__ = ("load_progress", "transfer_progress")
+__all__ = ("convert_progress", "load_progress", "transfer_progress")
 
 
 @contextmanager
@@ -50,22 +51,40 @@ def transfer_progress() -> Iterator[OnProgress]:
 
 
 @contextmanager
-def load_progress(model: str) -> Iterator[OnLoadProgress]:
-    """For loading: one bar that goes away when it is full."""
+def load_progress(model: str) -> Iterator[LoadListener]:
+    """For loading: one bar that goes away when it is full; its text says where the model is converted first."""
+    with _share_bar(f"loading {model}") as show:
+        yield lambda progress: show(f"{progress.stage} {model}", progress.share)
+
+
+@contextmanager
+def convert_progress(model: str) -> Iterator[OnLoadProgress]:
+    """For conversions: one bar that goes away when it is full."""
+    text = f"converting {model}"
+    with _share_bar(text) as show:
+        yield lambda share: show(text, share)
+
+
+@contextmanager
+def _share_bar(text: str) -> Iterator[Callable[[str, float], None]]:
+    """A bar for a share of 0 to 1, with a text that may change."""
     if not sys.stderr.isatty():
-        yield lambda share: None
+        yield lambda text, share: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bars
 
     with Bars(
-        TextColumn("loading {task.description}", markup=False),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         console=Console(stderr=True),
         transient=True,
     ) as bars:
-        task = bars.add_task(model, total=1.0)
-        update: Callable[[float], None] = lambda share: bars.update(task, completed=share)  # noqa: E731
-        yield update
+        task = bars.add_task(text, total=1.0)
+
+        def show(text: str, share: float) -> None:
+            bars.update(task, description=text, completed=share)
+
+        yield show

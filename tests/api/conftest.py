@@ -14,12 +14,15 @@ from litestar import Router
 
 from corral.adapters.engines.fake import SPEC
 from corral.adapters.formats.ollama import OllamaManifestFormat
+from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.runners.thread import ThreadRunner
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.api.http.app import create_app
 from corral.api.http.serve import run_event_loop, serve
 from corral.api.http.settings import HttpSettings
 from corral.core.catalog import ModelCatalog
+from corral.core.deriving import ModelDeriver
+from corral.core.devices import DeviceProbe
 from corral.core.generation import InferenceService
 from corral.core.messages import Message
 from corral.core.models import ModelFile, ModelRecord, digest_of
@@ -41,6 +44,7 @@ class World:
         catalog = ModelCatalog(
             manifests=self.manifests, blobs=self.blobs, local=self.blobs, formats=[self.format], readers=[]
         )
+        jobs = ProcessJobs()
         scheduler = ModelScheduler(
             engines=[SPEC],
             runners={"thread": ThreadRunner()},
@@ -54,6 +58,16 @@ class World:
             catalog=catalog,
             scheduler=scheduler,
             inference=InferenceService(catalog=catalog, scheduler=scheduler, templates=[]),
+            deriver=ModelDeriver(
+                models=catalog,
+                manifests=self.manifests,
+                blobs=self.blobs,
+                local=self.blobs,
+                jobs=jobs,
+                converters=[],
+                free_memory=dict,
+            ),
+            devices=DeviceProbe(engines=[SPEC], jobs=jobs),
             version="9.9.9",
         )
 

@@ -13,7 +13,7 @@ from corral.api.cli.facts import ModelFacts
 from corral.api.cli.history import History
 from corral.api.cli.repl import Repl
 from corral.core.errors import ModelNotFound, ServerBusy
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.placement import LoadListener, LoadProgress
 
 
 class EchoBackend:
@@ -31,8 +31,8 @@ class EchoBackend:
     def models(self) -> list[str]:
         return ["echo:latest", "other:latest"]
 
-    def load(self, asking: Asking, on_progress: OnLoadProgress) -> None:
-        on_progress(1.0)
+    def load(self, asking: Asking, on_progress: LoadListener) -> None:
+        on_progress(LoadProgress(stage="loading", share=1.0))
 
     def chat(self, asking: Asking, messages: Sequence[Mapping[str, str]]) -> Reply:
         self.asked.append((asking, list(messages)))

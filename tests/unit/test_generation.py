@@ -20,7 +20,8 @@ from corral.core.messages import Message
 from corral.core.models import Digest, ModelMetadata, ModelRecord
 from corral.core.names import ModelName, parse_name
 from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage, Vectors
-from corral.core.ports.inference import ModelInfo, OnLoadProgress
+from corral.core.placement import LoadListener
+from corral.core.ports.inference import ModelInfo
 from corral.core.prompting import prompt_text
 from corral.core.requests import (
     ChatRequest,
@@ -116,7 +117,7 @@ class FakeScheduler:
         engine: str | None = None,
         keep_alive_s: float | UnsetType | None = UNSET,
         principal: Principal = ANONYMOUS,
-        on_progress: OnLoadProgress | None = None,
+        on_progress: LoadListener | None = None,
     ) -> AsyncIterator[FakeLease]:
         self.asked.append({"load": dict(load_options), "engine": engine, "keep_alive_s": keep_alive_s})
         self.active += 1

@@ -15,6 +15,7 @@ from corral.core.errors import InvalidOption, LoadFailed, NoEngine, OutOfMemory,
 from corral.core.models import ModelFile, ModelMetadata, ModelRecord, digest_of
 from corral.core.names import parse_name
 from corral.core.outputs import Output
+from corral.core.placement import LoadProgress
 from corral.core.ports.inference import ModelInfo, OnLoadProgress, Runner, RunningModel
 from corral.core.requests import Prompt, Request
 from corral.core.scheduling import ModelScheduler, SchedulerSettings
@@ -96,7 +97,7 @@ class Catalog:
     async def metadata(self, record: ModelRecord) -> ModelMetadata | None:
         return None
 
-    def local_files(self, record: ModelRecord) -> tuple[LocalFile, ...]:
+    async def loadable_files(self, record: ModelRecord) -> tuple[LocalFile, ...]:
         return ()
 
 
@@ -358,9 +359,9 @@ def test_progress_reaches_those_who_wait() -> None:
     """Load progress is told to everyone who asked for it."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
-        told: list[float] = []
+        told: list[LoadProgress] = []
         await touch(scheduler, A, on_progress=told.append)
-        assert told == [0.5]
+        assert told == [LoadProgress(stage="loading", share=0.5)]
 
     scheduled(check)
 

@@ -274,7 +274,7 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> FakeEngine:
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     if record.format == "fake":
         return Match(score=100, reason="the manifest's format is fake")
-    return Match(score=0, reason="made-up text only for models whose format is fake")
+    return Match(score=-1, reason="made-up text; only where it is asked for")
 
 
 def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
@@ -294,6 +294,7 @@ SPEC = EngineSpec(
     match=_match,
     estimate=_estimate,
     runners=("process", "thread"),
+    tasks=frozenset({"completion", "embedding"}),
     load_options=FakeLoadOptions,
     fits=_fits,
 )
