@@ -112,6 +112,7 @@ SPEC = EngineSpec(
     runners=("process", "thread"),
     tasks=frozenset({"completion", "embedding"}),
     takes="GGUF files, of every architecture that llama.cpp knows",
+    devices="corral.adapters.engines.llama_cpp.devices:devices",
     load_options=LlamaCppOptions,
     module="llama_cpp",
     requirement=REQUIREMENT,
