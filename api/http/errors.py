@@ -22,6 +22,7 @@ from corral.core.errors import (
     PromptTooLong,
     ServerBusy,
     Unsupported,
+    UpstreamError,
 )
 
 __all__ = ("EXCEPTION_HANDLERS", "JSON", "PROMPT_TOO_LONG", "ApiError", "error_body", "problem_of")
@@ -43,6 +44,7 @@ _STATUSES: Mapping[type[CorralError], int] = {
     Unsupported: 400,
     Conflict: 409,
     EngineNotInstalled: 501,
+    UpstreamError: 502,
     ServerBusy: 503,
     Cancelled: 499,
     CorralError: 500,

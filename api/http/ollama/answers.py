@@ -43,6 +43,7 @@ class Answer:
         last = b""
         try:
             async with CancelOnDisconnect(receive), await self._open() as generation:
+                self._writer.begin(generation.record)
                 async for output in generation:
                     line = self._writer.line(output, generation.load_ns)
                     if line is None:
@@ -70,6 +71,7 @@ class Answer:
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         outputs: list[Output] = []
         async with CancelOnDisconnect(receive), await self._open() as generation:
+            self._writer.begin(generation.record)
             outputs.extend([output async for output in generation])
             load_ns = generation.load_ns
         if not outputs or not isinstance(outputs[-1], Finished):

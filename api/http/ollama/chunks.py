@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from corral.api.http.ollama.replies import (
 )
 from corral.api.http.timestamps import utc_now
 from corral.core.messages import ToolCall
+from corral.core.models import ModelRecord
 from corral.core.outputs import ChatDelta, Delta, Finished, Output, Started, TokenLogprob
 
 __all__ = ("AnswerWriter", "ChatWriter", "GenerateWriter")
@@ -36,9 +38,16 @@ class AnswerWriter(Generic[ReplyT]):
     def __init__(self, model: str, started_ns: int) -> None:
         self._model = model
         self._started_ns = started_ns
-        self._head = b'{"model":' + _encode(model) + b',"created_at":"'
+        self._remote: dict[str, Any] = {}
+        self._head = _head(model, self._remote)
         self._tail = b',"done":false}\n'
         self._ignored: tuple[str, ...] = ()
+
+    def begin(self, record: ModelRecord) -> None:
+        """Called before anything is written. Every line of an upstream's answer says where it came from."""
+        if record.remote:
+            self._remote = {"remote_model": record.remote_model or "", "remote_host": record.remote_host or ""}
+            self._head = _head(self._model, self._remote)
 
     def line(self, output: Output, load_ns: int) -> bytes | None:
         """The line for `output`, None where it has none. `load_ns` goes into the last one."""
@@ -119,6 +128,7 @@ class GenerateWriter(AnswerWriter[GenerateReply]):
     ) -> GenerateReply:
         return GenerateReply(
             model=self._model,
+            **self._remote,
             created_at=utc_now(),
             done=done,
             response=text,
@@ -153,7 +163,13 @@ class ChatWriter(AnswerWriter[ChatReply]):
         **fields: Any,
     ) -> ChatReply:
         message = ReplyMessage(role="assistant", content=text, thinking=thinking, tool_calls=tool_calls_of(tool_calls))
-        return ChatReply(model=self._model, created_at=utc_now(), done=done, message=message, **fields)
+        return ChatReply(model=self._model, **self._remote, created_at=utc_now(), done=done, message=message, **fields)
+
+
+def _head(model: str, remote: Mapping[str, str]) -> bytes:
+    """The beginning of a line, up to its time."""
+    fields = b"".join(b'"' + name.encode() + b'":' + _encode(text) + b"," for name, text in remote.items())
+    return b'{"model":' + _encode(model) + b"," + fields + b'"created_at":"'
 
 
 def _parts(outputs: list[Output] | tuple[Output, ...]) -> dict[str, Any]:

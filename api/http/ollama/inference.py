@@ -64,6 +64,7 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         logprobs=logprobs,
         shift=body.shift,
         return_token_ids=not body.raw,
+        think=_think(body),
     )
 
     async def open_generation() -> Generation:
@@ -91,12 +92,14 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     with _NotFound(body.model):
         if not body.messages and keep_alive_s == 0:
             return await _unload(request, model, writer)
-        _refuse_later(body, tools=body.tools, images=[image for message in body.messages for image in message.images])
+        _refuse_later(body, images=[image for message in body.messages for image in message.images])
         if not body.messages:
             return await _load(request, body, model, keep_alive_s, writer, "chat")
     call = ChatCall(
         model=model,
         messages=tuple(message.to_core() for message in body.messages),
+        tools=tuple(tool.to_core() for tool in body.tools),
+        think=_think(body),
         options=body.options,
         keep_alive_s=keep_alive_s,
         logprobs=logprobs,
@@ -138,9 +141,14 @@ def _check_think(think: Any) -> None:
         raise ApiError(400, f"think must be a boolean or string ({_THINK_CHOICES})")
 
 
+def _think(body: InferenceBody) -> bool | str | None:
+    """What was checked to be one of these; an empty text says nothing."""
+    return body.think if isinstance(body.think, bool) or body.think else None
+
+
 def _refuse_later(body: InferenceBody, **fields: object) -> None:
     """Fields that this version does not serve may be given as long as they are empty: many clients send them so."""
-    for name, value in {"format": body.format, "think": body.think, **fields}.items():
+    for name, value in {"format": body.format, **fields}.items():
         if value:
             raise ApiError(400, f"{name} is not supported by this version of Corral; leave it out")
 

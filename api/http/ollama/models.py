@@ -32,6 +32,7 @@ from corral.api.modelfile import modelfile_text, parameters_text
 from corral.core.catalog import ModelCatalog
 from corral.core.errors import InvalidModelFile, ModelNotFound, NotFound
 from corral.core.models import ModelMetadata, ModelRecord, parameter_size_text
+from corral.core.names import ModelName
 from corral.core.runtime import Runtime
 from corral.core.scheduling import LoadedModel
 
@@ -113,10 +114,18 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
         raise ApiError(400, "model is required")
     name = read_name(without_selector(body.subject), f'name "{body.subject}" is invalid')
     try:
-        await _runtime(request).catalog.delete(name)
+        await _remove(_runtime(request), name)
     except ModelNotFound as error:
         raise ApiError(404, f"model '{body.subject}' not found") from error
     return _nothing
+
+
+async def _remove(runtime: Runtime, name: ModelName) -> None:
+    """An upstream's connections go with its name: no timer would end them."""
+    record = await runtime.catalog.get(name)
+    await runtime.catalog.delete(name)
+    if record.remote:
+        await runtime.scheduler.unload(record)
 
 
 def _runtime(request: Request[Any, Any, Any]) -> Runtime:

@@ -70,6 +70,8 @@ class GenerateReply(Reply, frozen=True, kw_only=True):
     """
 
     model: str
+    remote_model: str = ""
+    remote_host: str = ""
     created_at: str
     response: str
     thinking: str = ""
@@ -99,6 +101,8 @@ class ChatReply(Reply, frozen=True, kw_only=True):
     """A chunk or whole answer of chat; fields as in `GenerateReply`."""
 
     model: str
+    remote_model: str = ""
+    remote_host: str = ""
     created_at: str
     message: ReplyMessage
     done: bool

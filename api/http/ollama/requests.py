@@ -18,6 +18,7 @@ __all__ = (
     "GenerateRequest",
     "Message",
     "ShowRequest",
+    "Tool",
 )
 
 
@@ -62,6 +63,24 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
+    name: str = ""
+    description: str = ""
+    parameters: dict[str, Any] = {}
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """A function that the model may ask for."""
+
+    type: str = ""
+    function: ToolFunction = ToolFunction()
+
+    def to_core(self) -> core.Tool:
+        return core.Tool(
+            name=self.function.name, description=self.function.description, parameters=self.function.parameters
+        )
+
+
 class InferenceBody(Body, frozen=True, kw_only=True):
     """What generate and chat have in common. `truncate` is taken for Ollama's sake (see docs/compatibility.md)."""
 
@@ -93,7 +112,7 @@ class ChatRequest(InferenceBody, frozen=True, kw_only=True):
     """``POST /api/chat``."""
 
     messages: tuple[Message, ...] = ()
-    tools: Any = None
+    tools: tuple[Tool, ...] = ()
 
 
 class EmbedRequest(Body, frozen=True, kw_only=True):
