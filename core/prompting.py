@@ -131,6 +131,7 @@ class PromptedChat:
                 prompt=prompt,
                 sampling=request.sampling,
                 context=request.context,
+                constraint=request.constraint,
                 logprobs=request.logprobs,
                 return_token_ids=request.return_token_ids,
                 engine_options=request.engine_options,
