@@ -276,7 +276,11 @@ class AsyncCorral:
 
     async def delete(self, model: str) -> None:
         """Removes a model, and the files that no other model uses."""
-        await (await self.runtime()).catalog.delete(parse_name(model))
+        runtime = await self.runtime()
+        record = await runtime.catalog.get(parse_name(model))
+        await runtime.catalog.delete(record.name)
+        if record.remote:
+            await runtime.scheduler.unload(record)
 
     def _request(self, how: RequestOptions | AnswerOptions, known: type) -> dict[str, Any]:
         unknown = how.keys() - known.__annotations__.keys()
