@@ -7,7 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 import msgspec.inspect
@@ -243,12 +243,20 @@ def _rows(values: Mapping[str, Any], origins: Mapping[Path, str], prefix: Path =
     for name, value in values.items():
         path = (*prefix, name)
         if isinstance(value, msgspec.Struct):
-            yield from _rows({field: getattr(value, field) for field in value.__struct_fields__}, origins, path)
+            yield from _rows({field: _shown(value, field) for field in value.__struct_fields__}, origins, path)
         elif isinstance(value, dict) and path not in origins:
             yield from _rows(value, origins, path)
         else:
             plain = msgspec.to_builtins(value, enc_hook=encode_setting_type)
             yield Origin(path=_dotted(path), value=plain, origin=origins.get(path, "default"))
+
+
+def _shown(settings: msgspec.Struct, field: str) -> Any:
+    """What ``corral config`` may print: a field with ``Meta(extra={"secret": True})`` only says that it is set."""
+    value = getattr(settings, field)
+    hint = get_type_hints(type(settings), include_extras=True)[field]
+    secret = any((meta.extra or {}).get("secret") for meta in getattr(hint, "__metadata__", ()))
+    return "***" if secret and value else value
 
 
 def _dotted(path: Path) -> str:

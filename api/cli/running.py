@@ -40,7 +40,7 @@ def ps(session: Session, prefix: str | None, as_json: bool) -> None:
             (
                 model["name"],
                 short_digest(model["digest"]),
-                human_bytes(model["size"]),
+                human_bytes(model["size"]) if model["size"] else "-",
                 _processor(model),
                 str(model.get("context_length", 0)),
                 _until(model["expires_at"]),
@@ -64,6 +64,8 @@ def stop(session: Session, model: str) -> None:
 
 
 def _processor(model: Mapping[str, Any]) -> str:
+    if "remote host" in model["corral"]["details"]:
+        return "Upstream"
     size, on_gpu = model["size"], model.get("size_vram", 0)
     if not size:
         return "Unknown"
