@@ -14,11 +14,18 @@ __all__ = ("upstream",)
 @click.argument("name")
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
 @click.option("--model", help="The model's name on the server; without it the only one that is there.")
-@click.option("--api", help="What the server speaks (openai, vllm, sglang, llama-server, ollama); found out by default.")
+@click.option(
+    "--api", help="What the server speaks (openai, vllm, sglang, llama-server, ollama); found out by default."
+)
 @click.option("--capability", "capabilities", multiple=True, help="What the model can do, where its server tells not.")
 @click.pass_obj
 def upstream(
-    session: Session, name: str, urls: tuple[str, ...], model: str | None, api: str | None, capabilities: tuple[str, ...]
+    session: Session,
+    name: str,
+    urls: tuple[str, ...],
+    model: str | None,
+    api: str | None,
+    capabilities: tuple[str, ...],
 ) -> None:
     """Make NAME a model that the server at URL runs: vLLM, Ray Serve LLM, SGLang, llama-server, Ollama, Corral.
 
