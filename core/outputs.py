@@ -78,9 +78,12 @@ class Output(Value, frozen=True, kw_only=True):
 
 
 class Started(Output, frozen=True, kw_only=True):
-    """The prompt is in memory. `dropped_tokens` were cut to make it fit; `ignored_options` had no effect."""
+    """The prompt is in memory. `dropped_tokens` were cut to make it fit; `ignored_options` had no effect.
 
-    prompt_tokens: int
+    `prompt_tokens` None: a remote engine will tell in the end.
+    """
+
+    prompt_tokens: int | None
     cached_tokens: int = 0
     dropped_tokens: int = 0
     ignored_options: tuple[str, ...] = ()

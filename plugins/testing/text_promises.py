@@ -71,7 +71,7 @@ class TextPromises(LoadedContract):
         request = asked(task, self.prompts[3], num_predict=6, return_token_ids=True)
         for answer in (loaded.run(loaded.ask(request)), loaded.run(loaded.ask(request))):
             usage = answer.finished.usage
-            if answer.started is not None:
+            if answer.started is not None and answer.started.prompt_tokens is not None:
                 assert usage.prompt_tokens == answer.started.prompt_tokens
                 assert usage.cached_tokens == answer.started.cached_tokens
             assert 0 <= usage.cached_tokens <= usage.prompt_tokens
