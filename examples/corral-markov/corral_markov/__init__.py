@@ -1,0 +1,39 @@
+"""Markov chains as models of Corral: what the plugin registers, by import path where that is heavy."""
+
+from __future__ import annotations
+
+from corral.plugins import (
+    CommandRegistrar,
+    CommandSpec,
+    EngineRegistrar,
+    MetadataReaderRegistrar,
+    MetadataReaderSpec,
+    RouteRegistrar,
+    RouteSpec,
+    hookimpl,
+)
+from corral_markov.spec import SPEC
+
+__all__ = ("CORRAL_PLUGIN_API", "SPEC")
+
+CORRAL_PLUGIN_API = (1, 0)
+
+
+@hookimpl
+def corral_register_engines(register: EngineRegistrar) -> None:
+    register(SPEC)
+
+
+@hookimpl
+def corral_register_metadata_readers(register: MetadataReaderRegistrar) -> None:
+    register(MetadataReaderSpec(name="markov", target="corral_markov.reader:MarkovReader"))
+
+
+@hookimpl
+def corral_register_commands(register: CommandRegistrar) -> None:
+    register(CommandSpec(name="markov", summary="Make Markov chains.", target="corral_markov.cli:markov"))
+
+
+@hookimpl
+def corral_register_routes(register: RouteRegistrar) -> None:
+    register(RouteSpec(name="markov", target="corral_markov.http:router"))

@@ -1,0 +1,42 @@
+"""``GET /markov/{model}/next?after=…``: which words may follow, and how likely each is."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from litestar import Request, Router, get
+
+from corral.core.errors import Unsupported
+from corral.core.names import parse_name
+from corral.core.runtime import Runtime
+from corral_markov.chain import END, Chain, words_of
+
+__all__ = ("Next", "next_words", "router")
+
+
+class Next(msgspec.Struct, frozen=True, kw_only=True):
+    """One way on; the word is null where the sentence ends there."""
+
+    word: str | None
+    probability: float
+
+
+@get("/{model:str}/next")
+async def next_words(request: Request[Any, Any, Any]) -> list[Next]:
+    """The likeliest first. An error of Corral's becomes the answer that it has on every route."""
+    runtime: Runtime = request.app.state.runtime
+    record = await runtime.catalog.get(parse_name(request.path_params["model"]))
+    if record.format != "markov":
+        raise Unsupported(f"{record.name} is no Markov chain")
+    [file] = await runtime.catalog.loadable_files(record)
+    chain = await asyncio.to_thread(Chain.read, Path(file.path))
+    following = chain.following(words_of(request.query_params.get("after", "")))
+    total = sum(following.values())
+    ranked = sorted(following.items(), key=lambda item: (-item[1], item[0]))
+    return [Next(word=None if word == END else word, probability=count / total) for word, count in ranked]
+
+
+router = Router(path="/markov", route_handlers=[next_words])
