@@ -29,11 +29,15 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Asking(msgspec.Struct, frozen=True, kw_only=True):
-    """How to ask: the model, its options, how long it stays (seconds, -1 for ever, None as it is)."""
+    """How to ask: the model, its options, how long it stays (seconds, -1 for ever, None as it is).
+
+    `raw`: a prompt is completed as it stands, without the model's chat template.
+    """
 
     model: str
     options: Mapping[str, Any] = {}
     keep_alive: float | None = None
+    raw: bool = False
 
 
 _HOW_TO_GET_MODELS = (
@@ -84,7 +88,7 @@ class LocalBackend:
         return _local_reply(self._corral.chat(asking.model, messages, stream=True, **_how(asking)))
 
     def generate(self, asking: Asking, prompt: str) -> Reply:
-        return _local_reply(self._corral.generate(asking.model, prompt, stream=True, **_how(asking)))
+        return _local_reply(self._corral.generate(asking.model, prompt, raw=asking.raw, stream=True, **_how(asking)))
 
     def embed(self, asking: Asking, text: str) -> Sequence[float]:
         return self._corral.embed(asking.model, text, **_how(asking)).vectors[0]
@@ -116,7 +120,7 @@ class ServerBackend:
         return self._reply("/api/chat", _body(asking, messages=list(messages)))
 
     def generate(self, asking: Asking, prompt: str) -> Reply:
-        return self._reply("/api/generate", _body(asking, prompt=prompt))
+        return self._reply("/api/generate", _body(asking, prompt=prompt, raw=asking.raw))
 
     def embed(self, asking: Asking, text: str) -> Sequence[float]:
         vectors: list[list[float]] = self._server.call("POST", "/api/embed", _body(asking, input=text))["embeddings"]
