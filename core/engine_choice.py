@@ -69,11 +69,15 @@ class EngineChooser:
         """What every engine says to the model, in the order that breaks ties."""
         return [self._candidate(spec, record, metadata) for spec in self._specs]
 
-    def require_any(self) -> None:
-        """Raises `EngineNotInstalled` where no engine that runs files of this machine is installed.
+    def require(self, name: str | None = None) -> None:
+        """What can be said before the model is there: raises `EngineNotInstalled` where the engine of that name lacks
+        its packages, or without a name every engine that runs files of this machine does; `NoEngine` for no such name.
 
-        Asked before a model is fetched. Engines that run only where they are asked for by name do not count.
+        Engines that run only where they are asked for by name do not count.
         """
+        if name is not None:
+            _require_installed(self._candidate(self._spec(name), _ANY_MODEL, None))
+            return
         local = [spec for spec in self._specs if spec.form != "running"]
         candidates = [self._candidate(spec, _ANY_MODEL, None) for spec in local]
         counted = [candidate for candidate in candidates if candidate.match.score >= 0]
@@ -81,16 +85,18 @@ class EngineChooser:
             raise _not_installed("no engine is installed", counted)
 
     def _named(self, name: str, record: ModelRecord, metadata: ModelMetadata | None) -> Candidate:
-        spec = next((spec for spec in self._specs if spec.name == name), None)
-        if spec is None:
-            known = ", ".join(spec.name for spec in self._specs)
-            raise NoEngine(f"no engine is called {name!r}", f"known engines: {known or 'none'}")
-        candidate = self._candidate(spec, record, metadata)
+        candidate = self._candidate(self._spec(name), record, metadata)
         if candidate.match.score == 0:
             raise NoEngine(f"the {name} engine does not take {record.name.short}: {candidate.match.reason}")
-        if candidate.missing:
-            raise EngineNotInstalled(f"the {name} engine cannot run here: {candidate.missing}", _hint(candidate))
+        _require_installed(candidate)
         return candidate
+
+    def _spec(self, name: str) -> EngineSpec:
+        for spec in self._specs:
+            if spec.name == name:
+                return spec
+        known = ", ".join(spec.name for spec in self._specs)
+        raise NoEngine(f"no engine is called {name!r}", f"known engines: {known or 'none'}")
 
     def _candidate(self, spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None) -> Candidate:
         match = self._match(spec, record, metadata)
@@ -140,6 +146,13 @@ def _ease(candidate: Candidate) -> tuple[bool, int]:
 
 def _hint(candidate: Candidate) -> str | None:
     return candidate.install_hint or candidate.spec.install_hint
+
+
+def _require_installed(candidate: Candidate) -> None:
+    if candidate.missing:
+        raise EngineNotInstalled(
+            f"the {candidate.spec.name} engine cannot run here: {candidate.missing}", _hint(candidate)
+        )
 
 
 def _not_installed(what: str, able: Sequence[Candidate]) -> EngineNotInstalled:

@@ -30,7 +30,8 @@ _COMMANDS = {
     "rm": ("corral.api.cli.models:rm", "Remove models."),
     "ps": ("corral.api.cli.running:ps", "List the models that a server has loaded."),
     "stop": ("corral.api.cli.running:stop", "Unload a model from a server."),
-    "engines": ("corral.api.cli.about:engines", "List the engines, and what they still need."),
+    "convert": ("corral.api.cli.convert:convert", "Make a model that another engine takes."),
+    "engines": ("corral.api.cli.engines:engines", "List the engines, their devices, and what they still need."),
     "plugins": ("corral.api.cli.about:plugins", "List the plugins, and why one was skipped."),
     "config": ("corral.api.cli.about:config", "Print the effective settings, and who set them."),
 }

@@ -10,7 +10,16 @@ from typing import Any
 import click
 import msgspec
 
-__all__ = ("human_bytes", "human_duration", "human_time", "iso_time", "print_json", "print_table", "short_digest")
+__all__ = (
+    "human_bytes",
+    "human_duration",
+    "human_time",
+    "iso_time",
+    "plain",
+    "print_json",
+    "print_table",
+    "short_digest",
+)
 
 _PADDING = 4
 _SIZES = (("B", 1), ("KB", 1000), ("MB", 1000**2), ("GB", 1000**3), ("TB", 1000**4))
@@ -28,6 +37,17 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_json(value: Any) -> None:
     """Indented, one document."""
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def plain(value: msgspec.Struct) -> dict[str, object]:
+    """All fields for `print_json`, those at their defaults too, and no tag."""
+    return {field: _plain_item(getattr(value, field)) for field in value.__struct_fields__}
+
+
+def _plain_item(value: object) -> object:
+    if isinstance(value, msgspec.Struct):
+        return plain(value)
+    return [_plain_item(item) for item in value] if isinstance(value, tuple) else value
 
 
 def human_bytes(size_bytes: int) -> str:

@@ -19,6 +19,7 @@ from corral.api.cli.repl import Repl
 from corral.api.cli.session import Session
 from corral.api.library import Corral
 from corral.core.durations import parse_keep_alive_setting_s
+from corral.core.engine_choice import EngineChooser
 from corral.core.errors import InvalidName, InvalidOption, InvalidRequest, ModelNotFound
 from corral.core.options import parse_parameter
 
@@ -29,6 +30,7 @@ __all__ = ("run",)
 @click.argument("model")
 @click.argument("prompt", nargs=-1)
 @click.option("-o", "--option", "options", metavar="NAME=VALUE", multiple=True, help="An option: temperature=0.2.")
+@click.option("--raw", is_flag=True, help="Complete the PROMPT as it stands, without the model's chat template.")
 @click.option("--engine", help="The engine to use; runs in this process.")
 @click.option("--local", is_flag=True, help="Run in this process, whatever server is up.")
 @click.option("--keepalive", metavar="DURATION", help="How long the model stays loaded (5m), -1 for ever.")
@@ -40,6 +42,7 @@ def run(
     model: str,
     prompt: tuple[str, ...],
     options: tuple[str, ...],
+    raw: bool,
     engine: str | None,
     local: bool,
     keepalive: str | None,
@@ -62,11 +65,17 @@ def run(
     if state == "foreign":
         raise server.foreign()
     with session.library() as corral:
-        name = _pulled(corral, model) if _is_reference(model) else model
+        if _is_reference(model):
+            if state != "corral":  # before anything is fetched that could not be run
+                EngineChooser(session.manager.engines()).require(session.settings.scheduler.engine)
+            name = _pulled(corral, model)
+        else:
+            name = model
         backend: Backend = ServerBackend(server) if state == "corral" else LocalBackend(corral)
         asking = Asking(
             model=name,
             options=_options(options),
+            raw=raw,
             keep_alive=-1 if keepalive is not None and keep_alive_s is None else keep_alive_s,
         )
         _answer(session, backend, asking, question, verbose=verbose, wrap=not nowordwrap and sys.stdout.isatty())
@@ -88,6 +97,8 @@ def _answer(
             raise click.UsageError(f"{asking.model} gives vectors, so it needs a PROMPT")
         click.echo(json.dumps(list(backend.embed(asking, question))))
         return
+    if asking.raw and question is None:
+        raise click.UsageError("--raw completes a PROMPT: give one")
     with load_progress(asking.model) as show:
         backend.load(asking, show)
     if question is None:

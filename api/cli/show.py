@@ -12,6 +12,7 @@ from corral.api.cli.session import Session
 from corral.api.library import Corral
 from corral.api.modelfile import modelfile_text
 from corral.api.results import ModelDetails
+from corral.core.engine_choice import EngineChooser
 from corral.core.errors import CorralError
 from corral.core.models import ModelRecord
 
@@ -38,10 +39,11 @@ def show(session: Session, model: str, part: str | None, verbose: bool, as_json:
         described = _describe(corral, details) if verbose or as_json else {}
         tensors = _tensors(corral, details) if verbose else []
     facts = facts_of_details(details)
+    chooser = EngineChooser(session.manager.engines(), session.manager.converters())
     engines = [
-        (spec.name, match.reason)
-        for spec in session.manager.engines()
-        if (match := spec.match(details.record, details.metadata)).score > 0
+        (one.spec.name, f"{one.match.reason}; {one.missing}" if one.missing else one.match.reason)
+        for one in chooser.candidates(details.record, details.metadata)
+        if one.match.score > 0
     ]
     if part is not None and not as_json:
         click.echo(getattr(facts, part))

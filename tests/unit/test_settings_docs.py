@@ -1,4 +1,4 @@
-"""docs/settings.md, docs/plugins.md and docs/cli.md say what the code says.
+"""docs/settings.md, docs/engines.md, docs/plugins.md and docs/cli.md say what the code says.
 
 ``CORRAL_WRITE_DOCS=1 pytest tests/unit/test_settings_docs.py`` writes the tables anew.
 """
@@ -24,6 +24,7 @@ from corral.api.cli.group import cli
 from corral.api.library import AsyncCorral
 from corral.plugins import hookspecs
 from corral.plugins.assembly import assemble, read_layers
+from corral.plugins.engine_status import engine_status
 from corral.plugins.environment import VARIABLES
 from corral.plugins.manager import PluginManager
 from corral.plugins.setting_types import encode_setting_type
@@ -69,6 +70,7 @@ def plugin_sections() -> Mapping[str, type[msgspec.Struct]]:
     for engine in manager.engines():
         if engine.load_options is not None:
             found[f"engines.{engine.name}"] = engine.load_options
+    found |= {f"converters.{spec.name}": spec.parameters for spec in manager.converters() if spec.parameters}
     for section, specs in (
         ("runners", manager.runners()),
         ("stores", manager.stores()),
@@ -101,7 +103,20 @@ def command_texts() -> str:
     return "\n".join(parts)
 
 
-@pytest.mark.parametrize(("page", "render"), [("settings.md", settings_tables), ("cli.md", command_texts)])
+def engine_table() -> str:
+    """What can be said of the built-in engines whatever is installed: `corral engines` without its other columns."""
+    manager = PluginManager()
+    manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
+    lines = ["| engine | what it is | takes | tasks | runs in | install |", "|---|---|---|---|---|---|"]
+    for engine in map(engine_status, manager.engines()):
+        install = f"`{engine.install_hint}`" if engine.install_hint else "built in"
+        cells = [f"`{engine.name}`", engine.summary, engine.takes or "-"]
+        cells += [", ".join(engine.tasks), ", ".join(engine.runners), install]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(("page", "render"), [("settings.md", settings_tables), ("cli.md", command_texts), ("engines.md", engine_table)])
 def test_the_generated_part_of_a_page_is_current(page: str, render: Any) -> None:
     """Every setting with its type, default and variables; every command with its flags."""
     text = (DOCS / page).read_text()

@@ -1,0 +1,91 @@
+"""``corral engines``: which there are, what each can do and on what, and what one that cannot run still needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import click
+
+from corral.api.cli.output import human_bytes, plain, print_json, print_table
+from corral.api.cli.session import Session
+from corral.core.engines import Device
+from corral.core.runtime import EngineStatus, OptionHelp
+
+__all__ = ("engines",)
+
+Found = Mapping[str, tuple[Device, ...] | str]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="A JSON array.")
+@click.option("--verbose", is_flag=True, help="With the devices' memory and the options of each.")
+@click.option("--no-devices", is_flag=True, help="Do not start engines to ask for their devices.")
+@click.pass_obj
+def engines(session: Session, as_json: bool, verbose: bool, no_devices: bool) -> None:
+    """List the engines: versions, tasks, devices, and what one that cannot run still needs."""
+    with session.library() as corral:
+        runtime = corral.runtime()
+        names = [engine.name for engine in runtime.engines if engine.available]
+        devices: Found = {} if no_devices else corral.call(lambda _: runtime.devices.devices(names))
+    if as_json:
+        print_json([plain(engine) | _plain_devices(devices.get(engine.name, ())) for engine in runtime.engines])
+        return
+    print_table(
+        ("NAME", "AVAILABLE", "VERSION", "TASKS", "DEVICES", "RUNNERS", "TAKES"),
+        [
+            (
+                engine.name,
+                "yes" if engine.available else "no",
+                engine.version or "-",
+                ", ".join(engine.tasks),
+                _kinds(devices.get(engine.name, ())),
+                ", ".join(engine.runners),
+                engine.takes or engine.summary,
+            )
+            for engine in runtime.engines
+        ],
+    )
+    for engine in runtime.engines:
+        if not engine.available:
+            hint = f"; {engine.install_hint}" if engine.install_hint else ""
+            click.echo(f"\n{engine.name}: {engine.reason}{hint}")
+        elif isinstance(problem := devices.get(engine.name), str):
+            click.echo(f"\n{engine.name}: its devices could not be found: {problem}")
+    if verbose:
+        for engine in runtime.engines:
+            _print_more(engine, devices.get(engine.name, ()))
+
+
+def _print_more(engine: EngineStatus, devices: tuple[Device, ...] | str) -> None:
+    click.echo(f"\n{engine.name}: {engine.summary}")
+    if isinstance(devices, tuple):
+        for device in devices:
+            memory = [
+                f"{human_bytes(size_bytes)} {word}"
+                for word, size_bytes in (("memory", device.total_bytes), ("free", device.free_bytes))
+                if size_bytes is not None
+            ]
+            click.echo(f"    {device.kind}: {', '.join((device.name, *memory))}")
+    _print_options(engine.load_options)
+    if engine.request_options:
+        click.echo("    of a request:")
+        _print_options(engine.request_options)
+
+
+def _print_options(options: Sequence[OptionHelp]) -> None:
+    """A line for each, indented."""
+    for option in options:
+        click.echo(f"    {option.name} = {option.default}  ({option.kind})")
+
+
+def _kinds(devices: tuple[Device, ...] | str) -> str:
+    if isinstance(devices, str):
+        return "?"
+    return ", ".join(dict.fromkeys(device.kind for device in devices)) or "-"
+
+
+def _plain_devices(devices: tuple[Device, ...] | str) -> dict[str, object]:
+    """`devices_problem` says why they could not be found."""
+    if isinstance(devices, str):
+        return {"devices": [], "devices_problem": devices}
+    return {"devices": [plain(device) for device in devices], "devices_problem": None}
