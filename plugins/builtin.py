@@ -86,6 +86,7 @@ def corral_register_manifest_formats(register: ManifestFormatRegistrar) -> None:
 @hookimpl
 def corral_register_metadata_readers(register: MetadataReaderRegistrar) -> None:
     register(MetadataReaderSpec(name="gguf", target="corral.adapters.formats.gguf:GgufReader"))
+    register(MetadataReaderSpec(name="ggml", target="corral.adapters.formats.ggml:GgmlReader"))
 
 
 @hookimpl

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,54 +14,88 @@ from corral.adapters.engines.ctransformers.checks import check_gguf
 from corral.adapters.engines.ctransformers.context import Context
 from corral.adapters.engines.ctransformers.engine import CtransformersEngine
 from corral.adapters.engines.ctransformers.native import NativeModel
-from corral.adapters.engines.ctransformers.spec import DEFAULT_NUM_CTX, CtransformersOptions
-from corral.adapters.engines.ctransformers.tokenizer import gguf_tokenizer
+from corral.adapters.engines.ctransformers.spec import (
+    DEFAULT_NUM_CTX,
+    REQUIREMENT,
+    CtransformersOptions,
+    cache_bytes_per_token,
+)
+from corral.adapters.engines.ctransformers.tokenizer import TextTokenizer, ggml_tokenizer, gguf_tokenizer
+from corral.adapters.formats.ggml.file import read_ggml
+from corral.adapters.formats.ggml.reader import GgmlReader
 from corral.adapters.formats.gguf.vocabulary import read_vocabulary
 from corral.adapters.thread_tuning import ThreadTuner, available_cpus
 from corral.core.engines import LoadRequest
 from corral.core.errors import InvalidModelFile
-from corral.core.ports.inference import ModelInfo, OnLoadProgress
+from corral.core.models import ModelMetadata
+from corral.core.ports.inference import ModelInfo, OnLoadProgress, Task
 
 __all__ = ("build_engine",)
 
-_LARGEST_BATCH = 512  # what its compute buffers are made for
+_LARGEST_BATCH = 512  # what llama's compute buffers are made for
+_LEGACY_BATCH = 8
+"""The other families' buffers grow by a guess, and the process ends where it was low: short pieces keep it safe."""
 _FEATURES = frozenset({"exact", "prefix_cache", "tokenize", "logprobs", "constraints"})
+_MODEL_TYPES = {"gpt_neox": "gptneox", "dolly": "dollyv2"}
+"""What ctransformers calls them, where that is something else."""
+
+
+class _Prepared(NamedTuple):
+    """A file that was looked over, and what loading it needs to know."""
+
+    metadata: ModelMetadata
+    tokenizer: TextTokenizer
+    model_type: str
+    embeds: bool
+    largest_batch: int
 
 
 def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> CtransformersEngine:
     """Load one file. On any failure what was loaded is freed again."""
     options = msgspec.convert(request.load_options, CtransformersOptions)
-    name = next((file.path for file in request.files if file.role == "weights"), None)
-    if name is None:
+    path = next((file.path for file in request.files if file.role == "weights"), None)
+    if path is None:
         raise InvalidModelFile(f"model {request.model!r} has no weights file")
-    path = Path(name)
-    metadata, table = check_gguf(path)
-    tokenizer = gguf_tokenizer(name, read_vocabulary(path, prefix=KEPT_PREFIX) or table)
+    prepared = _prepare(Path(path))
+    metadata = prepared.metadata
     on_progress(0.0)
-    num_ctx = min(options.num_ctx or DEFAULT_NUM_CTX, metadata.context_length or DEFAULT_NUM_CTX)
     model = NativeModel(
-        name,
-        model_type="gguf",
-        num_ctx=num_ctx,
+        path,
+        model_type=prepared.model_type,
+        num_ctx=min(options.num_ctx or DEFAULT_NUM_CTX, metadata.context_length or DEFAULT_NUM_CTX),
         gpu_layers=max(0, options.num_gpu),
         use_mmap=options.use_mmap is not False,
     )
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
+        num_ctx = model.num_ctx  # some types have as much as the file says, whatever is asked for
         tuner = ThreadTuner(options.num_thread or available_cpus(), fixed=options.num_thread > 0)
+        model.evaluate([0], 0, tuner.threads)
         tuner.begin(lambda threads: _time_decode(model, threads))
-        batch = max(1, min(options.num_batch, num_ctx, _LARGEST_BATCH))
+        batch = max(1, min(options.num_batch, num_ctx, prepared.largest_batch))
+        embedding: frozenset[Task] = frozenset({"embedding"} if prepared.embeds else ())
         info = ModelInfo(
-            tasks=frozenset({"completion", "embedding"}),
+            tasks=frozenset({"completion"}) | embedding,
             features=_FEATURES,
             context_length=num_ctx,
-            memory_bytes={"cpu": metadata.tensor_bytes + num_ctx * (metadata.kv_bytes_per_token or 0)},
-            details={"engine": "ctransformers 0.2.27", "model type": "llama", "batch": str(batch)},
+            memory_bytes={"cpu": metadata.tensor_bytes + num_ctx * cache_bytes_per_token(metadata)},
+            details={"engine": REQUIREMENT, "model type": metadata.architecture, "batch": str(batch)},
         )
-        engine = CtransformersEngine(Context(model, tuner, batch=batch), tokenizer, info)
+        engine = CtransformersEngine(Context(model, tuner, batch=batch), prepared.tokenizer, info)
         failed.pop_all()
     on_progress(1.0)
     return engine
+
+
+def _prepare(path: Path) -> _Prepared:
+    legacy = GgmlReader()
+    if legacy.recognises(path):
+        file, metadata = read_ggml(path), legacy.read(path)
+        model_type = _MODEL_TYPES.get(file.family, file.family)
+        return _Prepared(metadata, ggml_tokenizer(file), model_type, False, _LEGACY_BATCH)
+    metadata, table = check_gguf(path)
+    tokenizer = gguf_tokenizer(str(path), read_vocabulary(path, prefix=KEPT_PREFIX) or table)
+    return _Prepared(metadata, tokenizer, "gguf", True, _LARGEST_BATCH)
 
 
 def _time_decode(model: NativeModel, threads: int) -> float:

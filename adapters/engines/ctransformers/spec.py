@@ -11,7 +11,7 @@ from corral.adapters.converters.ctransformers.spec import CONVERTER, KNOWN_TYPES
 from corral.core.engines import EngineSpec, Match
 from corral.core.models import ModelMetadata, ModelRecord
 
-__all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "CtransformersOptions")
+__all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "CtransformersOptions", "cache_bytes_per_token")
 
 VERSION = "0.2.27"
 REQUIREMENT = f"ctransformers=={VERSION}"
@@ -19,6 +19,8 @@ DEFAULT_NUM_CTX = 4096
 
 _DIRECT = 60
 _GGUF_VERSION = 2
+_FLOAT32_CACHES = frozenset({"gpt2", "starcoder"})
+_LEGACY_BUFFER_BYTES = 256 * 1024 * 1024
 
 
 class CtransformersOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,8 +41,10 @@ class CtransformersOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     if metadata is None or record.weights is None:
         return Match(score=0, reason="takes local weights only")
+    if metadata.format == "ggml":
+        return Match(score=_DIRECT, reason=f"runs legacy GGML files ({metadata.architecture})")
     if metadata.format != "gguf":
-        return Match(score=0, reason=f"takes GGUF, this is {metadata.format}")
+        return Match(score=0, reason=f"takes GGUF and legacy GGML, this is {metadata.format}")
     if _is_direct(metadata):
         return Match(score=_DIRECT, reason="GGUF version 2 with an SPM vocabulary, as it reads them")
     converted = CONVERTER.match(record, metadata)
@@ -67,12 +71,20 @@ def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any)
     wanted = msgspec.convert(options, CtransformersOptions, from_attributes=True)
     weights = sum(file.size_bytes for file in record.files if file.role == "weights")
     width = metadata.embedding_length or 4096
-    context = min(wanted.num_ctx or DEFAULT_NUM_CTX, metadata.context_length or DEFAULT_NUM_CTX)
-    cache = context * (metadata.kv_bytes_per_token or 4 * metadata.block_count * width)
+    trained = metadata.context_length or DEFAULT_NUM_CTX
+    if metadata.format == "ggml":
+        return {"cpu": weights + trained * cache_bytes_per_token(metadata) + _LEGACY_BUFFER_BYTES}
+    context = min(wanted.num_ctx or DEFAULT_NUM_CTX, trained)
     heads = metadata.keys.get("llama.attention.head_count", 32)
     # Scores of a piece against the whole context, and the widest rows.
     compute = 4 * wanted.num_batch * (context * (heads if isinstance(heads, int) else 32) + 16 * width)
-    return {"cpu": weights + cache + compute}
+    return {"cpu": weights + context * cache_bytes_per_token(metadata) + compute}
+
+
+def cache_bytes_per_token(metadata: ModelMetadata) -> int:
+    """Of the KV cache; a guess from the width where the header says too little."""
+    f16 = metadata.kv_bytes_per_token or 4 * metadata.block_count * (metadata.embedding_length or 4096)
+    return 2 * f16 if metadata.architecture in _FLOAT32_CACHES else f16
 
 
 def _fits(loaded: Any, wanted: Any) -> bool:
@@ -90,7 +102,7 @@ def _fits(loaded: Any, wanted: Any) -> bool:
 
 SPEC = EngineSpec(
     name="ctransformers",
-    summary="ctransformers 0.2.27: llama models as of September 2023",
+    summary="GGUF as of September 2023, and legacy GGML files of seven families",
     form="generator",
     load="corral.adapters.engines.ctransformers.loader:load",
     match=_match,
@@ -98,7 +110,7 @@ SPEC = EngineSpec(
     fits=_fits,
     runners=("process",),
     tasks=frozenset({"completion", "embedding"}),
-    takes="GGUF version 2 of the llama architecture; newer GGUF of it, converted",
+    takes="legacy GGML files; GGUF version 2 of the llama architecture; newer GGUF of it, converted",
     load_options=CtransformersOptions,
     module="ctransformers",
     requirement=REQUIREMENT,

@@ -8,14 +8,28 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from corral.adapters.engines.ctransformers.words import TextEncoder, byte_pairs, longest_matches, sentence_pieces
+from corral.adapters.engines.ctransformers.words import (
+    TextEncoder,
+    byte_pairs,
+    longest_matches,
+    sentence_pieces,
+    unigrams,
+)
+from corral.adapters.formats.ggml.file import GgmlFile
 from corral.adapters.formats.gguf.pretokenizers import PRETOKENIZERS
-from corral.adapters.formats.gguf.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, GgufVocabulary
+from corral.adapters.formats.gguf.vocabulary import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, USER_DEFINED, GgufVocabulary
 from corral.core.errors import InvalidModelFile, InvalidRequest
 from corral.core.ports.inference import Vocabulary
 from corral.core.requests import Prompt, TokensPart
 
-__all__ = ("TextTokenizer", "gguf_tokenizer", "legacy_tokenizer")
+__all__ = ("TextTokenizer", "ggml_tokenizer", "gguf_tokenizer")
+
+_LEGACY_ENDS = frozenset({"<|endoftext|>", "<|im_end|>", "<|end|>", "<|end_of_turn|>", "### End"})
+_LEGACY_CONTROL = _LEGACY_ENDS | {
+    "<|padding|>", "<|im_start|>", "<|system|>", "<|user|>", "<|assistant|>", "### Instruction:", "### Response:",
+    *(f"<fim{dash}{name}>" for dash in "-_" for name in ("prefix", "middle", "suffix", "pad")),
+}  # fmt: skip
+"""Legacy files do not say which tokens are control tokens; these are, in every vocabulary that has them."""
 
 
 class TextTokenizer:
@@ -113,14 +127,20 @@ def gguf_tokenizer(path: str, vocabulary: GgufVocabulary) -> TextTokenizer:
     )
 
 
-def legacy_tokenizer(pieces: Sequence[bytes], control: dict[str, int], ends: frozenset[int]) -> TextTokenizer:
-    """The tokenizer of a legacy GGML file, which has tokens and nothing else. No BOS: those models want none."""
-    return TextTokenizer(
-        Vocabulary(pieces=tuple(pieces), control=frozenset(control.values()), ends=ends),
-        longest_matches({piece: place for place, piece in enumerate(pieces) if piece}),
-        marked=control,
-        bos=None,
-    )
+def ggml_tokenizer(file: GgmlFile) -> TextTokenizer:
+    """The tokenizer of a legacy file, which has tokens, perhaps scores, and nothing else. No BOS: they want none."""
+    texts = [token.decode("utf-8", "replace") for token in file.tokens]
+    marked = {text: place for place, text in enumerate(texts) if text in _LEGACY_CONTROL}
+    ends = frozenset(marked[text] for text in _LEGACY_ENDS if text in marked)
+    pieces = file.tokens
+    if file.scores:
+        pieces = tuple([token.replace(SPACE.encode(), b" ") for token in pieces])
+        ids = {text: place for place, text in enumerate(texts) if text and text not in marked}
+        encode = unigrams(ids, file.scores, unknown=0)
+    else:
+        encode = longest_matches({token: place for place, token in enumerate(pieces) if token})
+    vocabulary = Vocabulary(pieces=pieces, control=frozenset(marked.values()), ends=ends)
+    return TextTokenizer(vocabulary, encode, marked=marked, bos=None)
 
 
 def _alternatives(texts: Sequence[str] | dict[str, int]) -> re.Pattern[str] | None:

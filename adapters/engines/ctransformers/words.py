@@ -1,4 +1,4 @@
-"""The three ways in which vocabularies of this engine turn plain text into token ids, none of them native.
+"""The ways in which vocabularies of this engine turn plain text into token ids, none of them native.
 
 ctransformers' own tokenizer is not used: it knows SPM alone, adds a space to every part, shares its context with the
 computation, overruns its buffer on text beyond ASCII, and recurses without bound on a long word of a legacy model.
@@ -7,6 +7,7 @@ computation, overruns its buffer on text beyond ASCII, and recurses without boun
 from __future__ import annotations
 
 import functools
+import math
 import re
 import sys
 import unicodedata
@@ -16,12 +17,13 @@ from corral.adapters.engines.ctransformers.merging import merged
 from corral.adapters.formats.gguf.pretokenizers import PreTokenizer
 from corral.adapters.formats.gguf.vocabulary import SPACE, byte_level_text
 
-__all__ = ("TextEncoder", "byte_pairs", "longest_matches", "sentence_pieces")
+__all__ = ("TextEncoder", "byte_pairs", "longest_matches", "sentence_pieces", "unigrams")
 
 TextEncoder = Callable[[str], list[int]]
 """Ids of plain text, nothing added. Safe for many threads."""
 
 _REMEMBERED_WORDS = 65_536
+_UNKNOWN_COSTS = 10.0
 _LEGACY_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
@@ -100,6 +102,31 @@ def longest_matches(ids: Mapping[bytes, int]) -> TextEncoder:
 
     def encode(text: str) -> list[int]:
         return [token_id for word in pattern.findall(text) for token_id in word_ids(word.encode())]
+
+    return encode
+
+
+def unigrams(ids: Mapping[str, int], scores: Sequence[float], *, unknown: int) -> TextEncoder:
+    """The pieces whose scores add up to the most, over the whole text; a character that is no token is `unknown`."""
+    longest = max(map(len, ids), default=0)
+    worst = min(scores, default=0.0) - _UNKNOWN_COSTS
+
+    def encode(text: str) -> list[int]:
+        spelt = text.replace(" ", SPACE)
+        best = [0.0] + [-math.inf] * len(spelt)
+        came: list[tuple[int, int]] = [(0, unknown)] * (len(spelt) + 1)
+        for start in range(len(spelt)):
+            for end in range(start + 1, min(len(spelt), start + longest) + 1):
+                token_id = ids.get(spelt[start:end])
+                if token_id is not None and best[start] + scores[token_id] > best[end]:
+                    best[end], came[end] = best[start] + scores[token_id], (start, token_id)
+            if best[start] + worst > best[start + 1]:
+                best[start + 1], came[start + 1] = best[start] + worst, (start, unknown)
+        found, end = list[int](), len(spelt)
+        while end:
+            end, token_id = came[end]
+            found.append(token_id)
+        return found[::-1]
 
     return encode
 

@@ -1,0 +1,182 @@
+"""Reads a GGML file's numbers, vocabulary and list of tensors, and finds its family by what fits to the last byte."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from corral.adapters.formats.ggml.layouts import LAYOUTS, Layout
+from corral.adapters.formats.gguf.tables import FILE_TYPES, TENSOR_TYPES
+from corral.core.errors import InvalidModelFile
+
+__all__ = ("MAGIC", "GgmlFile", "GgmlTensor", "read_ggml")
+
+MAGIC = b"lmgg"
+"""``ggml`` as a little-endian number."""
+
+_QUANTIZATION_VERSION_FACTOR = 1000
+_MAX_TOKEN_BYTES = 4096
+_MAX_LAYERS = 1024
+_MAX_WIDTH = 1 << 17
+_MAX_TOKENS = 1 << 20
+_U32 = struct.Struct("<I")
+_KNOWN_TYPES = frozenset({"F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"})
+
+
+class GgmlTensor(NamedTuple):
+    """`shape` is in file order, the fastest dimension first."""
+
+    name: str
+    type_name: str
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
+class GgmlFile(NamedTuple):
+    """`family` is what ctransformers calls the model type. `scores` is empty where the layout has none."""
+
+    family: str
+    layout: Layout
+    numbers: Mapping[str, int | float]
+    type_name: str
+    tokens: tuple[bytes, ...]
+    scores: tuple[float, ...]
+    tensors: tuple[GgmlTensor, ...]
+
+
+def read_ggml(path: Path) -> GgmlFile:
+    """The one layout that the whole file fits. Raises `InvalidModelFile` where none does, saying how far it came."""
+    best, farthest = "", -1
+    for layout in LAYOUTS:
+        try:
+            with path.open("rb") as file:
+                return _Reading(path, file, layout).run()
+        except OSError as error:
+            raise InvalidModelFile(f"{path}: {error.strerror}") from error
+        except _Mismatch as mismatch:
+            if mismatch.offset_bytes > farthest:
+                best, farthest = (
+                    f"read as {layout.name}, at byte {mismatch.offset_bytes}: {mismatch}",
+                    mismatch.offset_bytes,
+                )
+    families = ", ".join(name for layout in LAYOUTS for name in (layout.name, layout.twin) if name)
+    raise InvalidModelFile(
+        f"{path}: no GGML file of a known family ({families}); {best}", "fetch it again, or fetch the model as GGUF"
+    )
+
+
+class _Mismatch(Exception):
+    def __init__(self, offset_bytes: int, text: str) -> None:
+        super().__init__(text)
+        self.offset_bytes = offset_bytes
+
+
+class _Reading:
+    """One attempt with one layout."""
+
+    def __init__(self, path: Path, file: BinaryIO, layout: Layout) -> None:
+        self._file = file
+        self._layout = layout
+        self._size = os.fstat(file.fileno()).st_size
+
+    def run(self) -> GgmlFile:
+        layout = self._layout
+        if self._take(4) != MAGIC:
+            raise self._mismatch("it does not begin as a GGML file")
+        numbers = self._numbers()
+        type_name = FILE_TYPES.get(int(numbers["type"]) % _QUANTIZATION_VERSION_FACTOR, "")
+        if type_name not in _KNOWN_TYPES:
+            raise self._mismatch(f"{numbers['type']} is no type of weights")
+        tokens, scores = self._vocabulary(int(numbers["vocabulary"]))
+        tensors = self._tensors(numbers, type_name)
+        family = layout.twin if layout.twin_tokens & set(tokens) else layout.name
+        return GgmlFile(family, layout, numbers, type_name, tokens, scores, tensors)
+
+    def _numbers(self) -> dict[str, int | float]:
+        layout = self._layout
+        codes = "".join("f" if name in layout.floats else "i" for name in layout.fields)
+        numbers = dict(zip(layout.fields, struct.unpack(f"<{codes}", self._take(4 * len(codes))), strict=True))
+        limits = {
+            "vocabulary": _MAX_TOKENS,
+            "context": 1 << 24,
+            "width": _MAX_WIDTH,
+            "heads": 4096,
+            "layers": _MAX_LAYERS,
+        }
+        for name, limit in limits.items():
+            if not 1 <= numbers[name] <= limit:
+                raise self._mismatch(f"{name} is {numbers[name]}")
+        if numbers["width"] % numbers["heads"]:
+            raise self._mismatch(f"{numbers['heads']} heads do not divide a width of {numbers['width']}")
+        return numbers
+
+    def _vocabulary(self, count: int) -> tuple[tuple[bytes, ...], tuple[float, ...]]:
+        kind = self._layout.vocabulary
+        if kind == "counted" and (found := self._u32()) != count:
+            raise self._mismatch(f"{found} tokens were announced, and {count} before")
+        tokens, scores = list[bytes](), list[float]()
+        for _ in range(count):
+            length = self._u32()
+            if length > _MAX_TOKEN_BYTES:
+                raise self._mismatch(f"a token claims to be {length} bytes long")
+            token = self._take(length)
+            tokens.append(self._latin(token) if kind == "latin" else token)
+            if kind == "scored":
+                scores.append(struct.unpack("<f", self._take(4))[0])
+        return tuple(tokens), tuple(scores)
+
+    def _latin(self, token: bytes) -> bytes:
+        # The native code cuts each character to its lowest byte.
+        try:
+            return bytes([ord(character) & 0xFF for character in token.decode()])
+        except UnicodeDecodeError:
+            raise self._mismatch("a token is no UTF-8") from None
+
+    def _tensors(self, numbers: Mapping[str, int | float], type_name: str) -> tuple[GgmlTensor, ...]:
+        layout = self._layout
+        wanted = layout.shapes(numbers)
+        found: dict[str, GgmlTensor] = {}
+        while self._file.tell() < self._size:
+            tensor = self._tensor()
+            shape = wanted.get(tensor.name)
+            if shape is None or tensor.name in found:
+                raise self._mismatch(f"the tensor {tensor.name[:80]!r} does not belong here")
+            if tensor.shape != shape:
+                raise self._mismatch(f"the tensor {tensor.name!r} is {tensor.shape}, and should be {shape}")
+            own = "F32" if len(shape) == 1 or tensor.name in layout.float_tensors else type_name
+            if tensor.type_name != own:
+                raise self._mismatch(f"the tensor {tensor.name!r} is {tensor.type_name}, and should be {own}")
+            found[tensor.name] = tensor
+        missing = [name for name in wanted if name not in found and name not in layout.optional]
+        if missing:
+            raise self._mismatch(f"it ends without the tensor {missing[0]!r}: it is truncated")
+        return tuple(found.values())
+
+    def _tensor(self) -> GgmlTensor:
+        dimensions, length, kind = self._u32(), self._u32(), self._u32()
+        if dimensions not in (1, 2) or length > _MAX_TOKEN_BYTES or kind not in TENSOR_TYPES:
+            raise self._mismatch("what follows is no tensor")
+        shape = tuple(self._u32() for _ in range(dimensions))
+        name = self._take(length).decode("utf-8", "replace")
+        type_name, block, block_bytes = TENSOR_TYPES[kind]
+        size_bytes = math.prod(shape) // block * block_bytes
+        if shape[0] % block or self._file.tell() + size_bytes > self._size:
+            raise self._mismatch(f"the tensor {name[:80]!r} goes beyond the file's end: it is truncated")
+        self._file.seek(size_bytes, os.SEEK_CUR)
+        return GgmlTensor(name, type_name, shape, size_bytes)
+
+    def _u32(self) -> int:
+        return int(_U32.unpack(self._take(4))[0])
+
+    def _take(self, size_bytes: int) -> bytes:
+        data = self._file.read(size_bytes)
+        if len(data) < size_bytes:
+            raise self._mismatch("the file ends here: it is truncated")
+        return data
+
+    def _mismatch(self, text: str) -> _Mismatch:
+        return _Mismatch(self._file.tell(), text)
