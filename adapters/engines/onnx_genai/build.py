@@ -14,11 +14,13 @@ from corral.adapters.engines.onnx_genai.spec import DEFAULT_NUM_CTX, OnnxGenaiOp
 from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer
 from corral.adapters.memory import free_memory
 from corral.core.engines import LoadRequest
+from corral.core.errors import EngineError, InvalidModelFile, OutOfMemory
 from corral.core.ports.inference import ModelInfo, OnLoadProgress
 
 __all__ = ("build_engine",)
 
 _KV_VALUE_BYTES = 4
+_FEATURES = {"constraints", "exact", "logprobs", "seed", "tokenize"}
 
 
 def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxGenaiEngine:
@@ -32,17 +34,43 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxGenai
     num_ctx = max(4, min(options.num_ctx or DEFAULT_NUM_CTX, folder.context_length))
     parallel = _parallel(options, folder, num_ctx)
     piece = max(4, options.max_prefill_tokens)
+    continuations = Continuations(model, count=parallel, max_length=num_ctx, piece=piece)
+    rewinds = _try(continuations, folder, tokenizer.size)
     on_progress(1.0)
     return OnnxGenaiEngine(
-        continuations=Continuations(model, count=parallel, max_length=num_ctx, piece=piece),
+        continuations=continuations,
         tokenizer=tokenizer,
-        info=_info(model, folder, num_ctx=num_ctx, parallel=parallel, threads=threads),
+        info=_info(model, folder, num_ctx=num_ctx, parallel=parallel, threads=threads, rewinds=rewinds),
         num_ctx=num_ctx,
         piece=piece,
     )
 
 
-def _info(model: Model, folder: ModelFolder, *, num_ctx: int, parallel: int, threads: int) -> ModelInfo:
+def _try(continuations: Continuations, folder: ModelFolder, vocabulary_size: int) -> bool:
+    """Compute a few tokens: what does not fit together in a folder shows only then. Whether memory can be rewound."""
+    prompt = [0, 0, 0, 0]
+    try:
+        continuation = continuations.take(prompt)
+        continuation.append(prompt)
+        logits = continuation.logits()
+    except EngineError as error:
+        if isinstance(error, OutOfMemory):
+            raise
+        raise InvalidModelFile(f"model {folder.model!r} cannot compute: {error}") from error
+    if len(logits) < vocabulary_size:
+        raise InvalidModelFile(
+            f"model {folder.model!r} gives {len(logits)} logits, its tokenizer has {vocabulary_size} tokens"
+        )
+    try:
+        continuation.rewind(0)
+    except EngineError:
+        continuations.drop()
+        return False
+    continuations.give_back(continuation, ())
+    return True
+
+
+def _info(model: Model, folder: ModelFolder, *, num_ctx: int, parallel: int, threads: int, rewinds: bool) -> ModelInfo:
     kv_bytes = _KV_VALUE_BYTES * folder.kv_values_per_token * num_ctx * parallel
     details = {
         "weights": folder.model_type,
@@ -55,7 +83,7 @@ def _info(model: Model, folder: ModelFolder, *, num_ctx: int, parallel: int, thr
         details["adapters"] = ", ".join(os.path.basename(path) for path in folder.adapters)
     return ModelInfo(
         tasks=frozenset({"completion"}),
-        features=frozenset({"constraints", "exact", "logprobs", "prefix_cache", "seed", "tokenize"}),
+        features=frozenset(_FEATURES | ({"prefix_cache"} if rewinds else set())),
         context_length=num_ctx,
         parallel=parallel,
         memory_bytes={model.device: folder.weights_bytes + kv_bytes},

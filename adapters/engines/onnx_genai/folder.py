@@ -19,10 +19,11 @@ _NOT_TEXT = ("encoder", "vision", "speech", "embedding")
 class ModelFolder(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine needs to know before anything native opens the folder.
 
-    `vocabulary_size` counts logits, padding included. `kv_values_per_token` is over all layers. `adapters` are the
-    paths of LoRA files.
+    `model` is its name, for messages. `vocabulary_size` counts logits, padding included. `kv_values_per_token` is over
+    all layers. `adapters` are the paths of LoRA files.
     """
 
+    model: str
     path: Path
     model_type: str
     context_length: int
@@ -82,6 +83,7 @@ def open_folder(request: LoadRequest) -> ModelFolder:
     ends = model.eos_token_id if isinstance(model.eos_token_id, list) else [model.eos_token_id]
     decoder = model.decoder
     return ModelFolder(
+        model=request.model,
         path=path,
         model_type=model.type,
         context_length=model.context_length,

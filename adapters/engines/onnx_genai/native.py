@@ -73,12 +73,12 @@ class Model:
             try:
                 self._adapters.load(path, path)
             except Exception as error:
-                raise InvalidModelFile(f"{path} is no adapter for this model: {error}") from error
+                raise InvalidModelFile(f"model {folder.model!r}: {path} is no LoRA adapter: {error}") from error
             self._names.append(path)
         self.device = str(self._model.device_type).lower()
 
     def begin(self, max_length: int) -> Continuation:
-        """An empty text of up to so many tokens, with its own KV cache."""
+        """An empty text of up to so many tokens, with its own KV cache. Raises `EngineError`, `OutOfMemory`."""
         try:
             params = og.GeneratorParams(self._model)
             params.set_search_options(max_length=max_length, batch_size=1, num_beams=1)
@@ -141,11 +141,11 @@ def _run_error(error: Exception) -> CorralError:
 
 def _load_error(error: Exception, folder: ModelFolder) -> CorralError:
     """The library has one class for all errors: the text tells them apart."""
-    text = str(error)
+    subject = f"ONNX Runtime GenAI cannot load model {folder.model!r} of the type {folder.model_type!r}: {error}"
     if _out_of_memory(error):
-        return OutOfMemory(f"no memory for the model: {text}")
-    if "provider" in text.lower():
+        return OutOfMemory(subject)
+    if any(sign in str(error).lower() for sign in ("provider", "interface not available")):
         return LoadFailed(
-            f"an execution provider cannot be used: {text}", "try provider cpu, or another build of the library"
+            subject, "set provider to cpu, or install the build of onnxruntime-genai that the model wants"
         )
-    return InvalidModelFile(f"ONNX Runtime GenAI cannot load {folder.model_type!r} from {folder.path}: {text}")
+    return InvalidModelFile(subject)
