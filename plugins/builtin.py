@@ -9,6 +9,7 @@ from corral.adapters.converters.onnx.spec import CONVERTER as ONNX_CONVERTER
 from corral.adapters.engines.ctransformers.spec import SPEC as CTRANSFORMERS
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
+from corral.adapters.engines.onnx_embeddings.spec import SPEC as ONNX_EMBEDDINGS
 from corral.adapters.engines.onnx_genai.spec import SPEC as ONNX_GENAI
 from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.adapters.runners.settings import ProcessSettings
@@ -47,6 +48,7 @@ class FilesystemStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 def corral_register_engines(register: EngineRegistrar) -> None:
     register(LLAMA_CPP)
     register(ONNX_GENAI)
+    register(ONNX_EMBEDDINGS)
     register(CTRANSFORMERS)
     register(UPSTREAM)
     register(FAKE)
@@ -81,6 +83,7 @@ def corral_register_sources(register: SourceRegistrar) -> None:
 @hookimpl
 def corral_register_manifest_formats(register: ManifestFormatRegistrar) -> None:
     register(ManifestFormatSpec(name="ollama", target="corral.adapters.formats.ollama:OllamaManifestFormat"))
+    register(ManifestFormatSpec(name="modelpack", target="corral.adapters.formats.modelpack:ModelPackFormat"))
 
 
 @hookimpl

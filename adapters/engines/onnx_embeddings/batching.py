@@ -1,0 +1,87 @@
+"""Which texts are computed together: of about one length, few enough for a short step, and nobody's turn is skipped."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ("Batcher", "Job")
+
+_LEAST_TOKENS, _MOST_TOKENS = 64, 16_384
+
+
+class Job:
+    """One request. Its longest texts are computed first, so that those of a batch need little padding."""
+
+    def __init__(self, request_id: int, texts: Sequence[list[int]]) -> None:
+        self.request_id = request_id
+        self.texts = texts
+        self.vectors: dict[int, npt.NDArray[np.float32]] = {}  # by the text's place
+        self._waiting = deque(sorted(range(len(texts)), key=lambda place: -len(texts[place])))
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(map(len, self.texts))
+
+    @property
+    def done(self) -> bool:
+        return len(self.vectors) == len(self.texts)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text that was not taken yet; 0 where all were."""
+        return len(self.texts[self._waiting[0]]) if self._waiting else 0
+
+    def take(self) -> int:
+        """The place of that text."""
+        return self._waiting.popleft()
+
+
+class Batcher:
+    """Jobs lead in turn. A step is to take `step_s`; how many tokens that allows, earlier steps have told."""
+
+    def __init__(self, step_s: float, tokens_per_s: float) -> None:
+        self._step_s = step_s
+        self._tokens_per_s = tokens_per_s
+        self._jobs: deque[Job] = deque()
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Those that are neither finished nor aborted."""
+        return tuple(self._jobs)
+
+    def add(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def remove(self, request_id: int) -> None:
+        self._jobs = deque(job for job in self._jobs if job.request_id != request_id)
+
+    def next(self) -> list[tuple[Job, int]]:
+        """The texts of the next step, by job and place; one at least where a job has any left.
+
+        Those of the job whose turn it is, then others' of like length that fit in beside them.
+        """
+        if not self._jobs:
+            return []
+        lead = self._jobs[0]
+        self._jobs.rotate(-1)
+        longest = lead.longest
+        room = max(1, self._budget() // longest) if longest else 0
+        chosen: list[tuple[Job, int]] = []
+        for job in (lead, *(job for job in self._jobs if job is not lead)):
+            # The lead's own go on getting shorter; beside another's they may not cost much padding.
+            least = 1 if job is lead else longest // 2
+            while len(chosen) < room and least <= job.longest <= longest:
+                chosen.append((job, job.take()))
+        return chosen
+
+    def took(self, tokens: int, seconds: float) -> None:
+        """What a step of so many tokens, padding included, cost."""
+        if tokens and seconds > 0:
+            self._tokens_per_s += 0.3 * (tokens / seconds - self._tokens_per_s)
+
+    def _budget(self) -> int:
+        return min(_MOST_TOKENS, max(_LEAST_TOKENS, int(self._step_s * self._tokens_per_s)))

@@ -1,0 +1,117 @@
+"""Builds an `OnnxEmbeddingsEngine`: opens folder, tokenizer and session, and measures what the model is like."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from corral.adapters.engines.onnx_embeddings.batching import Batcher
+from corral.adapters.engines.onnx_embeddings.engine import OnnxEmbeddingsEngine
+from corral.adapters.engines.onnx_embeddings.folder import open_folder
+from corral.adapters.engines.onnx_embeddings.session import EncoderSession
+from corral.adapters.engines.onnx_embeddings.spec import OnnxEmbeddingsOptions
+from corral.adapters.engines.onnx_embeddings.tokenizer import EncoderTokenizer
+from corral.core.engines import LoadRequest
+from corral.core.errors import InvalidModelFile, InvalidOption
+from corral.core.ports.inference import ModelInfo, OnLoadProgress
+from corral.core.values import Value
+
+__all__ = ("build_engine",)
+
+_log = logging.getLogger(__name__)
+
+_STEP_S = 0.2  # how long a request may wait for another's batch, and a cancellation for its own
+_PARALLEL = 64  # nothing is kept for a request but its own vectors
+_PROBE_LENGTHS = (96, 24, 7, 3)
+
+
+class _Probe(Value, frozen=True, kw_only=True):
+    """`difference` is the greatest of any number of a vector, computed alone and beside longer and shorter texts."""
+
+    dimensions: int
+    tokens_per_s: float
+    difference: float
+
+
+def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxEmbeddingsEngine:
+    """Blocking. Raises `InvalidModelFile`, `InvalidOption`, `OutOfMemory`, `LoadFailed`."""
+    options = msgspec.convert(request.load_options, OnnxEmbeddingsOptions)
+    if options.num_thread < 0 or (options.num_ctx is not None and options.num_ctx < 1):
+        raise InvalidOption(f"num_thread {options.num_thread} or num_ctx {options.num_ctx} is too small")
+    folder = open_folder(request)
+    tokenizer = EncoderTokenizer(folder.tokenizer, folder.vocabulary_size)
+    limits = [limit for limit in (options.num_ctx, folder.max_tokens) if limit is not None]
+    context_length = min(limits, default=None)
+    on_progress(0.1)
+    before = _resident_bytes()
+    session = EncoderSession(folder, threads=options.num_thread, provider=options.provider)
+    on_progress(0.9)
+    pooling = " + ".join(session.poolings) or "the graph's own"
+    if session.poolings and not folder.poolings:
+        pooling += " (assumed)"
+        _log.warning("%s: no file says how to pool; the mean of all tokens is taken", request.model)
+    probe = _probe(session, tokenizer, context_length)
+    on_progress(1.0)
+    return OnnxEmbeddingsEngine(
+        session=session,
+        tokenizer=tokenizer,
+        batcher=Batcher(_STEP_S, probe.tokens_per_s),
+        dimensions=probe.dimensions,
+        info=ModelInfo(
+            tasks=frozenset({"embedding"}),
+            features=frozenset({"tokenize"} | ({"exact"} if probe.difference == 0 else set())),
+            context_length=context_length,
+            parallel=_PARALLEL,
+            memory_bytes={"cpu": max(folder.weights_bytes, _resident_bytes() - before)},
+            process_id=os.getpid(),
+            details={
+                "pooling": pooling,
+                "normalised": "yes" if folder.normalise else "no",
+                "provider": session.provider.removesuffix("ExecutionProvider"),
+                "dimensions": str(probe.dimensions),
+                "exact": _told(probe.difference),
+            },
+        ),
+    )
+
+
+def _resident_bytes() -> int:
+    """Memory of this process, 0 where the system does not tell: weights of few bits may be unpacked, or may not."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _probe(session: EncoderSession, tokenizer: EncoderTokenizer, limit: int | None) -> _Probe:
+    """Computes a few texts alone and together. Raises `InvalidModelFile` for a model whose vectors are none."""
+    texts = [_text(tokenizer, min(length, limit or length)) for length in _PROBE_LENGTHS]
+    together = session.vectors(texts)  # the first run is slow: memory is taken
+    began = time.perf_counter()
+    alone = [session.vectors([text])[0] for text in texts]
+    seconds = time.perf_counter() - began
+    if any(vector.ndim != 1 or vector.shape != alone[0].shape or not vector.size for vector in alone):
+        raise InvalidModelFile("the model does not give one vector of numbers for a text")
+    return _Probe(
+        dimensions=alone[0].size,
+        tokens_per_s=sum(map(len, texts)) / max(seconds, 1e-6),
+        difference=max(float(np.abs(one - other).max()) for one, other in zip(alone, together, strict=True)),
+    )
+
+
+def _text(tokenizer: EncoderTokenizer, length: int) -> Sequence[int]:
+    """Any ids at all: what matters is the arithmetic."""
+    return [(7919 * place + 31 * length) % tokenizer.vocabulary_size for place in range(length)]
+
+
+def _told(difference: float) -> str:
+    if difference == 0:
+        return "a text has the same vector, bit by bit, alone and among others (measured at load)"
+    return f"others in its batch change a number of a vector by {difference:.0e} or less (measured at load)"

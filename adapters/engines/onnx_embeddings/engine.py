@@ -1,0 +1,100 @@
+"""The embeddings `StepEngine`: each step computes one batch of texts, of one request or of several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from corral.adapters.engines.onnx_embeddings.batching import Batcher, Job
+from corral.adapters.engines.onnx_embeddings.session import EncoderSession
+from corral.adapters.engines.onnx_embeddings.tokenizer import EncoderTokenizer
+from corral.core.errors import CorralError, EngineDied, InvalidRequest, PromptTooLong, Unsupported
+from corral.core.outputs import EngineEmbedded, EngineFailed, EngineOutput, Vectors
+from corral.core.ports.inference import ModelInfo, TokenMask
+from corral.core.requests import EmbedRequest, Request
+
+__all__ = ("OnnxEmbeddingsEngine",)
+
+
+class OnnxEmbeddingsEngine:
+    """Made by `loader.load`; one thread owns it, except the tokenizer. `dimensions` are of one vector."""
+
+    def __init__(
+        self,
+        *,
+        session: EncoderSession,
+        tokenizer: EncoderTokenizer,
+        batcher: Batcher,
+        dimensions: int,
+        info: ModelInfo,
+    ) -> None:
+        self._session: EncoderSession | None = session
+        self._tokenizer = tokenizer
+        self._batcher = batcher
+        self._dimensions = dimensions
+        self._info = info
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def tokenizer(self) -> EncoderTokenizer:
+        return self._tokenizer
+
+    def add_request(self, request_id: int, request: Request, mask: TokenMask | None) -> None:
+        if not isinstance(request, EmbedRequest):
+            raise Unsupported("this model makes embeddings; it generates no text")
+        texts = [self._tokenizer.tokens(prompt) for prompt in request.inputs]
+        limits = [limit for limit in (request.num_ctx, self._info.context_length) if limit is not None]
+        if limits:
+            texts = [self._fitted(text, min(limits), cut=request.truncate) for text in texts]
+        if not all(texts):
+            raise InvalidRequest("an empty input has no tokens, and this model adds none", "leave it out")
+        self._batcher.add(Job(request_id, texts))
+
+    def step(self) -> Sequence[tuple[int, EngineOutput]]:
+        chosen = self._batcher.next()
+        if chosen:
+            jobs = {job.request_id: job for job, _ in chosen}
+            try:
+                self._compute(chosen)
+            except CorralError as error:
+                for request_id in jobs:
+                    self._batcher.remove(request_id)
+                return [(request_id, EngineFailed(error=error.info)) for request_id in jobs]
+        done = [job for job in self._batcher.jobs if job.done]
+        for job in done:
+            self._batcher.remove(job.request_id)
+        return [(job.request_id, self._embedded(job)) for job in done]
+
+    def has_unfinished_requests(self) -> bool:
+        return len(self._batcher.jobs) > 0
+
+    def abort_request(self, request_id: int) -> None:
+        self._batcher.remove(request_id)
+
+    def close(self) -> None:
+        for job in self._batcher.jobs:
+            self._batcher.remove(job.request_id)
+        self._session = None  # the last reference: ONNX Runtime frees the weights
+
+    def _fitted(self, text: list[int], limit: int, *, cut: bool) -> list[int]:
+        if len(text) > limit and not cut:
+            raise PromptTooLong(f"an input of {len(text)} tokens is longer than the context of {limit}")
+        return self._tokenizer.shortened(text, limit)
+
+    def _compute(self, chosen: Sequence[tuple[Job, int]]) -> None:
+        if self._session is None:
+            raise EngineDied("the model was unloaded")
+        texts = [job.texts[place] for job, place in chosen]
+        began = time.perf_counter()
+        for (job, place), vector in zip(chosen, self._session.vectors(texts), strict=True):
+            job.vectors[place] = vector
+        self._batcher.took(len(texts) * max(map(len, texts)), time.perf_counter() - began)
+
+    def _embedded(self, job: Job) -> EngineEmbedded:
+        data = b"".join(job.vectors[place].astype("<f4").tobytes() for place in range(len(job.texts)))
+        return EngineEmbedded(
+            vectors=Vectors(dimensions=self._dimensions, float32=data), prompt_tokens=job.prompt_tokens
+        )

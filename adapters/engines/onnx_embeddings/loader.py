@@ -1,0 +1,43 @@
+"""The entry points: loading and looking for devices. Nothing native is imported before telemetry is off."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+
+from corral.adapters.engines.onnx_embeddings.spec import SPEC
+from corral.core.engines import Device, LoadRequest
+from corral.core.errors import EngineNotInstalled
+from corral.core.ports.inference import OnLoadProgress, StepEngine
+
+__all__ = ("devices", "load")
+
+
+def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
+    """The engine of one sentence encoder. Blocking; called in the thread or process that will own it.
+
+    Raises `EngineNotInstalled`, `InvalidModelFile`, `InvalidOption`, `OutOfMemory`, `LoadFailed`.
+    """
+    _prepare()
+    from corral.adapters.engines.onnx_embeddings.build import build_engine
+
+    return build_engine(request, on_progress)
+
+
+def devices() -> Sequence[Device]:
+    """What ONNX Runtime can compute on here. Raises `EngineNotInstalled`."""
+    _prepare()
+    from corral.adapters.engines.onnx_embeddings.session import providers
+
+    kinds = [name.removesuffix("ExecutionProvider") for name in providers()]
+    return tuple(Device(kind=kind.lower(), name=f"{kind} execution provider of ONNX Runtime") for kind in kinds)
+
+
+def _prepare() -> None:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # some builds send it unless this is set before their first import
+    for module in ("onnxruntime", "tokenizers", "numpy"):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise EngineNotInstalled(f"the {SPEC.name} engine needs {module}: {error}", SPEC.install_hint) from error

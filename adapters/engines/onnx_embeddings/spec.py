@@ -1,0 +1,77 @@
+"""What the ONNX Runtime embeddings engine registers: its options, which models it takes, how much memory they need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from corral.core.engines import EngineSpec, Match
+from corral.core.models import ModelMetadata, ModelRecord
+
+__all__ = ("SPEC", "OnnxEmbeddingsOptions")
+
+_ACTIVATION_BYTES = 128 * 1024 * 1024  # of a step; grows with the model's width, which is not known here
+_SMALL_NUMBERS = ("INT8", "UINT8", "INT4", "Q4", "Q8")
+
+
+class OnnxEmbeddingsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Load options. `num_thread`: 0 is ONNX Runtime's choice, one for each core.
+
+    `num_ctx`: most tokens of one input, None: what the model's files say. `provider`: what computes, by ONNX Runtime's
+    name for it without ``ExecutionProvider`` (``CPU``, ``CUDA``, ``CoreML``), in any case.
+    """
+
+    num_ctx: int | None = None
+    num_thread: int = 0
+    provider: str = "cpu"
+
+
+def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+    paths = {file.path for file in record.files}
+    if record.format != "onnx":
+        return Match(score=0, reason="takes folders with an ONNX model")
+    if "genai_config.json" in paths:
+        return Match(score=0, reason="takes sentence encoders; this folder is made for ONNX Runtime GenAI")
+    if "tokenizer.json" not in paths:
+        return Match(score=0, reason="needs tokenizer.json in the model's folder")
+    if "embedding" not in record.capabilities:
+        return Match(score=0, reason="takes sentence encoders; config.json names a model of another kind")
+    return Match(score=100, reason="a sentence encoder with its tokenizer")
+
+
+def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+    """Weights and the numbers of one step. Weights of few bits are often unpacked to float32 when they are loaded."""
+    weights = sum(file.size_bytes for file in record.files if file.role == "weights")
+    unpacked = 5 if record.quantization.upper().startswith(_SMALL_NUMBERS) else 1
+    return {"cpu": weights * unpacked + _ACTIVATION_BYTES}
+
+
+def _fits(loaded: Any, wanted: Any) -> bool:
+    """A wish left at its default fits; fewer tokens than were loaded fit too."""
+    default = OnnxEmbeddingsOptions()
+    return all(
+        wish in (getattr(default, name), have) or (name == "num_ctx" and (have is None or wish <= have))
+        for name in OnnxEmbeddingsOptions.__struct_fields__
+        for wish, have in [(getattr(wanted, name), getattr(loaded, name))]
+    )
+
+
+SPEC = EngineSpec(
+    name="onnx-embeddings",
+    summary="sentence encoders as ONNX, batched, with their own tokenizer and pooling",
+    form="step",
+    load="corral.adapters.engines.onnx_embeddings.loader:load",
+    match=_match,
+    estimate=_estimate,
+    fits=_fits,
+    runners=("process", "thread"),
+    tasks=frozenset({"embedding"}),
+    takes="folders with an ONNX sentence encoder and tokenizer.json",
+    devices="corral.adapters.engines.onnx_embeddings.loader:devices",
+    load_options=OnnxEmbeddingsOptions,
+    module="onnxruntime",
+    needs=("tokenizers", "numpy"),
+    install_hint="pip install 'corral[onnx]'",
+)

@@ -1,0 +1,75 @@
+"""Text to token ids and back with the library `tokenizers`. Safe for many threads: nothing in it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tokenizers
+
+from corral.core.errors import InvalidModelFile, InvalidRequest
+from corral.core.requests import Prompt, TokensPart
+
+__all__ = ("EncoderTokenizer",)
+
+
+class EncoderTokenizer:
+    """The `Tokenizer` port over a ``tokenizer.json``, whose own limits and padding do not count.
+
+    `opening` and `closing` are the ids that the model wants around each text (``[CLS]`` and ``[SEP]``).
+    """
+
+    def __init__(self, path: Path, vocabulary_size: int | None) -> None:
+        """Raises `InvalidModelFile`. `vocabulary_size` is the model's, None: the tokenizer's."""
+        try:
+            self._special, self._plain = (tokenizers.Tokenizer.from_file(str(path)) for _ in range(2))
+        except Exception as error:  # the library raises bare Exceptions
+            raise InvalidModelFile(f"{path.name} cannot be read: {error}") from error
+        self._plain.encode_special_tokens = True  # "[SEP]" typed by a user stays text
+        for tokenizer in (self._special, self._plain):
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+        self.vocabulary_size: int = vocabulary_size or self._special.get_vocab_size()
+        self.opening, self.closing = self._surroundings()
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+        return [tuple(self.tokens(prompt)) for prompt in prompts]
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        text: str = self._special.decode(self._checked(ids), skip_special_tokens=False)
+        return text.encode("utf-8", "replace")
+
+    def tokens(self, prompt: Prompt) -> list[int]:
+        """The prompt's ids, with `opening` and `closing` where they are not there yet."""
+        ids: list[int] = []
+        for part in prompt:
+            if isinstance(part, TokensPart):
+                ids.extend(self._checked(part.ids))
+            else:
+                tokenizer = self._special if part.parse_special else self._plain
+                ids.extend(tokenizer.encode(part.text, add_special_tokens=False).ids)
+        if self.opening and ids[: len(self.opening)] != self.opening:
+            ids[:0] = self.opening
+        if self.closing and ids[-len(self.closing) :] != self.closing:
+            ids.extend(self.closing)
+        return self._checked(ids)
+
+    def shortened(self, ids: list[int], limit: int) -> list[int]:
+        """At most `limit` ids: the end of the text goes, and not what closes it."""
+        if len(ids) <= limit:
+            return ids
+        return ids[: max(limit - len(self.closing), len(self.opening))] + self.closing
+
+    def _checked(self, ids: Sequence[int]) -> list[int]:
+        for token_id in ids:
+            if not 0 <= token_id < self.vocabulary_size:
+                raise InvalidRequest(f"token {token_id} is not in the vocabulary of {self.vocabulary_size}")
+        return list(ids)
+
+    def _surroundings(self) -> tuple[list[int], list[int]]:
+        bare = self._special.encode("a", add_special_tokens=False).ids
+        whole = self._special.encode("a").ids
+        for start in range(len(whole) - len(bare) + 1):
+            if bare and whole[start : start + len(bare)] == bare:
+                return whole[:start], whole[start + len(bare) :]
+        return [], []
