@@ -1,0 +1,117 @@
+"""Every kind of constraint as one Lark grammar, the language that llguidance compiles.
+
+Syntax: llguidance's ``docs/syntax.md``; its JSON Schema options: ``docs/json_schema.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import llguidance
+from llguidance.gbnf_to_lark import gbnf_to_lark
+
+from corral.core.errors import InvalidRequest
+from corral.core.requests import Constraint
+
+__all__ = ("lark_of", "said_of")
+
+_MAX_SOURCE_CHARS: Mapping[str, int] = {"json_schema": 64 << 10, "gbnf": 16 << 10, "lark": 32 << 10, "regex": 32 << 10}
+_MAX_PATTERN_PROPERTIES = 16
+"""What compiles in about two seconds at worst: the time grows with the square of a grammar's size, and each pattern
+for names is compared with each other one."""
+
+_FREE_TOKENS = '\n%llguidance {"no_forcing": true}\n'
+"""The model spells a certain text with the tokens it likes best, and no tokenizer is asked."""
+
+_JSON_OPTIONS: Mapping[str, Any] = {
+    # At most one break of a line and its indent: small models go on with blanks for ever.
+    "whitespace_pattern": r" |\n[ \t]{0,20}",
+    # What is not implemented is reported as a warning.
+    "lenient": True,
+}
+
+_NAMES: Mapping[str, str] = {
+    "json_schema": "JSON schema",
+    "gbnf": "GBNF grammar",
+    "lark": "Lark grammar",
+    "regex": "regular expression",
+}
+
+_LONGEST_LINE = 200
+
+_PLACE = re.compile(r"^(at )?(\d+)\((\d+)\): (failed to compile JSON schema: )?")
+
+
+def lark_of(constraint: Constraint) -> str:
+    """The grammar's text. Raises `InvalidRequest` for a source that is too long or not of its kind."""
+    limit = _MAX_SOURCE_CHARS[constraint.kind]
+    if len(constraint.source) > limit:
+        raise InvalidRequest(
+            f"the {_called(constraint)} has {len(constraint.source)} characters, more than the {limit} that are taken",
+            "divide the task, or describe less of the answer",
+        )
+    try:
+        return _BODIES[constraint.kind](constraint.source) + _FREE_TOKENS
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the {_called(constraint)} cannot be used: {error}") from error
+
+
+def said_of(constraint: Constraint, message: str) -> str:
+    """One line of what llguidance says, without the places and listings of a grammar that we made ourselves."""
+    lines = message.split("\n<")[0].splitlines() or ["unknown error"]
+    line = lines[0]
+    if line.startswith("NoExtension"):
+        line = "no text can fulfil it"
+    elif constraint.kind in ("json_schema", "regex"):
+        line = _PLACE.sub("", line)
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[:_LONGEST_LINE]}…"
+    reason = next((f" {other[7:]}" for other in lines[1:] if other.startswith("error: ")), "")  # of a regex
+    return f"the {_called(constraint)} cannot be used: {line}{reason}"
+
+
+def _called(constraint: Constraint) -> str:
+    return _NAMES[constraint.kind]
+
+
+def _json_schema(source: str) -> str:
+    schema = json.loads(source)
+    if not isinstance(schema, dict):
+        raise ValueError("a JSON object is expected")
+    patterns = _pattern_properties(schema)
+    if patterns > _MAX_PATTERN_PROPERTIES:
+        raise ValueError(f"it has {patterns} patternProperties, more than the {_MAX_PATTERN_PROPERTIES} that are taken")
+    schema["x-guidance"] = _JSON_OPTIONS  # in place of the caller's, which could allow what is no JSON
+    return f"start: %json {json.dumps(schema)}"
+
+
+def _pattern_properties(schema: Any) -> int:
+    count, waiting = 0, [schema]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            patterns = value.get("patternProperties")
+            count += len(patterns) if isinstance(patterns, dict) else 0
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return count
+
+
+def _gbnf(source: str) -> str:
+    try:
+        return str(gbnf_to_lark(source))
+    except RecursionError:
+        raise
+    except Exception as error:  # its own errors and plain ones, both of the grammar's making
+        raise ValueError(error) from error
+
+
+def _regex(source: str) -> str:
+    return f"start: /{llguidance.regex_to_lark(source)}/"
+
+
+_BODIES: Mapping[str, Callable[[str], str]] = {"json_schema": _json_schema, "gbnf": _gbnf, "lark": str, "regex": _regex}

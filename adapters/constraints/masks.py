@@ -1,0 +1,92 @@
+"""The `MaskFactory` of one vocabulary, over llguidance. Its work is bounded: see `_LIMITS`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import llguidance
+
+from corral.adapters.constraints.deep_stack import on_deep_stack
+from corral.adapters.constraints.grammars import lark_of, said_of
+from corral.adapters.constraints.starting_late import LateMask
+from corral.core.errors import InvalidRequest
+from corral.core.ports.inference import ConstraintMask, Vocabulary
+from corral.core.requests import Constraint
+
+__all__ = ("GrammarMask", "GrammarMasks")
+
+_LIMITS = {
+    "max_grammar_size": 100_000,
+    "max_lexer_states": 100_000,
+    "initial_lexer_fuel": 1_000_000,
+    "step_lexer_fuel": 200_000,
+    "step_max_items": 20_000,
+    "max_items_in_row": 2_000,
+    "verbose_errors": False,
+}
+"""A token's mask is ready in a fraction of a second even for a grammar made to be slow, and takes 50 MB at most."""
+
+
+class GrammarMasks:
+    """A `MaskFactory`. One thread makes masks; each may then be used in another."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        if not vocabulary.ends:
+            raise InvalidRequest("this model has no token that ends an answer, so no format can be asked of it")
+        self._pieces = vocabulary.pieces
+        self._tokenizer = llguidance.LLTokenizer(_Tokens(vocabulary), eos_token=sorted(vocabulary.ends))
+
+    def __call__(self, constraint: Constraint) -> ConstraintMask:
+        # llguidance follows references recursively: some ten thousand levels fit into a source of the greatest length.
+        mask = on_deep_stack(lambda: self._compile(constraint))
+        if constraint.starts_after is None:
+            return mask
+        return LateMask(mask, constraint.starts_after, self._pieces)
+
+    def _compile(self, constraint: Constraint) -> GrammarMask:
+        limits = llguidance.LLParserLimits(**_LIMITS)
+        matcher = llguidance.LLMatcher(self._tokenizer, lark_of(constraint), log_level=0, limits=limits)
+        mask = GrammarMask(constraint, matcher, len(self._pieces))
+        mask.allowed()  # a grammar without any text shows only now, and what the first mask prepares takes time
+        return mask
+
+
+class GrammarMask:
+    """A `ConstraintMask`: llguidance's matcher of one answer."""
+
+    def __init__(self, constraint: Constraint, matcher: Any, vocabulary_size: int) -> None:
+        self._constraint = constraint
+        self._matcher = matcher
+        self._size_bytes = (vocabulary_size + 7) // 8
+        self._check()
+        self.ignored = tuple(f"format: {warning}" for warning in matcher.get_grammar_warnings())
+
+    def allowed(self) -> bytes:
+        bits: bytes = self._matcher.compute_bitmask()[: self._size_bytes]
+        self._check()
+        return bits
+
+    def accept(self, token_id: int) -> None:
+        if not self._matcher.consume_token(token_id):
+            self._check()
+            raise InvalidRequest(f"token {token_id} was chosen, which the format does not allow")
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise InvalidRequest(said_of(self._constraint, self._matcher.get_error()))
+
+
+class _Tokens:
+    """A vocabulary with the attributes that llguidance asks of a tokenizer."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.tokens: Sequence[bytes] = vocabulary.pieces
+        self.special_token_ids: Sequence[int] = sorted(vocabulary.control)
+        self.eos_token_id = min(vocabulary.ends)
+
+    def __call__(self, text: str) -> list[int]:
+        raise NotImplementedError("only grammars that force tokens need a tokenizer, and ours do not")
