@@ -33,6 +33,7 @@ _COMMANDS = {
     "convert": ("corral.api.cli.convert:convert", "Make a model that another engine takes."),
     "engines": ("corral.api.cli.engines:engines", "List the engines, their devices, and what they still need."),
     "plugins": ("corral.api.cli.about:plugins", "List the plugins, and why one was skipped."),
+    "new-plugin": ("corral.api.cli.new_plugin:new_plugin", "Write a package with an engine of your own."),
     "config": ("corral.api.cli.about:config", "Print the effective settings, and who set them."),
 }
 _ALIASES = {"ls": "list", "start": "serve"}

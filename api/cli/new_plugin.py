@@ -1,0 +1,35 @@
+"""``corral new-plugin``: the beginning of somebody's own engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from corral.api.cli.session import Session
+from corral.core.errors import Conflict
+from corral.plugins.scaffold import plugin_names, write_plugin
+
+__all__ = ("new_plugin",)
+
+
+@click.command("new-plugin")
+@click.argument("name")
+@click.option(
+    "--dir",
+    "parent",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    metavar="FOLDER",
+    help="Where to put the package's folder, instead of here.",
+)
+@click.pass_obj
+def new_plugin(session: Session, name: str, parent: Path) -> None:
+    """Write a Python package with an engine of your own, ready to test."""
+    names = plugin_names(name)
+    manager = session.manager
+    if names.engine in {spec.name for spec in manager.engines()} | {status.name for status in manager.statuses}:
+        raise Conflict(f"there is an engine or plugin called {names.engine!r} already", "choose another name")
+    folder = write_plugin(names, parent)
+    click.echo(f"{folder}: the engine {names.engine!r}, its tests and a README")
+    click.echo(f"next: cd {folder} && pip install -e '.[test]' && pytest")
