@@ -20,6 +20,7 @@ from corral.core.errors import CorralError, InvalidModelFile, PromptTooLong, Uns
 from corral.core.outputs import Delta, EngineEmbedded, EngineOutput, Finished, Output, Prefilled, Started, Token
 from corral.core.requests import ChatRequest, CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams, TextPart
 from corral.plugins.testing.engine import GeneratorEngineContract
+from corral.plugins.testing.ggml import FAMILIES, ggml_bytes
 from corral.plugins.testing.gguf import gguf_bytes
 
 pytestmark = pytest.mark.native
@@ -281,3 +282,41 @@ def test_bad_files(tmp_path: Path, smollm2_ctransformers: Path) -> None:
         if name in ("garbage", "cut in the weights"):
             with pytest.raises(CorralError, match=path.name):
                 asyncio.run(ProcessRunner().load(SPEC, load_request(path), lambda share: None))
+
+
+# ── Legacy GGML files ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(params=FAMILIES)
+def legacy(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A small file with random weights, of each family in turn."""
+    path = tmp_path / "legacy.bin"
+    path.write_bytes(ggml_bytes(request.param))
+    return path
+
+
+class TestLegacyContract(GeneratorEngineContract):
+    @pytest.fixture
+    def engine(self, legacy: Path) -> CtransformersEngine:
+        return make(legacy)
+
+
+def test_legacy_generates(legacy: Path) -> None:
+    """Each family loads and generates: from the whole prompt, to the context's end, and the same with a kept prefix."""
+    engine = make(legacy)
+    try:
+        request = ask("Once upon a time the horse upon the horse", ignore_eos=True, logprobs=1)
+        [first, *answer] = outputs(engine, request, 100)
+        [second, *again] = outputs(engine, request, 100)
+        assert isinstance(first, Prefilled)
+        assert isinstance(second, Prefilled)
+        assert (first.cached_tokens, second.cached_tokens) == (0, 8)
+        assert again == answer
+        assert sum(isinstance(one, Token) for one in answer) == 64 - first.prompt_tokens + 1
+        [_, *other] = outputs(
+            engine, ask("Twice upon a time the horse upon the horse", ignore_eos=True, logprobs=1), 100
+        )
+        assert other != answer
+        assert engine.info.tasks == {"completion"}
+    finally:
+        engine.close()

@@ -138,7 +138,8 @@ def ggml_tokenizer(file: GgmlFile) -> TextTokenizer:
         ids = {text: place for place, text in enumerate(texts) if text and text not in marked}
         encode = unigrams(ids, file.scores, unknown=0)
     else:
-        encode = longest_matches({token: place for place, token in enumerate(pieces) if token})
+        control = set(marked.values())
+        encode = longest_matches({token: place for place, token in enumerate(pieces) if token and place not in control})
     vocabulary = Vocabulary(pieces=pieces, control=frozenset(marked.values()), ends=ends)
     return TextTokenizer(vocabulary, encode, marked=marked, bos=None)
 

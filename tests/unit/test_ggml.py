@@ -1,0 +1,107 @@
+"""Legacy GGML files: the family is found by what fits, and what fits nothing is refused with how far it came."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from corral.adapters.engines.ctransformers.spec import SPEC, CtransformersOptions
+from corral.adapters.engines.ctransformers.tokenizer import ggml_tokenizer
+from corral.adapters.formats.ggml import GgmlReader
+from corral.adapters.formats.ggml.file import read_ggml
+from corral.core.errors import InvalidModelFile
+from corral.core.models import ModelFile, ModelRecord, digest_of
+from corral.core.names import ModelName
+from corral.core.requests import TextPart
+from corral.plugins.testing.ggml import FAMILIES, ggml_bytes, small_vocabulary
+
+
+def write(folder: Path, data: bytes) -> Path:
+    path = folder / "model.bin"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_family_is_found(tmp_path: Path, family: str) -> None:
+    """No file says its family, and each is told from all others; the engine takes it."""
+    path = write(tmp_path, ggml_bytes(family))
+    reader = GgmlReader()
+    assert reader.recognises(path)
+    metadata = reader.read(path)
+    assert (metadata.format, metadata.architecture, metadata.file_type) == ("ggml", family, "F32")
+    assert (metadata.block_count, metadata.context_length, metadata.embedding_length) == (2, 64, 32)
+    assert metadata.vocabulary_size == len(small_vocabulary(family))
+    assert read_ggml(path).tokens == tuple(small_vocabulary(family))
+    assert len(reader.tensors(path)) > 10
+    assert reader.describe(path, verbose=False)["ggml.tokens"] is None
+    assert reader.describe(path, verbose=True)["general.architecture"] == family
+    weights = ModelFile(role="weights", media_type="", digest=digest_of(b"w"), size_bytes=path.stat().st_size)
+    name = ModelName(host="h", namespace="n", model="m", tag="t")
+    record = ModelRecord(name=name, digest=digest_of(b""), size_bytes=0, modified_at=0.0, files=(weights,))
+    assert SPEC.match(record, metadata).score == 60
+    assert SPEC.estimate(record, metadata, CtransformersOptions())["cpu"] > path.stat().st_size
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_truncated_anywhere(tmp_path: Path, family: str) -> None:
+    """A file cut off at any point is refused, and so never reaches native code."""
+    data = ggml_bytes(family)
+    for size in (4, 20, 40, 500, len(data) // 2, len(data) - 4000, len(data) - 1):
+        with pytest.raises(InvalidModelFile, match=r"model\.bin: no GGML file of a known family"):
+            read_ggml(write(tmp_path, data[:size]))
+
+
+def test_a_missing_tensor(tmp_path: Path) -> None:
+    """A file that ends between two tensors lacks one: the native loader would compute with whatever is in memory."""
+    data = ggml_bytes("mpt")
+    with pytest.raises(InvalidModelFile, match=r"read as mpt.*it ends without the tensor"):
+        read_ggml(write(tmp_path, data[: data.rindex(b"transformer.blocks.1.ffn.down_proj.weight") - 20]))
+
+
+def test_absurd_numbers(tmp_path: Path) -> None:
+    """Numbers that cannot be meant are refused before anything is allocated for them."""
+    data = bytearray(ggml_bytes("gpt2"))
+    for offset, value in ((4, 1 << 30), (12, 33), (20, -5), (24, 999)):
+        bad = bytearray(data)
+        bad[offset : offset + 4] = struct.pack("<i", value)
+        with pytest.raises(InvalidModelFile):
+            read_ggml(write(tmp_path, bytes(bad)))
+
+
+def test_a_wrong_type(tmp_path: Path) -> None:
+    """A tensor of another type than the file's is refused."""
+    data = ggml_bytes("gptj")
+    place = data.index(b"transformer.wte.weight") - 12
+    bad = data[:place] + struct.pack("<I", 1) + data[place + 4 :]
+    with pytest.raises(InvalidModelFile, match="read as gptj"):
+        read_ggml(write(tmp_path, bad))
+
+
+def test_no_ggml_file(tmp_path: Path) -> None:
+    """Other files are not recognised, nor is one that is not there."""
+    assert not GgmlReader().recognises(write(tmp_path, b"GGUF" + bytes(100)))
+    assert not GgmlReader().recognises(tmp_path / "nothing")
+    with pytest.raises(InvalidModelFile, match="No such file"):
+        read_ggml(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens(tmp_path: Path, family: str) -> None:
+    """The longest tokens are taken, control tokens only where they are meant, and texts come back."""
+    tokenizer = ggml_tokenizer(read_ggml(write(tmp_path, ggml_bytes(family))))
+    pieces = tokenizer.vocabulary().pieces
+    text = "Once upon a time, the horse"
+    ids = tokenizer.text_ids(text)
+    assert [pieces[token_id] for token_id in ids[:4]] == [b"Once", b" upon", b" a", b" time"]
+    assert tokenizer.decode(ids).decode() == text
+    [meant, typed] = tokenizer.encode(
+        [(TextPart(text="a<|endoftext|>", parse_special=True),), (TextPart(text="a<|endoftext|>"),)]
+    )
+    end = tokenizer.control_id("<|endoftext|>")
+    assert end in tokenizer.vocabulary().ends
+    assert meant[-1] == end
+    assert end not in typed
+    assert tokenizer.encode([()]) == [()]
