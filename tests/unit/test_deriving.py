@@ -1,0 +1,554 @@
+"""Models made from other models: found, made, kept, converted by themselves for an engine, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+
+from corral.adapters.runners.jobs import ProcessJobs
+from corral.core.converters import DERIVED_HOST, ConverterSpec, derived_name
+from corral.core.deriving import ModelDeriver
+from corral.core.engines import EngineSpec, LocalFile
+from corral.core.errors import (
+    Conflict,
+    CorralError,
+    EngineNotInstalled,
+    InvalidModelFile,
+    InvalidOption,
+    InvalidRequest,
+    JobFailed,
+    LoadFailed,
+    ModelNotFound,
+    OutOfMemory,
+    OutOfSpace,
+    PluginError,
+    Unsupported,
+)
+from corral.core.messages import Message
+from corral.core.models import ModelFile, ModelRecord
+from corral.core.names import parse_name
+from corral.core.placement import LoadProgress
+from corral.core.ports.inference import OnLoadProgress
+from corral.core.runtime import Runtime
+from corral.plugins import hookimpl
+from corral.plugins.assembly import PluginManager, Stores, assemble, read_layers
+from corral.plugins.builtin import FilesystemStoreSettings
+from corral.plugins.registrars import ConverterRegistrar, EngineRegistrar
+from corral.plugins.stores import filesystem
+from corral.plugins.testing.conversion import CONVERTER, ENGINE
+from corral.plugins.testing.gguf import gguf_bytes
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="jobs need POSIX systems")
+
+SMALL = parse_name("small")
+ResultT = TypeVar("ResultT")
+
+
+class Plugin:
+    """Registers a converter, and an engine that needs its results."""
+
+    CORRAL_PLUGIN_API = (1, 0)
+
+    def __init__(self, converter: ConverterSpec, engine: EngineSpec) -> None:
+        self._converter, self._engine = converter, engine
+
+    @hookimpl
+    def corral_register_engines(self, register: EngineRegistrar) -> None:
+        register(self._engine)
+
+    @hookimpl
+    def corral_register_converters(self, register: ConverterRegistrar) -> None:
+        register(self._converter)
+
+
+class CountingJobs(ProcessJobs):
+    """Counts what it is asked to do."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def run(
+        self, function: str, request: msgspec.Struct | None, result: type[ResultT], on_progress: OnLoadProgress
+    ) -> ResultT:
+        self.count += 1
+        return await super().run(function, request, result, on_progress)
+
+
+class World:
+    """A runtime over a store of its own with one GGUF model in it, and a deriver whose jobs are counted."""
+
+    def __init__(self, root: Path, runtime: Runtime, stores: Stores, converter: ConverterSpec) -> None:
+        self.root = root
+        self.runtime = runtime
+        self.stores = stores
+        self.catalog = runtime.catalog
+        self.jobs = CountingJobs()
+        self.deriver = ModelDeriver(
+            models=runtime.catalog,
+            manifests=stores.manifests,
+            blobs=stores.blobs,
+            local=stores.local,
+            jobs=self.jobs,
+            converters=[converter],
+            free_memory=lambda: {"cpu": 1 << 30},
+        )
+
+    async def source(self) -> ModelRecord:
+        return await self.catalog.get(SMALL)
+
+    async def contents(self) -> tuple[set[str], set[str]]:
+        """The names and the blobs of the store."""
+        names = {stored.name.full async for stored in self.stores.manifests.list()}
+        return names, {blob.digest async for blob in self.stores.blobs.list()}
+
+    def workspaces(self) -> list[Path]:
+        return [path for path in (self.root / "store" / ".corral" / "work").glob("*") if path.is_dir()]
+
+    async def derived(self) -> list[str]:
+        return sorted(name for name in (await self.contents())[0] if name.startswith(DERIVED_HOST))
+
+
+Check = Callable[[World], Awaitable[None]]
+Run = Callable[..., None]
+
+
+@asynccontextmanager
+async def opened(
+    tmp_path: Path, converter: ConverterSpec, engine: EngineSpec, settings: Mapping[str, Any]
+) -> AsyncIterator[World]:
+    stores = filesystem(FilesystemStoreSettings(root=str(tmp_path / "store")))
+    manager = PluginManager()
+    manager.load_entry_points()
+    manager.register(Plugin(converter, engine), "stamps")
+    assert manager.statuses[-1].state == "loaded"
+    flags = {"scheduler.engine": engine.name, **settings}
+    layers = read_layers("", environment={}, flags=flags)
+    assembly = await assemble(layers, default_runner="thread", manager=manager, stores=stores)
+    try:
+        file = tmp_path / "small.gguf"
+        file.write_bytes(gguf_bytes())
+        await assembly.runtime.catalog.import_file(file, SMALL)
+        yield World(tmp_path, assembly.runtime, stores, converter)
+    finally:
+        await assembly.aclose()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs a check in a `World`; ``settings`` are dotted paths."""
+
+    def run(
+        check: Check, *, converter: ConverterSpec = CONVERTER, engine: EngineSpec = ENGINE, **settings: Any
+    ) -> None:
+        async def main() -> None:
+            dotted = {name.replace("__", "."): value for name, value in settings.items()}
+            async with asyncio.timeout(120), opened(tmp_path, converter, engine, dotted) as world:
+                await check(world)
+
+        asyncio.run(main())
+
+    return run
+
+
+def altered(spec: ConverterSpec, **fields: Any) -> ConverterSpec:
+    return msgspec.structs.replace(spec, **fields)
+
+
+def content(file: LocalFile) -> bytes:
+    return Path(file.path).read_bytes()
+
+
+def once_working(started: asyncio.Event) -> OnLoadProgress:
+    """Sets the event when the converter itself has reported."""
+
+    def on_progress(share: float) -> None:
+        if share > 0:
+            started.set()
+
+    return on_progress
+
+
+# ── Making and finding ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_model_is_converted_once(run: Run) -> None:
+    """The second time it is found: by its source, the converter, its version and the parameters."""
+
+    async def check(world: World) -> None:
+        source = await world.source()
+        assert source.weights is not None
+        shares: list[float] = []
+        first = await world.deriver.derive(source, "stamp", on_progress=shares.append)
+        assert shares == [0.0, 0.1, 0.9]
+        assert first.name.host == DERIVED_HOST
+        assert first.name.namespace == source.weights.digest.removeprefix("sha256:")
+        assert (first.format, first.quantization, first.family) == ("stamped", "INT4", "llama")
+        [file] = await world.catalog.loadable_files(first)
+        assert content(file).startswith(b"STAMPED GGUF")
+        again = await world.deriver.derive(source, "stamp", parameters={"text": ""}, on_progress=shares.append)
+        assert again == first
+        assert len(shares) == 3
+        assert world.jobs.count == 1
+        other = await world.deriver.derive(source, "stamp", parameters={"text": "other"})
+        assert other.name.tag != first.name.tag
+        assert world.workspaces() == []
+
+    run(check)
+
+
+def test_another_version_of_a_converter_converts_anew() -> None:
+    """Its results may differ, so they have another name."""
+    source = ModelFile(role="weights", media_type="", digest=parse("a" * 64), size_bytes=1)
+    names = {derived_name(source.digest, altered(CONVERTER, version=version), {}).full for version in (1, 2)}
+    assert len(names) == 2
+
+
+def parse(hexadecimal: str) -> Any:
+    return f"sha256:{hexadecimal}"
+
+
+def test_several_files_are_a_folder_model(run: Run) -> None:
+    """They keep their paths and lie in one folder for the engine."""
+
+    async def check(world: World) -> None:
+        derived = await world.deriver.derive(await world.source(), "stamp", parameters={"result": "folder"})
+        files = await world.catalog.loadable_files(derived)
+        assert {file.name for file in files} == {"model.stamped", "genai_config.json"}
+        assert len({Path(file.path).parent for file in files}) == 1
+        assert all(content(file) for file in files)
+
+    run(check)
+
+
+def test_two_who_want_the_same_convert_it_once(run: Run) -> None:
+    """The second waits for the first and takes its result."""
+
+    async def check(world: World) -> None:
+        source = await world.source()
+        results = await asyncio.gather(*(world.deriver.derive(source, "stamp") for _ in range(3)))
+        assert len({record.digest for record in results}) == 1
+        assert world.jobs.count == 1
+
+    run(check)
+
+
+def test_a_derived_model_that_lacks_a_file_is_made_anew(run: Run) -> None:
+    """A blob that somebody deleted is no trap."""
+
+    async def check(world: World) -> None:
+        source = await world.source()
+        derived = await world.deriver.derive(source, "stamp")
+        await world.stores.blobs.delete(derived.files[0].digest)
+        assert await world.deriver.derive(source, "stamp") == msgspec.structs.replace(
+            derived, modified_at=(await world.catalog.get(derived.name)).modified_at
+        )
+        assert world.jobs.count == 2
+        assert await world.stores.blobs.stat(derived.files[0].digest) is not None
+
+    run(check)
+
+
+# ── Failures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind", "told"),
+    [
+        ({"result": "nothing"}, PluginError, "no weights"),
+        ({"result": "no weights"}, PluginError, "no weights"),
+        ({"result": "missing"}, PluginError, "'elsewhere' is no file"),
+        ({"result": "outside"}, PluginError, "outside"),
+        ({"result": "link"}, PluginError, "'link'|no weights"),
+        ({"result": "twice"}, PluginError, "named twice"),
+        ({"trouble": "error"}, InvalidModelFile, "wrong colour"),
+        ({"trouble": "exception"}, JobFailed, "small:latest.*ZeroDivisionError: no weights to divide by"),
+        ({"trouble": "crash"}, JobFailed, "small:latest.*SIGKILL"),
+        ({"result": "everything"}, InvalidOption, "result"),
+        ({"colour": "red"}, InvalidOption, "no parameter 'colour'"),
+    ],
+)
+def test_a_failure_leaves_nothing(run: Run, parameters: dict[str, Any], kind: type[CorralError], told: str) -> None:
+    """No name, no blob, no scratch folder; the error says what it was."""
+
+    async def check(world: World) -> None:
+        before = await world.contents()
+        with pytest.raises(kind, match=told):
+            await world.deriver.derive(await world.source(), "stamp", parameters=parameters)
+        assert await world.contents() == before
+        assert world.workspaces() == []
+
+    run(check)
+
+
+def test_cancelling_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    """The process is gone, and the next one who asks gets the model."""
+
+    async def check(world: World) -> None:
+        before = await world.contents()
+        started = asyncio.Event()
+        parameters = {"wait_for": str(tmp_path / "go"), "pid_file": str(tmp_path / "pid")}
+
+        async def convert() -> ModelRecord:
+            return await world.deriver.derive(
+                await world.source(), "stamp", parameters=parameters, on_progress=once_working(started)
+            )
+
+        task = asyncio.create_task(convert())
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
+        assert await world.contents() == before
+        assert world.workspaces() == []
+        (tmp_path / "go").touch()
+        await convert()
+
+    run(check)
+
+
+def test_a_source_that_goes_meanwhile(run: Run, tmp_path: Path) -> None:
+    """A model deleted while it is converted leaves no derived one behind."""
+
+    async def check(world: World) -> None:
+        source = await world.source()
+        started = asyncio.Event()
+        parameters = {"wait_for": str(tmp_path / "go")}
+        task = asyncio.create_task(
+            world.deriver.derive(source, "stamp", parameters=parameters, on_progress=once_working(started))
+        )
+        await started.wait()
+        await world.catalog.delete(SMALL)
+        (tmp_path / "go").touch()
+        with pytest.raises(Conflict, match="deleted while"):
+            await task
+        assert await world.contents() == (set(), set())
+
+    run(check)
+
+
+def test_what_cannot_be_converted_is_refused_at_once(run: Run) -> None:
+    """No converter of that name, no weights, an adapter that would be lost, a model it does not take: no process."""
+
+    async def check(world: World) -> None:
+        source = await world.source()
+        assert source.weights is not None
+        adapter = msgspec.structs.replace(source.weights, role="adapter")
+        for record, converter, told in (
+            (source, "polish", "no converter 'polish'"),
+            (msgspec.structs.replace(source, files=()), "stamp", "no weights"),
+            (msgspec.structs.replace(source, files=(source.weights, adapter)), "stamp", "adapter"),
+        ):
+            with pytest.raises(Unsupported, match=told):
+                await world.deriver.derive(record, converter)
+        stamped = await world.deriver.derive(source, "stamp")
+        with pytest.raises(Unsupported, match="stamps GGUF weights only"):
+            await world.deriver.derive(stamped, "stamp")
+        assert world.jobs.count == 1
+
+    run(check)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "told"),
+    [
+        ({"estimate": lambda *_: {"disk": 1 << 60}}, OutOfSpace, "disk"),
+        ({"estimate": lambda *_: {"cpu": 1 << 40}}, OutOfMemory, "cpu"),
+        ({"module": "corral_no_such_module", "install_hint": "pip install x"}, EngineNotInstalled, "cannot run here"),
+        ({"requirement": "corral-no-such==1.0"}, EngineNotInstalled, "corral-no-such is not installed"),
+    ],
+)
+def test_what_is_lacking_is_told_before_the_work(
+    run: Run, fields: dict[str, Any], kind: type[CorralError], told: str
+) -> None:
+    """Disk, memory and packages are looked at first."""
+
+    async def check(world: World) -> None:
+        with pytest.raises(kind, match=told):
+            await world.deriver.derive(await world.source(), "stamp")
+        assert world.jobs.count == 0
+        assert world.workspaces() == []
+
+    run(check, converter=altered(CONVERTER, **fields))
+
+
+# ── Models of their own ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_convert_makes_a_model_of_its_own(run: Run) -> None:
+    """With what its source says beside its weights, on the same blobs, and it stays when the source goes."""
+
+    async def check(world: World) -> None:
+        own = msgspec.structs.replace(
+            await world.source(),
+            system="Be brief.",
+            parameters={"temperature": 0.5},
+            messages=(Message(role="user", content="hello"),),
+            licenses=("free",),
+        )
+        source = await world.catalog.publish(own, await world.catalog.metadata(own))
+        converted = await world.deriver.convert(source, "stamp")
+        assert converted.name.short == "small:stamp"
+        assert (converted.system, converted.parameters) == ("Be brief.", {"temperature": 0.5})
+        assert (converted.messages, converted.licenses) == (source.messages, ("free",))
+        named = await world.deriver.convert(source, "stamp", name=parse_name("mine:v1"))
+        assert named.files[0].digest == converted.files[0].digest
+        assert world.jobs.count == 1
+        await world.catalog.delete(SMALL)
+        assert await world.derived() == []
+        for record in (converted, named):
+            [file] = await world.catalog.loadable_files(await world.catalog.get(record.name))
+            assert content(file)
+
+    run(check)
+
+
+def test_the_names_of_converted_models(run: Run) -> None:
+    """The converter joins the tag; the model itself and Corral's own names are refused."""
+
+    async def check(world: World) -> None:
+        await world.catalog.copy(SMALL, parse_name("small:q4_1"))
+        tagged = await world.catalog.get(parse_name("small:q4_1"))
+        assert (await world.deriver.convert(tagged, "stamp")).name.short == "small:q4_1-stamp"
+        for name in ("small", "corral.derived/a/b:c"):
+            with pytest.raises(InvalidRequest, match="model itself|keeps for itself"):
+                await world.deriver.convert(await world.source(), "stamp", name=parse_name(name))
+
+    run(check)
+
+
+# ── Loading ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_model_is_converted_when_it_is_loaded(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Progress tells converting, then loading; what is loaded, listed and unloaded is the model by its own name."""
+
+    async def check(world: World) -> None:
+        told: list[LoadProgress] = []
+        await world.runtime.inference.load("small", on_progress=told.append)
+        assert [(one.stage, one.share) for one in told] == [
+            ("converting", 0.0),
+            ("converting", 0.1),
+            ("converting", 0.9),
+            ("loading", 0.5),
+        ]
+        [loaded] = world.runtime.scheduler.loaded()
+        assert (loaded.record.name, loaded.engine) == (SMALL, "stamped")
+        assert len(await world.derived()) == 1
+        await world.runtime.inference.load("small", on_progress=told.append)
+        assert len(told) == 4
+        assert await world.runtime.inference.unload("small")
+        assert world.runtime.scheduler.loaded() == []
+        await world.runtime.inference.load("small", on_progress=told.append)
+        assert [one.stage for one in told[4:]] == ["loading"]
+
+    with caplog.at_level(logging.INFO):
+        run(check)
+    assert "converting small:latest with the stamp converter" in caplog.text
+
+
+def test_settings_of_a_converter_hold_for_loads(run: Run) -> None:
+    """``[converters.stamp]`` is what an automatic conversion uses."""
+
+    async def check(world: World) -> None:
+        await world.runtime.inference.load("small")
+        [name] = await world.derived()
+        [file] = await world.catalog.loadable_files(await world.catalog.get(parse_name(name)))
+        assert content(file).startswith(b"STAMPED from settings")
+
+    run(check, converters__stamp__text="from settings")
+
+
+def test_damaged_files_are_converted_anew(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Even where size and time of the file tell nothing: the load fails, the hash tells, and the model loads."""
+
+    async def check(world: World) -> None:
+        await world.runtime.inference.load("small")
+        await world.runtime.inference.unload("small")
+        [name] = await world.derived()
+        [file] = await world.catalog.loadable_files(await world.catalog.get(parse_name(name)))
+        damage(file)
+        await world.runtime.inference.load("small")
+        assert b"DAMAGE" not in content(file)
+
+    run(check)
+    assert "were damaged; they are made anew" in caplog.text
+
+
+def damage(file: LocalFile) -> None:
+    path = Path(file.path)
+    before = path.stat()
+    mode = before.st_mode
+    path.chmod(0o644)
+    with path.open("r+b") as opened:
+        opened.seek(20)
+        opened.write(b"DAMAGE")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    path.chmod(mode)
+
+
+def test_a_converted_model_that_does_not_load_names_the_remedy(run: Run) -> None:
+    """Where nothing is damaged the error says how to have it converted again, and does so each time only by order."""
+
+    async def check(world: World) -> None:
+        with pytest.raises(InvalidModelFile, match="no valid stamp") as caught:
+            await world.runtime.inference.load("small")
+        [name] = await world.derived()
+        assert f"corral rm {name}" in (caught.value.remedy or "")
+        assert world.runtime.scheduler.loaded() == []
+
+    run(check, converters__stamp__text="DAMAGE")
+
+
+def test_leaving_a_load_stops_the_conversion(run: Run, tmp_path: Path) -> None:
+    """Nothing is left, and the next request begins anew."""
+
+    async def check(world: World) -> None:
+        before = await world.contents()
+        started = asyncio.Event()
+        on_progress = once_working(started)
+        task = asyncio.create_task(
+            world.runtime.inference.load("small", on_progress=lambda progress: on_progress(progress.share))
+        )
+        await started.wait()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await world.runtime.scheduler.aclose()
+        assert await world.contents() == before
+        assert world.workspaces() == []
+
+    run(check, converters__stamp__wait_for=str(tmp_path / "never"))
+
+
+def test_a_conversion_that_stands_still_is_ended(run: Run, tmp_path: Path) -> None:
+    """The load timeout counts the time without progress, and says what made none."""
+
+    async def check(world: World) -> None:
+        with pytest.raises(LoadFailed, match="converting small:latest made no progress"):
+            await world.runtime.inference.load("small")
+        assert await world.derived() == []
+
+    run(check, scheduler__load_timeout="1s", converters__stamp__wait_for=str(tmp_path / "never"))
+
+
+def test_deleting_a_model_deletes_what_was_made_of_it(run: Run) -> None:
+    """Names, blobs and folders of links."""
+
+    async def check(world: World) -> None:
+        await world.deriver.derive(await world.source(), "stamp", parameters={"result": "folder"})
+        await world.catalog.delete(SMALL)
+        assert await world.contents() == (set(), set())
+        with pytest.raises(ModelNotFound):
+            await world.source()
+
+    run(check)
