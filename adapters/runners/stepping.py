@@ -8,16 +8,17 @@ from queue import SimpleQueue
 from typing import cast
 
 from corral.adapters.runners.frames import Abort, Add, Close, request_of
+from corral.adapters.runners.masking import Masked, Masking
 from corral.core.engines import LoadRequest
-from corral.core.errors import CorralError, EngineNotInstalled, LoadFailed, OutOfMemory
+from corral.core.errors import CorralError, EngineNotInstalled, ErrorInfo, LoadFailed, OutOfMemory
 from corral.core.import_names import import_name
 from corral.core.ports.inference import GeneratorEngine, OnLoadProgress, StepEngine
-from corral.core.requests import Request
+from corral.core.requests import CompletionRequest, Request
 from corral.core.step_loop import EngineLoop, GeneratorLoop, Outcome, StepLoop
 
 __all__ = ("Command", "Stepper", "load_engine")
 
-Command = Add[Request] | Abort | Close
+Command = Add[Request] | Abort | Close | Masked
 
 
 def load_engine(
@@ -42,13 +43,18 @@ def load_engine(
 
 
 class Stepper:
-    """Turns a loop until `Close` comes through the inbox: commands first, then one step, then its outcomes."""
+    """Turns a loop until `Close` comes through the inbox: commands first, then one step, then its outcomes.
+
+    A request with a constraint joins the loop once its mask is made; nobody waits for that meanwhile.
+    """
 
     def __init__(self, loop: EngineLoop, inbox: SimpleQueue[Command], deliver: Callable[[list[Outcome]], None]) -> None:
         self._loop = loop
         self._inbox = inbox
         self._deliver = deliver
         self._step_began_s: float | None = None
+        self._masking = Masking(loop.engine.info, loop.engine.tokenizer, inbox.put)
+        self._unmasked: set[int] = set()
 
     @property
     def step_s(self) -> float:
@@ -58,13 +64,22 @@ class Stepper:
 
     def run(self) -> None:
         """Returns after `Close`. Raises what a broken engine's step raises."""
+        try:
+            self._run()
+        finally:
+            self._masking.close()
+
+    def _run(self) -> None:
         loop, inbox = self._loop, self._inbox
         while True:
             while not inbox.empty() or not loop.unfinished():
                 command = inbox.get()
                 if isinstance(command, Add):
-                    loop.add(command.request_id, request_of(command))
+                    self._add(command.request_id, request_of(command))
+                elif isinstance(command, Masked):
+                    self._add_masked(command)
                 elif isinstance(command, Abort):
+                    self._unmasked.discard(command.request_id)
                     loop.abort(command.request_id)
                 else:
                     return
@@ -73,3 +88,19 @@ class Stepper:
             self._step_began_s = None
             if outcomes:
                 self._deliver(outcomes)
+
+    def _add(self, request_id: int, request: Request) -> None:
+        if isinstance(request, CompletionRequest) and request.constraint is not None:
+            self._unmasked.add(request_id)
+            self._masking.begin(request_id, request, request.constraint)
+        else:
+            self._loop.add(request_id, request)
+
+    def _add_masked(self, masked: Masked) -> None:
+        if masked.request_id not in self._unmasked:  # aborted
+            return
+        self._unmasked.remove(masked.request_id)
+        if isinstance(masked.mask, ErrorInfo):
+            self._deliver([(masked.request_id, masked.mask)])
+        else:
+            self._loop.add(masked.request_id, masked.request, masked.mask)

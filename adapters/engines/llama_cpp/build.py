@@ -96,7 +96,7 @@ class _Builder:
         trimmable = _can_trim(context, batch)
         can_shift = trimmable and context.can_shift
         exactness = self._exactness(context, batch, count, trimmable=trimmable)
-        features |= {"prefix_cache", "logprobs", "seed"}
+        features |= {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in (("shift", can_shift), ("exact", exactness.exact)) if has}
         completions = Completions(
             model=model,

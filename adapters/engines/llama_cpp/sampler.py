@@ -21,6 +21,7 @@ from corral.core.requests import SamplingParams
 __all__ = ("Candidates", "Sampler", "logprob_of")
 
 Logits = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.intp]
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
@@ -34,12 +35,18 @@ class Candidates:
         self._native = C.llama_token_data_array()
         self._data = self._rows.ctypes.data_as(ctypes.POINTER(C.llama_token_data))
 
-    def choose(self, chain: Any, logits: Logits) -> int:
-        self._rows["id"] = self._ids
-        self._rows["logit"] = logits
+    def choose(self, chain: Any, logits: Logits, allowed: Ids | None = None) -> int:
+        if allowed is None:
+            count = len(self._ids)
+            self._rows["id"] = self._ids
+            self._rows["logit"] = logits
+        else:
+            count = len(allowed)
+            self._rows["id"][:count] = allowed
+            self._rows["logit"][:count] = logits[allowed]
         native = self._native
         native.data = self._data  # a sampler may move it (XTC drops rows at the front)
-        native.size = len(self._ids)
+        native.size = count
         native.selected = -1
         native.sorted = False
         C.llama_sampler_apply(chain, ctypes.byref(native))
@@ -89,31 +96,43 @@ class Sampler:
 
     def choose(self, logits: Logits) -> int:
         """The next token. `logits` is as it was afterwards."""
-        allowed = self._mask.allowed() if self._mask is not None else None
-        if allowed is not None:
-            logits = logits.copy()
-            bits = np.unpackbits(np.frombuffer(allowed, np.uint8), bitorder="little", count=len(logits))
-            logits[bits == 0] = -np.inf
+        allowed = _allowed(self._mask, len(logits)) if self._mask is not None else None
         if len(self._biased):
             before = logits[self._biased]
             logits[self._biased] = before + self._bias
-            token = self._pick(logits)
+            token = self._pick(logits, allowed)
             logits[self._biased] = before
         else:
-            token = self._pick(logits)
+            token = self._pick(logits, allowed)
         if self._has_history:
             C.llama_sampler_accept(self._chain, token)
         if self._mask is not None:
             self._mask.accept(token)
         return token
 
-    def _pick(self, logits: Logits) -> int:
-        return int(logits.argmax()) if self._plain_greedy else self._candidates.choose(self._chain, logits)
+    def _pick(self, logits: Logits, allowed: Ids | None) -> int:
+        if allowed is not None:
+            allowed = allowed[logits[allowed] > -np.inf]
+            if not len(allowed):
+                raise EngineError("the format and logit_bias leave no token to choose from")
+            if self._plain_greedy:
+                return int(allowed[logits[allowed].argmax()])
+        elif self._plain_greedy:
+            return int(logits.argmax())
+        return self._candidates.choose(self._chain, logits, allowed)
 
     def close(self) -> None:
         if self._chain is not None:
             C.llama_sampler_free(self._chain)
             self._chain = None
+
+
+def _allowed(mask: TokenMask, vocabulary_size: int) -> Ids | None:
+    """The ids that the mask lets through; None: all."""
+    bits = mask.allowed()
+    if bits is None:
+        return None
+    return np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little", count=vocabulary_size))
 
 
 def _biases(

@@ -10,13 +10,14 @@ import llama_cpp as C
 
 from corral.adapters.engines.llama_cpp.native import Model
 from corral.core.errors import EngineDied, InvalidRequest
+from corral.core.ports.inference import Vocabulary
 from corral.core.requests import Prompt, TokensPart
 
 __all__ = ("LlamaTokenizer",)
 
 
 class LlamaTokenizer:
-    """The `Tokenizer` port over a loaded model."""
+    """The `OpenTokenizer` port over a loaded model."""
 
     def __init__(self, model: Model) -> None:
         self._lock = threading.Lock()  # held by other threads' calls, so that the model outlives them
@@ -32,6 +33,7 @@ class LlamaTokenizer:
             ending.append(int(C.llama_vocab_sep(vocab)))
         self._ending = tuple(ending)
         self._pieces: dict[int, bytes] = {}
+        self._vocabulary: Vocabulary | None = None
 
     def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
         with self._lock:
@@ -42,6 +44,18 @@ class LlamaTokenizer:
         with self._lock:
             self._require_open()
             return b"".join(self.piece(token_id, special=True) for token_id in self._checked(ids))
+
+    def vocabulary(self) -> Vocabulary:
+        with self._lock:
+            self._require_open()
+            if self._vocabulary is None:
+                pieces = tuple(self._spelt(token_id, special=True) for token_id in range(self._size))
+                self._vocabulary = Vocabulary(
+                    pieces=pieces,
+                    control=frozenset(i for i, piece in enumerate(pieces) if self._spelt(i, special=False) != piece),
+                    ends=frozenset(self.ends(self._size)),
+                )
+            return self._vocabulary
 
     def close(self) -> None:
         """Before the model is freed: waits for calls under way, refuses later ones."""
@@ -93,15 +107,18 @@ class LlamaTokenizer:
             known = self._pieces.get(token_id)
             if known is not None:
                 return known
+        piece = self._spelt(token_id, special=special)
+        if not special:
+            self._pieces[token_id] = piece
+        return piece
+
+    def _spelt(self, token_id: int, *, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(64)
         length = C.llama_token_to_piece(self._vocab, token_id, buffer, 64, 0, special)
         if length < 0:
             buffer = ctypes.create_string_buffer(-length)
             length = C.llama_token_to_piece(self._vocab, token_id, buffer, -length, 0, special)
-        piece = buffer.raw[:length]
-        if not special:
-            self._pieces[token_id] = piece
-        return piece
+        return buffer.raw[:length]
 
     def is_end(self, token_id: int) -> bool:
         return bool(C.llama_vocab_is_eog(self._vocab, token_id))
