@@ -30,10 +30,10 @@ def convert(request: ConvertRequest, on_progress: Callable[[float], None]) -> Co
     """
     parameters = _parameters(request)
     folder = Path(request.folder)
-    weights = [file for file in request.files if file.role == "weights"]
-    if len(weights) != 1:
-        raise Unsupported(f"{request.model} has {len(weights)} weights files; one can be converted")
-    with GgufTensors(Path(weights[0].path)) as tensors:
+    sources = [file for file in request.files if file.role == "weights"]
+    if len(sources) != 1:
+        raise Unsupported(f"{request.model} has {len(sources)} weights files; one can be converted")
+    with GgufTensors(Path(sources[0].path)) as tensors:
         architecture = tensors.pairs.get("general.architecture")
         if architecture not in ARCHITECTURES:
             raise Unsupported(
@@ -43,7 +43,8 @@ def convert(request: ConvertRequest, on_progress: Callable[[float], None]) -> Co
         template = tensors.pairs.get("tokenizer.chat_template")
         template = template if isinstance(template, str) else None
         with ExternalData(folder / "model.onnx.data") as data:
-            model = build_graph(decoder, parameters, WeightWriter(tensors, data, parameters.block_size, on_progress))
+            weights = WeightWriter(tensors, data, on_progress)
+            model = build_graph(decoder, parameters, weights)
     length = context_length(decoder, parameters)
     files = {
         "model.onnx": model.SerializeToString(),
@@ -62,7 +63,7 @@ def convert(request: ConvertRequest, on_progress: Callable[[float], None]) -> Co
             *(ConvertedFile(path=name, role="config") for name in files if name != "model.onnx"),
         ),
         format="onnx",
-        quantization=f"int{parameters.bits}",
+        quantization=f"int{weights.least_bits}",
         context_length=length,
         embedding_length=decoder.hidden,
     )

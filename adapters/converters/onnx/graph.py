@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from corral.adapters.converters.onnx.decoder import Decoder, context_length
-from corral.adapters.converters.onnx.quantize import EIGHT_BIT_ZERO
+from corral.adapters.converters.onnx.quantize import BLOCK, EIGHT_BIT_ZERO
 from corral.adapters.converters.onnx.rotary import rotary_tables
 from corral.adapters.converters.onnx.spec import OnnxParameters
 from corral.adapters.converters.onnx.weights import Matrix, Source, WeightWriter
@@ -38,6 +38,7 @@ class _Graph:
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._constants: set[str] = set()
+        self._summed: set[str] = set()
 
     def model(self) -> onnx.ModelProto:
         decoder, weights = self._decoder, self._weights
@@ -162,11 +163,12 @@ class _Graph:
             stash_type=1,
         )
 
-    def _matrix(self, name: str, sources: Sequence[Source], columns: int, bits: int) -> Matrix:
+    def _matrix(self, name: str, sources: Sequence[Source], columns: int, bits: int | None) -> Matrix:
         return self._weights.matrix(name, sources, columns, bits)
 
     def _product(self, state: str, matrix: Matrix, name: str, bias: str = "") -> str:
-        inputs = [state, matrix.levels, matrix.scales, matrix.zeros, "", bias]
+        operand = self._with_sums(state) if matrix.sums else state
+        inputs = [operand, matrix.levels, matrix.scales, matrix.zeros, "", bias]
         while not inputs[-1]:
             inputs.pop()
         return self._node(
@@ -174,12 +176,22 @@ class _Graph:
             inputs,
             name if name == "logits" else f"{name}.product",
             domain="com.microsoft",
-            K=matrix.columns,
+            K=matrix.columns + matrix.sums,
             N=matrix.rows,
             bits=matrix.bits,
-            block_size=self._parameters.block_size,
+            block_size=BLOCK,
             accuracy_level=self._parameters.accuracy_level,
         )
+
+    def _with_sums(self, state: str) -> str:
+        """The activations, and behind them the sum of each block of theirs: see `quantize`."""
+        joined = f"{state}.with_sums"
+        if joined not in self._summed:
+            self._summed.add(joined)
+            blocks = self._node("Reshape", [state, self._integers("blocks", [0, 0, -1, BLOCK])], f"{state}.blocks")
+            sums = self._node("ReduceSum", [blocks, self._integers("column", [-1])], f"{state}.sums", keepdims=0)
+            self._node("Concat", [state, sums], joined, axis=-1)
+        return joined
 
     def _embedded(self, table: Matrix) -> str:
         """Rows of the token table, which is quantized and shared with the output, made float32 again."""
@@ -191,7 +203,7 @@ class _Graph:
         centred = self._node("Sub", [floats, zero], "embedding.centred")
         blocks = self._node("Mul", [centred, column], "embedding.blocks")
         rows = self._node("Reshape", [blocks, self._integers("joined", [0, 0, -1])], "embedding.rows")
-        if table.columns % self._parameters.block_size == 0:
+        if table.columns % BLOCK == 0:
             return rows
         limits = {"start": 0, "end": table.columns, "axis": 2}
         bounds = [self._integers(f"embedding.{name}", [value]) for name, value in limits.items()]

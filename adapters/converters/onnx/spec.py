@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from corral.adapters.converters.onnx.pretokenizers import PRE_TOKENIZERS
 from corral.adapters.formats.gguf.tables import DEQUANTIZED_TYPES
 from corral.core.converters import ConverterSpec
 from corral.core.engines import Match
@@ -21,24 +22,24 @@ _ROPE_SCALINGS = (None, "none", "linear")
 
 
 class OnnxParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a conversion may be told. `bits` of a weight in the layers; the token table and the output always have 8.
+    """What a conversion may be told.
 
-    `block_size`: weights that share a scale. `accuracy_level`: what ONNX Runtime computes a product of matrices in,
-    4 is int8 and the fastest, 1 is float32. `context_length`: most tokens of a context, None for the model's own; the
-    rotary tables have a row for each.
+    `bits` of a weight in the layers: None takes 4-bit weights over as they are and gives all others 8. The token table
+    and the output always have 8. `accuracy_level`: what ONNX Runtime computes a product of matrices in, 4 is int8 and
+    the fastest, 1 is float32. `context_length`: most tokens of a context, None for the model's own; the rotary tables
+    have a row for each.
     """
 
-    bits: Literal[4, 8] = 4
-    block_size: Literal[16, 32, 64, 128] = 32
+    bits: Literal[4, 8] | None = None
     accuracy_level: Literal[1, 4] = 4
     context_length: Annotated[int, msgspec.Meta(ge=1, le=4_194_304)] | None = None
 
 
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
-    reason = _obstacle(record, metadata)
-    if reason is not None:
-        return Match(score=0, reason=reason)
-    return Match(score=100, reason="GGUF of the llama family becomes ONNX with int4 weights")
+    obstacle = _obstacle(record, metadata)
+    if obstacle is not None:
+        return Match(score=0, reason=obstacle)
+    return Match(score=100, reason="GGUF of the llama family becomes ONNX; 4-bit weights are taken over as they are")
 
 
 def _obstacle(record: ModelRecord, metadata: ModelMetadata | None) -> str | None:
@@ -59,6 +60,9 @@ def _obstacle(record: ModelRecord, metadata: ModelMetadata | None) -> str | None
     tokenizer = keys.get("tokenizer.ggml.model")
     if tokenizer not in _TOKENIZERS:
         return f"converts tokenizers of the kinds {' and '.join(_TOKENIZERS)}, this is {tokenizer!r}"
+    pre = keys.get("tokenizer.ggml.pre", "default")
+    if tokenizer == "gpt2" and pre not in PRE_TOKENIZERS:
+        return f"the pre-tokenizer {pre!r} is not known"
     unreadable = sorted(set(metadata.tensor_types) - DEQUANTIZED_TYPES)
     if unreadable:
         return f"weights of the type {', '.join(unreadable)} cannot be read"
@@ -70,7 +74,7 @@ CONVERTER = ConverterSpec(
     summary="GGUF of the llama family to ONNX Runtime GenAI, int4",
     convert="corral.adapters.converters.onnx.convert:convert",
     match=_match,
-    version=1,
+    version=2,
     parameters=OnnxParameters,
     module="onnx",
     requirement="onnx>=1.17",

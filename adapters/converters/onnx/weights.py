@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import onnx
@@ -15,14 +15,26 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from corral.adapters.converters.onnx.external_data import ExternalData
-from corral.adapters.converters.onnx.quantize import QuantizedRows, quantize, row_blocks, zero_bytes
-from corral.adapters.formats.gguf.dequantize import dequantize
+from corral.adapters.converters.onnx.quantize import (
+    BLOCK,
+    QuantizedRows,
+    eight_bits,
+    four_bits,
+    nearest_groups,
+    row_blocks,
+)
+from corral.adapters.formats.gguf.dequantize import FOUR_BIT_TYPES, dequantize, four_bit_groups
 from corral.adapters.formats.gguf.tensors import GgufTensors
 from corral.core.errors import InvalidModelFile, Unsupported
 
 __all__ = ("Matrix", "Source", "WeightWriter")
 
 Floats = NDArray[np.float32]
+
+ScalarT = TypeVar("ScalarT", bound=np.generic)
+
+_CENTRED = "Q4_0"
+"""The 4-bit type whose minimum is a whole number of steps: the zero point 8 says it all."""
 
 _PIECE_ELEMENTS = 1024 * 1024
 
@@ -35,7 +47,10 @@ class Source(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A quantized matrix in the graph: initializers' names, and what ``MatMulNBits`` wants to know."""
+    """A quantized matrix in the graph: initializers' names, and what ``MatMulNBits`` wants to know.
+
+    `sums` columns behind the weights' own are to be multiplied by the sums of the activations' blocks.
+    """
 
     levels: str
     scales: str
@@ -43,42 +58,56 @@ class Matrix(NamedTuple):
     bits: int
     rows: int
     columns: int
+    sums: int
 
 
 class WeightWriter:
     """Writes matrices and vectors by name, and keeps the graph's `initializers`.
 
-    `on_progress` gets the share done of all of the file's elements, 0 to 1. Raises as `GgufTensors` and `ExternalData`.
+    `least_bits` is the smallest width of a matrix so far. `on_progress` gets the share done of all of the file's
+    elements, 0 to 1. Raises as `GgufTensors` and `ExternalData`.
     """
 
-    def __init__(
-        self, tensors: GgufTensors, data: ExternalData, block_size: int, on_progress: Callable[[float], None]
-    ) -> None:
+    def __init__(self, tensors: GgufTensors, data: ExternalData, on_progress: Callable[[float], None]) -> None:
         self.initializers: list[onnx.TensorProto] = []
+        self.least_bits = 8
         self._tensors = tensors
         self._data = data
-        self._block_size = block_size
         self._on_progress = on_progress
         self._total = max(1, sum(math.prod(tensors.shape(name)) for name in tensors.names))
         self._done = 0
         self._used: set[str] = set()
         self._threads = max(1, min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
 
-    def matrix(self, name: str, sources: Sequence[Source], columns: int, bits: int) -> Matrix:
-        """The rows of all sources, one below the other, in `bits`."""
+    def matrix(self, name: str, sources: Sequence[Source], columns: int, bits: int | None) -> Matrix:
+        """The rows of all sources, one below the other. `bits` None: 4 where the sources have 4 bits, else 8.
+
+        Rows that are no whole number of blocks have 8 in any case.
+        """
         rows = sum(self._rows(source, columns) for source in sources)
-        blocks = row_blocks(columns, self._block_size)
-        levels = self._data.tensor(f"{name}.levels", TensorProto.UINT8, (rows, blocks, self._block_size * bits // 8))
+        types = {self._tensors.type(source.name) for source in sources}
+        bits = 8 if columns % BLOCK else bits or (4 if types <= FOUR_BIT_TYPES else 8)
+        self.least_bits = min(bits, self.least_bits)
+        sums = row_blocks(columns) if bits == 4 and types != {_CENTRED} else 0
+        blocks = row_blocks(columns) + row_blocks(sums)
+        levels = self._data.tensor(f"{name}.levels", TensorProto.UINT8, (rows, blocks, BLOCK * bits // 8))
         scales = self._data.tensor(f"{name}.scales", TensorProto.FLOAT, (rows, blocks))
-        zeros = self._data.tensor(f"{name}.zeros", TensorProto.UINT8, (rows, zero_bytes(blocks))) if bits == 4 else None
-        for piece in self._quantized(sources, columns, bits):
+        zeros = self._data.tensor(f"{name}.zeros", TensorProto.UINT8, (rows, -(-blocks // 2))) if bits == 4 else None
+        for piece in self._quantized(sources, columns, bits, sums > 0):
             levels.write(piece.levels)
             scales.write(piece.scales)
             if zeros is not None and piece.zeros is not None:
                 zeros.write(piece.zeros)
-        written = [region.proto for region in (levels, scales, zeros) if region is not None]
-        self.initializers += written
-        return Matrix(levels.proto.name, scales.proto.name, zeros.proto.name if zeros else "", bits, rows, columns)
+        self.initializers += [region.proto for region in (levels, scales, zeros) if region is not None]
+        return Matrix(
+            levels=levels.proto.name,
+            scales=scales.proto.name,
+            zeros=zeros.proto.name if zeros is not None else "",
+            bits=bits,
+            rows=rows,
+            columns=columns,
+            sums=sums,
+        )
 
     def vector(self, name: str, sources: Sequence[Source], length: int) -> str:
         """The float32 vectors of all sources in a row, within the graph; `length` is what they must have together."""
@@ -128,7 +157,9 @@ class WeightWriter:
             raise InvalidModelFile(f"the tensor {source.name!r} is {shape}, rows of {columns} are expected")
         return shape[0]
 
-    def _quantized(self, sources: Sequence[Source], columns: int, bits: int) -> Iterator[QuantizedRows]:
+    def _quantized(
+        self, sources: Sequence[Source], columns: int, bits: int, remainders: bool
+    ) -> Iterator[QuantizedRows]:
         """Pieces in order; NumPy lets go of the GIL, so that a few threads work ahead of the one that writes."""
         with ThreadPoolExecutor(self._threads) as threads:
             ahead: deque[Future[QuantizedRows]] = deque()
@@ -137,9 +168,7 @@ class WeightWriter:
                 for blocks in self._pieces(source, columns):
                     if len(ahead) > self._threads:
                         yield ahead.popleft().result()
-                    ahead.append(
-                        threads.submit(_converted, type_name, blocks, source.head_size, bits, self._block_size)
-                    )
+                    ahead.append(threads.submit(_converted, type_name, blocks, source.head_size, bits, remainders))
             while ahead:
                 yield ahead.popleft().result()
 
@@ -158,14 +187,18 @@ class WeightWriter:
         self._on_progress(min(1.0, self._done / self._total))
 
 
-def _converted(type_name: str, blocks: NDArray[np.uint8], head_size: int, bits: int, block_size: int) -> QuantizedRows:
-    values = dequantize(type_name, blocks.reshape(-1, blocks.shape[-1])).reshape(len(blocks), -1)
-    return quantize(_halves(values, head_size), bits, block_size)
+def _converted(type_name: str, blocks: NDArray[np.uint8], head_size: int, bits: int, remainders: bool) -> QuantizedRows:
+    blocks = _halves(blocks, head_size)
+    rows, flat = len(blocks), blocks.reshape(-1, blocks.shape[-1])
+    if bits == 4 and (groups := four_bit_groups(type_name, flat)) is not None:
+        return four_bits(groups, rows, remainders=remainders)
+    values = dequantize(type_name, flat).reshape(rows, -1)
+    return eight_bits(values) if bits == 8 else four_bits(nearest_groups(values), rows, remainders=remainders)
 
 
-def _halves(rows: Floats, head_size: int) -> Floats:
+def _halves(rows: NDArray[ScalarT], head_size: int) -> NDArray[ScalarT]:
     """Rows of rotated pairs (0 and 1, 2 and 3, …) in the order in which the first half is paired with the second."""
     if not head_size:
         return rows
-    pairs = rows.reshape(-1, head_size // 2, 2, rows.shape[1])
+    pairs = rows.reshape(-1, head_size // 2, 2, *rows.shape[1:])
     return pairs.swapaxes(1, 2).reshape(rows.shape)

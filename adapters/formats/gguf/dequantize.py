@@ -7,27 +7,47 @@ The block layouts are ggml's: the structs ``block_q4_0`` to ``block_q6_K`` of ``
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corral.adapters.formats.gguf.tables import DEQUANTIZED_TYPES
 from corral.core.errors import Unsupported
 
-__all__ = ("dequantize",)
+__all__ = ("FOUR_BIT_TYPES", "Groups", "dequantize", "four_bit_groups")
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
+class Groups(NamedTuple):
+    """Groups of 32 weights: ``step * level + minimum``. `levels` is ``(n, 32)``, the others ``(n,)``."""
+
+    levels: Bytes
+    steps: Floats
+    minima: Floats
+
+
 def dequantize(type_name: str, blocks: Bytes) -> Floats:
     """``(n, bytes of a block)`` becomes ``(n, elements of a block)``. Raises `Unsupported` for a type unknown here."""
+    groups = four_bit_groups(type_name, blocks)
+    if groups is not None:
+        values = groups.steps[:, None] * groups.levels.astype(np.float32) + groups.minima[:, None]
+        return values.reshape(len(blocks), -1)
     function = _FUNCTIONS.get(type_name)
     if function is None:
         raise Unsupported(
-            f"tensors of the type {type_name} cannot be dequantized; these can: {', '.join(_FUNCTIONS)}",
+            f"tensors of the type {type_name} cannot be dequantized; these can: {', '.join(sorted(DEQUANTIZED_TYPES))}",
             "fetch the model in another quantization, such as Q4_K_M or Q8_0",
         )
     return function(np.ascontiguousarray(blocks))
+
+
+def four_bit_groups(type_name: str, blocks: Bytes) -> Groups | None:
+    """The blocks of a 4-bit type taken apart, nothing rounded; None for a type of other bits."""
+    function = _FOUR_BITS.get(type_name)
+    return None if function is None else function(np.ascontiguousarray(blocks))
 
 
 def _f16(blocks: Bytes, offset: int) -> Floats:
@@ -58,14 +78,21 @@ def _bf16(blocks: Bytes) -> Floats:
     return (blocks.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
-def _q4_0(blocks: Bytes) -> Floats:
+def _q4_0(blocks: Bytes) -> Groups:
     """``d * (q - 8)``: d as float16, 16 bytes of 4-bit q."""
-    return _f16(blocks, 0) * (_nibbles(blocks[:, 2:]).astype(np.float32) - 8)
+    steps = _f16(blocks, 0)
+    return Groups(_nibbles(blocks[:, 2:]), steps.ravel(), -8 * steps.ravel())
 
 
-def _q4_1(blocks: Bytes) -> Floats:
+def _q4_1(blocks: Bytes) -> Groups:
     """``d * q + m``: d and m as float16, 16 bytes of 4-bit q."""
-    return _f16(blocks, 0) * _nibbles(blocks[:, 4:]).astype(np.float32) + _f16(blocks, 2)
+    return Groups(_nibbles(blocks[:, 4:]), _f16(blocks, 0).ravel(), _f16(blocks, 2).ravel())
+
+
+def _q4_k(blocks: Bytes) -> Groups:
+    """Eight groups of 32: ``(d * s) * q - dmin * m``; s and m have six bits, q four."""
+    steps, least = _steps_and_minima(blocks)
+    return Groups(_nibble_groups(blocks[:, 16:]).reshape(-1, 32), steps.ravel(), -least.ravel())
 
 
 def _q5_0(blocks: Bytes) -> Floats:
@@ -112,15 +139,12 @@ def _q3_k(blocks: Bytes) -> Floats:
     return _in_groups(steps, levels)
 
 
-def _q4_k(blocks: Bytes) -> Floats:
-    """Eight groups of 32: ``(d * s) * q - dmin * m``; s and m have six bits, q four."""
-    return _with_minimum(blocks, _nibble_groups(blocks[:, 16:]))
-
-
 def _q5_k(blocks: Bytes) -> Floats:
     """Eight groups of 32: ``(d * s) * q - dmin * m``; s and m have six bits, q four and a fifth in the mask."""
     fifth = _bit_planes(blocks[:, 16:48]) * np.uint8(16)
-    return _with_minimum(blocks, _nibble_groups(blocks[:, 48:]) | fifth)
+    steps, least = _steps_and_minima(blocks)
+    levels = (_nibble_groups(blocks[:, 48:]) | fifth).reshape(-1, 8, 32).astype(np.float32)
+    return _in_groups(steps, levels, least)
 
 
 def _q6_k(blocks: Bytes) -> Floats:
@@ -161,28 +185,28 @@ def _nibble_groups(blocks: Bytes) -> Bytes:
     return np.concatenate((groups & 0x0F, groups >> 4), axis=2).reshape(len(blocks), 256)
 
 
-def _with_minimum(blocks: Bytes, levels: Bytes) -> Floats:
-    """The common form of Q4_K and Q5_K: d, dmin, and twelve bytes with eight 6-bit steps and as many minima."""
+def _steps_and_minima(blocks: Bytes) -> tuple[Floats, Floats]:
+    """Of Q4_K and Q5_K: d, dmin, and twelve bytes with eight 6-bit steps and as many minima."""
     first, second, third = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
     scales = np.concatenate((first & 63, third & 0x0F | (first >> 6) << 4), axis=1)
     minima = np.concatenate((second & 63, third >> 4 | (second >> 6) << 4), axis=1)
-    steps = _f16(blocks, 0) * scales
-    least = _f16(blocks, 2) * minima
-    return _in_groups(steps, levels.reshape(-1, 8, 32).astype(np.float32), least)
+    return _f16(blocks, 0) * scales, _f16(blocks, 2) * minima
 
+
+_FOUR_BITS: dict[str, Callable[[Bytes], Groups]] = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k}
+
+FOUR_BIT_TYPES = frozenset(_FOUR_BITS)
+"""The types that `four_bit_groups` takes apart."""
 
 _FUNCTIONS: dict[str, Callable[[Bytes], Floats]] = {
     "F32": _f32,
     "F16": _half,
     "BF16": _bf16,
-    "Q4_0": _q4_0,
-    "Q4_1": _q4_1,
     "Q5_0": _q5_0,
     "Q5_1": _q5_1,
     "Q8_0": _q8_0,
     "Q2_K": _q2_k,
     "Q3_K": _q3_k,
-    "Q4_K": _q4_k,
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
 }
