@@ -21,7 +21,7 @@ import msgspec
 
 from corral.adapters.engines.fake.tokenizer import EOS, FIRST_WORD, WORDS, FakeTokenizer
 from corral.core.engines import EngineSpec, LoadRequest, Match
-from corral.core.errors import ErrorInfo, LoadFailed, PromptTooLong, Unsupported
+from corral.core.errors import CorralError, ErrorInfo, LoadFailed, PromptTooLong, Unsupported
 from corral.core.models import ModelMetadata, ModelRecord
 from corral.core.outputs import (
     EngineEmbedded,
@@ -97,7 +97,7 @@ class FakeEngine:
         self._generated = 0
         self.info = ModelInfo(
             tasks=frozenset({"completion", "embedding"}),
-            features=frozenset({"exact", "logprobs", "tokenize"}),
+            features=frozenset({"constraints", "exact", "logprobs", "tokenize"}),
             context_length=options.num_ctx,
             parallel=options.parallel,
             memory_bytes={"cpu": options.memory_bytes},
@@ -170,7 +170,10 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         while self._generated == options.hang_after:
             time.sleep(3600)
-        token = self._sample(sequence)
+        try:
+            token = self._sample(sequence)
+        except CorralError as error:  # its mask's
+            return [EngineFailed(error=error.info)]
         return [token, EngineFinished(reason="stop")] if token.token_id == EOS else [token]
 
     def _sample(self, sequence: _Sequence) -> Token:

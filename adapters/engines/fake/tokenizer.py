@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from corral.core.errors import Unsupported
+from corral.core.ports.inference import Vocabulary
 from corral.core.requests import Prompt, TokensPart
 
 __all__ = ("BOS", "EOS", "FIRST_WORD", "WORDS", "FakeTokenizer")
@@ -28,6 +29,11 @@ class FakeTokenizer:
     def __init__(self) -> None:
         words = [form.encode() for word in WORDS for form in (f" {word}", word)]
         self.pieces: tuple[bytes, ...] = (*(bytes([byte]) for byte in range(256)), *(b"",) * len(_SPECIAL), *words)
+        self._vocabulary = Vocabulary(
+            pieces=(*self.pieces[:256], *(text.encode() for text in _SPECIAL), *words),
+            control=frozenset(range(256, FIRST_WORD)),
+            ends=frozenset({EOS}),
+        )
         self._ids = {piece: index for index, piece in enumerate(self.pieces) if index >= FIRST_WORD}
         self._words = re.compile(b"|".join(re.escape(word) for word in sorted(words, key=len, reverse=True)))
         self._special = re.compile("(" + "|".join(re.escape(text) for text in _SPECIAL) + ")")
@@ -37,6 +43,9 @@ class FakeTokenizer:
 
     def decode(self, ids: Sequence[int]) -> bytes:
         return b"".join(self.pieces[index] for index in ids)
+
+    def vocabulary(self) -> Vocabulary:
+        return self._vocabulary
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of plain text: control tokens spelt in it stay text."""
