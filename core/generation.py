@@ -158,6 +158,7 @@ class InferenceService:
                 )
                 return Generation(record, lease, lease.model.run(chat_request), stack.pop_all())
             _require_task(lease.model, "completion", call.model, "generate")
+            _require_constraints(lease, call)
             prompt: Prompt = (TextPart(text=call.prompt, parse_special=True),)
             if not call.raw:
                 chat = PromptedChat(lease.model, await self._template(record))
@@ -193,6 +194,7 @@ class InferenceService:
                 outputs = lease.model.run(request)
             else:
                 _require_task(lease.model, "completion", call.model, "chat")
+                _require_constraints(lease, call)
                 outputs = await PromptedChat(lease.model, await self._template(record)).open(request)
             return Generation(record, lease, outputs, stack.pop_all())
 
@@ -290,6 +292,11 @@ class InferenceService:
 def _require_task(model: RunningModel, task: Task, name: str, wanted: str) -> None:
     if task not in model.info.tasks:
         raise Unsupported(f'"{name}" does not support {wanted}')
+
+
+def _require_constraints(lease: Lease, call: GenerateCall | ChatCall) -> None:
+    if call.constraint is not None and "constraints" not in lease.model.info.features:
+        raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which cannot hold an answer to a format')
 
 
 def _refuse_unserved(record: ModelRecord, **fields: object) -> None:

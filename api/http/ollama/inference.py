@@ -17,10 +17,13 @@ from corral.api.http.ollama.naming import read_name, without_selector
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
 from corral.api.http.ollama.requests import ChatRequest, GenerateRequest, InferenceBody
 from corral.api.http.request_log import request_log
+from corral.core.answer_format import read_format
 from corral.core.calls import ChatCall, GenerateCall
 from corral.core.durations import parse_keep_alive_s
-from corral.core.errors import ModelNotFound
+from corral.core.errors import InvalidOption, ModelNotFound
 from corral.core.generation import Generation
+from corral.core.names import ModelName
+from corral.core.requests import Constraint
 from corral.core.runtime import Runtime
 
 __all__ = ("chat", "generate")
@@ -51,9 +54,10 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         if body.raw and (body.template or body.system or body.context):
             await runtime.catalog.get(name)
             raise ApiError(400, "raw mode does not support template, system, or context")
-        _refuse_later(body, suffix=body.suffix, template=body.template, context=body.context, images=body.images)
+        _refuse_later(suffix=body.suffix, template=body.template, context=body.context, images=body.images)
         if not body.prompt:
             return await _load(request, body, model, keep_alive_s, writer, "generate")
+        constraint = await _constraint(runtime, name, body)
     call = GenerateCall(
         model=model,
         prompt=body.prompt,
@@ -65,6 +69,7 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         shift=body.shift,
         return_token_ids=not body.raw,
         think=_think(body),
+        constraint=constraint,
     )
 
     async def open_generation() -> Generation:
@@ -86,20 +91,22 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     if not body.model.strip():
         raise ApiError(400, "model is required")
     model = without_selector(body.model)
-    read_name(model)
+    name = read_name(model)
     runtime: Runtime = request.app.state.runtime
     writer = ChatWriter(body.model, log.started_ns)
     with _NotFound(body.model):
         if not body.messages and keep_alive_s == 0:
             return await _unload(request, model, writer)
-        _refuse_later(body, images=[image for message in body.messages for image in message.images])
+        _refuse_later(images=[image for message in body.messages for image in message.images])
         if not body.messages:
             return await _load(request, body, model, keep_alive_s, writer, "chat")
+        constraint = await _constraint(runtime, name, body)
     call = ChatCall(
         model=model,
         messages=tuple(message.to_core() for message in body.messages),
         tools=tuple(tool.to_core() for tool in body.tools),
         think=_think(body),
+        constraint=constraint,
         options=body.options,
         keep_alive_s=keep_alive_s,
         logprobs=logprobs,
@@ -146,9 +153,18 @@ def _think(body: InferenceBody) -> bool | str | None:
     return body.think if isinstance(body.think, bool) or body.think else None
 
 
-def _refuse_later(body: InferenceBody, **fields: object) -> None:
+async def _constraint(runtime: Runtime, name: ModelName, body: InferenceBody) -> Constraint | None:
+    """An unknown model is complained of before a wrong format."""
+    try:
+        return read_format(body.format)
+    except InvalidOption:
+        await runtime.catalog.get(name)
+        raise
+
+
+def _refuse_later(**fields: object) -> None:
     """Fields that this version does not serve may be given as long as they are empty: many clients send them so."""
-    for name, value in {"format": body.format, **fields}.items():
+    for name, value in fields.items():
         if value:
             raise ApiError(400, f"{name} is not supported by this version of Corral; leave it out")
 

@@ -1,0 +1,27 @@
+"""Reads `format`, as clients of Ollama say what an answer must look like."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from corral.core.errors import InvalidOption
+from corral.core.requests import Constraint
+
+__all__ = ("read_format",)
+
+
+def read_format(value: Any) -> Constraint | None:
+    """``"json"`` is any JSON object, an object is a JSON Schema; None and ``""`` ask for nothing.
+
+    Raises `InvalidOption` for anything else, in Ollama's words.
+    """
+    if value is None or value == "":
+        return None
+    if value == "json":
+        return Constraint(kind="json_schema", source='{"type":"object"}')
+    source = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        return Constraint(kind="json_schema", source=source)
+    quoted = json.dumps(source, ensure_ascii=False)
+    raise InvalidOption(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object')
