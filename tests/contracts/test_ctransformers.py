@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import struct
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -14,6 +15,8 @@ import pytest
 from corral.adapters.engines.ctransformers.engine import CtransformersEngine
 from corral.adapters.engines.ctransformers.loader import load
 from corral.adapters.engines.ctransformers.spec import SPEC
+from corral.adapters.engines.ctransformers.tokenizer import gguf_tokenizer
+from corral.adapters.formats.gguf.vocabulary import read_vocabulary
 from corral.adapters.runners.process import ProcessModel, ProcessRunner
 from corral.core.engines import LoadRequest, LocalFile
 from corral.core.errors import CorralError, InvalidModelFile, PromptTooLong, Unsupported
@@ -106,6 +109,21 @@ def test_tokens_are_llama_cpps(shared: CtransformersEngine, smollm2: Path) -> No
                 assert shared.tokenizer.text_ids(one, parse_special=special) == wanted
     finally:
         reference.close()
+
+
+def test_spm_tokens_are_ctransformers_own(smollm2_ctransformers: Path) -> None:
+    """An SPM vocabulary is encoded token for token as ctransformers' own tokenizer encodes it."""
+    from ctransformers.llm import LLM, Config
+
+    table = read_vocabulary(smollm2_ctransformers)
+    assert table is not None
+    tokenizer = gguf_tokenizer("smol", table)
+    native = LLM(str(smollm2_ctransformers), config=Config(context_length=32))
+    paragraphs = [part for part in Path(__file__).read_text(encoding="utf-8").split("\n\n") if part]
+    for one in (OCEAN, "café, naïve & 12345", *paragraphs[:20]):
+        ids = (ctypes.c_int * (4 * len(one.encode()) + 4))()
+        count = native.ctransformers_llm_tokenize(one.encode(), False, ids)
+        assert tokenizer.text_ids(one) == ids[:count]
 
 
 def test_a_prefix_is_kept(shared: CtransformersEngine) -> None:
