@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -43,28 +44,25 @@ class Endpoint:
 
     @classmethod
     async def open(cls, address: str, model: str, api: str | None, options: UpstreamOptions, host: HostOptions) -> Self:
-        """Connects to nothing yet. Raises `SettingsError` for a variable that holds no key."""
+        """Connects to nothing yet. Raises `SettingsError` for a key or header that is none."""
         headers = {"accept-encoding": "identity", "user-agent": "corral"} | dict(host.headers)
         if (key := _key(address, host)) is not None:
             headers["authorization"] = f"Bearer {key}"
         # Reading the system's certificates takes a while.
         verify = await asyncio.to_thread(ssl.create_default_context) if address.startswith("https") else False
-        try:
-            client = httpx.AsyncClient(
-                base_url=address,
-                headers=headers,
-                verify=verify,
-                trust_env=options.trust_env,
-                follow_redirects=False,
-                timeout=httpx.Timeout(options.silence_timeout_s, connect=options.connect_timeout_s, pool=None),
-                limits=httpx.Limits(
-                    max_connections=options.max_connections,
-                    max_keepalive_connections=options.max_connections,
-                    keepalive_expiry=_IDLE_CONNECTION_S,
-                ),
-            )
-        except ValueError as error:  # a header that is none
-            raise SettingsError(f'engines.upstream.hosts."{address}": a key or header cannot be sent') from error
+        client = httpx.AsyncClient(
+            base_url=address,
+            headers=_sendable(address, headers),
+            verify=verify,
+            trust_env=options.trust_env,
+            follow_redirects=False,
+            timeout=httpx.Timeout(options.silence_timeout_s, connect=options.connect_timeout_s, pool=None),
+            limits=httpx.Limits(
+                max_connections=options.max_connections,
+                max_keepalive_connections=options.max_connections,
+                keepalive_expiry=_IDLE_CONNECTION_S,
+            ),
+        )
         return cls(address, model, api, client, options)
 
     def rest(self) -> None:
@@ -167,10 +165,21 @@ class Endpoint:
         return UpstreamError(f"{self.address}: {type(error).__name__}: {error}")
 
 
+def _sendable(address: str, headers: dict[str, str]) -> dict[str, str]:
+    """The client would say the value itself when it refuses one."""
+    for name, value in headers.items():
+        if not re.fullmatch(r"[!-9;-~]+", name) or not re.fullmatch(r"[ -~]*", value):
+            raise SettingsError(
+                f'engines.upstream.hosts."{address}": the header {name!r:.40} cannot be sent',
+                "names and values are printable ASCII, keys too",
+            )
+    return headers
+
+
 def _key(address: str, host: HostOptions) -> str | None:
     if host.key_env is None:
         return host.key
-    key = os.environ.get(host.key_env)
+    key = os.environ.get(host.key_env, "").strip()
     if not key:
         raise SettingsError(
             f'engines.upstream.hosts."{address}".key_env names {host.key_env}, which is not set',

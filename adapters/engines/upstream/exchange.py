@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from corral.core.errors import Unsupported
+from corral.core.messages import Tool
 from corral.core.requests import Constraint, Prompt, TextPart
 from corral.core.values import Value
 
-__all__ = ("Exchange", "plain_text", "schema_of")
+__all__ = ("Exchange", "plain_text", "schema_of", "tool_entry")
 
 
 class Exchange(Value, frozen=True, kw_only=True):
@@ -28,6 +29,12 @@ def plain_text(prompt: Prompt) -> str:
     if len(texts) != len(prompt):
         raise Unsupported("an upstream takes text, not token ids")
     return "".join(texts)
+
+
+def tool_entry(tool: Tool) -> dict[str, Any]:
+    """A tool as OpenAI and Ollama both write it."""
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
 
 
 def schema_of(constraint: Constraint) -> Any:

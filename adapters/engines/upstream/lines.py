@@ -25,14 +25,11 @@ async def read_lines(chunks: AsyncIterable[bytes], address: str) -> AsyncGenerat
 
 
 async def read_events(lines: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The data of each event (``text/event-stream``, WHATWG HTML §9.2). Comments and other fields are passed over.
-
-    ``error:`` lines, which older llama-servers write, count as data.
-    """
+    """The data of each event (``text/event-stream``, WHATWG HTML §9.2). Comments and other fields are passed over."""
     data: list[bytes] = []
     async for line in lines:
         name, _, value = line.partition(b":")
-        if name in (b"data", b"error"):
+        if name == b"data":
             data.append(value.removeprefix(b" "))
         elif not line and data:
             yield b"\n".join(data)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from corral.adapters.engines.upstream.exchange import Exchange, plain_text, schema_of
+from corral.adapters.engines.upstream.exchange import Exchange, plain_text, schema_of, tool_entry
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
 from corral.adapters.engines.upstream.progress import Progress
 from corral.adapters.engines.upstream.refusals import message_of, told
@@ -30,7 +30,7 @@ _log = logging.getLogger("corral.engine")
 def chat_exchange(request: ChatRequest, model: str, api: str) -> Exchange:
     body: dict[str, Any] = {"messages": [_message(message) for message in request.messages]}
     if request.tools:
-        body["tools"] = [{"type": "function", "function": tool} for tool in request.tools]
+        body["tools"] = [tool_entry(tool) for tool in request.tools]
     if request.think is not None:
         body["think"] = request.think
     return _exchange("/api/chat", body, request, model, api)
@@ -152,8 +152,8 @@ async def read_answer(
             )
             for call in message.tool_calls or ()
         )
-        if message.content or message.thinking or calls:
-            logprobs = tuple(_logprob(entry, exchange.logprobs or 0) for entry in line.logprobs or ())
+        logprobs = tuple(_logprob(entry, exchange.logprobs or 0) for entry in line.logprobs or ())
+        if message.content or message.thinking or calls or logprobs:
             for output in progress.more(message.content, message.thinking or "", calls, logprobs=logprobs):
                 yield output
         if line.done:

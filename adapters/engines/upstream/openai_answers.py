@@ -96,8 +96,9 @@ async def read_answer(
             thinking = delta.reasoning_content or delta.reasoning or ""
             text = choice.text or delta.content or ""
             calls.add(delta.tool_calls or ())
-            if text or thinking:
-                for output in progress.more(text, thinking, logprobs=_logprobs(choice.logprobs, exchange.logprobs)):
+            logprobs = _logprobs(choice.logprobs, exchange.logprobs)
+            if text or thinking or logprobs:
+                for output in progress.more(text, thinking, logprobs=logprobs):
                     yield output
             reason = choice.finish_reason or reason
     if reason is None:

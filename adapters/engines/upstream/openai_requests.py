@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from corral.adapters.engines.upstream.exchange import Exchange, plain_text, schema_of
+from corral.adapters.engines.upstream.exchange import Exchange, plain_text, schema_of, tool_entry
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
-from corral.core.messages import Message, Tool
+from corral.core.messages import Message
 from corral.core.requests import ChatRequest, CompletionRequest, Constraint
 
 __all__ = ("chat_exchange", "completion_exchange", "embed_exchange")
@@ -30,7 +30,7 @@ def chat_exchange(request: ChatRequest, model: str, api: str) -> Exchange:
     body = {"model": model, "messages": _messages(request.messages)} | _STREAM | sampling | thinking
     body |= _constraint(request.constraint, api)
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tools"] = [tool_entry(tool) for tool in request.tools]
     if request.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.logprobs}
     unthought = ("think",) if request.think is not None and not thinking else ()
@@ -83,11 +83,6 @@ def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
 def _answered(open_calls: list[tuple[str, str]], name: str | None) -> str:
     place = next((place for place, (_, called) in enumerate(open_calls) if called == name), 0)
     return open_calls.pop(place)[0] if open_calls else "call_0"
-
-
-def _tool(tool: Tool) -> dict[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}
 
 
 def _thinking(think: bool | str | None, api: str) -> dict[str, Any]:

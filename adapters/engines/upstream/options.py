@@ -47,20 +47,19 @@ _LEAST_BIAS = -100.0  # OpenAI's word for never
 def mapped_sampling(sampling: SamplingParams, api: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The options as the server takes them, and the names of those that it has no place for.
 
-    All that the server knows is sent, defaults too: its own may differ. What it does not know is named only where it
-    is not at its default.
+    Those that Ollama knows are sent at their defaults too, since a server's own may differ. The others are off by
+    default everywhere. What the server does not know is named only where it is not at its default.
     """
     names = _NAMES[api]
     sent: dict[str, Any] = {}
     ignored: list[str] = []
     for field in SamplingParams.__struct_fields__:
-        value = getattr(sampling, field)
-        if field == "logit_bias":
-            value = _bias(sampling, api)
+        value = _bias(sampling, api) if field == "logit_bias" else getattr(sampling, field)
+        stated = getattr(sampling, field) != getattr(_DEFAULT_SAMPLING, field)
         if field in names and value is not None:
-            if value != ():
+            if (stated or field in _OLLAMA) and value != ():
                 sent[names[field]] = value
-        elif getattr(sampling, field) != getattr(_DEFAULT_SAMPLING, field):
+        elif stated:
             ignored.append(field)
     if api in ("vllm", "sglang") and sampling.top_k <= 0:
         sent["top_k"] = -1  # all of them

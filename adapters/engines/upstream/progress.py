@@ -34,11 +34,10 @@ class Progress:
         calls: tuple[ToolCall, ...] = (),
         *,
         logprobs: tuple[TokenLogprob, ...] = (),
-        tokens: int | None = None,
     ) -> Iterator[Output]:
         """`Started` where it is the first. A delta counts as one token, or as many as there are log-probabilities."""
         yield from self._start()
-        tokens = max(1, len(logprobs)) if tokens is None else tokens
+        tokens = max(1, len(logprobs))
         self._counted += tokens
         if self._chat:
             yield ChatDelta(content=text, thinking=thinking, tool_calls=calls, token_count=tokens, logprobs=logprobs)
@@ -46,12 +45,10 @@ class Progress:
             yield Delta(text=text, token_count=tokens, logprobs=logprobs)
 
     def end(self, reason: FinishReason, calls: tuple[ToolCall, ...] = ()) -> Iterator[Output]:
-        """The tool calls, the tokens that no text came for, `Finished`."""
+        """The tool calls, then `Finished`."""
         yield from self._start()
-        generated = self._counted if self.generated_tokens is None else self.generated_tokens
-        uncounted = max(0, generated - self._counted)
-        if calls or uncounted:
-            yield from self.more("", calls=calls, tokens=uncounted)
+        if calls:
+            yield from self.more("", calls=calls)
         now_ns = time.perf_counter_ns()
         first_ns = self._first_ns or now_ns
         yield Finished(
@@ -59,7 +56,7 @@ class Progress:
             usage=Usage(
                 prompt_tokens=self.prompt_tokens,
                 cached_tokens=min(self.cached_tokens, self.prompt_tokens),
-                generated_tokens=generated,
+                generated_tokens=self._counted if self.generated_tokens is None else self.generated_tokens,
                 prefill_ns=self.prefill_ns or first_ns - self._began_ns,
                 decode_ns=self.decode_ns or now_ns - first_ns,
             ),
@@ -68,4 +65,4 @@ class Progress:
     def _start(self) -> Iterator[Output]:
         if self._first_ns is None:
             self._first_ns = time.perf_counter_ns()
-            yield Started(prompt_tokens=self.prompt_tokens, ignored_options=self._ignored)
+            yield Started(prompt_tokens=None, ignored_options=self._ignored)

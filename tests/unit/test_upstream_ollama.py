@@ -1,0 +1,252 @@
+"""An upstream that speaks Ollama's API: Ollama itself, or another Corral."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from corral.core.errors import EngineDied, InvalidRequest, PromptTooLong, Unsupported, UpstreamError
+from corral.core.messages import Message, Tool, ToolCall
+from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage
+from corral.core.requests import (
+    ChatRequest,
+    CompletionRequest,
+    Constraint,
+    ContextPolicy,
+    EmbedRequest,
+    Request,
+    SamplingParams,
+    TextPart,
+)
+from corral.core.vectors import rows
+
+CHAT, GENERATE, EMBED = "/api/chat", "/api/generate", "/api/embed"
+HELLO = ChatRequest(messages=(Message(role="user", content="Hello"),))
+SHOWN = {
+    "details": {"family": "llama", "parameter_size": "8.0B", "quantization_level": "Q4_K_M"},
+    "model_info": {"llama.context_length": 8192, "llama.embedding_length": 4096, "general.architecture": "llama"},
+    "capabilities": ["completion", "tools", "thinking"],
+}
+
+
+def lines(*values: Any) -> list[bytes]:
+    return [json.dumps(value).encode() + b"\n" for value in values]
+
+
+def said(content: str = "", **fields: Any) -> dict[str, Any]:
+    return {"model": "m", "message": {"role": "assistant", "content": content, **fields}, "done": False}
+
+
+LAST = {
+    "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop", "prompt_eval_count": 9,
+    "prompt_eval_duration": 70, "eval_count": 3, "eval_duration": 80, "cached_tokens": 4,
+}  # fmt: skip
+ANSWER = lines(said("Hi"), said(" you"), LAST)
+
+
+@pytest.fixture(params=["ollama", "corral"])
+def server(request: pytest.FixtureRequest, upstream: Any, reply: Any) -> Any:
+    """One of each kind, told apart by what it says of its version."""
+    version = {"version": "0.33.0"} | ({"corral": "0.2.0"} if request.param == "corral" else {})
+    upstream.replies |= {
+        "/api/version": reply(body=version),
+        "/api/tags": reply(body={"models": [{"name": "m:latest"}, {"name": "other:7b"}]}),
+        "/api/show": reply(body=SHOWN),
+    }
+    upstream.api = request.param
+    return upstream
+
+
+@pytest.fixture
+def ask(server: Any, load_upstream: Any) -> Callable[..., list[Output]]:
+    """The outputs of one request to the model behind `server`."""
+
+    def ask(request: Request) -> list[Output]:
+        async def run() -> list[Output]:
+            model = await load_upstream(server.url)
+            try:
+                assert model.info.details["remote api"] == server.api
+                assert model.info.context_length == 8192
+                return [output async for output in model.run(request)]
+            finally:
+                await model.aclose()
+
+        return asyncio.run(run())
+
+    return ask
+
+
+def test_a_chat(server: Any, reply: Any, ask: Any) -> None:
+    """Content, thinking and tool calls are told apart, and the last line's figures are the answer's."""
+    call = {"id": "c1", "function": {"index": 0, "name": "weather", "arguments": {"city": "Paris"}}}
+    server.replies[CHAT] = reply(pieces=lines(said(thinking="hm"), said("Hi"), said(tool_calls=[call]), LAST))
+    outputs = ask(HELLO)
+    assert outputs[0] == Started(prompt_tokens=None)
+    deltas = [output for output in outputs if isinstance(output, ChatDelta)]
+    assert "".join(delta.thinking for delta in deltas) == "hm"
+    assert "".join(delta.content for delta in deltas) == "Hi"
+    expected = ToolCall(name="weather", arguments={"city": "Paris"}, id="c1")
+    assert [call for delta in deltas for call in delta.tool_calls] == [expected]
+    usage = Usage(prompt_tokens=9, cached_tokens=4, generated_tokens=3, prefill_ns=70, decode_ns=80)
+    assert outputs[-1] == Finished(reason="stop", usage=usage)
+
+
+def test_what_is_sent(server: Any, reply: Any, ask: Any) -> None:
+    """Messages with all they have, tools, thinking, and a schema as `format`."""
+    server.replies[CHAT] = reply(pieces=ANSWER)
+    messages = (
+        Message(role="user", content="?"),
+        Message(role="assistant", thinking="hm", tool_calls=(ToolCall(name="time", arguments={"a": 1}, id="x"),)),
+        Message(role="tool", content="noon", tool_name="time", tool_call_id="x"),
+    )
+    schema = {"type": "object"}
+    ask(
+        ChatRequest(
+            messages=messages,
+            tools=(Tool(name="time", parameters=schema),),
+            think="low",
+            constraint=Constraint(kind="json_schema", source=json.dumps(schema)),
+            context=ContextPolicy(num_ctx=64, shift=False),
+            logprobs=2,
+        )
+    )
+    [body] = server.bodies(CHAT)
+    assert body["messages"][1] == {
+        "role": "assistant",
+        "content": "",
+        "thinking": "hm",
+        "tool_calls": [{"id": "x", "function": {"index": 0, "name": "time", "arguments": {"a": 1}}}],
+    }
+    assert body["messages"][2] == {"role": "tool", "content": "noon", "tool_name": "time", "tool_call_id": "x"}
+    assert body["tools"] == [
+        {"type": "function", "function": {"name": "time", "description": "", "parameters": schema}}
+    ]
+    assert (body["think"], body["format"], body["shift"]) == ("low", schema, False)
+    assert (body["logprobs"], body["top_logprobs"], body["options"]["num_ctx"]) == (True, 2, 64)
+    assert "keep_alive" not in body
+
+
+OLLAMA_OPTIONS: dict[str, Any] = {
+    "temperature": 0.5, "top_k": 7, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.5, "repeat_last_n": 9,
+    "repeat_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25, "seed": 3, "num_predict": 11,
+    "stop": ("END",),
+}  # fmt: skip
+MORE_OPTIONS: dict[str, Any] = {
+    "ignore_eos": True, "logit_bias": ((5, -math.inf), ("no", 1.5)), "dynatemp_range": 0.5, "dynatemp_exponent": 2.0,
+    "dry_multiplier": 0.5, "dry_base": 2.0, "dry_allowed_length": 3, "dry_penalty_last_n": 64,
+    "dry_sequence_breakers": ("\n",), "xtc_probability": 0.5, "xtc_threshold": 0.25, "top_n_sigma": 2.0,
+    "mirostat": 1, "mirostat_tau": 4.0, "mirostat_eta": 0.25,
+}  # fmt: skip
+
+
+def test_every_option(server: Any, reply: Any, ask: Any) -> None:
+    """Ollama knows its own by their names, another Corral knows all; what is not known is told."""
+    assert set(OLLAMA_OPTIONS | MORE_OPTIONS) == set(SamplingParams.__struct_fields__)
+    server.replies[CHAT] = reply(pieces=ANSWER)
+    sampling = SamplingParams(**OLLAMA_OPTIONS, **MORE_OPTIONS)
+    started = ask(ChatRequest(messages=HELLO.messages, sampling=sampling, context=ContextPolicy(num_keep=9)))[0]
+    sent = OLLAMA_OPTIONS | {"stop": ["END"], "num_keep": 9}
+    if server.api == "corral":
+        bias = [[5, False], ["no", 1.5]]
+        sent |= MORE_OPTIONS | {"logit_bias": bias, "dry_sequence_breakers": ["\n"]}
+    assert server.bodies(CHAT)[0]["options"] == sent
+    assert set(started.ignored_options) == (set() if server.api == "corral" else set(MORE_OPTIONS))
+
+
+def test_a_raw_completion(server: Any, reply: Any, ask: Any) -> None:
+    """A prompt goes without a template around it; log-probabilities come with the text."""
+    top = [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.0}]
+    entry = {"token": " Paris", "logprob": -0.5, "bytes": list(b" Paris"), "top_logprobs": top}
+    line = {"response": " Paris", "done": False, "logprobs": [entry]}
+    server.replies[GENERATE] = reply(pieces=lines(line, {"response": "", "done": True, "done_reason": "length"}))
+    prompt = (TextPart(text="The capital of France is", parse_special=True),)
+    [_, delta, last] = ask(CompletionRequest(prompt=prompt, logprobs=1))
+    assert isinstance(delta, Delta)
+    assert (delta.text, delta.logprobs[0].token, len(delta.logprobs[0].top)) == (" Paris", b" Paris", 1)
+    assert (last.reason, last.usage.generated_tokens) == ("length", 1)
+    [body] = server.bodies(GENERATE)
+    assert (body["prompt"], body["raw"]) == ("The capital of France is", True)
+
+
+def test_embeddings(server: Any, reply: Any, ask: Any) -> None:
+    """In order, truncated or not as was asked."""
+    server.replies[EMBED] = reply(body={"embeddings": [[1.5, 2], [3, 4]], "prompt_eval_count": 5})
+    request = EmbedRequest(inputs=((TextPart(text="a"),), (TextPart(text="b"),)), truncate=False, num_ctx=64)
+    [output] = ask(request)
+    assert isinstance(output, Embedded)
+    assert [row.tolist() for row in rows(output.vectors)] == [[1.5, 2.0], [3.0, 4.0]]
+    expected = {"model": "m", "input": ["a", "b"], "truncate": False, "options": {"num_ctx": 64}}
+    assert server.bodies(EMBED) == [expected]
+
+
+def test_a_model_that_only_embeds(server: Any, reply: Any, ask: Any) -> None:
+    """Its server says so, and it is asked nothing else."""
+    server.replies["/api/show"] = reply(body=SHOWN | {"capabilities": ["embedding"]})
+    with pytest.raises(Unsupported, match="does not do chat"):
+        ask(HELLO)
+    assert server.bodies(CHAT) == []
+
+
+def test_options_without_effect_there(server: Any, reply: Any, ask: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """What another Corral says of its options in its last line is in our log."""
+    server.replies[CHAT] = reply(pieces=lines(said("Hi"), LAST | {"ignored_options": ["top_k"]}))
+    with caplog.at_level(logging.WARNING, "corral"):
+        ask(HELLO)
+    assert "options without effect there: top_k" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (ANSWER[:2], "without the last line"),
+        ([*ANSWER[:2], b'{"error":"the model runner has stopped"}\n'], "runner has stopped"),
+        ([*ANSWER[:2], b'{"message": 7}\n'], "malformed"),
+        ([*ANSWER[:2], b'{"mess\n'], "malformed"),
+        ([b'{"message":{"content":"x"},"logprobs":[{"token":"a","logprob":-1,"bytes":[700]}]}\n'], "malformed"),
+    ],
+)
+def test_an_answer_that_goes_wrong(server: Any, reply: Any, ask: Any, pieces: list[bytes], text: str) -> None:
+    """It is an error, never a shorter answer."""
+    server.replies[CHAT] = reply(pieces=pieces)
+    with pytest.raises(UpstreamError, match=text):
+        ask(HELLO)
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (400, "the input length exceeds the context length", PromptTooLong),
+        (400, '"m" does not support thinking', InvalidRequest),
+        (404, "model 'm' not found", UpstreamError),
+        (501, "This server does not support embeddings", Unsupported),
+        (500, "llama runner process has terminated", UpstreamError),
+    ],
+)
+def test_refusals(server: Any, reply: Any, ask: Any, status: int, text: str, kind: type[Exception]) -> None:
+    """Ollama's errors are ours, with its words."""
+    server.replies[CHAT] = reply(status=status, body={"error": text})
+    with pytest.raises(kind, match=text):
+        ask(HELLO)
+
+
+def test_closing_the_model(server: Any, reply: Any, load_upstream: Any) -> None:
+    """Running answers end with `EngineDied`, and the server sees them go."""
+    server.replies[CHAT] = reply(pieces=ANSWER[:1], endless=True)
+
+    async def check() -> None:
+        model = await load_upstream(server.url)
+        outputs = model.run(HELLO)
+        await anext(outputs)
+        await model.aclose()
+        with pytest.raises(EngineDied):
+            async for _ in outputs:
+                pass
+        assert await asyncio.to_thread(server.left.wait, 10)
+
+    asyncio.run(check())
