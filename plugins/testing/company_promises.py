@@ -23,7 +23,7 @@ class CompanyPromises(LoadedContract):
     @promise("completion", "chat")
     def test_greedy_repeats(self, loaded: LoadedModel, task: str) -> None:
         """Temperature 0 says the same however often it is asked."""
-        request = asked(task, self.prompts[0], num_predict=10)
+        request = asked(task, self.prompts[0], num_predict=6)
         answers = [loaded.run(loaded.ask(request)) for _ in range(3)]
         self._unless_ignored(answers[0], "temperature")
         assert len({answer.text for answer in answers}) == 1
@@ -50,7 +50,7 @@ class CompanyPromises(LoadedContract):
     @promise("completion", "chat")
     def test_requests_do_not_mix(self, loaded: LoadedModel, task: str) -> None:
         """Each of several requests gets an answer to its own prompt: where ``exact``, the very text it gets alone."""
-        requests = [asked(task, prompt, num_predict=4 + place) for place, prompt in enumerate(self.prompts)]
+        requests = [asked(task, prompt, num_predict=3 + place) for place, prompt in enumerate(self.prompts)]
         alone = [loaded.run(loaded.ask(request)) for request in requests]
         together = loaded.run(loaded.ask_together(*requests))
         assert [_prompt_tokens(one) for one in together] == [_prompt_tokens(one) for one in alone]

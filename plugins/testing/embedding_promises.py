@@ -15,7 +15,7 @@ from corral.plugins.testing.loading import LoadedContract, embedding, promise
 __all__ = ("EmbeddingPromises",)
 
 _TEXTS = ("a horse in the field", "the moon", "What is the capital of France?", "a horse in the field")
-_ODD = (" ", "…", "日本語", "naïve café\n\n\t!", "word " * 50)
+_ODD = (" ", "…", "日本語", "naïve café\n\n\t!", "word " * 25)
 
 
 class EmbeddingPromises(LoadedContract):

@@ -49,7 +49,7 @@ def asked(
 ) -> CompletionRequest | ChatRequest:
     """`text` as a request of the task: to be continued, or said by a user. Greedy and short, unless told otherwise."""
     common: dict[str, Any] = {
-        "sampling": SamplingParams(**{"temperature": 0.0, "num_predict": 12} | sampling),
+        "sampling": SamplingParams(**{"temperature": 0.0, "num_predict": 8} | sampling),
         "context": context,
         "logprobs": logprobs,
         "return_token_ids": return_token_ids,

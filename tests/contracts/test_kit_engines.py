@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
+from corral import Corral
+from corral.adapters.engines.ctransformers.spec import SPEC as CTRANSFORMERS
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
+from corral.adapters.engines.onnx_genai.spec import SPEC as ONNX_GENAI
+from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.adapters.runners.thread import ThreadRunner
 from corral.core.engines import LoadRequest, LocalFile
 from corral.core.ports.inference import Runner
 from corral.plugins.testing import RunningModelContract
+from corral.plugins.testing.gguf import gguf_bytes
+
+
+class _Native(RunningModelContract):
+    """With real weights: short answers, for many engines are to be asked."""
+
+    @classmethod
+    def request_for(cls, path: Path) -> LoadRequest:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        return LoadRequest(
+            model="smollm2:latest",
+            files=tuple(LocalFile(role="weights", path=str(file), name=file.name) for file in files),
+            load_options=cls.plain_options(),
+        )
 
 
 class TestFakeInAProcess(RunningModelContract):
@@ -30,11 +53,75 @@ class TestFakeInAThread(RunningModelContract):
 
 
 @pytest.mark.native
-class TestLlamaCpp(RunningModelContract):
+class TestLlamaCpp(_Native):
     spec = LLAMA_CPP
     load_options: ClassVar = {"num_ctx": 512, "num_parallel": 2}
 
     @pytest.fixture
     def load_request(self, smollm2: Path) -> LoadRequest:
-        weights = LocalFile(role="weights", path=str(smollm2))
-        return LoadRequest(model="smollm2:latest", files=(weights,), load_options=self.plain_options())
+        return self.request_for(smollm2)
+
+
+@pytest.mark.native
+class TestOnnxGenai(_Native):
+    spec = ONNX_GENAI
+    load_options: ClassVar = {"num_ctx": 512, "num_parallel": 2, "num_thread": 2}
+
+    @pytest.fixture
+    def load_request(self, smollm2_onnx: Path) -> LoadRequest:
+        return self.request_for(smollm2_onnx)
+
+
+@pytest.mark.native
+class TestCtransformers(_Native):
+    spec = CTRANSFORMERS
+    load_options: ClassVar = {"num_ctx": 512, "num_thread": 2}
+
+    @pytest.fixture
+    def load_request(self, smollm2_ctransformers: Path) -> LoadRequest:
+        return self.request_for(smollm2_ctransformers)
+
+
+class TestUpstream(RunningModelContract):
+    """A model behind another Corral."""
+
+    spec = UPSTREAM
+
+    @pytest.fixture
+    def load_request(self, address: str) -> LoadRequest:
+        return LoadRequest(
+            model="far:latest",
+            files=(),
+            load_options=self.plain_options(),
+            remote_host=address,
+            remote_model="toy",
+        )
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server in a process of its own, with a model whose engine needs no weights."""
+    home = tmp_path_factory.mktemp("far")
+    (home / "toy.gguf").write_bytes(gguf_bytes())
+    with Corral(models=home / "models", config="") as corral:
+        corral.import_model(home / "toy.gguf", name="toy")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "OLLAMA_"))}
+    ours = {"CORRAL_MODELS": str(home / "models"), "CORRAL_ENGINE": "fake", "XDG_CONFIG_HOME": str(home)}
+    command = [sys.executable, "-m", "corral.api.cli", "serve", "--host", "127.0.0.1", "--port", "0"]
+    with (
+        (home / "log").open("wb") as log,
+        subprocess.Popen(command, stderr=log, env=kept | ours, cwd=home) as server,
+    ):
+        try:
+            yield _address(home / "log", server)
+        finally:
+            server.terminate()
+
+
+def _address(log: Path, server: subprocess.Popen[bytes]) -> str:
+    while server.poll() is None:
+        time.sleep(0.02)
+        said = [line.split()[-1] for line in log.read_text().splitlines() if "listens on" in line]
+        if said:
+            return said[0]
+    raise AssertionError(log.read_text())

