@@ -7,6 +7,7 @@ from typing import ClassVar, Generic, TypeVar
 from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec
 from corral.core.errors import PluginError
+from corral.core.installation import Needy, parse_requirement
 from corral.plugins.specs import (
     ChatTemplateSpec,
     CommandSpec,
@@ -93,6 +94,7 @@ class EngineRegistrar(Registrar[EngineSpec]):
     kind, spec_type = "engine", EngineSpec
 
     def check(self, spec: EngineSpec) -> None:
+        _check_requirement(spec)
         if spec.api_version[0] != ENGINE_API[0]:
             stated = ".".join(map(str, spec.api_version))
             raise PluginError(
@@ -102,6 +104,14 @@ class EngineRegistrar(Registrar[EngineSpec]):
 
 class ConverterRegistrar(Registrar[ConverterSpec]):
     kind, spec_type = "converter", ConverterSpec
+
+    def check(self, spec: ConverterSpec) -> None:
+        _check_requirement(spec)
+
+
+def _check_requirement(spec: Needy) -> None:
+    if spec.requirement is not None:
+        parse_requirement(spec.requirement)
 
 
 class RunnerRegistrar(Registrar[RunnerSpec]):

@@ -13,12 +13,12 @@ import msgspec
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions
 from corral.core.converters import ConvertedFile, ConverterSpec, ConvertRequest, ConvertResult
-from corral.core.engines import EngineSpec, LoadRequest, Match
+from corral.core.engines import Device, EngineSpec, LoadRequest, Match
 from corral.core.errors import InvalidModelFile
 from corral.core.models import ModelMetadata, ModelRecord
 from corral.core.ports.inference import OnLoadProgress
 
-__all__ = ("CONVERTER", "ENGINE", "StampParameters", "convert", "load")
+__all__ = ("CONVERTER", "ENGINE", "StampParameters", "convert", "devices", "load")
 
 _STAMP = b"STAMPED "
 
@@ -105,6 +105,11 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> FakeEngine:
     return FakeEngine(msgspec.convert(request.load_options, FakeLoadOptions))
 
 
+def devices() -> list[Device]:
+    """One that nobody has."""
+    return [Device(kind="abacus", name="Abacus of ten rods", total_bytes=10_000, free_bytes=5_000)]
+
+
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     if record.format == "stamped":
         return Match(score=100, reason="runs stamped models")
@@ -122,6 +127,7 @@ ENGINE = EngineSpec(
     match=_match,
     estimate=FAKE.estimate,
     runners=("thread", "process"),
+    devices=f"{__name__}:devices",
     load_options=FakeLoadOptions,
     fits=FAKE.fits,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,7 +70,21 @@ def test_help_and_version(call: Call) -> None:
     """``--help`` names every command, without importing one; ``--version`` says which Corral this is."""
     helped = call("--help")
     assert helped.status == 0
-    for name in ("serve", "run", "pull", "import", "list", "show", "cp", "rm", "ps", "stop", "engines", "config"):
+    for name in (
+        "serve",
+        "run",
+        "pull",
+        "import",
+        "list",
+        "show",
+        "cp",
+        "rm",
+        "ps",
+        "stop",
+        "convert",
+        "engines",
+        "config",
+    ):
         assert f"  {name} " in helped.out
     assert call("--version").out == "corral version is 0.1.0\n"
 
@@ -153,7 +168,7 @@ def test_import_says_what_is_wrong(call: Call, tmp_path: Path) -> None:
         assert (status, out) == (1, "")
         assert err.startswith("Error: ")
         assert file.name in err
-    assert f"{tmp_path} is a folder, not a file" in call("import", str(tmp_path)).err
+    assert f"{tmp_path}: no model of a known kind" in call("import", str(tmp_path)).err
 
 
 def test_pull_wants_a_reference_that_a_source_knows(call: Call) -> None:
@@ -272,12 +287,128 @@ def test_commands_about_a_server_need_one(call: Call) -> None:
 
 def test_engines(call: Call) -> None:
     """Each with its version or what it needs; ``--verbose`` and ``--json`` with its options."""
-    assert call("engines").out.splitlines()[0].split() == ["NAME", "AVAILABLE", "VERSION", "RUNNERS", "SUMMARY"]
-    assert "    num_ctx = " in call("engines", "--verbose").out
-    engines = {engine["name"]: engine for engine in json.loads(call("engines", "--json").out)}
+    columns = ["NAME", "AVAILABLE", "VERSION", "TASKS", "DEVICES", "RUNNERS", "TAKES"]
+    assert call("engines", "--no-devices").out.splitlines()[0].split() == columns
+    assert "    num_ctx = " in call("engines", "--verbose", "--no-devices").out
+    engines = {engine["name"]: engine for engine in json.loads(call("engines", "--json", "--no-devices").out)}
+    assert engines["fake"]["tasks"] == ["completion", "embedding"]
+    assert engines["fake"]["devices"] == []
     assert engines["fake"]["available"] is True
     assert engines["fake"]["load_options"][0] == {"name": "num_ctx", "kind": "int", "default": "4096"}
     assert engines["llama-cpp"]["install_hint"] == "pip install 'corral[llama-cpp]'"
+
+
+_STAMPS = """
+from corral.plugins import hookimpl
+from corral.plugins.testing.conversion import CONVERTER, ENGINE
+
+CORRAL_PLUGIN_API = (1, 0)
+
+@hookimpl
+def corral_register_engines(register):
+    register(ENGINE)
+
+@hookimpl
+def corral_register_converters(register):
+    register(CONVERTER)
+"""
+
+
+@pytest.fixture
+def stamps(stocked: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """The command line with one model, and a plugin installed that has a converter and an engine for its results."""
+    site = tmp_path / "site"
+    (site / "corral_stamps-1.0.dist-info").mkdir(parents=True)
+    (site / "corral_stamps.py").write_text(_STAMPS)
+    (site / "corral_stamps-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: corral-stamps\n")
+    (site / "corral_stamps-1.0.dist-info" / "entry_points.txt").write_text("[corral]\nstamps = corral_stamps\n")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.delitem(sys.modules, "corral_stamps", raising=False)
+    return stocked
+
+
+def test_engines_with_devices(stamps: Call) -> None:
+    """Each installed engine is asked for its devices; ``--verbose`` has their memory."""
+    block = ("--set", "plugins.block=[]")
+    engines = {engine["name"]: engine for engine in json.loads(stamps(*block, "engines", "--json").out)}
+    assert engines["stamped"]["devices"] == [
+        {"kind": "abacus", "name": "Abacus of ten rods", "total_bytes": 10_000, "free_bytes": 5_000}
+    ]
+    assert engines["stamped"]["devices_problem"] is None
+    assert "    abacus: Abacus of ten rods, 10 KB memory, 5.0 KB free" in stamps("engines", "--verbose").out
+
+
+def test_convert(stamps: Call) -> None:
+    """A model of its own name comes out, with the parameters that were given."""
+    assert stamps("convert", MODEL, "--to", "stamp", "-p", "text=hello").out.startswith(
+        "converted small:latest to small:stamp ("
+    )
+    ended = stamps("convert", MODEL, "--to", "stamp", "--name", "mine:v2", "-p", "result=folder", "--json")
+    told = json.loads(ended.out)
+    assert (told["name"], told["format"], told["quantization"]) == ("mine:v2", "stamped", "INT4")
+    assert {file["path"] for file in told["files"]} >= {"model.stamped", "genai_config.json"}
+    listed = {model["name"] for model in json.loads(stamps("list", "--json").out)}
+    assert listed == {MODEL, "small:stamp", "mine:v2"}
+    ended = stamps("run", "small:stamp", "hello", "--engine", "stamped")
+    assert ended.status == 0
+    assert ended.out.strip()
+
+
+def test_convert_lists_the_converters(stamps: Call) -> None:
+    """With their parameters, as a table and for programs."""
+    assert "stamp" in stamps("convert", "--list").out
+    converters = {one["name"]: one for one in json.loads(stamps("convert", "--list", "--json").out)}
+    assert converters["stamp"]["available"] is True
+    assert {"name": "text", "kind": "str", "default": '""'} in converters["stamp"]["parameters"]
+
+
+def test_convert_says_what_is_wrong(stamps: Call) -> None:
+    """Missing arguments are wrong usage; a converter, a parameter or a failure is named."""
+    for arguments, code, told in (
+        ((), 2, "--to CONVERTER"),
+        ((MODEL,), 2, "--to CONVERTER"),
+        (("nobody", "--to", "stamp"), 1, "nobody"),
+        ((MODEL, "--to", "polish"), 1, "there is no converter 'polish'"),
+        ((MODEL, "--to", "stamp", "-p", "text"), 1, "is not NAME=VALUE"),
+        ((MODEL, "--to", "stamp", "-p", "colour=red"), 1, "no parameter 'colour'"),
+        ((MODEL, "--to", "stamp", "-p", "trouble=crash"), 1, "SIGKILL"),
+    ):
+        status, out, err = stamps("convert", *arguments)
+        assert (status, out) == (code, "")
+        assert told in err
+    assert [model["name"] for model in json.loads(stamps("list", "--json").out)] == [MODEL]
+
+
+_WITHOUT_ENGINES = """
+import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("llama_cpp", "onnxruntime_genai", "onnxruntime", "ctransformers"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Hide())
+from corral.api.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("model", [MODEL, "pypi://corral-no-such-package"])
+def test_run_without_an_engine_says_what_to_install(stocked: Call, tmp_path: Path, model: str) -> None:
+    """The last line can be pasted; a model that is not here yet is not fetched first."""
+    environment = {
+        "CORRAL_MODELS": str(tmp_path / "store"),
+        "CORRAL_HOST": f"unix:{tmp_path / 'no.sock'}",
+        "HOME": str(tmp_path),
+        "PATH": os.environ["PATH"],
+    }
+    command = [sys.executable, "-c", _WITHOUT_ENGINES, "run", model, "hello"]
+    ended = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    message, remedy = ended.stderr.splitlines()
+    assert message.startswith("Error: no engine ")
+    assert remedy in ("pip install 'corral[llama-cpp]'", "pip install 'corral[onnx]'")
 
 
 def test_plugins(call: Call) -> None:

@@ -420,7 +420,7 @@ def test_the_names_of_converted_models(run: Run) -> None:
         tagged = await world.catalog.get(parse_name("small:q4_1"))
         assert (await world.deriver.convert(tagged, "stamp")).name.short == "small:q4_1-stamp"
         for name in ("small", "corral.derived/a/b:c"):
-            with pytest.raises(InvalidRequest, match="model itself|keeps for itself"):
+            with pytest.raises(InvalidRequest, match=r"model itself|keeps for itself"):
                 await world.deriver.convert(await world.source(), "stamp", name=parse_name(name))
 
     run(check)

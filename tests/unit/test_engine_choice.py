@@ -1,0 +1,214 @@
+"""Which engine is chosen, and what is said where none can be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from corral.core.converters import ConverterSpec
+from corral.core.engine_choice import EngineChooser
+from corral.core.engines import EngineSpec, Match
+from corral.core.errors import EngineNotInstalled, NoEngine, PluginError
+from corral.core.installation import installed_version, missing_packages, parse_requirement
+from corral.core.models import ModelFile, ModelMetadata, ModelRecord, digest_of
+from corral.core.names import parse_name
+
+ABSENT = "corral_no_such_module"
+
+
+def engine(name: str, score: int = 100, *, converter: str | None = None, **fields: Any) -> EngineSpec:
+    def match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+        return Match(score=score, reason=f"{name} says {score}", converter=converter)
+
+    return EngineSpec(
+        **{
+            "name": name,
+            "summary": "",
+            "form": "step",
+            "load": "nowhere:load",
+            "match": match,
+            "estimate": lambda record, metadata, options: {},
+            "install_hint": f"pip install 'corral[{name}]'",
+            **fields,
+        }
+    )
+
+
+def converter(name: str = "press", **fields: Any) -> ConverterSpec:
+    return ConverterSpec(
+        name=name,
+        summary="",
+        convert="nowhere:convert",
+        match=lambda record, metadata: Match(score=100, reason=""),
+        install_hint=f"pip install 'corral[{name}]'",
+        **fields,
+    )
+
+
+def model(*roles: Any) -> ModelRecord:
+    digest = digest_of(b"")
+    files = tuple(ModelFile(role=role, media_type="", digest=digest, size_bytes=1) for role in roles)
+    return ModelRecord(name=parse_name("toy"), digest=digest, size_bytes=1, modified_at=0.0, files=files)
+
+
+TOY = model("weights")
+
+
+def chosen(chooser: EngineChooser, name: str | None = None, record: ModelRecord = TOY) -> str:
+    return chooser.choose(record, None, name).spec.name
+
+
+def test_the_best_match_wins() -> None:
+    """The highest score, whatever the order."""
+    assert chosen(EngineChooser([engine("low", 50), engine("high", 100), engine("middle", 70)])) == "high"
+
+
+def test_installed_engines_come_first() -> None:
+    """A better match that is not installed is not chosen."""
+    assert chosen(EngineChooser([engine("best", 100, module=ABSENT), engine("there", 10)])) == "there"
+
+
+def test_ties_go_by_the_setting_and_then_by_registration() -> None:
+    """Names that the setting leaves out come after those it has; an order beats no better match."""
+    engines = [engine("a"), engine("b"), engine("c"), engine("d", 101)]
+    assert chosen(EngineChooser(engines[:3])) == "a"
+    assert chosen(EngineChooser(engines[:3], order=["c", "b"])) == "c"
+    assert chosen(EngineChooser(engines[:3], order=["b"])) == "b"
+    assert chosen(EngineChooser(engines, order=["c"])) == "d"
+
+
+def test_no_engine_lists_every_reason() -> None:
+    """Each engine by name, with its own words."""
+    with pytest.raises(NoEngine, match=r"toy:latest \(a: a says 0; b: b says 0\)"):
+        chosen(EngineChooser([engine("a", 0), engine("b", 0)]))
+    with pytest.raises(NoEngine, match="there is none"):
+        chosen(EngineChooser([]))
+
+
+def test_what_to_install_is_one_line() -> None:
+    """The best match's pip line is the remedy; the message says what is missing and which other extras would do."""
+    engines = [engine("a", 10, module=ABSENT), engine("b", 90, module=ABSENT), engine("c", 0)]
+    with pytest.raises(EngineNotInstalled) as caught:
+        chosen(EngineChooser(engines))
+    assert caught.value.remedy == "pip install 'corral[b]'"
+    assert "toy:latest" in caught.value.message
+    assert f"a (the module {ABSENT} is not installed)" in caught.value.message
+    assert "pip install 'corral[a]' would do too" in caught.value.message
+    assert "c" not in caught.value.message.partition(":")[2].split("(")[0]
+
+
+def test_what_must_be_compiled_is_proposed_where_it_can_be(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a C++ compiler an engine that has wheels is proposed, though it matches less well."""
+    engines = [engine("compiled", 100, module=ABSENT, compiled=True), engine("wheels", 50, module=ABSENT)]
+    compiler = tmp_path / "c++"
+    compiler.touch(mode=0o755)
+    for path, proposed in ((str(tmp_path), "compiled"), (str(tmp_path / "empty"), "wheels")):
+        monkeypatch.setenv("PATH", path)
+        with pytest.raises(EngineNotInstalled) as caught:
+            chosen(EngineChooser(engines))
+        assert caught.value.remedy == f"pip install 'corral[{proposed}]'"
+
+
+def test_an_engine_asked_for_by_name() -> None:
+    """It is taken though another matches better; it must be there, be installed, and take the model."""
+    engines = [
+        engine("best"),
+        engine("other", 1),
+        engine("shy", -1),
+        engine("unable", 0),
+        engine("absent", module=ABSENT),
+    ]
+    chooser = EngineChooser(engines)
+    assert chosen(chooser, "other") == "other"
+    assert chosen(chooser, "shy") == "shy"
+    with pytest.raises(NoEngine, match="the unable engine does not take toy:latest: unable says 0"):
+        chosen(chooser, "unable")
+    with pytest.raises(NoEngine, match="no engine is called 'nobody'") as unknown:
+        chosen(chooser, "nobody")
+    assert "best, other" in (unknown.value.remedy or "")
+    with pytest.raises(EngineNotInstalled, match=ABSENT) as absent:
+        chosen(chooser, "absent")
+    assert absent.value.remedy == "pip install 'corral[absent]'"
+
+
+def test_an_engine_that_is_shy_runs_only_when_asked() -> None:
+    """A negative score never wins by itself."""
+    with pytest.raises(NoEngine):
+        chosen(EngineChooser([engine("shy", -1)]))
+
+
+def test_a_match_that_raises_is_a_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """A plugin's fault leaves the other engines; it is told and logged."""
+
+    def broken(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+        raise KeyError("general.architecture")
+
+    chooser = EngineChooser([engine("broken", match=broken), engine("sound", 1)])
+    assert chosen(chooser) == "sound"
+    [record] = caplog.records
+    assert record.getMessage() == "the broken engine's match failed for toy:latest"
+    assert record.exc_info
+    with pytest.raises(NoEngine, match="its match failed: KeyError"):
+        chosen(chooser, "broken")
+
+
+def test_what_a_converter_keeps_from_being_chosen() -> None:
+    """A converter that nobody registered, one whose packages are missing, and an adapter that would be lost."""
+    needing = engine("a", converter="press")
+    assert EngineChooser([needing], [converter()]).choose(TOY, None).match.converter == "press"
+    with pytest.raises(NoEngine, match="needs the press converter, which nothing here registers"):
+        chosen(EngineChooser([needing]))
+    with pytest.raises(EngineNotInstalled) as caught:
+        chosen(EngineChooser([needing], [converter(needs=(ABSENT,))]))
+    assert caught.value.remedy == "pip install 'corral[press]'"
+    with pytest.raises(NoEngine, match="would lose the model's adapter"):
+        chosen(EngineChooser([needing], [converter()]), record=model("weights", "adapter"))
+
+
+def test_what_is_said_before_a_model_is_there() -> None:
+    """Nothing where an engine is installed; else what to install. Shy and remote engines do not count."""
+    absent, shy = engine("a", module=ABSENT), engine("shy", -1)
+    remote = engine("remote", 0, form="running")
+    EngineChooser([absent, engine("there", 0)]).require()
+    with pytest.raises(EngineNotInstalled, match="no engine is installed: a ") as caught:
+        EngineChooser([absent, shy, remote]).require()
+    assert caught.value.remedy == "pip install 'corral[a]'"
+    EngineChooser([absent, shy]).require("shy")
+    with pytest.raises(EngineNotInstalled, match="the a engine cannot run here"):
+        EngineChooser([absent, shy]).require("a")
+    with pytest.raises(NoEngine, match="no engine is called 'b'"):
+        EngineChooser([absent]).require("b")
+
+
+@pytest.mark.parametrize(
+    ("fields", "missing"),
+    [
+        ({}, ""),
+        ({"module": "json", "needs": ("email.mime", "http")}, ""),
+        ({"module": ABSENT}, f"the module {ABSENT} is not installed"),
+        ({"module": "json", "needs": (ABSENT, "corral_nor_this.part")}, f"the modules {ABSENT}, corral_nor_this.part"),
+        ({"requirement": "corral-no-such==1.0"}, "corral-no-such is not installed"),
+        ({"requirement": "msgspec==0.0.*"}, "msgspec==0.0.* is needed"),
+        ({"requirement": "msgspec>=0.1"}, ""),
+        ({"requirement": "msgspec>=999"}, "msgspec>=999 is needed"),
+    ],
+)
+def test_what_is_missing(fields: dict[str, Any], missing: str) -> None:
+    """Distribution, version, module and further modules, without importing any."""
+    found = missing_packages(engine("a", **fields))
+    assert (missing in found) if missing else found == ""
+
+
+def test_versions_are_of_distributions() -> None:
+    """None where nothing is required or it is not installed."""
+    assert installed_version(engine("a")) is None
+    assert installed_version(engine("a", requirement="corral-no-such==1.0")) is None
+    assert installed_version(engine("a", requirement="msgspec>=0.1"))
+
+
+@pytest.mark.parametrize("requirement", ["msgspec", "msgspec~=1.0", "msgspec>=1.*", "==1.0", ""])
+def test_a_requirement_that_cannot_be_meant(requirement: str) -> None:
+    """It is the plugin's fault, and told as such."""
+    with pytest.raises(PluginError, match="invalid requirement"):
+        parse_requirement(requirement)
