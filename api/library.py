@@ -25,6 +25,7 @@ from corral.api.results import (
     chat_result,
     generate_result,
 )
+from corral.core.answer_format import read_format
 from corral.core.calls import ChatCall, EmbedCall, GenerateCall
 from corral.core.durations import parse_keep_alive_s
 from corral.core.errors import BlobNotFound, InvalidModelFile
@@ -75,11 +76,13 @@ class RequestOptions(TypedDict, total=False):
 
 class AnswerOptions(RequestOptions, total=False):
     """What a request for text may say: a `system` text; `logprobs`, the number of alternatives to report beside each
-    chosen token (0: the chosen alone; absent: no log-probabilities).
+    chosen token (0: the chosen alone; absent: no log-probabilities); the `format` that the answer must have, ``"json"``
+    or a JSON Schema.
     """
 
     system: str | None
     logprobs: int | None
+    format: Literal["json"] | Mapping[str, Any] | None
 
 
 class AsyncCorral:
@@ -150,7 +153,11 @@ class AsyncCorral:
         started_ns, runtime = time.perf_counter_ns(), await self.runtime()
         request = self._request(how, AnswerOptions)
         call = ChatCall(
-            model=model, messages=to_messages(messages, how.get("system")), logprobs=how.get("logprobs"), **request
+            model=model,
+            messages=to_messages(messages, how.get("system")),
+            logprobs=how.get("logprobs"),
+            constraint=read_format(how.get("format")),
+            **request,
         )
         answer = AsyncStream(await runtime.inference.chat(call), chat_result, model, started_ns)
         return answer if stream else await answer.complete()
@@ -176,7 +183,13 @@ class AsyncCorral:
         started_ns, runtime = time.perf_counter_ns(), await self.runtime()
         request = self._request(how, AnswerOptions)
         call = GenerateCall(
-            model=model, prompt=prompt, system=how.get("system"), raw=raw, logprobs=how.get("logprobs"), **request
+            model=model,
+            prompt=prompt,
+            system=how.get("system"),
+            raw=raw,
+            logprobs=how.get("logprobs"),
+            constraint=read_format(how.get("format")),
+            **request,
         )
         answer = AsyncStream(await runtime.inference.generate(call), generate_result, model, started_ns)
         return answer if stream else await answer.complete()
@@ -220,9 +233,9 @@ class AsyncCorral:
         """The models in memory."""
         return (await self.runtime()).scheduler.loaded()
 
-    async def list(self) -> builtins.list[ModelRecord]:
-        """The models of the store, newest first."""
-        return await (await self.runtime()).catalog.list()
+    async def list(self, *, derived: bool = False) -> builtins.list[ModelRecord]:
+        """The models of the store, newest first; `derived`: what was converted from them for some engine, too."""
+        return await (await self.runtime()).catalog.list(derived=derived)
 
     async def show(self, model: str) -> ModelDetails:
         """What manifest and weights say of a model."""
@@ -244,7 +257,7 @@ class AsyncCorral:
     async def import_model(
         self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
     ) -> ModelRecord:
-        """Makes a weights file a model, named like the file by default. The file itself stays as it is."""
+        """Makes a weights file, or a model's folder, a model, named like it by default. What was there stays so."""
         catalog = (await self.runtime()).catalog
         return await catalog.import_file(Path(path), parse_name(name) if name else None, on_progress or _ignore)
 
@@ -428,9 +441,9 @@ class Corral:
         """See `AsyncCorral.loaded`."""
         return self.call(lambda corral: corral.loaded())
 
-    def list(self) -> builtins.list[ModelRecord]:
+    def list(self, *, derived: bool = False) -> builtins.list[ModelRecord]:
         """See `AsyncCorral.list`."""
-        return self.call(lambda corral: corral.list())
+        return self.call(lambda corral: corral.list(derived=derived))
 
     def show(self, model: str) -> ModelDetails:
         """See `AsyncCorral.show`."""

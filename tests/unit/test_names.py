@@ -62,6 +62,7 @@ def test_case_does_not_make_another_model() -> None:
         ("model_bf16.gguf", "", "model:bf16"),
         ("gpt-oss-20b-MXFP4.gguf", "", "gpt-oss-20b:mxfp4"),
         ("m-IQ4_XS.gguf", "", "m:iq4_xs"),
+        ("all-MiniLM-L6-v2-int8.onnx", "", "all-minilm-l6-v2:int8"),
         ("plain.gguf", "Q8_0", "plain:q8_0"),
         ("plain.gguf", "", "plain:latest"),
         ("no suffix", "", "no-suffix:latest"),
