@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from corral.core.errors import InvalidOption
@@ -20,8 +21,12 @@ def read_format(value: Any) -> Constraint | None:
         return None
     if value == "json":
         return Constraint(kind="json_schema", source='{"type":"object"}')
-    source = json.dumps(value, ensure_ascii=False)
-    if isinstance(value, dict):
+    is_schema = isinstance(value, Mapping)
+    try:
+        source = json.dumps(dict(value) if is_schema else value, ensure_ascii=False)
+    except (TypeError, ValueError) as error:  # from the library
+        raise InvalidOption(f"invalid format: {error}; expected what JSON can say") from error
+    if is_schema:
         return Constraint(kind="json_schema", source=source)
     quoted = json.dumps(source, ensure_ascii=False)
     raise InvalidOption(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object')

@@ -31,13 +31,14 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 class Asking(msgspec.Struct, frozen=True, kw_only=True):
     """How to ask: the model, its options, how long it stays (seconds, -1 for ever, None as it is).
 
-    `raw`: a prompt is completed as it stands, without the model's chat template.
+    `raw`: a prompt is completed as it stands, without the model's chat template. `format`: ``"json"`` or a JSON Schema.
     """
 
     model: str
     options: Mapping[str, Any] = {}
     keep_alive: float | None = None
     raw: bool = False
+    format: Any = None
 
 
 _HOW_TO_GET_MODELS = (
@@ -85,10 +86,12 @@ class LocalBackend:
         self._corral.load(asking.model, on_progress=on_progress, **_how(asking))
 
     def chat(self, asking: Asking, messages: Messages) -> Reply:
-        return _local_reply(self._corral.chat(asking.model, messages, stream=True, **_how(asking)))
+        return _local_reply(self._corral.chat(asking.model, messages, stream=True, **_answer_how(asking)))
 
     def generate(self, asking: Asking, prompt: str) -> Reply:
-        return _local_reply(self._corral.generate(asking.model, prompt, raw=asking.raw, stream=True, **_how(asking)))
+        return _local_reply(
+            self._corral.generate(asking.model, prompt, raw=asking.raw, stream=True, **_answer_how(asking))
+        )
 
     def embed(self, asking: Asking, text: str) -> Sequence[float]:
         return self._corral.embed(asking.model, text, **_how(asking)).vectors[0]
@@ -117,10 +120,10 @@ class ServerBackend:
         on_progress(LoadProgress(stage="loading", share=1.0))
 
     def chat(self, asking: Asking, messages: Messages) -> Reply:
-        return self._reply("/api/chat", _body(asking, messages=list(messages)))
+        return self._reply("/api/chat", _body(asking, messages=list(messages), format=asking.format))
 
     def generate(self, asking: Asking, prompt: str) -> Reply:
-        return self._reply("/api/generate", _body(asking, prompt=prompt, raw=asking.raw))
+        return self._reply("/api/generate", _body(asking, prompt=prompt, raw=asking.raw, format=asking.format))
 
     def embed(self, asking: Asking, text: str) -> Sequence[float]:
         vectors: list[list[float]] = self._server.call("POST", "/api/embed", _body(asking, input=text))["embeddings"]
@@ -166,6 +169,10 @@ def _local_reply(stream: Stream[Any]) -> Reply:
 
 def _how(asking: Asking) -> dict[str, Any]:
     return {"options": asking.options} | ({} if asking.keep_alive is None else {"keep_alive": asking.keep_alive})
+
+
+def _answer_how(asking: Asking) -> dict[str, Any]:
+    return _how(asking) | {"format": asking.format}
 
 
 def _body(asking: Asking, **fields: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ __all__ = ("run",)
 @click.argument("prompt", nargs=-1)
 @click.option("-o", "--option", "options", metavar="NAME=VALUE", multiple=True, help="An option: temperature=0.2.")
 @click.option("--raw", is_flag=True, help="Complete the PROMPT as it stands, without the model's chat template.")
+@click.option("--format", "answer_format", metavar="json|FILE", help="Answer in JSON, or as a JSON Schema file says.")
 @click.option("--engine", help="The engine to use; runs in this process.")
 @click.option("--local", is_flag=True, help="Run in this process, whatever server is up.")
 @click.option("--keepalive", metavar="DURATION", help="How long the model stays loaded (5m), -1 for ever.")
@@ -43,6 +44,7 @@ def run(
     prompt: tuple[str, ...],
     options: tuple[str, ...],
     raw: bool,
+    answer_format: str | None,
     engine: str | None,
     local: bool,
     keepalive: str | None,
@@ -76,6 +78,7 @@ def run(
             model=name,
             options=_options(options),
             raw=raw,
+            format=_format(answer_format),
             keep_alive=-1 if keepalive is not None and keep_alive_s is None else keep_alive_s,
         )
         _answer(session, backend, asking, question, verbose=verbose, wrap=not nowordwrap and sys.stdout.isatty())
@@ -126,6 +129,20 @@ def _question(prompt: Iterable[str]) -> str | None:
     if not question:
         raise click.UsageError("nothing was asked: give a PROMPT, or pipe one in")
     return question
+
+
+def _format(wanted: str | None) -> object:
+    """``json``, or what the file of that name says."""
+    if wanted is None or wanted == "json":
+        return wanted
+    try:
+        schema: object = json.loads(Path(wanted).read_bytes())
+    except (OSError, ValueError, RecursionError) as fault:
+        remedy = "give json, or the name of a file that holds a JSON Schema"
+        raise InvalidRequest(f"--format {wanted}: {fault}", remedy) from fault
+    if not isinstance(schema, dict):
+        raise InvalidRequest(f"--format {wanted}: a JSON Schema is an object")
+    return schema
 
 
 def _is_reference(model: str) -> bool:

@@ -178,7 +178,7 @@ def test_keep_alive_may_be_a_number_or_a_duration(client: httpx.Client, keep_ali
     assert reply.status_code == 200
 
 
-LATER_IN_BOTH = {"format": "json", "think": True}
+LATER_IN_BOTH = {"think": True}
 LATER_IN_GENERATE = {**LATER_IN_BOTH, "suffix": "x", "template": "x", "context": [1], "images": ["aGk="]}
 LATER_IN_CHAT = {**LATER_IN_BOTH, "tools": [{"type": "function"}]}
 
