@@ -1,16 +1,18 @@
-"""The entry point of loading: refuses other versions of ctransformers by name before anything native is imported."""
+"""The entry points: loading, which refuses other versions of ctransformers by name first, and looking for devices."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib import metadata as distributions
 
 from corral.adapters.engines.ctransformers.spec import REQUIREMENT, SPEC, VERSION
-from corral.core.engines import LoadRequest
+from corral.adapters.memory import free_memory
+from corral.core.engines import Device, LoadRequest
 from corral.core.errors import EngineNotInstalled
 from corral.core.ports.inference import GeneratorEngine, OnLoadProgress
 
-__all__ = ("load",)
+__all__ = ("devices", "load")
 
 
 def load(request: LoadRequest, on_progress: OnLoadProgress) -> GeneratorEngine:
@@ -31,3 +33,8 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> GeneratorEngine:
     from corral.adapters.engines.ctransformers.build import build_engine
 
     return build_engine(request, on_progress)
+
+
+def devices() -> Sequence[Device]:
+    """The processor. Whether its CUDA libraries would load shows when layers are put there (`num_gpu`), not before."""
+    return (Device(kind="cpu", name="CPU", free_bytes=free_memory().get("cpu")),)

@@ -111,8 +111,10 @@ SPEC = EngineSpec(
     runners=("process",),
     tasks=frozenset({"completion", "embedding"}),
     takes="legacy GGML files; GGUF version 2 of the llama architecture; newer GGUF of it, converted",
+    devices="corral.adapters.engines.ctransformers.loader:devices",
     load_options=CtransformersOptions,
     module="ctransformers",
+    needs=("numpy",),
     requirement=REQUIREMENT,
     install_hint="pip install 'corral[ctransformers]'",
 )
