@@ -25,6 +25,7 @@ from corral.core.requests import (
     TextPart,
 )
 from corral.core.vectors import rows
+from corral.plugins.testing.scripted_server import Reply, ScriptedServer
 
 CHAT, GENERATE, EMBED = "/api/chat", "/api/generate", "/api/embed"
 HELLO = ChatRequest(messages=(Message(role="user", content="Hello"),))
@@ -51,27 +52,31 @@ ANSWER = lines(said("Hi"), said(" you"), LAST)
 
 
 @pytest.fixture(params=["ollama", "corral"])
-def server(request: pytest.FixtureRequest, upstream: Any, reply: Any) -> Any:
+def api(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def server(api: str, upstream: ScriptedServer) -> ScriptedServer:
     """One of each kind, told apart by what it says of its version."""
-    version = {"version": "0.33.0"} | ({"corral": "0.2.0"} if request.param == "corral" else {})
     upstream.replies |= {
-        "/api/version": reply(body=version),
-        "/api/tags": reply(body={"models": [{"name": "m:latest"}, {"name": "other:7b"}]}),
-        "/api/show": reply(body=SHOWN),
+        "/api/version": Reply(body={"version": "0.33.0"} | ({"corral": "0.2.0"} if api == "corral" else {})),
+        "/api/tags": Reply(body={"models": [{"name": "m:latest"}, {"name": "other:7b"}]}),
+        "/api/show": Reply(body=SHOWN),
     }
-    upstream.api = request.param
     return upstream
 
 
 @pytest.fixture
-def ask(server: Any, load_upstream: Any) -> Callable[..., list[Output]]:
+def ask(api: str, server: ScriptedServer, load_upstream: Any) -> Callable[..., list[Output]]:
     """The outputs of one request to the model behind `server`."""
 
     def ask(request: Request) -> list[Output]:
         async def run() -> list[Output]:
             model = await load_upstream(server.url)
             try:
-                assert model.info.details["remote api"] == server.api
+                assert model.info.details["remote api"] == api
                 assert model.info.context_length == 8192
                 return [output async for output in model.run(request)]
             finally:
@@ -82,10 +87,10 @@ def ask(server: Any, load_upstream: Any) -> Callable[..., list[Output]]:
     return ask
 
 
-def test_a_chat(server: Any, reply: Any, ask: Any) -> None:
+def test_a_chat(server: ScriptedServer, ask: Any) -> None:
     """Content, thinking and tool calls are told apart, and the last line's figures are the answer's."""
     call = {"id": "c1", "function": {"index": 0, "name": "weather", "arguments": {"city": "Paris"}}}
-    server.replies[CHAT] = reply(pieces=lines(said(thinking="hm"), said("Hi"), said(tool_calls=[call]), LAST))
+    server.replies[CHAT] = Reply(pieces=lines(said(thinking="hm"), said("Hi"), said(tool_calls=[call]), LAST))
     outputs = ask(HELLO)
     assert outputs[0] == Started(prompt_tokens=None)
     deltas = [output for output in outputs if isinstance(output, ChatDelta)]
@@ -97,9 +102,9 @@ def test_a_chat(server: Any, reply: Any, ask: Any) -> None:
     assert outputs[-1] == Finished(reason="stop", usage=usage)
 
 
-def test_what_is_sent(server: Any, reply: Any, ask: Any) -> None:
+def test_what_is_sent(server: ScriptedServer, ask: Any) -> None:
     """Messages with all they have, tools, thinking, and a schema as `format`."""
-    server.replies[CHAT] = reply(pieces=ANSWER)
+    server.replies[CHAT] = Reply(pieces=ANSWER)
     messages = (
         Message(role="user", content="?"),
         Message(role="assistant", thinking="hm", tool_calls=(ToolCall(name="time", arguments={"a": 1}, id="x"),)),
@@ -145,26 +150,26 @@ MORE_OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_every_option(server: Any, reply: Any, ask: Any) -> None:
+def test_every_option(api: str, server: ScriptedServer, ask: Any) -> None:
     """Ollama knows its own by their names, another Corral knows all; what is not known is told."""
     assert set(OLLAMA_OPTIONS | MORE_OPTIONS) == set(SamplingParams.__struct_fields__)
-    server.replies[CHAT] = reply(pieces=ANSWER)
+    server.replies[CHAT] = Reply(pieces=ANSWER)
     sampling = SamplingParams(**OLLAMA_OPTIONS, **MORE_OPTIONS)
     started = ask(ChatRequest(messages=HELLO.messages, sampling=sampling, context=ContextPolicy(num_keep=9)))[0]
     sent = OLLAMA_OPTIONS | {"stop": ["END"], "num_keep": 9}
-    if server.api == "corral":
+    if api == "corral":
         bias = [[5, False], ["no", 1.5]]
         sent |= MORE_OPTIONS | {"logit_bias": bias, "dry_sequence_breakers": ["\n"]}
     assert server.bodies(CHAT)[0]["options"] == sent
-    assert set(started.ignored_options) == (set() if server.api == "corral" else set(MORE_OPTIONS))
+    assert set(started.ignored_options) == (set() if api == "corral" else set(MORE_OPTIONS))
 
 
-def test_a_raw_completion(server: Any, reply: Any, ask: Any) -> None:
+def test_a_raw_completion(server: ScriptedServer, ask: Any) -> None:
     """A prompt goes without a template around it; log-probabilities come with the text."""
     top = [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.0}]
     entry = {"token": " Paris", "logprob": -0.5, "bytes": list(b" Paris"), "top_logprobs": top}
     line = {"response": " Paris", "done": False, "logprobs": [entry]}
-    server.replies[GENERATE] = reply(pieces=lines(line, {"response": "", "done": True, "done_reason": "length"}))
+    server.replies[GENERATE] = Reply(pieces=lines(line, {"response": "", "done": True, "done_reason": "length"}))
     prompt = (TextPart(text="The capital of France is", parse_special=True),)
     [_, delta, last] = ask(CompletionRequest(prompt=prompt, logprobs=1))
     assert isinstance(delta, Delta)
@@ -174,9 +179,9 @@ def test_a_raw_completion(server: Any, reply: Any, ask: Any) -> None:
     assert (body["prompt"], body["raw"]) == ("The capital of France is", True)
 
 
-def test_embeddings(server: Any, reply: Any, ask: Any) -> None:
+def test_embeddings(server: ScriptedServer, ask: Any) -> None:
     """In order, truncated or not as was asked."""
-    server.replies[EMBED] = reply(body={"embeddings": [[1.5, 2], [3, 4]], "prompt_eval_count": 5})
+    server.replies[EMBED] = Reply(body={"embeddings": [[1.5, 2], [3, 4]], "prompt_eval_count": 5})
     request = EmbedRequest(inputs=((TextPart(text="a"),), (TextPart(text="b"),)), truncate=False, num_ctx=64)
     [output] = ask(request)
     assert isinstance(output, Embedded)
@@ -185,17 +190,17 @@ def test_embeddings(server: Any, reply: Any, ask: Any) -> None:
     assert server.bodies(EMBED) == [expected]
 
 
-def test_a_model_that_only_embeds(server: Any, reply: Any, ask: Any) -> None:
+def test_a_model_that_only_embeds(server: ScriptedServer, ask: Any) -> None:
     """Its server says so, and it is asked nothing else."""
-    server.replies["/api/show"] = reply(body=SHOWN | {"capabilities": ["embedding"]})
+    server.replies["/api/show"] = Reply(body=SHOWN | {"capabilities": ["embedding"]})
     with pytest.raises(Unsupported, match="does not do chat"):
         ask(HELLO)
     assert server.bodies(CHAT) == []
 
 
-def test_options_without_effect_there(server: Any, reply: Any, ask: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_options_without_effect_there(server: ScriptedServer, ask: Any, caplog: pytest.LogCaptureFixture) -> None:
     """What another Corral says of its options in its last line is in our log."""
-    server.replies[CHAT] = reply(pieces=lines(said("Hi"), LAST | {"ignored_options": ["top_k"]}))
+    server.replies[CHAT] = Reply(pieces=lines(said("Hi"), LAST | {"ignored_options": ["top_k"]}))
     with caplog.at_level(logging.WARNING, "corral"):
         ask(HELLO)
     assert "options without effect there: top_k" in caplog.text
@@ -211,9 +216,9 @@ def test_options_without_effect_there(server: Any, reply: Any, ask: Any, caplog:
         ([b'{"message":{"content":"x"},"logprobs":[{"token":"a","logprob":-1,"bytes":[700]}]}\n'], "malformed"),
     ],
 )
-def test_an_answer_that_goes_wrong(server: Any, reply: Any, ask: Any, pieces: list[bytes], text: str) -> None:
+def test_an_answer_that_goes_wrong(server: ScriptedServer, ask: Any, pieces: list[bytes], text: str) -> None:
     """It is an error, never a shorter answer."""
-    server.replies[CHAT] = reply(pieces=pieces)
+    server.replies[CHAT] = Reply(pieces=pieces)
     with pytest.raises(UpstreamError, match=text):
         ask(HELLO)
 
@@ -228,16 +233,16 @@ def test_an_answer_that_goes_wrong(server: Any, reply: Any, ask: Any, pieces: li
         (500, "llama runner process has terminated", UpstreamError),
     ],
 )
-def test_refusals(server: Any, reply: Any, ask: Any, status: int, text: str, kind: type[Exception]) -> None:
+def test_refusals(server: ScriptedServer, ask: Any, status: int, text: str, kind: type[Exception]) -> None:
     """Ollama's errors are ours, with its words."""
-    server.replies[CHAT] = reply(status=status, body={"error": text})
+    server.replies[CHAT] = Reply(status=status, body={"error": text})
     with pytest.raises(kind, match=text):
         ask(HELLO)
 
 
-def test_closing_the_model(server: Any, reply: Any, load_upstream: Any) -> None:
+def test_closing_the_model(server: ScriptedServer, load_upstream: Any) -> None:
     """Running answers end with `EngineDied`, and the server sees them go."""
-    server.replies[CHAT] = reply(pieces=ANSWER[:1], endless=True)
+    server.replies[CHAT] = Reply(pieces=ANSWER[:1], endless=True)
 
     async def check() -> None:
         model = await load_upstream(server.url)
