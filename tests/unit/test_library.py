@@ -27,6 +27,7 @@ from corral.core.errors import (
     UnsupportedField,
 )
 from corral.core.messages import Message
+from corral.core.placement import LoadProgress
 from corral.plugins.testing.gguf import gguf_bytes
 
 MODEL = "small:latest"
@@ -155,8 +156,9 @@ def test_the_models_of_the_store(client: Corral, weights: Path) -> None:
 
 def test_loading_and_unloading(client: Corral) -> None:
     """A model is in memory from its load to its unload."""
-    shares: list[float] = []
-    assert client.load(MODEL, on_progress=shares.append, keep_alive=-1) > 0
+    told: list[LoadProgress] = []
+    assert client.load(MODEL, on_progress=told.append, keep_alive=-1) > 0
+    assert {progress.stage for progress in told} == {"loading"}
     assert client.loaded()[0].expires_at is None
     assert len(client.loaded()) == 1
     assert client.unload(MODEL)
@@ -182,6 +184,30 @@ def test_the_engine_of_a_call(setup: dict[str, Any]) -> None:
             client.chat(MODEL, "hello", engine="steam")
 
 
+def test_the_engine_as_an_option(setup: dict[str, Any]) -> None:
+    """A request's options name an engine as well; what the call itself says is stronger."""
+    with Corral(**setup | {"engine": "llama-cpp"}) as client:
+        assert client.chat(MODEL, "hello", options={"engine": "fake"}).engine == "fake"
+        assert client.chat(MODEL, "hello", options={"engine": "steam"}, engine="fake").engine == "fake"
+        with pytest.raises(NoEngine, match="no engine is called 'steam'"):
+            client.chat(MODEL, "hello", options={"engine": "steam"})
+
+
+def test_options_that_the_engine_ignores_are_told(client: Corral, caplog: pytest.LogCaptureFixture) -> None:
+    """In the result, whole or of a stream, and in a line of the log; nothing where all are honoured."""
+    options = {"mirostat": 2, "num_predict": 2, "top_n_sigma": 2.0}
+    whole = client.chat(MODEL, "hello", options=options)
+    assert set(whole.ignored_options) == {"mirostat", "top_n_sigma"}
+    [line] = [record.getMessage() for record in caplog.records if "ignores" in record.getMessage()]
+    assert line == f"{MODEL}: the fake engine ignores: {', '.join(whole.ignored_options)}"
+    with client.generate(MODEL, "hello", stream=True, options=options) as stream:
+        assert list(stream)
+    assert stream.result.ignored_options == whole.ignored_options
+    caplog.clear()
+    assert client.chat(MODEL, "hello", options={"num_predict": 2}).ignored_options == ()
+    assert "ignores" not in caplog.text
+
+
 def test_settings_of_one_model(setup: dict[str, Any], tmp_path: Path) -> None:
     """``[models."NAME"]`` is weaker than the call and needs no engine named."""
     config = tmp_path / "config.toml"
@@ -191,6 +217,8 @@ def test_settings_of_one_model(setup: dict[str, Any], tmp_path: Path) -> None:
         assert client.generate(MODEL, "hello").usage.generated_tokens == 2
         assert client.generate(MODEL, "hello", options={"num_predict": 3}).usage.generated_tokens == 3
         assert client.show(MODEL).record.parameters == {}
+        with pytest.raises(NoEngine, match="steam"):
+            client.generate(MODEL, "hello", options={"engine": "steam"})
 
 
 @pytest.mark.parametrize(

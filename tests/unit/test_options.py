@@ -47,6 +47,18 @@ def test_nulls_are_skipped_and_fractions_cut() -> None:
     }
 
 
+def test_the_engine_is_an_option() -> None:
+    """The last layer that names one wins; null and an empty text name none; it is no load option."""
+    resolved = resolve_options({"engine": "a", "num_ctx": 8}, {"engine": "b"})
+    assert (resolved.engine, resolved.load, resolved.unknown) == ("b", {"num_ctx": 8}, ())
+    assert resolve_options({"engine": "a"}, {"engine": None}).engine == "a"
+    assert resolve_options({"engine": "a"}, {"engine": ""}).engine is None
+    assert resolve_options({}).engine is None
+    assert parse_parameter("engine", ["a"]) == "a"
+    with pytest.raises(InvalidOption, match='option "engine" must be of type string'):
+        resolve_options({"engine": 5})
+
+
 def test_unknown_names_are_reported_not_refused() -> None:
     """A name nobody knows, or one without effect, is listed as unknown."""
     assert parse_options({"num_gqa": 8, "draft_num_predict": 4, "low_vram": True}).unknown == (
