@@ -40,9 +40,10 @@ class ExternalData:
     def __enter__(self) -> ExternalData:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, kind: object, *exc_info: object) -> None:
         try:
-            os.fsync(self._file.fileno())
+            if kind is None:
+                os.fsync(self._file.fileno())
         except OSError as error:
             raise _storage_error(self._path, error) from error
         finally:

@@ -45,7 +45,7 @@ def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
 def _obstacle(record: ModelRecord, metadata: ModelMetadata | None) -> str | None:
     """Why a model cannot be converted, None where it can as far as its header says."""
     if metadata is None or record.weights is None or metadata.format != "gguf":
-        found = record.format or (metadata.format if metadata else "") or "something else"
+        found = metadata.format if metadata else record.format or "a model without weights"
         return f"converts GGUF weights, this is {found}"
     keys, architecture = metadata.keys, metadata.architecture
     if architecture not in ARCHITECTURES:

@@ -1,0 +1,420 @@
+"""GGUF to ONNX: graphs against an independent forward pass in NumPy, and the errors that files and disks give."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from corral.adapters.converters.onnx.spec import CONVERTER
+from corral.adapters.formats.gguf import GgufReader
+from corral.core.converters import ConvertRequest, ConvertResult
+from corral.core.engines import LocalFile
+from corral.core.errors import InvalidModelFile, InvalidOption, OutOfSpace, StorageError, Unsupported
+from corral.core.models import ModelFile, ModelRecord, digest_of
+from corral.core.names import ModelName
+from corral.plugins.testing.gguf import TensorEntry, gguf_bytes
+
+pytest.importorskip("onnx")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+from corral.adapters.converters.onnx.convert import convert  # imports onnx
+
+Floats = NDArray[np.float32]
+
+HIDDEN, HEADS, KV_HEADS, WIDTH, LAYERS, VOCABULARY = 64, 4, 2, 96, 2, 80
+EPSILON, BASE = 1e-5, 10_000.0
+F32, Q4_0, Q4_1 = 0, 2, 3
+
+
+class Tiny(NamedTuple):
+    """A random model: `weights` are what its file says, as NumPy sees them."""
+
+    pairs: dict[str, Any]
+    weights: dict[str, Floats]
+    tensors: tuple[TensorEntry, ...]
+
+    def without(self, name: str) -> bytes:
+        return gguf_bytes(self.pairs, [tensor for tensor in self.tensors if tensor.name != name])
+
+    @property
+    def data(self) -> bytes:
+        return gguf_bytes(self.pairs, self.tensors)
+
+
+def q4_1(rng: np.random.Generator, rows: int, columns: int) -> tuple[Floats, bytes]:
+    """Random Q4_1 blocks, and the numbers they stand for: steps, minima and levels of any kind."""
+    count = rows * columns // 32
+    steps = (rng.uniform(0.005, 0.02, count)).astype(np.float16)
+    minima = (-steps * rng.uniform(4, 11, count)).astype(np.float16)
+    levels = rng.integers(0, 16, (count, 32), dtype=np.uint8)
+    numbers = steps.astype(np.float32)[:, None] * levels + minima.astype(np.float32)[:, None]
+    data = b"".join(
+        struct.pack("<ee", steps[i], minima[i]) + (levels[i, :16] | levels[i, 16:] << 4).tobytes() for i in range(count)
+    )
+    return numbers.reshape(rows, columns).astype(np.float32), data
+
+
+def q4_0(rng: np.random.Generator, rows: int, columns: int) -> tuple[Floats, bytes]:
+    """Random Q4_0 blocks, and the numbers they stand for."""
+    count = rows * columns // 32
+    steps = rng.uniform(0.005, 0.02, count).astype(np.float16)
+    levels = rng.integers(0, 16, (count, 32), dtype=np.uint8)
+    numbers = steps.astype(np.float32)[:, None] * (levels.astype(np.float32) - 8)
+    data = b"".join(
+        struct.pack("<e", steps[i]) + (levels[i, :16] | levels[i, 16:] << 4).tobytes() for i in range(count)
+    )
+    return numbers.reshape(rows, columns).astype(np.float32), data
+
+
+def f32(rng: np.random.Generator, rows: int, columns: int) -> tuple[Floats, bytes]:
+    """Random float32 on the grid of 8-bit blocks: each reaches 127 steps, so that 8 bits lose nothing."""
+    levels = rng.integers(-127, 128, (rows, columns // 32, 32))
+    levels[:, :, 5] = 127
+    steps = rng.uniform(0.001, 0.003, (rows, columns // 32, 1))
+    numbers = (levels * steps).reshape(rows, columns).astype(np.float32)
+    return numbers, numbers.tobytes()
+
+
+ENCODINGS: Mapping[int, Callable[[np.random.Generator, int, int], tuple[Floats, bytes]]] = {
+    F32: f32,
+    Q4_0: q4_0,
+    Q4_1: q4_1,
+}
+
+
+def tiny(
+    architecture: str,
+    *,
+    type_id: int = Q4_1,
+    head_size: int = 16,
+    tied: bool = True,
+    rope_factors: bool = False,
+    more: Mapping[str, Any] = {},
+) -> Tiny:
+    """A random model of two layers. `more` are key-values of its header, without the architecture's name."""
+    rng = np.random.default_rng(11)
+    weights: dict[str, Floats] = {}
+    tensors: list[TensorEntry] = []
+
+    def matrix(name: str, rows: int, columns: int, type_id: int) -> None:
+        weights[name], data = ENCODINGS[type_id](rng, rows, columns)
+        tensors.append(TensorEntry(name, (columns, rows), type_id, data=data))
+
+    def vector(name: str, length: int, mean: float) -> None:
+        weights[name] = (mean + rng.standard_normal(length) / 5).astype(np.float32)
+        tensors.append(TensorEntry(name, (length,), F32, data=weights[name].tobytes()))
+
+    matrix("token_embd.weight", VOCABULARY, HIDDEN, F32)
+    if not tied:
+        matrix("output.weight", VOCABULARY, HIDDEN, F32)
+    vector("output_norm.weight", HIDDEN, 1)
+    if rope_factors:
+        weights["rope_freqs.weight"] = np.linspace(1, 8, head_size // 2, dtype=np.float32)
+        data = weights["rope_freqs.weight"].tobytes()
+        tensors.append(TensorEntry("rope_freqs.weight", (head_size // 2,), F32, data=data))
+    for layer in range(LAYERS):
+        name = f"blk.{layer}"
+        for part, rows in (("q", HEADS * head_size), ("k", KV_HEADS * head_size), ("v", KV_HEADS * head_size)):
+            matrix(f"{name}.attn_{part}.weight", rows, HIDDEN, type_id)
+            if architecture == "qwen2":
+                vector(f"{name}.attn_{part}.bias", rows, 0)
+            if architecture == "qwen3" and part != "v":
+                vector(f"{name}.attn_{part}_norm.weight", head_size, 1)
+        matrix(f"{name}.attn_output.weight", HIDDEN, HEADS * head_size, type_id)
+        for part in ("gate", "up"):
+            matrix(f"{name}.ffn_{part}.weight", WIDTH, HIDDEN, type_id)
+        matrix(f"{name}.ffn_down.weight", HIDDEN, WIDTH, type_id)
+        for part in ("attn_norm", "ffn_norm"):
+            vector(f"{name}.{part}.weight", HIDDEN, 1)
+    numbers = {
+        "block_count": LAYERS,
+        "context_length": 64,
+        "embedding_length": HIDDEN,
+        "feed_forward_length": WIDTH,
+        "attention.head_count": HEADS,
+        "attention.head_count_kv": KV_HEADS,
+        "attention.key_length": head_size,
+        "attention.value_length": head_size,
+        "attention.layer_norm_rms_epsilon": EPSILON,
+        "rope.freq_base": BASE,
+        **more,
+    }
+    letters = [chr(code) for code in range(33, 33 + VOCABULARY - 3)]
+    pairs = {
+        "general.architecture": architecture,
+        **{f"{architecture}.{key}": value for key, value in numbers.items()},
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": [*letters, "ab", "<|im_start|>", "<|im_end|>"],
+        "tokenizer.ggml.token_type": [1] * (VOCABULARY - 2) + [3, 3],
+        "tokenizer.ggml.merges": ["a b"],
+        "tokenizer.ggml.eos_token_id": VOCABULARY - 1,
+        "tokenizer.chat_template": "{{ messages }}",
+    }
+    return Tiny(pairs, weights, tuple(tensors))
+
+
+def forward(model: Tiny, ids: list[int]) -> Floats:
+    """Logits of every position: the llama family written down once more, straight from the GGUF's own layout."""
+    architecture, w = model.pairs["general.architecture"], model.weights
+    head_size = model.pairs[f"{architecture}.attention.key_length"]
+    scale = model.pairs.get(f"{architecture}.rope.scaling.factor", 1.0)
+
+    def norm(x: Floats, weight: Floats) -> Floats:
+        return np.asarray(x / np.sqrt((x * x).mean(-1, keepdims=True) + EPSILON) * weight)
+
+    def project(x: Floats, name: str) -> Floats:
+        return np.asarray(x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", np.float32(0)))
+
+    def heads(x: Floats, name: str) -> Floats:
+        split = x.reshape(len(ids), -1, head_size)
+        weight = w.get(f"{name}_norm.weight")
+        return split if weight is None else norm(split, weight)
+
+    def turned(x: Floats) -> Floats:
+        frequencies = BASE ** (-2 * np.arange(head_size // 2) / head_size) / w.get("rope_freqs.weight", 1.0)
+        angles = np.arange(len(ids))[:, None, None] / scale * frequencies
+        # llama's rows are pairs; the others' first half is turned with the second
+        a, b = (x[..., 0::2], x[..., 1::2]) if architecture == "llama" else np.split(x, 2, axis=-1)
+        first, second = a * np.cos(angles) - b * np.sin(angles), a * np.sin(angles) + b * np.cos(angles)
+        return np.concatenate((first, second), axis=-1)
+
+    x = w["token_embd.weight"][ids]
+    for layer in range(LAYERS):
+        name = f"blk.{layer}"
+        h = norm(x, w[f"{name}.attn_norm.weight"])
+        q, k = (turned(heads(project(h, f"{name}.attn_{part}"), f"{name}.attn_{part}")) for part in ("q", "k"))
+        v = project(h, f"{name}.attn_v").reshape(len(ids), -1, head_size)
+        k, v = (np.repeat(part, HEADS // KV_HEADS, axis=1) for part in (k, v))
+        scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(head_size)
+        scores[:, np.triu_indices(len(ids), 1)[0], np.triu_indices(len(ids), 1)[1]] = -np.inf
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        attended = np.einsum("hqk,khd->qhd", weights / weights.sum(-1, keepdims=True), v)
+        x = x + project(attended.reshape(len(ids), -1), f"{name}.attn_output")
+        h = norm(x, w[f"{name}.ffn_norm.weight"])
+        gate = project(h, f"{name}.ffn_gate")
+        x = x + project(gate / (1 + np.exp(-gate)) * project(h, f"{name}.ffn_up"), f"{name}.ffn_down")
+    output = w.get("output.weight", w["token_embd.weight"])
+    return np.asarray(norm(x, w["output_norm.weight"]) @ output.T, dtype=np.float32)
+
+
+@pytest.fixture
+def converted(tmp_path: Path) -> Callable[..., tuple[Path, ConvertResult, list[float]]]:
+    def run(data: bytes, **parameters: Any) -> tuple[Path, ConvertResult, list[float]]:
+        source, folder = tmp_path / "model.gguf", tmp_path / "out"
+        source.write_bytes(data)
+        folder.mkdir(exist_ok=True)
+        shares: list[float] = []
+        files = (LocalFile(role="weights", path=str(source)),)
+        request = ConvertRequest(model="tiny", files=files, folder=str(folder), parameters=parameters)
+        return folder, convert(request, shares.append), shares
+
+    return run
+
+
+class Session:
+    """The converted graph in ONNX Runtime, with the cache of what it has seen."""
+
+    def __init__(self, folder: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
+        decoder = json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]
+        self._seen = 0
+        self._cache = {
+            f"past_key_values.{layer}.{part}": np.zeros(
+                (1, decoder["num_key_value_heads"], 0, decoder["head_size"]), dtype=np.float32
+            )
+            for layer in range(decoder["num_hidden_layers"])
+            for part in ("key", "value")
+        }
+
+    def last_logits(self, ids: list[int]) -> Floats:
+        """Logits behind the last of these tokens, which follow those of earlier calls."""
+        self._seen += len(ids)
+        tokens, mask = np.array([ids], dtype=np.int64), np.ones((1, self._seen), dtype=np.int64)
+        found = self._session.run(None, {"input_ids": tokens, "attention_mask": mask, **self._cache})
+        self._cache = dict(zip(self._cache, found[1:], strict=True))
+        logits: Floats = found[0]
+        assert logits.shape == (1, 1, VOCABULARY)
+        last: Floats = logits[0, 0]
+        return last
+
+
+MODELS = {
+    "llama": tiny("llama"),
+    "llama, output of its own": tiny("llama", tied=False),
+    "llama, Q4_0": tiny("llama", type_id=Q4_0),
+    "llama, F32": tiny("llama", type_id=F32),
+    "llama 3's frequencies": tiny("llama", rope_factors=True),
+    "llama, linear scaling": tiny("llama", more={"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}),
+    "qwen2, with biases": tiny("qwen2"),
+    "qwen3, with normalised heads that are longer": tiny("qwen3", head_size=32),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_graph_computes_what_the_model_says(
+    name: str, converted: Callable[..., tuple[Path, ConvertResult, list[float]]]
+) -> None:
+    """In float32, logits are those of an independent forward pass over the GGUF's numbers, prompt and cache alike."""
+    pytest.importorskip("onnxruntime")
+    model = MODELS[name]
+    folder, _, _ = converted(model.data, accuracy_level=1)
+    ids = [int(token) for token in np.random.default_rng(3).integers(0, VOCABULARY, 24)]
+    expected = forward(model, ids)
+    limit = 0.03 if any(tensor.type_id == Q4_1 for tensor in model.tensors) else 0.003  # remainders have 4 bits
+    session = Session(folder)
+    for seen, part in ((18, ids[:18]), (19, ids[18:19]), (24, ids[19:])):
+        found = session.last_logits(part)
+        error = np.abs(found - expected[seen - 1]).max() / expected[seen - 1].std()
+        assert error < limit, (seen, error)
+
+
+def test_int8_products_are_near(converted: Callable[..., tuple[Path, ConvertResult, list[float]]]) -> None:
+    """As it runs by default, with activations rounded to int8, logits are near those of float32."""
+    pytest.importorskip("onnxruntime")
+    ids = list(range(20))
+    for type_id in (F32, Q4_0, Q4_1):
+        model = tiny("llama", type_id=type_id)
+        folder, _, _ = converted(model.data)
+        expected = forward(model, ids)[-1]
+        assert np.corrcoef(Session(folder).last_logits(ids), expected)[0, 1] > 0.995
+
+
+def test_the_folder_is_whole(converted: Callable[..., tuple[Path, ConvertResult, list[float]]]) -> None:
+    """The result names exactly the files that are there, its lengths are the model's, and progress ends at one."""
+    folder, result, shares = converted(tiny("llama").data)
+    assert sorted(file.path for file in result.files) == sorted(path.name for path in folder.iterdir())
+    assert {file.path for file in result.files if file.role == "weights"} == {"model.onnx", "model.onnx.data"}
+    assert (result.format, result.quantization) == ("onnx", "int4")
+    assert (result.context_length, result.embedding_length) == (64, HIDDEN)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    config = json.loads((folder / "genai_config.json").read_bytes())
+    assert config["model"]["eos_token_id"] == [VOCABULARY - 1]
+    assert config["model"]["vocab_size"] == VOCABULARY
+    assert config["search"]["max_length"] == 64
+    assert (folder / "chat_template.jinja").read_text() == "{{ messages }}"
+    assert json.loads((folder / "tokenizer_config.json").read_bytes())["chat_template"] == "{{ messages }}"
+
+
+def test_parameters_are_obeyed(converted: Callable[..., tuple[Path, ConvertResult, list[float]]]) -> None:
+    """Bits and context length are those asked for; weights that are no 4-bit blocks have 8 bits unless asked."""
+    _, result, _ = converted(tiny("llama").data, bits=8, context_length=32)
+    assert (result.quantization, result.context_length) == ("int8", 32)
+    assert converted(tiny("llama", type_id=F32).data)[1].quantization == "int8"
+    assert converted(tiny("llama", type_id=F32).data, bits=4)[1].quantization == "int4"
+    for wrong in ({"bits": 5}, {"context_length": 0}, {"color": "red"}):
+        with pytest.raises(InvalidOption, match=next(iter(wrong))):
+            converted(tiny("llama").data, **wrong)
+
+
+def test_rounding_to_four_bits_is_near(converted: Callable[..., tuple[Path, ConvertResult, list[float]]]) -> None:
+    """Float weights that are asked to have 4 bits still give nearly the same logits."""
+    pytest.importorskip("onnxruntime")
+    model, ids = tiny("llama", type_id=F32), list(range(20))
+    folder, _, _ = converted(model.data, bits=4, accuracy_level=1)
+    assert np.corrcoef(Session(folder).last_logits(ids), forward(model, ids)[-1])[0, 1] > 0.9
+
+
+def test_what_cannot_be_converted_is_named(
+    converted: Callable[..., tuple[Path, ConvertResult, list[float]]], tmp_path: Path
+) -> None:
+    """Architectures, tensors, scalings and tokenizers that are not known are refused by their names."""
+    model = tiny("llama")
+
+    def changed(**pairs: Any) -> bytes:
+        return gguf_bytes({**model.pairs, **pairs}, model.tensors)
+
+    cases: dict[str, bytes] = {
+        "'gemma3'": changed(**{"general.architecture": "gemma3"}),
+        "'my-pre'.*llama-bpe": changed(**{"tokenizer.ggml.pre": "my-pre"}),
+        "'t5'": changed(**{"tokenizer.ggml.model": "t5"}),
+        "'yarn'": changed(**{"llama.rope.scaling.type": "yarn"}),
+        "blk.9.extra": gguf_bytes(model.pairs, [*model.tensors, TensorEntry("blk.9.extra")]),
+        "8 of a head's 16": changed(**{"llama.rope.dimension_count": 8}),
+    }
+    for pattern, data in cases.items():
+        with pytest.raises(Unsupported, match=pattern):
+            converted(data)
+    with pytest.raises(Unsupported, match="0 weights files"):
+        convert(ConvertRequest(model="none", files=(), folder=str(tmp_path)), lambda share: None)
+
+
+def test_broken_files_are_named(converted: Callable[..., tuple[Path, ConvertResult, list[float]]]) -> None:
+    """A tensor or a number that is missing, a wrong shape and a file cut short each say what is wrong."""
+    model = tiny("llama")
+
+    def changed(**pairs: Any) -> bytes:
+        kept = {key: value for key, value in {**model.pairs, **pairs}.items() if value is not None}
+        return gguf_bytes(kept, model.tensors)
+
+    short = TensorEntry("blk.0.attn_q.weight", (32, 64), Q4_1, data=bytes(64 * 20))
+    reshaped = [short if tensor.name == short.name else tensor for tensor in model.tensors]
+    cases = {
+        "no tensor 'blk.1.ffn_up.weight'": model.without("blk.1.ffn_up.weight"),
+        "llama.block_count": changed(**{"llama.block_count": None}),
+        "head_count is 0": changed(**{"llama.attention.head_count": 0}),
+        "share 3": changed(**{"llama.attention.head_count_kv": 3}),
+        "'blk.0.attn_q.weight'.*rows of 64": gguf_bytes(model.pairs, reshaped),
+        "tokenizer.ggml.merges": changed(**{"tokenizer.ggml.merges": None}),
+        "'a'.*twice": changed(**{"tokenizer.ggml.tokens": ["a"] * VOCABULARY}),
+        "truncated": model.data[: len(model.data) // 2],
+    }
+    for pattern, data in cases.items():
+        with pytest.raises(InvalidModelFile, match=pattern):
+            converted(data)
+
+
+def test_a_full_disk_and_a_missing_folder_are_said_so(
+    converted: Callable[..., tuple[Path, ConvertResult, list[float]]], tmp_path: Path
+) -> None:
+    """A disk without room is `OutOfSpace`, any other fault of the folder `StorageError`."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.onnx.data").symlink_to("/dev/full")
+    with pytest.raises(OutOfSpace, match=r"model\.onnx\.data: the disk is full"):
+        converted(tiny("llama").data)
+    files = (LocalFile(role="weights", path=str(tmp_path / "model.gguf")),)
+    request = ConvertRequest(model="tiny", files=files, folder=str(tmp_path / "absent"))
+    with pytest.raises(StorageError, match="absent"):
+        convert(request, lambda share: None)
+
+
+def test_match_says_why_not(tmp_path: Path) -> None:
+    """Models that can be converted match; others score 0, with what stands in the way."""
+    path = tmp_path / "model.gguf"
+    weights = ModelFile(role="weights", media_type="", digest=digest_of(b"x"), size_bytes=1)
+    name = ModelName(host="h", namespace="n", model="m", tag="t")
+    record = ModelRecord(name=name, digest=digest_of(b""), size_bytes=1, modified_at=0, files=(weights,), format="gguf")
+    path.write_bytes(tiny("qwen2").data)
+    metadata = GgufReader().read(path)
+    assert CONVERTER.match(record, metadata).score > 0
+
+    def reason(**changes: Any) -> str:
+        keys = {**metadata.keys, **changes.pop("keys", {})}
+        match = CONVERTER.match(record, msgspec.structs.replace(metadata, keys=keys, **changes))
+        assert match.score == 0
+        return match.reason
+
+    assert "gemma3" in reason(architecture="gemma3")
+    assert "experts" in reason(keys={"qwen2.expert_count": 8})
+    assert "yarn" in reason(keys={"qwen2.rope.scaling.type": "yarn"})
+    assert "t5" in reason(keys={"tokenizer.ggml.model": "t5"})
+    assert "my-pre" in reason(keys={"tokenizer.ggml.pre": "my-pre"})
+    assert "IQ2_XS" in reason(tensor_types={"IQ2_XS": 1, "F32": 1})
+    assert "safetensors" in CONVERTER.match(record, msgspec.structs.replace(metadata, format="safetensors")).reason
+    assert CONVERTER.match(msgspec.structs.replace(record, files=()), metadata).score == 0
