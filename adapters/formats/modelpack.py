@@ -6,6 +6,7 @@ stands in files of the model.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
@@ -270,7 +271,7 @@ def _config(record: ModelRecord, metadata: ModelMetadata | None, diff_ids: list[
     known = {
         "architecture": "transformer",
         "format": record.format,
-        "paramSize": record.parameter_size,
+        "paramSize": re.sub(r"(\.\d)\d+", r"\1", record.parameter_size),  # one digit, by the specification
         "quantization": record.quantization,
     }
     family = record.family or (metadata.architecture if metadata else "")

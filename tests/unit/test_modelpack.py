@@ -1,0 +1,220 @@
+"""ModelPack manifests: written, read back, read from strangers, and in a shape that a real Ollama lists and keeps."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from corral.adapters.formats.modelpack import ModelPackFormat
+from corral.core.errors import StorageError, Unsupported
+from corral.core.messages import Message
+from corral.core.models import Digest, FileRole, ModelFile, ModelRecord, TemplateText, digest_of, mentioned_digests
+from corral.core.names import parse_name
+from corral.core.ports.storage import StoredManifest
+
+FILES: Mapping[str, tuple[FileRole, bytes]] = {
+    "model.onnx": ("weights", b"graph"),
+    "onnx/data.bin": ("weights", b"weights"),
+    "style.onnx_adapter": ("adapter", b"lora"),
+    "genai_config.json": (
+        "config",
+        b'{"model": {"type": "qwen2", "context_length": 32768, "decoder": {"hidden_size": 896}}}',
+    ),
+    "tokenizer.json": ("config", b"{}"),
+    "LICENSE": ("license", b"MIT"),
+    "README.md": ("other", b"# A model"),
+}
+
+
+def _record(files: Mapping[str, tuple[FileRole, bytes]] = FILES, **more: Any) -> ModelRecord:
+    described = [
+        ModelFile(role=role, media_type="", digest=digest_of(data), size_bytes=len(data), path=path)
+        for path, (role, data) in files.items()
+    ]
+    fields: dict[str, Any] = {"format": "onnx", "family": "qwen2", "parameter_size": "494.03M", "quantization": "INT4"}
+    return ModelRecord(
+        name=parse_name("m"),
+        digest=digest_of(b""),
+        size_bytes=0,
+        modified_at=0.0,
+        files=tuple(described),
+        **{**fields, **more},
+    )
+
+
+def _read(manifest: bytes, small: list[bytes], files: Mapping[str, tuple[FileRole, bytes]] = FILES) -> ModelRecord:
+    form = ModelPackFormat()
+    known = {digest_of(data): data for data in (*small, *(data for _, data in files.values()))}
+    layers = {digest: known[digest] for digest in form.small_layers(manifest)}
+    stored = StoredManifest(name=parse_name("m"), data=manifest, digest=digest_of(manifest), modified_at=1.0)
+    return form.read(stored, layers)
+
+
+def test_what_is_written_is_read_back() -> None:
+    """Files with their paths and roles, sizes and texts come back; facts are read from the model's own files."""
+    record = _record(
+        template=TemplateText(kind="jinja", text="{{ messages }}"),
+        system="Be brief.",
+        parameters={"temperature": 0.5, "stop": ["x"]},
+        messages=(Message(role="user", content="Hi"),),
+    )
+    manifest, small = ModelPackFormat().write(record, None)
+    found = _read(manifest, small)
+    kept = {file.path: (file.role, file.digest, file.size_bytes) for file in found.files}
+    assert kept.items() >= {(path, (role, digest_of(data), len(data))) for path, (role, data) in FILES.items()}
+    assert (found.format, found.family, found.quantization) == ("onnx", "qwen2", "INT4")
+    assert (found.context_length, found.embedding_length) == (32768, 896)
+    assert (found.template, found.system) == (record.template, "Be brief.")
+    assert (found.parameters, found.messages, found.licenses) == (record.parameters, record.messages, ("MIT",))
+    assert found.capabilities == ("completion",)
+    assert found.digest == digest_of(manifest)
+    again, _ = ModelPackFormat().write(found, None)
+    assert {*mentioned_digests(again)} >= {file.digest for file in found.files}
+    assert _read(again, small).files == found.files
+
+
+def test_the_manifest_is_as_the_specification_wants_it() -> None:
+    """Types, one raw layer per file with its path, and a config of which every digest is in the manifest's order."""
+    manifest, (config, *_) = ModelPackFormat().write(_record(), None)
+    found = json.loads(manifest)
+    assert found["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+    assert found["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
+    assert found["config"]["mediaType"] == "application/vnd.cncf.model.config.v1+json"
+    assert found["config"]["digest"] == digest_of(config)
+    kinds = {layer["annotations"]["org.cncf.model.filepath"]: layer["mediaType"] for layer in found["layers"]}
+    assert kinds == {
+        path: f"application/vnd.cncf.model.{kind}.v1.raw"
+        for path, kind in {
+            "model.onnx": "weight",
+            "onnx/data.bin": "weight",
+            "style.onnx_adapter": "weight",
+            "genai_config.json": "weight.config",
+            "tokenizer.json": "weight.config",
+            "LICENSE": "doc",
+            "README.md": "doc",
+        }.items()
+    }
+    described = json.loads(config)
+    assert described["config"] == {
+        "architecture": "transformer",
+        "format": "onnx",
+        "paramSize": "494.0M",
+        "quantization": "INT4",
+    }
+    assert re.fullmatch(r"\d+(\.\d)?[KMBT]", described["config"]["paramSize"])
+    assert described["descriptor"] == {"name": "m", "family": "qwen2"}
+    assert described["modelfs"] == {"type": "layers", "diffIds": [layer["digest"] for layer in found["layers"]]}
+
+
+def test_a_real_ollama_can_read_it() -> None:
+    """It lists by name, config and layers: each has a whole digest and a size, and the config is a JSON object.
+
+    It decodes the config as its own, so that no key of the top level may have another type there.
+    """
+    manifest, (config, *_) = ModelPackFormat().write(_record(), None)
+    found = json.loads(manifest)
+    assert found["schemaVersion"] == 2
+    for descriptor in (found["config"], *found["layers"]):
+        assert re.fullmatch(r"sha256:[0-9a-f]{64}", descriptor["digest"])
+        assert isinstance(descriptor["size"], int)
+        assert isinstance(descriptor["mediaType"], str)
+    ollamas = {"model_format", "model_family", "model_families", "model_type", "file_type", "renderer", "parser"}
+    ollamas |= {"remote_host", "remote_model", "capabilities", "context_length", "embedding_length", "draft"}
+    ollamas |= {"architecture", "os", "rootfs", "requires", "base_name"}
+    assert not ollamas & set(json.loads(config))
+
+
+def test_a_template_inside_the_tokenizers_settings_counts() -> None:
+    """Alone or as the default of several; a file of its own goes before it."""
+    for template in ('"{{ x }}"', '[{"name": "tool", "template": "no"}, {"name": "default", "template": "{{ x }}"}]'):
+        settings = f'{{"chat_template": {template}, "eos_token": "</s>"}}'.encode()
+        files: dict[str, tuple[FileRole, bytes]] = {**FILES, "tokenizer_config.json": ("config", settings)}
+        found = _read(*ModelPackFormat().write(_record(files), None), files)
+        assert found.template == TemplateText(kind="jinja", text="{{ x }}", eos_text="</s>")
+
+
+def test_only_its_own_manifests_are_recognised() -> None:
+    """By artifact type or config type; never raises."""
+    manifest, _ = ModelPackFormat().write(_record(), None)
+    form = ModelPackFormat()
+    assert form.recognises(manifest)
+    assert form.recognises(manifest.replace(b'"artifactType"', b'"other"'))
+    for other in (b"", b"{", b"[]", b"{}", b'{"config": {}, "layers": []}', manifest.replace(b"vnd.cncf", b"vnd.x")):
+        assert not form.recognises(other)
+
+
+def _changed(**changes: Any) -> bytes:
+    manifest = json.loads(ModelPackFormat().write(_record(), None)[0])
+    manifest["layers"][0].update(changes)
+    return json.dumps(manifest).encode()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "complaint"),
+    [
+        (b"{", "malformed"),
+        (_changed(digest="sha256:1234"), "invalid digest"),
+        (_changed(size=-1), "claims -1 bytes"),
+        (_changed(mediaType="application/vnd.cncf.model.weight.v1.tar"), "raw layers only"),
+        (_changed(annotations={"org.cncf.model.filepath": "../../etc/passwd"}), "no path that"),
+        (_changed(annotations={"org.cncf.model.filepath": "/etc/passwd"}), "no path that"),
+        (_changed(annotations={"org.cncf.model.filepath": "Tokenizer.json"}), "named twice"),
+        (_changed(annotations={"org.cncf.model.filepath": "config.json"}, size=10**9), "claims 1000000000 bytes"),
+        (b" " * (5 * 1024 * 1024), "bytes; at most"),
+    ],
+)
+def test_hostile_manifests_are_refused(manifest: bytes, complaint: str) -> None:
+    """Whatever a stranger wrote, it is a StorageError that says what is wrong."""
+    with pytest.raises(StorageError, match=complaint):
+        ModelPackFormat().small_layers(manifest)
+
+
+@pytest.mark.parametrize("broken", [b"{", b"[]", b'{"model": ' + b"[" * 100_000])
+def test_broken_files_of_a_model_are_told_by_name(broken: bytes) -> None:
+    """A settings file that is no JSON object is named."""
+    files: dict[str, tuple[FileRole, bytes]] = {**FILES, "genai_config.json": ("config", broken)}
+    manifest, small = ModelPackFormat().write(_record(files), None)
+    with pytest.raises(StorageError, match=r"genai_config\.json is malformed"):
+        _read(manifest, small, files)
+
+
+def test_a_missing_small_file_is_told() -> None:
+    """A store that lost a layer gives a record to nobody."""
+    manifest, _ = ModelPackFormat().write(_record(), None)
+    stored = StoredManifest(name=parse_name("m"), data=manifest, digest=Digest(digest_of(manifest)), modified_at=0.0)
+    with pytest.raises(StorageError, match="incomplete"):
+        ModelPackFormat().read(stored, {})
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        _record(template=TemplateText(kind="go", text="{{ .Prompt }}")),
+        _record(remote_model="llama3", remote_host="http://127.0.0.1:1"),
+    ],
+)
+def test_what_has_no_place_is_unsupported(record: ModelRecord) -> None:
+    """Go templates and upstream models belong to Ollama's dialect."""
+    with pytest.raises(Unsupported):
+        ModelPackFormat().write(record, None)
+
+
+def test_no_hostile_path_is_written() -> None:
+    """A record made by hand whose path leads out of its folder is refused."""
+    with pytest.raises(StorageError, match="no path"):
+        ModelPackFormat().write(_record({"../x": ("weights", b"x")}), None)
+
+
+def test_a_text_of_the_record_replaces_its_file() -> None:
+    """A new template is written in place of the file that held the old one."""
+    files: dict[str, tuple[FileRole, bytes]] = {**FILES, "chat_template.jinja": ("template", b"old")}
+    record = msgspec.structs.replace(_record(files), template=TemplateText(kind="jinja", text="new"))
+    found = _read(*ModelPackFormat().write(record, None), files)
+    assert found.template is not None
+    assert found.template.text == "new"
+    assert [file.digest for file in found.files_of("template")] == [digest_of(b"new")]
