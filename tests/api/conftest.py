@@ -23,6 +23,7 @@ from corral.api.http.settings import HttpSettings
 from corral.core.catalog import ModelCatalog
 from corral.core.deriving import ModelDeriver
 from corral.core.devices import DeviceProbe
+from corral.core.engines import EngineSpec
 from corral.core.generation import InferenceService
 from corral.core.messages import Message
 from corral.core.models import ModelFile, ModelRecord, digest_of
@@ -37,7 +38,7 @@ ANSWER = "the quick answer is: no"
 class World:
     """A runtime whose models are `MODELS`, in memory, answered for by the fake engine with `engine` load options."""
 
-    def __init__(self, engine: Mapping[str, Any]) -> None:
+    def __init__(self, engine: Mapping[str, Any], engines: Sequence[EngineSpec] = (SPEC,)) -> None:
         self.manifests = MemoryManifests()
         self.blobs = MemoryBlobs()
         self.format = OllamaManifestFormat()
@@ -46,7 +47,7 @@ class World:
         )
         jobs = ProcessJobs()
         scheduler = ModelScheduler(
-            engines=[SPEC],
+            engines=engines,
             runners={"thread": ThreadRunner()},
             preferred_runner="thread",
             catalog=catalog,
@@ -67,7 +68,7 @@ class World:
                 converters=[],
                 free_memory=dict,
             ),
-            devices=DeviceProbe(engines=[SPEC], jobs=jobs),
+            devices=DeviceProbe(engines=engines, jobs=jobs),
             version="9.9.9",
         )
 
@@ -132,9 +133,10 @@ class LiveServer:
 def running_server(
     engine: Mapping[str, Any] | None = None,
     routers: Sequence[Router] = (),
+    engines: Sequence[EngineSpec] = (SPEC,),
     **settings: Any,
 ) -> Iterator[LiveServer]:
-    world = World({"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine)
+    world = World({"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine, engines)
     ready = threading.Event()
     found: list[Any] = []
 

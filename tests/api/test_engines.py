@@ -1,0 +1,44 @@
+"""Engines over HTTP: chosen by an option, missing, unable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from corral.adapters.engines.fake import SPEC
+from corral.core.engines import Match
+
+
+def test_a_request_names_its_engine(client: httpx.Client) -> None:
+    """The option `engine`; a name that no engine has is an error that lists those there are."""
+    body = {"model": "smol:q4", "prompt": "hi", "stream": False}
+    assert client.post("/api/generate", json=body | {"options": {"engine": "fake"}}).status_code == 200
+    refused = client.post("/api/generate", json=body | {"options": {"engine": "steam"}})
+    assert refused.status_code == 500
+    assert refused.json() == {"error": "no engine is called 'steam'; known engines: fake"}
+
+
+def test_options_that_the_engine_ignores_are_told(client: httpx.Client) -> None:
+    """In the last chunk, by name."""
+    body = {"model": "smol:q4", "prompt": "hi", "stream": False, "options": {"mirostat": 2, "num_predict": 2}}
+    assert client.post("/api/generate", json=body).json()["ignored_options"] == ["mirostat"]
+
+
+@pytest.mark.parametrize("option", [None, "fake"])
+def test_without_an_engine_the_answer_is_501(start_server: Callable[..., Any], option: str | None) -> None:
+    """Whether it was chosen or asked for by name; the text ends with the line to paste."""
+    spec = msgspec.structs.replace(
+        SPEC,
+        module="corral_no_such_module",
+        install_hint="pip install 'corral[fake]'",
+        match=lambda record, metadata: Match(score=100, reason="takes it"),
+    )
+    with start_server(engines=[spec]) as server, httpx.Client(base_url=server.url, timeout=10) as client:
+        options = {} if option is None else {"engine": option}
+        answer = client.post("/api/generate", json={"model": "smol:q4", "prompt": "hi", "options": options})
+        assert answer.status_code == 501
+        assert answer.json()["error"].endswith("; pip install 'corral[fake]'")
