@@ -18,6 +18,8 @@ from corral.adapters.engines.ctransformers.checks import check_gguf
 from corral.adapters.engines.ctransformers.merging import merged
 from corral.adapters.engines.ctransformers.spec import SPEC
 from corral.adapters.engines.ctransformers.tokenizer import TextTokenizer, gguf_tokenizer
+from corral.adapters.engines.ctransformers.words import words_of
+from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
 from corral.adapters.formats.gguf.reader import GgufReader
 from corral.adapters.formats.gguf.tensors import GgufTensors
 from corral.adapters.formats.gguf.vocabulary import GgufVocabulary, byte_level_text, read_vocabulary
@@ -295,6 +297,21 @@ def test_bpe() -> None:
     assert tokenizer.text_ids("abc") == [258]
     for text in ("ab abc\n\n x", "é日本\x00", ""):
         assert tokenizer.decode(tokenizer.text_ids(text)).decode() == text
+
+
+@pytest.mark.parametrize("name", sorted(PRE_TOKENIZERS))
+def test_words(name: str) -> None:
+    """Each way of splitting gives the words that the library `tokenizers` gives for the same patterns."""
+    tokenizers = pytest.importorskip("tokenizers")
+    pretokenizer = PRE_TOKENIZERS[name]
+    splits = [tokenizers.pre_tokenizers.Split(tokenizers.Regex(one), "isolated") for one in pretokenizer.patterns]
+    reference = tokenizers.pre_tokenizers.Sequence(splits)
+    texts = [
+        "I'LL don't 'S  12345,\n\n\t x\r\n ½ ² Ⅷ 😀 नमस्ते مرحبا Ǆ ʰ 日本語、１２３ café $a+b=c `~ !foo {bar}  ",
+        Path(__file__).read_text(encoding="utf-8"),
+    ]
+    for text in texts:
+        assert words_of(text, pretokenizer) == [word for word, _ in reference.pre_tokenize_str(text)]
 
 
 def test_control_tokens_are_told_from_text() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from corral.adapters.converters.ctransformers.layout import WANTED_KEYS
-from corral.adapters.formats.gguf.pretokenizers import PRETOKENIZERS
+from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
 from corral.core.converters import ConverterSpec
 from corral.core.engines import Match
 from corral.core.models import ModelMetadata, ModelRecord
@@ -43,10 +43,10 @@ def unsupported(metadata: ModelMetadata) -> str | None:
             return f"it wants {name} to be {size}, the width divided by the heads"
     if metadata.sliding_window:
         return "it has no sliding windows"
-    model, splitting = keys.get("tokenizer.ggml.model"), keys.get("tokenizer.ggml.pre")
+    model, splitting = keys.get("tokenizer.ggml.model"), keys.get("tokenizer.ggml.pre", "default")
     if model not in ("gpt2", "llama"):
         return f"its vocabulary is of the kind {model!r}; gpt2 and llama are known"
-    if model == "gpt2" and splitting not in PRETOKENIZERS:
+    if model == "gpt2" and splitting not in PRE_TOKENIZERS:
         return f"its vocabulary splits words in the way {splitting!r}, which is not known here"
     return None
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from corral.adapters.converters.onnx.pretokenizers import PRE_TOKENIZERS
+from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
 from corral.adapters.formats.gguf.tables import DEQUANTIZED_TYPES
 from corral.core.converters import ConverterSpec
 from corral.core.engines import Match

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from corral.adapters.converters.onnx.pretokenizers import PRE_TOKENIZERS, PreTokenizer
+from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from corral.adapters.formats.gguf.tensors import GgufTensors
+from corral.adapters.formats.gguf.vocabulary import ENDING_TEXTS
 from corral.core.errors import InvalidModelFile, Unsupported
 from corral.core.values import Value
 
@@ -14,17 +15,6 @@ __all__ = ("Vocabulary", "read_vocabulary")
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 """Of llama.cpp's ``llama_token_type``; the others are ordinary tokens."""
-
-_ENDS = frozenset(
-    {
-        "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|endoftext|>", "<|eom_id|>",
-        "<|end_of_text|>", "<end_of_turn>", "<end_of_utterance>", "</s>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
-        "<｜end▁of▁sentence｜>",
-        "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]",
-        "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>",
-    }
-)  # fmt: skip
-"""Tokens that end an answer whatever the header says, as in llama.cpp (``special_eog_ids``)."""
 
 
 class Vocabulary(Value, frozen=True, kw_only=True):
@@ -69,7 +59,7 @@ def read_vocabulary(tensors: GgufTensors) -> Vocabulary:
         text = _sentence_pieces(tensors, len(tokens))
     else:
         raise Unsupported(f"the tokenizer model {model!r} cannot be converted; gpt2 and llama can")
-    ends = {index for index, token in enumerate(tokens) if token in _ENDS}
+    ends = {index for index, token in enumerate(tokens) if token in ENDING_TEXTS}
     eos = special.get("eos")
     others = ends | {special[name] for name in ("eot", "eom") if name in special}
     ordered = ([] if eos is None else [eos]) + sorted(others - {eos})

@@ -16,7 +16,7 @@ from corral.adapters.engines.ctransformers.words import (
     unigrams,
 )
 from corral.adapters.formats.ggml.file import GgmlFile
-from corral.adapters.formats.gguf.pretokenizers import PRETOKENIZERS
+from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
 from corral.adapters.formats.gguf.vocabulary import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, USER_DEFINED, GgufVocabulary
 from corral.core.errors import InvalidModelFile, InvalidRequest
 from corral.core.ports.inference import Vocabulary
@@ -104,7 +104,7 @@ def gguf_tokenizer(path: str, vocabulary: GgufVocabulary) -> TextTokenizer:
     }
     ids = {text: place for place, text in enumerate(vocabulary.texts) if vocabulary.kind(place) == NORMAL}
     if vocabulary.model == "gpt2":
-        pretokenizer = PRETOKENIZERS.get(vocabulary.pre)
+        pretokenizer = PRE_TOKENIZERS.get(vocabulary.pre or "default")
         if pretokenizer is None or not vocabulary.merges:
             raise InvalidModelFile(f"{path}: its BPE vocabulary has no merges, or splits words in an unknown way")
         encode = byte_pairs(ids, vocabulary.merges, pretokenizer)

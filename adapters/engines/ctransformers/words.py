@@ -17,7 +17,7 @@ from corral.adapters.engines.ctransformers.merging import merged
 from corral.adapters.formats.gguf.pretokenizers import PreTokenizer
 from corral.adapters.formats.gguf.vocabulary import SPACE, byte_level_text
 
-__all__ = ("TextEncoder", "byte_pairs", "longest_matches", "sentence_pieces", "unigrams")
+__all__ = ("TextEncoder", "byte_pairs", "longest_matches", "sentence_pieces", "unigrams", "words_of")
 
 TextEncoder = Callable[[str], list[int]]
 """Ids of plain text, nothing added. Safe for many threads."""
@@ -33,7 +33,6 @@ def byte_pairs(ids: Mapping[str, int], merges: Sequence[str], pretokenizer: PreT
     `ids` maps byte-level spellings. A byte that the vocabulary lacks is left out, as in llama.cpp.
     """
     ranks = {merge: float(place) for place, merge in enumerate(merges)}
-    patterns = [_compiled(pattern) for pattern in pretokenizer.patterns]
 
     def rank(left: str, right: str) -> float | None:
         return ranks.get(f"{left} {right}")
@@ -49,7 +48,7 @@ def byte_pairs(ids: Mapping[str, int], merges: Sequence[str], pretokenizer: PreT
         return tuple(found)
 
     def encode(text: str) -> list[int]:
-        return [token_id for word in _split(text, patterns) for token_id in word_ids(word)]
+        return [token_id for word in words_of(text, pretokenizer) for token_id in word_ids(word)]
 
     return encode
 
@@ -131,24 +130,24 @@ def unigrams(ids: Mapping[str, int], scores: Sequence[float], *, unknown: int) -
     return encode
 
 
-def _split(text: str, patterns: Sequence[re.Pattern[str]]) -> list[str]:
+def words_of(text: str, pretokenizer: PreTokenizer) -> list[str]:
+    """The words that merges stay within; together they are the text."""
     words = [text]
-    for pattern in patterns:
+    for pattern in map(_compiled, pretokenizer.patterns):
         parts: list[str] = []
         for word in words:
             done = 0
             for match in pattern.finditer(word):
-                if match.start() > done:
-                    parts.append(word[done : match.start()])
-                parts.append(match[0])
+                parts += (word[done : match.start()], match[0])
                 done = match.end()
             parts.append(word[done:])
         words = [part for part in parts if part]
     return words
 
 
+@functools.cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\\p\{(\w)\}", lambda found: _category_in(found, pattern), pattern))
+    return re.compile(re.sub(r"\\p\{(\w+)\}", lambda found: _category_in(found, pattern), pattern))
 
 
 def _category_in(found: re.Match[str], pattern: str) -> str:
@@ -160,10 +159,10 @@ def _category_in(found: re.Match[str], pattern: str) -> str:
 
 
 @functools.cache
-def _category_ranges(initial: str) -> str:
+def _category_ranges(start_of_name: str) -> str:
     ranges, start = list[str](), None
     for code in range(sys.maxunicode + 2):
-        inside = code <= sys.maxunicode and unicodedata.category(chr(code))[0] == initial
+        inside = code <= sys.maxunicode and unicodedata.category(chr(code)).startswith(start_of_name)
         if inside and start is None:
             start = code
         elif not inside and start is not None:

@@ -14,6 +14,7 @@ from corral.core.values import Value
 __all__ = (
     "BYTE",
     "CONTROL",
+    "ENDING_TEXTS",
     "NORMAL",
     "SPACE",
     "UNKNOWN",
@@ -31,13 +32,16 @@ SPACE = "\u2581"
 """What stands for a space in the pieces of an SPM vocabulary."""
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_ENDINGS = frozenset(
+ENDING_TEXTS = frozenset(
     {
-        "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>", "_<EOT>",
-        "<|end_of_text|>", "<end_of_utterance>",
+        "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|endoftext|>", "<|eom_id|>",
+        "<|end_of_text|>", "<end_of_turn>", "<end_of_utterance>", "</s>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
+        "<｜end▁of▁sentence｜>",
+        "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]",
+        "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>",
     }
 )  # fmt: skip
-"""Control tokens that end an answer whatever the header says: files often name one end of several."""
+"""Tokens that end an answer whatever the header says, as in llama.cpp (``special_eog_ids``)."""
 
 
 def _byte_level_table() -> dict[int, str]:
@@ -88,7 +92,7 @@ class GgufVocabulary(Value, frozen=True, kw_only=True):
     def ends(self) -> frozenset[int]:
         """Tokens that end an answer."""
         ends = {self.named[name] for name in ("eos", "eot", "eom") if name in self.named}
-        ends |= {place for place in self.control_ids() if self.texts[place] in _ENDINGS}
+        ends |= {place for place in self.control_ids() if self.texts[place] in ENDING_TEXTS}
         return frozenset(ends)
 
     def pieces(self) -> tuple[bytes, ...]:
