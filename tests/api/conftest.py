@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 from litestar import Router
 
 from corral.adapters.engines.fake import SPEC
+from corral.adapters.engines.upstream.directory import ServerDirectory
+from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.adapters.formats.ollama import OllamaManifestFormat
+from corral.adapters.runners.event_loop import EventLoopRunner
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.runners.thread import ThreadRunner
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
@@ -43,12 +47,17 @@ class World:
         self.blobs = MemoryBlobs()
         self.format = OllamaManifestFormat()
         catalog = ModelCatalog(
-            manifests=self.manifests, blobs=self.blobs, local=self.blobs, formats=[self.format], readers=[]
+            manifests=self.manifests,
+            blobs=self.blobs,
+            local=self.blobs,
+            formats=[self.format],
+            readers=[],
+            upstreams=ServerDirectory({}),
         )
         jobs = ProcessJobs()
         scheduler = ModelScheduler(
-            engines=engines,
-            runners={"thread": ThreadRunner()},
+            engines=[*engines, UPSTREAM],
+            runners={"thread": ThreadRunner(), "event_loop": EventLoopRunner()},
             preferred_runner="thread",
             catalog=catalog,
             settings=SchedulerSettings(),
@@ -111,6 +120,14 @@ class LiveServer:
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
+
+    def call(self, function: Callable[[Runtime], Awaitable[Any]]) -> Any:
+        """What a coroutine on the runtime answers, run in the server's own loop."""
+
+        async def run() -> Any:
+            return await function(self.world.runtime)
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
 
     def active(self) -> int:
         """Requests that hold a model now."""
@@ -177,6 +194,21 @@ def running_server(
 def start_server() -> Callable[..., Any]:
     """Starts a server with other engine options or settings; to be used with ``with``."""
     return running_server
+
+
+@pytest.fixture(scope="session")
+def within() -> Callable[[float, Callable[[], bool]], bool]:
+    """Whether a condition comes true within so many seconds."""
+
+    def wait(limit_s: float, condition: Callable[[], bool]) -> bool:
+        deadline_s = time.monotonic() + limit_s
+        while not condition():
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(0.01)
+        return True
+
+    return wait
 
 
 @pytest.fixture(scope="session")
