@@ -24,7 +24,7 @@ def read_format(value: Any) -> Constraint | None:
     is_schema = isinstance(value, Mapping)
     try:
         source = json.dumps(dict(value) if is_schema else value, ensure_ascii=False)
-    except (TypeError, ValueError) as error:  # from the library
+    except (TypeError, ValueError, RecursionError) as error:  # bytes from the library, or lists in lists in lists
         raise InvalidOption(f"invalid format: {error}; expected what JSON can say") from error
     if is_schema:
         return Constraint(kind="json_schema", source=source)

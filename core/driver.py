@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from corral.core.errors import InvalidOption, PluginError, Unsupported
+from corral.core.errors import PluginError, Unsupported
 from corral.core.outputs import (
     Delta,
     Embedded,
@@ -53,7 +53,7 @@ def driver_for(
 ) -> RequestDriver:
     """The driver of a request's task; `mask` is what the request's constraint became.
 
-    Raises `Unsupported` for what no driver of this version can do, `InvalidOption` for options that exclude each other.
+    Raises `Unsupported` for what no driver of this version can do.
     """
     if isinstance(request, CompletionRequest):
         return SequenceDriver(request, context_length=context_length, clock_ns=clock_ns, mask=mask)
@@ -92,14 +92,11 @@ class SequenceDriver:
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         mask: ConstraintMask | None = None,
     ) -> None:
+        if request.constraint is not None and mask is None:
+            raise Unsupported("this model's engine cannot hold an answer to a format or grammar")
         if request.thinking_budget is not None:
             raise Unsupported("this version cannot hold an answer to a thinking budget")
         sampling = request.sampling
-        if request.constraint is not None:
-            if mask is None:
-                raise Unsupported("this model's engine cannot hold an answer to a format or grammar")
-            if sampling.ignore_eos:
-                raise InvalidOption("ignore_eos and a format exclude each other: a complete answer must end")
         num_ctx = request.context.num_ctx or context_length
         unlimited = _UNLIMITED_CONTEXTS * num_ctx if num_ctx else None
         wanted = sampling.num_predict

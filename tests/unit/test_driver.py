@@ -196,10 +196,30 @@ def test_token_ids() -> None:
     assert last(outputs).token_ids == (7, 8, 9)
 
 
-def test_constraints_are_refused() -> None:
+def test_constraints_without_a_mask_are_refused() -> None:
     """A grammar is refused rather than ignored."""
     with pytest.raises(Unsupported):
         SequenceDriver(CompletionRequest(prompt=(), constraint=Constraint(kind="regex", source="a")))
+
+
+class Mask:
+    """A mask that holds to part of what was asked."""
+
+    ignored = ("format: one thing",)
+
+    def allowed(self) -> bytes | None:
+        return None
+
+    def accept(self, token_id: int) -> None: ...
+
+
+def test_what_a_mask_does_not_hold_to_is_told() -> None:
+    """The parts of a grammar that count for nothing stand beside the options that the engine ignores."""
+    constrained = CompletionRequest(prompt=(), constraint=Constraint(kind="regex", source="a"))
+    driver = SequenceDriver(constrained, mask=Mask())
+    outputs, _ = driver.feed(Prefilled(prompt_tokens=3, ignored_options=("mirostat",)))
+    assert isinstance(outputs[0], Started)
+    assert outputs[0].ignored_options == ("mirostat", "format: one thing")
 
 
 def test_a_foreign_output() -> None:

@@ -75,6 +75,7 @@ class Sampler:
         biases = _biases(params, tokenizer, ends, model.vocabulary_size)
         self._biased = np.fromiter(biases, np.intp, len(biases))
         self._bias = np.fromiter(biases.values(), np.float32, len(biases))
+        self._forbidden = self._biased[self._bias == -np.inf]
         links = _history_links(params, model, num_ctx)
         self._has_history = bool(links)
         if params.temperature <= 0:
@@ -97,7 +98,8 @@ class Sampler:
     def choose(self, logits: Logits) -> int:
         """The next token. `logits` is as it was afterwards."""
         allowed = _allowed(self._mask, len(logits)) if self._mask is not None else None
-        if len(self._biased):
+        # At a grammar's end `ignore_eos` would leave nothing: the mask has the last word.
+        if len(self._biased) and (allowed is None or not np.isin(allowed, self._forbidden).all()):
             before = logits[self._biased]
             logits[self._biased] = before + self._bias
             token = self._pick(logits, allowed)
@@ -111,15 +113,9 @@ class Sampler:
         return token
 
     def _pick(self, logits: Logits, allowed: Ids | None) -> int:
-        if allowed is not None:
-            allowed = allowed[logits[allowed] > -np.inf]
-            if not len(allowed):
-                raise EngineError("the format and logit_bias leave no token to choose from")
-            if self._plain_greedy:
-                return int(allowed[logits[allowed].argmax()])
-        elif self._plain_greedy:
-            return int(logits.argmax())
-        return self._candidates.choose(self._chain, logits, allowed)
+        if not self._plain_greedy:
+            return self._candidates.choose(self._chain, logits, allowed)
+        return int(logits.argmax() if allowed is None else allowed[logits[allowed].argmax()])
 
     def close(self) -> None:
         if self._chain is not None:

@@ -1,0 +1,106 @@
+"""`format`: answers held to JSON and to schemas, through the official client and over bare HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import ollama
+import pytest
+
+MODEL = "smol:q4"
+MESSAGES = [{"role": "user", "content": "hello"}]
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "kind": {"enum": ["horse", "mule"]},
+        "age": {"type": "integer", "minimum": 1, "maximum": 40},
+        "names": {"type": "array", "items": {"type": "string", "maxLength": 5}, "minItems": 1, "maxItems": 2},
+    },
+    "required": ["kind", "age", "names"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture
+def ollama_client(shared_server: Any) -> Iterator[ollama.Client]:
+    with ollama.Client(host=shared_server.url) as client:
+        yield client
+
+
+def check(text: str | None) -> None:
+    answer = json.loads(text or "")
+    assert list(answer) == ["kind", "age", "names"]
+    assert answer["kind"] in ("horse", "mule")
+    assert 1 <= answer["age"] <= 40
+    assert 1 <= len(answer["names"]) <= 2
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_schema_through_the_client(ollama_client: ollama.Client, seed: int) -> None:
+    """Chats and prompts, streamed or not, answer as the schema says and end with ``stop``."""
+    options = {"seed": seed, "temperature": 1.0}
+    reply = ollama_client.chat(MODEL, MESSAGES, format=SCHEMA, options=options)
+    check(reply.message.content)
+    assert reply.done_reason == "stop"
+    parts = list(ollama_client.chat(MODEL, MESSAGES, format=SCHEMA, options=options, stream=True))
+    assert "".join(part.message.content or "" for part in parts) == reply.message.content
+    check(ollama_client.generate(MODEL, "hello", format=SCHEMA, options=options).response)
+    check(ollama_client.generate(MODEL, "hello", raw=True, format=SCHEMA, options=options).response)
+
+
+def test_json_through_the_client(ollama_client: ollama.Client) -> None:
+    """``"json"`` is an object from the first character on; the limit still holds."""
+    reply = ollama_client.chat(MODEL, MESSAGES, format="json", options={"num_predict": 5, "temperature": 0})
+    assert (reply.message.content or "").startswith("{")
+    assert (reply.done_reason, reply.eval_count) == ("length", 5)
+
+
+def test_log_probabilities_are_the_model_s_own(client: httpx.Client) -> None:
+    """They are taken before the mask: what was forced upon the model is improbable."""
+    body = {"model": MODEL, "prompt": "x", "format": {"const": "zzz"}, "logprobs": True, "stream": False}
+    reply = client.post("/api/generate", json=body).json()
+    assert reply["response"] == '"zzz"'
+    assert all(entry["logprob"] < -20 for entry in reply["logprobs"][:-1])
+
+
+def test_what_is_not_held_to_is_told(client: httpx.Client) -> None:
+    """Keywords without effect stand in `ignored_options`."""
+    schema = {"type": "array", "items": {"enum": [1]}, "maxItems": 2, "uniqueItems": True}
+    reply = client.post("/api/generate", json={"model": MODEL, "prompt": "x", "format": schema, "stream": False})
+    [ignored] = reply.json()["ignored_options"]
+    assert "uniqueItems" in ignored
+
+
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
+@pytest.mark.parametrize(
+    ("value", "status", "text"),
+    [
+        ("xml", 500, r'invalid format: "\"xml\""; expected "json" or a valid JSON Schema object'),
+        ([1], 500, 'invalid format: "[1]"; expected "json" or a valid JSON Schema object'),
+        ({"type": "strin"}, 400, "the JSON schema cannot be used: Invalid type: strin"),
+        ({"$ref": "#"}, 400, "the JSON schema cannot be used: no text can fulfil it"),
+    ],
+)
+def test_a_wrong_format(client: httpx.Client, path: str, value: Any, status: int, text: str) -> None:
+    """It is an error before the answer begins, streamed or not; an unknown model is complained of first."""
+    asked = {"prompt": "x"} if path == "/api/generate" else {"messages": MESSAGES}
+    for stream in (True, False):
+        reply = client.post(path, json={"model": MODEL, "format": value, "stream": stream, **asked})
+        assert (reply.status_code, reply.json()) == (status, {"error": text})
+    assert client.post(path, json={"model": "nobody", "format": value, **asked}).status_code == 404
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_no_format(client: httpx.Client, value: Any) -> None:
+    """What many clients send who want none."""
+    reply = client.post("/api/generate", json={"model": MODEL, "prompt": "x", "format": value, "stream": False})
+    assert reply.json()["response"] == "the quick answer is: no"
+
+
+def test_loading_looks_at_no_format(client: httpx.Client) -> None:
+    """A request without a prompt only loads."""
+    reply = client.post("/api/generate", json={"model": MODEL, "format": "json"})
+    assert reply.json()["done_reason"] == "load"

@@ -1,0 +1,303 @@
+"""Grammars as token masks, over a small vocabulary: what they allow, what they refuse, how they stay within bounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from corral.adapters.constraints.masks import GrammarMasks
+from corral.core.answer_format import read_format
+from corral.core.errors import InvalidOption, InvalidRequest
+from corral.core.ports.inference import ConstraintMask, Vocabulary
+from corral.core.requests import Constraint
+
+WORDS = (b"yes", b"no", b'{"', b'":', b"true", b"</think>", b"think>yes")
+PIECES = (*(bytes([byte]) for byte in range(256)), *WORDS, b"<|call|>", b"<|end|>", b"<|over|>")
+CALL, END, OVER = range(len(PIECES) - 3, len(PIECES))
+IDS = {piece: index for index, piece in enumerate(PIECES)}
+TREE = {
+    "$defs": {
+        "node": {
+            "type": "object",
+            "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/node"}}},
+            "required": ["children"],
+            "additionalProperties": False,
+        }
+    },
+    "$ref": "#/$defs/node",
+}
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer", "minimum": 0}, "kind": {"enum": ["a", "b"]}},
+    "required": ["name", "age", "kind"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def masks() -> GrammarMasks:
+    control = frozenset({CALL, END, OVER})
+    return GrammarMasks(Vocabulary(pieces=PIECES, control=control, ends=frozenset({END, OVER})))
+
+
+def schema(value: Any, **fields: Any) -> Constraint:
+    return Constraint(kind="json_schema", source=json.dumps(value), **fields)
+
+
+def spelt(text: str) -> list[int]:
+    return list(text.encode())
+
+
+def allowed(mask: ConstraintMask) -> set[int]:
+    bits = mask.allowed()
+    if bits is None:
+        return set(range(len(PIECES)))
+    assert len(bits) == (len(PIECES) + 7) // 8
+    return {index for index in range(len(PIECES)) if bits[index >> 3] >> (index & 7) & 1}
+
+
+def takes(mask: ConstraintMask, tokens: Sequence[int]) -> bool:
+    """Whether the mask lets all the tokens through, and then an end."""
+    for token in tokens:
+        if token not in allowed(mask):
+            return False
+        mask.accept(token)
+    return {END, OVER} <= allowed(mask)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "fitting", "failing"),
+    [
+        (Constraint(kind="regex", source="(ab)+/?"), ("ab", "abab/"), ("", "a", "ba", "ab//")),
+        (Constraint(kind="gbnf", source='root ::= "yes" | "no" [0-9]+\n'), ("yes", "no17"), ("no", "maybe")),
+        (Constraint(kind="lark", source='start: "a" b\nb: /[xy]/ | "(" b ")"'), ("ax", "a((y))"), ("a", "a((y)")),
+        (schema(TREE), ('{"children":[{"children": []}]}',), ("{}", '{"children":[1]}')),
+        (
+            schema(PERSON),
+            ('{"name":"Ä\\n","age":0,"kind":"a"}', '{\n  "name": "",\n  "age": 12,\n  "kind": "b"\n}'),
+            (
+                '{"name":"x"}',
+                '{"name":"x","age":-1,"kind":"a"}',
+                '{"name":"x","age":1,"kind":"c"}',
+                '{"name":"x","x":1}',
+            ),
+        ),
+        (read_format("json"), ("{}", '{"a":[1,null,{"b":"c"}]}'), ("[]", "1", '{"a"}', "{}{}", "{   }")),
+        (read_format({}), ("[]", "-1.5e3", '"x"'), ("yes",)),
+    ],
+)
+def test_what_fits_a_grammar_passes_and_nothing_else(
+    masks: GrammarMasks, constraint: Constraint, fitting: Sequence[str], failing: Sequence[str]
+) -> None:
+    """A text that fits is let through to its end, any other is stopped."""
+    for text in fitting:
+        assert takes(masks(constraint), spelt(text)), text
+    for text in failing:
+        assert not takes(masks(constraint), spelt(text)), text
+
+
+def test_tokens_of_several_bytes_count_as_their_text(masks: GrammarMasks) -> None:
+    """A word passes where its letters would, and control tokens pass for no text at all."""
+    mask = masks(Constraint(kind="regex", source="yes.*"))
+    assert allowed(mask) == {ord("y"), IDS[b"yes"]}
+    mask.accept(IDS[b"yes"])
+    assert CALL not in allowed(mask)
+    assert {IDS[b"no"], IDS[b"</think>"], END, OVER} <= allowed(mask)
+
+
+def test_a_complete_answer_can_only_end(masks: GrammarMasks) -> None:
+    """Where the grammar leaves nothing to say, every end of the model is allowed and nothing else."""
+    mask = masks(schema({"const": "no"}))
+    for token in (ord('"'), IDS[b"no"], ord('"')):
+        assert not {END, OVER} & allowed(mask)
+        mask.accept(token)
+    assert allowed(mask) == {END, OVER}
+    mask.accept(OVER)
+
+
+def test_a_forbidden_token_is_an_error(masks: GrammarMasks) -> None:
+    """An engine that chooses what was not allowed is told so."""
+    mask = masks(Constraint(kind="regex", source="a"))
+    with pytest.raises(InvalidRequest):
+        mask.accept(ord("b"))
+
+
+@pytest.mark.parametrize(
+    ("starts_after", "before"),
+    [
+        ("</think>", [IDS[b"no"], IDS[b"</think>"]]),
+        ("</think>", [*spelt("</"), *spelt("thin"), *spelt("k>")]),
+        ("</think>", [*spelt("</"), IDS[b"think>yes"]]),
+        ("<|call|>", [ord("x"), CALL]),
+        (CALL, [IDS[b"no"], CALL]),
+    ],
+)
+def test_a_constraint_may_begin_later(masks: GrammarMasks, starts_after: str | int, before: Sequence[int]) -> None:
+    """Everything is allowed until the text or token has appeared; the grammar rules from the next token on."""
+    mask = masks(Constraint(kind="regex", source="no", starts_after=starts_after))
+    for token in before:
+        assert mask.allowed() is None
+        mask.accept(token)
+    assert allowed(mask) == {ord("n"), IDS[b"no"]}
+    mask.accept(IDS[b"no"])
+    assert allowed(mask) == {END, OVER}
+
+
+@pytest.mark.parametrize("starts_after", ["", -1, len(PIECES)])
+def test_a_beginning_that_cannot_be(masks: GrammarMasks, starts_after: str | int) -> None:
+    """Waiting for nothing, or for a token that does not exist, is refused."""
+    with pytest.raises(InvalidRequest, match="starts_after"):
+        masks(Constraint(kind="regex", source="a", starts_after=starts_after))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "said"),
+    [
+        (schema({"type": "strin"}), "JSON schema cannot be used: Invalid type: strin"),
+        (schema({"$ref": "#/nowhere"}), "'/nowhere' does not exist"),
+        (schema({"$ref": "http://localhost/x"}), "not present in a registry"),
+        (schema({"$ref": "#"}), "no text can fulfil it"),
+        (schema({"properties": {"a": False}, "required": ["a"], "type": "object"}), "required property 'a'"),
+        (schema({"type": "string", "pattern": "(?=a)b"}), "look-around"),
+        (schema([]), "a JSON object is expected"),
+        (Constraint(kind="json_schema", source="{"), "JSON schema cannot be used"),
+        (schema({"enum": ["x" * 70_000]}), "more than the 65536"),
+        (schema({"patternProperties": {f"^{n}$": {} for n in range(17)}}), "17 patternProperties"),
+        (Constraint(kind="regex", source="a("), "regular expression cannot be used.*unclosed group"),
+        (Constraint(kind="regex", source=r"(a)\1"), "backreferences are not supported"),
+        (Constraint(kind="gbnf", source='root ::= "a" | b'), "GBNF grammar cannot be used: Rule 'b' not found"),
+        (Constraint(kind="gbnf", source='a ::= "a"'), "No 'root' rule"),
+        (Constraint(kind="lark", source='start: "a" b'), 'Lark grammar cannot be used: at 1.8.: unknown name: "b"'),
+        (Constraint(kind="lark", source=""), "no start rule"),
+    ],
+)
+def test_a_wrong_grammar_is_told_what_is_wrong(masks: GrammarMasks, constraint: Constraint, said: str) -> None:
+    """The error names the kind of grammar and the reason, in one line."""
+    with pytest.raises(InvalidRequest, match=said) as caught:
+        masks(constraint)
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"type": "array", "items": {}, "uniqueItems": True}, "uniqueItems"),
+        ({"type": "string", "format": "path"}, "Unknown format: path"),
+        ({"not": {"type": "string"}, "if": {}}, '"not"'),
+        ({"oneOf": [{"type": "string"}, {"type": "string", "minLength": 3}]}, "oneOf"),
+    ],
+)
+def test_what_is_not_held_to_is_told(masks: GrammarMasks, value: Any, said: str) -> None:
+    """Keywords without effect are named; what a schema may say without meaning anything is not."""
+    [ignored] = masks(schema(value)).ignored
+    assert ignored.startswith("format: ")
+    assert said in ignored
+    assert masks(schema({"type": "string", "title": "t", "x-mine": 1, "format": "date"})).ignored == ()
+
+
+def test_a_schema_cannot_loosen_json(masks: GrammarMasks) -> None:
+    """llguidance's own settings inside a schema count for nothing."""
+    loose = {"type": "array", "items": {"type": "integer"}, "x-guidance": {"item_separator": ";"}}
+    assert not takes(masks(schema(loose)), spelt("[1;2]"))
+    assert takes(masks(schema(loose)), spelt("[1,2]"))
+
+
+def _chain(link: Any) -> Constraint:
+    """As many references in a row as a source may hold."""
+    count = 60_000 // len(json.dumps({"10000": link("10000")}))
+    definitions = {str(n): link(f"#/$defs/{n + 1}") for n in range(count)}
+    return schema({"$defs": {**definitions, str(count): {"type": "null"}}, "$ref": "#/$defs/0"})
+
+
+def _nested(depth: int) -> Any:
+    value: Any = {"type": "string"}
+    for _ in range(depth):
+        value = {"type": "array", "items": value}
+    return value
+
+
+NASTY = {
+    "references in a row": _chain(lambda target: {"$ref": target}),
+    "references through items": _chain(lambda target: {"items": {"items": {"$ref": target}}}),
+    "references through properties": _chain(lambda target: {"properties": {"a": {"$ref": target}}}),
+    "deep nesting": schema(_nested(60)),
+    "deeper nesting": Constraint(kind="json_schema", source='{"items":' * 6000 + "{}" + "}" * 6000),
+    "a large enum": schema({"enum": [f"value {n}" for n in range(4500)]}),
+    "thousands of properties": schema({"properties": {f"p{n}": {} for n in range(2000)}}),
+    "long strings": schema({"type": "string", "minLength": 10**9, "maxLength": 2 * 10**9}),
+    "long arrays": schema(
+        {"type": "array", "minItems": 10**9, "items": {"type": "array", "minItems": 10**9, "items": {}}}
+    ),
+    "merging that doubles": schema(
+        {"allOf": [{"anyOf": [{"properties": {f"p{n}": {"const": one}}} for one in (1, 2)]} for n in range(30)]}
+    ),
+    "definitions that double": schema(
+        {
+            "$defs": {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(30)} | {"d30": {}},
+            "$ref": "#/$defs/d0",
+        }
+    ),
+    "an exponential pattern": schema({"type": "string", "pattern": "^((((a{1,100}){1,100}){1,100}){1,100}){1,100}$"}),
+    "a pattern of many states": schema({"type": "string", "pattern": ".*a.{50}b.{50}c"}),
+    "a catastrophic regex": Constraint(kind="regex", source="(x+x+)+y"),
+    "a deep regex": Constraint(kind="regex", source="(" * 5000 + "a" + ")" * 5000),
+    "a deep Lark rule": Constraint(kind="lark", source="start: " + "(" * 5000 + '"a"' + ")" * 5000),
+    "Lark rules in a row": Constraint(
+        kind="lark", source="start: a0\n" + "".join(f"a{n}: a{n + 1}\n" for n in range(2000)) + 'a2000: "x"'
+    ),
+    "Lark that repeats repeats": Constraint(kind="lark", source='start: (("a" "b"){1,60000} "c"){1,60000}'),
+    "deep GBNF": Constraint(kind="gbnf", source="root ::= " + "(" * 5000 + '"a"' + ")" * 5000),
+    "GBNF rules in a row": Constraint(
+        kind="gbnf", source="root ::= r0\n" + "".join(f"r{n} ::= r{n + 1}\n" for n in range(700)) + 'r700 ::= "a"'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_hostile_grammar_does_no_harm(masks: GrammarMasks, name: str) -> None:
+    """It becomes a mask or an error of ours, in bounded time and memory, and so does each of its next steps."""
+    with suppress(InvalidRequest):
+        mask = masks(NASTY[name])
+        for _ in range(100):
+            # The greatest id but ends: letters rather than punctuation, so that it goes on.
+            mask.accept(max(allowed(mask) - {END, OVER}, default=END))
+
+
+def test_a_grammar_too_complex_to_follow_ends_its_answer(masks: GrammarMasks) -> None:
+    """A limit that is met midway is an error of the request."""
+    mask = masks(Constraint(kind="lark", source='start: ((("a"{1,1000}){1,1000}){1,1000}){1,1000}'))
+    with pytest.raises(InvalidRequest, match="Lark grammar cannot be used"):
+        takes(mask, [ord("a")] * 100)
+
+
+def test_a_model_without_an_end_takes_no_format() -> None:
+    """An answer that must end cannot, where no token says so."""
+    with pytest.raises(InvalidRequest, match="no token that ends"):
+        GrammarMasks(Vocabulary(pieces=PIECES))
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_no_format(value: Any) -> None:
+    """Nothing asked is nothing held to."""
+    assert read_format(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [("xml", r'"\"xml\""'), ([1, "a"], r'"[1, \"a\"]"'), (True, '"true"'), (3, '"3"')],
+)
+def test_a_format_is_json_or_a_schema(value: Any, quoted: str) -> None:
+    """Anything else is refused in Ollama's words."""
+    with pytest.raises(InvalidOption) as caught:
+        read_format(value)
+    assert str(caught.value) == f'invalid format: {quoted}; expected "json" or a valid JSON Schema object'
+
+
+def test_a_schema_that_json_cannot_say() -> None:
+    """The library may be given anything."""
+    with pytest.raises(InvalidOption, match=r"invalid format: .*bytes"):
+        read_format({"const": b"x"})
