@@ -15,6 +15,7 @@ from corral.core.ports.inference import Runner, Task
 from corral.core.requests import (
     ChatRequest,
     CompletionRequest,
+    Constraint,
     ContextPolicy,
     EmbedRequest,
     SamplingParams,
@@ -43,6 +44,7 @@ def asked(
     text: str,
     *,
     context: ContextPolicy = ContextPolicy(),  # noqa: B008 - a frozen value
+    constraint: Constraint | None = None,
     logprobs: int | None = None,
     return_token_ids: bool = False,
     **sampling: Any,
@@ -51,6 +53,7 @@ def asked(
     common: dict[str, Any] = {
         "sampling": SamplingParams(**{"temperature": 0.0, "num_predict": 8} | sampling),
         "context": context,
+        "constraint": constraint,
         "logprobs": logprobs,
         "return_token_ids": return_token_ids,
     }

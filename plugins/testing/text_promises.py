@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from corral.core.outputs import ChatDelta, Delta, Finished, Output, Started
+from corral.core.requests import Constraint
 from corral.plugins.testing.engine import text_prompt
 from corral.plugins.testing.loaded import LoadedModel
 from corral.plugins.testing.loading import LoadedContract, asked, promise
@@ -90,6 +93,15 @@ class TextPromises(LoadedContract):
             assert len(others) == 3
             assert max(token.logprob, *others) <= _ROUNDING
             assert others == sorted(others, reverse=True)
+
+    @promise("completion", "chat")
+    def test_a_constraint_holds(self, loaded: LoadedModel, task: str) -> None:
+        """An answer held to a regular expression follows it to its end, which ends the answer too."""
+        self.require(loaded, "constraints")
+        digits = Constraint(kind="regex", source="[0-9]{1,4}")
+        answer = loaded.run(loaded.ask(asked(task, self.prompts[2], constraint=digits, num_predict=12)))
+        assert re.fullmatch(digits.source, answer.text)
+        assert answer.finished.reason == "stop"
 
     @promise("completion")
     def test_tokens_and_back(self, loaded: LoadedModel, task: str) -> None:

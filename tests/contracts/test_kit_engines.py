@@ -16,6 +16,7 @@ from corral import Corral
 from corral.adapters.engines.ctransformers.spec import SPEC as CTRANSFORMERS
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
+from corral.adapters.engines.onnx_embeddings.spec import SPEC as ONNX_EMBEDDINGS
 from corral.adapters.engines.onnx_genai.spec import SPEC as ONNX_GENAI
 from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.adapters.runners.thread import ThreadRunner
@@ -80,6 +81,15 @@ class TestCtransformers(_Native):
     @pytest.fixture
     def load_request(self, smollm2_ctransformers: Path) -> LoadRequest:
         return self.request_for(smollm2_ctransformers)
+
+
+@pytest.mark.native
+class TestOnnxEmbeddings(_Native):
+    spec = ONNX_EMBEDDINGS
+
+    @pytest.fixture
+    def load_request(self, minilm_int8: Path) -> LoadRequest:
+        return self.request_for(minilm_int8)
 
 
 class TestUpstream(RunningModelContract):

@@ -76,6 +76,7 @@ def _completion(request: ChatRequest) -> CompletionRequest:
         prompt=tuple(TextPart(text=message.content) for message in request.messages),
         sampling=request.sampling,
         context=request.context,
+        constraint=request.constraint,
         logprobs=request.logprobs,
         return_token_ids=request.return_token_ids,
     )

@@ -114,6 +114,19 @@ class UpsideDown(SoundModel):
                 yield output
 
 
+class Unbound(SoundModel):
+    """Forgets what its answer is held to."""
+
+    breaks = "test_a_constraint_holds"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        if isinstance(request, CompletionRequest | ChatRequest):
+            request = replace(request, constraint=None)
+        async with aclosing(super().answer(request)) as outputs:
+            async for output in outputs:
+                yield output
+
+
 class Shouting(SoundModel):
     """Gives other text for the ids than they were made of."""
 
@@ -145,6 +158,7 @@ WORDS: tuple[type[SoundModel], ...] = (
     Deaf,
     Miscounting,
     UpsideDown,
+    Unbound,
     Shouting,
     Overfull,
 )
