@@ -76,11 +76,14 @@ def _body(type_id: int, value: Any) -> bytes:
         return _string(value)
     if type_id == 9:
         element_type = _type_of(value[0]) if value else 4
-        return struct.pack("<IQ", element_type, len(value)) + b"".join(_body(element_type, item) for item in value)
+        plain = (item.value if isinstance(item, Tagged) else item for item in value)
+        return struct.pack("<IQ", element_type, len(value)) + b"".join(_body(element_type, item) for item in plain)
     return struct.pack("<" + _CODES[type_id], value)
 
 
 def _type_of(value: Any) -> int:
+    if isinstance(value, Tagged):
+        return value.type_id
     return {bool: 7, int: 4, float: 6, str: 8, list: 9}[type(value)]
 
 

@@ -33,13 +33,14 @@ def convert(request: ConvertRequest, on_progress: Callable[[float], None]) -> Co
     sources = [file for file in request.files if file.role == "weights"]
     if len(sources) != 1:
         raise Unsupported(f"{request.model} has {len(sources)} weights files; one can be converted")
-    with GgufTensors(Path(sources[0].path)) as tensors:
+    path = Path(sources[0].path)
+    with GgufTensors(path) as tensors:
         architecture = tensors.pairs.get("general.architecture")
         if architecture not in ARCHITECTURES:
             raise Unsupported(
                 f"{request.model} is of the architecture {architecture!r}; {', '.join(ARCHITECTURES)} can be converted"
             )
-        decoder, vocabulary = read_decoder(tensors), read_vocabulary(tensors)
+        decoder, vocabulary = read_decoder(tensors), read_vocabulary(path)
         template = tensors.pairs.get("tokenizer.chat_template")
         template = template if isinstance(template, str) else None
         with ExternalData(folder / "model.onnx.data") as data:

@@ -68,7 +68,8 @@ def bytes_of_byte_level(text: str) -> bytes:
 class GgufVocabulary(Value, frozen=True, kw_only=True):
     """What ``tokenizer.ggml.*`` says. `model` is ``gpt2`` (byte-level BPE) or ``llama`` (SPM); `pre` names a splitting.
 
-    `kinds`, `scores` and `merges` may be empty. `add_bos` and `add_space_prefix` are None where the header is silent.
+    `kinds`, `scores` and `merges` may be empty. `add_bos`, `add_eos` and `add_space_prefix` are None where the header
+    is silent.
     `named` are the ids of special tokens by their names in the header (``bos``, ``eos``, ``eot``, ``unknown``).
     """
 
@@ -79,6 +80,7 @@ class GgufVocabulary(Value, frozen=True, kw_only=True):
     scores: tuple[float, ...] = ()
     merges: tuple[str, ...] = ()
     add_bos: bool | None = None
+    add_eos: bool | None = None
     add_space_prefix: bool | None = None
     named: Mapping[str, int] = {}
 
@@ -157,6 +159,7 @@ def _vocabulary(
         scores=listed("scores", float, len(texts)),
         merges=listed("merges", str, None),
         add_bos=flag("add_bos_token"),
+        add_eos=flag("add_eos_token"),
         add_space_prefix=flag("add_space_prefix"),
         named=named,
     )
