@@ -142,22 +142,24 @@ def cpu(
 
 
 @main.command()
-@click.argument("gguf", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.option("--threads", default=2, show_default=True)
 @click.option("--tokens", default=256, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--llama-bench", "bench", metavar="CMD", help="llama-bench, to measure in turn with the loop.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything measured here.")
-def loop(gguf: Path, threads: int, tokens: int, rounds: int, bench: str | None, json_file: Path | None) -> None:
-    """One stream in the llama.cpp engine's own step loop, without a server, beside llama-bench."""
+def loop(model: Path, threads: int, tokens: int, rounds: int, bench: str | None, json_file: Path | None) -> None:
+    """The engine's own step loop, without a server: a GGUF beside llama-bench, an ONNX folder beside a bare loop."""
     try:
-        report = measure_loop(gguf, threads=threads, tokens=tokens, rounds=rounds, bench=bench)
+        report = measure_loop(model, threads=threads, tokens=tokens, rounds=rounds, bench=bench)
     except RuntimeError as error:
         raise click.ClickException(str(error)) from error
-    rows = [["step loop", f"{median(report.loop):.1f}"]]
+    rows = [["step loop", f"{median(report.loop):.1f}"], ["four streams", f"{median(report.together):.1f}"]]
+    rows += [["four ÷ one", f"{report.gain:.2f}"]]
     if report.ratio is not None:
-        rows += [["llama-bench", f"{median(report.bench):.1f}"], ["loop ÷ llama-bench", f"{report.ratio:.2f}"]]
-    print_table(_console(), f"one stream, {threads} threads", ["", "tok/s"], rows)
+        alone = "bare loop" if model.is_dir() else "llama-bench"
+        rows += [[alone, f"{median(report.bench):.1f}"], [f"step loop ÷ {alone}", f"{report.ratio:.2f}"]]
+    print_table(_console(), f"{threads} threads", ["", "tok/s"], rows)
     _save(json_file, {"command": "loop", "threads": threads, "tokens": tokens, "report": report})
 
 
