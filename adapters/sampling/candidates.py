@@ -23,7 +23,7 @@ def drop_far_below(logits: Logits, sigmas: float) -> Logits:
 
     Source: ``llama_sampler_top_n_sigma_apply``; the paper is arXiv 2411.07641.
     """
-    finite = logits[logits > -np.inf]
+    finite = logits if logits.min() > -np.inf else logits[logits > -np.inf]
     if len(finite) < 2:
         return logits
     threshold = finite.max() - sigmas * finite.std(dtype=np.float64)
