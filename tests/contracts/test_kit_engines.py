@@ -76,7 +76,7 @@ class TestOnnxGenai(_Native):
 @pytest.mark.native
 class TestCtransformers(_Native):
     spec = CTRANSFORMERS
-    load_options: ClassVar = {"num_ctx": 512, "num_thread": 2}
+    load_options: ClassVar = {"num_ctx": 512, "num_thread": 1}
 
     @pytest.fixture
     def load_request(self, smollm2_ctransformers: Path) -> LoadRequest:
