@@ -65,7 +65,8 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
 
     def bodies(self, path: str) -> list[Any]:
         """What was asked there, oldest first."""

@@ -15,7 +15,6 @@ from litestar import Router
 
 from corral.adapters.engines.fake import SPEC
 from corral.adapters.engines.upstream.directory import ServerDirectory
-from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.runners.event_loop import EventLoopRunner
 from corral.adapters.runners.jobs import ProcessJobs
@@ -56,7 +55,7 @@ class World:
         )
         jobs = ProcessJobs()
         scheduler = ModelScheduler(
-            engines=[*engines, UPSTREAM],
+            engines=engines,
             runners={"thread": ThreadRunner(), "event_loop": EventLoopRunner()},
             preferred_runner="thread",
             catalog=catalog,

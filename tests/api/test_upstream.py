@@ -11,6 +11,8 @@ import httpx
 import ollama
 import pytest
 
+from corral.adapters.engines.fake import SPEC as FAKE
+from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.core.names import parse_name
 from corral.plugins.testing.scripted_server import Reply, ScriptedServer
 
@@ -26,10 +28,15 @@ def add(server: Any, name: str, *hosts: str, **how: Any) -> None:
     server.call(lambda runtime: runtime.catalog.add_upstream(parse_name(name), hosts, **how))
 
 
+def in_front(start_server: Any) -> Any:
+    """A Corral that runs models behind other servers."""
+    return start_server(engines=(FAKE, UPSTREAM))
+
+
 @contextmanager
 def pair(start_server: Any, **engine: Any) -> Iterator[tuple[Any, Any, httpx.Client]]:
     """A Corral that has the fake engine's models, one in front of it, and a client of that."""
-    with start_server(engine=engine or None) as behind, start_server() as front:
+    with start_server(engine=engine or None) as behind, in_front(start_server) as front:
         add(front, "far", behind.url, model=MODEL)
         with httpx.Client(base_url=front.url, timeout=10) as client:
             yield behind, front, client
@@ -102,7 +109,8 @@ def test_a_client_that_leaves(start_server: Callable[..., Any], within: Callable
     with pair(start_server, step_delay_s=0.01) as (behind, front, client):
         body = {"model": "far", "messages": QUESTION, "options": {"ignore_eos": True, "num_predict": 100_000}}
         with client.stream("POST", "/api/chat", json=body) as response:
-            next(response.iter_lines())
+            lines = response.iter_lines()
+            assert "error" not in json.loads(next(lines))
             assert (front.active(), behind.active()) == (1, 1)
         assert within(10, lambda: front.active() == 0 and behind.active() == 0)
 
@@ -116,7 +124,7 @@ def test_tools_and_thinking(start_server: Callable[..., Any]) -> None:
         {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop", "eval_count": 5},
     ]
     pieces = [json.dumps(line).encode() + b"\n" for line in lines]
-    with ScriptedServer() as far, start_server() as front, ollama.Client(front.url) as client:
+    with ScriptedServer() as far, in_front(start_server) as front, ollama.Client(front.url) as client:
         far.replies |= {
             "/api/version": Reply(body={"version": "0.33.0"}),
             "/api/tags": Reply(body={"models": [{"name": "m"}]}),
@@ -172,7 +180,7 @@ OPENAI_MODELS = {"data": [{"id": "m", "owned_by": "vllm"}]}
 )
 def test_errors(start_server: Callable[..., Any], reply: Reply, status: int, text: str) -> None:
     """An upstream's refusals have the status that tells a client what to do."""
-    with ScriptedServer() as far, start_server() as front:
+    with ScriptedServer() as far, in_front(start_server) as front:
         far.replies |= {"/v1/models": Reply(body=OPENAI_MODELS), "/v1/chat/completions": reply}
         add(front, "far", far.url)
         for streamed in (False, True):
@@ -185,7 +193,7 @@ def test_errors(start_server: Callable[..., Any], reply: Reply, status: int, tex
 def test_it_breaks_off_in_the_middle(start_server: Callable[..., Any]) -> None:
     """The last line is the error, and no line says that the answer is done."""
     piece = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
-    with ScriptedServer() as far, start_server() as front:
+    with ScriptedServer() as far, in_front(start_server) as front:
         far.replies |= {
             "/v1/models": Reply(body=OPENAI_MODELS),
             "/v1/chat/completions": Reply(pieces=[piece, piece], breaks=True),
