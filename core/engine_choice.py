@@ -55,19 +55,23 @@ class EngineChooser:
         """
         if name is not None:
             return self._named(name, record, metadata)
-        candidates = self.candidates(record, metadata)
-        able = [candidate for candidate in candidates if candidate.match.score > 0]
-        if not able:
-            reasons = "; ".join(f"{candidate.spec.name}: {candidate.match.reason}" for candidate in candidates)
-            raise NoEngine(f"no engine takes {record.name.short} ({reasons or 'there is none'})")
-        ready = [candidate for candidate in able if not candidate.missing]
-        if not ready:
+        matches = [(spec, self._match(spec, record, metadata)) for spec in self._specs]
+        able = []
+        for spec, match in sorted(matches, key=lambda one: -one[1].score):
+            if match.score <= 0:
+                break
+            candidate = self._candidate(spec, match)
+            if not candidate.missing:
+                return candidate
+            able.append(candidate)
+        if able:
             raise _not_installed(f"no engine that takes {record.name.short} is installed", able)
-        return max(ready, key=_score)
+        reasons = "; ".join(f"{spec.name}: {match.reason}" for spec, match in matches)
+        raise NoEngine(f"no engine takes {record.name.short} ({reasons or 'there is none'})")
 
     def candidates(self, record: ModelRecord, metadata: ModelMetadata | None) -> list[Candidate]:
         """What every engine says to the model, in the order that breaks ties."""
-        return [self._candidate(spec, record, metadata) for spec in self._specs]
+        return [self._candidate(spec, self._match(spec, record, metadata)) for spec in self._specs]
 
     def require(self, name: str | None = None) -> None:
         """What can be said before the model is there: raises `EngineNotInstalled` where the engine of that name lacks
@@ -76,18 +80,19 @@ class EngineChooser:
         Engines that run only where they are asked for by name do not count.
         """
         if name is not None:
-            _require_installed(self._candidate(self._spec(name), _ANY_MODEL, None))
+            _require_installed(self._candidate(self._spec(name), _UNASKED))
             return
-        local = [spec for spec in self._specs if spec.form != "running"]
-        candidates = [self._candidate(spec, _ANY_MODEL, None) for spec in local]
-        counted = [candidate for candidate in candidates if candidate.match.score >= 0]
+        candidates = self.candidates(_ANY_MODEL, None)
+        counted = [one for one in candidates if one.spec.form != "running" and one.match.score >= 0]
         if counted and all(candidate.missing for candidate in counted):
             raise _not_installed("no engine is installed", counted)
 
     def _named(self, name: str, record: ModelRecord, metadata: ModelMetadata | None) -> Candidate:
-        candidate = self._candidate(self._spec(name), record, metadata)
-        if candidate.match.score == 0:
-            raise NoEngine(f"the {name} engine does not take {record.name.short}: {candidate.match.reason}")
+        spec = self._spec(name)
+        match = self._match(spec, record, metadata)
+        if match.score == 0:
+            raise NoEngine(f"the {name} engine does not take {record.name.short}: {match.reason}")
+        candidate = self._candidate(spec, match)
         _require_installed(candidate)
         return candidate
 
@@ -98,8 +103,7 @@ class EngineChooser:
         known = ", ".join(spec.name for spec in self._specs)
         raise NoEngine(f"no engine is called {name!r}", f"known engines: {known or 'none'}")
 
-    def _candidate(self, spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None) -> Candidate:
-        match = self._match(spec, record, metadata)
+    def _candidate(self, spec: EngineSpec, match: Match) -> Candidate:
         missing, hint = self._missing(spec), spec.install_hint
         if not missing and match.converter is not None:
             converter = self._converters[match.converter]
@@ -130,13 +134,10 @@ class EngineChooser:
         return missing
 
 
+_UNASKED = Match(score=1, reason="")
 _ANY_MODEL = ModelRecord(
     name=ModelName(model="any"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf"
 )
-
-
-def _score(candidate: Candidate) -> int:
-    return candidate.match.score
 
 
 def _ease(candidate: Candidate) -> tuple[bool, int]:
