@@ -1,0 +1,97 @@
+"""The examples of docs/plugins.md beyond the first plugin: they run as they stand there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from corral.adapters.engines.fake import SPEC as FAKE
+from corral.adapters.runners.thread import ThreadRunner
+from corral.core.converters import ConvertRequest
+from corral.core.engines import EngineSpec, LoadRequest, LocalFile
+from corral.core.models import ModelRecord, digest_of
+from corral.core.names import parse_name
+from corral.core.outputs import Delta
+from corral.core.requests import CompletionRequest, Constraint, SamplingParams, TextPart
+from corral.plugins import testing
+from corral.plugins.manager import PluginManager
+
+PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+
+
+def example(heading: str) -> str:
+    """The Python under a heading."""
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    [block] = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    return str(block)
+
+
+@pytest.fixture
+def module(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The example as a module, by the name and heading that the test gives."""
+    name, heading = request.param
+    (tmp_path / f"{name}.py").write_text(example(heading))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield import_module(name)
+    del sys.modules[name]
+
+
+@pytest.mark.parametrize("module", [("corral_monkey", "Constraints")], indirect=True)
+def test_the_engine_with_an_open_tokenizer(module: ModuleType) -> None:
+    """Its answers follow the constraint of a request, though it draws at random."""
+    pytest.importorskip("llguidance")
+    digits = Constraint(kind="regex", source="[0-9]{3}-[a-f]{2}")
+
+    async def ask() -> str:
+        spec = EngineSpec(
+            name="monkey",
+            summary="an example",
+            form="generator",
+            load="corral_monkey:load",
+            match=FAKE.match,
+            estimate=FAKE.estimate,
+        )
+        model = await ThreadRunner().load(spec, LoadRequest(model="monkey", files=()), lambda share: None)
+        request = CompletionRequest(
+            prompt=(TextPart(text="x"),), constraint=digits, sampling=SamplingParams(seed=1, num_predict=20)
+        )
+        try:
+            return "".join([output.text async for output in model.run(request) if isinstance(output, Delta)])
+        finally:
+            await model.aclose()
+
+    assert re.fullmatch(digits.source, asyncio.run(ask()))
+
+
+@pytest.mark.parametrize("module", [("corral_shout", "Converters")], indirect=True)
+def test_the_converter(module: ModuleType, tmp_path: Path) -> None:
+    """It is registered, takes the models that it says, and writes the file that it names."""
+    manager = PluginManager()
+    manager.register(module, "shout")
+    assert manager.statuses[-1].reason == ""
+    [spec] = manager.converters()
+    name, digest = parse_name("polly"), digest_of(b"")
+    for kind, score in (("parrot", 100), ("gguf", 0)):
+        record = ModelRecord(name=name, digest=digest, size_bytes=0, modified_at=0, format=kind)
+        assert spec.match(record, None).score == score
+    source, folder = tmp_path / "polly", tmp_path / "out"
+    source.write_text("Polly!")
+    folder.mkdir()
+    request = ConvertRequest(model="polly", files=(LocalFile(role="weights", path=str(source)),), folder=str(folder))
+    result = module.convert(request, lambda share: None)
+    assert [(folder / file.path).read_text() for file in result.files] == ["POLLY!"]
+
+
+def test_every_suite_is_documented() -> None:
+    """Each suite of the kit has its place in the table, and can be imported by its name."""
+    for name in testing.__all__:
+        if name.endswith("Contract"):
+            assert f"`{name}`" in PAGE
+            assert getattr(testing, name).__name__ == name
