@@ -24,7 +24,8 @@ class JobRunner(Protocol):
         `request` and the answer travel as MessagePack; the answer is decoded as `result`. `on_progress` is called in
         the event loop with the share done, 0 to 1. Cancelling the call kills the process and waits for its end.
 
-        An error of `corral.core.errors` that the function raises is raised here. A foreign one becomes `JobFailed`, and
-        so does a process that dies, with its signal and last lines.
+        An error of `corral.core.errors` that the function raises is raised here. A full disk becomes `OutOfSpace` and
+        exhausted memory `OutOfMemory`; any other foreign error becomes `JobFailed`, and so does a process that dies,
+        with its signal and last lines.
         """
         ...

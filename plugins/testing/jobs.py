@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from corral.core.errors import InvalidModelFile, JobFailed, PluginError
+from corral.core.errors import CorralError, InvalidModelFile, JobFailed, OutOfMemory, OutOfSpace, PluginError
 from corral.core.ports.inference import OnLoadProgress
 from corral.core.ports.jobs import JobRunner
 
@@ -61,6 +62,16 @@ def refuse(task: Task, on_progress: OnLoadProgress) -> TaskDone:
 def stumble(task: Task, on_progress: OnLoadProgress) -> TaskDone:
     """Raises an error of somebody else's."""
     raise ZeroDivisionError(f"cannot divide {task.number}")
+
+
+def overflow(task: Task, on_progress: OnLoadProgress) -> TaskDone:
+    """Has no disk left."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def exhaust(task: Task, on_progress: OnLoadProgress) -> TaskDone:
+    """Has no memory left."""
+    raise MemoryError("cannot allocate 7 GiB")
 
 
 def crash(task: Task, on_progress: OnLoadProgress) -> TaskDone:
@@ -152,6 +163,14 @@ class JobRunnerContract:
         """With their class and text."""
         with pytest.raises(JobFailed, match="ZeroDivisionError: cannot divide 7"):
             asyncio.run(jobs.run(f"{_HERE}:stumble", Task(number=7), TaskDone, _ignore))
+
+    @pytest.mark.parametrize(("function", "kind"), [("overflow", OutOfSpace), ("exhaust", OutOfMemory)])
+    def test_a_full_disk_and_full_memory_have_their_own_errors(
+        self, jobs: JobRunner, function: str, kind: type[CorralError]
+    ) -> None:
+        """Whoever reads them knows what to do."""
+        with pytest.raises(kind, match=r"No space left|cannot allocate 7 GiB"):
+            asyncio.run(jobs.run(f"{_HERE}:{function}", Task(), TaskDone, _ignore))
 
     @pytest.mark.parametrize("function", [f"{_HERE}:nothing", "corral_no_such_package:function"])
     def test_a_function_that_is_not_there(self, jobs: JobRunner, function: str) -> None:
