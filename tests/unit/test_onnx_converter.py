@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
-from collections.abc import Callable, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +25,6 @@ from corral.core.names import ModelName
 from corral.plugins.testing.gguf import TensorEntry, gguf_bytes
 
 pytest.importorskip("onnx")
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 from corral.adapters.converters.onnx.convert import convert  # imports onnx
 
 Floats = NDArray[np.float32]
@@ -207,8 +206,13 @@ def forward(model: Tiny, ids: list[int]) -> Floats:
     return np.asarray(norm(x, w["output_norm.weight"]) @ output.T, dtype=np.float32)
 
 
+Convert = Callable[..., tuple[Path, ConvertResult, list[float]]]
+
+
 @pytest.fixture
-def converted(tmp_path: Path) -> Callable[..., tuple[Path, ConvertResult, list[float]]]:
+def converted(tmp_path: Path) -> Convert:
+    """Converts a file's bytes with these parameters: the folder, the result, the shares done."""
+
     def run(data: bytes, **parameters: Any) -> tuple[Path, ConvertResult, list[float]]:
         source, folder = tmp_path / "model.gguf", tmp_path / "out"
         source.write_bytes(data)
@@ -221,35 +225,49 @@ def converted(tmp_path: Path) -> Callable[..., tuple[Path, ConvertResult, list[f
     return run
 
 
-class Session:
-    """The converted graph in ONNX Runtime, with the cache of what it has seen."""
+ONNX_RUNTIME = """
+import json, os, sys
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import numpy, onnxruntime
+for line in sys.stdin:
+    folder, parts = json.loads(line)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(folder + "/model.onnx", options)
+    with open(folder + "/genai_config.json") as file:
+        decoder = json.load(file)["model"]["decoder"]
+    shape = (1, decoder["num_key_value_heads"], 0, decoder["head_size"])
+    names = [value.name for value in session.get_inputs() if value.name.startswith("past_key_values.")]
+    cache, seen, found = {name: numpy.zeros(shape, "float32") for name in names}, 0, []
+    for ids in parts:
+        seen += len(ids)
+        inputs = {"input_ids": numpy.array([ids]), "attention_mask": numpy.ones((1, seen), "int64")}
+        logits, *present = session.run(None, {**inputs, **cache})
+        cache = dict(zip(names, present))
+        found.append(logits.tolist())
+    print(json.dumps(found), flush=True)
+"""
+"""In a process of its own: importing ONNX Runtime switches on AMX for the whole process, which kills llama.cpp's."""
 
-    def __init__(self, folder: Path) -> None:
-        import onnxruntime
+RunParts = Callable[[Path, list[list[int]]], list[Floats]]
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
-        decoder = json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]
-        self._seen = 0
-        self._cache = {
-            f"past_key_values.{layer}.{part}": np.zeros(
-                (1, decoder["num_key_value_heads"], 0, decoder["head_size"]), dtype=np.float32
-            )
-            for layer in range(decoder["num_hidden_layers"])
-            for part in ("key", "value")
-        }
 
-    def last_logits(self, ids: list[int]) -> Floats:
-        """Logits behind the last of these tokens, which follow those of earlier calls."""
-        self._seen += len(ids)
-        tokens, mask = np.array([ids], dtype=np.int64), np.ones((1, self._seen), dtype=np.int64)
-        found = self._session.run(None, {"input_ids": tokens, "attention_mask": mask, **self._cache})
-        self._cache = dict(zip(self._cache, found[1:], strict=True))
-        logits: Floats = found[0]
-        assert logits.shape == (1, 1, VOCABULARY)
-        last: Floats = logits[0, 0]
-        return last
+@pytest.fixture(scope="module")
+def run_parts() -> Iterator[RunParts]:
+    """Logits behind the last token of each part of a prompt, the cache kept between the parts."""
+    pytest.importorskip("onnxruntime")
+    command = (sys.executable, "-c", ONNX_RUNTIME)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+
+        def run(folder: Path, parts: list[list[int]]) -> list[Floats]:
+            assert child.stdin
+            assert child.stdout
+            print(json.dumps([str(folder), parts]), file=child.stdin, flush=True)
+            found = [np.array(logits, dtype=np.float32) for logits in json.loads(child.stdout.readline())]
+            assert {logits.shape for logits in found} == {(1, 1, VOCABULARY)}
+            return [logits[0, 0] for logits in found]
+
+        yield run
 
 
 MODELS = {
@@ -265,35 +283,29 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_graph_computes_what_the_model_says(
-    name: str, converted: Callable[..., tuple[Path, ConvertResult, list[float]]]
-) -> None:
+def test_the_graph_computes_what_the_model_says(name: str, converted: Convert, run_parts: RunParts) -> None:
     """In float32, logits are those of an independent forward pass over the GGUF's numbers, prompt and cache alike."""
-    pytest.importorskip("onnxruntime")
     model = MODELS[name]
     folder, _, _ = converted(model.data, accuracy_level=1)
     ids = [int(token) for token in np.random.default_rng(3).integers(0, VOCABULARY, 24)]
     expected = forward(model, ids)
     limit = 0.03 if any(tensor.type_id == Q4_1 for tensor in model.tensors) else 0.003  # remainders have 4 bits
-    session = Session(folder)
-    for seen, part in ((18, ids[:18]), (19, ids[18:19]), (24, ids[19:])):
-        found = session.last_logits(part)
-        error = np.abs(found - expected[seen - 1]).max() / expected[seen - 1].std()
-        assert error < limit, (seen, error)
+    found = run_parts(folder, [ids[:18], ids[18:19], ids[19:]])
+    for last, logits in zip((17, 18, 23), found, strict=True):
+        error = np.abs(logits - expected[last]).max() / expected[last].std()
+        assert error < limit, (last, error)
 
 
-def test_int8_products_are_near(converted: Callable[..., tuple[Path, ConvertResult, list[float]]]) -> None:
+def test_int8_products_are_near(converted: Convert, run_parts: RunParts) -> None:
     """As it runs by default, with activations rounded to int8, logits are near those of float32."""
-    pytest.importorskip("onnxruntime")
     ids = list(range(20))
     for type_id in (F32, Q4_0, Q4_1):
         model = tiny("llama", type_id=type_id)
         folder, _, _ = converted(model.data)
-        expected = forward(model, ids)[-1]
-        assert np.corrcoef(Session(folder).last_logits(ids), expected)[0, 1] > 0.995
+        assert np.corrcoef(run_parts(folder, [ids])[0], forward(model, ids)[-1])[0, 1] > 0.995
 
 
-def test_the_folder_is_whole(converted: Callable[..., tuple[Path, ConvertResult, list[float]]]) -> None:
+def test_the_folder_is_whole(converted: Convert) -> None:
     """The result names exactly the files that are there, its lengths are the model's, and progress ends at one."""
     folder, result, shares = converted(tiny("llama").data)
     assert sorted(file.path for file in result.files) == sorted(path.name for path in folder.iterdir())
@@ -310,7 +322,7 @@ def test_the_folder_is_whole(converted: Callable[..., tuple[Path, ConvertResult,
     assert json.loads((folder / "tokenizer_config.json").read_bytes())["chat_template"] == "{{ messages }}"
 
 
-def test_parameters_are_obeyed(converted: Callable[..., tuple[Path, ConvertResult, list[float]]]) -> None:
+def test_parameters_are_obeyed(converted: Convert) -> None:
     """Bits and context length are those asked for; weights that are no 4-bit blocks have 8 bits unless asked."""
     _, result, _ = converted(tiny("llama").data, bits=8, context_length=32)
     assert (result.quantization, result.context_length) == ("int8", 32)
@@ -321,17 +333,14 @@ def test_parameters_are_obeyed(converted: Callable[..., tuple[Path, ConvertResul
             converted(tiny("llama").data, **wrong)
 
 
-def test_rounding_to_four_bits_is_near(converted: Callable[..., tuple[Path, ConvertResult, list[float]]]) -> None:
+def test_rounding_to_four_bits_is_near(converted: Convert, run_parts: RunParts) -> None:
     """Float weights that are asked to have 4 bits still give nearly the same logits."""
-    pytest.importorskip("onnxruntime")
     model, ids = tiny("llama", type_id=F32), list(range(20))
     folder, _, _ = converted(model.data, bits=4, accuracy_level=1)
-    assert np.corrcoef(Session(folder).last_logits(ids), forward(model, ids)[-1])[0, 1] > 0.9
+    assert np.corrcoef(run_parts(folder, [ids])[0], forward(model, ids)[-1])[0, 1] > 0.9
 
 
-def test_what_cannot_be_converted_is_named(
-    converted: Callable[..., tuple[Path, ConvertResult, list[float]]], tmp_path: Path
-) -> None:
+def test_what_cannot_be_converted_is_named(converted: Convert, tmp_path: Path) -> None:
     """Architectures, tensors, scalings and tokenizers that are not known are refused by their names."""
     model = tiny("llama")
 
@@ -353,7 +362,7 @@ def test_what_cannot_be_converted_is_named(
         convert(ConvertRequest(model="none", files=(), folder=str(tmp_path)), lambda share: None)
 
 
-def test_broken_files_are_named(converted: Callable[..., tuple[Path, ConvertResult, list[float]]]) -> None:
+def test_broken_files_are_named(converted: Convert) -> None:
     """A tensor or a number that is missing, a wrong shape and a file cut short each say what is wrong."""
     model = tiny("llama")
 
@@ -378,9 +387,7 @@ def test_broken_files_are_named(converted: Callable[..., tuple[Path, ConvertResu
             converted(data)
 
 
-def test_a_full_disk_and_a_missing_folder_are_said_so(
-    converted: Callable[..., tuple[Path, ConvertResult, list[float]]], tmp_path: Path
-) -> None:
+def test_a_full_disk_and_a_missing_folder_are_said_so(converted: Convert, tmp_path: Path) -> None:
     """A disk without room is `OutOfSpace`, any other fault of the folder `StorageError`."""
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
@@ -418,3 +425,62 @@ def test_match_says_why_not(tmp_path: Path) -> None:
     assert "IQ2_XS" in reason(tensor_types={"IQ2_XS": 1, "F32": 1})
     assert "safetensors" in CONVERTER.match(record, msgspec.structs.replace(metadata, format="safetensors")).reason
     assert CONVERTER.match(msgspec.structs.replace(record, files=()), metadata).score == 0
+
+
+GENAI = """
+import json, os, sys
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import numpy, onnxruntime_genai as genai
+folder, prompt, ids, out = sys.argv[1:]
+model = genai.Model(folder)
+tokenizer = genai.Tokenizer(model)
+generator = genai.Generator(model, genai.GeneratorParams(model))
+generator.append_tokens(tokenizer.encode(prompt))
+generator.generate_next_token()
+print(tokenizer.decode(generator.get_sequence(0)))
+generator = genai.Generator(model, genai.GeneratorParams(model))
+logits = []
+for token in json.loads(ids):
+    generator.append_tokens([token])
+    logits.append(numpy.array(generator.get_logits()).ravel())
+numpy.save(out, logits)
+"""
+
+LLAMA_CPP = """
+import json, sys
+from corral.adapters.engines.llama_cpp.amx import avoid_amx
+avoid_amx()
+import numpy, llama_cpp
+path, text, out = sys.argv[1:]
+model = llama_cpp.Llama(path, n_ctx=64, logits_all=True, verbose=False, n_threads=2, flash_attn=False)
+ids = model.tokenize(text.encode(), add_bos=False)
+model.eval(ids)
+numpy.save(out, model.scores[:len(ids)])
+print(json.dumps(ids))
+"""
+
+
+def run_python(code: str, *arguments: str) -> str:
+    child = subprocess.run((sys.executable, "-c", code, *arguments), capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+    return child.stdout.strip()
+
+
+@pytest.mark.native
+def test_smollm2_loses_next_to_nothing(smollm2: Path, smollm2_onnx: Path, tmp_path: Path) -> None:
+    """SmolLM2, converted, runs in ONNX Runtime GenAI, and its probabilities are llama.cpp's but for rounding."""
+    pytest.importorskip("onnxruntime_genai")
+    pytest.importorskip("llama_cpp")
+    text = "Paris is the capital of France. About two million people live there, on both banks of the river Seine."
+    theirs, ours = tmp_path / "theirs.npy", tmp_path / "ours.npy"
+    ids = run_python(LLAMA_CPP, str(smollm2), text, str(theirs))
+    answer = run_python(GENAI, str(smollm2_onnx), "The capital of France is", ids, str(ours))
+    assert answer == "The capital of France is Paris"
+    expected, found = log_probabilities(np.load(theirs)), log_probabilities(np.load(ours))
+    assert (np.exp(expected) * (expected - found)).sum(-1).mean() < 0.02
+    assert np.mean(found.argmax(-1) == expected.argmax(-1)) > 0.8
+
+
+def log_probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
