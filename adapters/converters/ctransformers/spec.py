@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from corral.adapters.converters.ctransformers.layout import WANTED_KEYS
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
 from corral.core.converters import ConverterSpec
@@ -60,11 +62,20 @@ def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     return Match(score=SCORE, reason="rewrites the file in the form of September 2023; the weights stay as they are")
 
 
+def _estimate(record: ModelRecord, metadata: ModelMetadata | None, parameters: None) -> Mapping[str, int]:
+    """The disk that the result takes: the weights, and the token table once more as the output, in 16 bits at most."""
+    if metadata is None:
+        return {}
+    table = (metadata.vocabulary_size or 0) * (metadata.embedding_length or 0)
+    return {"disk": metadata.tensor_bytes + 2 * table}
+
+
 CONVERTER = ConverterSpec(
     name="ctransformers",
     summary="GGUF of the llama architecture, as ctransformers 0.2.27 reads it",
     convert="corral.adapters.converters.ctransformers.convert:convert",
     match=_match,
+    estimate=_estimate,
     requirement="numpy>=1.26",
     module="numpy",
     install_hint="pip install 'corral[ctransformers]'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -69,6 +70,16 @@ def _obstacle(record: ModelRecord, metadata: ModelMetadata | None) -> str | None
     return None
 
 
+def _estimate(record: ModelRecord, metadata: ModelMetadata | None, parameters: OnnxParameters) -> Mapping[str, int]:
+    """The disk that the result takes: every weight its bits, and a float32 scale for 32 of them."""
+    if metadata is None:
+        return {}
+    table = (metadata.vocabulary_size or 0) * (metadata.embedding_length or 0)
+    kept = 0 if parameters.bits else sum(metadata.tensor_types.get(name, 0) for name in ("Q4_0", "Q4_1"))
+    rest = max(0, metadata.parameter_count - table - kept * 8 // 5)  # 4-bit blocks take 5/8 of a byte per weight
+    return {"disk": kept + table * 9 // 8 + rest * ((parameters.bits or 8) + 1) // 8}
+
+
 CONVERTER = ConverterSpec(
     name="onnx",
     summary="GGUF of the llama family to ONNX Runtime GenAI, int4",
@@ -76,6 +87,7 @@ CONVERTER = ConverterSpec(
     match=_match,
     version=2,
     parameters=OnnxParameters,
+    estimate=_estimate,
     module="onnx",
     requirement="onnx>=1.17",
     install_hint="pip install 'corral[onnx]'",
