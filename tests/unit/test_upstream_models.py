@@ -1,0 +1,249 @@
+"""Upstream models in the store, in the library, in the scheduler's books and on the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from click.testing import CliRunner
+
+from corral import AsyncCorral, Corral
+from corral.adapters.engines.upstream.spec import SPEC
+from corral.api.cli import main
+from corral.core.calls import ChatCall, GenerateCall
+from corral.core.catalog import ModelCatalog
+from corral.core.errors import InvalidRequest, ModelNotFound, UnsupportedField, UpstreamError
+from corral.core.messages import Message, Tool
+from corral.core.models import ModelRecord
+from corral.core.names import parse_name
+from corral.plugins.testing.gguf import gguf_bytes
+from corral.plugins.testing.scripted_server import Reply, ScriptedServer
+
+CHAT = "/v1/chat/completions"
+MODELS = {"data": [{"id": "org/big", "owned_by": "vllm", "max_model_len": 512}]}
+
+
+def spoken(**delta: Any) -> bytes:
+    chunk = {"choices": [{"delta": delta, "finish_reason": None}]}
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+
+@pytest.fixture
+def vllm(upstream: ScriptedServer) -> ScriptedServer:
+    """A server with one model, which thinks before it speaks."""
+    upstream.replies |= {
+        "/v1/models": Reply(body=MODELS),
+        CHAT: Reply(pieces=[spoken(reasoning_content="Hm."), spoken(content="Hello"), END]),
+    }
+    return upstream
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Iterator[Corral]:
+    (tmp_path / "near.gguf").write_bytes(gguf_bytes())
+    with Corral(models=tmp_path / "store", config="", engine="fake") as corral:
+        corral.import_model(tmp_path / "near.gguf", name="near")
+        yield corral
+
+
+def add(corral: Corral, name: str, *hosts: str, **how: Any) -> ModelRecord:
+    catalog: ModelCatalog = corral.runtime().catalog
+    return corral.call(lambda _: catalog.add_upstream(parse_name(name), hosts, **how))
+
+
+def test_the_manifest(library: Corral, vllm: ScriptedServer, another_upstream: ScriptedServer, tmp_path: Path) -> None:
+    """It is Ollama's, without layers; what is Corral's own stands under a key of its own, and is read again."""
+    another_upstream.replies = dict(vllm.replies)
+    record = add(library, "far", f"{vllm.url}/v1/", another_upstream.url, vllm.url, api="vllm")
+    assert (record.remote_host, record.remote_model) == (vllm.url, "org/big")
+    assert (record.remote_replicas, record.remote_api) == ((another_upstream.url,), "vllm")
+    assert (record.weights, record.context_length, record.capabilities) == (None, 512, ("completion",))
+    manifest = json.loads((tmp_path / "store/manifests/registry.ollama.ai/library/far/latest").read_bytes())
+    assert manifest["layers"] == []
+    blob = tmp_path / "store" / "blobs" / manifest["config"]["digest"].replace(":", "-")
+    config = json.loads(blob.read_bytes())
+    assert (config["remote_host"], config["remote_model"]) == (vllm.url, "org/big")
+    assert config["corral"] == {"remote_replicas": [another_upstream.url], "remote_api": "vllm"}
+    library.delete("far")
+    assert not blob.exists()
+
+
+def test_what_a_replica_lacks(library: Corral, vllm: ScriptedServer, another_upstream: ScriptedServer) -> None:
+    """An address that has another model is no replica: nothing is stored."""
+    another_upstream.replies["/v1/models"] = Reply(body={"data": [{"id": "small"}]})
+    with pytest.raises(UpstreamError, match="has no model 'org/big'"):
+        add(library, "far", vllm.url, another_upstream.url)
+    with pytest.raises(ModelNotFound):
+        library.show("far")
+
+
+def test_no_address(library: Corral) -> None:
+    """There is nobody to ask."""
+    with pytest.raises(InvalidRequest, match="no server can be asked"):
+        add(library, "far")
+
+
+def test_the_library(library: Corral, vllm: ScriptedServer) -> None:
+    """Text is what is shown; thinking stands apart, in chats and in plain answers."""
+    add(library, "far", vllm.url)
+    answer = library.chat("far", "Hi", options={"num_predict": 5})
+    assert (answer.text, answer.message.thinking, answer.engine) == ("Hello", "Hm.", "upstream")
+    assert library.generate("far", "Hi", system="Be brief.").text == "Hello"
+    assert vllm.bodies(CHAT)[1]["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+    ]
+    with library.generate("far", "Hi", stream=True) as stream:
+        chunks = list(stream)
+    assert ("".join(chunk.text for chunk in chunks), "".join(chunk.thinking for chunk in chunks)) == ("Hello", "Hm.")
+    assert library.unload("far") is True
+    assert library.loaded() == []
+
+
+def test_no_room_and_no_timer(tmp_path: Path, vllm: ScriptedServer) -> None:
+    """An upstream is beside the models that are counted, drives none of them out, and stays until it is let go."""
+    (tmp_path / "near.gguf").write_bytes(gguf_bytes())
+
+    async def check() -> None:
+        settings = {"scheduler.max_loaded_models": 1, "scheduler.keep_alive": "1h"}
+        async with AsyncCorral(models=tmp_path / "store", config="", engine="fake", settings=settings) as corral:
+            for name in ("near", "other"):
+                await corral.import_model(tmp_path / "near.gguf", name=name)
+            runtime = await corral.runtime()
+            await runtime.catalog.add_upstream(parse_name("far"), [vllm.url])
+            await runtime.catalog.add_upstream(parse_name("far2"), [vllm.url], api="openai")
+            await corral.load("near")
+            await corral.load("far", keep_alive=0)
+            await corral.load("far2", keep_alive="1s")
+            loaded = {model.record.name.model: model for model in await corral.loaded()}
+            assert loaded.keys() == {"near", "far", "far2"}
+            assert loaded["far"].expires_at is loaded["far2"].expires_at is None
+            assert (loaded["far"].runner, dict(loaded["far"].info.memory_bytes)) == ("event_loop", {})
+            await corral.copy("far", "alias")
+            await corral.chat("alias", "Hi")
+            assert len(await corral.loaded()) == 3
+            await corral.delete("far2")
+            assert {model.record.name.model for model in await corral.loaded()} == {"near", "far"}
+
+    asyncio.run(check())
+
+
+def test_tools_of_a_model_that_runs_here(library: Corral) -> None:
+    """They are refused before anything is loaded."""
+    inference = library.runtime().inference
+    messages = (Message(role="user", content="?"),)
+    with pytest.raises(UnsupportedField, match="tools is not supported"):
+        library.call(lambda _: inference.chat(ChatCall(model="near", messages=messages, tools=(Tool(name="t"),))))
+    with pytest.raises(UnsupportedField, match="think is not supported"):
+        library.call(lambda _: inference.generate(GenerateCall(model="near", prompt="?", think=True)))
+    assert library.loaded() == []
+
+
+# ── The command line ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Ended(NamedTuple):
+    status: object
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Callable[..., Ended]:
+    """Calls ``corral`` in this process, with a store and settings of its own, where no server is."""
+    environment = {
+        "CORRAL_MODELS": str(tmp_path / "store"),
+        "CORRAL_HOST": f"unix:{tmp_path / 'no.sock'}",
+        "CORRAL_CONFIG": None,
+        **{f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE")},
+    }
+
+    def call(*arguments: str) -> Ended:
+        with CliRunner().isolation(env=environment) as (out, err, _):
+            status: object = 0
+            try:
+                main(arguments)
+            except SystemExit as end:
+                status = end.code
+            return Ended(status, out.getvalue().decode(), err.getvalue().decode())
+
+    return call
+
+
+def test_the_command(call: Callable[..., Ended], vllm: ScriptedServer) -> None:
+    """It says what it made, and every other command takes that like any model."""
+    added = call("upstream", "far", vllm.url, "--capability", "completion", "--capability", "thinking")
+    assert added == (0, f"added far:latest: org/big at {vllm.url}\n", "")
+    shown = call("show", "far").out
+    for text in ("Remote model        org/big", f"Remote URL          {vllm.url}", "thinking", "upstream"):
+        assert text in shown
+    assert [line.split()[0:3:2] for line in call("list").out.splitlines()[1:]] == [["far:latest", "-"]]
+    assert call("run", "far", "Hi") == (0, "Hello\n", "")
+    assert call("cp", "far", "copy").status == 0
+    assert call("rm", "far", "copy").status == 0
+    assert call("list").out.splitlines()[1:] == []
+
+
+def test_the_command_s_complaints(call: Callable[..., Ended], vllm: ScriptedServer) -> None:
+    """They name what is wrong and what to do."""
+    for arguments, text in (
+        (("far", "http://127.0.0.1:9"), "nobody answers at http://127.0.0.1:9"),
+        (("far", vllm.url, "--model", "none"), "choose one with --model: org/big"),
+        (("far", vllm.url, "--api", "soap"), "choose one of openai, vllm"),
+        (("far", "http://me:sesame@h"), "holds a user or a key"),
+        (("f@r", vllm.url), "invalid model name"),
+    ):
+        ended = call("upstream", *arguments)
+        assert ended.status == 1
+        assert text in ended.err
+        assert "sesame" not in ended.err
+
+
+def test_keys_from_the_settings(call: Callable[..., Ended], vllm: ScriptedServer, tmp_path: Path) -> None:
+    """They are sent when models are looked up and when they are asked, and ``corral config`` does not print them."""
+    (tmp_path / "config" / "corral").mkdir(parents=True)
+    (tmp_path / "config" / "corral" / "config.toml").write_text(
+        f'[engines.upstream.hosts."{vllm.url}"]\nkey = "open-sesame"\nheaders = {{ "X-Key" = "open-barley" }}\n'
+    )
+    assert call("upstream", "far", vllm.url).status == 0
+    assert call("run", "far", "Hi").out == "Hello\n"
+    assert {asked.headers["authorization"] for asked in vllm.asked} == {"Bearer open-sesame"}
+    for arguments in (("config",), ("config", "--json"), ("engines", "--json"), ("show", "far", "--json")):
+        shown = call(*arguments)
+        assert shown.status == 0
+        assert "open-" not in shown.out + shown.err
+    assert "***" in call("config").out
+
+
+def test_a_mistyped_setting(call: Callable[..., Ended], tmp_path: Path) -> None:
+    """It is an error that names its path."""
+    (tmp_path / "config" / "corral").mkdir(parents=True)
+    (tmp_path / "config" / "corral" / "config.toml").write_text('[engines.upstream.hosts."http://h"]\nkye = "x"\n')
+    ended = call("list")
+    assert ended.status == 1
+    assert "engines.upstream" in ended.err
+    assert "kye" in ended.err
+
+
+def test_without_the_http_client(tmp_path: Path) -> None:
+    """The error is the pip line, and nothing else of Corral needs it."""
+    script = (
+        "import sys; sys.modules['httpx'] = None; from corral.api.cli import main; "
+        "main(['--config', '', 'upstream', 'far', 'http://127.0.0.1:9'])"
+    )
+    environment = {**os.environ, "CORRAL_MODELS": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the upstream engine cannot be imported" in done.stderr
+    assert SPEC.install_hint is not None
+    assert SPEC.install_hint in done.stderr
