@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from corral.adapters.formats.gguf.dequantize import dequantize
-from corral.adapters.formats.gguf.tables import DEQUANTIZED_TYPES, TENSOR_TYPES
+from corral.adapters.formats.gguf.dequantize import dequantize, four_bit_groups
+from corral.adapters.formats.gguf.tables import DEQUANTIZED_TYPES, FOUR_BIT_TYPES, TENSOR_TYPES
 from corral.adapters.formats.gguf.tensors import GgufTensors
 from corral.core.errors import InvalidModelFile, Unsupported
 from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
@@ -76,6 +76,7 @@ def test_what_is_said_to_be_readable_is() -> None:
     """Of all tensor types exactly those that specs call readable have a formula."""
     for name, (_, kind) in BY_NAME.items():
         zeros = np.zeros((1, kind.block_bytes), dtype=np.uint8)
+        assert (four_bit_groups(name, zeros) is not None) == (name in FOUR_BIT_TYPES)
         if name in DEQUANTIZED_TYPES:
             assert dequantize(name, zeros).shape == (1, kind.block)
         else:

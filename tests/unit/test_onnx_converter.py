@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from corral.adapters.converters.onnx.spec import CONVERTER
+from corral.adapters.converters.onnx.spec import CONVERTER, OnnxParameters
 from corral.adapters.formats.gguf import GgufReader
 from corral.core.converters import ConvertRequest, ConvertResult
 from corral.core.engines import LocalFile
@@ -32,6 +32,17 @@ Floats = NDArray[np.float32]
 HIDDEN, HEADS, KV_HEADS, WIDTH, LAYERS, VOCABULARY = 64, 4, 2, 96, 2, 80
 EPSILON, BASE = 1e-5, 10_000.0
 F32, Q4_0, Q4_1 = 0, 2, 3
+
+
+WEIGHTS = ModelFile(role="weights", media_type="", digest=digest_of(b"x"), size_bytes=1)
+RECORD = ModelRecord(
+    name=ModelName(host="h", namespace="n", model="m", tag="t"),
+    digest=digest_of(b""),
+    size_bytes=1,
+    modified_at=0,
+    files=(WEIGHTS,),
+    format="gguf",
+)
 
 
 class Tiny(NamedTuple):
@@ -401,19 +412,27 @@ def test_a_full_disk_and_a_missing_folder_are_said_so(converted: Convert, tmp_pa
         convert(request, lambda share: None)
 
 
+def test_the_estimate_is_enough_and_not_absurd(converted: Convert, tmp_path: Path) -> None:
+    """The disk space that a conversion says it needs is what it takes, up to a fixed amount for what is no weight."""
+    assert CONVERTER.estimate is not None
+    for type_id, bits in ((F32, None), (F32, 4), (Q4_1, None), (Q4_1, 8)):
+        folder, _, _ = converted(tiny("llama", type_id=type_id).data, bits=bits)
+        metadata = GgufReader().read(tmp_path / "model.gguf")
+        needed = CONVERTER.estimate(RECORD, metadata, OnnxParameters(bits=bits))["disk"]
+        taken = sum(path.stat().st_size for path in folder.iterdir())
+        assert taken < needed < taken + 65 * 1024 * 1024
+
+
 def test_match_says_why_not(tmp_path: Path) -> None:
     """Models that can be converted match; others score 0, with what stands in the way."""
     path = tmp_path / "model.gguf"
-    weights = ModelFile(role="weights", media_type="", digest=digest_of(b"x"), size_bytes=1)
-    name = ModelName(host="h", namespace="n", model="m", tag="t")
-    record = ModelRecord(name=name, digest=digest_of(b""), size_bytes=1, modified_at=0, files=(weights,), format="gguf")
     path.write_bytes(tiny("qwen2").data)
     metadata = GgufReader().read(path)
-    assert CONVERTER.match(record, metadata).score > 0
+    assert CONVERTER.match(RECORD, metadata).score > 0
 
     def reason(**changes: Any) -> str:
         keys = {**metadata.keys, **changes.pop("keys", {})}
-        match = CONVERTER.match(record, msgspec.structs.replace(metadata, keys=keys, **changes))
+        match = CONVERTER.match(RECORD, msgspec.structs.replace(metadata, keys=keys, **changes))
         assert match.score == 0
         return match.reason
 
@@ -423,8 +442,8 @@ def test_match_says_why_not(tmp_path: Path) -> None:
     assert "t5" in reason(keys={"tokenizer.ggml.model": "t5"})
     assert "my-pre" in reason(keys={"tokenizer.ggml.pre": "my-pre"})
     assert "IQ2_XS" in reason(tensor_types={"IQ2_XS": 1, "F32": 1})
-    assert "safetensors" in CONVERTER.match(record, msgspec.structs.replace(metadata, format="safetensors")).reason
-    assert CONVERTER.match(msgspec.structs.replace(record, files=()), metadata).score == 0
+    assert "safetensors" in CONVERTER.match(RECORD, msgspec.structs.replace(metadata, format="safetensors")).reason
+    assert CONVERTER.match(msgspec.structs.replace(RECORD, files=()), metadata).score == 0
 
 
 GENAI = """

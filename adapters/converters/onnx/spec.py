@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
-from corral.adapters.formats.gguf.tables import DEQUANTIZED_TYPES
+from corral.adapters.formats.gguf.tables import DEQUANTIZED_TYPES, FOUR_BIT_TYPES, TENSOR_TYPES
 from corral.core.converters import ConverterSpec
 from corral.core.engines import Match
 from corral.core.models import ModelMetadata, ModelRecord
@@ -20,6 +20,12 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3")
 
 _TOKENIZERS = ("gpt2", "llama")
 _ROPE_SCALINGS = (None, "none", "linear")
+
+_EIGHT_BIT_BYTES, _FOUR_BIT_BYTES = 1 + 4 / 32, 0.5 * 33 / 32 + 4.5 / 32
+"""Of a weight, with its share of scales, zero points and remainders."""
+
+_OTHER_BYTES = 64 * 1024 * 1024
+_MEMORY_BYTES = 512 * 1024 * 1024
 
 
 class OnnxParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,23 +77,26 @@ def _obstacle(record: ModelRecord, metadata: ModelMetadata | None) -> str | None
 
 
 def _estimate(record: ModelRecord, metadata: ModelMetadata | None, parameters: OnnxParameters) -> Mapping[str, int]:
-    """The disk that the result takes: every weight its bits, and a float32 scale for 32 of them."""
+    """The result's size on disk, and memory for a few pieces of the weights, the rotary tables and the vocabulary."""
     if metadata is None:
         return {}
-    table = (metadata.vocabulary_size or 0) * (metadata.embedding_length or 0)
-    kept = 0 if parameters.bits else sum(metadata.tensor_types.get(name, 0) for name in ("Q4_0", "Q4_1"))
-    rest = max(0, metadata.parameter_count - table - kept * 8 // 5)  # 4-bit blocks take 5/8 of a byte per weight
-    return {"disk": kept + table * 9 // 8 + rest * ((parameters.bits or 8) + 1) // 8}
+    sizes = {kind.name: kind.block_bytes / kind.block for kind in TENSOR_TYPES.values()}
+    disk = 0.0
+    for name, size_bytes in metadata.tensor_types.items():
+        wide = parameters.bits == 8 or (parameters.bits is None and name not in FOUR_BIT_TYPES)
+        disk += size_bytes / sizes[name] * (_EIGHT_BIT_BYTES if wide else _FOUR_BIT_BYTES)
+    table = (metadata.vocabulary_size or 0) * (metadata.embedding_length or 0)  # 8 bits at all times
+    return {"disk": int(disk + table * (_EIGHT_BIT_BYTES - _FOUR_BIT_BYTES)) + _OTHER_BYTES, "cpu": _MEMORY_BYTES}
 
 
 CONVERTER = ConverterSpec(
     name="onnx",
-    summary="GGUF of the llama family to ONNX Runtime GenAI, int4",
+    summary="GGUF of the llama family for ONNX Runtime GenAI, 4 and 8 bits",
     convert="corral.adapters.converters.onnx.convert:convert",
     match=_match,
+    estimate=_estimate,
     version=2,
     parameters=OnnxParameters,
-    estimate=_estimate,
     module="onnx",
     requirement="onnx>=1.17",
     install_hint="pip install 'corral[onnx]'",

@@ -23,7 +23,8 @@ from corral.adapters.converters.onnx.quantize import (
     nearest_groups,
     row_blocks,
 )
-from corral.adapters.formats.gguf.dequantize import FOUR_BIT_TYPES, dequantize, four_bit_groups
+from corral.adapters.formats.gguf.dequantize import dequantize, four_bit_groups
+from corral.adapters.formats.gguf.tables import FOUR_BIT_TYPES
 from corral.adapters.formats.gguf.tensors import GgufTensors
 from corral.core.errors import InvalidModelFile, Unsupported
 

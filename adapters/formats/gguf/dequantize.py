@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from corral.adapters.formats.gguf.tables import DEQUANTIZED_TYPES
 from corral.core.errors import Unsupported
 
-__all__ = ("FOUR_BIT_TYPES", "Groups", "dequantize", "four_bit_groups")
+__all__ = ("Groups", "dequantize", "four_bit_groups")
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -194,9 +194,6 @@ def _steps_and_minima(blocks: Bytes) -> tuple[Floats, Floats]:
 
 
 _FOUR_BITS: dict[str, Callable[[Bytes], Groups]] = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k}
-
-FOUR_BIT_TYPES = frozenset(_FOUR_BITS)
-"""The types that `four_bit_groups` takes apart."""
 
 _FUNCTIONS: dict[str, Callable[[Bytes], Floats]] = {
     "F32": _f32,

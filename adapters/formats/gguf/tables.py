@@ -8,6 +8,7 @@ __all__ = (
     "ARRAY",
     "DEQUANTIZED_TYPES",
     "FILE_TYPES",
+    "FOUR_BIT_TYPES",
     "POOLING_TYPES",
     "SCALARS",
     "STRING",
@@ -73,6 +74,9 @@ DEQUANTIZED_TYPES = frozenset(
     {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"}
 )
 """The tensor types that can be read as numbers here (`corral.adapters.formats.gguf.dequantize`)."""
+
+FOUR_BIT_TYPES = frozenset({"Q4_0", "Q4_1", "Q4_K"})
+"""Those whose blocks can be taken apart without rounding (`four_bit_groups`)."""
 
 FILE_TYPES = {
     0: "F32",
