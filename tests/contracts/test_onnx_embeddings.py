@@ -111,7 +111,7 @@ class NumpyBert:
         start = 8 + int.from_bytes(data[:8], "little")
         tensors = memoryview(data)[start:]
         self._weights = {
-            name: np.frombuffer(tensors[slice(*entry["data_offsets"])], dtype="<f4").reshape(entry["shape"])
+            name: np.frombuffer(tensors[slice(*entry["data_offsets"])], "<f4").reshape(entry["shape"]).copy()  # aligned
             for name, entry in json.loads(data[8:start]).items()
             if name != "__metadata__" and entry["dtype"] == "F32"
         }
