@@ -29,6 +29,7 @@ from corral.core.answer_format import read_format
 from corral.core.calls import ChatCall, EmbedCall, GenerateCall
 from corral.core.durations import parse_keep_alive_s
 from corral.core.errors import BlobNotFound, InvalidModelFile
+from corral.core.leases import LoadedModel
 from corral.core.models import ModelRecord
 from corral.core.names import parse_name
 from corral.core.outputs import Usage
@@ -36,7 +37,6 @@ from corral.core.placement import LoadListener
 from corral.core.ports.inference import OnLoadProgress
 from corral.core.ports.sources import OnProgress, Progress
 from corral.core.runtime import Runtime
-from corral.core.scheduling import LoadedModel
 from corral.core.vectors import rows
 from corral.plugins.assembly import assemble, read_layers
 

@@ -12,63 +12,26 @@ from typing import Any
 
 import msgspec
 
+from corral.core.calls import ANONYMOUS
 from corral.core.engine_choice import Candidate, EngineChooser, choose_runner, fits, typed_load_options
 from corral.core.engines import EngineSpec
 from corral.core.errors import CorralError, LoadFailed, ServerBusy, to_error
+from corral.core.leases import Lease, LoadedModel, SchedulerSettings
 from corral.core.loading import Deriver, ModelLoader, Models
 from corral.core.models import ModelMetadata, ModelRecord
 from corral.core.names import ModelName
 from corral.core.placement import LoadListener, Placement, Resident, files_key
-from corral.core.ports.inference import ModelInfo, Runner, RunningModel
+from corral.core.ports.inference import Runner, RunningModel
 from corral.core.requests import Principal
-from corral.core.values import Value
 
-__all__ = ("Lease", "LoadedModel", "ModelScheduler", "SchedulerSettings")
+__all__ = ("ModelScheduler",)
 
 _log = logging.getLogger(__name__)
 
-_ANONYMOUS = Principal()
 _AUTO_MAX_LOADED = 3
 _LONGEST_TIMER_S = 24 * 3600.0
 _SHUTTING_DOWN = "the server is shutting down"
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"  # Ollama's text, both spaces included
-
-
-class SchedulerSettings(Value, frozen=True, kw_only=True):
-    """How models come and go.
-
-    `keep_alive_s`: how long a model stays after its last request, where no request said otherwise; None for ever.
-    `max_loaded` 0 means three. `max_queue` requests may wait, for a load or for a free stream; the next is turned
-    away. `load_timeout_s` is the longest a load may go without progress. `engine` is the one to use for every model.
-    `engine_order` are engines that come before others which suit a model equally well.
-    """
-
-    keep_alive_s: float | None = 300.0
-    max_loaded: int = 0
-    max_queue: int = 512
-    load_timeout_s: float = 300.0
-    engine: str | None = None
-    engine_order: tuple[str, ...] = ()
-
-
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """A loaded model, for as long as its context lasts. `load_ns` is how long the caller waited for it."""
-
-    model: RunningModel
-    record: ModelRecord
-    load_ns: int
-    engine: str
-
-
-class LoadedModel(Value, frozen=True, kw_only=True):
-    """A model in memory. `expires_at` is seconds since 1970, None for ever; `active` counts its leases."""
-
-    record: ModelRecord
-    engine: str
-    runner: str
-    info: ModelInfo
-    expires_at: float | None
-    active: int
 
 
 class ModelScheduler:
@@ -121,7 +84,7 @@ class ModelScheduler:
         load_options: Mapping[str, Any] = {},
         engine: str | None = None,
         keep_alive_s: float | msgspec.UnsetType | None = msgspec.UNSET,
-        principal: Principal = _ANONYMOUS,
+        principal: Principal = ANONYMOUS,
         on_progress: LoadListener | None = None,
     ) -> AsyncGenerator[Lease, None]:
         """The model, loaded if need be, and safe from unloading while the context lasts.

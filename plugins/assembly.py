@@ -17,9 +17,10 @@ from corral.core.devices import DeviceProbe
 from corral.core.engines import EngineSpec
 from corral.core.errors import SettingsError
 from corral.core.generation import InferenceService
+from corral.core.leases import SchedulerSettings
 from corral.core.ports.inference import Runner
 from corral.core.runtime import Runtime
-from corral.core.scheduling import ModelScheduler, SchedulerSettings
+from corral.core.scheduling import ModelScheduler
 from corral.plugins.engine_status import converter_status, engine_status
 from corral.plugins.layers import Layers, parse_assignment, read_layers
 from corral.plugins.manager import PluginManager

@@ -28,11 +28,12 @@ from corral.core.deriving import ModelDeriver
 from corral.core.devices import DeviceProbe
 from corral.core.engines import EngineSpec
 from corral.core.generation import InferenceService
+from corral.core.leases import SchedulerSettings
 from corral.core.messages import Message
 from corral.core.models import ModelFile, ModelRecord, digest_of
 from corral.core.names import parse_name
 from corral.core.runtime import Runtime
-from corral.core.scheduling import ModelScheduler, SchedulerSettings
+from corral.core.scheduling import ModelScheduler
 
 MODELS = ("smol:q4", "other")
 ANSWER = "the quick answer is: no"

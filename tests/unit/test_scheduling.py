@@ -12,13 +12,14 @@ import pytest
 
 from corral.core.engines import EngineSpec, LoadRequest, LocalFile, Match
 from corral.core.errors import InvalidOption, LoadFailed, NoEngine, OutOfMemory, ServerBusy
+from corral.core.leases import SchedulerSettings
 from corral.core.models import ModelFile, ModelMetadata, ModelRecord, digest_of
 from corral.core.names import parse_name
 from corral.core.outputs import Output
 from corral.core.placement import LoadProgress
 from corral.core.ports.inference import ModelInfo, OnLoadProgress, Runner, RunningModel
 from corral.core.requests import Prompt, Request
-from corral.core.scheduling import ModelScheduler, SchedulerSettings
+from corral.core.scheduling import ModelScheduler
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):

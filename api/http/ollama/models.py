@@ -31,10 +31,10 @@ from corral.api.http.timestamps import local_timestamp
 from corral.api.modelfile import modelfile_text, parameters_text
 from corral.core.catalog import ModelCatalog
 from corral.core.errors import InvalidModelFile, ModelNotFound, NotFound
+from corral.core.leases import LoadedModel
 from corral.core.models import ModelMetadata, ModelRecord, parameter_size_text
 from corral.core.names import ModelName
 from corral.core.runtime import Runtime
-from corral.core.scheduling import LoadedModel
 
 __all__ = ("OLLAMA_VERSION", "copy", "delete", "list_models", "list_running", "root", "show", "version")
 
