@@ -418,7 +418,7 @@ def test_the_estimate_is_enough_and_not_absurd(converted: Convert, tmp_path: Pat
     for type_id, bits in ((F32, None), (F32, 4), (Q4_1, None), (Q4_1, 8)):
         folder, _, _ = converted(tiny("llama", type_id=type_id).data, bits=bits)
         metadata = GgufReader().read(tmp_path / "model.gguf")
-        needed = CONVERTER.estimate(RECORD, metadata, OnnxParameters(bits=bits))["disk"]
+        needed = CONVERTER.estimate(RECORD, metadata, msgspec.convert({"bits": bits}, OnnxParameters))["disk"]
         taken = sum(path.stat().st_size for path in folder.iterdir())
         assert taken < needed < taken + 65 * 1024 * 1024
 
