@@ -1,0 +1,76 @@
+"""docs/upstream.md: its commands run as they stand there, its settings decode, and its tables are complete."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sysconfig
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from corral.adapters.engines.upstream.spec import APIS, HostOptions, UpstreamOptions
+from corral.plugins.testing.scripted_server import Reply, ScriptedServer
+
+PAGE = (Path(__file__).parents[2] / "docs" / "upstream.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line != "corral serve"]
+NAMES = ("qwen2.5-7b", "smollm2-135m-instruct:q4_1")
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_run(
+    line: str, upstream: ScriptedServer, another_upstream: ScriptedServer, tmp_path: Path
+) -> None:
+    """Each as it stands there, servers at hand in the place of those it names."""
+    name = next((name for name in NAMES if name in line), "Qwen/Qwen2.5-7B-Instruct")
+    pieces = [b'data: {"choices":[{"delta":{"content":"Scattering."},"finish_reason":"stop"}]}\n\n']
+    for server in (upstream, another_upstream):
+        server.replies |= {
+            "/v1/models": Reply(body={"data": [{"id": name, "owned_by": "organization-owner"}]}),
+            "/v1/chat/completions": Reply(pieces=pieces),
+        }
+    first = COMMANDS[0] if line.startswith("corral run") else "true"
+    script = "\n".join(("set -euo pipefail", first, line))
+    script = script.replace("http://gpu1:8000", upstream.url).replace("http://gpu2:8000", another_upstream.url)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "OLLAMA_"))}
+    ours = {
+        "CORRAL_MODELS": str(tmp_path / "models"),
+        "CORRAL_HOST": f"unix:{tmp_path / 's'}",
+        "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
+        **{f"XDG_{kind}_HOME": str(tmp_path) for kind in ("CONFIG", "STATE", "CACHE")},
+    }
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=kept | ours, cwd=tmp_path, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("Scattering.\n") or done.stdout.startswith("added ")
+
+
+def test_the_settings_decode() -> None:
+    """Every example of settings is one, and together they name every setting there is."""
+    named: set[str] = set()
+    for block in blocks("toml"):
+        section: dict[str, Any] = tomllib.loads(block)["engines"]["upstream"]
+        msgspec.convert(section, UpstreamOptions)
+        named |= section.keys()
+    assert named == set(UpstreamOptions.__struct_fields__)
+
+
+def test_the_tables_are_complete() -> None:
+    """Each setting has a row, and so has each thing that a server may speak."""
+    for setting in UpstreamOptions.__struct_fields__:
+        assert f"| `{setting}` |" in PAGE or setting == "hosts"
+    for setting in HostOptions.__struct_fields__:
+        assert f'| `hosts."ADDRESS".{setting}` |' in PAGE
+    for api in APIS:
+        assert re.search(rf"^\| (`\w+`, )?`{api}`", PAGE, flags=re.MULTILINE)
