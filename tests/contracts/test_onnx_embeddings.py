@@ -30,7 +30,7 @@ from corral.core.errors import (
 from corral.core.outputs import EngineEmbedded, EngineFailed
 from corral.core.ports.inference import Runner, StepEngine
 from corral.core.requests import CompletionRequest, EmbedRequest, TextPart, TokensPart
-from corral.core.vectors import rows
+from corral.core.vectors import rows as rows_of
 from corral.plugins.testing.running_model import RunningModelContract
 
 pytestmark = pytest.mark.native
@@ -75,7 +75,7 @@ def answers(engine: StepEngine, *requests: EmbedRequest) -> list[EngineEmbedded]
 
 
 def matrix(answer: EngineEmbedded) -> Floats:
-    return np.asarray(list(rows(answer.vectors)), dtype=np.float32)
+    return np.asarray(list(rows_of(answer.vectors)), dtype=np.float32)
 
 
 class Contract(RunningModelContract):
@@ -117,33 +117,41 @@ class NumpyBert:
         }
         self._config = json.loads((folder / "config.json").read_bytes())
 
-    def vector(self, ids: Sequence[int]) -> Floats:
-        words = self._weights["embeddings.word_embeddings.weight"][list(ids)]
-        positions = self._weights["embeddings.position_embeddings.weight"][: len(ids)]
+    def vectors(self, texts: Sequence[Sequence[int]]) -> Floats:
+        """One row for each text. The rows of all texts stand under each other; only attention keeps them apart."""
+        ends = np.cumsum([len(ids) for ids in texts])
+        words = self._weights["embeddings.word_embeddings.weight"][np.concatenate(texts)]
+        table = self._weights["embeddings.position_embeddings.weight"]
+        positions = np.concatenate([table[: len(ids)] for ids in texts])
         kind = self._weights["embeddings.token_type_embeddings.weight"][0]
         hidden = self._norm(words + positions + kind, "embeddings.LayerNorm")
         for layer in range(self._config["num_hidden_layers"]):
-            hidden = self._layer(hidden, f"encoder.layer.{layer}")
-        pooled = hidden.mean(axis=0)
-        scaled: Floats = pooled / np.linalg.norm(pooled)
+            hidden = self._layer(hidden, ends, f"encoder.layer.{layer}")
+        pooled = np.stack([rows.mean(axis=0) for rows in np.split(hidden, ends[:-1])])
+        scaled: Floats = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
         return scaled
 
-    def _layer(self, hidden: Floats, name: str) -> Floats:
-        heads = self._config["num_attention_heads"]
+    def _layer(self, hidden: Floats, ends: npt.NDArray[np.int64], name: str) -> Floats:
         query, key, value = (
-            self._linear(hidden, f"{name}.attention.self.{part}").reshape(len(hidden), heads, -1).transpose(1, 0, 2)
+            np.split(self._linear(hidden, f"{name}.attention.self.{part}"), ends[:-1])
             for part in ("query", "key", "value")
         )
-        scores = query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1])
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        mixed = (weights @ value).transpose(1, 0, 2).reshape(hidden.shape)
+        mixed = np.concatenate([self._attention(*parts) for parts in zip(query, key, value, strict=True)])
         hidden = self._norm(
             hidden + self._linear(mixed, f"{name}.attention.output.dense"), f"{name}.attention.output.LayerNorm"
         )
         wide = self._linear(hidden, f"{name}.intermediate.dense")
         wide = wide * 0.5 * (1 + _erf(wide / math.sqrt(2)))
         return self._norm(hidden + self._linear(wide, f"{name}.output.dense"), f"{name}.output.LayerNorm")
+
+    def _attention(self, *rows: Floats) -> Floats:
+        heads = self._config["num_attention_heads"]
+        query, key, value = (part.reshape(len(part), heads, -1).transpose(1, 0, 2) for part in rows)
+        scores = query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1])
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        mixed: Floats = (weights @ value).transpose(1, 0, 2).reshape(rows[0].shape)
+        return mixed
 
     def _linear(self, hidden: Floats, name: str) -> Floats:
         product: Floats = hidden @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
@@ -168,8 +176,7 @@ def test_vectors_agree_with_an_independent_forward_pass(minilm: Path, minilm_int
     from tokenizers.implementations import BertWordPieceTokenizer
 
     tokenizer = BertWordPieceTokenizer(str(minilm / "vocab.txt"), lowercase=True)
-    bert = NumpyBert(minilm)
-    expected = np.stack([bert.vector(tokenizer.encode(sentence).ids) for sentence in SENTENCES])
+    expected = NumpyBert(minilm).vectors([tokenizer.encode(sentence).ids for sentence in SENTENCES])
     engine = make(minilm_int8)
     found = matrix(answers(engine, request(*SENTENCES))[0])
     engine.close()
