@@ -35,6 +35,14 @@ class Candidates:
         self._native = C.llama_token_data_array()
         self._data = self._rows.ctypes.data_as(ctypes.POINTER(C.llama_token_data))
 
+    def allowed_ids(self, mask: bytes) -> Ids:
+        """The tokens whose bit is set; there must be one, since samplers end the process without any."""
+        bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little", count=len(self._ids))
+        ids = np.flatnonzero(bits.view(np.bool_))
+        if not len(ids):
+            raise EngineError("the mask allows no token")
+        return ids
+
     def choose(self, chain: Any, logits: Logits, allowed: Ids | None = None) -> int:
         if allowed is None:
             count = len(self._ids)
@@ -97,9 +105,9 @@ class Sampler:
 
     def choose(self, logits: Logits) -> int:
         """The next token. `logits` is as it was afterwards."""
-        allowed = _allowed(self._mask, len(logits)) if self._mask is not None else None
+        allowed = self._mask.allowed() if self._mask is not None else None
         # At a grammar's end `ignore_eos` would leave nothing: the mask has the last word.
-        if len(self._biased) and (allowed is None or not np.isin(allowed, self._forbidden).all()):
+        if len(self._biased) and (allowed is None or not self._forbids(allowed)):
             before = logits[self._biased]
             logits[self._biased] = before + self._bias
             token = self._pick(logits, allowed)
@@ -112,23 +120,24 @@ class Sampler:
             self._mask.accept(token)
         return token
 
-    def _pick(self, logits: Logits, allowed: Ids | None) -> int:
+    def _forbids(self, allowed: bytes) -> bool:
+        """Whether biases leave nothing of what a mask allows."""
+        return bool(np.isin(self._candidates.allowed_ids(allowed), self._forbidden).all())
+
+    def _pick(self, logits: Logits, allowed: bytes | None) -> int:
         if not self._plain_greedy:
-            return self._candidates.choose(self._chain, logits, allowed)
-        return int(logits.argmax() if allowed is None else allowed[logits[allowed].argmax()])
+            ids = None if allowed is None else self._candidates.allowed_ids(allowed)
+            return self._candidates.choose(self._chain, logits, ids)
+        token = int(logits.argmax())
+        if allowed is None or allowed[token >> 3] >> (token & 7) & 1:
+            return token
+        ids = self._candidates.allowed_ids(allowed)
+        return int(ids[logits[ids].argmax()])
 
     def close(self) -> None:
         if self._chain is not None:
             C.llama_sampler_free(self._chain)
             self._chain = None
-
-
-def _allowed(mask: TokenMask, vocabulary_size: int) -> Ids | None:
-    """The ids that the mask lets through; None: all."""
-    bits = mask.allowed()
-    if bits is None:
-        return None
-    return np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little", count=vocabulary_size))
 
 
 def _biases(
