@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 class DeviceProbe:
     """Asks engines for their devices, all at once. One that takes longer than `timeout_s` is stopped."""
 
-    def __init__(self, *, engines: Sequence[EngineSpec], jobs: JobRunner, timeout_s: float = 10.0) -> None:
+    def __init__(self, *, engines: Sequence[EngineSpec], jobs: JobRunner, timeout_s: float = 20.0) -> None:
         self._functions = {spec.name: spec.devices for spec in engines if spec.devices is not None}
         self._jobs = jobs
         self._timeout_s = timeout_s
