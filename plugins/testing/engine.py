@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -52,8 +53,15 @@ def _text(outputs: Sequence[EngineOutput]) -> bytes:
     return b"".join(token.piece for token in _tokens(outputs))
 
 
-def _outputs(engine: GeneratorEngine, request: CompletionRequest) -> list[EngineOutput]:
-    return [output for output in engine.run(request, None) if output is not None]
+def _outputs(engine: GeneratorEngine, request: CompletionRequest, limit: int = 24) -> list[EngineOutput]:
+    """All of them, or those up to so many tokens: an engine may go on until its driver closes the generator."""
+    outputs: list[EngineOutput] = []
+    with contextlib.closing(engine.run(request, None)) as running:
+        for output in running:
+            outputs += [] if output is None else [output]
+            if len(_tokens(outputs)) == limit:
+                break
+    return outputs
 
 
 def _check_order(outputs: Sequence[EngineOutput]) -> None:
