@@ -100,7 +100,10 @@ async def _cancelled(model: RunningModel, request: Request) -> None:
     began = asyncio.Event()
 
     async def read() -> None:
-        async for _ in model.run(request):
+        try:
+            async for _ in model.run(request):
+                began.set()
+        finally:
             began.set()
 
     reader = asyncio.create_task(read())

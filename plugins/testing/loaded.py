@@ -7,6 +7,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import pytest
+
 from corral.core.engines import EngineSpec, LoadRequest
 from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, TokenLogprob
 from corral.core.ports.inference import ModelInfo, Runner, RunningModel
@@ -80,8 +82,18 @@ class LoadedModel:
         return self.model.info
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Does it in the model's event loop. Raises `TimeoutError` past the limit."""
-        return self._loop.run(asyncio.wait_for(work, self._limit_s))
+        """Does it in the model's event loop, and fails the test where it does not end."""
+
+        async def limited() -> T:
+            try:
+                async with asyncio.timeout(self._limit_s) as limit:
+                    return await work
+            except TimeoutError:
+                if limit.expired():
+                    pytest.fail(f"no end after {self._limit_s:g} s")
+                raise
+
+        return self._loop.run(limited())
 
     async def load(self) -> RunningModel:
         """The same model once more; the caller closes it."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -78,6 +79,32 @@ def test_a_broken_model_fails_its_own_test_alone(outcomes: Outcomes, fault: str)
 def test_every_promise_has_a_model_that_breaks_it() -> None:
     """No test of the suite is without its broken model."""
     assert set(BROKEN) == set(promises())
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--corral-engine", "nobody"], "choose one of"),
+        (["--corral-engine", "fake", "--corral-option", "answr=x"], "the load options of fake are"),
+        (["--corral-engine", "fake", "--corral-option", "num_ctx='x'"], "Expected `int`"),
+        (["--corral-engine", "fake", "--corral-option", "num_ctx"], "write KEY=VALUE"),
+        (["--corral-engine", "fake", "--corral-model", "nowhere"], "no such file or folder"),
+        ([], "name the engine"),
+    ],
+)
+def test_an_engine_that_cannot_be_tried(words: list[str], complaint: str, tmp_path: Path) -> None:
+    """A wrong name, option or path ends the run with what was wrong, before any test."""
+    kit = ["-p", "corral.plugins.testing", "--pyargs", "corral.plugins.testing.kit"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *kit, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert complaint in done.stdout + done.stderr
 
 
 def promises() -> list[str]:
