@@ -133,12 +133,13 @@ def test_tools_and_thinking(start_server: Callable[..., Any]) -> None:
         }
         add(front, "far", far.url)
         assert client.show("far").capabilities == ["completion", "tools", "thinking"]
-        reply = client.chat("far", QUESTION, tools=[TOOL], think=True)
+        schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+        reply = client.chat("far", QUESTION, tools=[TOOL], think=True, format=schema)
         assert reply.message.thinking == "Hm."
         assert reply.message.tool_calls is not None
         assert dict(reply.message.tool_calls[0].function.arguments) == {"city": "Paris"}
         [body] = far.bodies("/api/chat")
-        assert body["think"] is True
+        assert (body["think"], body["format"]) == (True, schema)
         assert body["tools"] == [TOOL]
         parts = list(client.chat("far", QUESTION, tools=[TOOL], think="low", stream=True))
         assert "".join(part.message.thinking or "" for part in parts) == "Hm."

@@ -337,6 +337,8 @@ def test_constraints(upstream: ScriptedServer, ask: Any) -> None:
     ask(ChatRequest(messages=HELLO.messages, constraint=constraint))
     response_format = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
     assert upstream.bodies(CHAT)[-1]["response_format"] == response_format
+    ask(ChatRequest(messages=HELLO.messages, constraint=Constraint(kind="json_schema", source='{"type":"object"}')))
+    assert upstream.bodies(CHAT)[-1]["response_format"] == {"type": "json_object"}
     grammar = Constraint(kind="gbnf", source='root ::= "a"')
     ask(ChatRequest(messages=HELLO.messages, constraint=grammar), "llama-server")
     assert upstream.bodies(CHAT)[-1]["grammar"] == 'root ::= "a"'

@@ -20,6 +20,7 @@ __all__ = ("chat_exchange", "completion_exchange", "embed_exchange")
 _STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 # OpenAI's completions end after 16 tokens where nobody says anything, and no server takes "as many as fit".
 _COMPLETION_TOKENS = 1024
+_ANY_OBJECT = {"type": "object"}
 _EFFORTS = {"max": "high"}
 
 
@@ -103,4 +104,6 @@ def _constraint(constraint: Constraint | None, api: str) -> dict[str, Any]:
     if constraint.kind == "gbnf" and api == "llama-server":
         return {"grammar": constraint.source}
     schema = schema_of(constraint)
+    if schema == _ANY_OBJECT:  # servers know the word for it that know no schemas
+        return {"response_format": {"type": "json_object"}}
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
