@@ -19,7 +19,7 @@ __all__ = ("EncoderSession", "providers")
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _SENTENCES = "sentence_embedding"
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
-_WARNINGS_AND_LESS = 3  # of ONNX Runtime's levels: errors alone are printed
+_ERRORS_ONLY = 3  # of ONNX Runtime's levels
 # What its exceptions are called where the file is at fault; they share no class but Exception.
 _BAD_FILE = frozenset({"InvalidProtobuf", "InvalidGraph", "NoSuchFile", "InvalidArgument", "Fail"})
 
@@ -42,7 +42,9 @@ class EncoderSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = _WARNINGS_AND_LESS
+        options.log_severity_level = _ERRORS_ONLY
+        # Threads that spin between two operations take the cores from whatever else runs here.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         with _errors(f"{folder.weights.name} of {folder.model!r}", loading=True):
             self._session = onnxruntime.InferenceSession(str(folder.weights), options, providers=[self.provider])
         self._inputs = _checked_inputs(self._session.get_inputs(), folder.model)
