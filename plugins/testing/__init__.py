@@ -24,6 +24,7 @@ from corral.plugins.testing.options import pytest_addoption, pytest_configure
 if TYPE_CHECKING:
     from corral.plugins.testing.blob_store import BlobStoreContract
     from corral.plugins.testing.chat_template import ChatTemplateContract
+    from corral.plugins.testing.converter import ConverterContract
     from corral.plugins.testing.engine import GeneratorEngineContract, StepEngineContract
     from corral.plugins.testing.jobs import JobRunnerContract
     from corral.plugins.testing.local_blobs import LocalBlobsContract
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = (
     "BlobStoreContract",
     "ChatTemplateContract",
+    "ConverterContract",
     "GeneratorEngineContract",
     "JobRunnerContract",
     "LocalBlobsContract",
@@ -50,6 +52,7 @@ __all__ = (
 _HOMES = {
     "BlobStoreContract": "blob_store",
     "ChatTemplateContract": "chat_template",
+    "ConverterContract": "converter",
     "GeneratorEngineContract": "engine",
     "JobRunnerContract": "jobs",
     "LocalBlobsContract": "local_blobs",

@@ -1,0 +1,31 @@
+"""Every converter through its suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from corral.adapters.converters.ctransformers.spec import CONVERTER as CTRANSFORMERS
+from corral.adapters.converters.onnx.spec import CONVERTER as ONNX
+from corral.core.engines import LocalFile
+from corral.plugins.testing import ConverterContract
+
+
+@pytest.mark.native
+class TestCtransformers(ConverterContract):
+    spec = CTRANSFORMERS
+
+    @pytest.fixture
+    def files(self, smollm2: Path) -> tuple[LocalFile, ...]:
+        return (LocalFile(role="weights", path=str(smollm2)),)
+
+
+@pytest.mark.native
+class TestOnnx(ConverterContract):
+    spec = ONNX
+
+    @pytest.fixture
+    def files(self, smollm2: Path) -> tuple[LocalFile, ...]:
+        pytest.importorskip("onnx")
+        return (LocalFile(role="weights", path=str(smollm2)),)
