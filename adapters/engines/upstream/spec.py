@@ -28,7 +28,7 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return f"HostOptions(key_env={self.key_env!r}, …)"  # keys end up in no log and no traceback
 
 
-class UpstreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UpstreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How upstreams are spoken to. Times are seconds."""
 
     connect_timeout_s: Annotated[float, Meta(description="Longest wait for a connection.")] = 5.0
