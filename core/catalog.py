@@ -111,10 +111,12 @@ class ModelCatalog:
     async def describe(self, record: ModelRecord, *, verbose: bool) -> dict[str, object]:
         """``model_info`` of ``/api/show``: the header's key-values; arrays are None unless `verbose`.
 
-        Raises as `metadata`.
+        Where no header can be read, what the manifest says, under GGUF's names. Raises as `metadata`.
         """
         if record.weights is not None:
-            return await self._inspector.describe(record.weights.digest, verbose=verbose)
+            found = await self._inspector.describe(record.weights.digest, verbose=verbose)
+            if found:
+                return found
         if not record.family:
             return {}
         known = {"context_length": record.context_length, "embedding_length": record.embedding_length}

@@ -130,6 +130,11 @@ def test_a_sentence_encoder_is_imported(store: Store, tmp_path: Path) -> None:
         assert record.licenses == ("Do as you like.",)
         assert await store.catalog().capabilities(record) == ("embedding",)
         assert {file.path for file in record.files} == set(ENCODER)
+        assert await store.catalog().describe(record, verbose=False) == {
+            "general.architecture": "bert",
+            "bert.context_length": 256,
+            "bert.embedding_length": 384,
+        }
         assert told[-2:] == ["writing manifest", "success"]
         assert [found.name for found in await store.catalog().list()] == [record.name]
 

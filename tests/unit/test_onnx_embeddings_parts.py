@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from corral.adapters.engines.onnx_embeddings.spec import SPEC, OnnxEmbeddingsOptions
+from corral.adapters.stores.folders import ModelFolders
 from corral.core.engines import LoadRequest, LocalFile
 from corral.core.errors import InvalidModelFile
 from corral.core.models import ModelFile, ModelRecord, digest_of
@@ -20,7 +23,7 @@ from corral.core.vectors import rows
 
 np = pytest.importorskip("numpy")
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 tokenizers = pytest.importorskip("tokenizers")
 
 from corral.adapters.engines.onnx_embeddings.batching import Batcher, Job  # noqa: E402
@@ -294,6 +297,35 @@ def test_graphs_that_are_no_sentence_encoders(encoder: Encoder, graph: dict[str,
     """What they lack is told, as a fault of the file."""
     with pytest.raises(InvalidModelFile, match=complaint):
         _load(encoder(**graph))
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_data_beside_the_graph_is_found_in_a_folder_of_the_store(tmp_path: Path, symbolic: bool) -> None:
+    """It refuses data that is a link out of the model's folder, but takes a folder of links all of one kind."""
+    helper = onnx.helper
+    table = onnx.numpy_helper.from_array(np.asarray(TABLE, dtype=np.float32), "table")
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["found"])],
+        "encoder",
+        [helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["n"])],
+        [helper.make_tensor_value_info("found", onnx.TensorProto.FLOAT, ["n", WIDTH])],
+        [table],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    made = tmp_path / "made"
+    made.mkdir()
+    onnx.save(model, made / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    blobs = {path.name: path for path in made.iterdir()}
+    if symbolic:
+        other = Path("/dev/shm")
+        if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("needs a second file system")
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if symbolic else tmp_path) as place:
+        folders = ModelFolders(Path(place, "folders"), Path(place, "tmp"))
+        folder = asyncio.run(folders.show(digest_of(b"key"), blobs))
+        assert all(path.is_symlink() is symbolic for path in folder.iterdir())
+        session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+        assert session.run(None, {"ids": np.asarray([5])})[0].tolist() == [[5.0, 25.0, 1.0]]
 
 
 def test_positions_of_roberta_begin_after_the_padding(encoder: Encoder) -> None:
