@@ -73,4 +73,6 @@ class Continuations:
         self._in_use -= 1
 
     def close(self) -> None:
+        """Free them all, and the model."""
         self._idle.clear()
+        self._model.close()

@@ -175,7 +175,7 @@ class OnnxGenaiEngine:
 
     def _prefill(self, outputs: Outputs) -> None:
         """One piece of one prompt while anything is being generated, else pieces in turn for a while."""
-        until = time.monotonic() + (0 if self._generating else _STEP_GOAL_S)
+        until = time.monotonic() + _STEP_GOAL_S
         while self._prefilling:
             sequence = self._prefilling.popleft()
             continuation = sequence.continuation
@@ -189,7 +189,7 @@ class OnnxGenaiEngine:
                     self._prefilling.append(sequence)
             except CorralError as error:
                 self._fail(sequence, error, outputs)
-            if time.monotonic() >= until:
+            if self._generating or time.monotonic() >= until:
                 return
 
     def _begin(self, sequence: _Sequence, continuation: Continuation, outputs: Outputs) -> None:

@@ -89,6 +89,10 @@ class Model:
             raise _run_error(error) from error
         return Continuation(generator)
 
+    def close(self) -> None:
+        """Free the weights, once no continuation is left."""
+        self._model = self._adapters = None
+
 
 class Continuation:
     """One text in the model's memory. Forgetting it frees the memory."""
