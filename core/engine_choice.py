@@ -17,7 +17,7 @@ from corral.core.models import ModelMetadata, ModelRecord, digest_of
 from corral.core.names import ModelName
 from corral.core.ports.inference import Runner
 
-__all__ = ("Candidate", "EngineChooser", "choose_runner", "fits", "typed_load_options")
+__all__ = ("Candidate", "EngineChooser", "choose_runner", "fits", "ignored_load_options", "typed_load_options")
 
 _log = logging.getLogger(__name__)
 
@@ -185,6 +185,12 @@ def typed_load_options(spec: EngineSpec, *layers: Mapping[str, Any]) -> Any:
         return msgspec.convert(merged, spec.load_options, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidOption(f"load options of the {spec.name} engine: {error}") from error
+
+
+def ignored_load_options(spec: EngineSpec, wanted: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those asked for that the engine does not have. `num_ctx` goes with each request too, which answers for it."""
+    known = () if spec.load_options is None else spec.load_options.__struct_fields__
+    return tuple(name for name in wanted if name not in known and name != "num_ctx")
 
 
 def fits(spec: EngineSpec, loaded: Any, wanted: Any) -> bool:

@@ -56,6 +56,8 @@ class Lease(Protocol):
     def load_ns(self) -> int: ...
     @property
     def engine(self) -> str: ...
+    @property
+    def ignored_options(self) -> tuple[str, ...]: ...
 
 
 class Catalog(Protocol):
@@ -96,6 +98,7 @@ class Generation:
         self.record = record
         self.load_ns = lease.load_ns
         self.engine = lease.engine
+        self._ignored = lease.ignored_options
         self._outputs = outputs
         self._resources = resources
 
@@ -108,7 +111,8 @@ class Generation:
         except BaseException:  # its end, its failure, or our own task cancelled: nothing more will come
             await self.aclose()
             raise
-        if isinstance(output, Started) and output.ignored_options:
+        if isinstance(output, Started) and (output.ignored_options or self._ignored):
+            output = msgspec.structs.replace(output, ignored_options=(*self._ignored, *output.ignored_options))
             names = ", ".join(output.ignored_options)
             _log.warning("%s: the %s engine ignores: %s", self.record.name.short, self.engine, names)
         return output

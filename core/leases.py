@@ -29,12 +29,16 @@ class SchedulerSettings(Value, frozen=True, kw_only=True):
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """A loaded model, for as long as its context lasts. `load_ns` is how long the caller waited for it."""
+    """A loaded model, for as long as its context lasts. `load_ns` is how long the caller waited for it.
+
+    `ignored_options` are the load options asked for that its engine does not have.
+    """
 
     model: RunningModel
     record: ModelRecord
     load_ns: int
     engine: str
+    ignored_options: tuple[str, ...] = ()
 
 
 class LoadedModel(Value, frozen=True, kw_only=True):

@@ -88,8 +88,8 @@ class ModelRecord(Value, frozen=True, kw_only=True):
     `name` has the spelling found in the store; `digest` is over the raw manifest bytes; `size_bytes` is the sum of
     layers and config; `modified_at` is seconds since the epoch. `parameters` are the PARAMETER values (JSON types).
     `parameter_size` ("8.0B") and `quantization` ("Q4_K_M") are as the manifest has them, empty if it says nothing.
-    An upstream model has `remote_host` and `remote_model`, and no weights. Corral's own beside these: `remote_replicas`
-    are further addresses of the same model, `remote_api` is what they speak where that was said and not to be found out.
+    An upstream model has `remote_host` and `remote_model`, and no weights. Corral's own beside these:
+    `remote_replicas`, further addresses of the same model, and `remote_api`, what they speak where somebody said so.
     """
 
     name: ModelName

@@ -13,7 +13,14 @@ from typing import Any
 import msgspec
 
 from corral.core.calls import ANONYMOUS
-from corral.core.engine_choice import Candidate, EngineChooser, choose_runner, fits, typed_load_options
+from corral.core.engine_choice import (
+    Candidate,
+    EngineChooser,
+    choose_runner,
+    fits,
+    ignored_load_options,
+    typed_load_options,
+)
 from corral.core.engines import EngineSpec
 from corral.core.errors import CorralError, LoadFailed, ServerBusy, to_error
 from corral.core.leases import Lease, LoadedModel, SchedulerSettings
@@ -109,7 +116,8 @@ class ModelScheduler:
         try:
             model = resident.model or await self._loaded(resident, on_progress)
             load_ns = round((self._clock() - started) * 1e9)
-            yield Lease(model=model, record=record, load_ns=load_ns, engine=spec.name)
+            ignored = ignored_load_options(spec, load_options)
+            yield Lease(model=model, record=record, load_ns=load_ns, engine=spec.name, ignored_options=ignored)
         finally:
             self._give_back(resident)
 

@@ -67,6 +67,9 @@ def test_one_corral_before_another(start_server: Callable[..., Any]) -> None:
             ).json()
             assert (whole["response"], whole["remote_host"]) == (ANSWER, behind.url)
             assert "context" not in whole
+        options = {"num_gpu": 1, "num_ctx": 64}
+        whole = client.post("/api/generate", json={"model": "far", "prompt": "x", "options": options, "stream": False})
+        assert whole.json()["ignored_options"] == ["num_gpu"]
         vectors = client.post("/api/embed", json={"model": "far", "input": ["a", "b"]}).json()["embeddings"]
         assert vectors == direct.post("/api/embed", json={"model": MODEL, "input": ["a", "b"]}).json()["embeddings"]
 

@@ -98,6 +98,7 @@ class FakeLease(msgspec.Struct):
     model: FakeModel
     load_ns: int = 42
     engine: str = "fake"
+    ignored_options: tuple[str, ...] = ()
 
 
 class FakeScheduler:

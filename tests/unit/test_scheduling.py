@@ -278,6 +278,17 @@ def test_load_options_are_checked() -> None:
     scheduled(check)
 
 
+def test_load_options_that_the_engine_lacks() -> None:
+    """They are passed over and named, but for `num_ctx`, which each request carries too."""
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        options = {"num_ctx": 8, "size_bytes": 11, "num_gpu": 0, "use_mmap": True}
+        async with scheduler.lease(A, load_options=options) as lease:
+            assert lease.ignored_options == ("num_gpu", "use_mmap")
+
+    scheduled(check)
+
+
 def test_engine_settings_are_defaults() -> None:
     """The engine's settings are under the request's options."""
 
