@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from corral.core.generation import Generation
+from corral.core.answering import Generation
 from corral.core.messages import Message, ToolCall
 from corral.core.models import ModelMetadata, ModelRecord
 from corral.core.outputs import ChatDelta, Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage

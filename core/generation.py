@@ -1,7 +1,6 @@
 """The use cases of inference: generate, chat, embed, load, unload.
 
-`InferenceService` finds the model, leases it from the scheduler, builds the prompt and hands out a `Generation`,
-which holds the lease until it is closed or has run to its end.
+`InferenceService` finds the model, leases it from the scheduler, builds the prompt and hands out a `Generation`.
 """
 
 from __future__ import annotations
@@ -9,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from corral.core.answering import Generation, Lease
 from corral.core.calls import ANONYMOUS, Call, ChatCall, EmbedCall, EmbedResult, GenerateCall
 from corral.core.errors import EngineError, PromptTooLong, Unsupported, UnsupportedField
 from corral.core.lru import LruDict
@@ -24,7 +23,7 @@ from corral.core.messages import Message
 from corral.core.models import Digest, ModelMetadata, ModelRecord
 from corral.core.names import ModelName, parse_name
 from corral.core.options import ResolvedOptions, resolve_options
-from corral.core.outputs import Embedded, Output, Started, Vectors
+from corral.core.outputs import Embedded, Vectors
 from corral.core.placement import LoadListener
 from corral.core.ports.inference import RunningModel, Task
 from corral.core.ports.text import ChatTemplate, ChatTemplateFactory
@@ -40,24 +39,11 @@ from corral.core.requests import (
 )
 from corral.core.vectors import check_finite, normalise
 
-__all__ = ("ANONYMOUS", "ChatCall", "EmbedCall", "EmbedResult", "GenerateCall", "Generation", "InferenceService")
+__all__ = ("ANONYMOUS", "ChatCall", "EmbedCall", "EmbedResult", "GenerateCall", "InferenceService")
 
 _log = logging.getLogger(__name__)
 
 _REMEMBERED_TEMPLATES = 64
-
-
-class Lease(Protocol):
-    """A loaded model, ours to use (see `core.scheduling`)."""
-
-    @property
-    def model(self) -> RunningModel: ...
-    @property
-    def load_ns(self) -> int: ...
-    @property
-    def engine(self) -> str: ...
-    @property
-    def ignored_options(self) -> tuple[str, ...]: ...
 
 
 class Catalog(Protocol):
@@ -83,53 +69,6 @@ class Scheduler(Protocol):
     ) -> AbstractAsyncContextManager[Lease]: ...
 
     async def unload(self, record: ModelRecord) -> bool: ...
-
-
-class Generation:
-    """An answer under way: an async iterator of outputs, ending with `Finished`, and an async context manager.
-
-    Nothing runs before the first output is asked for. Whoever got it iterates it to its end or closes it;
-    `aclose` aborts the request within a step, gives the model back, and may be called twice. One task at a time.
-    """
-
-    def __init__(
-        self, record: ModelRecord, lease: Lease, outputs: AsyncGenerator[Output, None], resources: AsyncExitStack
-    ) -> None:
-        self.record = record
-        self.load_ns = lease.load_ns
-        self.engine = lease.engine
-        self._ignored = lease.ignored_options
-        self._outputs = outputs
-        self._resources = resources
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Output:
-        try:
-            output = await self._outputs.__anext__()
-        except BaseException:  # its end, its failure, or our own task cancelled: nothing more will come
-            await self.aclose()
-            raise
-        if isinstance(output, Started) and (output.ignored_options or self._ignored):
-            output = msgspec.structs.replace(output, ignored_options=(*self._ignored, *output.ignored_options))
-            names = ", ".join(output.ignored_options)
-            _log.warning("%s: the %s engine ignores: %s", self.record.name.short, self.engine, names)
-        return output
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        try:
-            await self._outputs.aclose()
-        finally:
-            await self._resources.aclose()
 
 
 class InferenceService:
