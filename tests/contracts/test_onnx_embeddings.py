@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from corral.adapters.engines.onnx_embeddings.loader import devices, load
-from corral.adapters.engines.onnx_embeddings.spec import SPEC
-from corral.adapters.runners.process import ProcessRunner
-from corral.adapters.runners.thread import ThreadRunner
 from corral.api.library import Corral
 from corral.core.engines import LoadRequest, LocalFile
 from corral.core.errors import (
@@ -28,10 +25,9 @@ from corral.core.errors import (
     Unsupported,
 )
 from corral.core.outputs import EngineEmbedded, EngineFailed
-from corral.core.ports.inference import Runner, StepEngine
+from corral.core.ports.inference import StepEngine
 from corral.core.requests import CompletionRequest, EmbedRequest, TextPart, TokensPart
 from corral.core.vectors import rows as rows_of
-from corral.plugins.testing.running_model import RunningModelContract
 
 pytestmark = pytest.mark.native
 
@@ -76,28 +72,6 @@ def answers(engine: StepEngine, *requests: EmbedRequest) -> list[EngineEmbedded]
 
 def matrix(answer: EngineEmbedded) -> Floats:
     return np.asarray(list(rows_of(answer.vectors)), dtype=np.float32)
-
-
-class Contract(RunningModelContract):
-    spec = SPEC
-    load_options: ClassVar[Mapping[str, Any]] = {"num_thread": 2}
-    kind: ClassVar[Literal["process", "thread"]]
-
-    @pytest.fixture
-    def load_request(self, minilm_int8: Path) -> LoadRequest:
-        return folder_request(minilm_int8)
-
-    @pytest.fixture
-    def runner(self) -> Runner:
-        return ProcessRunner() if self.kind == "process" else ThreadRunner()
-
-
-class TestInAProcess(Contract):
-    kind = "process"
-
-
-class TestInAThread(Contract):
-    kind = "thread"
 
 
 # ── An independent forward pass ───────────────────────────────────────────────────────────────────────────────────

@@ -116,7 +116,9 @@ def engine_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize(("page", "render"), [("settings.md", settings_tables), ("cli.md", command_texts), ("engines.md", engine_table)])
+@pytest.mark.parametrize(
+    ("page", "render"), [("settings.md", settings_tables), ("cli.md", command_texts), ("engines.md", engine_table)]
+)
 def test_the_generated_part_of_a_page_is_current(page: str, render: Any) -> None:
     """Every setting with its type, default and variables; every command with its flags."""
     text = (DOCS / page).read_text()

@@ -4,7 +4,8 @@ ggml's AMX code loads the tile configuration with ``_tile_loadconfig``. The head
 that this reads 8 of the 64 bytes, so the optimiser drops the stores to the rest, and the first matrix product of a
 wheel compiled on such a machine dies with SIGSEGV. A process has to ask Linux for AMX (``ARCH_REQ_XCOMP_PERM``), and
 Linux says no while a thread's alternate signal stack is too small for the larger register state. ggml asks once, when
-it first lists the CPU's buffer types; told no, it takes its AVX-512 kernels for good.
+it first lists the CPU's buffer types; told no, it takes its AVX-512 kernels for good. Where another library has asked
+before it (onnxruntime does when it is imported) nothing can be refused any more.
 """
 
 from __future__ import annotations
@@ -18,10 +19,15 @@ from pathlib import Path
 
 from llama_cpp._ggml import libggml
 
+from corral.core.errors import LoadFailed
+
 __all__ = ("avoid_amx",)
 
 _STACK_BYTES = 4096  # above Linux's MINSIGSTKSZ (2048), below a signal frame with AMX tiles (more than 8192)
 _CPU_DEVICE = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
+_ARCH_PRCTL, _ARCH_GET_XCOMP_PERM, _XTILEDATA = 158, 0x1022, 1 << 18
+
+_decided = False
 
 
 class _SignalStack(ctypes.Structure):
@@ -29,9 +35,19 @@ class _SignalStack(ctypes.Structure):
 
 
 def avoid_amx() -> None:
-    """Let ggml ask for AMX now, and be refused. Only a process's first call has an effect, and only on such CPUs."""
-    if not _has_amx():
+    """Let ggml ask for AMX now, and be refused. Only a process's first call has an effect, and only on such CPUs.
+
+    Raises `LoadFailed` where the process has AMX already: the next matrix product might end it.
+    """
+    global _decided
+    if _decided or not _has_amx():
         return
+    if _is_granted():
+        raise LoadFailed(
+            "another library of this process has switched AMX on, and llama.cpp may die with it",
+            "run the model with runner = process; a llama.cpp compiled by GCC 13 or newer may have amx = true",
+        )
+    _decided = True
     with _small_signal_stack(), _silent_stderr():
         _list_buffer_types()
 
@@ -43,6 +59,12 @@ def _has_amx() -> bool:
         return " amx_tile" in Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:
         return False
+
+
+def _is_granted() -> bool:
+    mask = ctypes.c_uint64()
+    asked = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_GET_XCOMP_PERM, ctypes.byref(mask)) == 0
+    return asked and bool(mask.value & _XTILEDATA)
 
 
 def _list_buffer_types() -> None:

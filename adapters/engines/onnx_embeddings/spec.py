@@ -66,7 +66,8 @@ SPEC = EngineSpec(
     match=_match,
     estimate=_estimate,
     fits=_fits,
-    runners=("process", "thread"),
+    # Importing onnxruntime switches a CPU's AMX unit on for the whole process: llama.cpp could not run beside it.
+    runners=("process",),
     tasks=frozenset({"embedding"}),
     takes="folders with an ONNX sentence encoder and tokenizer.json",
     devices="corral.adapters.engines.onnx_embeddings.loader:devices",
