@@ -62,7 +62,8 @@ class EventLoopModel:
         self._label = label
         self._model = model
         self._dispatch = Dispatch(model.info, add=self._add, abort=self._abort)
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._answering: dict[int, asyncio.Task[None]] = {}
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -97,11 +98,10 @@ class EventLoopModel:
 
     async def _close(self) -> None:
         self._dispatch.fail(EngineDied(f"{self._label} was unloaded").info)
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        for request_id in list(self._answering):
+            self._abort(request_id)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         try:
             await self._model.aclose()
         except Exception:
@@ -109,11 +109,13 @@ class EventLoopModel:
 
     def _add(self, request_id: int, request: Request) -> None:
         task = asyncio.create_task(self._pump(request_id, request), name=f"answer of {self._label}")
-        self._tasks[request_id] = task
+        self._tasks.add(task)
+        self._answering[request_id] = task
         task.add_done_callback(lambda done: self._ended(request_id, done))
 
     def _abort(self, request_id: int) -> None:
-        if task := self._tasks.get(request_id):
+        """Once, and not while an engine cleans up after its answer: interrupted there, it would lose connections."""
+        if task := self._answering.pop(request_id, None):
             task.cancel()
 
     async def _pump(self, request_id: int, request: Request) -> None:
@@ -121,12 +123,14 @@ class EventLoopModel:
             async for output in outputs:
                 self._dispatch.deliver([(request_id, output)])
                 if isinstance(output, Finished | Embedded):
+                    self._answering.pop(request_id, None)
                     return
         raise EngineError(f"{self._label} ended its answer without saying why")
 
     def _ended(self, request_id: int, task: asyncio.Task[None]) -> None:
         """Whoever reads the answer still is told what went wrong; one that was aborted has no reader any more."""
-        del self._tasks[request_id]
+        self._tasks.discard(task)
+        self._answering.pop(request_id, None)
         error = EngineError(f"{self._label} cancelled its answer") if task.cancelled() else task.exception()
         if error is not None:
             self._dispatch.deliver([(request_id, error_info(error))])

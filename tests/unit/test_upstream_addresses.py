@@ -274,6 +274,27 @@ def test_a_kept_connection_that_was_closed(servers: Any, load_upstream: Any) -> 
     assert len(server.bodies(CHAT)) == 5
 
 
+def test_many_who_leave(servers: Any, load_upstream: Any) -> None:
+    """Answers left at any moment, also while they end, give their connection back: later ones find room."""
+    server = servers[0]
+    server.replies[CHAT] = Reply(pieces=[*answer("x")[:1] * 20, *answer("x")])
+
+    async def leave(model: RunningModel) -> None:
+        outputs = model.run(HELLO)
+        await anext(outputs)
+        await outputs.aclose()
+
+    async def check() -> None:
+        model = await load_upstream(server.url, max_connections=2)
+        async with asyncio.timeout(30):
+            for _ in range(5):
+                await asyncio.gather(*(leave(model) for _ in range(8)))
+            assert await text_of(model) == "x" * 21
+        await model.aclose()
+
+    asyncio.run(check())
+
+
 # ── Keys ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

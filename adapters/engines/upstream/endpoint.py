@@ -41,6 +41,7 @@ class Endpoint:
         self.rests_until_s = 0.0
         self._client = client
         self._options = options
+        self._places = asyncio.Semaphore(options.max_connections)
 
     @classmethod
     async def open(cls, address: str, model: str, api: str | None, options: UpstreamOptions, host: HostOptions) -> Self:
@@ -57,11 +58,8 @@ class Endpoint:
             trust_env=options.trust_env,
             follow_redirects=False,
             timeout=httpx.Timeout(options.silence_timeout_s, connect=options.connect_timeout_s, pool=None),
-            limits=httpx.Limits(
-                max_connections=options.max_connections,
-                max_keepalive_connections=options.max_connections,
-                keepalive_expiry=_IDLE_CONNECTION_S,
-            ),
+            # How many there may be is counted here: httpx loses count of those that are given up while being closed.
+            limits=httpx.Limits(max_keepalive_connections=options.max_connections, keepalive_expiry=_IDLE_CONNECTION_S),
         )
         return cls(address, model, api, client, options)
 
@@ -97,15 +95,16 @@ class Endpoint:
     async def _answer(self, method: str, path: str, content: bytes | None) -> AsyncGenerator[httpx.Response, None]:
         self.in_flight += 1
         try:
-            response = await self._send(method, path, content)
-            try:
-                if response.status_code != 200:
-                    text = await self._beginning(response)
-                    location = response.headers.get("location")
-                    raise refusal(self.address, path, self.model, response.status_code, text, location)
-                yield response
-            finally:
-                await response.aclose()
+            async with self._places:
+                response = await self._send(method, path, content)
+                try:
+                    if response.status_code != 200:
+                        text = await self._beginning(response)
+                        location = response.headers.get("location")
+                        raise refusal(self.address, path, self.model, response.status_code, text, location)
+                    yield response
+                finally:
+                    await asyncio.shield(response.aclose())
         finally:
             self.in_flight -= 1
 
