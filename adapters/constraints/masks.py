@@ -35,7 +35,9 @@ class GrammarMasks:
         if not vocabulary.ends:
             raise InvalidRequest("this model has no token that ends an answer, so no format can be asked of it")
         self._pieces = vocabulary.pieces
-        self._tokenizer = llguidance.LLTokenizer(_Tokens(vocabulary), eos_token=sorted(vocabulary.ends))
+        # Each call holds the GIL, for 1 µs a token: in two, so that other threads have their turn in between.
+        bare = llguidance.LLTokenizer(_Tokens(vocabulary), eos_token=sorted(vocabulary.ends), slices=[])
+        self._tokenizer = bare.with_slices(llguidance.LLTokenizer.general_slices())
 
     def __call__(self, constraint: Constraint) -> ConstraintMask:
         # llguidance follows references recursively: some ten thousand levels fit into a source of the greatest length.

@@ -61,7 +61,7 @@ class Masking:
         self._done(Masked(request_id, request, mask))
 
     def _open(self) -> MaskFactory:
-        if not self._able or self._tokenizer is None:
+        if not self._able or not hasattr(self._tokenizer, "vocabulary"):
             raise Unsupported("this model's engine cannot hold an answer to a format or grammar")
         try:
             from corral.adapters.constraints.masks import GrammarMasks

@@ -36,6 +36,7 @@ Available Commands:
   /set parameter <name> <value>   Set an option, such as temperature 0.2
   /set parameter                  Show the options that are set
   /set system <text>              Set the system text
+  /set format json | noformat     Answer with a JSON object, or as the model likes
   /set history | nohistory        Remember what is typed, or do not
   /set wordwrap | nowordwrap      Break lines between words, or do not
   /set verbose | quiet            Show timings after an answer, or do not
@@ -162,6 +163,12 @@ class Repl:
             case "system" if value:
                 self._system = value.strip('"')
                 click.echo("Set system message.")
+            case "format" if value == "json":
+                self._asking = msgspec.structs.replace(self._asking, format=value)
+                click.echo("Set format to 'json' mode.")
+            case "noformat":
+                self._asking = msgspec.structs.replace(self._asking, format=None)
+                click.echo("Disabled format.")
             case "history" | "nohistory":
                 self._history.enabled = what == "history"
             case "wordwrap" | "nowordwrap":

@@ -191,6 +191,20 @@ def test_run_answers_once(stocked: Call) -> None:
     assert piped.out != first.out
 
 
+def test_run_answers_in_a_format(stocked: Call, tmp_path: Path) -> None:
+    """JSON, or what a schema of a file says; anything else is named before anything is loaded."""
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"enum": ["horse", "mule"]}')
+    asked = ("run", MODEL, "hello", "--engine", "fake", "-o", "temperature=0", "-o", "num_predict=9", "--format")
+    assert stocked(*asked, str(schema)).out == '"horse"\n'
+    assert stocked(*asked, "json").out.startswith("{")
+    for text in ("{", "[]"):
+        schema.write_text(text)
+        status, _, err = stocked(*asked, str(schema))
+        assert (status, f"--format {schema}" in err) == (1, True)
+    assert "--format xml" in stocked(*asked, "xml").err
+
+
 def test_run_shows_timings(stocked: Call) -> None:
     """Ollama's table, on standard error."""
     err = stocked("run", MODEL, "hello", "--engine", "fake", "--verbose", "-o", "num_predict=3").err

@@ -94,6 +94,12 @@ def test_several_lines() -> None:
     assert read.prompts == [">>> ", "... ", "... ", ">>> ", ">>> "]
 
 
+def test_the_format_holds_until_it_is_lifted() -> None:
+    """``/set format json`` is part of every question from then on; no other format can be set."""
+    backend = chat("/set format json", "one", "/set format xml", "two", "/set noformat", "three")
+    assert [asked[0].format for asked in backend.asked] == ["json", "json", None]
+
+
 def test_options_and_system_text(capsys: pytest.CaptureFixture[str]) -> None:
     """They hold from then on; a wrong one is told and changes nothing."""
     backend = chat(

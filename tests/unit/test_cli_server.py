@@ -118,6 +118,8 @@ def test_a_server_does_the_work(corral: Corral, environment: dict[str, str], tmp
         assert answer.returncode == 0, answer.stderr
         local = corral("run", MODEL, "hello", "-o", "seed=1", "--engine", "fake")
         assert answer.stdout == local.stdout
+        picky = corral("run", MODEL, "hello", "--format", "json", "-o", "num_predict=2", "-o", "temperature=0")
+        assert picky.stdout.startswith("{"), picky.stderr
         header, row = corral("ps").stdout.splitlines()
         assert header.split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
         assert row.startswith(MODEL)

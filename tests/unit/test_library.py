@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import signal
 import subprocess
@@ -206,6 +207,20 @@ def test_options_that_the_engine_ignores_are_told(client: Corral, caplog: pytest
     caplog.clear()
     assert client.chat(MODEL, "hello", options={"num_predict": 2}).ignored_options == ()
     assert "ignores" not in caplog.text
+
+
+def test_an_answer_in_a_format(client: Corral) -> None:
+    """Chats and prompts are held to a schema; a wrong one is refused, and what has no effect is told."""
+    schema = {"type": "array", "items": {"enum": ["horse"]}, "minItems": 1, "maxItems": 1}
+    assert json.loads(client.chat(MODEL, "hello", format=schema).text) == ["horse"]
+    assert json.loads(client.generate(MODEL, "hello", format=schema).text) == ["horse"]
+    assert client.chat(MODEL, "hello", format="json", options={"num_predict": 3}).text.startswith("{")
+    [ignored] = client.chat(MODEL, "hello", format={**schema, "uniqueItems": True}).ignored_options
+    assert "uniqueItems" in ignored
+    with pytest.raises(InvalidRequest, match="Invalid type: strin"):
+        client.chat(MODEL, "hello", format={"type": "strin"})
+    with pytest.raises(InvalidOption, match="invalid format"):
+        client.chat(MODEL, "hello", format="xml")  # type: ignore[call-overload]
 
 
 def test_settings_of_one_model(setup: dict[str, Any], tmp_path: Path) -> None:
