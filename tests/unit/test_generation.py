@@ -26,6 +26,7 @@ from corral.core.prompting import prompt_text
 from corral.core.requests import (
     ChatRequest,
     CompletionRequest,
+    Constraint,
     EmbedRequest,
     Principal,
     Prompt,
@@ -387,6 +388,23 @@ def test_an_embedding_model_does_not_chat_and_is_not_loaded_for_it() -> None:
     with pytest.raises(Unsupported, match='"tiny" does not support chat'):
         bench.chat(_chat(("user", "q")))
     assert bench.scheduler.asked == []
+
+
+def test_a_format_needs_an_engine_that_can_hold_to_it() -> None:
+    """Without the feature the field and the engine are named; with it the model gets the constraint."""
+    bench = Bench()
+    constraint = Constraint(kind="json_schema", source="{}")
+    for ask in (
+        lambda: bench.generate(GenerateCall(model="tiny", prompt="q", constraint=constraint)),
+        lambda: bench.chat(_chat(("user", "q"), constraint=constraint)),
+    ):
+        bench.model.info = ModelInfo(tasks=frozenset({"completion"}))
+        with pytest.raises(Unsupported, match='format: "tiny" runs on fake, which cannot'):
+            ask()
+        assert bench.scheduler.active == 0
+        bench.model.info = ModelInfo(tasks=frozenset({"completion"}), features=frozenset({"constraints"}))
+        ask()
+        assert bench.request().constraint == constraint
 
 
 def test_errors_of_calls_are_raised_before_anything_runs() -> None:
