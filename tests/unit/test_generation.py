@@ -394,10 +394,11 @@ def test_a_format_needs_an_engine_that_can_hold_to_it() -> None:
     """Without the feature the field and the engine are named; with it the model gets the constraint."""
     bench = Bench()
     constraint = Constraint(kind="json_schema", source="{}")
-    for ask in (
+    asks: tuple[Callable[[], list[Output]], ...] = (
         lambda: bench.generate(GenerateCall(model="tiny", prompt="q", constraint=constraint)),
         lambda: bench.chat(_chat(("user", "q"), constraint=constraint)),
-    ):
+    )
+    for ask in asks:
         bench.model.info = ModelInfo(tasks=frozenset({"completion"}))
         with pytest.raises(Unsupported, match='format: "tiny" runs on fake, which cannot'):
             ask()
