@@ -1,6 +1,5 @@
 """One sampler over logits for every engine that has them: NumPy only, llama.cpp's samplers in llama.cpp's order."""
 
-from corral.adapters.sampling.ignored import ignored_options
 from corral.adapters.sampling.sampler import LogitsSampler
 
-__all__ = ("LogitsSampler", "ignored_options")
+__all__ = ("LogitsSampler",)

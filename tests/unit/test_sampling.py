@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from corral.adapters.sampling import LogitsSampler, ignored_options
+from corral.adapters.sampling import LogitsSampler
 from corral.core.errors import EngineError, InvalidOption
 from corral.core.requests import SamplingParams
 
@@ -410,10 +410,3 @@ def test_large_vocabularies() -> None:
             mask=None,
         )
         assert {sampler.choose(rows) for _ in range(100)} <= kept
-
-
-def test_ignored_options() -> None:
-    """Options that differ from their default and that an engine does not honour are named; the driver's own are not."""
-    params = SamplingParams(top_k=3, mirostat=1, stop=("x",), num_predict=4, seed=2)
-    assert ignored_options(params, {"seed"}) == ("top_k", "mirostat")
-    assert ignored_options(SamplingParams(), ()) == ()
