@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from corral.core.errors import InvalidModelFile
+from corral.core.malformed import MALFORMED
 from corral.core.models import TemplateText
 from corral.core.values import Value
 
@@ -92,7 +93,7 @@ def _read(texts: Mapping[str, bytes], path: str) -> dict[str, Any] | None:
         return None
     try:
         return msgspec.json.decode(data, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise InvalidModelFile(f"{path} is malformed: {error}", "download the model again") from error
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from corral.core.errors import InvalidModelFile, NotFound, StorageError
+from corral.core.malformed import MALFORMED
 from corral.core.models import FileRole
 from corral.core.relative_paths import check_together
 from corral.core.values import Value
@@ -95,7 +96,7 @@ def _generator_files(folder: Path, paths: list[str]) -> list[str]:
     config = folder / "genai_config.json"
     try:
         model = msgspec.json.decode(config.read_bytes(), type=dict[str, dict[str, object]])["model"]
-    except (msgspec.DecodeError, KeyError, RecursionError) as error:
+    except (KeyError, *MALFORMED) as error:
         raise InvalidModelFile(f"{config} is malformed: {error}", "download the model again") from error
     decoder = model.get("decoder")
     wanted = decoder.get("filename") if isinstance(decoder, dict) else None

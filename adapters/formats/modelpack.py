@@ -15,6 +15,7 @@ import msgspec
 
 from corral.core.errors import CorralError, InvalidModelFile, StorageError, Unsupported
 from corral.core.folder_facts import FACT_FILES, folder_facts
+from corral.core.malformed import MALFORMED
 from corral.core.messages import Message
 from corral.core.models import Digest, FileRole, ModelFile, ModelMetadata, ModelRecord, digest_of, parse_digest
 from corral.core.ports.storage import StoredManifest
@@ -225,7 +226,7 @@ def _is_text(layer: _Descriptor) -> bool:
 def _decode(data: bytes, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise StorageError(f"{what} is malformed: {error}", "pull or import the model again") from error
 
 

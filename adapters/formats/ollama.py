@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from corral.core.errors import CorralError, StorageError, Unsupported
+from corral.core.malformed import MALFORMED
 from corral.core.messages import Message
 from corral.core.models import (
     Digest,
@@ -207,7 +208,7 @@ def _parse(manifest: bytes) -> _Manifest:
 def _decode(data: bytes, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise StorageError(f"{what} is malformed: {error}", "pull or import the model again") from error
 
 

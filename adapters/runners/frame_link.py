@@ -10,6 +10,7 @@ import msgspec
 
 from corral.adapters.runners.frames import Fatal, FrameReader, Log, Progress
 from corral.core.errors import EngineDied, ErrorInfo
+from corral.core.malformed import MALFORMED
 from corral.core.ports.inference import OnLoadProgress
 
 __all__ = ("FrameLink",)
@@ -71,7 +72,7 @@ class FrameLink(asyncio.BufferedProtocol, Generic[FrameT]):
         for data in self._frames.filled(nbytes):
             try:
                 frame = self._decode(data)
-            except msgspec.MsgspecError as error:
+            except MALFORMED as error:
                 self.end(EngineDied(f"{self.label}: an unreadable frame: {error}").info)
                 return
             self.take(frame)

@@ -13,6 +13,7 @@ from corral.adapters.runners.frame_link import FrameLink
 from corral.adapters.runners.frames import PROTOCOL_VERSION, Job, JobDone, JobUpFrame, encode, job_up_decoder
 from corral.adapters.runners.spawn import how_it_ended, start_child
 from corral.core.errors import JobFailed, PluginError, to_error
+from corral.core.malformed import MALFORMED
 from corral.core.ports.inference import OnLoadProgress
 
 __all__ = ("ProcessJobs",)
@@ -72,5 +73,5 @@ def _job(function: str, request: msgspec.Struct | None) -> Job:
 def _decoded(answer: bytes, result: type[ResultT], function: str) -> ResultT:
     try:
         return msgspec.msgpack.decode(answer, type=result)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise PluginError(f"{function} did not answer as it should: {error}") from error

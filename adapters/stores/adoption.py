@@ -12,6 +12,7 @@ import msgspec
 
 from corral.adapters.stores.files import CHUNK_BYTES, replace_file
 from corral.adapters.threads import stop_if_asked
+from corral.core.malformed import MALFORMED
 from corral.core.models import Digest
 
 __all__ = ("AdoptionNotes", "Fingerprint", "bring", "fingerprint_of")
@@ -82,7 +83,7 @@ class AdoptionNotes:
             note = msgspec.json.decode(self._path(digest).read_bytes(), type=_Note)
         except FileNotFoundError:
             return True
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *MALFORMED):
             return None
         return note.intact if note.fingerprint == fingerprint_of(status) else None
 

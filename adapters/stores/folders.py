@@ -16,6 +16,7 @@ import msgspec
 from corral.adapters.stores.files import CHUNK_BYTES, replace_file, storage_errors
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.threads import in_thread, stop_if_asked
+from corral.core.malformed import MALFORMED
 from corral.core.models import Digest, parse_digest
 from corral.core.relative_paths import check_together, path_parts
 
@@ -73,7 +74,7 @@ class ModelFolders:
     def _sweep(self) -> None:
         """Drops folders whose blobs somebody else has deleted, a real Ollama say: links would keep the space taken."""
         for note in self._folder.glob("*.json"):
-            with suppress(OSError, msgspec.DecodeError):
+            with suppress(OSError, *MALFORMED):
                 blobs = msgspec.json.decode(note.read_bytes(), type=list[str])
                 if all(os.path.exists(blob) for blob in blobs):
                     continue

@@ -10,6 +10,7 @@ import msgspec
 
 from corral.adapters.stores.files import StoreFolders, replace_file
 from corral.adapters.threads import in_thread
+from corral.core.malformed import MALFORMED
 from corral.core.models import Digest, ModelMetadata
 
 __all__ = ("FilesystemMetadataCache",)
@@ -37,7 +38,7 @@ class FilesystemMetadataCache:
                 if (entry.generation, entry.fields) != (_GENERATION, ModelMetadata.__struct_fields__):
                     return None
                 return msgspec.msgpack.decode(entry.metadata, type=ModelMetadata)
-            except (OSError, msgspec.DecodeError):
+            except (OSError, *MALFORMED):
                 return None
 
         return await in_thread(work)

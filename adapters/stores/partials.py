@@ -19,6 +19,7 @@ from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.ranges import Range, covers, merged
 from corral.adapters.threads import in_thread, stop_if_asked
 from corral.core.errors import Conflict, DigestMismatch, StorageError
+from corral.core.malformed import MALFORMED
 from corral.core.models import Digest
 from corral.core.ports.storage import BlobInfo
 
@@ -183,7 +184,7 @@ def _resumable(path: Path, size_bytes: int | None) -> _Progress:
     try:
         found = msgspec.json.decode(path.with_suffix(".ranges").read_bytes(), type=_Progress)
         long_enough = not found.ranges or path.stat().st_size >= found.ranges[-1][1]
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *MALFORMED):
         return nothing
     if not long_enough or (size_bytes is not None and found.size_bytes not in (None, size_bytes)):
         return nothing

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from corral.core.malformed import MALFORMED
 from corral.core.models import ModelRecord
 
 __all__ = ("ReferenceBook",)
@@ -48,5 +49,5 @@ class ReferenceBook:
     def _read(self) -> dict[str, _Entry]:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=dict[str, _Entry])
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *MALFORMED):
             return {}

@@ -16,6 +16,7 @@ import msgspec
 
 from corral.api.http.errors import ApiError
 from corral.api.http.go_syntax import GoSyntaxError, end_of_value
+from corral.core.malformed import MALFORMED
 
 __all__ = ("Body", "decode_body")
 
@@ -53,7 +54,7 @@ def decode_body(data: bytes, kind: type[BodyT]) -> BodyT:
 def _first_value(data: bytes) -> Any:
     try:
         return _decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except MALFORMED:
         pass  # the slow way: find out where the first value ends, or what Go would say
     text = data.decode("utf-8", "replace")
     try:

@@ -15,6 +15,7 @@ import msgspec
 
 from corral.core.engines import LoadRequest
 from corral.core.errors import InvalidModelFile
+from corral.core.malformed import MALFORMED
 
 __all__ = ("EncoderFolder", "open_folder")
 
@@ -118,7 +119,7 @@ def _decoded(path: Path, kind: type[Any], model: str) -> Any:
         if path.stat().st_size > _SETTINGS_LIMIT_BYTES:
             raise InvalidModelFile(f"model {model!r}: {path.name} is larger than {_SETTINGS_LIMIT_BYTES} bytes")
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError, RecursionError) as error:
+    except (OSError, *MALFORMED) as error:
         raise InvalidModelFile(f"model {model!r}: {path.name} cannot be read: {error}") from error
 
 

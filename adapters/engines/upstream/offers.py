@@ -9,6 +9,7 @@ import msgspec
 from corral.adapters.engines.upstream.endpoint import Endpoint
 from corral.adapters.engines.upstream.refusals import KeyRefused, Unavailable
 from corral.core.errors import InvalidRequest, UpstreamError
+from corral.core.malformed import MALFORMED
 from corral.core.ports.upstreams import OfferedModel
 
 __all__ = ("known_api", "offer_of", "offers")
@@ -123,7 +124,7 @@ async def _shown(endpoint: Endpoint, offer: OfferedModel) -> OfferedModel:
     data = await endpoint.call("POST", "/api/show", {"model": offer.model})
     try:
         shown = msgspec.json.decode(data, type=_Shown)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise UpstreamError(f"{endpoint.address}: /api/show gave something malformed: {error}") from error
     lengths = {
         key.rpartition(".")[2]: value for key, value in (shown.model_info or {}).items() if isinstance(value, int)
@@ -151,7 +152,7 @@ async def _asked(endpoint: Endpoint, path: str, kind: type[Any]) -> Any:
     """None where the server has no such path, or answers with something else."""
     try:
         return msgspec.json.decode(await endpoint.call("GET", path), type=kind)
-    except (msgspec.DecodeError, RecursionError):
+    except MALFORMED:
         return None
     except (KeyRefused, Unavailable):
         raise

@@ -18,6 +18,7 @@ from corral.adapters.engines.upstream.progress import Progress
 from corral.adapters.engines.upstream.refusals import message_of, told
 from corral.adapters.engines.upstream.vectors import packed
 from corral.core.errors import UpstreamError
+from corral.core.malformed import MALFORMED
 from corral.core.messages import Message, ToolCall
 from corral.core.outputs import Embedded, Output, TokenLogprob, TopLogprob
 from corral.core.requests import ChatRequest, CompletionRequest
@@ -138,7 +139,7 @@ async def read_answer(
             continue
         try:
             line = _line.decode(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except MALFORMED as error:
             raise UpstreamError(f"{address}: a line that is malformed: {error}: {message_of(data)[:100]}") from error
         if line.error is not None:
             raise told(address, message_of(data))
@@ -170,7 +171,7 @@ def read_vectors(data: bytes, address: str, count: int) -> Embedded:
     """Raises `UpstreamError` where it is not one vector for each of `count` texts."""
     try:
         answer = _vectors.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise UpstreamError(f"{address}: vectors that are malformed: {error}") from error
     return Embedded(vectors=packed(answer.embeddings, count, address), prompt_tokens=answer.prompt_eval_count)
 

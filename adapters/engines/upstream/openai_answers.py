@@ -13,6 +13,7 @@ from corral.adapters.engines.upstream.refusals import message_of, told
 from corral.adapters.engines.upstream.tool_calls import Fragment, ToolCallFragments
 from corral.adapters.engines.upstream.vectors import packed
 from corral.core.errors import UpstreamError
+from corral.core.malformed import MALFORMED
 from corral.core.outputs import Embedded, Output, TokenLogprob, TopLogprob
 
 __all__ = ("read_answer", "read_vectors")
@@ -86,7 +87,7 @@ async def read_answer(
             break
         try:
             chunk = _chunk.decode(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except MALFORMED as error:
             raise UpstreamError(f"{address}: a chunk that is malformed: {error}: {message_of(data)[:100]}") from error
         if chunk.error is not None:
             raise told(address, message_of(msgspec.json.encode({"error": chunk.error})))
@@ -113,7 +114,7 @@ def read_vectors(data: bytes, address: str, count: int) -> Embedded:
     """Raises `UpstreamError` where it is not one vector for each of `count` texts."""
     try:
         answer = _vectors.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise UpstreamError(f"{address}: vectors that are malformed: {error}") from error
     rows = [vector.embedding for vector in sorted(answer.data, key=lambda vector: vector.index)]
     tokens = answer.usage.prompt_tokens if answer.usage else None

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from corral.core.errors import CorralError, InvalidRequest, PromptTooLong, ServerBusy, Unsupported, UpstreamError
+from corral.core.malformed import MALFORMED
 
 __all__ = ("KeyRefused", "Unavailable", "message_of", "refusal", "told")
 
@@ -63,7 +64,7 @@ def message_of(body: bytes) -> str:
     """The text of an error, however it is wrapped; the body itself where it is no JSON."""
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except MALFORMED:
         found = body.decode(errors="replace")
     return " ".join(_text(found).split())[:_SHOWN_CHARACTERS]
 

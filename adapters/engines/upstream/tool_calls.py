@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from corral.core.errors import UpstreamError
+from corral.core.malformed import MALFORMED
 from corral.core.messages import ToolCall
 
 __all__ = ("Fragment", "ToolCallFragments")
@@ -45,7 +46,7 @@ class ToolCallFragments:
         for place, (_, call) in enumerate(sorted(self._calls.items())):
             try:
                 arguments = msgspec.json.decode(call.function.arguments or "{}", type=dict)
-            except (msgspec.DecodeError, RecursionError) as error:
+            except MALFORMED as error:
                 if cut:
                     break
                 raise UpstreamError(
