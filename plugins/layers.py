@@ -247,8 +247,16 @@ def _rows(values: Mapping[str, Any], origins: Mapping[Path, str], prefix: Path =
         elif isinstance(value, dict) and path not in origins:
             yield from _rows(value, origins, path)
         else:
-            plain = msgspec.to_builtins(value, enc_hook=encode_setting_type)
-            yield Origin(path=_dotted(path), value=plain, origin=origins.get(path, "default"))
+            yield Origin(path=_dotted(path), value=_plain(value), origin=origins.get(path, "default"))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON says it. A table that was set as one value may hold secrets as well."""
+    if isinstance(value, msgspec.Struct):
+        return {field: _plain(_shown(value, field)) for field in value.__struct_fields__}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return msgspec.to_builtins(value, enc_hook=encode_setting_type)
 
 
 def _shown(settings: msgspec.Struct, field: str) -> Any:

@@ -225,6 +225,16 @@ def test_keys_from_the_settings(call: Callable[..., Ended], vllm: ScriptedServer
     assert "***" in call("config").out
 
 
+def test_keys_in_a_table_that_is_one_value(call: Callable[..., Ended]) -> None:
+    """``corral config`` does not print keys of hosts that a flag set all at once."""
+    table = '{"http://far:8000" = {key = "open-sesame", headers = {"X-Key" = "open-barley"}}}'
+    for arguments in (("config",), ("config", "--json")):
+        shown = call("--set", f"engines.upstream.hosts={table}", *arguments)
+        assert shown.status == 0
+        assert "http://far:8000" in shown.out
+        assert "open-" not in shown.out + shown.err
+
+
 def test_a_mistyped_setting(call: Callable[..., Ended], tmp_path: Path) -> None:
     """It is an error that names its path."""
     (tmp_path / "config" / "corral").mkdir(parents=True)
