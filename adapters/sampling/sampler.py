@@ -11,8 +11,9 @@ from corral.adapters.sampling.candidates import Candidates, Logits, drop_far_bel
 from corral.adapters.sampling.dry import Dry
 from corral.adapters.sampling.mirostat import Mirostat
 from corral.adapters.sampling.penalties import Penalties
-from corral.core.errors import EngineError, InvalidOption
-from corral.core.outputs import TokenLogprob, TopLogprob
+from corral.adapters.sampling.rules import look_back, token_biases, token_logprob
+from corral.core.errors import EngineError
+from corral.core.outputs import TokenLogprob
 from corral.core.ports.inference import TokenMask
 from corral.core.requests import SamplingParams
 
@@ -48,14 +49,14 @@ class LogitsSampler:
         self._decode_piece = decode_piece
         self._mask = mask
         self._random = np.random.default_rng(None if params.seed is None else params.seed & 0xFFFF_FFFF_FFFF_FFFF)
-        biases = _biases(params, encode, ends, vocabulary_size)
+        biases = token_biases(params, encode, ends, vocabulary_size)
         self._biased = np.fromiter(biases, np.intp, len(biases))
         self._bias = np.fromiter(biases.values(), np.float32, len(biases))
         self._looks_back: list[Penalties | Dry] = []
-        last_n = _looking_back(params.repeat_last_n, num_ctx)
+        last_n = look_back(params.repeat_last_n, num_ctx)
         if last_n and (params.repeat_penalty != 1.0 or params.presence_penalty or params.frequency_penalty):
             self._looks_back.append(Penalties(params, last_n=last_n, vocabulary_size=vocabulary_size))
-        last_n = _looking_back(params.dry_penalty_last_n, num_ctx)
+        last_n = look_back(params.dry_penalty_last_n, num_ctx)
         if last_n and params.dry_multiplier > 0 and params.dry_base >= 1:
             self._looks_back.append(Dry(params, last_n=last_n, encode=encode, decode_piece=decode_piece))
         self._mirostat = (
@@ -89,20 +90,7 @@ class LogitsSampler:
 
     def logprob(self, logits: Logits, token_id: int, top: int) -> TokenLogprob:
         """The token's natural log-probability before mask and samplers, and those of the `top` likeliest tokens."""
-        logits = logits[: self._size]
-        highest = float(logits.max())
-        normaliser = highest + float(np.log(np.exp(logits - np.float32(highest)).sum(dtype=np.float64)))
-        top = min(top, len(logits))
-        likeliest = np.argpartition(logits, -top)[-top:] if top > 0 else np.empty(0, np.intp)
-        likeliest = likeliest[np.argsort(-logits[likeliest], kind="stable")]
-        return TokenLogprob(
-            token=self._decode_piece(token_id),
-            logprob=float(logits[token_id]) - normaliser,
-            top=tuple(
-                TopLogprob(token=self._decode_piece(other), logprob=float(logits[other]) - normaliser)
-                for other in likeliest.tolist()
-            ),
-        )
+        return token_logprob(logits[: self._size], token_id, top, self._decode_piece)
 
     def _allowed(self, size: int) -> npt.NDArray[np.bool_] | None:
         bits = self._mask.allowed() if self._mask is not None else None
@@ -143,27 +131,3 @@ class LogitsSampler:
         else:
             candidates.cool(params.temperature)
         return int(candidates.ids[candidates.draw(self._random.random())])
-
-
-def _biases(
-    params: SamplingParams, encode: Callable[[str], Sequence[int]], ends: Collection[int], vocabulary_size: int
-) -> dict[int, float]:
-    """What is added to which token's logit. A text stands for every token it is made of, as in llama-server."""
-    biases: dict[int, float] = {}
-    for key, bias in params.logit_bias:
-        for token_id in [key] if isinstance(key, int) else encode(key):
-            if not 0 <= token_id < vocabulary_size:
-                raise InvalidOption(f"logit_bias: token {token_id} is not in the vocabulary of {vocabulary_size}")
-            biases[token_id] = biases.get(token_id, 0.0) + bias
-    for token_id, bias in biases.items():
-        biases[token_id] = (
-            -np.inf if np.isnan(bias) else min(bias, 1e30)
-        )  # an infinite logit is no number to go on with
-    if params.ignore_eos:
-        biases.update((token_id, -np.inf) for token_id in ends if token_id < vocabulary_size)
-    return biases
-
-
-def _looking_back(last_n: int, num_ctx: int) -> int:
-    """Tokens to look back at: -1 is the whole context, and there are never more."""
-    return num_ctx if last_n < 0 else min(last_n, num_ctx)

@@ -422,6 +422,13 @@ def test_options_that_are_not_known_are_named(engine: StepEngine) -> None:
     assert prefilled(outputs).ignored_options == ("speed",)
 
 
+def test_what_is_kept_on_shifting_is_named(engine: StepEngine) -> None:
+    """A full context ends the answer, so that ``num_keep`` has no effect: it comes back as ignored."""
+    request = CompletionRequest(prompt=(TextPart(text="a"),), context=ContextPolicy(num_keep=8))
+    [outputs] = answer(engine, request, limit=1)
+    assert prefilled(outputs).ignored_options == ("num_keep",)
+
+
 # ── The tokenizer ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

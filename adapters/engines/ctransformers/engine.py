@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+from corral.adapters.engines.admission import admitted_context, prefilled
 from corral.adapters.engines.ctransformers.context import Context
 from corral.adapters.engines.ctransformers.tokenizer import TextTokenizer
 from corral.adapters.sampling import LogitsSampler
 from corral.core.errors import InvalidRequest, PromptTooLong, Unsupported
-from corral.core.outputs import EngineEmbedded, EngineFinished, EngineOutput, Prefilled, Token, Vectors
+from corral.core.outputs import EngineEmbedded, EngineFinished, EngineOutput, Token, Vectors
 from corral.core.ports.inference import ModelInfo, TokenMask
-from corral.core.requests import CompletionRequest, ContextPolicy, EmbedRequest, Request
+from corral.core.requests import CompletionRequest, EmbedRequest, Request
 
 __all__ = ("CtransformersEngine",)
 
@@ -46,8 +47,8 @@ class CtransformersEngine:
     def _complete(self, request: CompletionRequest, mask: TokenMask | None) -> Outputs:
         context, tokenizer = self._context, self._tokenizer
         vocabulary = tokenizer.vocabulary()
-        num_ctx = self._num_ctx(request.context.num_ctx)
-        prompt = self._prompt(request, num_ctx)
+        [prompt] = tokenizer.encode([request.prompt])
+        num_ctx = admitted_context(request, prompt, self._info.context_length or 0)
         sampler = LogitsSampler(
             request.sampling,
             vocabulary_size=min(len(vocabulary.pieces), context.vocabulary_size),
@@ -60,12 +61,7 @@ class CtransformersEngine:
         preserved = {tokenizer.control_id(text) for text in request.preserved_tokens}
         cached = context.begin(prompt)
         yield from context.prefill(prompt)
-        yield Prefilled(
-            prompt_tokens=len(prompt),
-            cached_tokens=cached,
-            ignored_options=_ignored(request),
-            prompt_ids=prompt if request.return_token_ids else (),
-        )
+        yield prefilled(request, prompt, cached=cached, shifts=False)
         sampler.remember(prompt)
         while True:
             logits = context.logits()
@@ -82,7 +78,8 @@ class CtransformersEngine:
 
     def _embed(self, request: EmbedRequest) -> Outputs:
         """The last token's hidden state, as llama.cpp pools for models that name no pooling."""
-        limit = self._num_ctx(request.num_ctx)
+        most = self._info.context_length or 0
+        limit = min(request.num_ctx or most, most)
         rows, total = list[bytes](), 0
         dimensions = 0
         for ids in self._tokenizer.encode(request.inputs):
@@ -99,24 +96,3 @@ class CtransformersEngine:
             total += len(taken)
             yield None
         yield EngineEmbedded(vectors=Vectors(dimensions=dimensions, float32=b"".join(rows)), prompt_tokens=total)
-
-    def _num_ctx(self, wanted: int | None) -> int:
-        most = self._info.context_length or 0
-        return min(wanted or most, most)
-
-    def _prompt(self, request: CompletionRequest, num_ctx: int) -> tuple[int, ...]:
-        [prompt] = self._tokenizer.encode([request.prompt])
-        if len(prompt) >= num_ctx:
-            raise PromptTooLong(
-                f"the prompt of {len(prompt)} tokens is longer than the context of {num_ctx}",
-                "shorten the prompt, or raise num_ctx",
-            )
-        if not prompt:
-            raise Unsupported("an empty prompt has nothing to continue, and this model has no BOS token to begin with")
-        return prompt
-
-
-def _ignored(request: CompletionRequest) -> tuple[str, ...]:
-    """Sampling is honoured in full; what keeps a start of the context on shifting has nothing to keep."""
-    kept = () if request.context.num_keep == ContextPolicy().num_keep else ("num_keep",)
-    return (*kept, *sorted(request.engine_options))

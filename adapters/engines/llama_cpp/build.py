@@ -10,6 +10,7 @@ import msgspec
 
 from corral.adapters.engines.llama_cpp.amx import avoid_amx
 from corral.adapters.engines.llama_cpp.completions import Completions
+from corral.adapters.engines.llama_cpp.computing import Computation
 from corral.adapters.engines.llama_cpp.embedding import Embedder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
@@ -98,18 +99,24 @@ class _Builder:
         exactness = self._exactness(context, batch, count, trimmable=trimmable)
         features |= {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in (("shift", can_shift), ("exact", exactness.exact)) if has}
+        streams = Streams(context, count, trimmable=trimmable)
         completions = Completions(
             model=model,
             context=context,
             tokenizer=tokenizer,
-            streams=Streams(context, count, trimmable=trimmable),
-            batch=batch,
-            tuner=tuner,
-            max_prefill_tokens=max(4, min(options.max_prefill_tokens, self._chunk)),
-            largest_chunk=self._chunk,
+            streams=streams,
+            computation=Computation(
+                context=context,
+                streams=streams,
+                batch=batch,
+                tuner=tuner,
+                max_prefill_tokens=max(4, min(options.max_prefill_tokens, self._chunk)),
+                largest_chunk=self._chunk,
+                exact=exactness.exact,
+                pair_rows=exactness.pair_rows,
+            ),
             can_shift=can_shift,
             exact=exactness.exact,
-            pair_rows=exactness.pair_rows,
         )
         said = ("yes: " if exactness.exact else "no: ") + exactness.reason
         info = self._info({"completion", "embedding"}, features, count, said)

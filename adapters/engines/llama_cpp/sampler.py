@@ -1,4 +1,4 @@
-"""Sampling params become a llama.cpp sampler chain; what is chosen, and how probable it was."""
+"""Sampling params become a llama.cpp sampler chain, which chooses tokens."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from corral.adapters.engines.llama_cpp.native import Model
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.core.errors import EngineError, InvalidOption
-from corral.core.outputs import TokenLogprob, TopLogprob
+from corral.adapters.sampling.rules import look_back, token_biases
+from corral.core.errors import EngineError
 from corral.core.ports.inference import TokenMask
 from corral.core.requests import SamplingParams
 
-__all__ = ("Candidates", "Sampler", "logprob_of")
+__all__ = ("Candidates", "Sampler")
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.intp]
@@ -80,7 +80,7 @@ class Sampler:
         self._mask = mask
         self._candidates = candidates
         seed = random.getrandbits(32) if params.seed is None else params.seed & 0xFFFFFFFF
-        biases = _biases(params, tokenizer, ends, model.vocabulary_size)
+        biases = token_biases(params, tokenizer.text_tokens, ends, model.vocabulary_size)
         self._biased = np.fromiter(biases, np.intp, len(biases))
         self._bias = np.fromiter(biases.values(), np.float32, len(biases))
         self._forbidden = self._biased[self._bias == -np.inf]
@@ -140,25 +140,10 @@ class Sampler:
             self._chain = None
 
 
-def _biases(
-    params: SamplingParams, tokenizer: LlamaTokenizer, ends: Sequence[int], vocabulary_size: int
-) -> dict[int, float]:
-    """What is added to which token's logit. A text stands for every token it is made of, as in llama-server."""
-    biases: dict[int, float] = {}
-    for key, bias in params.logit_bias:
-        for token in [key] if isinstance(key, int) else tokenizer.text_tokens(key, False):
-            if not 0 <= token < vocabulary_size:
-                raise InvalidOption(f"logit_bias: token {token} is not in the vocabulary of {vocabulary_size}")
-            biases[token] = biases.get(token, 0.0) + bias
-    if params.ignore_eos:
-        biases.update((token, float("-inf")) for token in ends)
-    return biases
-
-
 def _history_links(params: SamplingParams, model: Model, num_ctx: int) -> list[Any]:
     """Samplers that look back at what was said."""
     links = []
-    last_n = _looking_back(params.repeat_last_n, num_ctx)
+    last_n = look_back(params.repeat_last_n, num_ctx)
     if last_n and (params.repeat_penalty != 1.0 or params.frequency_penalty or params.presence_penalty):
         links.append(
             C.llama_sampler_init_penalties(
@@ -173,17 +158,12 @@ def _history_links(params: SamplingParams, model: Model, num_ctx: int) -> list[A
                 params.dry_multiplier,
                 params.dry_base,
                 params.dry_allowed_length,
-                _looking_back(params.dry_penalty_last_n, num_ctx),
+                look_back(params.dry_penalty_last_n, num_ctx),
                 (ctypes.c_char_p * len(breakers))(*breakers),
                 len(breakers),
             )
         )
     return links
-
-
-def _looking_back(last_n: int, num_ctx: int) -> int:
-    """Tokens to look back at: llama.cpp allocates them all, and there are never more than the context has."""
-    return num_ctx if last_n < 0 else min(last_n, num_ctx)
 
 
 def _random_links(params: SamplingParams, model: Model, seed: int) -> list[Any]:
@@ -217,19 +197,3 @@ def _random_links(params: SamplingParams, model: Model, seed: int) -> list[Any]:
         links.append(C.llama_sampler_init_temp(params.temperature))
     links.append(C.llama_sampler_init_dist(seed))
     return links
-
-
-def logprob_of(token: int, logits: Logits, alternatives: int, tokenizer: LlamaTokenizer) -> TokenLogprob:
-    """The natural log-probability of a token before any sampler, and that of the likeliest ones."""
-    highest = float(logits.max())
-    normaliser = highest + float(np.log(np.exp(logits - highest).sum()))
-    top: tuple[TopLogprob, ...] = ()
-    alternatives = min(alternatives, len(logits))
-    if alternatives > 0:
-        likeliest = np.argpartition(logits, -alternatives)[-alternatives:]
-        likeliest = likeliest[np.argsort(-logits[likeliest], kind="stable")]
-        top = tuple(
-            TopLogprob(token=tokenizer.piece(int(other), special=True), logprob=float(logits[other]) - normaliser)
-            for other in likeliest
-        )
-    return TokenLogprob(token=tokenizer.piece(token, special=True), logprob=float(logits[token]) - normaliser, top=top)

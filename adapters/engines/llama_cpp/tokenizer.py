@@ -80,15 +80,15 @@ class LlamaTokenizer:
             if isinstance(part, TokensPart):
                 ids.extend(self._checked(part.ids))
             else:
-                ids.extend(self.text_tokens(part.text, part.parse_special))
+                ids.extend(self.text_tokens(part.text, parse_special=part.parse_special))
         if self._bos >= 0 and (not ids or ids[0] != self._bos):
             ids.insert(0, self._bos)
         if self._ending and ids[-len(self._ending) :] != list(self._ending):
             ids.extend(self._ending)
         return ids
 
-    def text_tokens(self, text: str, parse_special: bool) -> list[int]:
-        """The ids of a text, nothing added."""
+    def text_tokens(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """The ids of a text, nothing added. Control tokens spelt in it stay text unless `parse_special`."""
         if not text:
             return []
         data = text.encode("utf-8", "replace")
@@ -129,5 +129,5 @@ class LlamaTokenizer:
 
     def control_id(self, text: str) -> int | None:
         """The id of a control token spelt so; None where the text is no single token."""
-        ids = self.text_tokens(text, True)
+        ids = self.text_tokens(text, parse_special=True)
         return ids[0] if len(ids) == 1 else None

@@ -12,12 +12,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from corral.adapters.engines.admission import admitted_context, prefilled
 from corral.adapters.engines.onnx_genai.continuations import Continuations
 from corral.adapters.engines.onnx_genai.native import Continuation
 from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer
 from corral.adapters.sampling import LogitsSampler
-from corral.core.errors import CorralError, PromptTooLong, Unsupported
-from corral.core.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason, Prefilled, Token
+from corral.core.errors import CorralError, Unsupported
+from corral.core.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason, Token
 from corral.core.ports.inference import ModelInfo, TokenMask
 from corral.core.requests import CompletionRequest, Request
 
@@ -95,14 +96,7 @@ class OnnxGenaiEngine:
         if not isinstance(request, CompletionRequest):
             raise Unsupported(f"the onnx-genai engine does not take a {type(request).__name__}")
         prompt = self._tokenizer.tokens(request.prompt)
-        num_ctx = min(request.context.num_ctx or self._num_ctx, self._num_ctx)
-        if len(prompt) >= num_ctx:
-            raise PromptTooLong(
-                f"the prompt of {len(prompt)} tokens is longer than the context of {num_ctx}",
-                "shorten the prompt, or raise num_ctx",
-            )
-        if not prompt:
-            raise Unsupported("an empty prompt has nothing to continue, and this model has no BOS token to begin with")
+        num_ctx = admitted_context(request, prompt, self._num_ctx)
         preserved = (self._tokenizer.control_id(text) for text in request.preserved_tokens)
         sampler = LogitsSampler(
             request.sampling,
@@ -194,18 +188,8 @@ class OnnxGenaiEngine:
 
     def _begin(self, sequence: _Sequence, continuation: Continuation, outputs: Outputs) -> None:
         """The prompt is in memory: say so, and choose the first token."""
-        request = sequence.request
-        outputs.append(
-            (
-                sequence.request_id,
-                Prefilled(
-                    prompt_tokens=len(sequence.prompt),
-                    cached_tokens=sequence.cached,
-                    ignored_options=tuple(sorted(request.engine_options)),
-                    prompt_ids=tuple(sequence.prompt) if request.return_token_ids else (),
-                ),
-            )
-        )
+        told = prefilled(sequence.request, sequence.prompt, cached=sequence.cached, shifts=False)
+        outputs.append((sequence.request_id, told))
         sequence.sampler.remember(sequence.prompt)
         self._generating.append(sequence)
         self._choose(sequence, continuation, outputs)

@@ -1,0 +1,150 @@
+"""What llama.cpp is given to compute: rows of one token for each answer, and pieces of prompts within a budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from corral.adapters.engines.llama_cpp.native import Batch, Context
+from corral.adapters.engines.llama_cpp.rows import filler_rows
+from corral.adapters.engines.llama_cpp.sequences import Sequence
+from corral.adapters.engines.llama_cpp.streams import Stream, Streams
+from corral.adapters.thread_tuning import ThreadTuner
+from corral.core.errors import EngineError
+
+__all__ = ("Computation",)
+
+_STEP_GOAL_S = 0.5
+"""A step that only prefills takes about so long: cancelling waits for no more."""
+_WORTH_TIMING = 16
+"""A piece of so many tokens tells how fast prompts are computed."""
+
+
+class Computation:
+    """Times what it does, and sets the threads to what is fastest now. One thread owns it."""
+
+    def __init__(
+        self,
+        *,
+        context: Context,
+        streams: Streams,
+        batch: Batch,
+        tuner: ThreadTuner,
+        max_prefill_tokens: int,
+        largest_chunk: int,
+        exact: bool,
+        pair_rows: bool,
+    ) -> None:
+        self._context = context
+        self._streams = streams
+        self._batch = batch
+        self._tuner = tuner
+        self._max_prefill_tokens = max_prefill_tokens
+        self._largest_chunk = largest_chunk
+        self._exact = exact
+        self._pair_rows = pair_rows
+        self._prefill_rate = float(largest_chunk)
+
+    # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def tokens(self, sequences: list[Sequence]) -> Iterator[tuple[Sequence, int | EngineError]]:
+        """Computes the pending token of each. Gives each with the row of its logits, or with what went wrong.
+
+        Logits are to be read before the next is asked for. Where a batch fails, each is computed by itself: only the
+        one whose fault it was fails.
+        """
+        ready = sorted(sequences, key=_stream_index)
+        rows = [(sequence.pending, len(sequence.owned.tokens), sequence.owned.index) for sequence in ready]
+        fillers = self._fillers([sequence.owned.index for sequence in ready])
+        rows.extend((0, len(filler.tokens), filler.index) for filler in fillers)
+        order = sorted(range(len(rows)), key=lambda row: rows[row][2])
+        self._batch.fill_rows([rows[row] for row in order])
+        began = time.perf_counter()
+        code = self._context.decode(self._batch)
+        took = time.perf_counter() - began
+        for filler in fillers:
+            self._context.trim(filler.index, len(filler.tokens))
+        if code != 0:
+            yield from self._one_by_one(ready, code)
+            return
+        place = {row: at for at, row in enumerate(order)}
+        for row, sequence in enumerate(ready):
+            self._computed(sequence)
+            yield sequence, place[row]
+        self._context.set_threads(self._tuner.record(len(rows), took))
+
+    def _fillers(self, busy: list[int]) -> list[Stream]:
+        """Streams to compute along, with room for a token that is dropped afterwards."""
+        if not self._streams.trimmable:
+            return []
+        fillers = [self._streams[index] for index in filler_rows(busy, len(self._streams), pair_rows=self._pair_rows)]
+        for filler in fillers:
+            if len(filler.tokens) >= self._streams.capacity:
+                self._streams.cut(filler, 0)
+        return fillers
+
+    def _one_by_one(self, ready: list[Sequence], code: int) -> Iterator[tuple[Sequence, int | EngineError]]:
+        self._streams.resync()
+        for sequence in ready:
+            if len(ready) > 1:
+                stream = sequence.owned
+                self._batch.fill_rows([(sequence.pending, len(stream.tokens), stream.index)])
+                code = self._context.decode(self._batch)
+            if code == 0:
+                self._computed(sequence)
+                yield sequence, 0
+            else:
+                yield sequence, _undecodable(code)
+
+    def _computed(self, sequence: Sequence) -> None:
+        stream = sequence.owned
+        stream.tokens.append(sequence.pending)
+        # A generated token was computed as one row; as part of a prompt it would come out a little different.
+        if not self._exact:
+            stream.reusable = len(stream.tokens)
+
+    # ── Prompts ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def budget(self, *, answering: bool) -> int:
+        """The most prompt tokens of this step: few while anybody gets an answer."""
+        if answering:
+            return self._max_prefill_tokens
+        return int(min(self._largest_chunk, max(self._max_prefill_tokens, self._prefill_rate * _STEP_GOAL_S)))
+
+    def chunk(self, remaining: int, budget: int) -> int:
+        """How many tokens of a prompt to compute now. Never one of several: a lone row takes another kernel."""
+        count = min(remaining, budget)
+        if self._exact and remaining > 1:
+            if remaining - count == 1:
+                count -= 1
+            if count < 2:
+                return 0
+        return count
+
+    def prompt(self, sequence: Sequence, count: int) -> None:
+        """Computes the prompt's next `count` tokens; its last row has the logits. Raises `EngineError`."""
+        stream = sequence.owned
+        start = len(stream.tokens)
+        tokens = sequence.prompt[start : start + count]
+        last = start + count == len(sequence.prompt)
+        self._batch.fill_chunk(tokens, start, stream.index, last=last)
+        began = time.perf_counter()
+        code = self._context.decode(self._batch)
+        took = time.perf_counter() - began
+        if code != 0:
+            self._streams.resync()
+            raise _undecodable(code)
+        if count >= _WORTH_TIMING:
+            self._context.set_threads(self._tuner.record_prefill(count, took))
+            self._prefill_rate += 0.3 * (count / max(took, 1e-9) - self._prefill_rate)
+        stream.tokens.extend(tokens)
+        if not (self._exact and len(sequence.prompt) == 1):
+            stream.reusable = len(stream.tokens)
+
+
+def _undecodable(code: int) -> EngineError:
+    return EngineError(f"llama.cpp could not decode (code {code})", "see the log; a smaller num_ctx may help")
+
+
+def _stream_index(sequence: Sequence) -> int:
+    return sequence.owned.index
