@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable
 from typing import Any
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from corral.api.http.errors import JSON, error_body
 from corral.api.http.origins import ALLOWED_HEADERS, ALLOWED_METHODS, OriginRules, host_is_local, is_loopback
 from corral.api.http.request_log import RequestLog
 from corral.api.http.settings import HttpSettings
+from corral.core.passage import PASSED_HEADER, passed_servers, servers_in
 
 __all__ = ("Edge",)
 
 _PREFLIGHT_AGE_S = 12 * 3600
+_PASSED = PASSED_HEADER.encode()
+_LOOP = error_body("the request has passed this server before: an upstream model leads back to it")
 
 
 class Edge:
@@ -23,6 +28,7 @@ class Edge:
     def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
         self._app = app
         self._origins = OriginRules(settings.origins)
+        self._name = uuid.uuid4().hex
         # A server that others may reach anyway has no local secrets to keep from a rebound name.
         self._guards_hosts = settings.unix_socket is None and is_loopback(settings.host)
 
@@ -31,9 +37,10 @@ class Edge:
             await self._app(scope, receive, send)
             return
         log = RequestLog(scope)
-        headers = {name: value for name, value in scope["headers"] if name in (b"origin", b"host")}
+        headers = {name: value for name, value in scope["headers"] if name in (b"origin", b"host", _PASSED)}
         origin = headers.get(b"origin", b"").decode("latin-1")
         host = headers.get(b"host", b"").decode("latin-1")
+        passed = servers_in(headers.get(_PASSED, b"").decode("latin-1"))
         is_foreign = bool(origin) and origin not in (f"http://{host}", f"https://{host}")
         extra = _cors_headers(origin) if is_foreign else []
 
@@ -56,7 +63,10 @@ class Edge:
                 await _empty(watched, 403)
             elif scope["method"] == "OPTIONS":
                 await _empty(watched, 204)
+            elif self._name in passed:
+                await _answer(watched, 508, [(b"content-type", JSON.encode())], _LOOP)
             else:
+                passed_servers.set((*passed, self._name))  # every request has a task, and so a context, of its own
                 await self._app(scope, receive, watched)
         finally:
             log.write()
@@ -74,6 +84,11 @@ def _cors_headers(origin: str) -> list[tuple[bytes, bytes]]:
 
 
 async def _empty(send: Any, status: int) -> None:
-    headers = [] if status == 204 else [(b"content-length", b"0")]
+    await _answer(send, status, [])
+
+
+async def _answer(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
+    if status != 204:
+        headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

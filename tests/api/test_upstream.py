@@ -219,3 +219,29 @@ def test_an_address_that_changed(start_server: Callable[..., Any]) -> None:
         assert "".join(line["message"]["content"] for line in lines) == "another one"
         [running] = client.get("/api/ps").json()["models"]
         assert running["corral"]["details"]["remote host"] == other.url
+
+
+def test_an_upstream_that_is_this_very_server(start_server: Callable[..., Any]) -> None:
+    """A model that leads back to the server it stands in, straight or through another, ends in a clear error."""
+    with in_front(start_server) as first, in_front(start_server) as second:
+        add(first, "ring", second.url, model=MODEL)
+        add(second, "ring", first.url, model="ring")
+        add(first, "ring", second.url, model="ring")
+        add(second, "mirror", first.url, model=MODEL)
+        add(second, "mirror", second.url, model="mirror")
+        for server, name in ((first, "ring"), (second, "mirror")):
+            body = {"model": name, "messages": QUESTION, "stream": False}
+            reply = httpx.post(f"{server.url}/api/chat", json=body, timeout=10)
+            assert reply.status_code == 502
+            assert "leads back to" in reply.json()["error"]
+        assert not first.active() + second.active()
+
+
+def test_a_forged_list_of_passed_servers(start_server: Callable[..., Any]) -> None:
+    """What a client writes into the header stops nothing and breaks nothing."""
+    with pair(start_server) as (_, _, client):
+        for forged in (b"\xff, \xe9", b"a" * 32, b",".join([b"0" * 32] * 200)):
+            reply = client.post(
+                "/api/chat", json={"model": "far", "messages": QUESTION}, headers={b"X-Corral-Passed": forged}
+            )
+            assert reply.status_code == 200, reply.text

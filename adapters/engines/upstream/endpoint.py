@@ -9,14 +9,15 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
 
 from corral.adapters.engines.upstream.refusals import Unavailable, refusal
 from corral.adapters.engines.upstream.spec import HostOptions, UpstreamOptions
-from corral.core.errors import SettingsError, UpstreamError
+from corral.core.errors import InvalidRequest, SettingsError, UpstreamError
+from corral.core.passage import PASSED_HEADER, passed_servers
 
 __all__ = ("Endpoint",)
 
@@ -24,6 +25,8 @@ _ERROR_LIMIT_BYTES = 64 * 1024
 _ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
 # uvicorn and llama-server close a connection that was idle for five seconds.
 _IDLE_CONNECTION_S = 4.0
+OutputT = TypeVar("OutputT")
+
 _GONE = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError, httpx.CloseError)
 
 
@@ -45,12 +48,16 @@ class Endpoint:
 
     @classmethod
     async def open(cls, address: str, model: str, api: str | None, options: UpstreamOptions, host: HostOptions) -> Self:
-        """Connects to nothing yet. Raises `SettingsError` for a key or header that is none."""
+        """Connects to nothing yet. Raises `InvalidRequest`, and `SettingsError` for a key or header that is none."""
         headers = {"accept-encoding": "identity", "user-agent": "corral"} | dict(host.headers)
         if (key := _key(address, host)) is not None:
             headers["authorization"] = f"Bearer {key}"
         # Reading the system's certificates takes a while.
         verify = await asyncio.to_thread(ssl.create_default_context) if address.startswith("https") else False
+        try:
+            _ = httpx.URL(address).host  # a name that is only spelt like an international one shows here
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise InvalidRequest(f"not an address of a server: {address[:100]!r}: {error}") from error
         client = httpx.AsyncClient(
             base_url=address,
             headers=_sendable(address, headers),
@@ -80,12 +87,25 @@ class Endpoint:
     async def call(self, method: str, path: str, body: Any = None) -> bytes:
         """A whole answer. Raises as `post`, and `UpstreamError` for one that is too long."""
         data = bytearray()
-        async with self._answer(method, path, None if body is None else msgspec.json.encode(body)) as response:
+        content = None if body is None else msgspec.json.encode(body)
+        async with self._answer(method, path, content) as response, self._limited(self._options.silence_timeout_s):
             async for chunk in self._chunks(response):
                 data += chunk
                 if len(data) > _ANSWER_LIMIT_BYTES:
                     raise UpstreamError(f"{self.address}: an answer of more than {_ANSWER_LIMIT_BYTES} bytes")
         return bytes(data)
+
+    async def in_time(self, outputs: AsyncIterator[OutputT]) -> AsyncGenerator[OutputT, None]:
+        """What was read of an answer. Raises `UpstreamError` where bytes come, but nothing of use, for too long."""
+        while True:
+            try:
+                async with asyncio.timeout(self._options.silence_timeout_s):
+                    output = await anext(outputs)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                raise self._silent() from error
+            yield output
 
     async def aclose(self) -> None:
         """Closes every connection. Twice is fine."""
@@ -111,6 +131,8 @@ class Endpoint:
     async def _send(self, method: str, path: str, content: bytes | None) -> httpx.Response:
         """The answer's head. A kept connection that the server had closed meanwhile is no failure: asked once more."""
         headers = {} if content is None else {"content-type": "application/json"}
+        if passed := passed_servers.get():
+            headers[PASSED_HEADER] = ",".join(passed)
         while True:
             fresh = False
 
@@ -122,7 +144,9 @@ class Endpoint:
                 method, path, content=content, headers=headers, extensions={"trace": trace}
             )
             try:
-                return await self._client.send(request, stream=True)
+                # The client's own limits are for each piece of a head.
+                async with self._limited(self._options.connect_timeout_s + self._options.silence_timeout_s):
+                    return await self._client.send(request, stream=True)
             except _GONE as error:
                 if fresh:
                     raise Unavailable(
@@ -130,6 +154,20 @@ class Endpoint:
                     ) from error
             except httpx.HTTPError as error:
                 raise self._translated(error) from error
+
+    @asynccontextmanager
+    async def _limited(self, limit_s: float) -> AsyncGenerator[None, None]:
+        try:
+            async with asyncio.timeout(limit_s):
+                yield
+        except TimeoutError as error:
+            raise self._silent() from error
+
+    def _silent(self) -> UpstreamError:
+        return UpstreamError(
+            f"{self.address} said nothing for {self._options.silence_timeout_s:g} s",
+            "raise engines.upstream.silence_timeout_s if it only needs longer",
+        )
 
     async def _chunks(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         try:
@@ -153,10 +191,7 @@ class Endpoint:
                 "see whether it is up, or raise engines.upstream.connect_timeout_s",
             )
         if isinstance(error, httpx.TimeoutException):
-            return UpstreamError(
-                f"{self.address} said nothing for {self._options.silence_timeout_s:g} s",
-                "raise engines.upstream.silence_timeout_s if it only needs longer",
-            )
+            return self._silent()
         if isinstance(error, httpx.ConnectError | httpx.ProxyError):
             return Unavailable(f"nobody answers at {self.address}: {error}", "see whether the server there is up")
         if isinstance(error, _GONE):

@@ -4,35 +4,63 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 
+from corral.adapters.engines.upstream.refusals import message_of
 from corral.core.errors import UpstreamError
 
 __all__ = ("read_events", "read_lines")
 
 _LINE_LIMIT_BYTES = 8 * 1024 * 1024
+_SHOWN_BYTES = 64 * 1024
+_FIELDS = frozenset({b"", b"data", b"event", b"id", b"retry"})  # a comment has an empty name
 
 
 async def read_lines(chunks: AsyncIterable[bytes], address: str) -> AsyncGenerator[bytes, None]:
     """Lines without their ends; the last may have none. Raises `UpstreamError` for an endless one."""
-    rest = b""
+    rest = bytearray()  # grows in place: a server may send a long line one byte at a time
     async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line.removesuffix(b"\r")
+        first, *others = chunk.split(b"\n")
+        rest += first
+        for line in others:
+            yield bytes(rest).removesuffix(b"\r")
+            rest = bytearray(line)
         if len(rest) > _LINE_LIMIT_BYTES:
             raise UpstreamError(f"{address}: a line of more than {_LINE_LIMIT_BYTES} bytes")
     if rest:
-        yield rest
+        yield bytes(rest)
 
 
-async def read_events(lines: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The data of each event (``text/event-stream``, WHATWG HTML §9.2). Comments and other fields are passed over."""
+async def read_events(lines: AsyncIterator[bytes], address: str) -> AsyncGenerator[bytes, None]:
+    """The data of each event (``text/event-stream``, WHATWG HTML §9.2). Comments and other fields are passed over.
+
+    Raises `UpstreamError` for an endless one, and for a body that is something else, a page or an error say.
+    """
     data: list[bytes] = []
+    held_bytes = 0
+    begun = False
     async for line in lines:
         name, _, value = line.partition(b":")
+        if line and not begun and name not in _FIELDS:
+            raise UpstreamError(
+                f"{address} answered with something else than a stream: {message_of(await _beginning(line, lines))}",
+                "see whether this is the address of a model server",
+            )
+        begun = begun or bool(line)
         if name == b"data":
             data.append(value.removeprefix(b" "))
+            held_bytes += len(line)
+            if held_bytes > _LINE_LIMIT_BYTES:
+                raise UpstreamError(f"{address}: an event of more than {_LINE_LIMIT_BYTES} bytes")
         elif not line and data:
             yield b"\n".join(data)
-            data = []
+            data, held_bytes = [], 0
     if data:
         yield b"\n".join(data)
+
+
+async def _beginning(line: bytes, lines: AsyncIterator[bytes]) -> bytes:
+    text = line
+    async for more in lines:
+        text += b"\n" + more
+        if len(text) > _SHOWN_BYTES:
+            break
+    return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -67,7 +68,7 @@ async def open_endpoint(host: str, model: str, api: str | None, options: Upstrea
     if api is not None and api not in APIS:
         raise InvalidRequest(f"no server speaks {api!r}", f"choose one of {', '.join(APIS)}")
     hosts = {normal_address(name): found for name, found in options.hosts.items()}
-    if address.partition("://")[2].partition(":")[0] == _OLLAMA_CLOUD and address not in hosts:
+    if (urlsplit(address).hostname or "").rstrip(".") == _OLLAMA_CLOUD and address not in hosts:
         raise Unsupported(
             f"ollama cloud is disabled: {model} lives at {_OLLAMA_CLOUD}",
             f'to have it asked, put your key into [engines.upstream.hosts."{address}"]',

@@ -87,8 +87,10 @@ class UpstreamModel:
             if api in ("ollama", "corral"):
                 answer = ollama.read_answer(lines, exchange, endpoint.address, chat=chat)
             else:
-                answer = openai_answers.read_answer(read_events(lines), exchange, endpoint.address, chat=chat)
-            async with aclosing(answer) as outputs:
+                answer = openai_answers.read_answer(
+                    read_events(lines, endpoint.address), exchange, endpoint.address, chat=chat
+                )
+            async with aclosing(endpoint.in_time(answer)) as outputs:
                 async for output in outputs:
                     yield output
 

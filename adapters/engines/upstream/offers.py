@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from corral.adapters.engines.upstream.endpoint import Endpoint
-from corral.adapters.engines.upstream.refusals import KeyRefused, Unavailable
+from corral.adapters.engines.upstream.refusals import KeyRefused, Unavailable, UpstreamLoop
 from corral.core.errors import InvalidRequest, UpstreamError
 from corral.core.malformed import MALFORMED
 from corral.core.ports.upstreams import OfferedModel
@@ -15,6 +15,7 @@ from corral.core.ports.upstreams import OfferedModel
 __all__ = ("known_api", "offer_of", "offers")
 
 _SHOWN_MODELS = 20
+_LENGTHS = 1 << 31
 _BY_OWNER = {"llamacpp": "llama-server", "vllm": "vllm", "sglang": "sglang"}
 
 
@@ -93,8 +94,8 @@ async def offers(endpoint: Endpoint) -> list[OfferedModel]:
             model=one.id,
             api=api,
             capabilities=_listed_capabilities(found.models, one.id),
-            context_length=one.max_model_len or (one.meta.n_ctx if one.meta else None),
-            embedding_length=one.meta.n_embd if one.meta else None,
+            context_length=_length(one.max_model_len) or _length(one.meta and one.meta.n_ctx),
+            embedding_length=_length(one.meta and one.meta.n_embd),
         )
         for one in (found.data or () if found else ())
     ]
@@ -126,9 +127,7 @@ async def _shown(endpoint: Endpoint, offer: OfferedModel) -> OfferedModel:
         shown = msgspec.json.decode(data, type=_Shown)
     except MALFORMED as error:
         raise UpstreamError(f"{endpoint.address}: /api/show gave something malformed: {error}") from error
-    lengths = {
-        key.rpartition(".")[2]: value for key, value in (shown.model_info or {}).items() if isinstance(value, int)
-    }
+    lengths = {key.rpartition(".")[2]: _length(value) for key, value in (shown.model_info or {}).items()}
     return msgspec.structs.replace(
         offer,
         capabilities=tuple(shown.capabilities or ()),
@@ -136,8 +135,12 @@ async def _shown(endpoint: Endpoint, offer: OfferedModel) -> OfferedModel:
         parameter_size=shown.details.parameter_size,
         quantization=shown.details.quantization_level,
         context_length=lengths.get("context_length"),
-        embedding_length=lengths.get("embedding_length") or shown.details.embedding_length,
+        embedding_length=lengths.get("embedding_length") or _length(shown.details.embedding_length),
     )
+
+
+def _length(told: Any) -> int | None:
+    return told if type(told) is int and 0 < told < _LENGTHS else None
 
 
 def _listed_capabilities(models: Any, name: str) -> tuple[str, ...]:
@@ -154,7 +157,7 @@ async def _asked(endpoint: Endpoint, path: str, kind: type[Any]) -> Any:
         return msgspec.json.decode(await endpoint.call("GET", path), type=kind)
     except MALFORMED:
         return None
-    except (KeyRefused, Unavailable):
+    except (KeyRefused, Unavailable, UpstreamLoop):
         raise
     except (UpstreamError, InvalidRequest):
         return None

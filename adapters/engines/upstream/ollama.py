@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from corral.adapters.engines.upstream.exchange import Exchange, plain_text, schema_of, tool_entry
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
-from corral.adapters.engines.upstream.progress import Progress
+from corral.adapters.engines.upstream.progress import Progress, credible
 from corral.adapters.engines.upstream.refusals import message_of, told
 from corral.adapters.engines.upstream.vectors import packed
 from corral.core.errors import UpstreamError
@@ -173,7 +173,7 @@ def read_vectors(data: bytes, address: str, count: int) -> Embedded:
         answer = _vectors.decode(data)
     except MALFORMED as error:
         raise UpstreamError(f"{address}: vectors that are malformed: {error}") from error
-    return Embedded(vectors=packed(answer.embeddings, count, address), prompt_tokens=answer.prompt_eval_count)
+    return Embedded(vectors=packed(answer.embeddings, count, address), prompt_tokens=credible(answer.prompt_eval_count))
 
 
 def _count(progress: Progress, line: _Line) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from corral.adapters.engines.upstream.exchange import Exchange
-from corral.adapters.engines.upstream.progress import Progress
+from corral.adapters.engines.upstream.progress import Progress, credible
 from corral.adapters.engines.upstream.refusals import message_of, told
 from corral.adapters.engines.upstream.tool_calls import Fragment, ToolCallFragments
 from corral.adapters.engines.upstream.vectors import packed
@@ -118,7 +118,7 @@ def read_vectors(data: bytes, address: str, count: int) -> Embedded:
         raise UpstreamError(f"{address}: vectors that are malformed: {error}") from error
     rows = [vector.embedding for vector in sorted(answer.data, key=lambda vector: vector.index)]
     tokens = answer.usage.prompt_tokens if answer.usage else None
-    return Embedded(vectors=packed(rows, count, address), prompt_tokens=tokens or 0)
+    return Embedded(vectors=packed(rows, count, address), prompt_tokens=credible(tokens or 0))
 
 
 def _count(progress: Progress, chunk: _Chunk) -> None:
@@ -128,8 +128,8 @@ def _count(progress: Progress, chunk: _Chunk) -> None:
         progress.cached_tokens = (details.cached_tokens if details else None) or 0
         progress.generated_tokens = chunk.usage.completion_tokens
     if chunk.timings is not None:
-        progress.prefill_ns = round(chunk.timings.prompt_ms * 1e6)
-        progress.decode_ns = round(chunk.timings.predicted_ms * 1e6)
+        progress.prefill_ns = chunk.timings.prompt_ms * 1e6
+        progress.decode_ns = chunk.timings.predicted_ms * 1e6
 
 
 def _logprobs(found: Any, wanted: int | None) -> tuple[TokenLogprob, ...]:

@@ -9,7 +9,9 @@ from corral.adapters.engines.upstream.exchange import Exchange
 from corral.core.messages import ToolCall
 from corral.core.outputs import ChatDelta, Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
 
-__all__ = ("Progress",)
+__all__ = ("Progress", "credible")
+
+_MOST = 1 << 62
 
 
 class Progress:
@@ -24,8 +26,8 @@ class Progress:
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.generated_tokens: int | None = None
-        self.prefill_ns = 0
-        self.decode_ns = 0
+        self.prefill_ns: float = 0
+        self.decode_ns: float = 0
 
     def more(
         self,
@@ -54,11 +56,11 @@ class Progress:
         yield Finished(
             reason=reason,
             usage=Usage(
-                prompt_tokens=self.prompt_tokens,
-                cached_tokens=min(self.cached_tokens, self.prompt_tokens),
-                generated_tokens=self._counted if self.generated_tokens is None else self.generated_tokens,
-                prefill_ns=self.prefill_ns or first_ns - self._began_ns,
-                decode_ns=self.decode_ns or now_ns - first_ns,
+                prompt_tokens=credible(self.prompt_tokens),
+                cached_tokens=credible(min(self.cached_tokens, self.prompt_tokens)),
+                generated_tokens=self._counted if self.generated_tokens is None else credible(self.generated_tokens),
+                prefill_ns=credible(self.prefill_ns) or first_ns - self._began_ns,
+                decode_ns=credible(self.decode_ns) or now_ns - first_ns,
             ),
         )
 
@@ -66,3 +68,8 @@ class Progress:
         if self._first_ns is None:
             self._first_ns = time.perf_counter_ns()
             yield Started(prompt_tokens=None, ignored_options=self._ignored)
+
+
+def credible(reported: float) -> int:
+    """A number that a server reports, brought to what a count or a time can be."""
+    return round(min(max(reported, 0), _MOST))

@@ -10,7 +10,7 @@ import msgspec
 from corral.core.errors import CorralError, InvalidRequest, PromptTooLong, ServerBusy, Unsupported, UpstreamError
 from corral.core.malformed import MALFORMED
 
-__all__ = ("KeyRefused", "Unavailable", "message_of", "refusal", "told")
+__all__ = ("KeyRefused", "Unavailable", "UpstreamLoop", "message_of", "refusal", "told")
 
 _SHOWN_CHARACTERS = 400
 _TOO_LONG = re.compile(
@@ -24,6 +24,10 @@ class Unavailable(UpstreamError):
 
 class KeyRefused(UpstreamError):
     """The server wants a key, or another one."""
+
+
+class UpstreamLoop(UpstreamError):
+    """The way through the upstreams comes back to a server that it has passed."""
 
 
 def refusal(address: str, path: str, model: str, status: int, body: bytes, location: str | None = None) -> CorralError:
@@ -46,11 +50,16 @@ def refusal(address: str, path: str, model: str, status: int, body: bytes, locat
         )
     if status in (429, 503):
         return ServerBusy(f"{address} is busy ({status}){said}", "try again later, or add another address")
+    if status == 508:
+        return UpstreamLoop(
+            f"{address} leads back to a server that the request has passed{said}",
+            "give the upstream model the address where the model really runs",
+        )
     if status in (502, 504):
         return Unavailable(f"{address} cannot reach its server ({status}){said}", "see whether it is up")
     if status == 501:
         return Unsupported(f"{address} does not support this{said}")
-    return told(address, message or f"it answered {status}", ours=status >= 500)
+    return told(address, message or f"it answered {status}", ours=not 400 <= status < 500)
 
 
 def told(address: str, message: str, *, ours: bool = True) -> CorralError:
@@ -66,7 +75,8 @@ def message_of(body: bytes) -> str:
         found = msgspec.json.decode(body)
     except MALFORMED:
         found = body.decode(errors="replace")
-    return " ".join(_text(found).split())[:_SHOWN_CHARACTERS]
+    line = " ".join(_text(found).split())[:_SHOWN_CHARACTERS]
+    return "".join([one if one.isprintable() else "�" for one in line])  # a terminal may show it
 
 
 def _text(found: Any) -> str:

@@ -12,6 +12,10 @@ from corral.core.messages import ToolCall
 
 __all__ = ("Fragment", "ToolCallFragments")
 
+_LIMIT = 8 * 1024 * 1024
+_FRAGMENT_COST = 64
+"""What keeping even an empty fragment counts for."""
+
 
 class Function(msgspec.Struct):
     name: str | None = None
@@ -21,9 +25,16 @@ class Function(msgspec.Struct):
 class Fragment(msgspec.Struct):
     """A piece of the call that `index` counts. The first has the name, the others more of the arguments' JSON."""
 
-    index: int = 0
+    index: int | None = None
     id: str | None = None
-    function: Function = msgspec.field(default_factory=Function)
+    function: Function | None = None
+
+
+class _Call:
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
 
 
 class ToolCallFragments:
@@ -31,26 +42,32 @@ class ToolCallFragments:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._calls: dict[int, Fragment] = {}
+        self._calls: dict[int, _Call] = {}
+        self._held = 0
 
     def add(self, fragments: Iterable[Fragment]) -> None:
+        """Raises `UpstreamError` for calls without end."""
         for fragment in fragments:
-            call = self._calls.setdefault(fragment.index, Fragment(index=fragment.index, function=Function(name="")))
-            call.id = call.id or fragment.id
-            call.function.name = call.function.name or fragment.function.name
-            call.function.arguments = (call.function.arguments or "") + (fragment.function.arguments or "")
+            found = fragment.function or Function()
+            call = self._calls.setdefault(fragment.index or 0, _Call())
+            call.id = call.id or fragment.id or ""
+            call.name = call.name or found.name or ""
+            call.arguments.append(found.arguments or "")
+            self._held += _FRAGMENT_COST + len(found.arguments or "")
+            if self._held > _LIMIT:
+                raise UpstreamError(f"{self._address}: tool calls of more than {_LIMIT} characters")
 
     def complete(self, *, cut: bool) -> tuple[ToolCall, ...]:
         """Raises `UpstreamError` for arguments that are no JSON object; where the answer was cut they are left out."""
         found: list[ToolCall] = []
         for place, (_, call) in enumerate(sorted(self._calls.items())):
             try:
-                arguments = msgspec.json.decode(call.function.arguments or "{}", type=dict)
+                arguments = msgspec.json.decode("".join(call.arguments) or "{}", type=dict)
             except MALFORMED as error:
                 if cut:
                     break
                 raise UpstreamError(
-                    f"{self._address}: the arguments of the call of {call.function.name!r} are no JSON object: {error}"
+                    f"{self._address}: the arguments of the call of {call.name!r} are no JSON object: {error}"
                 ) from error
-            found.append(ToolCall(name=call.function.name or "", arguments=arguments, id=call.id, index=place))
+            found.append(ToolCall(name=call.name, arguments=arguments, id=call.id or None, index=place))
         return tuple(found)

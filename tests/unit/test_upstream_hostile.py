@@ -1,0 +1,244 @@
+"""Servers that mean harm or are no model servers at all: each ends in one of our errors, soon and in little memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from corral.adapters.engines.upstream.lines import read_events, read_lines
+from corral.adapters.engines.upstream.tool_calls import Fragment, Function, ToolCallFragments
+from corral.core.errors import CorralError, InvalidRequest, Unsupported, UpstreamError
+from corral.core.messages import Message
+from corral.core.outputs import Finished, Output
+from corral.core.requests import ChatRequest
+from corral.plugins.testing.scripted_server import Reply, ScriptedServer
+
+CHAT = "/v1/chat/completions"
+OLLAMA_CHAT = "/api/chat"
+HELLO = ChatRequest(messages=(Message(role="user", content="Hello"),))
+ENDED = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
+HUGE = b"1" * 40
+
+
+def answer(load_upstream: Any, url: str, api: str, **options: Any) -> list[Output]:
+    async def run() -> list[Output]:
+        model = await load_upstream(url, api=api, **options)
+        try:
+            return [output async for output in model.run(HELLO)]
+        finally:
+            await model.aclose()
+
+    return asyncio.run(asyncio.wait_for(run(), 20))
+
+
+@pytest.fixture
+def ask(upstream: ScriptedServer, load_upstream: Any) -> Callable[..., list[Output]]:
+    """What comes of one chat, where the server answers it so; it speaks OpenAI's API, or Ollama's."""
+    upstream.replies["/v1/models"] = Reply(body={"data": [{"id": "m"}]})
+    upstream.replies["/api/tags"] = Reply(body={"models": [{"name": "m"}]})
+    upstream.replies["/api/show"] = Reply(body={})
+
+    def ask(reply: Reply, api: str = "openai", **options: Any) -> list[Output]:
+        upstream.replies[CHAT if api == "openai" else OLLAMA_CHAT] = reply
+        return answer(load_upstream, upstream.url, api, **options)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        (Reply(body=b"<html>Log in</html>", headers={"content-type": "text/html"}), "than a stream: <html>Log in"),
+        (Reply(body={"error": {"message": "no such luck"}}), "no such luck"),
+        (Reply(body=b'{\n  "error": {\n    "message": "no such luck"\n  }\n}'), "no such luck"),
+        (Reply(body=b"\x1f\x8b\x08\x00" * 99, headers={"content-encoding": "gzip"}), "something else than a stream"),
+        (Reply(body=b""), "without a finish reason"),
+        (Reply(pieces=[b"data: \xff\xfe\n\n"]), "malformed"),
+        (Reply(pieces=[b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n']), "malformed"),
+        (Reply(pieces=[b"data: " + b'{"error":' * 900 + b'"x"' + b"}" * 900 + b"\n\n"]), "x"),
+        (Reply(pieces=[b"data: " + b"[" * 50_000 + b"\n\n"]), "malformed"),
+        (Reply(pieces=[b'data: {"error": ' + HUGE + b"}\n\n"]), "1111"),
+        (Reply(status=204, body=b""), "204"),
+        (Reply(status=307, body={}, headers={"location": "http://127.0.0.1:9/"}), "redirects to http://127.0.0.1:9/"),
+        (Reply(status=500, body=b"\x1b[2Jfine"), "[^\x1b]\\[2Jfine"),
+    ],
+)
+def test_an_answer_that_is_none(ask: Any, reply: Reply, text: str) -> None:
+    """It is the server's fault, and the error shows what came, harmless to a terminal."""
+    with pytest.raises(UpstreamError, match=text):
+        ask(reply)
+
+
+@pytest.mark.parametrize(
+    "line", [b"<html>", b"{}", b'{"message": {"content": "\xff"}}', b'{"done": 1}', b"[" * 50_000, b'{"error": 1}']
+)
+def test_an_answer_of_ollama_that_is_none(ask: Any, line: bytes) -> None:
+    """The same for lines of JSON."""
+    with pytest.raises(UpstreamError):
+        ask(Reply(pieces=[line + b"\n"]), api="ollama")
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        b'"usage": {"prompt_tokens": ' + HUGE + b', "completion_tokens": -5}',
+        b'"timings": {"prompt_ms": 1e308, "predicted_ms": -1e308}',
+        b'"usage": {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": ' + HUGE + b"}}",
+    ],
+)
+def test_figures_that_cannot_be(ask: Any, last: bytes) -> None:
+    """A server that miscounts spoils no answer, and what is passed on are numbers that fit everywhere."""
+    finished = ask(Reply(pieces=[ENDED, b'data: {"choices": [], ' + last + b"}\n\n"]))[-1]
+    assert isinstance(finished, Finished)
+    usage = finished.usage
+    figures = (usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens, usage.prefill_ns, usage.decode_ns)
+    assert all(0 <= figure < 1 << 63 for figure in figures)
+
+
+def test_bytes_without_an_answer(ask: Any) -> None:
+    """A server that keeps the connection busy with comments is silent all the same."""
+    with pytest.raises(UpstreamError, match=r"said nothing for 0\.2 s"):
+        ask(Reply(pieces=[b": still here\n\n"], endless=True), silence_timeout_s=0.2)
+
+
+@contextmanager
+def raw_server(head: bytes, repeated: bytes) -> Iterator[str]:
+    """Answers every connection with these bytes, the second ones for ever."""
+    stopped = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(head)
+                while not stopped.wait(0.005):
+                    connection.sendall(repeated)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    threading.Thread(target=talk, args=(connection,), daemon=True).start()
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            stopped.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("head", "repeated"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\n", b"x: y\r\n"),
+        (b"", b"SSH-2.0-OpenSSH_9.6\r\n"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"zz\r\n"),
+    ],
+    ids=["100 for ever", "headers for ever", "no HTTP", "a body that drips", "chunks that drip", "no chunks"],
+)
+def test_heads_and_bodies_without_end(load_upstream: Any, head: bytes, repeated: bytes) -> None:
+    """However little comes at a time, a question about models ends in time."""
+    with raw_server(head, repeated) as url, pytest.raises(UpstreamError):
+        answer(load_upstream, url, "openai", silence_timeout_s=0.3, connect_timeout_s=0.3)
+
+
+def events_of(*chunks: bytes, times: int = 1) -> list[bytes]:
+    async def pieces() -> Any:
+        for _ in range(times):
+            for chunk in chunks:
+                yield chunk
+
+    async def read() -> list[bytes]:
+        return [event async for event in read_events(read_lines(pieces(), "there"), "there")]
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize("chunk", [b"x" * 65536, b"data: " + b"x" * 65536 + b"\n"])
+def test_what_has_no_end_is_not_gathered(chunk: bytes) -> None:
+    """A line, and an event of many lines, are given up at eight megabytes."""
+    with pytest.raises(UpstreamError, match="more than 8388608 bytes"):
+        events_of(b"data: ", chunk, times=1000)
+
+
+def test_a_long_line_in_single_bytes() -> None:
+    """It costs no more than its length: the time of a million bytes is not that of a million copies of it."""
+    began_s = time.process_time()
+    [event] = events_of(b"data: ", *[b"x"] * 1_000_000, b"\n\n")
+    assert len(event) == 1_000_000
+    assert time.process_time() - began_s < 10  # a second or so; copying the line each time would take minutes
+
+
+def test_tool_calls_without_end() -> None:
+    """Their fragments are gathered up to a limit."""
+    long = Fragment(function=Function(arguments="x" * 65536))
+    for fragments in ((Fragment(index=index) for index in range(1_000_000)), [long] * 1000):
+        with pytest.raises(UpstreamError, match="tool calls of more than"):
+            ToolCallFragments("there").add(fragments)
+
+
+def test_fragments_of_tool_calls_in_disorder(ask: Any) -> None:
+    """Calls that take turns, and a name that comes after arguments, are put together by their numbers."""
+    fragments: list[dict[str, Any]] = [
+        {"index": 1, "function": {"arguments": '{"b"'}},
+        {"index": 0, "id": "x", "function": {"name": "first", "arguments": None}},
+        {"index": 1, "function": {"name": "second", "arguments": ": 2}"}},
+        {"index": None, "function": None},
+    ]
+    pieces = [
+        b"data: " + json.dumps({"choices": [{"delta": {"tool_calls": [one]}}]}).encode() + b"\n\n" for one in fragments
+    ]
+    outputs = ask(Reply(pieces=[*pieces, b'data: {"choices":[{"finish_reason":"tool_calls"}]}\n\n']))
+    [calls] = [output.tool_calls for output in outputs if getattr(output, "tool_calls", ())]
+    assert [(call.name, call.arguments) for call in calls] == [("first", {}), ("second", {"b": 2})]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://user:pw@127.0.0.1", "http://xn--a:1", "http://a b", "http://h:99999", "file:///etc/passwd", "::1", "//"],
+)
+def test_addresses_that_are_none(load_upstream: Any, address: str) -> None:
+    """They are refused before anything is asked, and a password in one is not repeated."""
+    with pytest.raises(InvalidRequest) as caught:
+        asyncio.run(load_upstream(address))
+    assert "pw" not in str(caught.value.info)
+
+
+@pytest.mark.parametrize("address", ["https://ollama.com:443", "http://OLLAMA.com./", "http://ollama.com/v2/x"])
+def test_ollama_com_however_it_is_spelt(load_upstream: Any, address: str) -> None:
+    """It is asked only by those whose settings name it."""
+    with pytest.raises(Unsupported, match="ollama cloud"):
+        asyncio.run(load_upstream(address))
+
+
+def test_an_address_of_ipv6(load_upstream: Any) -> None:
+    """It is taken in brackets, and who does not answer there is told by it."""
+    with pytest.raises(CorralError, match=r"http://\[::1\]:9"):
+        asyncio.run(load_upstream("http://[::1]:9", connect_timeout_s=1))
+
+
+@pytest.mark.parametrize("length", [-5, 0, 10**30])
+def test_lengths_that_cannot_be(upstream: ScriptedServer, load_upstream: Any, length: int) -> None:
+    """A context length that no model has counts as none."""
+    upstream.replies["/v1/models"] = Reply(body={"data": [{"id": "m", "max_model_len": length}]})
+
+    async def run() -> None:
+        model = await load_upstream(upstream.url, api="openai")
+        assert model.info.context_length is None
+        await model.aclose()
+
+    asyncio.run(run())
