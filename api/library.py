@@ -215,6 +215,7 @@ class AsyncCorral:
             usage=Usage(prompt_tokens=result.prompt_tokens),
             load_ns=result.load_ns,
             total_ns=result.total_ns,
+            ignored_options=result.ignored_options,
         )
 
     async def load(self, model: str, *, on_progress: LoadListener | None = None, **how: Unpack[RequestOptions]) -> int:

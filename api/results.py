@@ -70,13 +70,14 @@ class GenerateResult(Answer, frozen=True, kw_only=True):
 
 
 class Embeddings(Value, frozen=True, kw_only=True):
-    """One vector per input, in order."""
+    """One vector per input, in order. `ignored_options` are options of the request without effect."""
 
     model: str
     vectors: tuple[tuple[float, ...], ...]
     usage: Usage
     load_ns: int
     total_ns: int
+    ignored_options: tuple[str, ...] = ()
 
 
 class ModelDetails(Value, frozen=True, kw_only=True):

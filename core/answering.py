@@ -37,15 +37,22 @@ class Generation:
 
     Nothing runs before the first output is asked for. Whoever got it iterates it to its end or closes it;
     `aclose` aborts the request within a step, gives the model back, and may be called twice. One task at a time.
+    `unknown` are options that no engine knows: `Started` names them beside those that this engine ignores.
     """
 
     def __init__(
-        self, record: ModelRecord, lease: Lease, outputs: AsyncGenerator[Output, None], resources: AsyncExitStack
+        self,
+        record: ModelRecord,
+        lease: Lease,
+        outputs: AsyncGenerator[Output, None],
+        resources: AsyncExitStack,
+        unknown: tuple[str, ...] = (),
     ) -> None:
         self.record = record
         self.load_ns = lease.load_ns
         self.engine = lease.engine
         self._ignored = lease.ignored_options
+        self._unknown = unknown
         self._outputs = outputs
         self._resources = resources
 
@@ -58,10 +65,11 @@ class Generation:
         except BaseException:  # its end, its failure, or our own task cancelled: nothing more will come
             await self.aclose()
             raise
-        if isinstance(output, Started) and (output.ignored_options or self._ignored):
-            output = msgspec.structs.replace(output, ignored_options=(*self._ignored, *output.ignored_options))
-            names = ", ".join(output.ignored_options)
-            _log.warning("%s: the %s engine ignores: %s", self.record.name.short, self.engine, names)
+        if isinstance(output, Started) and (ignored := (*self._ignored, *output.ignored_options)):
+            _log.warning("%s: the %s engine ignores: %s", self.record.name.short, self.engine, ", ".join(ignored))
+            output = msgspec.structs.replace(output, ignored_options=ignored)
+        if isinstance(output, Started) and self._unknown:
+            output = msgspec.structs.replace(output, ignored_options=(*self._unknown, *output.ignored_options))
         return output
 
     async def __aenter__(self) -> Self:

@@ -72,9 +72,10 @@ class EmbedCall(Call, frozen=True, kw_only=True):
 
 
 class EmbedResult(Value, frozen=True, kw_only=True):
-    """The vectors in the order of the inputs, and what they cost."""
+    """The vectors in the order of the inputs, and what they cost. `ignored_options` had no effect."""
 
     vectors: Vectors
     prompt_tokens: int
     load_ns: int
     total_ns: int
+    ignored_options: tuple[str, ...] = ()

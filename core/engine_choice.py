@@ -180,7 +180,9 @@ def typed_load_options(spec: EngineSpec, *layers: Mapping[str, Any]) -> Any:
     """
     if spec.load_options is None:
         return None
-    merged = {name: value for layer in layers for name, value in layer.items() if value is not None}
+    known = spec.load_options.__struct_fields__
+    given = (one for layer in layers for one in layer.items())
+    merged = {name: value for name, value in given if value is not None and name in known}
     try:
         return msgspec.convert(merged, spec.load_options, strict=False)
     except msgspec.ValidationError as error:
@@ -195,4 +197,10 @@ def ignored_load_options(spec: EngineSpec, wanted: Mapping[str, Any]) -> tuple[s
 
 def fits(spec: EngineSpec, loaded: Any, wanted: Any) -> bool:
     """Whether a model loaded with one set of options serves another without a reload."""
-    return bool(loaded == wanted or (spec.fits is not None and spec.fits(loaded, wanted)))
+    if loaded == wanted or spec.fits is None:
+        return bool(loaded == wanted)
+    try:
+        return bool(spec.fits(loaded, wanted))
+    except Exception:  # a plugin's fault costs another load, and nobody's request
+        _log.exception("the %s engine's fits failed", spec.name)
+        return False

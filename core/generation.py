@@ -99,7 +99,7 @@ class InferenceService:
                     constraint=call.constraint,
                     logprobs=call.logprobs,
                 )
-                return Generation(record, lease, lease.model.run(chat_request), stack.pop_all())
+                return Generation(record, lease, lease.model.run(chat_request), stack.pop_all(), options.unknown)
             _require_task(lease.model, "completion", call.model, "generate")
             _require_constraints(lease, call)
             prompt: Prompt = (TextPart(text=call.prompt, parse_special=True),)
@@ -115,7 +115,7 @@ class InferenceService:
                 logprobs=call.logprobs,
                 return_token_ids=call.return_token_ids,
             )
-            return Generation(record, lease, lease.model.run(request), stack.pop_all())
+            return Generation(record, lease, lease.model.run(request), stack.pop_all(), options.unknown)
 
     async def chat(self, call: ChatCall, principal: Principal = ANONYMOUS) -> Generation:
         """Outputs: `Started`, `ChatDelta`s, `Finished`. What is wrong with call or model is raised here, at once."""
@@ -139,7 +139,7 @@ class InferenceService:
                 _require_task(lease.model, "completion", call.model, "chat")
                 _require_constraints(lease, call)
                 outputs = await PromptedChat(lease.model, await self._template(record)).open(request)
-            return Generation(record, lease, outputs, stack.pop_all())
+            return Generation(record, lease, outputs, stack.pop_all(), options.unknown)
 
     async def embed(self, call: EmbedCall, principal: Principal = ANONYMOUS) -> EmbedResult:
         """Without inputs it only loads the model. Raises `PromptTooLong` where an input may not be cut."""
@@ -151,7 +151,9 @@ class InferenceService:
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
             if call.inputs:
                 embedded = await _embed(lease.model, call, options)
-            load_ns = lease.load_ns
+            load_ns, ignored = lease.load_ns, lease.ignored_options
+            if ignored:
+                _log.warning("%s: the %s engine ignores: %s", record.name.short, lease.engine, ", ".join(ignored))
         vectors = embedded.vectors
         if call.normalise:
             vectors = await asyncio.to_thread(normalise, vectors, call.dimensions)
@@ -162,6 +164,7 @@ class InferenceService:
             prompt_tokens=embedded.prompt_tokens,
             load_ns=load_ns,
             total_ns=time.perf_counter_ns() - started_ns,
+            ignored_options=(*options.unknown, *ignored),
         )
 
     async def load(

@@ -28,6 +28,15 @@ def test_options_that_the_engine_ignores_are_told(client: httpx.Client) -> None:
     assert client.post("/api/generate", json=body).json()["ignored_options"] == ["mirostat"]
 
 
+def test_options_without_effect_are_told_by_every_route(client: httpx.Client) -> None:
+    """Those that nobody knows, and load options that the engine lacks: the request is answered all the same."""
+    common = {"model": "smol:q4", "stream": False, "options": {"temprature": 1, "num_gpu": 0, "num_predict": 2}}
+    asked = {"prompt": "hi"}, {"messages": [{"role": "user", "content": "hi"}]}, {"input": "hi"}
+    for route, body in zip(("generate", "chat", "embed"), asked, strict=True):
+        reply = client.post(f"/api/{route}", json=common | body)
+        assert (reply.status_code, reply.json().get("ignored_options")) == (200, ["temprature", "num_gpu"]), route
+
+
 @pytest.mark.parametrize("option", [None, "fake"])
 def test_without_an_engine_the_answer_is_501(start_server: Callable[..., Any], option: str | None) -> None:
     """Whether it was chosen or asked for by name; the text ends with the line to paste."""

@@ -22,7 +22,7 @@ from corral.core.requests import Prompt, Request
 from corral.core.scheduling import ModelScheduler
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     num_ctx: int = 4096
     size_bytes: int = 10
 

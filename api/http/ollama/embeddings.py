@@ -59,6 +59,8 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
         reply["total_duration"] = result.total_ns
         reply["load_duration"] = result.load_ns
         reply["prompt_eval_count"] = result.prompt_tokens
+    if result.ignored_options:
+        reply["ignored_options"] = result.ignored_options
     return Response(_encode(reply), media_type=JSON)
 
 

@@ -124,6 +124,7 @@ class EmbedReply(Reply, frozen=True, kw_only=True):
     total_duration: int = 0
     load_duration: int = 0
     prompt_eval_count: int = 0
+    ignored_options: tuple[str, ...] = ()
 
 
 class EmbeddingReply(Reply, frozen=True, kw_only=True):
