@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,18 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 GREEDY = ("-o", "temperature=0", "-o", "num_predict=24")
 
 
+@pytest.fixture
+def emptied_server(server: Any) -> Iterator[Any]:
+    """The common server, which has no model in memory any more when the test is over."""
+    yield server
+    assert server.post("/api/generate", {"model": SMOLLM2, "keep_alive": 0}).status_code == 200
+    assert server.running() == []
+
+
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_same_model_on_every_engine(engine: str, server: Any) -> None:
+def test_the_same_model_on_every_engine(engine: str, emptied_server: Any) -> None:
     """It completes a sentence with the right word, and holds a chat that remembers its first turn."""
+    server = emptied_server
     options = {"engine": engine, "temperature": 0, "num_predict": 6}
     told = server.generate(options=options)
     assert told.status_code == 200, told.text
