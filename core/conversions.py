@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from corral.core.converters import ConvertedFile, ConverterSpec, ConvertResult
-from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported
+from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported, map_errors
 from corral.core.installation import missing_packages
 from corral.core.models import ModelFile, ModelMetadata, ModelRecord
 from corral.core.names import DEFAULT_TAG, ModelName
@@ -42,10 +42,12 @@ def typed_parameters(spec: ConverterSpec, *layers: Mapping[str, Any]) -> dict[st
 
 
 def require_able(spec: ConverterSpec, record: ModelRecord, metadata: ModelMetadata | None) -> None:
-    """Raises `Unsupported` where the converter cannot take the model, `EngineNotInstalled` where it cannot run."""
+    """Raises `Unsupported` where the converter cannot take the model, `EngineNotInstalled` where it cannot run, and
+    `PluginError` where it cannot say."""
     if record.files_of("adapter"):
         raise Unsupported(f"{record.name.short} has an adapter, which a conversion would lose")
-    match = spec.match(record, metadata)
+    with map_errors({Exception: PluginError}, f"the match of the {spec.name} converter failed"):
+        match = spec.match(record, metadata)
     if match.score <= 0:
         raise Unsupported(f"the {spec.name} converter does not take {record.name.short}: {match.reason}")
     missing = missing_packages(spec)

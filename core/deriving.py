@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from corral.core.conversions import checked_files, converted_name, derived_record, require_able, typed_parameters
-from corral.core.converters import DERIVED_HOST, ConverterSpec, ConvertRequest, ConvertResult, derived_name
+from corral.core.converters import ConverterSpec, ConvertRequest, ConvertResult, derived_name, refuse_derived
 from corral.core.engines import LocalFile
 from corral.core.errors import (
     BlobNotFound,
@@ -26,8 +26,10 @@ from corral.core.errors import (
     ModelNotFound,
     OutOfMemory,
     OutOfSpace,
+    PluginError,
     StorageError,
     Unsupported,
+    map_errors,
 )
 from corral.core.models import Digest, ModelFile, ModelMetadata, ModelRecord
 from corral.core.names import ModelName
@@ -135,10 +137,7 @@ class ModelDeriver:
         target = name or converted_name(record.name, to)
         if target.key == record.name.key:
             raise InvalidRequest(f"{target.short} is the model itself", "give the result another name")
-        if target.host.lower() == DERIVED_HOST:
-            raise InvalidRequest(
-                f"{target.short} is a name that Corral keeps for itself", "give the result another name"
-            )
+        refuse_derived(target)
         derived = await self.derive(record, to, parameters=parameters, on_progress=on_progress)
         own = msgspec.structs.replace(
             derived,
@@ -246,7 +245,8 @@ class ModelDeriver:
         needed: Mapping[str, int] = {"disk": record.weights.size_bytes}
         if spec.estimate is not None:
             typed = msgspec.convert(parameters, spec.parameters) if spec.parameters is not None else None
-            needed = spec.estimate(record, metadata, typed)
+            with map_errors({Exception: PluginError}, f"the estimate of the {spec.name} converter failed"):
+                needed = spec.estimate(record, metadata, typed)
         free = {**self._free_memory(), "disk": shutil.disk_usage(folder).free}
         for place, size_bytes in needed.items():
             if place in free and size_bytes > free[place]:
@@ -273,6 +273,8 @@ class ModelDeriver:
             return None
         except StorageError as error:
             _log.warning("%s cannot be read and is made anew: %s", name, error)
+            return None
+        if record.weights is None:
             return None
         for file in record.files:
             if await self._blobs.stat(file.digest) is None:

@@ -12,7 +12,7 @@ from corral.core.outputs import EngineOutput, Output
 from corral.core.requests import Request
 from corral.core.values import Value
 
-__all__ = ("Device", "EngineSpec", "LoadRequest", "LocalFile", "Match")
+__all__ = ("Device", "EngineSpec", "LoadRequest", "LocalFile", "Match", "options_fit")
 
 RunnerName = Literal["process", "thread", "event_loop"]
 
@@ -72,7 +72,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     those it allows, preferred first. `match` gets no metadata where there are no weights (an upstream) or nobody reads
     their format. `estimate` answers bytes by device. `load_options` and `request_options` are msgspec Struct types;
     every field of `load_options` has a default. `fits(loaded, wanted)` says whether a model loaded with one set of load
-    options serves another without a reload.
+    options serves another without a reload: see `options_fit`.
 
     `tasks` are those it may have, for tables: what a model has is in its `ModelInfo`. `takes` says in words what it
     runs. `devices` is the import path of ``() -> Sequence[Device]``, called in a child process. `requirement` is the
@@ -102,3 +102,21 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     needs: tuple[str, ...] = ()
     install_hint: str | None = None
     compiled: bool = False
+
+
+def options_fit(loaded: Any, wanted: Any, at_most: Mapping[str, float | None]) -> bool:
+    """Whether a wish for load options, of the same Struct as those `loaded`, is served without another load.
+
+    A wish left at its default is; any other must be what was loaded. Of the options in `at_most` less than was loaded
+    serves too, and the value there is what None stands for; None again where that is not known.
+    """
+    default = type(wanted)()
+    for name in wanted.__struct_fields__:
+        wish, have = getattr(wanted, name), getattr(loaded, name)
+        if name in at_most:
+            wish, have = (at_most[name] if number is None else number for number in (wish, have))
+            if wish is not None and have is not None and wish <= have:
+                continue
+        if wish not in (have, getattr(default, name)):
+            return False
+    return True

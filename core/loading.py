@@ -116,7 +116,10 @@ class ModelLoader:
                     with suppress(RuntimeError):  # a late report of work that is over
                         deadline.reschedule(loop.time() + self._timeout_s)
                     for listener in list(resident.listeners):
-                        listener(LoadProgress(stage=stage, share=share))
+                        try:
+                            listener(LoadProgress(stage=stage, share=share))
+                        except Exception:  # one caller's fault, and the load is everybody's
+                            _log.exception("%s %s: a progress callback failed", stage, resident.record.name.short)
 
                 yield on_progress
         except TimeoutError as error:

@@ -121,15 +121,12 @@ class ModelScheduler:
         finally:
             self._give_back(resident)
 
-    async def unload(self, model: ModelRecord | ModelName) -> bool:
+    async def unload(self, record: ModelRecord) -> bool:
         """Unload it: now and waiting for its memory where it is idle, after its last request where it is not.
 
         False where it is not in memory.
         """
-        if isinstance(model, ModelRecord):
-            found = [one for one in self._residents if one.files == files_key(model)]
-        else:
-            found = [one for one in self._residents if model.key in one.names]
+        found = [one for one in self._residents if one.files == files_key(record)]
         tasks = []
         for resident in found:
             resident.draining = True

@@ -31,7 +31,7 @@ class Masked:
 
 
 class Masking:
-    """One thread, started when it is first needed. `done` is called in it; nothing is done after `close`."""
+    """One thread, started when it is first needed. `done` is called in it; what has not begun at `close` never does."""
 
     def __init__(self, info: ModelInfo, tokenizer: Tokenizer | None, done: Callable[[Masked], None]) -> None:
         self._able = "constraints" in info.features
@@ -40,11 +40,11 @@ class Masking:
         self._thread: ThreadPoolExecutor | None = None
         self._factory: MaskFactory | None = None
 
-    def begin(self, request_id: int, request: Request, constraint: Constraint) -> None:
-        """`done` will be called with it, unless `close` comes first."""
+    def begin(self, request_id: int, request: Request, constraint: Constraint) -> Callable[[], object]:
+        """`done` will be called with it, unless `close` comes first, or what this returns is called before its turn."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="constraints")
-        self._thread.submit(self._make, request_id, request, constraint)
+        return self._thread.submit(self._make, request_id, request, constraint).cancel
 
     def close(self) -> None:
         if self._thread is not None:

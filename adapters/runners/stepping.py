@@ -54,7 +54,7 @@ class Stepper:
         self._deliver = deliver
         self._step_began_s: float | None = None
         self._masking = Masking(loop.engine.info, loop.engine.tokenizer, inbox.put)
-        self._unmasked: set[int] = set()
+        self._unmasked: dict[int, Callable[[], object]] = {}
 
     @property
     def step_s(self) -> float:
@@ -79,8 +79,7 @@ class Stepper:
                 elif isinstance(command, Masked):
                     self._add_masked(command)
                 elif isinstance(command, Abort):
-                    self._unmasked.discard(command.request_id)
-                    loop.abort(command.request_id)
+                    self._abort(command.request_id)
                 else:
                     return
             self._step_began_s = time.monotonic()
@@ -91,15 +90,20 @@ class Stepper:
 
     def _add(self, request_id: int, request: Request) -> None:
         if isinstance(request, CompletionRequest) and request.constraint is not None:
-            self._unmasked.add(request_id)
-            self._masking.begin(request_id, request, request.constraint)
+            self._unmasked[request_id] = self._masking.begin(request_id, request, request.constraint)
         else:
             self._loop.add(request_id, request)
 
+    def _abort(self, request_id: int) -> None:
+        give_up = self._unmasked.pop(request_id, None)
+        if give_up is None:
+            self._loop.abort(request_id)
+        else:
+            give_up()  # others wait for their masks behind it
+
     def _add_masked(self, masked: Masked) -> None:
-        if masked.request_id not in self._unmasked:  # aborted
+        if self._unmasked.pop(masked.request_id, None) is None:  # aborted
             return
-        self._unmasked.remove(masked.request_id)
         if isinstance(masked.mask, ErrorInfo):
             self._deliver([(masked.request_id, masked.mask)])
         else:

@@ -16,7 +16,7 @@ from corral.adapters.runners.outbox import Outbox
 from corral.adapters.runners.settings import ThreadSettings
 from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.core.engines import EngineSpec, LoadRequest
-from corral.core.errors import Cancelled, EngineDied, Unsupported, no_unicode
+from corral.core.errors import Cancelled, EngineDied, Unsupported, to_error
 from corral.core.outputs import Output
 from corral.core.ports.inference import ModelInfo, OnLoadProgress, Tokenizer
 from corral.core.requests import Prompt, Request
@@ -153,11 +153,14 @@ class ThreadModel:
     async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
         try:
             return await asyncio.to_thread(self._required_tokenizer().encode, prompts)
-        except UnicodeEncodeError as error:
-            raise no_unicode(error) from error
+        except Exception as error:
+            raise to_error(error_info(error)) from error
 
     async def detokenize(self, ids: Sequence[int]) -> str:
-        data = await asyncio.to_thread(self._required_tokenizer().decode, ids)
+        try:
+            data = await asyncio.to_thread(self._required_tokenizer().decode, ids)
+        except Exception as error:
+            raise to_error(error_info(error)) from error
         return data.decode(errors="replace")
 
     async def aclose(self) -> None:

@@ -232,6 +232,17 @@ class RunnerContract:
 
         asyncio.run(check())
 
+    def test_a_tokenizer_that_fails(self, runner: Runner) -> None:
+        """What an engine's tokenizer raises, for an id that it does not have, comes to the caller as an error of ours."""
+
+        async def check() -> None:
+            async with self.model(runner) as model:
+                with pytest.raises(EngineError):
+                    await model.detokenize([1 << 30])
+                assert await model.tokenize([(TextPart(text="water"),)])
+
+        asyncio.run(check())
+
     def test_a_load_that_fails(self, runner: Runner) -> None:
         """The engine's own words reach the caller."""
 

@@ -8,6 +8,7 @@ from queue import SimpleQueue
 
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions, FakeTokenizer
 from corral.adapters.runners.frames import Abort, Add, Close
+from corral.adapters.runners.masking import Masking
 from corral.adapters.runners.stepping import Command, Stepper
 from corral.core.errors import ErrorInfo
 from corral.core.outputs import Delta, Finished, Output
@@ -154,3 +155,15 @@ def test_an_engine_without_logits_says_so() -> None:
         assert error.code == "unsupported"
     finally:
         turning.close()
+
+
+def test_what_was_aborted_is_not_compiled() -> None:
+    """A request that is given up while others' masks are made does not hold up those behind it."""
+    engine = SlowEngine()
+    done: SimpleQueue[int] = SimpleQueue()
+    masking = Masking(engine.info, engine.tokenizer, lambda masked: done.put(masked.request_id))
+    give_ups = [masking.begin(number, request(ONE_OF_TWO), ONE_OF_TWO) for number in (1, 2, 3)]
+    give_ups[1]()
+    engine.slow.let.set()
+    assert [done.get(timeout=10), done.get(timeout=10)] == [1, 3]
+    masking.close()

@@ -179,9 +179,9 @@ def test_names_share_weights() -> None:
         twin = record("twin", weights="a")
         await touch(scheduler, twin)
         assert names(scheduler) == ["a"]
-        assert await scheduler.unload(twin.name)
+        assert await scheduler.unload(twin)
         assert names(scheduler) == []
-        assert not await scheduler.unload(twin.name)
+        assert not await scheduler.unload(twin)
 
     scheduled(check)
 
@@ -266,6 +266,18 @@ def test_load_options_that_fit() -> None:
         assert names(scheduler) == ["a"]
 
     scheduled(check)
+
+
+def test_options_that_an_engine_cannot_compare() -> None:
+    """An engine whose `fits` fails costs another load, and no request."""
+    broken = msgspec.structs.replace(spec(), fits=lambda loaded, wanted: loaded.no_such_option)
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A)
+        await touch(scheduler, A, load_options={"num_ctx": 2048})
+        assert len(runner.models) == 2
+
+    scheduled(check, engines=[broken])
 
 
 def test_load_options_are_checked() -> None:
@@ -374,6 +386,21 @@ def test_progress_reaches_those_who_wait() -> None:
         told: list[LoadProgress] = []
         await touch(scheduler, A, on_progress=told.append)
         assert told == [LoadProgress(stage="loading", share=0.5)]
+
+    scheduled(check)
+
+
+def test_a_progress_callback_that_fails() -> None:
+    """It harms neither the load nor the others who are told."""
+
+    def broken(progress: LoadProgress) -> None:
+        raise RuntimeError("no screen")
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        told: list[LoadProgress] = []
+        await asyncio.gather(touch(scheduler, A, on_progress=broken), touch(scheduler, A, on_progress=told.append))
+        assert told == [LoadProgress(stage="loading", share=0.5)]
+        assert names(scheduler) == ["a"]
 
     scheduled(check)
 

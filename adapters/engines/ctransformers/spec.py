@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from corral.adapters.converters.ctransformers.spec import CONVERTER, KNOWN_TYPES, unsupported
-from corral.core.engines import EngineSpec, Match
+from corral.core.engines import EngineSpec, Match, options_fit
 from corral.core.models import ModelMetadata, ModelRecord
 
 __all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "CtransformersOptions", "cache_bytes_per_token")
@@ -88,16 +88,7 @@ def cache_bytes_per_token(metadata: ModelMetadata) -> int:
 
 
 def _fits(loaded: Any, wanted: Any) -> bool:
-    """A wish left at its default fits, and so does a smaller context than was loaded."""
-    default = CtransformersOptions()
-    for field in msgspec.structs.fields(CtransformersOptions):
-        wish, have = getattr(wanted, field.name), getattr(loaded, field.name)
-        if field.name == "num_ctx":
-            if (wish or DEFAULT_NUM_CTX) > (have or DEFAULT_NUM_CTX):
-                return False
-        elif wish not in (have, getattr(default, field.name)):
-            return False
-    return True
+    return options_fit(loaded, wanted, {"num_ctx": DEFAULT_NUM_CTX})
 
 
 SPEC = EngineSpec(

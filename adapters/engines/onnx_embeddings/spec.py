@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from corral.core.engines import EngineSpec, Match
+from corral.core.engines import EngineSpec, Match, options_fit
 from corral.core.models import ModelMetadata, ModelRecord
 
 __all__ = ("SPEC", "OnnxEmbeddingsOptions")
@@ -49,13 +50,7 @@ def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any)
 
 
 def _fits(loaded: Any, wanted: Any) -> bool:
-    """A wish left at its default fits; fewer tokens than were loaded fit too."""
-    default = OnnxEmbeddingsOptions()
-    return all(
-        wish in (getattr(default, name), have) or (name == "num_ctx" and (have is None or wish <= have))
-        for name in OnnxEmbeddingsOptions.__struct_fields__
-        for wish, have in [(getattr(wanted, name), getattr(loaded, name))]
-    )
+    return options_fit(loaded, wanted, {"num_ctx": math.inf})
 
 
 SPEC = EngineSpec(

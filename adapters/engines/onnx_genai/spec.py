@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from corral.adapters.converters.onnx.spec import CONVERTER
-from corral.core.engines import EngineSpec, Match
+from corral.core.engines import EngineSpec, Match, options_fit
 from corral.core.models import ModelMetadata, ModelRecord
 
 __all__ = ("CONFIG_FILE", "DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "OnnxGenaiOptions")
@@ -67,20 +67,7 @@ def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any)
 
 
 def _fits(loaded: Any, wanted: Any) -> bool:
-    """A wish left at its default fits; fewer tokens or requests than were loaded fit too."""
-    default = OnnxGenaiOptions()
-    for field in msgspec.structs.fields(OnnxGenaiOptions):
-        wish, have = getattr(wanted, field.name), getattr(loaded, field.name)
-        if field.name == "num_ctx":
-            wish, have = wish or DEFAULT_NUM_CTX, have or DEFAULT_NUM_CTX
-            if wish <= have:
-                continue
-        if wish == have or wish == getattr(default, field.name):
-            continue
-        if field.name == "num_parallel" and have is not None and wish <= have:
-            continue
-        return False
-    return True
+    return options_fit(loaded, wanted, {"num_ctx": DEFAULT_NUM_CTX, "num_parallel": None})
 
 
 SPEC = EngineSpec(
