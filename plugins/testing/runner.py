@@ -233,7 +233,7 @@ class RunnerContract:
         asyncio.run(check())
 
     def test_a_tokenizer_that_fails(self, runner: Runner) -> None:
-        """What an engine's tokenizer raises, for an id that it does not have, comes to the caller as an error of ours."""
+        """What an engine's tokenizer raises, for an id that it does not have, becomes an error of ours."""
 
         async def check() -> None:
             async with self.model(runner) as model:
