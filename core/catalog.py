@@ -10,12 +10,13 @@ from pathlib import Path
 import msgspec
 
 from corral.core.capabilities import derive_capabilities
-from corral.core.converters import DERIVED_HOST
+from corral.core.converters import DERIVED_HOST, refuse_derived
 from corral.core.deletion import delete_model
 from corral.core.engines import LocalFile
-from corral.core.errors import BlobNotFound, CorralError, InvalidModelFile, InvalidRequest, ModelNotFound, StorageError
+from corral.core.errors import BlobNotFound, CorralError, InvalidModelFile, InvalidRequest, ModelNotFound
 from corral.core.importing import ModelImporter
 from corral.core.lru import LruDict
+from corral.core.manifest_reading import read_manifest
 from corral.core.models import Digest, ModelMetadata, ModelRecord
 from corral.core.names import ModelName
 from corral.core.ports.sources import ModelSource, OnProgress, Progress
@@ -37,7 +38,6 @@ __all__ = ("ModelCatalog",)
 _log = logging.getLogger(__name__)
 
 _REMEMBERED_RECORDS = 1024
-_SMALL_LAYER_LIMIT_BYTES = 16 * 1024 * 1024
 
 
 def _ignore(progress: Progress) -> None:
@@ -138,7 +138,11 @@ class ModelCatalog:
         return derive_capabilities(record, metadata, projector)
 
     async def copy(self, source: ModelName, destination: ModelName) -> None:
-        """Another name for the same manifest; one that is taken is replaced. Raises `ModelNotFound`."""
+        """Another name for the same manifest; one that is taken is replaced.
+
+        Raises `ModelNotFound`, `InvalidRequest` for a name that derived models have.
+        """
+        refuse_derived(destination)
         async with self._manifests.guard(exclusive=False):
             stored = await self._stored(source)
             if stored.name.key != destination.key:
@@ -158,6 +162,8 @@ class ModelCatalog:
         A name that is taken is replaced. Without a name it gets its file's or folder's (`name_from_file`). Raises
         `NotFound`, `InvalidModelFile`, `OutOfSpace`.
         """
+        if name is not None:
+            refuse_derived(name)
         return await self._record(await self._importer.import_file(path, name, on_progress))
 
     async def pull(
@@ -167,6 +173,8 @@ class ModelCatalog:
 
         Raises `InvalidRequest` where no source has the scheme, `SourceError`, `InvalidModelFile`, `OutOfSpace`.
         """
+        if name is not None:
+            refuse_derived(name)
         return await self._record(await self._importer.pull(reference, name, on_progress))
 
     async def publish(self, record: ModelRecord, metadata: ModelMetadata | None) -> ModelRecord:
@@ -190,6 +198,7 @@ class ModelCatalog:
         The first is asked for `model`, or for the only one it has, and the others for the same. `api` None: found out.
         Raises `UpstreamError`, `InvalidRequest`, and what else `UpstreamDirectory.find` raises.
         """
+        refuse_derived(name)
         if self._upstreams is None or not hosts:
             raise InvalidRequest("no server can be asked for its models", "name its address, http://HOST:PORT")
         offers = [await self._upstreams.find(hosts[0], model, api)]
@@ -227,28 +236,6 @@ class ModelCatalog:
     async def _record(self, stored: StoredManifest) -> ModelRecord:
         known = self._records.get(stored.digest)
         if known is None:
-            known = await self._read(stored)
+            known = await read_manifest(stored, self._formats, self._blobs)
             self._records.put(stored.digest, known)
         return msgspec.structs.replace(known, name=stored.name, modified_at=stored.modified_at)
-
-    async def _read(self, stored: StoredManifest) -> ModelRecord:
-        manifest_format = next((form for form in self._formats if form.recognises(stored.data)), None)
-        if manifest_format is None:
-            known = ", ".join(form.name for form in self._formats)
-            raise StorageError(f"the manifest of '{stored.name}' is of no known dialect ({known})")
-        layers = {}
-        for digest in manifest_format.small_layers(stored.data):
-            if (text := await self._small_blob(digest)) is not None:
-                layers[digest] = text
-        return manifest_format.read(stored, layers)
-
-    async def _small_blob(self, digest: Digest) -> bytes | None:
-        data = bytearray()
-        try:
-            async for chunk in self._blobs.read(digest, 0, _SMALL_LAYER_LIMIT_BYTES + 1):
-                data += chunk
-        except BlobNotFound:
-            return None
-        if len(data) > _SMALL_LAYER_LIMIT_BYTES:
-            raise StorageError(f"the layer {digest} is larger than a text layer may be")
-        return bytes(data)

@@ -9,11 +9,20 @@ from typing import Any
 import msgspec
 
 from corral.core.engines import LocalFile, Match
+from corral.core.errors import InvalidRequest
 from corral.core.models import Digest, FileRole, ModelMetadata, ModelRecord
 from corral.core.names import ModelName
 from corral.core.values import Value
 
-__all__ = ("DERIVED_HOST", "ConvertRequest", "ConvertResult", "ConvertedFile", "ConverterSpec", "derived_name")
+__all__ = (
+    "DERIVED_HOST",
+    "ConvertRequest",
+    "ConvertResult",
+    "ConvertedFile",
+    "ConverterSpec",
+    "derived_name",
+    "refuse_derived",
+)
 
 DERIVED_HOST = "corral.derived"
 """The host part of derived models' names: lists leave them out."""
@@ -85,3 +94,9 @@ def derived_name(source: Digest, spec: ConverterSpec, parameters: Mapping[str, A
         model=spec.name,
         tag=hashlib.sha256(stated).hexdigest()[:12],
     )
+
+
+def refuse_derived(name: ModelName) -> None:
+    """Raises `InvalidRequest` for a name of a derived model: what stands under one is loaded in its source's place."""
+    if name.host.lower() == DERIVED_HOST:
+        raise InvalidRequest(f"{name.short} is a name that Corral keeps for itself", "choose another name")

@@ -16,9 +16,11 @@ from corral.core.errors import (
     InvalidModelFile,
     InvalidRequest,
     NotFound,
+    StorageError,
     Unsupported,
 )
 from corral.core.folder_facts import FACT_FILES, folder_facts
+from corral.core.manifest_reading import read_manifest
 from corral.core.model_folders import FolderFile, scan_folder
 from corral.core.models import Digest, FileRole, ModelFile, ModelMetadata, ModelRecord, digest_of, parameter_size_text
 from corral.core.names import ModelName, name_from_file, split_quantization
@@ -98,7 +100,8 @@ class ModelImporter:
         """Makes a model of blobs that are in the store already, under ``record.name``; one that is taken is replaced.
 
         The first dialect that has a place for everything writes it. `metadata` fills what the record leaves empty.
-        Raises `Conflict` where a blob is gone, `Unsupported` where no dialect can write the record.
+        Raises `Conflict` where a blob is gone, `Unsupported` where no dialect can write the record, and `StorageError`
+        where the model could not be read again: its own files may say what cannot be.
         """
         manifest, small_blobs = self._written(record, metadata)
         async with self._manifests.guard(exclusive=False):
@@ -107,6 +110,8 @@ class ModelImporter:
                     raise Conflict(
                         f"{file.path or file.digest} of '{record.name}' was deleted in the meantime", "try again"
                     )
+            written = StoredManifest(name=record.name, data=manifest, digest=digest_of(manifest), modified_at=0.0)
+            await read_manifest(written, self._formats, self._blobs, {digest_of(data): data for data in small_blobs})
             for data in small_blobs:
                 await self._store_small(data)
             return await self._manifests.put(record.name, manifest)
@@ -263,7 +268,11 @@ def _record(parts: tuple[_Part, ...], weights: _Part, name: ModelName | None) ->
 
 def _folder_record(folder: Path, files: Sequence[FolderFile], name: ModelName | None) -> ModelRecord:
     """Blocking. Without files yet: they have no digests before they are in the store."""
-    facts = folder_facts({file.path: Path(file.file).read_bytes() for file in files if file.path in FACT_FILES})
+    try:
+        texts = {file.path: Path(file.file).read_bytes() for file in files if file.path in FACT_FILES}
+    except OSError as error:
+        raise StorageError(f"cannot read {folder}: {error}") from error
+    facts = folder_facts(texts)
     model = next(file.path for file in files if file.path.endswith(".onnx"))
     _, in_file = split_quantization(Path(model).stem)
     _, in_folder = split_quantization(folder.resolve().name)

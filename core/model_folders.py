@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from corral.core.errors import InvalidModelFile, NotFound, StorageError
+from corral.core.folder_facts import FACT_FILES
 from corral.core.malformed import MALFORMED
 from corral.core.models import FileRole
 from corral.core.relative_paths import check_together
@@ -19,6 +20,7 @@ __all__ = ("FolderFile", "scan_folder")
 _DEPTH_LIMIT = 4
 _FILES_LIMIT = 500
 _SMALL_FILE_LIMIT_BYTES = 128 * 1024 * 1024  # the largest tokenizers have 40 MB
+_FACTS_LIMIT_BYTES = 16 * 1024 * 1024  # these are read as a whole whenever the model is looked at
 
 _ONNX, _ADAPTER = ".onnx", ".onnx_adapter"
 _SMALL_SUFFIXES = frozenset({".json", ".jinja", ".txt", ".model", ".tiktoken", ".vocab", ".yaml", ".yml"})
@@ -47,21 +49,17 @@ def scan_folder(folder: Path) -> tuple[FolderFile, ...]:
     ``onnx/model.onnx`` where there are several, and ``tokenizer.json`` is needed. Hidden files, and weights of
     other frameworks, stay out. Raises `NotFound`, and `InvalidModelFile` for what is no model, or leads elsewhere.
     """
+    if not folder.is_dir():
+        raise NotFound(f"no such folder: {folder}")
     try:
         found = _files(folder, folder.resolve(strict=True))
-    except FileNotFoundError as error:
-        raise NotFound(f"no such folder: {folder}") from error
+        for path, size_bytes in found.items():
+            _check_size(folder / path, path, size_bytes)
+        paths = sorted(found)
+        kept = _generator_files(folder, paths) if "genai_config.json" in found else _encoder_files(folder, paths)
     except OSError as error:
-        raise StorageError(f"cannot read {folder}: {error.strerror or error}") from error
-    paths = sorted(found)
-    kept = _generator_files(folder, paths) if "genai_config.json" in found else _encoder_files(folder, paths)
+        raise StorageError(f"cannot read {folder}: {error}") from error
     files = tuple(FolderFile(path=path, file=str(folder / path), role=_role(path)) for path in kept)
-    for file in files:
-        if file.role not in ("weights", "adapter") and found[file.path] > _SMALL_FILE_LIMIT_BYTES:
-            raise InvalidModelFile(
-                f"{file.file} has {found[file.path]} bytes; a file beside the weights has at most "
-                f"{_SMALL_FILE_LIMIT_BYTES}"
-            )
     try:
         check_together(file.path for file in files)
     except StorageError as error:
@@ -79,17 +77,32 @@ def _files(folder: Path, root: Path) -> dict[str, int]:
             file = Path(place, name)
             if name[0] == "." or file.suffix.lower() in _LEFT_OUT or name.startswith(_LEFT_OUT_STEMS):
                 continue
-            if file.is_symlink() and not file.resolve(strict=True).is_relative_to(root):
-                raise InvalidModelFile(
-                    f"{file} is a link that leads out of the folder, to {file.resolve()}",
-                    "copy the folder with its links resolved: cp -RL FOLDER COPY",
-                )
+            if file.is_symlink():
+                _check_link(file, root)
             status = file.stat()
             if stat.S_ISREG(status.st_mode):
                 found[(above / name).as_posix()] = status.st_size
             if len(found) > _FILES_LIMIT:
                 raise InvalidModelFile(f"{folder} has more than {_FILES_LIMIT} files", "import the model's own folder")
     return found
+
+
+def _check_link(file: Path, root: Path) -> None:
+    try:
+        target = file.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # a circle of links is a RuntimeError before Python 3.13
+        raise InvalidModelFile(f"{file} is a link that leads nowhere", "remove it, or fetch the file") from error
+    if not target.is_relative_to(root):
+        raise InvalidModelFile(
+            f"{file} is a link that leads out of the folder, to {target}",
+            "copy the folder with its links resolved: cp -RL FOLDER COPY",
+        )
+
+
+def _check_size(file: Path, path: str, size_bytes: int) -> None:
+    limit = _FACTS_LIMIT_BYTES if path in FACT_FILES else _SMALL_FILE_LIMIT_BYTES
+    if size_bytes > limit and _role(path) not in ("weights", "adapter"):
+        raise InvalidModelFile(f"{file} has {size_bytes} bytes; such a file beside the weights has at most {limit}")
 
 
 def _generator_files(folder: Path, paths: list[str]) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.core.catalog import ModelCatalog
-from corral.core.errors import CorralError, StorageError
+from corral.core.errors import CorralError, InvalidModelFile, InvalidRequest, StorageError
 from corral.core.models import digest_of
 from corral.core.names import parse_name
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
@@ -111,3 +113,169 @@ def test_a_small_file_that_is_garbage(root: Path, path: str, text: bytes) -> Non
     except CorralError:
         return
     assert record.format == "onnx"
+
+
+# ── Manifests of folder models ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../up",
+        "a/../../up",
+        "/etc/passwd",
+        "a\\..\\b",
+        "C:x",
+        "a\0b",
+        "a//b",
+        "./a",
+        "",
+        "a/",
+        "CON",
+        "x." * 99,
+        "a\nb",
+    ],
+)
+def test_a_path_that_leads_elsewhere(root: Path, path: str) -> None:
+    """No model has it: nothing of the manifest becomes a file."""
+    put(root, "evil", pack(blob(root, b"{}"), layer(blob(root, b"data"), path)))
+    with pytest.raises(StorageError, match="no path that a model's file may have"):
+        asyncio.run(catalog_of(root).get(parse_name("evil")))
+    assert names(root) == ["sound:latest"]
+
+
+@pytest.mark.parametrize("paths", [("a", "a"), ("Model.onnx", "model.onnx"), ("a", "a/b"), ("a/b", "A")])
+def test_paths_that_cannot_lie_in_one_folder(root: Path, paths: tuple[str, str]) -> None:
+    """Two that differ in case only, and one that is a folder of another, are refused."""
+    layers = [layer(blob(root, path.encode()), path, "weight") for path in paths]
+    put(root, "evil", pack(blob(root, b'{"config": {}}'), *layers))
+    with pytest.raises(StorageError, match="named twice"):
+        asyncio.run(catalog_of(root).get(parse_name("evil")))
+
+
+@pytest.mark.parametrize(
+    "digest", ["sha256:abc", "sha256:" + "0" * 65, "sha512:" + "0" * 128, "sha256:../../../etc/passwd", "", "sha256-x"]
+)
+def test_a_digest_that_is_none(root: Path, digest: str) -> None:
+    """It never becomes a path."""
+    for manifest in (
+        pack({"digest": digest, "size": 2}),
+        pack(blob(root, b'{"config": {}}'), layer({"digest": digest, "size": 1}, "model.onnx", "weight")),
+    ):
+        put(root, "evil", manifest)
+        with pytest.raises(StorageError, match="malformed"):
+            asyncio.run(catalog_of(root).get(parse_name("evil")))
+
+
+def test_thousands_of_layers(root: Path) -> None:
+    """They are read, where the manifest is no larger than one may be."""
+    file = blob(root, b"data")
+    manifest = pack(blob(root, b'{"config": {}}'), *(layer(file, f"{place}", "weight") for place in range(10_000)))
+    put(root, "many", manifest)
+    record = asyncio.run(catalog_of(root).get(parse_name("many")))
+    assert len(record.files) == 10_000
+
+
+def test_small_layers_that_are_not_small(root: Path) -> None:
+    """What is read of them is bounded, one by one and together, whatever sizes the manifest claims."""
+    one = blob(root, bytes(17 << 20)) | {"size": 1}
+    put(root, "evil", pack(blob(root, b'{"config": {}}'), layer(one, "LICENSE", "doc")))
+    with pytest.raises(StorageError, match="larger than the text layers"):
+        asyncio.run(catalog_of(root).get(parse_name("evil")))
+    some = [layer(blob(root, bytes(15 << 20) + bytes([place])), f"{place}/LICENSE", "doc") for place in range(5)]
+    put(root, "evil", pack(blob(root, b'{"config": {}}'), *some))
+    with pytest.raises(StorageError, match="larger than the text layers"):
+        asyncio.run(catalog_of(root).get(parse_name("evil")))
+
+
+def test_names_of_derived_models_are_not_for_callers(root: Path, tmp_path: Path) -> None:
+    """Nobody puts a model of his own where a converted one is looked for."""
+    catalog = catalog_of(root)
+    record = asyncio.run(catalog.get(parse_name("sound")))
+    assert record.weights is not None
+    name = parse_name(f"corral.derived/{record.weights.digest.partition(':')[2]}/onnx:0123456789ab")
+    for attempt in (
+        catalog.copy(parse_name("sound"), name),
+        catalog.import_file(tmp_path / "sound.gguf", name),
+        catalog.pull("pypi://anything", name),
+        catalog.add_upstream(name, ["http://127.0.0.1:9"]),
+    ):
+        with pytest.raises(InvalidRequest, match="keeps for itself"):
+            asyncio.run(attempt)
+    assert not (root / "manifests" / "corral.derived").exists()
+
+
+# ── Folders ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sentence encoder, as far as importing looks."""
+    made = tmp_path / "encoder"
+    made.mkdir()
+    (made / "model.onnx").write_bytes(b"\x08\x08weights")
+    (made / "tokenizer.json").write_bytes(b"{}")
+    return made
+
+
+def imported(root: Path, folder: Path) -> list[str | None]:
+    record = asyncio.run(catalog_of(root).import_file(folder, parse_name("encoder")))
+    return [file.path for file in record.files]
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [("/etc/hostname", "leads out of the folder"), ("nowhere", "leads nowhere"), ("c.json", "nowhere")],
+)
+def test_a_folder_with_a_link(root: Path, folder: Path, target: str, text: str) -> None:
+    """One that leads out, to nothing, or in a circle is named, and nothing is imported."""
+    (folder / "c.json").symlink_to(target)
+    with pytest.raises(InvalidModelFile, match=text):
+        imported(root, folder)
+    assert names(root) == ["sound:latest"]
+
+
+def test_a_folder_with_what_is_no_file(root: Path, folder: Path) -> None:
+    """Pipes, sockets, links to folders elsewhere and hidden files are left alone: nothing waits for them."""
+    os.mkfifo(folder / "config.json")
+    os.mkfifo(folder / "genai_config.json")
+    (folder / "more").symlink_to("/etc")
+    (folder / ".env").write_text("KEY=1")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(folder / "modules.json"))
+        assert imported(root, folder) == ["model.onnx", "tokenizer.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "size_bytes"),
+    [("genai_config.json", 200 << 30), ("config.json", 17 << 20), ("tokenizer.json", 200 << 30), ("LICENSE", 17 << 20)],
+)
+def test_a_folder_with_a_file_that_is_too_large(root: Path, folder: Path, name: str, size_bytes: int) -> None:
+    """It is refused by its size before anybody reads it, and the store is left as it was."""
+    with (folder / name).open("wb") as file:
+        file.truncate(size_bytes)
+    before = sorted(path.name for path in (root / "blobs").iterdir())
+    with pytest.raises(CorralError, match=r"bytes|larger"):
+        imported(root, folder)
+    assert sorted(path.name for path in (root / "blobs").iterdir()) == before
+    assert names(root) == ["sound:latest"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("messages.json", b"{}"), ("params.json", b"[1]"), ("params.json", b"\xff")]
+)
+def test_a_folder_that_could_not_be_read_again(root: Path, folder: Path, name: str, text: bytes) -> None:
+    """What a manifest would make of its files is tried before the model gets its name."""
+    (folder / name).write_bytes(text)
+    with pytest.raises(StorageError, match=name):
+        imported(root, folder)
+    assert not (root / "manifests/registry.ollama.ai/library/encoder").exists()
+
+
+@pytest.mark.parametrize("name", [b"\xff.json", b"a\nb.json", b"nul.json", b"a:b.json"])
+def test_a_folder_with_a_name_that_no_manifest_may_have(root: Path, folder: Path, name: bytes) -> None:
+    """It is named in a way that can be printed."""
+    Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"{}")
+    with pytest.raises(InvalidModelFile, match="no path that a model's file may have") as caught:
+        imported(root, folder)
+    assert str(caught.value).isprintable()
