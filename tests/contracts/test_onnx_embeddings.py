@@ -202,14 +202,12 @@ def test_a_vector_does_not_depend_on_its_company(engine: StepEngine) -> None:
 
 
 def test_a_short_request_does_not_wait_for_a_long_one(engine: StepEngine) -> None:
-    """While hundreds of texts are computed, one that comes later is answered first."""
-    engine.add_request(1, request(*["a long text of many words " * 20] * 12), None)
+    """However many texts another has left, one that comes later is answered within two steps."""
+    engine.add_request(1, request(*["a long text of many words " * 20] * 40), None)
     engine.step()
     engine.add_request(2, request("short"), None)
-    order = []
-    while engine.has_unfinished_requests():
-        order += [request_id for request_id, _ in engine.step()]
-    assert order == [2, 1]
+    answered = [request_id for _ in range(2) for request_id, _ in engine.step()]
+    assert 2 in answered
 
 
 def test_an_aborted_request_is_gone_within_a_step(engine: StepEngine) -> None:
