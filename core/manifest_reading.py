@@ -27,8 +27,8 @@ async def read_manifest(
     """
     form = next((form for form in formats if form.recognises(stored.data)), None)
     if form is None:
-        known = ", ".join(form.name for form in formats)
-        raise StorageError(f"the manifest of '{stored.name}' is of no known dialect ({known})")
+        names = ", ".join(form.name for form in formats)
+        raise StorageError(f"the manifest of '{stored.name}' is of no known dialect ({names})")
     layers: dict[Digest, bytes] = {}
     left_bytes = _LIMIT_BYTES
     for digest in form.small_layers(stored.data):
