@@ -13,8 +13,10 @@ import pytest
 
 from corral.adapters.converters.onnx.tokenizer import tokenizer_config, tokenizer_json
 from corral.adapters.converters.onnx.vocabulary import read_vocabulary
+from corral.adapters.engines.ctransformers.tokenizer import gguf_tokenizer
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
 from corral.adapters.formats.gguf.tensors import GgufTensors
+from corral.adapters.formats.gguf.vocabulary import read_vocabulary as read_gguf_vocabulary
 from corral.core.errors import InvalidModelFile
 from corral.plugins.testing.gguf import Tagged, gguf_bytes
 
@@ -186,6 +188,25 @@ def test_the_ends_of_answers_and_the_tokens_around_texts_are_known(tmp_path: Pat
     assert (config["bos_token"], config["eos_token"], config["unk_token"]) == ("<s>", "</s>", "<unk>")
     assert config["chat_template"] == "{{ messages }}"
     assert config["model_max_length"] == 128
+
+
+def test_what_is_spelt_like_an_end_is_one(tmp_path: Path) -> None:
+    """A token that ends answers everywhere is a control token and an end, though the header calls it text.
+
+    So it is for llama.cpp, and for every engine that reads the vocabulary.
+    """
+    pairs = sentence_pieces()
+    last = len(pairs["tokenizer.ggml.tokens"]) - 1
+    kinds = [*pairs["tokenizer.ggml.token_type"].value[:-1], Tagged(5, 1)]
+    path = vocabulary_file(tmp_path / "vocabulary.gguf", {**pairs, "tokenizer.ggml.token_type": Tagged(9, kinds)})
+    converted, found = read_vocabulary(path), read_gguf_vocabulary(path)
+    assert found is not None
+    assert last in converted.ends
+    assert last in converted.special
+    tokenizer = gguf_tokenizer("vocabulary.gguf", found)
+    assert tokenizer.vocabulary().ends == {2, last}
+    assert tokenizer.text_ids("a<|im_end|>", parse_special=True)[-1] == last
+    assert last not in tokenizer.text_ids("a<|im_end|>")
 
 
 def test_scores_that_are_missing_are_said_so(tmp_path: Path) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from corral.adapters.converters.onnx.vocabulary import Vocabulary
+from corral.adapters.formats.gguf.vocabulary import SPACE
 
 __all__ = ("tokenizer_config", "tokenizer_json")
-
-_SPACE = "▁"
 
 
 def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
@@ -63,10 +62,10 @@ def _byte_level(vocabulary: Vocabulary) -> dict[str, Any]:
 
 def _sentence_pieces(vocabulary: Vocabulary) -> dict[str, Any]:
     """SentencePiece's BPE: spaces are ``▁``, one stands before the text, and what has no token becomes its bytes."""
-    replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
-    prepend = [{"type": "Prepend", "prepend": _SPACE}] if vocabulary.add_space_prefix else []
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    prepend = [{"type": "Prepend", "prepend": SPACE}] if vocabulary.add_space_prefix else []
     strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if vocabulary.add_space_prefix else []
-    restore = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
+    restore = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
     return {
         "normalizer": {"type": "Sequence", "normalizers": [*prepend, replace]},
         "pre_tokenizer": None,

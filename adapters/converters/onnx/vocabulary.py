@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS, PreTokenizer
-from corral.adapters.formats.gguf.vocabulary import ENDING_TEXTS, USER_DEFINED, GgufVocabulary
+from corral.adapters.formats.gguf.vocabulary import USER_DEFINED, GgufVocabulary
 from corral.adapters.formats.gguf.vocabulary import read_vocabulary as read_gguf_vocabulary
 from corral.core.errors import InvalidModelFile, Unsupported
 from corral.core.values import Value
@@ -56,19 +56,16 @@ def read_vocabulary(path: Path) -> Vocabulary:
         kind, ids = _sentence_pieces(path, found), _SPM_IDS | dict(found.named)
     else:
         raise Unsupported(f"the tokenizer model {found.model!r} cannot be converted; gpt2 and llama can")
-    ends = {index for index, text in enumerate(found.texts) if text in ENDING_TEXTS}
     eos = ids.get("eos")
-    others = ends | {ids[name] for name in ("eot", "eom") if name in ids}
-    user_defined = {index for index in range(len(found.texts)) if found.kind(index) == USER_DEFINED}
     return Vocabulary(
         tokens=found.texts,
-        special=found.control_ids() | ends,
-        user_defined=frozenset(user_defined - ends),
+        special=found.control_ids(),
+        user_defined=found.ids_of(USER_DEFINED),
         bos=ids.get("bos"),
         eos=eos,
         unknown=ids.get("unknown"),
         padding=ids.get("padding", eos),
-        ends=(*(() if eos is None else (eos,)), *sorted(others - {eos})),
+        ends=(*(() if eos is None else (eos,)), *sorted(found.ends() - {eos})),
         add_eos=bool(found.add_eos),
         **kind,
     )

@@ -14,7 +14,6 @@ from corral.core.values import Value
 __all__ = (
     "BYTE",
     "CONTROL",
-    "ENDING_TEXTS",
     "NORMAL",
     "SPACE",
     "UNKNOWN",
@@ -32,7 +31,7 @@ SPACE = "\u2581"
 """What stands for a space in the pieces of an SPM vocabulary."""
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-ENDING_TEXTS = frozenset(
+_ENDING_TEXTS = frozenset(
     {
         "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|endoftext|>", "<|eom_id|>",
         "<|end_of_text|>", "<end_of_turn>", "<end_of_utterance>", "</s>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
@@ -85,17 +84,23 @@ class GgufVocabulary(Value, frozen=True, kw_only=True):
     named: Mapping[str, int] = {}
 
     def kind(self, token_id: int) -> int:
+        """As the header says; tokens that end an answer by their spelling are control tokens even so."""
+        if self.texts[token_id] in _ENDING_TEXTS:
+            return CONTROL
         return self.kinds[token_id] if token_id < len(self.kinds) else NORMAL
+
+    def ids_of(self, *kinds: int) -> frozenset[int]:
+        """The tokens of these kinds."""
+        return frozenset(place for place in range(len(self.texts)) if self.kind(place) in kinds)
 
     def control_ids(self) -> frozenset[int]:
         """Tokens that are no text: control tokens and the unknown token."""
-        return frozenset(place for place, kind in enumerate(self.kinds) if kind in (CONTROL, UNKNOWN))
+        return self.ids_of(CONTROL, UNKNOWN)
 
     def ends(self) -> frozenset[int]:
         """Tokens that end an answer."""
-        ends = {self.named[name] for name in ("eos", "eot", "eom") if name in self.named}
-        ends |= {place for place in self.control_ids() if self.texts[place] in ENDING_TEXTS}
-        return frozenset(ends)
+        named = {self.named[name] for name in ("eos", "eot", "eom") if name in self.named}
+        return frozenset(named | {place for place, text in enumerate(self.texts) if text in _ENDING_TEXTS})
 
     def pieces(self) -> tuple[bytes, ...]:
         """The bytes of every token, by id; of a control token its spelling."""
