@@ -16,9 +16,9 @@ from corral.core.engines import LoadRequest, LocalFile
 from corral.core.errors import InvalidModelFile
 from corral.core.models import ModelFile, ModelRecord, digest_of
 from corral.core.names import parse_name
-from corral.core.outputs import EngineEmbedded
+from corral.core.outputs import EngineEmbedded, EngineFailed
 from corral.core.ports.inference import StepEngine
-from corral.core.requests import EmbedRequest, TextPart
+from corral.core.requests import EmbedRequest, TextPart, TokensPart
 from corral.core.vectors import rows
 
 np = pytest.importorskip("numpy")
@@ -194,6 +194,7 @@ def encoder(tmp_path: Path) -> Encoder:
         output: str = "last_hidden_state",
         pooled_by_graph: bool = False,
         closing: bool = True,
+        more_rows: int = 0,
         **files: str,
     ) -> Path:
         helper = onnx.helper
@@ -207,7 +208,9 @@ def encoder(tmp_path: Path) -> Encoder:
             [helper.make_tensor_value_info(name, integers, shape) for name in inputs],
             [helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, rank)],
             [
-                onnx.numpy_helper.from_array(np.asarray(TABLE, dtype=np.float32), "table"),
+                onnx.numpy_helper.from_array(
+                    np.asarray([*TABLE, *[[0.0] * WIDTH] * more_rows], dtype=np.float32), "table"
+                ),
                 onnx.numpy_helper.from_array(np.asarray([1], dtype=np.int64), "axes"),
             ],
         )
@@ -264,6 +267,24 @@ def test_padding_does_not_count(encoder: Encoder) -> None:
     ]
     assert "exact" in engine.info.features
     engine.close()
+
+
+def test_a_text_that_cannot_be_computed_fails_its_own_request(encoder: Encoder) -> None:
+    """Others of the same batch get their vectors: the table has no row for an id that config.json counts in."""
+    engine = _load(encoder(config='{"vocab_size": 1001}', more_rows=1000 - len(TABLE)))
+    parts: tuple[TextPart | TokensPart, ...] = (TextPart(text="a"), TokensPart(ids=(1000,)), TextPart(text="b"))
+    for request_id, part in enumerate(parts):
+        engine.add_request(request_id, EmbedRequest(inputs=((part,),)), None)
+    answers = dict(engine.step())
+    assert [type(answers[request_id]) for request_id in range(3)] == [EngineEmbedded, EngineFailed, EngineEmbedded]
+    assert not engine.has_unfinished_requests()
+    engine.close()
+
+
+def test_a_table_that_lacks_much_of_the_vocabulary(encoder: Encoder) -> None:
+    """It shows when the model is loaded, and is said to be the file's fault."""
+    with pytest.raises(InvalidModelFile, match="cannot compute"):
+        _load(encoder(config='{"vocab_size": 1001}'))
 
 
 def test_int32_and_token_types_are_fed_as_the_graph_wants_them(encoder: Encoder) -> None:

@@ -18,7 +18,7 @@ from corral.adapters.engines.onnx_embeddings.session import EncoderSession
 from corral.adapters.engines.onnx_embeddings.spec import OnnxEmbeddingsOptions
 from corral.adapters.engines.onnx_embeddings.tokenizer import EncoderTokenizer
 from corral.core.engines import LoadRequest
-from corral.core.errors import InvalidModelFile, InvalidOption
+from corral.core.errors import EngineError, InvalidModelFile, InvalidOption, OutOfMemory
 from corral.core.ports.inference import ModelInfo, OnLoadProgress
 from corral.core.values import Value
 
@@ -56,7 +56,12 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxEmbed
     if session.poolings and not folder.poolings:
         pooling += " (assumed)"
         _log.warning("%s: no file says how to pool; the mean of all tokens is taken", request.model)
-    probe = _probe(session, tokenizer, context_length)
+    try:
+        probe = _probe(session, tokenizer, context_length)
+    except OutOfMemory:
+        raise
+    except EngineError as error:
+        raise InvalidModelFile(f"model {request.model!r} cannot compute: {error}") from error
     on_progress(1.0)
     return OnnxEmbeddingsEngine(
         session=session,

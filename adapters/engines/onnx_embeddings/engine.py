@@ -55,18 +55,12 @@ class OnnxEmbeddingsEngine:
 
     def step(self) -> Sequence[tuple[int, EngineOutput]]:
         chosen = self._batcher.next()
-        if chosen:
-            jobs = {job.request_id: job for job, _ in chosen}
-            try:
-                self._compute(chosen)
-            except CorralError as error:
-                for request_id in jobs:
-                    self._batcher.remove(request_id)
-                return [(request_id, EngineFailed(error=error.info)) for request_id in jobs]
+        outputs = self._computed(chosen) if chosen else []
         done = [job for job in self._batcher.jobs if job.done]
-        for job in done:
-            self._batcher.remove(job.request_id)
-        return [(job.request_id, self._embedded(job)) for job in done]
+        outputs += [(job.request_id, self._embedded(job)) for job in done]
+        for request_id, _ in outputs:
+            self._batcher.remove(request_id)
+        return outputs
 
     def has_unfinished_requests(self) -> bool:
         return len(self._batcher.jobs) > 0
@@ -83,6 +77,18 @@ class OnnxEmbeddingsEngine:
         if len(text) > limit and not cut:
             raise PromptTooLong(f"an input of {len(text)} tokens is longer than the context of {limit}")
         return self._tokenizer.shortened(text, limit)
+
+    def _computed(self, chosen: Sequence[tuple[Job, int]]) -> list[tuple[int, EngineOutput]]:
+        """What failed. Texts of several requests that fail together are tried apart: it may be one request's fault."""
+        try:
+            self._compute(chosen)
+        except CorralError as error:
+            requests = dict.fromkeys(job.request_id for job, _ in chosen)
+            if len(requests) == 1:
+                return [(request_id, EngineFailed(error=error.info)) for request_id in requests]
+            parts = [[one for one in chosen if one[0].request_id == request_id] for request_id in requests]
+            return [failed for part in parts for failed in self._computed(part)]
+        return []
 
     def _compute(self, chosen: Sequence[tuple[Job, int]]) -> None:
         if self._session is None:
