@@ -21,6 +21,7 @@ __all__ = ("Candidate", "EngineChooser", "choose_runner", "fits", "ignored_load_
 
 _log = logging.getLogger(__name__)
 
+_ELSEWHERE = "corral engines lists what each takes; a plugin can add another"
 _COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
@@ -67,7 +68,7 @@ class EngineChooser:
         if able:
             raise _not_installed(f"no engine that takes {record.name.short} is installed", able)
         reasons = "; ".join(f"{spec.name}: {match.reason}" for spec, match in matches)
-        raise NoEngine(f"no engine takes {record.name.short} ({reasons or 'there is none'})")
+        raise NoEngine(f"no engine takes {record.name.short} ({reasons or 'there is none'})", _ELSEWHERE)
 
     def candidates(self, record: ModelRecord, metadata: ModelMetadata | None) -> list[Candidate]:
         """What every engine says to the model, in the order that breaks ties."""
@@ -91,7 +92,9 @@ class EngineChooser:
         spec = self._spec(name)
         match = self._match(spec, record, metadata)
         if match.score == 0:
-            raise NoEngine(f"the {name} engine does not take {record.name.short}: {match.reason}")
+            others = [one.name for one in self._specs if self._match(one, record, metadata).score > 0]
+            remedy = f"engines that take it: {', '.join(others)}" if others else _ELSEWHERE
+            raise NoEngine(f"the {name} engine does not take {record.name.short}: {match.reason}", remedy)
         candidate = self._candidate(spec, match)
         _require_installed(candidate)
         return candidate

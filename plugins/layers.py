@@ -132,7 +132,7 @@ def read_layers(
     environment: Mapping[str, str] = os.environ,
     flags: Mapping[str, Any] = {},
 ) -> Layers:
-    """Reads the file, then the environment; `flags` (dotted paths) are strongest.
+    """Reads the file, then the environment; `flags` (dotted paths, as in TOML) are strongest.
 
     `path` is the file to read, which must exist then; without it ``CORRAL_CONFIG``, else the user's own file where
     there is one; an empty `path` reads no file. Raises `SettingsError`.
@@ -145,8 +145,18 @@ def read_layers(
     layers.append(
         {path: Leaf(value=found.value, origin=found.variable) for path, found in read_environment(environment).items()}
     )
-    layers.append({tuple(dotted.split(".")): Leaf(value=value, origin="flag") for dotted, value in flags.items()})
+    layers.append({_parts(dotted): Leaf(value=value, origin="flag") for dotted, value in flags.items()})
     return Layers(layers)
+
+
+def _parts(dotted: str) -> Path:
+    """A TOML key, so that a part with dots can stand in quotes; or else what stands between the dots."""
+    try:
+        node = tomllib.loads(f"{dotted} = 0")
+    except tomllib.TOMLDecodeError:
+        return tuple(dotted.split("."))
+    [(path, _)] = _flatten(node, ())
+    return path
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -76,7 +76,8 @@ def run(
         backend: Backend = ServerBackend(server) if state == "corral" else LocalBackend(corral)
         asking = Asking(
             model=name,
-            options=_options(options),
+            # Asked for with the request too: a model's own engine is stronger than that of all models.
+            options=_options(options) | ({} if engine is None else {"engine": engine}),
             raw=raw,
             format=_format(answer_format),
             keep_alive=-1 if keepalive is not None and keep_alive_s is None else keep_alive_s,

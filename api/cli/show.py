@@ -40,9 +40,10 @@ def show(session: Session, model: str, part: str | None, verbose: bool, as_json:
         tensors = _tensors(corral, details) if verbose else []
     facts = facts_of_details(details)
     chooser = EngineChooser(session.manager.engines(), session.manager.converters())
+    candidates = chooser.candidates(details.record, details.metadata)
     engines = [
         (one.spec.name, f"{one.match.reason}; {one.missing}" if one.missing else one.match.reason)
-        for one in chooser.candidates(details.record, details.metadata)
+        for one in candidates
         if one.match.score > 0
     ]
     if part is not None and not as_json:
@@ -59,7 +60,11 @@ def show(session: Session, model: str, part: str | None, verbose: bool, as_json:
             | {"loaded": loaded}
         )
         return
-    more = [("Engines", engines), ("Loaded", _loaded_rows(loaded) if loaded else [])]
+    refusals = [(one.spec.name, one.match.reason) for one in candidates]
+    more = [
+        ("Engines", engines) if engines else ("No engine takes it", refusals),
+        ("Loaded", _loaded_rows(loaded) if loaded else []),
+    ]
     if verbose:
         more.append(("Metadata", [(f"{key:<40}", str(value)) for key, value in described.items() if value is not None]))
         more.append(("Tensors", [(f"{name:<40}", f"{kind:<8}{list(shape)}") for name, kind, shape in tensors]))

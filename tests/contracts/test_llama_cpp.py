@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import random
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from corral.adapters.engines.llama_cpp.architectures import ARCHITECTURES
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.loader import load
 from corral.adapters.engines.llama_cpp.streams import common_prefix
@@ -414,6 +416,16 @@ def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
     path.write_bytes(gguf_bytes({"general.architecture": "quantum-llama"}))
     with pytest.raises(InvalidModelFile, match="quantum-llama"):
         make(path)
+
+
+def test_the_architectures_are_those_of_the_library() -> None:
+    """Each name that the spec claims stands in the library as it is installed."""
+    package = importlib.util.find_spec("llama_cpp")
+    assert package is not None
+    assert package.origin is not None
+    library = min(Path(package.origin).parent.glob("lib/*llama.[ds]*"))
+    known = library.read_bytes()
+    assert [name for name in sorted(ARCHITECTURES) if f"{name}\0".encode() not in known] == []
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path, smollm2: Path) -> None:

@@ -266,6 +266,32 @@ def test_an_engine_that_is_not_there_may_be_of_a_plugin_that_was_skipped(stocked
     assert "corral plugins tells why it skipped builtin" in err
 
 
+def test_run_with_an_engine_is_stronger_than_the_models_own(stocked: Call) -> None:
+    """Whatever a setting has for the model; and an engine that does not take it is refused, with those that do."""
+    setting = f'models."{MODEL}".engine=upstream'
+    assert stocked("--set", setting, "run", MODEL, "hello", "--engine", "fake").status == 0
+    status, _, err = stocked("run", MODEL, "hello", "--engine", "upstream")
+    assert status == 1
+    assert "the upstream engine does not take" in err
+    assert "\nengines that take it: llama-cpp" in err
+
+
+def test_a_model_that_no_engine_takes(call: Call, tmp_path: Path) -> None:
+    """`run` and `show` tell what every engine says to it."""
+    file = tmp_path / "zebra.gguf"
+    file.write_bytes(gguf_bytes({**SMALL_MODEL, "general.architecture": "zebra"}))
+    call("import", str(file), "--name", "zebra")
+    status, _, err = call("run", "zebra", "hello")
+    assert status == 1
+    assert err.startswith("Error: no engine takes zebra:latest (llama-cpp: ")
+    shown = call("show", "zebra").out
+    assert "  No engine takes it\n    llama-cpp " in shown
+    for text in (err, shown):
+        assert "does not know the architecture 'zebra'" in text
+        for engine in ("onnx-genai", "onnx-embeddings", "ctransformers", "upstream"):
+            assert engine in text
+
+
 def test_run_asked_nothing(stocked: Call) -> None:
     """Without a terminal, a prompt or anything piped in, there is nothing to do: wrong usage."""
     status, _, err = stocked("run", MODEL, "--engine", "fake")

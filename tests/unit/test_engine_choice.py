@@ -122,8 +122,9 @@ def test_an_engine_asked_for_by_name() -> None:
     chooser = EngineChooser(engines)
     assert chosen(chooser, "other") == "other"
     assert chosen(chooser, "shy") == "shy"
-    with pytest.raises(NoEngine, match="the unable engine does not take toy:latest: unable says 0"):
+    with pytest.raises(NoEngine, match="the unable engine does not take toy:latest: unable says 0") as unable:
         chosen(chooser, "unable")
+    assert unable.value.remedy == "engines that take it: best, other, absent"
     with pytest.raises(NoEngine, match="no engine is called 'nobody'") as unknown:
         chosen(chooser, "nobody")
     assert "best, other" in (unknown.value.remedy or "")

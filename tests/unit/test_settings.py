@@ -123,6 +123,13 @@ def test_settings_of_one_model(tmp_path: Path) -> None:
     assert settings.models["a:b"].options == {"num_ctx": 5, "stop": ["x"]}
 
 
+@pytest.mark.parametrize("path", ['models."a.1:b".engine', "models.a:b.engine"])
+def test_the_path_of_a_flag_may_have_quotes(path: str) -> None:
+    """As in the file, so that a name may hold dots; without any, what stands between the dots is a part."""
+    [name] = decode(flags={path: "plain"}).models
+    assert name == path.removeprefix("models.").removesuffix(".engine").strip('"')
+
+
 def test_the_file_of_a_flag_must_exist(tmp_path: Path) -> None:
     """The user's own file may be missing; one that was asked for may not."""
     with pytest.raises(SettingsError, match="no settings file"):

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from corral.core.engines import EngineSpec, Match
+from corral.adapters.engines.llama_cpp.architectures import ARCHITECTURES
+from corral.core.engines import EngineSpec, Match, options_fit
 from corral.core.models import ModelMetadata, ModelRecord
 
 __all__ = ("DEFAULT_NUM_CTX", "KV_BYTES_PER_VALUE", "REQUIREMENT", "SPEC", "VERSION", "LlamaCppOptions", "kv_bytes")
@@ -59,6 +60,9 @@ def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
         return Match(score=0, reason=f"takes GGUF, this is {metadata.format}")
     if metadata.architecture == "clip":
         return Match(score=0, reason="a projector is no model by itself")
+    if metadata.architecture not in ARCHITECTURES:
+        reason = f"the llama.cpp of {REQUIREMENT} does not know the architecture {metadata.architecture!r}"
+        return Match(score=-1, reason=reason)
     inexact = sorted(name for name in metadata.tensor_types if name not in _EXACT_TYPES)
     if inexact:
         texts = f"texts may depend on what else runs ({', '.join(inexact)} weights)"
@@ -80,21 +84,8 @@ def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Llam
     return {"cpu": weights + kv_bytes(metadata, context * (options.num_parallel or 1), options.kv_cache_type) + compute}
 
 
-def _fits(loaded: LlamaCppOptions, wanted: LlamaCppOptions) -> bool:
-    """A wish left at its default fits; fewer tokens or requests than were loaded fit too."""
-    default = LlamaCppOptions()
-    for field in msgspec.structs.fields(LlamaCppOptions):
-        wish, have = getattr(wanted, field.name), getattr(loaded, field.name)
-        if field.name == "num_ctx":
-            wish, have = wish or DEFAULT_NUM_CTX, have or DEFAULT_NUM_CTX
-            if wish <= have:
-                continue
-        if wish == have or wish == getattr(default, field.name):
-            continue
-        if field.name == "num_parallel" and have is not None and wish <= have:
-            continue
-        return False
-    return True
+def _fits(loaded: Any, wanted: Any) -> bool:
+    return options_fit(loaded, wanted, {"num_ctx": DEFAULT_NUM_CTX, "num_parallel": None})
 
 
 def _estimate_any(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
