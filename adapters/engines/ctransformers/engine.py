@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from corral.adapters.engines.admission import admitted_context, prefilled
+from corral.adapters.admission import admitted_context, prefilled
 from corral.adapters.engines.ctransformers.context import Context
 from corral.adapters.engines.ctransformers.tokenizer import TextTokenizer
 from corral.adapters.sampling import LogitsSampler

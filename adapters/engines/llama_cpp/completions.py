@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 
-from corral.adapters.engines.admission import admitted_context, prefilled
+from corral.adapters.admission import admitted_context, prefilled
 from corral.adapters.engines.llama_cpp.computing import Computation
 from corral.adapters.engines.llama_cpp.native import Context, Model
 from corral.adapters.engines.llama_cpp.sampler import Candidates, Sampler

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from corral.adapters.engines.admission import admitted_context, prefilled
+from corral.adapters.admission import admitted_context, prefilled
 from corral.adapters.engines.onnx_genai.continuations import Continuations
 from corral.adapters.engines.onnx_genai.native import Continuation
 from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer
