@@ -1,4 +1,4 @@
-"""The library: `AsyncCorral`, and `Corral`, the same for blocking code."""
+"""`AsyncCorral`: models in this process, for code on an event loop."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import asyncio
 import builtins
 import os
 import time
-import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, Unpack, overload
 
+from corral.api.library.options import AnswerOptions, CorralOptions, RequestOptions
 from corral.api.messages import Messages, to_messages
-from corral.api.portal import Portal
 from corral.api.results import (
-    Answer,
     AsyncStream,
     ChatResult,
-    Chunk,
     Embeddings,
     GenerateResult,
     ModelDetails,
@@ -40,49 +37,7 @@ from corral.core.runtime import Runtime
 from corral.core.vectors import rows
 from corral.plugins.assembly import assemble, read_layers
 
-__all__ = ("AsyncCorral", "Corral", "Stream")
-
-T = TypeVar("T")
-A = TypeVar("A", bound=Answer)
-
-
-class CorralOptions(TypedDict, total=False):
-    """How to set a Corral up.
-
-    `models` is a folder in Ollama's layout. `engine` and `runner` say what runs the models, and where (``thread``, the
-    default, or ``process``). `options` hold for every request that does not say otherwise. `config` is a settings file,
-    `settings` maps dotted paths (``scheduler.max_loaded_models``) to values; without them the usual places count.
-    `runtime` is one that was assembled elsewhere, used as it is and left open.
-    """
-
-    models: str | os.PathLike[str]
-    engine: str
-    runner: str
-    options: Mapping[str, Any]
-    config: str | os.PathLike[str]
-    settings: Mapping[str, Any]
-    runtime: Runtime
-
-
-class RequestOptions(TypedDict, total=False):
-    """What every request may say: Ollama's `options` by name; `keep_alive` in seconds, as a text such as ``5m``, or -1
-    for ever (absent, the model's stays as it is); and the `engine` to use.
-    """
-
-    options: Mapping[str, Any]
-    keep_alive: str | float
-    engine: str | None
-
-
-class AnswerOptions(RequestOptions, total=False):
-    """What a request for text may say: a `system` text; `logprobs`, the number of alternatives to report beside each
-    chosen token (0: the chosen alone; absent: no log-probabilities); the `format` that the answer must have, ``"json"``
-    or a JSON Schema.
-    """
-
-    system: str | None
-    logprobs: int | None
-    format: Literal["json"] | Mapping[str, Any] | None
+__all__ = ("AsyncCorral",)
 
 
 class AsyncCorral:
@@ -307,192 +262,9 @@ class AsyncCorral:
         }
 
 
-class Stream(Generic[A]):
-    """An answer as it comes, for blocking code: an iterator of chunks, and a context manager.
-
-    Leaving it early, by `close`, by the context or by just forgetting the stream, cancels the request within a step.
-    """
-
-    def __init__(self, stream: AsyncStream[A], portal: Portal) -> None:
-        self._stream = stream
-        self._portal = portal
-
-    @property
-    def result(self) -> A:
-        """The whole answer. Raises `RuntimeError` before the last chunk has been read."""
-        return self._stream.result
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Chunk:
-        chunk = self._portal.call(self._next)
-        if chunk is None:
-            raise StopIteration
-        return chunk
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Cancels the request if it still runs. Twice is fine."""
-        self._portal.call(self._stream.aclose)
-
-    async def _next(self) -> Chunk | None:
-        return await anext(self._stream, None)
-
-
-class Corral:
-    """`AsyncCorral` for blocking code: every method waits for its answer, which a loop on a thread of its own gives.
-
-    Any number of threads may share one, and it works where an event loop runs already, as in Jupyter. Ctrl-C cancels
-    the call it interrupts and nothing else. A `Corral` that is forgotten is closed, at the latest when Python ends.
-    """
-
-    def __init__(self, **setup: Unpack[CorralOptions]) -> None:
-        self._async = AsyncCorral(**setup)
-        self._portal = Portal("corral")
-        self._closing = weakref.finalize(self, _close, self._portal, self._async)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Unloads every model and ends the thread. Twice is fine; afterwards every other call raises `RuntimeError`."""
-        self._closing()
-
-    def runtime(self) -> Runtime:
-        """The assembled application behind this; its coroutines belong to this object's own loop (see `call`)."""
-        return self._portal.call(self._async.runtime)
-
-    def call(self, function: Callable[[AsyncCorral], Awaitable[T]]) -> T:
-        """Awaits ``function(async_corral)`` on this object's loop, for what has no method here."""
-        return self._portal.call(lambda: function(self._async))
-
-    @overload
-    def chat(
-        self, model: str, messages: Messages, *, stream: Literal[False] = False, **how: Unpack[AnswerOptions]
-    ) -> ChatResult: ...
-    @overload
-    def chat(
-        self, model: str, messages: Messages, *, stream: Literal[True], **how: Unpack[AnswerOptions]
-    ) -> Stream[ChatResult]: ...
-    def chat(
-        self, model: str, messages: Messages, *, stream: bool = False, **how: Unpack[AnswerOptions]
-    ) -> ChatResult | Stream[ChatResult]:
-        """See `AsyncCorral.chat`."""
-        if stream:
-            return Stream(self.call(lambda corral: corral.chat(model, messages, stream=True, **how)), self._portal)
-        return self.call(lambda corral: corral.chat(model, messages, **how))
-
-    @overload
-    def generate(
-        self,
-        model: str,
-        prompt: str,
-        *,
-        raw: bool = False,
-        stream: Literal[False] = False,
-        **how: Unpack[AnswerOptions],
-    ) -> GenerateResult: ...
-    @overload
-    def generate(
-        self, model: str, prompt: str, *, raw: bool = False, stream: Literal[True], **how: Unpack[AnswerOptions]
-    ) -> Stream[GenerateResult]: ...
-    def generate(
-        self, model: str, prompt: str, *, raw: bool = False, stream: bool = False, **how: Unpack[AnswerOptions]
-    ) -> GenerateResult | Stream[GenerateResult]:
-        """See `AsyncCorral.generate`."""
-        if stream:
-            answer = self.call(lambda corral: corral.generate(model, prompt, raw=raw, stream=True, **how))
-            return Stream(answer, self._portal)
-        return self.call(lambda corral: corral.generate(model, prompt, raw=raw, **how))
-
-    def embed(
-        self,
-        model: str,
-        inputs: str | Sequence[str],
-        *,
-        truncate: bool = True,
-        dimensions: int | None = None,
-        **how: Unpack[RequestOptions],
-    ) -> Embeddings:
-        """See `AsyncCorral.embed`."""
-        return self.call(lambda corral: corral.embed(model, inputs, truncate=truncate, dimensions=dimensions, **how))
-
-    def load(self, model: str, *, on_progress: LoadListener | None = None, **how: Unpack[RequestOptions]) -> int:
-        """See `AsyncCorral.load`. `on_progress` is called on other threads."""
-        return self.call(lambda corral: corral.load(model, on_progress=on_progress, **how))
-
-    def unload(self, model: str) -> bool:
-        """See `AsyncCorral.unload`."""
-        return self.call(lambda corral: corral.unload(model))
-
-    def loaded(self) -> builtins.list[LoadedModel]:
-        """See `AsyncCorral.loaded`."""
-        return self.call(lambda corral: corral.loaded())
-
-    def list(self, *, derived: bool = False) -> builtins.list[ModelRecord]:
-        """See `AsyncCorral.list`."""
-        return self.call(lambda corral: corral.list(derived=derived))
-
-    def show(self, model: str) -> ModelDetails:
-        """See `AsyncCorral.show`."""
-        return self.call(lambda corral: corral.show(model))
-
-    def pull(self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None) -> ModelRecord:
-        """See `AsyncCorral.pull`. `on_progress` is called on other threads."""
-        return self.call(lambda corral: corral.pull(reference, name=name, on_progress=on_progress))
-
-    def import_model(
-        self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
-    ) -> ModelRecord:
-        """See `AsyncCorral.import_model`. `on_progress` is called on other threads."""
-        return self.call(lambda corral: corral.import_model(path, name=name, on_progress=on_progress))
-
-    def convert(
-        self,
-        model: str,
-        to: str,
-        *,
-        name: str | None = None,
-        parameters: Mapping[str, Any] | None = None,
-        on_progress: OnLoadProgress | None = None,
-    ) -> ModelRecord:
-        """See `AsyncCorral.convert`. `on_progress` is called on other threads."""
-        return self.call(
-            lambda corral: corral.convert(model, to, name=name, parameters=parameters, on_progress=on_progress)
-        )
-
-    def copy(self, source: str, destination: str) -> None:
-        """See `AsyncCorral.copy`."""
-        self.call(lambda corral: corral.copy(source, destination))
-
-    def delete(self, model: str) -> None:
-        """See `AsyncCorral.delete`."""
-        self.call(lambda corral: corral.delete(model))
-
-
 def _ignore(progress: Progress) -> None:
     pass
 
 
 def _ignore_share(share: float) -> None:
     pass
-
-
-def _close(portal: Portal, corral: AsyncCorral) -> None:
-    try:
-        portal.call(corral.aclose)
-    finally:
-        portal.close()

@@ -1,0 +1,218 @@
+"""`Corral`: `AsyncCorral` for blocking code, and its streams."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import weakref
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
+
+from corral.api.library.asynchronous import AsyncCorral
+from corral.api.library.options import AnswerOptions, CorralOptions, RequestOptions
+from corral.api.messages import Messages
+from corral.api.portal import Portal
+from corral.api.results import (
+    Answer,
+    AsyncStream,
+    ChatResult,
+    Chunk,
+    Embeddings,
+    GenerateResult,
+    ModelDetails,
+)
+from corral.core.leases import LoadedModel
+from corral.core.models import ModelRecord
+from corral.core.placement import LoadListener
+from corral.core.ports.inference import OnLoadProgress
+from corral.core.ports.sources import OnProgress
+from corral.core.runtime import Runtime
+
+__all__ = ("Corral", "Stream")
+
+T = TypeVar("T")
+A = TypeVar("A", bound=Answer)
+
+
+class Stream(Generic[A]):
+    """An answer as it comes, for blocking code: an iterator of chunks, and a context manager.
+
+    Leaving it early, by `close`, by the context or by just forgetting the stream, cancels the request within a step.
+    """
+
+    def __init__(self, stream: AsyncStream[A], portal: Portal) -> None:
+        self._stream = stream
+        self._portal = portal
+
+    @property
+    def result(self) -> A:
+        """The whole answer. Raises `RuntimeError` before the last chunk has been read."""
+        return self._stream.result
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Chunk:
+        chunk = self._portal.call(self._next)
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancels the request if it still runs. Twice is fine."""
+        self._portal.call(self._stream.aclose)
+
+    async def _next(self) -> Chunk | None:
+        return await anext(self._stream, None)
+
+
+class Corral:
+    """`AsyncCorral` for blocking code: every method waits for its answer, which a loop on a thread of its own gives.
+
+    Any number of threads may share one, and it works where an event loop runs already, as in Jupyter. Ctrl-C cancels
+    the call it interrupts and nothing else. A `Corral` that is forgotten is closed, at the latest when Python ends.
+    """
+
+    def __init__(self, **setup: Unpack[CorralOptions]) -> None:
+        self._async = AsyncCorral(**setup)
+        self._portal = Portal("corral")
+        self._closing = weakref.finalize(self, _close, self._portal, self._async)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unloads every model and ends the thread. Twice is fine; afterwards every other call raises `RuntimeError`."""
+        self._closing()
+
+    def runtime(self) -> Runtime:
+        """The assembled application behind this; its coroutines belong to this object's own loop (see `call`)."""
+        return self._portal.call(self._async.runtime)
+
+    def call(self, function: Callable[[AsyncCorral], Awaitable[T]]) -> T:
+        """Awaits ``function(async_corral)`` on this object's loop, for what has no method here."""
+        return self._portal.call(lambda: function(self._async))
+
+    @overload
+    def chat(
+        self, model: str, messages: Messages, *, stream: Literal[False] = False, **how: Unpack[AnswerOptions]
+    ) -> ChatResult: ...
+    @overload
+    def chat(
+        self, model: str, messages: Messages, *, stream: Literal[True], **how: Unpack[AnswerOptions]
+    ) -> Stream[ChatResult]: ...
+    def chat(
+        self, model: str, messages: Messages, *, stream: bool = False, **how: Unpack[AnswerOptions]
+    ) -> ChatResult | Stream[ChatResult]:
+        """See `AsyncCorral.chat`."""
+        if stream:
+            return Stream(self.call(lambda corral: corral.chat(model, messages, stream=True, **how)), self._portal)
+        return self.call(lambda corral: corral.chat(model, messages, **how))
+
+    @overload
+    def generate(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        raw: bool = False,
+        stream: Literal[False] = False,
+        **how: Unpack[AnswerOptions],
+    ) -> GenerateResult: ...
+    @overload
+    def generate(
+        self, model: str, prompt: str, *, raw: bool = False, stream: Literal[True], **how: Unpack[AnswerOptions]
+    ) -> Stream[GenerateResult]: ...
+    def generate(
+        self, model: str, prompt: str, *, raw: bool = False, stream: bool = False, **how: Unpack[AnswerOptions]
+    ) -> GenerateResult | Stream[GenerateResult]:
+        """See `AsyncCorral.generate`."""
+        if stream:
+            answer = self.call(lambda corral: corral.generate(model, prompt, raw=raw, stream=True, **how))
+            return Stream(answer, self._portal)
+        return self.call(lambda corral: corral.generate(model, prompt, raw=raw, **how))
+
+    def embed(
+        self,
+        model: str,
+        inputs: str | Sequence[str],
+        *,
+        truncate: bool = True,
+        dimensions: int | None = None,
+        **how: Unpack[RequestOptions],
+    ) -> Embeddings:
+        """See `AsyncCorral.embed`."""
+        return self.call(lambda corral: corral.embed(model, inputs, truncate=truncate, dimensions=dimensions, **how))
+
+    def load(self, model: str, *, on_progress: LoadListener | None = None, **how: Unpack[RequestOptions]) -> int:
+        """See `AsyncCorral.load`. `on_progress` is called on other threads."""
+        return self.call(lambda corral: corral.load(model, on_progress=on_progress, **how))
+
+    def unload(self, model: str) -> bool:
+        """See `AsyncCorral.unload`."""
+        return self.call(lambda corral: corral.unload(model))
+
+    def loaded(self) -> builtins.list[LoadedModel]:
+        """See `AsyncCorral.loaded`."""
+        return self.call(lambda corral: corral.loaded())
+
+    def list(self, *, derived: bool = False) -> builtins.list[ModelRecord]:
+        """See `AsyncCorral.list`."""
+        return self.call(lambda corral: corral.list(derived=derived))
+
+    def show(self, model: str) -> ModelDetails:
+        """See `AsyncCorral.show`."""
+        return self.call(lambda corral: corral.show(model))
+
+    def pull(self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None) -> ModelRecord:
+        """See `AsyncCorral.pull`. `on_progress` is called on other threads."""
+        return self.call(lambda corral: corral.pull(reference, name=name, on_progress=on_progress))
+
+    def import_model(
+        self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
+    ) -> ModelRecord:
+        """See `AsyncCorral.import_model`. `on_progress` is called on other threads."""
+        return self.call(lambda corral: corral.import_model(path, name=name, on_progress=on_progress))
+
+    def convert(
+        self,
+        model: str,
+        to: str,
+        *,
+        name: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        on_progress: OnLoadProgress | None = None,
+    ) -> ModelRecord:
+        """See `AsyncCorral.convert`. `on_progress` is called on other threads."""
+        return self.call(
+            lambda corral: corral.convert(model, to, name=name, parameters=parameters, on_progress=on_progress)
+        )
+
+    def copy(self, source: str, destination: str) -> None:
+        """See `AsyncCorral.copy`."""
+        self.call(lambda corral: corral.copy(source, destination))
+
+    def delete(self, model: str) -> None:
+        """See `AsyncCorral.delete`."""
+        self.call(lambda corral: corral.delete(model))
+
+
+def _close(portal: Portal, corral: AsyncCorral) -> None:
+    try:
+        portal.call(corral.aclose)
+    finally:
+        portal.close()
