@@ -428,6 +428,13 @@ def test_models_that_are_not_there(upstream: ScriptedServer) -> None:
         assert "a, b" in str(caught.value.remedy)
 
 
+def test_a_server_that_has_not_implemented_what_it_is_asked(upstream: ScriptedServer) -> None:
+    """501 for a path of another API is no more than that the server has no such path."""
+    upstream.replies["/api/version"] = Reply(status=501, body="not implemented")
+    upstream.replies["/v1/models"] = Reply(body={"data": [{"id": "a"}]})
+    assert (find(upstream.url).api, find(upstream.url).model) == ("openai", "a")
+
+
 def test_a_server_that_tells_nothing(upstream: ScriptedServer) -> None:
     """It is believed where somebody says what it speaks and has; else it is asked for."""
     with pytest.raises(UpstreamError, match="speaks neither"):

@@ -8,7 +8,7 @@ import msgspec
 
 from corral.adapters.engines.upstream.endpoint import Endpoint
 from corral.adapters.engines.upstream.refusals import KeyRefused, Unavailable, UpstreamLoop
-from corral.core.errors import InvalidRequest, UpstreamError
+from corral.core.errors import InvalidRequest, Unsupported, UpstreamError
 from corral.core.malformed import MALFORMED
 from corral.core.ports.upstreams import OfferedModel
 
@@ -159,5 +159,5 @@ async def _asked(endpoint: Endpoint, path: str, kind: type[Any]) -> Any:
         return None
     except (KeyRefused, Unavailable, UpstreamLoop):
         raise
-    except (UpstreamError, InvalidRequest):
+    except (UpstreamError, InvalidRequest, Unsupported):
         return None
