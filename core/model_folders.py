@@ -29,7 +29,7 @@ _DOC_STEMS = frozenset({"license", "licence", "copying", "notice", "readme"})
 # Weights of other frameworks, programs, and pictures: no engine of a folder model reads them.
 _LEFT_OUT = frozenset(
     {".ckpt", ".gguf", ".h5", ".mlmodel", ".msgpack", ".npz", ".ot", ".pickle", ".pkl", ".pt", ".pth", ".safetensors"}
-    | {".gif", ".jpg", ".png", ".py", ".pyc", ".sh", ".tflite", ".xml", ".zip"}
+    | {".dll", ".dylib", ".exe", ".gif", ".jpg", ".png", ".py", ".pyc", ".sh", ".so", ".tflite", ".xml", ".zip"}
 )
 _LEFT_OUT_STEMS = ("pytorch_model", "openvino_model", "training_args")
 

@@ -561,7 +561,7 @@ def _edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda folder: (folder / "genai_config.json").unlink(), r"no genai_config\.json"),
-    "config is no JSON": (lambda folder: (folder / "genai_config.json").write_text("{"), "cannot be read"),
+    "config is no JSON": (lambda folder: (folder / "genai_config.json").write_text("{"), "malformed"),
     "config of something else": (lambda folder: (folder / "genai_config.json").write_text("{}"), "model"),
     "no graph": (lambda folder: (folder / "model.onnx").unlink(), "model.onnx, which is missing"),
     "empty graph": (lambda folder: (folder / "model.onnx").write_bytes(b""), "cannot load"),
@@ -573,6 +573,19 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "end outside": (_edit(lambda model: model.update(eos_token_id=10**6)), "eos_token_id"),
     "other logits": (_edit(lambda model: model.update(vocab_size=280)), "logits"),
     "no context": (_edit(lambda model: model.update(context_length=0)), "context_length"),
+    "endless vocabulary": (_edit(lambda model: model.update(vocab_size=10**12)), "vocab_size from 1"),
+    "no type": (_edit(lambda model: model.update(type=5)), "Expected `str`"),
+    "file elsewhere": (_edit(lambda model: model["decoder"].update(filename="../x.onnx")), "no path that"),
+    "native code": (
+        _edit(lambda model: model["decoder"].update(session_options={"custom_ops_library": "evil.so"})),
+        "custom_ops_library is not taken from a model",
+    ),
+    "writes files": (
+        _edit(lambda model: model["decoder"].update(session_options={"enable_profiling": "/tmp/x"})),
+        "enable_profiling is not taken from a model",
+    ),
+    "deep settings": (lambda folder: (folder / "genai_config.json").write_bytes(b"[" * 100_000), "malformed"),
+    "tokenizer elsewhere": (lambda folder: (folder / "tokenizer.json").write_bytes(b"[" * 100_000), "cannot be read"),
 }
 
 

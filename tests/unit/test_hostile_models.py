@@ -236,11 +236,12 @@ def test_a_folder_with_a_link(root: Path, folder: Path, target: str, text: str) 
 
 
 def test_a_folder_with_what_is_no_file(root: Path, folder: Path) -> None:
-    """Pipes, sockets, links to folders elsewhere and hidden files are left alone: nothing waits for them."""
+    """Pipes, sockets, links to folders elsewhere, code and hidden files are left alone: nothing waits for them."""
     os.mkfifo(folder / "config.json")
     os.mkfifo(folder / "genai_config.json")
     (folder / "more").symlink_to("/etc")
     (folder / ".env").write_text("KEY=1")
+    (folder / "evil.so").write_bytes(b"code")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.path.relpath(folder / "modules.json"))
         assert imported(root, folder) == ["model.onnx", "tokenizer.json"]

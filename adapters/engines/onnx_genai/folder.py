@@ -7,12 +7,16 @@ from typing import Any
 
 import msgspec
 
+from corral.adapters.engines.onnx_genai.config_checks import check_config
 from corral.adapters.engines.onnx_genai.spec import CONFIG_FILE
 from corral.core.engines import LoadRequest
 from corral.core.errors import InvalidModelFile
+from corral.core.malformed import MALFORMED
 
 __all__ = ("ModelFolder", "open_folder")
 
+_MOST_TOKENS = 1 << 24
+_LONGEST_CONTEXT = 1 << 30
 _NOT_TEXT = ("encoder", "vision", "speech", "embedding")
 
 
@@ -76,9 +80,10 @@ def open_folder(request: LoadRequest) -> ModelFolder:
         )
     if not (path / "tokenizer.json").is_file():
         raise InvalidModelFile(f"model {request.model!r} has no tokenizer.json", "import a folder that has one")
-    if model.vocab_size < 1 or model.context_length < 1:
+    if not (0 < model.vocab_size <= _MOST_TOKENS and 0 < model.context_length <= _LONGEST_CONTEXT):
         raise InvalidModelFile(
-            f"model {request.model!r}: {CONFIG_FILE} needs a vocab_size and a context_length above 0"
+            f"model {request.model!r}: {CONFIG_FILE} needs a vocab_size from 1 to {_MOST_TOKENS} and a context_length "
+            f"from 1 to {_LONGEST_CONTEXT}"
         )
     ends = model.eos_token_id if isinstance(model.eos_token_id, list) else [model.eos_token_id]
     decoder = model.decoder
@@ -97,6 +102,10 @@ def open_folder(request: LoadRequest) -> ModelFolder:
 
 def _read(path: Path, model: str) -> _Config:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Config)
-    except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        data = path.read_bytes()
+        check_config(data)
+        return msgspec.json.decode(data, type=_Config)
+    except InvalidModelFile as error:
+        raise InvalidModelFile(f"model {model!r}: {CONFIG_FILE}: {error.message}", error.remedy) from error
+    except (OSError, *MALFORMED) as error:
         raise InvalidModelFile(f"model {model!r}: {CONFIG_FILE} cannot be read: {error}") from error

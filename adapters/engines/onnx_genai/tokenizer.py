@@ -97,10 +97,11 @@ class FolderTokenizer:
                 return list(whole[:start])
         try:
             config = json.loads((folder / "tokenizer_config.json").read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return []
         bos = config.get("bos_token") if isinstance(config, dict) and config.get("add_bos_token") is True else None
-        token_id = self._special.token_to_id(bos["content"] if isinstance(bos, dict) else bos) if bos else None
+        text = bos.get("content") if isinstance(bos, dict) else bos
+        token_id = self._special.token_to_id(text) if isinstance(text, str) else None
         return [] if token_id is None else [token_id]
 
     def _read_vocabulary(self, described: Any, size: int, ends: Collection[int]) -> Vocabulary:
