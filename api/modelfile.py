@@ -32,11 +32,16 @@ def parameters_text(parameters: Mapping[str, Any]) -> str:
 def modelfile_text(
     record: ModelRecord, files: Sequence[LocalFile], *, template: str, system: str, parameters: Mapping[str, Any]
 ) -> str:
-    """A Modelfile that makes the same model again on this machine. `files` are its files as paths."""
+    """A Modelfile that makes the same model again on this machine. `files` are its files as paths.
+
+    A model that is a folder is named: no single file of it is a model.
+    """
     lines = [_HEADER.format(name=record.name.short)]
-    sources = [file.path for file in files if file.role in ("weights", "projector")]
+    named = [file for file in files if file.name is not None]
+    whole = [file for file in files if file not in named] if named[1:] else files
+    sources = [file.path for file in whole if file.role in ("weights", "projector")]
     lines += [f"FROM {path}" for path in sources or [record.name.short]]
-    lines += [f"ADAPTER {file.path}" for file in files if file.role == "adapter"]
+    lines += [f"ADAPTER {file.path}" for file in whole if file.role == "adapter"]
     if template:
         lines.append(f"TEMPLATE {_quoted(template)}")
     if system:

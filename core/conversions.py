@@ -15,6 +15,7 @@ from corral.core.installation import missing_packages
 from corral.core.models import ModelFile, ModelMetadata, ModelRecord
 from corral.core.names import DEFAULT_TAG, ModelName
 from corral.core.relative_paths import check_together
+from corral.core.type_names import type_name
 
 __all__ = ("checked_files", "converted_name", "derived_record", "require_able", "typed_parameters")
 
@@ -35,7 +36,8 @@ def typed_parameters(spec: ConverterSpec, *layers: Mapping[str, Any]) -> dict[st
     try:
         typed = msgspec.convert(given, spec.parameters, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidOption(f"parameters of the {spec.name} converter: {error}") from error
+        kinds = (f"{field.encode_name}: {type_name(field.type)}" for field in msgspec.structs.fields(spec.parameters))
+        raise InvalidOption(f"parameters of the {spec.name} converter: {error}", "; ".join(kinds)) from error
     plain = msgspec.to_builtins(typed)
     assert isinstance(plain, dict)
     return plain

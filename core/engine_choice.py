@@ -21,7 +21,7 @@ __all__ = ("Candidate", "EngineChooser", "choose_runner", "fits", "ignored_load_
 
 _log = logging.getLogger(__name__)
 
-_ELSEWHERE = "corral engines lists what each takes; a plugin can add another"
+_ELSEWHERE = "corral engines --verbose lists what each takes; a plugin can add another"
 _COMPILERS = ("c++", "g++", "clang++", "cl")
 
 

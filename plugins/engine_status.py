@@ -8,6 +8,7 @@ from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec
 from corral.core.installation import installed_version, missing_packages
 from corral.core.runtime import ConverterStatus, EngineStatus, OptionHelp
+from corral.core.type_names import type_name
 
 __all__ = ("converter_status", "engine_status")
 
@@ -47,7 +48,7 @@ def _option_help(options: type[msgspec.Struct] | None) -> tuple[OptionHelp, ...]
     if options is None:
         return ()
     return tuple(
-        OptionHelp(name=field.encode_name, kind=_type_name(field.type), default=_default(field))
+        OptionHelp(name=field.encode_name, kind=type_name(field.type), default=_default(field))
         for field in msgspec.structs.fields(options)
     )
 
@@ -61,10 +62,3 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     else:
         return ""
     return msgspec.json.encode(value, enc_hook=str).decode()
-
-
-def _type_name(kind: object) -> str:
-    bare = getattr(kind, "__origin__", kind) if hasattr(kind, "__metadata__") else kind
-    if isinstance(bare, type) and not hasattr(bare, "__args__"):
-        return bare.__name__
-    return str(bare).replace("typing.", "")

@@ -18,7 +18,9 @@ Found = Mapping[str, tuple[Device, ...] | str]
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="A JSON array.")
-@click.option("--verbose", is_flag=True, help="With the devices' memory and the options of each.")
+@click.option(
+    "--verbose", is_flag=True, help="With what each takes, where it runs, its devices' memory and its options."
+)
 @click.option("--no-devices", is_flag=True, help="Do not start engines to ask for their devices.")
 @click.pass_obj
 def engines(session: Session, as_json: bool, verbose: bool, no_devices: bool) -> None:
@@ -31,33 +33,37 @@ def engines(session: Session, as_json: bool, verbose: bool, no_devices: bool) ->
         print_json([plain(engine) | _plain_devices(devices.get(engine.name, ())) for engine in runtime.engines])
         return
     print_table(
-        ("NAME", "AVAILABLE", "VERSION", "TASKS", "DEVICES", "RUNNERS", "TAKES"),
+        ("NAME", "AVAILABLE", "VERSION", "DEVICES", "TASKS"),
         [
             (
                 engine.name,
                 "yes" if engine.available else "no",
                 engine.version or "-",
-                ", ".join(engine.tasks),
                 _kinds(devices.get(engine.name, ())),
-                ", ".join(engine.runners),
-                engine.takes or engine.summary,
+                ", ".join(engine.tasks),
             )
             for engine in runtime.engines
         ],
     )
-    for engine in runtime.engines:
-        if not engine.available:
-            hint = f"; {engine.install_hint}" if engine.install_hint else ""
-            click.echo(f"\n{engine.name}: {engine.reason}{hint}")
-        elif isinstance(problem := devices.get(engine.name), str):
-            click.echo(f"\n{engine.name}: its devices could not be found: {problem}")
+    if notes := [note for engine in runtime.engines if (note := _note(engine, devices.get(engine.name, ())))]:
+        click.echo("\n" + "\n".join(notes))
     if verbose:
         for engine in runtime.engines:
             _print_more(engine, devices.get(engine.name, ()))
 
 
+def _note(engine: EngineStatus, devices: tuple[Device, ...] | str) -> str:
+    """What is wrong with it, and the line to paste; empty where nothing is."""
+    if not engine.available:
+        return f"{engine.name}: {engine.reason}{f'; {engine.install_hint}' if engine.install_hint else ''}"
+    return f"{engine.name}: its devices could not be found: {devices}" if isinstance(devices, str) else ""
+
+
 def _print_more(engine: EngineStatus, devices: tuple[Device, ...] | str) -> None:
     click.echo(f"\n{engine.name}: {engine.summary}")
+    if engine.takes:
+        click.echo(f"    takes {engine.takes}")
+    click.echo(f"    runs in {' or '.join(engine.runners)}")
     if isinstance(devices, tuple):
         for device in devices:
             memory = [

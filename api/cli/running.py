@@ -35,7 +35,7 @@ def ps(session: Session, prefix: str | None, as_json: bool) -> None:
         print_json(models)
         return
     print_table(
-        ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"),
+        ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "ENGINE", "UNTIL"),
         [
             (
                 model["name"],
@@ -43,6 +43,7 @@ def ps(session: Session, prefix: str | None, as_json: bool) -> None:
                 human_bytes(model["size"]) if model["size"] else "-",
                 _processor(model),
                 str(model.get("context_length", 0)),
+                model["corral"]["engine"],
                 _until(model["expires_at"]),
             )
             for model in models

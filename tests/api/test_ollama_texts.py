@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pytest
 
@@ -13,7 +14,7 @@ from corral.api.modelfile import modelfile_text, parameters_text
 from corral.core.engines import LocalFile
 from corral.core.errors import Cancelled, CorralError, InvalidOption, LoadFailed, PromptTooLong, ServerBusy
 from corral.core.messages import Message
-from corral.core.models import ModelRecord, digest_of
+from corral.core.models import FileRole, ModelRecord, digest_of
 from corral.core.names import parse_name
 
 
@@ -72,6 +73,19 @@ def test_a_modelfile_says_everything_and_quotes_where_it_must() -> None:
     assert 'PARAMETER stop </s>\nPARAMETER stop " x"\n' in text
     assert 'LICENSE """MIT\nof somebody"""\n' in text
     assert "MESSAGE user hi\n" in text
+
+
+def test_a_modelfile_of_a_folder_names_the_model() -> None:
+    """One of its files is no model, and neither is a bare adapter; a single file with a name is one."""
+    record = ModelRecord(name=parse_name("m"), digest=digest_of(b""), size_bytes=0, modified_at=0)
+    roles: tuple[FileRole, ...] = ("weights", "config", "adapter")
+    files = [LocalFile(role=role, path=f"/blobs/{role}", name=f"{role}.bin") for role in roles]
+
+    def text(files: Sequence[LocalFile]) -> str:
+        return modelfile_text(record, files, template="", system="", parameters={})
+
+    assert text(files).endswith("\n\nFROM m:latest\n")
+    assert text(files[:1]).endswith("\n\nFROM /blobs/weights\n")
 
 
 @pytest.mark.parametrize(

@@ -327,9 +327,11 @@ def test_commands_about_a_server_need_one(call: Call) -> None:
 
 def test_engines(call: Call) -> None:
     """Each with its version or what it needs; ``--verbose`` and ``--json`` with its options."""
-    columns = ["NAME", "AVAILABLE", "VERSION", "TASKS", "DEVICES", "RUNNERS", "TAKES"]
-    assert call("engines", "--no-devices").out.splitlines()[0].split() == columns
-    assert "    num_ctx = " in call("engines", "--verbose", "--no-devices").out
+    table = call("engines", "--no-devices").out
+    assert table.splitlines()[0].split() == ["NAME", "AVAILABLE", "VERSION", "DEVICES", "TASKS"]
+    verbose = call("engines", "--verbose", "--no-devices").out
+    for line in ("takes GGUF files", "runs in process or thread", "kv_cache_type = \"f16\"  ('f16' or 'f32' or "):
+        assert f"\n    {line}" in verbose
     engines = {engine["name"]: engine for engine in json.loads(call("engines", "--json", "--no-devices").out)}
     assert engines["fake"]["tasks"] == ["completion", "embedding"]
     assert engines["fake"]["devices"] == []

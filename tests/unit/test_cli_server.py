@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,56 +25,14 @@ Corral = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "OLLAMA_"))}
-    folders = {f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE")}
-    return kept | folders | {"CORRAL_MODELS": str(tmp_path / "store"), "CORRAL_HOST": f"unix:{tmp_path / 's'}"}
+def environment(tmp_path: Path, user_at: Callable[..., dict[str, str]]) -> dict[str, str]:
+    return user_at(tmp_path)
 
 
 @pytest.fixture
-def corral(environment: dict[str, str]) -> Corral:
-    """Calls the command in a process of its own."""
-
-    def call(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "corral.api.cli", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=environment | more,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-
-    return call
-
-
-@contextmanager
-def serving(environment: dict[str, str], *arguments: str) -> Iterator[list[str]]:
-    """``corral serve`` until the block ends; the list fills with its log."""
-    log: list[str] = []
-    with subprocess.Popen(
-        [sys.executable, "-m", "corral.api.cli", "serve", *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stderr is not None
-        lines = process.stderr
-        reader = threading.Thread(target=lambda: log.extend(lines))
-        reader.start()
-        try:
-            deadline = time.monotonic() + 30
-            while not any("listens" in line for line in log):
-                assert process.poll() is None, log
-                assert time.monotonic() < deadline, log
-                time.sleep(0.02)
-            yield log
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
-            reader.join()
-    assert process.returncode == 0
+def corral(environment: dict[str, str], run_corral: Corral) -> Corral:
+    """Calls the command as that user; keyword arguments are variables."""
+    return lambda *arguments, **more: run_corral(environment | more, *arguments)
 
 
 @contextmanager
@@ -108,12 +63,14 @@ def answering(replies: dict[str, tuple[int, bytes]]) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_server_does_the_work(corral: Corral, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_server_does_the_work(
+    corral: Corral, environment: dict[str, str], serve_corral: Callable[..., Any], tmp_path: Path
+) -> None:
     """`run` goes through it, `ps` lists what it loaded, `stop` unloads it, and `rm` unloads before it removes."""
     file = tmp_path / "small.gguf"
     file.write_bytes(gguf_bytes())
     assert corral("import", str(file), "--name", MODEL).returncode == 0
-    with serving(environment, "--engine", "fake", "--log-json") as log:
+    with serve_corral(environment, "--engine", "fake", "--log-json", address=()) as server:
         answer = corral("run", MODEL, "hello", "-o", "seed=1")
         assert answer.returncode == 0, answer.stderr
         local = corral("run", MODEL, "hello", "-o", "seed=1", "--engine", "fake")
@@ -121,7 +78,7 @@ def test_a_server_does_the_work(corral: Corral, environment: dict[str, str], tmp
         picky = corral("run", MODEL, "hello", "--format", "json", "-o", "num_predict=2", "-o", "temperature=0")
         assert picky.stdout.startswith("{"), picky.stderr
         header, row = corral("ps").stdout.splitlines()
-        assert header.split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
+        assert header.split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "ENGINE", "UNTIL"]
         assert row.startswith(MODEL)
         assert "100% CPU" in row
         assert row.endswith("minutes from now")
@@ -139,9 +96,10 @@ def test_a_server_does_the_work(corral: Corral, environment: dict[str, str], tmp
         corral("run", MODEL, "hello")
         assert corral("rm", MODEL).stdout == f"deleted '{MODEL}'\n"
         assert json.loads(corral("ps", "--json").stdout) == []
-    requests = [json.loads(line) for line in log if '"status"' in line]
+    assert server.process.returncode == 0
+    requests = [json.loads(line) for line in server.log if '"status"' in line]
     assert any(request["path"] == "/api/generate" and request["model"] == MODEL for request in requests)
-    assert not any("hello" in line for line in log)
+    assert not any("hello" in line for line in server.log)
 
 
 @pytest.mark.slow

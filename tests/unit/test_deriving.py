@@ -288,6 +288,18 @@ def test_a_failure_leaves_nothing(run: Run, parameters: dict[str, Any], kind: ty
     run(check)
 
 
+def test_a_parameter_that_does_not_fit_is_told_what_does(run: Run) -> None:
+    """The remedy has every parameter with what it takes."""
+
+    async def check(world: World) -> None:
+        with pytest.raises(InvalidOption, match="everything") as caught:
+            await world.deriver.derive(await world.source(), "stamp", parameters={"result": "everything"})
+        assert "result: 'file' or 'folder' or " in (caught.value.remedy or "")
+        assert "text: str" in (caught.value.remedy or "")
+
+    run(check)
+
+
 def test_cancelling_leaves_nothing(run: Run, tmp_path: Path) -> None:
     """The process is gone, and the next one who asks gets the model."""
 

@@ -20,14 +20,15 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _SENTENCES = "sentence_embedding"
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _ERRORS_ONLY = 3  # of ONNX Runtime's levels
+_REMOTE = "AzureExecutionProvider"  # sends what is to be computed to a server
 # What its exceptions are called where the file is at fault; they share no class but Exception.
 _BAD_FILE = frozenset({"InvalidProtobuf", "InvalidGraph", "NoSuchFile", "InvalidArgument", "Fail"})
 
 
 def providers() -> Sequence[str]:
-    """ONNX Runtime's execution providers, as it calls them; the first is its own choice."""
+    """ONNX Runtime's execution providers that compute here, as it calls them; the first is its own choice."""
     found: list[str] = onnxruntime.get_available_providers()
-    return found
+    return [name for name in found if name != _REMOTE]
 
 
 class EncoderSession:
