@@ -377,8 +377,8 @@ def test_what_cannot_be_converted_is_refused_at_once(run: Run) -> None:
         ({"estimate": lambda *_: {"cpu": 1 << 40}}, OutOfMemory, "cpu"),
         ({"module": "corral_no_such_module", "install_hint": "pip install x"}, EngineNotInstalled, "cannot run here"),
         ({"requirement": "corral-no-such==1.0"}, EngineNotInstalled, "corral-no-such is not installed"),
-        ({"match": lambda *_: {}["nowhere"]}, PluginError, "match of the stamp converter failed"),
-        ({"estimate": lambda *_: {}["nowhere"]}, PluginError, "estimate of the stamp converter failed"),
+        ({"match": lambda *_: {"here": 0}["nowhere"]}, PluginError, "match of the stamp converter failed"),
+        ({"estimate": lambda *_: {"here": 0}["nowhere"]}, PluginError, "estimate of the stamp converter failed"),
     ],
 )
 def test_what_is_lacking_is_told_before_the_work(
