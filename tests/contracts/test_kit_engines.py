@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -109,29 +105,13 @@ class TestUpstream(RunningModelContract):
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(
+    tmp_path_factory: pytest.TempPathFactory, user_at: Callable[..., Any], serve_corral: Callable[..., Any]
+) -> Iterator[str]:
     """A server in a process of its own, with a model whose engine needs no weights."""
     home = tmp_path_factory.mktemp("far")
     (home / "toy.gguf").write_bytes(gguf_bytes())
     with Corral(models=home / "models", config="") as corral:
         corral.import_model(home / "toy.gguf", name="toy")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "OLLAMA_"))}
-    ours = {"CORRAL_MODELS": str(home / "models"), "CORRAL_ENGINE": "fake", "XDG_CONFIG_HOME": str(home)}
-    command = [sys.executable, "-m", "corral.api.cli", "serve", "--host", "127.0.0.1", "--port", "0"]
-    with (
-        (home / "log").open("wb") as log,
-        subprocess.Popen(command, stderr=log, env=kept | ours, cwd=home) as server,
-    ):
-        try:
-            yield _address(home / "log", server)
-        finally:
-            server.terminate()
-
-
-def _address(log: Path, server: subprocess.Popen[bytes]) -> str:
-    while server.poll() is None:
-        time.sleep(0.02)
-        said = [line.split()[-1] for line in log.read_text().splitlines() if "listens on" in line]
-        if said:
-            return said[0]
-    raise AssertionError(log.read_text())
+    with serve_corral(user_at(home, CORRAL_ENGINE="fake"), cwd=home) as server:
+        yield server.url

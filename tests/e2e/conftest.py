@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
-import sysconfig
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -120,86 +116,53 @@ def connections(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory, smollm2: Path, connections: Path) -> dict[str, str]:
+def environment(
+    tmp_path_factory: pytest.TempPathFactory,
+    smollm2: Path,
+    connections: Path,
+    user_at: Callable[..., dict[str, str]],
+    run_corral: Corral,
+) -> dict[str, str]:
     """A user's home with SmolLM2 in its store, imported by its file."""
     home = tmp_path_factory.mktemp("home")
     guard = connections.parent
     (guard / "sitecustomize.py").write_text(GUARD)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "OLLAMA_"))}
-    folders = {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE")}
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    ours = {
-        "CORRAL_MODELS": str(home / "models"),
-        "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR") or str(cache / "pip"),
-        "OLLAMA_NUM_PARALLEL": "4",
-        "CORRAL_HOST": f"unix:{home / 'nobody'}",
-        "CONNECTIONS_LOG": str(connections),
-        "PYTHONPATH": str(guard),
-        "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
-    }
-    environment = kept | folders | ours
-    corral = [sys.executable, "-m", "corral.api.cli"]
-    done = subprocess.run([*corral, "import", str(smollm2), "--name", SMOLLM2], env=environment, check=False)
-    assert done.returncode == 0
+    environment: dict[str, str] = user_at(
+        home,
+        PIP_CACHE_DIR=os.environ.get("PIP_CACHE_DIR") or str(cache / "pip"),
+        OLLAMA_NUM_PARALLEL="4",
+        CONNECTIONS_LOG=str(connections),
+        PYTHONPATH=str(guard),
+    )
+    done = run_corral(environment, "import", str(smollm2), "--name", SMOLLM2)
+    assert done.returncode == 0, done.stderr
     return environment
 
 
 @pytest.fixture(scope="session")
-def corral(environment: dict[str, str]) -> Corral:
+def corral(environment: dict[str, str], run_corral: Corral) -> Corral:
     """Calls the command in a process of its own; keyword arguments are variables."""
-
-    def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "corral.api.cli", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env=environment | variables,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-
-    return call
-
-
-@contextmanager
-def serving(environment: dict[str, str], *assignments: str) -> Iterator[Server]:
-    log: list[str] = []
-    flags = [word for assignment in assignments for word in ("--set", assignment)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "corral.api.cli", *flags, "serve", "--host", "127.0.0.1", "--port", "0"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stderr is not None
-        lines = process.stderr
-        reader = threading.Thread(target=lambda: log.extend(lines))
-        reader.start()
-        try:
-            assert wait_until(lambda: any("listens on" in line for line in log) or process.poll() is not None, 30)
-            addresses = [line.split()[-1] for line in log if "listens on" in line]
-            assert addresses, log
-            yield Server(process, addresses[0], log)
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-            try:
-                process.wait(20)
-            finally:
-                process.kill()
-                reader.join()
+    return lambda *arguments, **variables: run_corral(environment | variables, *arguments)
 
 
 @pytest.fixture(scope="session")
-def start_server(environment: dict[str, str]) -> Callable[..., AbstractContextManager[Server]]:
+def start_server(
+    environment: dict[str, str], serve_corral: Callable[..., Any]
+) -> Callable[..., AbstractContextManager[Server]]:
     """Starts a server of one's own, with settings (``PATH=VALUE``); to be used with ``with``."""
-    return lambda *assignments: serving(environment, *assignments)
+
+    @contextmanager
+    def start(*assignments: str) -> Iterator[Server]:
+        with serve_corral(environment, settings=assignments) as served:
+            yield Server(*served)
+
+    return start
 
 
 @pytest.fixture(scope="session")
-def server(environment: dict[str, str]) -> Iterator[Server]:
+def server(start_server: Callable[..., AbstractContextManager[Server]]) -> Iterator[Server]:
     """One server for all tests that leave it alive, which they check by asking it something."""
-    with serving(environment) as server:
+    with start_server() as server:
         yield server
     assert server.process.returncode == 0, server.log[-5:]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -36,33 +34,24 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+def environment(
+    installed: Path, tmp_path_factory: pytest.TempPathFactory, user_at: Callable[..., Mapping[str, str]]
+) -> Mapping[str, str]:
     """A user who has the package, and a home with nothing in it."""
-    home = tmp_path_factory.mktemp("home")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "OLLAMA_", "PYTEST_"))}
-    folders = {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE")}
-    ours = {"PYTHONPATH": str(installed), "CORRAL_MODELS": str(home / "models"), "CORRAL_HOST": f"unix:{home / 's'}"}
-    return kept | folders | ours
+    return user_at(tmp_path_factory.mktemp("home"), PYTHONPATH=str(installed))
 
 
 @pytest.fixture(scope="module")
-def corral(environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Corral:
+def corral(
+    environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory, run_corral: Callable[..., Any]
+) -> Corral:
     """Calls the command in a process of its own, with a chain for a model: what it prints."""
     folder = tmp_path_factory.mktemp("work")
 
     def call(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "corral.api.cli", *arguments],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run_corral(environment, *arguments, cwd=folder)
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return str(done.stdout)
 
     (folder / "cats.txt").write_text(TEXT)
     assert "ways on from" in call("markov", "train", "cats.txt", "cats.markov")
@@ -113,9 +102,10 @@ def test_the_command_line_knows_it(corral: Corral) -> None:
     assert corral("run", "cats", "Once upon", "--local") == " a time a horse came to the mat.\n"
 
 
-def test_a_server_serves_it(environment: Mapping[str, str], corral: Corral) -> None:
+def test_a_server_serves_it(environment: Mapping[str, str], corral: Corral, serve_corral: Callable[..., Any]) -> None:
     """In a real server the model answers, the route of the package answers, and its settings hold."""
-    with serving(environment, "engines.markov.endless=true") as url:
+    with serve_corral(environment, settings=("engines.markov.endless=true",)) as server:
+        url = server.url
         body = {"model": "cats", "prompt": "Once upon", "stream": False, "options": {"num_predict": 40}}
         answer = httpx.post(f"{url}/api/generate", json=body, timeout=30).json()
         assert answer["response"].startswith(" a time a horse")
@@ -123,28 +113,3 @@ def test_a_server_serves_it(environment: Mapping[str, str], corral: Corral) -> N
         found = httpx.get(f"{url}/markov/cats/next", params={"after": "Once upon"}, timeout=30)
         assert found.json() == [{"word": "a", "probability": 1.0}]
         assert httpx.get(f"{url}/markov/nobody/next", timeout=30).status_code == 404
-
-
-@contextmanager
-def serving(environment: Mapping[str, str], assignment: str) -> Iterator[str]:
-    """The address of a server, until the block is left."""
-    command = [sys.executable, "-m", "corral.api.cli", "--set", assignment, "serve", "--host", "127.0.0.1", "--port"]
-    with subprocess.Popen([*command, "0"], stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stderr is not None
-        lines: list[str] = []
-        try:
-            for line in process.stderr:
-                lines.append(line)
-                if "listens on" in line:
-                    break
-            assert lines, "the server ended at once"
-            assert "listens on" in lines[-1], lines
-            # What it says from now on must go somewhere, or it stops saying it.
-            rest = threading.Thread(target=process.stderr.read)
-            rest.start()
-            yield lines[-1].split()[-1]
-        finally:
-            process.terminate()
-            process.wait(20)
-        rest.join()
-    assert process.returncode == 0

@@ -8,11 +8,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -23,14 +21,21 @@ USUAL_ADDRESS = "http://127.0.0.1:11434"
 DONE = ("python -m venv", "source ", "pip install")
 
 
-def test_the_tutorial_works(tmp_path: Path) -> None:
+def test_the_tutorial_works(
+    tmp_path: Path, user_at: Callable[..., dict[str, str]], serve_corral: Callable[..., Any]
+) -> None:
     """From `new-plugin` to the wheel, in the order of the page."""
     folder = tmp_path / "corral-parrot"
-    environment = newcomer(tmp_path, folder)
+    environment = user_at(
+        tmp_path,
+        PYTHONPATH=os.pathsep.join((str(folder), str(tmp_path / "entry"))),  # where an editable install would put it
+        PYTHONDONTWRITEBYTECODE="1",  # files change within a second
+    )
     output = ""
     for language, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
         if language == "bash" and "curl " in text:
-            ask_a_server(text, folder, environment)
+            with serve_corral(environment, cwd=folder) as server:
+                ask_a_server(text, server.url)
         elif language == "bash" and text != "corral serve\n":
             output = shell(text, folder if folder.exists() else tmp_path, environment)
             if not (tmp_path / "entry").exists():
@@ -42,20 +47,6 @@ def test_the_tutorial_works(tmp_path: Path) -> None:
         elif language == "text" and not text.startswith("parrot 1"):
             assert text.split() == output.split()
     assert list((folder / "dist").glob("corral_parrot-*.whl"))
-
-
-def newcomer(home: Path, folder: Path) -> dict[str, str]:
-    """A home with nothing in it, and the package where an editable install would have put it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "OLLAMA_", "PYTEST_"))}
-    folders = {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE")}
-    ours = {
-        "CORRAL_MODELS": str(home / "models"),
-        "CORRAL_HOST": f"unix:{home / 's'}",
-        "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
-        "PYTHONPATH": os.pathsep.join((str(folder), str(home / "entry"))),
-        "PYTHONDONTWRITEBYTECODE": "1",  # files change within a second
-    }
-    return kept | folders | ours
 
 
 def install_entry_point(folder: Path, target: Path, environment: Mapping[str, str]) -> None:
@@ -99,27 +90,11 @@ def change(folder: Path, text: str) -> None:
     file.write_text(source.replace(old, new))
 
 
-def ask_a_server(text: str, folder: Path, environment: Mapping[str, str]) -> None:
-    with serving(folder, environment) as address:
-        for line in text.splitlines():
-            _, url, *rest = shlex.split(line)
-            url = url.replace(USUAL_ADDRESS, address)
-            body = rest[rest.index("-d") + 1] if rest else None
-            answer = httpx.get(url) if body is None else httpx.post(url, content=body, timeout=30)
-            assert answer.status_code == 200, answer.text
-            assert "Polly" in answer.text
-
-
-@contextmanager
-def serving(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    command = [sys.executable, "-m", "corral.api.cli", "serve", "--host", "127.0.0.1", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder) as process:
-        assert process.stderr is not None
-        try:
-            line = next(line for line in process.stderr if "listens on" in line)
-            # What it says from now on must go somewhere, or it stops saying it.
-            threading.Thread(target=process.stderr.read).start()
-            yield line.split()[-1]
-        finally:
-            process.terminate()
-            process.wait(20)
+def ask_a_server(text: str, address: str) -> None:
+    for line in text.splitlines():
+        _, url, *rest = shlex.split(line)
+        url = url.replace(USUAL_ADDRESS, address)
+        body = rest[rest.index("-d") + 1] if rest else None
+        answer = httpx.get(url) if body is None else httpx.post(url, content=body, timeout=30)
+        assert answer.status_code == 200, answer.text
+        assert "Polly" in answer.text

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shlex
 import subprocess
 import sys
-import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -41,12 +40,8 @@ NOT_HERE = ("python -m venv", "corral serve", "corral pull", "CMAKE_ARGS=", ".ve
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment(tmp_path: Path, user_at: Callable[..., dict[str, str]]) -> dict[str, str]:
     """A user's home with one model, SmolLM2 by its name, and the engine that needs no weights."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "OLLAMA_"))}
-    folders = {f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE")}
-    scripts = os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))
-    ours = {"CORRAL_MODELS": str(tmp_path / "models"), "CORRAL_ENGINE": "fake", "CORRAL_HOST": f"unix:{tmp_path / 's'}"}
     file = tmp_path / "model.gguf"
     file.write_bytes(gguf_bytes())
 
@@ -55,7 +50,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
             await corral.import_model(file, name="smollm2-135m-instruct:q4_1")
 
     asyncio.run(prepare())
-    return kept | folders | ours | {"PATH": scripts}
+    return user_at(tmp_path, CORRAL_ENGINE="fake")
 
 
 def test_the_shell_examples_run(environment: dict[str, str], tmp_path: Path) -> None:

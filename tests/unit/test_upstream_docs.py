@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sysconfig
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,11 @@ NAMES = ("qwen2.5-7b", "smollm2-135m-instruct:q4_1")
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_commands_run(
-    line: str, upstream: ScriptedServer, another_upstream: ScriptedServer, tmp_path: Path
+    line: str,
+    upstream: ScriptedServer,
+    another_upstream: ScriptedServer,
+    tmp_path: Path,
+    user_at: Callable[..., dict[str, str]],
 ) -> None:
     """Each as it stands there, servers at hand in the place of those it names."""
     name = next((name for name in NAMES if name in line), "Qwen/Qwen2.5-7B-Instruct")
@@ -42,15 +45,14 @@ def test_the_commands_run(
     first = COMMANDS[0] if line.startswith("corral run") else "true"
     script = "\n".join(("set -euo pipefail", first, line))
     script = script.replace("http://gpu1:8000", upstream.url).replace("http://gpu2:8000", another_upstream.url)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "OLLAMA_"))}
-    ours = {
-        "CORRAL_MODELS": str(tmp_path / "models"),
-        "CORRAL_HOST": f"unix:{tmp_path / 's'}",
-        "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
-        **{f"XDG_{kind}_HOME": str(tmp_path) for kind in ("CONFIG", "STATE", "CACHE")},
-    }
     done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, env=kept | ours, cwd=tmp_path, timeout=60, check=False
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        env=user_at(tmp_path),
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("Scattering.\n") or done.stdout.startswith("added ")
