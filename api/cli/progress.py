@@ -12,6 +12,8 @@ from corral.core.ports.sources import OnProgress, Progress
 
 __all__ = ("convert_progress", "load_progress", "transfer_progress")
 
+_BAR_WIDTH = 14
+
 
 @contextmanager
 def transfer_progress() -> Iterator[OnProgress]:
@@ -22,23 +24,26 @@ def transfer_progress() -> Iterator[OnProgress]:
     from rich.console import Console, RenderableType
     from rich.progress import BarColumn, DownloadColumn, ProgressColumn, Task, TaskID, TextColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
+    from rich.table import Column
 
     class Counted(ProgressColumn):
-        """Another column, empty where no bytes are counted."""
+        """Another column, empty where no bytes are counted; never narrower than what it shows."""
 
-        def __init__(self, column: ProgressColumn) -> None:
-            super().__init__()
+        def __init__(self, column: ProgressColumn, width: int) -> None:
+            super().__init__(Column(no_wrap=True, min_width=width))
             self._column = column
 
         def render(self, task: Task) -> RenderableType:
             return "" if task.total is None else self._column(task)
 
     with Bars(
-        TextColumn("{task.description}", markup=False),
-        Counted(BarColumn()),
-        Counted(DownloadColumn()),
-        Counted(TransferSpeedColumn()),
+        # A status may be long: it gives way to the figures.
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
+        Counted(BarColumn(bar_width=_BAR_WIDTH), _BAR_WIDTH),
+        Counted(DownloadColumn(), len("100.0/100.0 MB")),
+        Counted(TransferSpeedColumn(), len("100.0 MB/s")),
         console=Console(stderr=True),
+        expand=True,
     ) as bars:
         tasks: dict[str, TaskID] = {}
 
