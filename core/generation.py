@@ -100,7 +100,7 @@ class InferenceService:
                     logprobs=call.logprobs,
                 )
                 return Generation(record, lease, lease.model.run(chat_request), stack.pop_all(), options.unknown)
-            _require_task(lease.model, "completion", call.model, "generate")
+            _require_task(lease, "completion", call.model, "generate")
             _require_constraints(lease, call)
             prompt: Prompt = (TextPart(text=call.prompt, parse_special=True),)
             if not call.raw:
@@ -136,7 +136,7 @@ class InferenceService:
             if "chat" in lease.model.info.tasks:
                 outputs = lease.model.run(request)
             else:
-                _require_task(lease.model, "completion", call.model, "chat")
+                _require_task(lease, "completion", call.model, "chat")
                 _require_constraints(lease, call)
                 outputs = await PromptedChat(lease.model, await self._template(record)).open(request)
             return Generation(record, lease, outputs, stack.pop_all(), options.unknown)
@@ -147,7 +147,7 @@ class InferenceService:
         record = await self._find(call.model)
         options = _options(record, call.options)
         async with self._lease(record, call, options, principal) as lease:
-            _require_task(lease.model, "embedding", call.model, "embeddings")
+            _require_task(lease, "embedding", call.model, "embeddings")
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
             if call.inputs:
                 embedded = await _embed(lease.model, call, options)
@@ -235,9 +235,10 @@ class InferenceService:
         return PlainTemplate()
 
 
-def _require_task(model: RunningModel, task: Task, name: str, wanted: str) -> None:
-    if task not in model.info.tasks:
-        raise Unsupported(f'"{name}" does not support {wanted}')
+def _require_task(lease: Lease, task: Task, name: str, wanted: str) -> None:
+    if task not in lease.model.info.tasks:
+        remedy = f"it runs on {lease.engine}, which cannot; corral show names the engines that take it"
+        raise Unsupported(f'"{name}" does not support {wanted}', remedy)
 
 
 def _require_constraints(lease: Lease, call: GenerateCall | ChatCall) -> None:

@@ -466,3 +466,12 @@ def test_an_option_that_nobody_knows_is_logged(caplog: pytest.LogCaptureFixture)
     asyncio.run(Bench().service.load("tiny", {"temprature": "secret"}))
     assert "tiny:latest: options without effect: 'temprature'" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_what_an_engine_cannot_do_with_a_model_names_the_engine() -> None:
+    """Another one may: the remedy says where they stand."""
+    bench = Bench(tasks=("completion",))
+    with pytest.raises(Unsupported, match='"tiny" does not support embeddings') as caught:
+        asyncio.run(bench.service.embed(EmbedCall(model="tiny", inputs=("a",))))
+    assert "it runs on fake, which cannot; corral show" in (caught.value.remedy or "")
+    assert bench.scheduler.active == 0
