@@ -7,12 +7,11 @@ are Corral's own. Everything that reads, prints or documents an option goes thro
 from __future__ import annotations
 
 import difflib
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from corral.core.errors import InvalidOption
+from corral.core.option_values import OptionKind, checked, read_text
 from corral.core.requests import ContextPolicy, SamplingParams
 from corral.core.values import Value
 
@@ -26,13 +25,10 @@ __all__ = (
     "resolve_options",
 )
 
-OptionKind = Literal["integer", "float32", "boolean", "string", "array", "bias"]
 OptionScope = Literal["sampling", "context", "load", "engine", "none"]
 OptionOrigin = Literal["ollama", "llama-server", "corral"]
 
 _MIN_NUM_CTX = 4
-# A seed may be any 64-bit integer; everything else ends in a C int.
-_BITS = {"seed": 63}
 
 
 class OptionSpec(Value, frozen=True, kw_only=True):
@@ -82,7 +78,7 @@ _TABLE: tuple[OptionSpec, ...] = (
     _row("num_gpu", "integer", None, "layers on the GPU; -1 as many as fit, 0 none", scope="load"),
     _row("main_gpu", "integer", None, "the GPU that computes what is not split", scope="load"),
     _row("use_mmap", "boolean", None, "map the weights instead of reading them", scope="load"),
-    _row("num_thread", "integer", None, "CPU threads; 0 finds the fastest number", scope="load"),
+    _row("num_thread", "integer", None, "CPU threads, at most 512; 0 finds the fastest number", scope="load"),
     _row("draft_num_predict", "integer", None, "taken for Ollama's sake; no effect", scope="none"),
     _row("ignore_eos", "boolean", False, "go on after the end token", origin="llama-server"),
     _row("logit_bias", "bias", (), "[[token id or text, bias or false], …] or an object", origin="llama-server"),
@@ -99,7 +95,7 @@ _TABLE: tuple[OptionSpec, ...] = (
     _row("mirostat", "integer", 0, "0 off, 1 or 2 the version", origin="llama-server"),
     _row("mirostat_tau", "float32", 5.0, "Mirostat: target surprise", origin="llama-server"),
     _row("mirostat_eta", "float32", 0.1, "Mirostat: learning rate", origin="llama-server"),
-    _row("num_parallel", "integer", None, "requests that run at once", scope="load", origin="corral"),
+    _row("num_parallel", "integer", None, "requests that run at once, at most 256", scope="load", origin="corral"),
     _row("flash_attention", "boolean", None, "fused attention kernels", scope="load", origin="corral"),
     _row("kv_cache_type", "string", None, "f16, q8_0 or q4_0", scope="load", origin="corral"),
     _row("engine", "string", None, "the engine that runs the model", scope="engine", origin="corral"),
@@ -148,11 +144,11 @@ def parse_options(options: Mapping[str, Any]) -> ParsedOptions:
         if row is None:
             unknown.append(name)
             continue
-        checked = _CHECKS[row.kind](name, value)
+        wanted = checked(row.kind, name, value)
         if row.scope == "none":
             unknown.append(name)
         else:
-            scopes[row.scope][name] = checked
+            scopes[row.scope][name] = wanted
     return ParsedOptions(**scopes, unknown=tuple(unknown))
 
 
@@ -204,126 +200,4 @@ def parse_parameter(name: str, values: Sequence[str]) -> Any:
         raise InvalidOption(f"unknown parameter '{name}'", remedy)
     if not values:
         raise InvalidOption(f"parameter '{name}' has no value")
-    if row.kind == "array":
-        return list(values)
-    text = values[-1]
-    shown = f"[{' '.join(values)}]"
-    match row.kind:
-        case "integer":
-            if re.fullmatch(r"[+-]?[0-9]{1,19}", text) is None:
-                raise InvalidOption(f"invalid int value {shown}", f"{name} is a whole number")
-            return int(text)
-        case "float32":
-            if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) is None:
-                raise InvalidOption(f"invalid float value {shown}", f"{name} is a number")
-            return float(text)
-        case "boolean":
-            if text not in _GO_BOOLS:
-                raise InvalidOption(f"invalid bool value {shown}", f"{name} is true or false")
-            return _GO_BOOLS[text]
-        case "bias":
-            return [_parse_bias(value, shown) for value in values]
-        case _:
-            return text
-
-
-_GO_BOOLS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
-    ("0", "f", "F", "FALSE", "false", "False"), False
-)
-
-
-def _parse_bias(text: str, shown: str) -> list[Any]:
-    """One ``TOKEN=BIAS``, as in ``PARAMETER logit_bias 42=-1.5``; a token that is a number is an id."""
-    token, equals, bias = text.rpartition("=")
-    if not equals or not token:
-        raise InvalidOption(f"invalid logit_bias value {shown}", "write TOKEN=BIAS, for example 42=-1.5 or 42=false")
-    try:
-        value: float | bool = False if bias == "false" else float(bias)
-    except ValueError:
-        raise InvalidOption(f"invalid float value {shown}") from None
-    return [_token(token), value]
-
-
-def _token(text: str) -> int | str:
-    """A token's id where the text is a number; one of many digits is out of range, however many."""
-    return int(text[:20]) if text.isdecimal() else text
-
-
-def _wrong_type(name: str, word: str) -> InvalidOption:
-    return InvalidOption(f'option "{name}" must be of type {word}')
-
-
-def _integer(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _wrong_type(name, "integer")
-    number = int(value)
-    bound = 1 << _BITS.get(name, 31)
-    if not -bound <= number < bound:
-        raise InvalidOption(f'option "{name}" is out of range: {value}')
-    if name == "mirostat" and number not in (0, 1, 2):
-        raise InvalidOption(f'option "mirostat" must be 0, 1 or 2, not {number}')
-    return number
-
-
-def _float(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong_type(name, "float32")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise InvalidOption(f'option "{name}" is out of range: {value}')
-    return number
-
-
-def _boolean(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong_type(name, "boolean")
-    return value
-
-
-def _string(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise _wrong_type(name, "string")
-    return value
-
-
-def _strings(name: str, value: Any) -> tuple[str, ...]:
-    """A bare string counts as a list of one. Empty strings mean nothing and are left out."""
-    if isinstance(value, str):
-        value = (value,)
-    if not isinstance(value, list | tuple):
-        raise _wrong_type(name, "array")
-    if not all(isinstance(item, str) for item in value):
-        raise InvalidOption(f'option "{name}" must be of an array of strings')
-    return tuple(item for item in value if item)
-
-
-def _bias(name: str, value: Any) -> tuple[tuple[int | str, float], ...]:
-    """llama-server's two forms: pairs, or an object whose numeric keys are token ids. ``false`` forbids a token."""
-    if isinstance(value, Mapping):
-        value = [(_token(key), bias) for key, bias in value.items()]
-    if not isinstance(value, list | tuple):
-        raise _wrong_type(name, "array")
-    pairs: list[tuple[int | str, float]] = []
-    for pair in value:
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise InvalidOption(f'option "{name}" must be an array of [token, bias] pairs, not {pair!r}')
-        token, bias = pair
-        if isinstance(token, bool) or not isinstance(token, int | str) or token == "":
-            raise InvalidOption(f'option "{name}" names a token by id or text, not {token!r}')
-        if isinstance(token, int) and not 0 <= token < 1 << 31:
-            raise InvalidOption(f'option "{name}" names the token {token}, which no vocabulary has')
-        pairs.append((token, -math.inf if bias is False else _float(name, bias)))
-    return tuple(pairs)
-
-
-_CHECKS: Mapping[OptionKind, Callable[[str, Any], Any]] = {
-    "integer": _integer,
-    "float32": _float,
-    "boolean": _boolean,
-    "string": _string,
-    "array": _strings,
-    "bias": _bias,
-}
+    return read_text(row.kind, name, values)

@@ -80,6 +80,15 @@ class Resident:
         """The same model, with whatever options: one of them replaces the other."""
         return self.spec is other.spec and self.files == other.files
 
+    def expires(self, now_s: float) -> float:
+        """When its time is up if nobody asks for it from now on; infinite where it stays for ever."""
+        return math.inf if self.keep_alive_s is None else now_s + self.keep_alive_s
+
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
     @property
     def eviction_order(self) -> tuple[bool, float, str]:
         """Idle before busy, then the shortest keep-alive."""

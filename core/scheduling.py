@@ -143,7 +143,7 @@ class ModelScheduler:
         for one in self._residents:
             if one.model is None or not one.model.alive:
                 continue
-            expires_at = self._expiry(one) if one.active else one.expires_at
+            expires_at = one.expires(self._clock()) if one.active else one.expires_at
             listed.append(
                 LoadedModel(
                     record=one.record,
@@ -212,9 +212,7 @@ class ModelScheduler:
             resident.keep_alive_s = None  # it holds no memory, so no timer runs: it stays until somebody unloads it
         elif keep_alive_s is not msgspec.UNSET:
             resident.keep_alive_s = keep_alive_s
-        if resident.timer is not None:
-            resident.timer.cancel()
-            resident.timer = None
+        resident.stop_timer()
 
     def _give_back(self, resident: Resident) -> None:
         resident.active -= 1
@@ -228,7 +226,7 @@ class ModelScheduler:
         elif resident.leaving or resident.keep_alive_s == 0 or not resident.model.alive:
             self._unload(resident)
         else:
-            resident.expires_at = self._expiry(resident)
+            resident.expires_at = resident.expires(self._clock())
             self._set_timer(resident)
         self._placement.look_again()
 
@@ -264,9 +262,6 @@ class ModelScheduler:
 
     # ── Unloading ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _expiry(self, resident: Resident) -> float:
-        return math.inf if resident.keep_alive_s is None else self._clock() + resident.keep_alive_s
-
     def _set_timer(self, resident: Resident) -> None:
         if not math.isinf(resident.expires_at):
             wait_s = min(max(0.0, resident.expires_at - self._clock()), _LONGEST_TIMER_S)
@@ -301,6 +296,4 @@ class ModelScheduler:
     def _forget(self, resident: Resident) -> None:
         if resident in self._residents:
             self._residents.remove(resident)
-        if resident.timer is not None:
-            resident.timer.cancel()
-            resident.timer = None
+        resident.stop_timer()

@@ -18,9 +18,10 @@ from corral.adapters.engines.ctransformers.words import (
 from corral.adapters.formats.ggml.file import GgmlFile
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
 from corral.adapters.formats.gguf.vocabulary import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, USER_DEFINED, GgufVocabulary
-from corral.core.errors import InvalidModelFile, InvalidRequest
+from corral.adapters.token_ids import checked_ids, prompt_ids
+from corral.core.errors import InvalidModelFile
 from corral.core.ports.inference import Vocabulary
-from corral.core.requests import Prompt, TokensPart
+from corral.core.requests import Prompt
 
 __all__ = ("TextTokenizer", "ggml_tokenizer", "gguf_tokenizer")
 
@@ -49,7 +50,7 @@ class TextTokenizer:
         return [self._encode_prompt(prompt) for prompt in prompts]
 
     def decode(self, ids: Sequence[int]) -> bytes:
-        return b"".join([self.piece(token_id) for token_id in self._checked(ids)])
+        return b"".join([self.piece(token_id) for token_id in checked_ids(ids, len(self._vocabulary.pieces))])
 
     def vocabulary(self) -> Vocabulary:
         return self._vocabulary
@@ -76,23 +77,10 @@ class TextTokenizer:
         return self._marked.get(text)
 
     def _encode_prompt(self, prompt: Prompt) -> tuple[int, ...]:
-        ids: list[int] = []
-        for part in prompt:
-            if isinstance(part, TokensPart):
-                ids.extend(self._checked(part.ids))
-            else:
-                ids.extend(self.text_ids(part.text, parse_special=part.parse_special))
+        ids = prompt_ids(prompt, self.text_ids, len(self._vocabulary.pieces))
         if self._bos is not None and ids[:1] != [self._bos]:
             ids.insert(0, self._bos)
         return tuple(ids)
-
-    def _checked(self, ids: Sequence[int]) -> Sequence[int]:
-        # The native code reads beside its table for an id that it does not have.
-        size = len(self._vocabulary.pieces)
-        for token_id in ids:
-            if not 0 <= token_id < size:
-                raise InvalidRequest(f"token {token_id} is not in the vocabulary of {size}")
-        return ids
 
 
 def gguf_tokenizer(path: str, vocabulary: GgufVocabulary) -> TextTokenizer:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import llama_cpp as C
 
 from corral.adapters.engines.llama_cpp.native import Model
-from corral.core.errors import EngineDied, InvalidRequest
+from corral.adapters.token_ids import checked_ids, prompt_ids
+from corral.core.errors import EngineDied
 from corral.core.ports.inference import Vocabulary
-from corral.core.requests import Prompt, TokensPart
+from corral.core.requests import Prompt
 
 __all__ = ("LlamaTokenizer",)
 
@@ -43,7 +44,7 @@ class LlamaTokenizer:
     def decode(self, ids: Sequence[int]) -> bytes:
         with self._lock:
             self._require_open()
-            return b"".join(self.piece(token_id, special=True) for token_id in self._checked(ids))
+            return b"".join(self.piece(token_id, special=True) for token_id in checked_ids(ids, self._size))
 
     def vocabulary(self) -> Vocabulary:
         with self._lock:
@@ -66,21 +67,9 @@ class LlamaTokenizer:
         if self._closed:
             raise EngineDied("the model was unloaded")
 
-    def _checked(self, ids: Sequence[int]) -> Sequence[int]:
-        # llama.cpp ends the process for an id that it does not have.
-        for token_id in ids:
-            if not 0 <= token_id < self._size:
-                raise InvalidRequest(f"token {token_id} is not in the vocabulary of {self._size}")
-        return ids
-
     def tokens(self, prompt: Prompt) -> list[int]:
         """The prompt's ids: BOS first where the model wants it and the prompt has none, EOS or SEP last likewise."""
-        ids: list[int] = []
-        for part in prompt:
-            if isinstance(part, TokensPart):
-                ids.extend(self._checked(part.ids))
-            else:
-                ids.extend(self.text_tokens(part.text, parse_special=part.parse_special))
+        ids = prompt_ids(prompt, self.text_tokens, self._size)
         if self._bos >= 0 and (not ids or ids[0] != self._bos):
             ids.insert(0, self._bos)
         if self._ending and ids[-len(self._ending) :] != list(self._ending):

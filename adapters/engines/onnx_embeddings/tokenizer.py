@@ -7,8 +7,9 @@ from pathlib import Path
 
 import tokenizers
 
-from corral.core.errors import InvalidModelFile, InvalidRequest
-from corral.core.requests import Prompt, TokensPart
+from corral.adapters.token_ids import checked_ids, prompt_ids
+from corral.core.errors import InvalidModelFile
+from corral.core.requests import Prompt
 
 __all__ = ("EncoderTokenizer",)
 
@@ -36,23 +37,17 @@ class EncoderTokenizer:
         return [tuple(self.tokens(prompt)) for prompt in prompts]
 
     def decode(self, ids: Sequence[int]) -> bytes:
-        text: str = self._special.decode(self._checked(ids), skip_special_tokens=False)
+        text: str = self._special.decode(list(checked_ids(ids, self.vocabulary_size)), skip_special_tokens=False)
         return text.encode("utf-8", "replace")
 
     def tokens(self, prompt: Prompt) -> list[int]:
         """The prompt's ids, with `opening` and `closing` where they are not there yet."""
-        ids: list[int] = []
-        for part in prompt:
-            if isinstance(part, TokensPart):
-                ids.extend(self._checked(part.ids))
-            else:
-                tokenizer = self._special if part.parse_special else self._plain
-                ids.extend(tokenizer.encode(part.text, add_special_tokens=False).ids)
+        ids = prompt_ids(prompt, self._text_ids, self.vocabulary_size)
         if self.opening and ids[: len(self.opening)] != self.opening:
             ids[:0] = self.opening
         if self.closing and ids[-len(self.closing) :] != self.closing:
             ids.extend(self.closing)
-        return self._checked(ids)
+        return list(checked_ids(ids, self.vocabulary_size))
 
     def shortened(self, ids: list[int], limit: int) -> list[int]:
         """At most `limit` ids: the end of the text goes, and not what closes it."""
@@ -60,11 +55,10 @@ class EncoderTokenizer:
             return ids
         return ids[: max(limit - len(self.closing), len(self.opening))] + self.closing
 
-    def _checked(self, ids: Sequence[int]) -> list[int]:
-        for token_id in ids:
-            if not 0 <= token_id < self.vocabulary_size:
-                raise InvalidRequest(f"token {token_id} is not in the vocabulary of {self.vocabulary_size}")
-        return list(ids)
+    def _text_ids(self, text: str, *, parse_special: bool) -> Sequence[int]:
+        tokenizer = self._special if parse_special else self._plain
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def _surroundings(self) -> tuple[list[int], list[int]]:
         bare = self._special.encode("a", add_special_tokens=False).ids

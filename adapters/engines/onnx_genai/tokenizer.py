@@ -11,9 +11,10 @@ from typing import Any
 import tokenizers
 
 from corral.adapters.formats.gguf.vocabulary import SPACE, bytes_of_byte_level
-from corral.core.errors import InvalidModelFile, InvalidRequest
+from corral.adapters.token_ids import checked_ids, prompt_ids
+from corral.core.errors import InvalidModelFile
 from corral.core.ports.inference import Vocabulary
-from corral.core.requests import Prompt, TokensPart
+from corral.core.requests import Prompt
 
 __all__ = ("FolderTokenizer",)
 
@@ -52,16 +53,11 @@ class FolderTokenizer:
         return [tuple(self.tokens(prompt)) for prompt in prompts]
 
     def decode(self, ids: Sequence[int]) -> bytes:
-        return b"".join([self.piece(token_id) for token_id in self._checked(ids)])
+        return b"".join([self.piece(token_id) for token_id in checked_ids(ids, self.size)])
 
     def tokens(self, prompt: Prompt) -> list[int]:
         """The prompt's ids, those first that every text of the model begins with (BOS), unless it begins so already."""
-        ids: list[int] = []
-        for part in prompt:
-            if isinstance(part, TokensPart):
-                ids.extend(self._checked(part.ids))
-            else:
-                ids.extend(self.text_tokens(part.text, parse_special=part.parse_special))
+        ids = prompt_ids(prompt, self.text_tokens, self.size)
         if ids[: len(self._begin)] != self._begin:
             ids[:0] = self._begin
         return ids
@@ -81,12 +77,6 @@ class FolderTokenizer:
         """The id of a control token spelt so."""
         token_id: int | None = self._special.token_to_id(text)
         return token_id if token_id in self._vocabulary.control else None
-
-    def _checked(self, ids: Sequence[int]) -> Sequence[int]:
-        for token_id in ids:
-            if not 0 <= token_id < self.size:
-                raise InvalidRequest(f"token {token_id} is not in the vocabulary of {self.size}")
-        return ids
 
     def _beginning(self, folder: Path) -> list[int]:
         """What the post-processor puts first, else the BOS that ``tokenizer_config.json`` asks for."""

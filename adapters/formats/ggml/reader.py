@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from corral.adapters.formats.ggml.file import MAGIC, GgmlFile, read_ggml
+from corral.adapters.formats.magic import begins_with
 from corral.core.models import ModelMetadata
 
 __all__ = ("GgmlReader",)
@@ -25,11 +26,7 @@ class GgmlReader:
         return "ggml"
 
     def recognises(self, path: Path) -> bool:
-        try:
-            with path.open("rb") as file:
-                return file.read(len(MAGIC)) == MAGIC
-        except OSError:
-            return False
+        return begins_with(path, MAGIC)
 
     def read(self, path: Path) -> ModelMetadata:
         file = read_ggml(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 from corral.adapters.formats.gguf.header import MAGIC, Array, Header, HeaderFile
 from corral.adapters.formats.gguf.tables import FILE_TYPES, POOLING_TYPES, STRING
+from corral.adapters.formats.magic import begins_with
 from corral.core.errors import InvalidModelFile
 from corral.core.models import ModelMetadata
 
@@ -32,11 +33,7 @@ class GgufReader:
         return "gguf"
 
     def recognises(self, path: Path) -> bool:
-        try:
-            with path.open("rb") as file:
-                return file.read(len(MAGIC)) == MAGIC
-        except OSError:
-            return False
+        return begins_with(path, MAGIC)
 
     def read(self, path: Path) -> ModelMetadata:
         with HeaderFile(path) as file:

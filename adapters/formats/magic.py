@@ -1,0 +1,16 @@
+"""What a file is by its first bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ("begins_with",)
+
+
+def begins_with(path: Path, magic: bytes) -> bool:
+    """False for a file that is missing, unreadable or too short as well."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return False
