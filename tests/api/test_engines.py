@@ -31,7 +31,11 @@ def test_options_that_the_engine_ignores_are_told(client: httpx.Client) -> None:
 def test_options_without_effect_are_told_by_every_route(client: httpx.Client) -> None:
     """Those that nobody knows, and load options that the engine lacks: the request is answered all the same."""
     common = {"model": "smol:q4", "stream": False, "options": {"temprature": 1, "num_gpu": 0, "num_predict": 2}}
-    asked = {"prompt": "hi"}, {"messages": [{"role": "user", "content": "hi"}]}, {"input": "hi"}
+    asked: tuple[dict[str, object], ...] = (
+        {"prompt": "hi"},
+        {"messages": [{"role": "user", "content": "hi"}]},
+        {"input": "hi"},
+    )
     for route, body in zip(("generate", "chat", "embed"), asked, strict=True):
         reply = client.post(f"/api/{route}", json=common | body)
         assert (reply.status_code, reply.json().get("ignored_options")) == (200, ["temprature", "num_gpu"]), route
