@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from corral.api.cli.output import human_bytes, iso_time, plain, print_json, print_table
+from corral.api.cli.output import human_bytes, plain, print_json, print_record, print_table
 from corral.api.cli.progress import convert_progress
 from corral.api.cli.session import Session
 from corral.core.errors import InvalidOption
@@ -45,11 +45,7 @@ def convert(
     with session.library() as corral, convert_progress(model) as show:
         record = corral.convert(model, to, name=name, parameters=_values(parameters), on_progress=show)
     if as_json:
-        print_json(
-            {"name": record.name.short, "digest": record.digest, "format": record.format}
-            | {"quantization": record.quantization, "size_bytes": record.size_bytes}
-            | {"modified_at": iso_time(record.modified_at), "files": [plain(file) for file in record.files]}
-        )
+        print_record(record)
     else:
         click.echo(f"converted {model} to {record.name.short} ({human_bytes(record.size_bytes)})")
 

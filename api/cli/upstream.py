@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from corral.api.cli.output import print_record
 from corral.api.cli.session import Session
 from corral.core.names import parse_name
 
@@ -15,9 +16,10 @@ __all__ = ("upstream",)
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
 @click.option("--model", help="The model's name on the server; without it the only one that is there.")
 @click.option(
-    "--api", help="What the server speaks (openai, vllm, sglang, llama-server, ollama); found out by default."
+    "--api", help="What the server speaks (openai, vllm, sglang, llama-server, ollama, corral); found out by default."
 )
 @click.option("--capability", "capabilities", multiple=True, help="What the model can do, where its server tells not.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
 def upstream(
     session: Session,
@@ -26,6 +28,7 @@ def upstream(
     model: str | None,
     api: str | None,
     capabilities: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Make NAME a model that the server at URL runs: vLLM, Ray Serve LLM, SGLang, llama-server, Ollama, Corral.
 
@@ -37,5 +40,8 @@ def upstream(
         record = corral.call(
             lambda _: catalog.add_upstream(parse_name(name), urls, model=model, api=api, capabilities=capabilities)
         )
+    if as_json:
+        print_record(record)
+        return
     more = f" and {len(record.remote_replicas)} more" if record.remote_replicas else ""
     click.echo(f"added {record.name.short}: {record.remote_model} at {record.remote_host}{more}")

@@ -159,6 +159,17 @@ def test_show(stocked: Call) -> None:
     assert stocked("show", "absent").status == 1
 
 
+def test_import_tells_programs_what_it_made(call: Call, tmp_path: Path) -> None:
+    """``--json`` has the name and the files, and nothing else is printed."""
+    file = tmp_path / "small.gguf"
+    file.write_bytes(gguf_bytes())
+    status, out, err = call("import", str(file), "--json")
+    made = json.loads(out)
+    assert (status, err) == (0, "")
+    assert (made["name"], made["format"], made["remote_host"]) == ("small:q4_1", "gguf", None)
+    assert [one["role"] for one in made["files"] if one["size_bytes"] == file.stat().st_size] == ["weights"]
+
+
 def test_import_says_what_is_wrong(call: Call, tmp_path: Path) -> None:
     """A missing file and a file that is no model are errors, not stack traces."""
     text = tmp_path / "text.gguf"
