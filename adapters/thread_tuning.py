@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable
 
-__all__ = ("ThreadTuner", "available_cpus")
+__all__ = ("ThreadTuner", "available_cpus", "threads_for")
 
 _TRIAL_STEPS = 3
 _SLOWER = 1.35
@@ -30,6 +30,16 @@ def available_cpus() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS or Windows
         return os.cpu_count() or 1
+
+
+def threads_for(num_thread: int) -> int:
+    """What the option `num_thread` means: 0 or less is one for each processor.
+
+    It gets no more than 16, or four for each processor: they wait for each other in busy loops, and a hundred on two
+    processors are slower by a factor that looks like a hang.
+    """
+    available = available_cpus()
+    return min(num_thread, max(16, 4 * available)) if num_thread > 0 else available
 
 
 def _median(seconds: list[float]) -> float:

@@ -15,6 +15,8 @@ OptionKind = Literal["integer", "float32", "boolean", "string", "array", "bias"]
 
 # A seed may be any 64-bit integer; everything else ends in a C int.
 _BITS = {"seed": 63}
+# Beyond these native code dies, or is busy with starting threads; any client may send options.
+_MOST = {"num_thread": 512, "num_parallel": 256}
 
 
 def checked(kind: OptionKind, name: str, value: Any) -> Any:
@@ -81,7 +83,7 @@ def _integer(name: str, value: Any) -> int:
         raise _wrong_type(name, "integer")
     number = int(value)
     bound = 1 << _BITS.get(name, 31)
-    if not -bound <= number < bound:
+    if not -bound <= number < bound or number > _MOST.get(name, number):
         raise InvalidOption(f'option "{name}" is out of range: {value}')
     if name == "mirostat" and number not in (0, 1, 2):
         raise InvalidOption(f'option "mirostat" must be 0, 1 or 2, not {number}')

@@ -338,7 +338,7 @@ def test_broken_folders_are_told(changed: Callable[..., Path], files: dict[str, 
         make(changed(**files))
 
 
-@pytest.mark.parametrize("options", [{"num_thread": -1}, {"num_ctx": 0}, {"provider": "abacus"}])
+@pytest.mark.parametrize("options", [{"num_ctx": 0}, {"provider": "abacus"}])
 def test_options_that_cannot_be_meant(minilm_int8: Path, options: dict[str, object]) -> None:
     """Out of range, or a provider that is not there: InvalidOption, with those that are."""
     with pytest.raises(InvalidOption):

@@ -8,7 +8,7 @@ import pytest
 
 from corral.adapters.engines.llama_cpp.rows import filler_rows
 from corral.adapters.engines.llama_cpp.spec import SPEC, LlamaCppOptions
-from corral.adapters.thread_tuning import ThreadTuner
+from corral.adapters.thread_tuning import ThreadTuner, available_cpus, threads_for
 from corral.core.models import Digest, ModelFile, ModelMetadata, ModelRecord
 from corral.core.names import parse_name
 
@@ -184,3 +184,10 @@ def test_the_estimate_counts_weights_and_cache() -> None:
     assert estimate(num_ctx=1_000_000) == estimate(num_ctx=8192)
     assert estimate(num_parallel=4) - estimate() == 3 * 4096 * 1000
     assert estimate(kv_cache_type="q8_0") < estimate()
+
+
+def test_threads_that_an_option_may_have() -> None:
+    """0 and less are one for each processor; more than a few for each would wait for each other all the time."""
+    assert threads_for(0) == threads_for(-5) == available_cpus()
+    assert (threads_for(1), threads_for(3)) == (1, 3)
+    assert threads_for(512) == max(16, 4 * available_cpus())

@@ -30,6 +30,8 @@ from corral.core.requests import ContextPolicy, SamplingParams
         ({"mirostat": 3}, 'option "mirostat" must be 0, 1 or 2, not 3'),
         ({"top_k": 1e12}, 'option "top_k" is out of range: 1000000000000.0'),
         ({"temperature": math.inf}, 'option "temperature" is out of range: inf'),
+        ({"num_thread": 1_000_000}, 'option "num_thread" is out of range: 1000000'),
+        ({"num_parallel": 257}, 'option "num_parallel" is out of range: 257'),
     ],
 )
 def test_a_wrong_type_has_ollamas_text(options: dict[str, Any], text: str) -> None:

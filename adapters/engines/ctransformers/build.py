@@ -24,7 +24,7 @@ from corral.adapters.engines.ctransformers.tokenizer import TextTokenizer, ggml_
 from corral.adapters.formats.ggml.file import read_ggml
 from corral.adapters.formats.ggml.reader import GgmlReader
 from corral.adapters.formats.gguf.vocabulary import read_vocabulary
-from corral.adapters.thread_tuning import ThreadTuner, available_cpus
+from corral.adapters.thread_tuning import ThreadTuner, threads_for
 from corral.core.engines import LoadRequest
 from corral.core.errors import InvalidModelFile
 from corral.core.models import ModelMetadata
@@ -69,7 +69,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> Ctransfor
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
         num_ctx = model.num_ctx  # some types have as much as the file says, whatever is asked for
-        tuner = ThreadTuner(options.num_thread or available_cpus(), fixed=options.num_thread > 0)
+        tuner = ThreadTuner(threads_for(options.num_thread), fixed=options.num_thread > 0)
         model.evaluate([0], 0, tuner.threads)
         tuner.begin(lambda threads: _time_decode(model, threads))
         batch = max(1, min(options.num_batch, num_ctx, prepared.largest_batch))

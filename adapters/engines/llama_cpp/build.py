@@ -19,7 +19,7 @@ from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, KV_BYTES_PER
 from corral.adapters.engines.llama_cpp.streams import Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.adapters.memory import free_memory
-from corral.adapters.thread_tuning import ThreadTuner, available_cpus
+from corral.adapters.thread_tuning import ThreadTuner, threads_for
 from corral.core.engines import LoadRequest
 from corral.core.errors import InvalidModelFile, InvalidOption
 from corral.core.ports.inference import ModelInfo, OnLoadProgress
@@ -67,7 +67,7 @@ class _Builder:
         self._gpu = gpu
         trained = model.trained_context or DEFAULT_NUM_CTX
         self._num_ctx = max(4, min(options.num_ctx or DEFAULT_NUM_CTX, trained))
-        self._threads = options.num_thread if options.num_thread > 0 else available_cpus()
+        self._threads = threads_for(options.num_thread)
         self._chunk = max(_SMALLEST_BATCH, min(options.num_batch, _LARGEST_BATCH))
         architecture = model.metadata("general.architecture") or ""
         self._pooling = model.metadata(f"{architecture}.pooling_type")

@@ -17,6 +17,7 @@ from corral.adapters.engines.onnx_embeddings.folder import open_folder
 from corral.adapters.engines.onnx_embeddings.session import EncoderSession
 from corral.adapters.engines.onnx_embeddings.spec import OnnxEmbeddingsOptions
 from corral.adapters.engines.onnx_embeddings.tokenizer import EncoderTokenizer
+from corral.adapters.thread_tuning import threads_for
 from corral.core.engines import LoadRequest
 from corral.core.errors import EngineError, InvalidModelFile, InvalidOption, OutOfMemory
 from corral.core.ports.inference import ModelInfo, OnLoadProgress
@@ -42,15 +43,17 @@ class _Probe(Value, frozen=True, kw_only=True):
 def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxEmbeddingsEngine:
     """Blocking. Raises `InvalidModelFile`, `InvalidOption`, `OutOfMemory`, `LoadFailed`."""
     options = msgspec.convert(request.load_options, OnnxEmbeddingsOptions)
-    if options.num_thread < 0 or (options.num_ctx is not None and options.num_ctx < 1):
-        raise InvalidOption(f"num_thread {options.num_thread} or num_ctx {options.num_ctx} is too small")
+    if options.num_ctx is not None and options.num_ctx < 1:
+        raise InvalidOption(f"num_ctx {options.num_ctx} is too small")
     folder = open_folder(request)
     tokenizer = EncoderTokenizer(folder.tokenizer, folder.vocabulary_size)
     limits = [limit for limit in (options.num_ctx, folder.max_tokens) if limit is not None]
     context_length = min(limits, default=None)
     on_progress(0.1)
     before = _resident_bytes()
-    session = EncoderSession(folder, threads=options.num_thread, provider=options.provider)
+    session = EncoderSession(
+        folder, threads=threads_for(options.num_thread) if options.num_thread > 0 else 0, provider=options.provider
+    )
     on_progress(0.9)
     pooling = " + ".join(session.poolings) or "the graph's own"
     if session.poolings and not folder.poolings:

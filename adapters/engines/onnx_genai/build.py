@@ -13,6 +13,7 @@ from corral.adapters.engines.onnx_genai.native import Model
 from corral.adapters.engines.onnx_genai.spec import DEFAULT_NUM_CTX, OnnxGenaiOptions
 from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer
 from corral.adapters.memory import free_memory
+from corral.adapters.thread_tuning import threads_for
 from corral.core.engines import LoadRequest
 from corral.core.errors import EngineError, InvalidModelFile, OutOfMemory
 from corral.core.ports.inference import ModelInfo, OnLoadProgress
@@ -29,7 +30,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxGenai
     folder = open_folder(request)
     tokenizer = FolderTokenizer(folder.path, size=folder.vocabulary_size, ends=folder.ends)
     on_progress(0.1)
-    threads = options.num_thread if options.num_thread > 0 else _available_cpus()
+    threads = threads_for(options.num_thread)
     model = Model(folder, threads=threads, provider=options.provider, provider_options=options.provider_options)
     num_ctx = max(4, min(options.num_ctx or DEFAULT_NUM_CTX, folder.context_length))
     parallel = _parallel(options, folder, num_ctx)
@@ -97,10 +98,3 @@ def _parallel(options: OnnxGenaiOptions, folder: ModelFolder, num_ctx: int) -> i
     available = min(free_memory().values(), default=0) // 4
     one = _KV_VALUE_BYTES * folder.kv_values_per_token * num_ctx
     return next((count for count in (8, 4, 2) if one * count <= available), 1)
-
-
-def _available_cpus() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS or Windows
-        return os.cpu_count() or 1
