@@ -11,7 +11,7 @@ import msgspec
 
 from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec, Match
-from corral.core.errors import EngineNotInstalled, InvalidOption, NoEngine
+from corral.core.errors import EngineNotInstalled, InvalidOption, NoEngine, UnknownEngine
 from corral.core.installation import missing_packages
 from corral.core.models import ModelMetadata, ModelRecord, digest_of
 from corral.core.names import ModelName
@@ -52,7 +52,8 @@ class EngineChooser:
         """The best match among the engines that are installed, or the engine of that name.
 
         Raises `NoEngine` with every engine's own reason where none takes the model, or the named one does not, and
-        `EngineNotInstalled` with the pip line where those that would are not installed.
+        `EngineNotInstalled` with the pip line where those that would are not installed. `UnknownEngine` for a name
+        that no engine has.
         """
         if name is not None:
             return self._named(name, record, metadata)
@@ -76,7 +77,8 @@ class EngineChooser:
 
     def require(self, name: str | None = None) -> None:
         """What can be said before the model is there: raises `EngineNotInstalled` where the engine of that name lacks
-        its packages, or without a name every engine that runs files of this machine does; `NoEngine` for no such name.
+        its packages, or without a name every engine that runs files of this machine does; `UnknownEngine` as
+        `choose` does.
 
         Engines that run only where they are asked for by name do not count.
         """
@@ -104,7 +106,7 @@ class EngineChooser:
             if spec.name == name:
                 return spec
         known = ", ".join(spec.name for spec in self._specs)
-        raise NoEngine(f"no engine is called {name!r}", f"known engines: {known or 'none'}")
+        raise UnknownEngine(f"no engine is called {name!r}", f"known engines: {known or 'none'}")
 
     def _candidate(self, spec: EngineSpec, match: Match) -> Candidate:
         missing, hint = self._missing(spec), spec.install_hint

@@ -5,6 +5,7 @@
     │   ├── InvalidName             a model name outside the grammar
     │   ├── InvalidDigest           not ``sha256:<64 hex digits>``
     │   ├── InvalidOption           an option of the wrong type or out of range
+    │   ├── UnknownEngine           no engine has this name
     │   ├── UnsupportedField        a field this version does not serve
     │   └── PromptTooLong           the prompt does not fit the context
     ├── NotFound
@@ -74,6 +75,7 @@ __all__ = (
     "SettingsError",
     "SourceError",
     "StorageError",
+    "UnknownEngine",
     "Unsupported",
     "UnsupportedField",
     "UpstreamError",
@@ -128,6 +130,12 @@ class InvalidOption(InvalidRequest):
     """An option of the wrong type or out of range."""
 
     code = "invalid_option"
+
+
+class UnknownEngine(InvalidRequest):
+    """No engine has the name that was asked for; the remedy lists those there are."""
+
+    code = "unknown_engine"
 
 
 class UnsupportedField(InvalidRequest):

@@ -18,7 +18,7 @@ def test_a_request_names_its_engine(client: httpx.Client) -> None:
     body = {"model": "smol:q4", "prompt": "hi", "stream": False}
     assert client.post("/api/generate", json=body | {"options": {"engine": "fake"}}).status_code == 200
     refused = client.post("/api/generate", json=body | {"options": {"engine": "steam"}})
-    assert refused.status_code == 500
+    assert refused.status_code == 400
     assert refused.json() == {"error": "no engine is called 'steam'; known engines: fake"}
 
 

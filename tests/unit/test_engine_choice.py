@@ -9,7 +9,7 @@ import pytest
 from corral.core.converters import ConverterSpec
 from corral.core.engine_choice import EngineChooser
 from corral.core.engines import EngineSpec, Match
-from corral.core.errors import EngineNotInstalled, NoEngine, PluginError
+from corral.core.errors import EngineNotInstalled, NoEngine, PluginError, UnknownEngine
 from corral.core.installation import installed_version, missing_packages, parse_requirement
 from corral.core.models import ModelFile, ModelMetadata, ModelRecord, digest_of
 from corral.core.names import parse_name
@@ -125,7 +125,7 @@ def test_an_engine_asked_for_by_name() -> None:
     with pytest.raises(NoEngine, match="the unable engine does not take toy:latest: unable says 0") as unable:
         chosen(chooser, "unable")
     assert unable.value.remedy == "engines that take it: best, other, absent"
-    with pytest.raises(NoEngine, match="no engine is called 'nobody'") as unknown:
+    with pytest.raises(UnknownEngine, match="no engine is called 'nobody'") as unknown:
         chosen(chooser, "nobody")
     assert "best, other" in (unknown.value.remedy or "")
     with pytest.raises(EngineNotInstalled, match=ABSENT) as absent:
@@ -178,7 +178,7 @@ def test_what_is_said_before_a_model_is_there() -> None:
     EngineChooser([absent, shy]).require("shy")
     with pytest.raises(EngineNotInstalled, match="the a engine cannot run here"):
         EngineChooser([absent, shy]).require("a")
-    with pytest.raises(NoEngine, match="no engine is called 'b'"):
+    with pytest.raises(UnknownEngine, match="no engine is called 'b'"):
         EngineChooser([absent]).require("b")
 
 

@@ -23,8 +23,8 @@ from corral.core.errors import (
     InvalidOption,
     InvalidRequest,
     ModelNotFound,
-    NoEngine,
     SettingsError,
+    UnknownEngine,
     UnsupportedField,
 )
 from corral.core.messages import Message
@@ -181,7 +181,7 @@ def test_the_engine_of_a_call(setup: dict[str, Any]) -> None:
     """An engine is chosen by name for one call; without one none takes this format."""
     with Corral(**setup | {"settings": {"plugins.block": []}}) as client:
         assert client.chat(MODEL, "hello", engine="fake").engine == "fake"
-        with pytest.raises(NoEngine):
+        with pytest.raises(UnknownEngine):
             client.chat(MODEL, "hello", engine="steam")
 
 
@@ -190,7 +190,7 @@ def test_the_engine_as_an_option(setup: dict[str, Any]) -> None:
     with Corral(**setup | {"engine": "llama-cpp"}) as client:
         assert client.chat(MODEL, "hello", options={"engine": "fake"}).engine == "fake"
         assert client.chat(MODEL, "hello", options={"engine": "steam"}, engine="fake").engine == "fake"
-        with pytest.raises(NoEngine, match="no engine is called 'steam'"):
+        with pytest.raises(UnknownEngine, match="no engine is called 'steam'"):
             client.chat(MODEL, "hello", options={"engine": "steam"})
 
 
@@ -232,7 +232,7 @@ def test_settings_of_one_model(setup: dict[str, Any], tmp_path: Path) -> None:
         assert client.generate(MODEL, "hello").usage.generated_tokens == 2
         assert client.generate(MODEL, "hello", options={"num_predict": 3}).usage.generated_tokens == 3
         assert client.show(MODEL).record.parameters == {}
-        with pytest.raises(NoEngine, match="steam"):
+        with pytest.raises(UnknownEngine, match="steam"):
             client.generate(MODEL, "hello", options={"engine": "steam"})
 
 
