@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -21,6 +21,8 @@ from corral.core.placement import LoadProgress, Placement, Resident
 from corral.core.ports.inference import OnLoadProgress, RunningModel
 
 __all__ = ("Deriver", "ModelLoader", "Models")
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -72,9 +74,12 @@ class ModelLoader:
             await self._load_derived(resident, await self._derive(resident, self._deriver, resident.converter))
 
     async def _derive(self, resident: Resident, deriver: Deriver, converter: str) -> ModelRecord:
-        # The clock starts with the first report: until then another process may be converting the same model.
-        async with self._watched(resident, "converting", None) as on_progress:
-            return await deriver.derive(resident.record, converter, on_progress=on_progress)
+        async def derive() -> ModelRecord:
+            # The clock starts with the first report: until then another process may be converting the same model.
+            async with self._watched(resident, "converting", None) as on_progress:
+                return await deriver.derive(resident.record, converter, on_progress=on_progress)
+
+        return await self._with_second_try(derive)
 
     async def _load_derived(self, resident: Resident, derived: ModelRecord) -> None:
         await self._load(resident, derived, await self._models.metadata(derived))
@@ -82,13 +87,16 @@ class ModelLoader:
     async def _load(self, resident: Resident, record: ModelRecord, metadata: ModelMetadata | None) -> None:
         resident.estimate = resident.spec.estimate(record, metadata, resident.options)
         await self._placement.make_room(resident)
+        resident.model = await self._with_second_try(lambda: self._run(resident, record))
+
+    async def _with_second_try(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Where memory was short after all, everything idle goes, then there is one more try, as in Ollama."""
         try:
-            resident.model = await self._run(resident, record)
+            return await work()
         except OutOfMemory:
-            # The estimate was too small. Everything idle goes, then there is one more try, as in Ollama.
             if not await self._placement.free_idle():
                 raise
-            resident.model = await self._run(resident, record)
+            return await work()
 
     async def _run(self, resident: Resident, record: ModelRecord) -> RunningModel:
         request = LoadRequest(

@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec, LoadRequest, LocalFile, Match
-from corral.core.errors import InvalidOption, LoadFailed, NoEngine, OutOfMemory, ServerBusy
+from corral.core.errors import InvalidOption, LoadFailed, NoEngine, OutOfMemory, ServerBusy, UnknownEngine
 from corral.core.leases import SchedulerSettings
+from corral.core.loading import Deriver
 from corral.core.models import ModelFile, ModelMetadata, ModelRecord, digest_of
 from corral.core.names import parse_name
 from corral.core.outputs import Output
@@ -122,6 +124,7 @@ def scheduled(
     runner_type: Callable[[], ToyRunner] | None = None,
     engines: Sequence[EngineSpec] | None = None,
     engine_settings: Mapping[str, Mapping[str, Any]] = {},
+    deriver_type: Callable[[ToyRunner], Deriver] | None = None,
     **settings: Any,
 ) -> None:
     """Runs a check with a scheduler over a `ToyRunner`, and closes it."""
@@ -138,6 +141,7 @@ def scheduled(
             settings=SchedulerSettings(**settings),
             engine_settings=engine_settings,
             free_memory=lambda: {"cpu": runner.memory},
+            deriver=None if deriver_type is None else deriver_type(runner),
         )
         try:
             async with asyncio.timeout(5):
@@ -320,7 +324,7 @@ def test_choice_of_engine() -> None:
             assert lease.engine == "high"
         async with scheduler.lease(A, engine="low") as lease:
             assert lease.engine == "low"
-        with pytest.raises(NoEngine, match="nope"):
+        with pytest.raises(UnknownEngine, match="nope"):
             await touch(scheduler, A, engine="nope")
 
     scheduled(check, engines=engines)
@@ -533,6 +537,52 @@ def test_out_of_memory_while_loading() -> None:
         assert runner.events == ["load a:latest", "load b:latest", "unload a:latest", "load b:latest"]
 
     scheduled(check)
+
+
+class TightDeriver:
+    """Converts nothing, and needs more memory than there is while a model is loaded."""
+
+    converters = (
+        ConverterSpec(name="press", summary="", convert="nowhere:convert", match=lambda *_: Match(score=1, reason="")),
+    )
+
+    def __init__(self, runner: ToyRunner) -> None:
+        self._runner, self._whole = runner, runner.memory
+
+    async def derive(self, record: ModelRecord, converter: str, *, on_progress: OnLoadProgress) -> ModelRecord:
+        self._runner.events.append(f"convert {record.name.short}")
+        if self._runner.memory < self._whole:
+            raise OutOfMemory("no room to convert")
+        return record
+
+    async def discard_damaged(self, derived: ModelRecord) -> bool:
+        return False
+
+
+def test_out_of_memory_while_converting() -> None:
+    """Idle models go for a conversion too, which is tried once more then."""
+    pressed = EngineSpec(
+        name="pressed",
+        summary="",
+        form="step",
+        load="nowhere:load",
+        match=lambda *_: Match(score=1, reason="", converter="press"),
+        estimate=lambda record, metadata, options: {"cpu": options.size_bytes},
+        load_options=Options,
+    )
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A, engine="toy")
+        await touch(scheduler, B, engine="pressed")
+        assert runner.events == [
+            "load a:latest",
+            "convert b:latest",
+            "unload a:latest",
+            "convert b:latest",
+            "load b:latest",
+        ]
+
+    scheduled(check, engines=[spec(), pressed], deriver_type=TightDeriver)
 
 
 def test_closing_while_loading() -> None:
