@@ -17,6 +17,9 @@ OptionKind = Literal["integer", "float32", "boolean", "string", "array", "bias"]
 _BITS = {"seed": 63}
 # Beyond these native code dies, or is busy with starting threads; any client may send options.
 _MOST = {"num_thread": 512, "num_parallel": 256}
+# What is gone through for every token, or compared with the whole vocabulary.
+_MOST_TEXTS = {"dry_sequence_breakers": 32, "stop": 16_384}
+_MOST_BIASES, _MOST_BIASED_TEXTS = 1 << 19, 4096
 
 
 def checked(kind: OptionKind, name: str, value: Any) -> Any:
@@ -122,6 +125,8 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
         raise _wrong_type(name, "array")
     if not all(isinstance(item, str) for item in value):
         raise InvalidOption(f'option "{name}" must be of an array of strings')
+    if len(value) > _MOST_TEXTS.get(name, len(value)):
+        raise InvalidOption(f'option "{name}" has {len(value)} texts, more than the {_MOST_TEXTS[name]} that are taken')
     return tuple(item for item in value if item)
 
 
@@ -131,6 +136,8 @@ def _bias(name: str, value: Any) -> tuple[tuple[int | str, float], ...]:
         value = [(_token(key), bias) for key, bias in value.items()]
     if not isinstance(value, list | tuple):
         raise _wrong_type(name, "array")
+    if len(value) > _MOST_BIASES:
+        raise InvalidOption(f'option "{name}" has {len(value)} entries, more than the {_MOST_BIASES} that are taken')
     pairs: list[tuple[int | str, float]] = []
     for pair in value:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
@@ -141,6 +148,9 @@ def _bias(name: str, value: Any) -> tuple[tuple[int | str, float], ...]:
         if isinstance(token, int) and not 0 <= token < 1 << 31:
             raise InvalidOption(f'option "{name}" names the token {token}, which no vocabulary has')
         pairs.append((token, -math.inf if bias is False else _float(name, bias)))
+    texts = sum(isinstance(token, str) for token, _ in pairs)
+    if texts > _MOST_BIASED_TEXTS:
+        raise InvalidOption(f'option "{name}" has {texts} texts, more than the {_MOST_BIASED_TEXTS} that are taken')
     return tuple(pairs)
 
 

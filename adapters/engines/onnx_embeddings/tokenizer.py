@@ -57,7 +57,8 @@ class EncoderTokenizer:
 
     def _text_ids(self, text: str, *, parse_special: bool) -> Sequence[int]:
         tokenizer = self._special if parse_special else self._plain
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        # Unlike `encode` this lets other threads run, which a long text would keep from their signs of life.
+        ids: list[int] = tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
     def _surroundings(self) -> tuple[list[int], list[int]]:

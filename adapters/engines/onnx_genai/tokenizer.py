@@ -67,7 +67,8 @@ class FolderTokenizer:
         if not text:
             return []
         tokenizer = self._special if parse_special else self._plain
-        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+        # Unlike `encode` this lets other threads run, which a long text would keep from their signs of life.
+        return list(tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def piece(self, token_id: int) -> bytes:
         """The token's bytes, a control token spelt out."""
