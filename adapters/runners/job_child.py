@@ -5,7 +5,6 @@ Two threads: the main one calls the function; the other watches the socket and e
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import socket
@@ -26,6 +25,7 @@ from corral.adapters.runners.frames import (
     encode,
     job_decoder,
 )
+from corral.adapters.stores.files import FULL_DISK
 from corral.core.errors import CorralError, ErrorInfo, JobFailed, OutOfMemory, OutOfSpace, PluginError
 from corral.core.import_names import import_name
 
@@ -100,7 +100,7 @@ def _error_info(error: Exception) -> ErrorInfo:
         return error.info
     if isinstance(error, MemoryError):
         return ErrorInfo(code=OutOfMemory.code, message=f"out of memory: {error}" if str(error) else "out of memory")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
         return ErrorInfo(code=OutOfSpace.code, message=f"the disk is full: {error}")
     logging.getLogger(__name__).debug("the job raised an exception", exc_info=error)
     return ErrorInfo(code=JobFailed.code, message=f"{type(error).__name__}: {error}")

@@ -15,11 +15,12 @@ from corral.adapters.threads import stop_if_asked
 from corral.core.errors import CorralError, OutOfSpace, StorageError
 from corral.core.models import Digest
 
-__all__ = ("CHUNK_BYTES", "StoreFolders", "hash_file", "replace_file", "storage_errors", "sync_folder")
+__all__ = ("CHUNK_BYTES", "FULL_DISK", "StoreFolders", "hash_file", "replace_file", "storage_errors", "sync_folder")
 
 CHUNK_BYTES = 1024 * 1024
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a disk, a quota, or a limit of a file's size that is reached."""
 
 
 class StoreFolders:
@@ -51,7 +52,7 @@ def storage_errors(subject: str) -> Iterator[None]:
         raise
     except OSError as error:
         text = f"{subject}: {error.strerror or error}"
-        if error.errno in _FULL:
+        if error.errno in FULL_DISK:
             raise OutOfSpace(text, "free some space, or set OLLAMA_MODELS to a folder on another disk") from error
         if error.filename:
             text += f" ({error.filename})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -21,6 +22,8 @@ from corral.core.models import Digest, parse_digest
 from corral.core.relative_paths import check_together, path_parts
 
 __all__ = ("ModelFolders",)
+
+_ABANDONED_AFTER_S = 24 * 3600.0
 
 
 class ModelFolders:
@@ -72,7 +75,10 @@ class ModelFolders:
             _note(target).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        """Drops folders whose blobs somebody else has deleted, a real Ollama say: links would keep the space taken."""
+        """Drops folders whose blobs somebody else has deleted, a real Ollama say: links would keep the space taken.
+
+        And what was begun long ago and never finished.
+        """
         for note in self._folder.glob("*.json"):
             with suppress(OSError, *MALFORMED):
                 blobs = msgspec.json.decode(note.read_bytes(), type=list[str])
@@ -83,6 +89,12 @@ class ModelFolders:
                 with suppress(OSError):
                     self._remove(note.with_suffix(""))
                 lock.release()
+
+        with suppress(FileNotFoundError):
+            for left in self._scratch.iterdir():
+                with suppress(OSError):
+                    if left.stat().st_mtime < time.time() - _ABANDONED_AFTER_S:  # by a process that died meanwhile
+                        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def _put_aside(self, folder: Path) -> None:
         """In one step, so that nobody sees half a folder; whoever has its files open keeps them."""

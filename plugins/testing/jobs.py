@@ -69,6 +69,11 @@ def overflow(task: Task, on_progress: OnLoadProgress) -> TaskDone:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def outgrow(task: Task, on_progress: OnLoadProgress) -> TaskDone:
+    """May not write files so large."""
+    raise OSError(errno.EFBIG, "File too large")
+
+
 def exhaust(task: Task, on_progress: OnLoadProgress) -> TaskDone:
     """Has no memory left."""
     raise MemoryError("cannot allocate 7 GiB")
@@ -164,12 +169,14 @@ class JobRunnerContract:
         with pytest.raises(JobFailed, match="ZeroDivisionError: cannot divide 7"):
             asyncio.run(jobs.run(f"{_HERE}:stumble", Task(number=7), TaskDone, _ignore))
 
-    @pytest.mark.parametrize(("function", "kind"), [("overflow", OutOfSpace), ("exhaust", OutOfMemory)])
+    @pytest.mark.parametrize(
+        ("function", "kind"), [("overflow", OutOfSpace), ("outgrow", OutOfSpace), ("exhaust", OutOfMemory)]
+    )
     def test_a_full_disk_and_full_memory_have_their_own_errors(
         self, jobs: JobRunner, function: str, kind: type[CorralError]
     ) -> None:
         """Whoever reads them knows what to do."""
-        with pytest.raises(kind, match=r"No space left|cannot allocate 7 GiB"):
+        with pytest.raises(kind, match=r"No space left|File too large|cannot allocate 7 GiB"):
             asyncio.run(jobs.run(f"{_HERE}:{function}", Task(), TaskDone, _ignore))
 
     @pytest.mark.parametrize("function", [f"{_HERE}:nothing", "corral_no_such_package:function"])

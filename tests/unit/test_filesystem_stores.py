@@ -622,3 +622,23 @@ def test_a_claim_of_a_killed_process_is_free(tmp_path: Path) -> None:
             pass
 
     asyncio.run(scenario())
+
+
+def test_folders_that_were_never_finished(tmp_path: Path) -> None:
+    """What a process that was killed had begun goes when the next folder is made, a day later; younger things stay."""
+    blobs = FilesystemBlobs(tmp_path)
+    scratch = tmp_path / ".corral" / "tmp"
+    for name in ("folder-old", "folder-young"):
+        (scratch / name / "onnx").mkdir(parents=True)
+        (scratch / name / "onnx" / "weights").write_bytes(b"half")
+    (scratch / "manifest.old.tmp").write_bytes(b"half")
+    long_ago = time.time() - 2 * 24 * 3600
+    for name in ("folder-old", "manifest.old.tmp"):
+        os.utime(scratch / name, (long_ago, long_ago))
+
+    async def show() -> None:
+        weights = await _stored(blobs, b"weights")
+        await blobs.folder(digest_of(b"key"), {"model.onnx": weights.digest})
+
+    asyncio.run(show())
+    assert [path.name for path in scratch.iterdir()] == ["folder-young"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from corral.core.errors import OutOfSpace, StorageError
+from corral.adapters.stores.files import storage_errors
 
 __all__ = ("ExternalData", "Region", "write_file")
 
@@ -32,22 +31,16 @@ class ExternalData:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._end = 0
-        try:
+        with storage_errors(f"writing {path}"):
             self._file = path.open("wb", buffering=0)
-        except OSError as error:
-            raise _storage_error(path, error) from error
 
     def __enter__(self) -> ExternalData:
         return self
 
     def __exit__(self, kind: object, *exc_info: object) -> None:
-        try:
+        with storage_errors(f"writing {self._path}"), self._file:
             if kind is None:
                 os.fsync(self._file.fileno())
-        except OSError as error:
-            raise _storage_error(self._path, error) from error
-        finally:
-            self._file.close()
 
     def tensor(self, name: str, data_type: int, shape: Sequence[int]) -> Region:
         """Room for a tensor (``TensorProto.FLOAT`` or ``UINT8``), to be filled in order."""
@@ -65,12 +58,10 @@ class ExternalData:
         """Where the written bytes end."""
         view = memoryview(np.ascontiguousarray(data).data).cast("B")
         end = offset_bytes + len(view)
-        try:
+        with storage_errors(f"writing {self._path}"):
             self._file.seek(offset_bytes)
             while view:
                 view = view[self._file.write(view) :]
-        except OSError as error:
-            raise _storage_error(self._path, error) from error
         return end
 
 
@@ -92,16 +83,7 @@ class Region:
 
 def write_file(path: Path, data: bytes) -> None:
     """A whole small file, flushed to the disk. Raises as `ExternalData` does."""
-    try:
-        with path.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise _storage_error(path, error) from error
-
-
-def _storage_error(path: Path, error: OSError) -> StorageError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutOfSpace(f"{path}: the disk is full", "make room, or set CORRAL_MODELS to another disk")
-    return StorageError(f"{path}: {error.strerror}")
+    with storage_errors(f"writing {path}"), path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
