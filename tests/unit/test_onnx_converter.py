@@ -333,6 +333,13 @@ def test_the_folder_is_whole(converted: Convert) -> None:
     assert json.loads((folder / "tokenizer_config.json").read_bytes())["chat_template"] == "{{ messages }}"
 
 
+def test_a_context_that_no_model_has(converted: Convert) -> None:
+    """A header that claims two thousand million tokens gets tables for a million: the file stays what it can be."""
+    folder, result, _ = converted(tiny("llama", more={"context_length": (1 << 31) - 1}).data)
+    assert result.context_length == 1 << 20
+    assert (folder / "model.onnx.data").stat().st_size < 100 << 20
+
+
 def test_parameters_are_obeyed(converted: Convert) -> None:
     """Bits and context length are those asked for; weights that are no 4-bit blocks have 8 bits unless asked."""
     _, result, _ = converted(tiny("llama").data, bits=8, context_length=32)

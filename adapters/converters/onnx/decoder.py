@@ -11,7 +11,10 @@ from corral.adapters.formats.gguf.tensors import GgufTensors
 from corral.core.errors import InvalidModelFile, Unsupported
 from corral.core.values import Value
 
-__all__ = ("Decoder", "context_length", "read_decoder")
+__all__ = ("LONGEST_CONTEXT", "Decoder", "context_length", "read_decoder")
+
+LONGEST_CONTEXT = 1 << 20
+"""No model of these architectures was trained for more; one that claims it would fill the disk with rotary tables."""
 
 
 class Decoder(Value, frozen=True, kw_only=True):
@@ -77,8 +80,8 @@ def read_decoder(tensors: GgufTensors) -> Decoder:
 
 
 def context_length(decoder: Decoder, parameters: OnnxParameters) -> int:
-    """The most tokens of a context that the result has: what was asked for, else the model's own."""
-    return parameters.context_length or decoder.context_length
+    """The most tokens of a context that the result has: what was asked for, else the model's own, within reason."""
+    return parameters.context_length or min(decoder.context_length, LONGEST_CONTEXT)
 
 
 def _rope_scale(header: _Numbers) -> float:

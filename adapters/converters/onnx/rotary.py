@@ -12,6 +12,8 @@ __all__ = ("rotary_tables",)
 
 Floats = NDArray[np.float32]
 
+_PIECE_ROWS = 1 << 16
+
 
 def rotary_tables(decoder: Decoder, positions: int, factors: Floats | None) -> tuple[Floats, Floats]:
     """``(positions, half a head)`` each: angle ``position / scale * base ** (-2i / head size) / factor_i``.
@@ -25,5 +27,9 @@ def rotary_tables(decoder: Decoder, positions: int, factors: Floats | None) -> t
         if factors.size != half or not np.all(factors > 0):
             raise InvalidModelFile(f"{decoder.rope_factors} has {factors.size} factors, {half} above 0 are expected")
         frequencies = frequencies / factors.ravel()
-    angles = np.outer(np.arange(positions, dtype=np.float64) / decoder.rope_scale, frequencies)
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    cos, sin = np.empty((2, positions, half), dtype=np.float32)
+    for start in range(0, positions, _PIECE_ROWS):
+        piece = slice(start, min(start + _PIECE_ROWS, positions))
+        angles = np.outer(np.arange(piece.start, piece.stop, dtype=np.float64) / decoder.rope_scale, frequencies)
+        cos[piece], sin[piece] = np.cos(angles), np.sin(angles)
+    return cos, sin
