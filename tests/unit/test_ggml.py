@@ -71,6 +71,15 @@ def test_absurd_numbers(tmp_path: Path) -> None:
             read_ggml(write(tmp_path, bytes(bad)))
 
 
+@pytest.mark.parametrize("rotated", [0, -2, 7, 34, 1 << 30])
+def test_rotations_that_no_head_has(tmp_path: Path, rotated: int) -> None:
+    """The native code would divide by it, or write past the head's end."""
+    data = bytearray(ggml_bytes("gptj"))
+    data[24:28] = struct.pack("<i", rotated)
+    with pytest.raises(InvalidModelFile, match="of a head are rotated"):
+        read_ggml(write(tmp_path, bytes(data)))
+
+
 def test_a_wrong_type(tmp_path: Path) -> None:
     """A tensor of another type than the file's is refused."""
     data = ggml_bytes("gptj")

@@ -112,6 +112,9 @@ class _Reading:
                 raise self._mismatch(f"{name} is {numbers[name]}")
         if numbers["width"] % numbers["heads"]:
             raise self._mismatch(f"{numbers['heads']} heads do not divide a width of {numbers['width']}")
+        rotated = numbers.get("rotated", 2)
+        if not 2 <= rotated <= numbers["width"] // numbers["heads"] or rotated % 2:
+            raise self._mismatch(f"{rotated} numbers of a head are rotated")
         return numbers
 
     def _vocabulary(self, count: int) -> tuple[tuple[bytes, ...], tuple[float, ...]]:
