@@ -357,7 +357,15 @@ def test_positions_of_roberta_begin_after_the_padding(encoder: Encoder) -> None:
 
 
 def test_a_limit_of_ten_to_the_thirty_is_none(encoder: Encoder) -> None:
-    """As transformers writes it where nobody knows."""
+    """As transformers writes it where nobody knows. The usual length holds then: memory grows with its square."""
     engine = _load(encoder(tokenizer_config='{"model_max_length": 1000000000000000019884624838656}'))
-    assert engine.info.context_length is None
+    assert engine.info.context_length == 512
+    engine.close()
+
+
+def test_a_limit_below_zero_is_none(encoder: Encoder) -> None:
+    """A padding token beyond the table of positions would leave no position at all."""
+    config = '{"model_type": "roberta", "max_position_embeddings": 4, "pad_token_id": 9}'
+    engine = _load(encoder(config=config))
+    assert engine.info.context_length == 512
     engine.close()

@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 _STEP_S = 0.2  # how long a request may wait for another's batch, and a cancellation for its own
 _PARALLEL = 64  # nothing is kept for a request but its own vectors
+_USUAL_TOKENS = 512  # where no file says: memory grows with the square of a text's length
 _PROBE_LENGTHS = (96, 24, 7, 3)
 
 
@@ -48,7 +49,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxEmbed
     folder = open_folder(request)
     tokenizer = EncoderTokenizer(folder.tokenizer, folder.vocabulary_size)
     limits = [limit for limit in (options.num_ctx, folder.max_tokens) if limit is not None]
-    context_length = min(limits, default=None)
+    context_length = min(limits, default=_USUAL_TOKENS)
     on_progress(0.1)
     before = _resident_bytes()
     session = EncoderSession(
@@ -98,9 +99,9 @@ def _resident_bytes() -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _probe(session: EncoderSession, tokenizer: EncoderTokenizer, limit: int | None) -> _Probe:
+def _probe(session: EncoderSession, tokenizer: EncoderTokenizer, limit: int) -> _Probe:
     """Computes a few texts alone and together. Raises `InvalidModelFile` for a model whose vectors are none."""
-    texts = [_text(tokenizer, min(length, limit or length)) for length in _PROBE_LENGTHS]
+    texts = [_text(tokenizer, min(length, limit)) for length in _PROBE_LENGTHS]
     together = session.vectors(texts)  # the first run is slow: memory is taken
     began = time.perf_counter()
     alone = [session.vectors([text])[0] for text in texts]

@@ -107,7 +107,7 @@ def _max_tokens(files: Mapping[str, Path], config: Mapping[str, Any], model: str
     positions = _count(config.get("max_position_embeddings"))
     if positions is not None and config.get("model_type") in _OFFSET_POSITIONS:
         positions -= (_count(config.get("pad_token_id")) or 0) + 1
-    return min((count for count in (stated, positions) if count is not None), default=None)
+    return min((count for count in (stated, positions) if count is not None and count > 0), default=None)
 
 
 def _settings(files: Mapping[str, Path], path: str, model: str) -> dict[str, Any]:
