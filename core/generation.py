@@ -19,7 +19,7 @@ from corral.core.answering import Generation, Lease
 from corral.core.calls import ANONYMOUS, Call, ChatCall, EmbedCall, EmbedResult, GenerateCall
 from corral.core.errors import EngineError, PromptTooLong, Unsupported, UnsupportedField
 from corral.core.lru import LruDict
-from corral.core.messages import Message
+from corral.core.messages import Message, Tool
 from corral.core.models import Digest, ModelMetadata, ModelRecord
 from corral.core.names import ModelName, parse_name
 from corral.core.options import ResolvedOptions, resolve_options
@@ -91,14 +91,7 @@ class InferenceService:
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(self._lease(record, call, options, principal))
             if "chat" in lease.model.info.tasks and not call.raw:
-                chat_request = ChatRequest(
-                    messages=_generate_messages(record, call),
-                    sampling=options.sampling,
-                    context=_context(options, call.shift),
-                    think=call.think,
-                    constraint=call.constraint,
-                    logprobs=call.logprobs,
-                )
+                chat_request = _chat_request(call, options, _generate_messages(record, call))
                 return Generation(record, lease, lease.model.run(chat_request), stack.pop_all(), options.unknown)
             _require_task(lease, "completion", call.model, "generate")
             _require_constraints(lease, call)
@@ -124,15 +117,7 @@ class InferenceService:
         options = _options(record, call.options)
         async with AsyncExitStack() as stack:
             lease = await stack.enter_async_context(self._lease(record, call, options, principal))
-            request = ChatRequest(
-                messages=_chat_messages(record, call.messages),
-                tools=call.tools,
-                sampling=options.sampling,
-                context=_context(options, call.shift),
-                think=call.think,
-                constraint=call.constraint,
-                logprobs=call.logprobs,
-            )
+            request = _chat_request(call, options, _chat_messages(record, call.messages), call.tools)
             if "chat" in lease.model.info.tasks:
                 outputs = lease.model.run(request)
             else:
@@ -264,6 +249,20 @@ def _options(record: ModelRecord, options: Mapping[str, Any]) -> ResolvedOptions
 
 def _context(options: ResolvedOptions, shift: bool | None) -> ContextPolicy:
     return options.context if shift is None else msgspec.structs.replace(options.context, shift=shift)
+
+
+def _chat_request(
+    call: GenerateCall | ChatCall, options: ResolvedOptions, messages: tuple[Message, ...], tools: tuple[Tool, ...] = ()
+) -> ChatRequest:
+    return ChatRequest(
+        messages=messages,
+        tools=tools,
+        sampling=options.sampling,
+        context=_context(options, call.shift),
+        think=call.think,
+        constraint=call.constraint,
+        logprobs=call.logprobs,
+    )
 
 
 def _generate_messages(record: ModelRecord, call: GenerateCall) -> tuple[Message, ...]:
