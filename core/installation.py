@@ -8,7 +8,7 @@ from typing import Protocol
 
 from corral.core.errors import PluginError
 
-__all__ = ("Needy", "installed_version", "missing_packages", "parse_requirement")
+__all__ = ("Needy", "installed_version", "missing_packages", "parse_requirement", "requirements")
 
 _REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?P<sign>==|>=)(?P<version>[0-9][A-Za-z0-9.!+_-]*?)(?P<any>\.\*)?"
@@ -16,7 +16,10 @@ _REQUIREMENT = re.compile(
 
 
 class Needy(Protocol):
-    """The fields of `EngineSpec` and `ConverterSpec` that say what must be installed."""
+    """The fields of `EngineSpec` and `ConverterSpec` that say what must be installed.
+
+    A `requirement` may name distributions of which one will do, ``|`` between them, the usual one first.
+    """
 
     @property
     def requirement(self) -> str | None: ...
@@ -42,24 +45,24 @@ def parse_requirement(requirement: str) -> tuple[str, re.Pattern[str] | tuple[in
     return match["name"], re.compile(re.escape(match["version"]) + more + r"(\+.*)?")
 
 
+def requirements(spec: Needy) -> list[tuple[str, re.Pattern[str] | tuple[int, ...]]]:
+    """The distributions of which it needs one, as `parse_requirement`; none where it needs none."""
+    return [parse_requirement(one) for one in spec.requirement.split("|")] if spec.requirement is not None else []
+
+
 def installed_version(spec: Needy) -> str | None:
     """The version of the distribution that it requires; None where it requires none or it is not installed."""
-    if spec.requirement is None:
-        return None
-    try:
-        return metadata.version(parse_requirement(spec.requirement)[0])
-    except metadata.PackageNotFoundError:
-        return None
+    return next((version for _, version, _ in _installed(spec)), None)
 
 
 def missing_packages(spec: Needy) -> str:
     """Why it cannot run here, in words; empty where everything is there."""
     if spec.requirement is not None:
-        distribution, versions = parse_requirement(spec.requirement)
-        version = installed_version(spec)
-        if version is None:
-            return f"{distribution} is not installed"
-        if not _accepts(versions, version):
+        found = _installed(spec)
+        if not found:
+            return f"{requirements(spec)[0][0]} is not installed"
+        if not any(accepted for _, _, accepted in found):
+            distribution, version, _ = found[0]
             return f"{distribution} {version} is installed, {spec.requirement} is needed"
     absent = [name for name in (spec.module, *spec.needs) if name is not None and not _importable(name)]
     if absent:
@@ -67,6 +70,18 @@ def missing_packages(spec: Needy) -> str:
             f"the module{'s' if absent[1:] else ''} {', '.join(absent)} {'are' if absent[1:] else 'is'} not installed"
         )
     return ""
+
+
+def _installed(spec: Needy) -> list[tuple[str, str, bool]]:
+    """Distribution, version, and whether that will do, of those that are installed; the ones that will do first."""
+    found = []
+    for distribution, versions in requirements(spec):
+        try:
+            version = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+        found.append((distribution, version, _accepts(versions, version)))
+    return sorted(found, key=lambda one: not one[2])
 
 
 def _accepts(versions: re.Pattern[str] | tuple[int, ...], version: str) -> bool:

@@ -7,7 +7,7 @@ from typing import ClassVar, Generic, TypeVar
 from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec
 from corral.core.errors import PluginError
-from corral.core.installation import Needy, parse_requirement
+from corral.core.installation import Needy, requirements
 from corral.plugins.specs import (
     ChatTemplateSpec,
     CommandSpec,
@@ -110,8 +110,7 @@ class ConverterRegistrar(Registrar[ConverterSpec]):
 
 
 def _check_requirement(spec: Needy) -> None:
-    if spec.requirement is not None:
-        parse_requirement(spec.requirement)
+    requirements(spec)
 
 
 class RunnerRegistrar(Registrar[RunnerSpec]):

@@ -193,6 +193,9 @@ def test_what_is_said_before_a_model_is_there() -> None:
         ({"requirement": "msgspec==0.0.*"}, "msgspec==0.0.* is needed"),
         ({"requirement": "msgspec>=0.1"}, ""),
         ({"requirement": "msgspec>=999"}, "msgspec>=999 is needed"),
+        ({"requirement": "corral-no-such==1.0 | msgspec>=0.1"}, ""),
+        ({"requirement": "msgspec>=999 | click>=1"}, ""),
+        ({"requirement": "corral-no-such==1.0 | corral-nor-such==1.0"}, "corral-no-such is not installed"),
     ],
 )
 def test_what_is_missing(fields: dict[str, Any], missing: str) -> None:
@@ -206,6 +209,7 @@ def test_versions_are_of_distributions() -> None:
     assert installed_version(engine("a")) is None
     assert installed_version(engine("a", requirement="corral-no-such==1.0")) is None
     assert installed_version(engine("a", requirement="msgspec>=0.1"))
+    assert installed_version(engine("a", requirement="corral-no-such==1.0 | msgspec>=0.1"))
 
 
 @pytest.mark.parametrize("requirement", ["msgspec", "msgspec~=1.0", "msgspec>=1.*", "==1.0", ""])

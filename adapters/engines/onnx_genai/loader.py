@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib import metadata as distributions
 
-from corral.adapters.engines.onnx_genai.spec import REQUIREMENT, SPEC, VERSION
+from corral.adapters.engines.onnx_genai.spec import SPEC
 from corral.core.engines import Device, LoadRequest
 from corral.core.errors import EngineNotInstalled
+from corral.core.installation import missing_packages
 from corral.core.ports.inference import OnLoadProgress, StepEngine
 
 __all__ = ("devices", "load")
-
-# The package for CPUs, and those with other execution providers: all bring the same module.
-_DISTRIBUTIONS = ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai-directml")
 
 
 def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
@@ -39,17 +36,6 @@ def devices() -> Sequence[Device]:
 def _prepare() -> None:
     # The wheel sends telemetry unless this is set before its first import.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    found = "none"
-    for name in _DISTRIBUTIONS:
-        try:
-            found = distributions.version(name)
-        except distributions.PackageNotFoundError:
-            continue
-        if found == VERSION or found.startswith(f"{VERSION}."):
-            break
-    else:
-        raise EngineNotInstalled(f"the onnx-genai engine needs {REQUIREMENT}, found {found}", SPEC.install_hint)
-    try:
-        distributions.version("tokenizers")
-    except distributions.PackageNotFoundError:
-        raise EngineNotInstalled("the onnx-genai engine needs tokenizers, found none", SPEC.install_hint) from None
+    missing = missing_packages(SPEC)
+    if missing:
+        raise EngineNotInstalled(f"the {SPEC.name} engine cannot run here: {missing}", SPEC.install_hint)

@@ -11,10 +11,10 @@ from corral.adapters.converters.onnx.spec import CONVERTER
 from corral.core.engines import EngineSpec, Match, options_fit
 from corral.core.models import ModelMetadata, ModelRecord
 
-__all__ = ("CONFIG_FILE", "DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "OnnxGenaiOptions")
+__all__ = ("CONFIG_FILE", "DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "OnnxGenaiOptions")
 
-VERSION = "0.18"
-REQUIREMENT = f"onnxruntime-genai=={VERSION}.*"
+# The package for CPUs, and those with other execution providers: all bring the same module.
+REQUIREMENT = "onnxruntime-genai==0.18.* | onnxruntime-genai-cuda==0.18.* | onnxruntime-genai-directml==0.18.*"
 CONFIG_FILE = "genai_config.json"
 DEFAULT_NUM_CTX = 4096
 
@@ -84,5 +84,6 @@ SPEC = EngineSpec(
     load_options=OnnxGenaiOptions,
     module="onnxruntime_genai",
     requirement=REQUIREMENT,
+    needs=("tokenizers", "numpy"),
     install_hint="pip install 'corral[onnx]'",
 )
