@@ -47,6 +47,12 @@ class Dispatch:
             if mailbox is not None:
                 mailbox.put(item)
 
+    async def taken(self, request_id: int) -> None:
+        """Waits until the request's reader has taken all that was delivered."""
+        mailbox = self._mailboxes.get(request_id)
+        if mailbox is not None:
+            await mailbox.emptied()
+
     def fail(self, error: ErrorInfo) -> None:
         """Ends every request, and those to come, with this error. The first call counts."""
         if self._failure is None:

@@ -20,7 +20,7 @@ from corral.core.errors import (
     to_error,
 )
 from corral.core.import_names import import_name
-from corral.core.outputs import Embedded, Finished, Output
+from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output
 from corral.core.ports.inference import ModelInfo, OnLoadProgress, RunningModel
 from corral.core.requests import Prompt, Request
 from corral.core.step_loop import error_info
@@ -28,6 +28,10 @@ from corral.core.step_loop import error_info
 __all__ = ("EventLoopModel", "EventLoopRunner")
 
 _log = logging.getLogger("corral.engine")
+
+_AHEAD_BYTES = 256 * 1024
+"""How far an engine may run ahead of whoever reads its answer."""
+_OUTPUT_BYTES = 64
 
 
 class EventLoopRunner:
@@ -119,12 +123,17 @@ class EventLoopModel:
             task.cancel()
 
     async def _pump(self, request_id: int, request: Request) -> None:
+        ahead_bytes = 0
         async with aclosing(self._model.run(request)) as outputs:
             async for output in outputs:
                 self._dispatch.deliver([(request_id, output)])
                 if isinstance(output, Finished | Embedded):
                     self._answering.pop(request_id, None)
                     return
+                ahead_bytes += _size_bytes(output)
+                if ahead_bytes > _AHEAD_BYTES:  # an engine that is not asked for more holds its own server back
+                    await self._dispatch.taken(request_id)
+                    ahead_bytes = 0
         raise EngineError(f"{self._label} ended its answer without saying why")
 
     def _ended(self, request_id: int, task: asyncio.Task[None]) -> None:
@@ -134,3 +143,11 @@ class EventLoopModel:
         error = EngineError(f"{self._label} cancelled its answer") if task.cancelled() else task.exception()
         if error is not None:
             self._dispatch.deliver([(request_id, error_info(error))])
+
+
+def _size_bytes(output: Output) -> int:
+    if isinstance(output, ChatDelta):
+        return _OUTPUT_BYTES + len(output.content) + len(output.thinking) + _OUTPUT_BYTES * len(output.logprobs)
+    if isinstance(output, Delta):
+        return _OUTPUT_BYTES + len(output.text) + _OUTPUT_BYTES * len(output.logprobs)
+    return _OUTPUT_BYTES

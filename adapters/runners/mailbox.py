@@ -16,12 +16,13 @@ _COMPACT_AT = 256
 class Mailbox:
     """Filled by the runner, taken by one task of the same event loop. A slow one finds deltas merged."""
 
-    __slots__ = ("_items", "_loop", "_waiter")
+    __slots__ = ("_emptied", "_items", "_loop", "_waiter")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._items: list[Output | ErrorInfo] = []
         self._waiter: asyncio.Future[None] | None = None
+        self._emptied: asyncio.Future[None] | None = None
 
     def put(self, item: Output | ErrorInfo) -> None:
         items = self._items
@@ -42,4 +43,15 @@ class Mailbox:
             finally:
                 self._waiter = None
         items, self._items = self._items, []
+        if self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
         return items if len(items) == 1 else merged(items)
+
+    async def emptied(self) -> None:
+        """Waits until everything in it has been taken. For one task at a time."""
+        if self._items:
+            self._emptied = self._loop.create_future()
+            try:
+                await self._emptied
+            finally:
+                self._emptied = None

@@ -21,6 +21,7 @@ def set_up_logging(level: str, *, as_json: bool) -> None:
     root.handlers[:] = [handler]
     root.setLevel(max(_LEVELS[level], logging.WARNING) if level != "trace" else TRACE)
     logging.getLogger("corral").setLevel(_LEVELS[level])
+    logging.getLogger("httpcore").setLevel(logging.WARNING)  # its debug lines hold headers, and those may hold keys
 
 
 class _TextFormatter(logging.Formatter):

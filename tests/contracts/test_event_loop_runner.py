@@ -66,6 +66,10 @@ class Odd:
             await asyncio.Event().wait()
         if self.trouble == "surrogates":
             "\\ud800".encode()
+        while self.trouble == "never ends":
+            yield Delta(text="word " * 200, token_count=200)
+            self.said = getattr(self, "said", 0) + 1
+            await asyncio.sleep(0)
         yield Finished(reason="stop", usage=Usage(generated_tokens=1))
 
     async def tokenize(self, prompts):
@@ -152,6 +156,29 @@ def test_an_answer_that_goes_wrong(trouble: str, kind: type[CorralError], text: 
             await collect(model, seen)
         assert any(isinstance(output, Delta) for output in seen)
         assert model.alive
+        await model.aclose()
+
+    asyncio.run(check())
+
+
+def test_a_reader_who_does_not_read() -> None:
+    """An engine is not asked for much more than has been read, and goes on when somebody reads again."""
+
+    async def check() -> None:
+        model: Any = await load("odd", "never ends")
+        outputs = model.run(prompt())
+        await anext(outputs)
+        said: list[int] = []
+        for _ in range(3):
+            for _ in range(2000):  # turns of the loop; the engine says a kilobyte in each that it gets
+                await asyncio.sleep(0)
+            said.append(model._model.said)
+            read = 0
+            while read < 100_000:
+                output = await anext(outputs)
+                read += len(output.text) if isinstance(output, Delta) else 0
+        assert 0 < said[0] < said[1] < said[2] < 1000
+        await outputs.aclose()
         await model.aclose()
 
     asyncio.run(check())

@@ -7,18 +7,23 @@ import json
 import socket
 import threading
 import time
+import traceback
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import msgspec
 import pytest
 
+from corral.adapters.engines.upstream import openai_answers
 from corral.adapters.engines.upstream.lines import read_events, read_lines
+from corral.adapters.engines.upstream.secrets import Secrets
 from corral.adapters.engines.upstream.tool_calls import Fragment, Function, ToolCallFragments
 from corral.core.errors import CorralError, InvalidRequest, Unsupported, UpstreamError
 from corral.core.messages import Message
-from corral.core.outputs import Finished, Output
-from corral.core.requests import ChatRequest
+from corral.core.outputs import ChatDelta, Finished, Output
+from corral.core.requests import ChatRequest, SamplingParams
 from corral.plugins.testing.scripted_server import Reply, ScriptedServer
 
 CHAT = "/v1/chat/completions"
@@ -28,11 +33,11 @@ ENDED = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n
 HUGE = b"1" * 40
 
 
-def answer(load_upstream: Any, url: str, api: str, **options: Any) -> list[Output]:
+def answer(load_upstream: Any, url: str, api: str, request: ChatRequest = HELLO, **options: Any) -> list[Output]:
     async def run() -> list[Output]:
         model = await load_upstream(url, api=api, **options)
         try:
-            return [output async for output in model.run(HELLO)]
+            return [output async for output in model.run(request)]
         finally:
             await model.aclose()
 
@@ -170,8 +175,8 @@ def events_of(*chunks: bytes, times: int = 1) -> list[bytes]:
 
 @pytest.mark.parametrize("chunk", [b"x" * 65536, b"data: " + b"x" * 65536 + b"\n"])
 def test_what_has_no_end_is_not_gathered(chunk: bytes) -> None:
-    """A line, and an event of many lines, are given up at eight megabytes."""
-    with pytest.raises(UpstreamError, match="more than 8388608 bytes"):
+    """A line, and an event of many lines, are given up at two megabytes."""
+    with pytest.raises(UpstreamError, match="more than 2097152 bytes"):
         events_of(b"data: ", chunk, times=1000)
 
 
@@ -242,3 +247,98 @@ def test_lengths_that_cannot_be(upstream: ScriptedServer, load_upstream: Any, le
         await model.aclose()
 
     asyncio.run(run())
+
+
+# ── Answers without end ───────────────────────────────────────────────────────────────────────────────────────────
+
+OPENAI_WORD = b'data: {"choices":[{"delta":{"content":"word "}}]}\n\n'
+OLLAMA_WORD = b'{"message":{"content":"word "},"done":false}\n'
+
+
+def limited(num_predict: int | None) -> ChatRequest:
+    return msgspec.structs.replace(HELLO, sampling=SamplingParams(num_predict=num_predict))
+
+
+@pytest.mark.parametrize(("api", "piece"), [("openai", OPENAI_WORD), ("ollama", OLLAMA_WORD)])
+def test_num_predict_is_kept_to(ask: Any, upstream: ScriptedServer, api: str, piece: bytes) -> None:
+    """A server that goes on is left after that many tokens, and the answer has ended for its length."""
+    outputs = ask(Reply(pieces=[piece], endless=True), api, request=limited(5))
+    assert "".join(output.content for output in outputs if isinstance(output, ChatDelta)) == "word " * 5
+    assert isinstance(outputs[-1], Finished)
+    assert (outputs[-1].reason, outputs[-1].usage.generated_tokens) == ("length", 5)
+    assert upstream.left.wait(10)
+
+
+def test_as_many_tokens_as_asked_for(ask: Any) -> None:
+    """A server that keeps to the limit is read to its end: the reason and the figures are its own."""
+    last = b'data: {"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":5}}\n\n'
+    finished = ask(Reply(pieces=[OPENAI_WORD] * 5 + [last]), request=limited(5))[-1]
+    assert (finished.reason, finished.usage.prompt_tokens) == ("stop", 7)
+
+
+@pytest.mark.parametrize(("api", "piece"), [("openai", OPENAI_WORD), ("ollama", OLLAMA_WORD)])
+def test_an_answer_has_a_largest_size(ask: Any, upstream: ScriptedServer, api: str, piece: bytes) -> None:
+    """Without a limit of the caller's, a server that never ends is cut off, and the error names the setting."""
+    with pytest.raises(UpstreamError, match="more than 1024 bytes") as caught:
+        ask(Reply(pieces=[piece], endless=True), api, max_answer_bytes=1024)
+    assert "max_answer_bytes" in str(caught.value.remedy)
+    assert upstream.left.wait(10)
+
+
+@pytest.mark.parametrize("values", [b"[],", b"{},", b"0,", b'"",'])
+def test_vectors_of_too_many_values(values: bytes) -> None:
+    """They are refused before a value is made of them."""
+    body = b'{"data":[{"embedding":[' + values * 20_000 + b"0]}]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(UpstreamError, match="1 vectors were asked for"):
+            openai_answers.read_vectors(body, "there", 1)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+# ── Servers that repeat what they were sent ───────────────────────────────────────────────────────────────────────
+
+KEY = 'sk-"quoted"-0123456789'
+
+
+@pytest.mark.parametrize("api", ["openai", "ollama"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(status=401, body={"error": {"message": f"Incorrect key: {KEY}"}}),
+        Reply(status=400, body=f"<p>authorization: Bearer {KEY}</p>".encode()),
+        Reply(status=500, body={"error": "x" * 380 + KEY}),
+        Reply(status=307, body={}, headers={"location": f"http://elsewhere/{KEY}"}),
+        Reply(body={"error": f"no such key {KEY}"}),
+        Reply(body=f"<html>{KEY}</html>".encode()),
+        Reply(pieces=[b"data: " + json.dumps({"error": {"message": KEY}}).encode() + b"\n\n"]),
+        Reply(pieces=[b"data: {" + KEY.encode() + b"\n\n"]),
+        Reply(pieces=[json.dumps({"error": f"{KEY} and team-4711"}).encode() + b"\n"]),
+        Reply(pieces=[KEY.encode() + b"\n"]),
+    ],
+)
+def test_secrets_in_errors(ask: Any, upstream: ScriptedServer, caplog: Any, api: str, reply: Reply) -> None:
+    """A key or a header's value that a server repeats reaches neither the caller nor the log, nor does most of it."""
+    hosts = {upstream.url: {"key": KEY, "headers": {"x-team": "team-4711"}}}
+    with caplog.at_level(0, "corral"), pytest.raises(CorralError) as caught:
+        ask(reply, api, hosts=hosts)
+    logged = "".join([record.getMessage() for record in caplog.records if record.name.startswith("corral")])
+    shown = "".join(traceback.format_exception(caught.value)) + str(caught.value.info) + logged
+    for secret in ("0123456789", "quoted", "team-4711"):
+        assert secret not in shown
+
+
+def test_secrets_in_what_a_server_offers(load_upstream: Any, upstream: ScriptedServer) -> None:
+    """The same while it is asked for its models."""
+    upstream.replies["/v1/models"] = Reply(body={"data": [{"id": f"{KEY}-1"}, {"id": "other"}]})
+    with pytest.raises(UpstreamError) as caught:
+        asyncio.run(load_upstream(upstream.url, api="openai", hosts={upstream.url: {"key": KEY}}))
+    assert "0123456789" not in str(caught.value.info)
+    assert "[hidden]-1, other" in str(caught.value.remedy)
+
+
+def test_short_values_are_no_secrets() -> None:
+    """A header whose value is a digit does not spoil every number."""
+    assert Secrets(["1", ""]).hidden_in("11 tokens") == "11 tokens"

@@ -40,7 +40,7 @@ def lines(*values: Any) -> list[bytes]:
     return [json.dumps(value).encode() + b"\n" for value in values]
 
 
-def said(content: str = "", **fields: Any) -> dict[str, Any]:
+def said(content: str | None = "", **fields: Any) -> dict[str, Any]:
     return {"model": "m", "message": {"role": "assistant", "content": content, **fields}, "done": False}
 
 
@@ -255,3 +255,46 @@ def test_closing_the_model(server: ScriptedServer, load_upstream: Any) -> None:
         assert await asyncio.to_thread(server.left.wait, 10)
 
     asyncio.run(check())
+
+
+def test_lines_that_say_nothing(server: ScriptedServer, ask: Any) -> None:
+    """Nulls, empty lines and figures with a point spoil no answer."""
+    nothing = [b"null\n", b"\n", *lines(said() | {"message": None}, said(content=None, thinking=None, tool_calls=None))]
+    last = LAST | {"prompt_eval_count": 9.0, "eval_duration": None, "cached_tokens": None}
+    server.replies[CHAT] = Reply(pieces=[*nothing, *lines(said("Hi")), *nothing, *lines(last)])
+    [_, delta, finished] = ask(HELLO)
+    assert (delta.content, finished.usage.prompt_tokens) == ("Hi", 9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [({"a": 1}, {"a": 1}), ('{"a": 1}', {"a": 1}), ("", {}), (None, {})]
+)
+def test_arguments_of_tool_calls(server: ScriptedServer, ask: Any, arguments: Any, expected: Any) -> None:
+    """They come as an object, as its text, or not at all."""
+    calls = [{"function": {"name": "f", "arguments": arguments}}]
+    server.replies[CHAT] = Reply(pieces=lines(said(tool_calls=calls), LAST))
+    [_, delta, _] = ask(HELLO)
+    assert [call.arguments for call in delta.tool_calls] == [expected]
+
+
+def test_arguments_that_are_no_object(server: ScriptedServer, ask: Any) -> None:
+    """They are the server's fault, and the function is named."""
+    server.replies[CHAT] = Reply(pieces=lines(said(tool_calls=[{"function": {"name": "f", "arguments": "[1"}}]), LAST))
+    with pytest.raises(UpstreamError, match="'f' are no JSON object"):
+        ask(HELLO)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"error": "no", "code": 400}, InvalidRequest),
+        ({"error": {"message": "no", "code": 422}}, InvalidRequest),
+        ({"detail": "no"}, UpstreamError),
+        ({"error": "no"}, UpstreamError),
+    ],
+)
+def test_an_error_with_status_200(server: ScriptedServer, ask: Any, error: Any, kind: type[Exception]) -> None:
+    """It keeps its words, and the status that it names."""
+    server.replies[CHAT] = Reply(pieces=lines(said("Hi"), error))
+    with pytest.raises(kind, match=": no"):
+        ask(HELLO)

@@ -150,6 +150,48 @@ def test_tool_calls_come_whole(upstream: ScriptedServer, ask: Any) -> None:
     assert body["tools"] == [{"type": "function", "function": function}]
 
 
+def whole(name: str, arguments: Any, **fields: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}, **fields}
+
+
+@pytest.mark.parametrize(
+    "fragments",
+    [
+        [whole("a", '{"x":1}', id="p"), whole("b", '{"y":2}', id="q")],
+        [whole("a", {"x": 1}, id="p"), whole("b", {"y": 2}, id="q")],
+        [whole("a", '{"x":1}', id="p", index=0), whole("b", '{"y":2}', id="q", index=0)],
+        [whole("a", '{"x":', id="p"), {"function": {"arguments": "1}"}}, whole("b", '{"y":2}', id="q")],
+        [whole("a", '{"x":', id="p"), {"id": "p", "function": {"arguments": "1}"}}, whole("b", '{"y":2}', id="q")],
+        [
+            whole("a", '{"x":', id="p"), whole("b", '{"y":', id="q"), {"id": "p", "function": {"arguments": "1}"}},
+            {"id": "q", "function": {"arguments": "2}"}},
+        ],
+        [None, whole("a", '{"x":1}', id="p", index=0), whole("b", None, id="q", index=1), fragment(1, '{"y":2}')],
+        [whole("a", '{"x":', id="p", index=0), fragment(0, "1}", id="new"), whole("b", '{"y":2}', id="q", index=1)],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("together", [True, False])
+def test_how_servers_tell_tool_calls_apart(
+    upstream: ScriptedServer, ask: Any, fragments: list[Any], together: bool
+) -> None:
+    """By an index, by an id alone, in one chunk or several, with arguments as text or as an object: two calls come."""
+    chunks = [delta(tool_calls=fragments)] if together else [delta(tool_calls=[one]) for one in fragments]
+    upstream.replies[CHAT] = Reply(pieces=events(*chunks, delta("tool_calls")))
+    [_, calls, _] = ask(HELLO)
+    assert [(call.name, call.arguments, call.id) for call in calls.tool_calls] == [
+        ("a", {"x": 1}, "p"),
+        ("b", {"y": 2}, "q"),
+    ]
+
+
+def test_tool_calls_with_neither_index_nor_id(upstream: ScriptedServer, ask: Any) -> None:
+    """Each that comes whole is one, also where the same function is called twice."""
+    calls = [whole("a", '{"x":1}'), whole("a", '{"x":2}'), whole("b", "")]
+    upstream.replies[CHAT] = Reply(pieces=events(delta(tool_calls=calls), delta("tool_calls")))
+    [_, found, _] = ask(HELLO)
+    assert [(call.name, call.arguments) for call in found.tool_calls] == [("a", {"x": 1}), ("a", {"x": 2}), ("b", {})]
+
+
 def test_a_tool_call_that_is_cut_off(upstream: ScriptedServer, ask: Any) -> None:
     """Where the answer ended for its length half a call is left out; where not, it is an error of the server's."""
     half = delta(tool_calls=[fragment(0, '{"city": "Pa', "weather", "a")])
@@ -346,6 +388,45 @@ def test_constraints(upstream: ScriptedServer, ask: Any) -> None:
         ask(ChatRequest(messages=HELLO.messages, constraint=grammar), "vllm")
 
 
+def nothing() -> list[bytes]:
+    """Chunks that say nothing, each seen from some server."""
+    return [
+        b"\xef\xbb\xbfdata: null\n\n",
+        b"data:\n\n",
+        b"data: \n\n",
+        b"event: ping\ndata: {}\n\n",
+        *events(
+            {"choices": None},
+            {"choices": [None]},
+            {"choices": [{"index": 0, "delta": None, "finish_reason": None}], "usage": None},
+            delta(content=None, tool_calls=None),
+            delta(content=[], tool_calls=[None]),
+            {"choices": [], "usage": {"prompt_tokens": 1.0, "completion_tokens": None}, "timings": {"prompt_ms": None}},
+            {"error": None, "choices": []},
+            done=False,
+        ),
+    ]
+
+
+def test_chunks_that_say_nothing(upstream: ScriptedServer, ask: Any) -> None:
+    """They spoil no answer, wherever they come."""
+    pieces = [one for piece in ANSWER[:-1] for one in (*nothing(), piece)]
+    upstream.replies[CHAT] = Reply(pieces=[*pieces, *nothing(), ANSWER[-1]])
+    outputs = ask(HELLO)
+    assert texts(outputs) == "Hi you"
+    assert outputs[-1].reason == "stop"
+
+
+def test_content_in_parts(upstream: ScriptedServer, ask: Any) -> None:
+    """A content that is a list of parts is their text, thinking apart; parts without text say nothing."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}, {"type": "text", "text": "m"}]}
+    said = [{"type": "text", "text": "Hi"}, None, {"type": "image_url", "image_url": {}}, {"text": " you"}]
+    upstream.replies[CHAT] = Reply(pieces=events(delta(content=[thought]), delta(content=said), delta("stop")))
+    outputs = ask(HELLO)
+    assert texts(outputs) == "Hi you"
+    assert "".join(output.thinking for output in outputs if isinstance(output, ChatDelta)) == "hmm"
+
+
 # ── Refusals and breaks ───────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -413,6 +494,39 @@ def test_an_answer_that_goes_wrong(
     upstream.replies[CHAT] = Reply(pieces=pieces, breaks=breaks)
     with pytest.raises(UpstreamError, match=text):
         ask(HELLO)
+
+
+@pytest.mark.parametrize("form", ["event", "named event", "body"])
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        ({"object": "error", "message": "bad top_p", "code": 400}, InvalidRequest, "bad top_p"),
+        ({"object": "error", "message": "bad top_p", "type": "BadRequestError"}, UpstreamError, "bad top_p"),
+        ({"error": {"message": "bad top_p", "code": "400"}}, InvalidRequest, "bad top_p"),
+        ({"error": "bad top_p", "status": 422}, InvalidRequest, "bad top_p"),
+        ({"detail": "not now"}, UpstreamError, "not now"),
+        ({"detail": [{"msg": "extra field"}], "status_code": 422}, InvalidRequest, "extra field"),
+        ({"error": {"message": "slow down", "code": 429}}, ServerBusy, "slow down"),
+        ({"error": {"message": "overloaded", "code": 503}}, ServerBusy, "overloaded"),
+        ({"error": {"code": 400, "message": "the context length is 512"}}, PromptTooLong, "512"),
+        ({"error": {"message": "out of memory", "code": 500}}, UpstreamError, "out of memory"),
+        ({"error": {"message": "odd", "code": "invalid_value"}}, UpstreamError, "odd"),
+        ({"message": "who are you?", "code": 401}, UpstreamError, "refuses the key.*who are you"),
+    ],
+)
+def test_an_error_with_status_200(
+    upstream: ScriptedServer, ask: Any, form: str, error: Any, kind: type[CorralError], text: str
+) -> None:
+    """An error object in place of a stream, or in it, keeps its words, and the status that it names."""
+    if form == "body":
+        upstream.replies[CHAT] = Reply(body=error)
+    else:
+        [event] = events(error, done=False)
+        upstream.replies[CHAT] = Reply(pieces=[ANSWER[0], b"event: error\n" * (form == "named event") + event])
+    with pytest.raises(kind, match=text) as caught:
+        ask(HELLO)
+    assert isinstance(caught.value, kind)
+    assert type(caught.value) is kind or kind is UpstreamError
 
 
 def test_silence(upstream: ScriptedServer, ask: Any) -> None:

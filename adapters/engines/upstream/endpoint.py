@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from corral.adapters.engines.upstream.refusals import Unavailable, refusal
+from corral.adapters.engines.upstream.secrets import Secrets
 from corral.adapters.engines.upstream.spec import HostOptions, UpstreamOptions
 from corral.core.errors import InvalidRequest, SettingsError, UpstreamError
 from corral.core.passage import PASSED_HEADER, passed_servers
@@ -22,7 +23,7 @@ from corral.core.passage import PASSED_HEADER, passed_servers
 __all__ = ("Endpoint",)
 
 _ERROR_LIMIT_BYTES = 64 * 1024
-_ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
+_WHOLE_LIMIT_BYTES = 32 * 1024 * 1024
 # uvicorn and llama-server close a connection that was idle for five seconds.
 _IDLE_CONNECTION_S = 4.0
 OutputT = TypeVar("OutputT")
@@ -36,8 +37,18 @@ class Endpoint:
     `api` is None until it is known. Whoever made it closes it.
     """
 
-    def __init__(self, address: str, model: str, api: str | None, client: httpx.AsyncClient, options: UpstreamOptions):
+    def __init__(
+        self,
+        address: str,
+        model: str,
+        api: str | None,
+        client: httpx.AsyncClient,
+        options: UpstreamOptions,
+        secrets: Secrets,
+    ):
         self.address = address
+        self.secrets = secrets
+        self.max_answer_bytes = options.max_answer_bytes
         self.model = model
         self.api = api
         self.in_flight = 0
@@ -50,8 +61,10 @@ class Endpoint:
     async def open(cls, address: str, model: str, api: str | None, options: UpstreamOptions, host: HostOptions) -> Self:
         """Connects to nothing yet. Raises `InvalidRequest`, and `SettingsError` for a key or header that is none."""
         headers = {"accept-encoding": "identity", "user-agent": "corral"} | dict(host.headers)
+        secrets = list(host.headers.values())
         if (key := _key(address, host)) is not None:
             headers["authorization"] = f"Bearer {key}"
+            secrets.append(key)
         # Reading the system's certificates takes a while.
         verify = await asyncio.to_thread(ssl.create_default_context) if address.startswith("https") else False
         try:
@@ -68,7 +81,7 @@ class Endpoint:
             # How many there may be is counted here: httpx loses count of those that are given up while being closed.
             limits=httpx.Limits(max_keepalive_connections=options.max_connections, keepalive_expiry=_IDLE_CONNECTION_S),
         )
-        return cls(address, model, api, client, options)
+        return cls(address, model, api, client, options, Secrets(secrets))
 
     def rest(self) -> None:
         """It failed: others are asked first for a while."""
@@ -84,15 +97,15 @@ class Endpoint:
         async with self._answer("POST", path, msgspec.json.encode(body)) as response:
             yield self._chunks(response)
 
-    async def call(self, method: str, path: str, body: Any = None) -> bytes:
-        """A whole answer. Raises as `post`, and `UpstreamError` for one that is too long."""
+    async def call(self, method: str, path: str, body: Any = None, *, limit_bytes: int = _WHOLE_LIMIT_BYTES) -> bytes:
+        """A whole answer. Raises as `post`, and `UpstreamError` for one of more than `limit_bytes`."""
         data = bytearray()
         content = None if body is None else msgspec.json.encode(body)
         async with self._answer(method, path, content) as response, self._limited(self._options.silence_timeout_s):
             async for chunk in self._chunks(response):
                 data += chunk
-                if len(data) > _ANSWER_LIMIT_BYTES:
-                    raise UpstreamError(f"{self.address}: an answer of more than {_ANSWER_LIMIT_BYTES} bytes")
+                if len(data) > limit_bytes:
+                    raise UpstreamError(f"{self.address}: an answer of more than {limit_bytes} bytes")
         return bytes(data)
 
     async def in_time(self, outputs: AsyncIterator[OutputT]) -> AsyncGenerator[OutputT, None]:

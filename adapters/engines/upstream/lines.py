@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 
 from corral.adapters.engines.upstream.refusals import message_of
-from corral.core.errors import UpstreamError
+from corral.core.errors import CorralError, UpstreamError
 
 __all__ = ("read_events", "read_lines")
 
-_LINE_LIMIT_BYTES = 8 * 1024 * 1024
+_LINE_LIMIT_BYTES = 2 * 1024 * 1024  # as values, JSON takes up to thirty times its length
 _SHOWN_BYTES = 64 * 1024
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FIELDS = frozenset({b"", b"data", b"event", b"id", b"retry"})  # a comment has an empty name
 
 
@@ -29,19 +30,26 @@ async def read_lines(chunks: AsyncIterable[bytes], address: str) -> AsyncGenerat
         yield bytes(rest)
 
 
-async def read_events(lines: AsyncIterator[bytes], address: str) -> AsyncGenerator[bytes, None]:
-    """The data of each event (``text/event-stream``, WHATWG HTML §9.2). Comments and other fields are passed over.
+async def read_events(
+    lines: AsyncIterator[bytes], address: str, error_in: Callable[[bytes], CorralError | None] = lambda body: None
+) -> AsyncGenerator[bytes, None]:
+    """The data of each event (``text/event-stream``, WHATWG HTML §9.2). Comments, other fields and events without data
+    are passed over.
 
-    Raises `UpstreamError` for an endless one, and for a body that is something else, a page or an error say.
+    Raises `UpstreamError` for an endless event. For a body that is no stream it raises the error that `error_in` finds
+    in it, or else `UpstreamError`.
     """
     data: list[bytes] = []
     held_bytes = 0
     begun = False
     async for line in lines:
+        if not begun:
+            line = line.removeprefix(_BYTE_ORDER_MARK)
         name, _, value = line.partition(b":")
         if line and not begun and name not in _FIELDS:
-            raise UpstreamError(
-                f"{address} answered with something else than a stream: {message_of(await _beginning(line, lines))}",
+            body = await _beginning(line, lines)
+            raise error_in(body) or UpstreamError(
+                f"{address} answered with something else than a stream: {message_of(body)}",
                 "see whether this is the address of a model server",
             )
         begun = begun or bool(line)
@@ -50,11 +58,12 @@ async def read_events(lines: AsyncIterator[bytes], address: str) -> AsyncGenerat
             held_bytes += len(line)
             if held_bytes > _LINE_LIMIT_BYTES:
                 raise UpstreamError(f"{address}: an event of more than {_LINE_LIMIT_BYTES} bytes")
-        elif not line and data:
-            yield b"\n".join(data)
-            data, held_bytes = [], 0
-    if data:
-        yield b"\n".join(data)
+        elif not line:
+            event, data, held_bytes = b"\n".join(data), [], 0
+            if event.strip():
+                yield event
+    if event := b"\n".join(data).strip():
+        yield event
 
 
 async def _beginning(line: bytes, lines: AsyncIterator[bytes]) -> bytes:

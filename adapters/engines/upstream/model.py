@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 
 from corral.adapters.engines.upstream import ollama, openai_answers, openai_requests
 from corral.adapters.engines.upstream.addresses import next_address
 from corral.adapters.engines.upstream.endpoint import Endpoint
-from corral.adapters.engines.upstream.exchange import plain_text
+from corral.adapters.engines.upstream.exchange import Exchange, plain_text
 from corral.adapters.engines.upstream.lines import read_events, read_lines
 from corral.adapters.engines.upstream.offers import known_api
-from corral.adapters.engines.upstream.refusals import Unavailable
+from corral.adapters.engines.upstream.progress import Progress
+from corral.adapters.engines.upstream.refusals import Unavailable, error_in_answer
 from corral.core.errors import CorralError, ServerBusy, Unsupported, UpstreamError
-from corral.core.outputs import Embedded, Output, Vectors
+from corral.core.outputs import Embedded, Finished, Output, Vectors
 from corral.core.ports.inference import ModelInfo
 from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, Prompt, Request
 
 __all__ = ("UpstreamModel",)
 
+_log = logging.getLogger("corral.engine")
+
+_OLLAMA_APIS = ("ollama", "corral")
 _TEXTS_PER_REQUEST = 64
 _NO_TOKENIZER = "an upstream's tokens are not known here"
 
@@ -69,30 +74,34 @@ class UpstreamModel:
     async def _answer(
         self, endpoint: Endpoint, request: ChatRequest | CompletionRequest
     ) -> AsyncGenerator[Output, None]:
-        api = await known_api(endpoint)
-        chat = isinstance(request, ChatRequest)
-        if api in ("ollama", "corral"):
-            if isinstance(request, ChatRequest):
-                exchange = ollama.chat_exchange(request, endpoint.model, api)
-            else:
-                exchange = ollama.completion_exchange(request, endpoint.model, api)
-        elif isinstance(request, ChatRequest):
-            exchange = openai_requests.chat_exchange(request, endpoint.model, api)
-        else:
-            exchange = openai_requests.completion_exchange(request, endpoint.model, api, self.info.context_length)
-        async with (
-            endpoint.post(exchange.path, exchange.body) as chunks,
-            aclosing(read_lines(chunks, endpoint.address)) as lines,
-        ):
-            if api in ("ollama", "corral"):
-                answer = ollama.read_answer(lines, exchange, endpoint.address, chat=chat)
-            else:
-                answer = openai_answers.read_answer(
-                    read_events(lines, endpoint.address), exchange, endpoint.address, chat=chat
-                )
-            async with aclosing(endpoint.in_time(answer)) as outputs:
+        with endpoint.secrets.kept():
+            exchange = self._exchange(endpoint, await known_api(endpoint), request)
+            progress = Progress(
+                exchange,
+                endpoint.address,
+                chat=isinstance(request, ChatRequest),
+                num_predict=request.sampling.num_predict,
+                max_bytes=endpoint.max_answer_bytes,
+            )
+            async with (
+                endpoint.post(exchange.path, exchange.body) as chunks,
+                aclosing(read_lines(chunks, endpoint.address)) as lines,
+                aclosing(endpoint.in_time(_read(endpoint, lines, exchange, progress))) as outputs,
+            ):
                 async for output in outputs:
+                    if progress.ignored_there and isinstance(output, Finished):
+                        ignored = endpoint.secrets.hidden_in(", ".join(progress.ignored_there)[:200])
+                        _log.warning("%s: options without effect there: %s", endpoint.address, ignored)
                     yield output
+
+    def _exchange(self, endpoint: Endpoint, api: str, request: ChatRequest | CompletionRequest) -> Exchange:
+        if api in _OLLAMA_APIS:
+            if isinstance(request, ChatRequest):
+                return ollama.chat_exchange(request, endpoint.model, api)
+            return ollama.completion_exchange(request, endpoint.model, api)
+        if isinstance(request, ChatRequest):
+            return openai_requests.chat_exchange(request, endpoint.model, api)
+        return openai_requests.completion_exchange(request, endpoint.model, api, self.info.context_length)
 
     async def _embedded(self, request: EmbedRequest) -> Embedded:
         """In pieces, one after the other, so that no answer is too long to be held."""
@@ -113,19 +122,34 @@ class UpstreamModel:
         attempts = _Attempts(self._endpoints)
         for endpoint in attempts:
             try:
-                api = await known_api(endpoint)
-                if api in ("ollama", "corral"):
-                    exchange = ollama.embed_exchange(
-                        texts, endpoint.model, truncate=request.truncate, num_ctx=request.num_ctx
-                    )
-                    data = await endpoint.call("POST", exchange.path, exchange.body)
-                    return ollama.read_vectors(data, endpoint.address, len(texts))
-                exchange = openai_requests.embed_exchange(texts, endpoint.model, api, truncate=request.truncate)
-                data = await endpoint.call("POST", exchange.path, exchange.body)
-                return openai_answers.read_vectors(data, endpoint.address, len(texts))
+                with endpoint.secrets.kept():
+                    return await _vectors(endpoint, texts, request)
             except (Unavailable, ServerBusy) as error:
                 attempts.failed(endpoint, error)
         raise AssertionError("attempts end with an answer or an error")
+
+
+def _read(
+    endpoint: Endpoint, lines: AsyncIterator[bytes], exchange: Exchange, progress: Progress
+) -> AsyncGenerator[Output, None]:
+    if endpoint.api in _OLLAMA_APIS:
+        return ollama.read_answer(lines, exchange, progress)
+
+    def error_in(body: bytes) -> CorralError | None:
+        return error_in_answer(endpoint.address, exchange.path, endpoint.model, body)
+
+    return openai_answers.read_answer(read_events(lines, endpoint.address, error_in), exchange, progress)
+
+
+async def _vectors(endpoint: Endpoint, texts: Sequence[str], request: EmbedRequest) -> Embedded:
+    api = await known_api(endpoint)
+    if api in _OLLAMA_APIS:
+        exchange = ollama.embed_exchange(texts, endpoint.model, truncate=request.truncate, num_ctx=request.num_ctx)
+        read = ollama.read_vectors
+    else:
+        exchange = openai_requests.embed_exchange(texts, endpoint.model, api, truncate=request.truncate)
+        read = openai_answers.read_vectors
+    return read(await endpoint.call("POST", exchange.path, exchange.body), endpoint.address, len(texts))
 
 
 class _Attempts:

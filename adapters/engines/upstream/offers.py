@@ -15,6 +15,7 @@ from corral.core.ports.upstreams import OfferedModel
 __all__ = ("known_api", "offer_of", "offers")
 
 _SHOWN_MODELS = 20
+_LIMIT_BYTES = 4 * 1024 * 1024
 _LENGTHS = 1 << 31
 _BY_OWNER = {"llamacpp": "llama-server", "vllm": "vllm", "sglang": "sglang"}
 
@@ -103,6 +104,11 @@ async def offers(endpoint: Endpoint) -> list[OfferedModel]:
 
 async def offer_of(endpoint: Endpoint, model: str | None) -> OfferedModel:
     """One model; see `UpstreamDirectory.find`. A server that does not tell which it has is believed to have it."""
+    with endpoint.secrets.kept():
+        return await _offer_of(endpoint, model)
+
+
+async def _offer_of(endpoint: Endpoint, model: str | None) -> OfferedModel:
     listed = await offers(endpoint)
     names = {offer.model: offer for offer in listed}
     if model is None and len(listed) == 1:
@@ -122,7 +128,7 @@ async def offer_of(endpoint: Endpoint, model: str | None) -> OfferedModel:
 
 
 async def _shown(endpoint: Endpoint, offer: OfferedModel) -> OfferedModel:
-    data = await endpoint.call("POST", "/api/show", {"model": offer.model})
+    data = await endpoint.call("POST", "/api/show", {"model": offer.model}, limit_bytes=_LIMIT_BYTES)
     try:
         shown = msgspec.json.decode(data, type=_Shown)
     except MALFORMED as error:
@@ -154,7 +160,7 @@ def _listed_capabilities(models: Any, name: str) -> tuple[str, ...]:
 async def _asked(endpoint: Endpoint, path: str, kind: type[Any]) -> Any:
     """None where the server has no such path, or answers with something else."""
     try:
-        return msgspec.json.decode(await endpoint.call("GET", path), type=kind)
+        return msgspec.json.decode(await endpoint.call("GET", path, limit_bytes=_LIMIT_BYTES), type=kind)
     except MALFORMED:
         return None
     except (KeyRefused, Unavailable, UpstreamLoop):

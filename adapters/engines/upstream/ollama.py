@@ -5,7 +5,6 @@ https://docs.ollama.com/api
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Annotated, Any
 
@@ -15,8 +14,9 @@ from msgspec import Meta
 from corral.adapters.engines.upstream.exchange import Exchange, plain_text, schema_of, tool_entry
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
 from corral.adapters.engines.upstream.progress import Progress, credible
-from corral.adapters.engines.upstream.refusals import message_of, told
-from corral.adapters.engines.upstream.vectors import packed
+from corral.adapters.engines.upstream.refusals import error_in_answer, message_of
+from corral.adapters.engines.upstream.tool_calls import read_arguments
+from corral.adapters.engines.upstream.vectors import check_size, packed
 from corral.core.errors import UpstreamError
 from corral.core.malformed import MALFORMED
 from corral.core.messages import Message, ToolCall
@@ -25,7 +25,8 @@ from corral.core.requests import ChatRequest, CompletionRequest
 
 __all__ = ("chat_exchange", "completion_exchange", "embed_exchange", "read_answer", "read_vectors")
 
-_log = logging.getLogger("corral.engine")
+_NOTHING = msgspec.Raw(b"null")
+_CALL_COST = 4  # for each byte of a line with tool calls: as values, JSON takes many times its length
 
 
 def chat_exchange(request: ChatRequest, model: str, api: str) -> Exchange:
@@ -78,7 +79,7 @@ def _message(message: Message) -> dict[str, Any]:
 
 class _Function(msgspec.Struct):
     name: str = ""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] | str | None = None
     index: int = 0
 
 
@@ -88,9 +89,9 @@ class _Call(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    content: str = ""
+    content: str | None = None
     thinking: str | None = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[_Call | None] | None = None
 
 
 class _Top(msgspec.Struct):
@@ -105,18 +106,19 @@ class _Logprob(_Top):
 
 class _Line(msgspec.Struct):
     message: _Message | None = None
-    response: str = ""
+    response: str | None = None
     thinking: str | None = None
     done: bool = False
-    done_reason: str = ""
+    done_reason: str | None = None
     logprobs: list[_Logprob] | None = None
-    prompt_eval_count: int = 0
-    prompt_eval_duration: int = 0
-    eval_count: int | None = None
-    eval_duration: int = 0
-    cached_tokens: int = 0
+    prompt_eval_count: float | None = None
+    prompt_eval_duration: float | None = None
+    eval_count: float | None = None
+    eval_duration: float | None = None
+    cached_tokens: float | None = None
     ignored_options: list[str] | None = None
-    error: Any = None
+    error: msgspec.Raw = _NOTHING
+    detail: msgspec.Raw = _NOTHING
 
 
 class _Vectors(msgspec.Struct):
@@ -124,16 +126,16 @@ class _Vectors(msgspec.Struct):
     prompt_eval_count: int = 0
 
 
-_line = msgspec.json.Decoder(_Line)
+_line = msgspec.json.Decoder(_Line | None)
 _vectors = msgspec.json.Decoder(_Vectors)
 
 
 async def read_answer(
-    lines: AsyncIterator[bytes], exchange: Exchange, address: str, *, chat: bool
+    lines: AsyncIterator[bytes], exchange: Exchange, progress: Progress
 ) -> AsyncGenerator[Output, None]:
     """`Started` with the first of the answer, deltas, `Finished`. Raises `UpstreamError` for one that is malformed or
-    has no last line."""
-    progress = Progress(exchange, chat=chat)
+    has no last line, and the error that the server puts in its place."""
+    address = progress.address
     async for data in lines:
         if not data.strip():
             continue
@@ -141,26 +143,26 @@ async def read_answer(
             line = _line.decode(data)
         except MALFORMED as error:
             raise UpstreamError(f"{address}: a line that is malformed: {error}: {message_of(data)[:100]}") from error
-        if line.error is not None:
-            raise told(address, message_of(data))
+        if line is None:
+            continue
+        told = (line.error, line.detail) != (_NOTHING, _NOTHING)
+        if told and (refused := error_in_answer(address, exchange.path, exchange.body["model"], data)):
+            raise refused
         message = line.message or _Message(content=line.response, thinking=line.thinking)
-        calls = tuple(
-            ToolCall(
-                name=call.function.name,
-                arguments=call.function.arguments,
-                id=call.id or None,
-                index=call.function.index,
-            )
-            for call in message.tool_calls or ()
-        )
+        calls = tuple(_call(call, address) for call in message.tool_calls or () if call is not None)
+        if calls:
+            progress.hold(_CALL_COST * len(data))
         logprobs = tuple(_logprob(entry, exchange.logprobs or 0) for entry in line.logprobs or ())
         if message.content or message.thinking or calls or logprobs:
-            for output in progress.more(message.content, message.thinking or "", calls, logprobs=logprobs):
+            for output in progress.more(message.content or "", message.thinking or "", calls, logprobs=logprobs):
                 yield output
+        if progress.is_full:
+            for output in progress.end("length"):
+                yield output
+            return
         if line.done:
             _count(progress, line)
-            if line.ignored_options:
-                _log.warning("%s: options without effect there: %s", address, ", ".join(line.ignored_options)[:200])
+            progress.ignored_there = tuple(line.ignored_options or ())
             for output in progress.end("length" if line.done_reason == "length" else "stop"):
                 yield output
             return
@@ -169,6 +171,7 @@ async def read_answer(
 
 def read_vectors(data: bytes, address: str, count: int) -> Embedded:
     """Raises `UpstreamError` where it is not one vector for each of `count` texts."""
+    check_size(data, count, address)
     try:
         answer = _vectors.decode(data)
     except MALFORMED as error:
@@ -177,11 +180,23 @@ def read_vectors(data: bytes, address: str, count: int) -> Embedded:
 
 
 def _count(progress: Progress, line: _Line) -> None:
-    progress.prompt_tokens = line.prompt_eval_count
-    progress.cached_tokens = line.cached_tokens
-    progress.generated_tokens = line.eval_count
-    progress.prefill_ns = line.prompt_eval_duration
-    progress.decode_ns = line.eval_duration
+    progress.prompt_tokens = credible(line.prompt_eval_count or 0)
+    progress.cached_tokens = credible(line.cached_tokens or 0)
+    progress.generated_tokens = None if line.eval_count is None else credible(line.eval_count)
+    progress.prefill_ns = line.prompt_eval_duration or 0
+    progress.decode_ns = line.eval_duration or 0
+
+
+def _call(call: _Call, address: str) -> ToolCall:
+    """Raises `UpstreamError` for arguments that are no JSON object."""
+    found = call.function
+    try:
+        arguments = read_arguments(found.arguments) if isinstance(found.arguments, str) else found.arguments or {}
+    except MALFORMED as error:
+        raise UpstreamError(
+            f"{address}: the arguments of the call of {found.name!r} are no JSON object: {error}"
+        ) from error
+    return ToolCall(name=found.name, arguments=arguments, id=call.id or None, index=found.index)
 
 
 def _logprob(entry: _Logprob, wanted: int) -> TokenLogprob:

@@ -9,10 +9,10 @@ import msgspec
 
 from corral.adapters.engines.upstream.exchange import Exchange
 from corral.adapters.engines.upstream.progress import Progress, credible
-from corral.adapters.engines.upstream.refusals import message_of, told
+from corral.adapters.engines.upstream.refusals import error_in_answer, message_of
 from corral.adapters.engines.upstream.tool_calls import Fragment, ToolCallFragments
-from corral.adapters.engines.upstream.vectors import packed
-from corral.core.errors import UpstreamError
+from corral.adapters.engines.upstream.vectors import check_size, packed
+from corral.core.errors import CorralError, UpstreamError
 from corral.core.malformed import MALFORMED
 from corral.core.outputs import Embedded, Output, TokenLogprob, TopLogprob
 
@@ -20,44 +20,53 @@ __all__ = ("read_answer", "read_vectors")
 
 _DONE = b"[DONE]"
 _LOGPROB_FLOOR = -9999.0
+_NOTHING = msgspec.Raw(b"null")
+
+
+class _Part(msgspec.Struct):
+    """A part of a content that is a list. Mistral's thinking is a list of such parts itself."""
+
+    type: str = "text"
+    text: str | None = None
+    thinking: str | list[_Part] | None = None
 
 
 class _Delta(msgspec.Struct):
-    content: str | None = None
+    content: str | list[_Part | None] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: list[Fragment] | None = None
+    tool_calls: list[Fragment | None] | None = None
 
 
 class _Choice(msgspec.Struct):
-    delta: _Delta = msgspec.field(default_factory=_Delta)
+    delta: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
-    logprobs: Any = None
+    logprobs: msgspec.Raw = _NOTHING  # not decoded unless asked for
 
 
 class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
+    cached_tokens: float | None = None
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: float | None = None
+    completion_tokens: float | None = None
     prompt_tokens_details: _PromptDetails | None = None
 
 
 class _Timings(msgspec.Struct):
     """llama-server's own."""
 
-    prompt_ms: float = 0.0
-    predicted_ms: float = 0.0
+    prompt_ms: float | None = None
+    predicted_ms: float | None = None
 
 
 class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
+    choices: list[_Choice | None] | None = None
     usage: _Usage | None = None
     timings: _Timings | None = None
-    error: Any = None
+    error: msgspec.Raw = _NOTHING
 
 
 class _Vector(msgspec.Struct):
@@ -70,16 +79,16 @@ class _Vectors(msgspec.Struct):
     usage: _Usage | None = None
 
 
-_chunk = msgspec.json.Decoder(_Chunk)
+_chunk = msgspec.json.Decoder(_Chunk | None)
 _vectors = msgspec.json.Decoder(_Vectors)
 
 
 async def read_answer(
-    events: AsyncIterator[bytes], exchange: Exchange, address: str, *, chat: bool
+    events: AsyncIterator[bytes], exchange: Exchange, progress: Progress
 ) -> AsyncGenerator[Output, None]:
     """`Started` with the first of the answer, deltas, `Finished`. Raises `UpstreamError` for one that is malformed or
-    ends without a finish reason."""
-    progress = Progress(exchange, chat=chat)
+    ends without a finish reason, and the error that the server puts in its place."""
+    address = progress.address
     calls = ToolCallFragments(address)
     reason: str | None = None
     async for data in events:
@@ -89,19 +98,26 @@ async def read_answer(
             chunk = _chunk.decode(data)
         except MALFORMED as error:
             raise UpstreamError(f"{address}: a chunk that is malformed: {error}: {message_of(data)[:100]}") from error
-        if chunk.error is not None:
-            raise told(address, message_of(msgspec.json.encode({"error": chunk.error})))
+        if chunk is None:
+            continue
+        if (chunk.choices is None or chunk.error != _NOTHING) and (refused := _error(exchange, address, data)):
+            raise refused
         _count(progress, chunk)
-        for choice in (chunk.choices or ())[:1]:
-            delta = choice.delta
-            thinking = delta.reasoning_content or delta.reasoning or ""
-            text = choice.text or delta.content or ""
-            calls.add(delta.tool_calls or ())
-            logprobs = _logprobs(choice.logprobs, exchange.logprobs)
-            if text or thinking or logprobs:
-                for output in progress.more(text, thinking, logprobs=logprobs):
-                    yield output
-            reason = choice.finish_reason or reason
+        choice = chunk.choices[0] if chunk.choices else None
+        if choice is None:
+            continue
+        delta = choice.delta or _Delta()
+        said, thought = _texts(delta.content)
+        thinking = delta.reasoning_content or delta.reasoning or thought
+        text = choice.text or said
+        calls.add(delta.tool_calls or ())
+        logprobs = _logprobs(choice.logprobs, exchange.logprobs)
+        if text or thinking or logprobs:
+            for output in progress.more(text, thinking, logprobs=logprobs):
+                yield output
+        reason = "length" if progress.is_full else choice.finish_reason or reason
+        if progress.is_full:
+            break
     if reason is None:
         raise UpstreamError(f"{address} ended its answer without a finish reason", "see its own log")
     if reason in ("abort", "error"):
@@ -112,6 +128,7 @@ async def read_answer(
 
 def read_vectors(data: bytes, address: str, count: int) -> Embedded:
     """Raises `UpstreamError` where it is not one vector for each of `count` texts."""
+    check_size(data, count, address)
     try:
         answer = _vectors.decode(data)
     except MALFORMED as error:
@@ -121,22 +138,41 @@ def read_vectors(data: bytes, address: str, count: int) -> Embedded:
     return Embedded(vectors=packed(rows, count, address), prompt_tokens=credible(tokens or 0))
 
 
+def _error(exchange: Exchange, address: str, data: bytes) -> CorralError | None:
+    return error_in_answer(address, exchange.path, exchange.body["model"], data)
+
+
+def _texts(content: str | list[_Part | None] | None) -> tuple[str, str]:
+    """What was said and what was thought. Parts that hold no text, images for example, are left out."""
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    parts = [part for part in content if part is not None]
+    thoughts = [
+        part.thinking if isinstance(part.thinking, str) else _texts(list(part.thinking or ()))[0] for part in parts
+    ]
+    return "".join([part.text or "" for part in parts]), "".join(thoughts)
+
+
 def _count(progress: Progress, chunk: _Chunk) -> None:
     if chunk.usage is not None:
         details = chunk.usage.prompt_tokens_details
-        progress.prompt_tokens = chunk.usage.prompt_tokens or 0
-        progress.cached_tokens = (details.cached_tokens if details else None) or 0
-        progress.generated_tokens = chunk.usage.completion_tokens
+        progress.prompt_tokens = credible(chunk.usage.prompt_tokens or 0)
+        progress.cached_tokens = credible((details.cached_tokens if details else None) or 0)
+        told = chunk.usage.completion_tokens
+        progress.generated_tokens = None if told is None else credible(told)
     if chunk.timings is not None:
-        progress.prefill_ns = chunk.timings.prompt_ms * 1e6
-        progress.decode_ns = chunk.timings.predicted_ms * 1e6
+        progress.prefill_ns = (chunk.timings.prompt_ms or 0) * 1e6
+        progress.decode_ns = (chunk.timings.predicted_ms or 0) * 1e6
 
 
-def _logprobs(found: Any, wanted: int | None) -> tuple[TokenLogprob, ...]:
+def _logprobs(raw: msgspec.Raw, wanted: int | None) -> tuple[TokenLogprob, ...]:
     """Both forms: a list of entries, and the older lists side by side. What is no log-probability is passed over."""
-    if wanted is None or not isinstance(found, dict):
+    if wanted is None:
         return ()
     try:
+        found = msgspec.json.decode(raw)
+        if not isinstance(found, dict):
+            return ()
         if found.get("content") is not None:
             return tuple(_entry(entry, wanted) for entry in found["content"])
         tops = found.get("top_logprobs") or [{}] * len(found["tokens"])
@@ -150,7 +186,7 @@ def _logprobs(found: Any, wanted: int | None) -> tuple[TokenLogprob, ...]:
             )
             for token, logprob, top in zip(found["tokens"], found["token_logprobs"], tops, strict=True)
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return ()
 
 

@@ -6,23 +6,38 @@ import time
 from collections.abc import Iterator
 
 from corral.adapters.engines.upstream.exchange import Exchange
+from corral.core.errors import UpstreamError
 from corral.core.messages import ToolCall
 from corral.core.outputs import ChatDelta, Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
 
 __all__ = ("Progress", "credible")
 
 _MOST = 1 << 62
+_LEAST_COST = 16
+_LOGPROB_COST = 32
+"""Bytes that a delta and a log-probability count for at least: each is an object, however little is in it."""
 
 
 class Progress:
-    """What the server reports wins over what is counted and timed here. `generated_tokens` None: it said nothing."""
+    """What the server reports wins over what is counted and timed here. `generated_tokens` None: it said nothing.
 
-    def __init__(self, exchange: Exchange, *, chat: bool) -> None:
+    `is_full` is True once the server has sent more tokens than `num_predict`; those are not passed on. `max_bytes`
+    bounds the whole answer. `ignored_there` are options that the server says it ignores.
+    """
+
+    def __init__(
+        self, exchange: Exchange, address: str, *, chat: bool, num_predict: int | None, max_bytes: int
+    ) -> None:
+        self.address = address
         self._ignored = exchange.ignored
         self._chat = chat
+        self._num_predict = num_predict
+        self._max_bytes = self._left_bytes = max_bytes
         self._began_ns = time.perf_counter_ns()
         self._first_ns: int | None = None
         self._counted = 0
+        self.is_full = False
+        self.ignored_there: tuple[str, ...] = ()
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.generated_tokens: int | None = None
@@ -37,14 +52,31 @@ class Progress:
         *,
         logprobs: tuple[TokenLogprob, ...] = (),
     ) -> Iterator[Output]:
-        """`Started` where it is the first. A delta counts as one token, or as many as there are log-probabilities."""
+        """`Started` where it is the first. A delta counts as one token, or as many as there are log-probabilities.
+
+        Raises `UpstreamError` for an answer of more than `max_bytes`.
+        """
         yield from self._start()
+        if not calls and self._num_predict is not None and self._counted >= self._num_predict:
+            self.is_full = True
+            return
+        entries = sum(1 + len(one.top) for one in logprobs)
+        self.hold(max(_LEAST_COST, len(text.encode()) + len(thinking.encode())) + _LOGPROB_COST * entries)
         tokens = max(1, len(logprobs))
         self._counted += tokens
         if self._chat:
             yield ChatDelta(content=text, thinking=thinking, tool_calls=calls, token_count=tokens, logprobs=logprobs)
         else:
             yield Delta(text=text, token_count=tokens, logprobs=logprobs)
+
+    def hold(self, size_bytes: int) -> None:
+        """Counts what has to be kept of the answer. Raises as `more` does."""
+        self._left_bytes -= size_bytes
+        if self._left_bytes < 0:
+            raise UpstreamError(
+                f"{self.address}: an answer of more than {self._max_bytes} bytes",
+                "set num_predict, or raise engines.upstream.max_answer_bytes",
+            )
 
     def end(self, reason: FinishReason, calls: tuple[ToolCall, ...] = ()) -> Iterator[Output]:
         """The tool calls, then `Finished`."""

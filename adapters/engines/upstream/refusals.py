@@ -10,7 +10,7 @@ import msgspec
 from corral.core.errors import CorralError, InvalidRequest, PromptTooLong, ServerBusy, Unsupported, UpstreamError
 from corral.core.malformed import MALFORMED
 
-__all__ = ("KeyRefused", "Unavailable", "UpstreamLoop", "message_of", "refusal", "told")
+__all__ = ("KeyRefused", "Unavailable", "UpstreamLoop", "error_in_answer", "message_of", "refusal", "told")
 
 _SHOWN_CHARACTERS = 400
 _TOO_LONG = re.compile(
@@ -60,6 +60,40 @@ def refusal(address: str, path: str, model: str, status: int, body: bytes, locat
     if status == 501:
         return Unsupported(f"{address} does not support this{said}")
     return told(address, message or f"it answered {status}", ours=not 400 <= status < 500)
+
+
+def error_in_answer(address: str, path: str, model: str, body: bytes) -> CorralError | None:
+    """The error for an error object in an answer whose status was 200, by the status that the object itself names.
+
+    None if `body` is something else.
+    """
+    try:
+        found = msgspec.json.decode(body)
+    except MALFORMED:
+        return None
+    if not isinstance(found, dict) or not _is_error(found):
+        return None
+    status = _status(found)
+    return told(address, message_of(body)) if status is None else refusal(address, path, model, status, body)
+
+
+def _is_error(found: dict[str, Any]) -> bool:
+    if found.get("error") or found.get("object") == "error":
+        return True
+    return bool(found.get("detail") or isinstance(found.get("message"), str)) and "choices" not in found
+
+
+def _status(found: Any) -> int | None:
+    """``code`` or ``status`` of an error, however it is wrapped: a number, or a text that is one."""
+    if not isinstance(found, dict):
+        return None
+    for key in ("code", "status", "status_code"):
+        value = found.get(key)
+        if isinstance(value, str) and re.fullmatch("[45][0-9][0-9]", value):
+            value = int(value)
+        if type(value) is int and 400 <= value < 600:
+            return value
+    return _status(found.get("error")) or _status(found.get("detail"))
 
 
 def told(address: str, message: str, *, ours: bool = True) -> CorralError:

@@ -37,6 +37,9 @@ class UpstreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     ] = 600.0
     rest_s: Annotated[float, Meta(description="How long an address that failed is asked last.")] = 10.0
     max_connections: Annotated[int, Meta(description="Connections to one address, so requests at once.", ge=1)] = 128
+    max_answer_bytes: Annotated[
+        int, Meta(description="The longest answer to one request; a server that goes on is cut off.", ge=1024)
+    ] = 8 * 1024 * 1024
     trust_env: Annotated[bool, Meta(description="Go through the proxies that `HTTP_PROXY` and its kin name.")] = False
     hosts: Annotated[
         dict[str, HostOptions], Meta(description="Keys and headers by address: see docs/upstream.md.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -10,20 +11,22 @@ from corral.core.errors import UpstreamError
 from corral.core.malformed import MALFORMED
 from corral.core.messages import ToolCall
 
-__all__ = ("Fragment", "ToolCallFragments")
+__all__ = ("Fragment", "ToolCallFragments", "read_arguments")
 
-_LIMIT = 8 * 1024 * 1024
+_LIMIT = 2 * 1024 * 1024
 _FRAGMENT_COST = 64
 """What keeping even an empty fragment counts for."""
 
 
 class Function(msgspec.Struct):
+    """`arguments` is a piece of JSON text; some servers send the object itself."""
+
     name: str | None = None
-    arguments: str | None = None
+    arguments: Any = None
 
 
 class Fragment(msgspec.Struct):
-    """A piece of the call that `index` counts. The first has the name, the others more of the arguments' JSON."""
+    """A piece of a call. The first has the name, the others more of the arguments' JSON."""
 
     index: int | None = None
     id: str | None = None
@@ -31,38 +34,55 @@ class Fragment(msgspec.Struct):
 
 
 class _Call:
-    def __init__(self) -> None:
+    def __init__(self, index: int) -> None:
+        self.index = index
         self.id = ""
         self.name = ""
         self.arguments: list[str] = []
 
+    @property
+    def is_complete(self) -> bool:
+        try:
+            read_arguments("".join(self.arguments), default="")
+        except MALFORMED:
+            return False
+        return True
+
 
 class ToolCallFragments:
-    """The calls of one answer."""
+    """The calls of one answer.
+
+    Servers tell the calls apart in three ways: by `index`, as OpenAI does; by `id` alone; or not at all, when each call
+    comes whole. An id that comes with a name and differs from the call's own therefore begins another call, whatever
+    the index says. An id without a name does not: old versions of vLLM sent a new one with each fragment.
+    """
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._calls: dict[int, _Call] = {}
+        self._calls: list[_Call] = []
         self._held = 0
 
-    def add(self, fragments: Iterable[Fragment]) -> None:
+    def add(self, fragments: Iterable[Fragment | None]) -> None:
         """Raises `UpstreamError` for calls without end."""
         for fragment in fragments:
+            if fragment is None:
+                continue
             found = fragment.function or Function()
-            call = self._calls.setdefault(fragment.index or 0, _Call())
+            call = self._call_of(fragment, found.name or "")
             call.id = call.id or fragment.id or ""
             call.name = call.name or found.name or ""
-            call.arguments.append(found.arguments or "")
-            self._held += _FRAGMENT_COST + len(found.arguments or "")
+            text = _text(found.arguments)
+            call.arguments.append(text)
+            self._held += _FRAGMENT_COST + len(text)
             if self._held > _LIMIT:
                 raise UpstreamError(f"{self._address}: tool calls of more than {_LIMIT} characters")
 
     def complete(self, *, cut: bool) -> tuple[ToolCall, ...]:
         """Raises `UpstreamError` for arguments that are no JSON object; where the answer was cut they are left out."""
         found: list[ToolCall] = []
-        for place, (_, call) in enumerate(sorted(self._calls.items())):
+        for place, call in enumerate(sorted(self._calls, key=lambda call: call.index)):
             try:
-                arguments = msgspec.json.decode("".join(call.arguments) or "{}", type=dict)
+                arguments = read_arguments("".join(call.arguments))
             except MALFORMED as error:
                 if cut:
                     break
@@ -71,3 +91,36 @@ class ToolCallFragments:
                 ) from error
             found.append(ToolCall(name=call.name, arguments=arguments, id=call.id or None, index=place))
         return tuple(found)
+
+    def _call_of(self, fragment: Fragment, name: str) -> _Call:
+        index = fragment.index
+        if index is None:
+            named = [one for one in self._calls if fragment.id and one.id == fragment.id]
+            call = named[-1] if named else self._calls[-1] if self._calls else None
+            index = call.index if call is not None else 0
+        else:
+            call = next((one for one in reversed(self._calls) if one.index == index), None)
+        if call is None or _begins_another(call, fragment, name):
+            call = _Call(index)
+            self._calls.append(call)
+        return call
+
+
+def read_arguments(text: str, *, default: str = "{}") -> dict[str, Any]:
+    """The arguments of a call. Raises what `MALFORMED` lists for a text that is no JSON object."""
+    arguments: dict[str, Any] = msgspec.json.decode(text or default, type=dict)
+    return arguments
+
+
+def _begins_another(call: _Call, fragment: Fragment, name: str) -> bool:
+    if fragment.id and call.id and fragment.id != call.id:
+        return bool(name) or fragment.index is None
+    if fragment.id or fragment.index is not None or not (name and call.name):
+        return False
+    return name != call.name or call.is_complete  # neither index nor id: calls that come whole, one after the other
+
+
+def _text(arguments: Any) -> str:
+    if arguments is None or isinstance(arguments, str):
+        return arguments or ""
+    return msgspec.json.encode(arguments).decode()

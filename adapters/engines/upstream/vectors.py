@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from corral.core.errors import UpstreamError
 from corral.core.outputs import Vectors
 
-__all__ = ("packed",)
+__all__ = ("check_size", "packed")
+
+_MOST_DIMENSIONS = 16_384
+
+
+def check_size(data: bytes, count: int, address: str) -> None:
+    """Raises `UpstreamError` for JSON of more values than `count` vectors can have, before they are made."""
+    if data.count(b",") > count * _MOST_DIMENSIONS + 1024 or data.count(b"[") + data.count(b"{") > 4 * count + 1024:
+        raise UpstreamError(f"{address}: {count} vectors were asked for, and more came than they can hold")
 
 
 def packed(rows: Sequence[Sequence[float]], count: int, address: str) -> Vectors:
