@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from corral.core.errors import EngineNotInstalled, InvalidOption, NoEngine, Unkn
 from corral.core.installation import missing_packages
 from corral.core.models import ModelMetadata, ModelRecord, digest_of
 from corral.core.names import ModelName
-from corral.core.ports.inference import Runner
+from corral.core.ports.inference import Runner, Task
 
 __all__ = ("Candidate", "EngineChooser", "choose_runner", "fits", "ignored_load_options", "typed_load_options")
 
@@ -48,24 +48,36 @@ class EngineChooser:
         self._converters = {converter.name: converter for converter in converters}
         self._there: set[str] = set()
 
-    def choose(self, record: ModelRecord, metadata: ModelMetadata | None, name: str | None = None) -> Candidate:
-        """The best match among the engines that are installed, or the engine of that name.
+    def choose(
+        self,
+        record: ModelRecord,
+        metadata: ModelMetadata | None,
+        name: str | None = None,
+        tasks: Collection[Task] = (),
+    ) -> Candidate:
+        """The best match among the installed engines that can do one of `tasks`, or the engine of that name.
 
-        Raises `NoEngine` with every engine's own reason where none takes the model, or the named one does not, and
-        `EngineNotInstalled` with the pip line where those that would are not installed. `UnknownEngine` for a name
-        that no engine has.
+        If none of the installed engines can do them, it is the best match all the same. Raises `NoEngine` with every
+        engine's own reason where none takes the model, or the named one does not, and `EngineNotInstalled` with the
+        pip line where those that would are not installed. `UnknownEngine` for a name that no engine has.
         """
         if name is not None:
             return self._named(name, record, metadata)
         matches = [(spec, self._match(spec, record, metadata)) for spec in self._specs]
-        able = []
+        able: list[Candidate] = []
+        unsuited: list[Candidate] = []
         for spec, match in sorted(matches, key=lambda one: -one[1].score):
             if match.score <= 0:
                 break
             candidate = self._candidate(spec, match)
-            if not candidate.missing:
+            if candidate.missing:
+                able.append(candidate)
+            elif tasks and spec.tasks and spec.tasks.isdisjoint(tasks):
+                unsuited.append(candidate)
+            else:
                 return candidate
-            able.append(candidate)
+        if unsuited:
+            return unsuited[0]
         if able:
             raise _not_installed(f"no engine that takes {record.name.short} is installed", able)
         reasons = "; ".join(f"{spec.name}: {match.reason}" for spec, match in matches)

@@ -74,10 +74,11 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     every field of `load_options` has a default. `fits(loaded, wanted)` says whether a model loaded with one set of load
     options serves another without a reload: see `options_fit`.
 
-    `tasks` are those it may have, for tables: what a model has is in its `ModelInfo`. `takes` says in words what it
-    runs. `devices` is the import path of ``() -> Sequence[Device]``, called in a child process. `requirement` is the
-    distribution and version it needs (``llama-cpp-python==0.3.36``), `module` the import to look for, `needs` further
-    ones, `install_hint` the pip line. `compiled`: there are no wheels, so that pip needs a C++ compiler.
+    `tasks` are those it may have; an engine that lacks the task of a request is chosen last. What a model really has is
+    in its `ModelInfo`. `takes` says in words what it runs. `devices` is the import path of ``() -> Sequence[Device]``,
+    called in a child process. `requirement` is the distribution and version it needs (``llama-cpp-python==0.3.36``),
+    `module` the import to look for, `needs` further ones, `install_hint` the pip line. `compiled`: there are no
+    wheels, so that pip needs a C++ compiler.
     """
 
     name: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol
 
@@ -44,6 +44,8 @@ __all__ = ("ANONYMOUS", "ChatCall", "EmbedCall", "EmbedResult", "GenerateCall", 
 _log = logging.getLogger(__name__)
 
 _REMEMBERED_TEMPLATES = 64
+_ANSWERING: frozenset[Task] = frozenset({"completion", "chat"})
+_EMBEDDING: frozenset[Task] = frozenset({"embedding"})
 
 
 class Catalog(Protocol):
@@ -63,6 +65,7 @@ class Scheduler(Protocol):
         *,
         load_options: Mapping[str, Any] = ...,
         engine: str | None = ...,
+        tasks: Collection[Task] = ...,
         keep_alive_s: float | UnsetType | None = ...,
         principal: Principal = ...,
         on_progress: LoadListener | None = ...,
@@ -131,7 +134,7 @@ class InferenceService:
         started_ns = time.perf_counter_ns()
         record = await self._find(call.model)
         options = _options(record, call.options)
-        async with self._lease(record, call, options, principal) as lease:
+        async with self._lease(record, call, options, principal, _EMBEDDING) as lease:
             _require_task(lease, "embedding", call.model, "embeddings")
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
             if call.inputs:
@@ -194,12 +197,18 @@ class InferenceService:
         return record
 
     def _lease(
-        self, record: ModelRecord, call: Call, options: ResolvedOptions, principal: Principal
+        self,
+        record: ModelRecord,
+        call: Call,
+        options: ResolvedOptions,
+        principal: Principal,
+        tasks: Collection[Task] = _ANSWERING,
     ) -> AbstractAsyncContextManager[Lease]:
         return self._scheduler.lease(
             record,
             load_options=options.load,
             engine=call.engine or options.engine,
+            tasks=tasks,
             keep_alive_s=call.keep_alive_s,
             principal=principal,
         )

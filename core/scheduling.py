@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ from corral.core.loading import Deriver, ModelLoader, Models
 from corral.core.models import ModelMetadata, ModelRecord
 from corral.core.names import ModelName
 from corral.core.placement import LoadListener, Placement, Resident, files_key
-from corral.core.ports.inference import Runner, RunningModel
+from corral.core.ports.inference import Runner, RunningModel, Task
 from corral.core.requests import Principal
 
 __all__ = ("ModelScheduler",)
@@ -90,19 +90,21 @@ class ModelScheduler:
         *,
         load_options: Mapping[str, Any] = {},
         engine: str | None = None,
+        tasks: Collection[Task] = (),
         keep_alive_s: float | msgspec.UnsetType | None = msgspec.UNSET,
         principal: Principal = ANONYMOUS,
         on_progress: LoadListener | None = None,
     ) -> AsyncGenerator[Lease, None]:
         """The model, loaded if need be, and safe from unloading while the context lasts.
 
-        `keep_alive_s` stays with the model until a request says otherwise: None for ever, 0 to unload after the last
-        request. Leaving while the model loads stops the load, if nobody else waits for it. Raises `ServerBusy`,
-        `NoEngine`, `InvalidOption`, `OutOfMemory`, and what `Runner.load` raises.
+        Unless `engine` names one, an engine is chosen that can do one of `tasks`, if there is any. `keep_alive_s`
+        stays with the model until a request says otherwise: None for ever, 0 to unload after the last request.
+        Leaving while the model loads stops the load, if nobody else waits for it. Raises `ServerBusy`, `NoEngine`,
+        `InvalidOption`, `OutOfMemory`, and what `Runner.load` raises.
         """
         started = self._clock()
         metadata = await self._catalog.metadata(record)
-        choice = self._chooser.choose(record, metadata, engine or self._engine_for(record))
+        choice = self._chooser.choose(record, metadata, engine or self._engine_for(record), tasks)
         spec = choice.spec
         options = typed_load_options(spec, self._engine_settings.get(spec.name, {}), load_options)
         resident = self._find(record, spec, options)

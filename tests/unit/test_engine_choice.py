@@ -69,6 +69,20 @@ def test_installed_engines_come_first() -> None:
     assert chosen(EngineChooser([engine("best", 100, module=ABSENT), engine("there", 10)])) == "there"
 
 
+def test_an_engine_that_can_do_the_task_comes_first() -> None:
+    """A better match that cannot make embeddings is chosen for one only if no installed engine can, or it is named."""
+    vectors = frozenset({"embedding"})
+    engines = [
+        engine("best", 100),
+        engine("able", 50, tasks=vectors),
+        engine("absent", 70, tasks=vectors, module=ABSENT),
+    ]
+    assert EngineChooser(engines).choose(TOY, None, tasks=vectors).spec.name == "able"
+    assert EngineChooser(engines).choose(TOY, None, tasks={"completion", "chat"}).spec.name == "best"
+    assert EngineChooser(engines).choose(TOY, None, "best", tasks=vectors).spec.name == "best"
+    assert EngineChooser([engines[0], engines[2]]).choose(TOY, None, tasks=vectors).spec.name == "best"
+
+
 def test_ties_go_by_the_setting_and_then_by_registration() -> None:
     """Names that the setting leaves out come after those it has; an order beats no better match."""
     engines = [engine("a"), engine("b"), engine("c"), engine("d", 101)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from corral.core.models import Digest, ModelMetadata, ModelRecord
 from corral.core.names import ModelName, parse_name
 from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage, Vectors
 from corral.core.placement import LoadListener
-from corral.core.ports.inference import ModelInfo
+from corral.core.ports.inference import ModelInfo, Task
 from corral.core.prompting import prompt_text
 from corral.core.requests import (
     ChatRequest,
@@ -117,6 +117,7 @@ class FakeScheduler:
         *,
         load_options: Mapping[str, Any] = {},
         engine: str | None = None,
+        tasks: Collection[Task] = (),
         keep_alive_s: float | UnsetType | None = UNSET,
         principal: Principal = ANONYMOUS,
         on_progress: LoadListener | None = None,
