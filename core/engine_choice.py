@@ -15,7 +15,7 @@ from corral.core.errors import EngineNotInstalled, InvalidOption, NoEngine, Unkn
 from corral.core.installation import missing_packages
 from corral.core.models import ModelMetadata, ModelRecord, digest_of
 from corral.core.names import ModelName
-from corral.core.ports.inference import Runner, Task
+from corral.core.ports.inference import Runner
 
 __all__ = ("Candidate", "EngineChooser", "choose_runner", "fits", "ignored_load_options", "typed_load_options")
 
@@ -53,7 +53,7 @@ class EngineChooser:
         record: ModelRecord,
         metadata: ModelMetadata | None,
         name: str | None = None,
-        tasks: Collection[Task] = (),
+        tasks: Collection[str] = (),
     ) -> Candidate:
         """The best match among the installed engines that can do one of `tasks`, or the engine of that name.
 
