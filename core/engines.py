@@ -77,7 +77,8 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     `tasks` are those it may have, for tables: what a model has is in its `ModelInfo`. `takes` says in words what it
     runs. `devices` is the import path of ``() -> Sequence[Device]``, called in a child process. `requirement` is the
     distribution and version it needs (``llama-cpp-python==0.3.36``), `module` the import to look for, `needs` further
-    ones, `install_hint` the pip line. `compiled`: there are no wheels, so that pip needs a C++ compiler.
+    ones, `install_hint` the line that installs them; one that begins with ``pip install`` is shown as this Python's own
+    pip. `compiled`: there are no wheels, so that pip needs a C++ compiler.
     """
 
     name: str

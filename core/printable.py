@@ -17,7 +17,7 @@ _SHORT = {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
 def printable(text: str) -> str:
     r"""`text` with each control character as its escape (ESC is ``\x1b``); newlines and tabs stay.
 
-    A ``\r\n`` becomes ``\n``. Pieces of a stream may be handed in one by one.
+    A ``\r\n`` becomes ``\n``. Pieces of a stream may be handed in one by one, and JSON text stays JSON.
     """
     return _CONTROL.sub(_escaped, text)
 
@@ -34,4 +34,4 @@ def _escaped(found: re.Match[str]) -> str:
     if character in _SHORT:
         return _SHORT[character]
     code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return f"\\x{code:02x}" if code < 0x20 else f"\\u{code:04x}"

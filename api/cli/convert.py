@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from corral.api.cli.output import human_bytes, plain, print_json, print_record, print_table
+from corral.api.cli.output import echo, human_bytes, plain, print_json, print_record, print_table
 from corral.api.cli.progress import convert_progress
 from corral.api.cli.session import Session
 from corral.core.errors import InvalidOption
@@ -47,7 +47,7 @@ def convert(
     if as_json:
         print_record(record)
     else:
-        click.echo(f"converted {model} to {record.name.short} ({human_bytes(record.size_bytes)})")
+        echo(f"converted {model} to {record.name.short} ({human_bytes(record.size_bytes)})")
 
 
 def _list(session: Session, *, as_json: bool) -> None:
@@ -71,7 +71,7 @@ def _list(session: Session, *, as_json: bool) -> None:
     for converter in found:
         if not converter.available:
             hint = f"; {converter.install_hint}" if converter.install_hint else ""
-            click.echo(f"\n{converter.name}: {converter.reason}{hint}")
+            echo(f"\n{converter.name}: {converter.reason}{hint}")
 
 
 def _values(assignments: tuple[str, ...]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from corral.api.cli.output import print_record
+from corral.api.cli.output import echo, print_record
 from corral.api.cli.progress import transfer_progress
 from corral.api.cli.references import ReferenceBook
 from corral.api.cli.session import Session
@@ -46,4 +46,4 @@ def _tell(done: str, record: ModelRecord, as_json: bool) -> None:
     if as_json:
         print_record(record)
     else:
-        click.echo(f"{done} {record.name.short}")
+        echo(f"{done} {record.name.short}")

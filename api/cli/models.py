@@ -6,7 +6,7 @@ import contextlib
 
 import click
 
-from corral.api.cli.output import human_bytes, human_time, iso_time, print_json, print_table, short_digest
+from corral.api.cli.output import echo, human_bytes, human_time, iso_time, print_json, print_table, short_digest
 from corral.api.cli.session import Session
 from corral.core.errors import CorralError
 from corral.core.models import ModelRecord
@@ -49,7 +49,7 @@ def cp(session: Session, source: str, destination: str) -> None:
     """Give the model SOURCE the name DESTINATION as well."""
     with session.library() as corral:
         corral.copy(source, destination)
-    click.echo(f"copied '{source}' to '{destination}'")
+    echo(f"copied '{source}' to '{destination}'")
 
 
 @click.command()
@@ -65,7 +65,7 @@ def rm(session: Session, models: tuple[str, ...]) -> None:
                 with contextlib.suppress(CorralError):  # the server may use another store, and then knows nothing of it
                     server.call("POST", "/api/generate", {"model": model, "keep_alive": 0})
             corral.delete(model)
-            click.echo(f"deleted '{model}'")
+            echo(f"deleted '{model}'")
 
 
 def _as_json(record: ModelRecord) -> dict[str, object]:

@@ -13,6 +13,7 @@ from corral.api.cli.answers import print_reply, print_timings
 from corral.api.cli.backends import Asking, Backend, LocalBackend, ServerBackend
 from corral.api.cli.history import History
 from corral.api.cli.logs import set_up_logging
+from corral.api.cli.output import echo
 from corral.api.cli.progress import load_progress, transfer_progress
 from corral.api.cli.references import ReferenceBook
 from corral.api.cli.repl import Repl
@@ -99,7 +100,7 @@ def _answer(
     if facts.embeds_only:
         if question is None:
             raise click.UsageError(f"{asking.model} gives vectors, so it needs a PROMPT")
-        click.echo(json.dumps(list(backend.embed(asking, question))))
+        echo(json.dumps(list(backend.embed(asking, question))))
         return
     if asking.raw and question is None:
         raise click.UsageError("--raw completes a PROMPT: give one")
@@ -107,7 +108,7 @@ def _answer(
         backend.load(asking, show)
     if question is None:
         history = History(enabled=session.settings.cli.history)
-        click.echo("/? for help, Ctrl + d to exit", err=True)
+        echo("/? for help, Ctrl + d to exit", err=True)
         Repl(backend, asking, history=history, verbose=verbose, wrap=wrap).run()
         return
     _, timings = print_reply(backend.generate(asking, question), wrap=wrap)

@@ -10,6 +10,7 @@ import click
 from corral.api.cli.logs import set_up_logging
 from corral.api.cli.session import Session
 from corral.core.errors import SettingsError
+from corral.core.pip_lines import pip_line
 from corral.plugins.assembly import Address, assemble
 
 __all__ = ("serve",)
@@ -55,7 +56,7 @@ def serve(
     except ModuleNotFoundError as missing:
         if (missing.name or "").startswith("corral"):
             raise
-        raise SettingsError(f"the server needs {missing.name}", "pip install 'corral[server]'") from missing
+        raise SettingsError(f"the server needs {missing.name}", pip_line("corral[server]")) from missing
     address = _with_port(settings.server.host, port)
     http = HttpSettings(
         host=address.host,

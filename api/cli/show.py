@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from corral.api.cli.facts import facts_of_details, print_facts
-from corral.api.cli.output import human_bytes, iso_time, print_json
+from corral.api.cli.output import echo_content, human_bytes, iso_time, print_json
 from corral.api.cli.session import Session
 from corral.api.library import Corral
 from corral.api.modelfile import modelfile_text
@@ -34,7 +34,7 @@ def show(session: Session, model: str, part: str | None, verbose: bool, as_json:
     with session.library() as corral:
         details = corral.show(model)
         if part == "modelfile" and not as_json:
-            click.echo(_modelfile(corral, details.record), nl=False)
+            echo_content(_modelfile(corral, details.record), nl=False)
             return
         described = _describe(corral, details) if verbose or as_json else {}
         tensors = _tensors(corral, details) if verbose else []
@@ -47,7 +47,7 @@ def show(session: Session, model: str, part: str | None, verbose: bool, as_json:
         if one.match.score > 0
     ]
     if part is not None and not as_json:
-        click.echo(getattr(facts, part))
+        echo_content(getattr(facts, part))
         return
     loaded = _loaded(session, details.record.digest)
     if as_json:

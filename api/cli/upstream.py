@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from corral.api.cli.output import print_record
+from corral.api.cli.output import echo, print_record
 from corral.api.cli.session import Session
 from corral.core.names import parse_name
 
@@ -44,4 +44,4 @@ def upstream(
         print_record(record)
         return
     more = f" and {len(record.remote_replicas)} more" if record.remote_replicas else ""
-    click.echo(f"added {record.name.short}: {record.remote_model} at {record.remote_host}{more}")
+    echo(f"added {record.name.short}: {record.remote_model} at {record.remote_host}{more}")

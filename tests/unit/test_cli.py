@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from corral.api.cli import main
 from corral.api.cli.group import cli
+from corral.core.pip_lines import pip_line
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
 MODEL = "small:latest"
@@ -115,7 +116,8 @@ def test_serve_without_its_extra_names_the_pip_line() -> None:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 1
     assert "Error: the server needs litestar" in ended.stderr
-    assert "pip install 'corral[server]'" in ended.stderr
+    assert f"\n{pip_line('corral[server]')}\n" in ended.stderr
+    assert " -m pip install " in ended.stderr
 
 
 def test_list(stocked: Call) -> None:
@@ -348,7 +350,7 @@ def test_engines(call: Call) -> None:
     assert engines["fake"]["devices"] == []
     assert engines["fake"]["available"] is True
     assert engines["fake"]["load_options"][0] == {"name": "num_ctx", "kind": "int", "default": "4096"}
-    assert engines["llama-cpp"]["install_hint"] == "pip install 'corral[llama-cpp]'"
+    assert engines["llama-cpp"]["install_hint"] == pip_line("corral[llama-cpp]")
 
 
 _STAMPS = """
@@ -461,7 +463,7 @@ def test_run_without_an_engine_says_what_to_install(stocked: Call, tmp_path: Pat
     assert ended.stdout == ""
     message, remedy = ended.stderr.splitlines()
     assert message.startswith("Error: no engine ")
-    assert remedy in ("pip install 'corral[llama-cpp]'", "pip install 'corral[onnx]'")
+    assert remedy in (pip_line("corral[llama-cpp]"), pip_line("corral[onnx]"))
 
 
 def test_plugins(call: Call) -> None:

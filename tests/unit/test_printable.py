@@ -15,8 +15,8 @@ from corral.core.printable import one_line, printable
         ("plain\ttext\nof two lines", "plain\ttext\nof two lines"),
         ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
         ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
-        ("\x9b2J", r"\x9b2J"),
-        ("a\x7fb\x00", r"a\x7fb\x00"),
+        ("\x9b2J", r"\u009b2J"),
+        ("a\x7fb\x00", r"a\u007fb\x00"),
         ("gone\rover", r"gone\rover"),
         ("Windows\r\nlines\r\n", "Windows\nlines\n"),
         ("safe\u202efugg.exe", "safe\\u202efugg.exe"),
@@ -40,5 +40,5 @@ def test_no_control_character_is_left() -> None:
 def test_one_line_is_one_line() -> None:
     """However lines may be broken."""
     text = one_line("a\nb\r\nc\td\u2028e\x85f\x0bg")
-    assert text == r"a\nb\r\nc\td\u2028e\x85f\x0bg"
+    assert text == r"a\nb\r\nc\td\u2028e\u0085f\x0bg"
     assert len(text.splitlines()) == 1
