@@ -14,6 +14,7 @@ from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, S
 from corral.core.installation import missing_packages
 from corral.core.models import ModelFile, ModelMetadata, ModelRecord
 from corral.core.names import DEFAULT_TAG, ModelName
+from corral.core.pip_lines import install_line
 from corral.core.relative_paths import check_together
 from corral.core.type_names import type_name
 
@@ -54,7 +55,7 @@ def require_able(spec: ConverterSpec, record: ModelRecord, metadata: ModelMetada
         raise Unsupported(f"the {spec.name} converter does not take {record.name.short}: {match.reason}")
     missing = missing_packages(spec)
     if missing:
-        raise EngineNotInstalled(f"the {spec.name} converter cannot run here: {missing}", spec.install_hint)
+        raise EngineNotInstalled(f"the {spec.name} converter cannot run here: {missing}", install_line(spec))
 
 
 def checked_files(result: ConvertResult, folder: Path, spec: ConverterSpec) -> tuple[ConvertedFile, ...]:

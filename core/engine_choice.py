@@ -15,6 +15,7 @@ from corral.core.errors import EngineNotInstalled, InvalidOption, NoEngine, Unkn
 from corral.core.installation import missing_packages
 from corral.core.models import ModelMetadata, ModelRecord, digest_of
 from corral.core.names import ModelName
+from corral.core.pip_lines import install_line
 from corral.core.ports.inference import Runner
 
 __all__ = ("Candidate", "EngineChooser", "choose_runner", "fits", "ignored_load_options", "typed_load_options")
@@ -121,10 +122,10 @@ class EngineChooser:
         raise UnknownEngine(f"no engine is called {name!r}", f"known engines: {known or 'none'}")
 
     def _candidate(self, spec: EngineSpec, match: Match) -> Candidate:
-        missing, hint = self._missing(spec), spec.install_hint
+        missing, hint = self._missing(spec), install_line(spec)
         if not missing and match.converter is not None:
             converter = self._converters[match.converter]
-            missing, hint = self._missing(converter), converter.install_hint
+            missing, hint = self._missing(converter), install_line(converter)
         return Candidate(spec=spec, match=match, missing=missing, install_hint=hint)
 
     def _match(self, spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None) -> Match:
@@ -163,7 +164,7 @@ def _ease(candidate: Candidate) -> tuple[bool, int]:
 
 
 def _hint(candidate: Candidate) -> str | None:
-    return candidate.install_hint or candidate.spec.install_hint
+    return candidate.install_hint or install_line(candidate.spec)
 
 
 def _require_installed(candidate: Candidate) -> None:

@@ -77,8 +77,9 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     `tasks` are those it may have; an engine that lacks the task of a request is chosen last. What a model really has is
     in its `ModelInfo`. `takes` says in words what it runs. `devices` is the import path of ``() -> Sequence[Device]``,
     called in a child process. `requirement` is the distribution and version it needs (``llama-cpp-python==0.3.36``),
-    `module` the import to look for, `needs` further ones, `install_hint` the pip line. `compiled`: there are no
-    wheels, so that pip needs a C++ compiler.
+    `module` the import to look for, `needs` further ones, `install_hint` the line that installs them; one that
+    begins with ``pip install`` is shown as this Python's own pip. `compiled`: there are no wheels, so that pip needs a
+    C++ compiler.
     """
 
     name: str

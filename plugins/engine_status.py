@@ -7,6 +7,7 @@ import msgspec
 from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec
 from corral.core.installation import installed_version, missing_packages
+from corral.core.pip_lines import install_line
 from corral.core.runtime import ConverterStatus, EngineStatus, OptionHelp
 from corral.core.type_names import type_name
 
@@ -21,7 +22,7 @@ def engine_status(spec: EngineSpec) -> EngineStatus:
         summary=spec.summary,
         available=not reason,
         reason=reason,
-        install_hint=spec.install_hint,
+        install_hint=install_line(spec),
         version=installed_version(spec),
         tasks=tuple(sorted(spec.tasks)),
         takes=spec.takes,
@@ -39,7 +40,7 @@ def converter_status(spec: ConverterSpec) -> ConverterStatus:
         summary=spec.summary,
         available=not reason,
         reason=reason,
-        install_hint=spec.install_hint,
+        install_hint=install_line(spec),
         parameters=_option_help(spec.parameters),
     )
 

@@ -21,6 +21,7 @@ from corral.core.errors import (
 )
 from corral.core.import_names import import_name
 from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output
+from corral.core.pip_lines import install_line
 from corral.core.ports.inference import ModelInfo, OnLoadProgress, RunningModel
 from corral.core.requests import Prompt, Request
 from corral.core.step_loop import error_info
@@ -50,7 +51,7 @@ class EventLoopRunner:
             raise
         except ImportError as error:
             raise EngineNotInstalled(
-                f"the {spec.name} engine cannot be imported: {error}", spec.install_hint
+                f"the {spec.name} engine cannot be imported: {error}", install_line(spec)
             ) from error
         except MemoryError as error:
             raise OutOfMemory(f"loading {request.model}: out of memory") from error

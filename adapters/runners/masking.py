@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 from corral.core.errors import ErrorInfo, Unsupported
+from corral.core.pip_lines import pip_line
 from corral.core.ports.inference import ConstraintMask, MaskFactory, ModelInfo, OpenTokenizer, Tokenizer
 from corral.core.requests import Constraint, Request
 from corral.core.step_loop import error_info
 
 __all__ = ("Masked", "Masking")
 
-_INSTALL_HINT = "pip install 'llguidance>=1.9,<2'"
+_REQUIREMENT = "llguidance>=1.9,<2"
 
 
 class Masked:
@@ -66,5 +67,5 @@ class Masking:
         try:
             from corral.adapters.constraints.masks import GrammarMasks
         except ImportError as error:
-            raise Unsupported(f"formats and grammars need llguidance: {error}", _INSTALL_HINT) from error
+            raise Unsupported(f"formats and grammars need llguidance: {error}", pip_line(_REQUIREMENT)) from error
         return GrammarMasks(cast(OpenTokenizer, self._tokenizer).vocabulary())

@@ -27,6 +27,7 @@ from corral.core.errors import (
     to_error,
 )
 from corral.core.outputs import Output
+from corral.core.pip_lines import install_line
 from corral.core.ports.inference import ModelInfo, OnLoadProgress
 from corral.core.requests import Prompt, Request
 
@@ -85,7 +86,7 @@ def _load_frame(spec: EngineSpec, request: LoadRequest, settings: ProcessSetting
         request=request,
         heartbeat_s=min(1.0, settings.heartbeat_timeout_s / 5),
         log_level=logging.getLogger("corral.engine").getEffectiveLevel(),
-        install_hint=spec.install_hint,
+        install_hint=install_line(spec),
         path=tuple(sys.path),
         request_types=tuple(f"{kind.__module__}:{kind.__qualname__}" for kind in spec.request_types),
         output_types=tuple(f"{kind.__module__}:{kind.__qualname__}" for kind in spec.output_types),

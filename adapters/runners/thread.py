@@ -18,6 +18,7 @@ from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.core.engines import EngineSpec, LoadRequest
 from corral.core.errors import Cancelled, EngineDied, Unsupported, to_error
 from corral.core.outputs import Output
+from corral.core.pip_lines import install_line
 from corral.core.ports.inference import ModelInfo, OnLoadProgress, Tokenizer
 from corral.core.requests import Prompt, Request
 from corral.core.step_loop import EngineLoop, Outcome, error_info
@@ -96,7 +97,7 @@ class _Worker:
             engine=spec.name,
             form=spec.form,
             load=spec.load,
-            install_hint=spec.install_hint,
+            install_hint=install_line(spec),
             request=self._request,
             on_progress=self._progress,
         )

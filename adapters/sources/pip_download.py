@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from corral.core.errors import OutOfSpace, SourceError
+from corral.core.pip_lines import python_line
 from corral.core.ports.sources import OnProgress, Progress
 
 __all__ = ("download_wheels",)
@@ -74,7 +75,7 @@ async def download_wheels(
                 f"{subject}: the disk is full", "free some space, or set TMPDIR to a folder on another disk"
             )
         if "No module named pip" in said:
-            raise SourceError(f"{subject}: this Python has no pip", f"{sys.executable} -m ensurepip")
+            raise SourceError(f"{subject}: this Python has no pip", python_line("-m", "ensurepip"))
         raise SourceError(f"{subject} (exit status {status}):\n{said}", "check the name, the version and pip's index")
 
 

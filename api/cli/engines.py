@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from corral.api.cli.output import human_bytes, plain, print_json, print_table
+from corral.api.cli.output import echo, human_bytes, plain, print_json, print_table
 from corral.api.cli.session import Session
 from corral.core.engines import Device
 from corral.core.runtime import EngineStatus, OptionHelp
@@ -46,7 +46,7 @@ def engines(session: Session, as_json: bool, verbose: bool, no_devices: bool) ->
         ],
     )
     if notes := [note for engine in runtime.engines if (note := _note(engine, devices.get(engine.name, ())))]:
-        click.echo("\n" + "\n".join(notes))
+        echo("\n" + "\n".join(notes))
     if verbose:
         for engine in runtime.engines:
             _print_more(engine, devices.get(engine.name, ()))
@@ -60,10 +60,10 @@ def _note(engine: EngineStatus, devices: tuple[Device, ...] | str) -> str:
 
 
 def _print_more(engine: EngineStatus, devices: tuple[Device, ...] | str) -> None:
-    click.echo(f"\n{engine.name}: {engine.summary}")
+    echo(f"\n{engine.name}: {engine.summary}")
     if engine.takes:
-        click.echo(f"    takes {engine.takes}")
-    click.echo(f"    runs in {' or '.join(engine.runners)}")
+        echo(f"    takes {engine.takes}")
+    echo(f"    runs in {' or '.join(engine.runners)}")
     if isinstance(devices, tuple):
         for device in devices:
             memory = [
@@ -71,17 +71,17 @@ def _print_more(engine: EngineStatus, devices: tuple[Device, ...] | str) -> None
                 for word, size_bytes in (("memory", device.total_bytes), ("free", device.free_bytes))
                 if size_bytes is not None
             ]
-            click.echo(f"    {device.kind}: {', '.join((device.name, *memory))}")
+            echo(f"    {device.kind}: {', '.join((device.name, *memory))}")
     _print_options(engine.load_options)
     if engine.request_options:
-        click.echo("    of a request:")
+        echo("    of a request:")
         _print_options(engine.request_options)
 
 
 def _print_options(options: Sequence[OptionHelp]) -> None:
     """A line for each, indented."""
     for option in options:
-        click.echo(f"    {option.name} = {option.default}  ({option.kind})")
+        echo(f"    {option.name} = {option.default}  ({option.kind})")
 
 
 def _kinds(devices: tuple[Device, ...] | str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import click
 import msgspec
 
+from corral.api.cli.output import echo
 from corral.api.modelfile import parameters_text
 from corral.api.results import ModelDetails
 from corral.core.models import parameter_size_text
+from corral.core.printable import one_line
 
 __all__ = ("ModelFacts", "facts_of_details", "facts_of_reply", "print_facts")
 
@@ -111,7 +112,7 @@ def print_facts(facts: ModelFacts, *, more: Sequence[tuple[str, Sequence[tuple[s
 def _print_section(title: str, rows: Sequence[tuple[str, str]]) -> None:
     if not rows:
         return
-    click.echo(f"  {title}")
+    echo(f"  {title}")
     for label, value in rows:
-        click.echo(f"    {label:<{_NAME_WIDTH}}{value}".rstrip())
-    click.echo()
+        echo(f"    {one_line(label):<{_NAME_WIDTH}}{one_line(value)}".rstrip())
+    echo()

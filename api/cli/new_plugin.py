@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
+from corral.api.cli.output import echo
 from corral.api.cli.session import Session
 from corral.core.errors import Conflict
+from corral.core.pip_lines import pip_line, python_line
 from corral.plugins.scaffold import plugin_names, write_plugin
 
 __all__ = ("new_plugin",)
@@ -31,5 +34,6 @@ def new_plugin(session: Session, name: str, parent: Path) -> None:
     if names.engine in {spec.name for spec in manager.engines()} | {status.name for status in manager.statuses}:
         raise Conflict(f"there is an engine or plugin called {names.engine!r} already", "choose another name")
     folder = write_plugin(names, parent)
-    click.echo(f"{folder}: the engine {names.engine!r}, its tests and a README")
-    click.echo(f"next: cd {folder} && pip install -e '.[test]' && pytest")
+    echo(f"{folder}: the engine {names.engine!r}, its tests and a README")
+    install, test = pip_line("-e", ".[test]"), python_line("-m", "pytest")
+    echo(f"next: cd {shlex.quote(str(folder))} && {install} && {test}")

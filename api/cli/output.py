@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,14 +11,19 @@ from typing import Any
 import click
 import msgspec
 
+from corral.core.errors import CorralError
 from corral.core.models import ModelRecord
+from corral.core.printable import one_line, printable
 
 __all__ = (
+    "echo",
+    "echo_content",
     "human_bytes",
     "human_duration",
     "human_time",
     "iso_time",
     "plain",
+    "print_fault",
     "print_json",
     "print_record",
     "print_table",
@@ -29,17 +35,41 @@ _SIZES = (("B", 1), ("KB", 1000), ("MB", 1000**2), ("GB", 1000**3), ("TB", 1000*
 _DAY_S = 86400
 
 
+def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Prints for people. Control characters show as escapes, whoever wrote them and wherever it goes."""
+    click.echo(printable(text), err=err, nl=nl)
+
+
+def echo_content(text: str, *, nl: bool = True) -> None:
+    """Prints what belongs to a model, such as its template: as `echo` to a terminal, unchanged to a file or pipe."""
+    if sys.stdout.isatty():
+        echo(text, nl=nl)
+    else:
+        click.echo(text, nl=nl)
+
+
+def print_fault(fault: CorralError) -> None:
+    """An error and what to do about it, on standard error."""
+    echo(f"Error: {fault.message}", err=True)
+    if fault.remedy:
+        echo(fault.remedy, err=True)
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns without borders, four spaces apart."""
-    lines = [header, *rows]
+    """Columns without borders, four spaces apart; a cell is one line."""
+    lines = [[one_line(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) + _PADDING for column in range(len(header))]
     for line in lines:
-        click.echo("".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+        echo("".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def print_json(value: Any) -> None:
     """Indented, one document."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # bytes of a file name that are no UTF-8, which JSON cannot carry
+        encoded = msgspec.json.encode(_encodable(msgspec.to_builtins(value)))
+    echo(msgspec.json.format(encoded, indent=2).decode())
 
 
 def print_record(record: ModelRecord) -> None:
@@ -62,6 +92,14 @@ def _plain_item(value: object) -> object:
     if isinstance(value, msgspec.Struct):
         return plain(value)
     return [_plain_item(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _encodable(value: object) -> object:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def human_bytes(size_bytes: int) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from corral.core.placement import LoadListener
 from corral.core.ports.inference import OnLoadProgress
 from corral.core.ports.sources import OnProgress, Progress
+from corral.core.printable import one_line
 
 __all__ = ("convert_progress", "load_progress", "transfer_progress")
 
@@ -49,7 +50,7 @@ def transfer_progress() -> Iterator[OnProgress]:
 
         def show(progress: Progress) -> None:
             if progress.status not in tasks:
-                tasks[progress.status] = bars.add_task(progress.status, total=progress.total_bytes)
+                tasks[progress.status] = bars.add_task(one_line(progress.status), total=progress.total_bytes)
             bars.update(tasks[progress.status], total=progress.total_bytes, completed=progress.completed_bytes or 0)
 
         yield show
@@ -87,9 +88,9 @@ def _share_bar(text: str) -> Iterator[Callable[[str, float], None]]:
         console=Console(stderr=True),
         transient=True,
     ) as bars:
-        task = bars.add_task(text, total=1.0)
+        task = bars.add_task(one_line(text), total=1.0)
 
         def show(text: str, share: float) -> None:
-            bars.update(task, description=text, completed=share)
+            bars.update(task, description=one_line(text), completed=share)
 
         yield show

@@ -11,6 +11,7 @@ import pytest
 
 from corral.adapters.engines.fake import SPEC
 from corral.core.engines import Match
+from corral.core.pip_lines import pip_line
 
 
 def test_a_request_names_its_engine(client: httpx.Client) -> None:
@@ -54,4 +55,4 @@ def test_without_an_engine_the_answer_is_501(start_server: Callable[..., Any], o
         options = {} if option is None else {"engine": option}
         answer = client.post("/api/generate", json={"model": "smol:q4", "prompt": "hi", "options": options})
         assert answer.status_code == 501
-        assert answer.json()["error"].endswith("; pip install 'corral[fake]'")
+        assert answer.json()["error"].endswith(f"; {pip_line('corral[fake]')}")

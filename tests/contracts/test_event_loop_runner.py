@@ -22,6 +22,7 @@ from corral.core.errors import (
     OutOfMemory,
 )
 from corral.core.outputs import Delta, Finished, Output
+from corral.core.pip_lines import pip_line
 from corral.core.ports.inference import OnLoadProgress, Runner, RunningModel
 from corral.core.requests import CompletionRequest, TextPart
 from corral.plugins.testing.runner import RunnerContract
@@ -211,7 +212,7 @@ def test_a_load_that_raises(model: str, kind: type[CorralError], text: str) -> N
     """Foreign exceptions become the errors that runners raise; a missing package comes with the pip line."""
     with pytest.raises(kind, match=text) as caught:
         asyncio.run(load("broken", model, install_hint="pip install it"))
-    assert caught.value.remedy == ("pip install it" if model == "missing" else None)
+    assert caught.value.remedy == (pip_line("it") if model == "missing" else None)
 
 
 def test_an_engine_of_another_form() -> None:

@@ -23,6 +23,7 @@ from corral.adapters.runners.settings import ProcessSettings
 from corral.core.engines import LoadRequest
 from corral.core.errors import EngineDied, EngineNotInstalled, EngineStalled, LoadFailed
 from corral.core.outputs import Delta, Finished, Output
+from corral.core.pip_lines import pip_line
 from corral.core.requests import CompletionRequest, SamplingParams, TextPart
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the process runner is for POSIX systems")
@@ -336,6 +337,6 @@ def test_an_engine_that_is_not_installed() -> None:
     async def check() -> None:
         with pytest.raises(EngineNotInstalled) as caught:
             await ProcessRunner().load(spec, LoadRequest(model="m", files=()), lambda share: None)
-        assert caught.value.remedy == "pip install corral[toy]"
+        assert caught.value.remedy == pip_line("corral[toy]")
 
     asyncio.run(check())

@@ -13,6 +13,7 @@ from corral.core.errors import EngineNotInstalled, NoEngine, PluginError, Unknow
 from corral.core.installation import installed_version, missing_packages, parse_requirement
 from corral.core.models import ModelFile, ModelMetadata, ModelRecord, digest_of
 from corral.core.names import parse_name
+from corral.core.pip_lines import pip_line
 
 ABSENT = "corral_no_such_module"
 
@@ -105,10 +106,10 @@ def test_what_to_install_is_one_line() -> None:
     engines = [engine("a", 10, module=ABSENT), engine("b", 90, module=ABSENT), engine("c", 0)]
     with pytest.raises(EngineNotInstalled) as caught:
         chosen(EngineChooser(engines))
-    assert caught.value.remedy == "pip install 'corral[b]'"
+    assert caught.value.remedy == pip_line("corral[b]")
     assert "toy:latest" in caught.value.message
     assert f"a (the module {ABSENT} is not installed)" in caught.value.message
-    assert "pip install 'corral[a]' would do too" in caught.value.message
+    assert f"{pip_line('corral[a]')} would do too" in caught.value.message
     assert "c" not in caught.value.message.partition(":")[2].split("(")[0]
 
 
@@ -121,7 +122,7 @@ def test_what_must_be_compiled_is_proposed_where_it_can_be(tmp_path: Any, monkey
         monkeypatch.setenv("PATH", path)
         with pytest.raises(EngineNotInstalled) as caught:
             chosen(EngineChooser(engines))
-        assert caught.value.remedy == f"pip install 'corral[{proposed}]'"
+        assert caught.value.remedy == pip_line(f"corral[{proposed}]")
 
 
 def test_an_engine_asked_for_by_name() -> None:
@@ -144,7 +145,7 @@ def test_an_engine_asked_for_by_name() -> None:
     assert "best, other" in (unknown.value.remedy or "")
     with pytest.raises(EngineNotInstalled, match=ABSENT) as absent:
         chosen(chooser, "absent")
-    assert absent.value.remedy == "pip install 'corral[absent]'"
+    assert absent.value.remedy == pip_line("corral[absent]")
 
 
 def test_an_engine_that_is_shy_runs_only_when_asked() -> None:
@@ -176,7 +177,7 @@ def test_what_a_converter_keeps_from_being_chosen() -> None:
         chosen(EngineChooser([needing]))
     with pytest.raises(EngineNotInstalled) as caught:
         chosen(EngineChooser([needing], [converter(needs=(ABSENT,))]))
-    assert caught.value.remedy == "pip install 'corral[press]'"
+    assert caught.value.remedy == pip_line("corral[press]")
     with pytest.raises(NoEngine, match="would lose the model's adapter"):
         chosen(EngineChooser([needing], [converter()]), record=model("weights", "adapter"))
 
@@ -188,7 +189,7 @@ def test_what_is_said_before_a_model_is_there() -> None:
     EngineChooser([absent, engine("there", 0)]).require()
     with pytest.raises(EngineNotInstalled, match="no engine is installed: a ") as caught:
         EngineChooser([absent, shy, remote]).require()
-    assert caught.value.remedy == "pip install 'corral[a]'"
+    assert caught.value.remedy == pip_line("corral[a]")
     EngineChooser([absent, shy]).require("shy")
     with pytest.raises(EngineNotInstalled, match="the a engine cannot run here"):
         EngineChooser([absent, shy]).require("a")

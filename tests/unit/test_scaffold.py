@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from corral.api.cli.group import cli
 from corral.core.errors import Conflict, InvalidName
+from corral.core.pip_lines import pip_line
 from corral.plugins.scaffold import plugin_names, write_plugin
 
 
@@ -45,7 +46,7 @@ def test_the_command(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["new-plugin", "grey-parrot", "--dir", str(tmp_path / "new")])
     assert done.exit_code == 0, done.output
     folder = tmp_path / "new" / "corral-grey-parrot"
-    assert f"cd {folder} && pip install" in done.output
+    assert f"cd {folder} && {pip_line('-e', '.[test]')} && " in done.output
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == [folder.name]
     assert not [file for file in folder.rglob("*") if "$" in file.name or file.suffix == ".template"]
     for taken in ("fake", "builtin"):

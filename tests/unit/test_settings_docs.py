@@ -108,8 +108,9 @@ def engine_table() -> str:
     manager = PluginManager()
     manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
     lines = ["| engine | what it is | takes | tasks | runs in | install |", "|---|---|---|---|---|---|"]
-    for engine in map(engine_status, manager.engines()):
-        install = f"`{engine.install_hint}`" if engine.install_hint else "built in"
+    for spec in manager.engines():
+        engine = engine_status(spec)
+        install = f"`{spec.install_hint.replace('corral[', '.[')}`" if spec.install_hint else "built in"
         cells = [f"`{engine.name}`", engine.summary, engine.takes or "-"]
         cells += [", ".join(engine.tasks), ", ".join(engine.runners), install]
         lines.append("| " + " | ".join(cells) + " |")

@@ -23,6 +23,7 @@ from corral.core.errors import InvalidRequest, ModelNotFound, UnsupportedField, 
 from corral.core.messages import Message, Tool
 from corral.core.models import ModelRecord
 from corral.core.names import parse_name
+from corral.core.pip_lines import install_line
 from corral.plugins.testing.gguf import gguf_bytes
 from corral.plugins.testing.scripted_server import Reply, ScriptedServer
 
@@ -255,5 +256,4 @@ def test_without_the_http_client(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "the upstream engine cannot be imported" in done.stderr
-    assert SPEC.install_hint is not None
-    assert SPEC.install_hint in done.stderr
+    assert str(install_line(SPEC)) in done.stderr

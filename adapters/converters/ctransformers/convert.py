@@ -20,6 +20,7 @@ from corral.adapters.formats.gguf.writer import NewTensor, gguf_header, padding
 from corral.adapters.stores.files import storage_errors
 from corral.core.converters import ConvertedFile, ConvertRequest, ConvertResult
 from corral.core.errors import InvalidModelFile, Unsupported
+from corral.core.pip_lines import pip_line
 from corral.core.ports.inference import OnLoadProgress
 
 __all__ = ("convert",)
@@ -89,7 +90,7 @@ def _sources(path: Path, source: GgufTensors, vocabulary_size: int) -> dict[str,
     if foreign:
         raise Unsupported(
             f"{path}: it has tensors that ctransformers' llama does not know: {', '.join(foreign[:4])}",
-            "run it with llama.cpp: pip install 'corral[llama-cpp]'",
+            f"run it with llama.cpp: {pip_line('corral[llama-cpp]')}",
         )
     for name, origin in sources.items():
         if source.shape(origin)[::-1] != shapes[name]:

@@ -10,6 +10,7 @@ from corral.adapters.engines.ctransformers.spec import REQUIREMENT, SPEC, VERSIO
 from corral.adapters.memory import free_memory
 from corral.core.engines import Device, LoadRequest
 from corral.core.errors import EngineNotInstalled
+from corral.core.pip_lines import install_line
 from corral.core.ports.inference import GeneratorEngine, OnLoadProgress
 
 __all__ = ("devices", "load")
@@ -25,7 +26,7 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> GeneratorEngine:
     except distributions.PackageNotFoundError:
         found = "none"
     if found != VERSION:
-        raise EngineNotInstalled(f"the ctransformers engine needs {REQUIREMENT}, found {found}", SPEC.install_hint)
+        raise EngineNotInstalled(f"the ctransformers engine needs {REQUIREMENT}, found {found}", install_line(SPEC))
     # Its package imports huggingface_hub, which is to connect to nothing.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

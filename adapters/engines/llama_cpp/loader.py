@@ -7,6 +7,7 @@ from importlib import metadata as distributions
 from corral.adapters.engines.llama_cpp.spec import REQUIREMENT, SPEC, VERSION
 from corral.core.engines import LoadRequest
 from corral.core.errors import EngineNotInstalled
+from corral.core.pip_lines import install_line
 from corral.core.ports.inference import OnLoadProgress, StepEngine
 
 __all__ = ("load",)
@@ -22,7 +23,7 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
     except distributions.PackageNotFoundError:
         found = "none"
     if found != VERSION:
-        raise EngineNotInstalled(f"the llama-cpp engine needs {REQUIREMENT}, found {found}", SPEC.install_hint)
+        raise EngineNotInstalled(f"the llama-cpp engine needs {REQUIREMENT}, found {found}", install_line(SPEC))
 
     from corral.adapters.engines.llama_cpp.build import build_engine
 

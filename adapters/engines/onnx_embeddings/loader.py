@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from corral.adapters.engines.onnx_embeddings.spec import SPEC
 from corral.core.engines import Device, LoadRequest
 from corral.core.errors import EngineNotInstalled
+from corral.core.pip_lines import install_line
 from corral.core.ports.inference import OnLoadProgress, StepEngine
 
 __all__ = ("devices", "load")
@@ -40,4 +41,4 @@ def _prepare() -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise EngineNotInstalled(f"the {SPEC.name} engine needs {module}: {error}", SPEC.install_hint) from error
+            raise EngineNotInstalled(f"the {SPEC.name} engine needs {module}: {error}", install_line(SPEC)) from error

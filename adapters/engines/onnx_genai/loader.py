@@ -9,6 +9,7 @@ from corral.adapters.engines.onnx_genai.spec import SPEC
 from corral.core.engines import Device, LoadRequest
 from corral.core.errors import EngineNotInstalled
 from corral.core.installation import missing_packages
+from corral.core.pip_lines import install_line
 from corral.core.ports.inference import OnLoadProgress, StepEngine
 
 __all__ = ("devices", "load")
@@ -38,4 +39,4 @@ def _prepare() -> None:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     missing = missing_packages(SPEC)
     if missing:
-        raise EngineNotInstalled(f"the {SPEC.name} engine cannot run here: {missing}", SPEC.install_hint)
+        raise EngineNotInstalled(f"the {SPEC.name} engine cannot run here: {missing}", install_line(SPEC))

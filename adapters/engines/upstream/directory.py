@@ -9,6 +9,7 @@ import msgspec
 
 from corral.adapters.engines.upstream.spec import SPEC, UpstreamOptions
 from corral.core.errors import EngineNotInstalled
+from corral.core.pip_lines import install_line
 from corral.core.ports.upstreams import OfferedModel
 
 __all__ = ("ServerDirectory",)
@@ -26,7 +27,7 @@ class ServerDirectory:
             from corral.adapters.engines.upstream.offers import offer_of
         except ImportError as error:
             raise EngineNotInstalled(
-                f"the {SPEC.name} engine cannot be imported: {error}", SPEC.install_hint
+                f"the {SPEC.name} engine cannot be imported: {error}", install_line(SPEC)
             ) from error
         endpoint = await open_endpoint(host, model or "", api, self._options)
         try:

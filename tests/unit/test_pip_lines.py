@@ -1,0 +1,85 @@
+"""The lines that install what is missing."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from corral.core.pip_lines import install_line, pip_line, python_line
+from corral.plugins.manager import PluginManager
+
+
+class Hinted:
+    """A spec's hint."""
+
+    def __init__(self, install_hint: str | None) -> None:
+        self.install_hint = install_hint
+
+
+def test_a_line_is_of_this_python() -> None:
+    """Not of whatever ``pip`` stands first in the path; each requirement is one word of the shell."""
+    assert shlex.split(pip_line("llguidance>=1.9,<2")) == [sys.executable, "-m", "pip", "install", "llguidance>=1.9,<2"]
+    assert shlex.split(python_line("-m", "ensurepip")) == [sys.executable, "-m", "ensurepip"]
+
+
+def test_an_extra_is_its_packages() -> None:
+    """``corral[…]`` is on no index: the packages are named, each once, without the marker that made it an extra."""
+    words = shlex.split(pip_line("corral[llama-cpp]"))[4:]
+    assert "llama-cpp-python==0.3.36" in words
+    assert any(word.startswith("llguidance") for word in words)
+    assert not any("extra" in word or word.startswith("corral") for word in words)
+    both = shlex.split(pip_line("corral[llama-cpp,onnx]"))[4:]
+    assert len(both) == len(set(both))
+    assert set(words) < set(both)
+    assert shlex.split(pip_line("corral[no-such-extra]"))[4:] == ["corral[no-such-extra]"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+def test_the_line_can_be_pasted() -> None:
+    """A shell runs it as it is printed, markers and comparisons included; nothing is fetched for what is there."""
+    line = pip_line("corral[server]")
+    done = subprocess.run(
+        f"{line} --no-index --disable-pip-version-check --quiet",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("hint", "line"),
+    [
+        ("pip install 'steam[gpu]>=2'", ["-m", "pip", "install", "steam[gpu]>=2"]),
+        ("pip install --pre steam", ["-m", "pip", "install", "--pre", "steam"]),
+    ],
+)
+def test_a_hint_of_a_plugin_gets_this_python_too(hint: str, line: list[str]) -> None:
+    """Its author writes the line as everybody does."""
+    found = install_line(Hinted(hint))
+    assert found is not None
+    assert shlex.split(found) == [sys.executable, *line]
+
+
+def test_a_hint_that_is_no_pip_line_stays() -> None:
+    """It may be another program's, or prose, or none at all."""
+    for hint in ("apt install libsteam", "ask Steam's makers for 'it", None):
+        assert install_line(Hinted(hint)) == hint
+
+
+def test_every_engines_line_names_its_own_requirement() -> None:
+    """Pasting it gives the version that the engine wants."""
+    manager = PluginManager()
+    manager.load_entry_points()
+    for engine in manager.engines():
+        line = install_line(engine)
+        if engine.install_hint is None or engine.requirement is None:
+            continue
+        assert line is not None
+        name = engine.requirement.split("|")[0].split("=")[0].split(">")[0]
+        assert any(word.startswith(name) for word in shlex.split(line)), (engine.name, line)
