@@ -82,6 +82,8 @@ class InferenceService:
         self._scheduler = scheduler
         self._factories = tuple(templates)
         self._templates: LruDict[Digest, ChatTemplate] = LruDict(_REMEMBERED_TEMPLATES)
+        # Arithmetic on thousands of vectors takes one of the threads that all share, never several.
+        self._one_at_a_time = asyncio.Lock()
 
     async def generate(self, call: GenerateCall, principal: Principal = ANONYMOUS) -> Generation:
         """Outputs: `Started`, `Delta`s, `Finished`. What is wrong with call or model is raised here, at once.
@@ -143,10 +145,11 @@ class InferenceService:
             if ignored:
                 _log.warning("%s: the %s engine ignores: %s", record.name.short, lease.engine, ", ".join(ignored))
         vectors = embedded.vectors
-        if call.normalise:
-            vectors = await asyncio.to_thread(normalise, vectors, call.dimensions)
-        else:
-            await asyncio.to_thread(check_finite, vectors)
+        async with self._one_at_a_time:
+            if call.normalise:
+                vectors = await asyncio.to_thread(normalise, vectors, call.dimensions)
+            else:
+                await asyncio.to_thread(check_finite, vectors)
         return EmbedResult(
             vectors=vectors,
             prompt_tokens=embedded.prompt_tokens,

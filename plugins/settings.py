@@ -34,8 +34,13 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...], Meta(description="Browser origins allowed beside the local ones; one may hold a single `*`.")
     ] = ()
     max_body_bytes: Annotated[
-        int, Meta(gt=0, description="The largest request body; a larger one is answered 413.")
-    ] = 256 * 1024 * 1024
+        int,
+        Meta(
+            gt=0,
+            description="The largest request body; a larger one is answered 413. "
+            "All bodies at one time take at most two and a half times as much memory; requests wait for their share.",
+        ),
+    ] = 64 * 1024 * 1024
     shutdown_grace: Annotated[
         Duration, Meta(description="How long requests may go on once the server is told to stop.")
     ] = Duration("10s")

@@ -1,4 +1,7 @@
-"""How a server writes its log, and a command its warnings: one line per event, on standard error."""
+"""How a server writes its log, and a command its warnings: one line per event, on standard error.
+
+Messages repeat what strangers wrote: names, paths, errors of engines. Nothing of it reaches the log unescaped or whole.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ import json
 import logging
 import time
 import warnings
+from collections.abc import Sequence
 
+from corral.core.clipping import clipped_line
 from corral.core.printable import one_line, printable
 
 __all__ = ("TRACE", "quiet_warnings", "set_up_logging", "set_up_warnings")
 
 TRACE = 5
+_LONGEST_MESSAGE = 4000  # characters; whatever wrote it, a line of a log stays one that can be read
+_MOST_LINES = 400
 _LEVELS = {"trace": TRACE, "debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -51,8 +58,13 @@ class _TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, whatever is in it: a log that is cut into lines again must not be fooled."""
-        return printable(super().format(record)).replace("\n", "\n    ")
+        """The message on one line; a traceback's lines are indented, so that none passes for a message."""
+        head, *trace = super().format(record).split("\n")
+        return "\n    ".join([head, *_printable_lines(trace)])
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = clipped_line(record.message, _LONGEST_MESSAGE)
+        return super().formatMessage(record)
 
 
 class _JsonFormatter(logging.Formatter):
@@ -62,11 +74,19 @@ class _JsonFormatter(logging.Formatter):
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": clipped_line(record.getMessage(), _LONGEST_MESSAGE),
         }
         request = getattr(record, "http", None)
         if isinstance(request, dict):
             fields |= request
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+            fields["exception"] = "\n".join(_printable_lines(self.formatException(record.exc_info).split("\n")))
         return printable(json.dumps(fields, ensure_ascii=False, default=str))
+
+
+def _printable_lines(lines: Sequence[str]) -> list[str]:
+    """Lines of a traceback, the beginning and the end of a very long one."""
+    if len(lines) > _MOST_LINES:
+        half = _MOST_LINES // 2
+        lines = [*lines[:half], f"… {len(lines) - 2 * half} lines …", *lines[-half:]]
+    return [clipped_line(line, _LONGEST_MESSAGE) for line in lines]

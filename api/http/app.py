@@ -10,6 +10,7 @@ from litestar.datastructures import State
 from litestar.exceptions import LitestarException
 
 from corral.api.http.body import BodyTooLarge, refuse_body
+from corral.api.http.body_memory import BodyMemory
 from corral.api.http.edge import Edge
 from corral.api.http.errors import EXCEPTION_HANDLERS
 from corral.api.http.ollama import router as ollama_router
@@ -29,9 +30,10 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
     and left out; what one raises is answered with the error envelope.
     """
     settings = settings or HttpSettings()
+    bodies = BodyMemory(settings.max_body_bytes)
     app = Litestar(
         route_handlers=[ollama_router, openapi_json],
-        state=State({"runtime": runtime, "max_body_bytes": settings.max_body_bytes}),
+        state=State({"runtime": runtime, "bodies": bodies}),
         exception_handlers={**EXCEPTION_HANDLERS, BodyTooLarge: refuse_body},
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
@@ -42,5 +44,5 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
             app.register(router)
         except LitestarException as error:
             _log.error("the routes under %s are left out: %s", router.path, error)
-    app.asgi_handler = Edge(app.asgi_handler, settings)
+    app.asgi_handler = Edge(bodies.wrapped(app.asgi_handler), settings)
     return app

@@ -1,23 +1,32 @@
-"""Reads a request's body within the limit, and turns away one that is bigger without reading it."""
+"""Reads a request's body within its limits, and turns away one that is bigger without reading it."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any, TypeVar
 
+import msgspec
 from litestar import Request, Response
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Send
 
+from corral.api.http.body_memory import BodyMemory, BytesRead
 from corral.api.http.errors import JSON, ApiError, error_body
-from corral.api.http.go_json import Body, decode_body
+from corral.api.http.go_json import Body, decode_body, decode_plain
+from corral.api.http.json_shape import MOST_DEPTH, JsonShape
 
 __all__ = ("BodyTooLarge", "read_json", "refuse_body")
 
 BodyT = TypeVar("BodyT", bound=Body)
 
 _LINGER_S = 2.0
-_DECODE_IN_THREAD_BYTES = 1024 * 1024
+_SMALL_BYTES = 64 * 1024
+_FEW_CONTAINERS = 512
+_MOST_TEXT_BYTES = 16 * 1024 * 1024
+"""Of all texts of a request, in memory, where one emoji makes each character of its text take four bytes."""
+
+_TOO_MUCH_TEXT = f"the request has more text than the {_MOST_TEXT_BYTES} bytes of memory that are kept for one"
 
 
 class BodyTooLarge(ApiError):
@@ -28,30 +37,91 @@ class BodyTooLarge(ApiError):
 
 
 async def read_json(request: Request[Any, Any, Any], kind: type[BodyT]) -> BodyT:
-    """The body as a `kind`, whatever its content type. Raises `BodyTooLarge`, and `ApiError` as `decode_body` does."""
-    data = await _read(request, request.app.state.max_body_bytes)
-    if len(data) > _DECODE_IN_THREAD_BYTES:  # images and long documents: the streams of others go on meanwhile
-        return await asyncio.to_thread(decode_body, data, kind)
-    return decode_body(data, kind)
+    """The body as a `kind`, whatever its content type.
 
-
-async def _read(request: Request[Any, Any, Any], limit_bytes: int) -> bytes:
+    Raises `BodyTooLarge`, `ServerBusy` while other bodies take all memory there is for them, and `ApiError` as
+    `decode_body` does.
+    """
+    memory: BodyMemory = request.app.state.bodies
+    limit_bytes = min(memory.max_body_bytes, kind.max_body_bytes or memory.max_body_bytes)
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit_bytes:
+    if announced.isdecimal() and (len(announced) > 20 or int(announced) > limit_bytes):
         raise BodyTooLarge(limit_bytes)
-    chunks: list[bytes] = []
-    size_bytes = 0
+    data = b""
     while True:
-        event = await request.receive()
-        if event["type"] != "http.request":
-            raise ApiError(499, "request canceled")
-        chunk = event["body"]
-        size_bytes += len(chunk)
-        if size_bytes > limit_bytes:
-            raise BodyTooLarge(limit_bytes)
-        chunks.append(chunk)
-        if not event["more_body"]:
-            return b"".join(chunks)
+        chunk, is_last = await _next_chunk(request)
+        if len(data) + len(chunk) > min(limit_bytes, _SMALL_BYTES):
+            return await _read_big(request, memory, kind, bytearray(data), chunk, is_last, limit_bytes)
+        data += chunk
+        if is_last:
+            return await _decode_small(memory, data, kind)
+
+
+async def _next_chunk(request: Request[Any, Any, Any]) -> tuple[bytes, bool]:
+    event = await request.receive()
+    if event["type"] != "http.request":
+        raise ApiError(499, "request canceled")
+    return event["body"], not event["more_body"]
+
+
+async def _decode_small(memory: BodyMemory, data: bytes, kind: type[BodyT]) -> BodyT:
+    """At once, unless it has very many values, or is not the JSON that it should be."""
+    containers = data.count(b"{") + data.count(b"[")
+    if containers > MOST_DEPTH:
+        shape = JsonShape()
+        shape.feed(data)
+        containers = shape.containers
+    if containers <= _FEW_CONTAINERS:
+        body = decode_plain(data, kind)
+        if body is not None:
+            return body
+    return await memory.run(lambda: decode_body(data, kind, is_counted=True))
+
+
+async def _read_big(
+    request: Request[Any, Any, Any],
+    memory: BodyMemory,
+    kind: type[BodyT],
+    data: bytearray,
+    chunk: bytes,
+    is_last: bool,
+    limit_bytes: int,
+) -> BodyT:
+    """Goes on from the small body that it turned out not to be."""
+    shape = JsonShape()
+    async with BytesRead(memory) as read:
+        await read.add(len(data))
+        shape.feed(data)
+        while True:
+            if len(data) + len(chunk) > limit_bytes:
+                raise BodyTooLarge(limit_bytes)
+            await read.add(len(chunk))
+            shape.feed(chunk)
+            data += chunk
+            if is_last or shape.is_complete:
+                break
+            chunk, is_last = await _next_chunk(request)
+        read.is_whole = True
+        if shape.text_bytes > memory.max_body_bytes:
+            raise ApiError(413, _TOO_MUCH_TEXT)
+        await memory.take(request.scope, shape.memory_bytes)
+        body = await memory.run(lambda: decode_body(data, kind, is_counted=True, is_whole=is_last))
+    if shape.text_bytes > _MOST_TEXT_BYTES and await memory.run(lambda: _text_bytes(body)) > _MOST_TEXT_BYTES:
+        raise ApiError(413, _TOO_MUCH_TEXT)
+    return body
+
+
+def _text_bytes(value: Any) -> int:
+    """What the texts in `value` take in memory. Images are left out: no template and no tokenizer gets them."""
+    if isinstance(value, str):
+        return sys.getsizeof(value)
+    if isinstance(value, msgspec.Struct):
+        return sum(_text_bytes(getattr(value, name)) for name in value.__struct_fields__ if name != "images")
+    if isinstance(value, dict):
+        return sum(_text_bytes(key) + _text_bytes(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return sum(_text_bytes(item) for item in value)
+    return 0
 
 
 class _Lingering(ASGIResponse):

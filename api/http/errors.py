@@ -10,6 +10,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
+from corral.core.clipping import clipped
 from corral.core.errors import (
     Cancelled,
     Conflict,
@@ -33,6 +34,8 @@ PROMPT_TOO_LONG = (
     "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust the "
     "context length in settings, or use a model with a longer context length"
 )
+_LONGEST_TEXT = 4000
+
 JSON = "application/json; charset=utf-8"
 """The content type of everything that is one JSON value."""
 
@@ -70,8 +73,9 @@ class ApiError(Exception):
 
 
 def error_body(text: str) -> bytes:
-    """Ollama's envelope, encoded."""
-    return msgspec.json.encode({"error": text})
+    """Ollama's envelope, encoded. A text that repeats a long input is cut; half a surrogate pair is escaped."""
+    encodable = clipped(text, _LONGEST_TEXT).encode("utf-8", "backslashreplace").decode()
+    return msgspec.json.encode({"error": encodable})
 
 
 def problem_of(error: Exception) -> ApiError:

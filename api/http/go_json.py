@@ -6,23 +6,34 @@ not looked at, and the complaints are Go's.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
+import time
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
 import msgspec
 
 from corral.api.http.errors import ApiError
 from corral.api.http.go_syntax import GoSyntaxError, end_of_value
+from corral.api.http.json_shape import MOST_DEPTH, JsonShape
 from corral.core.malformed import MALFORMED
 
-__all__ = ("Body", "decode_body")
+__all__ = ("Body", "decode_body", "decode_plain")
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of request bodies. Every field has a default, Go's zero value. A subclass's name appears in error texts."""
+    """Base of request bodies. Every field has a default, Go's zero value. A subclass's name appears in error texts.
+
+    `max_body_bytes` is a limit beside the server's, None for none.
+    """
+
+    max_body_bytes: ClassVar[int | None] = None
+
+    def check(self) -> None:
+        """Raise `ApiError` for what is out of bounds. Called once, where decoding is done."""
 
 
 BodyT = TypeVar("BodyT", bound=Body)
@@ -31,52 +42,125 @@ _decode = msgspec.json.Decoder().decode
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _GOT = re.compile(r"got `(\w+)`")
 _INDEX = re.compile(r"\[[^\]]*\]")
+_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
+_SURROGATE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+_FIRST_BYTES = {"[": "array", '"': "string", "t": "bool", "f": "bool"}
+_LOOKED_AT_BYTES = 64 * 1024
+_MOST_MENDED_BYTES = 4 * 1024 * 1024
+_SLICE_BYTES = 16 * 1024
 _GO_KINDS = {"str": "string", "int": "number", "float": "number", "bool": "bool", "array": "array", "object": "object"}
 _GO_TYPES = {str: "string", bool: "bool", int: "int", float: "float64", dict: "map[string]interface {}"}
 
 
-def decode_body(data: bytes, kind: type[BodyT]) -> BodyT:
-    """The body as a `kind`. Raises `ApiError` 400 with Go's text; an empty body is ``missing request body``."""
+def decode_plain(data: bytes | bytearray, kind: type[BodyT]) -> BodyT | None:
+    """The body of a client that writes the JSON everybody reads; None for anything else, which `decode_body` reads.
+
+    Raises `ApiError` as `decode_body` does.
+    """
+    try:
+        value = _decode(data)
+    except MALFORMED:
+        return None
+    return _as_body(value, kind)
+
+
+def decode_body(
+    data: bytes | bytearray, kind: type[BodyT], *, is_counted: bool = False, is_whole: bool = True
+) -> BodyT:
+    """The body as a `kind`. Raises `ApiError` 400 with Go's text; an empty body is ``missing request body``.
+
+    `is_counted`: the values have been counted (`JsonShape`) and are few enough. Not `is_whole`: the client sent more,
+    after the first value or after what is no object.
+    """
     if not data.strip():
         raise ApiError(400, "missing request body")
-    value = _first_value(data)
+    if not is_counted and data.count(b"{") + data.count(b"[") > MOST_DEPTH:
+        JsonShape().feed(data)
+    return _as_body(_first_value(data, kind, is_whole=is_whole), kind)
+
+
+def _as_body(value: Any, kind: type[BodyT]) -> BodyT:
     if value is None:  # Go leaves the struct as it is
         return kind()
     if not isinstance(value, dict):
-        raise ApiError(400, f"json: cannot unmarshal {_go_kind(value)} into Go value of type api.{kind.__name__}")
+        raise _not_an_object(_go_kind(value), kind)
     folded = _fold(value, kind)
     try:
-        return msgspec.convert(folded, kind)
+        body = msgspec.convert(folded, kind)
     except msgspec.ValidationError as error:
         raise ApiError(400, _go_type_error(str(error), kind, folded)) from error
+    body.check()
+    return body
 
 
-def _first_value(data: bytes) -> Any:
+def _first_value(data: bytes | bytearray, kind: type[Body], *, is_whole: bool) -> Any:
+    """What follows the value is cut off; what Go would read, with U+FFFD in its place, is mended."""
+    mends_left = 2  # one for bytes, one for escapes, whichever is found first
+    while True:
+        try:
+            return _decode(data)
+        except RecursionError:
+            raise ApiError(400, "exceeded max depth") from None
+        except MALFORMED as error:
+            if not isinstance(data, bytearray):
+                data = bytearray(data)
+            if trailing := _TRAILING.search(str(error)):
+                del data[int(trailing[1]) - 1 :]
+                continue
+            mended = _mended(data, error) if mends_left and len(data) <= _MOST_MENDED_BYTES else None
+            if mended is None:
+                raise _complaint(data, error, kind, is_whole=is_whole) from error
+            data, mends_left = mended, mends_left - 1
+
+
+def _mended(data: bytearray, error: Exception) -> bytearray | None:
+    """With U+FFFD for bytes that are no UTF-8 or escapes of half a surrogate pair. None if neither can be at fault."""
+    if isinstance(error, UnicodeDecodeError) or "UTF-8" in str(error):
+        data = _as_utf8(data)
+    elif b"\\u" not in data:
+        return None
+    at = 0
+    while (at := data.find(b"\\u", at)) >= 0:
+        start = at
+        while data[start - 1 : start] == b"\\":
+            start -= 1
+        is_escape = (at - start) % 2 == 0  # a backslash that is escaped escapes nothing
+        surrogate = _SURROGATE.match(data, at) if is_escape else None
+        at = surrogate.end() if surrogate else at + 2
+        if surrogate and surrogate["half"]:
+            data[at - 6 : at] = rb"\ufffd"  # of the same length
+    return data
+
+
+def _as_utf8(data: bytearray) -> bytearray:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    mended = bytearray()
+    for at in range(0, len(data), _SLICE_BYTES):
+        mended += decoder.decode(data[at : at + _SLICE_BYTES]).encode()
+        time.sleep(0)  # other threads get a turn: replacing is slow, and this one has the interpreter's lock
+    return mended + decoder.decode(b"", True).encode()
+
+
+def _complaint(data: bytearray, error: Exception, kind: type[Body], *, is_whole: bool) -> ApiError:
+    """Go's words for what is wrong near the beginning; finding them takes long, and so msgspec's for the rest."""
+    is_whole = is_whole and len(data) <= _LOOKED_AT_BYTES
     try:
-        return _decode(data)
-    except MALFORMED:
-        pass  # the slow way: find out where the first value ends, or what Go would say
-    text = data.decode("utf-8", "replace")
-    try:
-        end = end_of_value(text)
-        return _without_surrogates(json.loads(text[:end]))
-    except GoSyntaxError as error:
-        raise ApiError(400, str(error)) from error
-    except RecursionError as error:
-        raise ApiError(400, "exceeded max depth") from error
-    except ValueError as error:  # an integer of more digits than Python reads
-        raise ApiError(400, f"json: cannot unmarshal number into Go value: {error}") from error
+        end_of_value(data[:_LOOKED_AT_BYTES].decode("utf-8", "replace"))
+    except GoSyntaxError as syntax:
+        if is_whole or not syntax.is_end:
+            return ApiError(400, str(syntax))
+    first = data.lstrip()[:1].decode("latin-1")
+    if first != "{":
+        return _not_an_object(_FIRST_BYTES.get(first, "number"), kind)
+    if isinstance(error, msgspec.ValidationError):  # a number that Go could not make a float64 of either
+        return ApiError(400, "json: cannot unmarshal number into Go value of type float64")
+    return ApiError(400, f"invalid JSON: {error}")
 
 
-def _without_surrogates(value: Any) -> Any:
-    """Half a surrogate pair is U+FFFD to Go; left in, the text could not be encoded again."""
-    if isinstance(value, str):
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
-    if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
-    return value
+def _not_an_object(go_kind: str, kind: type[Body]) -> ApiError:
+    return ApiError(400, f"json: cannot unmarshal {go_kind} into Go value of type api.{kind.__name__}")
 
 
 def _fold(value: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:

@@ -15,7 +15,11 @@ _LITERALS = {"t": "true", "f": "false", "n": "null"}
 
 
 class GoSyntaxError(ValueError):
-    """JSON that Go's decoder refuses; the text is Go's."""
+    """JSON that Go's decoder refuses; the text is Go's. `is_end`: all there is would do, if only there were more."""
+
+    def __init__(self, text: str, *, is_end: bool = False) -> None:
+        super().__init__(text)
+        self.is_end = is_end
 
 
 def end_of_value(text: str) -> int:
@@ -58,7 +62,7 @@ def _skip_space(text: str, at: int) -> int:
     """The next character that means something. Raises where the text ends."""
     at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
     if at == len(text):
-        raise GoSyntaxError("unexpected EOF")
+        raise GoSyntaxError("unexpected EOF", is_end=True)
     return at
 
 
@@ -117,7 +121,7 @@ def _number(text: str, at: int) -> int:
 
 def _invalid(text: str, at: int, where: str) -> GoSyntaxError:
     if at >= len(text):
-        return GoSyntaxError("unexpected EOF")
+        return GoSyntaxError("unexpected EOF", is_end=True)
     return GoSyntaxError(f"invalid character {_quote(text[at])} {where}")
 
 

@@ -8,10 +8,13 @@ from typing import Any
 
 from litestar.types import Scope
 
+from corral.core.clipping import clipped_line
+
 __all__ = ("RequestLog", "request_log")
 
 _log = logging.getLogger("corral.http")
 _KEY = "corral.request_log"
+_LONGEST_ERROR = 1000
 
 
 class RequestLog:
@@ -20,7 +23,7 @@ class RequestLog:
     def __init__(self, scope: Scope) -> None:
         self.started_ns = time.monotonic_ns()
         self.method = str(scope.get("method", ""))
-        self.path = scope["path"]
+        self.path: str = scope["path"]
         self.status: int | None = None
         self.model: str | None = None
         self.prompt_tokens: int | None = None
@@ -31,12 +34,18 @@ class RequestLog:
     def write(self) -> None:
         """At the end of the request. The fields are on the record too, as `http`, for structured formatters."""
         status = self.status if self.status is not None else 499  # the client went away before there was an answer
-        fields: dict[str, Any] = {"status": status, "method": self.method, "path": self.path}
-        for name in ("model", "prompt_tokens", "tokens", "error"):
-            if (value := getattr(self, name)) is not None:
-                fields[name] = value
+        path = clipped_line(self.path)
+        fields: dict[str, Any] = {"status": status, "method": self.method, "path": path}
+        if self.model is not None:
+            fields["model"] = clipped_line(self.model)
+        if self.prompt_tokens is not None:
+            fields["prompt_tokens"] = self.prompt_tokens
+        if self.tokens is not None:
+            fields["tokens"] = self.tokens
+        if self.error is not None:
+            fields["error"] = clipped_line(self.error, _LONGEST_ERROR)
         fields["ms"] = round((time.monotonic_ns() - self.started_ns) / 1e6, 1)
-        words = [f"{status} {self.method} {self.path}"]
+        words = [f"{status} {self.method} {path}"]
         words += [f"{name}={value}" for name, value in fields.items() if name not in ("status", "method", "path")]
         _log.log(logging.WARNING if status >= 500 else logging.INFO, "%s", " ".join(words), extra={"http": fields})
 

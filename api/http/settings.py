@@ -19,5 +19,5 @@ class HttpSettings(Value, frozen=True, kw_only=True):
     port: int = 11434
     unix_socket: str | None = None
     origins: tuple[str, ...] = ()
-    max_body_bytes: int = 256 * 1024 * 1024
+    max_body_bytes: int = 64 * 1024 * 1024
     shutdown_grace_s: int = 10

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from litestar import Request, Response, post
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from corral.api.http.body import read_json
 from corral.api.http.disconnect import CancelOnDisconnect
@@ -31,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @post("/api/embed", status_code=200, opt={"body": EmbedRequest, "reply": EmbedReply})
-async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
     """One vector of length 1 per input, in order. Without input the model is loaded."""
     log = request_log(request.scope)
     body = await read_json(request, EmbedRequest)
@@ -52,16 +54,14 @@ async def embed(request: Request[Any, Any, Any]) -> Response[bytes]:
         result = await _run(request, call, body.model)
     except InvalidEmbedding as error:
         raise ApiError(400, error.message) from error
-    reply: dict[str, Any] = {"model": body.model}
-    vectors = await _encoded_rows(result.vectors)
-    reply["embeddings"] = msgspec.Raw(b"[" + b",".join(vectors) + b"]")
+    rest: dict[str, Any] = {}
     if inputs:
-        reply["total_duration"] = result.total_ns
-        reply["load_duration"] = result.load_ns
-        reply["prompt_eval_count"] = result.prompt_tokens
+        rest["total_duration"] = result.total_ns
+        rest["load_duration"] = result.load_ns
+        rest["prompt_eval_count"] = result.prompt_tokens
     if result.ignored_options:
-        reply["ignored_options"] = result.ignored_options
-    return Response(_encode(reply), media_type=JSON)
+        rest["ignored_options"] = result.ignored_options
+    return _Embeddings(body.model, result.vectors, rest)
 
 
 @post("/api/embeddings", status_code=200, opt={"body": EmbeddingRequest, "reply": EmbeddingReply})
@@ -81,7 +81,7 @@ async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
         keep_alive_s=keep_alive_s,
     )
     result = await _run(request, call, body.model)
-    vectors = await _encoded_rows(result.vectors)
+    vectors = [_encode(row.tolist()) for row in rows(result.vectors)]
     return Response(b'{"embedding":' + (vectors[0] if vectors else b"[]") + b"}", media_type=JSON)
 
 
@@ -110,11 +110,32 @@ def _inputs(given: Any) -> tuple[str, ...]:
     return tuple(given)
 
 
-async def _encoded_rows(vectors: Vectors) -> list[bytes]:
-    """Each vector as JSON. Thousands of them take a while: the loop gets a turn now and then."""
-    encoded: list[bytes] = []
-    for row in rows(vectors):
-        encoded.append(_encode(row.tolist()))
-        if len(encoded) % _ROWS_PER_TURN == 0:
-            await asyncio.sleep(0)
-    return encoded
+class _Embeddings:
+    """The answer of ``/api/embed``, sent some rows at a time: as text, vectors take five times their memory."""
+
+    def __init__(self, model: str, vectors: Vectors, rest: Mapping[str, Any]) -> None:
+        self._head = b'{"model":' + _encode(model) + b',"embeddings":['
+        self._vectors = vectors
+        self._tail = (b"]," + _encode(rest)[1:]) if rest else b"]}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        parts = [self._head]
+        is_started = False
+        for number, row in enumerate(rows(self._vectors), 1):
+            parts += [b"," if number > 1 else b"", _encode(row.tolist())]
+            if number % _ROWS_PER_TURN == 0:
+                if not is_started:
+                    is_started = True
+                    await _start(send)
+                await send({"type": "http.response.body", "body": b"".join(parts), "more_body": True})
+                await asyncio.sleep(0)
+                parts = []
+        body = b"".join([*parts, self._tail])
+        if not is_started:
+            await _start(send, (b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _start(send: Send, *headers: tuple[bytes, bytes]) -> None:
+    headers = ((b"content-type", JSON.encode()), *headers)
+    await send({"type": "http.response.start", "status": 200, "headers": list(headers)})

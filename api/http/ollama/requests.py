@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sized
+from typing import Any, ClassVar
 
 import msgspec
 
+from corral.api.http.errors import ApiError
 from corral.api.http.go_json import Body
 from corral.core import messages as core
 
@@ -20,6 +22,14 @@ __all__ = (
     "ShowRequest",
     "Tool",
 )
+
+
+_NAMES = ("model", "name", "source", "destination")
+_LONGEST_NAME = 1024  # characters; with every part as long as it may be a name has 601
+_MOST_OPTIONS = 1024
+_MOST_INPUTS = 16_384
+_MOST_MESSAGES = 10_000
+_MOST_TOOLS = 2048
 
 
 class ToolCallFunction(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +91,17 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class InferenceBody(Body, frozen=True, kw_only=True):
+class NativeBody(Body, frozen=True, kw_only=True):
+    """What all have in common: bounds of what is not text."""
+
+    def check(self) -> None:
+        for field in _NAMES:
+            if len(getattr(self, field, "")) > _LONGEST_NAME:
+                raise ApiError(400, "invalid model name")
+        _require_few("options", getattr(self, "options", {}), _MOST_OPTIONS)
+
+
+class InferenceBody(NativeBody, frozen=True, kw_only=True):
     """What generate and chat have in common. `truncate` is taken for Ollama's sake (see docs/compatibility.md)."""
 
     model: str = ""
@@ -114,8 +134,13 @@ class ChatRequest(InferenceBody, frozen=True, kw_only=True):
     messages: tuple[Message, ...] = ()
     tools: tuple[Tool, ...] = ()
 
+    def check(self) -> None:
+        super().check()
+        _require_few("messages", self.messages, _MOST_MESSAGES)
+        _require_few("tools", self.tools, _MOST_TOOLS)
 
-class EmbedRequest(Body, frozen=True, kw_only=True):
+
+class EmbedRequest(NativeBody, frozen=True, kw_only=True):
     """``POST /api/embed``. `input` is a text or a list of texts."""
 
     model: str = ""
@@ -125,8 +150,13 @@ class EmbedRequest(Body, frozen=True, kw_only=True):
     keep_alive: Any = None
     options: dict[str, Any] = msgspec.field(default_factory=dict)
 
+    def check(self) -> None:
+        super().check()
+        if isinstance(self.input, list):
+            _require_few("input", self.input, _MOST_INPUTS)
 
-class EmbeddingRequest(Body, frozen=True, kw_only=True):
+
+class EmbeddingRequest(NativeBody, frozen=True, kw_only=True):
     """``POST /api/embeddings``, the older form."""
 
     model: str = ""
@@ -135,8 +165,10 @@ class EmbeddingRequest(Body, frozen=True, kw_only=True):
     options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class NamedBody(Body, frozen=True, kw_only=True):
+class NamedBody(NativeBody, frozen=True, kw_only=True):
     """A request about one model; `name` is what older clients call `model`."""
+
+    max_body_bytes: ClassVar[int | None] = 64 * 1024
 
     model: str = ""
     name: str = ""
@@ -149,6 +181,8 @@ class NamedBody(Body, frozen=True, kw_only=True):
 class ShowRequest(NamedBody, frozen=True, kw_only=True):
     """``POST /api/show``. `system` and `options` show in the modelfile's text only."""
 
+    max_body_bytes: ClassVar[int | None] = 1024 * 1024
+
     verbose: bool = False
     system: str = ""
     options: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -158,8 +192,15 @@ class DeleteRequest(NamedBody, frozen=True, kw_only=True):
     """``DELETE /api/delete``."""
 
 
-class CopyRequest(Body, frozen=True, kw_only=True):
+class CopyRequest(NativeBody, frozen=True, kw_only=True):
     """``POST /api/copy``."""
+
+    max_body_bytes: ClassVar[int | None] = 64 * 1024
 
     source: str = ""
     destination: str = ""
+
+
+def _require_few(field: str, values: Sized, limit: int) -> None:
+    if len(values) > limit:
+        raise ApiError(400, f"{field} has {len(values)} entries, more than the {limit} that are taken")

@@ -1,0 +1,184 @@
+"""Bounds the memory that request bodies take together, and returns it to the system afterwards.
+
+A body is counted as bytes while it is read and decoded, and as values until its request has ended. A request that
+finds no room waits, so that its connection takes no more bytes; after a while it is answered that the server is busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self, TypeVar
+
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from corral.api.http.errors import ApiError
+from corral.api.http.freed_memory import map_big_blocks, return_free_memory
+from corral.core.errors import ServerBusy
+
+__all__ = ("BodyMemory", "BytesRead")
+
+T = TypeVar("T")
+
+_KEY = "corral.body_bytes"
+_PATIENCE_S = 10.0
+_SLOW_AFTER_S = 30.0
+_TRIM_FROM_BYTES = 1024 * 1024
+_TRIM_AFTER_S = 0.5
+_BUSY = "server busy, please try again: other requests fill the memory for request bodies"
+
+
+class _Pool:
+    """Bytes that may be taken up to a capacity, first come, first served."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.taken_bytes = 0
+        self._waiting: dict[asyncio.Future[None], tuple[int, Callable[[], bool]]] = {}
+
+    async def take(self, size_bytes: int, exempt: Callable[[], bool] = lambda: False) -> None:
+        """Raises `ServerBusy` if there is no room for a while; who is `exempt` never waits for it."""
+        if exempt() or (not self._waiting and self._fits(size_bytes)):
+            self.taken_bytes += size_bytes
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = (size_bytes, exempt)
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await turn
+        except BaseException as error:
+            if self._waiting.pop(turn, None) is None:  # its turn came at the same moment
+                self.taken_bytes -= size_bytes
+            self.let_in()
+            if isinstance(error, TimeoutError):
+                raise ServerBusy(_BUSY) from None
+            raise
+
+    def give(self, size_bytes: int) -> None:
+        self.taken_bytes -= size_bytes
+        self.let_in()
+
+    def let_in(self) -> None:
+        """Whoever may go on now."""
+        is_open = True
+        for turn, (size_bytes, exempt) in list(self._waiting.items()):
+            is_open = is_open and self._fits(size_bytes)
+            if (is_open or exempt()) and not turn.done():
+                self.taken_bytes += size_bytes
+                del self._waiting[turn]
+                turn.set_result(None)
+
+    def _fits(self, size_bytes: int) -> bool:
+        return self.taken_bytes + size_bytes <= self.capacity_bytes
+
+
+class BytesRead:
+    """The bytes of one body that is being read: a context manager, at whose end they are given back.
+
+    Raises `ApiError` 408 for a body that was long in coming when another one found no room.
+    """
+
+    def __init__(self, memory: BodyMemory) -> None:
+        self._memory = memory
+        self._time = asyncio.timeout(None)
+        self.since_s = time.monotonic()
+        self.is_whole = False
+        """Set once no more is to come."""
+        self.taken_bytes = 0
+
+    async def add(self, size_bytes: int) -> None:
+        """Wait for room. The body that was begun first never waits: of many big ones, one always comes to its end."""
+        began_s = time.monotonic()
+        try:
+            await self._memory.raw.take(size_bytes, self._is_first)
+        except ServerBusy:
+            if not self._memory.drop_slow_body():
+                raise
+            await self._memory.raw.take(size_bytes, self._is_first)
+        self.taken_bytes += size_bytes
+        self.since_s += time.monotonic() - began_s  # that was not the client's fault
+
+    def drop(self) -> None:
+        self._time.reschedule(0)
+
+    def _is_first(self) -> bool:
+        return next(iter(self._memory.reading)) is self
+
+    async def __aenter__(self) -> Self:
+        await self._time.__aenter__()
+        self._memory.reading[self] = None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del self._memory.reading[self]
+        self._memory.raw.give(self.taken_bytes)
+        try:
+            await self._time.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise ApiError(408, "the body of the request took too long, and others wait for its memory") from None
+
+
+class BodyMemory:
+    """Wraps an ASGI application whose routes take memory for what they decode; it is given back when they end.
+
+    All bodies together take, as values, `max_body_bytes`; as bytes half of that and one more body.
+    """
+
+    def __init__(self, max_body_bytes: int) -> None:
+        self.max_body_bytes = max_body_bytes
+        self.raw = _Pool(max_body_bytes // 2)
+        self.reading: dict[BytesRead, None] = {}
+        self.decoded = _Pool(max_body_bytes)
+        # One body at a time: decoding holds the interpreter's lock, and more threads would only hold others up.
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="bodies")
+        self._trim: asyncio.TimerHandle | None = None
+        map_big_blocks()
+
+    def wrapped(self, app: ASGIApp) -> ASGIApp:
+        """`app`, at the end of whose requests the memory is given back that `take` took for them."""
+
+        async def call(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await app(scope, receive, send)
+            finally:
+                self.give(scope)
+
+        return call
+
+    async def take(self, scope: Scope, size_bytes: int) -> None:
+        """Room for values until the request of `scope` has ended. More than there is counts as all of it.
+
+        Raises `ServerBusy`.
+        """
+        size_bytes = min(size_bytes, self.decoded.capacity_bytes)
+        await self.decoded.take(size_bytes)
+        scope["state"][_KEY] = size_bytes
+
+    def drop_slow_body(self) -> bool:
+        """Have the biggest body given up that has been coming for long. False if there is none."""
+        patient_since_s = time.monotonic() - _SLOW_AFTER_S
+        slow = [body for body in self.reading if not body.is_whole and body.since_s < patient_since_s]
+        if slow:
+            max(slow, key=lambda body: body.taken_bytes).drop()
+        return bool(slow)
+
+    async def run(self, decode: Callable[[], T]) -> T:
+        """In a thread for decoding alone: neither the store nor templates wait for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, decode)
+
+    def give(self, scope: Scope) -> None:
+        """What was taken for the request of `scope`, nothing if there was nothing."""
+        size_bytes = scope.get("state", {}).pop(_KEY, 0)
+        if size_bytes:
+            self.decoded.give(size_bytes)
+        if size_bytes >= _TRIM_FROM_BYTES and self._trim is None:
+            self._trim = asyncio.get_running_loop().call_later(_TRIM_AFTER_S, self._trim_now)
+
+    def _trim_now(self) -> None:
+        self._trim = None
+        self._decoder.submit(return_free_memory)
