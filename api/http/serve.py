@@ -7,8 +7,10 @@ import errno
 import http.client
 import json
 import logging
+import os
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -54,6 +56,7 @@ async def serve(
     `SettingsError` for one that is not ours.
     """
     listener = await asyncio.to_thread(bind, settings)
+    inode = _inode(settings.unix_socket)
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -74,7 +77,7 @@ async def serve(
         await serving
         raise
     finally:
-        await asyncio.to_thread(_release, listener, settings.unix_socket)
+        await asyncio.to_thread(_release, listener, settings.unix_socket, inode)
 
 
 def bind(settings: HttpSettings) -> socket.socket:
@@ -125,32 +128,70 @@ def who_answers(host: str, port: int) -> str:
 
 
 def _bind_unix(path: str) -> socket.socket:
-    """A socket file that nobody listens on is left from a server that was killed, and replaced."""
+    """Replaces a socket that nobody listens on, which a killed server leaves behind, and nothing else."""
+    _require_free(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(path)
-            except ConnectionRefusedError:
-                Path(path).unlink(missing_ok=True)
-            except FileNotFoundError:
-                pass
-            else:
-                raise Conflict(f"{path} is taken by another server", "stop it, or choose another socket")
         listener.bind(path)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise SettingsError(f"cannot listen on {path}: {error.strerror}", "choose another path") from error
-    except Conflict:
-        listener.close()
-        raise
+        raise SettingsError(f"cannot listen on {path}: {error.strerror or error}", "choose another path") from error
     return listener
 
 
-def _release(listener: socket.socket, unix_socket: str | None) -> None:
+def _require_free(path: str) -> None:
+    """Removes an abandoned socket at `path`. Raises `Conflict` for one in use, `SettingsError` for any other file."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"cannot listen on {path!r}: {error}", "choose another path") from error
+    if not stat.S_ISSOCK(mode):
+        kind = next((name for is_kind, name in _FILE_KINDS if is_kind(mode)), "a file")
+        raise SettingsError(
+            f"cannot listen on {path}: it is {kind}, not a socket", "choose another path; Corral never replaces a file"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_TIMEOUT_S)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise SettingsError(
+                f"cannot tell whether {path} is in use: {error.strerror or error}", "remove it, or choose another path"
+            ) from error
+        else:
+            raise Conflict(f"{path} is taken by another server", "stop it, or choose another socket")
+
+
+_FILE_KINDS = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISREG, "an ordinary file"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def _inode(path: str | None) -> tuple[int, int] | None:
+    """Which file stands at `path` now; None if there is none."""
+    try:
+        status = None if path is None else os.lstat(path)
+    except OSError:
+        return None
+    return None if status is None else (status.st_dev, status.st_ino)
+
+
+def _release(listener: socket.socket, unix_socket: str | None, inode: tuple[int, int] | None) -> None:
+    """Another server may have taken the path meanwhile; its socket stays."""
     listener.close()
-    if unix_socket is not None:
+    if unix_socket is not None and inode is not None and _inode(unix_socket) == inode:
         Path(unix_socket).unlink(missing_ok=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -122,3 +123,63 @@ def test_a_unix_socket_is_served_and_removed(shared_server: Any, tmp_path: Path)
 
     asyncio.run(use())
     assert not path.exists()
+
+
+def make_file(path: Path) -> None:
+    path.write_text("precious")
+
+
+def make_link(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(f"{path}.target")
+    path.symlink_to(f"{path}.target")
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (make_file, "an ordinary file"),
+        (make_link, "a symbolic link"),
+        (Path.mkdir, "a folder"),
+        (os.mkfifo, "a named pipe"),
+        (lambda path: path.symlink_to("/nowhere"), "a symbolic link"),
+    ],
+)
+def test_only_a_socket_is_replaced(tmp_path: Path, make: Callable[[Path], None], kind: str) -> None:
+    """What stands at the path and is no socket is named in the error and left as it is."""
+    path = tmp_path / "x"
+    make(path)
+    before = os.lstat(path)
+    with pytest.raises(SettingsError, match=f"cannot listen on {path}: it is {kind}, not a socket") as caught:
+        bind(HttpSettings(unix_socket=str(path)))
+    assert caught.value.remedy is not None
+    assert os.lstat(path) == before
+
+
+@pytest.mark.parametrize("path", ["/nowhere/x.sock", "/dev/null", "a\0b", "x" * 200])
+def test_a_path_that_cannot_be_a_socket_is_told(path: str) -> None:
+    """A missing folder, a device, a NUL and an overlong path are settings to correct."""
+    with pytest.raises(SettingsError, match="cannot listen on"):
+        bind(HttpSettings(unix_socket=path))
+    assert os.path.exists("/dev/null")
+
+
+def test_a_socket_that_another_server_has_meanwhile_stays(shared_server: Any, tmp_path: Path) -> None:
+    """At its end a server removes its own socket, not one that took its place."""
+    path = tmp_path / "corral.sock"
+    settings = HttpSettings(unix_socket=str(path))
+
+    async def use() -> None:
+        ready = asyncio.Event()
+        app = create_app(shared_server.world.runtime, settings=settings)
+        serving = asyncio.ensure_future(serve(app, settings, on_ready=lambda address: ready.set()))
+        await ready.wait()
+        path.unlink()
+        other.bind(str(path))
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+
+    with socket.socket(socket.AF_UNIX) as other:
+        asyncio.run(use())
+        assert path.is_socket()
