@@ -12,14 +12,18 @@ import signal
 import socket
 import stat
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
 from litestar import Litestar
 
+from corral.api.http.connection import Connection
+from corral.api.http.connections import Connections, raise_file_limit
 from corral.api.http.settings import HttpSettings
 from corral.core.errors import Conflict, SettingsError
 
@@ -30,7 +34,9 @@ ResultT = TypeVar("ResultT")
 _log = logging.getLogger("corral.http")
 
 _PROBE_TIMEOUT_S = 2.0
-_KEEP_ALIVE_S = 75  # idle connections; clients that pool them keep theirs for less
+_CHECK_EVERY_S = 1.0
+_DRAIN_POLL_S = 0.05
+_LAST_WORDS_S = 1.0
 _BACKLOG = 2048
 
 
@@ -57,18 +63,20 @@ async def serve(
     """
     listener = await asyncio.to_thread(bind, settings)
     inode = _inode(settings.unix_socket)
+    connections = Connections(settings.max_connections, raise_file_limit())
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=partial(Connection, settings=settings, connections=connections),  # type: ignore[arg-type]
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.shutdown_grace_s,
+        # Whoever waits to be accepted may be accepted all at once, before anyone can be refused.
+        backlog=min(_BACKLOG, connections.reserved_files // 2),
+        timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type]
     )
-    server = _Server(config, lambda: on_ready(_address(listener)))
+    server = _Server(config, settings.shutdown_grace_s, connections, lambda: on_ready(_address(listener)))
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
         await asyncio.shield(serving)
@@ -204,16 +212,60 @@ def _address(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with signals that end `serve` normally instead of being raised again after it."""
+    """uvicorn with signals that end `serve` normally, connections that are watched, and a stop that takes one line."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, grace_s: float, connections: Connections, on_ready: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        self._grace_s = grace_s
+        self._connections = connections
         self._on_ready = on_ready
+        self._checks_at_s = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
             self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        self._check_connections()
+        return await super().on_tick(counter)
+
+    def _check_connections(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._checks_at_s:
+            self._checks_at_s = now_s + _CHECK_EVERY_S
+            self._connections.check()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Lets requests end within the grace, cuts off what is left, and then leaves nothing for uvicorn to wait for."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        await self._drained(self._grace_s, until_forced=True)
+        if state.tasks:
+            _log.warning("cutting off %d requests that did not end", len(state.tasks))
+            for task in list(state.tasks):
+                task.cancel()
+            await self._drained(_LAST_WORDS_S)
+        for connection in list(state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets=sockets)
+
+    async def _drained(self, limit_s: float, *, until_forced: bool = False) -> None:
+        """Waits until all requests have been answered and sent, or the time is up."""
+        deadline_s = time.monotonic() + limit_s
+        state = self.server_state
+        while (state.tasks or state.connections) and time.monotonic() < deadline_s:
+            if until_forced and self.force_exit:
+                return
+            await asyncio.sleep(_DRAIN_POLL_S)
+            self._check_connections()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

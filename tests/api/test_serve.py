@@ -69,7 +69,7 @@ def test_an_address_of_another_machine_is_refused() -> None:
 def test_requests_in_flight_may_end(start_server: Callable[..., Any]) -> None:
     """A stop lets a request that ends within the grace end; a new connection is refused."""
     results: list[httpx.Response] = []
-    with start_server({"answer": "a b c d e f g h i j", "step_delay_s": 0.05}) as server:
+    with start_server({"answer": "a b c d e f g h i j", "step_delay_s": 0.05}, shutdown_grace_s=10) as server:
         body = {"model": MODEL, "prompt": "x"}
         asking = threading.Thread(target=lambda: results.append(httpx.post(f"{server.url}/api/generate", json=body)))
         asking.start()
