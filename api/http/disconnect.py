@@ -1,4 +1,4 @@
-"""Notices that a client has gone, and cancels what was being done for it."""
+"""Notices that a client has gone, or that the server stops, and ends what was being done."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import Self
 
 from litestar.types import Receive
 
-from corral.core.errors import Cancelled
+from corral.core.errors import Cancelled, ServerBusy
 
-__all__ = ("CancelOnDisconnect",)
+__all__ = ("SHUTTING_DOWN", "CancelOnDisconnect")
+
+SHUTTING_DOWN = "the server is shutting down"
 
 
 class CancelOnDisconnect:
     """While the block runs, a client that goes away cancels it; the block then raises `Cancelled`.
+
+    A task that is cancelled from outside belongs to a server that stops: the block raises `ServerBusy`, so that the
+    client can still be told.
 
     Works as `asyncio.timeout` does: no second task for the work itself, so a stream pays nothing per chunk. To be
     entered once the request's body has been read; nobody else may call `receive` inside the block.
@@ -37,8 +42,13 @@ class CancelOnDisconnect:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watcher.cancel()
-        # Somebody else may have cancelled the task as well (a shutdown); that one must go on.
-        if self._gone and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self._gone:
+            self._task.uncancel()
+        stops = self._task.cancelling() > self._cancelling
+        if kind is asyncio.CancelledError and stops:
+            self._task.uncancel()
+            raise ServerBusy(SHUTTING_DOWN) from error
+        if kind is asyncio.CancelledError and self._gone:
             raise Cancelled("the client went away") from error
 
     async def _watch(self) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -20,6 +23,15 @@ from corral.api.http.settings import HttpSettings
 from corral.core.errors import Conflict, SettingsError
 
 MODEL = "smol:q4"
+
+
+def send(port: int, path: str, body: dict[str, Any]) -> socket.socket:
+    data = json.dumps(body).encode()
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection.sendall(
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+    )
+    return connection
 
 
 def test_a_port_that_corral_has_is_told(shared_server: Any) -> None:
@@ -81,24 +93,50 @@ def test_requests_in_flight_may_end(start_server: Callable[..., Any]) -> None:
         httpx.get(server.url)
 
 
-def test_requests_that_do_not_end_are_cancelled(start_server: Callable[..., Any]) -> None:
-    """After the grace an endless answer is broken off: the client sees it is not whole."""
-    failures: list[Exception] = []
+@pytest.mark.parametrize("stream", [True, False])
+def test_requests_that_do_not_end_are_cut_off(
+    start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    """After the grace an endless answer ends in an error, and the log says in one line how many did."""
+    replies: list[httpx.Response] = []
 
     def ask(url: str) -> None:
-        body = {"model": MODEL, "prompt": "x", "options": {"ignore_eos": True, "num_predict": 9999}}
-        try:
-            httpx.post(f"{url}/api/generate", json=body, timeout=10)
-        except httpx.HTTPError as error:
-            failures.append(error)
+        options = {"ignore_eos": True, "num_predict": 9999}
+        body = {"model": MODEL, "prompt": "x", "stream": stream, "options": options}
+        replies.append(httpx.post(f"{url}/api/generate", json=body, timeout=10))
 
-    with start_server({"step_delay_s": 0.02}) as server:
-        asking = threading.Thread(target=ask, args=(server.url,))
-        asking.start()
+    with caplog.at_level(logging.WARNING):
+        with start_server({"step_delay_s": 0.02}, shutdown_grace_s=0) as server:
+            asking = [threading.Thread(target=ask, args=(server.url,)) for _ in range(2)]
+            for thread in asking:
+                thread.start()
+            while server.active() < 2:
+                pass
+        for thread in asking:
+            thread.join()
+    assert [json.loads(reply.text.splitlines()[-1]) for reply in replies] == [
+        {"error": "the server is shutting down"},
+        {"error": "the server is shutting down"},
+    ]
+    assert {reply.status_code for reply in replies} <= ({200, 503} if stream else {503})
+    stops = [record.getMessage() for record in caplog.records if "cutting off" in record.getMessage()]
+    assert stops == ["cutting off 2 requests that did not end"]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info]
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_a_stop(start_server: Callable[..., Any]) -> None:
+    """Its last line cannot be sent, and the server stops all the same; an upload under way is answered 503."""
+    with start_server({"answer": "x" * 50_000, "step_delay_s": 0.0}, shutdown_grace_s=0) as server:
+        body = {"model": MODEL, "prompt": "x", "options": {"ignore_eos": True, "num_predict": -1}}
+        reader = send(server.port, "/api/generate", body)
+        uploader = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        uploader.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
         while not server.active():
             pass
-    asking.join()
-    assert isinstance(failures[0], httpx.RemoteProtocolError)
+        time.sleep(0.3)
+    assert uploader.recv(4096).startswith(b"HTTP/1.1 503 ")
+    reader.close()
+    uploader.close()
 
 
 def test_a_unix_socket_is_served_and_removed(shared_server: Any, tmp_path: Path) -> None:
