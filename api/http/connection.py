@@ -22,13 +22,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from corral.api.http.connections import Connections
+from corral.api.http.disconnect import READER_STALLED
 from corral.api.http.errors import JSON, error_body
 from corral.api.http.settings import HttpSettings
 
-__all__ = ("READER_BLOCKED", "Connection")
-
-READER_BLOCKED = "corral.reader_blocked"
-"""The ASGI extension with which a response asks to be called once its client has read nothing for a second or two."""
+__all__ = ("Connection",)
 
 _END = b"\r\n\r\n"
 _MOST_HEADERS = 1000
@@ -40,7 +38,7 @@ _FREELY_FED_BYTES = 4096
 _ALWAYS_HELD_BYTES = 16 * 1024
 _CHUNK_FRAMING_BYTES = 20  # sixteen digits and two line ends
 _BODY_BYTES_PER_S = 1024
-_BLOCKED_S = 1.0
+_STALLED_S = 1.0
 _LINGER_S = 2.0
 
 
@@ -103,7 +101,7 @@ class Connection(HttpToolsProtocol):
         # The answer that is being sent.
         self._unsent_bytes = 0
         self._unread_since_s = 0.0
-        self._on_blocked: Callable[[], None] | None = None
+        self._on_stalled: Callable[[], None] | None = None
 
     # ── The transport's side ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -179,7 +177,7 @@ class Connection(HttpToolsProtocol):
             return end + len(_END)
         self._searched = len(held)
         # The parser joins the parts of a long header, each time anew: it gets few parts.
-        if self._overhead_bytes > _FREELY_FED_BYTES and len(held) < self._overhead_bytes // 8:
+        if self._overhead_bytes > _FREELY_FED_BYTES and len(held) < min(self._overhead_bytes // 8, _HELD_BYTES // 2):
             return 0
         return min(len(held), _TURN_BYTES)
 
@@ -204,8 +202,11 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             pass  # to what, is the client's offer: the request is answered as it is
         except httptools.HttpParserError as error:
-            reason = "" if isinstance(error, httptools.HttpParserCallbackError) else f": {error}"
-            self._refuse(*(self._refusal or (400, f"invalid HTTP request{reason}")))
+            if self._refusal is None:
+                self._note("a request was refused, since it is not valid HTTP")
+                reason = "" if isinstance(error, httptools.HttpParserCallbackError) else f": {error}"
+                self._refusal = (400, f"invalid HTTP request{reason}")
+            self._refuse(*self._refusal)
             return
         if phase is _Phase.CHUNKS and self._phase is _Phase.CHUNKS:
             framing_bytes = self._framing_bytes - framing_bytes
@@ -229,7 +230,7 @@ class Connection(HttpToolsProtocol):
         more_bytes = unfinished_bytes - self._counted_bytes
         self._counted_bytes = unfinished_bytes
         if not self._all.hold(more_bytes) and more_bytes > 0 and unfinished_bytes > _ALWAYS_HELD_BYTES:
-            self._all.note("a request was refused: too many are unfinished")
+            self._note("a request was refused, since too many are unfinished")
             self._refuse(503, "too many requests are unfinished; try again later")
 
     def _forget_held(self) -> None:
@@ -244,14 +245,14 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._on_blocked = None
-        self.scope["extensions"] = {READER_BLOCKED: {"call": self._when_blocked}}
+        self._on_stalled = None
+        self.scope["extensions"] = {READER_STALLED: {"call": self._when_stalled}}
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase is not _Phase.HEAD:
             return  # a trailer: too late to change the request that is being answered
         if len(self.headers) >= _MOST_HEADERS:
-            self._all.note("a request was refused: it has too many headers")
+            self._note("a request was refused for its many headers")
             self._stop(431, f"the request has more than {_MOST_HEADERS} headers")
         super().on_header(name, value)
 
@@ -320,7 +321,7 @@ class Connection(HttpToolsProtocol):
         raise _Refused
 
     def _refuse_head(self, limit_bytes: int) -> None:
-        self._all.note("a request was refused: its head is larger than %d bytes", limit_bytes)
+        self._note("a request was refused for its large head")
         self._refuse(431, f"the head of the request is larger than the limit of {limit_bytes} bytes")
 
     def _refuse(self, status: int, text: str) -> None:
@@ -367,29 +368,25 @@ class Connection(HttpToolsProtocol):
 
     # ── Standing still ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _when_blocked(self, callback: Callable[[], None]) -> None:
-        self._on_blocked = callback
+    def _when_stalled(self, callback: Callable[[], None]) -> None:
+        self._on_stalled = callback
 
     def check(self, now_s: float) -> None:
         if self._is_refused:
             return
         if self._stopped_reading(now_s):
-            self._all.note(
-                "an answer was broken off: its client %s read nothing for %g s",
-                self._peer(),
-                self._settings.reader_timeout_s,
-            )
+            self._note("an answer was broken off, since its client read nothing")
             self.transport.abort()
         elif self._phase is not _Phase.HEAD:
             if self.flow.read_paused:  # it is us who stand still
                 self._since_s = now_s
             elif now_s - self._since_s > self._settings.body_timeout_s + self._body_bytes / _BODY_BYTES_PER_S:
-                self._all.note("a request was given up: its body took too long, from %s", self._peer())
+                self._note("a request was given up, since its body took too long")
                 self._refuse(408, "the body of the request took too long")
         elif not self._is_answering():
             if self._held or self._overhead_bytes:
                 if now_s - self._since_s > self._settings.head_timeout_s:
-                    self._all.note("a request was given up: its head took too long, from %s", self._peer())
+                    self._note("a request was given up, since its head took too long")
                     self._refuse(408, "the head of the request took too long")
             elif self.cycle is None and now_s - self._since_s > self._settings.idle_timeout_s:
                 self.retire()  # uvicorn's own timer begins with the first answer
@@ -404,10 +401,9 @@ class Connection(HttpToolsProtocol):
             self._unread_since_s = now_s
         self._unsent_bytes = unsent_bytes
         unread_s = now_s - self._unread_since_s
-        if unread_s >= _BLOCKED_S and self._on_blocked is not None:
-            self._on_blocked()
-            self._on_blocked = None
+        if unread_s >= _STALLED_S and self._on_stalled is not None:
+            self._on_stalled()
         return unread_s >= self._settings.reader_timeout_s
 
-    def _peer(self) -> str:
-        return "a local socket" if self.client is None else self.client[0]
+    def _note(self, event: str) -> None:
+        self._all.note(event, "from a local socket" if self.client is None else f"from {self.client[0]}")

@@ -71,9 +71,9 @@ class Connections:
         if len(self._open) >= self.limit:
             silent = next(iter(self._waited_for), None)
             if silent is None:
-                self.note("a connection was refused: all %d are busy", self.limit)
+                self.note("a connection was refused, since all are busy", f"{self.limit} are open")
                 return False
-            self.note("the connection that was silent longest was closed to make room: %d were open", self.limit)
+            self.note("the connection that was silent longest was closed to make room", f"{self.limit} were open")
             self.forget(silent)
             silent.retire()
         self._open.add(connection)
@@ -108,15 +108,12 @@ class Connections:
         self._unfinished_bytes += size_bytes
         return self._unfinished_bytes <= _MOST_UNFINISHED_BYTES
 
-    def note(self, message: str, *values: object) -> None:
-        """A warning, at most one of its kind in ten seconds: many clients may give the same cause.
-
-        Repetitions are counted, and told by the part of the message before its colon, which holds no value.
-        """
-        seen = self._counts.get(message, 0)
-        self._counts[message] = seen + 1
+    def note(self, event: str, detail: str) -> None:
+        """A warning, at most one for an event in ten seconds: many clients may cause the same. The rest is counted."""
+        seen = self._counts.get(event, 0)
+        self._counts[event] = seen + 1
         if not seen:
-            _log.warning(message, *values)
+            _log.warning("%s: %s", event, detail)
 
     def check(self) -> None:
         """Lets each connection look whether its client stands still. To be called about once a second."""
@@ -125,6 +122,6 @@ class Connections:
             connection.check(now_s)
         if now_s - self._counted_since_s >= _LOG_EVERY_S:
             counts, self._counts, self._counted_since_s = self._counts, {}, now_s
-            for message, count in counts.items():
+            for event, count in counts.items():
                 if count > 1:
-                    _log.warning("%d times more: %s", count - 1, message.partition(":")[0])
+                    _log.warning("%s: %d times more", event, count - 1)

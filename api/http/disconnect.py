@@ -1,16 +1,20 @@
-"""Notices that a client has gone, or that the server stops, and ends what was being done."""
+"""Notices that a client has gone or stands still, or that the server stops, while it is being answered."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from litestar.types import Receive
+from litestar.types import Receive, Scope
 
 from corral.core.errors import Cancelled, ServerBusy
 
-__all__ = ("SHUTTING_DOWN", "CancelOnDisconnect")
+__all__ = ("READER_STALLED", "SHUTTING_DOWN", "CancelOnDisconnect", "when_reader_stalls")
+
+READER_STALLED = "corral.reader_stalled"
+"""The ASGI extension that `when_reader_stalls` needs of a server."""
 
 SHUTTING_DOWN = "the server is shutting down"
 
@@ -56,3 +60,10 @@ class CancelOnDisconnect:
             pass
         self._gone = True
         self._task.cancel()
+
+
+def when_reader_stalls(scope: Scope, callback: Callable[[], None]) -> None:
+    """Has `callback` called about once a second while the client reads nothing of its answer, if the server can tell."""
+    extension: dict[Any, Any] | None = (scope.get("extensions") or {}).get(READER_STALLED)
+    if extension is not None:
+        extension["call"](callback)

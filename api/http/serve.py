@@ -34,6 +34,7 @@ ResultT = TypeVar("ResultT")
 _log = logging.getLogger("corral.http")
 
 _PROBE_TIMEOUT_S = 2.0
+_SEND_BUFFER_BYTES = 128 * 1024
 _CHECK_EVERY_S = 1.0
 _DRAIN_POLL_S = 0.05
 _LAST_WORDS_S = 1.0
@@ -104,6 +105,8 @@ def bind(settings: HttpSettings) -> socket.socket:
         ) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it. The system's own would take minutes of an answer before it shows that nobody reads.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:

@@ -218,6 +218,13 @@ def shared_server() -> Iterator[LiveServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def strict_server() -> Iterator[LiveServer]:
+    """One whose limit for heads is 20,000 bytes."""
+    with running_server(max_head_bytes=20_000) as server:
+        yield server
+
+
 @pytest.fixture
 def client(shared_server: LiveServer) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=shared_server.url, timeout=10) as client:
