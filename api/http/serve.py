@@ -7,6 +7,7 @@ import errno
 import http.client
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -36,6 +37,7 @@ _log = logging.getLogger("corral.http")
 _PROBE_TIMEOUT_S = 2.0
 _SEND_BUFFER_BYTES = 128 * 1024
 _CHECK_EVERY_S = 1.0
+_LONGEST_TIMER_S = 24 * 3600.0
 _DRAIN_POLL_S = 0.05
 _LAST_WORDS_S = 1.0
 _BACKLOG = 2048
@@ -75,7 +77,7 @@ async def serve(
         server_header=False,
         # Whoever waits to be accepted may be accepted all at once, before anyone can be refused.
         backlog=min(_BACKLOG, connections.reserved_files // 2),
-        timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type]
+        timeout_keep_alive=math.ceil(min(settings.idle_timeout_s, _LONGEST_TIMER_S)),
     )
     server = _Server(config, settings.shutdown_grace_s, connections, lambda: on_ready(_address(listener)))
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
