@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -11,12 +13,14 @@ from typing import Protocol, Self
 import msgspec
 
 from corral.core.models import ModelRecord
-from corral.core.outputs import Output, Started
+from corral.core.outputs import ChatDelta, Delta, Output, Started
 from corral.core.ports.inference import RunningModel
 
 __all__ = ("Generation", "Lease")
 
 _log = logging.getLogger(__name__)
+
+_MOST_AHEAD_CHARS = 4 * 1024 * 1024
 
 
 class Lease(Protocol):
@@ -55,22 +59,35 @@ class Generation:
         self._unknown = unknown
         self._outputs = outputs
         self._resources = resources
+        self._ahead: _Ahead | None = None
+        self._is_read = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Output:
+        self._is_read = True
         try:
-            output = await self._outputs.__anext__()
+            output = await (self._outputs.__anext__() if self._ahead is None else self._ahead.take())
         except BaseException:  # its end, its failure, or our own task cancelled: nothing more will come
             await self.aclose()
             raise
+        self._is_read = False
         if isinstance(output, Started) and (ignored := (*self._ignored, *output.ignored_options)):
             _log.warning("%s: the %s engine ignores: %s", self.record.name.short, self.engine, ", ".join(ignored))
             output = msgspec.structs.replace(output, ignored_options=ignored)
         if isinstance(output, Started) and self._unknown:
             output = msgspec.structs.replace(output, ignored_options=(*self._unknown, *output.ignored_options))
         return output
+
+    def read_ahead(self) -> None:
+        """Go on without the reader, who stands still: what comes is kept for it, up to some million characters.
+
+        The model is given back once the answer has ended, whether or not anybody has read it. Does nothing while an
+        output is being waited for, since then nobody stands still.
+        """
+        if self._ahead is None and not self._is_read:
+            self._ahead = _Ahead(self._outputs, self._resources)
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,6 +99,59 @@ class Generation:
 
     async def aclose(self) -> None:
         try:
+            if self._ahead is not None:
+                await self._ahead.aclose()
             await self._outputs.aclose()
         finally:
             await self._resources.aclose()
+
+
+class _Ahead:
+    """Reads outputs in a task of its own, and frees `resources` at their end."""
+
+    def __init__(self, outputs: AsyncGenerator[Output, None], resources: AsyncExitStack) -> None:
+        self._read: deque[Output] = deque()
+        self._chars = 0
+        self._changed = asyncio.Event()
+        self._reading = asyncio.create_task(self._run(outputs, resources))
+        self._reading.add_done_callback(lambda done: self._changed.set())
+
+    async def take(self) -> Output:
+        """The next output; raises what the outputs ended with."""
+        while not self._read:
+            if self._reading.done():
+                await self._reading
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        output = self._read.popleft()
+        self._chars -= _chars(output)
+        self._changed.set()
+        return output
+
+    async def _run(self, outputs: AsyncGenerator[Output, None], resources: AsyncExitStack) -> None:
+        try:
+            async for output in outputs:
+                self._read.append(output)
+                self._chars += _chars(output)
+                self._changed.set()
+                while self._chars >= _MOST_AHEAD_CHARS:
+                    self._changed.clear()
+                    await self._changed.wait()
+        finally:
+            await resources.aclose()
+
+    async def aclose(self) -> None:
+        self._reading.cancel()
+        await asyncio.wait([self._reading])
+        if not self._reading.cancelled():
+            self._reading.exception()  # the reader has had it, or wants it no more
+
+
+def _chars(output: Output) -> int:
+    """About what an output holds on to; a log-probability counts as much as a short text."""
+    if isinstance(output, Delta):
+        return len(output.text) + 64 * (1 + len(output.logprobs))
+    if isinstance(output, ChatDelta):
+        return len(output.content) + len(output.thinking) + 64 * (1 + len(output.logprobs))
+    return 64

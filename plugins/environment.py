@@ -50,9 +50,11 @@ def _list(text: str) -> list[str]:
 
 
 def _ollama_address(text: str) -> str:
-    """What Ollama makes of any text: a port that is none is its default."""
+    """What Ollama makes of it: an invalid port falls back to the default. The setting refuses what is no address."""
     address = Address(text)
-    return text if address.problem is None else address.url
+    if address.problem is None:
+        return text
+    return text if Address(address.url).problem else address.url
 
 
 def _duration(text: str) -> str:
@@ -100,7 +102,7 @@ VARIABLES = (
     Variable(name="NUM_PARALLEL", path=("engines", "*", "num_parallel"), parse=_count_or_automatic, ollama=True),
     Variable(name="CONTEXT_LENGTH", path=("engines", "*", "num_ctx"), parse=_count_or_automatic, ollama=True),
     Variable(name="FLASH_ATTENTION", path=("engines", "*", "flash_attention"), parse=_flag, ollama=True),
-    Variable(name="KV_CACHE_TYPE", path=("engines", "*", "kv_cache_type"), ollama=True),
+    Variable(name="KV_CACHE_TYPE", path=("engines", "*", "kv_cache_type"), ollama=True, parse_ollama=str.lower),
     Variable(name="DEBUG", path=("log", "level"), parse=_log_level, ollama=True),
     Variable(name="LOG_LEVEL", path=("log", "level")),
     Variable(name="LOG_JSON", path=("log", "json"), parse=_flag),

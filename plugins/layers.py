@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import tomllib
@@ -18,6 +19,8 @@ from corral.plugins.setting_types import decode_setting_type, encode_setting_typ
 from corral.plugins.settings import SECTIONS, ModelSettings, Origin, PluginsSettings, Settings, default_config_path
 
 __all__ = ("Layers", "parse_assignment", "read_layers")
+
+_log = logging.getLogger(__name__)
 
 Path = tuple[str, ...]
 S = TypeVar("S", bound=msgspec.Struct)
@@ -37,10 +40,11 @@ class Layers:
 
     def __init__(self, layers: Iterable[Mapping[Path, Leaf]] = ()) -> None:
         self._layers = tuple(layers)
+        self._warned: set[str] = set()
 
     def plugins(self) -> PluginsSettings:
         """Phase one: which plugins to load. Raises `SettingsError`."""
-        tree, origins = self._merge({})
+        tree, origins = self._merge({}, {})
         return _decode(tree.get("plugins", {}), PluginsSettings, ("plugins",), origins)
 
     def decode(
@@ -58,7 +62,6 @@ class Layers:
         Raises `SettingsError` naming the path of an unknown key or mistyped value. A section of a spec that nobody
         registered is one too where the plugins are `complete`, and passed over where one of them was not loaded.
         """
-        tree, origins = self._merge(engines)
         registered = {
             "engines": engines,
             "converters": converters,
@@ -66,6 +69,7 @@ class Layers:
             "stores": stores,
             "sources": sources,
         }
+        tree, origins = self._merge(engines, _kinds(registered))
         _refuse_unknown(tree, [*SECTIONS, "store", "models", *_PLUGIN_SECTIONS], ())
         decoded: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
@@ -102,11 +106,16 @@ class Layers:
             origins=tuple(_rows(decoded | {"store": store, "models": models} | plugin_structs, origins)),
         )
 
-    def _merge(self, engines: Mapping[str, type[msgspec.Struct] | None]) -> tuple[dict[str, Any], dict[Path, str]]:
+    def _merge(
+        self, engines: Mapping[str, type[msgspec.Struct] | None], kinds: Mapping[Path, type[msgspec.Struct]]
+    ) -> tuple[dict[str, Any], dict[Path, str]]:
         leaves: dict[Path, Leaf] = {}
         for layer in self._layers:
             for path, leaf in layer.items():
                 for target in _expand(path, engines):
+                    if leaf.origin.startswith("OLLAMA_") and (fault := _fault(target, leaf.value, kinds)):
+                        self._warn(f"{leaf.origin}={leaf.value!r} is ignored: {fault}")
+                        continue
                     # A table replaces what stood at its place, and a value a whole table.
                     for other in [known for known in leaves if known[: len(target)] == target]:
                         del leaves[other]
@@ -120,6 +129,12 @@ class Layers:
                     raise SettingsError(f"{_dotted(path[:-1])}: Expected a table ({leaf.origin})")
             node[path[-1]] = leaf.value
         return tree, {path: leaf.origin for path, leaf in leaves.items()}
+
+    def _warn(self, message: str) -> None:
+        """Once, however often the settings are decoded."""
+        if message not in self._warned:
+            self._warned.add(message)
+            _log.warning("%s", message)
 
 
 class _NoSettings(msgspec.Struct, frozen=True):
@@ -199,6 +214,30 @@ def _expand(path: Path, engines: Mapping[str, type[msgspec.Struct] | None]) -> I
         for name, options in engines.items()
         if options is not None and path[2] in options.__struct_fields__
     ]
+
+
+def _kinds(
+    registered: Mapping[str, Mapping[str, type[msgspec.Struct] | None]],
+) -> Mapping[Path, type[msgspec.Struct]]:
+    """The Struct of each section that is known, by the section's path."""
+    own: dict[Path, type[msgspec.Struct]] = {(name,): kind for name, kind in SECTIONS.items()}
+    specs = {(section, name): kind for section, of in registered.items() for name, kind in of.items() if kind}
+    return own | specs
+
+
+def _fault(path: Path, value: Any, kinds: Mapping[Path, type[msgspec.Struct]]) -> str | None:
+    """What is wrong with a value for the setting at `path`; None if nothing is, or if nobody knows the setting."""
+    kind = kinds.get(path[:-1])
+    if kind is None:
+        return None
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name == path[-1]:
+            try:
+                msgspec.convert(value, field.type, dec_hook=decode_setting_type)
+            except msgspec.ValidationError as fault:
+                choices = _choices(kind, path[-1])
+                return f"{fault}; choose one of {', '.join(choices)}" if choices else str(fault)
+    return None
 
 
 def _table(tree: Mapping[str, Any], section: str) -> dict[str, Any]:

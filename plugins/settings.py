@@ -41,6 +41,30 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
             "All bodies at one time take at most two and a half times as much memory; requests wait for their share.",
         ),
     ] = 64 * 1024 * 1024
+    max_head_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            le=16 * 1024 * 1024,
+            description="The largest request apart from its body: URL, headers, trailers, chunk extensions.",
+        ),
+    ] = 1024 * 1024
+    max_connections: Annotated[
+        int, Meta(ge=1, description="The most open connections; a low limit of open files allows fewer.")
+    ] = 2048
+    head_timeout: Annotated[
+        Duration, Meta(description="How long a client may take to send the head of a request; 0 is no limit.")
+    ] = Duration("30s")
+    body_timeout: Annotated[
+        Duration,
+        Meta(description="How long a client may take to send a body, plus a second per KiB sent; 0 is no limit."),
+    ] = Duration("1m")
+    idle_timeout: Annotated[
+        Duration, Meta(description="How long a connection may stay open between requests; 0 is no limit.")
+    ] = Duration("75s")
+    reader_timeout: Annotated[
+        Duration, Meta(description="How long a client may leave an answer unread before it is cut off; 0 is no limit.")
+    ] = Duration("30s")
     shutdown_grace: Annotated[
         Duration, Meta(description="How long requests may go on once the server is told to stop.")
     ] = Duration("10s")

@@ -67,6 +67,12 @@ def serve(
         unix_socket=address.unix_path,
         origins=settings.server.origins,
         max_body_bytes=settings.server.max_body_bytes,
+        max_head_bytes=settings.server.max_head_bytes,
+        max_connections=settings.server.max_connections,
+        head_timeout_s=settings.server.head_timeout.limit_s,
+        body_timeout_s=settings.server.body_timeout.limit_s,
+        idle_timeout_s=settings.server.idle_timeout.limit_s,
+        reader_timeout_s=settings.server.reader_timeout.limit_s,
         shutdown_grace_s=round(settings.server.shutdown_grace.seconds),
     )
 

@@ -1,20 +1,29 @@
-"""Notices that a client has gone, and cancels what was being done for it."""
+"""Notices that a client has gone or stands still, or that the server stops, while it is being answered."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from litestar.types import Receive
+from litestar.types import Receive, Scope
 
-from corral.core.errors import Cancelled
+from corral.core.errors import Cancelled, ServerBusy
 
-__all__ = ("CancelOnDisconnect",)
+__all__ = ("READER_STALLED", "SHUTTING_DOWN", "CancelOnDisconnect", "when_reader_stalls")
+
+READER_STALLED = "corral.reader_stalled"
+"""The ASGI extension that `when_reader_stalls` needs of a server."""
+
+SHUTTING_DOWN = "the server is shutting down"
 
 
 class CancelOnDisconnect:
     """While the block runs, a client that goes away cancels it; the block then raises `Cancelled`.
+
+    A task that is cancelled from outside belongs to a server that stops: the block raises `ServerBusy`, so that the
+    client can still be told.
 
     Works as `asyncio.timeout` does: no second task for the work itself, so a stream pays nothing per chunk. To be
     entered once the request's body has been read; nobody else may call `receive` inside the block.
@@ -37,8 +46,13 @@ class CancelOnDisconnect:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watcher.cancel()
-        # Somebody else may have cancelled the task as well (a shutdown); that one must go on.
-        if self._gone and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self._gone:
+            self._task.uncancel()
+        stops = self._task.cancelling() > self._cancelling
+        if kind is asyncio.CancelledError and stops:
+            self._task.uncancel()
+            raise ServerBusy(SHUTTING_DOWN) from error
+        if kind is asyncio.CancelledError and self._gone:
             raise Cancelled("the client went away") from error
 
     async def _watch(self) -> None:
@@ -46,3 +60,10 @@ class CancelOnDisconnect:
             pass
         self._gone = True
         self._task.cancel()
+
+
+def when_reader_stalls(scope: Scope, callback: Callable[[], None]) -> None:
+    """Has `callback` called about once a second while the client reads nothing of its answer, if the server can tell."""
+    extension: dict[Any, Any] | None = (scope.get("extensions") or {}).get(READER_STALLED)
+    if extension is not None:
+        extension["call"](callback)

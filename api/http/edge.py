@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Awaitable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from corral.api.http.disconnect import SHUTTING_DOWN
 from corral.api.http.errors import JSON, error_body
 from corral.api.http.origins import ALLOWED_HEADERS, ALLOWED_METHODS, OriginRules, host_is_local, is_loopback
 from corral.api.http.request_log import RequestLog
@@ -68,6 +70,11 @@ class Edge:
             else:
                 passed_servers.set((*passed, self._name))  # every request has a task, and so a context, of its own
                 await self._app(scope, receive, watched)
+        except asyncio.CancelledError:  # the server stops, and its grace is over
+            if log.status is not None:
+                raise
+            extra = []
+            await _answer(watched, 503, [(b"content-type", JSON.encode())], error_body(SHUTTING_DOWN))
         finally:
             log.write()
 

@@ -7,17 +7,24 @@ import errno
 import http.client
 import json
 import logging
+import math
+import os
 import signal
 import socket
+import stat
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
 from litestar import Litestar
 
+from corral.api.http.connection import Connection
+from corral.api.http.connections import Connections, raise_file_limit
 from corral.api.http.settings import HttpSettings
 from corral.core.errors import Conflict, SettingsError
 
@@ -28,7 +35,11 @@ ResultT = TypeVar("ResultT")
 _log = logging.getLogger("corral.http")
 
 _PROBE_TIMEOUT_S = 2.0
-_KEEP_ALIVE_S = 75  # idle connections; clients that pool them keep theirs for less
+_SEND_BUFFER_BYTES = 128 * 1024
+_CHECK_EVERY_S = 1.0
+_LONGEST_TIMER_S = 24 * 3600.0
+_DRAIN_POLL_S = 0.05
+_LAST_WORDS_S = 1.0
 _BACKLOG = 2048
 
 
@@ -54,18 +65,21 @@ async def serve(
     `SettingsError` for one that is not ours.
     """
     listener = await asyncio.to_thread(bind, settings)
+    inode = _inode(settings.unix_socket)
+    connections = Connections(settings.max_connections, raise_file_limit())
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=partial(Connection, settings=settings, connections=connections),  # type: ignore[arg-type]
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.shutdown_grace_s,
+        # Whoever waits to be accepted may be accepted all at once, before anyone can be refused.
+        backlog=min(_BACKLOG, connections.reserved_files // 2),
+        timeout_keep_alive=math.ceil(min(settings.idle_timeout_s, _LONGEST_TIMER_S)),
     )
-    server = _Server(config, lambda: on_ready(_address(listener)))
+    server = _Server(config, settings.shutdown_grace_s, connections, lambda: on_ready(_address(listener)))
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     try:
         await asyncio.shield(serving)
@@ -74,7 +88,7 @@ async def serve(
         await serving
         raise
     finally:
-        await asyncio.to_thread(_release, listener, settings.unix_socket)
+        await asyncio.to_thread(_release, listener, settings.unix_socket, inode)
 
 
 def bind(settings: HttpSettings) -> socket.socket:
@@ -93,6 +107,8 @@ def bind(settings: HttpSettings) -> socket.socket:
         ) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it. The system's own would take minutes of an answer before it shows that nobody reads.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:
@@ -125,32 +141,70 @@ def who_answers(host: str, port: int) -> str:
 
 
 def _bind_unix(path: str) -> socket.socket:
-    """A socket file that nobody listens on is left from a server that was killed, and replaced."""
+    """Replaces a socket that nobody listens on, which a killed server leaves behind, and nothing else."""
+    _require_free(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(path)
-            except ConnectionRefusedError:
-                Path(path).unlink(missing_ok=True)
-            except FileNotFoundError:
-                pass
-            else:
-                raise Conflict(f"{path} is taken by another server", "stop it, or choose another socket")
         listener.bind(path)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise SettingsError(f"cannot listen on {path}: {error.strerror}", "choose another path") from error
-    except Conflict:
-        listener.close()
-        raise
+        raise SettingsError(f"cannot listen on {path}: {error.strerror or error}", "choose another path") from error
     return listener
 
 
-def _release(listener: socket.socket, unix_socket: str | None) -> None:
+def _require_free(path: str) -> None:
+    """Removes an abandoned socket at `path`. Raises `Conflict` for one in use, `SettingsError` for any other file."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"cannot listen on {path!r}: {error}", "choose another path") from error
+    if not stat.S_ISSOCK(mode):
+        kind = next((name for is_kind, name in _FILE_KINDS if is_kind(mode)), "a file")
+        raise SettingsError(
+            f"cannot listen on {path}: it is {kind}, not a socket", "choose another path; Corral never replaces a file"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_TIMEOUT_S)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise SettingsError(
+                f"cannot tell whether {path} is in use: {error.strerror or error}", "remove it, or choose another path"
+            ) from error
+        else:
+            raise Conflict(f"{path} is taken by another server", "stop it, or choose another socket")
+
+
+_FILE_KINDS = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISREG, "an ordinary file"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def _inode(path: str | None) -> tuple[int, int] | None:
+    """Which file stands at `path` now; None if there is none."""
+    try:
+        status = None if path is None else os.lstat(path)
+    except OSError:
+        return None
+    return None if status is None else (status.st_dev, status.st_ino)
+
+
+def _release(listener: socket.socket, unix_socket: str | None, inode: tuple[int, int] | None) -> None:
+    """Another server may have taken the path meanwhile; its socket stays."""
     listener.close()
-    if unix_socket is not None:
+    if unix_socket is not None and inode is not None and _inode(unix_socket) == inode:
         Path(unix_socket).unlink(missing_ok=True)
 
 
@@ -163,16 +217,60 @@ def _address(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with signals that end `serve` normally instead of being raised again after it."""
+    """uvicorn with signals that end `serve` normally, connections that are watched, and a stop that takes one line."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, grace_s: float, connections: Connections, on_ready: Callable[[], None]
+    ) -> None:
         super().__init__(config)
+        self._grace_s = grace_s
+        self._connections = connections
         self._on_ready = on_ready
+        self._checks_at_s = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
             self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        self._check_connections()
+        return await super().on_tick(counter)
+
+    def _check_connections(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._checks_at_s:
+            self._checks_at_s = now_s + _CHECK_EVERY_S
+            self._connections.check()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Lets requests end within the grace, cuts off what is left, and then leaves nothing for uvicorn to wait for."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        await self._drained(self._grace_s, until_forced=True)
+        if state.tasks:
+            _log.warning("cutting off %d requests that did not end", len(state.tasks))
+            for task in list(state.tasks):
+                task.cancel()
+            await self._drained(_LAST_WORDS_S)
+        for connection in list(state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets=sockets)
+
+    async def _drained(self, limit_s: float, *, until_forced: bool = False) -> None:
+        """Waits until all requests have been answered and sent, or the time is up."""
+        deadline_s = time.monotonic() + limit_s
+        state = self.server_state
+        while (state.tasks or state.connections) and time.monotonic() < deadline_s:
+            if until_forced and self.force_exit:
+                return
+            await asyncio.sleep(_DRAIN_POLL_S)
+            self._check_connections()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

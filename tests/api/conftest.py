@@ -151,6 +151,7 @@ def running_server(
     engine: Mapping[str, Any] | None = None,
     routers: Sequence[Router] = (),
     engines: Sequence[EngineSpec] = (SPEC,),
+    shutdown_grace_s: int = 1,
     **settings: Any,
 ) -> Iterator[LiveServer]:
     world = World({"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine, engines)
@@ -167,7 +168,7 @@ def running_server(
         )
         await world.add(MODELS[1], system="You are other.", messages=(Message(role="user", content="hi"),))
         await world.add("embedder", capabilities=("embedding",))
-        http = HttpSettings(host="127.0.0.1", port=0, shutdown_grace_s=1, **settings)
+        http = HttpSettings(host="127.0.0.1", port=0, shutdown_grace_s=shutdown_grace_s, **settings)
         task = asyncio.ensure_future(serve(create_app(world.runtime, routers, http), http, on_ready=on_ready))
         found.extend((asyncio.get_running_loop(), task))
         try:
@@ -215,6 +216,13 @@ def within() -> Callable[[float, Callable[[], bool]], bool]:
 def shared_server() -> Iterator[LiveServer]:
     """One server for tests that leave it as it was."""
     with running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def strict_server() -> Iterator[LiveServer]:
+    """One whose limit for heads is 20,000 bytes."""
+    with running_server(max_head_bytes=20_000) as server:
         yield server
 
 

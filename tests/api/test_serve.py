@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
+import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -19,6 +23,15 @@ from corral.api.http.settings import HttpSettings
 from corral.core.errors import Conflict, SettingsError
 
 MODEL = "smol:q4"
+
+
+def send(port: int, path: str, body: dict[str, Any]) -> socket.socket:
+    data = json.dumps(body).encode()
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection.sendall(
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+    )
+    return connection
 
 
 def test_a_port_that_corral_has_is_told(shared_server: Any) -> None:
@@ -68,7 +81,7 @@ def test_an_address_of_another_machine_is_refused() -> None:
 def test_requests_in_flight_may_end(start_server: Callable[..., Any]) -> None:
     """A stop lets a request that ends within the grace end; a new connection is refused."""
     results: list[httpx.Response] = []
-    with start_server({"answer": "a b c d e f g h i j", "step_delay_s": 0.05}) as server:
+    with start_server({"answer": "a b c d e f g h i j", "step_delay_s": 0.05}, shutdown_grace_s=10) as server:
         body = {"model": MODEL, "prompt": "x"}
         asking = threading.Thread(target=lambda: results.append(httpx.post(f"{server.url}/api/generate", json=body)))
         asking.start()
@@ -80,24 +93,50 @@ def test_requests_in_flight_may_end(start_server: Callable[..., Any]) -> None:
         httpx.get(server.url)
 
 
-def test_requests_that_do_not_end_are_cancelled(start_server: Callable[..., Any]) -> None:
-    """After the grace an endless answer is broken off: the client sees it is not whole."""
-    failures: list[Exception] = []
+@pytest.mark.parametrize("stream", [True, False])
+def test_requests_that_do_not_end_are_cut_off(
+    start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    """After the grace an endless answer ends in an error, and the log says in one line how many did."""
+    replies: list[httpx.Response] = []
 
     def ask(url: str) -> None:
-        body = {"model": MODEL, "prompt": "x", "options": {"ignore_eos": True, "num_predict": 9999}}
-        try:
-            httpx.post(f"{url}/api/generate", json=body, timeout=10)
-        except httpx.HTTPError as error:
-            failures.append(error)
+        options = {"ignore_eos": True, "num_predict": 9999}
+        body = {"model": MODEL, "prompt": "x", "stream": stream, "options": options}
+        replies.append(httpx.post(f"{url}/api/generate", json=body, timeout=10))
 
-    with start_server({"step_delay_s": 0.02}) as server:
-        asking = threading.Thread(target=ask, args=(server.url,))
-        asking.start()
+    with caplog.at_level(logging.WARNING):
+        with start_server({"step_delay_s": 0.02}, shutdown_grace_s=0) as server:
+            asking = [threading.Thread(target=ask, args=(server.url,)) for _ in range(2)]
+            for thread in asking:
+                thread.start()
+            while server.active() < 2:
+                pass
+        for thread in asking:
+            thread.join()
+    assert [json.loads(reply.text.splitlines()[-1]) for reply in replies] == [
+        {"error": "the server is shutting down"},
+        {"error": "the server is shutting down"},
+    ]
+    assert {reply.status_code for reply in replies} <= ({200, 503} if stream else {503})
+    stops = [record.getMessage() for record in caplog.records if "cutting off" in record.getMessage()]
+    assert stops == ["cutting off 2 requests that did not end"]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info]
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_a_stop(start_server: Callable[..., Any]) -> None:
+    """Its last line cannot be sent, and the server stops all the same; an upload under way is answered 503."""
+    with start_server({"answer": "x" * 50_000, "step_delay_s": 0.0}, shutdown_grace_s=0) as server:
+        body = {"model": MODEL, "prompt": "x", "options": {"ignore_eos": True, "num_predict": -1}}
+        reader = send(server.port, "/api/generate", body)
+        uploader = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        uploader.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
         while not server.active():
             pass
-    asking.join()
-    assert isinstance(failures[0], httpx.RemoteProtocolError)
+        time.sleep(0.3)
+    assert uploader.recv(4096).startswith(b"HTTP/1.1 503 ")
+    reader.close()
+    uploader.close()
 
 
 def test_a_unix_socket_is_served_and_removed(shared_server: Any, tmp_path: Path) -> None:
@@ -122,3 +161,63 @@ def test_a_unix_socket_is_served_and_removed(shared_server: Any, tmp_path: Path)
 
     asyncio.run(use())
     assert not path.exists()
+
+
+def make_file(path: Path) -> None:
+    path.write_text("precious")
+
+
+def make_link(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(f"{path}.target")
+    path.symlink_to(f"{path}.target")
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (make_file, "an ordinary file"),
+        (make_link, "a symbolic link"),
+        (Path.mkdir, "a folder"),
+        (os.mkfifo, "a named pipe"),
+        (lambda path: path.symlink_to("/nowhere"), "a symbolic link"),
+    ],
+)
+def test_only_a_socket_is_replaced(tmp_path: Path, make: Callable[[Path], None], kind: str) -> None:
+    """What stands at the path and is no socket is named in the error and left as it is."""
+    path = tmp_path / "x"
+    make(path)
+    before = os.lstat(path)
+    with pytest.raises(SettingsError, match=f"cannot listen on {path}: it is {kind}, not a socket") as caught:
+        bind(HttpSettings(unix_socket=str(path)))
+    assert caught.value.remedy is not None
+    assert os.lstat(path) == before
+
+
+@pytest.mark.parametrize("path", ["/nowhere/x.sock", "/dev/null", "a\0b", "x" * 200])
+def test_a_path_that_cannot_be_a_socket_is_told(path: str) -> None:
+    """A missing folder, a device, a NUL and an overlong path are settings to correct."""
+    with pytest.raises(SettingsError, match="cannot listen on"):
+        bind(HttpSettings(unix_socket=path))
+    assert os.path.exists("/dev/null")
+
+
+def test_a_socket_that_another_server_has_meanwhile_stays(shared_server: Any, tmp_path: Path) -> None:
+    """At its end a server removes its own socket, not one that took its place."""
+    path = tmp_path / "corral.sock"
+    settings = HttpSettings(unix_socket=str(path))
+
+    async def use() -> None:
+        ready = asyncio.Event()
+        app = create_app(shared_server.world.runtime, settings=settings)
+        serving = asyncio.ensure_future(serve(app, settings, on_ready=lambda address: ready.set()))
+        await ready.wait()
+        path.unlink()
+        other.bind(str(path))
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+
+    with socket.socket(socket.AF_UNIX) as other:
+        asyncio.run(use())
+        assert path.is_socket()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -21,6 +21,10 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     num_ctx: int = 4096
     num_parallel: int | None = None
     flash_attention: bool | None = None
+
+
+class CacheOptions(msgspec.Struct, frozen=True, kw_only=True):
+    kv_cache_type: Literal["f16", "q8_0"] = "f16"
 
 
 class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +46,9 @@ def decode(
         path = str(file)
     layers = read_layers(path, environment=environment, flags=flags)
     return layers.decode(
-        engines={"llama-cpp": EngineOptions, "plain": None}, stores={"filesystem": StoreOptions}, complete=complete
+        engines={"llama-cpp": EngineOptions, "cached": CacheOptions, "plain": None},
+        stores={"filesystem": StoreOptions},
+        complete=complete,
     )
 
 
@@ -112,7 +118,7 @@ def test_a_section_of_a_plugin_that_was_not_loaded_is_passed_over(tmp_path: Path
 def test_an_engine_variable_reaches_every_engine_that_has_the_option() -> None:
     """OLLAMA_CONTEXT_LENGTH and its like set the option where an engine has it, and nothing elsewhere."""
     settings = decode(environment={"OLLAMA_CONTEXT_LENGTH": "8192", "OLLAMA_KV_CACHE_TYPE": "q8_0"})
-    assert settings.engines == {"llama-cpp": {"num_ctx": 8192}}
+    assert settings.engines == {"llama-cpp": {"num_ctx": 8192}, "cached": {"kv_cache_type": "q8_0"}}
     assert origin_of(settings, "engines.llama-cpp.num_ctx") == (8192, "OLLAMA_CONTEXT_LENGTH")
 
 
@@ -197,6 +203,64 @@ def test_an_unreadable_variable(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(SettingsError, match="CORRAL_MAX_QUEUE='many'"):
         read_environment({"CORRAL_MAX_QUEUE": "many"})
     assert read_environment({"CORRAL_MAX_QUEUE": " "}) == {}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "path", "expected"),
+    [
+        ("OLLAMA_KV_CACHE_TYPE", "q9", "engines.cached.kv_cache_type", "q8_0"),
+        ("OLLAMA_MAX_QUEUE", "0", "scheduler.max_queue", 7),
+        ("OLLAMA_MAX_QUEUE", "-1", "scheduler.max_queue", 7),
+        ("OLLAMA_MAX_LOADED_MODELS", "two", "scheduler.max_loaded_models", 2),
+        ("OLLAMA_NUM_PARALLEL", "1.5", "engines.llama-cpp.num_parallel", 3),
+        ("OLLAMA_CONTEXT_LENGTH", "4k", "engines.llama-cpp.num_ctx", 512),
+        ("OLLAMA_KEEP_ALIVE", "soon", "scheduler.keep_alive", "9m"),
+        ("OLLAMA_LOAD_TIMEOUT", "soon", "scheduler.load_timeout", "8m"),
+        ("OLLAMA_HOST", "ftp://x", "server.host", "b:2"),
+        ("OLLAMA_HOST", "two words", "server.host", "b:2"),
+        ("OLLAMA_HOST", "unix:", "server.host", "b:2"),
+    ],
+)
+def test_a_wrong_value_of_ollamas_leaves_what_the_file_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, variable: str, text: str, path: str, expected: object
+) -> None:
+    """A value that its setting does not take is passed over with one warning, never an error; ours is an error."""
+    file = """
+        server.host = "b:2"
+        [scheduler]
+        max_queue = 7
+        max_loaded_models = 2
+        keep_alive = "9m"
+        load_timeout = "8m"
+        [engines.llama-cpp]
+        num_ctx = 512
+        num_parallel = 3
+        [engines.cached]
+        kv_cache_type = "q8_0"
+        """
+    with caplog.at_level(logging.WARNING):
+        settings = decode(file, folder=tmp_path, environment={variable: text})
+    assert origin_of(settings, path) == (expected, str(tmp_path / "config.toml"))
+    [warning] = caplog.messages
+    assert warning.startswith(f"{variable}=")
+    assert " is ignored: " in warning
+    with pytest.raises(SettingsError):
+        decode(file, folder=tmp_path, environment={variable.replace("OLLAMA_", "CORRAL_"): text})
+
+
+def test_ollamas_cache_type_is_read_in_any_case() -> None:
+    """Ollama lowers it first."""
+    settings = decode(environment={"OLLAMA_KV_CACHE_TYPE": "Q8_0"})
+    assert origin_of(settings, "engines.cached.kv_cache_type") == ("q8_0", "OLLAMA_KV_CACHE_TYPE")
+
+
+def test_a_wrong_value_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Settings are decoded more than once on the way to a server; the warning comes once."""
+    layers = read_layers("", environment={"OLLAMA_MAX_QUEUE": "0"})
+    with caplog.at_level(logging.WARNING):
+        layers.decode()
+        layers.decode()
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 from litestar.types import Receive, Scope, Send
 
-from corral.api.http.disconnect import CancelOnDisconnect
+from corral.api.http.disconnect import CancelOnDisconnect, when_reader_stalls
 from corral.api.http.errors import JSON, error_body, problem_of
 from corral.api.http.ollama.chunks import AnswerWriter
 from corral.api.http.request_log import request_log
@@ -44,6 +44,7 @@ class Answer:
         try:
             async with CancelOnDisconnect(receive), await self._open() as generation:
                 self._writer.begin(generation.record)
+                when_reader_stalls(scope, generation.read_ahead)
                 async for output in generation:
                     line = self._writer.line(output, generation.load_ns)
                     if line is None:

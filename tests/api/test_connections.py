@@ -1,0 +1,449 @@
+"""What a connection takes from its client: the size of a head, the form of a message, how long each may last."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from corral.api.http.connections import Connections
+
+MODEL = "smol:q4"
+GET = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HEAD = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST /api/show HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+ENDLESS = {"ignore_eos": True, "num_predict": -1}
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Until the server closes."""
+    received = b""
+    while data := connection.recv(65536):
+        received += data
+    return received
+
+
+def ask(port: int, *pieces: bytes) -> tuple[int, Any]:
+    """Status and JSON of the answer to what is sent, whose connection the server must close."""
+    with connect(port) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert b"connection: close" in head.lower()
+    return int(head.split()[1]), json.loads(body)
+
+
+def post(path: str, body: dict[str, Any]) -> bytes:
+    data = json.dumps(body).encode()
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+
+
+def generate(port: int, *, top_logprobs: int | None = None, **options: Any) -> socket.socket:
+    """Asks for a stream and reads none of it."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(10)
+    connection.connect(("127.0.0.1", port))
+    body: dict[str, Any] = {"model": MODEL, "prompt": "x", "options": options}
+    if top_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": top_logprobs}
+    connection.sendall(post("/api/generate", body))
+    return connection
+
+
+@contextmanager
+def connected(port: int, count: int) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(connect(port)) for _ in range(count)]
+
+
+# ── Sizes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [HEAD + b"a: " + b"x" * 25_000],
+        [HEAD + b"a: "] + [b"x" * 500] * 50,
+        [HEAD] + [b"a: " + b"x" * 500 + b"\r\n"] * 50,
+        [b"GET /" + b"x" * 25_000],
+        [HEAD + b"x" * 25_000],
+        [b"\r\n" * 12_500],
+        [CHUNKED + b"1;a=" + b"x" * 25_000],
+        [CHUNKED + b"1;a=", *[b"x" * 500] * 50],
+        [CHUNKED, *[b"1;a=" + b"x" * 500 + b"\r\n \r\n"] * 50],
+        [CHUNKED + b"0" * 25_000],
+        [CHUNKED + b"2\r\n{}\r\n0\r\na: " + b"x" * 25_000],
+        [CHUNKED + b"2\r\n{}\r\n0\r\n", *[b"a: b\r\n"] * 4200],
+        [GET + HEAD + b"a: " + b"x" * 25_000],
+    ],
+)
+def test_a_head_over_the_limit_is_431(strict_server: Any, pieces: list[bytes]) -> None:
+    """URL, headers, trailers and chunk extensions count alike, in one piece or in many, in the first request or later."""
+    with connect(strict_server.port) as connection:
+        try:
+            for piece in pieces:
+                connection.sendall(piece)
+        except OSError:
+            pass  # the server has closed already
+        answer = read_all(connection)
+    assert b"HTTP/1.1 431 Request Header Fields Too Large\r\n" in answer
+    assert b"connection: close" in answer
+    assert answer.endswith(b'{"error":"the head of the request is larger than the limit of 20000 bytes"}')
+
+
+def test_many_headers_are_431(strict_server: Any) -> None:
+    """Tiny ones cost far more memory than bytes."""
+    status, body = ask(strict_server.port, HEAD + b"a:\r\n" * 2000 + b"\r\n")
+    assert status == 431
+    assert body == {"error": "the request has more than 1000 headers"}
+
+
+def test_a_head_and_chunks_within_the_limit_pass(strict_server: Any) -> None:
+    """However they are cut: a long header byte by byte, a body in a thousand chunks with an extension and a trailer."""
+    body = json.dumps({"model": MODEL, "system": "x" * 3000}).encode()
+    chunks = b"".join(b"1;n=1\r\n%c\r\n" % byte for byte in body)
+    whole = POST + b"a: " + b"x" * 9000 + b"\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+    whole += b"0;last\r\nTrailer: x\r\n\r\n"
+    with connect(strict_server.port) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, 9000):
+            connection.sendall(whole[start : start + 1])
+        connection.sendall(whole[9000:])
+        assert read_all(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_long_header_in_many_parts_is_joined_in_few(strict_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parser copies what it has of a header for each part that it gets."""
+    from corral.api.http.connection import Connection
+
+    parts: list[int] = []
+    feed = Connection._feed
+
+    def counted(self: Connection, piece: bytes) -> None:
+        parts.append(len(piece))
+        feed(self, piece)
+
+    monkeypatch.setattr(Connection, "_feed", counted)
+    with connect(strict_server.port) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(HEAD + b"a: " + b"x" * 5000)
+        for _ in range(3000):
+            connection.sendall(b"x")
+        connection.sendall(b"\r\nConnection: close\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 200 OK")
+    assert len(parts) < 30
+
+
+# ── Form ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nhost: other\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}", 400),
+        (POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{} ", 400),
+        (POST + b"Content-Length: 2, 2\r\n\r\n{}", 400),
+        (POST + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Content-Length: -1\r\n\r\n", 400),
+        (POST + b"Content-Length: 0x2\r\n\r\n{}", 400),
+        (POST + b"Content-Length: 99999999999999999999\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        (POST + b"Transfer-Encoding: gzip\r\n\r\n", 501),
+        (CHUNKED + b"zz\r\n", 400),
+        (CHUNKED + b"-1\r\n", 400),
+        (CHUNKED + b"2\r\n{}}\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"fffffffffffffffff\r\n", 400),
+        (CHUNKED + b"2\n{}\n0\n\n", 400),
+        (b"GET / HTTP/1.1\nHost: localhost\n\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n folded\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\x00b\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /\r\n\r\n", 505),
+        (b"GET / HTTP/2.0\r\n\r\n", 505),
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 400),
+    ],
+)
+def test_messages_that_can_be_read_in_two_ways_are_refused(
+    shared_server: Any, request_bytes: bytes, status: int
+) -> None:
+    """They are answered in the envelope at once, and nothing after them is read."""
+    found, body = ask(shared_server.port, request_bytes + GET)
+    assert found == status
+    assert list(body) == ["error"]
+
+
+def test_http_1_0_needs_no_host(shared_server: Any) -> None:
+    """It has no such rule."""
+    with connect(shared_server.port) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_an_upgrade_that_is_offered_changes_nothing(shared_server: Any) -> None:
+    """Java's client offers HTTP/2 with every request; its body is read, and so is the request after it."""
+    body = json.dumps({"model": MODEL}).encode()
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+    request = POST + upgrade + b"Content-Length: %d\r\n\r\n" % len(body)
+    with connect(shared_server.port) as connection:
+        connection.sendall(request + body[:5])
+        time.sleep(0.05)
+        connection.sendall(body[5:] + HEAD + b"Connection: close\r\n\r\n")
+        answer = read_all(connection)
+    assert answer.count(b"HTTP/1.1 200 OK") == 2
+    assert b'"modelfile"' in answer
+
+
+# ── Requests sent ahead ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_requests_sent_ahead_are_answered_in_order(shared_server: Any) -> None:
+    """All of them, one after the other, bodies in both framings among them."""
+    show = json.dumps({"model": MODEL}).encode()
+    mixed = GET + CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(show), show) + POST
+    mixed += b"Content-Length: %d\r\n\r\n" % len(show) + show + b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connect(shared_server.port) as connection:
+        connection.sendall(mixed * 50 + HEAD + b"Connection: close\r\n\r\n")
+        answer = read_all(connection)
+    statuses = re.findall(rb"HTTP/1\.1 (\d+) ", answer)
+    assert statuses == [b"200", b"200", b"200", b"404"] * 50 + [b"200"]
+
+
+def test_requests_sent_ahead_wait_with_the_client(shared_server: Any) -> None:
+    """A client that sends and does not read is not read either, and no request of it is made before its turn."""
+    with connect(shared_server.port) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(0.5)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            for _ in range(500):
+                sent += connection.send(GET * 2000)
+        assert sent < 10_000_000
+        gc.collect()
+        assert sum(isinstance(one, RequestResponseCycle) for one in gc.get_objects()) < 50
+
+
+def test_a_client_that_sent_one_ahead_and_leaves_is_noticed(
+    start_server: Callable[..., Any], within: Callable[..., bool]
+) -> None:
+    """Its endless answer ends, although another request waits behind it."""
+    with start_server({"step_delay_s": 0.02}) as server:
+        connection = generate(server.port, **ENDLESS)
+        assert within(5, lambda: server.active() == 1)
+        connection.sendall(GET)
+        time.sleep(0.1)
+        connection.close()
+        assert within(5, lambda: server.active() == 0)
+
+
+# ── Time ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_clients_that_stand_still_are_given_up(
+    start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A head, a body, and a connection without a request have a time limit; a body that comes steadily has none."""
+    limits = {"head_timeout_s": 0.4, "body_timeout_s": 0.4, "idle_timeout_s": 1.0}
+    with caplog.at_level(logging.WARNING), start_server(**limits) as server, connected(server.port, 7) as clients:
+        head, second_head, body, chunk, silent, idle, steady = clients
+        head.sendall(HEAD)
+        second_head.sendall(GET)
+        body.sendall(POST + b"Content-Length: 100\r\n\r\n{")
+        chunk.sendall(CHUNKED + b"5\r\n{")
+        idle.sendall(GET)
+        steady.sendall(POST + b"Connection: close\r\nContent-Length: 20000\r\n\r\n{")
+        second_head.sendall(b"G")
+        for _ in range(10):
+            time.sleep(0.2)
+            steady.sendall(b" " * 1900)
+        assert read_all(head).startswith(b"HTTP/1.1 408 Request Timeout")
+        assert b"HTTP/1.1 408 Request Timeout" in read_all(second_head)
+        for client in (body, chunk):
+            answer = read_all(client)
+            assert answer.startswith(b"HTTP/1.1 408 Request Timeout")
+            assert answer.endswith(b'{"error":"the body of the request took too long"}')
+        assert read_all(silent) == b""
+        assert read_all(idle).startswith(b"HTTP/1.1 200 OK")
+        steady.sendall(b" " * 998 + b"}")
+        assert read_all(steady).startswith(b"HTTP/1.1 4")
+    assert sum("body took too long" in message for message in caplog.messages) == 1
+
+
+def test_a_reader_that_reads_nothing_is_dropped(
+    start_server: Callable[..., Any], within: Callable[..., bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its model gets free, and the log says so."""
+    engine = {"answer": "x" * 30_000, "step_delay_s": 0.001}
+    with caplog.at_level(logging.WARNING), start_server(engine, reader_timeout_s=1.0) as server:
+        connection = generate(server.port, **ENDLESS)
+        assert within(5, lambda: server.active() == 1)
+        assert within(8, lambda: server.active() == 0)
+        assert httpx.get(f"{server.url}/").status_code == 200
+        connection.close()
+    assert "an answer was broken off, since its client read nothing" in caplog.text
+
+
+def test_an_answer_that_has_ended_gives_its_model_back(
+    start_server: Callable[..., Any], within: Callable[..., bool]
+) -> None:
+    """Although its client has hardly read of it; which then reads all of it."""
+    words = " ".join(str(number) for number in range(1200))
+    with start_server({"answer": words, "step_delay_s": 0.0, "num_ctx": 50_000}, reader_timeout_s=60.0) as server:
+        connection = generate(server.port, top_logprobs=10, num_predict=50_000, num_ctx=50_000)
+        assert within(5, lambda: server.active() == 1)
+        assert within(8, lambda: server.active() == 0)
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            received += connection.recv(1 << 20)
+        connection.close()
+    lines = [json.loads(line) for line in received.splitlines() if line.startswith(b"{")]
+    assert "".join(line["response"] for line in lines).strip() == words
+    assert lines[-1]["done_reason"] == "stop"
+    assert len(received) > 1_500_000  # far more than sockets hold
+
+
+# ── Number ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("beginning", [b"", HEAD, POST + b"Content-Length: 100\r\n\r\n{"])
+def test_silent_connections_make_room(
+    start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture, beginning: bytes
+) -> None:
+    """Connections that wait for nothing but their clients lock nobody out: the one that was silent longest goes."""
+    with caplog.at_level(logging.WARNING), start_server(max_connections=4) as server:
+        with connected(server.port, 12) as clients:
+            for client in clients:
+                client.sendall(beginning)
+            time.sleep(0.1)
+            for _ in range(5):
+                assert httpx.get(f"{server.url}/").status_code == 200
+            gone = 0
+            for client in clients:
+                client.settimeout(0.01)
+                try:
+                    gone += client.recv(1) == b""
+                except ConnectionResetError:
+                    gone += 1
+                except TimeoutError:
+                    pass
+            assert gone >= 8
+    closings = [message for message in caplog.messages if "silent longest" in message]
+    assert closings[:1] == ["the connection that was silent longest was closed to make room: 4 were open"]
+    assert len(closings) <= 2
+
+
+def test_busy_connections_are_kept_and_others_told(
+    start_server: Callable[..., Any], within: Callable[..., bool]
+) -> None:
+    """With every place taken by an answer, a newcomer is refused with 503 and the reason."""
+    with start_server({"step_delay_s": 0.02}, max_connections=2) as server:
+        streams = [generate(server.port, **ENDLESS) for _ in range(2)]
+        assert within(5, lambda: server.active() == 2)
+        status, body = ask(server.port, GET)
+        assert status == 503
+        assert "as many connections as it can serve" in body["error"]
+        streams.pop().close()
+        assert within(5, lambda: server.active() == 1)
+        assert httpx.get(f"{server.url}/").status_code == 200
+        streams.pop().close()
+
+
+def test_places_are_kept_free_of_clients() -> None:
+    """The limit of open files is not all for connections."""
+    assert Connections(2048, None).limit == 2048
+    assert Connections(2048, 65_536).limit == 2048
+    assert Connections(2048, 1024).limit == 512
+    assert Connections(2048, 256).limit == 128
+    assert Connections(64, 256).limit == 64
+
+
+def test_the_limit_of_open_files_is_raised() -> None:
+    """As far as the system lets it."""
+    code = (
+        "import resource as r; hard = r.getrlimit(r.RLIMIT_NOFILE)[1]; top = 4096 if hard < 0 else min(hard, 4096)\n"
+        "r.setrlimit(r.RLIMIT_NOFILE, (64, top))\n"
+        "from corral.api.http.connections import raise_file_limit\n"
+        "assert raise_file_limit() == top == r.getrlimit(r.RLIMIT_NOFILE)[0]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_unfinished_requests_are_bounded_together(monkeypatch: pytest.MonkeyPatch, start_server: Any) -> None:
+    """Each may be large, but not all of them at once."""
+    monkeypatch.setattr("corral.api.http.connections._MOST_UNFINISHED_BYTES", 200_000)
+    with start_server() as server, connected(server.port, 3) as clients:
+        for client in clients:
+            client.sendall(HEAD + b"a: " + b"x" * 90_000)
+            time.sleep(0.1)
+        assert read_all(clients[2]).startswith(b"HTTP/1.1 503 ")
+        clients[0].sendall(b"\r\nConnection: close\r\n\r\n")
+        assert read_all(clients[0]).startswith(b"HTTP/1.1 200 OK")
+        with connect(server.port) as other:
+            other.sendall(HEAD + b"a: " + b"x" * 90_000 + b"\r\nConnection: close\r\n\r\n")
+            assert read_all(other).startswith(b"HTTP/1.1 200 OK")
+
+
+# ── uvicorn ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_uvicorn_is_made_as_we_rely_on() -> None:
+    """Its protocol is no public interface: a release that changes what `Connection` uses is to be noticed here."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    async def look() -> None:
+        config = uvicorn.Config(app, http="httptools", ws="none", log_config=None)
+        server = uvicorn.Server(config)
+        config.load()
+        protocol = HttpToolsProtocol(config, server.server_state, {})
+        for name in ("parser", "transport", "flow", "cycle", "client", "headers", "scope", "loop"):
+            assert hasattr(protocol, name), name
+        for name in (
+            "on_message_begin",
+            "on_header",
+            "on_headers_complete",
+            "on_body",
+            "on_message_complete",
+            "on_response_complete",
+            "_start_asgi_task",
+            "_unset_keepalive_if_required",
+            "shutdown",
+        ):
+            assert callable(getattr(protocol, name)), name
+        assert not protocol._should_upgrade_to_ws()
+        assert {"read_paused", "write_paused"} <= set(vars(FlowControl(asyncio.Transport())))
+        names = RequestResponseCycle.__init__.__code__.co_names
+        assert {"disconnected", "response_started", "response_complete", "message_event"} <= set(names)
+        for name in ("startup", "shutdown", "on_tick", "server_state", "should_exit", "force_exit"):
+            assert hasattr(server, name), name
+        assert {"connections", "tasks"} <= set(vars(server.server_state))
+
+    asyncio.run(look())

@@ -1,0 +1,176 @@
+"""A generation whose reader stands still: the model is given back once the answer has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+import msgspec
+import pytest
+
+from corral.core.answering import Generation
+from corral.core.errors import EngineDied
+from corral.core.models import Digest, ModelRecord
+from corral.core.names import parse_name
+from corral.core.outputs import Delta, Finished, Output, Started, Usage
+
+_RECORD = ModelRecord(
+    name=parse_name("tiny"), digest=Digest("sha256:" + "1" * 64), size_bytes=1, modified_at=0, format="gguf"
+)
+
+
+class FakeLease(msgspec.Struct):
+    model: Any = None
+    load_ns: int = 1
+    engine: str = "fake"
+    ignored_options: tuple[str, ...] = ()
+
+
+class Answer:
+    """An answer of `count` deltas, each of `chars` characters; remembers what was made of it and given back."""
+
+    def __init__(self, count: int, chars: int = 1, error: Exception | None = None) -> None:
+        self._count = count
+        self._chars = chars
+        self._error = error
+        self.made = 0
+        self.closed = 0
+        self.given_back = 0
+
+    async def outputs(self) -> AsyncGenerator[Output, None]:
+        try:
+            yield Started(prompt_tokens=1)
+            for _ in range(self._count):
+                await asyncio.sleep(0)
+                self.made += 1
+                yield Delta(text=str(self.made % 10) * self._chars, token_count=1)
+            if self._error is not None:
+                raise self._error
+            yield Finished(reason="stop", usage=Usage())
+        finally:
+            self.closed += 1
+
+    def generation(self) -> Generation:
+        def give_back() -> None:
+            self.given_back += 1
+
+        stack = AsyncExitStack()
+        stack.callback(give_back)
+        return Generation(_RECORD, FakeLease(), self.outputs(), stack)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(test())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+def test_the_model_is_given_back_before_the_answer_is_read() -> None:
+    """The rest is kept for a reader who stands still, whole and in order."""
+
+    async def test() -> None:
+        answer = Answer(20)
+        generation = answer.generation()
+        first = [await anext(generation) for _ in range(3)]
+        generation.read_ahead()
+        generation.read_ahead()
+        await until(lambda: answer.given_back == 1)
+        outputs = first + [output async for output in generation]
+        assert "".join(output.text for output in outputs if isinstance(output, Delta)) == "1234567890" * 2
+        assert isinstance(outputs[-1], Finished)
+        await generation.aclose()
+        assert (answer.closed, answer.given_back) == (1, 1)
+
+    run(test)
+
+
+def test_a_reader_that_comes_back_early_waits_for_what_is_to_come() -> None:
+    """Reading goes on where it stopped, while the rest is still being made."""
+
+    async def test() -> None:
+        answer = Answer(50)
+        generation = answer.generation()
+        await anext(generation)
+        generation.read_ahead()
+        outputs = [output async for output in generation]
+        assert len(outputs) == 51
+        assert answer.given_back == 1
+
+    run(test)
+
+
+def test_what_is_kept_is_bounded() -> None:
+    """An answer without end stops being read ahead after some million characters, and goes on with its reader."""
+
+    async def test() -> None:
+        answer = Answer(10**9, chars=100_000)
+        generation = answer.generation()
+        await anext(generation)
+        generation.read_ahead()
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        made = answer.made
+        assert 10 < made < 100
+        for _ in range(20):
+            await anext(generation)
+        await until(lambda: answer.made > made)
+        assert answer.given_back == 0
+        await generation.aclose()
+        assert (answer.closed, answer.given_back) == (1, 1)
+
+    run(test)
+
+
+def test_a_failure_reaches_the_reader_after_what_came_before() -> None:
+    """What was read ahead is delivered, then the error; the model is given back at once."""
+
+    async def test() -> None:
+        answer = Answer(3, error=EngineDied("it died"))
+        generation = answer.generation()
+        await anext(generation)
+        generation.read_ahead()
+        await until(lambda: answer.given_back == 1)
+        for _ in range(3):
+            assert isinstance(await anext(generation), Delta)
+        with pytest.raises(EngineDied, match="it died"):
+            await anext(generation)
+
+    run(test)
+
+
+def test_closing_ends_what_is_read_ahead() -> None:
+    """A client that leaves after all aborts its request."""
+
+    async def test() -> None:
+        answer = Answer(10**9)
+        generation = answer.generation()
+        await anext(generation)
+        generation.read_ahead()
+        await until(lambda: answer.made > 3)
+        await generation.aclose()
+        await generation.aclose()
+        assert (answer.closed, answer.given_back) == (1, 1)
+
+    run(test)
+
+
+def test_a_reader_that_waits_for_the_model_does_not_stand_still() -> None:
+    """Nobody else reads while an output is being waited for."""
+
+    async def test() -> None:
+        answer = Answer(5)
+        generation = answer.generation()
+        await anext(generation)
+        reading = asyncio.ensure_future(anext(generation))
+        await asyncio.sleep(0)
+        generation.read_ahead()
+        assert isinstance(await reading, Delta)
+        assert len([output async for output in generation]) == 5
+
+    run(test)
