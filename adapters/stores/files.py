@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from corral.adapters.regular_files import open_regular
 from corral.adapters.threads import stop_if_asked
 from corral.core.errors import CorralError, OutOfSpace, StorageError
 from corral.core.models import Digest
@@ -64,7 +65,7 @@ def storage_errors(subject: str) -> Iterator[None]:
 def hash_file(path: Path, stop: threading.Event) -> Digest:
     """The digest of a file of any size."""
     found = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             stop_if_asked(stop)
             found.update(chunk)

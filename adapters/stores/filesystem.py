@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -12,6 +13,7 @@ from functools import partial
 from io import RawIOBase
 from pathlib import Path
 
+from corral.adapters.regular_files import open_regular
 from corral.adapters.stores.adoption import AdoptionNotes, bring, fingerprint_of
 from corral.adapters.stores.files import CHUNK_BYTES, StoreFolders, hash_file, storage_errors, sync_folder
 from corral.adapters.stores.folders import ModelFolders
@@ -54,9 +56,7 @@ class FilesystemBlobs:
             raise BlobNotFound(f"blob {digest} not found")
         end = info.size_bytes if end is None else min(end, info.size_bytes)
         with storage_errors(f"cannot read blob {digest}"):
-            file = await in_thread(
-                lambda _: self.path(digest).open("rb", buffering=0), undo=lambda unread: unread.close()
-            )
+            file = await in_thread(lambda _: open_regular(self.path(digest)), undo=lambda unread: unread.close())
             try:
                 file.seek(start)  # moves a number, touches no disk
                 while start < end:
@@ -93,7 +93,7 @@ class FilesystemBlobs:
 
     async def list(self) -> AsyncIterator[BlobInfo]:
         for name in await in_thread(lambda _: self._names()):
-            with suppress(InvalidDigest):
+            with suppress(InvalidDigest, StorageError):  # one that cannot be read hides no other
                 info = await self.stat(parse_digest(name))
                 if info is not None:
                     yield info
@@ -123,6 +123,10 @@ class FilesystemBlobs:
                 status = path.stat()
             except FileNotFoundError:
                 return None
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                return None  # a circle of links holds no bytes
             if not stat.S_ISREG(status.st_mode):
                 return None
             intact = self._notes.verdict(digest, status)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import builtins
+import errno
+import io
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+import msgspec
+
+from corral.adapters.regular_files import open_regular
 from corral.adapters.stores.files import StoreFolders, replace_file, storage_errors
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.threads import in_thread
@@ -22,8 +29,10 @@ __all__ = ("FilesystemManifests",)
 _log = logging.getLogger(__name__)
 
 _LIMIT_BYTES = 4 * 1024 * 1024
+_BATCH_BYTES = 4 * 1024 * 1024  # of manifests in memory at once while the store is listed
 _ATTEMPTS = 100  # a real Ollama takes no lock and removes folders that are empty for a moment
 _LEVELS = 4
+_LATEST_S = 253_370_764_800.0  # the year 9999: what calendars can show
 
 
 class FilesystemManifests:
@@ -51,8 +60,14 @@ class FilesystemManifests:
             return await in_thread(lambda _: self._delete(name))
 
     async def list(self, *, strict: bool = False) -> AsyncGenerator[StoredManifest, None]:
-        for stored in await in_thread(lambda _: self._scan(strict)):
-            yield stored
+        paths = await in_thread(lambda _: self._paths(strict))
+        done = 0
+        while done < len(paths):
+            # Many in one go: a hop to a thread per manifest costs more than reading it.
+            found, count = await in_thread(partial(self._read_some, paths[done:], strict))
+            done += count
+            for stored in found:
+                yield stored
 
     def guard(self, *, exclusive: bool) -> AbstractAsyncContextManager[None]:
         return self._guard(exclusive)
@@ -82,9 +97,9 @@ class FilesystemManifests:
         with storage_errors(f"cannot read the manifest {path}"):
             try:
                 self._check_inside(path)
-                with path.open("rb") as file:
+                with io.BufferedReader(open_regular(path)) as file:
                     data = file.read(_LIMIT_BYTES + 1)
-                    modified_at = os.fstat(file.fileno()).st_mtime
+                    modified_at = min(max(os.fstat(file.fileno()).st_mtime, 0.0), _LATEST_S)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
         if len(data) > _LIMIT_BYTES:
@@ -93,10 +108,11 @@ class FilesystemManifests:
 
     def _put(self, name: ModelName, data: bytes, if_digest: Digest | None) -> StoredManifest:
         path = self._locate(name)
-        if if_digest is not None:
-            found = self._read(path)
-            if found is None or found.digest != if_digest:
-                raise Conflict(f"'{name}' was changed by somebody else", "look at it again, then repeat the change")
+        replaced = None
+        with suppress(StorageError):  # what cannot be read is replaced all the same
+            replaced = self._read(path)
+        if if_digest is not None and (replaced is None or replaced.digest != if_digest):
+            raise Conflict(f"'{name}' was changed by somebody else", "look at it again, then repeat the change")
         with storage_errors(f"cannot write the manifest {path}"):
             for attempt in range(_ATTEMPTS):
                 try:
@@ -110,7 +126,7 @@ class FilesystemManifests:
         stored = self._read(path)
         if stored is None:
             raise Conflict(f"'{name}' was deleted by somebody else in the same moment")
-        return stored
+        return msgspec.structs.replace(stored, replaced=None if replaced is None else replaced.data)
 
     def _delete(self, name: ModelName) -> bool:
         path = self._locate(name)
@@ -125,30 +141,54 @@ class FilesystemManifests:
                     folder.rmdir()
         return True
 
-    def _scan(self, strict: bool) -> builtins.list[StoredManifest]:
-        # In one go: a hop to a thread per manifest costs more than reading it.
-        found = []
-        for path in self._paths():
+    def _read_some(
+        self, paths: Sequence[Path], strict: bool, _: threading.Event
+    ) -> tuple[builtins.list[StoredManifest], int]:
+        """The manifests at the first of `paths`, and how many of these were dealt with: at least one."""
+        found, count, size_bytes = list[StoredManifest](), 0, 0
+        for path in paths:
+            count += 1
             try:
                 stored = self._read(path)
             except StorageError as error:
-                if strict:
-                    raise
-                if path not in self._complained:
-                    self._complained.add(path)
-                    _log.warning("a manifest is passed over: %s", error)
+                self._pass_over(path, error, strict)
                 continue
             if stored is not None:
                 found.append(stored)
-        return found
+                size_bytes += len(stored.data)
+            if size_bytes >= _BATCH_BYTES:
+                break
+        return found, count
 
-    def _paths(self) -> tuple[Path, ...]:
-        with storage_errors(f"cannot list {self._folders.manifests}"):
-            level = [self._folders.manifests]
-            for depth in range(_LEVELS):
-                files = depth == _LEVELS - 1
-                level = [child for folder in level for child in _children(folder, files=files)]
-            return tuple(path for path in level if _is_name(path))
+    def _paths(self, strict: bool) -> tuple[Path, ...]:
+        level = [self._folders.manifests]
+        for depth in range(_LEVELS):
+            files = depth == _LEVELS - 1
+            level = [child for folder in level for child in self._children(folder, files=files, strict=strict)]
+        return tuple(path for path in level if _is_name(path))
+
+    def _children(self, folder: Path, *, files: bool, strict: bool) -> builtins.list[Path]:
+        """What is one level below: folders, or everything that is none where `files` are wanted."""
+        try:
+            self._check_inside(folder)
+            with storage_errors(f"cannot list {folder}"), os.scandir(folder) as entries:
+                return [
+                    folder / name for name in sorted(entry.name for entry in entries if _may_be(entry, files=files))
+                ]
+        except StorageError as error:
+            if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+                self._pass_over(folder, error, strict)
+            return []
+
+    def _pass_over(self, path: Path, error: StorageError, strict: bool) -> None:
+        """A circle of links or a pipe holds no bytes and so names no blob: it is no fault of a strict list either."""
+        cause = error.__cause__
+        empty = isinstance(cause, OSError) and cause.errno in (errno.ELOOP, errno.EINVAL)
+        if strict and not empty:
+            raise error
+        if path not in self._complained:
+            self._complained.add(path)
+            _log.warning("a manifest is passed over: %s", error)
 
     def _check_inside(self, path: Path) -> None:
         root = os.path.realpath(self._folders.manifests)
@@ -175,13 +215,12 @@ def _spelling(folder: Path, part: str) -> str:
     return next((name for name in sorted(names) if name.lower() == part.lower()), part)
 
 
-def _children(folder: Path, *, files: bool) -> list[Path]:
+def _may_be(entry: os.DirEntry[str], *, files: bool) -> bool:
+    """A link that leads in a circle may be either: whoever opens it says what is wrong."""
     try:
-        with os.scandir(folder) as entries:
-            found = [entry.name for entry in entries if (entry.is_file() if files else entry.is_dir())]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [folder / name for name in sorted(found)]
+        return entry.is_dir() != files
+    except OSError:
+        return True
 
 
 def _name_of(path: Path) -> ModelName:
