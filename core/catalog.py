@@ -39,6 +39,8 @@ __all__ = ("ModelCatalog",)
 _log = logging.getLogger(__name__)
 
 _REMEMBERED_RECORDS = 1024
+_REMEMBERED_CHARACTERS = 1 << 20  # of the texts of one record
+_FILE_CHARACTERS = 200  # what a file of a record counts as
 
 
 def _ignore(progress: Progress) -> None:
@@ -278,9 +280,17 @@ class ModelCatalog:
         known = self._records.get(stored.digest)
         if known is None:
             known = await read_manifest(stored, self._formats, self._blobs)
-            self._records.put(stored.digest, known)
+            if _size_of(known) <= _REMEMBERED_CHARACTERS:
+                self._records.put(stored.digest, known)
         return msgspec.structs.replace(known, name=stored.name, modified_at=stored.modified_at)
 
 
 def _not_found(name: ModelName) -> ModelNotFound:
     return ModelNotFound(f"model '{name}' not found", "corral list shows the models there are")
+
+
+def _size_of(record: ModelRecord) -> int:
+    """About how many characters a record keeps in memory."""
+    texts = [*record.licenses, *(message.content for message in record.messages)]
+    texts += [record.system or "", record.template.text if record.template else ""]
+    return sum(map(len, texts)) + _FILE_CHARACTERS * len(record.files)

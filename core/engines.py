@@ -78,6 +78,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     runs. `devices` is the import path of ``() -> Sequence[Device]``, called in a child process. `requirement` is the
     distribution and version it needs (``llama-cpp-python==0.3.36``), `module` the import to look for, `needs` further
     ones, `install_hint` the pip line. `compiled`: there are no wheels, so that pip needs a C++ compiler.
+    `adapters`: it loads the model's LoRA adapters; a model that has one is refused for any other engine.
     """
 
     name: str
@@ -102,6 +103,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     needs: tuple[str, ...] = ()
     install_hint: str | None = None
     compiled: bool = False
+    adapters: bool = False
 
 
 def options_fit(loaded: Any, wanted: Any, at_most: Mapping[str, float | None]) -> bool:

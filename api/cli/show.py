@@ -15,6 +15,7 @@ from corral.api.results import ModelDetails
 from corral.core.engine_choice import EngineChooser
 from corral.core.errors import CorralError
 from corral.core.models import ModelRecord
+from corral.core.unused_parts import unused_parts
 
 __all__ = ("show",)
 
@@ -63,6 +64,7 @@ def show(session: Session, model: str, part: str | None, verbose: bool, as_json:
     refusals = [(one.spec.name, one.match.reason) for one in candidates]
     more = [
         ("Engines", engines) if engines else ("No engine takes it", refusals),
+        ("Not used", [(part, "") for part in unused_parts(details.record)]),
         ("Loaded", _loaded_rows(loaded) if loaded else []),
     ]
     if verbose:

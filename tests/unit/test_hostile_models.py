@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from corral.core.catalog import ModelCatalog
 from corral.core.errors import CorralError, InvalidModelFile, InvalidRequest, ModelNotFound, StorageError
 from corral.core.models import ModelMetadata, digest_of
 from corral.core.names import parse_name
+from corral.core.unused_parts import unused_parts
 from corral.plugins.testing.gguf import SMALL_MODEL, Tagged, gguf_bytes
 
 T = TypeVar("T")
@@ -638,3 +640,107 @@ def test_showing_everything_is_bounded(tmp_path: Path) -> None:
     assert 1 < len(shown) < 200
     brief = GgufReader().describe(path, verbose=False)
     assert not any(isinstance(value, list) for value in brief.values())
+
+
+def ollama(root: Path, config: bytes, *layers: tuple[str, bytes]) -> bytes:
+    """A manifest as Ollama writes it, its blobs in the store."""
+    described = [{"mediaType": f"application/vnd.ollama.image.{kind}", **blob(root, data)} for kind, data in layers]
+    head = {"mediaType": "application/vnd.docker.container.image.v1+json", **blob(root, config)}
+    return json.dumps({"schemaVersion": 2, "config": head, "layers": described}).encode()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b'{"context_length": 1' + b"0" * 30 + b"}",
+        b'{"embedding_length": -1}',
+        b'{"model_family": "' + b"x" * 1_000_000 + b'"}',
+        b'{"model_families": [' + b'"x",' * 100_000 + b'"x"]}',
+        b'{"capabilities": [' + b'"x",' * 100_000 + b'"x"]}',
+        b'{"remote_host": "' + b"x" * 1_000_000 + b'", "remote_model": "m"}',
+        b'{"corral": {"remote_replicas": [' + b'"x",' * 100_000 + b'"x"]}}',
+    ],
+)
+def test_a_config_that_no_list_could_show(root: Path, config: bytes) -> None:
+    """Its model is left out, the other stands, and it can be deleted."""
+    put(root, "bad", ollama(root, config))
+    assert names(root) == ["sound:latest"]
+    asyncio.run(catalog_of(root).delete(parse_name("bad")))
+
+
+def test_layers_that_claim_more_than_there_is(root: Path) -> None:
+    """The sum of their sizes stays a number that every reply can hold, or the model is refused."""
+    weights = blob(root, b"w", mediaType="application/vnd.ollama.image.model")
+    config = blob(root, b"{}", mediaType="application/vnd.docker.container.image.v1+json")
+    for size in (2**70, 2**63, -1):
+        layers = [weights | {"size": size}]
+        put(root, "bad", json.dumps({"schemaVersion": 2, "config": config, "layers": layers}).encode())
+        assert names(root) == ["sound:latest"]
+    layers = [weights | {"size": 2**46}] * 20_000
+    put(root, "large", json.dumps({"schemaVersion": 2, "config": config, "layers": layers}).encode())
+    record = asyncio.run(catalog_of(root).get(parse_name("large")))
+    msgspec.json.encode(record)
+
+
+@pytest.mark.parametrize("value", [b"1" + b"0" * 30, b"-1" + b"0" * 30, b"1e999", b"[9" + b"9" * 30 + b"]"])
+def test_parameters_beyond_64_bits(root: Path, value: bytes) -> None:
+    """They are read as something that every reply can hold, or their model is left out."""
+    put(root, "bad", ollama(root, b"{}", ("params", b'{"num_ctx": ' + value + b"}")))
+    described = layer(blob(root, b'{"num_ctx": ' + value + b"}"), "params.json")
+    put(root, "pack", pack(blob(root, b'{"config": {}}'), described))
+    assert "sound:latest" in names(root)
+    msgspec.json.encode(asyncio.run(catalog_of(root).list()))
+
+
+@pytest.mark.parametrize("text", ["{{" * 2_000_000, "{{ ." * 1_000_000, "{{" + "$.Tool" * 600_000])
+def test_a_template_that_never_closes_its_brackets(root: Path, text: str) -> None:
+    """What the model can do is found in one pass over it."""
+    put(root, "bad", ollama(root, b"{}", ("template", text.encode())))
+    catalog = catalog_of(root)
+    record = asyncio.run(catalog.get(parse_name("bad")))
+    asyncio.run(within(10, catalog.capabilities(record)))
+
+
+def test_the_small_files_of_a_folder_make_no_values(root: Path) -> None:
+    """Megabytes of objects that nobody asked for are passed over while they are read, whatever they stand under."""
+    filler = b'"x": [' + b"{}," * 2_000_000 + b'{}], "model": {"type": "llama", "context_length": 128}}'
+    manifest = pack(
+        blob(root, b'{"config": {"format": "onnx"}}'), layer(blob(root, b"{" + filler), "genai_config.json")
+    )
+    put(root, "big", manifest)
+    tracemalloc.start()
+    record = asyncio.run(catalog_of(root).get(parse_name("big")))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (record.family, record.context_length) == ("llama", 128)
+    assert peak < 4 * len(filler)
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "length"),
+    [
+        (b'{"model": {"type": "%s"}}' % (b"x" * 5000), "", None),
+        (b'{"model": {"type": 7, "context_length": -1, "decoder": []}}', "", None),
+        (b'{"model": {"type": "llama", "context_length": 1e30}}', "llama", None),
+        (b'{"model": {"type": "llama", "context_length": 1' + b"0" * 40 + b"}}", "llama", None),
+        (b'{"model": {"type": "llama", "context_length": 4096, "decoder": {"hidden_size": "x"}}}', "llama", 4096),
+    ],
+)
+def test_facts_of_a_folder_that_are_odd(root: Path, text: bytes, family: str, length: int | None) -> None:
+    """What is of another type, or beyond measure, counts as not said."""
+    put(root, "odd", pack(blob(root, b'{"config": {}}'), layer(blob(root, text), "genai_config.json")))
+    record = asyncio.run(catalog_of(root).get(parse_name("odd")))
+    assert (record.family, record.context_length, record.embedding_length) == (family, length, None)
+
+
+def test_parts_of_a_manifest_that_nothing_uses(root: Path) -> None:
+    """Each is named: what a user of the model could miss must not go without a word."""
+    config = b'{"renderer": "qwen3-coder", "parser": "qwen3-coder"}'
+    layers = [(kind, kind.encode()) for kind in ("model", "template", "projector", "draft", "embed", "license")]
+    put(root, "rich", ollama(root, config, *layers))
+    record = asyncio.run(catalog_of(root).get(parse_name("rich")))
+    found = unused_parts(record)
+    words = ("Go template", "renderer 'qwen3-coder'", "parser 'qwen3-coder'", "projector", "draft", "image.embed")
+    assert len(found) == len(words)
+    assert all(word in sentence for word, sentence in zip(words, found, strict=True))
+    assert unused_parts(asyncio.run(catalog_of(root).get(parse_name("sound")))) == ()

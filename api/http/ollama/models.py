@@ -35,6 +35,7 @@ from corral.core.leases import LoadedModel
 from corral.core.models import ModelMetadata, ModelRecord, parameter_size_text
 from corral.core.names import ModelName
 from corral.core.runtime import Runtime
+from corral.core.unused_parts import unused_parts
 
 __all__ = ("OLLAMA_VERSION", "copy", "delete", "list_models", "list_running", "root", "show", "version")
 
@@ -218,6 +219,9 @@ async def _shown(runtime: Runtime, record: ModelRecord, body: ShowRequest) -> Sh
         tensors = await catalog.tensors(record)
     except CorralError as error:
         corral["problem"] = error.message
+    unused = unused_parts(record)
+    if unused:
+        corral["unused"] = unused
     for loaded in runtime.scheduler.loaded():
         if loaded.record.digest == record.digest:
             corral |= _corral_facts(loaded)
