@@ -58,7 +58,7 @@ def show(session: Session, model: str, part: str | None, verbose: bool, as_json:
             plain
             | {"parameters": record.parameters, "digest": record.digest, "size_bytes": record.size_bytes}
             | {"modified_at": iso_time(record.modified_at), "engines": dict(engines), "model_info": described}
-            | {"loaded": loaded}
+            | {"loaded": loaded, "unused": unused_parts(record)}
         )
         return
     refusals = [(one.spec.name, one.match.reason) for one in candidates]
