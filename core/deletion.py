@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from corral.core.converters import DERIVED_HOST
-from corral.core.errors import CorralError, StorageError
-from corral.core.models import Digest, digest_of, mentioned_digests
+from corral.core.errors import CorralError, InvalidDigest, StorageError
+from corral.core.models import Digest, digest_of, mentioned_digests, parse_digest
 from corral.core.names import ModelName
 from corral.core.ports.storage import BlobStore, LocalBlobs, ManifestStore, StoredManifest
 from corral.core.references import delete_unreferenced
@@ -70,21 +71,28 @@ async def _delete_what_hangs_on(
                 await local.drop_folder(digest)
             except StorageError as error:  # links; no reason to keep what they lead to
                 _log.warning("a folder of links stays: %s", error)
-        for orphan in _orphans(gone, others):
+        for orphan in _orphans(others):
             await manifests.delete(orphan.name)
             doomed.append(orphan.data)
     await delete_unreferenced(gone, manifests=manifests, blobs=blobs)
 
 
-def _orphans(gone: set[Digest], others: Sequence[StoredManifest]) -> list[StoredManifest]:
-    """Derived models of a digest that is gone from every model, those derived from it left aside."""
-    orphans = []
-    for source in gone:
-        derived = [
-            other
-            for other in others
-            if other.name.host.lower() == DERIVED_HOST and other.name.namespace.lower() == source.partition(":")[2]
-        ]
-        if derived and not any(source in mentioned_digests(other.data) for other in others if other not in derived):
-            orphans += derived
-    return orphans
+def _orphans(others: Sequence[StoredManifest]) -> list[StoredManifest]:
+    """Derived models whose source no model has any more, those derived from it left aside.
+
+    That includes sources that another program on the same store has deleted.
+    """
+    sources = [_source(other) for other in others]
+    alive = set[Digest]()
+    for other, source in zip(others, sources, strict=True):
+        alive |= mentioned_digests(other.data) - {source}
+    return [other for other, source in zip(others, sources, strict=True) if source is not None and source not in alive]
+
+
+def _source(stored: StoredManifest) -> Digest | None:
+    """The weights that a derived model was made of; None for any other model."""
+    if stored.name.host.lower() != DERIVED_HOST:
+        return None
+    with suppress(InvalidDigest):
+        return parse_digest(f"sha256:{stored.name.namespace}")
+    return None

@@ -25,13 +25,18 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StoreFolders:
-    """Where a store keeps what. ``blobs`` and ``manifests`` are Ollama's, which never looks into ``.corral``."""
+    """Where a store keeps what. ``blobs`` and ``manifests`` are Ollama's, which never looks into ``.corral``.
+
+    `derived` has the manifests of derived models, `kept` the blobs that they name.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
         self.blobs = self.root / "blobs"
         self.manifests = self.root / "manifests"
         self.own = self.root / ".corral"
+        self.derived = self.own / "manifests"
+        self.kept = self.own / "kept"
         self.partials = self.own / "partials"
         self.adopted = self.own / "adopted"
         self.metadata = self.own / "metadata"

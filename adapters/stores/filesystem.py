@@ -17,6 +17,7 @@ from corral.adapters.regular_files import open_regular
 from corral.adapters.stores.adoption import AdoptionNotes, bring, fingerprint_of
 from corral.adapters.stores.files import CHUNK_BYTES, StoreFolders, hash_file, storage_errors, sync_folder
 from corral.adapters.stores.folders import ModelFolders
+from corral.adapters.stores.kept import blob_path, forget
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
@@ -45,7 +46,7 @@ class FilesystemBlobs:
 
     def path(self, digest: Digest) -> Path:
         """Where the blob is, or would be. Raises `InvalidDigest`: nothing else ever becomes a path here."""
-        return self._folders.blobs / f"sha256-{parse_digest(digest).partition(':')[2]}"
+        return blob_path(self._folders, digest)
 
     async def stat(self, digest: Digest) -> BlobInfo | None:
         return await in_thread(lambda stop: self._stat(digest, stop))
@@ -82,12 +83,9 @@ class FilesystemBlobs:
     async def delete(self, digest: Digest) -> bool:
         def work(_: threading.Event) -> bool:
             with storage_errors(f"cannot delete blob {digest}"):
-                try:
-                    self.path(digest).unlink()
-                except FileNotFoundError:
-                    return False
+                found = forget(self._folders, digest)
                 self._notes.remove(parse_digest(digest))
-                return True
+                return found
 
         return await in_thread(work)
 
@@ -139,11 +137,11 @@ class FilesystemBlobs:
         return BlobInfo(digest=digest, size_bytes=status.st_size) if intact else None
 
     def _names(self) -> tuple[str, ...]:
-        with storage_errors(f"cannot list {self._folders.blobs}"):
-            try:
-                return tuple(sorted(os.listdir(self._folders.blobs)))
-            except FileNotFoundError:
-                return ()
+        names = set[str]()
+        for folder in (self._folders.blobs, self._folders.kept):
+            with storage_errors(f"cannot list {folder}"), suppress(FileNotFoundError):
+                names.update(os.listdir(folder))
+        return tuple(sorted(names))
 
     def _publish(self, path: Path, digest: Digest) -> None:
         """The `Publish` of this store's writers."""

@@ -17,10 +17,12 @@ import msgspec
 
 from corral.adapters.regular_files import open_regular
 from corral.adapters.stores.files import StoreFolders, replace_file, storage_errors
+from corral.adapters.stores.kept import keep
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.threads import in_thread
+from corral.core.converters import DERIVED_HOST
 from corral.core.errors import Conflict, InvalidName, StorageError
-from corral.core.models import Digest, digest_of
+from corral.core.models import Digest, digest_of, mentioned_digests
 from corral.core.names import ModelName, parse_name
 from corral.core.ports.storage import StoredManifest
 
@@ -37,6 +39,9 @@ _LATEST_S = 253_370_764_800.0  # the year 9999: what calendars can show
 
 class FilesystemManifests:
     """Safe for many tasks and processes. Names are compared without case, and keep the case they were stored with.
+
+    Derived models are apart, under ``.corral``: an Ollama that shares the store would list them. Those that an earlier
+    version put among the others are found there, and moved with the next change of the store.
 
     A manifest that is a link out of the store is treated as unreadable, so that no name reaches another file.
     """
@@ -88,10 +93,36 @@ class FilesystemManifests:
 
     def _locate(self, name: ModelName) -> Path:
         """The path with the spelling found on disk, as deep as there is one."""
-        path = self._folders.manifests
+        path = self._spelt(self._root_of(name), name)
+        if _is_derived(name) and not os.path.lexists(path):
+            old = self._spelt(self._folders.manifests, name)
+            return old if os.path.lexists(old) else path
+        return path
+
+    def _root_of(self, name: ModelName) -> Path:
+        return self._folders.derived if _is_derived(name) else self._folders.manifests
+
+    def _spelt(self, root: Path, name: ModelName) -> Path:
+        path = root
         for part in name.parts:
             path /= _spelling(path, part)
         return path
+
+    def _move_derived(self) -> None:
+        """Of what an earlier version left among Ollama's manifests. Whoever calls holds the lock of changes."""
+        for folder in self._children(self._folders.manifests, files=False, strict=False):
+            if folder.name.lower() != DERIVED_HOST:
+                continue
+            for path in self._below([folder], levels=_LEVELS - 1, strict=False):
+                with suppress(StorageError), storage_errors(f"cannot move the manifest {path}"):
+                    stored = self._read(path)
+                    target = self._folders.derived.joinpath(*path.parts[-_LEVELS:])
+                    if stored is None or os.path.lexists(target):
+                        continue
+                    keep(self._folders, mentioned_digests(stored.data))
+                    target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                    os.replace(path, target)
+                    _remove_empty(path)
 
     def _read(self, path: Path) -> StoredManifest | None:
         with storage_errors(f"cannot read the manifest {path}"):
@@ -107,6 +138,7 @@ class FilesystemManifests:
         return StoredManifest(name=_name_of(path), data=data, digest=digest_of(data), modified_at=modified_at)
 
     def _put(self, name: ModelName, data: bytes, if_digest: Digest | None) -> StoredManifest:
+        self._move_derived()
         path = self._locate(name)
         replaced = None
         with suppress(StorageError):  # what cannot be read is replaced all the same
@@ -117,6 +149,8 @@ class FilesystemManifests:
             for attempt in range(_ATTEMPTS):
                 try:
                     self._check_inside(path.parent)
+                    if _is_derived(name):
+                        keep(self._folders, mentioned_digests(data))
                     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
                     replace_file(path, data, self._folders.scratch)
                     break
@@ -129,6 +163,7 @@ class FilesystemManifests:
         return msgspec.structs.replace(stored, replaced=None if replaced is None else replaced.data)
 
     def _delete(self, name: ModelName) -> bool:
+        self._move_derived()
         path = self._locate(name)
         with storage_errors(f"cannot delete the manifest {path}"):
             self._check_inside(path.parent)
@@ -136,9 +171,7 @@ class FilesystemManifests:
                 path.unlink()
             except (FileNotFoundError, NotADirectoryError):
                 return False
-            with suppress(OSError):  # not empty: done
-                for folder in path.parents[: _LEVELS - 1]:
-                    folder.rmdir()
+            _remove_empty(path)
         return True
 
     def _read_some(
@@ -161,9 +194,16 @@ class FilesystemManifests:
         return found, count
 
     def _paths(self, strict: bool) -> tuple[Path, ...]:
-        level = [self._folders.manifests]
-        for depth in range(_LEVELS):
-            files = depth == _LEVELS - 1
+        derived = self._below([self._folders.derived], levels=_LEVELS, strict=strict)
+        moved = {path.relative_to(self._folders.derived) for path in derived}
+        paths = self._below([self._folders.manifests], levels=_LEVELS, strict=strict)
+        return (*(path for path in paths if path.relative_to(self._folders.manifests) not in moved), *derived)
+
+    def _below(self, folders: Sequence[Path], *, levels: int, strict: bool) -> tuple[Path, ...]:
+        """What has a name so many levels below."""
+        level = folders
+        for depth in range(levels):
+            files = depth == levels - 1
             level = [child for folder in level for child in self._children(folder, files=files, strict=strict)]
         return tuple(path for path in level if _is_name(path))
 
@@ -191,10 +231,22 @@ class FilesystemManifests:
             _log.warning("a manifest is passed over: %s", error)
 
     def _check_inside(self, path: Path) -> None:
-        root = os.path.realpath(self._folders.manifests)
+        own = path.is_relative_to(self._folders.derived)
+        root = os.path.realpath(self._folders.derived if own else self._folders.manifests)
         real = os.path.realpath(path)
         if os.path.commonpath((root, real)) != root:
             raise StorageError(f"the manifest {path} leads out of the store, to {real}", "replace the link by a file")
+
+
+def _is_derived(name: ModelName) -> bool:
+    return name.host.lower() == DERIVED_HOST
+
+
+def _remove_empty(path: Path) -> None:
+    """The folders that led to a manifest, as far as nothing else is in them."""
+    with suppress(OSError):  # not empty: done
+        for folder in path.parents[: _LEVELS - 1]:
+            folder.rmdir()
 
 
 def _check(name: ModelName) -> None:
