@@ -11,7 +11,8 @@ __all__ = ("CAPABILITIES", "derive_capabilities")
 CAPABILITIES = ("completion", "tools", "insert", "vision", "embedding", "thinking", "image", "audio")
 """Every capability, in the order in which they are listed."""
 
-_GO_FIELD = re.compile(r"\{\{[^}]*?[.$](Tools|Suffix|Thinking)\b")
+_GO_FIELD = re.compile(r"[.$](Tools|Suffix|Thinking)\b")
+_TEMPLATE_LIMIT = 1 << 18  # characters; a longer one is rendered by nobody, and lists of models would wait for it
 _GO_MEANING = {"Tools": "tools", "Suffix": "insert", "Thinking": "thinking"}
 
 
@@ -37,9 +38,13 @@ def derive_capabilities(
 
 def _from_template(record: ModelRecord, metadata: ModelMetadata | None) -> set[str]:
     """The manifest's own template decides; without one, the template inside the weights."""
-    if record.template is not None and record.template.kind == "go":
-        return {_GO_MEANING[field] for field in _GO_FIELD.findall(record.template.text)}
     text = record.template.text if record.template else (metadata.chat_template if metadata else None) or ""
+    if len(text) > _TEMPLATE_LIMIT:
+        return set()
+    if record.template is not None and record.template.kind == "go":
+        # In pieces: an expression that looks for both brackets takes quadratic time where they are never closed.
+        actions = (piece.partition("}")[0] for piece in text.split("{{")[1:])
+        return {_GO_MEANING[field] for action in actions for field in _GO_FIELD.findall(action)}
     found = set()
     if "tools" in text or "tool_call" in text:
         found.add("tools")

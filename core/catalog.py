@@ -5,15 +5,16 @@ from __future__ import annotations
 import builtins
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from corral.core.capabilities import derive_capabilities
 from corral.core.converters import DERIVED_HOST, refuse_derived
-from corral.core.deletion import delete_model
+from corral.core.deletion import delete_model, delete_replaced
 from corral.core.engines import LocalFile
-from corral.core.errors import BlobNotFound, CorralError, InvalidModelFile, InvalidRequest, ModelNotFound
+from corral.core.errors import CorralError, InvalidRequest, ModelNotFound, StorageError
 from corral.core.importing import ModelImporter
 from corral.core.lru import LruDict
 from corral.core.manifest_reading import read_manifest
@@ -38,6 +39,8 @@ __all__ = ("ModelCatalog",)
 _log = logging.getLogger(__name__)
 
 _REMEMBERED_RECORDS = 1024
+_REMEMBERED_CHARACTERS = 1 << 20  # of the texts of one record
+_FILE_CHARACTERS = 200  # what a file of a record counts as
 
 
 def _ignore(progress: Progress) -> None:
@@ -82,7 +85,16 @@ class ModelCatalog:
 
     async def get(self, name: ModelName) -> ModelRecord:
         """The model, under the spelling the store has. Raises `ModelNotFound`, `StorageError`."""
-        return await self._record(await self._stored(name))
+        stored = await self._stored(name)
+        while True:
+            try:
+                return await self._record(stored)
+            except StorageError:
+                # One that was replaced between the two reads has lost its config; the new one is meant.
+                found = await self._stored(name)
+                if found.digest == stored.digest:
+                    raise
+                stored = found
 
     async def list(self, *, derived: bool = False) -> builtins.list[ModelRecord]:
         """Every readable model, newest first; one that cannot be read is logged once and passed over.
@@ -94,11 +106,11 @@ class ModelCatalog:
             if stored.name.host.lower() == DERIVED_HOST and not derived:
                 continue
             try:
-                records.append(await self._record(stored))
-            except CorralError as error:
-                if stored.digest not in self._complained:
-                    self._complained.add(stored.digest)
-                    _log.warning("%s is left out of the list: %s", stored.name, error)
+                records.append(await self._listed(stored))
+            except ModelNotFound:  # deleted in this moment
+                continue
+            except Exception as error:  # a plugin's dialect may raise anything, and the others are to be listed
+                self._complain(stored.digest, f"{stored.name} is left out of the list", error)
         return sorted(records, key=lambda record: (-record.modified_at, record.name.key))
 
     async def metadata(self, record: ModelRecord) -> ModelMetadata | None:
@@ -107,6 +119,15 @@ class ModelCatalog:
         Raises `BlobNotFound` for weights that are gone or were changed since they were imported, `InvalidModelFile`.
         """
         return await self._inspector.metadata(record.weights.digest) if record.weights else None
+
+    async def readable_metadata(self, record: ModelRecord) -> ModelMetadata | None:
+        """As `metadata`, and None as well where the weights cannot be read, which is logged once: one bad model is no
+        reason to say nothing of itself or of others."""
+        try:
+            return await self.metadata(record)
+        except CorralError as error:
+            self._complain(record.digest, f"the weights of {record.name} cannot be read", error)
+            return None
 
     async def describe(self, record: ModelRecord, *, verbose: bool) -> dict[str, object]:
         """``model_info`` of ``/api/show``: the header's key-values; arrays are None unless `verbose`.
@@ -129,30 +150,39 @@ class ModelCatalog:
 
     async def capabilities(self, record: ModelRecord) -> tuple[str, ...]:
         """What the model can do, in Ollama's words. Weights that cannot be read count as weights that say nothing."""
-        try:
-            metadata = await self.metadata(record)
-            projectors = record.files_of("projector")
-            projector = await self._inspector.metadata(projectors[0].digest) if projectors else None
-        except (BlobNotFound, InvalidModelFile):
-            metadata = projector = None
+        metadata, projector = await self.readable_metadata(record), None
+        projectors = record.files_of("projector")
+        if projectors and metadata is not None:
+            with suppress(CorralError):
+                projector = await self._inspector.metadata(projectors[0].digest)
         return derive_capabilities(record, metadata, projector)
 
     async def copy(self, source: ModelName, destination: ModelName) -> None:
-        """Another name for the same manifest; one that is taken is replaced.
+        """Another name for the same manifest; one that is taken is replaced, and what it alone had is deleted.
 
         Raises `ModelNotFound`, `InvalidRequest` for a name that derived models have.
         """
         refuse_derived(destination)
         async with self._manifests.guard(exclusive=False):
             stored = await self._stored(source)
-            if stored.name.key != destination.key:
-                await self._manifests.put(destination, stored.data)
+            if stored.name.key == destination.key:
+                return
+            put = await self._manifests.put(destination, stored.data)
+        await delete_replaced(put, manifests=self._manifests, blobs=self._blobs, local=self._local)
 
-    async def delete(self, name: ModelName) -> None:
-        """The manifest, what was derived of it alone, and blobs that nobody names any more. Raises `ModelNotFound`."""
+    async def delete(self, name: ModelName) -> ModelRecord | None:
+        """The manifest, what was derived of it alone, and blobs that nobody names any more.
+
+        Answers what it was; None for a model that could not be read, which can be deleted all the same. Raises
+        `ModelNotFound`.
+        """
+        record = None
+        with suppress(ModelNotFound, StorageError):
+            record = await self.get(name)
         async with self._manifests.guard(exclusive=True):
-            stored = await self._stored(name)
-            await delete_model(stored, manifests=self._manifests, blobs=self._blobs, local=self._local)
+            if not await delete_model(name, manifests=self._manifests, blobs=self._blobs, local=self._local):
+                raise _not_found(name)
+        return record
 
     async def import_name(self, path: Path) -> ModelName:
         """The name that `import_file` gives this file or folder where none is given. Raises as it does."""
@@ -168,7 +198,7 @@ class ModelCatalog:
         """
         if name is not None:
             refuse_derived(name)
-        return await self._record(await self._importer.import_file(path, name, on_progress))
+        return await self._importer.import_file(path, name, on_progress)
 
     async def pull(
         self, reference: str, name: ModelName | None = None, on_progress: OnProgress = _ignore
@@ -179,14 +209,14 @@ class ModelCatalog:
         """
         if name is not None:
             refuse_derived(name)
-        return await self._record(await self._importer.pull(reference, name, on_progress))
+        return await self._importer.pull(reference, name, on_progress)
 
     async def publish(self, record: ModelRecord, metadata: ModelMetadata | None) -> ModelRecord:
         """Makes a model of blobs that are in the store already; a name that is taken is replaced.
 
         `metadata` is what its weights say, where somebody can read them. Raises `Conflict` where a blob is gone.
         """
-        return await self._record(await self._importer.publish(record, metadata))
+        return await self._importer.publish(record, metadata)
 
     async def add_upstream(
         self,
@@ -234,12 +264,37 @@ class ModelCatalog:
     async def _stored(self, name: ModelName) -> StoredManifest:
         stored = await self._manifests.get(name)
         if stored is None:
-            raise ModelNotFound(f"model '{name}' not found", "corral list shows the models there are")
+            raise _not_found(name)
         return stored
+
+    def _complain(self, digest: Digest, what: str, error: Exception) -> None:
+        """Once for each model. What is not an error of ours is a fault in a plugin, and its traceback helps."""
+        if digest not in self._complained:
+            self._complained.add(digest)
+            _log.warning("%s: %s", what, error, exc_info=None if isinstance(error, CorralError) else error)
+
+    async def _listed(self, stored: StoredManifest) -> ModelRecord:
+        """As `get`, without another look at a manifest whose model is read already."""
+        try:
+            return await self._record(stored)
+        except StorageError:
+            return await self.get(stored.name)
 
     async def _record(self, stored: StoredManifest) -> ModelRecord:
         known = self._records.get(stored.digest)
         if known is None:
             known = await read_manifest(stored, self._formats, self._blobs)
-            self._records.put(stored.digest, known)
+            if _size_of(known) <= _REMEMBERED_CHARACTERS:
+                self._records.put(stored.digest, known)
         return msgspec.structs.replace(known, name=stored.name, modified_at=stored.modified_at)
+
+
+def _not_found(name: ModelName) -> ModelNotFound:
+    return ModelNotFound(f"model '{name}' not found", "corral list shows the models there are")
+
+
+def _size_of(record: ModelRecord) -> int:
+    """About how many characters a record keeps in memory."""
+    texts = [*record.licenses, *(message.content for message in record.messages)]
+    texts += [record.system or "", record.template.text if record.template else ""]
+    return sum(map(len, texts)) + _FILE_CHARACTERS * len(record.files)

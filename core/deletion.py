@@ -4,50 +4,95 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from corral.core.converters import DERIVED_HOST
-from corral.core.errors import StorageError
-from corral.core.models import Digest, mentioned_digests
+from corral.core.errors import CorralError, InvalidDigest, StorageError
+from corral.core.models import Digest, digest_of, mentioned_digests, parse_digest
+from corral.core.names import ModelName
 from corral.core.ports.storage import BlobStore, LocalBlobs, ManifestStore, StoredManifest
 from corral.core.references import delete_unreferenced
 
-__all__ = ("delete_model",)
+__all__ = ("delete_model", "delete_replaced")
 
 _log = logging.getLogger(__name__)
 
 
-async def delete_model(
-    stored: StoredManifest, *, manifests: ManifestStore, blobs: BlobStore, local: LocalBlobs
-) -> None:
+async def delete_model(name: ModelName, *, manifests: ManifestStore, blobs: BlobStore, local: LocalBlobs) -> bool:
     """The manifest, models derived from what no other model has, then blobs. The caller holds the guard, exclusively.
 
-    Where another manifest cannot be read only this one goes: it might name any of the blobs.
+    Of a manifest that cannot be read only the name goes: what it stood for is not known. Where another cannot be read
+    only this one goes: that one might name any of the blobs. False where there was nothing of that name.
     """
-    doomed, gone = [stored], set[Digest]()
+    try:
+        stored = await manifests.get(name)
+    except StorageError as error:
+        _log.warning("only the name '%s' was deleted, and none of its files: %s", name, error)
+        return await manifests.delete(name)
+    if stored is None:
+        return await manifests.delete(name)  # a link that leads nowhere
+    await manifests.delete(stored.name)
+    await _delete_what_hangs_on([stored.data], manifests=manifests, blobs=blobs, local=local)
+    return True
+
+
+async def delete_replaced(
+    put: StoredManifest, *, manifests: ManifestStore, blobs: BlobStore, local: LocalBlobs
+) -> None:
+    """What nobody names any more since `put` replaced another manifest; the caller holds no guard.
+
+    Never raises an error of ours: the new model is there, and what stays of the old one is garbage.
+    """
+    if put.replaced is None or put.replaced == put.data:
+        return
+    try:
+        async with manifests.guard(exclusive=True):
+            await _delete_what_hangs_on([put.replaced], manifests=manifests, blobs=blobs, local=local)
+    except CorralError as error:
+        _log.warning("files that '%s' had before may have stayed in the store: %s", put.name, error)
+
+
+async def _delete_what_hangs_on(
+    doomed: list[bytes], *, manifests: ManifestStore, blobs: BlobStore, local: LocalBlobs
+) -> None:
+    """`doomed` are manifests that no longer stand under their names."""
+    gone = set[Digest]()
     while doomed:
-        model = doomed.pop()
-        await manifests.delete(model.name)
-        gone |= mentioned_digests(model.data)
+        manifest = doomed.pop()
+        gone |= mentioned_digests(manifest)
         try:
             others = [other async for other in manifests.list(strict=True)]
         except StorageError as error:
-            _log.warning("nothing else of '%s' was deleted, for one manifest cannot be read: %s", model.name, error)
+            _log.warning("the files of a model that is gone stay in the store: a manifest cannot be read: %s", error)
             return
-        if all(other.digest != model.digest for other in others):
-            await local.drop_folder(model.digest)
-        doomed = _orphans(gone, others)
+        digest = digest_of(manifest)
+        if all(other.digest != digest for other in others):
+            try:
+                await local.drop_folder(digest)
+            except StorageError as error:  # links; no reason to keep what they lead to
+                _log.warning("a folder of links stays: %s", error)
+        for orphan in _orphans(others):
+            await manifests.delete(orphan.name)
+            doomed.append(orphan.data)
     await delete_unreferenced(gone, manifests=manifests, blobs=blobs)
 
 
-def _orphans(gone: set[Digest], others: Sequence[StoredManifest]) -> list[StoredManifest]:
-    """Derived models of a digest that is gone from every model, those derived from it left aside."""
-    orphans = []
-    for source in gone:
-        derived = [
-            other
-            for other in others
-            if other.name.host.lower() == DERIVED_HOST and other.name.namespace.lower() == source.partition(":")[2]
-        ]
-        if derived and not any(source in mentioned_digests(other.data) for other in others if other not in derived):
-            orphans += derived
-    return orphans
+def _orphans(others: Sequence[StoredManifest]) -> list[StoredManifest]:
+    """Derived models whose source no model has any more, those derived from it left aside.
+
+    That includes sources that another program on the same store has deleted.
+    """
+    sources = [_source(other) for other in others]
+    alive = set[Digest]()
+    for other, source in zip(others, sources, strict=True):
+        alive |= mentioned_digests(other.data) - {source}
+    return [other for other, source in zip(others, sources, strict=True) if source is not None and source not in alive]
+
+
+def _source(stored: StoredManifest) -> Digest | None:
+    """The weights that a derived model was made of; None for any other model."""
+    if stored.name.host.lower() != DERIVED_HOST:
+        return None
+    with suppress(InvalidDigest):
+        return parse_digest(f"sha256:{stored.name.namespace}")
+    return None

@@ -131,11 +131,14 @@ class EngineChooser:
     def _match(self, spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None) -> Match:
         try:
             match = spec.match(record, metadata)
-            if match.converter is None:
-                return match
         except Exception as error:  # a plugin's fault is no reason to be without the other engines
             _log.exception("the %s engine's match failed for %s", spec.name, record.name.short)
             return Match(score=0, reason=f"its match failed: {type(error).__name__}: {error}")
+        unfit = _unfit(spec, record, metadata) if match.score != 0 else None
+        if unfit is not None:
+            return Match(score=0, reason=unfit)
+        if match.converter is None:
+            return match
         if match.converter not in self._converters:
             return Match(score=0, reason=f"needs the {match.converter} converter, which nothing here registers")
         if record.files_of("adapter"):
@@ -150,6 +153,19 @@ class EngineChooser:
         if not missing:
             self._there.add(key)
         return missing
+
+
+def _unfit(spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None) -> str | None:
+    """Why the answers would not be the model's, whatever the engine says; None where they would."""
+    if record.files_of("adapter") and not spec.adapters:
+        return "does not load adapters, and this model has one: without it the answers would be another model's"
+    if metadata is not None:
+        if metadata.keys.get("general.type") == "adapter":
+            return "an adapter is no model by itself"
+        parts = metadata.keys.get("split.count")
+        if isinstance(parts, int) and parts > 1:
+            return f"the weights are one of {parts} parts, which llama-gguf-split --merge joins"
+    return None
 
 
 _UNASKED = Match(score=1, reason="")

@@ -80,6 +80,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     `module` the import to look for, `needs` further ones, `install_hint` the line that installs them; one that
     begins with ``pip install`` is shown as this Python's own pip. `compiled`: there are no wheels, so that pip needs a
     C++ compiler.
+    `adapters`: it loads the model's LoRA adapters; a model that has one is refused for any other engine.
     """
 
     name: str
@@ -104,6 +105,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     needs: tuple[str, ...] = ()
     install_hint: str | None = None
     compiled: bool = False
+    adapters: bool = False
 
 
 def options_fit(loaded: Any, wanted: Any, at_most: Mapping[str, float | None]) -> bool:

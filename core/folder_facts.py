@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
@@ -24,6 +24,40 @@ FACT_FILES = frozenset({_GENAI, _MODEL, _TOKENIZER, _TEMPLATE, _SENTENCES, _MODU
 _UNBOUNDED_TOKENS = 10**9  # transformers writes 10**30 for "no limit"
 
 
+_FAMILY_LIMIT = 256  # characters
+
+T = TypeVar("T")
+
+_EMPTY = msgspec.Raw(b"null")
+
+
+class _Fields(msgspec.Struct, frozen=True):
+    """What is looked at of any of these files. The rest, whatever its size, never becomes a value."""
+
+    model: msgspec.Raw = _EMPTY
+    type: msgspec.Raw = _EMPTY
+    decoder: msgspec.Raw = _EMPTY
+    context_length: msgspec.Raw = _EMPTY
+    hidden_size: msgspec.Raw = _EMPTY
+    model_type: msgspec.Raw = _EMPTY
+    architectures: msgspec.Raw = _EMPTY
+    max_position_embeddings: msgspec.Raw = _EMPTY
+    max_seq_length: msgspec.Raw = _EMPTY
+    model_max_length: msgspec.Raw = _EMPTY
+    chat_template: msgspec.Raw = _EMPTY
+    bos_token: msgspec.Raw = _EMPTY
+    eos_token: msgspec.Raw = _EMPTY
+    content: msgspec.Raw = _EMPTY
+
+
+class _NamedTemplate(msgspec.Struct, frozen=True):
+    name: str = ""
+    template: str = ""
+
+
+_NOTHING = _Fields()
+
+
 class FolderFacts(Value, frozen=True, kw_only=True):
     """What was found; fields as in `ModelRecord`. Nothing found leaves a field empty."""
 
@@ -41,73 +75,76 @@ def folder_facts(texts: Mapping[str, bytes]) -> FolderFacts:
     model that generates or classifies.
     """
     genai, model, tokenizer = (_read(texts, path) for path in (_GENAI, _MODEL, _TOKENIZER))
-    if genai is not None:
-        inner = _object(genai.get("model"))
+    if _GENAI in texts:
+        inner = _inner(genai.model)
         return FolderFacts(
-            family=_text(inner.get("type")) or _text(_object(model).get("model_type")),
-            context_length=_count(inner.get("context_length")),
-            embedding_length=_count(_object(inner.get("decoder")).get("hidden_size")),
-            template=_template(texts.get(_TEMPLATE), _object(tokenizer)),
+            family=_family(inner.type) or _family(model.model_type),
+            context_length=_count(inner.context_length),
+            embedding_length=_count(_inner(inner.decoder).hidden_size),
+            template=_template(texts.get(_TEMPLATE), tokenizer),
             capabilities=("completion",),
         )
-    sentences = _object(_read(texts, _SENTENCES))
-    known = _object(model)
-    kinds = [kind for kind in _list(known.get("architectures")) if isinstance(kind, str)]
+    sentences = _read(texts, _SENTENCES)
+    kinds = _value(model.architectures, list[str], [])
     encodes = _MODULES in texts or not any("For" in kind for kind in kinds)
-    lengths = (
-        sentences.get("max_seq_length"),
-        known.get("max_position_embeddings"),
-        _object(tokenizer).get("model_max_length"),
-    )
+    lengths = (sentences.max_seq_length, model.max_position_embeddings, tokenizer.model_max_length)
     return FolderFacts(
-        family=_text(known.get("model_type")),
+        family=_family(model.model_type),
         context_length=next((count for length in lengths if (count := _count(length)) is not None), None),
-        embedding_length=_count(known.get("hidden_size")),
+        embedding_length=_count(model.hidden_size),
         capabilities=("embedding",) if encodes else (),
     )
 
 
-def _template(separate: bytes | None, tokenizer: Mapping[str, Any]) -> TemplateText | None:
+def _template(separate: bytes | None, tokenizer: _Fields) -> TemplateText | None:
     """The file of its own first; of several named ones in the tokenizer's settings, ``default``."""
     text = separate.decode("utf-8", "replace") if separate is not None else ""
-    found = tokenizer.get("chat_template")
-    if not text and isinstance(found, list):
-        named = {_text(_object(one).get("name")): _object(one).get("template") for one in found}
-        found = named.get("default")
-    text = text or _text(found)
+    if not text:
+        named = {one.name: one.template for one in _value(tokenizer.chat_template, list[_NamedTemplate], [])}
+        text = named.get("default") or _text(tokenizer.chat_template)
     if not text:
         return None
-    return TemplateText(
-        kind="jinja", text=text, bos_text=_token(tokenizer, "bos_token"), eos_text=_token(tokenizer, "eos_token")
-    )
+    bos_text, eos_text = _token(tokenizer.bos_token), _token(tokenizer.eos_token)
+    return TemplateText(kind="jinja", text=text, bos_text=bos_text, eos_text=eos_text)
 
 
-def _token(tokenizer: Mapping[str, Any], key: str) -> str:
-    token = tokenizer.get(key)
-    return _text(token.get("content")) if isinstance(token, dict) else _text(token)
+def _token(token: msgspec.Raw) -> str:
+    return _text(token) or _text(_inner(token).content)
 
 
-def _read(texts: Mapping[str, bytes], path: str) -> dict[str, Any] | None:
+def _read(texts: Mapping[str, bytes], path: str) -> _Fields:
+    """The fields of one file, all empty where it is not there."""
     data = texts.get(path)
     if data is None:
-        return None
+        return _NOTHING
     try:
-        return msgspec.json.decode(data, type=dict[str, Any])
+        return msgspec.json.decode(data, type=_Fields)
     except MALFORMED as error:
         raise InvalidModelFile(f"{path} is malformed: {error}", "download the model again") from error
 
 
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _value(raw: msgspec.Raw, kind: type[T], otherwise: T) -> T:
+    """`otherwise` for what is missing or of another type: people write these files by hand."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (*MALFORMED, OverflowError):
+        return otherwise
 
 
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _inner(raw: msgspec.Raw) -> _Fields:
+    return _value(raw, _Fields, _NOTHING)
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def _text(raw: msgspec.Raw) -> str:
+    return _value(raw, str, "")
 
 
-def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 < value < _UNBOUNDED_TOKENS else None
+def _family(raw: msgspec.Raw) -> str:
+    """Lists of models show it: a text that no family is called by counts as none."""
+    text = _text(raw)
+    return text if len(text) <= _FAMILY_LIMIT else ""
+
+
+def _count(raw: msgspec.Raw) -> int | None:
+    value = _value(raw, int, 0)
+    return value if 0 < value < _UNBOUNDED_TOKENS else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 
 import msgspec
 
+from corral.core.deletion import delete_replaced
 from corral.core.errors import (
     Conflict,
     CorralError,
@@ -31,6 +32,20 @@ from corral.core.values import Value
 from corral.core.weights import WeightsInspector
 
 __all__ = ("ModelImporter",)
+
+
+_PULL_ATTEMPTS = 3
+
+
+class _BlobGone(Conflict):
+    """A blob was deleted between its coming and the manifest that would have named it."""
+
+
+class _Put(Value, frozen=True, kw_only=True):
+    """A manifest that was just put, and the model that it stands for."""
+
+    stored: StoredManifest
+    record: ModelRecord
 
 
 class _Part(Value, frozen=True, kw_only=True):
@@ -68,7 +83,7 @@ class ModelImporter:
             return (await asyncio.to_thread(_folder_record, path, files, None)).name
         return name_from_file(path.name, self._known(await self._inspector.inspect(path), str(path)).file_type)
 
-    async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredManifest:
+    async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> ModelRecord:
         """A file of weights, or the folder of a model of several files."""
         if await asyncio.to_thread(path.is_dir):
             return await self._import_folder(path, name, on_progress)
@@ -77,51 +92,90 @@ class ModelImporter:
         metadata = self._known(await self._inspector.inspect(path), str(path))
         _weights_among([(str(path), metadata)])
         on_progress(Progress(status=f"importing {path.name}"))
-        blob = await self._local.adopt(path)
-        part = _Part(file_name=path.name, blob=blob, metadata=metadata)
-        return await self._publish((part,), name, on_progress)
+        adopted: list[Digest] = []
 
-    async def _import_folder(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredManifest:
+        async def store() -> _Put:
+            blob = await self._local.adopt(path)
+            adopted.append(blob.digest)
+            part = _Part(file_name=path.name, blob=blob, metadata=metadata)
+            return await self._put_parts((part,), name, on_progress)
+
+        return await self._adopt_and_put(store, adopted, on_progress)
+
+    async def _import_folder(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> ModelRecord:
         files = await asyncio.to_thread(scan_folder, path)
         record = await asyncio.to_thread(_folder_record, path, files, name)
-        adopted: list[ModelFile] = []
-        try:
+        adopted: list[Digest] = []
+
+        async def store() -> _Put:
+            kept = []
             for file in files:
                 on_progress(Progress(status=f"importing {file.path}"))
                 blob = await self._local.adopt(Path(file.file))
-                adopted.append(
+                adopted.append(blob.digest)
+                kept.append(
                     ModelFile(
                         role=file.role, media_type="", digest=blob.digest, size_bytes=blob.size_bytes, path=file.path
                     )
                 )
             on_progress(Progress(status="writing manifest"))
-            stored = await self.publish(msgspec.structs.replace(record, files=tuple(adopted)), None)
+            return await self._put(msgspec.structs.replace(record, files=tuple(kept)), None)
+
+        return await self._adopt_and_put(store, adopted, on_progress)
+
+    async def _adopt_and_put(
+        self, store: Callable[[], Awaitable[_Put]], adopted: list[Digest], on_progress: OnProgress
+    ) -> ModelRecord:
+        """What `store` takes into the store goes again where it fails.
+
+        It is called twice where somebody deleted a blob between its adoption and the manifest: one that an older model
+        had, whose name got another model in this moment. The second time nothing can be deleted meanwhile.
+        """
+        try:
+            try:
+                put = await store()
+            except _BlobGone:
+                async with self._manifests.guard(exclusive=False):
+                    put = await store()
         except BaseException:
             with suppress(CorralError):  # garbage, then; the import's own fault is what matters
-                await self._drop([file.digest for file in adopted])
+                await self._drop(adopted)
             raise
+        await self._delete_replaced(put)
         on_progress(Progress(status="success"))
-        return stored
+        return put.record
 
-    async def publish(self, record: ModelRecord, metadata: ModelMetadata | None) -> StoredManifest:
+    async def publish(self, record: ModelRecord, metadata: ModelMetadata | None) -> ModelRecord:
         """Makes a model of blobs that are in the store already, under ``record.name``; one that is taken is replaced.
 
         The first dialect that has a place for everything writes it. `metadata` fills what the record leaves empty.
-        Raises `Conflict` where a blob is gone, `Unsupported` where no dialect can write the record, and `StorageError`
-        where the model could not be read again: its own files may say what cannot be.
+        What the replaced model alone had is deleted. Raises `Conflict` where a blob is gone, `Unsupported` where no
+        dialect can write the record, and `StorageError` where the model could not be read again: its own files may say
+        what cannot be.
         """
+        put = await self._put(record, metadata)
+        await self._delete_replaced(put)
+        return put.record
+
+    async def _put(self, record: ModelRecord, metadata: ModelMetadata | None) -> _Put:
+        """As `publish`, and what the replaced model had is left to `_delete_replaced`, outside every guard."""
         manifest, small_blobs = self._written(record, metadata)
         async with self._manifests.guard(exclusive=False):
             for file in record.files:
                 if await self._blobs.stat(file.digest) is None:
-                    raise Conflict(
+                    raise _BlobGone(
                         f"{file.path or file.digest} of '{record.name}' was deleted in the meantime", "try again"
                     )
             written = StoredManifest(name=record.name, data=manifest, digest=digest_of(manifest), modified_at=0.0)
-            await read_manifest(written, self._formats, self._blobs, {digest_of(data): data for data in small_blobs})
+            known = {digest_of(data): data for data in small_blobs}
+            read = await read_manifest(written, self._formats, self._blobs, known)
             for data in small_blobs:
                 await self._store_small(data)
-            return await self._manifests.put(record.name, manifest)
+            stored = await self._manifests.put(record.name, manifest)
+        # From here on somebody may replace the model and delete its blobs: it is not read from the store again.
+        return _Put(
+            stored=stored, record=msgspec.structs.replace(read, name=stored.name, modified_at=stored.modified_at)
+        )
 
     def _written(self, record: ModelRecord, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
         complaints = []
@@ -132,7 +186,7 @@ class ModelImporter:
                 complaints.append(f"{form.name}: {error.message}")
         raise Unsupported(f"no manifest can hold '{record.name}': {'; '.join(complaints)}")
 
-    async def pull(self, reference: str, name: ModelName | None, on_progress: OnProgress) -> StoredManifest:
+    async def pull(self, reference: str, name: ModelName | None, on_progress: OnProgress) -> ModelRecord:
         scheme, separator, _ = reference.partition("://")
         source = self._sources.get(scheme) if separator else None
         if source is None:
@@ -144,14 +198,33 @@ class ModelImporter:
         fresh: list[tuple[RemoteFile, Digest]] = []
         async with source.resolve(reference, on_progress) as remote:
             try:
-                parts = tuple([await self._fetch(source, file, fresh, on_progress) for file in remote.files])
-                return await self._publish(parts, name, on_progress)
+                put = await self._fetch_and_put(source, remote.files, name, fresh, on_progress)
             except BaseException as error:
                 # What has a digest shortens the next attempt, unless it is no model at all.
                 keep = not isinstance(error, InvalidModelFile)
                 with suppress(CorralError):  # garbage, then; the pull's own fault is what matters
                     await self._drop([digest for file, digest in fresh if not (keep and file.digest == digest)])
                 raise
+        await self._delete_replaced(put)
+        on_progress(Progress(status="success"))
+        return put.record
+
+    async def _fetch_and_put(
+        self,
+        source: ModelSource,
+        files: Sequence[RemoteFile],
+        name: ModelName | None,
+        fresh: list[tuple[RemoteFile, Digest]],
+        on_progress: OnProgress,
+    ) -> _Put:
+        for attempt in range(_PULL_ATTEMPTS):
+            parts = tuple([await self._fetch(source, file, fresh, on_progress) for file in files])
+            try:
+                return await self._put_parts(parts, name, on_progress)
+            except _BlobGone:  # as in `_adopt_and_put`; only what is gone is fetched again
+                if attempt == _PULL_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
 
     async def _fetch(
         self,
@@ -196,14 +269,13 @@ class ModelImporter:
         finally:
             await writer.close()
 
-    async def _publish(
-        self, parts: tuple[_Part, ...], name: ModelName | None, on_progress: OnProgress
-    ) -> StoredManifest:
+    async def _put_parts(self, parts: tuple[_Part, ...], name: ModelName | None, on_progress: OnProgress) -> _Put:
         weights = parts[_weights_among([(part.file_name, part.metadata) for part in parts])]
         on_progress(Progress(status="writing manifest"))
-        stored = await self.publish(_record(parts, weights, name), weights.metadata)
-        on_progress(Progress(status="success"))
-        return stored
+        return await self._put(_record(parts, weights, name), weights.metadata)
+
+    async def _delete_replaced(self, put: _Put) -> None:
+        await delete_replaced(put.stored, manifests=self._manifests, blobs=self._blobs, local=self._local)
 
     async def _drop(self, digests: Sequence[Digest]) -> None:
         if digests:

@@ -88,6 +88,7 @@ class ModelRecord(Value, frozen=True, kw_only=True):
     `name` has the spelling found in the store; `digest` is over the raw manifest bytes; `size_bytes` is the sum of
     layers and config; `modified_at` is seconds since the epoch. `parameters` are the PARAMETER values (JSON types).
     `parameter_size` ("8.0B") and `quantization` ("Q4_K_M") are as the manifest has them, empty if it says nothing.
+    `renderer` and `parser` name parts of Ollama's program that write and read the model's chats there.
     An upstream model has `remote_host` and `remote_model`, and no weights. Corral's own beside these:
     `remote_replicas`, further addresses of the same model, and `remote_api`, what they speak where somebody said so.
     """
@@ -111,6 +112,8 @@ class ModelRecord(Value, frozen=True, kw_only=True):
     licenses: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     requires: str | None = None
+    renderer: str | None = None
+    parser: str | None = None
     remote_host: str | None = None
     remote_model: str | None = None
     remote_replicas: tuple[str, ...] = ()

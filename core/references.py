@@ -27,4 +27,7 @@ async def delete_unreferenced(candidates: Iterable[Digest], *, manifests: Manife
         _log.warning("no blobs were deleted, for one manifest cannot be read: %s", error)
         return
     for digest in sorted(doomed):
-        await blobs.delete(digest)
+        try:
+            await blobs.delete(digest)
+        except StorageError as error:  # one that cannot go keeps no other
+            _log.warning("a blob that nobody names stays: %s", error)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from corral.core.errors import BlobNotFound
+from corral.core.errors import BlobNotFound, InvalidModelFile, map_errors
 from corral.core.lru import LruDict
 from corral.core.models import Digest, ModelMetadata
 from corral.core.ports.storage import BlobStore, LocalBlobs, MetadataCache, MetadataReader
@@ -14,6 +15,7 @@ from corral.core.ports.storage import BlobStore, LocalBlobs, MetadataCache, Meta
 __all__ = ("WeightsInspector",)
 
 _REMEMBERED = 256  # models; a description is some kilobytes
+_KEPT_PAIRS, _KEPT_CHARACTERS = 2048, 65_536  # of a description that is remembered
 
 Tensors = list[tuple[str, str, tuple[int, ...]]]
 
@@ -67,8 +69,9 @@ class WeightsInspector:
             reader = await asyncio.to_thread(self._reader_of, path)
             if reader is None:
                 return {}
-            known = await asyncio.to_thread(reader.describe, path, verbose=verbose)
-            if not verbose:  # every token of the vocabulary is not worth keeping
+            with _faults_of(reader, path):
+                known = await asyncio.to_thread(reader.describe, path, verbose=verbose)
+            if not verbose and _is_worth_keeping(known):
                 self._descriptions.put(digest, known)
         return dict(known)
 
@@ -76,7 +79,10 @@ class WeightsInspector:
         """Name, type and shape of each tensor; empty where no reader knows the format."""
         path = await self._path(digest)
         reader = await asyncio.to_thread(self._reader_of, path)
-        return [] if reader is None else await asyncio.to_thread(reader.tensors, path)
+        if reader is None:
+            return []
+        with _faults_of(reader, path):
+            return await asyncio.to_thread(reader.tensors, path)
 
     async def inspect(self, path: Path) -> ModelMetadata | None:
         """As `metadata`, for a file that is in no store yet.
@@ -84,7 +90,10 @@ class WeightsInspector:
         A file whose suffix promises a format and whose content breaks it is that format's `InvalidModelFile`.
         """
         reader = await asyncio.to_thread(self._reader_of, path)
-        return None if reader is None else await asyncio.to_thread(reader.read, path)
+        if reader is None:
+            return None
+        with _faults_of(reader, path):
+            return await asyncio.to_thread(reader.read, path)
 
     async def _path(self, digest: Digest) -> Path:
         if await self._blobs.stat(digest) is None:
@@ -99,3 +108,13 @@ class WeightsInspector:
             if reader.recognises(path):
                 return reader
         return next((reader for reader in self._readers if path.suffix.lower() == f".{reader.format}"), None)
+
+
+def _faults_of(reader: MetadataReader, path: Path) -> AbstractContextManager[None]:
+    """Whatever a reader stumbles over, a plugin's too, the file is one that it cannot read."""
+    return map_errors({Exception: InvalidModelFile}, f"{path}: the {reader.format} reader failed")
+
+
+def _is_worth_keeping(description: Mapping[str, object]) -> bool:
+    texts = sum(len(value) for value in description.values() if isinstance(value, str))
+    return len(description) <= _KEPT_PAIRS and texts <= _KEPT_CHARACTERS

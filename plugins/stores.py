@@ -8,6 +8,7 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
+from corral.core.errors import SettingsError
 from corral.plugins.builtin import FilesystemStoreSettings
 from corral.plugins.specs import Stores
 
@@ -15,8 +16,15 @@ __all__ = ("filesystem", "memory")
 
 
 def filesystem(settings: FilesystemStoreSettings) -> Stores:
-    """A folder in Ollama's layout."""
+    """A folder in Ollama's layout. Raises `SettingsError` for a path that could not be handed on: to the processes of
+    models, to native code, in JSON."""
     root = Path(settings.root).expanduser().absolute()
+    try:
+        str(root).encode()
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"stores.filesystem.root: the path {str(root)!a} is no UTF-8", "rename the folder, or choose another"
+        ) from None
     blobs = FilesystemBlobs(root)
     return Stores(blobs=blobs, manifests=FilesystemManifests(root), local=blobs, cache=FilesystemMetadataCache(root))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -51,6 +51,7 @@ _LICENSE_STEMS = ("license", "licence", "copying")
 
 _MANIFEST_LIMIT_BYTES = 4 * 1024 * 1024
 _TEXT_LIMIT_BYTES = 16 * 1024 * 1024
+_SIZE_LIMIT_BYTES = 1 << 46  # of a layer; what all layers of a manifest claim together stays below 64 bits
 
 T = TypeVar("T")
 
@@ -83,15 +84,18 @@ class _Manifest(msgspec.Struct, frozen=True, rename="camel"):
     artifact_type: str = ""
 
 
+_Word = Annotated[str, msgspec.Meta(max_length=256)]
+
+
 class _Model(msgspec.Struct, frozen=True, rename="camel"):
-    format: str = ""
-    param_size: str = ""
-    quantization: str = ""
-    precision: str = ""
+    format: _Word = ""
+    param_size: _Word = ""
+    quantization: _Word = ""
+    precision: _Word = ""
 
 
 class _About(msgspec.Struct, frozen=True):
-    family: str = ""
+    family: _Word = ""
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -207,7 +211,7 @@ def _parse(manifest: bytes) -> _Manifest:
             parse_digest(descriptor.digest)
         except CorralError as error:
             raise StorageError(f"the manifest is malformed: {error}") from error
-        if descriptor.size_bytes < 0:
+        if not 0 <= descriptor.size_bytes <= _SIZE_LIMIT_BYTES:
             raise StorageError(f"the layer {descriptor.digest} claims {descriptor.size_bytes} bytes")
     for layer in found.layers:
         if not (layer.media_type.startswith(_LAYER_PREFIX) and layer.media_type.endswith(_RAW_SUFFIX)):

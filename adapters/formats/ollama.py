@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -49,6 +49,7 @@ _TEXT_ROLES = frozenset({"template", "system", "params", "messages", "license"})
 
 _MANIFEST_LIMIT_BYTES = 4 * 1024 * 1024
 _TEXT_LIMIT_BYTES = 4 * 1024 * 1024
+_SIZE_LIMIT_BYTES = 1 << 46  # of a layer; what all layers of a manifest claim together stays below 64 bits
 
 T = TypeVar("T")
 
@@ -72,27 +73,35 @@ class _Manifest(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str = _MANIFEST_TYPE
 
 
+_Word = Annotated[str, msgspec.Meta(max_length=256)]
+_Address = Annotated[str, msgspec.Meta(max_length=2048)]
+_Words = Annotated[list[_Word], msgspec.Meta(max_length=256)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+
+
 class _Corral(msgspec.Struct, frozen=True):
     """What Corral adds to the config, under its own key, which Ollama passes over."""
 
-    remote_replicas: list[str] = []
-    remote_api: str | None = None
+    remote_replicas: Annotated[list[_Address], msgspec.Meta(max_length=256)] = []
+    remote_api: _Word | None = None
 
 
 class _Config(msgspec.Struct, frozen=True):
-    """What is read of the config blob; Go writes null for an empty list."""
+    """What is read of the config blob; Go writes null for an empty list. Lists of models show it: it has bounds."""
 
-    model_format: str = ""
-    model_family: str = ""
-    model_families: list[str] | None = None
-    model_type: str = ""
-    file_type: str = ""
-    requires: str | None = None
-    remote_host: str | None = None
-    remote_model: str | None = None
-    capabilities: list[str] | None = None
-    context_length: int | None = None
-    embedding_length: int | None = None
+    model_format: _Word = ""
+    model_family: _Word = ""
+    model_families: _Words | None = None
+    model_type: _Word = ""
+    file_type: _Word = ""
+    requires: _Word | None = None
+    renderer: _Word | None = None
+    parser: _Word | None = None
+    remote_host: _Address | None = None
+    remote_model: _Address | None = None
+    capabilities: _Words | None = None
+    context_length: _Count | None = None
+    embedding_length: _Count | None = None
     corral: _Corral = _Corral()
 
 
@@ -173,6 +182,8 @@ class OllamaManifestFormat:
             licenses=tuple(_text(data) for data in texts.get("license", ())),
             capabilities=tuple(config.capabilities or ()),
             requires=config.requires,
+            renderer=config.renderer,
+            parser=config.parser,
             remote_host=config.remote_host,
             remote_model=config.remote_model,
             remote_replicas=tuple(config.corral.remote_replicas),
@@ -200,7 +211,7 @@ def _parse(manifest: bytes) -> _Manifest:
     found = _decode(manifest, _Manifest, "the manifest")
     for descriptor in (found.config, *(found.layers or ())):
         _digest(descriptor)
-        if descriptor.size_bytes < 0:
+        if not 0 <= descriptor.size_bytes <= _SIZE_LIMIT_BYTES:
             raise StorageError(f"the layer {descriptor.digest} claims {descriptor.size_bytes} bytes")
     return found
 
@@ -273,6 +284,8 @@ def _config(record: ModelRecord, metadata: ModelMetadata | None, diff_ids: Seque
     own = {"remote_replicas": list(record.remote_replicas), "remote_api": record.remote_api}
     optional = {
         "requires": record.requires,
+        "renderer": record.renderer,
+        "parser": record.parser,
         "remote_host": record.remote_host,
         "remote_model": record.remote_model,
         "capabilities": list(record.capabilities),

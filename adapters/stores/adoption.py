@@ -10,12 +10,15 @@ from pathlib import Path
 
 import msgspec
 
+from corral.adapters.regular_files import open_regular, read_regular
 from corral.adapters.stores.files import CHUNK_BYTES, replace_file
 from corral.adapters.threads import stop_if_asked
 from corral.core.malformed import MALFORMED
 from corral.core.models import Digest
 
 __all__ = ("AdoptionNotes", "Fingerprint", "bring", "fingerprint_of")
+
+_NOTE_LIMIT_BYTES = 64 * 1024
 
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 
@@ -47,7 +50,7 @@ def bring(source: Path, target: Path, stop: threading.Event) -> bool:
     with suppress(OSError):  # another device, a file system without links, too many links, somebody else's file
         os.link(source, target)
         return True
-    with source.open("rb", buffering=0) as original, target.open("xb", buffering=0) as copy:
+    with open_regular(source) as original, target.open("xb", buffering=0) as copy:
         while chunk := original.read(CHUNK_BYTES):
             stop_if_asked(stop)
             copy.write(chunk)
@@ -60,7 +63,7 @@ def _reflinked(source: Path, target: Path) -> bool:
         return False
     import fcntl
 
-    with source.open("rb") as original, target.open("xb") as copy:
+    with open_regular(source) as original, target.open("xb") as copy:
         try:
             fcntl.ioctl(copy.fileno(), _FICLONE, original.fileno())
         except OSError:
@@ -80,7 +83,7 @@ class AdoptionNotes:
     def verdict(self, digest: Digest, status: os.stat_result) -> bool | None:
         """Whether the blob is intact; None where only hashing can tell. A blob without a note is the store's own."""
         try:
-            note = msgspec.json.decode(self._path(digest).read_bytes(), type=_Note)
+            note = msgspec.json.decode(read_regular(self._path(digest), _NOTE_LIMIT_BYTES), type=_Note)
         except FileNotFoundError:
             return True
         except (OSError, *MALFORMED):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from corral.adapters.regular_files import open_regular
 from corral.adapters.threads import stop_if_asked
 from corral.core.errors import CorralError, OutOfSpace, StorageError
 from corral.core.models import Digest
@@ -24,13 +25,18 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StoreFolders:
-    """Where a store keeps what. ``blobs`` and ``manifests`` are Ollama's, which never looks into ``.corral``."""
+    """Where a store keeps what. ``blobs`` and ``manifests`` are Ollama's, which never looks into ``.corral``.
+
+    `derived` has the manifests of derived models, `kept` the blobs that they name.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
         self.blobs = self.root / "blobs"
         self.manifests = self.root / "manifests"
         self.own = self.root / ".corral"
+        self.derived = self.own / "manifests"
+        self.kept = self.own / "kept"
         self.partials = self.own / "partials"
         self.adopted = self.own / "adopted"
         self.metadata = self.own / "metadata"
@@ -64,7 +70,7 @@ def storage_errors(subject: str) -> Iterator[None]:
 def hash_file(path: Path, stop: threading.Event) -> Digest:
     """The digest of a file of any size."""
     found = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             stop_if_asked(stop)
             found.update(chunk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -12,9 +13,11 @@ from functools import partial
 from io import RawIOBase
 from pathlib import Path
 
+from corral.adapters.regular_files import open_regular
 from corral.adapters.stores.adoption import AdoptionNotes, bring, fingerprint_of
 from corral.adapters.stores.files import CHUNK_BYTES, StoreFolders, hash_file, storage_errors, sync_folder
 from corral.adapters.stores.folders import ModelFolders
+from corral.adapters.stores.kept import blob_path, forget
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
@@ -43,7 +46,7 @@ class FilesystemBlobs:
 
     def path(self, digest: Digest) -> Path:
         """Where the blob is, or would be. Raises `InvalidDigest`: nothing else ever becomes a path here."""
-        return self._folders.blobs / f"sha256-{parse_digest(digest).partition(':')[2]}"
+        return blob_path(self._folders, digest)
 
     async def stat(self, digest: Digest) -> BlobInfo | None:
         return await in_thread(lambda stop: self._stat(digest, stop))
@@ -54,9 +57,7 @@ class FilesystemBlobs:
             raise BlobNotFound(f"blob {digest} not found")
         end = info.size_bytes if end is None else min(end, info.size_bytes)
         with storage_errors(f"cannot read blob {digest}"):
-            file = await in_thread(
-                lambda _: self.path(digest).open("rb", buffering=0), undo=lambda unread: unread.close()
-            )
+            file = await in_thread(lambda _: open_regular(self.path(digest)), undo=lambda unread: unread.close())
             try:
                 file.seek(start)  # moves a number, touches no disk
                 while start < end:
@@ -82,18 +83,15 @@ class FilesystemBlobs:
     async def delete(self, digest: Digest) -> bool:
         def work(_: threading.Event) -> bool:
             with storage_errors(f"cannot delete blob {digest}"):
-                try:
-                    self.path(digest).unlink()
-                except FileNotFoundError:
-                    return False
+                found = forget(self._folders, digest)
                 self._notes.remove(parse_digest(digest))
-                return True
+                return found
 
         return await in_thread(work)
 
     async def list(self) -> AsyncIterator[BlobInfo]:
         for name in await in_thread(lambda _: self._names()):
-            with suppress(InvalidDigest):
+            with suppress(InvalidDigest, StorageError):  # one that cannot be read hides no other
                 info = await self.stat(parse_digest(name))
                 if info is not None:
                     yield info
@@ -123,6 +121,10 @@ class FilesystemBlobs:
                 status = path.stat()
             except FileNotFoundError:
                 return None
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                return None  # a circle of links holds no bytes
             if not stat.S_ISREG(status.st_mode):
                 return None
             intact = self._notes.verdict(digest, status)
@@ -135,11 +137,11 @@ class FilesystemBlobs:
         return BlobInfo(digest=digest, size_bytes=status.st_size) if intact else None
 
     def _names(self) -> tuple[str, ...]:
-        with storage_errors(f"cannot list {self._folders.blobs}"):
-            try:
-                return tuple(sorted(os.listdir(self._folders.blobs)))
-            except FileNotFoundError:
-                return ()
+        names = set[str]()
+        for folder in (self._folders.blobs, self._folders.kept):
+            with storage_errors(f"cannot list {folder}"), suppress(FileNotFoundError):
+                names.update(os.listdir(folder))
+        return tuple(sorted(names))
 
     def _publish(self, path: Path, digest: Digest) -> None:
         """The `Publish` of this store's writers."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from corral.adapters.regular_files import open_regular, read_regular
 from corral.adapters.stores.files import CHUNK_BYTES, replace_file, storage_errors
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.threads import in_thread, stop_if_asked
@@ -23,6 +24,7 @@ from corral.core.relative_paths import check_together, path_parts
 
 __all__ = ("ModelFolders",)
 
+_NOTE_LIMIT_BYTES = 16 * 1024 * 1024
 _ABANDONED_AFTER_S = 24 * 3600.0
 
 
@@ -81,7 +83,7 @@ class ModelFolders:
         """
         for note in self._folder.glob("*.json"):
             with suppress(OSError, *MALFORMED):
-                blobs = msgspec.json.decode(note.read_bytes(), type=list[str])
+                blobs = msgspec.json.decode(read_regular(note, _NOTE_LIMIT_BYTES), type=list[str])
                 if all(os.path.exists(blob) for blob in blobs):
                     continue
             lock = FileLock(note.with_suffix(".lock"), remove=True)
@@ -149,7 +151,7 @@ def _fill(folder: Path, blobs: Mapping[str, Path], stop: threading.Event) -> Non
 
 
 def _copy(blob: str, target: Path, *, stop: threading.Event) -> None:
-    with open(blob, "rb", buffering=0) as original, target.open("xb", buffering=0) as copy:
+    with open_regular(blob) as original, target.open("xb", buffering=0) as copy:
         while chunk := original.read(CHUNK_BYTES):
             stop_if_asked(stop)
             copy.write(chunk)

@@ -47,7 +47,7 @@ class FileLock:
             while True:
                 try:
                     # Reading is enough to lock, and lets users share a store whose lock files are not theirs.
-                    descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT, 0o644)
+                    descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o644)
                 except FileNotFoundError:
                     self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
                     continue

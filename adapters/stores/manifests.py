@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import builtins
+import errno
+import io
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+import msgspec
+
+from corral.adapters.regular_files import open_regular
 from corral.adapters.stores.files import StoreFolders, replace_file, storage_errors
+from corral.adapters.stores.kept import keep
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.threads import in_thread
+from corral.core.converters import DERIVED_HOST
 from corral.core.errors import Conflict, InvalidName, StorageError
-from corral.core.models import Digest, digest_of
+from corral.core.models import Digest, digest_of, mentioned_digests
 from corral.core.names import ModelName, parse_name
 from corral.core.ports.storage import StoredManifest
 
@@ -22,12 +31,17 @@ __all__ = ("FilesystemManifests",)
 _log = logging.getLogger(__name__)
 
 _LIMIT_BYTES = 4 * 1024 * 1024
+_BATCH_BYTES = 4 * 1024 * 1024  # of manifests in memory at once while the store is listed
 _ATTEMPTS = 100  # a real Ollama takes no lock and removes folders that are empty for a moment
 _LEVELS = 4
+_LATEST_S = 253_370_764_800.0  # the year 9999: what calendars can show
 
 
 class FilesystemManifests:
     """Safe for many tasks and processes. Names are compared without case, and keep the case they were stored with.
+
+    Derived models are apart, under ``.corral``: an Ollama that shares the store would list them. Those that an earlier
+    version put among the others are found there, and moved with the next change of the store.
 
     A manifest that is a link out of the store is treated as unreadable, so that no name reaches another file.
     """
@@ -51,8 +65,14 @@ class FilesystemManifests:
             return await in_thread(lambda _: self._delete(name))
 
     async def list(self, *, strict: bool = False) -> AsyncGenerator[StoredManifest, None]:
-        for stored in await in_thread(lambda _: self._scan(strict)):
-            yield stored
+        paths = await in_thread(lambda _: self._paths(strict))
+        done = 0
+        while done < len(paths):
+            # Many in one go: a hop to a thread per manifest costs more than reading it.
+            found, count = await in_thread(partial(self._read_some, paths[done:], strict))
+            done += count
+            for stored in found:
+                yield stored
 
     def guard(self, *, exclusive: bool) -> AbstractAsyncContextManager[None]:
         return self._guard(exclusive)
@@ -73,18 +93,44 @@ class FilesystemManifests:
 
     def _locate(self, name: ModelName) -> Path:
         """The path with the spelling found on disk, as deep as there is one."""
-        path = self._folders.manifests
+        path = self._spelt(self._root_of(name), name)
+        if _is_derived(name) and not os.path.lexists(path):
+            old = self._spelt(self._folders.manifests, name)
+            return old if os.path.lexists(old) else path
+        return path
+
+    def _root_of(self, name: ModelName) -> Path:
+        return self._folders.derived if _is_derived(name) else self._folders.manifests
+
+    def _spelt(self, root: Path, name: ModelName) -> Path:
+        path = root
         for part in name.parts:
             path /= _spelling(path, part)
         return path
+
+    def _move_derived(self) -> None:
+        """Of what an earlier version left among Ollama's manifests. Whoever calls holds the lock of changes."""
+        for folder in self._children(self._folders.manifests, files=False, strict=False):
+            if folder.name.lower() != DERIVED_HOST:
+                continue
+            for path in self._below([folder], levels=_LEVELS - 1, strict=False):
+                with suppress(StorageError), storage_errors(f"cannot move the manifest {path}"):
+                    stored = self._read(path)
+                    target = self._folders.derived.joinpath(*path.parts[-_LEVELS:])
+                    if stored is None or os.path.lexists(target):
+                        continue
+                    keep(self._folders, mentioned_digests(stored.data))
+                    target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                    os.replace(path, target)
+                    _remove_empty(path)
 
     def _read(self, path: Path) -> StoredManifest | None:
         with storage_errors(f"cannot read the manifest {path}"):
             try:
                 self._check_inside(path)
-                with path.open("rb") as file:
+                with io.BufferedReader(open_regular(path)) as file:
                     data = file.read(_LIMIT_BYTES + 1)
-                    modified_at = os.fstat(file.fileno()).st_mtime
+                    modified_at = min(max(os.fstat(file.fileno()).st_mtime, 0.0), _LATEST_S)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
         if len(data) > _LIMIT_BYTES:
@@ -92,15 +138,19 @@ class FilesystemManifests:
         return StoredManifest(name=_name_of(path), data=data, digest=digest_of(data), modified_at=modified_at)
 
     def _put(self, name: ModelName, data: bytes, if_digest: Digest | None) -> StoredManifest:
+        self._move_derived()
         path = self._locate(name)
-        if if_digest is not None:
-            found = self._read(path)
-            if found is None or found.digest != if_digest:
-                raise Conflict(f"'{name}' was changed by somebody else", "look at it again, then repeat the change")
+        replaced = None
+        with suppress(StorageError):  # what cannot be read is replaced all the same
+            replaced = self._read(path)
+        if if_digest is not None and (replaced is None or replaced.digest != if_digest):
+            raise Conflict(f"'{name}' was changed by somebody else", "look at it again, then repeat the change")
         with storage_errors(f"cannot write the manifest {path}"):
             for attempt in range(_ATTEMPTS):
                 try:
                     self._check_inside(path.parent)
+                    if _is_derived(name):
+                        keep(self._folders, mentioned_digests(data))
                     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
                     replace_file(path, data, self._folders.scratch)
                     break
@@ -110,9 +160,10 @@ class FilesystemManifests:
         stored = self._read(path)
         if stored is None:
             raise Conflict(f"'{name}' was deleted by somebody else in the same moment")
-        return stored
+        return msgspec.structs.replace(stored, replaced=None if replaced is None else replaced.data)
 
     def _delete(self, name: ModelName) -> bool:
+        self._move_derived()
         path = self._locate(name)
         with storage_errors(f"cannot delete the manifest {path}"):
             self._check_inside(path.parent)
@@ -120,41 +171,82 @@ class FilesystemManifests:
                 path.unlink()
             except (FileNotFoundError, NotADirectoryError):
                 return False
-            with suppress(OSError):  # not empty: done
-                for folder in path.parents[: _LEVELS - 1]:
-                    folder.rmdir()
+            _remove_empty(path)
         return True
 
-    def _scan(self, strict: bool) -> builtins.list[StoredManifest]:
-        # In one go: a hop to a thread per manifest costs more than reading it.
-        found = []
-        for path in self._paths():
+    def _read_some(
+        self, paths: Sequence[Path], strict: bool, _: threading.Event
+    ) -> tuple[builtins.list[StoredManifest], int]:
+        """The manifests at the first of `paths`, and how many of these were dealt with: at least one."""
+        found, count, size_bytes = list[StoredManifest](), 0, 0
+        for path in paths:
+            count += 1
             try:
                 stored = self._read(path)
             except StorageError as error:
-                if strict:
-                    raise
-                if path not in self._complained:
-                    self._complained.add(path)
-                    _log.warning("a manifest is passed over: %s", error)
+                self._pass_over(path, error, strict)
                 continue
             if stored is not None:
                 found.append(stored)
-        return found
+                size_bytes += len(stored.data)
+            if size_bytes >= _BATCH_BYTES:
+                break
+        return found, count
 
-    def _paths(self) -> tuple[Path, ...]:
-        with storage_errors(f"cannot list {self._folders.manifests}"):
-            level = [self._folders.manifests]
-            for depth in range(_LEVELS):
-                files = depth == _LEVELS - 1
-                level = [child for folder in level for child in _children(folder, files=files)]
-            return tuple(path for path in level if _is_name(path))
+    def _paths(self, strict: bool) -> tuple[Path, ...]:
+        derived = self._below([self._folders.derived], levels=_LEVELS, strict=strict)
+        moved = {path.relative_to(self._folders.derived) for path in derived}
+        paths = self._below([self._folders.manifests], levels=_LEVELS, strict=strict)
+        return (*(path for path in paths if path.relative_to(self._folders.manifests) not in moved), *derived)
+
+    def _below(self, folders: Sequence[Path], *, levels: int, strict: bool) -> tuple[Path, ...]:
+        """What has a name so many levels below."""
+        level = folders
+        for depth in range(levels):
+            files = depth == levels - 1
+            level = [child for folder in level for child in self._children(folder, files=files, strict=strict)]
+        return tuple(path for path in level if _is_name(path))
+
+    def _children(self, folder: Path, *, files: bool, strict: bool) -> builtins.list[Path]:
+        """What is one level below: folders, or everything that is none where `files` are wanted."""
+        try:
+            self._check_inside(folder)
+            with storage_errors(f"cannot list {folder}"), os.scandir(folder) as entries:
+                return [
+                    folder / name for name in sorted(entry.name for entry in entries if _may_be(entry, files=files))
+                ]
+        except StorageError as error:
+            if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+                self._pass_over(folder, error, strict)
+            return []
+
+    def _pass_over(self, path: Path, error: StorageError, strict: bool) -> None:
+        """A circle of links or a pipe holds no bytes and so names no blob: it is no fault of a strict list either."""
+        cause = error.__cause__
+        empty = isinstance(cause, OSError) and cause.errno in (errno.ELOOP, errno.EINVAL)
+        if strict and not empty:
+            raise error
+        if path not in self._complained:
+            self._complained.add(path)
+            _log.warning("a manifest is passed over: %s", error)
 
     def _check_inside(self, path: Path) -> None:
-        root = os.path.realpath(self._folders.manifests)
+        own = path.is_relative_to(self._folders.derived)
+        root = os.path.realpath(self._folders.derived if own else self._folders.manifests)
         real = os.path.realpath(path)
         if os.path.commonpath((root, real)) != root:
             raise StorageError(f"the manifest {path} leads out of the store, to {real}", "replace the link by a file")
+
+
+def _is_derived(name: ModelName) -> bool:
+    return name.host.lower() == DERIVED_HOST
+
+
+def _remove_empty(path: Path) -> None:
+    """The folders that led to a manifest, as far as nothing else is in them."""
+    with suppress(OSError):  # not empty: done
+        for folder in path.parents[: _LEVELS - 1]:
+            folder.rmdir()
 
 
 def _check(name: ModelName) -> None:
@@ -175,13 +267,12 @@ def _spelling(folder: Path, part: str) -> str:
     return next((name for name in sorted(names) if name.lower() == part.lower()), part)
 
 
-def _children(folder: Path, *, files: bool) -> list[Path]:
+def _may_be(entry: os.DirEntry[str], *, files: bool) -> bool:
+    """A link that leads in a circle may be either: whoever opens it says what is wrong."""
     try:
-        with os.scandir(folder) as entries:
-            found = [entry.name for entry in entries if (entry.is_file() if files else entry.is_dir())]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [folder / name for name in sorted(found)]
+        return entry.is_dir() != files
+    except OSError:
+        return True
 
 
 def _name_of(path: Path) -> ModelName:

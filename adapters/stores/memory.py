@@ -13,6 +13,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import msgspec
+
 from corral.adapters.stores.files import CHUNK_BYTES, storage_errors
 from corral.adapters.stores.folders import ModelFolders
 from corral.adapters.stores.ranges import Range, covers, merged
@@ -201,7 +203,7 @@ class MemoryManifests:
             name=known.name if known else name, data=data, digest=digest_of(data), modified_at=time.time()
         )
         self._stored[name.key] = stored
-        return stored
+        return msgspec.structs.replace(stored, replaced=None if known is None else known.data)
 
     async def delete(self, name: ModelName) -> bool:
         return self._stored.pop(name.key, None) is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from corral.adapters.regular_files import read_regular
 from corral.adapters.stores.files import StoreFolders, replace_file
 from corral.adapters.threads import in_thread
 from corral.core.malformed import MALFORMED
@@ -15,7 +16,8 @@ from corral.core.models import Digest, ModelMetadata
 
 __all__ = ("FilesystemMetadataCache",)
 
-_GENERATION = 1
+_LIMIT_BYTES = 4 * 1024 * 1024
+_GENERATION = 2
 """Raised when a reader begins to fill a field differently; new fields are noticed without it."""
 
 
@@ -34,7 +36,7 @@ class FilesystemMetadataCache:
     async def get(self, digest: Digest) -> ModelMetadata | None:
         def work(_: threading.Event) -> ModelMetadata | None:
             try:
-                entry = msgspec.msgpack.decode(self._path(digest).read_bytes(), type=_Entry)
+                entry = msgspec.msgpack.decode(read_regular(self._path(digest), _LIMIT_BYTES), type=_Entry)
                 if (entry.generation, entry.fields) != (_GENERATION, ModelMetadata.__struct_fields__):
                     return None
                 return msgspec.msgpack.decode(entry.metadata, type=ModelMetadata)
@@ -45,9 +47,9 @@ class FilesystemMetadataCache:
 
     async def put(self, digest: Digest, metadata: ModelMetadata) -> None:
         def work(_: threading.Event) -> None:
-            raw = msgspec.Raw(msgspec.msgpack.encode(metadata))
-            entry = _Entry(_GENERATION, ModelMetadata.__struct_fields__, raw)
-            with suppress(OSError):
+            with suppress(OSError, OverflowError, TypeError, ValueError):  # a number beyond 64 bits, half a surrogate
+                raw = msgspec.Raw(msgspec.msgpack.encode(metadata))
+                entry = _Entry(_GENERATION, ModelMetadata.__struct_fields__, raw)
                 self._folders.metadata.mkdir(parents=True, exist_ok=True, mode=0o755)
                 data = msgspec.msgpack.encode(entry)
                 replace_file(self._path(digest), data, self._folders.scratch, durable=False)

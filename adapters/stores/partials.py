@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from corral.adapters.regular_files import read_regular
 from corral.adapters.stores.files import CHUNK_BYTES, replace_file, storage_errors
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.ranges import Range, covers, merged
@@ -25,6 +26,7 @@ from corral.core.ports.storage import BlobInfo
 
 __all__ = ("PartialWriter", "scratch_path", "sweep")
 
+_NOTE_LIMIT_BYTES = 1024 * 1024
 _ABANDONED_AFTER_S = 7 * 24 * 3600.0  # a download that nobody resumed for a week
 
 Publish = Callable[[Path, Digest], None]
@@ -88,7 +90,8 @@ class PartialWriter:
         try:
             with storage_errors(f"cannot begin {digest or 'a blob'} in {folder}"):
                 progress = _resumable(path, size_bytes)
-                flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | (0 if progress.ranges else os.O_TRUNC)
+                flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+                flags |= 0 if progress.ranges else os.O_TRUNC
                 file = open(os.open(path, flags, 0o644), "r+b", buffering=0)  # noqa: SIM115  # closed by _release
         except BaseException:
             lock.release()
@@ -182,9 +185,9 @@ def _resumable(path: Path, size_bytes: int | None) -> _Progress:
     """What an earlier writer left, as far as it can be trusted: same size announced, and the file is that long."""
     nothing = _Progress(size_bytes, [])
     try:
-        found = msgspec.json.decode(path.with_suffix(".ranges").read_bytes(), type=_Progress)
+        found = msgspec.json.decode(read_regular(path.with_suffix(".ranges"), _NOTE_LIMIT_BYTES), type=_Progress)
         long_enough = not found.ranges or path.stat().st_size >= found.ranges[-1][1]
-    except (FileNotFoundError, *MALFORMED):
+    except (OSError, *MALFORMED):
         return nothing
     if not long_enough or (size_bytes is not None and found.size_bytes not in (None, size_bytes)):
         return nothing

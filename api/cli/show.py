@@ -17,6 +17,7 @@ from corral.api.results import ModelDetails
 from corral.core.engine_choice import EngineChooser
 from corral.core.errors import CorralError
 from corral.core.models import ModelRecord
+from corral.core.unused_parts import unused_parts
 
 __all__ = ("show",)
 
@@ -68,7 +69,7 @@ def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as
             plain
             | {"parameters": record.parameters, "digest": record.digest, "size_bytes": record.size_bytes}
             | {"modified_at": iso_time(record.modified_at), "engines": dict(engines), "model_info": described}
-            | {"loaded": loaded}
+            | {"loaded": loaded, "unused": unused_parts(record)}
             | (
                 {"tensors": [dict(zip(("name", "type", "shape"), one, strict=True)) for one in tensors]}
                 if verbose
@@ -79,6 +80,7 @@ def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as
     refusals = [(one.spec.name, one.match.reason) for one in candidates]
     more = [
         ("Engines", engines) if engines else ("No engine takes it", refusals),
+        ("Not used", [(part, "") for part in unused_parts(details.record)]),
         ("Loaded", _loaded_rows(loaded) if loaded else []),
     ]
     if verbose:

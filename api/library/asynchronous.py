@@ -25,7 +25,6 @@ from corral.api.results import (
 from corral.core.answer_format import read_format
 from corral.core.calls import ChatCall, EmbedCall, GenerateCall
 from corral.core.durations import parse_keep_alive_s
-from corral.core.errors import BlobNotFound, InvalidModelFile
 from corral.core.leases import LoadedModel
 from corral.core.models import ModelRecord
 from corral.core.names import parse_name
@@ -197,10 +196,7 @@ class AsyncCorral:
         """What manifest and weights say of a model."""
         catalog = (await self.runtime()).catalog
         record = await catalog.get(parse_name(model))
-        try:
-            metadata = await catalog.metadata(record)
-        except (BlobNotFound, InvalidModelFile):
-            metadata = None
+        metadata = await catalog.readable_metadata(record)
         return ModelDetails(record=record, metadata=metadata, capabilities=await catalog.capabilities(record))
 
     async def pull(
@@ -246,9 +242,8 @@ class AsyncCorral:
     async def delete(self, model: str) -> None:
         """Removes a model, and the files that no other model uses."""
         runtime = await self.runtime()
-        record = await runtime.catalog.get(parse_name(model))
-        await runtime.catalog.delete(record.name)
-        if record.remote:
+        record = await runtime.catalog.delete(parse_name(model))
+        if record is not None and record.remote:
             await runtime.scheduler.unload(record)
 
     def _request(self, how: RequestOptions | AnswerOptions, known: type) -> dict[str, Any]:

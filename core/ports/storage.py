@@ -125,12 +125,17 @@ class LocalBlobs(Protocol):
 
 
 class StoredManifest(Value, frozen=True, kw_only=True):
-    """A manifest as stored. `data` are the exact bytes (the digest is over them); `modified_at` seconds since 1970."""
+    """A manifest as stored. `data` are the exact bytes (the digest is over them); `modified_at` seconds since 1970.
+
+    `replaced`: in the answer of `ManifestStore.put` alone, the bytes that stood under the name until then. None where
+    there were none, or none that could be read.
+    """
 
     name: ModelName
     data: bytes
     digest: Digest
     modified_at: float
+    replaced: bytes | None = None
 
 
 class ManifestStore(Protocol):
@@ -141,15 +146,21 @@ class ManifestStore(Protocol):
         ...
 
     async def put(self, name: ModelName, data: bytes, *, if_digest: Digest | None = None) -> StoredManifest:
-        """Replace or create, atomically. `if_digest`: only over that version, else `Conflict`."""
+        """Replace or create, atomically, and say in `replaced` what was replaced.
+
+        `if_digest`: only over that version, else `Conflict`. A manifest that cannot be read is replaced all the same.
+        """
         ...
 
     async def delete(self, name: ModelName) -> bool:
-        """True where it was there. Folders left empty go too."""
+        """True where it was there, readable or not. Folders left empty go too."""
         ...
 
     def list(self, *, strict: bool = False) -> AsyncIterator[StoredManifest]:
-        """Every readable manifest; an unreadable one is logged and passed over. `strict`: it raises `StorageError`."""
+        """Every readable manifest; an unreadable one, or a folder of them, is logged and passed over.
+
+        `strict`: it raises `StorageError`, unless it cannot hold a manifest at all, and so names no blob.
+        """
         ...
 
     def guard(self, *, exclusive: bool) -> AbstractAsyncContextManager[None]:

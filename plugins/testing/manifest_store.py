@@ -84,6 +84,36 @@ class ManifestStoreContract:
 
         asyncio.run(scenario())
 
+    def test_put_says_what_it_replaced(self, store: ManifestStore) -> None:
+        """The bytes that stood under the name before, in whatever case; nobody else's look at the manifest has them."""
+
+        async def scenario() -> None:
+            assert (await store.put(parse_name("m"), b"1")).replaced is None
+            assert (await store.put(parse_name("M"), b"2")).replaced == b"1"
+            assert (await store.put(parse_name("m"), b"2")).replaced == b"2"
+            assert (await store.put(parse_name("m"), b"3", if_digest=digest_of(b"2"))).replaced == b"2"
+            assert (await store.put(parse_name("other"), b"3")).replaced is None
+            found = await store.get(parse_name("m"))
+            assert found is not None
+            assert found.replaced is None
+            assert [stored.replaced async for stored in store.list()] == [None, None]
+            assert await store.delete(parse_name("m"))
+            assert (await store.put(parse_name("m"), b"4")).replaced is None
+
+        asyncio.run(scenario())
+
+    def test_of_many_puts_each_replaces_another(self, store: ManifestStore) -> None:
+        """Of tasks that put under one name at once each is told of another's bytes, and none twice: nothing is lost."""
+
+        async def scenario() -> None:
+            puts = await asyncio.gather(*(store.put(parse_name("m"), f"{number}".encode()) for number in range(8)))
+            found = await store.get(parse_name("m"))
+            assert found is not None
+            replaced = [put.replaced for put in puts if put.replaced is not None]
+            assert sorted([*replaced, found.data]) == sorted(f"{number}".encode() for number in range(8))
+
+        asyncio.run(scenario())
+
     def test_of_many_conditional_puts_one_wins(self, store: ManifestStore) -> None:
         """Of several tasks that replace the same version, exactly one succeeds."""
 

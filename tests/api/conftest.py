@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,10 +16,13 @@ from litestar import Router
 
 from corral.adapters.engines.fake import SPEC
 from corral.adapters.engines.upstream.directory import ServerDirectory
+from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.runners.event_loop import EventLoopRunner
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.runners.thread import ThreadRunner
+from corral.adapters.stores.filesystem import FilesystemBlobs
+from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.api.http.app import create_app
 from corral.api.http.serve import run_event_loop, serve
@@ -40,18 +44,21 @@ ANSWER = "the quick answer is: no"
 
 
 class World:
-    """A runtime whose models are `MODELS`, in memory, answered for by the fake engine with `engine` load options."""
+    """A runtime whose models are `MODELS`, in memory or in a folder, answered for by the fake engine with `engine` load
+    options."""
 
-    def __init__(self, engine: Mapping[str, Any], engines: Sequence[EngineSpec] = (SPEC,)) -> None:
-        self.manifests = MemoryManifests()
-        self.blobs = MemoryBlobs()
+    def __init__(
+        self, engine: Mapping[str, Any], engines: Sequence[EngineSpec] = (SPEC,), root: Path | None = None
+    ) -> None:
+        self.manifests = MemoryManifests() if root is None else FilesystemManifests(root)
+        self.blobs = MemoryBlobs() if root is None else FilesystemBlobs(root)
         self.format = OllamaManifestFormat()
         catalog = ModelCatalog(
             manifests=self.manifests,
             blobs=self.blobs,
             local=self.blobs,
             formats=[self.format],
-            readers=[],
+            readers=[GgufReader()],
             upstreams=ServerDirectory({}),
         )
         jobs = ProcessJobs()
@@ -152,9 +159,10 @@ def running_server(
     routers: Sequence[Router] = (),
     engines: Sequence[EngineSpec] = (SPEC,),
     shutdown_grace_s: int = 1,
+    root: Path | None = None,
     **settings: Any,
 ) -> Iterator[LiveServer]:
-    world = World({"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine, engines)
+    world = World({"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine, engines, root)
     ready = threading.Event()
     found: list[Any] = []
 
@@ -187,7 +195,8 @@ def running_server(
     finally:
         loop.call_soon_threadsafe(task.cancel)
         thread.join(10)
-        world.blobs.close()
+        if isinstance(world.blobs, MemoryBlobs):
+            world.blobs.close()
         assert not thread.is_alive()
 
 

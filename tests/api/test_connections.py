@@ -127,7 +127,7 @@ def test_a_head_and_chunks_within_the_limit_pass(strict_server: Any) -> None:
     whole += b"0;last\r\nTrailer: x\r\n\r\n"
     with connect(strict_server.port) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for start in range(0, 9000):
+        for start in range(9000):
             connection.sendall(whole[start : start + 1])
         connection.sendall(whole[9000:])
         assert read_all(connection).startswith(b"HTTP/1.1 200 OK")

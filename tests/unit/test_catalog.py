@@ -29,11 +29,14 @@ from corral.core.errors import (
     ModelNotFound,
     NotFound,
     SourceError,
+    Unsupported,
 )
-from corral.core.models import Digest, ModelMetadata, digest_of
+from corral.core.models import Digest, ModelMetadata, ModelRecord, digest_of
 from corral.core.names import parse_name
 from corral.core.ports.sources import ModelSource, OnProgress, Progress, RemoteFile, RemoteModel
 from corral.core.ports.storage import BlobStore, LocalBlobs, ManifestStore
+from corral.core.ports.upstreams import OfferedModel
+from corral.core.upstreams import upstream_record
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
 _IMAGE = "application/vnd.ollama.image."
@@ -102,7 +105,7 @@ class Store:
             manifests=self.manifests,
             blobs=self.blobs,
             local=self.local,
-            formats=[OllamaManifestFormat()],
+            formats=more.pop("formats", [OllamaManifestFormat()]),
             readers=[self.reader],
             sources=sources,
             **more,
@@ -339,6 +342,123 @@ def test_foreign_manifests_keep_their_blobs(store: Store) -> None:
         await store.manifests.put(parse_name("foreign"), mention)
         await store.catalog().delete(parse_name("a"))
         assert await store.digests() == {digest_of(b"shared")}
+
+    asyncio.run(scenario())
+
+
+def _weights(folder: Path, number: int) -> Path:
+    path = folder / f"weights-{number}.gguf"
+    path.write_bytes(gguf_bytes({**SMALL_MODEL, "llama.context_length": 256 + number}))
+    return path
+
+
+def test_what_a_replaced_model_alone_had_is_deleted(store: Store, tmp_path: Path) -> None:
+    """Five imports under one name leave what one leaves; a copy's and a foreign manifest's blobs stay."""
+
+    async def scenario() -> None:
+        catalog, name = store.catalog(), parse_name("one")
+        await store.put("theirs", [("model", _weights(tmp_path, 0).read_bytes())])
+        theirs = await store.digests()
+        for number in range(1, 6):
+            await catalog.import_file(_weights(tmp_path, number), name)
+        last = await catalog.get(name)
+        config = (await store.digests()) - theirs - {file.digest for file in last.files}
+        assert len(config) == 1
+        await catalog.copy(name, parse_name("kept"))
+        kept = await store.digests()
+        await catalog.import_file(_weights(tmp_path, 0), name)
+        assert kept < await store.digests()
+        await catalog.copy(parse_name("theirs"), parse_name("kept"))
+        await catalog.delete(name)
+        assert await store.digests() == theirs
+
+    asyncio.run(scenario())
+
+
+def test_a_pull_under_a_taken_name_leaves_no_old_weights(store: Store, tmp_path: Path) -> None:
+    """What the name had before goes, and an upstream that takes a name frees its files."""
+
+    async def scenario() -> None:
+        name = parse_name("one")
+        for number in range(3):
+            data = _weights(tmp_path, number).read_bytes()
+            record = await store.catalog(ListSource({"w.gguf": data})).pull("list://x", name)
+        assert record.weights is not None
+        assert len(await store.digests()) == 2
+        offer = OfferedModel(host="http://127.0.0.1:9", model="m", api="ollama")
+        elsewhere = upstream_record(name, [offer], api=None, capabilities=())
+        await store.catalog().publish(elsewhere, None)
+        assert record.weights.digest not in await store.digests()
+
+    asyncio.run(scenario())
+
+
+def test_models_that_take_turns_under_one_name(store: Store, tmp_path: Path) -> None:
+    """Imports of two files under one name, over and over and at once, all succeed; in the end one model is there."""
+
+    async def scenario() -> None:
+        files = [_weights(tmp_path, number) for number in range(2)]
+        name = parse_name("one")
+
+        async def again(number: int) -> None:
+            for _ in range(4):
+                await store.catalog().import_file(files[number % 2], name)
+
+        await asyncio.gather(*(again(number) for number in range(4)))
+        record = await store.catalog().get(name)
+        for file in record.files:
+            assert await store.blobs.stat(file.digest) is not None
+        assert len(await store.digests()) == 2
+
+    asyncio.run(scenario())
+
+
+def test_an_import_that_cannot_be_published_leaves_nothing(store: Store, weights: Path) -> None:
+    """Weights that no manifest names after all go again, unless another model has them."""
+
+    async def scenario() -> None:
+        class Refusing(OllamaManifestFormat):
+            def write(self, record: ModelRecord, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
+                raise Unsupported("no")
+
+        before = await store.digests()
+        catalog = store.catalog(formats=[Refusing()])
+        with pytest.raises(Unsupported):
+            await catalog.import_file(weights, parse_name("one"))
+        assert await store.digests() == before
+        await store.catalog().import_file(weights, parse_name("one"))
+        before = await store.digests()
+        with pytest.raises(Unsupported):
+            await catalog.import_file(weights, parse_name("two"))
+        assert await store.digests() == before
+
+    asyncio.run(scenario())
+
+
+def test_any_model_can_be_deleted(store: Store) -> None:
+    """One whose config or weights are gone, one whose manifest is empty, broken or of no dialect: its blobs go too."""
+
+    async def scenario() -> None:
+        catalog = store.catalog()
+        await store.put("other", [("model", b"other")])
+        others = await store.digests()
+        await store.put("headless", [("model", b"w1")], {"model_format": "gguf", "model_family": "gone"})
+        [config] = await store.digests() - others - {digest_of(b"w1")}
+        for name, manifest in {
+            "empty": b"",
+            "broken": b'{"layers": [{"digest": "' + digest_of(b"w2").encode(),
+            "foreign": b'{"blobs": ["' + digest_of(b"w2").encode() + b'"]}',
+        }.items():
+            await store.manifests.put(parse_name(name), manifest)
+        writer = await store.blobs.begin()
+        await writer.write(0, b"w2")
+        await writer.commit()
+        await store.blobs.delete(config)
+        for name in ("headless", "empty", "broken", "foreign"):
+            assert await catalog.delete(parse_name(name)) is None
+            with pytest.raises(ModelNotFound):
+                await catalog.delete(parse_name(name))
+        assert await store.digests() == others
 
     asyncio.run(scenario())
 

@@ -499,3 +499,28 @@ def test_wrong_usage_ends_with_2(call: Call, arguments: tuple[str, ...]) -> None
     status, _, err = call(*arguments)
     assert status == 2
     assert "Usage: corral" in err
+
+
+def test_a_store_whose_path_is_no_text(call: Call, tmp_path: Path) -> None:
+    """It is refused before anything is stored there: its models could never be run."""
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/m\xff")
+    for command in (("list",), ("serve", "--host", "127.0.0.1:0"), ("import", str(tmp_path / "any.gguf"))):
+        ended = call(*command, CORRAL_MODELS=path)
+        assert ended.status != 0
+        assert "is no UTF-8" in ended.err
+    assert not os.path.exists(path)
+
+
+def test_show_names_what_is_not_used(call: Call, tmp_path: Path) -> None:
+    """A part of a manifest that nothing uses has a line; a sound model has none. JSON for programs has it too."""
+    (tmp_path / "w.gguf").write_bytes(gguf_bytes(SMALL_MODEL))
+    assert call("import", str(tmp_path / "w.gguf"), "--name", "small").status == 0
+    assert "Not used" not in call("show", "small").out
+    manifest = tmp_path / "store/manifests/registry.ollama.ai/library/small/latest"
+    described = json.loads(manifest.read_bytes())
+    described["layers"].append({**described["layers"][0], "mediaType": "application/vnd.ollama.image.draft"})
+    manifest.write_text(json.dumps(described))
+    shown = call("show", "small").out
+    assert "Not used" in shown
+    assert "the draft model" in shown
+    assert "the draft model" in json.loads(call("show", "small", "--json").out)["unused"][0]

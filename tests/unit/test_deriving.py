@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -33,7 +34,7 @@ from corral.core.errors import (
     Unsupported,
 )
 from corral.core.messages import Message
-from corral.core.models import ModelFile, ModelRecord
+from corral.core.models import ModelFile, ModelRecord, mentioned_digests
 from corral.core.names import parse_name
 from corral.core.placement import LoadProgress
 from corral.core.ports.inference import OnLoadProgress
@@ -44,7 +45,7 @@ from corral.plugins.builtin import FilesystemStoreSettings
 from corral.plugins.registrars import ConverterRegistrar, EngineRegistrar
 from corral.plugins.stores import filesystem
 from corral.plugins.testing.conversion import CONVERTER, ENGINE
-from corral.plugins.testing.gguf import gguf_bytes
+from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="jobs need POSIX systems")
 
@@ -564,5 +565,111 @@ def test_deleting_a_model_deletes_what_was_made_of_it(run: Run) -> None:
         assert await world.contents() == (set(), set())
         with pytest.raises(ModelNotFound):
             await world.source()
+
+    run(check)
+
+
+# ── Beside an Ollama ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def start_ollama(store: Path) -> list[str]:
+    """What an Ollama does to the store at its start: blobs that no manifest names go. The names that it then lists."""
+    manifests = [path for path in (store / "manifests").glob("*/*/*/*") if path.is_file()]
+    named = {digest for path in manifests for digest in mentioned_digests(path.read_bytes())}
+    for blob in (store / "blobs").iterdir():
+        if blob.is_file() and blob.name.replace("-", ":") not in named:
+            blob.unlink()
+    return sorted("/".join(path.relative_to(store / "manifests").parts) for path in manifests)
+
+
+def test_an_ollama_neither_lists_nor_prunes_derived_models(run: Run) -> None:
+    """Beside it they are found, whole, loaded, and deleted with their source."""
+
+    async def check(world: World) -> None:
+        store = world.root / "store"
+        derived = await world.deriver.derive(await world.source(), "stamp", parameters={"result": "folder"})
+        assert start_ollama(store) == ["registry.ollama.ai/library/small/latest"]
+        again = await world.deriver.derive(await world.source(), "stamp", parameters={"result": "folder"})
+        assert (again, world.jobs.count) == (derived, 1)
+        for file in await world.catalog.loadable_files(again):
+            assert content(file)
+        listed = {record.name for record in await world.catalog.list(derived=True)}
+        assert {name.full for name in listed} == {SMALL.full, again.name.full}
+        start_ollama(store)
+        await world.catalog.delete(SMALL)
+        assert await world.contents() == (set(), set())
+        assert not list((store / ".corral" / "kept").iterdir())
+
+    run(check)
+
+
+def test_derived_models_take_no_space_twice(run: Run) -> None:
+    """The name by which an Ollama does not see a blob is a hard link."""
+
+    async def check(world: World) -> None:
+        await world.deriver.derive(await world.source(), "stamp")
+        store = world.root / "store"
+        kept = list((store / ".corral" / "kept").iterdir())
+        assert kept
+        assert all(path.samefile(store / "blobs" / path.name) for path in kept)
+
+    run(check)
+
+
+def test_a_file_system_without_hard_links(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the blob is moved to where an Ollama does not look."""
+
+    async def check(world: World) -> None:
+        def refuse(*arguments: Any, **more: Any) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+        derived = await world.deriver.derive(await world.source(), "stamp")
+        start_ollama(world.root / "store")
+        assert await world.deriver.derive(await world.source(), "stamp") == derived
+        assert world.jobs.count == 1
+        await world.catalog.delete(SMALL)
+        assert await world.contents() == (set(), set())
+
+    run(check)
+
+
+def test_derived_models_of_an_earlier_version(run: Run) -> None:
+    """They lie among the others, are found and listed once, and move with the next change of the store."""
+
+    async def check(world: World) -> None:
+        store = world.root / "store"
+        derived = await world.deriver.derive(await world.source(), "stamp")
+        os.rename(store / ".corral" / "manifests" / DERIVED_HOST, store / "manifests" / DERIVED_HOST)
+        for kept in (store / ".corral" / "kept").iterdir():
+            kept.unlink()
+        assert await world.derived() == [derived.name.full]
+        assert (await world.deriver.derive(await world.source(), "stamp")).name == derived.name
+        assert world.jobs.count == 1
+        await world.catalog.copy(SMALL, parse_name("copy"))
+        assert not (store / "manifests" / DERIVED_HOST).exists()
+        assert start_ollama(store) == [f"registry.ollama.ai/library/{name}/latest" for name in ("copy", "small")]
+        assert (await world.deriver.derive(await world.source(), "stamp")).name == derived.name
+        assert world.jobs.count == 1
+        await world.catalog.delete(derived.name)
+        assert await world.derived() == []
+
+    run(check)
+
+
+def test_what_was_derived_of_a_model_that_an_ollama_deleted(run: Run) -> None:
+    """It goes with the next model that is deleted here: nobody could ask for it again."""
+
+    async def check(world: World) -> None:
+        store = world.root / "store"
+        await world.deriver.derive(await world.source(), "stamp")
+        other = world.root / "other.gguf"
+        other.write_bytes(gguf_bytes({**SMALL_MODEL, "general.name": "Other"}))
+        await world.catalog.import_file(other, parse_name("other"))
+        (store / "manifests" / "registry.ollama.ai" / "library" / "small" / "latest").unlink()
+        start_ollama(store)
+        assert await world.derived()
+        await world.catalog.delete(parse_name("other"))
+        assert await world.contents() == (set(), set())
 
     run(check)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from corral.core.converters import ConverterSpec
@@ -178,8 +179,37 @@ def test_what_a_converter_keeps_from_being_chosen() -> None:
     with pytest.raises(EngineNotInstalled) as caught:
         chosen(EngineChooser([needing], [converter(needs=(ABSENT,))]))
     assert caught.value.remedy == pip_line("corral[press]")
+    able = engine("a", converter="press", adapters=True)
     with pytest.raises(NoEngine, match="would lose the model's adapter"):
-        chosen(EngineChooser([needing], [converter()]), record=model("weights", "adapter"))
+        chosen(EngineChooser([able], [converter()]), record=model("weights", "adapter"))
+
+
+def test_an_adapter_is_for_engines_that_load_it() -> None:
+    """Any other refuses the model with the reason, named or not: without its adapter it would be another model."""
+    adapted = model("weights", "adapter")
+    chooser = EngineChooser([engine("a"), engine("b", 10, adapters=True), engine("c", -1)])
+    assert chosen(chooser, record=adapted) == "b"
+    for name in ("a", "c"):
+        with pytest.raises(NoEngine, match="does not load adapters, and this model has one") as caught:
+            chosen(chooser, name, record=adapted)
+        assert caught.value.remedy == "engines that take it: b"
+    with pytest.raises(NoEngine, match="a: does not load adapters"):
+        chosen(EngineChooser([engine("a")]), record=adapted)
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [({"split.count": 3}, "one of 3 parts"), ({"general.type": "adapter"}, "an adapter is no model by itself")],
+)
+def test_weights_that_are_no_model(keys: dict[str, Any], reason: str) -> None:
+    """A part of a split file, and a LoRA file in the place of the weights, are refused before an engine loads them."""
+    metadata = ModelMetadata(
+        format="gguf", architecture="llama", file_type="F16", parameter_count=1, tensor_bytes=1, keys=keys
+    )
+    with pytest.raises(NoEngine, match=reason):
+        EngineChooser([engine("a", adapters=True)]).choose(TOY, metadata)
+    whole = msgspec.structs.replace(metadata, keys={"split.count": 1, "general.type": "model"})
+    assert EngineChooser([engine("a")]).choose(TOY, whole).spec.name == "a"
 
 
 def test_what_is_said_before_a_model_is_there() -> None:

@@ -86,4 +86,5 @@ SPEC = EngineSpec(
     requirement=REQUIREMENT,
     needs=("tokenizers", "numpy"),
     install_hint="pip install 'corral[onnx]'",
+    adapters=True,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import struct
@@ -11,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from corral.adapters.formats.ggml.layouts import LAYOUTS, Layout
 from corral.adapters.formats.gguf.tables import FILE_TYPES, TENSOR_TYPES
+from corral.adapters.regular_files import open_regular
 from corral.core.errors import InvalidModelFile
 
 __all__ = ("MAGIC", "GgmlFile", "GgmlTensor", "read_ggml")
@@ -23,6 +25,7 @@ _MAX_TOKEN_BYTES = 4096
 _MAX_LAYERS = 1024
 _MAX_WIDTH = 1 << 17
 _MAX_TOKENS = 1 << 20
+_VOCABULARY_LIMIT_BYTES = 32 * 1024 * 1024
 _U32 = struct.Struct("<I")
 _KNOWN_TYPES = frozenset({"F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"})
 
@@ -53,7 +56,7 @@ def read_ggml(path: Path) -> GgmlFile:
     best, farthest = "", -1
     for layout in LAYOUTS:
         try:
-            with path.open("rb") as file:
+            with io.BufferedReader(open_regular(path)) as file:
                 return _Reading(path, file, layout).run()
         except OSError as error:
             raise InvalidModelFile(f"{path}: {error.strerror}") from error
@@ -121,11 +124,14 @@ class _Reading:
         kind = self._layout.vocabulary
         if kind == "counted" and (found := self._u32()) != count:
             raise self._mismatch(f"{found} tokens were announced, and {count} before")
-        tokens, scores = list[bytes](), list[float]()
+        tokens, scores, size_bytes = list[bytes](), list[float](), 0
         for _ in range(count):
             length = self._u32()
             if length > _MAX_TOKEN_BYTES:
                 raise self._mismatch(f"a token claims to be {length} bytes long")
+            size_bytes += length
+            if size_bytes > _VOCABULARY_LIMIT_BYTES:
+                raise self._mismatch(f"the tokens have more than {_VOCABULARY_LIMIT_BYTES} bytes")
             token = self._take(length)
             tokens.append(self._latin(token) if kind == "latin" else token)
             if kind == "scored":

@@ -7,9 +7,10 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from corral.adapters.formats.gguf.tables import ARRAY, SCALARS, STRING, TENSOR_TYPES
+from corral.adapters.regular_files import open_regular
 from corral.core.errors import InvalidModelFile
 
 __all__ = ("MAGIC", "Array", "Header", "HeaderFile", "Tensor")
@@ -20,6 +21,14 @@ _WINDOW_BYTES = 1024 * 1024
 _KEY_LIMIT_BYTES = 65535
 _STRING_LIMIT_BYTES = 16 * 1024 * 1024
 _ARRAY_LIMIT_BYTES = 64 * 1024 * 1024
+# Far above what real files have: some 60 pairs, 2,000 tensors, 260,000 tokens with 520,000 merges, templates of 100 kB.
+# Every pair and tensor becomes a Python object, and every string of an array a turn of a loop.
+_PAIRS_LIMIT = 16_384
+_TENSORS_LIMIT = 65_536
+_STRINGS_LIMIT = 4_194_304
+_TEXT_LIMIT_BYTES = 32 * 1024 * 1024
+_TENSOR_NAME_LIMIT_BYTES = 255
+_ARRAY_LENGTH_LIMIT = 1_048_576  # of what is read of an array; longer ones may be there
 _MAX_DIMENSIONS = 4
 _MIN_PAIR_BYTES = 8 + 4 + 1  # an empty key, a type, one byte of value
 _MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
@@ -62,10 +71,11 @@ class HeaderFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file: BinaryIO = path.open("rb", buffering=0)
+            self._file = open_regular(path)
         except OSError as error:
             raise InvalidModelFile(f"{path}: {error.strerror}") from error
         self._size = os.fstat(self._file.fileno()).st_size
+        self._text_bytes = self._string_count = 0  # of the header so far
         self._base = 0
         self._window = b""
         self._position = 0  # in the window; may lie beyond its end after a skip
@@ -80,11 +90,12 @@ class HeaderFile:
         """Everything but the arrays' values, whose places are given."""
         version = self._begin()
         tensor_count, pair_count = self._u64(), self._u64()
-        self._check_count(pair_count, _MIN_PAIR_BYTES, "key-value pairs")
-        self._check_count(tensor_count, _MIN_TENSOR_BYTES, "tensors")
+        self._check_count(pair_count, _MIN_PAIR_BYTES, "key-value pairs", _PAIRS_LIMIT)
+        self._check_count(tensor_count, _MIN_TENSOR_BYTES, "tensors", _TENSORS_LIMIT)
+        self._text_bytes = self._string_count = 0
         pairs: dict[str, Any] = {}
         for _ in range(pair_count):
-            key = self._string(_KEY_LIMIT_BYTES, "a key")
+            key = self._text(_KEY_LIMIT_BYTES, "a key")
             if key in pairs:
                 raise self._error(f"the key {key!r} is there twice")
             pairs[key] = self._value(key)
@@ -100,16 +111,20 @@ class HeaderFile:
                 raise self._error(
                     f"the tensor {tensor.name!r} ends at byte {end}, and the file at {self._size}: it is truncated"
                 )
+        if sum(tensor.size_bytes for tensor in tensors) > self._size:
+            raise self._error(f"the tensors together are larger than the file, which has {self._size} bytes")
         return Header(version, pairs, tensors)
 
-    def values(self, array: Array) -> list[Any] | None:
-        """An array's values; None for one too big to be of use to people."""
+    def values(self, array: Array, *, limit_bytes: int = _ARRAY_LIMIT_BYTES) -> list[Any] | None:
+        """An array's values; None for one too big to be of use, or larger than `limit_bytes`."""
+        if array.length > _ARRAY_LENGTH_LIMIT:
+            return None
         self._seek(array.offset_bytes)
         if array.element_type == STRING:
-            return self._strings(array.length)
+            return self._strings(array.length, limit_bytes)
         code = SCALARS[array.element_type]
         size_bytes = struct.calcsize(f"<{code}") * array.length
-        if size_bytes > _ARRAY_LIMIT_BYTES:
+        if size_bytes > limit_bytes:
             return None
         found: list[Any] = list(struct.unpack(f"<{array.length}{code}", self._take(size_bytes)))
         return [_shortest(number) for number in found] if code == "f" else found
@@ -143,7 +158,7 @@ class HeaderFile:
     def _value(self, key: str) -> Any:
         kind = self._u32()
         if kind == STRING:
-            return self._string(_STRING_LIMIT_BYTES, f"the value of {key!r}")
+            return self._text(_STRING_LIMIT_BYTES, f"the value of {key!r}")
         if kind == ARRAY:
             return self._array(key)
         if kind not in SCALARS:
@@ -158,7 +173,8 @@ class HeaderFile:
         kind, count = self._u32(), self._u64()
         array = Array(kind, count, self._offset)
         if kind == STRING:
-            self._check_count(count, 8, f"strings in {key!r}")
+            self._check_count(count, 8, f"strings in {key!r}", _STRINGS_LIMIT - self._string_count)
+            self._string_count += count
             self._skip_strings(count)
         elif kind in SCALARS:
             size_bytes = struct.calcsize(f"<{SCALARS[kind]}")
@@ -170,7 +186,7 @@ class HeaderFile:
 
     def _tensor(self) -> Tensor:
         """The next entry of the list; its offset still counts from where the tensors' data begin."""
-        name = self._string(_KEY_LIMIT_BYTES, "a tensor's name")
+        name = self._text(_TENSOR_NAME_LIMIT_BYTES, "a tensor's name")
         dimensions = self._u32()
         if dimensions > _MAX_DIMENSIONS:
             raise self._error(f"the tensor {name!r} has {dimensions} dimensions, {_MAX_DIMENSIONS} are possible")
@@ -183,12 +199,12 @@ class HeaderFile:
             raise self._error(f"the tensor {name!r} has rows of {shape[0]}, which {type_name} cannot divide by {block}")
         return Tensor(name, type_name, shape, math.prod(shape) // block * block_bytes, offset)
 
-    def _strings(self, count: int) -> list[str] | None:
+    def _strings(self, count: int, limit_bytes: int) -> list[str] | None:
         found, size_bytes = [], 0
         for _ in range(count):
             found.append(self._string(_STRING_LIMIT_BYTES, "a string"))
             size_bytes += len(found[-1])
-            if size_bytes > _ARRAY_LIMIT_BYTES:
+            if size_bytes > limit_bytes:
                 return None
         return found
 
@@ -199,6 +215,15 @@ class HeaderFile:
         if length > limit_bytes:
             raise self._error(f"{what} claims to be {length} bytes long; {limit_bytes} are allowed")
         return self._take(length).decode("utf-8", "replace")
+
+    def _text(self, limit_bytes: int, what: str) -> str:
+        """A string that stays in memory with the header."""
+        start = self._offset
+        text = self._string(limit_bytes, what)
+        self._text_bytes += self._offset - start
+        if self._text_bytes > _TEXT_LIMIT_BYTES:
+            raise self._error(f"its keys, texts and names have more than {_TEXT_LIMIT_BYTES} bytes")
+        return text
 
     def _skip_strings(self, count: int) -> None:
         # The tight loop of this module: vocabularies have hundreds of thousands of entries.
@@ -214,9 +239,11 @@ class HeaderFile:
         self._position = position
         self._fill(0)
 
-    def _check_count(self, count: int, least_bytes: int, what: str) -> None:
+    def _check_count(self, count: int, least_bytes: int, what: str, limit: int | None = None) -> None:
         if count * least_bytes > self._size - self._offset:
             raise self._error(f"{count} {what} cannot fit into a file of {self._size} bytes")
+        if limit is not None and count > limit:
+            raise self._error(f"it has {count} {what}; at most {limit} are read", "no real model has as many")
 
     def _u32(self) -> int:
         return int(_U32.unpack(self._take(4))[0])

@@ -16,6 +16,7 @@ from corral.core.models import ModelMetadata
 __all__ = ("GgufReader",)
 
 _CHAT_TEMPLATE = "tokenizer.chat_template"
+_ARCHITECTURE = "general.architecture"
 _NAME = "general.name"
 _TOKENS = "tokenizer.ggml.tokens"
 _PER_LAYER = (".attention.head_count", ".attention.head_count_kv")
@@ -23,6 +24,27 @@ _PER_LAYER = (".attention.head_count", ".attention.head_count_kv")
 
 _MAX_LAYERS = 4096
 _KV_BYTES = 2  # f16
+
+# What the numbers of a header may be, far above what models have: products of them stay below 64 bits.
+_LIMITS = {
+    "block_count": 1 << 16,
+    "context_length": 1 << 40,
+    "embedding_length": 1 << 24,
+    "vocab_size": 1 << 31,
+    "attention.head_count": 1 << 16,
+    "attention.head_count_kv": 1 << 16,
+    "attention.key_length": 1 << 20,
+    "attention.value_length": 1 << 20,
+    "attention.sliding_window": 1 << 40,
+    "pooling_type": 1 << 16,
+}
+_MAX_PARAMETERS = 1 << 60
+_NAME_LIMIT = 256  # characters
+_TEMPLATE_LIMIT = 1 << 20  # characters
+_KEPT_TEXT_LIMIT = 1024  # characters of a value that is kept in `ModelMetadata.keys`
+_SHOWN_TEXT_LIMIT = 1 << 16  # characters of a value that `describe` shows unless it is asked for everything
+_SHOWN_VALUES_LIMIT = 1 << 21  # of all arrays together
+_SHOWN_BYTES_LIMIT = 1 << 26
 
 
 class GgufReader:
@@ -49,8 +71,9 @@ class GgufReader:
     def describe(self, path: Path, *, verbose: bool) -> dict[str, object]:
         with HeaderFile(path) as file:
             header = file.header()
+            room = _Room(_SHOWN_VALUES_LIMIT, _SHOWN_BYTES_LIMIT)
             described: dict[str, object] = {
-                key: _shown(file, value, verbose)
+                key: _shown(file, value, room if verbose else None)
                 for key, value in header.pairs.items()
                 if key not in (_NAME, _CHAT_TEMPLATE)
             }
@@ -62,12 +85,32 @@ class GgufReader:
             return [(tensor.name, tensor.type_name, tensor.shape) for tensor in file.header().tensors]
 
 
-def _shown(file: HeaderFile, value: object, verbose: bool) -> object:
+class _Room:
+    """What arrays may still be shown: a hostile file has thousands of them, each just short enough."""
+
+    def __init__(self, values: int, size_bytes: int) -> None:
+        self._values = values
+        self._bytes = size_bytes
+
+    def values(self, file: HeaderFile, array: Array) -> list[Any] | None:
+        if array.length > self._values:
+            return None
+        found = file.values(array, limit_bytes=self._bytes)
+        if found is not None:
+            self._values -= array.length
+            self._bytes -= sum(len(text) if isinstance(text, str) else 8 for text in found)
+        return found
+
+
+def _shown(file: HeaderFile, value: object, room: _Room | None) -> object:
+    """Arrays, and texts of many pages, only where there is `room` for everything."""
+    if isinstance(value, str):
+        return value if room is not None or len(value) <= _SHOWN_TEXT_LIMIT else None
     if not isinstance(value, Array):
         return value
     if not value.length:
         return []
-    return file.values(value) if verbose else None
+    return None if room is None else room.values(file, value)
 
 
 def _special_texts(file: HeaderFile, header: Header) -> tuple[str, str]:
@@ -84,9 +127,10 @@ def _metadata(
     path: Path, header: Header, texts: tuple[str, str], per_layer: Mapping[str, Sequence[Any] | None]
 ) -> ModelMetadata:
     pairs = header.pairs
-    architecture = _text(pairs, "general.architecture")
+    architecture = _text(pairs, _ARCHITECTURE)
     if not architecture:
         raise InvalidModelFile(f"{path}: it has no general.architecture: no engine can tell what it is")
+    _check(path, header, architecture)
     tensor_types: dict[str, int] = {}
     for tensor in header.tensors:
         tensor_types[tensor.type_name] = tensor_types.get(tensor.type_name, 0) + tensor.size_bytes
@@ -111,10 +155,35 @@ def _metadata(
         chat_template=_text(pairs, _CHAT_TEMPLATE) or None,
         bos_text=texts[0],
         eos_text=texts[1],
-        name=_text(pairs, _NAME),
+        name=_text(pairs, _NAME)[:_NAME_LIMIT],
         format_version=header.version,
-        keys={key: value for key, value in pairs.items() if not isinstance(value, Array) and key != _CHAT_TEMPLATE},
+        keys={key: value for key, value in pairs.items() if _is_kept(key, value)},
     )
+
+
+def _check(path: Path, header: Header, architecture: str) -> None:
+    """Raises `InvalidModelFile` for what no model has, and no engine, list or reply could hold."""
+
+    def refuse(what: str) -> InvalidModelFile:
+        return InvalidModelFile(f"{path}: {what}: no model is like that", "fetch or convert the file again")
+
+    for key, limit in ((_ARCHITECTURE, _NAME_LIMIT), (_CHAT_TEMPLATE, _TEMPLATE_LIMIT)):
+        if len(_text(header.pairs, key)) > limit:
+            raise refuse(f"{key} has {len(_text(header.pairs, key))} characters")
+    for name, limit in _LIMITS.items():
+        key = f"{architecture}.{name}"
+        value = _integer(header.pairs, key)
+        if value is not None and value > limit:
+            raise refuse(f"{key} is {value}")
+    if _parameter_count(header) > _MAX_PARAMETERS:
+        raise refuse(f"it has {_parameter_count(header)} parameters")
+
+
+def _is_kept(key: str, value: object) -> bool:
+    """Whether it goes into `ModelMetadata.keys`, which stays in memory for every model."""
+    if isinstance(value, str):
+        return key != _CHAT_TEMPLATE and len(value) <= _KEPT_TEXT_LIMIT
+    return not isinstance(value, Array)
 
 
 def _kv_bytes_per_token(
@@ -130,7 +199,7 @@ def _kv_bytes_per_token(
         if listed is None:
             count = _integer(pairs, key)
             return [] if count is None else [count] * layers
-        return [count for count in listed if isinstance(count, int) and count >= 0]
+        return [count for count in listed if isinstance(count, int) and 0 <= count <= _LIMITS["attention.head_count"]]
 
     query_heads = heads("head_count")
     cached_heads = heads("head_count_kv") or query_heads  # without grouping every query head has its own

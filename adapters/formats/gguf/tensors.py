@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from corral.adapters.formats.gguf.dequantize import dequantize
 from corral.adapters.formats.gguf.header import Array, Header, HeaderFile, Tensor
 from corral.adapters.formats.gguf.tables import TENSOR_TYPES
+from corral.adapters.regular_files import open_regular
 from corral.core.errors import InvalidModelFile
 
 __all__ = ("GgufTensors",)
@@ -33,7 +34,7 @@ class GgufTensors:
         self._headers = HeaderFile(path)
         try:
             self._header: Header = self._headers.header()
-            self._file: BinaryIO = path.open("rb", buffering=0)
+            self._file = open_regular(path)
         except BaseException:
             self._headers.__exit__()
             raise
@@ -102,7 +103,7 @@ class GgufTensors:
         view = memoryview(data.data)
         try:
             self._file.seek(tensor.offset_bytes + skipped_bytes)
-            while view and (count := self._file.readinto(view)):  # type: ignore[attr-defined]  # a FileIO has it
+            while view and (count := self._file.readinto(view)):
                 view = view[count:]
         except OSError as error:
             raise InvalidModelFile(f"{self._path}: the tensor {tensor.name!r}: {error.strerror}") from error

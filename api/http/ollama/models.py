@@ -30,11 +30,12 @@ from corral.api.http.request_log import request_log
 from corral.api.http.timestamps import local_timestamp
 from corral.api.modelfile import modelfile_text, parameters_text
 from corral.core.catalog import ModelCatalog
-from corral.core.errors import InvalidModelFile, ModelNotFound, NotFound
+from corral.core.errors import CorralError, ModelNotFound
 from corral.core.leases import LoadedModel
 from corral.core.models import ModelMetadata, ModelRecord, parameter_size_text
 from corral.core.names import ModelName
 from corral.core.runtime import Runtime
+from corral.core.unused_parts import unused_parts
 
 __all__ = ("OLLAMA_VERSION", "copy", "delete", "list_models", "list_running", "root", "show", "version")
 
@@ -122,9 +123,8 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
 
 async def _remove(runtime: Runtime, name: ModelName) -> None:
     """An upstream's connections go with its name: no timer would end them."""
-    record = await runtime.catalog.get(name)
-    await runtime.catalog.delete(name)
-    if record.remote:
+    record = await runtime.catalog.delete(name)
+    if record is not None and record.remote:
         await runtime.scheduler.unload(record)
 
 
@@ -163,14 +163,6 @@ def _details(record: ModelRecord, metadata: ModelMetadata | None) -> Details:
     )
 
 
-async def _metadata(catalog: ModelCatalog, record: ModelRecord) -> ModelMetadata | None:
-    """None as well for weights that are gone or broken: lists show such a model all the same."""
-    try:
-        return await catalog.metadata(record)
-    except (NotFound, InvalidModelFile):
-        return None
-
-
 async def _listed(catalog: ModelCatalog, record: ModelRecord) -> ListedModel:
     return ListedModel(
         name=record.name.short,
@@ -178,7 +170,7 @@ async def _listed(catalog: ModelCatalog, record: ModelRecord) -> ListedModel:
         modified_at=local_timestamp(record.modified_at),
         size=record.size_bytes,
         digest=record.digest.removeprefix("sha256:"),
-        details=_details(record, await _metadata(catalog, record)),
+        details=_details(record, await catalog.readable_metadata(record)),
         capabilities=await catalog.capabilities(record),
         remote_model=record.remote_model or "",
         remote_host=record.remote_host or "",
@@ -193,7 +185,7 @@ async def _running(catalog: ModelCatalog, loaded: LoadedModel) -> RunningModelRe
         model=record.name.short,
         size=sum(memory.values()),
         digest=record.digest.removeprefix("sha256:"),
-        details=_details(record, await _metadata(catalog, record)),
+        details=_details(record, await catalog.readable_metadata(record)),
         expires_at=local_timestamp(expires_at),
         size_vram=sum(size for device, size in memory.items() if device != "cpu"),
         context_length=loaded.info.context_length or 0,
@@ -225,8 +217,11 @@ async def _shown(runtime: Runtime, record: ModelRecord, body: ShowRequest) -> Sh
         metadata = await catalog.metadata(record)
         info = await catalog.describe(record, verbose=body.verbose)
         tensors = await catalog.tensors(record)
-    except (NotFound, InvalidModelFile) as error:
+    except CorralError as error:
         corral["problem"] = error.message
+    unused = unused_parts(record)
+    if unused:
+        corral["unused"] = unused
     for loaded in runtime.scheduler.loaded():
         if loaded.record.digest == record.digest:
             corral |= _corral_facts(loaded)
