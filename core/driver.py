@@ -64,8 +64,8 @@ class SequenceDriver:
     """Follows one completion: whole characters, stop strings, length limit, timing.
 
     A stop string or the limit ends the sequence in the very step that reached it. Text held back for a stop string
-    that never came goes out at the end; the bytes of a character that was not completed do not. `clock_ns` is read when the driver is made, at the end of the prompt, and at
-    the end: waiting for a free stream counts as prefill.
+    that never came goes out at the end; the bytes of a character that was not completed do not. `clock_ns` is read
+    when the driver is made, at the end of the prompt, and at the end: waiting for a free stream counts as prefill.
     """
 
     __slots__ = (
