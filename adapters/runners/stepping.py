@@ -7,16 +7,18 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import cast
 
+import msgspec
+
 from corral.adapters.runners.frames import Abort, Add, Close, request_of
 from corral.adapters.runners.masking import Masked, Masking
 from corral.core.engines import LoadRequest
 from corral.core.errors import CorralError, EngineNotInstalled, ErrorInfo, LoadFailed, OutOfMemory
 from corral.core.import_names import import_name
-from corral.core.ports.inference import GeneratorEngine, OnLoadProgress, StepEngine
+from corral.core.ports.inference import Engine, GeneratorEngine, ModelInfo, OnLoadProgress, OpenTokenizer, StepEngine
 from corral.core.requests import CompletionRequest, Request
 from corral.core.step_loop import EngineLoop, GeneratorLoop, Outcome, StepLoop
 
-__all__ = ("Command", "Stepper", "load_engine")
+__all__ = ("Command", "Stepper", "described", "load_engine")
 
 Command = Add[Request] | Abort | Close | Masked
 
@@ -40,6 +42,16 @@ def load_engine(
     if form == "generator":
         return GeneratorLoop(cast(GeneratorEngine, loaded))
     raise LoadFailed(f"the {engine} engine has the form {form!r}, which does not run in a thread of its own")
+
+
+def described(engine: Engine) -> ModelInfo:
+    """The engine's own words, and its control tokens from its vocabulary if it does not name them itself."""
+    info, tokenizer = engine.info, engine.tokenizer
+    if info.control_tokens is not None or not hasattr(tokenizer, "vocabulary"):
+        return info
+    vocabulary = cast(OpenTokenizer, tokenizer).vocabulary()
+    spelled = (vocabulary.pieces[token_id].decode("utf-8", "replace") for token_id in sorted(vocabulary.control))
+    return msgspec.structs.replace(info, control_tokens=tuple(dict.fromkeys(text for text in spelled if text)))
 
 
 class Stepper:

@@ -43,6 +43,8 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     "tokenize", "logprobs", "constraints", …). `context_length` is the most tokens of one request, None where unlimited
     or unknown. `parallel` is how many requests run at once. `memory_bytes` by device ("cpu", "cuda:0"). `process_id` of
     the child, where there is one. `details` are for people: `corral show` and `/api/ps` print them.
+    `control_tokens` are the texts that count as control tokens where a prompt's part is parsed with them; None where
+    nobody knows. An engine with an `OpenTokenizer` may leave it None: its vocabulary is asked.
     """
 
     tasks: frozenset[str]
@@ -52,6 +54,7 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     memory_bytes: Mapping[str, int] = {}
     process_id: int | None = None
     details: Mapping[str, str] = {}
+    control_tokens: tuple[str, ...] | None = None
 
 
 class RunningModel(Protocol):
