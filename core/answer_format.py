@@ -23,7 +23,7 @@ def read_format(value: Any) -> Constraint | None:
         return Constraint(kind="json_schema", source='{"type":"object"}')
     is_schema = isinstance(value, Mapping)
     try:
-        source = json.dumps(dict(value) if is_schema else value, ensure_ascii=False)
+        source = json.dumps(dict(value) if is_schema else value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:  # bytes from the library, or lists in lists in lists
         raise InvalidOption(f"invalid format: {error}; expected what JSON can say") from error
     if is_schema:

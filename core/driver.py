@@ -64,8 +64,8 @@ class SequenceDriver:
     """Follows one completion: whole characters, stop strings, length limit, timing.
 
     A stop string or the limit ends the sequence in the very step that reached it. Text held back for a stop string
-    that never came goes out at the end. `clock_ns` is read when the driver is made, at the end of the prompt, and at
-    the end: waiting for a free stream counts as prefill.
+    that never came goes out at the end; the bytes of a character that was not completed do not. `clock_ns` is read
+    when the driver is made, at the end of the prompt, and at the end: waiting for a free stream counts as prefill.
     """
 
     __slots__ = (
@@ -176,11 +176,8 @@ class SequenceDriver:
         return text
 
     def _finish(self, outputs: list[Output], reason: FinishReason) -> tuple[list[Output], bool]:
-        rest = self._decoder.decode(b"", True) if self._decoder is not None else ""
-        if self._stops is not None:
-            rest, stopped = self._stops.push(rest)
-            if not stopped:
-                rest += self._stops.flush()
+        # Bytes that still wait in the decoder began a character that the answer's end cut off: they are left out.
+        rest = self._stops.flush() if self._stops is not None else ""
         if rest:
             outputs.append(Delta(text=rest, token_count=self._uncounted))
         prefilled = self._prefilled

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -28,6 +29,7 @@ from corral.core.placement import LoadListener
 from corral.core.ports.inference import RunningModel, Task
 from corral.core.ports.text import ChatTemplate, ChatTemplateFactory
 from corral.core.prompting import PlainTemplate, PromptedChat, prompt_text, tokenized
+from corral.core.rendering import RenderedApart, RenderingThreads
 from corral.core.requests import (
     ChatRequest,
     CompletionRequest,
@@ -81,7 +83,8 @@ class InferenceService:
         self._catalog = catalog
         self._scheduler = scheduler
         self._factories = tuple(templates)
-        self._templates: LruDict[Digest, ChatTemplate] = LruDict(_REMEMBERED_TEMPLATES)
+        self._templates: LruDict[Digest, RenderedApart] = LruDict(_REMEMBERED_TEMPLATES)
+        self._rendering = RenderingThreads()
         # Arithmetic on thousands of vectors takes one of the threads that all share, never several.
         self._one_at_a_time = asyncio.Lock()
 
@@ -188,7 +191,7 @@ class InferenceService:
         """The prompt that `chat` would send, as text. Loads nothing."""
         record = await self._find(call.model, "chat")
         template = await self._template(record)
-        return prompt_text(await asyncio.to_thread(template.render, _chat_messages(record, call.messages)))
+        return prompt_text(await template.render(_chat_messages(record, call.messages)))
 
     async def _find(self, model: str, task: str | None = None) -> ModelRecord:
         record = await self._catalog.get(parse_name(model))
@@ -216,11 +219,12 @@ class InferenceService:
             principal=principal,
         )
 
-    async def _template(self, record: ModelRecord) -> ChatTemplate:
+    async def _template(self, record: ModelRecord) -> RenderedApart:
         template = self._templates.get(record.digest)
         if template is None:
             metadata = await self._catalog.metadata(record)
-            template = await asyncio.to_thread(self._compile, record, metadata)
+            compiled = await self._rendering.apart(partial(self._compile, record, metadata))
+            template = self._templates.get(record.digest) or compiled  # another may have come first
             self._templates.put(record.digest, template)
         return template
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-__all__ = ("LruDict",)
+__all__ = ("LruDict", "SizedLruDict")
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -29,3 +30,34 @@ class LruDict(Generic[K, V]):
         self._entries.move_to_end(key)
         if len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
+
+
+class SizedLruDict(Generic[K, V]):
+    """Holds entries of at most `capacity_bytes` together. Thread-safe."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._size_bytes = 0
+        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> V | None:
+        """None where absent or forgotten."""
+        with self._lock:
+            if key not in self._entries:
+                return None
+            self._entries.move_to_end(key)
+            return self._entries[key][0]
+
+    def put(self, key: K, value: V, size_bytes: int) -> None:
+        """Forgets others as needed. A value larger than all the room there is is not kept."""
+        with self._lock:
+            _, replaced_bytes = self._entries.pop(key, (None, 0))
+            self._size_bytes -= replaced_bytes
+            if size_bytes > self._capacity_bytes:
+                return
+            self._entries[key] = (value, size_bytes)
+            self._size_bytes += size_bytes
+            while self._size_bytes > self._capacity_bytes:
+                _, (_, forgotten_bytes) = self._entries.popitem(last=False)
+                self._size_bytes -= forgotten_bytes

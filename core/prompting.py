@@ -1,53 +1,34 @@
 """From a conversation to a prompt and back: `PromptedChat` puts a chat template in front of a running model.
 
-Text that people typed must never act as a control token. Templates therefore mark what looks like one inside
-message content (`guarded`), and `PromptedChat` asks the model's own tokenizer which of them really are: only those
-are kept apart, so that ordinary text is tokenized in one piece with the template around it.
+Text that people typed must never act as a control token. Templates therefore keep apart what is spelled like one of the
+model's control tokens in messages and tools, and nothing else, so that ordinary text is tokenized in one piece with the
+template around it. If a model does not say which tokens those are, everything that looks like one is kept apart, and
+its tokenizer is asked which of them really are.
 """
 
 from __future__ import annotations
 
-import asyncio
-import re
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from corral.core.control_tokens import LOOKALIKES, ControlTokens, control_tokens
 from corral.core.messages import Message, Tool
 from corral.core.outputs import ChatDelta, Delta, Output
 from corral.core.ports.inference import RunningModel
-from corral.core.ports.text import ChatTemplate
+from corral.core.rendering import RenderedApart
 from corral.core.requests import ChatRequest, CompletionRequest, Prompt, TextPart, TokensPart
 
 __all__ = (
-    "CONTROL_LOOKALIKE",
     "PlainTemplate",
     "PromptedChat",
-    "guarded",
     "joined",
     "prompt_text",
     "settle",
     "tokenized",
 )
 
-CONTROL_LOOKALIKE = re.compile(r"<[^<>\s]{1,120}>|\[/?[A-Za-z][A-Za-z0-9_]{2,60}\]")
-"""What a control token is spelt like: ``<|im_end|>``, ``</s>``, ``<start_of_turn>``, ``[INST]``. Much else is, too."""
-
 _LONG_TEXT = 8192  # characters; a tokenizer takes about a millisecond for so many
-
-
-def guarded(text: str) -> list[TextPart]:
-    """Content as parts: every look-alike of a control token stands alone with `parse_special` off."""
-    parts: list[TextPart] = []
-    position = 0
-    for match in CONTROL_LOOKALIKE.finditer(text):
-        if match.start() > position:
-            parts.append(TextPart(text=text[position : match.start()], parse_special=True))
-        parts.append(TextPart(text=match[0]))
-        position = match.end()
-    if position < len(text):
-        parts.append(TextPart(text=text[position:], parse_special=True))
-    return parts
 
 
 def joined(parts: Iterable[TextPart]) -> tuple[TextPart, ...]:
@@ -106,22 +87,28 @@ class PlainTemplate:
     source = ""
 
     def render(
-        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), variables: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        variables: Mapping[str, Any] | None = None,
+        control: ControlTokens = LOOKALIKES,
     ) -> Prompt:
-        return joined(guarded("\n\n".join(message.content for message in messages if message.content)))
+        return joined(control.guarded("\n\n".join(message.content for message in messages if message.content)))
 
 
 class PromptedChat:
     """Lets a model that only completes text answer a chat. Reads no state of its own: make one per request."""
 
-    def __init__(self, model: RunningModel, template: ChatTemplate) -> None:
+    def __init__(self, model: RunningModel, template: RenderedApart) -> None:
         self._model = model
         self._template = template
 
     async def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Prompt:
-        """Render in a thread, since templates come with models and may be slow. Raises `InvalidRequest`."""
-        prompt = await asyncio.to_thread(self._template.render, messages, tools=tools)
-        return await settle(self._model, prompt)
+        """Render the messages. Raises `InvalidRequest`."""
+        control = control_tokens(self._model.info.control_tokens)
+        prompt = await self._template.render(messages, tools=tools, control=control)
+        return prompt if control.known else await settle(self._model, prompt)
 
     async def open(self, request: ChatRequest) -> AsyncGenerator[Output, None]:
         """Render now, so that a template's complaint is raised here; the model runs once the answer is iterated."""

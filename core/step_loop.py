@@ -7,12 +7,19 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Protocol
+from typing import Protocol, cast
 
 from corral.core.driver import RequestDriver, driver_for
 from corral.core.errors import CorralError, ErrorInfo, OutOfMemory, PluginError, no_unicode
 from corral.core.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Output
-from corral.core.ports.inference import ConstraintMask, Engine, GeneratorEngine, StepEngine
+from corral.core.ports.inference import (
+    ConstraintMask,
+    Engine,
+    GeneratorEngine,
+    Prepared,
+    PreparingEngine,
+    StepEngine,
+)
 from corral.core.requests import Request
 
 __all__ = ("EngineLoop", "GeneratorLoop", "Outcome", "StepLoop", "error_info")
@@ -41,8 +48,18 @@ class EngineLoop(Protocol):
     @property
     def engine(self) -> Engine: ...
 
-    def add(self, request_id: int, request: Request, mask: ConstraintMask | None = None) -> None:
-        """Take a request in, with the mask that its constraint became.
+    def preparation(self, request: Request) -> Callable[[], Prepared] | None:
+        """What must be called before `add`, in another thread; None for nothing."""
+        ...
+
+    def add(
+        self,
+        request_id: int,
+        request: Request,
+        mask: ConstraintMask | None = None,
+        prepared: Prepared | None = None,
+    ) -> None:
+        """Take a request in, with the mask that its constraint became and what its preparation gave.
 
         One that cannot run gets its error from the next `step`.
         """
@@ -71,11 +88,27 @@ class StepLoop:
         self._drivers: dict[int, RequestDriver] = {}
         self._refused: list[Outcome] = []
 
-    def add(self, request_id: int, request: Request, mask: ConstraintMask | None = None) -> None:
+    def preparation(self, request: Request) -> Callable[[], Prepared] | None:
+        if not hasattr(self.engine, "preparation"):
+            return None
+        return cast(PreparingEngine, self.engine).preparation(request)
+
+    def add(
+        self,
+        request_id: int,
+        request: Request,
+        mask: ConstraintMask | None = None,
+        prepared: Prepared | None = None,
+    ) -> None:
         try:
             driver = driver_for(request, self._context_length, self._clock_ns, mask)
-            self.engine.add_request(request_id, request, driver.mask)
+            if prepared is None:
+                self.engine.add_request(request_id, request, driver.mask)
+            else:
+                cast(PreparingEngine, self.engine).add_prepared(request_id, request, prepared, driver.mask)
         except Exception as error:
+            if prepared is not None:
+                prepared.close()
             self._refused.append((request_id, error_info(error)))
         else:
             self._drivers[request_id] = driver
@@ -133,7 +166,16 @@ class GeneratorLoop:
         self._waiting: deque[tuple[int, Request, ConstraintMask | None]] = deque()
         self._running: tuple[int, RequestDriver, Generator[EngineOutput | None, None, None]] | None = None
 
-    def add(self, request_id: int, request: Request, mask: ConstraintMask | None = None) -> None:
+    def preparation(self, request: Request) -> Callable[[], Prepared] | None:
+        return None
+
+    def add(
+        self,
+        request_id: int,
+        request: Request,
+        mask: ConstraintMask | None = None,
+        prepared: Prepared | None = None,
+    ) -> None:
         self._waiting.append((request_id, request, mask))
 
     def abort(self, request_id: int) -> None:

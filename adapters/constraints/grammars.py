@@ -13,6 +13,7 @@ from typing import Any
 import llguidance
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
+from corral.adapters.constraints.schemas import closed_schema
 from corral.core.errors import InvalidRequest
 from corral.core.requests import Constraint
 
@@ -84,6 +85,7 @@ def _json_schema(source: str) -> str:
     patterns = _pattern_properties(schema)
     if patterns > _MAX_PATTERN_PROPERTIES:
         raise ValueError(f"it has {patterns} patternProperties, more than the {_MAX_PATTERN_PROPERTIES} that are taken")
+    schema = closed_schema(schema)
     schema["x-guidance"] = _JSON_OPTIONS  # in place of the caller's, which could allow what is no JSON
     return f"start: %json {json.dumps(schema)}"
 

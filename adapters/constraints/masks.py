@@ -11,6 +11,7 @@ from corral.adapters.constraints.deep_stack import on_deep_stack
 from corral.adapters.constraints.grammars import lark_of, said_of
 from corral.adapters.constraints.starting_late import LateMask
 from corral.core.errors import InvalidRequest
+from corral.core.lru import SizedLruDict
 from corral.core.ports.inference import ConstraintMask, Vocabulary
 from corral.core.requests import Constraint
 
@@ -28,8 +29,16 @@ _LIMITS = {
 """A token's mask is ready in a fraction of a second even for a grammar made to be slow, and takes 50 MB at most."""
 
 
+_KEPT_BYTES = 64 << 20
+_BYTES_PER_MATCHER, _BYTES_PER_CHARACTER = 256 << 10, 1 << 10
+"""What a compiled grammar takes, by measuring: the largest that JSON Schemas made took 900 bytes for each character."""
+
+
 class GrammarMasks:
-    """A `MaskFactory`. One thread makes masks; each may then be used in another."""
+    """A `MaskFactory`. Any thread makes masks; each may then be used in another.
+
+    What was compiled lately is kept, by its text.
+    """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         if not vocabulary.ends:
@@ -38,20 +47,31 @@ class GrammarMasks:
         # Each call holds the GIL, for 1 µs a token: in two, so that other threads have their turn in between.
         bare = llguidance.LLTokenizer(_Tokens(vocabulary), eos_token=sorted(vocabulary.ends), slices=[])
         self._tokenizer = bare.with_slices(llguidance.LLTokenizer.general_slices())
+        self._compiled: SizedLruDict[tuple[str, str], Any] = SizedLruDict(_KEPT_BYTES)
 
     def __call__(self, constraint: Constraint) -> ConstraintMask:
-        # llguidance follows references recursively: some ten thousand levels fit into a source of the greatest length.
-        mask = on_deep_stack(lambda: self._compile(constraint))
+        mask = GrammarMask(constraint, self._matcher(constraint), len(self._pieces))
         if constraint.starts_after is None:
             return mask
         return LateMask(mask, constraint.starts_after, self._pieces)
 
-    def _compile(self, constraint: Constraint) -> GrammarMask:
+    def _matcher(self, constraint: Constraint) -> Any:
+        """One that is at its beginning, and the caller's own."""
+        key = (constraint.kind, constraint.source)
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            # llguidance follows references recursively: some ten thousand levels fit into the longest source.
+            compiled = on_deep_stack(lambda: self._compile(constraint))
+            size_bytes = _BYTES_PER_MATCHER + _BYTES_PER_CHARACTER * len(constraint.source)
+            self._compiled.put(key, compiled, size_bytes)
+        return compiled.deep_copy()
+
+    def _compile(self, constraint: Constraint) -> Any:
         limits = llguidance.LLParserLimits(**_LIMITS)
         matcher = llguidance.LLMatcher(self._tokenizer, lark_of(constraint), log_level=0, limits=limits)
-        mask = GrammarMask(constraint, matcher, len(self._pieces))
-        mask.allowed()  # a grammar without any text shows only now, and what the first mask prepares takes time
-        return mask
+        # A grammar without any text shows only now, and what the first mask prepares takes time.
+        GrammarMask(constraint, matcher, len(self._pieces)).allowed()
+        return matcher
 
 
 class GrammarMask:

@@ -34,7 +34,7 @@ from corral.adapters.runners.frames import (
     down_decoder,
     load_decoder,
 )
-from corral.adapters.runners.stepping import Command, Stepper, load_engine
+from corral.adapters.runners.stepping import Command, Stepper, described, load_engine
 from corral.adapters.runners.uplink import Uplink
 from corral.core.errors import CorralError, PluginError, Unsupported
 from corral.core.import_names import import_name
@@ -78,9 +78,8 @@ class _Child:
             )
             self._stepper = Stepper(loop, self._commands, self._uplink.send_step)
             threading.Thread(target=self._answer, args=(loop.engine.tokenizer,), name="tokenizer", daemon=True).start()
-            self._uplink.send(
-                Ready(PROTOCOL_VERSION, msgspec.structs.replace(loop.engine.info, process_id=os.getpid()))
-            )
+            info = msgspec.structs.replace(described(loop.engine), process_id=os.getpid())
+            self._uplink.send(Ready(PROTOCOL_VERSION, info))
             self._stepper.run()
             loop.engine.close()
         except Exception as error:

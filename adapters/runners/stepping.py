@@ -7,18 +7,20 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import cast
 
+import msgspec
+
 from corral.adapters.runners.frames import Abort, Add, Close, request_of
-from corral.adapters.runners.masking import Masked, Masking
+from corral.adapters.runners.preparing import Preparation, Preparing
 from corral.core.engines import LoadRequest
-from corral.core.errors import CorralError, EngineNotInstalled, ErrorInfo, LoadFailed, OutOfMemory
+from corral.core.errors import CorralError, EngineNotInstalled, LoadFailed, OutOfMemory
 from corral.core.import_names import import_name
-from corral.core.ports.inference import GeneratorEngine, OnLoadProgress, StepEngine
+from corral.core.ports.inference import Engine, GeneratorEngine, ModelInfo, OnLoadProgress, OpenTokenizer, StepEngine
 from corral.core.requests import CompletionRequest, Request
 from corral.core.step_loop import EngineLoop, GeneratorLoop, Outcome, StepLoop
 
-__all__ = ("Command", "Stepper", "load_engine")
+__all__ = ("Command", "Stepper", "described", "load_engine")
 
-Command = Add[Request] | Abort | Close | Masked
+Command = Add[Request] | Abort | Close | Preparation
 
 
 def load_engine(
@@ -42,10 +44,20 @@ def load_engine(
     raise LoadFailed(f"the {engine} engine has the form {form!r}, which does not run in a thread of its own")
 
 
+def described(engine: Engine) -> ModelInfo:
+    """The engine's own words, and its control tokens from its vocabulary if it does not name them itself."""
+    info, tokenizer = engine.info, engine.tokenizer
+    if info.control_tokens is not None or not hasattr(tokenizer, "vocabulary"):
+        return info
+    vocabulary = cast(OpenTokenizer, tokenizer).vocabulary()
+    spelled = (vocabulary.pieces[token_id].decode("utf-8", "replace") for token_id in sorted(vocabulary.control))
+    return msgspec.structs.replace(info, control_tokens=tuple(dict.fromkeys(text for text in spelled if text)))
+
+
 class Stepper:
     """Turns a loop until `Close` comes through the inbox: commands first, then one step, then its outcomes.
 
-    A request with a constraint joins the loop once its mask is made; nobody waits for that meanwhile.
+    A request that takes time to prepare joins the loop once that is done; nobody waits for it meanwhile.
     """
 
     def __init__(self, loop: EngineLoop, inbox: SimpleQueue[Command], deliver: Callable[[list[Outcome]], None]) -> None:
@@ -53,8 +65,8 @@ class Stepper:
         self._inbox = inbox
         self._deliver = deliver
         self._step_began_s: float | None = None
-        self._masking = Masking(loop.engine.info, loop.engine.tokenizer, inbox.put)
-        self._unmasked: dict[int, Callable[[], object]] = {}
+        self._preparing = Preparing(loop.engine.info, loop.engine.tokenizer, inbox.put)
+        self._unprepared: dict[int, Preparation] = {}
 
     @property
     def step_s(self) -> float:
@@ -67,7 +79,7 @@ class Stepper:
         try:
             self._run()
         finally:
-            self._masking.close()
+            self._preparing.close()
 
     def _run(self) -> None:
         loop, inbox = self._loop, self._inbox
@@ -76,8 +88,8 @@ class Stepper:
                 command = inbox.get()
                 if isinstance(command, Add):
                     self._add(command.request_id, request_of(command))
-                elif isinstance(command, Masked):
-                    self._add_masked(command)
+                elif isinstance(command, Preparation):
+                    self._add_prepared(command)
                 elif isinstance(command, Abort):
                     self._abort(command.request_id)
                 else:
@@ -89,22 +101,28 @@ class Stepper:
                 self._deliver(outcomes)
 
     def _add(self, request_id: int, request: Request) -> None:
-        if isinstance(request, CompletionRequest) and request.constraint is not None:
-            self._unmasked[request_id] = self._masking.begin(request_id, request, request.constraint)
-        else:
+        constraint = request.constraint if isinstance(request, CompletionRequest) else None
+        prepare = self._loop.preparation(request)
+        if constraint is None and prepare is None:
             self._loop.add(request_id, request)
+        else:
+            self._unprepared[request_id] = self._preparing.begin(request_id, request, constraint, prepare)
 
     def _abort(self, request_id: int) -> None:
-        give_up = self._unmasked.pop(request_id, None)
-        if give_up is None:
+        preparation = self._unprepared.pop(request_id, None)
+        if preparation is None:
             self._loop.abort(request_id)
         else:
-            give_up()  # others wait for their masks behind it
+            preparation.give_up()  # others wait for their turn behind it
 
-    def _add_masked(self, masked: Masked) -> None:
-        if self._unmasked.pop(masked.request_id, None) is None:  # aborted
+    def _add_prepared(self, preparation: Preparation) -> None:
+        request_id = preparation.request_id
+        if self._unprepared.get(request_id) is not preparation:  # aborted; the number may be another's by now
+            preparation.drop()
             return
-        if isinstance(masked.mask, ErrorInfo):
-            self._deliver([(masked.request_id, masked.mask)])
+        del self._unprepared[request_id]
+        if preparation.error is not None:
+            preparation.drop()
+            self._deliver([(request_id, preparation.error)])
         else:
-            self._loop.add(masked.request_id, masked.request, masked.mask)
+            self._loop.add(request_id, preparation.request, preparation.mask, preparation.prepared)

@@ -14,7 +14,7 @@ from corral.adapters.runners.dispatch import Dispatch
 from corral.adapters.runners.frames import Abort, Add, Close
 from corral.adapters.runners.outbox import Outbox
 from corral.adapters.runners.settings import ThreadSettings
-from corral.adapters.runners.stepping import Command, Stepper, load_engine
+from corral.adapters.runners.stepping import Command, Stepper, described, load_engine
 from corral.core.engines import EngineSpec, LoadRequest
 from corral.core.errors import Cancelled, EngineDied, Unsupported, to_error
 from corral.core.outputs import Output
@@ -59,6 +59,7 @@ class _Worker:
         self._spec = spec
         self._request = request
         self._on_progress = on_progress
+        self.info = ModelInfo(tasks=frozenset())  # until it is loaded
         self._abandoned = False
         self._outbox = Outbox()
         self._lock = threading.Lock()
@@ -79,6 +80,7 @@ class _Worker:
             self._tell(self.loaded.set_exception, error)
             return
         try:
+            self.info = described(loop.engine)
             self._tell(self.loaded.set_result, loop)
             Stepper(loop, self.inbox, self._post).run()
         except BaseException as error:
@@ -136,7 +138,7 @@ class ThreadModel:
         self._worker = worker
         self._tokenizer = loop.engine.tokenizer
         self._close_grace_s = settings.close_grace_s
-        self._dispatch = Dispatch(loop.engine.info, add=self._add, abort=self._abort)
+        self._dispatch = Dispatch(worker.info, add=self._add, abort=self._abort)
         worker.deliver = self._dispatch.deliver
         worker.ended.add_done_callback(self._ended)
 

@@ -1,33 +1,33 @@
 """Chat templates in Jinja, as they come inside GGUF files and manifests.
 
-Text that people typed goes through the template as it is, except that whatever looks like a control token is put
-between two marks (Unicode noncharacters, which no text may contain). So the template may trim, test and join texts
-as it likes, and afterwards it is known which control tokens are its own.
+Text that people typed goes through the template as it is, except that control tokens in it are put between two marks.
+So the template may trim, test and join texts as it likes, and afterwards it is known which control tokens are its own.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
 from jinja2 import nodes
 
+from corral.adapters.templates.marks import has_marks, marked, marked_tokens, parts_of
 from corral.adapters.templates.sandbox import MeteredEnvironment
+from corral.core.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.errors import InvalidModelFile, InvalidRequest
 from corral.core.messages import Message, Tool
 from corral.core.models import ModelMetadata, ModelRecord
-from corral.core.prompting import CONTROL_LOOKALIKE, guarded, joined
+from corral.core.prompting import joined
 from corral.core.requests import Prompt, TextPart
 
 __all__ = ("JinjaTemplate", "JinjaTemplates")
 
 _LONGEST_SOURCE = 256 * 1024
+_MOST_NODES = 16_000
+"""What Python compiles in a fraction of a second, in which no other thread runs. Large templates have some thousand."""
 
-_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
-_MARKED = re.compile(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}")
-_UNMARK = {ord(_OPEN): None, ord(_CLOSE): None}
+_ROLES = frozenset({"system", "user", "assistant", "tool"})
 _INSPECTING = frozenset(
     {"endswith", "find", "index", "partition", "replace", "rpartition", "rsplit", "split", "startswith"}
 )
@@ -62,7 +62,10 @@ class JinjaTemplate:
         self._constants = {"bos_token": bos_text, "eos_token": eos_text}
         self._environment = MeteredEnvironment()
         try:
-            self._inspected = _inspected_texts(self._environment.parse(source))
+            parsed = self._environment.parse(source)
+            _check_size(parsed)
+            self._inspected = _inspected_texts(parsed)
+            self._roles = _ROLES | _compared_texts(parsed)
             self._template = self._environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise InvalidModelFile(f"{name}: chat template, line {error.lineno}: {error.message}") from error
@@ -71,19 +74,24 @@ class JinjaTemplate:
         self._places_system = self._probe_system()
 
     def render(
-        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), variables: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        variables: Mapping[str, Any] | None = None,
+        control: ControlTokens = LOOKALIKES,
     ) -> Prompt:
         continued = bool(messages) and messages[-1].role == "assistant" and not messages[-1].tool_calls
         turns = list(messages[:-1] if continued else messages)
         if not self._places_system:
             turns = _fold_system(turns)
-        scope = _Marking(self._inspected)
+        scope = _Marking(control, self._inspected, self._roles)
         spelt = [scope.message(turn) for turn in turns]
         described = [scope.tool(tool) for tool in tools] or None
         text = self._run({"messages": spelt, "tools": described, **(variables or {})}, scope.chars)
-        parts = _split(text) if scope.used else [TextPart(text=text, parse_special=True)]
+        parts = parts_of(text, control) if scope.used else [TextPart(text=text, parse_special=True)]
         if continued:
-            parts += guarded(messages[-1].content)
+            parts += control.guarded(messages[-1].content)
         return joined(parts)
 
     def _run(self, variables: Mapping[str, Any], input_chars: int) -> str:
@@ -116,27 +124,30 @@ def _fold_system(messages: list[Message]) -> list[Message]:
 
 
 class _Marking:
-    """Turns messages into what templates read, marking look-alikes of control tokens. `used`: there was one.
+    """Turns messages into what templates read, marking control tokens. `used`: there was one.
 
     What the template itself searches answers for (``</think>``) stays unmarked in them: a mark would come between the
-    text that it cuts off there and the whitespace that it strips then.
+    text that it cuts off there and the whitespace that it strips then. A role that the template does not know is marked
+    as a whole, since templates make control tokens of roles (``<|user|>``).
     """
 
-    def __init__(self, inspected: frozenset[str]) -> None:
+    def __init__(self, control: ControlTokens, inspected: frozenset[str], roles: frozenset[str]) -> None:
+        self._control = control
         self._inspected = inspected
+        self._roles = roles
         self.used = False
         self.chars = 0
 
     def message(self, message: Message) -> dict[str, Any]:
         spared = self._inspected if message.role == "assistant" else frozenset[str]()
-        spelt: dict[str, Any] = {"role": message.role, "content": self._text(message.content, spared)}
+        spelt: dict[str, Any] = {"role": self._role(message.role), "content": self._text(message.content, spared)}
         if message.thinking is not None:
             spelt["thinking"] = spelt["reasoning_content"] = self._text(message.thinking, spared)
         if message.tool_calls:
             spelt["tool_calls"] = [
                 {
                     "type": "function",
-                    "id": call.id,
+                    "id": None if call.id is None else self._text(call.id),
                     "function": {"name": self._text(call.name), "arguments": self._data(dict(call.arguments))},
                 }
                 for call in message.tool_calls
@@ -164,30 +175,39 @@ class _Marking:
             return [self._data(item) for item in value]
         return value
 
+    def _role(self, role: str) -> str:
+        self.chars += len(role)
+        if role not in self._roles:
+            self.used = True
+            return marked(role)
+        return self._text(role)
+
     def _text(self, text: str, spared: frozenset[str] = frozenset()) -> str:
         self.chars += len(text)
-        if _OPEN in text or _CLOSE in text:
-            text = text.translate(_UNMARK)
-        if "<" not in text and "[" not in text:
-            return text
-
-        def mark(match: re.Match[str]) -> str:
-            if match[0] in spared:
-                return match[0]
-            self.used = True
-            return f"{_OPEN}{match[0]}{_CLOSE}"
-
-        return CONTROL_LOOKALIKE.sub(mark, text)
+        made = marked_tokens(text, self._control, spared)
+        self.used |= has_marks(made)
+        return made
 
 
-def _split(text: str) -> list[TextPart]:
-    """Marked stretches are content. A mark whose partner the template cut off is just dropped."""
-    for mark in (_OPEN, _CLOSE):  # as `tojson(ensure_ascii=true)` spells them
-        text = text.replace(f"\\u{ord(mark):04x}", mark)
-    parts = []
-    for number, piece in enumerate(_MARKED.split(text)):
-        parts.append(TextPart(text=piece.translate(_UNMARK), parse_special=number % 2 == 0))
-    return parts
+def _check_size(template: nodes.Template) -> None:
+    """Raises `ValueError` for one with too many parts."""
+    waiting: list[nodes.Node] = [template]
+    count = 0
+    while waiting:
+        count += 1
+        if count > _MOST_NODES:
+            raise ValueError(f"it has more than {_MOST_NODES} parts")
+        waiting.extend(waiting.pop().iter_child_nodes())
+
+
+def _compared_texts(template: nodes.Template) -> frozenset[str]:
+    """Texts that a template compares something with: the roles that it knows are among them."""
+    return frozenset(
+        constant.value
+        for compare in template.find_all(nodes.Compare)
+        for constant in compare.find_all(nodes.Const)
+        if isinstance(constant.value, str)
+    )
 
 
 def _inspected_texts(template: nodes.Template) -> frozenset[str]:

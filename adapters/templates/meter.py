@@ -3,54 +3,82 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
+from jinja2 import nodes
 
-__all__ = ("METER", "LimitExceeded", "Meter")
+from corral.adapters.templates.marks import without_escapes
+from corral.core.rendering import abandoned
+
+__all__ = ("METER", "LimitExceeded", "Meter", "running_meter")
 
 _ROUNDS = 1_000_000
-_SECONDS = 20.0
+_CPU_SECONDS = 3.0
 _REPEATS = 100_000
-_TEXT = 8 * 2**20
-_TEXT_IN_ALL = 64 * 2**20
+_MAX_INPUT = 4 << 20
+"""Longer conversations do not raise the limits any further."""
+_TEXT = 2 << 20
+_TEXT_IN_ALL = 64 << 20
+_KEPT_BYTES = 32 << 20
+_WORTH_COUNTING_BYTES = 4096
 _WEIGHT = 200_000
+_ITEMS = 2_000_000
+_DEEPEST = 100
+_REMEMBERED_WEIGHTS = 10_000
 
-# A width or precision of many digits, or one that an argument gives: in ``%`` and ``strftime``, and in ``format``.
-_WIDE = re.compile(r"%(?:\([^)]*\))?[-+ #_^0]*(?:[0-9]{0,4}\.)?(?:\*|[0-9]{5})|\{[^{}]*:[^{}]*(?:\{|[0-9]{5})")
+# Python takes the digits of every script for a width.
+_NUMBER = re.compile(r"\d+")
+# A width that an argument gives, in ``%`` and in ``format``.
+_WIDTH_FROM_ARGUMENT = re.compile(r"%[^%a-zA-Z]*\*|\{[^{}]*:[^{}]*\{")
 
 
 class LimitExceeded(jinja2.TemplateRuntimeError):
     """The template is too busy or its output too big."""
 
 
+class _Weight(NamedTuple):
+    container: object
+    """Kept beside its weight, so that its id is not given to another one meanwhile."""
+    weight: int
+    depth: int
+
+
 class Meter:
-    """What one rendering may still spend. `input_chars` is how much text it was given."""
+    """What one rendering may still spend, processor time of its thread included.
+
+    `input_chars` is how much text it was given.
+    """
 
     def __init__(self, input_chars: int) -> None:
+        input_chars = min(input_chars, _MAX_INPUT)
         self._rounds = _ROUNDS
-        self._deadline = time.monotonic() + _SECONDS
-        self._longest = _TEXT + 16 * input_chars
+        self._deadline_s = time.thread_time() + _CPU_SECONDS
+        self._longest = _TEXT + 3 * input_chars
         self._chars = _TEXT_IN_ALL + 512 * input_chars
-        self._heaviest = _WEIGHT + 64 * input_chars
-        self._weights: dict[int, tuple[object, int]] = {}
+        self._printed = 0
+        self._heaviest = _WEIGHT + 4 * input_chars
+        self._items = _ITEMS + input_chars
+        self._weights: dict[int, _Weight] = {}
+        self._most_kept_bytes = _KEPT_BYTES + 12 * input_chars
+        self._kept_bytes = 0
+        self._kept: dict[int, str] = {}
 
-    def tick(self) -> None:
-        """One round of a loop, one call, one operator."""
-        self._rounds -= 1
+    # ── work ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def tick(self, rounds: int = 1) -> None:
+        """Rounds of a loop, calls, operators, pieces that a text is about to be divided into."""
+        self._rounds -= rounds
         if self._rounds < 0:
             raise LimitExceeded(f"it takes more than {_ROUNDS} steps")
-        if time.monotonic() > self._deadline:
-            raise LimitExceeded(f"it takes more than {_SECONDS:g} seconds")
-
-    def text(self, length: int) -> None:
-        """A text of this length is about to exist."""
-        self._chars -= length
-        if length > self._longest or self._chars < 0:
-            raise LimitExceeded("it builds too much text")
+        if time.thread_time() > self._deadline_s:
+            raise LimitExceeded(f"it takes more than {_CPU_SECONDS:g} seconds")
+        if abandoned():
+            raise LimitExceeded("nobody waits for it")
 
     def repeats(self, value: object) -> int:
         """A number that says how wide, how often, how precise."""
@@ -58,45 +86,138 @@ class Meter:
             raise LimitExceeded(f"a number above {_REPEATS} as a width or count")
         return max(int(value), 0) if isinstance(value, int) else 0
 
-    def pattern(self, text: str) -> None:
-        """A pattern for ``format``, ``%`` or ``strftime``, which may ask for padding of any width."""
-        if _WIDE.search(text) or len(text) > 10_000:
+    def comparisons(self, count: int) -> None:
+        """A list of this length is about to be sorted."""
+        self.tick(count * count.bit_length() // 4)
+
+    # ── texts ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def text(self, length: int) -> None:
+        """A text of this length is about to exist."""
+        if length > self._longest or length > self._chars:
+            raise LimitExceeded("it builds too much text")
+
+    def printed(self, length: int) -> None:
+        """So much is added to the prompt."""
+        self._printed += length
+        self.text(self._printed)
+
+    def spelled(self, value: object) -> str:
+        """The value as text, measured before it is made."""
+        if isinstance(value, str):
+            return value
+        if isinstance(value, int | float):
+            return str(value)
+        self.text(2 * self.weight(value))
+        return without_escapes(str(value))
+
+    def pattern(self, text: str, arguments: Iterable[object] = ()) -> None:
+        """A pattern for ``format``, ``%`` or ``strftime``: fields of its widths, each with the longest argument."""
+        if len(text) > 10_000 or _WIDTH_FROM_ARGUMENT.search(text):
             raise LimitExceeded("a format with such a width")
+        numbers = _NUMBER.findall(text)
+        if any(len(number) > 5 for number in numbers):
+            raise LimitExceeded("a format with such a width")
+        longest = max((self.weight(argument) for argument in arguments), default=0)
+        fields = text.count("%") + text.count("{")
+        self.text(len(text) + sum(map(int, numbers)) + fields * (longest + 64))
+
+    # ── values ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def arguments(self, arguments: Iterable[object]) -> None:
         for argument in arguments:
-            self._weigh(argument)
+            self.weight(argument)
 
     def result(self, value: Any) -> Any:
+        """What a call or an operator has made."""
         if isinstance(value, str):
             self.text(len(value))
-        elif isinstance(value, int) and value.bit_length() > 4096:
-            raise LimitExceeded("a number of too many digits")
+            self._chars -= len(value)
+            self._keep(value)
+        elif isinstance(value, int):
+            if value.bit_length() > 4096:
+                raise LimitExceeded("a number of too many digits")
         else:
-            self._weigh(value)
+            self.weight(value)
         return value
 
-    def _weigh(self, value: object, depth: int = 0) -> int:
+    def weight(self, value: object) -> int:
         """Texts and items inside, shared ones counted each time: what printing it, or comparing it, would cost."""
+        return self._weigh(value, 0)[0]
+
+    def depth(self, value: object) -> int:
+        """How deep its containers are nested."""
+        return self._weigh(value, 0)[1]
+
+    def _weigh(self, value: object, level: int) -> tuple[int, int]:
         if isinstance(value, str):
-            return 1 + len(value)
-        if not isinstance(value, list | tuple | dict | set):
-            return 1
+            return 1 + len(value), 0
+        if not isinstance(value, list | tuple | Mapping | set | frozenset):
+            return 1, 0
         known = self._weights.get(id(value))
         if known is not None:
-            return known[1]
-        if depth > 100:
+            return known.weight, known.depth
+        if level > _DEEPEST:
             raise LimitExceeded("containers are nested too deep")
-        items: Iterable[object] = (*value.keys(), *value.values()) if isinstance(value, dict) else value
-        weight = 1
+        self._items -= len(value)
+        if self._items < 0:
+            raise LimitExceeded("it builds too many lists")
+        items: Iterable[object] = (*value.keys(), *value.values()) if isinstance(value, Mapping) else value
+        weight, depth = 1, 0
         for item in items:
-            weight += self._weigh(item, depth + 1)
+            inner, below = self._weigh(item, level + 1)
+            weight += inner
+            depth = max(depth, below)
             if weight > self._heaviest:
                 raise LimitExceeded("it builds too big a list")
-        # The value is kept beside its weight, so that its id is not given to another one meanwhile.
-        self._weights[id(value)] = (value, weight)
-        return weight
+        if len(self._weights) > _REMEMBERED_WEIGHTS:
+            self._weights.clear()
+        self._weights[id(value)] = _Weight(value, weight, depth + 1)
+        return weight, depth + 1
+
+    def _keep(self, text: str) -> None:
+        """Count the texts that are alive at one time, however the template holds on to them."""
+        size_bytes = sys.getsizeof(text)
+        if size_bytes < _WORTH_COUNTING_BYTES or id(text) in self._kept:
+            return
+        self._kept[id(text)] = text
+        self._kept_bytes += size_bytes
+        if self._kept_bytes > self._most_kept_bytes:
+            self._kept = {id(text): text for text in _used(self._kept)}
+            self._kept_bytes = sum(map(sys.getsizeof, self._kept.values()))
+            if 2 * self._kept_bytes > self._most_kept_bytes:
+                raise LimitExceeded("it keeps too much text")
 
 
-METER: ContextVar[Meter] = ContextVar("meter")
-"""The meter of the rendering that runs in this thread."""
+def _used(texts: dict[int, str]) -> list[str]:
+    """Those that something else refers to as well. `texts` is empty afterwards."""
+    used = []
+    while texts:
+        _, text = texts.popitem()
+        if sys.getrefcount(text) > _UNUSED:
+            used.append(text)
+    return used
+
+
+def _references_of_unused() -> int:
+    """What `sys.getrefcount` says, in a loop like that of `_used`, of a text that nothing else refers to."""
+    texts = {0: "".join(("nothing", " else"))}
+    count = 0
+    while texts:
+        _, text = texts.popitem()
+        count = sys.getrefcount(text)
+    return count
+
+
+_UNUSED = _references_of_unused()
+
+METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
+"""The meter of the rendering that runs in this thread; None while a template is compiled."""
+
+
+def running_meter() -> Meter:
+    """The meter of the rendering in this thread."""
+    meter = METER.get()
+    if meter is None:  # a constant of the template: its code computes it when it runs
+        raise nodes.Impossible
+    return meter

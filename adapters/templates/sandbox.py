@@ -7,9 +7,7 @@ everything that could grow a text or a container is measured, before it is built
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sized, ValuesView
 from functools import wraps
 from typing import Any, cast
 
@@ -21,13 +19,23 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from corral.adapters.templates.meter import METER, LimitExceeded, Meter
+from corral.adapters.templates.filters import FILTERS, check_search, line_count, raise_exception, strftime_now
+from corral.adapters.templates.meter import METER, LimitExceeded, Meter, running_meter
 
 __all__ = ("MeteredEnvironment",)
 
-# Filters and methods that grow by a number or a table, and that no chat template has a use for.
-_REFUSED_FILTERS = ("batch", "center", "filesizeformat", "pprint", "random", "slice", "urlize", "wordwrap", "xmlattr")
-_REFUSED_METHODS = frozenset({"encode", "expandtabs", "format_map", "maketrans", "to_bytes", "translate"})
+# Nothing that a chat template has a use for, and each a way to make much of little.
+_REFUSED_FILTERS = (
+    "batch", "center", "filesizeformat", "forceescape", "groupby", "pprint", "random", "slice", "striptags", "truncate",
+    "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr",
+)  # fmt: skip
+_REFUSED_METHODS = frozenset({"encode", "expandtabs", "format_map", "fromkeys", "maketrans", "to_bytes", "translate"})
+# Filters that make a text of whatever they get, and those that go through all of it before they answer.
+_OF_TEXT = frozenset({"capitalize", "lower", "string", "title", "trim", "upper"})
+_OF_WHOLE = frozenset({"list", "max", "min", "sort", "unique"})
+_SORTING = frozenset({"dictsort", "sort"})
+# Searches from the end, and stripping of given characters, compare each place with the whole of their argument.
+_SLOW_SEARCHES = frozenset({"lstrip", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "strip"})
 
 
 class MeteredEnvironment(ImmutableSandboxedEnvironment):
@@ -40,14 +48,15 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             optimized=False,  # else constants are computed while compiling, where nothing is counted
+            finalize=_finalize,
             extensions=["jinja2.ext.loopcontrols", _GenerationTag],
         )
         for name in _REFUSED_FILTERS:
             del self.filters[name]
-        self.filters.update(join=_join, replace=_replace, indent=_indent, format=_format, round=_round, tojson=_tojson)
-        self.filters = {name: _guarded(function) for name, function in self.filters.items()}
+        self.filters.update(FILTERS)
+        self.filters = {name: self._guarded(name, function) for name, function in self.filters.items()}
         del self.globals["lipsum"]
-        self.globals.update(namespace=_Namespace, raise_exception=_raise_exception, strftime_now=_strftime_now)
+        self.globals.update(namespace=_Namespace, raise_exception=raise_exception, strftime_now=strftime_now)
 
     def run(self, template: jinja2.Template, variables: Mapping[str, Any], input_chars: int) -> str:
         """Render within the limits. Raises `LimitExceeded`, or whatever the template's own code raises."""
@@ -56,7 +65,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         try:
             pieces = []
             for piece in template.generate(variables):
-                meter.text(len(piece))
+                meter.printed(len(piece))
                 pieces.append(piece)
             return "".join(pieces)
         finally:
@@ -75,7 +84,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
     def metered(self, iterable: Iterable[Any]) -> Iterator[Any]:
         """A loop's rounds, counted."""
-        meter = METER.get()
+        meter = running_meter()
         for item in iterable:
             meter.tick()
             yield item
@@ -84,25 +93,30 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         """A list, tuple or dict written out in the template; `call` weighs it on its way here."""
         return container
 
+    def sliced(self, value: Any, start: Any, stop: Any, step: Any) -> Any:
+        """``value[start:stop:step]``; `call` measures the result."""
+        return value[start:stop:step]
+
     def joined(self, pieces: Iterable[Any]) -> str:
         """The ``~`` operator, and what a block or macro has collected."""
-        texts = [str(piece) for piece in pieces]
-        METER.get().text(sum(map(len, texts)))
-        return "".join(texts)
+        meter = running_meter()
+        texts = [meter.spelled(piece) for piece in pieces]
+        meter.text(sum(map(len, texts)))
+        return str(meter.result("".join(texts)))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        meter = METER.get()
+        meter = running_meter()
         meter.tick()
         meter.arguments((*args, *kwargs.values()))
         owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
         if isinstance(owner, str):
-            args = _foresee(meter, owner, __obj.__name__, args)
+            args = __self._foreseen(meter, owner, __obj.__name__, args, kwargs)
         elif isinstance(__obj, LoopContext) and args:  # a recursive loop: its rounds are no `for` of their own
             args = (__self.metered(args[0]), *args[1:])
-        return meter.result(super().call(__context, __obj, *args, **kwargs))
+        return __self._measured(meter, super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        meter = METER.get()
+        meter = running_meter()
         meter.tick()
         if operator == "*" and not (isinstance(left, int | float) and isinstance(right, int | float)):
             sized, times = (left, right) if isinstance(right, int) else (right, left)
@@ -112,9 +126,73 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
                 meter.repeats(len(sized) * meter.repeats(times))
         elif operator == "**" and isinstance(right, int | float) and abs(right) > 64:
             raise LimitExceeded("a power above 64")
+        elif operator == "+" and isinstance(left, str) and isinstance(right, str):
+            meter.text(len(left) + len(right))
         elif operator == "%" and isinstance(left, str):
-            meter.pattern(left)
-        return meter.result(super().call_binop(context, operator, left, right))
+            meter.pattern(left, right if isinstance(right, tuple) else (right,))
+        return self._measured(meter, super().call_binop(context, operator, left, right))
+
+    def _measured(self, meter: Meter, value: Any) -> Any:
+        """A result, with everything that is worked out only when it is read made countable."""
+        if isinstance(value, KeysView | ValuesView | ItemsView):
+            value = list(value)
+        elif isinstance(value, Iterator) and not isinstance(value, LoopContext | jinja2.utils.Cycler):
+            return self.metered(value)
+        return meter.result(value)
+
+    def _guarded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        passed = jinja2.utils._PassArg.from_obj(function)  # whether its first argument is a context or environment
+        place = 0 if passed is None else 1
+
+        @wraps(function)  # carries over Jinja's marks too
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            meter = running_meter()
+            meter.tick()
+            meter.arguments((*args[place:], *kwargs.values()))
+            if len(args) > place:
+                value = self._taken(meter, name, args[place])
+                args = (*args[:place], value, *args[place + 1 :])
+            if name == "trim":
+                check_search(meter, (*args[place + 1 :], *kwargs.values()))
+            return self._measured(meter, function(*args, **kwargs))
+
+        return guarded
+
+    def _taken(self, meter: Meter, name: str, value: Any) -> Any:
+        """What a filter is applied to, as it may have it."""
+        if name in _OF_TEXT:
+            value = meter.spelled(value)
+            if name == "title":  # it makes a list of the words
+                meter.tick(len(value))
+        elif name in _OF_WHOLE:
+            value = list(self.metered(value))
+            meter.weight(value)
+        if name in _SORTING and isinstance(value, Sized):
+            meter.comparisons(len(value))
+        return value
+
+    def _foreseen(
+        self, meter: Meter, owner: str, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Any, ...]:
+        """Measure what a method of a text is about to build. Answers the arguments, iterators among them read out."""
+        for arg in args:
+            meter.repeats(arg)
+        if method in _SLOW_SEARCHES:
+            check_search(meter, (*args, *kwargs.values()))
+        if method == "join" and args:
+            texts = list(self.metered(args[0]))
+            meter.text(sum(len(text) for text in texts if isinstance(text, str)) + len(owner) * len(texts))
+            return (texts, *args[1:])
+        if method == "replace" and len(args) > 1:
+            meter.text(len(owner) + owner.count(str(args[0])) * len(str(args[1])))
+        elif method == "format":
+            meter.pattern(owner, (*args, *kwargs.values()))
+        elif method in ("split", "rsplit"):
+            separator = args[0] if args else kwargs.get("sep")
+            meter.tick(owner.count(separator) if isinstance(separator, str) and separator else len(owner) // 2)
+        elif method == "splitlines":
+            meter.tick(line_count(owner))
+        return args
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         refused = isinstance(obj, str | int) and attr in _REFUSED_METHODS
@@ -134,9 +212,9 @@ class _Metering(NodeTransformer):
     def __init__(self, environment: MeteredEnvironment) -> None:
         self._environment = environment
 
-    def _through(self, name: str, argument: nodes.Expr) -> nodes.Call:
-        target = nodes.EnvironmentAttribute(name, lineno=argument.lineno)
-        call = nodes.Call(target, [argument], [], None, None, lineno=argument.lineno)
+    def _through(self, name: str, *arguments: nodes.Expr) -> nodes.Call:
+        target = nodes.EnvironmentAttribute(name, lineno=arguments[0].lineno)
+        call = nodes.Call(target, list(arguments), [], None, None, lineno=arguments[0].lineno)
         return cast(nodes.Call, call.set_environment(self._environment))
 
     def visit_For(self, node: nodes.For) -> nodes.For:
@@ -147,6 +225,17 @@ class _Metering(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Call:
         self.generic_visit(node)
         return self._through("joined", nodes.Tuple(node.nodes, "load", lineno=node.lineno))
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        nothing = nodes.Const(None, lineno=node.lineno)
+        ends = [end or nothing for end in (node.arg.start, node.arg.stop, node.arg.step)]
+        return self._through("sliced", node.node, *ends)
+
+    def visit_ScopedEvalContextModifier(self, node: nodes.ScopedEvalContextModifier) -> nodes.Node:
+        raise jinja2.TemplateSyntaxError("autoescape is not for chat templates", node.lineno)
 
     def visit_List(self, node: nodes.List) -> nodes.Expr:
         self.generic_visit(node)
@@ -175,84 +264,7 @@ class _GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)  # carries over Jinja's marks too: which filters want the context or the environment
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        meter = METER.get()
-        meter.tick()
-        meter.arguments((*args, *kwargs.values()))
-        return meter.result(function(*args, **kwargs))
-
-    return guarded
-
-
-def _foresee(meter: Meter, owner: str, method: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Measure what a method of a text is about to build. Answers the arguments, iterators among them read out."""
-    for arg in args:
-        meter.repeats(arg)
-    if method == "join" and args:
-        texts = [str(piece) for piece in args[0]]
-        meter.text(sum(map(len, texts)) + len(owner) * len(texts))
-        return (texts, *args[1:])
-    if method == "replace" and len(args) > 1:
-        meter.text(len(owner) + owner.count(str(args[0])) * len(str(args[1])))
-    elif method == "format":
-        meter.pattern(owner)
-    return args
-
-
-@jinja2.pass_environment
-def _join(
-    environment: jinja2.Environment, value: Iterable[Any], d: str = "", attribute: str | int | None = None
-) -> str:
-    pieces = value if attribute is None else map(jinja2.filters.make_attrgetter(environment, attribute), value)
-    texts = [str(piece) for piece in pieces]
-    METER.get().text(sum(map(len, texts)) + len(d) * len(texts))
-    return d.join(texts)
-
-
-def _replace(value: Any, old: str, new: str, count: int = -1) -> str:
-    text = str(value)
-    METER.get().text(len(text) + text.count(str(old)) * len(str(new)))
-    return text.replace(str(old), str(new), count)
-
-
-def _indent(value: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    text = str(value)
-    prefix = width if isinstance(width, str) else " " * min(width, 1000)
-    lines = text.splitlines() or [""]
-    METER.get().text(len(text) + len(prefix) * len(lines))
-    indented = [prefix + line if (line or blank) and (first or number) else line for number, line in enumerate(lines)]
-    return "\n".join(indented) + ("\n" if text.endswith("\n") else "")
-
-
-def _format(value: Any, *args: Any, **kwargs: Any) -> str:
-    METER.get().pattern(str(value))
-    return str(value) % (kwargs or args)
-
-
-def _round(value: float, precision: int = 0, method: str = "common") -> float:
-    METER.get().repeats(precision * 1000)
-    return jinja2.filters.do_round(value, precision, cast(Any, method))
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Plain JSON: Jinja's own would spell ``<`` as ``\\u003c``, which no model was trained on."""
-    if indent is not None:
-        indent = min(indent, 16)
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: object) -> None:
-    raise jinja2.TemplateRuntimeError(str(message))
-
-
-def _strftime_now(pattern: str) -> str:
-    METER.get().pattern(pattern)
-    return datetime.now().strftime(pattern)
+def _finalize(value: Any) -> Any:
+    """What is printed, as text."""
+    meter = METER.get()
+    return value if meter is None else meter.spelled(value)

@@ -24,6 +24,8 @@ __all__ = (
     "ModelInfo",
     "OnLoadProgress",
     "OpenTokenizer",
+    "Prepared",
+    "PreparingEngine",
     "Runner",
     "RunningModel",
     "StepEngine",
@@ -43,6 +45,8 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     "tokenize", "logprobs", "constraints", …). `context_length` is the most tokens of one request, None where unlimited
     or unknown. `parallel` is how many requests run at once. `memory_bytes` by device ("cpu", "cuda:0"). `process_id` of
     the child, where there is one. `details` are for people: `corral show` and `/api/ps` print them.
+    `control_tokens` are the texts that count as control tokens where a prompt's part is parsed with them; None where
+    nobody knows. An engine with an `OpenTokenizer` may leave it None: its vocabulary is asked.
     """
 
     tasks: frozenset[str]
@@ -52,6 +56,7 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     memory_bytes: Mapping[str, int] = {}
     process_id: int | None = None
     details: Mapping[str, str] = {}
+    control_tokens: tuple[str, ...] | None = None
 
 
 class RunningModel(Protocol):
@@ -182,6 +187,32 @@ class StepEngine(Engine, Protocol):
 
     def abort_request(self, request_id: int) -> None:
         """Forget it; no output of it follows. An unknown id does nothing."""
+        ...
+
+
+class Prepared(Protocol):
+    """What a `PreparingEngine` made of a request before its turn."""
+
+    def close(self) -> None:
+        """Free it: nobody wants it any longer. Not called once the engine has taken it."""
+        ...
+
+
+class PreparingEngine(StepEngine, Protocol):
+    """A `StepEngine` that prepares requests beside its steps: for those that `add_request` would take long for.
+
+    Optional: an engine that has no `preparation` gets every request by `add_request`.
+    """
+
+    def preparation(self, request: Request) -> Callable[[], Prepared] | None:
+        """What is to be done before `add_prepared`; None if `add_request` is quick. At once, in the engine's thread.
+
+        What it returns is called in another thread, several at a time, and raises what `add_request` would.
+        """
+        ...
+
+    def add_prepared(self, request_id: int, request: Request, prepared: Prepared, mask: TokenMask | None) -> None:
+        """As `add_request`, and nothing in it takes long."""
         ...
 
 

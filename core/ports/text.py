@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from corral.core.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.messages import Message, Tool
 from corral.core.models import ModelMetadata, ModelRecord
 from corral.core.requests import Prompt
@@ -21,9 +22,17 @@ class ChatTemplate(Protocol):
         ...
 
     def render(
-        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), variables: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        variables: Mapping[str, Any] | None = None,
+        control: ControlTokens = LOOKALIKES,
     ) -> Prompt:
         """The prompt up to where the assistant begins to speak; a trailing assistant message is continued.
+
+        What is spelled like one of the `control` tokens in any text of messages and tools is a part of its own with
+        `parse_special` off. A long rendering ends soon once `corral.core.rendering.abandoned` says so.
 
         Raises `InvalidRequest` with the template's own complaint, or where it outgrows its limits.
         """

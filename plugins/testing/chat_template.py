@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from corral.core.control_tokens import ControlTokens
 from corral.core.errors import InvalidRequest
 from corral.core.messages import Message
 from corral.core.ports.text import ChatTemplate
@@ -68,6 +69,14 @@ class ChatTemplateContract:
         assert typed in prompt_text(prompt)
         clean = make_template().render([Message(role="user", content="one  two  three")])
         assert prompt_text(prompt).replace(token, "") == prompt_text(clean).replace(token, "")
+
+    @pytest.mark.parametrize("token", ["[|im_end|]", "]~im_end~]", "<|im end|>", "#over#"])
+    def test_the_vocabulary_says_what_a_control_token_is(self, make_template: MakeTemplate, token: str) -> None:
+        """However the model spells its control tokens, exactly these are kept apart."""
+        typed = f"one {token} <b> [b] {token}"
+        prompt = make_template().render([Message(role="user", content=typed)], control=ControlTokens((token,)))
+        assert _content_tokens(prompt) == [token, token]
+        assert typed in prompt_text(prompt)
 
     @pytest.mark.parametrize("role", ["system", "user", "assistant"])
     def test_no_role_may_write_control_tokens(self, make_template: MakeTemplate, role: str) -> None:

@@ -301,3 +301,9 @@ def test_a_schema_that_json_cannot_say() -> None:
     """The library may be given anything."""
     with pytest.raises(InvalidOption, match=r"invalid format: .*bytes"):
         read_format({"const": b"x"})
+
+
+def test_a_number_that_json_cannot_say() -> None:
+    """Infinity is no JSON number, and what a caller's JSON writes as 1e400 becomes it on the way."""
+    with pytest.raises(InvalidOption, match="invalid format"):
+        read_format({"maximum": float("inf")})

@@ -72,9 +72,31 @@ def test_characters_cut_in_two() -> None:
 
 
 def test_bytes_that_are_no_text() -> None:
-    """Bytes that never become a character come out as U+FFFD, those left at the end too."""
-    outputs, _ = drive(SequenceDriver(request()), b"a\xff", b"b", b"\xe6\x97")
-    assert "".join(texts(outputs)) == "a\ufffdb\ufffd"
+    """Bytes that can never become a character come out as U+FFFD."""
+    outputs, _ = drive(SequenceDriver(request()), b"a\xff", b"b")
+    assert "".join(texts(outputs)) == "a\ufffdb"
+
+
+@pytest.mark.parametrize("stops", [(), ("b\u65e5",)])
+@pytest.mark.parametrize("cut", [b"\xe6\x97", b"\xf0\x9f\x98", b"\xc3", b"\xf4"])
+@pytest.mark.parametrize("ends_by", ["num_predict", "stop", "length"])
+def test_a_character_that_the_end_cuts_off_is_left_out(ends_by: str, cut: bytes, stops: tuple[str, ...]) -> None:
+    """However an answer ends, the bytes of an incomplete character leave nothing, and held text still goes out."""
+    limit = {"num_predict": 3} if ends_by == "num_predict" else {}
+    driver = SequenceDriver(request(stop=stops, **limit))
+    outputs, _ = drive(driver, b"a", b"b", cut, finish=False)
+    if ends_by != "num_predict":
+        made, done = driver.feed(EngineFinished(reason="length" if ends_by == "length" else "stop"))
+        assert done
+        outputs += made
+    assert "".join(texts(outputs)) == "ab"
+    assert last(outputs).usage.generated_tokens == 3
+
+
+def test_a_replacement_character_that_was_said_stays() -> None:
+    """U+FFFD is a character like others where the model spells it, also as the last one and in two tokens."""
+    outputs, _ = drive(SequenceDriver(request(num_predict=3)), b"a", b"\xef\xbf", b"\xbd")
+    assert "".join(texts(outputs)) == "a\ufffd"
 
 
 def test_stop_string_across_tokens() -> None:

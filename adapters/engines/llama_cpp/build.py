@@ -69,6 +69,7 @@ class _Builder:
         self._num_ctx = max(4, min(options.num_ctx or DEFAULT_NUM_CTX, trained))
         self._threads = threads_for(options.num_thread)
         self._chunk = max(_SMALLEST_BATCH, min(options.num_batch, _LARGEST_BATCH))
+        self._control_tokens: tuple[str, ...] = ()
         architecture = model.metadata("general.architecture") or ""
         self._pooling = model.metadata(f"{architecture}.pooling_type")
         causal = model.metadata(f"{architecture}.attention.causal") != "false"
@@ -86,6 +87,7 @@ class _Builder:
             inputs_at_once=1 if self._generates and options.exact else _INPUTS_AT_ONCE,
             threads=lambda: tuner.threads,
         )
+        self._control_tokens = tokenizer.control_tokens()
         features = {"tokenize", "batch"}
         if not self._generates:
             info = self._info({"embedding"}, features, 0, "it makes embeddings only")
@@ -192,6 +194,7 @@ class _Builder:
         return ModelInfo(
             tasks=frozenset(tasks),
             features=frozenset(features),
+            control_tokens=self._control_tokens,
             context_length=self._num_ctx,
             parallel=max(1, streams),
             memory_bytes={device: self._model.size_bytes + self._kv_bytes(self._num_ctx * streams)},

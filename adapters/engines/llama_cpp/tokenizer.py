@@ -109,6 +109,16 @@ class LlamaTokenizer:
             length = C.llama_token_to_piece(self._vocab, token_id, buffer, -length, 0, special)
         return buffer.raw[:length]
 
+    def control_tokens(self) -> tuple[str, ...]:
+        """The spellings that count as control tokens only where they are asked for."""
+        wanted = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN
+        texts = (
+            C.llama_vocab_get_text(self._vocab, token_id).decode("utf-8", "replace")
+            for token_id in range(self._size)
+            if C.llama_vocab_get_attr(self._vocab, token_id) & wanted
+        )
+        return tuple(dict.fromkeys(text for text in texts if text))
+
     def is_end(self, token_id: int) -> bool:
         return bool(C.llama_vocab_is_eog(self._vocab, token_id))
 

@@ -1,19 +1,22 @@
-"""A request whose constraint is being compiled: it joins the engine's loop later, and nobody waits for it."""
+"""A request that takes time to prepare: it joins the engine's loop later, and nobody waits for it."""
 
 from __future__ import annotations
 
 import json
 import threading
+import time
+from collections.abc import Callable
 from queue import SimpleQueue
 
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions, FakeTokenizer
 from corral.adapters.runners.frames import Abort, Add, Close
-from corral.adapters.runners.masking import Masking
+from corral.adapters.runners.preparing import Preparing
 from corral.adapters.runners.stepping import Command, Stepper
-from corral.core.errors import ErrorInfo
+from corral.core.errors import ErrorInfo, InvalidOption
+from corral.core.lru import SizedLruDict
 from corral.core.outputs import Delta, Finished, Output
-from corral.core.ports.inference import Vocabulary
-from corral.core.requests import CompletionRequest, Constraint, SamplingParams, TextPart
+from corral.core.ports.inference import Prepared, TokenMask, Vocabulary
+from corral.core.requests import CompletionRequest, Constraint, Request, SamplingParams, TextPart
 from corral.core.step_loop import Outcome, StepLoop
 
 ONE_OF_TWO = Constraint(kind="json_schema", source='{"enum": ["alpha", "beta"]}')
@@ -158,12 +161,132 @@ def test_an_engine_without_logits_says_so() -> None:
 
 
 def test_what_was_aborted_is_not_compiled() -> None:
-    """A request that is given up while others' masks are made does not hold up those behind it."""
+    """A request that is given up before its turn does not hold up those behind it."""
     engine = SlowEngine()
     done: SimpleQueue[int] = SimpleQueue()
-    masking = Masking(engine.info, engine.tokenizer, lambda masked: done.put(masked.request_id))
-    give_ups = [masking.begin(number, request(ONE_OF_TWO), ONE_OF_TWO) for number in (1, 2, 3)]
-    give_ups[1]()
+    preparing = Preparing(engine.info, engine.tokenizer, lambda one: done.put(one.request_id))
+    begun = [preparing.begin(number, request(ONE_OF_TWO), ONE_OF_TWO, None) for number in range(12)]
+    begun[10].give_up()
     engine.slow.let.set()
-    assert [done.get(timeout=10), done.get(timeout=10)] == [1, 3]
-    masking.close()
+    assert sorted(done.get(timeout=10) for _ in range(11)) == [*range(10), 11]
+    preparing.close()
+
+
+class Part:
+    """What was prepared for a request, and whether it was freed."""
+
+    def __init__(self, ready: threading.Event) -> None:
+        self.ready = ready
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class PreparingFake(FakeEngine):
+    """The fake engine; requests with a bias take as long to prepare as the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeLoadOptions(answer="no"))
+        self.parts: list[Part] = []
+        self.taken: list[Prepared] = []
+        self.fail = False
+
+    def preparation(self, request: Request) -> Callable[[], Prepared] | None:
+        assert isinstance(request, CompletionRequest)
+        if not request.sampling.logit_bias:
+            return None
+        part = Part(threading.Event())
+        self.parts.append(part)
+
+        def prepare() -> Prepared:
+            assert part.ready.wait(10)
+            if self.fail:
+                raise InvalidOption("logit_bias: no")
+            return part
+
+        return prepare
+
+    def add_prepared(self, request_id: int, request: Request, prepared: Prepared, mask: TokenMask | None) -> None:
+        self.taken.append(prepared)
+        self.add_request(request_id, request, mask)
+
+
+def biased(constraint: Constraint | None = None) -> CompletionRequest:
+    sampling = SamplingParams(temperature=0.0, logit_bias=((1, 0.5),))
+    return CompletionRequest(prompt=(TextPart(text="x"),), sampling=sampling, constraint=constraint)
+
+
+def wait_for(count: int, things: list[Part]) -> None:
+    deadline = time.monotonic() + 10
+    while len(things) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_an_engines_own_preparation_holds_nobody_up() -> None:
+    """Others are answered while a request is prepared; then the engine gets it with what was prepared and its mask."""
+    engine = PreparingFake()
+    turning = Turning(engine)
+    try:
+        turning.add(1, biased())
+        turning.add(2, biased(ONE_OF_TWO))
+        turning.add(3, request())
+        turning.add(4, request(ONE_OF_TWO))
+        assert turning.answer(3) == "no"
+        assert turning.answer(4) == '"alpha"'
+        assert turning.items[1] == turning.items[2] == []
+        for part in engine.parts:
+            part.ready.set()
+        assert turning.answer(1) == "no"
+        assert turning.answer(2) == '"alpha"'
+        assert engine.taken == engine.parts
+        assert not any(part.closed.is_set() for part in engine.parts)
+    finally:
+        turning.close()
+
+
+def test_what_was_prepared_for_nothing_is_freed() -> None:
+    """A request aborted meanwhile leaves nothing, and another one with its number gets its own."""
+    engine = PreparingFake()
+    turning = Turning(engine)
+    try:
+        turning.add(1, biased())
+        turning.inbox.put(Abort(1))
+        turning.add(1, biased())
+        wait_for(2, engine.parts)
+        engine.parts[1].ready.set()
+        assert turning.answer(1) == "no"
+        engine.parts[0].ready.set()
+        assert engine.parts[0].closed.wait(10)
+        assert engine.taken == engine.parts[1:]
+    finally:
+        turning.close()
+
+
+def test_what_is_wrong_with_a_preparation_is_the_answer() -> None:
+    """Its error reaches the caller as that of `add_request` does."""
+    engine = PreparingFake()
+    engine.fail = True
+    turning = Turning(engine)
+    try:
+        turning.add(1, biased())
+        wait_for(1, engine.parts)
+        engine.parts[0].ready.set()
+        error = turning.answer(1)
+        assert isinstance(error, ErrorInfo)
+        assert (error.code, error.message) == ("invalid_option", "logit_bias: no")
+    finally:
+        turning.close()
+
+
+def test_the_least_used_is_forgotten() -> None:
+    """Entries are kept up to a total size, the latest of them; what is larger than that is not kept."""
+    kept: SizedLruDict[str, int] = SizedLruDict(10)
+    for number, key in enumerate("abc"):
+        kept.put(key, number, 4)
+    assert [kept.get(key) for key in "abc"] == [None, 1, 2]
+    kept.put("b", 5, 10)
+    assert [kept.get(key) for key in "abc"] == [None, 5, None]
+    kept.put("b", 6, 11)
+    assert kept.get("b") is None

@@ -1,0 +1,293 @@
+"""A caller's JSON Schema as the one that is compiled: objects have the keys they list, and numbers are exact.
+
+By the letter of JSON Schema an object may have any key besides those it describes. Nobody who asks a model for an
+answer means that: where `additionalProperties` is not said, an object that describes keys has these and no others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+from urllib.parse import unquote
+
+__all__ = ("closed_schema",)
+
+_MAX_EXACT = 1 << 53
+"""Beyond it not every whole number has a double of its own, and doubles are what llguidance computes with."""
+_MAX_MULTIPLE_DIGITS = 20_000
+"""What all `multipleOf` of a schema may add up to, as whole numbers: one state of a machine for each remainder."""
+_MAX_LISTED = 20_000
+
+_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_SCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_SCHEMAS = ("additionalProperties", "items", "additionalItems", "contains", "unevaluatedItems", "unevaluatedProperties")
+_SCHEMA_LISTS = ("prefixItems", "items")
+_CHOICES = ("anyOf", "oneOf")
+_OF_OTHER_TYPES = frozenset(
+    {"type", "enum", "const", "$ref", "not", "pattern", "format", "contains", *_CHOICES, *_NUMBERS, *_COUNTS[:4]}
+    | {"items", "prefixItems", "allOf", "if", "$dynamicRef", "$recursiveRef"}
+)
+
+
+def closed_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema to compile in place of `schema`, which stays as it is. Key order is kept.
+
+    Objects that are described in several places (`allOf`, a `$ref` beside `properties`, …) may have the keys of all
+    of these. Raises `ValueError` for a number that could not be held to exactly, and for nesting that is too deep.
+    """
+    try:
+        return _Closing(schema).whole()
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+class _Listed:
+    """What a schema and all that applies to the same object list: keys, patterns, and whether others are asked for."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, None] = {}
+        self.patterns: dict[str, None] = {}
+        self.open = False
+
+    def add(self, other: _Listed) -> None:
+        self.names |= other.names
+        self.patterns |= other.patterns
+        self.open |= other.open
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.names or self.patterns)
+
+
+class _Closing:
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._root = root
+        self._listed: dict[str, _Listed] = {}
+        self._opened: dict[str, str] = {}
+        self._open_definitions: dict[str, Any] = {}
+        self._multiples: list[Fraction] = []
+        self._merges = False
+        self._listed_in_all = 0
+
+    def whole(self) -> dict[str, Any]:
+        made = self._schema(self._root, closed=True)
+        if self._open_definitions:
+            definitions = made.get("$defs")
+            made["$defs"] = {**(definitions if isinstance(definitions, dict) else {}), **self._open_definitions}
+        self._check_multiples()
+        return dict(made)
+
+    # ── one schema ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _schema(self, schema: Any, *, closed: bool) -> Any:
+        """`schema` rewritten. Not `closed`: something that applies to the same object lists its keys for it."""
+        if not isinstance(schema, dict):
+            return schema
+        self._check_numbers(schema)
+        parts = [key for key in ("allOf", "$ref", *_CHOICES) if key in schema]
+        combined = bool(parts) and ("properties" in schema or len(parts) > 1 or parts == ["allOf"])
+        made = self._rewritten(schema, closed=closed and not combined)
+        if not closed:
+            made.pop("unevaluatedProperties", None)
+        elif combined:
+            self._merges = True
+            self._close_combination(schema, made)
+        elif "properties" in schema:
+            self._close(schema, made)
+        return made
+
+    def _rewritten(self, schema: dict[str, Any], *, closed: bool) -> dict[str, Any]:
+        """A copy with the schemas within rewritten: those of the same object as `closed` says, all others closed."""
+        made: dict[str, Any] = {}
+        for key, value in schema.items():
+            if key == "$ref" and not closed:
+                made[key] = self._open_reference(value)
+            elif key in ("allOf", *_CHOICES) and isinstance(value, list):
+                made[key] = [self._schema(item, closed=closed) for item in value]
+            elif key in _SCHEMA_MAPS and isinstance(value, dict):
+                made[key] = {name: self._schema(item, closed=True) for name, item in value.items()}
+            elif key in _SCHEMA_LISTS and isinstance(value, list):
+                made[key] = [self._schema(item, closed=True) for item in value]
+            elif key in _SCHEMAS:
+                made[key] = self._schema(value, closed=True)
+            elif key in _COUNTS and isinstance(value, float) and value.is_integer():
+                made[key] = int(value)  # 2.0 is a whole number to JSON Schema
+            else:
+                made[key] = value
+        return made
+
+    def _close(self, schema: dict[str, Any], made: dict[str, Any]) -> None:
+        """An object that is described in one place."""
+        others = made.pop("unevaluatedProperties", False)
+        if "additionalProperties" not in made:
+            made["additionalProperties"] = others
+        if isinstance(made["properties"], dict) and made["additionalProperties"] is False:
+            patterns = made.get("patternProperties") or {}
+            for name in _required(schema) if not patterns else ():  # a key that must be there may be
+                made["properties"].setdefault(name, True)
+        if _OF_OTHER_TYPES.isdisjoint(schema):
+            made["type"] = "object"
+
+    def _close_combination(self, schema: dict[str, Any], made: dict[str, Any]) -> None:
+        """An object that is described in several places: each is left open, and all of them together are closed."""
+        said = "additionalProperties" in schema
+        others = made.pop("unevaluatedProperties", False)
+        choices = [key for key in _CHOICES if isinstance(made.get(key), list)]
+        base = self._keys_of({key: value for key, value in schema.items() if key not in _CHOICES})
+        whole = self._keys_of(schema)
+        if said or not whole.anything or whole.open:
+            return
+        if len(choices) == 1:
+            [key] = choices
+            made[key] = [
+                self._closed_over(made[key][number], base, self._keys_of(alternative), others)
+                for number, alternative in enumerate(schema[key])
+            ]
+        else:
+            parts = made.get("allOf")
+            made["allOf"] = [*(parts if isinstance(parts, list) else ()), self._only(whole, others)]
+
+    def _closed_over(self, made: Any, base: _Listed, own: _Listed, others: Any) -> Any:
+        listed = _Listed()
+        listed.add(base)
+        listed.add(own)
+        return {"allOf": [made, self._only(listed, others)]} if listed.anything else made
+
+    def _only(self, listed: _Listed, others: Any) -> dict[str, Any]:
+        self._listed_in_all += len(listed.names) + len(listed.patterns)
+        if self._listed_in_all > _MAX_LISTED:
+            raise ValueError(f"its combinations list more than {_MAX_LISTED} keys together")
+        made: dict[str, Any] = {"properties": dict.fromkeys(listed.names, True), "additionalProperties": others}
+        if listed.patterns:
+            made["patternProperties"] = dict.fromkeys(listed.patterns, True)
+        return made
+
+    # ── what a schema lists ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _keys_of(self, schema: Any) -> _Listed:
+        listed = _Listed()
+        if not isinstance(schema, dict):
+            return listed
+        for key, found in (("properties", listed.names), ("patternProperties", listed.patterns)):
+            described = schema.get(key)
+            if isinstance(described, dict):
+                found.update(dict.fromkeys(described))
+        if listed.anything:
+            listed.names.update(dict.fromkeys(_required(schema)))
+        listed.open = schema.get("additionalProperties", False) is not False
+        if isinstance(schema.get("$ref"), str):
+            listed.add(self._keys_at(schema["$ref"]))
+        for key in ("allOf", *_CHOICES):
+            parts = schema.get(key)
+            for part in parts if isinstance(parts, list) else ():
+                listed.add(self._keys_of(part))
+        return listed
+
+    def _keys_at(self, reference: str) -> _Listed:
+        if reference not in self._listed:
+            self._listed[reference] = _Listed()  # one that comes back to itself adds nothing more
+            self._listed[reference] = self._keys_of(self._target(reference))
+        return self._listed[reference]
+
+    # ── references ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _open_reference(self, reference: Any) -> Any:
+        """A reference to the same definition, left open: as part of a combination it is closed with the others."""
+        if not isinstance(reference, str):
+            return reference
+        target = self._target(reference)
+        if not isinstance(target, dict):
+            return reference
+        name = self._opened.get(reference)
+        if name is None:
+            name = self._opened[reference] = f"{len(self._opened)} of a combination"
+            self._open_definitions[name] = None  # its place, should it come back to itself
+            self._open_definitions[name] = self._schema(target, closed=False)
+        return f"#/$defs/{name.replace(' ', '%20')}"
+
+    def _target(self, reference: str) -> Any:
+        """What a reference within the schema points to; None for any other."""
+        if reference == "#":
+            return self._root
+        if not reference.startswith("#/"):
+            return None
+        value: Any = self._root
+        for step in unquote(reference[2:]).split("/"):
+            key = step.replace("~1", "/").replace("~0", "~")
+            if isinstance(value, list) and key.isdecimal() and len(key) < 6:
+                value = value[int(key)] if int(key) < len(value) else None
+            else:
+                value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    # ── numbers ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _check_numbers(self, schema: Mapping[str, Any]) -> None:
+        for key in (*_NUMBERS, *_COUNTS):
+            _check_exact(key, schema.get(key))
+        for key in ("const", "enum"):
+            if key in schema:
+                _each_number(schema[key], lambda number, key=key: _check_exact(key, number))  # type: ignore[misc]
+        multiple = schema.get("multipleOf")
+        if isinstance(multiple, int | float) and not isinstance(multiple, bool) and multiple > 0:
+            self._multiples.append(Fraction(Decimal(repr(multiple))))
+
+    def _check_multiples(self) -> None:
+        states = sum(_as_whole(multiple) for multiple in self._multiples)
+        if self._merges and self._multiples:  # then several may have to hold at once
+            distinct = set(self._multiples)
+            numerators, denominators = ([getattr(one, part) for one in distinct] for part in _FRACTION)
+            states = max(states, _as_whole(Fraction(_bounded_lcm(numerators), math.gcd(*denominators))))
+        if states > _MAX_MULTIPLE_DIGITS:
+            raise ValueError(
+                f"its multipleOf are too large together: without their decimal points they may add up to "
+                f"{_MAX_MULTIPLE_DIGITS}"
+            )
+
+
+_FRACTION = ("numerator", "denominator")
+
+
+def _bounded_lcm(numbers: Iterable[int]) -> int:
+    whole = 1
+    for number in numbers:
+        whole = math.lcm(whole, number)
+        if whole > _MAX_MULTIPLE_DIGITS * 10**20:
+            break
+    return whole
+
+
+def _as_whole(number: Fraction) -> int:
+    """A decimal fraction's digits without its decimal point: 0.25 is 25."""
+    while number.denominator != 1:
+        number *= 10
+    return number.numerator
+
+
+def _required(schema: Mapping[str, Any]) -> list[str]:
+    names = schema.get("required")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _each_number(value: Any, check: Callable[[Any], None]) -> None:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _each_number(item, check)
+    else:
+        check(value)
+
+
+def _check_exact(key: str, value: Any) -> None:
+    """Raises `ValueError` for a number that llguidance would change."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    limit = _MAX_EXACT - 1 if key.startswith("exclusive") else _MAX_EXACT  # the next whole number counts there
+    if not -limit <= value <= limit:
+        shown = repr(value) if isinstance(value, float) or abs(value) < 10**40 else "a number of many digits"
+        raise ValueError(f"{key}: {shown} cannot be held to exactly; numbers are taken up to ±{limit}")

@@ -1,0 +1,81 @@
+"""Renders chat templates in threads of their own: a model with a slow template holds up no other model's chats.
+
+Templates come with models, so they may be slow or hostile. Each has one rendering at a time, the threads are bounded,
+and a rendering that nobody waits for any longer is told to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+from corral.core.control_tokens import LOOKALIKES, ControlTokens
+from corral.core.messages import Message, Tool
+from corral.core.ports.text import ChatTemplate
+from corral.core.requests import Prompt
+
+__all__ = ("RenderedApart", "RenderingThreads", "abandoned")
+
+_THREADS = 8
+
+_abandoned: ContextVar[threading.Event | None] = ContextVar("abandoned", default=None)
+
+
+def abandoned() -> bool:
+    """For templates, in the thread that renders: whether nobody waits for this rendering any longer."""
+    event = _abandoned.get()
+    return event is not None and event.is_set()
+
+
+class RenderingThreads:
+    """The threads that templates are rendered in. They end with the object."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="template")
+
+    async def apart(self, compile_template: Callable[[], ChatTemplate]) -> RenderedApart:
+        """The template that `compile_template` makes, compiled and rendered in these threads."""
+        template = await asyncio.get_running_loop().run_in_executor(self._executor, compile_template)
+        return RenderedApart(template, self._executor)
+
+
+class RenderedApart:
+    """A `ChatTemplate` for an event loop: `render` waits for its turn and then for the thread."""
+
+    def __init__(self, template: ChatTemplate, executor: ThreadPoolExecutor) -> None:
+        self._template = template
+        self._executor = executor
+        self._turn = asyncio.Lock()
+
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        variables: Mapping[str, Any] | None = None,
+        control: ControlTokens = LOOKALIKES,
+    ) -> Prompt:
+        """As `ChatTemplate.render`. A caller cancelled in its turn waits until the rendering has noticed."""
+        render = partial(self._template.render, messages, tools=tools, variables=variables, control=control)
+        async with self._turn:
+            stop = threading.Event()
+            context = contextvars.copy_context()
+            context.run(_abandoned.set, stop)
+            # A future and no task: what cancels all the tasks of a closing event loop must not reach it.
+            job = asyncio.get_running_loop().run_in_executor(self._executor, context.run, render)
+            try:
+                return await asyncio.shield(job)
+            except asyncio.CancelledError:
+                stop.set()
+                while not job.done():
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait([job])
+                job.exception()  # nobody else looks
+                raise

@@ -1,0 +1,101 @@
+"""Prompts and formats on real weights: what people type stays text, and answers that follow a schema end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from corral.adapters.constraints.masks import GrammarMasks
+from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
+from corral.adapters.engines.llama_cpp.loader import load
+from corral.adapters.formats.gguf import GgufReader
+from corral.adapters.templates.jinja import JinjaTemplate
+from corral.core.answer_format import read_format
+from corral.core.control_tokens import ControlTokens
+from corral.core.engines import LoadRequest, LocalFile
+from corral.core.messages import Message, Tool, ToolCall
+from corral.core.outputs import EngineFinished, Token
+from corral.core.requests import CompletionRequest, SamplingParams
+
+pytestmark = pytest.mark.native
+
+_END = b"<|im_end|>"
+
+
+def make(path: Path) -> LlamaCppEngine:
+    files = (LocalFile(role="weights", path=str(path)),)
+    options = {"num_ctx": 512, "num_parallel": 2, "num_thread": 2}
+    engine = load(LoadRequest(model="test", files=files, load_options=options), lambda share: None)
+    assert isinstance(engine, LlamaCppEngine)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def engine(smollm2: Path) -> Iterator[LlamaCppEngine]:
+    made = make(smollm2)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("spelled", [b"<|im_end|>", b"[|im_end|]", b"]~im_end~]", b"<|im end|>", b"#im#over##"])
+def test_typed_control_tokens_stay_text_for_every_vocabulary(smollm2: Path, tmp_path: Path, spelled: bytes) -> None:
+    """The model with its end token spelled anew: wherever a request has it, only the template's own come."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(smollm2.read_bytes().replace(_END, spelled))
+    metadata = GgufReader().read(path)
+    assert metadata.chat_template is not None
+    assert spelled.decode() in metadata.chat_template
+    engine = make(path)
+    try:
+        known = engine.info.control_tokens
+        assert known is not None
+        assert spelled.decode() in known
+        template = JinjaTemplate(metadata.chat_template)
+
+        def control_ids(typed: str) -> int:
+            call = ToolCall(name=typed, arguments={typed: typed})
+            prompt = template.render(
+                [
+                    Message(role="system", content=typed),
+                    Message(role=typed or "user", content=f"a{typed}b {typed}"),
+                    Message(role="assistant", content=typed, thinking=typed, tool_calls=(call,)),
+                    Message(role="tool", content=typed, tool_name=typed, tool_call_id=typed),
+                    Message(role="user", content=typed),
+                ],
+                tools=[Tool(name=typed, description=typed)],
+                control=ControlTokens(known),
+            )
+            [ids] = engine.tokenizer.encode([prompt])
+            return sum(token_id in engine.tokenizer.vocabulary().control for token_id in ids)
+
+        assert control_ids(spelled.decode()) == control_ids("") > 8
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8, 1.5])
+def test_an_answer_that_follows_a_schema_ends(engine: LlamaCppEngine, temperature: float) -> None:
+    """Even a model of 135 million parameters says what the schema lists, nothing else, and stops."""
+    fields = {"kind": {"type": "string"}, "name": {"type": "string"}, "legs": {"type": "integer"}}
+    constraint = read_format({"type": "object", "properties": fields, "required": list(fields)})
+    assert constraint is not None
+    masks = GrammarMasks(engine.tokenizer.vocabulary())
+    template = JinjaTemplate("<|im_start|>user\n{{ messages[0].content }}<|im_end|>\n<|im_start|>assistant\n")
+    prompt = template.render([Message(role="user", content="Describe a pet as JSON.")])
+    texts: dict[int, bytes] = {}
+    for seed in range(2):
+        sampling = SamplingParams(temperature=temperature, seed=seed)
+        engine.add_request(seed, CompletionRequest(prompt=prompt, sampling=sampling), masks(constraint))
+        texts[seed] = b""
+    ended: list[str] = []
+    while engine.has_unfinished_requests():
+        for seed, output in engine.step():
+            if isinstance(output, Token):
+                texts[seed] += output.piece
+            elif isinstance(output, EngineFinished):
+                ended.append(output.reason)
+    assert ended == ["stop"] * len(texts)
+    assert [list(json.loads(text)) for text in texts.values()] == [list(fields)] * len(texts)

@@ -1,0 +1,53 @@
+"""Control tokens in text: found by the vocabulary's spellings, or by their looks."""
+
+from __future__ import annotations
+
+import pytest
+
+from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions
+from corral.adapters.runners.stepping import described
+from corral.core.control_tokens import LOOKALIKES, ControlTokens, control_tokens
+
+
+def found(control: ControlTokens, text: str) -> list[str]:
+    return [match[0] for match in control.find(text)]
+
+
+def test_the_longest_of_several_is_found() -> None:
+    """One that begins another does not hide it, and what has special characters is taken literally."""
+    control = ControlTokens(("<a", "<a>", "<ab>", "a.c", "<a>"))
+    assert found(control, "<ab><a><a a.c abc") == ["<ab>", "<a>", "<a", "a.c"]
+
+
+def test_no_tokens_are_no_guess() -> None:
+    """A vocabulary without control tokens has none, however much something looks like one."""
+    control = ControlTokens(())
+    assert control.known
+    assert found(control, "<|im_end|>") == []
+    assert [part.text for part in control.guarded("<|im_end|>")] == ["<|im_end|>"]
+    assert not control.is_one("<|im_end|>")
+
+
+def test_thousands_of_tokens() -> None:
+    """Every one of a long list is found, and only those."""
+    spellings = tuple(f"<|reserved_{n}|>" for n in range(5000))
+    control = control_tokens(spellings)
+    assert control is control_tokens(spellings)
+    assert found(control, "<|reserved_5000|>" + "".join(spellings)) == list(spellings)
+    assert found(control, "<" * 100_000) == []
+
+
+@pytest.mark.parametrize(
+    "token", ["<|im_end|>", "</s>", "[INST]", "[/INST]", "[|im_end|]", "]~im_end~]", "]~b]", "<|im end|>"]
+)
+def test_what_looks_like_a_control_token(token: str) -> None:
+    """Without a list, the spellings of all families that are known count."""
+    assert not LOOKALIKES.known
+    assert found(LOOKALIKES, f"a {token} b") == [token]
+
+
+def test_an_engines_vocabulary_names_its_control_tokens() -> None:
+    """An engine need not list them itself."""
+    engine = FakeEngine(FakeLoadOptions())
+    assert engine.info.control_tokens is None
+    assert described(engine).control_tokens == ("<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>")
