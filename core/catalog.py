@@ -154,6 +154,10 @@ class ModelCatalog:
             stored = await self._stored(name)
             await delete_model(stored, manifests=self._manifests, blobs=self._blobs, local=self._local)
 
+    async def import_name(self, path: Path) -> ModelName:
+        """The name that `import_file` gives this file or folder where none is given. Raises as it does."""
+        return await self._importer.name_of(path)
+
     async def import_file(
         self, path: Path, name: ModelName | None = None, on_progress: OnProgress = _ignore
     ) -> ModelRecord:

@@ -61,6 +61,13 @@ class ModelImporter:
         self._inspector = inspector
         self._sources = {source.scheme: source for source in sources}
 
+    async def name_of(self, path: Path) -> ModelName:
+        """The name that `import_file` gives a file or folder that comes without one."""
+        if await asyncio.to_thread(path.is_dir):
+            files = await asyncio.to_thread(scan_folder, path)
+            return (await asyncio.to_thread(_folder_record, path, files, None)).name
+        return name_from_file(path.name, self._known(await self._inspector.inspect(path), str(path)).file_type)
+
     async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredManifest:
         """A file of weights, or the folder of a model of several files."""
         if await asyncio.to_thread(path.is_dir):

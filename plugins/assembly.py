@@ -32,6 +32,7 @@ from corral.plugins.specs import CommandSpec, LazySpec, RouteSpec, Stores, build
 __all__ = (
     "Address",
     "Assembly",
+    "CommandSpec",
     "Layers",
     "PluginManager",
     "Settings",

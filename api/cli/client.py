@@ -30,8 +30,10 @@ _ERRORS: dict[int, type[CorralError]] = {400: InvalidRequest, 404: NotFound, 501
 class ServerClient:
     """Every request is a connection of its own: an interrupt closes it, and the server cancels what it was for."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, timeout_s: float | None = None) -> None:
+        """`timeout_s` is for each wait for the server; None waits for ever."""
         self.address = address
+        self._timeout_s = timeout_s
 
     def state(self) -> Literal["corral", "foreign", "absent"]:
         """Who answers there. Blocks for two seconds at most."""
@@ -50,19 +52,25 @@ class ServerClient:
                 "start one with corral serve, or set CORRAL_HOST to where it is",
             )
         if state == "foreign":
-            raise self.foreign()
+            raise SourceError(
+                f"no Corral server runs at {self.address.url}, {self.who()} does",
+                "start one with corral serve on another port, and set CORRAL_HOST to where it is",
+            )
 
     def foreign(self) -> SourceError:
-        """What to say of a server that is not Corral."""
+        """What to say of a server that the user has named, and that is not Corral."""
+        return SourceError(
+            f"the server at {self.address.url} is not Corral, it is {self.who()}",
+            "run the model in this process with corral run --local, or set CORRAL_HOST to a Corral server",
+        )
+
+    def who(self) -> str:
+        """Which program answers there, where it is not Corral. Blocks for two seconds at most."""
         try:
             version = self._version().get("version")
         except (OSError, http.client.HTTPException):
             version = None
-        who = f"Ollama {version}" if version else "another program"
-        return SourceError(
-            f"the server at {self.address.url} is not Corral, it is {who}",
-            "run the model in this process with corral run --local, or set CORRAL_HOST to a Corral server",
-        )
+        return f"Ollama {version}" if isinstance(version, str) else "another program"
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """One request, one JSON answer (None where it is empty). Raises the error that the server tells of."""
@@ -103,7 +111,7 @@ class ServerClient:
         return f"/{self.address.path}{path}" if self.address.path else path
 
     def _connection(self, timeout_s: float | None = None) -> http.client.HTTPConnection:
-        address = self.address
+        address, timeout_s = self.address, timeout_s or self._timeout_s
         if address.unix_path is not None:
             return _UnixConnection(address.unix_path, timeout_s)
         kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from corral.api.cli.model_names import names_in, suggesting
 from corral.api.cli.output import echo, human_bytes, plain, print_json, print_record, print_table
+from corral.api.cli.parameters import ModelText, NewName, ParameterAssignment, Registered, wrong_value_of
 from corral.api.cli.progress import convert_progress
 from corral.api.cli.session import Session
 from corral.core.errors import InvalidOption
@@ -16,10 +18,25 @@ __all__ = ("convert",)
 
 
 @click.command()
-@click.argument("model", required=False)
-@click.option("--to", metavar="CONVERTER", help="What to make of it: onnx, ctransformers, or what a plugin adds.")
-@click.option("--name", help="The result's name; without it the model's, with the converter in its tag.")
-@click.option("-p", "--parameter", "parameters", metavar="NAME=VALUE", multiple=True, help="A parameter: bits=8.")
+@click.argument("model", required=False, type=ModelText())
+@click.option(
+    "--to",
+    type=Registered("converter"),
+    metavar="CONVERTER",
+    help="What to make of it: onnx, ctransformers, or what a plugin adds.",
+)
+@click.option(
+    "--name", type=NewName(), help="The result's name; without it the model's, with the converter in its tag."
+)
+@click.option(
+    "-p",
+    "--parameter",
+    "parameters",
+    type=ParameterAssignment(),
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A parameter: bits=8.",
+)
 @click.option("--list", "listing", is_flag=True, help="List the converters and their parameters instead.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object; with --list an array.")
 @click.pass_obj
@@ -28,7 +45,7 @@ def convert(
     model: str | None,
     to: str | None,
     name: str | None,
-    parameters: tuple[str, ...],
+    parameters: tuple[tuple[str, str], ...],
     listing: bool,
     as_json: bool,
 ) -> None:
@@ -38,11 +55,18 @@ def convert(
     parameters, for doing it ahead, and for keeping the result without MODEL.
     """
     if listing:
+        if model or to or name or parameters:
+            raise click.UsageError("--list lists all converters: give nothing to convert with it")
         _list(session, as_json=as_json)
         return
     if model is None or to is None:
         raise click.UsageError("give a MODEL and what to make of it: --to CONVERTER (corral convert --list)")
-    with session.library() as corral, convert_progress(model) as show:
+    with (
+        session.library() as corral,
+        suggesting(model, lambda: names_in(corral)),
+        wrong_value_of("-p", InvalidOption),
+        convert_progress(model) as show,
+    ):
         record = corral.convert(model, to, name=name, parameters=_values(parameters), on_progress=show)
     if as_json:
         print_record(record)
@@ -74,15 +98,12 @@ def _list(session: Session, *, as_json: bool) -> None:
             echo(f"\n{converter.name}: {converter.reason}{hint}")
 
 
-def _values(assignments: tuple[str, ...]) -> dict[str, Any]:
-    """``NAME=VALUE`` texts: a value that is TOML is what it says, and any other is a text."""
+def _values(assignments: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """A value that is TOML is what it says, and any other is a text."""
     values: dict[str, Any] = {}
-    for text in assignments:
-        name, separator, value = text.partition("=")
-        if not separator or not name.strip():
-            raise InvalidOption(f"the parameter {text!r} is not NAME=VALUE", "for example -p bits=8")
+    for name, value in assignments:
         try:
-            values[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+            values[name] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            values[name.strip()] = value.strip()
+            values[name] = value.strip()
     return values

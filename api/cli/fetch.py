@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from corral.api.cli.output import echo, print_record
+from corral.api.cli.parameters import NewName
 from corral.api.cli.progress import transfer_progress
 from corral.api.cli.references import ReferenceBook
 from corral.api.cli.session import Session
+from corral.api.cli.targets import remember_import
 from corral.core.models import ModelRecord
 
 __all__ = ("import_", "pull")
@@ -15,7 +19,7 @@ __all__ = ("import_", "pull")
 
 @click.command()
 @click.argument("reference")
-@click.option("--name", help="The model's name; without it the source's own.")
+@click.option("--name", type=NewName(), help="The model's name; without it the source's own.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
 def pull(session: Session, reference: str, name: str | None, as_json: bool) -> None:
@@ -28,7 +32,7 @@ def pull(session: Session, reference: str, name: str | None, as_json: bool) -> N
 
 @click.command("import")
 @click.argument("path", type=click.Path())
-@click.option("--name", help="The model's name; without it that of PATH, the quantization as its tag.")
+@click.option("--name", type=NewName(), help="The model's name; without it that of PATH, the quantization as its tag.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
 def import_(session: Session, path: str, name: str | None, as_json: bool) -> None:
@@ -39,6 +43,7 @@ def import_(session: Session, path: str, name: str | None, as_json: bool) -> Non
     """
     with session.library() as corral, transfer_progress() as show:
         record = corral.import_model(path, name=name, on_progress=show)
+    remember_import(Path(path), record)
     _tell("imported", record, as_json)
 
 

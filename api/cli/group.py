@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from corral import __version__
+from corral.api.cli.logs import quiet_warnings, set_up_warnings
+from corral.api.cli.output import echo, print_fault
+from corral.api.cli.parameters import SettingAssignment, SettingsFile, wrong_value
 from corral.api.cli.session import Session
-from corral.core.errors import CorralError, PluginError
+from corral.api.cli.streams import open_standard_streams
+from corral.core.errors import CorralError, PluginError, SettingsError
+from corral.core.suggestions import did_you_mean
+from corral.plugins.assembly import CommandSpec
 
 __all__ = ("cli", "main")
 
 _log = logging.getLogger(__name__)
+
+_COMPLETE = "_CORRAL_COMPLETE"
 
 _COMMANDS = {
     "serve": ("corral.api.cli.serve:serve", "Start the server."),
@@ -35,6 +47,7 @@ _COMMANDS = {
     "plugins": ("corral.api.cli.about:plugins", "List the plugins, and why one was skipped."),
     "new-plugin": ("corral.api.cli.new_plugin:new_plugin", "Write a package with an engine of your own."),
     "config": ("corral.api.cli.about:config", "Print the effective settings, and who set them."),
+    "completion": ("corral.api.cli.completion:completion", "Complete commands, models and engines in a shell."),
 }
 _ALIASES = {"ls": "list", "start": "serve"}
 
@@ -42,8 +55,13 @@ _ALIASES = {"ls": "list", "start": "serve"}
 class _Commands(click.Group):
     """Imports a subcommand when it is called, so that none pays for the others' imports."""
 
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        context = super().make_context(*arguments, **more)
+        _session(context)  # for every subcommand, and for words that a shell completes
+        return context
+
     def list_commands(self, context: click.Context) -> list[str]:
-        return [*_COMMANDS, *sorted(spec.name for spec in _session(context).manager.commands())]
+        return [*_COMMANDS, *sorted(spec.name for spec in _plugin_commands(context))]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         name = _ALIASES.get(name, name)
@@ -63,13 +81,31 @@ class _Commands(click.Group):
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing one."""
         rows = [(name, summary) for name, (_, summary) in _COMMANDS.items()]
-        rows += [(spec.name, spec.summary) for spec in _session(context).manager.commands()]
+        rows += [(spec.name, spec.summary) for spec in _plugin_commands(context)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """As click does it, without importing one."""
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, context, incomplete)
+        rows = {name: summary for name, (_, summary) in _COMMANDS.items()}
+        rows |= {spec.name: spec.summary for spec in _plugin_commands(context)}
+        return [CompletionItem(name, help=text) for name, text in rows.items() if name.startswith(incomplete)]
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except SettingsError as fault:
+            if _session(context).stated_wrongly(fault):
+                raise wrong_value(None, fault) from fault
+            raise
 
     def resolve_command(
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not context.resilient_parsing and self.get_command(context, args[0]) is None:
+            raise _no_such_command(context, args[0])
         name, command, rest = super().resolve_command(context, args)
         return (command.name if command else name), command, rest
 
@@ -81,40 +117,92 @@ def _session(context: click.Context) -> Session:
     return context.obj
 
 
+def _plugin_commands(context: click.Context) -> Sequence[CommandSpec]:
+    """None where the settings cannot be read: help is needed most then."""
+    try:
+        return _session(context).manager.commands()
+    except SettingsError:
+        return ()
+
+
+def _no_such_command(context: click.Context, name: str) -> click.UsageError:
+    manager = _session(context).manager
+    known = [*_COMMANDS, *_ALIASES, *(spec.name for spec in manager.commands())]
+    remedy = did_you_mean(name, known, "corral --help lists the commands")
+    skipped = ", ".join(status.name for status in manager.statuses if status.state != "loaded")
+    more = f"\ncorral plugins tells why it skipped {skipped}" if skipped else ""
+    return click.UsageError(f"No such command {name!r}.\n{remedy}{more}", context)
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-v", "--version", message="corral version is %(version)s")
-@click.option("--config", metavar="FILE", help="The settings file, instead of CORRAL_CONFIG or the user's own.")
 @click.option(
-    "--set", "assignments", metavar="PATH=VALUE", multiple=True, help="Set one thing: scheduler.keep_alive=10m."
+    "--config",
+    type=SettingsFile(),
+    metavar="FILE",
+    help="The settings file, instead of CORRAL_CONFIG or the user's own.",
 )
-@click.pass_context
-def cli(context: click.Context, config: str | None, assignments: tuple[str, ...]) -> None:
+@click.option(
+    "--set",
+    "assignments",
+    type=SettingAssignment(),
+    metavar="PATH=VALUE",
+    multiple=True,
+    help="Set one thing: scheduler.keep_alive=10m.",
+)
+def cli(config: str | None, assignments: tuple[str, ...]) -> None:
     """Run any local model, on any engine, behind one API."""
-    context.obj = Session(config, assignments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C."""
+    open_standard_streams()
+    set_up_warnings()
+    if _COMPLETE in os.environ:
+        import_module("corral.api.cli.completion")
+        quiet_warnings()
+    status = _status(arguments)
+    if status:
+        sys.exit(status)
+
+
+def _status(arguments: Sequence[str] | None) -> int:
     try:
-        cli.main(args=arguments, prog_name="corral", standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
-    except click.ClickException as fault:
-        fault.show()
-        sys.exit(fault.exit_code)
-    except CorralError as fault:
-        _log.debug("the command failed", exc_info=True)
-        click.echo(f"Error: {fault.message}", err=True)
-        if fault.remedy:
-            click.echo(fault.remedy, err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as fault:
-        if not isinstance(fault, BrokenPipeError):  # whoever read us went away, as `head` does
-            click.echo(f"Error: {fault}", err=True)
-        # The interpreter's own last flush must not complain once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        try:
+            # A command that ends by `Exit` has its status returned here.
+            ended = cli.main(args=arguments, prog_name="corral", complete_var=_COMPLETE, standalone_mode=False)
+            return ended if isinstance(ended, int) else 0
+        except click.exceptions.Abort:
+            return 130
+        except click.exceptions.Exit as end:
+            return end.exit_code
+        except click.ClickException as fault:
+            told = io.StringIO()
+            fault.show(told)
+            echo(told.getvalue(), err=True, nl=False)
+            return fault.exit_code
+        except CorralError as fault:
+            _log.debug("the command failed", exc_info=True)
+            print_fault(fault)
+            return 1
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:  # whoever read us went away, as `head` does
+            return _broken_off()
+        except OSError as fault:
+            echo(f"Error: {fault}", err=True)
+            return _broken_off()
+    except OSError:  # standard error is broken as well
+        return _broken_off()
+
+
+def _broken_off() -> int:
+    """The interpreter's own last flush must not complain once more."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+            continue
+        with suppress(OSError, ValueError):
+            os.dup2(null, stream.fileno())
+    return 1

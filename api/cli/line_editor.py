@@ -44,7 +44,7 @@ class EditingTerminal:
         self._output = _output()
         self._history = history
         self._interrupts = Interrupts()
-        self._modes = TerminalModes(self._input.fileno(), raw=True, leave=_LEAVE)
+        self._modes = TerminalModes(sys.stdin.fileno(), raw=True, leave=_LEAVE)
         self._session: PromptSession[str] = PromptSession(
             ">>> ",
             multiline=True,

@@ -1,12 +1,15 @@
-"""How a server writes its log: one line per event, as text or as JSON, on standard error."""
+"""How a server writes its log, and a command its warnings: one line per event, on standard error."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
+import warnings
 
-__all__ = ("TRACE", "set_up_logging")
+from corral.core.printable import one_line, printable
+
+__all__ = ("TRACE", "quiet_warnings", "set_up_logging", "set_up_warnings")
 
 TRACE = 5
 _LEVELS = {"trace": TRACE, "debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -23,13 +26,32 @@ def set_up_logging(level: str, *, as_json: bool) -> None:
     logging.getLogger("corral").setLevel(_LEVELS[level])
 
 
+def set_up_warnings() -> None:
+    """For commands without a log: a warning is one line on standard error, without a traceback."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_WarningFormatter())
+
+
+def quiet_warnings() -> None:
+    """Nothing is printed: a shell that completes a word has no place for it."""
+    logging.getLogger().addHandler(logging.NullHandler())
+    warnings.simplefilter("ignore")
+
+
+class _WarningFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        error = record.exc_info[1] if record.exc_info else None
+        cause = f" ({type(error).__name__}: {error})" if error is not None else ""
+        return f"{record.levelname.capitalize()}: {one_line(record.getMessage() + cause)}"
+
+
 class _TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever is in it: a log that is cut into lines again must not be fooled."""
-        return super().format(record).replace("\r", "").replace("\n", "\n    ")
+        return printable(super().format(record)).replace("\n", "\n    ")
 
 
 class _JsonFormatter(logging.Formatter):
@@ -46,4 +68,4 @@ class _JsonFormatter(logging.Formatter):
             fields |= request
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False, default=str)
+        return printable(json.dumps(fields, ensure_ascii=False, default=str))

@@ -6,7 +6,9 @@ import contextlib
 
 import click
 
+from corral.api.cli.model_names import names_in, suggesting
 from corral.api.cli.output import echo, human_bytes, human_time, iso_time, print_json, print_table, short_digest
+from corral.api.cli.parameters import ModelText
 from corral.api.cli.session import Session
 from corral.core.errors import CorralError
 from corral.core.models import ModelRecord
@@ -15,7 +17,7 @@ __all__ = ("cp", "list_", "rm")
 
 
 @click.command("list")
-@click.argument("prefix", required=False)
+@click.argument("prefix", required=False, type=ModelText(checked=False))
 @click.option("--all", "everything", is_flag=True, help="What was converted from a model for some engine, too.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array.")
 @click.pass_obj
@@ -42,18 +44,18 @@ def list_(session: Session, prefix: str | None, everything: bool, as_json: bool)
 
 
 @click.command()
-@click.argument("source")
-@click.argument("destination")
+@click.argument("source", type=ModelText())
+@click.argument("destination", type=ModelText())
 @click.pass_obj
 def cp(session: Session, source: str, destination: str) -> None:
     """Give the model SOURCE the name DESTINATION as well."""
-    with session.library() as corral:
+    with session.library() as corral, suggesting(source, lambda: names_in(corral)):
         corral.copy(source, destination)
     echo(f"copied '{source}' to '{destination}'")
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True)
+@click.argument("models", nargs=-1, required=True, type=ModelText())
 @click.pass_obj
 def rm(session: Session, models: tuple[str, ...]) -> None:
     """Remove MODELS, and the files that no other model uses. A server unloads them first."""
@@ -64,7 +66,8 @@ def rm(session: Session, models: tuple[str, ...]) -> None:
             if served:
                 with contextlib.suppress(CorralError):  # the server may use another store, and then knows nothing of it
                     server.call("POST", "/api/generate", {"model": model, "keep_alive": 0})
-            corral.delete(model)
+            with suggesting(model, lambda: names_in(corral)):
+                corral.delete(model)
             echo(f"deleted '{model}'")
 
 

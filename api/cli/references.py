@@ -1,15 +1,15 @@
-"""Remembers which model a reference was pulled as, so that ``corral run pypi://…`` pulls it once."""
+"""Remembers which model a reference or a path became, so that ``corral run`` fetches or imports it once."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from corral.api.cli.files import replace_file
 from corral.core.malformed import MALFORMED
 from corral.core.models import ModelRecord
 
@@ -19,6 +19,7 @@ __all__ = ("ReferenceBook",)
 class _Entry(msgspec.Struct, frozen=True):
     name: str
     digest: str
+    seal: str = ""
 
 
 class ReferenceBook:
@@ -28,23 +29,21 @@ class ReferenceBook:
         cache = environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         self._path = Path(cache) / "corral" / "references.json"
 
-    def find(self, reference: str, records: Sequence[ModelRecord]) -> ModelRecord | None:
-        """The model that the reference was pulled as, while it is in the store under that name, unchanged."""
+    def find(self, reference: str, records: Sequence[ModelRecord], seal: str = "") -> ModelRecord | None:
+        """The model that the reference became, while it is in the store under that name, unchanged.
+
+        `seal` says in which state the reference itself was, where that may change: another one finds nothing.
+        """
         entry = self._read().get(reference)
-        if entry is None:
+        if entry is None or entry.seal != seal:
             return None
         found = [record for record in records if record.name.short == entry.name and record.digest == entry.digest]
         return found[0] if found else None
 
-    def remember(self, reference: str, record: ModelRecord) -> None:
-        entries = self._read() | {reference: _Entry(record.name.short, record.digest)}
-        with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
-                file.write(msgspec.json.format(msgspec.json.encode(entries)))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(file.name, self._path)
+    def remember(self, reference: str, record: ModelRecord, seal: str = "") -> None:
+        entries = self._read() | {reference: _Entry(record.name.short, record.digest, seal)}
+        with suppress(OSError, UnicodeEncodeError):  # a path may hold bytes that are no text
+            replace_file(self._path, msgspec.json.format(msgspec.json.encode(entries)))
 
     def _read(self) -> dict[str, _Entry]:
         try:

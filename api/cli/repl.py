@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -12,11 +11,13 @@ from corral.api.cli.answers import print_reply, print_timings
 from corral.api.cli.backends import Asking, Backend
 from corral.api.cli.facts import print_facts
 from corral.api.cli.history import History
+from corral.api.cli.model_names import suggesting
 from corral.api.cli.output import echo, echo_content, print_fault
 from corral.api.cli.progress import load_progress
 from corral.api.cli.terminal import ChatTerminal
-from corral.core.errors import CorralError, ModelNotFound
+from corral.core.errors import CorralError
 from corral.core.options import OPTIONS, parse_parameter
+from corral.core.suggestions import nearest
 
 __all__ = ("Repl",)
 
@@ -247,13 +248,8 @@ class Repl:
             self._list("")
             return
         asking = msgspec.structs.replace(self._asking, model=text)
-        try:
+        with suggesting(text, self._backend.models):
             self._backend.facts(text)
-        except ModelNotFound as fault:
-            models = self._backend.models()
-            names = {name.removesuffix(":latest"): name for name in models} | {name: name for name in models}
-            near = get_close_matches(text, names, n=1)
-            raise ModelNotFound(fault.message, f"did you mean {names[near[0]]}?" if near else fault.remedy) from fault
         with load_progress(text) as show:
             self._backend.load(asking, show)
         self._asking = asking
@@ -298,5 +294,5 @@ def _first_word(text: str) -> tuple[str, str]:
 
 
 def _suggestion(before: str, name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f" Did you mean '{before}{near[0]}'?" if near else ""
+    near = nearest(name, known)
+    return f" Did you mean '{before}{near}'?" if near else ""

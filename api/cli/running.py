@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
+from corral.api.cli.model_names import suggesting
 from corral.api.cli.output import human_bytes, human_time, print_json, print_table, short_digest
+from corral.api.cli.parameters import LoadedModel
 from corral.api.cli.session import Session
 from corral.core.errors import ModelNotFound, NotFound
 
@@ -19,7 +21,7 @@ _FOREVER_S = 20 * 365 * 86400
 
 
 @click.command()
-@click.argument("prefix", required=False)
+@click.argument("prefix", required=False, type=LoadedModel(checked=False))
 @click.option("--json", "as_json", is_flag=True, help="A JSON array.")
 @click.pass_obj
 def ps(session: Session, prefix: str | None, as_json: bool) -> None:
@@ -52,16 +54,17 @@ def ps(session: Session, prefix: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=LoadedModel())
 @click.pass_obj
 def stop(session: Session, model: str) -> None:
     """Unload MODEL from the server, once the requests it works on have ended."""
     server = session.server()
     server.require()
-    try:
-        server.call("POST", "/api/generate", {"model": model, "keep_alive": 0})
-    except NotFound as fault:
-        raise ModelNotFound(f'couldn\'t find model "{model}" to stop', "corral ps shows what is loaded") from fault
+    with suggesting(model, lambda: [one["name"] for one in server.call("GET", "/api/ps")["models"]]):
+        try:
+            server.call("POST", "/api/generate", {"model": model, "keep_alive": 0})
+        except NotFound as fault:
+            raise ModelNotFound(f'couldn\'t find model "{model}" to stop', "corral ps shows what is loaded") from fault
 
 
 def _processor(model: Mapping[str, Any]) -> str:

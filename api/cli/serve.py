@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from corral.api.cli.logs import set_up_logging
+from corral.api.cli.parameters import Registered
 from corral.api.cli.session import Session
 from corral.core.errors import SettingsError
 from corral.core.pip_lines import pip_line
@@ -22,8 +23,8 @@ _log = logging.getLogger("corral")
 @click.option("--host", metavar="HOST[:PORT]", help="Where to listen; unix:PATH for a socket file.")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port, where the host has none.")
 @click.option("--models", metavar="FOLDER", help="The folder of the models, in Ollama's layout.")
-@click.option("--engine", help="The engine to use for every model.")
-@click.option("--runner", help="Where models run: process or thread.")
+@click.option("--engine", type=Registered("engine"), help="The engine to use for every model.")
+@click.option("--runner", type=Registered("runner"), help="Where models run: process or thread.")
 @click.option("--log-level", type=click.Choice(["trace", "debug", "info", "warning", "error"]))
 @click.option("--log-json", is_flag=True, default=None, help="One JSON object per log line.")
 @click.pass_obj
@@ -38,6 +39,8 @@ def serve(
     log_json: bool | None,
 ) -> None:
     """Start the server. It runs until SIGINT or SIGTERM; requests under way may end first."""
+    if host is not None and port is not None and _names_port(host):
+        raise click.UsageError(f"--host {host} says where to listen already: leave --port out")
     session.set(
         server__host=host,
         stores__filesystem__root=models,
@@ -86,6 +89,11 @@ def _with_port(address: Address, port: int | None) -> Address:
         return address
     host = f"[{address.host}]" if ":" in address.host else address.host
     return Address(f"{host}:{port}")
+
+
+def _names_port(host: str) -> bool:
+    address = Address(host)
+    return address.unix_path is not None or Address(f"{host}:0").problem is not None
 
 
 def _ready(address: Any) -> None:

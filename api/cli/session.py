@@ -7,7 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from corral.api.cli.client import ServerClient
+from corral.api.cli.model_names import names_in
 from corral.api.library import Corral
+from corral.core.errors import SettingsError
 from corral.plugins.assembly import (
     Layers,
     PluginManager,
@@ -33,6 +35,8 @@ class Session:
     def set(self, **flags: Any) -> None:
         """A command's own flags, strongest of all: ``set(scheduler__engine="fake")``. None says nothing."""
         self.flags |= {name.replace("__", "."): value for name, value in flags.items() if value is not None}
+        for read in ("layers", "settings"):  # some types of arguments needed the plugins before the flags were known
+            self.__dict__.pop(read, None)
 
     @property
     def stated(self) -> dict[str, Any]:
@@ -62,6 +66,21 @@ class Session:
             setup["config"] = self._config
         return Corral(**setup)
 
-    def server(self) -> ServerClient:
-        """The server at the address that is set, up or not."""
-        return ServerClient(self.settings.server.host)
+    def model_names(self) -> list[str]:
+        """Of the store."""
+        with self.library() as corral:
+            return names_in(corral)
+
+    def server(self, timeout_s: float | None = None) -> ServerClient:
+        """The server at the address that is set, up or not. `timeout_s` as in `ServerClient`."""
+        return ServerClient(self.settings.server.host, timeout_s=timeout_s)
+
+    @property
+    def address_is_stated(self) -> bool:
+        """True where a flag, a variable or a file names the server's address; False where it is the default one."""
+        return any(row.path == "server.host" and row.origin != "default" for row in self.settings.origins)
+
+    def stated_wrongly(self, fault: SettingsError) -> bool:
+        """True where an error about settings names one that was set on the command line, and not somewhere else."""
+        message = fault.message.replace('"', "")
+        return any(path.replace('"', "") in message for path in self.stated)

@@ -7,7 +7,9 @@ from typing import Any
 import click
 
 from corral.api.cli.facts import facts_of_details, print_facts
+from corral.api.cli.model_names import names_in, suggesting
 from corral.api.cli.output import echo_content, human_bytes, iso_time, print_json
+from corral.api.cli.parameters import ModelText
 from corral.api.cli.session import Session
 from corral.api.library import Corral
 from corral.api.modelfile import modelfile_text
@@ -18,22 +20,31 @@ from corral.core.models import ModelRecord
 
 __all__ = ("show",)
 
+_TENSOR = ("name", "type", "shape")
+
 
 @click.command()
-@click.argument("model")
-@click.option("--license", "part", flag_value="license", help="Its license, whole.")
-@click.option("--modelfile", "part", flag_value="modelfile", help="A Modelfile that makes the same model again.")
-@click.option("--parameters", "part", flag_value="parameters", help="Its parameters.")
-@click.option("--system", "part", flag_value="system", help="Its system text.")
-@click.option("--template", "part", flag_value="template", help="Its chat template.")
+@click.argument("model", type=ModelText())
+@click.option("--license", "parts", flag_value="license", multiple=True, help="Its license, whole.")
+@click.option(
+    "--modelfile", "parts", flag_value="modelfile", multiple=True, help="A Modelfile that makes the same model again."
+)
+@click.option("--parameters", "parts", flag_value="parameters", multiple=True, help="Its parameters.")
+@click.option("--system", "parts", flag_value="system", multiple=True, help="Its system text.")
+@click.option("--template", "parts", flag_value="template", multiple=True, help="Its chat template.")
 @click.option("--verbose", is_flag=True, help="With the weights' metadata and tensors.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
-def show(session: Session, model: str, part: str | None, verbose: bool, as_json: bool) -> None:
+def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as_json: bool) -> None:
     """Show what the store knows of MODEL, which engines run it, and how a server that has it loaded does."""
-    with session.library() as corral:
+    flags = [f"--{part}" for part in dict.fromkeys(parts)]
+    if len(flags) > 1 or (flags and (verbose or as_json)):
+        others = [flag for flag, given in (("--verbose", verbose), ("--json", as_json)) if given]
+        raise click.UsageError(f"{' and '.join((*flags, *others))} exclude each other: give one of them")
+    part = parts[0] if parts else None
+    with session.library() as corral, suggesting(model, lambda: names_in(corral)):
         details = corral.show(model)
-        if part == "modelfile" and not as_json:
+        if part == "modelfile":
             echo_content(_modelfile(corral, details.record), nl=False)
             return
         described = _describe(corral, details) if verbose or as_json else {}
@@ -46,7 +57,7 @@ def show(session: Session, model: str, part: str | None, verbose: bool, as_json:
         for one in candidates
         if one.match.score > 0
     ]
-    if part is not None and not as_json:
+    if part is not None:
         echo_content(getattr(facts, part))
         return
     loaded = _loaded(session, details.record.digest)
@@ -58,6 +69,11 @@ def show(session: Session, model: str, part: str | None, verbose: bool, as_json:
             | {"parameters": record.parameters, "digest": record.digest, "size_bytes": record.size_bytes}
             | {"modified_at": iso_time(record.modified_at), "engines": dict(engines), "model_info": described}
             | {"loaded": loaded}
+            | (
+                {"tensors": [dict(zip(("name", "type", "shape"), one, strict=True)) for one in tensors]}
+                if verbose
+                else {}
+            )
         )
         return
     refusals = [(one.spec.name, one.match.reason) for one in candidates]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from corral.api.cli.output import echo, print_record
+from corral.api.cli.parameters import Capability, NewName
 from corral.api.cli.session import Session
 from corral.core.names import parse_name
 
@@ -12,13 +13,21 @@ __all__ = ("upstream",)
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=NewName())
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
 @click.option("--model", help="The model's name on the server; without it the only one that is there.")
 @click.option(
-    "--api", help="What the server speaks (openai, vllm, sglang, llama-server, ollama, corral); found out by default."
+    "--api",
+    type=click.Choice(["openai", "vllm", "sglang", "llama-server", "ollama", "corral"]),
+    help="What the server speaks; found out by default.",
 )
-@click.option("--capability", "capabilities", multiple=True, help="What the model can do, where its server tells not.")
+@click.option(
+    "--capability",
+    "capabilities",
+    type=Capability(),
+    multiple=True,
+    help="What the model can do, where its server tells not.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
 def upstream(

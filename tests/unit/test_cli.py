@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import chdir
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -214,8 +213,8 @@ def test_run_answers_in_a_format(stocked: Call, tmp_path: Path) -> None:
     for text in ("{", "[]"):
         schema.write_text(text)
         status, _, err = stocked(*asked, str(schema))
-        assert (status, f"--format {schema}" in err) == (1, True)
-    assert "--format xml" in stocked(*asked, "xml").err
+        assert (status, f"Invalid value for '--format': {schema}" in err) == (2, True)
+    assert "Invalid value for '--format': xml" in stocked(*asked, "xml").err
 
 
 def test_run_shows_timings(stocked: Call) -> None:
@@ -251,31 +250,25 @@ def test_run_without_a_model_says_how_to_get_one(call: Call) -> None:
         (("-o", "seed=soon"), "invalid int value [soon]"),
         (("-o", "sede=1"), "sede"),
         (("--keepalive", "soon"), "invalid duration"),
-        (("--engine", "steam"), "there is no 'steam'"),
+        (("-o", "num_thread=1000000"), "num_thread"),
+        (("--keepalive", ""), "invalid duration"),
+        (("--engine", "quartz"), "there is no engine 'quartz'\nchoose one of llama-cpp, "),
+        (("--engine", "onnx-gnai"), "did you mean onnx-genai?"),
+        (("--format", "absent.json"), "absent.json"),
     ],
 )
 def test_run_with_a_wrong_flag(stocked: Call, arguments: tuple[str, ...], message: str) -> None:
-    """Every flag is checked before anything is loaded."""
+    """Every flag is checked before anything is loaded, and a wrong one is wrong usage."""
     status, _, err = stocked("run", MODEL, "hello", *arguments)
-    assert status == 1
+    assert status == 2
+    assert f"Invalid value for '{arguments[0]}" in err
     assert message in err
-
-
-@pytest.mark.parametrize("name", ["weights.gguf", "./weights.gguf"])
-def test_run_of_a_file_says_import(call: Call, tmp_path: Path, name: str) -> None:
-    """Whoever names a file instead of a model is told how it becomes one."""
-    file = tmp_path / name
-    file.write_bytes(gguf_bytes())
-    with chdir(tmp_path):
-        status, _, err = call("run", name, "hello")
-    assert status == 1
-    assert f"corral import {name} makes a model of it" in err
 
 
 def test_an_engine_that_is_not_there_may_be_of_a_plugin_that_was_skipped(stocked: Call) -> None:
     """Then the remedy names the plugin, and where its reason stands."""
     status, _, err = stocked("run", MODEL, "hello", "--engine", "fake", CORRAL_PLUGINS_DISABLED="builtin")
-    assert status == 1
+    assert status == 2
     assert "corral plugins tells why it skipped builtin" in err
 
 
@@ -423,9 +416,12 @@ def test_convert_says_what_is_wrong(stamps: Call) -> None:
         ((), 2, "--to CONVERTER"),
         ((MODEL,), 2, "--to CONVERTER"),
         (("nobody", "--to", "stamp"), 1, "nobody"),
-        ((MODEL, "--to", "polish"), 1, "there is no converter 'polish'"),
-        ((MODEL, "--to", "stamp", "-p", "text"), 1, "is not NAME=VALUE"),
-        ((MODEL, "--to", "stamp", "-p", "colour=red"), 1, "no parameter 'colour'"),
+        ((MODEL, "--to", "polish"), 2, "there is no converter 'polish'"),
+        ((MODEL, "--to", "stmap"), 2, "did you mean stamp?"),
+        ((MODEL, "--to", "stamp", "-p", "text"), 2, "is not NAME=VALUE"),
+        ((MODEL, "--to", "stamp", "-p", "colour=red"), 2, "no parameter 'colour'"),
+        ((MODEL, "--to", "stamp", "--name", "a b"), 2, "a b"),
+        (("--list", MODEL), 2, "--list"),
         ((MODEL, "--to", "stamp", "-p", "trouble=crash"), 1, "SIGKILL"),
     ):
         status, out, err = stamps("convert", *arguments)
@@ -486,11 +482,15 @@ def test_config(call: Call, tmp_path: Path) -> None:
     assert call(*arguments).out.splitlines()[0].split() == ["SETTING", "VALUE", "FROM"]
 
 
-def test_a_wrong_setting_ends_any_command(call: Call) -> None:
-    """With its path and the nearest name that exists."""
+def test_a_wrong_setting_ends_any_command(call: Call, tmp_path: Path) -> None:
+    """With its path and the nearest name that exists; on the command line it is wrong usage, in a file it is not."""
+    told = "unknown setting engines.llama-cpp.num_prallel\ndid you mean engines.llama-cpp.num_parallel?\n"
     status, _, err = call("--set", "engines.llama-cpp.num_prallel=2", "list")
-    assert status == 1
-    assert err == "Error: unknown setting engines.llama-cpp.num_prallel\ndid you mean engines.llama-cpp.num_parallel?\n"
+    assert status == 2
+    assert err.endswith(f"Error: Invalid value: {told}")
+    file = tmp_path / "wrong.toml"
+    file.write_text("[engines.llama-cpp]\nnum_prallel = 2\n")
+    assert call("list", CORRAL_CONFIG=str(file)) == (1, "", f"Error: {told}")
 
 
 @pytest.mark.parametrize("arguments", [("nosuch",), ("list", "--nosuch"), ("cp", "one")])

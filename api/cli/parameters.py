@@ -1,0 +1,266 @@
+"""The types of the command line's values: each is checked while arguments are read, and completes itself in a shell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from corral.api.cli.session import Session
+from corral.core.capabilities import CAPABILITIES
+from corral.core.durations import parse_keep_alive_setting_s
+from corral.core.errors import CorralError, InvalidOption, SettingsError
+from corral.core.names import parse_name
+from corral.core.options import OPTIONS, parse_options, parse_parameter
+from corral.core.suggestions import did_you_mean
+from corral.plugins.assembly import parse_assignment
+
+__all__ = (
+    "AnswerFormat",
+    "AnyModel",
+    "Assignment",
+    "Capability",
+    "KeepAlive",
+    "LoadedModel",
+    "ModelText",
+    "NewName",
+    "OptionAssignment",
+    "ParameterAssignment",
+    "Registered",
+    "SettingAssignment",
+    "SettingsFile",
+    "wrong_value",
+    "wrong_value_of",
+)
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:  # older ones of click have no parameters
+    _ParamType = click.ParamType
+
+
+@contextmanager
+def wrong_value_of(option: str, *kinds: type[CorralError]) -> Iterator[None]:
+    """Errors of these kinds are raised as wrong usage of `option`."""
+    try:
+        yield
+    except kinds as fault:
+        raise wrong_value(option, fault) from fault
+
+
+def wrong_value(option: str | None, fault: CorralError) -> click.BadParameter:
+    """Wrong usage of `option`, or of one that the message names itself, with the words of an error of ours."""
+    return click.BadParameter(_text(fault), param_hint=option and f"'{option}'")
+
+
+def _text(fault: CorralError) -> str:
+    return f"{fault.message}\n{fault.remedy}" if fault.remedy else fault.message
+
+
+class Checked(_ParamType, Generic[T]):
+    """A value that `read` understands, or says in an error of ours what is wrong with."""
+
+    name = "text"
+
+    def read(self, text: str, context: click.Context | None) -> T:
+        raise NotImplementedError
+
+    def words(self, session: Session, context: click.Context) -> Iterable[str]:
+        """What may stand here. An error means that nothing is completed."""
+        return ()
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.read(value, ctx)
+        except CorralError as fault:
+            self.fail(_text(fault), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        session = ctx.find_object(Session)
+        if session is None:
+            return []
+        try:
+            found = list(self.words(session, ctx))
+        except Exception:  # a shell has no place for a message: a store that is gone, broken settings, a plugin's fault
+            return []
+        return [CompletionItem(word) for word in found if word.lower().startswith(incomplete.lower())]
+
+
+class ModelText(Checked[str]):
+    """A model's name, as it was typed; with `checked` False it may be the beginning of one."""
+
+    def __init__(self, *, checked: bool = True) -> None:
+        self._checked = checked
+
+    def read(self, text: str, context: click.Context | None) -> str:
+        if self._checked:
+            parse_name(text)
+        return text
+
+    def words(self, session: Session, context: click.Context) -> Iterable[str]:
+        return session.model_names()
+
+
+class NewName(ModelText):
+    """A name that a model is to get: none of those that are there is proposed."""
+
+    def words(self, session: Session, context: click.Context) -> Iterable[str]:
+        return ()
+
+
+class AnyModel(ModelText):
+    """What `corral run` takes: a name, the beginning of one, a reference, a path. Checked where that is decided."""
+
+    def __init__(self) -> None:
+        super().__init__(checked=False)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        found = super().shell_complete(ctx, param, incomplete)
+        return found or [CompletionItem(incomplete, type="file")]
+
+
+class LoadedModel(ModelText):
+    """A model that the server has loaded."""
+
+    def words(self, session: Session, context: click.Context) -> Iterable[str]:
+        return [model["name"] for model in session.server(timeout_s=1).call("GET", "/api/ps")["models"]]
+
+
+class Registered(Checked[str]):
+    """The name of something that plugins register: an engine, a converter, a runner."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def read(self, text: str, context: click.Context | None) -> str:
+        session = context.find_object(Session) if context is not None else None
+        if session is None or text in (known := self._known(session)):
+            return text
+        listed = f"choose one of {', '.join(known) or 'none'}"
+        skipped = ", ".join(status.name for status in session.manager.statuses if status.state != "loaded")
+        more = f"; corral plugins tells why it skipped {skipped}" if skipped else ""
+        raise InvalidOption(f"there is no {self._kind} {text!r}", did_you_mean(text, known, listed) + more)
+
+    def words(self, session: Session, context: click.Context) -> Iterable[str]:
+        return self._known(session)
+
+    def _known(self, session: Session) -> list[str]:
+        return [spec.name for spec in getattr(session.manager, f"{self._kind}s")()]
+
+
+class Capability(Checked[str]):
+    """One of the capabilities that Corral knows."""
+
+    def read(self, text: str, context: click.Context | None) -> str:
+        if text not in CAPABILITIES:
+            listed = f"choose one of {', '.join(CAPABILITIES)}"
+            raise InvalidOption(f"there is no capability {text!r}", did_you_mean(text, CAPABILITIES, listed))
+        return text
+
+    def words(self, session: Session, context: click.Context) -> Iterable[str]:
+        return CAPABILITIES
+
+
+class KeepAlive(Checked[float]):
+    """A duration in seconds, -1 for ever."""
+
+    name = "duration"
+
+    def read(self, text: str, context: click.Context | None) -> float:
+        seconds = parse_keep_alive_setting_s(text)
+        return -1 if seconds is None else seconds
+
+
+class AnswerFormat(Checked[object]):
+    """``json``, or the JSON Schema that a file holds."""
+
+    def read(self, text: str, context: click.Context | None) -> object:
+        if text == "json":
+            return text
+        try:
+            schema: object = json.loads(Path(text).read_bytes())
+        except (OSError, ValueError, RecursionError) as fault:
+            remedy = "give json, or the name of a file that holds a JSON Schema"
+            raise InvalidOption(f"{text}: {fault}", remedy) from fault
+        if not isinstance(schema, dict):
+            raise InvalidOption(f"{text}: a JSON Schema is an object")
+        return schema
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        if incomplete and "json".startswith(incomplete):
+            return [CompletionItem("json")]
+        return [CompletionItem(incomplete, type="file")]
+
+
+class Assignment(Checked[tuple[str, str]]):
+    """``NAME=VALUE``."""
+
+    what = "value"
+    example = "NAME=VALUE"
+
+    def read(self, text: str, context: click.Context | None) -> tuple[str, str]:
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip():
+            raise InvalidOption(f"the {self.what} {text!r} is not NAME=VALUE", f"for example {self.example}")
+        return name.strip(), value
+
+
+class OptionAssignment(Assignment):
+    """An option of a request; its value is checked, and read later, since one that is repeated makes a list."""
+
+    what = "option"
+    example = "-o temperature=0.2"
+
+    def read(self, text: str, context: click.Context | None) -> tuple[str, str]:
+        name, value = super().read(text, context)
+        parse_options({name: parse_parameter(name, [value])})
+        return name, value
+
+    def words(self, session: Session, context: click.Context) -> Iterable[str]:
+        return [f"{name}=" for name in OPTIONS]
+
+
+class ParameterAssignment(Assignment):
+    """A parameter of the converter that ``--to`` names."""
+
+    what = "parameter"
+    example = "-p bits=8"
+
+    def words(self, session: Session, context: click.Context) -> Iterable[str]:
+        wanted = context.params.get("to")
+        kinds = [spec.parameters for spec in session.manager.converters() if wanted in (None, spec.name)]
+        return [f"{field}=" for kind in kinds if kind is not None for field in kind.__struct_encode_fields__]
+
+
+class SettingsFile(Checked[str]):
+    """A file that is there; an empty name is none."""
+
+    name = "file"
+
+    def read(self, text: str, context: click.Context | None) -> str:
+        if text and not Path(text).expanduser().exists():
+            raise SettingsError(f"there is no settings file {text!r}")
+        return text
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+class SettingAssignment(Checked[str]):
+    """``PATH=VALUE`` of a setting, as it was typed."""
+
+    def read(self, text: str, context: click.Context | None) -> str:
+        parse_assignment(text)
+        return text
+
+    def words(self, session: Session, context: click.Context) -> Iterable[str]:
+        return [f"{row.path}=" for row in session.settings.origins]

@@ -1,0 +1,151 @@
+"""What MODEL of ``corral run`` stands for: a reference, a file or folder, a name, the beginning of one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from pathlib import Path
+
+from corral.api.cli.backends import Backend
+from corral.api.cli.facts import ModelFacts
+from corral.api.cli.model_names import beginning_of, suggesting
+from corral.api.cli.output import echo
+from corral.api.cli.parameters import wrong_value
+from corral.api.cli.progress import transfer_progress
+from corral.api.cli.references import ReferenceBook
+from corral.api.library import Corral
+from corral.core.errors import Conflict, InvalidName, ModelNotFound, NotFound
+from corral.core.model_folders import scan_folder
+from corral.core.models import ModelRecord
+from corral.core.ports.sources import OnProgress, Progress
+from corral.core.suggestions import nearest
+
+__all__ = ("find_model", "imported", "is_path", "is_reference", "pulled", "remember_import")
+
+_PATH_BEGINS = ("./", "../", "/", "~", f".{os.sep}", f"..{os.sep}")
+
+
+def is_reference(model: str) -> bool:
+    """A name may have a scheme too, its registry's: ``http://host/namespace/model``."""
+    scheme, separator, _ = model.partition("://")
+    return bool(separator) and scheme not in ("http", "https")
+
+
+def is_path(model: str) -> bool:
+    """True for what can be nothing but a path."""
+    return model in (".", "..") or model.startswith(_PATH_BEGINS) or os.path.isabs(model)
+
+
+def pulled(corral: Corral, reference: str) -> str:
+    """The name of the model that the reference leads to; it is fetched when it is not there."""
+    book = ReferenceBook()
+    record = book.find(reference, corral.list())
+    if record is None:
+        with transfer_progress() as show:
+            record = corral.pull(reference, on_progress=show)
+        book.remember(reference, record)
+    _say(f"{reference} is {record.name.short} in the store")
+    return record.name.short
+
+
+def imported(corral: Corral, path: str) -> str:
+    """The name of the model that a file or folder makes; it is imported when it was not yet, or has changed since.
+
+    Raises `Conflict` where another model has that name, and what `Corral.import_model` raises.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise NotFound(f"there is no file or folder {path}", _near_path(place))
+    book = ReferenceBook()
+    record = book.find(_key(place), corral.list(), _seal(place))
+    if record is None:
+        with transfer_progress() as show:
+            record = _import(corral, place, show)
+        remember_import(place, record)
+        _say(f"imported {path} as {record.name.short}")
+    else:
+        _say(f"{path} is {record.name.short} in the store")
+    return record.name.short
+
+
+def remember_import(path: Path, record: ModelRecord) -> None:
+    """So that running the path runs this model."""
+    ReferenceBook().remember(_key(path), record, _seal(path))
+
+
+def find_model(backend: Backend, model: str) -> tuple[str, ModelFacts]:
+    """The name to run by and what is known of the model: `model` itself, or the only one that begins with it.
+
+    Raises `ModelNotFound` with the nearest names, and wrong usage where it is no name.
+    """
+    try:
+        with suggesting(model, backend.models):
+            return model, backend.facts(model)
+    except InvalidName as fault:
+        raise wrong_value("MODEL", InvalidName(fault.message, _path_hint(model) or fault.remedy)) from fault
+    except ModelNotFound as fault:
+        taken = beginning_of(model, backend.models())
+        if taken is None:
+            raise ModelNotFound(fault.message, _path_hint(model) or fault.remedy) from fault
+    _say(f"{taken} is the model that begins with '{model}'")
+    return taken, backend.facts(taken)
+
+
+def _import(corral: Corral, path: Path, show: OnProgress) -> ModelRecord:
+    catalog = corral.runtime().catalog
+    name = corral.call(lambda _: catalog.import_name(path))
+    holders = [record for record in corral.list() if record.name.key == name.key]
+    if not holders:
+        return corral.import_model(path, on_progress=show)
+    show(Progress(status=f"comparing {path.name} with {name.short}"))
+    if not _same_files(path, holders[0]):
+        raise Conflict(
+            f"the store has another model that is called {name.short}",
+            f"corral import {shlex.quote(str(path))} --name NAME gives this one another name",
+        )
+    return holders[0]
+
+
+def _same_files(path: Path, record: ModelRecord) -> bool:
+    """Whether what is there would become the same model again. Reads all of it only where its sizes are the same."""
+    files = [Path(file.file) for file in scan_folder(path)] if path.is_dir() else [path]
+    sizes = {file.size_bytes for file in record.files}
+    if any(file.stat().st_size not in sizes for file in files):
+        return False
+    return {_digest(file) for file in files} <= {file.digest for file in record.files}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as data:
+        return f"sha256:{hashlib.file_digest(data, 'sha256').hexdigest()}"
+
+
+def _key(path: Path) -> str:
+    return f"file:{path.resolve()}"
+
+
+def _seal(path: Path) -> str:
+    """The sizes and times of what is there: another seal, another content."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    states = [(str(file.relative_to(path)), file.stat()) for file in files]
+    text = "\n".join(f"{name} {state.st_size} {state.st_mtime_ns} {state.st_ino}" for name, state in states)
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def _path_hint(model: str) -> str | None:
+    """What to do where a name is that of a folder here: it might be meant, and is not taken for it unasked."""
+    return f"{model} is a folder here: corral run ./{model} runs the model in it" if Path(model).is_dir() else None
+
+
+def _near_path(path: Path) -> str:
+    try:
+        names = [file.name for file in path.parent.iterdir()]
+    except OSError:
+        return f"there is no folder {path.parent}"
+    near = nearest(path.name, names)
+    return "check the path" if near is None else f"did you mean {path.parent / near}?"
+
+
+def _say(text: str) -> None:
+    echo(text, err=True)
