@@ -159,9 +159,9 @@ class Repl:
             raise
         if answer:
             self._messages.append({"role": "assistant", "content": answer})
+            echo()
         elif timings is None:
             self._messages.pop()  # stopped before its first word: as if it had not been asked
-        echo()
         if self._verbose and timings is not None:
             print_timings(timings)
 

@@ -21,12 +21,12 @@ pytest.importorskip("pty", reason="there are no pseudo-terminals here")
 import termios
 
 from corral.api.cli.history import History
+from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
 # A chat with a model that says what it was asked. "count" is answered without end and "short" for a while, "wait" is
 # read without end, "crash" raises what nobody expects; the model "stuck" never finishes loading.
 CHAT = """
-import fcntl, json, os, sys, termios, threading, time
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+import json, os, sys, threading, time
 from corral.api.cli.backends import Asking, Timings
 from corral.api.cli.facts import ModelFacts
 from corral.api.cli.history import History
@@ -68,16 +68,20 @@ print("LEFT", flush=True)
 """
 
 
-class Chat:
-    """The chat in a process whose terminal this is."""
+COMMAND = "from corral.api.cli import main; main()"
+CONTROLLED = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
 
-    def __init__(self, state: Path, *arguments: str, **variables: str) -> None:
+
+class Chat:
+    """A program in a process whose terminal this is."""
+
+    def __init__(self, program: str, *arguments: str, **variables: str) -> None:
         self._ours, theirs = os.openpty()
         self.found = termios.tcgetattr(theirs)
         self.terminal = theirs
-        environment = os.environ | {"TERM": "xterm", "XDG_STATE_HOME": str(state), "COLUMNS": "80"} | variables
+        environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"} | variables
         self.process = subprocess.Popen(
-            [sys.executable, "-c", CHAT, *arguments],
+            [sys.executable, "-c", CONTROLLED + program, *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -145,11 +149,11 @@ class Chat:
 
 @pytest.fixture
 def chat(tmp_path: Path) -> Iterator[Callable[..., Chat]]:
-    """``chat(*arguments, **variables)`` opens one in a terminal of its own."""
+    """``chat(*arguments, **variables)`` opens one in a new terminal."""
     opened: list[Chat] = []
 
-    def open_chat(*arguments: str, **variables: str) -> Chat:
-        opened.append(Chat(tmp_path, *arguments, **variables))
+    def open_chat(*arguments: str, program: str = CHAT, **variables: str) -> Chat:
+        opened.append(Chat(program, *arguments, XDG_STATE_HOME=str(tmp_path), **variables))
         return opened[-1]
 
     yield open_chat
@@ -383,3 +387,67 @@ def test_bytes_that_are_no_text(chat: Callable[..., Any]) -> None:
     one.prompt()
     one.type("a\udcffb\r")
     assert one.asked() == "a\ufffdb"
+
+
+def test_a_sign_of_life_until_the_first_word(chat: Callable[..., Any]) -> None:
+    """A spinner turns while the prompt is read, and is gone from the line when the answer begins."""
+    one = chat()
+    one.prompt()
+    one.type("wait\r")
+    one.expect("READING")
+    one.expect("[⠋⠙⠹⠸]")
+    one.type("\x03")
+    one.prompt()
+    one.type("short\r")
+    assert one.asked() == "short"
+    before, _, answer = one.raw.rpartition("n0 ")
+    assert before.rindex("\x1b[2K") > max(map(before.rfind, "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"))
+    assert not set("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏") & set(answer)
+
+
+@pytest.fixture
+def run_small(chat: Callable[..., Chat], tmp_path: Path) -> Callable[..., Chat]:
+    """``run_small(*arguments)``: ``corral run`` of a small model with the fake engine, slowly."""
+    gguf = tmp_path / "small.gguf"
+    gguf.write_bytes(gguf_bytes(SMALL_MODEL))
+    folders = {f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("CONFIG", "CACHE")}
+    variables = folders | {"CORRAL_MODELS": str(tmp_path / "store"), "CORRAL_HOST": f"unix:{tmp_path / 's'}"}
+    imported = [sys.executable, "-m", "corral.api.cli", "import", str(gguf), "--name", "small"]
+    subprocess.run(imported, env=os.environ | variables, check=True, capture_output=True)
+
+    def run(*arguments: str) -> Chat:
+        how = ("--set", "engines.fake.step_delay_s=0.02", "run", "small", "--engine", "fake")
+        return chat(*how, *arguments, program=COMMAND, **variables)
+
+    return run
+
+
+def test_the_command_itself_chats(run_small: Callable[..., Chat]) -> None:
+    """With an engine behind it: Ctrl-C stops the answer and what waits, and Ctrl-D leaves."""
+    one = run_small("-o", "ignore_eos=true", "-o", "num_predict=-1")
+    one.prompt()
+    one.type("hello\r")
+    one.expect(r"\w+ \w+ \w+ \w+ ")
+    one.type("ahead\r\x03")
+    one.expect("Send a message")
+    one.type("\x04")
+    assert one.ended() == 0
+    assert "ahead" not in one.shown
+    assert one.is_as_found()
+
+
+def test_one_answer_shows_nothing_that_is_typed(run_small: Callable[..., Chat]) -> None:
+    """It stays in the terminal's queue for the shell, and the terminal is left as it was."""
+    one = run_small("hello", "-o", "seed=1", "-o", "ignore_eos=true", "-o", "num_predict=60")
+    one.expect(r"\w+ \w+ \w+ ")
+    one.type("ls\n")
+    assert one.ended() == 0
+    assert "ls\r" not in one.shown
+    assert one.is_as_found()
+    assert os.read(one.terminal, 10) == b"ls\n"
+    stopped = run_small("hello", "-o", "seed=1", "-o", "ignore_eos=true", "-o", "num_predict=-1")
+    stopped.expect(r"\w+ \w+ \w+ ")
+    stopped.type("\x03")
+    assert stopped.ended() == 130
+    assert "^C" not in stopped.shown
+    assert stopped.is_as_found()
