@@ -32,7 +32,7 @@ __all__ = ("EditingTerminal", "merge_pasted_lines")
 _BRACKETED_PASTE_ON = "\x1b[?2004h"
 _LEAVE = b"\x1b[?2004l\x1b[?25h"  # bracketed paste off, the cursor visible
 _MOST_TYPED_AHEAD = 1 << 20  # characters
-_MOST_READ_BYTES = 1 << 16
+_MOST_READ_BYTES = 1 << 20
 _PAUSE_S = 0.05
 
 
@@ -150,6 +150,8 @@ class _TypedAhead:
                 case Keys.ControlZ | Keys.ControlBackslash:
                     self._modes.restore()
                     os.kill(0, signal.SIGTSTP if key.key is Keys.ControlZ else signal.SIGQUIT)
+                case Keys.ControlS | Keys.ControlQ:
+                    pass  # old habits of stopping the output, which would search the history at the prompt
                 case _ if self._size < _MOST_TYPED_AHEAD:
                     self._keys.append(key)
                     self._size += len(key.data)
@@ -238,6 +240,10 @@ def _chat_input() -> Input:
         def read_keys(self) -> list[KeyPress]:
             data = piece = self.stdin_reader.read(_MOST_READ_BYTES)
             while piece and len(data) < _MOST_READ_BYTES:
+                lines = max(data.find(end, 0, len(data) - 1) for end in "\r\n") >= 0
+                if lines and data.endswith(("\r", "\n")):
+                    # Some lines of a paste, or the last ones: only a pause tells.
+                    select.select([self.fileno()], [], [], _PAUSE_S)
                 piece = self.stdin_reader.read(_MOST_READ_BYTES)
                 data += piece
             self.vt100_parser.feed(data)

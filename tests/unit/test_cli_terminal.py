@@ -174,6 +174,10 @@ def test_a_paste_is_one_message(chat: Callable[..., Any]) -> None:
     one.prompt()
     one.type("first\rsecond\rthird\r")
     assert one.asked() == "first\nsecond\nthird"
+    one.prompt()
+    text = "\n".join(f"line {number} of a text that is longer than the terminal's queue" for number in range(500))
+    one.type(text + "\n")
+    assert one.asked() == text
 
 
 def test_a_paste_into_an_answer_is_one_message(chat: Callable[..., Any]) -> None:
