@@ -11,11 +11,11 @@ from corral.api.cli.answers import print_reply, print_timings
 from corral.api.cli.backends import Asking, Backend
 from corral.api.cli.facts import print_facts
 from corral.api.cli.history import History
-from corral.api.cli.model_names import suggesting
+from corral.api.cli.model_names import beginning_of, suggesting
 from corral.api.cli.output import echo, echo_content, print_fault
 from corral.api.cli.progress import load_progress
 from corral.api.cli.terminal import ChatTerminal
-from corral.core.errors import CorralError
+from corral.core.errors import CorralError, ModelNotFound
 from corral.core.options import OPTIONS, parse_parameter
 from corral.core.suggestions import nearest
 
@@ -247,14 +247,25 @@ class Repl:
             echo("Name a model: /load <model>. These are there:")
             self._list("")
             return
-        asking = msgspec.structs.replace(self._asking, model=text)
-        with suggesting(text, self._backend.models):
-            self._backend.facts(text)
-        with load_progress(text) as show:
+        model = self._find(text)
+        asking = msgspec.structs.replace(self._asking, model=model)
+        with load_progress(model) as show:
             self._backend.load(asking, show)
         self._asking = asking
         self._messages.clear()
-        echo(f"Loaded '{text}'.")
+        echo(f"Loaded '{model}'.")
+
+    def _find(self, text: str) -> str:
+        """The model of that name, or the only one that begins with it. Raises `ModelNotFound` with the nearest."""
+        try:
+            with suggesting(text, self._backend.models):
+                self._backend.facts(text)
+        except ModelNotFound:
+            taken = beginning_of(text, self._backend.models())
+            if taken is None:
+                raise
+            return taken
+        return text
 
     def _clear(self, text: str) -> None:
         if text:

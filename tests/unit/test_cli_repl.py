@@ -164,10 +164,10 @@ def test_a_failed_question_is_taken_back(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_load_another_model(capsys: pytest.CaptureFixture[str]) -> None:
-    """The conversation begins anew; a model that is not there leaves everything as it was."""
-    backend = chat("hello", "/load absent", "/load other", "again")
-    assert backend.asked[1][0].model == "other"
-    assert len(backend.asked[1][1]) == 1
+    """The conversation begins anew; a model that is not there leaves everything as it was, and a beginning will do."""
+    backend = chat("hello", "/load absent", "/load other", "again", "/load ech", "first")
+    assert [asked[0].model for asked in backend.asked] == ["echo", "other", "echo:latest"]
+    assert [len(asked[1]) for asked in backend.asked] == [1, 1, 1]
     out, err = capsys.readouterr()
     assert "Loaded 'other'." in out
     assert "model 'absent' not found" in err
