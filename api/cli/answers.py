@@ -1,4 +1,4 @@
-"""Prints answers as they come: wrapped at words on a terminal, with timings where they are asked for."""
+"""Prints answers as they come: wrapped at words on a terminal, with timings if asked for."""
 
 from __future__ import annotations
 
@@ -8,68 +8,42 @@ from collections.abc import Callable
 import click
 
 from corral.api.cli.backends import Reply, Timings
-from corral.api.cli.output import human_duration
+from corral.api.cli.output import echo_content, human_duration
+from corral.api.cli.progress import spinner
+from corral.core.printable import printable
 
-__all__ = ("WordWrapper", "print_reply", "print_timings")
+__all__ = ("print_reply", "print_timings")
 
 Write = Callable[[str], None]
 
 
 def write_now(text: str) -> None:
-    """Standard output, at once."""
-    click.echo(text, nl=False)
-
-
-class WordWrapper:
-    """Breaks lines between words at `columns`. A word is held back until its end is known."""
-
-    def __init__(self, write: Write, columns: int) -> None:
-        self._write = write
-        self._columns = columns
-        self._used = 0
-        self._word = ""
-
-    def feed(self, text: str) -> None:
-        for character in text:
-            if character == "\n":
-                self._end_word()
-                self._write("\n")
-                self._used = 0
-            elif character == " ":
-                self._end_word()
-                if self._used < self._columns:
-                    self._write(" ")
-                    self._used += 1
-            else:
-                self._word += character
-                # A word without end (Chinese, a long address) is not held back for ever.
-                if len(self._word) >= self._columns // 2:
-                    self._end_word()
-
-    def end(self) -> None:
-        self._end_word()
-
-    def _end_word(self) -> None:
-        if self._word and self._used + len(self._word) > self._columns and self._used:
-            self._write("\n")
-            self._used = 0
-        self._write(self._word)
-        self._used += len(self._word)
-        self._word = ""
+    """Standard output, at once; control characters of a model reach no terminal."""
+    echo_content(text, nl=False)
 
 
 def print_reply(reply: Reply, *, wrap: bool = False, write: Write = write_now) -> tuple[str, Timings | None]:
-    """Prints to the end, or to Ctrl-C, which cancels the request; there are no timings then. Closes `reply`."""
-    wrapper = WordWrapper(write, shutil.get_terminal_size().columns) if wrap else None
+    """Prints to the end, or to Ctrl-C, which cancels the request; there are no timings then. Closes `reply`.
+
+    At a terminal a spinner turns until the first text comes.
+    """
+    wrapper = None
+    if wrap:
+        # Its tables of widths are for terminals only.
+        from corral.api.cli.word_wrap import WordWrapper
+
+        wrapper = WordWrapper(write, shutil.get_terminal_size().columns)
     text, timings = "", None
     try:
-        while True:
+        with spinner():
             piece = next(reply)
+        while True:
             text += piece
             if wrapper:
-                wrapper.feed(piece)
+                wrapper.feed(printable(piece))  # as wide as it is shown
             else:
                 write(piece)
+            piece = next(reply)
     except StopIteration as end:
         timings = end.value
     except KeyboardInterrupt:

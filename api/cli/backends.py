@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -83,11 +83,11 @@ class LocalBackend:
         self._corral.load(asking.model, on_progress=on_progress, **_how(asking))
 
     def chat(self, asking: Asking, messages: Messages) -> Reply:
-        return _local_reply(self._corral.chat(asking.model, messages, stream=True, **_answer_how(asking)))
+        return _local_reply(lambda: self._corral.chat(asking.model, messages, stream=True, **_answer_how(asking)))
 
     def generate(self, asking: Asking, prompt: str) -> Reply:
         return _local_reply(
-            self._corral.generate(asking.model, prompt, raw=asking.raw, stream=True, **_answer_how(asking))
+            lambda: self._corral.generate(asking.model, prompt, raw=asking.raw, stream=True, **_answer_how(asking))
         )
 
     def embed(self, asking: Asking, text: str) -> Sequence[float]:
@@ -148,8 +148,8 @@ class ServerBackend:
         )
 
 
-def _local_reply(stream: Stream[Any]) -> Reply:
-    with stream:
+def _local_reply(ask: Callable[[], Stream[Any]]) -> Reply:
+    with ask() as stream:  # may load the model, and so only once somebody waits for the text
         for chunk in stream:
             if chunk.text:
                 yield chunk.text

@@ -1,49 +1,94 @@
-"""The lines typed into a chat, editable and remembered, where the system has readline."""
+"""The messages typed into chats, kept in a file that grows with each of them."""
 
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Self
 
 __all__ = ("History",)
 
-_MOST_LINES = 1000
+_MOST_ENTRIES = 1000
+_MOST_BYTES = 1 << 20
+_LONGEST_ENTRY_BYTES = 64 << 10  # a pasted book is sent, but not remembered
 
 
 class History:
-    """A context: what was typed before is there inside it, and what is typed is written at its end while `enabled`.
+    """What was typed, one entry a line, in ``$XDG_STATE_HOME/corral/history``, which only its owner can read.
 
-    The file is ``$XDG_STATE_HOME/corral/history``, for its owner's eyes only. Nothing here ever raises.
+    While `enabled`, `append` writes at once: a closed window or a killed process loses nothing, and several chats may
+    share the file. Nothing here ever raises.
     """
 
     def __init__(self, *, enabled: bool, environment: Mapping[str, str] = os.environ) -> None:
         self.enabled = enabled
         state = environment.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
         self._path = Path(state) / "corral" / "history"
-        self._readline: ModuleType | None = None
 
-    def __enter__(self) -> Self:
+    def entries(self) -> list[str]:
+        """The latest entries, oldest first; none while history is off. Also trims a file that has grown too long."""
         if not self.enabled:
-            return self
-        with suppress(ImportError):
-            import readline
+            return []
+        with suppress(OSError), os.fdopen(self._open(os.O_RDONLY), "rb") as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size_bytes - _MOST_BYTES))
+            lines = file.read(_MOST_BYTES).split(b"\n")
+            if size_bytes > _MOST_BYTES:
+                lines = lines[1:]  # the first one may have lost its beginning
+            kept = [line for line in lines if line][-_MOST_ENTRIES:]
+            if size_bytes > _MOST_BYTES or len(lines) > 2 * _MOST_ENTRIES:
+                with suppress(OSError):
+                    self._rewrite(kept)
+            return [_unescaped(line.decode(errors="replace")) for line in kept]
+        return []
 
-            self._readline = readline
-            with suppress(OSError):
-                readline.read_history_file(self._path)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._readline is None or not self.enabled:
+    def append(self, entry: str) -> None:
+        line = _escaped(entry).encode(errors="replace") + b"\n"
+        if not self.enabled or not entry.strip() or len(line) > _LONGEST_ENTRY_BYTES:
             return
-        self._readline.set_history_length(_MOST_LINES)
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.touch(mode=0o600)
-            self._readline.write_history_file(self._path)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = self._open(os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            try:
+                if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
+                    os.chmod(self._path, 0o600)
+                os.write(descriptor, line)  # in one piece, so that two chats do not mix their lines
+            finally:
+                os.close(descriptor)
+
+    def _open(self, flags: int) -> int:
+        # Not blocking: a pipe of that name would wait for its other end.
+        descriptor = os.open(self._path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), 0o600)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(f"{self._path} is not a file")
+        return descriptor
+
+    def _rewrite(self, lines: list[bytes]) -> None:
+        with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=".history-", delete=False) as file:
+            try:
+                file.write(b"".join(line + b"\n" for line in lines))
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, self._path)
+            except OSError:
+                os.unlink(file.name)
+                raise
+
+
+def _escaped(entry: str) -> str:
+    return entry.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _unescaped(line: str) -> str:
+    """The reverse of `_escaped`. A backslash before any other character stands for itself."""
+    plain = {"n": "\n", "r": "\r", "\\": "\\"}
+    parts, at = [], 0
+    while (backslash := line.find("\\", at)) >= 0:
+        following = line[backslash + 1 : backslash + 2]
+        parts.append(line[at:backslash] + plain.get(following, "\\" + following))
+        at = backslash + 2
+    return "".join(parts) + line[at:]

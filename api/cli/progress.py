@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from corral.core.placement import LoadListener
 from corral.core.ports.inference import OnLoadProgress
 from corral.core.ports.sources import OnProgress, Progress
 from corral.core.printable import one_line
 
-__all__ = ("convert_progress", "load_progress", "transfer_progress")
+__all__ = ("convert_progress", "load_progress", "spinner", "transfer_progress")
 
 _BAR_WIDTH = 14
 
@@ -69,6 +69,15 @@ def convert_progress(model: str) -> Iterator[OnLoadProgress]:
     text = f"converting {model}"
     with _share_bar(text) as show:
         yield lambda share: show(text, share)
+
+
+def spinner() -> AbstractContextManager[object]:
+    """Turns while something is waited for whose share nobody knows, such as the first word of an answer."""
+    if not (sys.stderr.isatty() and sys.stdout.isatty()):
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status("")
 
 
 @contextmanager

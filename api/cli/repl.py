@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import click
 import msgspec
 
 from corral.api.cli.answers import print_reply, print_timings
 from corral.api.cli.backends import Asking, Backend
 from corral.api.cli.facts import print_facts
 from corral.api.cli.history import History
+from corral.api.cli.model_names import beginning_of, suggesting
+from corral.api.cli.output import echo, echo_content, print_fault
 from corral.api.cli.progress import load_progress
-from corral.core.errors import CorralError
-from corral.core.options import parse_parameter
+from corral.api.cli.terminal import ChatTerminal
+from corral.core.errors import CorralError, ModelNotFound
+from corral.core.options import OPTIONS, parse_parameter
+from corral.core.suggestions import nearest
 
 __all__ = ("Repl",)
 
@@ -24,11 +27,11 @@ Available Commands:
   /show           Show model information
   /load <model>   Load another model and start anew
   /clear          Forget the conversation
-  /list           List the models
+  /list [prefix]  List the models
   /bye            Exit
   /?, /help       Help for a command: /? set, /? show, /? shortcuts
 
-Use \"\"\" to begin and end a message of several lines.
+Use \"\"\" to begin and end a message of several lines; a paste is one message.
 """
 _TOPICS = {
     "set": """\
@@ -56,28 +59,31 @@ Available keyboard shortcuts:
   Ctrl + k / u   Delete what is after / before the cursor
   Ctrl + w       Delete the word before the cursor
   Ctrl + l       Clear the screen
-  Ctrl + c       Stop the answer
+  Alt + Enter    Begin another line
+  Ctrl + c       Stop the answer, and drop what has been typed meanwhile
   Ctrl + d       Exit
 """,
 }
 
+_SWITCHES = ("noformat", "history", "nohistory", "wordwrap", "nowordwrap", "verbose", "quiet")
+
 
 class Repl:
-    """One conversation with one model at a time. `read` gives a line for a prompt and raises `EOFError` at the end."""
+    """One conversation with one model at a time, typed at `terminal`."""
 
     def __init__(
         self,
         backend: Backend,
         asking: Asking,
         *,
-        read: Callable[[str], str] = input,
+        terminal: ChatTerminal,
         history: History | None = None,
         verbose: bool = False,
         wrap: bool = True,
     ) -> None:
         self._backend = backend
         self._asking = asking
-        self._read = read
+        self._terminal = terminal
         self._history = history or History(enabled=False)
         self._verbose = verbose
         self._wrap = wrap
@@ -94,39 +100,53 @@ class Repl:
         }
 
     def run(self) -> None:
-        """Until the end of the input, or ``/bye``."""
-        with self._history:
+        """Loads the model, and chats until the end of the input or ``/bye``.
+
+        Raises what the first load raises, `KeyboardInterrupt` included.
+        """
+        with self._terminal:
+            with self._terminal.busy(), load_progress(self._asking.model) as show:
+                self._backend.load(self._asking, show)
+            echo("/? for help, Ctrl + d to exit", err=True)
             while (text := self._next()) is not None:
                 if not text.strip():
                     continue
                 try:
-                    if text.startswith("/"):
-                        self._command(text.strip())
-                    else:
-                        self._say(text)
-                except CorralError as fault:
-                    click.echo(f"Error: {fault.message}", err=True)
-                    if fault.remedy:
-                        click.echo(fault.remedy, err=True)
+                    with self._terminal.busy():
+                        self._answer(text)
+                except KeyboardInterrupt:
+                    echo()
 
     def _next(self) -> str | None:
-        """A line, or the lines between two times three quotes; None at the end."""
+        """What was typed, without the quotes of a message of several lines; None at the end."""
         try:
-            line = self._read(">>> ")
-            if line.strip() in ("/bye", "/exit"):
-                return None
-            if not line.lstrip().startswith('"""'):
-                return line
-            text = line.lstrip().removeprefix('"""')
-            while not text.rstrip().endswith('"""'):
-                text += "\n" + self._read("... ")
-            return text.rstrip().removesuffix('"""')
+            text = self._terminal.read()
         except EOFError:
-            click.echo()
+            echo()
             return None
         except KeyboardInterrupt:
-            click.echo("\nUse Ctrl + d or /bye to exit.")
+            echo("\nUse Ctrl + d or /bye to exit.")
             return ""
+        if text.strip() in ("/bye", "/exit"):
+            return None
+        if text.lstrip().startswith('"""'):
+            return text.strip().removeprefix('"""').removesuffix('"""')
+        return text
+
+    def _answer(self, text: str) -> None:
+        try:
+            if self._is_command(text):
+                self._command(text.strip())
+            else:
+                self._say(text)
+        except CorralError as fault:
+            print_fault(fault)
+
+    def _is_command(self, text: str) -> bool:
+        """A slash begins a command, but not a paste of several lines that happens to start with a path."""
+        if not text.startswith("/"):
+            return False
+        return "\n" not in text.strip() or _first_word(text.removeprefix("/"))[0] in self._commands
 
     def _say(self, text: str) -> None:
         self._messages.append({"role": "user", "content": text})
@@ -137,88 +157,153 @@ class Repl:
         except BaseException:
             self._messages.pop()  # a question without an answer would confuse the next one
             raise
-        self._messages.append({"role": "assistant", "content": answer})
-        click.echo()
+        if answer:
+            self._messages.append({"role": "assistant", "content": answer})
+            echo()
+        elif timings is None:
+            self._messages.pop()  # stopped before its first word: as if it had not been asked
         if self._verbose and timings is not None:
             print_timings(timings)
 
     def _command(self, text: str) -> None:
-        name, _, rest = text.removeprefix("/").partition(" ")
+        name, rest = _first_word(text.removeprefix("/"))
         command = self._commands.get(name)
-        if command is None:
-            click.echo(f"Unknown command '/{name}'. Type /? for help")
+        if command is not None:
+            command(rest)
         else:
-            command(rest.strip())
+            suggestion = _suggestion("/", name, [*self._commands, "bye", "exit"])
+            echo(f"Unknown command '/{name}'.{suggestion} Type /? for help")
 
     def _set(self, text: str) -> None:
-        what, _, value = text.partition(" ")
-        value = value.strip()
+        what, value = _first_word(text)
+        if what in _SWITCHES and value:
+            echo(f"'/set {what}' takes no value, and '{value}' is one.")
+            return
         match what:
             case "parameter" if value:
                 name, *values = value.split()
                 self._set_parameter(name, values)
             case "parameter":
                 for name, option in self._asking.options.items():
-                    click.echo(f"{name:<30} {option}")
+                    echo(f"{name:<30} {option}")
             case "system" if value:
                 self._system = value.strip('"')
-                click.echo("Set system message.")
+                echo("Set system message.")
             case "format" if value == "json":
                 self._asking = msgspec.structs.replace(self._asking, format=value)
-                click.echo("Set format to 'json' mode.")
+                echo("Set format to 'json' mode.")
+            case "format" if value:
+                echo(f"Unknown format '{value}'. There is only 'json'.")
             case "noformat":
                 self._asking = msgspec.structs.replace(self._asking, format=None)
-                click.echo("Disabled format.")
+                echo("Disabled format.")
             case "history" | "nohistory":
                 self._history.enabled = what == "history"
+                echo(f"Set '{what}' mode.")
             case "wordwrap" | "nowordwrap":
                 self._wrap = what == "wordwrap"
-                click.echo(f"Set '{what}' mode.")
+                echo(f"Set '{what}' mode.")
             case "verbose" | "quiet":
                 self._verbose = what == "verbose"
-                click.echo(f"Set '{what}' mode.")
+                echo(f"Set '{what}' mode.")
+            case "system" | "format":
+                echo(f"'/set {what}' needs a value.\n{_TOPICS['set']}")
+            case _ if what in OPTIONS:
+                echo(f"Unknown command '/set {what}'. Did you mean '/set parameter {text}'?")
             case _:
-                click.echo(_TOPICS["set"])
+                self._lacking("set", what, [*_SWITCHES, "parameter", "system", "format"])
 
     def _set_parameter(self, name: str, values: list[str]) -> None:
         options: dict[str, Any] = {**self._asking.options, name: parse_parameter(name, values)}
         self._asking = msgspec.structs.replace(self._asking, options=options)
-        click.echo(f"Set parameter '{name}' to '{', '.join(values)}'")
+        echo(f"Set parameter '{name}' to '{', '.join(values)}'")
 
     def _show(self, text: str) -> None:
+        what, value = _first_word(text)
+        known = ("info", "license", "parameters", "system", "template")
+        if what not in known:
+            self._lacking("show", what, known)
+            return
+        if value:
+            echo(f"'/show {what}' takes no value, and '{value}' is one.")
+            return
         facts = self._backend.facts(self._asking.model)
-        match text:
+        match what:
             case "info":
                 print_facts(facts)
             case "license":
-                click.echo(facts.license or "No license was specified for this model.")
+                echo_content(facts.license or "No license was specified for this model.")
             case "parameters":
-                click.echo(facts.parameters or "No parameters were specified for this model.")
+                echo_content(facts.parameters or "No parameters were specified for this model.")
                 for name, option in self._asking.options.items():
-                    click.echo(f"{name:<30} {option}  (this session)")
+                    echo(f"{name:<30} {option}  (this session)")
             case "system":
-                click.echo(self._system or facts.system or "No system message was specified for this model.")
+                echo_content(self._system or facts.system or "No system message was specified for this model.")
             case "template":
-                click.echo(facts.template or "No template was specified for this model.")
-            case _:
-                click.echo(_TOPICS["show"])
+                echo_content(facts.template or "No template was specified for this model.")
 
     def _load(self, text: str) -> None:
-        asking = msgspec.structs.replace(self._asking, model=text)
-        self._backend.facts(text)
-        with load_progress(text) as show:
+        if not text:
+            echo("Name a model: /load <model>. These are there:")
+            self._list("")
+            return
+        model = self._find(text)
+        asking = msgspec.structs.replace(self._asking, model=model)
+        with load_progress(model) as show:
             self._backend.load(asking, show)
         self._asking = asking
         self._messages.clear()
-        click.echo(f"Loaded '{text}'.")
+        echo(f"Loaded '{model}'.")
+
+    def _find(self, text: str) -> str:
+        """The model of that name, or the only one that begins with it. Raises `ModelNotFound` with the nearest."""
+        try:
+            with suggesting(text, self._backend.models):
+                self._backend.facts(text)
+        except ModelNotFound:
+            taken = beginning_of(text, self._backend.models())
+            if taken is None:
+                raise
+            return taken
+        return text
 
     def _clear(self, text: str) -> None:
+        if text:
+            echo(f"'/clear' takes no value, and '{text}' is one.")
+            return
         self._messages.clear()
-        click.echo("Cleared session context")
+        echo("Cleared session context")
 
     def _list(self, text: str) -> None:
-        for name in self._backend.models():
-            click.echo(name)
+        found = [name for name in self._backend.models() if name.startswith(text)]
+        for name in found:
+            echo(name)
+        if not found:
+            echo(f"No model's name begins with '{text}'." if text else "There are no models.")
 
     def _help(self, text: str) -> None:
-        click.echo(_TOPICS.get(text.removeprefix("/"), _HELP))
+        topic = text.removeprefix("/")
+        if topic and topic not in _TOPICS:
+            suggestion = _suggestion("/? ", topic, _TOPICS)
+            echo(f"There is no help for '{topic}'.{suggestion or chr(10) + _HELP}")
+        else:
+            echo(_TOPICS.get(topic, _HELP))
+
+    def _lacking(self, command: str, what: str, known: Sequence[str]) -> None:
+        """What to say of a subcommand that is missing or unknown."""
+        suggestion = _suggestion(f"/{command} ", what, known) if what else ""
+        if what:
+            echo(f"Unknown command '/{command} {what}'.{suggestion}")
+        if not suggestion:
+            echo(_TOPICS[command])
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    """It, and what follows it."""
+    first, *rest = text.split(maxsplit=1) or [""]
+    return first, rest[0].strip() if rest else ""
+
+
+def _suggestion(before: str, name: str, known: Iterable[str]) -> str:
+    near = nearest(name, known)
+    return f" Did you mean '{before}{near}'?" if near else ""

@@ -28,6 +28,7 @@ from corral.api.cli.progress import load_progress
 from corral.api.cli.repl import Repl
 from corral.api.cli.session import Session
 from corral.api.cli.targets import find_model, imported, is_path, is_reference, pulled
+from corral.api.cli.terminal import no_echo, open_terminal
 from corral.api.library import Corral
 from corral.core.engine_choice import EngineChooser
 from corral.core.errors import InvalidOption, InvalidRequest, ModelNotFound
@@ -162,14 +163,15 @@ def _answer(
         return
     if asking.raw and question is None:
         raise click.UsageError("--raw completes a PROMPT: give one")
-    with load_progress(asking.model) as show:
-        backend.load(asking, show)
     if question is None:
         history = History(enabled=session.settings.cli.history)
-        echo("/? for help, Ctrl + d to exit", err=True)
-        Repl(backend, asking, history=history, verbose=verbose, wrap=wrap).run()
+        terminal = open_terminal(history)
+        Repl(backend, asking, terminal=terminal, history=history, verbose=verbose, wrap=wrap).run()
         return
-    _, timings = print_reply(backend.generate(asking, question), wrap=wrap)
+    with no_echo():
+        with load_progress(asking.model) as show:
+            backend.load(asking, show)
+        _, timings = print_reply(backend.generate(asking, question), wrap=wrap)
     if timings is None:
         raise KeyboardInterrupt
     if verbose:

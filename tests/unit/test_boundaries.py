@@ -19,6 +19,7 @@ PARTS = ("core", "adapters", "plugins", "api")
 NATIVE = {"llama_cpp", "numpy", "onnx", "onnxruntime", "onnxruntime_genai", "ctransformers", "tokenizers", "llguidance"}
 UPSTREAM = {"httpx"}
 WEB = {"litestar", "uvicorn", "httptools", "uvloop"}
+CHAT = {"prompt_toolkit", "wcwidth"}
 
 # Who opens a connection of its own accord, and to where.
 CLIENTS = {
@@ -74,15 +75,19 @@ def test_core_loads_the_standard_library_and_msgspec_only() -> None:
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import corral", NATIVE | UPSTREAM | WEB | {"msgspec", "pluggy", "click", "rich", "jinja2"}),
-        ("from corral import Corral; Corral", NATIVE | UPSTREAM | WEB | {"click", "rich"}),
+        ("import corral", NATIVE | UPSTREAM | WEB | CHAT | {"msgspec", "pluggy", "click", "rich", "jinja2"}),
+        ("from corral import Corral; Corral", NATIVE | UPSTREAM | WEB | CHAT | {"click", "rich"}),
         ("import corral.plugins.builtin", NATIVE | UPSTREAM | WEB | {"jinja2"}),
         (
             "from corral.plugins.assembly import load_plugins, read_layers; load_plugins(read_layers(''))",
             NATIVE | UPSTREAM | WEB,
         ),
-        ("import corral.api.cli", NATIVE | UPSTREAM | WEB),
-        ("from corral.api.cli.group import cli; cli.main(['list'], standalone_mode=False)", NATIVE | UPSTREAM | WEB),
+        ("import corral.api.cli", NATIVE | UPSTREAM | WEB | CHAT),
+        ("import corral.api.cli.run", NATIVE | UPSTREAM | WEB | CHAT),
+        (
+            "from corral.api.cli.group import cli; cli.main(['list'], standalone_mode=False)",
+            NATIVE | UPSTREAM | WEB | CHAT,
+        ),
     ],
 )
 def test_what_is_heavy_is_imported_late(

@@ -12,7 +12,7 @@ import pytest
 pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
 
 SCRIPT = """
-from corral.api.cli.progress import convert_progress, load_progress, transfer_progress
+from corral.api.cli.progress import convert_progress, load_progress, spinner, transfer_progress
 from corral.core.placement import LoadProgress
 from corral.core.ports.sources import Progress
 
@@ -23,6 +23,8 @@ with load_progress("smollm2-135m-instruct:q4_1") as loading:
     loading(LoadProgress(stage="converting", share=0.5))
 with convert_progress("smollm2-135m-instruct:q4_1") as converting:
     converting(0.5)
+with spinner():
+    pass
 print("done")
 """
 
@@ -50,6 +52,7 @@ def test_figures_are_whole_beside_a_long_status() -> None:
     assert max(map(len, lines)) <= 80
     assert any("storing SmolLM2" in line and "43.0/98.4 MB" in line for line in lines)
     assert any("converting smollm2-135m-instruct:q4_1" in line and "50%" in line for line in lines)
+    assert not any("⠋" in line for line in lines)  # its answer goes elsewhere
 
 
 def test_a_pipe_gets_no_bars() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from corral.api.cli.answers import WordWrapper, print_reply
+from corral.api.cli.answers import print_reply
 from corral.api.cli.backends import Asking, Reply, Timings
 from corral.api.cli.facts import ModelFacts
 from corral.api.cli.history import History
 from corral.api.cli.repl import Repl
+from corral.api.cli.terminal import PlainTerminal
+from corral.api.cli.word_wrap import WordWrapper
 from corral.core.errors import ModelNotFound, ServerBusy
 from corral.core.placement import LoadListener, LoadProgress
 
@@ -24,8 +28,8 @@ class EchoBackend:
         self.busy = False
 
     def facts(self, model: str) -> ModelFacts:
-        if model == "absent":
-            raise ModelNotFound("model 'absent' not found", "pull it")
+        if model not in ("echo", "other"):
+            raise ModelNotFound(f"model '{model}' not found", "pull it")
         return ModelFacts(name=model, architecture="echo", license="one\ntwo\nthree", capabilities=("completion",))
 
     def models(self) -> list[str]:
@@ -67,7 +71,7 @@ def script(*lines: str | type[BaseException]) -> Any:
 
 def chat(*lines: str | type[BaseException]) -> EchoBackend:
     backend = EchoBackend()
-    Repl(backend, Asking(model="echo"), read=script(*lines), wrap=False).run()
+    Repl(backend, Asking(model="echo"), terminal=PlainTerminal(script(*lines)), wrap=False).run()
     return backend
 
 
@@ -89,7 +93,7 @@ def test_several_lines() -> None:
     """Three quotes begin and end a message; the lines between have another prompt."""
     read = script('"""one', "two", 'three"""', '"""alone"""')
     backend = EchoBackend()
-    Repl(backend, Asking(model="echo"), read=read, wrap=False).run()
+    Repl(backend, Asking(model="echo"), terminal=PlainTerminal(read), wrap=False).run()
     assert [asked[1][-1]["content"] for asked in backend.asked] == ["one\ntwo\nthree", "alone"]
     assert read.prompts == [">>> ", "... ", "... ", ">>> ", ">>> "]
 
@@ -152,21 +156,82 @@ def test_a_failed_question_is_taken_back(capsys: pytest.CaptureFixture[str]) -> 
         except StopIteration:
             raise EOFError from None
 
-    Repl(backend, Asking(model="echo"), read=read, wrap=False).run()
+    Repl(backend, Asking(model="echo"), terminal=PlainTerminal(read), wrap=False).run()
     assert [message["content"] for message in backend.asked[1][1]] == ["again"]
     out, err = capsys.readouterr()
-    assert err == "Error: server busy\ntry again\n"
+    assert err.endswith("Error: server busy\ntry again\n")
     assert "AGAIN" in out
 
 
 def test_load_another_model(capsys: pytest.CaptureFixture[str]) -> None:
-    """The conversation begins anew; a model that is not there leaves everything as it was."""
-    backend = chat("hello", "/load absent", "/load other", "again")
-    assert backend.asked[1][0].model == "other"
-    assert len(backend.asked[1][1]) == 1
+    """The conversation begins anew; a model that is not there leaves everything as it was, and a beginning will do."""
+    backend = chat("hello", "/load absent", "/load other", "again", "/load ech", "first")
+    assert [asked[0].model for asked in backend.asked] == ["echo", "other", "echo:latest"]
+    assert [len(asked[1]) for asked in backend.asked] == [1, 1, 1]
     out, err = capsys.readouterr()
     assert "Loaded 'other'." in out
     assert "model 'absent' not found" in err
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("/shwo info", "Unknown command '/shwo'. Did you mean '/show'? Type /? for help"),
+        ("/nosuch", "Unknown command '/nosuch'. Type /? for help"),
+        ("/byee", "Did you mean '/bye'?"),
+        ("/", "Unknown command '/'."),
+        ("/set foo", "Unknown command '/set foo'.\nAvailable Commands:\n  /set parameter"),
+        ("/set wordwarp", "Unknown command '/set wordwarp'. Did you mean '/set wordwrap'?"),
+        ("/set temperature 0.2", "Unknown command '/set temperature'. Did you mean '/set parameter temperature 0.2'?"),
+        ("/set verbose loudly", "'/set verbose' takes no value, and 'loudly' is one."),
+        ("/set system", "'/set system' needs a value.\nAvailable Commands:"),
+        ("/set format", "'/set format' needs a value.\nAvailable Commands:"),
+        ("/set format xml", "Unknown format 'xml'. There is only 'json'."),
+        ("/set", "Available Commands:\n  /set parameter"),
+        ("/set parameter nonsense 1", "unknown parameter 'nonsense'\nknown are temperature"),
+        ("/set parameter temprature 1", "unknown parameter 'temprature'\ndid you mean temperature?"),
+        ("/set parameter temperature", "parameter 'temperature' has no value"),
+        ("/show x", "Unknown command '/show x'.\nAvailable Commands:\n  /show info"),
+        ("/show licence", "Unknown command '/show licence'. Did you mean '/show license'?"),
+        ("/show info all", "'/show info' takes no value, and 'all' is one."),
+        ("/load absent", "model 'absent' not found\npull it"),
+        ("/load othr", "model 'othr' not found\ndid you mean other:latest?"),
+        ("/load", "Name a model: /load <model>. These are there:\necho:latest\nother:latest"),
+        ("/clear all", "'/clear' takes no value, and 'all' is one."),
+        ("/list z", "No model's name begins with 'z'."),
+        ("/? foo", "There is no help for 'foo'.\nAvailable Commands:"),
+        ("/? sett", "There is no help for 'sett'. Did you mean '/? set'?"),
+    ],
+)
+def test_what_is_unknown_is_said(typed: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the nearest that there is, or with all of it; no model is asked."""
+    backend = chat(typed)
+    assert not backend.asked
+    out, err = capsys.readouterr()
+    assert said in out + err
+
+
+def test_a_path_in_a_paste_is_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Several lines that begin with a slash are a message, unless the first word is a command."""
+    backend = chat("/usr/bin/cc: error\nstop", "/set system be\nkind", "hello")
+    assert [asked[1][-1]["content"] for asked in backend.asked] == ["/usr/bin/cc: error\nstop", "hello"]
+    assert backend.asked[1][1][0] == {"role": "system", "content": "be\nkind"}
+
+
+def test_a_question_that_was_stopped_before_its_answer_is_forgotten() -> None:
+    """And one whose answer had begun is kept with it."""
+
+    class Stopped(EchoBackend):
+        def chat(self, asking: Asking, messages: Sequence[Mapping[str, str]]) -> Reply:
+            self.asked.append((asking, list(messages)))
+            if messages[-1]["content"] == "early":
+                raise KeyboardInterrupt
+            yield "begun"
+            raise KeyboardInterrupt
+
+    backend = Stopped()
+    Repl(backend, Asking(model="echo"), terminal=PlainTerminal(script("early", "late", "last")), wrap=False).run()
+    assert [message["content"] for message in backend.asked[-1][1]] == ["late", "begun", "last"]
 
 
 def test_show_list_and_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,28 +280,105 @@ def test_ctrl_c_stops_an_answer() -> None:
     [
         ("one two three four", "one two \nthree four"),
         ("abcdefghijklmnop", "abcdefghij\nklmnop"),
+        ("xx abcdefghijklmnop yy", "xx \nabcdefghij\nklmnop yy"),
         ("a\n\nb", "a\n\nb"),
         ("12345 12345 ", "12345 \n12345 "),
-        ("日本日本日本日本", "日本日本日本日本"),
+        ("a\tb\tc", "a\tb\nc"),
+        # Wide characters take two cells.
+        ("日本日本日本日本", "日本日本日\n本日本"),
+        ("日本語 日本語 日本語", "日本語 \n日本語 \n日本語"),
+        ("今日は、世界。これは長い文章です", "今日は、世\n界。これは\n長い文章で\nす"),
+        ("使用Python语言编写程序", "使用Python\n语言编写程\n序"),
+        ("「一二三」「四五六」", "「一二三」\n「四五六」"),
+        ("안녕하세요 세계 안녕하세요", "안녕하세요 \n세계 \n안녕하세요"),
+        # Marks and joined pictures stay with what they belong to.
+        ("cafe\u0301 cafe\u0301 cafe\u0301", "cafe\u0301 cafe\u0301 \ncafe\u0301"),
+        ("🇩🇪🇫🇷🇩🇪🇫🇷🇩🇪🇫🇷", "🇩🇪🇫🇷🇩🇪🇫🇷🇩🇪\n🇫🇷"),
+        ("👩\u200d🚀👩\u200d🚀👩\u200d🚀", "👩\u200d🚀👩\u200d🚀\n👩\u200d🚀"),
+        ("❤\ufe0f❤\ufe0f❤\ufe0f❤\ufe0f❤\ufe0f❤\ufe0f", "❤\ufe0f❤\ufe0f❤\ufe0f❤\ufe0f❤\ufe0f\n❤\ufe0f"),
     ],
 )
 def test_words_are_wrapped(text: str, wrapped: str) -> None:
-    """Between words where there are some, whatever pieces they come in."""
+    """By cells, between words if there are some, whatever pieces they come in."""
     for size in (1, 3, 100):
         written: list[str] = []
         wrapper = WordWrapper(written.append, columns=10)
         for start in range(0, len(text), size):
             wrapper.feed(text[start : start + size])
         wrapper.end()
-        assert "".join(written) == wrapped
+        assert "".join(written).replace(" \n", "\n") == wrapped.replace(" \n", "\n")
 
 
-def test_history_is_kept_for_its_owner(tmp_path: Any) -> None:
-    """The file is readable by nobody else, and not written where history is off."""
-    with History(enabled=True, environment={"XDG_STATE_HOME": str(tmp_path)}):
-        pass
+def test_long_text_without_spaces_is_not_held_back() -> None:
+    """Chinese and Japanese appear as they come, but for one character; so does a word that no line can hold."""
+    for text in ("日本" * 50, "x" * 200):
+        written: list[str] = []
+        wrapper = WordWrapper(written.append, columns=80)
+        wrapper.feed(text[:-1])
+        before = len("".join(written).replace("\n", ""))
+        wrapper.feed(text[-1])
+        assert before >= len(text) - 2
+        assert len("".join(written).replace("\n", "")) == before + 1
+
+
+def test_control_characters_of_a_model_reach_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They show as escapes, and are as wide as these when lines are wrapped."""
+    written: list[str] = []
+
+    def reply() -> Reply:
+        yield "red \x1b[31m "
+        yield "\x1b0;t\x07 \x9b"
+        return Timings()
+
+    monkeypatch.setenv("COLUMNS", "12")
+    answer, _ = print_reply(reply(), wrap=True, write=written.append)
+    assert answer == "red \x1b[31m \x1b0;t\x07 \x9b"
+    assert "".join(written) == "red \\x1b[31m\n\\x1b0;t\\x07 \n\\u009b\n"
+
+
+def test_history_is_kept_for_its_owner(tmp_path: Path) -> None:
+    """Each entry at once, those of several lines whole; readable by nobody else, and nothing while history is off."""
+    environment = {"XDG_STATE_HOME": str(tmp_path)}
+    history = History(enabled=True, environment=environment)
+    typed = ["one", "two\nlines", r"C:\new\table \\n", "日本", "end\\"]
+    for text in typed:
+        history.append(text)
+    history.enabled = False
+    history.append("not this")
     file = tmp_path / "corral" / "history"
     assert file.stat().st_mode & 0o077 == 0
-    with History(enabled=False, environment={"XDG_STATE_HOME": str(tmp_path / "off")}):
-        pass
-    assert not (tmp_path / "off").exists()
+    assert History(enabled=True, environment=environment).entries() == typed
+    assert History(enabled=False, environment=environment).entries() == []
+    file.chmod(0o644)
+    History(enabled=True, environment=environment).append("more")
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_history_has_bounds(tmp_path: Path) -> None:
+    """Of entries, of bytes, and of one entry; the latest stay, and the file is cut."""
+    environment = {"XDG_STATE_HOME": str(tmp_path)}
+    history = History(enabled=True, environment=environment)
+    history.append("x" * 100_000)
+    file = tmp_path / "corral" / "history"
+    assert not file.exists()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"entry {number}\n" for number in range(5000)))
+    assert history.entries() == [f"entry {number}" for number in range(4000, 5000)]
+    assert len(file.read_text().splitlines()) == 1000
+    file.write_text("".join(f"{number} {'y' * 50_000}\n" for number in range(30)))
+    assert [entry.split()[0] for entry in history.entries()] == [str(number) for number in range(10, 30)]
+    assert file.stat().st_size < 1 << 20
+    assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_history_that_cannot_be_kept_stops_nobody(tmp_path: Path) -> None:
+    """A pipe, a folder or a file in the way of its folder: nothing is remembered, and nothing hangs."""
+    (tmp_path / "pipe" / "corral").mkdir(parents=True)
+    os.mkfifo(tmp_path / "pipe" / "corral" / "history")
+    (tmp_path / "folder" / "corral" / "history").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    for case in ("pipe", "folder", "file"):
+        history = History(enabled=True, environment={"XDG_STATE_HOME": str(tmp_path / case)})
+        history.append("one")
+        assert history.entries() == []
