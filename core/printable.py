@@ -10,7 +10,7 @@ __all__ = ("one_line", "printable")
 # another; halves of surrogate pairs, which come out of file names and cannot be encoded.
 _UNSAFE = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 _CONTROL = re.compile(rf"\r(?=\n)|[{_UNSAFE}]")
-_CONTROL_OR_BREAK = re.compile(rf"[\t\n\u2028\u2029{_UNSAFE}]")
+_CONTROL_OR_BREAK = re.compile(rf"[\t\n\u061c\u200e\u200f\u2028\u2029{_UNSAFE}]")
 _SHORT = {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
 
 

@@ -39,6 +39,6 @@ def test_no_control_character_is_left() -> None:
 
 def test_one_line_is_one_line() -> None:
     """However lines may be broken."""
-    text = one_line("a\nb\r\nc\td\u2028e\x85f\x0bg")
-    assert text == r"a\nb\r\nc\td\u2028e\u0085f\x0bg"
+    text = one_line("a\nb\r\nc\td\u2028e\x85f\x0bg\u200f")
+    assert text == r"a\nb\r\nc\td\u2028e\u0085f\x0bg\u200f"
     assert len(text.splitlines()) == 1
