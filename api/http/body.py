@@ -91,12 +91,12 @@ async def _read_big(
     shape = JsonShape()
     async with BytesRead(memory) as read:
         await read.add(len(data))
-        shape.feed(data)
+        await memory.count(shape, data)
         while True:
             if len(data) + len(chunk) > limit_bytes:
                 raise BodyTooLarge(limit_bytes)
             await read.add(len(chunk))
-            shape.feed(chunk)
+            await memory.count(shape, chunk)
             data += chunk
             if is_last or shape.is_complete:
                 break

@@ -17,6 +17,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from corral.api.http.errors import ApiError
 from corral.api.http.freed_memory import map_big_blocks, return_free_memory
+from corral.api.http.json_shape import JsonShape
 from corral.core.errors import ServerBusy
 
 __all__ = ("BodyMemory", "BytesRead")
@@ -134,6 +135,7 @@ class BodyMemory:
         self.raw = _Pool(max_body_bytes // 2)
         self.reading: dict[BytesRead, None] = {}
         self.decoded = _Pool(max_body_bytes)
+        self._counting = asyncio.Lock()
         # One body at a time: decoding holds the interpreter's lock, and more threads would only hold others up.
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="bodies")
         self._trim: asyncio.TimerHandle | None = None
@@ -149,6 +151,12 @@ class BodyMemory:
                 self.give(scope)
 
         return call
+
+    async def count(self, shape: JsonShape, chunk: bytes | bytearray) -> None:
+        """One chunk a turn of the event loop: many big bodies at once delay others no more than one does."""
+        async with self._counting:
+            shape.feed(chunk)
+            await asyncio.sleep(0)
 
     async def take(self, scope: Scope, size_bytes: int) -> None:
         """Room for values until the request of `scope` has ended. More than there is counts as all of it.

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from corral.api.http import body as body_module
 from corral.api.http import body_memory
 from corral.api.http.body import BodyTooLarge, read_json
 from corral.api.http.body_memory import BodyMemory, BytesRead
@@ -216,25 +217,52 @@ def test_wide_text_has_a_bound_and_images_have_not() -> None:
 
 
 def test_others_run_while_a_long_body_is_read_and_decoded() -> None:
-    """Another task gets its turn again and again between the slices of a body and while it is decoded."""
+    """Another task gets its turn between the chunks of a body, and while broken text in it is mended."""
+    message = b'{"content": "' + rb"\ud800" * 20_000 + b'"},'
+    body = HEAD + b'"messages": [' + message * 8 + b"{}]}"
+    ticks = 0
 
-    async def main() -> int:
-        ticks = 0
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += 1
 
-        async def tick() -> None:
-            nonlocal ticks
-            while True:
-                await asyncio.sleep(0)
-                ticks += 1
-
+    async def main() -> None:
         ticking = asyncio.create_task(tick())
-        message = b'{"content": "' + rb"\ud800" * 20_000 + b'"},'
-        body = HEAD + b'"messages": [' + message * 8 + b"{}]}"
         await read(Sender(BodyMemory(8 * MIB), chunks_of(body)))
         ticking.cancel()
-        return ticks
 
-    assert asyncio.run(main()) > 20
+    asyncio.run(main())
+    assert ticks > len(body) // (64 * 1024)
+
+
+def test_many_bodies_at_once_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten bodies that arrive together one chunk is counted between two turns of others, not one of each."""
+    counted = most = 0
+
+    class Counting(JsonShape):
+        def feed(self, chunk: bytes | bytearray) -> None:
+            nonlocal counted
+            counted += 1
+            super().feed(chunk)
+
+    async def tick() -> None:
+        nonlocal counted, most
+        while True:
+            most, counted = max(most, counted), 0
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        ticking = asyncio.create_task(tick())
+        await asyncio.gather(*(read(Sender(memory, chunks_of(body))) for _ in range(10)))
+        ticking.cancel()
+
+    monkeypatch.setattr(body_module, "JsonShape", Counting)
+    memory = BodyMemory(64 * MIB)
+    body = HEAD + b'"x": "' + b"y" * MIB + b'"}'
+    asyncio.run(main())
+    assert 0 < most <= 2
 
 
 def test_bodies_at_the_same_time_share_a_bounded_memory() -> None:
