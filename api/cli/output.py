@@ -18,12 +18,12 @@ from corral.core.printable import one_line, printable
 __all__ = (
     "echo",
     "echo_content",
+    "fault_text",
     "human_bytes",
     "human_duration",
     "human_time",
     "iso_time",
     "plain",
-    "print_fault",
     "print_json",
     "print_record",
     "print_table",
@@ -48,11 +48,9 @@ def echo_content(text: str, *, nl: bool = True) -> None:
         click.echo(text, nl=nl)
 
 
-def print_fault(fault: CorralError) -> None:
-    """An error and what to do about it, on standard error."""
-    echo(f"Error: {fault.message}", err=True)
-    if fault.remedy:
-        echo(fault.remedy, err=True)
+def fault_text(fault: CorralError) -> str:
+    """An error and, on the next line, what to do about it."""
+    return f"Error: {fault.message}\n" + (f"{fault.remedy}\n" if fault.remedy else "")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
