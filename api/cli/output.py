@@ -45,7 +45,8 @@ def echo_content(text: str, *, nl: bool = True) -> None:
     if sys.stdout.isatty():
         echo(text, nl=nl)
     else:
-        click.echo(text, nl=nl)
+        sys.stdout.write(f"{text}\n" if nl else text)  # click would leave escapes out
+        sys.stdout.flush()
 
 
 def fault_text(fault: CorralError) -> str:
