@@ -24,6 +24,7 @@ __all__ = (
     "human_time",
     "iso_time",
     "plain",
+    "print_fault",
     "print_json",
     "print_record",
     "print_table",
@@ -52,6 +53,11 @@ def echo_content(text: str, *, nl: bool = True) -> None:
 def fault_text(fault: CorralError) -> str:
     """An error and, on the next line, what to do about it."""
     return f"Error: {fault.message}\n" + (f"{fault.remedy}\n" if fault.remedy else "")
+
+
+def print_fault(fault: CorralError) -> None:
+    """On standard error."""
+    echo(fault_text(fault), err=True, nl=False)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
