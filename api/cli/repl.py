@@ -12,7 +12,6 @@ from corral.api.cli.answers import print_reply, print_timings
 from corral.api.cli.backends import Asking, Backend
 from corral.api.cli.facts import print_facts
 from corral.api.cli.history import History
-from corral.api.cli.output import print_fault
 from corral.api.cli.progress import load_progress
 from corral.core.errors import CorralError
 from corral.core.options import parse_parameter
@@ -106,7 +105,9 @@ class Repl:
                     else:
                         self._say(text)
                 except CorralError as fault:
-                    print_fault(fault)
+                    click.echo(f"Error: {fault.message}", err=True)
+                    if fault.remedy:
+                        click.echo(fault.remedy, err=True)
 
     def _next(self) -> str | None:
         """A line, or the lines between two times three quotes; None at the end."""
