@@ -62,13 +62,15 @@ class _BashComplete(ShellComplete):
 
     def complete(self) -> str:
         _, incomplete = self.get_completion_args()
+        option, separator, _ = incomplete.partition("=")
+        self._option = option + separator if separator and option.startswith("-") else ""
         breaks = set(os.environ.get("CORRAL_BREAKS", "")) & set(":=")
         self._kept = 1 + max((incomplete.rfind(character) for character in breaks), default=-1)
         return super().complete()
 
     def format_completion(self, item: CompletionItem) -> str:
         kind = "part" if item.type == "plain" and item.value.endswith("=") else item.type
-        return f"{kind}\t{item.value[self._kept :]}"
+        return f"{kind}\t{(self._option + item.value)[self._kept :]}"
 
 
 @click.command()

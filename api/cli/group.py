@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 
 from corral import __version__
 from corral.api.cli.logs import quiet_warnings, set_up_warnings
-from corral.api.cli.output import echo, print_fault
+from corral.api.cli.output import echo, fault_text
 from corral.api.cli.parameters import SettingAssignment, SettingsFile, wrong_value
 from corral.api.cli.session import Session
 from corral.api.cli.streams import open_standard_streams
@@ -168,41 +168,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
-        try:
-            # A command that ends by `Exit` has its status returned here.
-            ended = cli.main(args=arguments, prog_name="corral", complete_var=_COMPLETE, standalone_mode=False)
-            return ended if isinstance(ended, int) else 0
-        except click.exceptions.Abort:
-            return 130
-        except click.exceptions.Exit as end:
-            return end.exit_code
-        except click.ClickException as fault:
-            told = io.StringIO()
-            fault.show(told)
-            echo(told.getvalue(), err=True, nl=False)
-            return fault.exit_code
-        except CorralError as fault:
-            _log.debug("the command failed", exc_info=True)
-            print_fault(fault)
-            return 1
-        except KeyboardInterrupt:
-            return 130
-        except BrokenPipeError:  # whoever read us went away, as `head` does
-            return _broken_off()
-        except OSError as fault:
-            echo(f"Error: {fault}", err=True)
-            return _broken_off()
-    except OSError:  # standard error is broken as well
-        return _broken_off()
+        # A command that ends by `Exit` has its status returned here.
+        ended = cli.main(args=arguments, prog_name="corral", complete_var=_COMPLETE, standalone_mode=False)
+        return ended if isinstance(ended, int) else 0
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return 130
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as fault:
+        told = io.StringIO()
+        fault.show(told)
+        return _ended(fault.exit_code, told.getvalue())
+    except CorralError as fault:
+        _log.debug("the command failed", exc_info=True)
+        return _ended(1, fault_text(fault))
+    except BrokenPipeError:  # whoever read us went away, as `head` does
+        return _ended(1)
+    except OSError as fault:
+        return _ended(1, f"Error: {fault}\n")
 
 
-def _broken_off() -> int:
-    """The interpreter's own last flush must not complain once more."""
-    null = os.open(os.devnull, os.O_WRONLY)
+def _ended(status: int, message: str = "") -> int:
+    """The status, after its message; what cannot be written any more is not tried again when the interpreter ends."""
+    with suppress(OSError):
+        echo(message, err=True, nl=False)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
+        try:
             stream.flush()
-            continue
-        with suppress(OSError, ValueError):
-            os.dup2(null, stream.fileno())
-    return 1
+        except OSError:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return status

@@ -50,7 +50,7 @@ class _WarningFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         error = record.exc_info[1] if record.exc_info else None
         cause = f" ({type(error).__name__}: {error})" if error is not None else ""
-        return f"{record.levelname.capitalize()}: {one_line(record.getMessage() + cause)}"
+        return one_line(record.getMessage() + cause)
 
 
 class _TextFormatter(logging.Formatter):

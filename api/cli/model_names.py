@@ -49,7 +49,9 @@ def _remedy(wanted: str, names: Callable[[], Sequence[str]], otherwise: str) -> 
         near = _near(wanted, known)
     except CorralError:  # the store cannot be listed, or the name is none: the first error says more
         return otherwise
-    return f"{near}; {otherwise}" if near else otherwise
+    if not near:
+        return otherwise
+    return f"{near}{'' if near.endswith('?') else ';'} {otherwise}"
 
 
 def _near(wanted: str, known: Sequence[str]) -> str:
@@ -71,4 +73,4 @@ def _near(wanted: str, known: Sequence[str]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return ", ".join(names[:_MOST_LISTED]) + more
+    return ", ".join(sorted(names)[:_MOST_LISTED]) + more

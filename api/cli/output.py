@@ -18,6 +18,7 @@ from corral.core.printable import one_line, printable
 __all__ = (
     "echo",
     "echo_content",
+    "fault_text",
     "human_bytes",
     "human_duration",
     "human_time",
@@ -45,14 +46,18 @@ def echo_content(text: str, *, nl: bool = True) -> None:
     if sys.stdout.isatty():
         echo(text, nl=nl)
     else:
-        click.echo(text, nl=nl)
+        sys.stdout.write(f"{text}\n" if nl else text)  # click would leave escapes out
+        sys.stdout.flush()
+
+
+def fault_text(fault: CorralError) -> str:
+    """An error and, on the next line, what to do about it."""
+    return f"Error: {fault.message}\n" + (f"{fault.remedy}\n" if fault.remedy else "")
 
 
 def print_fault(fault: CorralError) -> None:
-    """An error and what to do about it, on standard error."""
-    echo(f"Error: {fault.message}", err=True)
-    if fault.remedy:
-        echo(fault.remedy, err=True)
+    """On standard error."""
+    echo(fault_text(fault), err=True, nl=False)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -89,7 +89,7 @@ class Checked(_ParamType, Generic[T]):
         if session is None:
             return []
         try:
-            found = list(self.words(session, ctx))
+            found = sorted(self.words(session, ctx))
         except Exception:  # a shell has no place for a message: a store that is gone, broken settings, a plugin's fault
             return []
         return [CompletionItem(word) for word in found if word.lower().startswith(incomplete.lower())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -98,8 +99,13 @@ def _with_port(address: Address, port: int | None) -> Address:
 
 
 def _names_port(host: str) -> bool:
-    address = Address(host)
-    return address.unix_path is not None or Address(f"{host}:0").problem is not None
+    """Whether the address leaves nothing for a port of its own to say."""
+    if host.startswith("unix:"):
+        return True
+    try:
+        return urlsplit(host if "://" in host else f"//{host}").port is not None
+    except ValueError:
+        return False
 
 
 def _ready(address: Any) -> None:

@@ -127,8 +127,12 @@ def test_a_foreign_server_is_not_used(corral: Corral, version: tuple[int, bytes]
         for arguments in (("run", MODEL, "hello"), ("ps",), ("stop", MODEL)):
             ended = corral(*arguments, CORRAL_HOST=address)
             assert ended.returncode == 1
-            assert f"Error: the server at http://{address} is not Corral, it is {who}" in ended.stderr
-            assert "--local" in ended.stderr
+            if arguments[0] == "run":
+                assert f"Error: the server at http://{address} is not Corral, it is {who}" in ended.stderr
+                assert "--local" in ended.stderr
+            else:
+                assert f"Error: no Corral server runs at http://{address}, {who} does" in ended.stderr
+                assert "corral serve" in ended.stderr
         ended = corral("run", MODEL, "hello", "--local", CORRAL_HOST=address)
         assert "not found" in ended.stderr
 

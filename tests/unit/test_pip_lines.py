@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import corral
 from corral.core.pip_lines import install_line, pip_line, python_line
 from corral.plugins.manager import PluginManager
 
@@ -83,3 +86,16 @@ def test_every_engines_line_names_its_own_requirement() -> None:
         assert line is not None
         name = engine.requirement.split("|")[0].split("=")[0].split(">")[0]
         assert any(word.startswith(name) for word in shlex.split(line)), (engine.name, line)
+
+
+def test_no_line_of_a_bare_pip_is_printed() -> None:
+    """Outside of specs' hints, which `install_line` rewrites, every line is made by `pip_line`."""
+    root = Path(corral.__file__).parent
+    found = [
+        f"{path.relative_to(root)}:{number}"
+        for part in ("core", "adapters", "plugins", "api")
+        for path in (root / part).rglob("*.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"""["'& ]pip install """, line) and "install_hint=" not in line and "``pip install" not in line
+    ]
+    assert found == []

@@ -1,0 +1,206 @@
+"""What the command line makes of names that are not quite right, of paths, and of another program's server."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import chdir
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from corral import Corral as Library
+from corral.core.suggestions import nearest
+from corral.plugins.settings import ServerSettings
+from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
+
+Corral = Callable[..., "subprocess.CompletedProcess[str]"]
+ASKED = ("hello", "--engine", "fake", "-o", "num_predict=3")
+
+
+@pytest.fixture
+def environment(tmp_path: Path, user_at: Callable[..., dict[str, str]]) -> dict[str, str]:
+    return user_at(tmp_path)
+
+
+@pytest.fixture
+def corral(environment: dict[str, str], run_corral: Corral) -> Corral:
+    """Calls the command as that user; keyword arguments are variables."""
+    return lambda *arguments, **more: run_corral(environment | more, *arguments)
+
+
+@pytest.fixture
+def stocked(corral: Corral, environment: dict[str, str], tmp_path: Path) -> Corral:
+    """The same, with the models horse:a, horse:b and mule:latest."""
+    file = tmp_path / "any.gguf"
+    file.write_bytes(gguf_bytes())
+    with Library(config="", settings={"stores.filesystem.root": environment["CORRAL_MODELS"]}) as library:
+        for name in ("horse:a", "horse:b", "mule"):
+            library.import_model(file, name=name)
+    return corral
+
+
+def test_the_nearest_name() -> None:
+    """A slip of the fingers is forgiven, whatever its case, and the only longer name is near; what is far is not."""
+    assert nearest("lsit", ("list", "serve")) == "list"
+    assert nearest("LLAMA-CCP", ("llama-cpp", "onnx-genai")) == "llama-cpp"
+    assert nearest("onnx", ("onnx-genai", "fake")) == "onnx-genai"
+    assert nearest("o", ("onnx-genai", "onnx-embeddings")) is None
+    assert nearest("", ("list",)) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted", "told"),
+    [
+        ("show", "horse", "the store has it as horse:a, horse:b"),
+        ("rm", "horse:c", "the store has it as horse:a, horse:b"),
+        ("show", "mul", "did you mean mule:latest?"),
+        ("rm", "mlue", "did you mean mule:latest?"),
+        ("run", "hrose:a", "did you mean horse:a?"),
+    ],
+)
+def test_a_name_that_is_not_quite_right(stocked: Corral, command: str, wanted: str, told: str) -> None:
+    """The models it may mean are named; no command but `run` takes one unasked, and that only by its beginning."""
+    ended = stocked(command, wanted, *(ASKED if command == "run" else ()))
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith(told)
+
+
+def test_run_takes_a_beginning(stocked: Corral) -> None:
+    """It says which model begins so; where several do, it lists them and runs none."""
+    ended = stocked("run", "MU", *ASKED)
+    assert (ended.returncode, ended.stderr) == (0, "mule:latest is the model that begins with 'MU'\n")
+    ended = stocked("run", "horse", *ASKED)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "name one of horse:a, horse:b" in ended.stderr
+
+
+def test_the_only_model_is_named(corral: Corral, tmp_path: Path) -> None:
+    """Whatever was asked for: there is no other."""
+    file = tmp_path / "any.gguf"
+    file.write_bytes(gguf_bytes())
+    corral("import", str(file), "--name", "mule")
+    assert "the one model in the store is mule:latest" in corral("run", "zebra", *ASKED).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(("lsit",), "did you mean list?"), (("frobnicate",), "corral --help lists the commands")],
+)
+def test_a_misspelt_command(corral: Corral, arguments: tuple[str, ...], told: str) -> None:
+    """Is wrong usage, with the nearest one."""
+    ended = corral(*arguments)
+    assert ended.returncode == 2
+    assert f"No such command '{arguments[0]}'.\n{told}" in ended.stderr
+
+
+@pytest.mark.parametrize("path", ["small.gguf", "./small.gguf"])
+def test_run_of_a_file(corral: Corral, tmp_path: Path, path: str) -> None:
+    """It is imported under its own name, once; when the file has changed, the name is another model's."""
+    file = tmp_path / "small.gguf"
+    file.write_bytes(gguf_bytes())
+    with chdir(tmp_path):
+        first = corral("run", path, *ASKED)
+        assert (first.returncode, first.stderr) == (0, f"imported {path} as small:q4_1\n")
+        again = corral("run", path, *ASKED)
+        assert (again.returncode, again.stderr) == (0, f"{path} is small:q4_1 in the store\n")
+    assert len(corral("list").stdout.splitlines()) == 2
+    file.write_bytes(gguf_bytes({**SMALL_MODEL, "general.name": "another"}))
+    changed = corral("run", str(file), *ASKED)
+    assert changed.returncode == 1
+    assert "another model that is called small:q4_1" in changed.stderr
+    assert "--name NAME" in changed.stderr
+
+
+def test_run_of_a_file_that_was_imported(corral: Corral, tmp_path: Path) -> None:
+    """By `corral import` under another name, or from a copy elsewhere: it is the same model and stays one."""
+    file, copy = tmp_path / "small.gguf", tmp_path / "copies" / "small.gguf"
+    copy.parent.mkdir()
+    for place in (file, copy):
+        place.write_bytes(gguf_bytes())
+    corral("import", str(file), "--name", "mine")
+    assert "mine:latest in the store" in corral("run", str(file), *ASKED).stderr
+    corral("import", str(copy))
+    corral("rm", "mine")
+    assert corral("run", str(file), *ASKED).stderr == f"imported {file} as small:q4_1\n"
+    assert len(corral("list").stdout.splitlines()) == 2
+
+
+def test_run_of_a_path_that_is_not_there(corral: Corral, tmp_path: Path) -> None:
+    """The nearest file of its folder is named; a folder is not taken for a name unasked."""
+    (tmp_path / "small.gguf").write_bytes(b"")
+    (tmp_path / "models").mkdir()
+    with chdir(tmp_path):
+        ended = corral("run", "./smal.gguf", *ASKED)
+        assert ended.returncode == 1
+        assert ended.stderr == "Error: there is no file or folder ./smal.gguf\ndid you mean small.gguf?\n"
+        assert "corral run ./models" in corral("run", "models", *ASKED).stderr
+
+
+@pytest.mark.parametrize("arguments", [("run", "mule", *ASKED[:1])])
+def test_another_programs_server_at_the_default_address(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is passed over in one line where nobody named it: the model runs in this process."""
+    from corral.api.cli import main
+
+    class Ollama(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"version":"0.33.0"}')
+
+        def log_message(self, format: str, *arguments: object) -> None: ...
+
+    for name in ("CORRAL_HOST", "OLLAMA_HOST", "CORRAL_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("CORRAL_MODELS", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ollama) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setattr(ServerSettings().host, "port", server.server_address[1])
+        try:
+            file = tmp_path / "any.gguf"
+            file.write_bytes(gguf_bytes())
+            main(["import", str(file), "--name", "mule"])
+            capsys.readouterr()
+            main(["--set", "scheduler.engine=fake", *arguments, "-o", "num_predict=3"])
+            told = capsys.readouterr()
+            assert told.out.strip()
+            where = f"http://127.0.0.1:{server.server_address[1]}"
+            assert told.err == (
+                f"Ollama 0.33.0 runs at {where}, and no Corral server: the model runs in this process\n"
+            )
+            with pytest.raises(SystemExit):
+                main(["ps"])
+            assert f"no Corral server runs at {where}, Ollama 0.33.0 does" in capsys.readouterr().err
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+_ENDS = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&-", "full": "<&- >/dev/full 2>/dev/full"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", _ENDS)
+def test_closed_standard_streams(closed: str, stocked: Corral, environment: dict[str, str]) -> None:
+    """No command ends in a traceback, and what it does is done: a closed stream is like /dev/null."""
+    commands = ["list", "run mule hello --engine fake -o num_predict=3", "nosuch", "ps", "cp mule other"]
+    for command in commands[1:2] if closed in ("stdin", "stdout", "stderr") else commands:
+        line = f"exec {sys.executable} -X dev -m corral.api.cli {command} {_ENDS[closed]}"
+        ended = subprocess.run(
+            ["bash", "-c", line], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        wanted = 2 if command == "nosuch" else 1 if command == "ps" or closed == "full" else 0
+        assert "Traceback" not in ended.stdout + ended.stderr, command
+        assert ended.returncode == wanted, (command, ended.stderr)
+    if closed == "all":
+        assert "other:latest" in stocked("list").stdout
