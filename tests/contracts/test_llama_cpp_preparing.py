@@ -42,7 +42,9 @@ def engine(smollm2: Path) -> Iterator[LlamaCppEngine]:
 
 def ask(num_predict: int = 8, **sampling: object) -> CompletionRequest:
     params = SamplingParams(temperature=0.0, num_predict=num_predict, **sampling)  # type: ignore[arg-type]
-    return CompletionRequest(prompt=(TextPart(text="The sea is wide. The sea is wide. The sea is wide. The sea is"),), sampling=params)
+    return CompletionRequest(
+        prompt=(TextPart(text="The sea is wide. The sea is wide. The sea is wide. The sea is"),), sampling=params
+    )
 
 
 def dry(*breakers: str, multiplier: float = 8.0) -> CompletionRequest:
@@ -130,7 +132,8 @@ def test_an_aborted_preparation_leaves_the_rest(engine: LlamaCppEngine) -> None:
                 ended.append(number)
                 inbox.put(Close())
 
-    for command in (Add(1, dry(*SLOW)), Abort(1), Add(2, ask())):
-        inbox.put(command)
+    inbox.put(Add(1, dry(*SLOW)))
+    inbox.put(Abort(1))
+    inbox.put(Add(2, ask()))
     Stepper(StepLoop(engine), inbox, take).run()
     assert ended == [2]
