@@ -15,7 +15,7 @@ __all__ = ("read_format",)
 def read_format(value: Any) -> Constraint | None:
     """``"json"`` is any JSON object, an object is a JSON Schema; None and ``""`` ask for nothing.
 
-    Raises `InvalidOption` for anything else, in Ollama's words, and `InvalidRequest` for a number that JSON cannot have.
+    Raises `InvalidOption` for anything else, in Ollama's words, `InvalidRequest` for a number that JSON cannot have.
     """
     if value is None or value == "":
         return None
