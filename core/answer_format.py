@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from corral.core.errors import InvalidOption
+from corral.core.errors import InvalidOption, InvalidRequest
 from corral.core.requests import Constraint
 
 __all__ = ("read_format",)
@@ -15,7 +15,7 @@ __all__ = ("read_format",)
 def read_format(value: Any) -> Constraint | None:
     """``"json"`` is any JSON object, an object is a JSON Schema; None and ``""`` ask for nothing.
 
-    Raises `InvalidOption` for anything else, in Ollama's words.
+    Raises `InvalidOption` for anything else, in Ollama's words, `InvalidRequest` for a number that JSON cannot have.
     """
     if value is None or value == "":
         return None
@@ -24,7 +24,9 @@ def read_format(value: Any) -> Constraint | None:
     is_schema = isinstance(value, Mapping)
     try:
         source = json.dumps(dict(value) if is_schema else value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:  # bytes from the library, or lists in lists in lists
+    except ValueError as error:  # a number like 1e400, which is infinite by now
+        raise InvalidRequest(f"format: {error}", "numbers are taken up to ±9007199254740992") from error
+    except (TypeError, RecursionError) as error:  # bytes from the library, or lists in lists in lists
         raise InvalidOption(f"invalid format: {error}; expected what JSON can say") from error
     if is_schema:
         return Constraint(kind="json_schema", source=source)

@@ -19,7 +19,7 @@ _BITS = {"seed": 63}
 _MOST = {"num_thread": 512, "num_parallel": 256}
 # What is gone through for every token, or compared with the whole vocabulary.
 _MOST_TEXTS = {"dry_sequence_breakers": 32, "stop": 16_384}
-_MOST_BIASES, _MOST_BIASED_TEXTS = 1 << 19, 4096
+_MOST_BIASES, _MOST_BIASED_TEXTS, _MOST_BIASED_CHARS = 1 << 19, 4096, 64 << 10
 
 
 def checked(kind: OptionKind, name: str, value: Any) -> Any:
@@ -151,6 +151,11 @@ def _bias(name: str, value: Any) -> tuple[tuple[int | str, float], ...]:
     texts = sum(isinstance(token, str) for token, _ in pairs)
     if texts > _MOST_BIASED_TEXTS:
         raise InvalidOption(f'option "{name}" has {texts} texts, more than the {_MOST_BIASED_TEXTS} that are taken')
+    chars = sum(len(token) for token, _ in pairs if isinstance(token, str))
+    if chars > _MOST_BIASED_CHARS:
+        raise InvalidOption(
+            f'option "{name}" has texts of {chars} characters, more than the {_MOST_BIASED_CHARS} that are taken'
+        )
     return tuple(pairs)
 
 

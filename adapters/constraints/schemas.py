@@ -51,11 +51,13 @@ class _Listed:
     def __init__(self) -> None:
         self.names: dict[str, None] = {}
         self.patterns: dict[str, None] = {}
+        self.required: dict[str, None] = {}
         self.open = False
 
     def add(self, other: _Listed) -> None:
         self.names |= other.names
         self.patterns |= other.patterns
+        self.required |= other.required
         self.open |= other.open
 
     @property
@@ -89,7 +91,8 @@ class _Closing:
             return schema
         self._check_numbers(schema)
         parts = [key for key in ("allOf", "$ref", *_CHOICES) if key in schema]
-        combined = bool(parts) and ("properties" in schema or len(parts) > 1 or parts == ["allOf"])
+        beside = "properties" in schema or "required" in schema
+        combined = bool(parts) and (beside or len(parts) > 1 or parts == ["allOf"])
         made = self._rewritten(schema, closed=closed and not combined)
         if not closed:
             made.pop("unevaluatedProperties", None)
@@ -158,10 +161,11 @@ class _Closing:
         return {"allOf": [made, self._only(listed, others)]} if listed.anything else made
 
     def _only(self, listed: _Listed, others: Any) -> dict[str, Any]:
-        self._listed_in_all += len(listed.names) + len(listed.patterns)
+        names = listed.names | listed.required  # a key that must be there may be
+        self._listed_in_all += len(names) + len(listed.patterns)
         if self._listed_in_all > _MAX_LISTED:
             raise ValueError(f"its combinations list more than {_MAX_LISTED} keys together")
-        made: dict[str, Any] = {"properties": dict.fromkeys(listed.names, True), "additionalProperties": others}
+        made: dict[str, Any] = {"properties": dict.fromkeys(names, True), "additionalProperties": others}
         if listed.patterns:
             made["patternProperties"] = dict.fromkeys(listed.patterns, True)
         return made
@@ -176,8 +180,7 @@ class _Closing:
             described = schema.get(key)
             if isinstance(described, dict):
                 found.update(dict.fromkeys(described))
-        if listed.anything:
-            listed.names.update(dict.fromkeys(_required(schema)))
+        listed.required.update(dict.fromkeys(_required(schema)))
         listed.open = schema.get("additionalProperties", False) is not False
         if isinstance(schema.get("$ref"), str):
             listed.add(self._keys_at(schema["$ref"]))

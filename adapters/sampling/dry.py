@@ -42,6 +42,7 @@ class Dry:
         self._encode = encode
         self._decode_piece = decode_piece
         self._tails: dict[int, Tails] = {}
+        self._rests: dict[bytes, tuple[int, ...]] = {}
         self._history = np.empty(2 * last_n, np.int64)
         self._length = 0
         # Beyond this the penalty would overflow a float; longer repetitions count as so long.
@@ -104,10 +105,18 @@ class Dry:
         if breaker in word:
             return [()]
         return [
-            tuple(self._encode(breaker[length:].decode("utf-8", "replace")))[:_MAX_TAIL_TOKENS]
+            self._tail(breaker[length:])
             for length in range(min(len(word), len(breaker) - 1), 0, -1)
             if word.endswith(breaker[:length])
         ]
+
+    def _tail(self, rest: bytes) -> tuple[int, ...]:
+        """The ids of what is left of a breaker: tokenized once, however many tokens end in its beginning."""
+        known = self._rests.get(rest)
+        if known is None:
+            known = tuple(self._encode(rest.decode("utf-8", "replace")))[:_MAX_TAIL_TOKENS]
+            self._rests[rest] = known
+        return known
 
 
 def _runs(history: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:

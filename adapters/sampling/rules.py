@@ -11,8 +11,9 @@ from corral.core.errors import InvalidOption
 from corral.core.outputs import TokenLogprob, TopLogprob
 from corral.core.requests import SamplingParams
 
-__all__ = ("look_back", "token_biases", "token_logprob")
+__all__ = ("look_back", "texts_take_time", "token_biases", "token_logprob")
 
+_QUICK_CHARS = 1024
 _MOST_BIAS = 1e30  # an infinite logit is no number to go on with
 
 
@@ -35,6 +36,11 @@ def token_biases(
     if params.ignore_eos:
         biases.update((token_id, -np.inf) for token_id in ends if token_id < vocabulary_size)
     return biases
+
+
+def texts_take_time(params: SamplingParams) -> bool:
+    """Whether `token_biases` has more text to tokenize than is done between two steps."""
+    return sum(len(key) for key, _ in params.logit_bias if isinstance(key, str)) > _QUICK_CHARS
 
 
 def look_back(last_n: int, num_ctx: int) -> int:

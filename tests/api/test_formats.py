@@ -51,6 +51,20 @@ def test_a_schema_through_the_client(ollama_client: ollama.Client, seed: int) ->
     check(ollama_client.generate(MODEL, "hello", raw=True, format=SCHEMA, options=options).response)
 
 
+@pytest.mark.parametrize(
+    "bound",
+    ['"maximum": 9007199254740993', '"maximum": 1e300', '"minimum": -1e400', '"const": 123456789012345678901234567890'],
+)
+@pytest.mark.parametrize("route", ["chat", "generate"])
+def test_a_number_that_cannot_be_exact(shared_server: Any, route: str, bound: str) -> None:
+    """It is 400, and never another number: as a whole number of any size, and with an exponent beyond all doubles."""
+    asked = '"messages": [{"role": "user", "content": "x"}]' if route == "chat" else '"prompt": "x"'
+    body = f'{{"model": "{MODEL}", {asked}, "stream": false, "format": {{"type": "integer", {bound}}}}}'
+    response = httpx.post(f"{shared_server.url}/api/{route}", content=body)
+    assert response.status_code == 400, response.text
+    assert "error" in response.json()
+
+
 def test_json_through_the_client(ollama_client: ollama.Client) -> None:
     """``"json"`` is an object from the first character on; the limit still holds."""
     reply = ollama_client.chat(MODEL, MESSAGES, format="json", options={"num_predict": 5, "temperature": 0})

@@ -159,6 +159,21 @@ def test_objects_have_the_keys_they_list(
             ['{"a":1}', '{"b":1}', '{"a":1,"b":1}'],
             ["{}", '{"a":1,"c":1}'],
         ),
+        (
+            {"type": "object", "required": ["x"], "oneOf": [number("a"), number("b")]},
+            ['{"a":1,"x":1}', '{"b":1,"x":[]}'],
+            ['{"a":1}', '{"a":1,"x":1,"y":1}'],
+        ),
+        (
+            {"allOf": [{"required": ["x"]}, number("a")]},
+            ['{"a":1,"x":1}'],
+            ['{"a":1}', '{"a":1,"x":1,"y":1}'],
+        ),
+        (
+            {"$defs": {"Base": number("a")}, "$ref": "#/$defs/Base", "required": ["x"]},
+            ['{"a":1,"x":1}'],
+            ['{"a":1}', '{"a":1,"x":1,"y":1}'],
+        ),
         ({"allOf": [number("a"), {"additionalProperties": True}]}, ['{"a":1,"c":1}'], []),
         (
             {"allOf": [number("a"), {"patternProperties": {"^x": {"type": "integer"}}}]},

@@ -37,6 +37,10 @@ from corral.core.requests import ContextPolicy, SamplingParams
             {"dry_sequence_breakers": ["x"] * 33},
             'option "dry_sequence_breakers" has 33 texts, more than the 32 that are taken',
         ),
+        (
+            {"logit_bias": [["x" * 1000, 1]] * 66},
+            'option "logit_bias" has texts of 66000 characters, more than the 65536 that are taken',
+        ),
         ({"logit_bias": [["x", 1]] * 5000}, 'option "logit_bias" has 5000 texts, more than the 4096 that are taken'),
         (
             {"logit_bias": [[1, 1]] * 600_000},

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from corral.adapters.sampling import LogitsSampler
+from corral.adapters.sampling.dry import Dry
 from corral.core.errors import EngineError, InvalidOption
 from corral.core.requests import SamplingParams
 
@@ -241,6 +242,21 @@ def test_dry_penalty_last_n() -> None:
     assert dry_choice(said, dry_penalty_last_n=0) == 6
     assert dry_choice(said, dry_penalty_last_n=6) == 6
     assert dry_choice(said, dry_penalty_last_n=8) == 7
+
+
+def test_sequence_breakers_are_tokenized_once() -> None:
+    """However many tokens of the history begin a breaker, each of its endings is tokenized once."""
+    asked: list[str] = []
+
+    def counting(text: str) -> list[int]:
+        asked.append(text)
+        return [ord(letter) for letter in text]
+
+    params = SamplingParams(dry_multiplier=1.0, dry_sequence_breakers=("a" * 40, "ab" * 20))
+    dry = Dry(params, last_n=600, encode=counting, decode_piece=lambda token_id: b"x" * token_id + b"aaaa")
+    dry.remember(range(500))
+    dry.apply(np.zeros(512, np.float32))
+    assert 0 < len(asked) == len(set(asked)) < 80
 
 
 def test_dry_sequence_breakers() -> None:

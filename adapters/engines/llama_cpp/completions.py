@@ -7,16 +7,18 @@ stream's cells are its own, so nothing is ever preempted: requests beyond the st
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
 from corral.adapters.admission import admitted_context, prefilled
 from corral.adapters.engines.llama_cpp.computing import Computation
+from corral.adapters.engines.llama_cpp.dry import DryPrototypes
 from corral.adapters.engines.llama_cpp.native import Context, Model
 from corral.adapters.engines.llama_cpp.sampler import Candidates, Sampler
 from corral.adapters.engines.llama_cpp.sequences import Sequence
 from corral.adapters.engines.llama_cpp.streams import Stream, Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.adapters.sampling.rules import token_logprob
+from corral.adapters.sampling.rules import look_back, texts_take_time, token_logprob
 from corral.core.errors import CorralError, EngineError
 from corral.core.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason, Token
 from corral.core.ports.inference import TokenMask
@@ -54,6 +56,7 @@ class Completions:
         self._exact = exact
         self._spelt = partial(tokenizer.piece, special=True)
         self._candidates = Candidates(model.vocabulary_size)
+        self._dry = DryPrototypes(model)
         self._ends = frozenset(tokenizer.ends(model.vocabulary_size))
         self._waiting: deque[Sequence] = deque()
         self._prefilling: deque[Sequence] = deque()
@@ -65,7 +68,21 @@ class Completions:
 
     def add(self, request_id: int, request: CompletionRequest, mask: TokenMask | None) -> None:
         """Raises `PromptTooLong`, `InvalidOption`, `Unsupported`."""
-        self._waiting.append(self._sequence(request_id, request, mask))
+        self.add_prepared(request_id, self._sequence(request), mask)
+
+    def preparation(self, request: CompletionRequest) -> Callable[[], Sequence] | None:
+        """What makes the sequence for `add_prepared`, in any thread; None if `add` is quick."""
+        sampling = request.sampling
+        num_ctx = request.context.num_ctx or self._context.num_ctx
+        last_n = look_back(sampling.dry_penalty_last_n, min(num_ctx, self._context.num_ctx))
+        if not texts_take_time(sampling) and not (sampling.dry_multiplier > 0 and not self._dry.has(sampling, last_n)):
+            return None
+        return partial(self._sequence, request)
+
+    def add_prepared(self, request_id: int, sequence: Sequence, mask: TokenMask | None) -> None:
+        sequence.request_id = request_id
+        sequence.sampler.mask = mask
+        self._waiting.append(sequence)
 
     def step(self, outputs: Outputs) -> None:
         self._admit()
@@ -94,7 +111,7 @@ class Completions:
 
     # ── Requests in ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _sequence(self, request_id: int, request: CompletionRequest, mask: TokenMask | None) -> Sequence:
+    def _sequence(self, request: CompletionRequest) -> Sequence:
         prompt = self._tokenizer.tokens(request.prompt)
         num_ctx = admitted_context(request, prompt, self._context.num_ctx)
         preserved = (self._tokenizer.control_id(text) for text in request.preserved_tokens)
@@ -105,10 +122,9 @@ class Completions:
             ends=sorted(self._ends),
             num_ctx=num_ctx,
             candidates=self._candidates,
-            mask=mask,
+            dry=self._dry,
         )
         return Sequence(
-            request_id,
             request,
             prompt,
             sampler,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as SequenceOf
 
 from corral.adapters.engines.llama_cpp.completions import Completions, Outputs
 from corral.adapters.engines.llama_cpp.embedding import Embedder
 from corral.adapters.engines.llama_cpp.native import Model
+from corral.adapters.engines.llama_cpp.sequences import Sequence
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.core.errors import Unsupported
+from corral.core.errors import EngineDied, Unsupported
 from corral.core.outputs import EngineOutput
-from corral.core.ports.inference import ModelInfo, TokenMask
+from corral.core.ports.inference import ModelInfo, Prepared, TokenMask
 from corral.core.requests import CompletionRequest, EmbedRequest, Request
 
 __all__ = ("LlamaCppEngine",)
@@ -33,6 +37,7 @@ class LlamaCppEngine:
         self._embedder = embedder
         self._tokenizer = tokenizer
         self._info = info
+        self._preparing = _Users()
 
     @property
     def info(self) -> ModelInfo:
@@ -52,7 +57,25 @@ class LlamaCppEngine:
         else:
             raise Unsupported(f"llama.cpp does not take a {type(request).__name__}")
 
-    def step(self) -> Sequence[tuple[int, EngineOutput]]:
+    def preparation(self, request: Request) -> Callable[[], Prepared] | None:
+        if not isinstance(request, CompletionRequest) or self._completions is None:
+            return None
+        make = self._completions.preparation(request)
+        if make is None:
+            return None
+
+        def prepare() -> Prepared:
+            with self._preparing.one():
+                return make()
+
+        return prepare
+
+    def add_prepared(self, request_id: int, request: Request, prepared: Prepared, mask: TokenMask | None) -> None:
+        assert isinstance(prepared, Sequence)
+        assert self._completions is not None
+        self._completions.add_prepared(request_id, prepared, mask)
+
+    def step(self) -> SequenceOf[tuple[int, EngineOutput]]:
         outputs: Outputs = []
         if self._completions is not None:
             self._completions.step(outputs)
@@ -67,8 +90,36 @@ class LlamaCppEngine:
             self._embedder.abort(request_id)
 
     def close(self) -> None:
+        self._preparing.close()
         self._tokenizer.close()
         self._embedder.close()
         if self._completions is not None:
             self._completions.close()
         self._model.close()
+
+
+class _Users:
+    """Threads that read the model beside the engine's own: it outlives their calls, and takes no more once closed."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+        self._closed = False
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        with self._changed:
+            if self._closed:
+                raise EngineDied("the model was unloaded")
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._count)

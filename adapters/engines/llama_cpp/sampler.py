@@ -11,6 +11,7 @@ import llama_cpp as C
 import numpy as np
 import numpy.typing as npt
 
+from corral.adapters.engines.llama_cpp.dry import DryPrototypes
 from corral.adapters.engines.llama_cpp.native import Model
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.adapters.sampling.rules import look_back, token_biases
@@ -64,7 +65,10 @@ class Candidates:
 
 
 class Sampler:
-    """Chooses one request's tokens. `close` frees the chain; every sampler is closed."""
+    """Chooses one request's tokens, of those that `mask` allows. `close` frees the chain; every sampler is closed.
+
+    Making one may take seconds, in any thread; everything else is for the engine's.
+    """
 
     def __init__(
         self,
@@ -75,27 +79,43 @@ class Sampler:
         ends: Sequence[int],
         num_ctx: int,
         candidates: Candidates,
-        mask: TokenMask | None,
+        dry: DryPrototypes,
     ) -> None:
-        self._mask = mask
+        self.mask: TokenMask | None = None
         self._candidates = candidates
         seed = random.getrandbits(32) if params.seed is None else params.seed & 0xFFFFFFFF
         biases = token_biases(params, tokenizer.text_tokens, ends, model.vocabulary_size)
         self._biased = np.fromiter(biases, np.intp, len(biases))
         self._bias = np.fromiter(biases.values(), np.float32, len(biases))
         self._forbidden = self._biased[self._bias == -np.inf]
-        links = _history_links(params, model, num_ctx)
-        self._has_history = bool(links)
-        if params.temperature <= 0:
-            # The likeliest token, after biases and penalties. Without either, numpy finds it fastest.
-            self._plain_greedy = not links
-            links.append(C.llama_sampler_init_greedy())
-        else:
-            self._plain_greedy = False
-            links.extend(_random_links(params, model, seed))
-        self._chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
-        for link in links:
-            C.llama_sampler_chain_add(self._chain, link)
+        self._params, self._model, self._seed, self._num_ctx = params, model, seed, num_ctx
+        self._dry = None
+        if params.dry_multiplier > 0:
+            self._dry = dry.get(params, look_back(params.dry_penalty_last_n, num_ctx))
+        self._has_history = self._dry is not None or _has_penalties(params, num_ctx)
+        # The likeliest token, after biases and penalties. Without either, numpy finds it fastest.
+        self._plain_greedy = params.temperature <= 0 and not self._has_history
+        self._made: Any = None
+
+    @property
+    def _chain(self) -> Any:
+        """Made when it is first needed: a request that waits takes little memory."""
+        if self._made is None:
+            params = self._params
+            links = []
+            if _has_penalties(params, self._num_ctx):
+                links.append(_penalties(params, self._model, self._num_ctx))
+            if self._dry is not None:
+                links.append(self._dry.copy())
+            if params.temperature <= 0:
+                links.append(C.llama_sampler_init_greedy())
+            else:
+                links.extend(_random_links(params, self._model, self._seed))
+            self._made = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
+            for link in links:
+                C.llama_sampler_chain_add(self._made, link)
+            self._dry = None  # its copy is the chain's
+        return self._made
 
     def remember(self, tokens: Sequence[int]) -> None:
         """Let penalties see the prompt."""
@@ -105,7 +125,7 @@ class Sampler:
 
     def choose(self, logits: Logits) -> int:
         """The next token. `logits` is as it was afterwards."""
-        allowed = self._mask.allowed() if self._mask is not None else None
+        allowed = self.mask.allowed() if self.mask is not None else None
         # At a grammar's end `ignore_eos` would leave nothing: the mask has the last word.
         if len(self._biased) and (allowed is None or not self._forbids(allowed)):
             before = logits[self._biased]
@@ -116,8 +136,8 @@ class Sampler:
             token = self._pick(logits, allowed)
         if self._has_history:
             C.llama_sampler_accept(self._chain, token)
-        if self._mask is not None:
-            self._mask.accept(token)
+        if self.mask is not None:
+            self.mask.accept(token)
         return token
 
     def _forbids(self, allowed: bytes) -> bool:
@@ -135,35 +155,24 @@ class Sampler:
         return int(ids[logits[ids].argmax()])
 
     def close(self) -> None:
-        if self._chain is not None:
-            C.llama_sampler_free(self._chain)
-            self._chain = None
+        if self._made is not None:
+            C.llama_sampler_free(self._made)
+            self._made = None
 
 
-def _history_links(params: SamplingParams, model: Model, num_ctx: int) -> list[Any]:
-    """Samplers that look back at what was said."""
-    links = []
-    last_n = look_back(params.repeat_last_n, num_ctx)
-    if last_n and (params.repeat_penalty != 1.0 or params.frequency_penalty or params.presence_penalty):
-        links.append(
-            C.llama_sampler_init_penalties(
-                model.vocabulary_size, last_n, params.repeat_penalty, params.frequency_penalty, params.presence_penalty
-            )
-        )
-    if params.dry_multiplier > 0:
-        breakers = [text.encode() for text in params.dry_sequence_breakers]
-        links.append(
-            C.llama_sampler_init_dry(
-                model.vocab,
-                params.dry_multiplier,
-                params.dry_base,
-                params.dry_allowed_length,
-                look_back(params.dry_penalty_last_n, num_ctx),
-                (ctypes.c_char_p * len(breakers))(*breakers),
-                len(breakers),
-            )
-        )
-    return links
+def _has_penalties(params: SamplingParams, num_ctx: int) -> bool:
+    asked = params.repeat_penalty != 1.0 or params.frequency_penalty or params.presence_penalty
+    return bool(asked and look_back(params.repeat_last_n, num_ctx))
+
+
+def _penalties(params: SamplingParams, model: Model, num_ctx: int) -> Any:
+    return C.llama_sampler_init_penalties(
+        model.vocabulary_size,
+        look_back(params.repeat_last_n, num_ctx),
+        params.repeat_penalty,
+        params.frequency_penalty,
+        params.presence_penalty,
+    )
 
 
 def _random_links(params: SamplingParams, model: Model, seed: int) -> list[Any]:

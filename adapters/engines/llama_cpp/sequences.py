@@ -30,7 +30,6 @@ class Sequence:
 
     def __init__(
         self,
-        request_id: int,
         request: CompletionRequest,
         prompt: list[int],
         sampler: Sampler,
@@ -38,7 +37,7 @@ class Sequence:
         num_ctx: int,
         preserved: frozenset[int],
     ) -> None:
-        self.request_id = request_id
+        self.request_id = -1  # until the engine takes it in
         self.request = request
         self.prompt = prompt
         self.sampler = sampler
@@ -51,6 +50,10 @@ class Sequence:
         self.pending = -1
         self.awaited: Sequence | None = None
         self.awaited_length = 0
+
+    def close(self) -> None:
+        """Free what the engine never took in."""
+        self.sampler.close()
 
     @property
     def owned(self) -> Stream:

@@ -1,0 +1,90 @@
+"""llama.cpp's DRY samplers, kept by content: to find every token that ends in a sequence breaker takes seconds."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from typing import Any
+
+import llama_cpp as C
+
+from corral.adapters.engines.llama_cpp.native import Model
+from corral.core.errors import ServerBusy
+from corral.core.lru import SizedLruDict
+from corral.core.requests import SamplingParams
+
+__all__ = ("DryPrototype", "DryPrototypes")
+
+_KEPT_BYTES = 64 << 20
+_LIVE_BYTES = 512 << 20
+_BYTES_PER_TOKEN_AND_BREAKER = 16
+"""By measuring: what 32 letters as breakers take, of which most tokens have some."""
+
+_Key = tuple[float, float, int, int, tuple[str, ...]]
+
+
+class DryPrototype:
+    """A sampler that has seen no tokens. It is freed with the object; the copies that it gives are their owner's."""
+
+    def __init__(self, chain: Any, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self._chain = chain
+        weakref.finalize(self, C.llama_sampler_free, chain).atexit = False
+
+    def copy(self) -> Any:
+        return C.llama_sampler_clone(self._chain)
+
+
+class DryPrototypes:
+    """One model's, shared by requests of the same parameters. Safe for many threads."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._kept: SizedLruDict[_Key, DryPrototype] = SizedLruDict(_KEPT_BYTES)
+        self._live: weakref.WeakSet[DryPrototype] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def has(self, params: SamplingParams, last_n: int) -> bool:
+        """Whether `get` is quick."""
+        return self._kept.get(_key(params, last_n)) is not None
+
+    def get(self, params: SamplingParams, last_n: int) -> DryPrototype:
+        """Slow for parameters that are new. Raises `ServerBusy` if requests hold too many of them."""
+        key = _key(params, last_n)
+        found = self._kept.get(key)
+        if found is None:
+            size_bytes = self._model.vocabulary_size * len(params.dry_sequence_breakers) * _BYTES_PER_TOKEN_AND_BREAKER
+            with self._lock:
+                live_bytes = sum(prototype.size_bytes for prototype in self._live)
+            if live_bytes + size_bytes > _LIVE_BYTES:
+                raise ServerBusy(
+                    "requests of too many different dry_sequence_breakers are running", "use the same ones, or wait"
+                )
+            found = DryPrototype(self._make(params, last_n), size_bytes)
+            with self._lock:
+                self._live.add(found)
+            self._kept.put(key, found, size_bytes)
+        return found
+
+    def _make(self, params: SamplingParams, last_n: int) -> Any:
+        breakers = [text.encode("utf-8", "replace") for text in params.dry_sequence_breakers]
+        return C.llama_sampler_init_dry(
+            self._model.vocab,
+            params.dry_multiplier,
+            params.dry_base,
+            params.dry_allowed_length,
+            last_n,
+            (ctypes.c_char_p * len(breakers))(*breakers),
+            len(breakers),
+        )
+
+
+def _key(params: SamplingParams, last_n: int) -> _Key:
+    return (
+        params.dry_multiplier,
+        params.dry_base,
+        params.dry_allowed_length,
+        last_n,
+        params.dry_sequence_breakers,
+    )

@@ -1,0 +1,139 @@
+"""Samplers that take long to make, on real weights: made beside the steps, kept by content, the same texts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
+from corral.adapters.engines.llama_cpp.loader import load
+from corral.adapters.runners.frames import Abort, Add, Close
+from corral.adapters.runners.stepping import Command, Stepper
+from corral.core.engines import LoadRequest, LocalFile
+from corral.core.errors import EngineDied, ErrorInfo
+from corral.core.outputs import Delta, Finished, Output
+from corral.core.requests import CompletionRequest, SamplingParams, TextPart
+from corral.core.step_loop import Outcome, StepLoop
+
+pytestmark = pytest.mark.native
+
+# Each ends many tokens, and what is left of it is tokenized for each of them.
+SLOW = tuple(letter * 40 for letter in "aeiourstnl")
+
+
+def make(path: Path) -> LlamaCppEngine:
+    files = (LocalFile(role="weights", path=str(path)),)
+    options = {"num_ctx": 512, "num_parallel": 2, "num_thread": 2}
+    engine = load(LoadRequest(model="test", files=files, load_options=options), lambda share: None)
+    assert isinstance(engine, LlamaCppEngine)
+    return engine
+
+
+@pytest.fixture
+def engine(smollm2: Path) -> Iterator[LlamaCppEngine]:
+    made = make(smollm2)
+    yield made
+    made.close()
+
+
+def ask(num_predict: int = 8, **sampling: object) -> CompletionRequest:
+    params = SamplingParams(temperature=0.0, num_predict=num_predict, **sampling)  # type: ignore[arg-type]
+    return CompletionRequest(
+        prompt=(TextPart(text="The sea is wide. The sea is wide. The sea is wide. The sea is"),), sampling=params
+    )
+
+
+def dry(*breakers: str, multiplier: float = 8.0) -> CompletionRequest:
+    return ask(dry_multiplier=multiplier, dry_sequence_breakers=breakers)
+
+
+def answers(engine: LlamaCppEngine, *requests: CompletionRequest) -> tuple[list[str], list[int]]:
+    """The texts, and the order in which the requests ended."""
+    inbox: SimpleQueue[Command] = SimpleQueue()
+    texts = [""] * len(requests)
+    order: list[int] = []
+    for number, request in enumerate(requests):
+        inbox.put(Add(number, request))
+
+    def take(outcomes: list[Outcome]) -> None:
+        item: Output | ErrorInfo
+        for number, item in outcomes:
+            if isinstance(item, Delta):
+                texts[number] += item.text
+            elif isinstance(item, Finished | ErrorInfo):
+                assert isinstance(item, Finished), item
+                order.append(number)
+                if len(order) == len(requests):
+                    inbox.put(Close())
+
+    Stepper(StepLoop(engine), inbox, take).run()
+    return texts, order
+
+
+def test_sequence_breakers_hold_nobody_up(engine: LlamaCppEngine) -> None:
+    """A request that comes later than one with slow breakers has its whole answer before that one begins."""
+    assert engine.preparation(dry(*SLOW)) is not None
+    assert engine.preparation(ask()) is None
+    _, order = answers(engine, dry(*SLOW), ask(32))
+    assert order == [1, 0]
+
+
+def test_sequence_breakers_are_worked_out_once(engine: LlamaCppEngine) -> None:
+    """A request with parameters that are known is taken in at once, and its answer is the same."""
+    request = dry("\n", ":", "b")
+    [first], _ = answers(engine, request)
+    assert engine.preparation(request) is None
+    assert engine.preparation(dry("\n", ":", "b", multiplier=9.0)) is not None
+    assert answers(engine, request, request)[0] == [first, first]
+    assert first != answers(engine, ask())[0][0]
+
+
+def test_long_biased_texts_are_prepared(engine: LlamaCppEngine) -> None:
+    """Texts that take time to tokenize are tokenized beside the steps, with the same effect as short ones."""
+    long = ask(logit_bias=((" wide" * 300, -100.0),))
+    assert engine.preparation(long) is not None
+    short = ask(logit_bias=((" wide", -100.0),))
+    assert engine.preparation(short) is None
+    [text, banned], _ = answers(engine, long, short)
+    assert " wide" not in text + banned
+
+
+def test_a_model_outlives_a_preparation(smollm2: Path) -> None:
+    """Closing the engine waits for what reads its vocabulary in another thread; nothing begins afterwards."""
+    engine = make(smollm2)
+    prepare = engine.preparation(dry(*SLOW))
+    late = engine.preparation(dry("x"))
+    assert prepare is not None
+    assert late is not None
+    prepared: list[object] = []
+    begun = threading.Thread(target=lambda: prepared.append(prepare()))
+    begun.start()
+    while not engine._preparing._count and not prepared:
+        pass
+    engine.close()
+    assert len(prepared) == 1
+    begun.join(10)
+    with pytest.raises(EngineDied):
+        late()
+
+
+def test_an_aborted_preparation_leaves_the_rest(engine: LlamaCppEngine) -> None:
+    """A request that is given up while it is prepared never comes, and others do."""
+    inbox: SimpleQueue[Command] = SimpleQueue()
+    ended: list[int] = []
+
+    def take(outcomes: list[Outcome]) -> None:
+        for number, item in outcomes:
+            if isinstance(item, Finished):
+                ended.append(number)
+                inbox.put(Close())
+
+    inbox.put(Add(1, dry(*SLOW)))
+    inbox.put(Abort(1))
+    inbox.put(Add(2, ask()))
+    Stepper(StepLoop(engine), inbox, take).run()
+    assert ended == [2]
