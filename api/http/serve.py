@@ -244,7 +244,7 @@ class _Server(uvicorn.Server):
             self._connections.check()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Lets requests end within the grace, cuts off what is left, and then leaves nothing for uvicorn to wait for."""
+        """Lets requests end within the grace and cuts off the rest, so that uvicorn has nothing to wait for."""
         for server in self.servers:
             server.close()
         for listener in sockets or []:
