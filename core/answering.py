@@ -57,22 +57,18 @@ class Generation:
         self.engine = lease.engine
         self._ignored = lease.ignored_options
         self._unknown = unknown
-        self._outputs = outputs
+        self._outputs: AsyncGenerator[Output, None] | _Ahead = outputs
         self._resources = resources
-        self._ahead: _Ahead | None = None
-        self._is_read = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Output:
-        self._is_read = True
         try:
-            output = await (self._outputs.__anext__() if self._ahead is None else self._ahead.take())
+            output = await self._outputs.__anext__()
         except BaseException:  # its end, its failure, or our own task cancelled: nothing more will come
             await self.aclose()
             raise
-        self._is_read = False
         if isinstance(output, Started) and (ignored := (*self._ignored, *output.ignored_options)):
             _log.warning("%s: the %s engine ignores: %s", self.record.name.short, self.engine, ", ".join(ignored))
             output = msgspec.structs.replace(output, ignored_options=ignored)
@@ -86,8 +82,9 @@ class Generation:
         The model is given back once the answer has ended, whether or not anybody has read it. Does nothing while an
         output is being waited for, since then nobody stands still.
         """
-        if self._ahead is None and not self._is_read:
-            self._ahead = _Ahead(self._outputs, self._resources)
+        # Costs a stream that is read nothing: no output passes through more than before.
+        if not isinstance(self._outputs, _Ahead) and not getattr(self._outputs, "ag_running", True):
+            self._outputs = _Ahead(self._outputs, self._resources)
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,8 +96,6 @@ class Generation:
 
     async def aclose(self) -> None:
         try:
-            if self._ahead is not None:
-                await self._ahead.aclose()
             await self._outputs.aclose()
         finally:
             await self._resources.aclose()
@@ -110,13 +105,15 @@ class _Ahead:
     """Reads outputs in a task of its own, and frees `resources` at their end."""
 
     def __init__(self, outputs: AsyncGenerator[Output, None], resources: AsyncExitStack) -> None:
+        self._outputs = outputs
+        self._resources = resources
         self._read: deque[Output] = deque()
         self._chars = 0
         self._changed = asyncio.Event()
-        self._reading = asyncio.create_task(self._run(outputs, resources))
+        self._reading = asyncio.create_task(self._run())
         self._reading.add_done_callback(lambda done: self._changed.set())
 
-    async def take(self) -> Output:
+    async def __anext__(self) -> Output:
         """The next output; raises what the outputs ended with."""
         while not self._read:
             if self._reading.done():
@@ -129,9 +126,9 @@ class _Ahead:
         self._changed.set()
         return output
 
-    async def _run(self, outputs: AsyncGenerator[Output, None], resources: AsyncExitStack) -> None:
+    async def _run(self) -> None:
         try:
-            async for output in outputs:
+            async for output in self._outputs:
                 self._read.append(output)
                 self._chars += _chars(output)
                 self._changed.set()
@@ -139,13 +136,17 @@ class _Ahead:
                     self._changed.clear()
                     await self._changed.wait()
         finally:
-            await resources.aclose()
+            try:
+                await self._outputs.aclose()
+            finally:
+                await self._resources.aclose()
 
     async def aclose(self) -> None:
         self._reading.cancel()
         await asyncio.wait([self._reading])
         if not self._reading.cancelled():
             self._reading.exception()  # the reader has had it, or wants it no more
+        await self._outputs.aclose()  # in case the task was cancelled before it began
 
 
 def _chars(output: Output) -> int:

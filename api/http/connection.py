@@ -32,7 +32,7 @@ _END = b"\r\n\r\n"
 _MOST_HEADERS = 1000
 _HELD_BYTES = 64 * 1024
 _UNSENT_BYTES = 16 * 1024
-_TURN_BYTES = 64 * 1024
+_TURN_BYTES = 16 * 1024
 _TURN_PIECES = 256
 _FREELY_FED_BYTES = 4096
 _ALWAYS_HELD_BYTES = 16 * 1024
@@ -154,8 +154,11 @@ class Connection(HttpToolsProtocol):
                 break
             length = self._piece_bytes()
             if not length:
+                if self._overhead_bytes + len(self._held) > self._settings.max_head_bytes:
+                    self._refuse_head(self._settings.max_head_bytes)
                 break
-            piece = bytes(self._held[:length])
+            with memoryview(self._held) as held:
+                piece = bytes(held[:length])
             del self._held[:length]
             self._searched = 0
             pieces += 1
@@ -176,7 +179,9 @@ class Connection(HttpToolsProtocol):
         if end >= 0:
             return end + len(_END)
         self._searched = len(held)
-        # The parser joins the parts of a long header, each time anew: it gets few parts.
+        # The parser joins the parts of a long header, each time anew: it gets the beginning, and the rest in one piece.
+        if self._phase is _Phase.HEAD:
+            return min(len(held), max(0, _FREELY_FED_BYTES - self._overhead_bytes))
         if self._overhead_bytes > _FREELY_FED_BYTES and len(held) < min(self._overhead_bytes // 8, _HELD_BYTES // 2):
             return 0
         return min(len(held), _TURN_BYTES)
@@ -220,7 +225,8 @@ class Connection(HttpToolsProtocol):
             return
         flow = self.flow
         assert isinstance(flow, _Flow)
-        if len(self._held) > _HELD_BYTES:
+        is_needed = self._phase is _Phase.HEAD and self._turn is None and not self._is_answering()
+        if len(self._held) > _HELD_BYTES and not is_needed:
             flow.holding = True
             flow.pause_reading()
         elif flow.holding:

@@ -14,7 +14,7 @@ _log = logging.getLogger("corral.http")
 _MOST_FILES = 65_536
 _RESERVED_FILES = 512
 _LOG_EVERY_S = 10.0
-_MOST_UNFINISHED_BYTES = 64 * 1024 * 1024
+_MOST_UNFINISHED_BYTES = 16 * 1024 * 1024
 
 
 class Watched(Protocol):

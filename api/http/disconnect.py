@@ -63,7 +63,7 @@ class CancelOnDisconnect:
 
 
 def when_reader_stalls(scope: Scope, callback: Callable[[], None]) -> None:
-    """Has `callback` called about once a second while the client reads nothing of its answer, if the server can tell."""
+    """Has `callback` called once a second while the client reads nothing of its answer, if the server can tell."""
     extension: dict[Any, Any] | None = (scope.get("extensions") or {}).get(READER_STALLED)
     if extension is not None:
         extension["call"](callback)

@@ -244,7 +244,7 @@ class _Server(uvicorn.Server):
             self._connections.check()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Lets requests end within the grace, cuts off what is left, and then leaves nothing for uvicorn to wait for."""
+        """Lets requests end within the grace and cuts off the rest, so that uvicorn has nothing to wait for."""
         for server in self.servers:
             server.close()
         for listener in sockets or []:
@@ -254,12 +254,14 @@ class _Server(uvicorn.Server):
             connection.shutdown()
         await self._drained(self._grace_s, until_forced=True)
         if state.tasks:
-            _log.warning("cutting off %d requests that did not end", len(state.tasks))
+            count = len(state.tasks)
+            _log.warning("cutting off %d request%s that did not end", count, "" if count == 1 else "s")
             for task in list(state.tasks):
                 task.cancel()
             await self._drained(_LAST_WORDS_S)
         for connection in list(state.connections):
             connection.transport.abort()
+        self.force_exit = False  # there is nothing left to force, and the application is told of its end
         await super().shutdown(sockets=sockets)
 
     async def _drained(self, limit_s: float, *, until_forced: bool = False) -> None:

@@ -99,7 +99,7 @@ def connected(port: int, count: int) -> Iterator[list[socket.socket]]:
     ],
 )
 def test_a_head_over_the_limit_is_431(strict_server: Any, pieces: list[bytes]) -> None:
-    """URL, headers, trailers and chunk extensions count alike, in one piece or in many, in the first request or later."""
+    """URL, headers, trailers and chunk extensions count alike, in one piece or in many, in any request."""
     with connect(strict_server.port) as connection:
         try:
             for piece in pieces:
@@ -243,10 +243,12 @@ def test_requests_sent_ahead_wait_with_the_client(shared_server: Any) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(0.5)
         sent = 0
-        with pytest.raises(TimeoutError):
-            for _ in range(500):
+        try:
+            while sent < 20_000_000:
                 sent += connection.send(GET * 2000)
-        assert sent < 10_000_000
+        except TimeoutError:
+            pass
+        assert sent < 20_000_000
         gc.collect()
         assert sum(isinstance(one, RequestResponseCycle) for one in gc.get_objects()) < 50
 
@@ -301,9 +303,8 @@ def test_a_reader_that_reads_nothing_is_dropped(
     start_server: Callable[..., Any], within: Callable[..., bool], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its model gets free, and the log says so."""
-    engine = {"answer": "x" * 30_000, "step_delay_s": 0.001}
-    with caplog.at_level(logging.WARNING), start_server(engine, reader_timeout_s=1.0) as server:
-        connection = generate(server.port, **ENDLESS)
+    with caplog.at_level(logging.WARNING), start_server({"step_delay_s": 0.0}, reader_timeout_s=0.5) as server:
+        connection = generate(server.port, top_logprobs=10, **ENDLESS)
         assert within(5, lambda: server.active() == 1)
         assert within(8, lambda: server.active() == 0)
         assert httpx.get(f"{server.url}/").status_code == 200
@@ -338,23 +339,26 @@ def test_silent_connections_make_room(
     start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture, beginning: bytes
 ) -> None:
     """Connections that wait for nothing but their clients lock nobody out: the one that was silent longest goes."""
-    with caplog.at_level(logging.WARNING), start_server(max_connections=4) as server:
-        with connected(server.port, 12) as clients:
-            for client in clients:
-                client.sendall(beginning)
-            time.sleep(0.1)
-            for _ in range(5):
-                assert httpx.get(f"{server.url}/").status_code == 200
-            gone = 0
-            for client in clients:
-                client.settimeout(0.01)
-                try:
-                    gone += client.recv(1) == b""
-                except ConnectionResetError:
-                    gone += 1
-                except TimeoutError:
-                    pass
-            assert gone >= 8
+    with (
+        caplog.at_level(logging.WARNING),
+        start_server(max_connections=4) as server,
+        connected(server.port, 12) as clients,
+    ):
+        for client in clients:
+            client.sendall(beginning)
+        time.sleep(0.1)
+        for _ in range(5):
+            assert httpx.get(f"{server.url}/").status_code == 200
+        gone = 0
+        for client in clients:
+            client.settimeout(0.01)
+            try:
+                gone += client.recv(1) == b""
+            except ConnectionResetError:
+                gone += 1
+            except TimeoutError:
+                pass
+        assert gone >= 8
     closings = [message for message in caplog.messages if "silent longest" in message]
     assert closings[:1] == ["the connection that was silent longest was closed to make room: 4 were open"]
     assert len(closings) <= 2

@@ -6,7 +6,10 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -122,6 +125,49 @@ def test_requests_that_do_not_end_are_cut_off(
     stops = [record.getMessage() for record in caplog.records if "cutting off" in record.getMessage()]
     assert stops == ["cutting off 2 requests that did not end"]
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info]
+
+
+_PROGRAM = """
+import logging, sys
+from tests.api import conftest as world_of
+logging.basicConfig(level="INFO")
+
+async def main():
+    world = world_of.World({"answer": "a b c", "step_delay_s": 0.01})
+    await world.add("smol:q4", capabilities=("completion",))
+    http = world_of.HttpSettings(port=0, shutdown_grace_s=int(sys.argv[1]))
+    app = world_of.create_app(world.runtime, (), http)
+    await world_of.serve(app, http, on_ready=lambda url: print(url, flush=True))
+    await world.runtime.aclose()
+    world.blobs.close()
+
+world_of.run_event_loop(main())
+"""
+
+
+@pytest.mark.parametrize(("grace_s", "signals"), [(0, 1), (60, 2)])
+def test_a_signal_ends_streams_without_a_traceback(grace_s: int, signals: int) -> None:
+    """The first signal starts the grace and the second ends it; the process ends well, and its log is calm."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", _PROGRAM, str(grace_s)]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        url = process.stdout.readline().strip()
+        body = {"model": MODEL, "prompt": "x", "options": {"ignore_eos": True, "num_predict": -1}}
+        with httpx.stream("POST", f"{url}/api/generate", json=body, timeout=20) as reply:
+            lines = reply.iter_lines()
+            next(lines)
+            for _ in range(signals):
+                process.send_signal(signal.SIGTERM)
+                time.sleep(0.2)
+            *_, last = lines
+        log = process.stderr.read()
+        assert process.wait(20) == 0
+    assert json.loads(last) == {"error": "the server is shutting down"}
+    assert log.count("cutting off 1 request that did not end") == 1
+    assert "Traceback" not in log
+    assert "ERROR" not in log
 
 
 def test_a_client_that_reads_nothing_does_not_hold_up_a_stop(start_server: Callable[..., Any]) -> None:
