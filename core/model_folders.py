@@ -34,6 +34,20 @@ _LEFT_OUT = frozenset(
 _LEFT_OUT_STEMS = ("pytorch_model", "openvino_model", "training_args")
 
 
+class _Decoder(msgspec.Struct, frozen=True):
+    filename: str | None = None
+
+
+class _GenaiModel(msgspec.Struct, frozen=True):
+    decoder: _Decoder = _Decoder()
+
+
+class _GenaiConfig(msgspec.Struct, frozen=True):
+    """What is looked at of ``genai_config.json``; the rest never becomes a value."""
+
+    model: _GenaiModel
+
+
 class FolderFile(Value, frozen=True, kw_only=True):
     """A file of the model: `path` inside the folder, with ``/`` between parts; `file`, where it is on this machine."""
 
@@ -108,13 +122,11 @@ def _check_size(file: Path, path: str, size_bytes: int) -> None:
 def _generator_files(folder: Path, paths: list[str]) -> list[str]:
     config = folder / "genai_config.json"
     try:
-        model = msgspec.json.decode(config.read_bytes(), type=dict[str, dict[str, object]])["model"]
-    except (KeyError, *MALFORMED) as error:
+        wanted = msgspec.json.decode(config.read_bytes(), type=_GenaiConfig).model.decoder.filename
+    except MALFORMED as error:
         raise InvalidModelFile(f"{config} is malformed: {error}", "download the model again") from error
-    decoder = model.get("decoder")
-    wanted = decoder.get("filename") if isinstance(decoder, dict) else None
     models = [path for path in paths if path.endswith(_ONNX)]
-    if not models or (isinstance(wanted, str) and wanted not in paths):
+    if not models or (wanted is not None and wanted not in paths):
         raise InvalidModelFile(f"{folder}: the file {wanted or '*.onnx'} that genai_config.json needs is missing")
     for path in models:
         _check_onnx(folder / path)

@@ -217,7 +217,8 @@ class FilesystemManifests:
                 ]
         except StorageError as error:
             if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
-                self._pass_over(folder, error, strict)
+                # Without the folder of all manifests there is no list: an empty one would be a lie.
+                self._pass_over(folder, error, strict or folder == self._folders.manifests)
             return []
 
     def _pass_over(self, path: Path, error: StorageError, strict: bool) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from corral.adapters.engines.ctransformers.spec import SPEC as CTRANSFORMERS
+from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
 from corral.core.converters import ConverterSpec
 from corral.core.engine_choice import EngineChooser
 from corral.core.engines import EngineSpec, Match
@@ -195,6 +197,18 @@ def test_an_adapter_is_for_engines_that_load_it() -> None:
         assert caught.value.remedy == "engines that take it: b"
     with pytest.raises(NoEngine, match="a: does not load adapters"):
         chosen(EngineChooser([engine("a")]), record=adapted)
+
+
+@pytest.mark.parametrize(("spec", "form"), [(LLAMA_CPP, "gguf"), (CTRANSFORMERS, "ggml")])
+def test_our_engines_of_weights_refuse_an_adapter(spec: EngineSpec, form: str) -> None:
+    """They would answer as the bare weights do; without an adapter the same model is theirs."""
+    metadata = ModelMetadata(
+        format=form, architecture="llama", file_type="F16", parameter_count=1, tensor_bytes=1, block_count=1
+    )
+    [candidate] = EngineChooser([spec]).candidates(TOY, metadata)
+    assert candidate.match.score > 0
+    with pytest.raises(NoEngine, match="does not load adapters"):
+        EngineChooser([spec]).choose(model("weights", "adapter"), metadata)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -642,3 +643,57 @@ def test_folders_that_were_never_finished(tmp_path: Path) -> None:
 
     asyncio.run(show())
     assert [path.name for path in scratch.iterdir()] == ["folder-young"]
+
+
+@posix
+@pytest.mark.parametrize("kind", ["pipe", "loop", "dangling"])
+def test_what_is_no_manifest_is_replaced(tmp_path: Path, kind: str) -> None:
+    """A model can be put where something lies that no manifest can be read from; nothing is said to be replaced."""
+    path = tmp_path / "manifests/registry.ollama.ai/library/m/latest"
+    path.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("latest" if kind == "loop" else "nowhere")
+
+    async def scenario() -> None:
+        async with asyncio.timeout(10):
+            put = await FilesystemManifests(tmp_path).put(parse_name("m"), b"{}")
+        assert (put.data, put.replaced) == (b"{}", None)
+
+    asyncio.run(scenario())
+    assert not path.is_symlink()
+    assert path.read_bytes() == b"{}"
+
+
+@posix
+def test_a_lock_that_is_a_pipe_holds_nobody_up(tmp_path: Path) -> None:
+    """Whatever lies in the place of a lock file is opened without waiting for another process."""
+    (tmp_path / ".corral").mkdir()
+    os.mkfifo(tmp_path / ".corral" / "manifests.lock")
+
+    async def scenario() -> None:
+        async with asyncio.timeout(10):
+            await FilesystemManifests(tmp_path).put(parse_name("m"), b"{}")
+
+    asyncio.run(scenario())
+
+
+def test_manifests_are_listed_in_bounded_memory(tmp_path: Path) -> None:
+    """However large they are together, a few megabytes of them are in memory at once."""
+    for number in range(24):
+        path = tmp_path / f"manifests/registry.ollama.ai/library/m{number}/latest"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(3 * 1024 * 1024))
+
+    async def scenario() -> tuple[int, int]:
+        tracemalloc.start()
+        count = 0
+        async for _ in FilesystemManifests(tmp_path).list():
+            count += 1
+        return count, tracemalloc.get_traced_memory()[1]
+
+    count, peak_bytes = asyncio.run(scenario())
+    tracemalloc.stop()
+    assert count == 24
+    assert peak_bytes < 30 * 1024 * 1024

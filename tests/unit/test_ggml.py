@@ -114,3 +114,14 @@ def test_tokens(tmp_path: Path, family: str) -> None:
     assert meant[-1] == end
     assert end not in typed
     assert tokenizer.encode([()]) == [()]
+
+
+def test_a_vocabulary_without_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens that are short enough one by one are bounded together: they all stay in memory."""
+    path = write(tmp_path, ggml_bytes("gpt2"))
+    size_bytes = sum(map(len, read_ggml(path).tokens))
+    monkeypatch.setattr("corral.adapters.formats.ggml.file._VOCABULARY_LIMIT_BYTES", size_bytes)
+    read_ggml(path)
+    monkeypatch.setattr("corral.adapters.formats.ggml.file._VOCABULARY_LIMIT_BYTES", size_bytes - 1)
+    with pytest.raises(InvalidModelFile, match="the tokens have more than"):
+        read_ggml(path)
