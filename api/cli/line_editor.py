@@ -105,39 +105,53 @@ class _TypedAhead:
         self._size = 0
         self._saw_interrupt = False
         self._stop_read, self._stop_write = os.pipe()
+        self._signal_read, self._signal_write = os.pipe()
+        os.set_blocking(self._signal_write, False)
         self._thread = threading.Thread(target=self._run, name="corral-keys", daemon=True)
+        self._exit = ExitStack()
 
     def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            before = signal.set_wakeup_fd(self._signal_write, warn_on_full_buffer=False)
+            self._exit.callback(signal.set_wakeup_fd, before)
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._exit.close()
         os.close(self._stop_write)
         self._thread.join()
-        os.close(self._stop_read)
+        for descriptor in (self._stop_read, self._signal_read, self._signal_write):
+            os.close(descriptor)
         if self._interrupts.stopped and not self._saw_interrupt:  # by a signal from elsewhere
             self._keys.clear()
         store_typeahead(self._source, self._keys)
 
     def _run(self) -> None:
         self._take(get_typeahead(self._source))  # what the prompt has read beyond its message
-        while not self._source.closed:
-            # A signal that comes just before the other thread begins to wait does not wake it: send it once more.
-            unseen = self._saw_interrupt and not self._interrupts.stopped
-            ready, _, _ = select.select([self._source.fileno(), self._stop_read], [], [], _PAUSE_S if unseen else None)
+        watched = [self._source.fileno(), self._stop_read, self._signal_read]
+        while True:
+            ready, _, _ = select.select(watched, [], [])
             if self._stop_read in ready:
                 break
-            if unseen:
-                _interrupt_main_thread()
-            if not ready:
-                continue
-            keys = self._source.read_keys()
-            if not keys:
-                time.sleep(_PAUSE_S)  # half a key, or a terminal that is gone
-            self._take(keys)
+            if self._signal_read in ready:
+                self._send_again(os.read(self._signal_read, 64))
+            if self._source.fileno() in ready:
+                keys = self._source.read_keys()
+                if self._source.closed:  # the window, too: nobody waits for the answer any more
+                    watched.remove(self._source.fileno())
+                    _signal_main_thread(signal.SIGINT)
+                self._take(keys)
         self._keys += self._source.flush_keys()
+
+    def _send_again(self, numbers: bytes) -> None:
+        """A signal that comes just before the main thread begins to wait does not wake it, and is not handled."""
+        time.sleep(_PAUSE_S)
+        for number in {signal.SIGTERM, signal.SIGHUP, signal.SIGINT} & set(numbers):
+            if number != signal.SIGINT or not self._interrupts.stopped:
+                _signal_main_thread(number)
 
     def _take(self, keys: Iterable[KeyPress]) -> None:
         for key in keys:
@@ -146,7 +160,7 @@ class _TypedAhead:
                     self._keys.clear()
                     self._size = 0
                     self._saw_interrupt = True
-                    _interrupt_main_thread()
+                    _signal_main_thread(signal.SIGINT)
                 case Keys.ControlZ | Keys.ControlBackslash:
                     self._modes.restore()
                     os.kill(0, signal.SIGTSTP if key.key is Keys.ControlZ else signal.SIGQUIT)
@@ -157,9 +171,9 @@ class _TypedAhead:
                     self._size += len(key.data)
 
 
-def _interrupt_main_thread() -> None:
+def _signal_main_thread(number: int) -> None:
     """It waits for the answer; a signal to the whole process may reach another thread, which would not wake it."""
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 class _Remembered(PromptHistory):

@@ -452,6 +452,6 @@ def test_one_answer_shows_nothing_that_is_typed(run_small: Callable[..., Chat]) 
     stopped = run_small("hello", "-o", "seed=1", "-o", "ignore_eos=true", "-o", "num_predict=-1")
     stopped.expect(r"\w+ \w+ \w+ ")
     stopped.type("\x03")
-    assert stopped.ended() == 130
+    assert stopped.ended() == 130, stopped.shown
     assert "^C" not in stopped.shown
     assert stopped.is_as_found()
