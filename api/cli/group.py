@@ -37,6 +37,7 @@ _COMMANDS = {
     "config": ("corral.api.cli.about:config", "Print the effective settings, and who set them."),
 }
 _ALIASES = {"ls": "list", "start": "serve"}
+_OWN_NAMES = (*_COMMANDS, *_ALIASES)
 
 
 class _Commands(click.Group):
@@ -58,6 +59,8 @@ class _Commands(click.Group):
                 if not isinstance(command, click.Command):
                     raise PluginError(f"the command {name!r} is a {type(command).__name__} instead of a click.Command")
                 return command
+        if sentence := _session(context).manager.left_out.get(name):
+            raise PluginError(f"there is no command {name!r}: {sentence}", "corral plugins lists all plugins")
         return None
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -77,7 +80,7 @@ class _Commands(click.Group):
 def _session(context: click.Context) -> Session:
     """Help is formatted before the group's own function ran, so the session is made by whoever comes first."""
     if not isinstance(context.obj, Session):
-        context.obj = Session(context.params.get("config"), context.params.get("assignments") or ())
+        context.obj = Session(context.params.get("config"), context.params.get("assignments") or (), _OWN_NAMES)
     return context.obj
 
 
@@ -90,7 +93,7 @@ def _session(context: click.Context) -> Session:
 @click.pass_context
 def cli(context: click.Context, config: str | None, assignments: tuple[str, ...]) -> None:
     """Run any local model, on any engine, behind one API."""
-    context.obj = Session(config, assignments)
+    context.obj = Session(config, assignments, _OWN_NAMES)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -69,7 +69,9 @@ def run(
     with session.library() as corral:
         if _is_reference(model):
             if state != "corral":  # before anything is fetched that could not be run
-                EngineChooser(session.manager.engines()).require(session.settings.scheduler.engine)
+                EngineChooser(session.manager.engines(), left_out=session.manager.left_out).require(
+                    session.settings.scheduler.engine
+                )
             name = _pulled(corral, model)
         else:
             name = model
