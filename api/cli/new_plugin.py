@@ -8,7 +8,7 @@ import click
 
 from corral.api.cli.session import Session
 from corral.core.errors import Conflict
-from corral.plugins.scaffold import plugin_names, write_plugin
+from corral.plugins.scaffold import FORMS, plugin_names, write_plugin
 
 __all__ = ("new_plugin",)
 
@@ -23,13 +23,20 @@ __all__ = ("new_plugin",)
     metavar="FOLDER",
     help="Where to put the package's folder, instead of here.",
 )
+@click.option(
+    "--form",
+    type=click.Choice(FORMS),
+    default="generator",
+    show_default=True,
+    help="One request at a time (generator), many in one step (step), or conversations with their roles (chat).",
+)
 @click.pass_obj
-def new_plugin(session: Session, name: str, parent: Path) -> None:
+def new_plugin(session: Session, name: str, parent: Path, form: str) -> None:
     """Write a Python package with an engine of your own, ready to test."""
     names = plugin_names(name)
     manager = session.manager
     if names.engine in {spec.name for spec in manager.engines()} | {status.name for status in manager.statuses}:
         raise Conflict(f"there is an engine or plugin called {names.engine!r} already", "choose another name")
-    folder = write_plugin(names, parent)
+    folder = write_plugin(names, parent, form)
     click.echo(f"{folder}: the engine {names.engine!r}, its tests and a README")
     click.echo(f"next: cd {folder} && pip install -e '.[test]' && pytest")
