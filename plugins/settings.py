@@ -123,6 +123,10 @@ class PluginsSettings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...] | None, Meta(description="The plugins to load, and no others; the built-in one always is.")
     ] = None
     block: Annotated[tuple[str, ...], Meta(description="Plugins not to load; stronger than `allow`.")] = ()
+    load_timeout: Annotated[
+        Duration,
+        Meta(description="How long the import of one plugin, or making one thing of it, may take; 0 is no limit."),
+    ] = Duration("10s")
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -78,14 +78,23 @@ class Model:
         if use_mmap is not None:
             params.load_mode = C.LLAMA_LOAD_MODE_MMAP if use_mmap else C.LLAMA_LOAD_MODE_NONE
 
+        stopped: list[BaseException] = []
+
         def progress(share: float, _: Any) -> bool:
-            on_progress(share)
-            return True
+            # An exception cannot pass through native code: ctypes would print it. Answering False ends the load.
+            try:
+                on_progress(share)
+            except BaseException as reason:
+                stopped.append(reason)
+            return not stopped
 
         callback = C.llama_progress_callback(progress)
         params.progress_callback = callback
         _recent.clear()
         self.handle = C.llama_model_load_from_file(path.encode(), params)
+        if stopped:
+            self.close()
+            raise stopped[0]
         if not self.handle:
             reason = _reason()
             if "unknown model architecture" in reason or "invalid" in reason or "corrupt" in reason:
