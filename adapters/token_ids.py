@@ -30,7 +30,8 @@ def prompt_ids(prompt: Prompt, text_ids: TextIds, vocabulary_size: int) -> list[
 
 def checked_ids(ids: Sequence[int], vocabulary_size: int) -> Sequence[int]:
     """The same, where the vocabulary has them all: native code reads beside its tables, or ends the process."""
-    for token_id in ids:
-        if not 0 <= token_id < vocabulary_size:
-            raise InvalidRequest(f"token {token_id} is not in the vocabulary of {vocabulary_size}")
+    if ids:
+        for token_id in (min(ids), max(ids)):
+            if not 0 <= token_id < vocabulary_size:
+                raise InvalidRequest(f"token {token_id} is not in the vocabulary of {vocabulary_size}")
     return ids

@@ -20,6 +20,7 @@ __all__ = (
     "ConstraintMask",
     "Engine",
     "GeneratorEngine",
+    "GradualTokenizer",
     "MaskFactory",
     "ModelInfo",
     "OnLoadProgress",
@@ -43,6 +44,8 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     "tokenize", "logprobs", "constraints", …). `context_length` is the most tokens of one request, None where unlimited
     or unknown. `parallel` is how many requests run at once. `memory_bytes` by device ("cpu", "cuda:0"). `process_id` of
     the child, where there is one. `details` are for people: `corral show` and `/api/ps` print them.
+    `longest_token_bytes` is the most bytes of text that one token stands for, None where unknown: with it a text that
+    is too long for the context by its mere size is refused before anybody looks at it.
     """
 
     tasks: frozenset[str]
@@ -52,6 +55,7 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     memory_bytes: Mapping[str, int] = {}
     process_id: int | None = None
     details: Mapping[str, str] = {}
+    longest_token_bytes: int | None = None
 
 
 class RunningModel(Protocol):
@@ -73,8 +77,15 @@ class RunningModel(Protocol):
         """
         ...
 
-    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-        """Token ids of each prompt, BOS included as the model wants. `Unsupported` without feature ``tokenize``."""
+    async def tokenize(
+        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
+    ) -> list[tuple[int, ...]]:
+        """Token ids of each prompt, BOS included as the model wants. `Unsupported` without feature ``tokenize``.
+
+        `most`: nobody needs more ids of a prompt than that. `PromptTooLong` may be raised for a prompt that has more,
+        as soon as it is known; with `cut` its ids may end anywhere beyond `most` instead. Cancelling the call ends the
+        work for it.
+        """
         ...
 
     async def detokenize(self, ids: Sequence[int]) -> str:
@@ -92,6 +103,19 @@ class Tokenizer(Protocol):
     def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]: ...
 
     def decode(self, ids: Sequence[int]) -> bytes: ...
+
+
+class GradualTokenizer(Tokenizer, Protocol):
+    """A tokenizer that takes a long text a piece at a time, so that callers can take turns, and give up."""
+
+    def encode_gradually(
+        self, prompt: Prompt, *, most: int | None = None, cut: bool = False
+    ) -> Generator[None, None, tuple[int, ...]]:
+        """What `encode` gives for one prompt, yielding between pieces of a few milliseconds.
+
+        `most` and `cut` as in `RunningModel.tokenize`.
+        """
+        ...
 
 
 class Vocabulary(Value, frozen=True, kw_only=True):
