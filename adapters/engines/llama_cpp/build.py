@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 
 import llama_cpp as C
 import msgspec
@@ -79,17 +80,21 @@ class _Builder:
         tokenizer = LlamaTokenizer(model)
         batch = Batch(max(self._chunk, _MAX_STREAMS))
         tuner = ThreadTuner(self._threads, fixed=options.num_thread > 0)
-        embedder = Embedder(
-            self._embedding_context,
-            tokenizer,
-            limit=self._num_ctx,
-            inputs_at_once=1 if self._generates and options.exact else _INPUTS_AT_ONCE,
-            threads=lambda: tuner.threads,
-        )
+
+        def embedder(piece: Callable[[int], int] | None) -> Embedder:
+            return Embedder(
+                self._embedding_context,
+                tokenizer,
+                limit=self._num_ctx,
+                inputs_at_once=1 if self._generates and options.exact else _INPUTS_AT_ONCE,
+                threads=lambda: tuner.threads,
+                piece=piece,
+            )
+
         features = {"tokenize", "batch"}
         if not self._generates:
-            info = self._info({"embedding"}, features, 0, "it makes embeddings only")
-            return LlamaCppEngine(model=model, completions=None, embedder=embedder, tokenizer=tokenizer, info=info)
+            info = self._info({"embedding"}, features, 0, "it makes embeddings only", tokenizer)
+            return LlamaCppEngine(model=model, completions=None, embedder=embedder(None), tokenizer=tokenizer, info=info)
         count = self._stream_count()
         context = self._context(count)
         failed.callback(context.close)
@@ -100,27 +105,37 @@ class _Builder:
         features |= {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in (("shift", can_shift), ("exact", exactness.exact)) if has}
         streams = Streams(context, count, trimmable=trimmable)
+        computation = Computation(
+            context=context,
+            streams=streams,
+            batch=batch,
+            tuner=tuner,
+            max_prefill_tokens=max(4, min(options.max_prefill_tokens, self._chunk)),
+            largest_chunk=self._chunk,
+            exact=exactness.exact,
+            pair_rows=exactness.pair_rows,
+        )
         completions = Completions(
             model=model,
             context=context,
             tokenizer=tokenizer,
             streams=streams,
-            computation=Computation(
-                context=context,
-                streams=streams,
-                batch=batch,
-                tuner=tuner,
-                max_prefill_tokens=max(4, min(options.max_prefill_tokens, self._chunk)),
-                largest_chunk=self._chunk,
-                exact=exactness.exact,
-                pair_rows=exactness.pair_rows,
-            ),
+            computation=computation,
             can_shift=can_shift,
             exact=exactness.exact,
         )
+
+        # Where the size of a piece changes the numbers it is one size, so that a text always has the same vector.
+        one_size = options.exact and not exactness.exact
+
+        def piece(remaining: int) -> int:
+            return computation.chunk(remaining, computation.budget(answering=one_size or completions.answering))
+
         said = ("yes: " if exactness.exact else "no: ") + exactness.reason
-        info = self._info({"completion", "embedding"}, features, count, said)
-        return LlamaCppEngine(model=model, completions=completions, embedder=embedder, tokenizer=tokenizer, info=info)
+        info = self._info({"completion", "embedding"}, features, count, said, tokenizer)
+        return LlamaCppEngine(
+            model=model, completions=completions, embedder=embedder(piece), tokenizer=tokenizer, info=info
+        )
 
     def _flash_attention(self) -> int:
         options = self._options
@@ -187,13 +202,16 @@ class _Builder:
             return no("its memory cannot be trimmed")
         return measure_exactness(context, batch, streams)
 
-    def _info(self, tasks: set[str], features: set[str], streams: int, exact: str) -> ModelInfo:
+    def _info(
+        self, tasks: set[str], features: set[str], streams: int, exact: str, tokenizer: LlamaTokenizer
+    ) -> ModelInfo:
         device = "gpu" if self._gpu else "cpu"
         return ModelInfo(
             tasks=frozenset(tasks),
             features=frozenset(features),
             context_length=self._num_ctx,
             parallel=max(1, streams),
+            longest_token_bytes=tokenizer.longest_token_bytes,
             memory_bytes={device: self._model.size_bytes + self._kv_bytes(self._num_ctx * streams)},
             details={
                 "weights": self._model.description,
