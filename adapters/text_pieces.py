@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterable, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -74,7 +75,7 @@ class TokenSizes:
         if lossless:
             for byte in alone - set(free):
                 self._weights[byte] = 1 / longest[byte]
-        covered = lossless and not free and _TEXT_BYTES <= alone
+        covered = lossless and not free and alone >= _TEXT_BYTES
         self.longest: int | None = int(sizes.max()) if covered else None
 
     def fewest(self, text: str) -> int:
@@ -151,13 +152,10 @@ class TextPieces:
         if not self._lead:
             return len(text)
         while at < len(text):
-            tried = 0
-            for match in _BORDER.finditer(text, at, at + _WINDOW + 1):
+            candidates = _BORDER.finditer(text, at, at + _WINDOW + 1)
+            for match in islice(candidates, _CANDIDATES_PER_WINDOW):
                 if self._divides(text, match.start()):
                     return match.start()
-                tried += 1
-                if tried == _CANDIDATES_PER_WINDOW:
-                    break
             at += _WINDOW
             if at < len(text):
                 yield
@@ -198,7 +196,10 @@ class TextPieces:
 def gradual_ids(
     prompt: Prompt, pieces: TextPieces, vocabulary_size: int, most: int | None, *, cut: bool
 ) -> Generator[None, None, list[int]]:
-    """`prompt_ids`, a piece at a time; `most` and `cut` as in `TextPieces.gradually`."""
+    """The ids of all parts in a row, a piece at a time; `most` and `cut` as in `TextPieces.gradually`.
+
+    Raises `InvalidRequest` for an id that the vocabulary does not have.
+    """
     ids: list[int] = []
     since = 0
     for part in prompt:

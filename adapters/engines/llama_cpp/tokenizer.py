@@ -168,7 +168,9 @@ class LlamaTokenizer:
 
     def _divided(self) -> TextPieces:
         """Looks at every token once: how long texts may be divided, and how few tokens they can have."""
-        pieces, marks, strips = [], [], False
+        pieces: list[bytes] = []
+        marks: list[str] = []
+        strips = False
         spell, attributes_of, vocab = C.llama_token_to_piece, C.llama_vocab_get_attr, self._vocab
         buffer = ctypes.create_string_buffer(64)
         for token_id in range(self._size):
