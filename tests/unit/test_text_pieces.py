@@ -18,7 +18,8 @@ from corral.core.errors import InvalidRequest, PromptTooLong
 from corral.core.ports.inference import Tokenizer
 from corral.core.requests import Prompt, TextPart, TokensPart
 
-WORDS = [
+WORDS = ["water", "and", "people,", "time.", "日本", "café", "x\n\n", "", "the\tway", "1", "2", "我们", "🙂"]
+WORDS += ["<|im_end|>", ";", "a", "b"]
     "water",
     "and",
     "people,",
@@ -55,16 +56,23 @@ def test_pieces_have_the_ids_of_the_whole() -> None:
     dice = random.Random(1)
     for parse_special in (True, False):
         text = "".join(dice.choice(WORDS) + dice.choice((" ", " ", "\n", "")) for _ in range(12_000))
-        steps = divided.gradually(text, parse_special=parse_special)
-        turns = 0
+        turns = [0]
+        ids = finished(counted(divided.gradually(text, parse_special=parse_special), turns))
+        [whole] = tokenizer.encode([(TextPart(text=text, parse_special=parse_special),)])
+        assert tuple(ids) == whole[1:]
+        assert turns[0] >= len(text) // PIECE_CHARACTERS - 1
+
+
+def counted(steps: Generator[None, None, list[int]], turns: list[int]) -> Generator[None, None, list[int]]:
+    """The same steps, counted."""
+    while True:
         try:
-            while True:
-                next(steps)
-                turns += 1
+            next(steps)
         except StopIteration as end:
-            [whole] = tokenizer.encode([(TextPart(text=text, parse_special=parse_special),)])
-            assert tuple(end.value) == whole[1:]
-        assert turns >= len(text) // PIECE_CHARACTERS - 1
+            result: list[int] = end.value
+            return result
+        turns[0] += 1
+        yield
 
 
 def test_a_text_is_refused_once_it_is_known_to_be_too_long() -> None:
