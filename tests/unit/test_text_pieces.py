@@ -20,24 +20,6 @@ from corral.core.requests import Prompt, TextPart, TokensPart
 
 WORDS = ["water", "and", "people,", "time.", "日本", "café", "x\n\n", "", "the\tway", "1", "2", "我们", "🙂"]
 WORDS += ["<|im_end|>", ";", "a", "b"]
-    "water",
-    "and",
-    "people,",
-    "time.",
-    "日本",
-    "café",
-    "x\n\n",
-    "",
-    "the\tway",
-    "1",
-    "2",
-    "我们",
-    "🙂",
-    "<|im_end|>",
-    ";",
-    "a",
-    "b",
-]
 
 
 def pieces() -> tuple[TextPieces, FakeTokenizer]:
