@@ -85,9 +85,11 @@ class EventLoopModel:
             self._dispatch.fail(EngineDied(f"{self._label} has ended").info)
         return self._dispatch.run(request)
 
-    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+    async def tokenize(
+        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
+    ) -> list[tuple[int, ...]]:
         try:
-            return await self._model.tokenize(prompts)
+            return await self._model.tokenize(prompts, most=most, cut=cut)
         except Exception as error:
             raise to_error(error_info(error)) from error
 

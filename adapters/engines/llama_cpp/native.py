@@ -110,9 +110,14 @@ class Model:
         self.trained_context = int(C.llama_model_n_ctx_train(self.handle))
         self.embedding_size = int(C.llama_model_n_embd_out(self.handle))
         self.has_decoder = bool(C.llama_model_has_decoder(self.handle))
-        head_size = int(C.llama_model_n_embd(self.handle)) // max(1, int(C.llama_model_n_head(self.handle)))
+        self.heads = max(1, int(C.llama_model_n_head(self.handle)))
+        usual = int(C.llama_model_n_embd(self.handle)) // self.heads
+        architecture = self.metadata("general.architecture") or ""
+        keys, values = (
+            int(self.metadata(f"{architecture}.attention.{kind}_length") or usual) for kind in ("key", "value")
+        )
         layers = int(C.llama_model_n_layer(self.handle))
-        self.kv_values_per_token = 2 * layers * int(C.llama_model_n_head_kv(self.handle)) * head_size
+        self.kv_values_per_token = layers * int(C.llama_model_n_head_kv(self.handle)) * (keys + values)
 
     @property
     def size_bytes(self) -> int:
