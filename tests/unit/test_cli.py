@@ -302,7 +302,7 @@ def test_run_asked_nothing(stocked: Call) -> None:
     """Without a terminal, a prompt or anything piped in, there is nothing to do: wrong usage."""
     status, _, err = stocked("run", MODEL, "--engine", "fake")
     assert status == 2
-    assert "nothing was asked" in err
+    assert "there is no prompt" in err
 
 
 def test_run_takes_text_from_a_pipe_only(stocked: Call) -> None:
@@ -336,7 +336,7 @@ def test_engines(call: Call) -> None:
     table = call("engines", "--no-devices").out
     assert table.splitlines()[0].split() == ["NAME", "AVAILABLE", "VERSION", "DEVICES", "TASKS"]
     verbose = call("engines", "--verbose", "--no-devices").out
-    for line in ("takes GGUF files", "runs in process or thread", "kv_cache_type = \"f16\"  ('f16' or 'f32' or "):
+    for line in ("runs GGUF files", "runs in process or thread", "kv_cache_type = \"f16\"  ('f16' or 'f32' or "):
         assert f"\n    {line}" in verbose
     engines = {engine["name"]: engine for engine in json.loads(call("engines", "--json", "--no-devices").out)}
     assert engines["fake"]["tasks"] == ["completion", "embedding"]

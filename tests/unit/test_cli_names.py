@@ -175,9 +175,7 @@ def test_another_programs_server_at_the_default_address(
             told = capsys.readouterr()
             assert told.out.strip()
             where = f"http://127.0.0.1:{server.server_address[1]}"
-            assert told.err == (
-                f"Ollama 0.33.0 runs at {where}, and no Corral server: the model runs in this process\n"
-            )
+            assert told.err == (f"Ollama 0.33.0 runs at {where}, not Corral: running the model in this process\n")
             with pytest.raises(SystemExit):
                 main(["ps"])
             assert f"no Corral server runs at {where}, Ollama 0.33.0 does" in capsys.readouterr().err

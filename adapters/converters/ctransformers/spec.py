@@ -72,7 +72,7 @@ def _estimate(record: ModelRecord, metadata: ModelMetadata | None, parameters: N
 
 CONVERTER = ConverterSpec(
     name="ctransformers",
-    summary="GGUF of the llama architecture, as ctransformers 0.2.27 reads it",
+    summary="GGUF of the llama architecture to the version that ctransformers 0.2.27 reads",
     convert="corral.adapters.converters.ctransformers.convert:convert",
     match=_match,
     estimate=_estimate,

@@ -91,7 +91,7 @@ def _estimate(record: ModelRecord, metadata: ModelMetadata | None, parameters: O
 
 CONVERTER = ConverterSpec(
     name="onnx",
-    summary="GGUF of the llama family for ONNX Runtime GenAI, 4 and 8 bits",
+    summary="GGUF of the llama family to ONNX Runtime GenAI, in 4 or 8 bits",
     convert="corral.adapters.converters.onnx.convert:convert",
     match=_match,
     estimate=_estimate,

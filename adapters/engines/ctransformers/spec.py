@@ -93,7 +93,7 @@ def _fits(loaded: Any, wanted: Any) -> bool:
 
 SPEC = EngineSpec(
     name="ctransformers",
-    summary="GGUF as of September 2023, and legacy GGML files of seven families",
+    summary="GGUF as it was in September 2023, and legacy GGML files of seven families",
     form="generator",
     load="corral.adapters.engines.ctransformers.loader:load",
     match=_match,
@@ -101,7 +101,7 @@ SPEC = EngineSpec(
     fits=_fits,
     runners=("process",),
     tasks=frozenset({"completion", "embedding"}),
-    takes="legacy GGML files; GGUF version 2 of the llama architecture; newer GGUF of it, converted",
+    takes="legacy GGML files; GGUF version 2 of the llama architecture, newer versions after conversion",
     devices="corral.adapters.engines.ctransformers.loader:devices",
     load_options=CtransformersOptions,
     module="ctransformers",

@@ -291,7 +291,7 @@ def _fits(loaded: FakeLoadOptions, wanted: FakeLoadOptions) -> bool:
 
 SPEC = EngineSpec(
     name="fake",
-    summary="made-up text without weights, for tests and for trying things out",
+    summary="made-up text without weights, for tests and experiments",
     form="step",
     load="corral.adapters.engines.fake:load",
     match=_match,

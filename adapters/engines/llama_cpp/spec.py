@@ -94,7 +94,7 @@ def _estimate_any(record: ModelRecord, metadata: ModelMetadata | None, options: 
 
 SPEC = EngineSpec(
     name="llama-cpp",
-    summary="GGUF models on CPU and GPU: continuous batching, shared prefixes, exact texts",
+    summary="GGUF models on CPU and GPU: continuous batching, shared prompt prefixes, exact texts",
     form="step",
     load="corral.adapters.engines.llama_cpp.loader:load",
     match=_match,
@@ -102,7 +102,7 @@ SPEC = EngineSpec(
     fits=_fits,
     runners=("process", "thread"),
     tasks=frozenset({"completion", "embedding"}),
-    takes="GGUF files, of every architecture that llama.cpp knows",
+    takes="GGUF files of every architecture that llama.cpp supports",
     devices="corral.adapters.engines.llama_cpp.devices:devices",
     load_options=LlamaCppOptions,
     module="llama_cpp",

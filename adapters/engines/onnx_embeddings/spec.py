@@ -55,7 +55,7 @@ def _fits(loaded: Any, wanted: Any) -> bool:
 
 SPEC = EngineSpec(
     name="onnx-embeddings",
-    summary="sentence encoders as ONNX, batched, with their own tokenizer and pooling",
+    summary="sentence encoders in ONNX format: batched, with their own tokenizer and pooling",
     form="step",
     load="corral.adapters.engines.onnx_embeddings.loader:load",
     match=_match,
@@ -64,7 +64,7 @@ SPEC = EngineSpec(
     # Importing onnxruntime switches a CPU's AMX unit on for the whole process: llama.cpp could not run beside it.
     runners=("process",),
     tasks=frozenset({"embedding"}),
-    takes="folders with an ONNX sentence encoder and tokenizer.json",
+    takes="model folders with an ONNX sentence encoder and tokenizer.json",
     devices="corral.adapters.engines.onnx_embeddings.loader:devices",
     load_options=OnnxEmbeddingsOptions,
     module="onnxruntime",

@@ -72,14 +72,14 @@ def _fits(loaded: Any, wanted: Any) -> bool:
 
 SPEC = EngineSpec(
     name="onnx-genai",
-    summary="ONNX models made for ONNX Runtime GenAI, on CPU and its other execution providers",
+    summary="ONNX models built for ONNX Runtime GenAI, on CPU and its other execution providers",
     form="step",
     load="corral.adapters.engines.onnx_genai.loader:load",
     match=_match,
     estimate=_estimate,
     fits=_fits,
     runners=("process",),
-    takes="folders with genai_config.json; GGUF of the llama family, converted",
+    takes="model folders with genai_config.json; GGUF files of the llama family after conversion",
     devices="corral.adapters.engines.onnx_genai.loader:devices",
     load_options=OnnxGenaiOptions,
     module="onnxruntime_genai",
