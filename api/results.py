@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+import msgspec
+
+from corral.api.portal import FORKED
 from corral.core.answering import Generation
-from corral.core.messages import Message, ToolCall
+from corral.core.messages import ToolCall
 from corral.core.models import ModelMetadata, ModelRecord
 from corral.core.outputs import ChatDelta, Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
 from corral.core.values import Value
 
 __all__ = (
     "Answer",
+    "AnswerMessage",
     "AsyncStream",
     "ChatResult",
     "Chunk",
@@ -53,10 +58,33 @@ class Answer(Value, frozen=True, kw_only=True):
     ignored_options: tuple[str, ...] = ()
 
 
+class AnswerMessage(dict[str, Any]):
+    """A model's turn as a message of a conversation: a plain dict, so that it goes into a list of messages, and into
+    JSON, like those that a caller writes. Keys without a value are left out.
+    """
+
+    @property
+    def role(self) -> str:
+        return str(self["role"])
+
+    @property
+    def content(self) -> str:
+        return str(self["content"])
+
+    @property
+    def thinking(self) -> str | None:
+        thinking: str | None = self.get("thinking")
+        return thinking
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return msgspec.convert(self.get("tool_calls", ()), tuple[ToolCall, ...])
+
+
 class ChatResult(Answer, frozen=True, kw_only=True):
     """The answer to a chat; `message` can be appended to the conversation as it is."""
 
-    message: Message
+    message: AnswerMessage
 
     @property
     def text(self) -> str:
@@ -93,12 +121,11 @@ A = TypeVar("A", bound=Answer)
 
 def chat_result(chunks: Sequence[Chunk], common: Mapping[str, Any]) -> ChatResult:
     """The chunks of a chat, joined."""
-    message = Message(
-        role="assistant",
-        content="".join(chunk.text for chunk in chunks),
-        thinking="".join(chunk.thinking for chunk in chunks) or None,
-        tool_calls=tuple(call for chunk in chunks for call in chunk.tool_calls),
-    )
+    message = AnswerMessage(role="assistant", content="".join(chunk.text for chunk in chunks))
+    if thinking := "".join(chunk.thinking for chunk in chunks):
+        message["thinking"] = thinking
+    if calls := [call for chunk in chunks for call in chunk.tool_calls]:
+        message["tool_calls"] = [msgspec.to_builtins(msgspec.structs.asdict(call)) for call in calls]
     return ChatResult(message=message, **common)
 
 
@@ -128,7 +155,10 @@ class AsyncStream(Generic[A]):
         self._chunks: list[Chunk] = []
         self._ignored_options: tuple[str, ...] = ()
         self._result: A | None = None
-        self._forgotten = weakref.finalize(self, _abort, generation, asyncio.get_running_loop())
+        self._reading = False
+        self._loop = asyncio.get_running_loop()
+        self._process_id = os.getpid()
+        self._forgotten = weakref.finalize(self, _abort, generation, self._loop, self._process_id)
         self._forgotten.atexit = False
 
     @property
@@ -142,6 +172,10 @@ class AsyncStream(Generic[A]):
         return self
 
     async def __anext__(self) -> Chunk:
+        self._require_place()
+        if self._reading:
+            raise RuntimeError("this stream is being read already: one task or thread at a time reads a stream")
+        self._reading = True
         try:
             async for output in self._generation:
                 chunk = self._take(output)
@@ -150,6 +184,8 @@ class AsyncStream(Generic[A]):
         except BaseException:
             self._forgotten.detach()  # a generation that failed has closed itself
             raise
+        finally:
+            self._reading = False
         self._forgotten.detach()
         raise StopAsyncIteration
 
@@ -162,7 +198,10 @@ class AsyncStream(Generic[A]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Cancels the request if it still runs. Twice is fine."""
+        """Cancels the request if it still runs. Twice is fine; in a forked child it does nothing."""
+        if os.getpid() != self._process_id:
+            return
+        self._require_place()
         self._forgotten.detach()
         await self._generation.aclose()
 
@@ -172,6 +211,12 @@ class AsyncStream(Generic[A]):
             async for _ in self:
                 pass
         return self.result
+
+    def _require_place(self) -> None:
+        if os.getpid() != self._process_id:
+            raise RuntimeError(FORKED.format(name="stream"))
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this stream belongs to the event loop that it was made on, and this is another one")
 
     def _take(self, output: Output) -> Chunk | None:
         if isinstance(output, Delta):
@@ -206,8 +251,10 @@ class AsyncStream(Generic[A]):
         }
 
 
-def _abort(generation: Generation, loop: asyncio.AbstractEventLoop) -> None:
-    """The garbage collector may call this on any thread."""
+def _abort(generation: Generation, loop: asyncio.AbstractEventLoop, process_id: int) -> None:
+    """The garbage collector may call this on any thread. A forked child must not wake its parent's loop."""
+    if os.getpid() != process_id:
+        return
     closing = generation.aclose()
     try:
         asyncio.run_coroutine_threadsafe(closing, loop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,7 +51,8 @@ class ModelCatalog:
     """The use cases of models. Safe for many tasks of one event loop, beside other processes on the same store.
 
     `formats` are tried in order to read a manifest; the first writes new ones. `cache` keeps what headers say between
-    runs. Stores and sources stay the caller's to close.
+    runs. Stores and sources stay the caller's to close. `left_out` has a sentence for each plugin that is not there,
+    for errors about what is missing.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ModelCatalog:
         sources: Sequence[ModelSource] = (),
         cache: MetadataCache | None = None,
         upstreams: UpstreamDirectory | None = None,
+        left_out: Mapping[str, str] = {},
     ) -> None:
         self._manifests = manifests
         self._blobs = blobs
@@ -78,6 +80,7 @@ class ModelCatalog:
             formats=formats,
             inspector=self._inspector,
             sources=sources,
+            left_out=left_out,
         )
         self._upstreams = upstreams
         self._records: LruDict[Digest, ModelRecord] = LruDict(_REMEMBERED_RECORDS)

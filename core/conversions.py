@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
+from corral.core.containment import contained
 from corral.core.converters import ConvertedFile, ConverterSpec, ConvertResult
+from corral.core.engines import Match
 from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported, map_errors
 from corral.core.installation import missing_packages
 from corral.core.models import ModelFile, ModelMetadata, ModelRecord
@@ -50,7 +52,9 @@ def require_able(spec: ConverterSpec, record: ModelRecord, metadata: ModelMetada
     if record.files_of("adapter"):
         raise Unsupported(f"{record.name.short} has an adapter, which a conversion would lose")
     with map_errors({Exception: PluginError}, f"the match of the {spec.name} converter failed"):
-        match = spec.match(record, metadata)
+        match = contained(spec.match, record, metadata)
+        if not isinstance(match, Match):
+            raise TypeError(f"it gave {type(match).__name__} instead of a Match")
     if match.score <= 0:
         raise Unsupported(f"the {spec.name} converter does not take {record.name.short}: {match.reason}")
     missing = missing_packages(spec)

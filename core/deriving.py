@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from corral.core.containment import contained
 from corral.core.conversions import checked_files, converted_name, derived_record, require_able, typed_parameters
 from corral.core.converters import ConverterSpec, ConvertRequest, ConvertResult, derived_name, refuse_derived
 from corral.core.engines import LocalFile
@@ -246,7 +247,7 @@ class ModelDeriver:
         if spec.estimate is not None:
             typed = msgspec.convert(parameters, spec.parameters) if spec.parameters is not None else None
             with map_errors({Exception: PluginError}, f"the estimate of the {spec.name} converter failed"):
-                needed = spec.estimate(record, metadata, typed)
+                needed = contained(spec.estimate, record, metadata, typed)
         free = {**self._free_memory(), "disk": shutil.disk_usage(folder).free}
         for place, size_bytes in needed.items():
             if place in free and size_bytes > free[place]:

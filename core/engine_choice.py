@@ -9,16 +9,34 @@ from typing import Any
 
 import msgspec
 
+from corral.core.containment import contained, one_line
 from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec, Match
-from corral.core.errors import EngineNotInstalled, InvalidOption, NoEngine, UnknownEngine
+from corral.core.errors import (
+    CorralError,
+    EngineNotInstalled,
+    InvalidOption,
+    LoadFailed,
+    NoEngine,
+    PluginError,
+    UnknownEngine,
+)
 from corral.core.installation import missing_packages
+from corral.core.left_out import remarks
 from corral.core.models import ModelMetadata, ModelRecord, digest_of
 from corral.core.names import ModelName
 from corral.core.pip_lines import install_line
 from corral.core.ports.inference import Runner
 
-__all__ = ("Candidate", "EngineChooser", "choose_runner", "fits", "ignored_load_options", "typed_load_options")
+__all__ = (
+    "Candidate",
+    "EngineChooser",
+    "choose_runner",
+    "estimate_bytes",
+    "fits",
+    "ignored_load_options",
+    "typed_load_options",
+)
 
 _log = logging.getLogger(__name__)
 
@@ -38,16 +56,24 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 class EngineChooser:
     """Chooses among `specs`. `order` are names of engines that come before others which suit a model equally well.
 
+    `left_out` has a sentence for each plugin that is not there, for errors about engines that are missing.
+
     What is installed is looked up when it first matters; what was missing is looked up again each time.
     """
 
     def __init__(
-        self, specs: Sequence[EngineSpec], converters: Sequence[ConverterSpec] = (), order: Sequence[str] = ()
+        self,
+        specs: Sequence[EngineSpec],
+        converters: Sequence[ConverterSpec] = (),
+        order: Sequence[str] = (),
+        left_out: Mapping[str, str] = {},
     ) -> None:
         ranks = {name: rank for rank, name in enumerate(order)}
         self._specs = sorted(specs, key=lambda spec: ranks.get(spec.name, len(ranks)))
         self._converters = {converter.name: converter for converter in converters}
         self._there: set[str] = set()
+        self._left_out = left_out
+        self._complained: set[tuple[str, str]] = set()
 
     def choose(
         self,
@@ -82,7 +108,8 @@ class EngineChooser:
         if able:
             raise _not_installed(f"no engine that takes {record.name.short} is installed", able)
         reasons = "; ".join(f"{spec.name}: {match.reason}" for spec, match in matches)
-        raise NoEngine(f"no engine takes {record.name.short} ({reasons or 'there is none'})", _ELSEWHERE)
+        remedy = "; ".join((_ELSEWHERE, *remarks(self._left_out, record.format)))
+        raise NoEngine(f"no engine takes {record.name.short} ({reasons or 'there is none'})", remedy)
 
     def candidates(self, record: ModelRecord, metadata: ModelMetadata | None) -> list[Candidate]:
         """What every engine says to the model, in the order that breaks ties."""
@@ -119,7 +146,8 @@ class EngineChooser:
             if spec.name == name:
                 return spec
         known = ", ".join(spec.name for spec in self._specs)
-        raise UnknownEngine(f"no engine is called {name!r}", f"known engines: {known or 'none'}")
+        remedy = "; ".join((*remarks(self._left_out, name), f"known engines: {known or 'none'}"))
+        raise UnknownEngine(f"no engine is called {name!r}", remedy)
 
     def _candidate(self, spec: EngineSpec, match: Match) -> Candidate:
         missing, hint = self._missing(spec), install_line(spec)
@@ -130,10 +158,14 @@ class EngineChooser:
 
     def _match(self, spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None) -> Match:
         try:
-            match = spec.match(record, metadata)
+            match = _checked_match(contained(spec.match, record, metadata))
         except Exception as error:  # a plugin's fault is no reason to be without the other engines
-            _log.exception("the %s engine's match failed for %s", spec.name, record.name.short)
-            return Match(score=0, reason=f"its match failed: {type(error).__name__}: {error}")
+            said = f"{type(error).__name__}: {one_line(error)}"
+            if (spec.name, said) not in self._complained:  # once, not once for each model
+                self._complained.add((spec.name, said))
+                _log.warning("the %s engine's match failed for %s: %s", spec.name, record.name.short, said)
+                _log.debug("the match of %s", spec.name, exc_info=True)
+            return Match(score=0, reason=f"its match failed: {said}")
         unfit = _unfit(spec, record, metadata) if match.score != 0 else None
         if unfit is not None:
             return Match(score=0, reason=unfit)
@@ -234,7 +266,49 @@ def fits(spec: EngineSpec, loaded: Any, wanted: Any) -> bool:
     if loaded == wanted or spec.fits is None:
         return bool(loaded == wanted)
     try:
-        return bool(spec.fits(loaded, wanted))
+        return bool(contained(spec.fits, loaded, wanted))
     except Exception:  # a plugin's fault costs another load, and nobody's request
         _log.exception("the %s engine's fits failed", spec.name)
         return False
+
+
+def estimate_bytes(
+    spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None, options: Any
+) -> Mapping[str, int]:
+    """What the engine says that the model will take, by device. Raises `LoadFailed` where it says no such thing: a load
+    whose size nobody knows could take everybody's memory.
+    """
+    try:
+        estimate = contained(spec.estimate, record, metadata, options)
+        return {_device(device): _byte_count(count) for device, count in estimate.items()}
+    except Exception as error:
+        if isinstance(error, CorralError) and not isinstance(error, PluginError):
+            raise  # it says on purpose that this does not go
+        said = f"{type(error).__name__}: {one_line(error)}"
+        raise LoadFailed(
+            f"the {spec.name} engine's estimate for {record.name.short} failed: {said}",
+            "the plugin of that engine has to be mended; another engine may take the model",
+        ) from error
+
+
+def _device(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"a device is named by a text, not by {one_line(repr(name), 60)}")
+    return name
+
+
+def _byte_count(count: object) -> int:
+    if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count < 1 << 62:
+        raise ValueError(f"bytes are a number of 0 or more, not {one_line(repr(count), 60)}")
+    return int(count)
+
+
+def _checked_match(match: object) -> Match:
+    """A match as the choice needs it. Raises `TypeError` for what is none."""
+    if not isinstance(match, Match):
+        raise TypeError(f"it gave {one_line(repr(match), 60)} instead of a Match")
+    if isinstance(match.score, bool) or not isinstance(match.score, int | float) or not -1e9 < match.score < 1e9:
+        raise TypeError(f"its score is {one_line(repr(match.score), 60)}")
+    if match.converter is not None and not isinstance(match.converter, str):
+        raise TypeError(f"its converter is {one_line(repr(match.converter), 60)}")
+    return Match(score=match.score, reason=one_line(match.reason), converter=match.converter)

@@ -94,7 +94,10 @@ class ErrorInfo(Value, frozen=True, kw_only=True):
 
 
 class CorralError(Exception):
-    """Base of all errors raised on purpose. ``str(error)`` is the message; `remedy` says what to do, if known."""
+    """Base of all errors raised on purpose. ``str(error)`` is the message; `remedy` says what to do, if known.
+
+    The remedy is a note of the exception as well, so that tracebacks show it.
+    """
 
     code: ClassVar[str] = "error"
 
@@ -102,6 +105,8 @@ class CorralError(Exception):
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+        if remedy:
+            self.add_note(remedy)
 
     @property
     def info(self) -> ErrorInfo:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from corral.core.errors import (
     Unsupported,
 )
 from corral.core.folder_facts import FACT_FILES, folder_facts
+from corral.core.left_out import remarks
 from corral.core.manifest_reading import read_manifest
 from corral.core.model_folders import FolderFile, scan_folder
 from corral.core.models import Digest, FileRole, ModelFile, ModelMetadata, ModelRecord, digest_of, parameter_size_text
@@ -68,6 +69,7 @@ class ModelImporter:
         formats: Sequence[ManifestFormat],
         inspector: WeightsInspector,
         sources: Sequence[ModelSource],
+        left_out: Mapping[str, str] = {},
     ) -> None:
         self._manifests = manifests
         self._blobs = blobs
@@ -75,6 +77,7 @@ class ModelImporter:
         self._formats = tuple(formats)
         self._inspector = inspector
         self._sources = {source.scheme: source for source in sources}
+        self._left_out = left_out
 
     async def name_of(self, path: Path) -> ModelName:
         """The name that `import_file` gives a file or folder that comes without one."""
@@ -193,7 +196,13 @@ class ModelImporter:
             known = ", ".join(f"{scheme}://" for scheme in sorted(self._sources))
             raise InvalidRequest(
                 f"no source for {reference[:100]!r}",
-                f"references begin with one of: {known or '(none)'}; corral import takes a file of this machine",
+                "; ".join(
+                    (
+                        f"references begin with one of: {known or '(none)'}",
+                        "corral import takes a file of this machine",
+                        *remarks(self._left_out, scheme),
+                    )
+                ),
             )
         fresh: list[tuple[RemoteFile, Digest]] = []
         async with source.resolve(reference, on_progress) as remote:
@@ -294,7 +303,10 @@ class ModelImporter:
     def _known(self, metadata: ModelMetadata | None, file_name: str) -> ModelMetadata:
         if metadata is None:
             known = ", ".join(self._inspector.formats)
-            raise InvalidModelFile(f"{file_name}: not a model file of a known format ({known})")
+            raise InvalidModelFile(
+                f"{file_name}: not a model file of a known format ({known})",
+                "; ".join(remarks(self._left_out, file_name.rpartition(".")[2])) or None,
+            )
         return metadata
 
 

@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeVar
 import msgspec
 
 from corral.core.converters import ConverterSpec
+from corral.core.engine_choice import estimate_bytes
 from corral.core.engines import LoadRequest, LocalFile
 from corral.core.errors import EngineDied, InvalidModelFile, LoadFailed, OutOfMemory
 from corral.core.models import ModelMetadata, ModelRecord
@@ -85,7 +86,7 @@ class ModelLoader:
         await self._load(resident, derived, await self._models.metadata(derived))
 
     async def _load(self, resident: Resident, record: ModelRecord, metadata: ModelMetadata | None) -> None:
-        resident.estimate = resident.spec.estimate(record, metadata, resident.options)
+        resident.estimate = estimate_bytes(resident.spec, record, metadata, resident.options)
         await self._placement.make_room(resident)
         resident.model = await self._with_second_try(lambda: self._run(resident, record))
 

@@ -13,17 +13,21 @@ from contextlib import aclosing
 from typing import Any
 
 from corral.core.control_tokens import LOOKALIKES, ControlTokens, control_tokens
+from corral.core.errors import PromptTooLong
 from corral.core.messages import Message, Tool
 from corral.core.outputs import ChatDelta, Delta, Output
-from corral.core.ports.inference import RunningModel
+from corral.core.ports.inference import ModelInfo, RunningModel
 from corral.core.rendering import RenderedApart
-from corral.core.requests import ChatRequest, CompletionRequest, Prompt, TextPart, TokensPart
+from corral.core.requests import ChatRequest, CompletionRequest, ContextPolicy, Prompt, TextPart, TokensPart
 
 __all__ = (
     "PlainTemplate",
     "PromptedChat",
+    "completion_prompt",
     "joined",
+    "most_tokens",
     "prompt_text",
+    "require_room",
     "settle",
     "tokenized",
 )
@@ -69,16 +73,50 @@ async def settle(model: RunningModel, prompt: Prompt) -> Prompt:
     )
 
 
-async def tokenized(model: RunningModel, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
-    """Long prompts as token ids, short ones as they are.
+def most_tokens(info: ModelInfo, num_ctx: int | None) -> int | None:
+    """The most tokens that one request may have, None where that is not known."""
+    limits = [limit for limit in (num_ctx, info.context_length) if limit is not None]
+    return min(limits, default=None)
+
+
+def require_room(info: ModelInfo, characters: int, most: int | None) -> None:
+    """Refuse a text that has more than `most` tokens by its mere size. Raises `PromptTooLong`."""
+    if most is not None and info.longest_token_bytes is not None and characters > most * info.longest_token_bytes:
+        raise PromptTooLong(
+            f"a text of {characters} characters has more than the {most} tokens that fit",
+            "shorten it, or raise num_ctx",
+        )
+
+
+async def tokenized(
+    model: RunningModel, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
+) -> tuple[Prompt, ...]:
+    """Long prompts as token ids, short ones as they are; `most` and `cut` as in `RunningModel.tokenize`.
 
     Ids are made beside the engine's steps. An engine given a long text would tokenize it between two steps, and every
     other answer would wait.
     """
-    length = sum(len(part.text) for prompt in prompts for part in prompt if isinstance(part, TextPart))
-    if length < _LONG_TEXT or "tokenize" not in model.info.features:
+    if not cut:
+        for prompt in prompts:
+            require_room(model.info, _characters(prompt), most)
+    if sum(map(_characters, prompts)) < _LONG_TEXT or "tokenize" not in model.info.features:
         return tuple(prompts)
-    return tuple((TokensPart(ids=ids),) for ids in await model.tokenize(prompts))
+    return tuple((TokensPart(ids=ids),) for ids in await model.tokenize(prompts, most=most, cut=cut))
+
+
+async def completion_prompt(model: RunningModel, prompt: Prompt, context: ContextPolicy) -> Prompt:
+    """The prompt as `tokenized` gives it. Raises `PromptTooLong` where it leaves no room for an answer."""
+    [found] = await tokenized(model, [prompt], most=_most_of_prompt(model.info, context))
+    return found
+
+
+def _most_of_prompt(info: ModelInfo, context: ContextPolicy) -> int | None:
+    most = most_tokens(info, context.num_ctx)
+    return None if most is None else max(0, most - 1)
+
+
+def _characters(prompt: Prompt) -> int:
+    return sum(len(part.text) for part in prompt if isinstance(part, TextPart))
 
 
 class PlainTemplate:
@@ -104,15 +142,24 @@ class PromptedChat:
         self._model = model
         self._template = template
 
-    async def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Prompt:
-        """Render the messages. Raises `InvalidRequest`."""
+    async def prompt(self, messages: Sequence[Message], context: ContextPolicy, tools: Sequence[Tool] = ()) -> Prompt:
+        """Render the messages.
+
+        Raises `InvalidRequest`, and `PromptTooLong` before it renders what is too long by its mere size: a template
+        may leave out what was answered before, never what is asked.
+        """
+        most = _most_of_prompt(self._model.info, context)
+        asked = sum(len(message.content) for message in messages if message.role in ("user", "system"))
+        require_room(self._model.info, asked, most)
         control = control_tokens(self._model.info.control_tokens)
         prompt = await self._template.render(messages, tools=tools, control=control)
+        require_room(self._model.info, _characters(prompt), most)
         return prompt if control.known else await settle(self._model, prompt)
 
     async def open(self, request: ChatRequest) -> AsyncGenerator[Output, None]:
         """Render now, so that a template's complaint is raised here; the model runs once the answer is iterated."""
-        [prompt] = await tokenized(self._model, [await self.prompt(request.messages, request.tools)])
+        rendered = await self.prompt(request.messages, request.context, request.tools)
+        prompt = await completion_prompt(self._model, rendered, request.context)
         return self._answer(
             CompletionRequest(
                 prompt=prompt,

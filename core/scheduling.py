@@ -61,8 +61,10 @@ class ModelScheduler:
         free_memory: Callable[[], Mapping[str, int]],
         deriver: Deriver | None = None,
         clock: Callable[[], float] = time.monotonic,
+        left_out: Mapping[str, str] = {},
     ) -> None:
-        self._chooser = EngineChooser(engines, () if deriver is None else deriver.converters, settings.engine_order)
+        converters = () if deriver is None else deriver.converters
+        self._chooser = EngineChooser(engines, converters, settings.engine_order, left_out)
         self._runners = runners
         self._preferred_runner = preferred_runner
         self._catalog = catalog

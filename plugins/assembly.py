@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -12,12 +14,14 @@ from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.memory import free_memory
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.core.catalog import ModelCatalog
+from corral.core.containment import beside
 from corral.core.deriving import ModelDeriver
 from corral.core.devices import DeviceProbe
 from corral.core.engines import EngineSpec
 from corral.core.errors import SettingsError
 from corral.core.generation import InferenceService
 from corral.core.leases import SchedulerSettings
+from corral.core.left_out import remarks
 from corral.core.ports.inference import Runner
 from corral.core.runtime import Runtime
 from corral.core.scheduling import ModelScheduler
@@ -25,9 +29,10 @@ from corral.plugins.engine_status import converter_status, engine_status
 from corral.plugins.layers import Layers, parse_assignment, read_layers
 from corral.plugins.manager import PluginManager
 from corral.plugins.model_settings import ConfiguredCatalog, by_model
+from corral.plugins.parts import make_all_parts, make_store, plugin_routers, try_out
 from corral.plugins.setting_types import Address
 from corral.plugins.settings import Settings
-from corral.plugins.specs import CommandSpec, LazySpec, RouteSpec, Stores, build, resolve
+from corral.plugins.specs import CommandSpec, LazySpec, Stores, resolve
 
 __all__ = (
     "Address",
@@ -43,6 +48,7 @@ __all__ = (
     "parse_assignment",
     "read_layers",
     "resolve",
+    "try_out",
 )
 
 
@@ -51,22 +57,32 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
 
     runtime: Runtime
     settings: Settings
-    routes: tuple[RouteSpec, ...] = ()
-    commands: tuple[CommandSpec, ...] = ()
+    manager: PluginManager
 
     def routers(self) -> list[Any]:
-        """Imports the plugins' routers. Raises `PluginError` for one that is not there."""
-        return [resolve(route.target) for route in self.routes]
+        """Imports the plugins' routers. One that is not there, or is none, is recorded and left out."""
+        routers = plugin_routers(self.manager)
+        self.manager.warn()
+        return routers
 
     async def aclose(self) -> None:
         """Unloads every model."""
         await self.runtime.aclose()
 
 
-def load_plugins(layers: Layers) -> PluginManager:
-    """The installed plugins that the settings let in. Raises `SettingsError` for those settings themselves."""
+def load_plugins(layers: Layers, commands: Iterable[str] = ()) -> PluginManager:
+    """The installed plugins that the settings let in. Raises `SettingsError` for those settings themselves.
+
+    `commands` are names of the command line's own, which no plugin gets.
+    """
     wanted = layers.plugins()
-    manager = PluginManager(allow=wanted.allow, block=wanted.block)
+    limit_s = wanted.load_timeout.limit_s
+    manager = PluginManager(
+        allow=wanted.allow,
+        block=wanted.block,
+        limit_s=limit_s if limit_s < threading.TIMEOUT_MAX else None,
+        commands=commands,
+    )
     manager.load_entry_points()
     return manager
 
@@ -97,11 +113,13 @@ async def assemble(
     a test hands in stores of its own and only the fake engine. Raises `SettingsError` and `PluginError`.
     """
     layers = read_layers() if layers is None else layers
-    manager = load_plugins(layers) if manager is None else manager
+    if manager is None:
+        manager = await beside(partial(load_plugins, layers))  # a plugin may take its time
     settings = decode_settings(layers, manager)
     engines = manager.engines() if engines is None else engines
-    stores = _open_store(settings, manager) if stores is None else stores
-    runners: dict[str, Runner] = _made(manager, "corral_register_runners", manager.runners(), settings.runners)
+    stores = await beside(partial(_open_store, settings, manager)) if stores is None else stores
+    parts = await beside(partial(make_all_parts, manager, settings))
+    runners: dict[str, Runner] = parts["corral_register_runners"]
     preferred = settings.scheduler.runner or default_runner
     _require(preferred, runners, "scheduler.runner", manager)
     if settings.scheduler.engine is not None:
@@ -112,11 +130,12 @@ async def assemble(
         manifests=stores.manifests,
         blobs=stores.blobs,
         local=stores.local,
-        formats=list(_made(manager, "corral_register_manifest_formats", manager.manifest_formats()).values()),
-        readers=list(_made(manager, "corral_register_metadata_readers", manager.metadata_readers()).values()),
-        sources=list(_made(manager, "corral_register_sources", manager.sources(), settings.sources).values()),
+        formats=list(parts["corral_register_manifest_formats"].values()),
+        readers=list(parts["corral_register_metadata_readers"].values()),
+        sources=list(parts["corral_register_sources"].values()),
         cache=stores.cache,
         upstreams=ServerDirectory(settings.engines.get("upstream", {})),
+        left_out=manager.left_out,
     )
     jobs = ProcessJobs()
     deriver = ModelDeriver(
@@ -145,12 +164,14 @@ async def assemble(
         engine_settings=settings.engines,
         free_memory=free_memory,
         deriver=deriver,
+        left_out=manager.left_out,
     )
+    manager.warn()
     models = by_model(settings.models)
     inference = InferenceService(
         catalog=ConfiguredCatalog(catalog, models),
         scheduler=scheduler,
-        templates=list(_made(manager, "corral_register_chat_templates", manager.chat_templates()).values()),
+        templates=list(parts["corral_register_chat_templates"].values()),
     )
     runtime = Runtime(
         catalog=catalog,
@@ -163,7 +184,7 @@ async def assemble(
         converters=tuple(converter_status(spec) for spec in manager.converters()),
         plugins=manager.statuses,
     )
-    return Assembly(runtime=runtime, settings=settings, routes=manager.routes(), commands=manager.commands())
+    return Assembly(runtime=runtime, settings=settings, manager=manager)
 
 
 def _structs(specs: Sequence[LazySpec]) -> dict[str, type[msgspec.Struct] | None]:
@@ -173,33 +194,12 @@ def _structs(specs: Sequence[LazySpec]) -> dict[str, type[msgspec.Struct] | None
 def _open_store(settings: Settings, manager: PluginManager) -> Stores:
     known = {spec.name: spec for spec in manager.stores()}
     _require(settings.store, known, "store", manager)
-    opened = build(known[settings.store], settings.stores.get(settings.store))
-    if not isinstance(opened, Stores):
-        raise SettingsError(f"the store {settings.store!r} gave {type(opened).__name__} instead of Stores")
-    return opened
-
-
-def _made(
-    manager: PluginManager, hook: str, specs: Sequence[LazySpec], settings: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """What the specs name, by name. One of a plugin's that fails is recorded and left out: the others do their work."""
-    made: dict[str, Any] = {}
-    for spec in specs:
-        try:
-            made[spec.name] = build(spec, (settings or {}).get(spec.name))
-        except SettingsError:
-            raise
-        except Exception as fault:
-            if not manager.failed(hook, spec.name, fault):
-                raise
-    return made
+    return make_store(manager, known[settings.store], settings.stores.get(settings.store))
 
 
 def _require(name: str, known: Sequence[str] | dict[str, Any], path: str, manager: PluginManager) -> None:
     if name not in known:
-        skipped = ", ".join(status.name for status in manager.statuses if status.state != "loaded")
         raise SettingsError(
             f"{path}: there is no {name!r}",
-            f"choose one of {', '.join(known) or 'none'}"
-            + (f"; corral plugins tells why it skipped {skipped}" if skipped else ""),
+            "; ".join((*remarks(manager.left_out, name), f"choose one of {', '.join(known) or 'none'}")),
         )

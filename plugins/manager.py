@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import EntryPoint, entry_points
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, distributions, entry_points
 from types import ModuleType
 from typing import Any, Final
 
 import msgspec
 import pluggy
 
+from corral.core.containment import TookTooLong, on_own_thread, one_line
 from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec
 from corral.core.errors import CorralError
@@ -61,6 +64,12 @@ _HOOKS: Final[dict[str, type[Registrar[Any]]]] = {
 }
 
 
+_log = logging.getLogger("corral.plugins")
+
+_given_up: dict[str, str] = {}
+"""Why the entry point of a plugin that never returned is not tried again in this process: it would hang again."""
+
+
 class _Incompatible(Exception):
     """The plugin is written for another version of the hooks."""
 
@@ -68,15 +77,27 @@ class _Incompatible(Exception):
 class PluginManager:
     """What is installed, and what it registered.
 
-    Every plugin is taken whole or not at all: one that fails to import, raises, misspells a hook, hands over a wrong
-    type or a name that is taken is recorded in `statuses` with its reason, and nothing of it remains.
+    Every plugin is taken whole or not at all: one that fails to import or does not end, raises, misspells a hook, hands
+    over a wrong value or a name that is taken is recorded in `statuses` with its reason, and nothing of it remains.
+
+    `limit_s` is how long a plugin's import and hooks may take, and each thing that is made of it later; None is for
+    ever. `commands` are names of the command line's own.
     """
 
-    def __init__(self, *, allow: Sequence[str] | None = None, block: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        allow: Sequence[str] | None = None,
+        block: Sequence[str] = (),
+        limit_s: float | None = 10.0,
+        commands: Iterable[str] = (),
+    ) -> None:
         self._allow = None if allow is None else frozenset(allow)
         self._block = frozenset(block)
+        self.limit_s = limit_s
         self._specs: dict[str, list[Any]] = {hook: [] for hook in _HOOKS}
         self._owners: dict[str, dict[str, str]] = {hook: {} for hook in _HOOKS}
+        self._owners["corral_register_commands"] |= dict.fromkeys(commands, BUILTIN)
         self._statuses: list[PluginStatus] = []
 
     @property
@@ -89,25 +110,40 @@ class PluginManager:
         """True where every plugin found was loaded."""
         return all(status.state == "loaded" for status in self._statuses)
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """A sentence for each plugin that is not there, or not whole, by its name: for errors about what is missing."""
+        return {
+            status.name: f"the plugin {status.name} is {status.state}: {status.reason}" for status in self._left_out()
+        }
+
+    def _left_out(self) -> list[PluginStatus]:
+        return [status for status in self._statuses if status.state != "loaded"]
+
     def load_entry_points(self, found: Iterable[EntryPoint] | None = None) -> None:
         """Loads the installed plugins, the built-in one first, then by name. Never raises for a plugin's fault."""
-        points = entry_points(group=hookspecs.PROJECT) if found is None else found
+        points = list(self._installed() if found is None else found)
         for point in sorted(points, key=lambda point: (point.name != BUILTIN, point.name)):
-            distribution = point.dist
-            self._take(
-                point.name,
-                point.load,
-                distribution=distribution.name if distribution else None,
-                version=distribution.version if distribution else None,
-            )
+            distribution, version = _distribution(point)
+            self._take(point.name, point.load, place=point.value, distribution=distribution, version=version)
 
     def register(self, plugin: ModuleType | object, name: str) -> None:
         """Takes a plugin that is at hand already; the rules are the same as for an installed one."""
         self._take(name, lambda: plugin)
 
-    def failed(self, hook: str, name: str, fault: Exception) -> bool:
+    def warn(self) -> None:
+        """One line in the log for each plugin that is broken or incompatible; once in a process for each reason."""
+        for status in self._left_out():
+            if status.state != "blocked":
+                _warn_once(status.name, status.state, status.reason)
+
+    def owner(self, hook: str, name: str) -> str:
+        """The plugin that registered something of this name."""
+        return self._owners[hook].get(name, BUILTIN)
+
+    def failed(self, hook: str, name: str, fault: BaseException) -> bool:
         """Record that what a plugin registered under `name` could not be made; False where that is Corral's own."""
-        owner = self._owners[hook].get(name, BUILTIN)
+        owner = self.owner(hook, name)
         if owner == BUILTIN:
             return False
         reason = f"{_HOOKS[hook].kind} {name}: {_describe(fault)}"
@@ -117,26 +153,65 @@ class PluginManager:
         ]
         return True
 
+    def _installed(self) -> Iterator[EntryPoint]:
+        try:
+            yield from entry_points(group=hookspecs.PROJECT)
+            return
+        except Exception:
+            _log.debug("the entry points of a distribution cannot be read", exc_info=True)
+        seen: set[str] = set()
+        for distribution in distributions():  # one whose metadata are damaged hides no other
+            name = one_line(getattr(distribution, "_path", "?"))
+            try:
+                name = distribution.name
+                points = distribution.entry_points.select(group=hookspecs.PROJECT)
+            except Exception as fault:
+                self._record(name, "broken", f"its metadata cannot be read: {_describe(fault)}")
+                continue
+            if name not in seen:
+                yield from points
+            seen.add(name)
+
     def _take(
-        self, name: str, load: Callable[[], object], *, distribution: str | None = None, version: str | None = None
+        self,
+        name: str,
+        load: Callable[[], object],
+        *,
+        place: str | None = None,
+        distribution: str | None = None,
+        version: str | None = None,
     ) -> None:
         state, reason = "loaded", ""
-        provides: tuple[str, ...] = ()
+        registered: dict[str, Registrar[Any]] = {}
         refused = self._refusal(name)
         if refused is not None:
             state, reason = "blocked", refused
+        elif place in _given_up:
+            state, reason = "broken", _given_up[place]
         else:
             try:
-                provides = self._register(name, load())
+                if any(status.name == name for status in self._statuses):
+                    raise ValueError(f"another plugin is named {one_line(name, 60)!r} as well")
+                registered = self._collect(name, load)
             except _Incompatible as mismatch:
-                state, reason = "incompatible", str(mismatch)
-            # A plugin is foreign code: whatever it raises, SystemExit included, must not stop the others.
-            except (Exception, SystemExit) as fault:
+                state, reason = "incompatible", one_line(mismatch)
+            except TookTooLong as late:
+                state, reason = "broken", f"its import and hooks {late}, and were given up"
+                if place is not None:
+                    _given_up[place] = reason
+            except Exception as fault:
                 state, reason = "broken", _describe(fault)
-        status = PluginStatus(
-            name=name, state=state, reason=reason, distribution=distribution, version=version, provides=provides
-        )
-        self._statuses.append(status)
+        provides: list[str] = []
+        for hook, registrar in registered.items():
+            for spec in registrar.specs:
+                self._specs[hook].append(spec)
+                self._owners[hook][spec.name] = name
+                provides.append(f"{registrar.kind}: {spec.name}")
+        self._record(name, state, reason, distribution=distribution, version=version, provides=tuple(provides))
+
+    def _record(self, name: str, state: str, reason: str, **about: Any) -> None:
+        name = one_line(name, 100)
+        self._statuses.append(PluginStatus(name=name, state=state, reason=reason, **about))
 
     def _refusal(self, name: str) -> str | None:
         if name in self._block:
@@ -145,9 +220,13 @@ class PluginManager:
             return "not listed in plugins.allow"
         return None
 
-    def _register(self, name: str, plugin: object) -> tuple[str, ...]:
-        if any(status.name == name for status in self._statuses):
-            raise ValueError(f"another plugin is named {name!r} as well")
+    def _collect(self, name: str, load: Callable[[], object]) -> dict[str, Registrar[Any]]:
+        """What a plugin registers. A plugin is foreign code: it may raise anything, exit, print, or never return."""
+        if name == BUILTIN:
+            return self._hooked(name, load())
+        return on_own_thread(lambda: self._hooked(name, load()), limit_s=self.limit_s)
+
+    def _hooked(self, name: str, plugin: object) -> dict[str, Registrar[Any]]:
         _check_api(plugin)
         _check_hooks(plugin)
         # One pluggy manager per plugin: a fault in one cannot leave anything behind in the others' hooks.
@@ -158,14 +237,12 @@ class PluginManager:
         registered: dict[str, Registrar[Any]] = {}
         for hook, registrar_type in _HOOKS.items():
             registered[hook] = registrar_type(self._owners[hook])
-            getattr(plugins.hook, hook)(register=registered[hook])
-        provides: list[str] = []
-        for hook, registrar in registered.items():
-            for spec in registrar.specs:
-                self._specs[hook].append(spec)
-                self._owners[hook][spec.name] = name
-                provides.append(f"{registrar.kind}: {spec.name}")
-        return tuple(provides)
+            returned = getattr(plugins.hook, hook)(register=registered[hook])
+            if returned:  # a generator function, for example, whose body has not run
+                raise TypeError(
+                    f"{hook} returned {one_line(repr(returned[0]), 60)}; it calls register, and returns nothing"
+                )
+        return registered
 
     def engines(self) -> tuple[EngineSpec, ...]:
         return tuple(self._specs["corral_register_engines"])
@@ -203,10 +280,10 @@ def _check_api(plugin: object) -> None:
     wanted = f"this Corral takes {PLUGIN_API[0]}.x"
     if stated is None:
         raise _Incompatible(f"states no CORRAL_PLUGIN_API; {wanted}: CORRAL_PLUGIN_API = {PLUGIN_API}")
-    if not (isinstance(stated, tuple) and len(stated) == 2 and all(isinstance(part, int) for part in stated)):
-        raise TypeError(f"CORRAL_PLUGIN_API must be a pair of numbers such as {PLUGIN_API}, not {stated!r}")
+    if not (isinstance(stated, tuple) and len(stated) == 2 and all(type(part) is int for part in stated)):
+        raise TypeError(f"CORRAL_PLUGIN_API must be a pair of numbers such as {PLUGIN_API}, not {stated!r:.100}")
     if stated[0] != PLUGIN_API[0]:
-        raise _Incompatible(f"is written for plugin API {stated[0]}.{stated[1]}; {wanted}")
+        raise _Incompatible(f"is written for plugin API {one_line('.'.join(map(str, stated)), 40)}; {wanted}")
 
 
 def _check_hooks(plugin: object) -> None:
@@ -224,7 +301,21 @@ def _check_hooks(plugin: object) -> None:
 
 
 def _describe(fault: BaseException) -> str:
-    text = str(fault).strip() or type(fault).__name__
+    text = one_line(fault) or type(fault).__name__
     if isinstance(fault, CorralError):
-        return f"{text} ({fault.remedy})" if fault.remedy else text
-    return f"{type(fault).__name__}: {text}" if str(fault).strip() else text
+        return f"{text} ({one_line(fault.remedy)})" if fault.remedy else text
+    return text if text == type(fault).__name__ else f"{type(fault).__name__}: {text}"
+
+
+def _distribution(point: EntryPoint) -> tuple[str | None, str | None]:
+    """Name and version of the distribution that an entry point is of, as far as its metadata say."""
+    try:
+        return (point.dist.name, point.dist.version) if point.dist is not None else (None, None)
+    except Exception:
+        return None, None
+
+
+@cache
+def _warn_once(name: str, state: str, reason: str) -> None:
+    """A process may look for plugins more than once; people need to be told once."""
+    _log.warning("the plugin %s is %s: %s (corral plugins lists all)", name, state, reason)

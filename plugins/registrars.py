@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Generic, TypeVar
 
+from corral.core.containment import one_line
 from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec
 from corral.core.errors import PluginError
 from corral.core.installation import Needy, requirements
+from corral.plugins.spec_checks import checked_spec
 from corral.plugins.specs import (
     ChatTemplateSpec,
     CommandSpec,
@@ -68,10 +70,9 @@ class Registrar(Generic[Spec]):
     def __call__(self, spec: Spec) -> None:
         if not isinstance(spec, self.spec_type):
             raise PluginError(
-                f"{self.kind} must be {self.spec_type.__name__}, not {type(spec).__name__}: {spec!r:.100}"
+                f"{self.kind} must be {self.spec_type.__name__}, not {type(spec).__name__}: {one_line(repr(spec), 100)}"
             )
-        if not isinstance(spec.name, str) or not spec.name:
-            raise PluginError(f"{self.kind} needs a name, not {spec.name!r}")
+        spec = checked_spec(spec, self.spec_type, self.kind)
         if spec.name in self._specs:
             raise PluginError(f"{self.kind} {spec.name!r} is registered twice")
         if spec.name in self._taken:

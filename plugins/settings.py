@@ -128,6 +128,10 @@ class PluginsSettings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...] | None, Meta(description="The only plugins to load; the built-in one is always loaded.")
     ] = None
     block: Annotated[tuple[str, ...], Meta(description="Plugins not to load; takes precedence over `allow`.")] = ()
+    load_timeout: Annotated[
+        Duration,
+        Meta(description="How long importing a plugin, or creating one of its objects, may take; 0 means no limit."),
+    ] = Duration("10s")
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The program that holds one model in a process of its own: ``python -m corral.adapters.runners.child FD PARENT_PID``.
 
-Three threads: the main one owns the engine and steps it; one talks to the parent over the inherited socket, and is the
-watcher too: when the parent is gone it ends the process on the spot; one answers tokenizer calls.
+The main thread owns the engine and steps it; one talks to the parent over the inherited socket, and is the watcher too:
+when the parent is gone it ends the process on the spot; two answer tokenizer calls (`tokenizing`).
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from corral.adapters.runners.frames import (
     DownFrame,
     Fatal,
     FrameReader,
+    GiveUp,
     Heartbeat,
     Load,
     Progress,
     Ready,
-    Result,
     down_decoder,
     load_decoder,
 )
 from corral.adapters.runners.stepping import Command, Stepper, described, load_engine
+from corral.adapters.runners.tokenizing import Tokenizing
 from corral.adapters.runners.uplink import Uplink
-from corral.core.errors import CorralError, PluginError, Unsupported
+from corral.core.errors import CorralError, PluginError
 from corral.core.import_names import import_name
-from corral.core.ports.inference import Tokenizer
 from corral.core.step_loop import error_info
 
 __all__ = ("main",)
@@ -51,7 +51,7 @@ class _Child:
         self._sock = sock
         self._frames = FrameReader()
         self._commands: SimpleQueue[Command] = SimpleQueue()
-        self._calls: SimpleQueue[Call] = SimpleQueue()
+        self._tokenizing: Tokenizing | None = None
         self._stepper: Stepper | None = None
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_writer, False)
@@ -77,10 +77,11 @@ class _Child:
                 on_progress=lambda share: self._uplink.send(Progress(share)),
             )
             self._stepper = Stepper(loop, self._commands, self._uplink.send_step)
-            threading.Thread(target=self._answer, args=(loop.engine.tokenizer,), name="tokenizer", daemon=True).start()
+            self._tokenizing = Tokenizing(loop.engine.tokenizer, self._uplink.send)
             info = msgspec.structs.replace(described(loop.engine), process_id=os.getpid())
             self._uplink.send(Ready(PROTOCOL_VERSION, info))
             self._stepper.run()
+            self._tokenizing.close()
             loop.engine.close()
         except Exception as error:
             if not isinstance(error, CorralError):
@@ -159,25 +160,13 @@ class _Child:
 
     def _take(self, frame: DownFrame) -> None:
         if isinstance(frame, Call):
-            self._calls.put(frame)
+            if self._tokenizing is not None:  # nobody asks before it is loaded
+                self._tokenizing.begin(frame)
+        elif isinstance(frame, GiveUp):
+            if self._tokenizing is not None:
+                self._tokenizing.give_up(frame.call_id)
         else:
             self._commands.put(frame)
-
-    # ── The tokenizer thread ──────────────────────────────────────────────────────────────────────────────────────
-
-    def _answer(self, tokenizer: Tokenizer | None) -> None:
-        while True:
-            call = self._calls.get()
-            try:
-                if tokenizer is None:
-                    raise Unsupported("this model's engine has no tokenizer")
-                if call.method == "tokenize":
-                    result = Result(call.call_id, ids=tokenizer.encode(call.prompts))
-                else:
-                    result = Result(call.call_id, text=tokenizer.decode(call.ids).decode(errors="replace"))
-            except Exception as error:
-                result = Result(call.call_id, error=error_info(error))
-            self._uplink.send(result)
 
 
 def main() -> None:

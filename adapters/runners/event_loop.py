@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from corral.adapters.runners.dispatch import Dispatch
+from corral.core.containment import interrupts_reach_us
 from corral.core.engines import EngineSpec, LoadRequest
 from corral.core.errors import (
     CorralError,
@@ -55,7 +56,7 @@ class EventLoopRunner:
             ) from error
         except MemoryError as error:
             raise OutOfMemory(f"loading {request.model}: out of memory") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise LoadFailed(f"loading {request.model}: {type(error).__name__}: {error}") from error
         return EventLoopModel(request.model, model)
 
@@ -84,9 +85,11 @@ class EventLoopModel:
             self._dispatch.fail(EngineDied(f"{self._label} has ended").info)
         return self._dispatch.run(request)
 
-    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+    async def tokenize(
+        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
+    ) -> list[tuple[int, ...]]:
         try:
-            return await self._model.tokenize(prompts)
+            return await self._model.tokenize(prompts, most=most, cut=cut)
         except Exception as error:
             raise to_error(error_info(error)) from error
 
@@ -125,16 +128,21 @@ class EventLoopModel:
 
     async def _pump(self, request_id: int, request: Request) -> None:
         ahead_bytes = 0
-        async with aclosing(self._model.run(request)) as outputs:
-            async for output in outputs:
-                self._dispatch.deliver([(request_id, output)])
-                if isinstance(output, Finished | Embedded):
-                    self._answering.pop(request_id, None)
-                    return
-                ahead_bytes += _size_bytes(output)
-                if ahead_bytes > _AHEAD_BYTES:  # an engine that is not asked for more holds its own server back
-                    await self._dispatch.taken(request_id)
-                    ahead_bytes = 0
+        try:
+            async with aclosing(self._model.run(request)) as outputs:
+                async for output in outputs:
+                    self._dispatch.deliver([(request_id, output)])
+                    if isinstance(output, Finished | Embedded):
+                        self._answering.pop(request_id, None)
+                        return
+                    ahead_bytes += _size_bytes(output)
+                    if ahead_bytes > _AHEAD_BYTES:  # an engine that is not asked for more holds its own server back
+                        await self._dispatch.taken(request_id)
+                        ahead_bytes = 0
+        except (SystemExit, KeyboardInterrupt) as fault:  # raised in a task it would end the loop
+            if isinstance(fault, KeyboardInterrupt) and interrupts_reach_us():
+                raise
+            raise EngineError(f"the engine of {self._label} raised {type(fault).__name__}") from fault
         raise EngineError(f"{self._label} ended its answer without saying why")
 
     def _ended(self, request_id: int, task: asyncio.Task[None]) -> None:

@@ -29,6 +29,7 @@ __all__ = (
     "DownFrame",
     "Fatal",
     "FrameReader",
+    "GiveUp",
     "Heartbeat",
     "Job",
     "JobDone",
@@ -92,12 +93,20 @@ class Abort(_Frame, frozen=True, tag=True, array_like=True):
 
 
 class Call(_Frame, frozen=True, tag=True, array_like=True):
-    """A question to the tokenizer, answered by a `Result` of the same id."""
+    """A question to the tokenizer, answered by a `Result` of the same id. `most`, `cut`: as `RunningModel.tokenize`."""
 
     call_id: int
     method: Literal["tokenize", "detokenize"]
     prompts: tuple[Prompt, ...] = ()
     ids: tuple[int, ...] = ()
+    most: int | None = None
+    cut: bool = False
+
+
+class GiveUp(_Frame, frozen=True, tag=True, array_like=True):
+    """Nobody waits for the answer to this `Call` any more."""
+
+    call_id: int
 
 
 class Close(_Frame, frozen=True, tag=True, array_like=True):
@@ -163,7 +172,7 @@ class JobDone(_Frame, frozen=True, tag=True, array_like=True):
     answer: bytes
 
 
-DownFrame = Add[Request] | Abort | Call | Close
+DownFrame = Add[Request] | Abort | Call | GiveUp | Close
 UpFrame = Ready | Progress | Step[Output | ErrorInfo] | Result | Log | Heartbeat | Fatal
 JobUpFrame = Progress | Log | JobDone | Fatal
 
@@ -183,7 +192,7 @@ def load_decoder() -> msgspec.msgpack.Decoder[Load]:
 def down_decoder(request_types: Sequence[type[Request]] = ()) -> msgspec.msgpack.Decoder[DownFrame]:
     """For every other frame down."""
     add: Any = Add
-    kinds = add[_union((*_REQUESTS, *request_types))] | Abort | Call | Close
+    kinds = add[_union((*_REQUESTS, *request_types))] | Abort | Call | GiveUp | Close
     return cast("msgspec.msgpack.Decoder[DownFrame]", msgspec.msgpack.Decoder(kinds))
 
 

@@ -16,6 +16,7 @@ from corral.adapters.runners.frames import (
     Abort,
     Call,
     Close,
+    GiveUp,
     Heartbeat,
     Load,
     Ready,
@@ -46,20 +47,29 @@ class Link(FrameLink[UpFrame]):
         self._call_ids = itertools.count(1)
         self._calls: dict[int, asyncio.Future[Result]] = {}
 
-    def send(self, frame: Load | Abort | Call | Close) -> None:
+    def send(self, frame: Load | Abort | Call | GiveUp | Close) -> None:
         """Into the void once the connection is gone; `ended` tells."""
         self.write(encode(frame))
 
     async def call(
-        self, method: Literal["tokenize", "detokenize"], prompts: Sequence[Prompt] = (), ids: Sequence[int] = ()
+        self,
+        method: Literal["tokenize", "detokenize"],
+        prompts: Sequence[Prompt] = (),
+        ids: Sequence[int] = (),
+        *,
+        most: int | None = None,
+        cut: bool = False,
     ) -> Result:
         """Ask the tokenizer. Raises the error it answers with, `EngineDied` where no answer comes."""
         call_id = next(self._call_ids)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._calls[call_id] = future
         try:
-            self.send(Call(call_id, method, tuple(prompts), tuple(ids)))
+            self.send(Call(call_id, method, tuple(prompts), tuple(ids), most, cut))
             result = await future
+        except asyncio.CancelledError:
+            self.send(GiveUp(call_id))
+            raise
         finally:
             del self._calls[call_id]
         if result.error is not None:

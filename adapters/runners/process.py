@@ -121,9 +121,11 @@ class ProcessModel:
     def run(self, request: Request) -> AsyncGenerator[Output, None]:
         return self._dispatch.run(request)
 
-    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+    async def tokenize(
+        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
+    ) -> list[tuple[int, ...]]:
         self._require_tokenizer()
-        return (await self._link.call("tokenize", prompts=prompts)).ids
+        return (await self._link.call("tokenize", prompts=prompts, most=most, cut=cut)).ids
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         self._require_tokenizer()

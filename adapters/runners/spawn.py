@@ -18,7 +18,7 @@ from typing import Any
 
 from corral.core.errors import CorralError
 
-__all__ = ("ChildProcess", "how_it_ended", "start_child")
+__all__ = ("ChildProcess", "Output", "how_it_ended", "start_child")
 
 _log = logging.getLogger("corral.engine")
 
@@ -26,7 +26,44 @@ _LAST_LINES = 12
 _LONGEST_LINE = 4096
 # What faulthandler writes after a crash: stacks, which would push the library's own last words out.
 _STACK = re.compile(r'File ".*", line \d+ in |(Current )?[Tt]hread 0x|Extension modules: ')
+# Why a process ends, in the words of ggml, the C and C++ libraries, Rust and Python; a panic's words follow it.
+_REASON = re.compile(
+    r".*GGML_ASSERT\(|.*: GGML_ABORT|ggml_abort|terminate called |what\(\):|thread '.*' \(?.*panicked at|"
+    r"fatal runtime error: |.*Assertion .* failed|Fatal Python error: |(double )?free\(\): |malloc\(\): |corrupted |"
+    r"\*\*\* .* \*\*\*: |MemoryError|memory allocation of .* failed|.*error while loading shared libraries"
+)
+_PANIC = re.compile(r"thread '.*' \(?.*panicked at")
+_MOST_REASONS = 4
+_REASON_LINES = 40
+"""How many other lines may follow a reason; one that is further back was survived."""
+_QUIET = {"GGML_NO_BACKTRACE": "1"}
+"""A debugger's stacks would push the reason of an abort out of the last lines, and may take minutes."""
 _DEATH_S = 2.0  # how much later than its connection a process may end
+
+
+class Output:
+    """What a process wrote last, and the lines among it that say why it ends."""
+
+    def __init__(self) -> None:
+        self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._reasons: deque[tuple[int, str]] = deque(maxlen=_MOST_REASONS)
+        self._count = 0
+        self._panicking = False
+
+    @property
+    def reasons(self) -> list[str]:
+        """Empty where nothing tells, or it is so far back that it was survived."""
+        return [text for line, text in self._reasons if self._count - line <= _REASON_LINES]
+
+    def add(self, line: str) -> None:
+        """One line, stripped. Frames of Python's stacks are left out."""
+        if _STACK.match(line) is not None:
+            return
+        self._count += 1
+        self.last_lines.append(line)
+        if self._panicking or _REASON.match(line):
+            self._reasons.append((self._count, line))
+        self._panicking = _PANIC.match(line) is not None
 
 
 class ChildProcess:
@@ -38,7 +75,7 @@ class ChildProcess:
 
     def __init__(self, module: str, sock: socket.socket, label: str) -> None:
         """Takes `sock` over: it is closed here once the child has it."""
-        self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._output = Output()
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._label = label
@@ -72,7 +109,7 @@ class ChildProcess:
             await asyncio.shield(self.exited)
 
     def describe_end(self) -> str:
-        """``was killed by SIGKILL``, ``exited with code 1``, with the last lines of its output if there were any."""
+        """``was killed by SIGKILL``, ``exited with code 1``, with the reason that its output gives, or its end."""
         code = self.exited.result() if self.exited.done() else None
         if code is None:
             end = "closed its connection"
@@ -83,7 +120,10 @@ class ChildProcess:
                 end = f"was killed by signal {-code}"
         else:
             end = f"exited with code {code}"
-        return f"{end}; its last lines: {' | '.join(self.last_lines)}" if self.last_lines else end
+        output = self._output
+        if output.reasons:
+            return f"{end}: {' | '.join(output.reasons)}"
+        return f"{end}; its last lines: {' | '.join(output.last_lines)}" if output.last_lines else end
 
     # ── The keeper's thread ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -97,6 +137,7 @@ class ChildProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
+                    env=_QUIET | os.environ,
                     start_new_session=True,  # a terminal's Ctrl-C is for the parent, which drains first
                 )
         except OSError as error:
@@ -119,8 +160,7 @@ class ChildProcess:
             while line := output.readline(_LONGEST_LINE):
                 text = line.decode(errors="replace").strip()
                 if text:
-                    if _STACK.match(text) is None:
-                        self.last_lines.append(text)
+                    self._output.add(text)
                     _log.debug("%s: %s", self._label, text)
 
     def _tell(self, tell: Callable[[Any], None], value: Any) -> None:

@@ -35,7 +35,7 @@ def load_engine(
         raise EngineNotInstalled(f"the {engine} engine cannot be imported: {error}", install_hint) from error
     except MemoryError as error:
         raise OutOfMemory(f"loading {request.model}: out of memory") from error
-    except Exception as error:
+    except BaseException as error:  # SystemExit too, which would end the thread or the loop that waits for it
         raise LoadFailed(f"loading {request.model}: {type(error).__name__}: {error}") from error
     if form == "step":
         return StepLoop(cast(StepEngine, loaded))

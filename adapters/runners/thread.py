@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 from corral.adapters.runners.dispatch import Dispatch
-from corral.adapters.runners.frames import Abort, Add, Close
+from corral.adapters.runners.frames import Abort, Add, Call, Close, Result
 from corral.adapters.runners.outbox import Outbox
 from corral.adapters.runners.settings import ThreadSettings
 from corral.adapters.runners.stepping import Command, Stepper, described, load_engine
+from corral.adapters.runners.tokenizing import Tokenizing
 from corral.core.engines import EngineSpec, LoadRequest
-from corral.core.errors import Cancelled, EngineDied, Unsupported, to_error
+from corral.core.errors import Cancelled, EngineDied, ErrorInfo, Unsupported, to_error
 from corral.core.outputs import Output
 from corral.core.pip_lines import install_line
-from corral.core.ports.inference import ModelInfo, OnLoadProgress, Tokenizer
+from corral.core.ports.inference import ModelInfo, OnLoadProgress
 from corral.core.requests import Prompt, Request
 from corral.core.step_loop import EngineLoop, Outcome, error_info
 
@@ -136,7 +138,10 @@ class ThreadModel:
     def __init__(self, label: str, worker: _Worker, loop: EngineLoop, settings: ThreadSettings) -> None:
         self._label = label
         self._worker = worker
-        self._tokenizer = loop.engine.tokenizer
+        self._event_loop = asyncio.get_running_loop()
+        self._tokenizing = None if loop.engine.tokenizer is None else Tokenizing(loop.engine.tokenizer, self._told)
+        self._call_ids = itertools.count(1)
+        self._calls: dict[int, asyncio.Future[Result]] = {}
         self._close_grace_s = settings.close_grace_s
         self._dispatch = Dispatch(worker.info, add=self._add, abort=self._abort)
         worker.deliver = self._dispatch.deliver
@@ -153,31 +158,56 @@ class ThreadModel:
     def run(self, request: Request) -> AsyncGenerator[Output, None]:
         return self._dispatch.run(request)
 
-    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-        try:
-            return await asyncio.to_thread(self._required_tokenizer().encode, prompts)
-        except Exception as error:
-            raise to_error(error_info(error)) from error
+    async def tokenize(
+        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
+    ) -> list[tuple[int, ...]]:
+        return (await self._call("tokenize", prompts=tuple(prompts), most=most, cut=cut)).ids
 
     async def detokenize(self, ids: Sequence[int]) -> str:
-        try:
-            data = await asyncio.to_thread(self._required_tokenizer().decode, ids)
-        except Exception as error:
-            raise to_error(error_info(error)) from error
-        return data.decode(errors="replace")
+        return (await self._call("detokenize", ids=tuple(ids))).text
 
     async def aclose(self) -> None:
-        self._dispatch.fail(EngineDied(f"{self._label} was unloaded").info)
+        self._end(EngineDied(f"{self._label} was unloaded").info)
         self._worker.inbox.put(Close())
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._worker.ended), self._close_grace_s)
 
-    def _required_tokenizer(self) -> Tokenizer:
+    async def _call(self, method: Literal["tokenize", "detokenize"], **arguments: Any) -> Result:
         if not self.alive:
             raise EngineDied(f"{self._label} is no longer loaded")
-        if self._tokenizer is None:
+        if self._tokenizing is None:
             raise Unsupported(f"the engine of {self._label} does not tokenize")
-        return self._tokenizer
+        call_id = next(self._call_ids)
+        future: asyncio.Future[Result] = self._event_loop.create_future()
+        self._calls[call_id] = future
+        try:
+            self._tokenizing.begin(Call(call_id, method, **arguments))
+            result = await future
+        except asyncio.CancelledError:
+            self._tokenizing.give_up(call_id)
+            raise
+        finally:
+            del self._calls[call_id]
+        if result.error is not None:
+            raise to_error(result.error)
+        return result
+
+    def _told(self, result: Result) -> None:
+        """In a thread of the tokenizer."""
+        with suppress(RuntimeError):  # the event loop was closed; nobody waits
+            self._event_loop.call_soon_threadsafe(self._take, result)
+
+    def _take(self, result: Result) -> None:
+        future = self._calls.get(result.call_id)
+        if future is not None and not future.done():
+            future.set_result(result)
+
+    def _end(self, error: ErrorInfo) -> None:
+        self._dispatch.fail(error)
+        if self._tokenizing is not None:
+            self._tokenizing.close()
+        for call_id in self._calls:
+            self._take(Result(call_id, error=error))
 
     def _add(self, request_id: int, request: Request) -> None:
         self._worker.inbox.put(Add(request_id, request))
@@ -187,4 +217,4 @@ class ThreadModel:
 
     def _ended(self, ended: asyncio.Future[BaseException | None]) -> None:
         problem = ended.result()
-        self._dispatch.fail(EngineDied(f"{self._label} has ended").info if problem is None else error_info(problem))
+        self._end(EngineDied(f"{self._label} has ended").info if problem is None else error_info(problem))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import click
 import msgspec
 
 from corral.api.cli.output import plain, print_json, print_table
 from corral.api.cli.session import Session
+from corral.core.errors import SettingsError
+from corral.plugins.assembly import try_out
 
 __all__ = ("config", "plugins")
 
@@ -16,6 +20,8 @@ __all__ = ("config", "plugins")
 @click.pass_obj
 def plugins(session: Session, as_json: bool) -> None:
     """List the installed plugins, what they provide, and why any were skipped."""
+    with suppress(SettingsError):  # whoever cannot be asked for settings may still be asked for plugins
+        try_out(session.manager, session.settings)
     found = session.manager.statuses
     if as_json:
         print_json([plain(plugin) for plugin in found])

@@ -21,6 +21,7 @@ from corral.api.cli.parameters import SettingAssignment, SettingsFile, wrong_val
 from corral.api.cli.session import Session
 from corral.api.cli.streams import open_standard_streams
 from corral.core.errors import CorralError, PluginError, SettingsError
+from corral.core.left_out import remarks
 from corral.core.suggestions import did_you_mean
 from corral.plugins.assembly import CommandSpec
 
@@ -50,6 +51,7 @@ _COMMANDS = {
     "completion": ("corral.api.cli.completion:completion", "Set up shell completion."),
 }
 _ALIASES = {"ls": "list", "start": "serve"}
+_OWN_NAMES = (*_COMMANDS, *_ALIASES)
 
 
 class _Commands(click.Group):
@@ -76,6 +78,8 @@ class _Commands(click.Group):
                 if not isinstance(command, click.Command):
                     raise PluginError(f"the command {name!r} must be a click.Command, not a {type(command).__name__}")
                 return command
+        if sentence := _session(context).manager.left_out.get(name):
+            raise PluginError(f"there is no command {name!r}: {sentence}", "corral plugins lists all plugins")
         return None
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -113,7 +117,7 @@ class _Commands(click.Group):
 def _session(context: click.Context) -> Session:
     """Help is formatted before the group's own function ran, so the session is made by whoever comes first."""
     if not isinstance(context.obj, Session):
-        context.obj = Session(context.params.get("config"), context.params.get("assignments") or ())
+        context.obj = Session(context.params.get("config"), context.params.get("assignments") or (), _OWN_NAMES)
     return context.obj
 
 
@@ -129,8 +133,7 @@ def _no_such_command(context: click.Context, name: str) -> click.UsageError:
     manager = _session(context).manager
     known = [*_COMMANDS, *_ALIASES, *(spec.name for spec in manager.commands())]
     remedy = did_you_mean(name, known, "corral --help lists the commands")
-    skipped = ", ".join(status.name for status in manager.statuses if status.state != "loaded")
-    more = f"\ncorral plugins shows why it skipped {skipped}" if skipped else ""
+    more = "".join(f"\n{sentence}" for sentence in remarks(manager.left_out))
     return click.UsageError(f"No such command {name!r}.\n{remedy}{more}", context)
 
 

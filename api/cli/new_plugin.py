@@ -11,7 +11,7 @@ from corral.api.cli.output import echo
 from corral.api.cli.session import Session
 from corral.core.errors import Conflict
 from corral.core.pip_lines import pip_line, python_line
-from corral.plugins.scaffold import plugin_names, write_plugin
+from corral.plugins.scaffold import FORMS, plugin_names, write_plugin
 
 __all__ = ("new_plugin",)
 
@@ -26,14 +26,21 @@ __all__ = ("new_plugin",)
     metavar="FOLDER",
     help="Create the package's folder in FOLDER instead of the current one.",
 )
+@click.option(
+    "--form",
+    type=click.Choice(FORMS),
+    default="generator",
+    show_default=True,
+    help="The engine's form: one request at a time, many in one step, or conversations with roles.",
+)
 @click.pass_obj
-def new_plugin(session: Session, name: str, parent: Path) -> None:
+def new_plugin(session: Session, name: str, parent: Path, form: str) -> None:
     """Create a Python package for your own engine, ready to test."""
     names = plugin_names(name)
     manager = session.manager
     if names.engine in {spec.name for spec in manager.engines()} | {status.name for status in manager.statuses}:
         raise Conflict(f"there is an engine or plugin called {names.engine!r} already", "choose another name")
-    folder = write_plugin(names, parent)
+    folder = write_plugin(names, parent, form)
     echo(f"{folder}: the engine {names.engine!r}, its tests and a README")
     install, test = pip_line("-e", ".[test]"), python_line("-m", "pytest")
     echo(f"next: cd {shlex.quote(str(folder))} && {install} && {test}")

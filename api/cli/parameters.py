@@ -15,6 +15,7 @@ from corral.api.cli.session import Session
 from corral.core.capabilities import CAPABILITIES
 from corral.core.durations import parse_keep_alive_setting_s
 from corral.core.errors import CorralError, InvalidOption, SettingsError
+from corral.core.left_out import remarks
 from corral.core.names import parse_name
 from corral.core.options import OPTIONS, parse_options, parse_parameter
 from corral.core.suggestions import did_you_mean
@@ -146,9 +147,8 @@ class Registered(Checked[str]):
         if session is None or text in (known := self._known(session)):
             return text
         listed = f"choose one of {', '.join(known) or 'none'}"
-        skipped = ", ".join(status.name for status in session.manager.statuses if status.state != "loaded")
-        more = f"; corral plugins tells why it skipped {skipped}" if skipped else ""
-        raise InvalidOption(f"there is no {self._kind} {text!r}", did_you_mean(text, known, listed) + more)
+        sentences = (did_you_mean(text, known, listed), *remarks(session.manager.left_out, text))
+        raise InvalidOption(f"there is no {self._kind} {text!r}", "; ".join(sentences))
 
     def words(self, session: Session, context: click.Context) -> Iterable[str]:
         return self._known(session)

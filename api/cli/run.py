@@ -98,7 +98,9 @@ def run(
         backend: Backend = LocalBackend(corral) if server is None else ServerBackend(server)
         if server is None and (is_reference(model) or is_path(model)):
             # Before anything is fetched that could not be run.
-            EngineChooser(session.manager.engines()).require(session.settings.scheduler.engine)
+            EngineChooser(session.manager.engines(), left_out=session.manager.left_out).require(
+                session.settings.scheduler.engine
+            )
         name, facts = _find(corral, backend, model)
         asking = Asking(
             model=name,

@@ -80,9 +80,6 @@ def serve(
     async def run() -> None:
         assembly = await assemble(session.layers, default_runner="process", manager=session.manager)
         try:
-            for plugin in assembly.runtime.plugins:
-                if plugin.state != "loaded":
-                    _log.warning("the plugin %s is %s: %s", plugin.name, plugin.state, plugin.reason)
             app = create_app(assembly.runtime, assembly.routers(), http)
             await serve_app(app, http, on_ready=_ready)
         finally:

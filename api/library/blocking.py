@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from corral.api.library.asynchronous import AsyncCorral
 from corral.api.library.options import AnswerOptions, CorralOptions, RequestOptions
@@ -68,11 +68,18 @@ class Stream(Generic[A]):
         self.close()
 
     def close(self) -> None:
-        """Cancels the request if it still runs. Twice is fine."""
-        self._portal.call(self._stream.aclose)
+        """Cancels the request if it still runs. Twice is fine, and so is a stream whose `Corral` is closed."""
+        if not (self._portal.forked or self._portal.closed):
+            self._portal.call(self._stream.aclose)
 
     async def _next(self) -> Chunk | None:
         return await anext(self._stream, None)
+
+
+class _Behind(AsyncCorral):
+    """The one behind a `Corral`, whose errors say what the caller called."""
+
+    _name = "Corral"
 
 
 class Corral:
@@ -80,12 +87,17 @@ class Corral:
 
     Any number of threads may share one, and it works where an event loop runs already, as in Jupyter. Ctrl-C cancels
     the call it interrupts and nothing else. A `Corral` that is forgotten is closed, at the latest when Python ends.
+
+    It belongs to the process that made it: in a forked child every method but `close` raises `RuntimeError`.
     """
 
     def __init__(self, **setup: Unpack[CorralOptions]) -> None:
-        self._async = AsyncCorral(**setup)
+        self._async = _Behind(**setup)
         self._portal = Portal("corral")
         self._closing = weakref.finalize(self, _close, self._portal, self._async)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Corral cannot be pickled or copied: make one in each process")
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +108,10 @@ class Corral:
         self.close()
 
     def close(self) -> None:
-        """Unloads every model and ends the thread. Twice is fine; afterwards every other call raises `RuntimeError`."""
+        """Unloads every model and ends the thread. Twice is fine; afterwards every other call raises `RuntimeError`.
+
+        In a forked child it does nothing: what there is to close is the parent's.
+        """
         self._closing()
 
     def runtime(self) -> Runtime:
@@ -115,13 +130,16 @@ class Corral:
     def chat(
         self, model: str, messages: Messages, *, stream: Literal[True], **how: Unpack[AnswerOptions]
     ) -> Stream[ChatResult]: ...
+    @overload
+    def chat(
+        self, model: str, messages: Messages, *, stream: bool, **how: Unpack[AnswerOptions]
+    ) -> ChatResult | Stream[ChatResult]: ...
     def chat(
         self, model: str, messages: Messages, *, stream: bool = False, **how: Unpack[AnswerOptions]
     ) -> ChatResult | Stream[ChatResult]:
         """See `AsyncCorral.chat`."""
-        if stream:
-            return Stream(self.call(lambda corral: corral.chat(model, messages, stream=True, **how)), self._portal)
-        return self.call(lambda corral: corral.chat(model, messages, **how))
+        answer = self.call(lambda corral: corral.chat(model, messages, stream=stream, **how))
+        return Stream(answer, self._portal) if isinstance(answer, AsyncStream) else answer
 
     @overload
     def generate(
@@ -137,14 +155,16 @@ class Corral:
     def generate(
         self, model: str, prompt: str, *, raw: bool = False, stream: Literal[True], **how: Unpack[AnswerOptions]
     ) -> Stream[GenerateResult]: ...
+    @overload
+    def generate(
+        self, model: str, prompt: str, *, raw: bool = False, stream: bool, **how: Unpack[AnswerOptions]
+    ) -> GenerateResult | Stream[GenerateResult]: ...
     def generate(
         self, model: str, prompt: str, *, raw: bool = False, stream: bool = False, **how: Unpack[AnswerOptions]
     ) -> GenerateResult | Stream[GenerateResult]:
         """See `AsyncCorral.generate`."""
-        if stream:
-            answer = self.call(lambda corral: corral.generate(model, prompt, raw=raw, stream=True, **how))
-            return Stream(answer, self._portal)
-        return self.call(lambda corral: corral.generate(model, prompt, raw=raw, **how))
+        answer = self.call(lambda corral: corral.generate(model, prompt, raw=raw, stream=stream, **how))
+        return Stream(answer, self._portal) if isinstance(answer, AsyncStream) else answer
 
     def embed(
         self,
@@ -212,6 +232,8 @@ class Corral:
 
 
 def _close(portal: Portal, corral: AsyncCorral) -> None:
+    if portal.forked:
+        return
     try:
         portal.call(corral.aclose)
     finally:

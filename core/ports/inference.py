@@ -20,6 +20,7 @@ __all__ = (
     "ConstraintMask",
     "Engine",
     "GeneratorEngine",
+    "GradualTokenizer",
     "MaskFactory",
     "ModelInfo",
     "OnLoadProgress",
@@ -47,6 +48,8 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     the child, where there is one. `details` are for people: `corral show` and `/api/ps` print them.
     `control_tokens` are the texts that count as control tokens where a prompt's part is parsed with them; None where
     nobody knows. An engine with an `OpenTokenizer` may leave it None: its vocabulary is asked.
+    `longest_token_bytes` is the most bytes of text that one token stands for, None where unknown: with it a text that
+    is too long for the context by its mere size is refused before anybody looks at it.
     """
 
     tasks: frozenset[str]
@@ -57,6 +60,7 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     process_id: int | None = None
     details: Mapping[str, str] = {}
     control_tokens: tuple[str, ...] | None = None
+    longest_token_bytes: int | None = None
 
 
 class RunningModel(Protocol):
@@ -78,8 +82,15 @@ class RunningModel(Protocol):
         """
         ...
 
-    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-        """Token ids of each prompt, BOS included as the model wants. `Unsupported` without feature ``tokenize``."""
+    async def tokenize(
+        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
+    ) -> list[tuple[int, ...]]:
+        """Token ids of each prompt, BOS included as the model wants. `Unsupported` without feature ``tokenize``.
+
+        `most`: nobody needs more ids of a prompt than that. `PromptTooLong` may be raised for a prompt that has more,
+        as soon as it is known; with `cut` its ids may end anywhere beyond `most` instead. Cancelling the call ends the
+        work for it.
+        """
         ...
 
     async def detokenize(self, ids: Sequence[int]) -> str:
@@ -97,6 +108,19 @@ class Tokenizer(Protocol):
     def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]: ...
 
     def decode(self, ids: Sequence[int]) -> bytes: ...
+
+
+class GradualTokenizer(Tokenizer, Protocol):
+    """A tokenizer that takes a long text a piece at a time, so that callers can take turns, and give up."""
+
+    def encode_gradually(
+        self, prompt: Prompt, *, most: int | None = None, cut: bool = False
+    ) -> Generator[None, None, tuple[int, ...]]:
+        """What `encode` gives for one prompt, yielding between pieces of a few milliseconds.
+
+        `most` and `cut` as in `RunningModel.tokenize`.
+        """
+        ...
 
 
 class Vocabulary(Value, frozen=True, kw_only=True):

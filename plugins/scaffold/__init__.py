@@ -14,13 +14,22 @@ import msgspec
 
 from corral.core.errors import Conflict, InvalidName, StorageError, map_errors
 
-__all__ = ("PluginNames", "plugin_names", "write_plugin")
+__all__ = ("FORMS", "PluginNames", "plugin_names", "write_plugin")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _LONGEST = 40
 _PREFIX = "corral-"
 _SUFFIX = ".template"
 _PACKAGE = "package"
+
+# What the form is called to Corral, where it may live, and what it does.
+_FORMS = {
+    "generator": {"form": "generator", "runners": '"process", "thread"', "task": "completion"},
+    "step": {"form": "step", "runners": '"process", "thread"', "task": "completion"},
+    "chat": {"form": "running", "runners": '"event_loop",', "task": "chat"},
+}
+FORMS = tuple(_FORMS)
+"""What an engine may be: one request at a time, batches, or whole conversations."""
 
 
 class PluginNames(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +52,8 @@ def plugin_names(name: str) -> PluginNames:
     return PluginNames(engine=engine, distribution=distribution, package=distribution.replace("-", "_"))
 
 
-def write_plugin(names: PluginNames, parent: Path) -> Path:
-    """The package's folder under `parent`, whole or not at all.
+def write_plugin(names: PluginNames, parent: Path, form: str = "generator") -> Path:
+    """The package's folder under `parent`, whole or not at all. `form` is one of `FORMS`.
 
     Raises `Conflict` where there is something of its name, `StorageError` where it cannot be written.
     """
@@ -55,7 +64,9 @@ def write_plugin(names: PluginNames, parent: Path) -> Path:
         parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{names.distribution}-", dir=parent))
         try:
-            _write(files(__name__) / "templates", made, msgspec.structs.asdict(names))
+            words = msgspec.structs.asdict(names) | _FORMS[form]
+            _write(files(__name__) / "templates", made, words)
+            _write(files(__name__) / "forms" / form, made, words)
             made.chmod(0o755)
             made.rename(folder)
         except BaseException:
@@ -68,7 +79,7 @@ def _write(source: Traversable, target: Path, words: dict[str, str]) -> None:
     for entry in source.iterdir():
         name = words["package"] if entry.name == _PACKAGE else entry.name
         if entry.is_dir():
-            (target / name).mkdir()
+            (target / name).mkdir(exist_ok=True)
             _write(entry, target / name, words)
         elif name.endswith(_SUFFIX):
             name = Template(name.removesuffix(_SUFFIX)).substitute(words)

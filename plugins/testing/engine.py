@@ -79,9 +79,15 @@ class _EngineContract:
         return None
 
     @staticmethod
+    def require(engine: Engine, feature: str) -> None:
+        """Skips a test of a promise that ``info.features`` does not make."""
+        if feature not in engine.info.features:
+            pytest.skip(f"info.features does not name {feature!r}, so the engine is not asked for it")
+
+    @staticmethod
     def _check_tokenizer(engine: Engine) -> None:
         if engine.tokenizer is None:
-            pytest.skip("this engine has no tokenizer")
+            pytest.skip("the engine has no tokenizer (its tokenizer is None), so none is tried")
         [ids] = engine.tokenizer.encode([text_prompt(_WORDS)])
         assert ids
         assert _WORDS in engine.tokenizer.decode(ids).decode()
@@ -139,7 +145,7 @@ class StepEngineContract(_EngineContract):
     def test_prompt_tokens_are_counted(self, engine: StepEngine) -> None:
         """`Prefilled` counts exactly the ids that the tokenizer gives."""
         if engine.tokenizer is None:
-            pytest.skip("this engine has no tokenizer")
+            pytest.skip("the engine has no tokenizer (its tokenizer is None) to count by")
         request = completion()
         [outputs] = self.run(engine, request)
         [ids] = engine.tokenizer.encode([request.prompt])
@@ -157,7 +163,8 @@ class StepEngineContract(_EngineContract):
         assert _text(first) == _text(second)
 
     def test_seed_repeats(self, engine: StepEngine) -> None:
-        """The same seed says the same twice, another one (of several) something else."""
+        """Where the engine says ``seed``, the same one says the same twice, another (of several) something else."""
+        self.require(engine, "seed")
         texts = [_text(self.run(engine, completion(temperature=1.5, seed=seed))[0]) for seed in (7, 7, 8, 9, 10)]
         assert texts[0] == texts[1]
         assert len(set(texts)) > 1
@@ -170,8 +177,7 @@ class StepEngineContract(_EngineContract):
 
     def test_exact(self, engine: StepEngine) -> None:
         """Where the engine says ``exact``, the text is the same alone and amid others."""
-        if "exact" not in engine.info.features:
-            pytest.skip("this engine does not promise it")
+        self.require(engine, "exact")
         requests = [completion(f"{_WORDS} Number {index}:") for index in range(4)]
         alone = [_text(self.run(engine, request)[0]) for request in requests]
         together = [_text(outputs) for outputs in self.run(engine, *requests)]
@@ -200,8 +206,15 @@ class StepEngineContract(_EngineContract):
         engine.abort_request(99)
 
     def test_too_long_a_prompt(self, engine: StepEngine) -> None:
-        """A prompt beyond the context, not to be cut, is refused with `PromptTooLong`, at once or by its output."""
-        request = CompletionRequest(prompt=text_prompt(_WORDS * 20), context=ContextPolicy(num_ctx=32, shift=False))
+        """Where the engine knows how long its context is, a prompt beyond it that is not to be cut is refused with
+        `PromptTooLong`, at once or by its output.
+        """
+        if engine.info.context_length is None:
+            pytest.skip("info.context_length is None: the engine knows no limit, so none is tried")
+        num_ctx = min(32, engine.info.context_length)
+        request = CompletionRequest(
+            prompt=text_prompt(_WORDS * 20), context=ContextPolicy(num_ctx=num_ctx, shift=False)
+        )
         try:
             [outputs] = self.run(engine, request)
         except CorralError as error:
@@ -213,8 +226,7 @@ class StepEngineContract(_EngineContract):
 
     def test_logprobs(self, engine: StepEngine) -> None:
         """As many alternatives as asked for, most likely first; the greedy token is the likeliest."""
-        if "logprobs" not in engine.info.features:
-            pytest.skip("this engine does not tell log-probabilities")
+        self.require(engine, "logprobs")
         [outputs] = self.run(engine, completion(logprobs=3), limit=4)
         for token in _tokens(outputs):
             assert token.logprob is not None
@@ -227,8 +239,9 @@ class StepEngineContract(_EngineContract):
 
     def test_mask(self, engine: StepEngine, vocabulary_size: int | None) -> None:
         """Only what the mask allows is chosen, and the mask hears of every choice."""
+        self.require(engine, "constraints")
         if engine.tokenizer is None or vocabulary_size is None:
-            pytest.skip("give a tokenizer and the vocabulary's size")
+            pytest.skip("the engine has no tokenizer, or the test class gives no fixture vocabulary_size")
         [ids] = engine.tokenizer.encode([text_prompt(" z")])
         mask = _OnlyToken(ids[-1], vocabulary_size)
         engine.add_request(1, completion(), mask)
@@ -244,7 +257,7 @@ class StepEngineContract(_EngineContract):
     def test_embeddings(self, engine: StepEngine) -> None:
         """One vector per input, in order; the same text gives the same vector, another text another."""
         if "embedding" not in engine.info.tasks:
-            pytest.skip("this engine does not embed")
+            pytest.skip("info.tasks does not name 'embedding', so the engine is not asked for vectors")
         inputs = (text_prompt("a horse"), text_prompt("the moon"), text_prompt("a horse"))
         [[output]] = self.run(engine, EmbedRequest(inputs=inputs))
         assert isinstance(output, EngineEmbedded)

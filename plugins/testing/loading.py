@@ -98,7 +98,9 @@ class LoadedContract:
     def require(self, loaded: LoadedModel, feature: str) -> None:
         """Skips a test of what the model does not claim in ``info.features``."""
         if feature not in loaded.info.features:
-            pytest.skip(f"the {self.spec.name} engine does not claim {feature!r} for this model")
+            pytest.skip(
+                f"info.features does not name {feature!r}: the {self.spec.name} engine does not promise it here"
+            )
 
     @classmethod
     def plain_options(cls) -> Mapping[str, Any]:
@@ -127,5 +129,7 @@ class LoadedContract:
         """The task that a promise is about; the test is skipped where the model does not do it."""
         task: str = request.param
         if task not in loaded.info.tasks:
-            pytest.skip(f"the {self.spec.name} engine does no {task} with this model")
+            pytest.skip(
+                f"info.tasks does not name {task!r}: the {self.spec.name} engine does not do it with this model"
+            )
         return task

@@ -58,7 +58,7 @@ class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
     def test_a_prompt_beyond_the_context(self, loaded: LoadedModel, task: str) -> None:
         """It raises `PromptTooLong`, where the model knows how long its context is; the next request is answered."""
         if loaded.info.context_length is None:
-            pytest.skip("the model knows no limit of its context")
+            pytest.skip("info.context_length is None: the model knows no limit, so none is tried")
         num_ctx = min(_SHORT_CONTEXT, loaded.info.context_length)
         request = asked(task, "word " * 4 * num_ctx, context=ContextPolicy(num_ctx=num_ctx, shift=False))
         with pytest.raises(PromptTooLong):

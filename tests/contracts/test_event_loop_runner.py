@@ -73,7 +73,7 @@ class Odd:
             await asyncio.sleep(0)
         yield Finished(reason="stop", usage=Usage(generated_tokens=1))
 
-    async def tokenize(self, prompts):
+    async def tokenize(self, prompts, *, most=None, cut=False):
         raise KeyError("no tokenizer")
 
     async def detokenize(self, ids):

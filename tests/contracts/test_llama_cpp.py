@@ -21,7 +21,7 @@ from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.loader import load
 from corral.adapters.engines.llama_cpp.streams import common_prefix
 from corral.core.engines import LoadRequest, LocalFile
-from corral.core.errors import EngineDied, InvalidModelFile, InvalidOption, InvalidRequest, LoadFailed
+from corral.core.errors import Cancelled, EngineDied, InvalidModelFile, InvalidOption, InvalidRequest, LoadFailed
 from corral.core.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
 from corral.core.ports.inference import StepEngine
 from corral.core.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams, TextPart, TokensPart
@@ -114,6 +114,18 @@ class TestContract(StepEngineContract):
     @pytest.fixture
     def vocabulary_size(self) -> int:
         return 49_152
+
+
+def test_a_load_that_is_cancelled(smollm2: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What the progress callback raises ends the load, reaches whoever loads, and leaves no traceback of ctypes."""
+    request = LoadRequest(model="test", files=(LocalFile(role="weights", path=str(smollm2)),), load_options={})
+
+    def cancel(share: float) -> None:
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        load(request, cancel)
+    assert "Exception ignored" not in capfd.readouterr().err
 
 
 # ── Words ─────────────────────────────────────────────────────────────────────────────────────────────────────────

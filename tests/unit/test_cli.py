@@ -266,10 +266,10 @@ def test_run_with_a_wrong_flag(stocked: Call, arguments: tuple[str, ...], messag
 
 
 def test_an_engine_that_is_not_there_may_be_of_a_plugin_that_was_skipped(stocked: Call) -> None:
-    """Then the remedy names the plugin, and where its reason stands."""
+    """Then the remedy names the plugin and its reason."""
     status, _, err = stocked("run", MODEL, "hello", "--engine", "fake", CORRAL_PLUGINS_DISABLED="builtin")
     assert status == 2
-    assert "corral plugins tells why it skipped builtin" in err
+    assert "the plugin builtin is blocked: listed in plugins.block" in err
 
 
 def test_run_with_an_engine_is_stronger_than_the_models_own(stocked: Call) -> None:

@@ -166,8 +166,7 @@ def test_a_match_that_raises_is_a_reason(caplog: pytest.LogCaptureFixture) -> No
     chooser = EngineChooser([engine("broken", match=broken), engine("sound", 1)])
     assert chosen(chooser) == "sound"
     [record] = caplog.records
-    assert record.getMessage() == "the broken engine's match failed for toy:latest"
-    assert record.exc_info
+    assert record.getMessage().startswith("the broken engine's match failed for toy:latest: KeyError")
     with pytest.raises(NoEngine, match="its match failed: KeyError"):
         chosen(chooser, "broken")
 

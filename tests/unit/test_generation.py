@@ -77,7 +77,9 @@ class FakeModel:
         finally:
             self.closed += 1
 
-    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+    async def tokenize(
+        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
+    ) -> list[tuple[int, ...]]:
         return [self._ids(prompt) for prompt in prompts]
 
     def _ids(self, prompt: Prompt) -> tuple[int, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ from corral.core.outputs import Delta
 from corral.core.requests import CompletionRequest, Constraint, SamplingParams, TextPart
 from corral.plugins import testing
 from corral.plugins.manager import PluginManager
+from corral.plugins.testing.gguf import gguf_bytes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 
@@ -95,3 +97,34 @@ def test_every_suite_is_documented() -> None:
         if name.endswith("Contract"):
             assert f"`{name}`" in PAGE
             assert getattr(testing, name).__name__ == name
+
+
+def test_the_first_plugin_installs(tmp_path: Path, user_at: Callable[..., dict[str, str]]) -> None:
+    """Its two files, as the page shows them, make a package that pip builds, and whose engine answers."""
+    section = PAGE.partition("\n## A first plugin\n")[2].partition("\n## ")[0]
+    folder, installed = tmp_path / "plugin", tmp_path / "installed"
+    folder.mkdir()
+    (folder / "corral_parrot.py").write_text(re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)[0])
+    [project] = re.findall(r"```toml\n(.*?)```", section, flags=re.DOTALL)
+    (folder / "pyproject.toml").write_text(project)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--no-build-isolation", "--target", str(installed), str(folder)], check=True)
+    (tmp_path / "small.gguf").write_bytes(gguf_bytes())
+    environment = user_at(tmp_path, PYTHONPATH=str(installed))
+
+    def call(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "corral.api.cli", *words],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    call("import", str(tmp_path / "small.gguf"), "--name", "small")
+    answer = call("run", "small", "--raw", "--engine", "parrot", "Polly wants a cracker")
+    assert answer.split() == ["Polly", "wants", "a", "cracker"]

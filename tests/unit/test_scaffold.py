@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ from click.testing import CliRunner
 from corral.api.cli.group import cli
 from corral.core.errors import Conflict, InvalidName
 from corral.core.pip_lines import pip_line
-from corral.plugins.scaffold import plugin_names, write_plugin
+from corral.plugins.scaffold import FORMS, plugin_names, write_plugin
+
+TUTORIAL = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["parrot", "corral-parrot"])
@@ -54,9 +57,12 @@ def test_the_command(tmp_path: Path) -> None:
         assert isinstance(refused.exception, Conflict)
 
 
-def test_what_it_writes_works(tmp_path: Path) -> None:
-    """Installed, its own tests pass, the conformance kit among them, and its engine answers for its file."""
-    folder = write_plugin(plugin_names("grey-parrot"), tmp_path)
+@pytest.mark.parametrize("form", FORMS)
+def test_what_it_writes_works(tmp_path: Path, form: str) -> None:
+    """Installed, its own tests pass, the conformance kit among them, linters and type checkers find nothing, and its
+    engine answers for its file.
+    """
+    folder = write_plugin(plugin_names("grey-parrot"), tmp_path, form)
     installed = tmp_path / "installed"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--no-build-isolation", "--target", str(installed), str(folder)], check=True)
@@ -81,5 +87,31 @@ def test_what_it_writes_works(tmp_path: Path) -> None:
     tested = call("pytest", "-q", "-p", "no:cacheprovider")
     assert "failed" not in tested
     assert " passed" in tested
+    call("ruff", "check", "--no-cache", "--extend-select", "I,B,UP,ANN", ".")
+    call("ruff", "format", "--no-cache", "--check", ".")
+    call("mypy", "--cache-dir", str(tmp_path.parent / "mypy"), "corral_grey_parrot")
     call("corral.api.cli", "import", "hello.grey-parrot")
     assert call("corral.api.cli", "run", "hello", "Hello?").split()[0] in ("Good", "How", "A")
+
+
+def test_the_tutorial_shows_what_is_written(tmp_path: Path) -> None:
+    """Its excerpts of the step engine and of the one that sees conversations are those of the packages."""
+    step = write_plugin(plugin_names("choir"), tmp_path, "step") / "corral_choir" / "engine.py"
+    chat = write_plugin(plugin_names("butler"), tmp_path, "chat") / "corral_butler" / "engine.py"
+    excerpts = re.findall(r"^```py\n(.*?)^```", TUTORIAL, flags=re.DOTALL | re.MULTILINE)
+    assert len(excerpts) == 3
+    for excerpt, file in zip(excerpts, (step, chat, chat), strict=True):
+        assert unindented(excerpt) in unindented(file.read_text(encoding="utf-8"))
+
+
+def unindented(text: str) -> str:
+    """A page shows a part of a class without what it stands in."""
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def test_a_form_that_there_is_not(tmp_path: Path) -> None:
+    """The command names those there are."""
+    refused = CliRunner().invoke(cli, ["new-plugin", "parrot", "--form", "train", "--dir", str(tmp_path)])
+    assert refused.exit_code == 2
+    assert "generator" in refused.output
+    assert "chat" in refused.output

@@ -54,7 +54,9 @@ class Model:
         raise NotImplementedError
         yield
 
-    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+    async def tokenize(
+        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
+    ) -> list[tuple[int, ...]]:
         raise NotImplementedError
 
     async def detokenize(self, ids: Sequence[int]) -> str:

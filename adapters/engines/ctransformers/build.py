@@ -78,6 +78,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> Ctransfor
             tasks=frozenset({"completion"}) | embedding,
             features=_FEATURES,
             context_length=num_ctx,
+            longest_token_bytes=prepared.tokenizer.longest_token_bytes,
             memory_bytes={"cpu": metadata.tensor_bytes + num_ctx * cache_bytes_per_token(metadata)},
             details={"engine": REQUIREMENT, "model type": metadata.architecture, "batch": str(batch)},
         )

@@ -6,7 +6,7 @@ Nothing here is native or shared with the computation, so it never waits for a s
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 from corral.adapters.engines.ctransformers.words import (
     TextEncoder,
@@ -18,7 +18,8 @@ from corral.adapters.engines.ctransformers.words import (
 from corral.adapters.formats.ggml.file import GgmlFile
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
 from corral.adapters.formats.gguf.vocabulary import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, USER_DEFINED, GgufVocabulary
-from corral.adapters.token_ids import checked_ids, prompt_ids
+from corral.adapters.text_pieces import TextPieces, TokenSizes, finished, gradual_ids
+from corral.adapters.token_ids import checked_ids
 from corral.core.errors import InvalidModelFile
 from corral.core.ports.inference import Vocabulary
 from corral.core.requests import Prompt
@@ -37,7 +38,13 @@ class TextTokenizer:
     """`marked` are the tokens that a prompt is cut at, by spelling; those that are no control tokens always count."""
 
     def __init__(
-        self, vocabulary: Vocabulary, encode_text: TextEncoder, *, marked: dict[str, int], bos: int | None
+        self,
+        vocabulary: Vocabulary,
+        encode_text: TextEncoder,
+        *,
+        marked: dict[str, int],
+        bos: int | None,
+        lossless: bool = False,
     ) -> None:
         self._vocabulary = vocabulary
         self._encode_text = encode_text
@@ -45,9 +52,24 @@ class TextTokenizer:
         self._bos = bos
         self._all = _alternatives(marked)
         self._always = _alternatives([text for text, token_id in marked.items() if token_id not in vocabulary.control])
+        self._text_pieces = TextPieces(self.text_ids, TokenSizes(vocabulary.pieces, lossless=lossless), marked)
 
     def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-        return [self._encode_prompt(prompt) for prompt in prompts]
+        return [finished(self.encode_gradually(prompt)) for prompt in prompts]
+
+    def encode_gradually(
+        self, prompt: Prompt, *, most: int | None = None, cut: bool = False
+    ) -> Generator[None, None, tuple[int, ...]]:
+        size = len(self._vocabulary.pieces)
+        ids = yield from gradual_ids(prompt, self._text_pieces, size, most, cut=cut)
+        if self._bos is not None and ids[:1] != [self._bos]:
+            ids.insert(0, self._bos)
+        return tuple(ids)
+
+    @property
+    def longest_token_bytes(self) -> int | None:
+        """As `ModelInfo.longest_token_bytes`."""
+        return self._text_pieces.sizes.longest
 
     def decode(self, ids: Sequence[int]) -> bytes:
         return b"".join([self.piece(token_id) for token_id in checked_ids(ids, len(self._vocabulary.pieces))])
@@ -75,12 +97,6 @@ class TextTokenizer:
     def control_id(self, text: str) -> int | None:
         """The id of the control token that is spelt so."""
         return self._marked.get(text)
-
-    def _encode_prompt(self, prompt: Prompt) -> tuple[int, ...]:
-        ids = prompt_ids(prompt, self.text_ids, len(self._vocabulary.pieces))
-        if self._bos is not None and ids[:1] != [self._bos]:
-            ids.insert(0, self._bos)
-        return tuple(ids)
 
 
 def gguf_tokenizer(path: str, vocabulary: GgufVocabulary) -> TextTokenizer:
@@ -112,6 +128,7 @@ def gguf_tokenizer(path: str, vocabulary: GgufVocabulary) -> TextTokenizer:
         encode,
         marked=marked,
         bos=vocabulary.named.get("bos") if add_bos else None,
+        lossless=True,
     )
 
 

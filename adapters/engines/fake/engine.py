@@ -97,7 +97,7 @@ class FakeEngine:
         self._generated = 0
         self.info = ModelInfo(
             tasks=frozenset({"completion", "embedding"}),
-            features=frozenset({"constraints", "exact", "logprobs", "tokenize"}),
+            features=frozenset({"constraints", "exact", "logprobs", "seed", "tokenize"}),
             context_length=options.num_ctx,
             parallel=options.parallel,
             memory_bytes={"cpu": options.memory_bytes},

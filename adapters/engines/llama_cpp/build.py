@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 
 import llama_cpp as C
 import msgspec
@@ -14,20 +15,26 @@ from corral.adapters.engines.llama_cpp.computing import Computation
 from corral.adapters.engines.llama_cpp.embedding import Embedder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
+from corral.adapters.engines.llama_cpp.memory_needs import (
+    KV_BYTES_PER_VALUE,
+    LARGEST_BATCH,
+    SMALLEST_BATCH,
+    batch_tokens,
+    compute_bytes,
+)
 from corral.adapters.engines.llama_cpp.native import Batch, Context, Model, collect_log, supports_gpu
-from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, KV_BYTES_PER_VALUE, LlamaCppOptions
+from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, LlamaCppOptions
 from corral.adapters.engines.llama_cpp.streams import Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.adapters.memory import free_memory
 from corral.adapters.thread_tuning import ThreadTuner, threads_for
 from corral.core.engines import LoadRequest
-from corral.core.errors import InvalidModelFile, InvalidOption
+from corral.core.errors import InvalidModelFile, InvalidOption, OutOfMemory
 from corral.core.ports.inference import ModelInfo, OnLoadProgress
 
 __all__ = ("build_engine",)
 
 _MAX_STREAMS = 256  # LLAMA_MAX_SEQ
-_SMALLEST_BATCH, _LARGEST_BATCH = 32, 512
 _INPUTS_AT_ONCE = 8
 _FLASH_OFF, _FLASH_ON, _FLASH_AUTO = 0, 1, -1
 
@@ -68,7 +75,7 @@ class _Builder:
         trained = model.trained_context or DEFAULT_NUM_CTX
         self._num_ctx = max(4, min(options.num_ctx or DEFAULT_NUM_CTX, trained))
         self._threads = threads_for(options.num_thread)
-        self._chunk = max(_SMALLEST_BATCH, min(options.num_batch, _LARGEST_BATCH))
+        self._chunk = max(SMALLEST_BATCH, min(options.num_batch, LARGEST_BATCH))
         self._control_tokens: tuple[str, ...] = ()
         architecture = model.metadata("general.architecture") or ""
         self._pooling = model.metadata(f"{architecture}.pooling_type")
@@ -80,18 +87,24 @@ class _Builder:
         tokenizer = LlamaTokenizer(model)
         batch = Batch(max(self._chunk, _MAX_STREAMS))
         tuner = ThreadTuner(self._threads, fixed=options.num_thread > 0)
-        embedder = Embedder(
-            self._embedding_context,
-            tokenizer,
-            limit=self._num_ctx,
-            inputs_at_once=1 if self._generates and options.exact else _INPUTS_AT_ONCE,
-            threads=lambda: tuner.threads,
-        )
+
+        def embedder(piece: Callable[[int], int] | None) -> Embedder:
+            return Embedder(
+                self._embedding_context,
+                tokenizer,
+                limit=self._num_ctx,
+                inputs_at_once=1 if self._generates and options.exact else _INPUTS_AT_ONCE,
+                threads=lambda: tuner.threads,
+                piece=piece,
+            )
+
         self._control_tokens = tokenizer.control_tokens()
         features = {"tokenize", "batch"}
         if not self._generates:
-            info = self._info({"embedding"}, features, 0, "it makes embeddings only")
-            return LlamaCppEngine(model=model, completions=None, embedder=embedder, tokenizer=tokenizer, info=info)
+            info = self._info({"embedding"}, features, 0, "it makes embeddings only", tokenizer)
+            return LlamaCppEngine(
+                model=model, completions=None, embedder=embedder(None), tokenizer=tokenizer, info=info
+            )
         count = self._stream_count()
         context = self._context(count)
         failed.callback(context.close)
@@ -102,27 +115,37 @@ class _Builder:
         features |= {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in (("shift", can_shift), ("exact", exactness.exact)) if has}
         streams = Streams(context, count, trimmable=trimmable)
+        computation = Computation(
+            context=context,
+            streams=streams,
+            batch=batch,
+            tuner=tuner,
+            max_prefill_tokens=max(4, min(options.max_prefill_tokens, self._chunk)),
+            largest_chunk=self._chunk,
+            exact=exactness.exact,
+            pair_rows=exactness.pair_rows,
+        )
         completions = Completions(
             model=model,
             context=context,
             tokenizer=tokenizer,
             streams=streams,
-            computation=Computation(
-                context=context,
-                streams=streams,
-                batch=batch,
-                tuner=tuner,
-                max_prefill_tokens=max(4, min(options.max_prefill_tokens, self._chunk)),
-                largest_chunk=self._chunk,
-                exact=exactness.exact,
-                pair_rows=exactness.pair_rows,
-            ),
+            computation=computation,
             can_shift=can_shift,
             exact=exactness.exact,
         )
+
+        # Where the size of a piece changes the numbers it is one size, so that a text always has the same vector.
+        one_size = options.exact and not exactness.exact
+
+        def piece(remaining: int) -> int:
+            return computation.chunk(remaining, computation.budget(answering=one_size or completions.answering))
+
         said = ("yes: " if exactness.exact else "no: ") + exactness.reason
-        info = self._info({"completion", "embedding"}, features, count, said)
-        return LlamaCppEngine(model=model, completions=completions, embedder=embedder, tokenizer=tokenizer, info=info)
+        info = self._info({"completion", "embedding"}, features, count, said, tokenizer)
+        return LlamaCppEngine(
+            model=model, completions=completions, embedder=embedder(piece), tokenizer=tokenizer, info=info
+        )
 
     def _flash_attention(self) -> int:
         options = self._options
@@ -153,7 +176,7 @@ class _Builder:
             self._model,
             num_ctx=self._num_ctx,
             streams=streams,
-            batch=max(streams, self._chunk),
+            batch=batch_tokens(self._options.num_batch, streams),
             threads=self._threads,
             flash_attention=self._flash_attention(),
             kv_cache_type=self._options.kv_cache_type,
@@ -165,17 +188,40 @@ class _Builder:
             kind = C.LLAMA_POOLING_TYPE_LAST
         # Pooling over all tokens needs them in one batch; the last token alone does not.
         whole = kind != C.LLAMA_POOLING_TYPE_LAST
+        batch = max(LARGEST_BATCH, self._num_ctx if whole else 0)
+        flash_attention = _FLASH_OFF if self._generates and self._options.exact else _FLASH_AUTO
+        self._require_memory(batch, flash=flash_attention != _FLASH_OFF)
         return Context(
             self._model,
             num_ctx=self._num_ctx,
             streams=_INPUTS_AT_ONCE,
-            batch=max(512, self._num_ctx if whole else 512),
+            batch=batch,
             threads=self._threads,
-            flash_attention=_FLASH_OFF if self._generates and self._options.exact else _FLASH_AUTO,
+            flash_attention=flash_attention,
             kv_cache_type="f16",
             pooling=kind,
             unified=True,
         )
+
+    def _require_memory(self, batch: int, *, flash: bool) -> None:
+        """Before the context of embeddings is made, which no estimate counts for models that generate text."""
+        free = free_memory().get("cpu")
+        model = self._model
+        needed = int(self._num_ctx * model.kv_values_per_token * KV_BYTES_PER_VALUE["f16"]) + compute_bytes(
+            num_ctx=self._num_ctx,
+            batch=batch,
+            heads=model.heads,
+            vocabulary=model.vocabulary_size if self._generates else 0,
+            width=model.embedding_size,
+            windows=False,
+            flash_attention=flash,
+        )
+        if not self._gpu and free is not None and needed > free:
+            raise OutOfMemory(
+                f"embeddings of up to {self._num_ctx} tokens need about {needed >> 20} MiB more memory, "
+                f"{free >> 20} MiB is free",
+                "lower num_ctx, or free memory",
+            )
 
     def _exactness(self, context: Context, batch: Batch, streams: int, *, trimmable: bool) -> Exactness:
         def no(reason: str) -> Exactness:
@@ -189,7 +235,9 @@ class _Builder:
             return no("its memory cannot be trimmed")
         return measure_exactness(context, batch, streams)
 
-    def _info(self, tasks: set[str], features: set[str], streams: int, exact: str) -> ModelInfo:
+    def _info(
+        self, tasks: set[str], features: set[str], streams: int, exact: str, tokenizer: LlamaTokenizer
+    ) -> ModelInfo:
         device = "gpu" if self._gpu else "cpu"
         return ModelInfo(
             tasks=frozenset(tasks),
@@ -197,6 +245,7 @@ class _Builder:
             control_tokens=self._control_tokens,
             context_length=self._num_ctx,
             parallel=max(1, streams),
+            longest_token_bytes=tokenizer.longest_token_bytes,
             memory_bytes={device: self._model.size_bytes + self._kv_bytes(self._num_ctx * streams)},
             details={
                 "weights": self._model.description,

@@ -66,6 +66,11 @@ class Completions:
     def busy(self) -> bool:
         return bool(self._waiting or self._prefilling or self._generating)
 
+    @property
+    def answering(self) -> bool:
+        """Whether anybody is being given tokens now."""
+        return bool(self._generating)
+
     def add(self, request_id: int, request: CompletionRequest, mask: TokenMask | None) -> None:
         """Raises `PromptTooLong`, `InvalidOption`, `Unsupported`."""
         self.add_prepared(request_id, self._sequence(request), mask)

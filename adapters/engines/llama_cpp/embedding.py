@@ -32,10 +32,10 @@ class _Job:
 
 
 class Embedder:
-    """Takes `EmbedRequest`s in order; each step computes one batch of one request.
+    """Each step computes one batch of one `EmbedRequest`; the requests take turns.
 
-    An input longer than the context's batch goes in over several steps: only contexts that pool the last token have
-    batches smaller than an input may be, and for those it is the same.
+    An input longer than `piece` says goes in over several steps, and the next request waits for its end, since a
+    context remembers one. Contexts that pool over all tokens need an input in one piece: `piece` is None for them.
     `make_context` is called once, when the first request comes. `limit` is the most tokens of an input. A vector
     depends a little on the other inputs of its batch, so `inputs_at_once` is 1 where that is not wanted. `threads`
     says how many are fastest now.
@@ -49,12 +49,14 @@ class Embedder:
         limit: int,
         inputs_at_once: int,
         threads: Callable[[], int],
+        piece: Callable[[int], int] | None = None,
     ) -> None:
         self._make_context = make_context
         self._tokenizer = tokenizer
         self._limit = limit
         self._inputs_at_once = inputs_at_once
         self._threads = threads
+        self._piece = piece
         self._context: Context | None = None
         self._batch: Batch | None = None
         self._jobs: deque[_Job] = deque()
@@ -71,8 +73,7 @@ class Embedder:
             if len(tokens) > limit:
                 if not request.truncate:
                     raise PromptTooLong(f"an input of {len(tokens)} tokens is longer than the context of {limit}")
-                # The tail goes, but not the model's closing token.
-                tokens = tokens[: limit - 1] + tokens[-1:]
+                tokens = self._tokenizer.shortened(tokens, limit)
             if not tokens:
                 raise InvalidRequest("an empty input has no tokens, and this model adds none", "leave it out")
             inputs.append(tokens)
@@ -91,8 +92,11 @@ class Embedder:
             self._jobs.popleft()
             outputs.append((job.request_id, EngineFailed(error=error.info)))
             return
+        if job.computed:
+            return
+        self._jobs.rotate(-1)
         if len(job.vectors) == len(job.inputs):
-            self._jobs.popleft()
+            self._jobs.pop()
             dimensions = len(job.vectors[0]) if job.vectors else 0
             data = b"".join(vector.astype("<f4").tobytes() for vector in job.vectors)
             vectors = Vectors(dimensions=dimensions, float32=data)
@@ -108,8 +112,10 @@ class Embedder:
         first, start = chosen[0], job.computed
         if start == 0 and self._context.memory:
             self._context.clear()
-        if len(first) > self._context.batch:
-            job.computed = min(start + self._context.batch, len(first))
+        rest = len(first) - start
+        room = rest if self._piece is None else min(self._piece(rest), self._context.batch)
+        if room < rest or start:
+            job.computed = start + room
             chosen = [first[start : job.computed]]
         self._batch.fill_inputs(chosen, start)
         self._context.set_threads(self._threads())
@@ -126,9 +132,10 @@ class Embedder:
         """As many as go in one batch, and one at least."""
         chosen: list[list[int]] = []
         total = 0
-        for tokens in job.inputs[len(job.vectors) :]:
+        most = _TOKENS_AT_ONCE if self._piece is None else self._piece(_TOKENS_AT_ONCE)
+        for tokens in job.inputs[len(job.vectors) : len(job.vectors) + self._inputs_at_once]:
             total += len(tokens)
-            if chosen and (total > _TOKENS_AT_ONCE or len(chosen) == self._inputs_at_once):
+            if chosen and total > most:
                 break
             chosen.append(tokens)
         return chosen

@@ -78,14 +78,23 @@ class Model:
         if use_mmap is not None:
             params.load_mode = C.LLAMA_LOAD_MODE_MMAP if use_mmap else C.LLAMA_LOAD_MODE_NONE
 
+        stopped: list[BaseException] = []
+
         def progress(share: float, _: Any) -> bool:
-            on_progress(share)
-            return True
+            # An exception cannot pass through native code: ctypes would print it. Answering False ends the load.
+            try:
+                on_progress(share)
+            except BaseException as reason:
+                stopped.append(reason)
+            return not stopped
 
         callback = C.llama_progress_callback(progress)
         params.progress_callback = callback
         _recent.clear()
         self.handle = C.llama_model_load_from_file(path.encode(), params)
+        if stopped:
+            self.close()
+            raise stopped[0]
         if not self.handle:
             reason = _reason()
             if "unknown model architecture" in reason or "invalid" in reason or "corrupt" in reason:
@@ -101,9 +110,14 @@ class Model:
         self.trained_context = int(C.llama_model_n_ctx_train(self.handle))
         self.embedding_size = int(C.llama_model_n_embd_out(self.handle))
         self.has_decoder = bool(C.llama_model_has_decoder(self.handle))
-        head_size = int(C.llama_model_n_embd(self.handle)) // max(1, int(C.llama_model_n_head(self.handle)))
+        self.heads = max(1, int(C.llama_model_n_head(self.handle)))
+        usual = int(C.llama_model_n_embd(self.handle)) // self.heads
+        architecture = self.metadata("general.architecture") or ""
+        keys, values = (
+            int(self.metadata(f"{architecture}.attention.{kind}_length") or usual) for kind in ("key", "value")
+        )
         layers = int(C.llama_model_n_layer(self.handle))
-        self.kv_values_per_token = 2 * layers * int(C.llama_model_n_head_kv(self.handle)) * head_size
+        self.kv_values_per_token = layers * int(C.llama_model_n_head_kv(self.handle)) * (keys + values)
 
     @property
     def size_bytes(self) -> int:

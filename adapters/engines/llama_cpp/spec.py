@@ -8,10 +8,11 @@ from typing import Any, Literal
 import msgspec
 
 from corral.adapters.engines.llama_cpp.architectures import ARCHITECTURES
+from corral.adapters.engines.llama_cpp.memory_needs import LARGEST_BATCH, batch_tokens, compute_bytes, kv_bytes
 from corral.core.engines import EngineSpec, Match, options_fit
 from corral.core.models import ModelMetadata, ModelRecord
 
-__all__ = ("DEFAULT_NUM_CTX", "KV_BYTES_PER_VALUE", "REQUIREMENT", "SPEC", "VERSION", "LlamaCppOptions", "kv_bytes")
+__all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "LlamaCppOptions")
 
 VERSION = "0.3.36"
 REQUIREMENT = f"llama-cpp-python=={VERSION}"
@@ -19,7 +20,6 @@ DEFAULT_NUM_CTX = 4096
 
 # Types whose kernels gave the same rows alone and among others wherever they were measured: see `exactness`.
 _EXACT_TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"})
-KV_BYTES_PER_VALUE = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q4_0": 18 / 32}
 
 
 class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,12 +45,6 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_prefill_tokens: int = 64
     exact: bool = True
     amx: bool = False
-
-
-def kv_bytes(metadata: ModelMetadata, tokens: int, kv_cache_type: str) -> int:
-    """The KV cache of so many tokens; a guess from the embedding length where the header says too little."""
-    per_token = metadata.kv_bytes_per_token or 4 * metadata.block_count * (metadata.embedding_length or 4096)
-    return int(per_token * tokens * KV_BYTES_PER_VALUE[kv_cache_type] / 2)
 
 
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
@@ -79,9 +73,28 @@ def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Llam
     context = options.num_ctx or DEFAULT_NUM_CTX
     if metadata.context_length:
         context = min(context, metadata.context_length)
-    vocabulary = metadata.vocabulary_size or 32_000
-    compute = 512 * 4 * (vocabulary // 8 + 8 * (metadata.embedding_length or 4096))
-    return {"cpu": weights + kv_bytes(metadata, context * (options.num_parallel or 1), options.kv_cache_type) + compute}
+    streams = max(1, options.num_parallel or 1)
+    embeds_only = metadata.pooling not in (None, "none")
+    batch = max(LARGEST_BATCH, context) if embeds_only else batch_tokens(options.num_batch, streams)
+    quantized = options.kv_cache_type not in ("f16", "f32", "bf16")
+    compute = compute_bytes(
+        num_ctx=context,
+        batch=batch,
+        heads=_heads(metadata),
+        vocabulary=0 if embeds_only else metadata.vocabulary_size or 32_000,
+        width=metadata.embedding_length or 4096,
+        windows=metadata.sliding_window is not None,
+        flash_attention=embeds_only or (quantized if options.flash_attention is None else options.flash_attention),
+    )
+    return {"cpu": weights + kv_bytes(metadata, context * streams, options.kv_cache_type) + compute}
+
+
+def _heads(metadata: ModelMetadata) -> int:
+    """Attention heads of a layer; a guess from the width where the header lists them layer by layer."""
+    heads = metadata.keys.get(f"{metadata.architecture}.attention.head_count")
+    if isinstance(heads, int) and heads > 0:
+        return heads
+    return max(1, (metadata.embedding_length or 4096) // 64)
 
 
 def _fits(loaded: Any, wanted: Any) -> bool:

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 
 import llama_cpp as C
 
+from corral.adapters.constraints.deep_stack import on_deep_stack
 from corral.adapters.engines.llama_cpp.native import Model
-from corral.adapters.token_ids import checked_ids, prompt_ids
+from corral.adapters.formats.gguf.vocabulary import SPACE
+from corral.adapters.text_pieces import PIECE_CHARACTERS, TextPieces, TokenSizes, finished, gradual_ids
+from corral.adapters.token_ids import checked_ids
 from corral.core.errors import EngineDied
 from corral.core.ports.inference import Vocabulary
 from corral.core.requests import Prompt
 
 __all__ = ("LlamaTokenizer",)
 
+_SPM, _BPE = 1, 2  # of llama.cpp's kinds of vocabularies those that leave nothing out of a text
+_UNKNOWN, _CONTROL, _USER_DEFINED, _STRIPS_LEFT, _STRIPS_RIGHT = 1, 8, 16, 128, 256  # attributes of a token
+_SHALLOW = PIECE_CHARACTERS * 4 // 3
+"""Characters that the regular expressions of any vocabulary can take on an ordinary stack: they recurse for each."""
+
 
 class LlamaTokenizer:
     """The `OpenTokenizer` port over a loaded model."""
 
     def __init__(self, model: Model) -> None:
-        self._lock = threading.Lock()  # held by other threads' calls, so that the model outlives them
+        self._idle = threading.Condition()  # other threads' calls end before the model is freed
+        self._calls = 0
         self._closed = False
         self._size = model.vocabulary_size
         vocab = model.vocab
@@ -35,20 +45,34 @@ class LlamaTokenizer:
         self._ending = tuple(ending)
         self._pieces: dict[int, bytes] = {}
         self._vocabulary: Vocabulary | None = None
+        self._text_pieces = self._divided()
+
+    @property
+    def longest_token_bytes(self) -> int | None:
+        """As `ModelInfo.longest_token_bytes`."""
+        return self._text_pieces.sizes.longest
 
     def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-        with self._lock:
-            self._require_open()
-            return [tuple(self.tokens(prompt)) for prompt in prompts]
+        return [finished(self.encode_gradually(prompt)) for prompt in prompts]
+
+    def encode_gradually(
+        self, prompt: Prompt, *, most: int | None = None, cut: bool = False
+    ) -> Generator[None, None, tuple[int, ...]]:
+        steps = gradual_ids(prompt, self._text_pieces, self._size, most, cut=cut)
+        while True:
+            with self._call():
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    return tuple(self._surrounded(end.value))
+            yield
 
     def decode(self, ids: Sequence[int]) -> bytes:
-        with self._lock:
-            self._require_open()
+        with self._call():
             return b"".join(self.piece(token_id, special=True) for token_id in checked_ids(ids, self._size))
 
     def vocabulary(self) -> Vocabulary:
-        with self._lock:
-            self._require_open()
+        with self._call():
             if self._vocabulary is None:
                 pieces = tuple(self._spelt(token_id, special=True) for token_id in range(self._size))
                 self._vocabulary = Vocabulary(
@@ -60,16 +84,32 @@ class LlamaTokenizer:
 
     def close(self) -> None:
         """Before the model is freed: waits for calls under way, refuses later ones."""
-        with self._lock:
+        with self._idle:
             self._closed = True
+            self._idle.wait_for(lambda: not self._calls)
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise EngineDied("the model was unloaded")
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        with self._idle:
+            if self._closed:
+                raise EngineDied("the model was unloaded")
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._calls -= 1
+                self._idle.notify_all()
 
     def tokens(self, prompt: Prompt) -> list[int]:
         """The prompt's ids: BOS first where the model wants it and the prompt has none, EOS or SEP last likewise."""
-        ids = prompt_ids(prompt, self.text_tokens, self._size)
+        return self._surrounded(finished(gradual_ids(prompt, self._text_pieces, self._size, None, cut=False)))
+
+    def shortened(self, ids: list[int], limit: int) -> list[int]:
+        """At most `limit` ids: the end of the text goes, and not what closes it."""
+        return ids if len(ids) <= limit else [*ids[: max(0, limit - len(self._ending))], *self._ending][:limit]
+
+    def _surrounded(self, ids: list[int]) -> list[int]:
         if self._bos >= 0 and (not ids or ids[0] != self._bos):
             ids.insert(0, self._bos)
         if self._ending and ids[-len(self._ending) :] != list(self._ending):
@@ -80,6 +120,11 @@ class LlamaTokenizer:
         """The ids of a text, nothing added. Control tokens spelt in it stay text unless `parse_special`."""
         if not text:
             return []
+        if len(text) > _SHALLOW:
+            return on_deep_stack(lambda: self._native_tokens(text, parse_special))
+        return self._native_tokens(text, parse_special)
+
+    def _native_tokens(self, text: str, parse_special: bool) -> list[int]:
         data = text.encode("utf-8", "replace")
         capacity = len(data) + 8
         buffer = (C.llama_token * capacity)()
@@ -130,3 +175,22 @@ class LlamaTokenizer:
         """The id of a control token spelt so; None where the text is no single token."""
         ids = self.text_tokens(text, parse_special=True)
         return ids[0] if len(ids) == 1 else None
+
+    def _divided(self) -> TextPieces:
+        """Looks at every token once: how long texts may be divided, and how few tokens they can have."""
+        pieces: list[bytes] = []
+        marks: list[str] = []
+        strips = False
+        spell, attributes_of, vocab = C.llama_token_to_piece, C.llama_vocab_get_attr, self._vocab
+        buffer = ctypes.create_string_buffer(64)
+        for token_id in range(self._size):
+            length = spell(vocab, token_id, buffer, 64, 0, True)
+            pieces.append(buffer.raw[:length] if length >= 0 else self._spelt(token_id, special=True))
+            attributes = attributes_of(vocab, token_id)
+            if attributes & (_UNKNOWN | _CONTROL | _USER_DEFINED):
+                text = bytes(C.llama_vocab_get_text(self._vocab, token_id) or b"").decode("utf-8", "replace")
+                marks += (text, text.replace(SPACE, " "))
+                strips = strips or bool(attributes & (_STRIPS_LEFT | _STRIPS_RIGHT))
+        lossless = int(C.llama_vocab_type(self._vocab)) in (_SPM, _BPE)
+        sizes = TokenSizes(pieces, lossless=lossless, free=b" \t\n\r\v\f" if strips else b"")
+        return TextPieces(self.text_tokens, sizes, marks)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import tokenizers
 
-from corral.adapters.token_ids import checked_ids, prompt_ids
+from corral.adapters.hf_text import divided_text
+from corral.adapters.text_pieces import finished, gradual_ids
+from corral.adapters.token_ids import checked_ids
 from corral.core.errors import InvalidModelFile
 from corral.core.requests import Prompt
 
@@ -24,6 +27,7 @@ class EncoderTokenizer:
         """Raises `InvalidModelFile`. `vocabulary_size` is the model's, None: the tokenizer's."""
         try:
             self._special, self._plain = (tokenizers.Tokenizer.from_file(str(path)) for _ in range(2))
+            described = json.loads(path.read_bytes())
         except Exception as error:  # the library raises bare Exceptions
             raise InvalidModelFile(f"{path.name} cannot be read: {error}") from error
         self._plain.encode_special_tokens = True  # "[SEP]" typed by a user stays text
@@ -32,9 +36,21 @@ class EncoderTokenizer:
             tokenizer.no_padding()
         self.vocabulary_size: int = vocabulary_size or self._special.get_vocab_size()
         self.opening, self.closing = self._surroundings()
+        self._text_pieces = divided_text(self._special, described, self._text_ids)
 
     def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
         return [tuple(self.tokens(prompt)) for prompt in prompts]
+
+    def encode_gradually(
+        self, prompt: Prompt, *, most: int | None = None, cut: bool = False
+    ) -> Generator[None, None, tuple[int, ...]]:
+        steps = gradual_ids(prompt, self._text_pieces, self.vocabulary_size, most, cut=cut)
+        return tuple(self._surrounded((yield from steps)))
+
+    @property
+    def longest_token_bytes(self) -> int | None:
+        """As `ModelInfo.longest_token_bytes`."""
+        return self._text_pieces.sizes.longest
 
     def decode(self, ids: Sequence[int]) -> bytes:
         text: str = self._special.decode(list(checked_ids(ids, self.vocabulary_size)), skip_special_tokens=False)
@@ -42,7 +58,9 @@ class EncoderTokenizer:
 
     def tokens(self, prompt: Prompt) -> list[int]:
         """The prompt's ids, with `opening` and `closing` where they are not there yet."""
-        ids = prompt_ids(prompt, self._text_ids, self.vocabulary_size)
+        return self._surrounded(finished(gradual_ids(prompt, self._text_pieces, self.vocabulary_size, None, cut=False)))
+
+    def _surrounded(self, ids: list[int]) -> list[int]:
         if self.opening and ids[: len(self.opening)] != self.opening:
             ids[:0] = self.opening
         if self.closing and ids[-len(self.closing) :] != self.closing:

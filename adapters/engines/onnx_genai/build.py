@@ -41,7 +41,15 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxGenai
     return OnnxGenaiEngine(
         continuations=continuations,
         tokenizer=tokenizer,
-        info=_info(model, folder, num_ctx=num_ctx, parallel=parallel, threads=threads, rewinds=rewinds),
+        info=_info(
+            model,
+            folder,
+            num_ctx=num_ctx,
+            parallel=parallel,
+            threads=threads,
+            rewinds=rewinds,
+            longest_token_bytes=tokenizer.longest_token_bytes,
+        ),
         num_ctx=num_ctx,
         piece=piece,
     )
@@ -71,7 +79,16 @@ def _try(continuations: Continuations, folder: ModelFolder, vocabulary_size: int
     return True
 
 
-def _info(model: Model, folder: ModelFolder, *, num_ctx: int, parallel: int, threads: int, rewinds: bool) -> ModelInfo:
+def _info(
+    model: Model,
+    folder: ModelFolder,
+    *,
+    num_ctx: int,
+    parallel: int,
+    threads: int,
+    rewinds: bool,
+    longest_token_bytes: int | None,
+) -> ModelInfo:
     kv_bytes = _KV_VALUE_BYTES * folder.kv_values_per_token * num_ctx * parallel
     details = {
         "weights": folder.model_type,
@@ -86,6 +103,7 @@ def _info(model: Model, folder: ModelFolder, *, num_ctx: int, parallel: int, thr
         tasks=frozenset({"completion"}),
         features=frozenset(_FEATURES | ({"prefix_cache"} if rewinds else set())),
         context_length=num_ctx,
+        longest_token_bytes=longest_token_bytes,
         parallel=parallel,
         memory_bytes={model.device: folder.weights_bytes + kv_bytes},
         details=details,

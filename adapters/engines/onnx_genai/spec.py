@@ -52,7 +52,10 @@ def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
 
 
 def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
-    """Weights and the KV caches. A manifest does not tell how large a cache is: without metadata it is guessed."""
+    """Weights, the KV caches, and the scores and logits of a piece of a prompt.
+
+    A manifest does not tell how large a cache is: without metadata it is guessed.
+    """
     wanted = msgspec.convert(options, OnnxGenaiOptions, from_attributes=True)
     weights = sum(file.size_bytes for file in record.files if file.role in ("weights", "adapter"))
     context = wanted.num_ctx or DEFAULT_NUM_CTX
@@ -63,7 +66,11 @@ def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any)
         per_token = 2 * metadata.kv_bytes_per_token  # that is of f16; models for CPUs keep float32
     else:
         per_token = weights // 10_000  # between what models of 1 and of 70 GB have
-    return {"cpu": weights + per_token * context * (wanted.num_parallel or 1)}
+    heads = metadata.keys.get(f"{metadata.architecture}.attention.head_count") if metadata is not None else None
+    vocabulary = (metadata.vocabulary_size if metadata is not None else None) or 32_000
+    row = context * (heads if isinstance(heads, int) else 32) + vocabulary
+    piece = 4 * wanted.max_prefill_tokens * row
+    return {"cpu": weights + per_token * context * (wanted.num_parallel or 1) + piece}
 
 
 def _fits(loaded: Any, wanted: Any) -> bool:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from corral.adapters.formats.gguf.vocabulary import SPACE, bytes_of_byte_level
-from corral.adapters.token_ids import checked_ids, prompt_ids
+from corral.adapters.hf_text import component_types, divided_text
+from corral.adapters.text_pieces import finished, gradual_ids
+from corral.adapters.token_ids import checked_ids
 from corral.core.errors import InvalidModelFile
 from corral.core.ports.inference import Vocabulary
 from corral.core.requests import Prompt
@@ -41,6 +43,7 @@ class FolderTokenizer:
             tokenizer.no_padding()
         self._begin = self._beginning(folder)
         self._vocabulary = self._read_vocabulary(described, size, ends)
+        self._text_pieces = divided_text(self._special, described, self.text_tokens)
 
     @property
     def size(self) -> int:
@@ -52,12 +55,24 @@ class FolderTokenizer:
     def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
         return [tuple(self.tokens(prompt)) for prompt in prompts]
 
+    def encode_gradually(
+        self, prompt: Prompt, *, most: int | None = None, cut: bool = False
+    ) -> Generator[None, None, tuple[int, ...]]:
+        return tuple(self._begun((yield from gradual_ids(prompt, self._text_pieces, self.size, most, cut=cut))))
+
+    @property
+    def longest_token_bytes(self) -> int | None:
+        """As `ModelInfo.longest_token_bytes`."""
+        return self._text_pieces.sizes.longest
+
     def decode(self, ids: Sequence[int]) -> bytes:
         return b"".join([self.piece(token_id) for token_id in checked_ids(ids, self.size)])
 
     def tokens(self, prompt: Prompt) -> list[int]:
         """The prompt's ids, those first that every text of the model begins with (BOS), unless it begins so already."""
-        ids = prompt_ids(prompt, self.text_tokens, self.size)
+        return self._begun(finished(gradual_ids(prompt, self._text_pieces, self.size, None, cut=False)))
+
+    def _begun(self, ids: list[int]) -> list[int]:
         if ids[: len(self._begin)] != self._begin:
             ids[:0] = self._begin
         return ids
@@ -98,7 +113,7 @@ class FolderTokenizer:
     def _read_vocabulary(self, described: Any, size: int, ends: Collection[int]) -> Vocabulary:
         added = self._special.get_added_tokens_decoder()
         by_id = {token_id: text for text, token_id in self._special.get_vocab(with_added_tokens=True).items()}
-        byte_level = "ByteLevel" in _kinds(described)
+        byte_level = "ByteLevel" in component_types(described, "pre_tokenizer", "decoder")
         pieces = []
         for token_id in range(min(size, max(by_id, default=-1) + 1)):
             text = by_id.get(token_id, "")
@@ -116,16 +131,3 @@ class FolderTokenizer:
             ),
             ends=frozenset(token_id for token_id in ends if 0 <= token_id < len(pieces)),
         )
-
-
-def _kinds(described: Any) -> set[str]:
-    """The types of a tokenizer's pre-tokenizers and decoders, sequences opened."""
-    kinds: set[str] = set()
-    waiting = [described.get("pre_tokenizer"), described.get("decoder")] if isinstance(described, dict) else []
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            kinds.add(str(part.get("type")))
-            waiting.extend(part.get("pretokenizers") or [])
-            waiting.extend(part.get("decoders") or [])
-    return kinds

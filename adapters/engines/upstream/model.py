@@ -60,7 +60,9 @@ class UpstreamModel:
                     raise
                 attempts.failed(endpoint, error)
 
-    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+    async def tokenize(
+        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
+    ) -> list[tuple[int, ...]]:
         raise Unsupported(_NO_TOKENIZER)
 
     async def detokenize(self, ids: Sequence[int]) -> str:

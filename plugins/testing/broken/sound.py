@@ -48,8 +48,10 @@ class SoundModel:
         finally:
             self.present = [other for other in self.present if other is not request]
 
-    async def tokenize(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-        return await self._inner.tokenize(prompts)
+    async def tokenize(
+        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
+    ) -> list[tuple[int, ...]]:
+        return await self._inner.tokenize(prompts, most=most, cut=cut)
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         return await self._inner.detokenize(ids)

@@ -1,0 +1,37 @@
+"""How much memory llama.cpp takes beside the weights: the KV cache, and the buffers of its computation.
+
+Measured (llama.cpp reports them when it makes a context): the buffers are as large as the larger of two things that do
+not live at the same time, the logits of a batch and the attention scores of a layer, and a few rows.
+"""
+
+from __future__ import annotations
+
+from corral.core.models import ModelMetadata
+
+__all__ = ("KV_BYTES_PER_VALUE", "LARGEST_BATCH", "SMALLEST_BATCH", "batch_tokens", "compute_bytes", "kv_bytes")
+
+KV_BYTES_PER_VALUE = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q4_0": 18 / 32}
+SMALLEST_BATCH, LARGEST_BATCH = 32, 512
+_FLOAT = 4
+_WIDE_ROWS = 8  # rows of the model's width for each token of a batch
+_MASK_BYTES = 6  # of a token and a cell with flash attention: as float32, and as float16
+
+
+def batch_tokens(num_batch: int, streams: int) -> int:
+    """The tokens of the largest batch that is computed at once."""
+    return max(streams, SMALLEST_BATCH, min(num_batch, LARGEST_BATCH))
+
+
+def kv_bytes(metadata: ModelMetadata, tokens: int, kv_cache_type: str) -> int:
+    """The KV cache of so many tokens; a guess from the embedding length where the header says too little."""
+    per_token = metadata.kv_bytes_per_token or 4 * metadata.block_count * (metadata.embedding_length or 4096)
+    return int(per_token * tokens * KV_BYTES_PER_VALUE[kv_cache_type] / 2)
+
+
+def compute_bytes(
+    *, num_ctx: int, batch: int, heads: int, vocabulary: int, width: int, windows: bool, flash_attention: bool
+) -> int:
+    """The buffers of one context. `windows`: some layers see a sliding window, and need a mask of their own."""
+    masks = 2 if windows else 1
+    per_cell = _MASK_BYTES * masks if flash_attention else _FLOAT * (heads + masks)
+    return max(_FLOAT * batch * vocabulary, batch * num_ctx * per_cell) + _FLOAT * batch * width * _WIDE_ROWS

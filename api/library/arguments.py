@@ -1,0 +1,123 @@
+"""Checks what callers of the library pass, so that a mistake is an error that names the argument."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from msgspec import UnsetType
+
+from corral.core.durations import parse_keep_alive_s
+from corral.core.errors import InvalidOption, InvalidRequest
+from corral.core.options import OPTIONS
+
+__all__ = (
+    "checked",
+    "checked_callback",
+    "checked_count",
+    "checked_format",
+    "checked_options",
+    "checked_path",
+    "keep_alive_s",
+    "refuse_unknown",
+    "texts_of",
+)
+
+
+def checked(name: str, value: Any, *kinds: type | None) -> Any:
+    """`value` where it is of one of these types; a bool is no number. Raises `InvalidRequest` naming the argument."""
+    types = tuple(type(None) if kind is None else kind for kind in kinds)
+    if isinstance(value, types) and (bool in types or not isinstance(value, bool)):
+        return value
+    wanted = " or ".join("None" if kind is None else kind.__name__ for kind in kinds)
+    raise InvalidRequest(f"{name}: expected {wanted}, got {_shown(value)}")
+
+
+def checked_count(name: str, value: Any, *, least: int) -> int | None:
+    """A whole number of at least `least`, or None. Raises `InvalidRequest`."""
+    number: int | None = checked(name, value, int, None)
+    if number is not None and number < least:
+        raise InvalidRequest(f"{name}: expected {least} or more, got {number}")
+    return number
+
+
+def checked_callback(name: str, value: Any) -> Any:
+    """`value` where it can be called, or is None. Raises `InvalidRequest`."""
+    if value is not None and not callable(value):
+        raise InvalidRequest(f"{name}: expected a function, got {_shown(value)}")
+    return value
+
+
+def checked_path(name: str, value: Any) -> str:
+    """A path as a text. Raises `InvalidRequest`."""
+    try:
+        path = os.fspath(value)
+    except TypeError:
+        path = None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InvalidRequest(f"{name}: expected the path of a file or folder, got {_shown(value)}")
+    return path
+
+
+def checked_options(value: Any, name: str = "options") -> dict[str, Any]:
+    """A mapping of texts to anything, as a dict; None is an empty one. Raises `InvalidOption`."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidOption(f"{name}: expected a mapping such as a dict, got {_shown(value)}")
+    wrong = next((key for key in value if not isinstance(key, str)), None)
+    if wrong is not None:
+        raise InvalidOption(f"{name}: names are texts, not {_shown(wrong)}")
+    return dict(value)
+
+
+def checked_format(value: Any) -> Any:
+    """What `read_format` takes. Raises `InvalidOption` for what is neither a text nor a mapping."""
+    if value is None or isinstance(value, str | Mapping):
+        return value
+    remedy = "for a pydantic model pass Model.model_json_schema()" if hasattr(value, "model_json_schema") else None
+    raise InvalidOption(f'invalid format: expected "json" or a JSON Schema as a mapping, got {_shown(value)}', remedy)
+
+
+def keep_alive_s(value: Any) -> float | UnsetType | None:
+    """As `parse_keep_alive_s`. Raises `InvalidRequest` that names the argument."""
+    try:
+        return parse_keep_alive_s(value)
+    except InvalidRequest as fault:
+        raise InvalidRequest(f"keep_alive: {fault.message}", "seconds, a text such as 5m, or -1 for ever") from fault
+
+
+def texts_of(inputs: Any) -> tuple[str, ...]:
+    """The inputs of an embedding: one text, or several. Raises `InvalidRequest`."""
+    if isinstance(inputs, str):
+        return (inputs,)
+    if isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray | Mapping):
+        texts = tuple(inputs)
+        wrong = next((text for text in texts if not isinstance(text, str)), None)
+        if wrong is None:
+            return texts
+        raise InvalidRequest(f"inputs: each must be a text, got {_shown(wrong)}")
+    raise InvalidRequest(f"inputs: expected a text or a list of texts, got {_shown(inputs)}")
+
+
+def refuse_unknown(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises `TypeError` for the first keyword that `call` does not have, and says what was perhaps meant."""
+    names = list(known)
+    for name in given:
+        if name in names:
+            continue
+        near = difflib.get_close_matches(name, names, n=1)
+        if name in OPTIONS and "options" in names:
+            meant = f"options={{{name!r}: …}}"
+        elif near:
+            meant = near[0]
+        else:
+            raise TypeError(f"{call} has no argument {name!r}; it has {', '.join(names)}")
+        raise TypeError(f"{call} has no argument {name!r}; did you mean {meant}?")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:60] + '…'}"

@@ -1,0 +1,164 @@
+"""Calls of a plugin's code from which nothing gets out but a value or an ordinary exception."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import io
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from corral.core.errors import PluginError
+
+__all__ = ("TookTooLong", "beside", "contained", "interrupts_reach_us", "on_own_thread", "one_line")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class TookTooLong(Exception):
+    """A plugin's code did not return in time; its text says which."""
+
+
+def contained(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Calls a short, pure function of a plugin's. Raises `Exception`s as they are; `PluginError` in the place of what
+    would end a thread or the program (`SystemExit`, `KeyboardInterrupt`, `GeneratorExit`).
+
+    Ctrl-C of a user still interrupts the caller: where it could not be told from the plugin's own, the function is
+    called on another thread, which no signal reaches.
+    """
+    if interrupts_reach_us():
+        return on_own_thread(lambda: function(*arguments, **named), limit_s=None)
+    try:
+        return function(*arguments, **named)
+    except Exception:
+        raise
+    except BaseException as fault:
+        raise _as_error(fault) from fault
+
+
+def on_own_thread(work: Callable[[], T], *, limit_s: float | None) -> T:
+    """Does `work` on a thread made for it and waits. What it prints goes to the standard error, since the output
+    belongs to the command. Raises as `contained`, and `TookTooLong` where it is not done after `limit_s`.
+
+    Work that is given up is asked to end, as soon as it runs Python code again, and is never waited for.
+    """
+    task = _Task(work)
+    thread = threading.Thread(target=task.run, name="plugin", daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if thread.is_alive():
+        assert thread.ident is not None
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+        raise TookTooLong(f"did not end within {limit_s:g} s")
+    return task.result()
+
+
+async def beside(work: Callable[[], T]) -> T:
+    """Does work that may call plugins on a thread of its own, and waits without blocking the loop. Where that is
+    cancelled, nobody waits for the thread any more, the end of the program neither.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    task = _Task(work)
+
+    def finish() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def run() -> None:
+        task.run(printing_elsewhere=False)
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(finish)
+
+    threading.Thread(target=run, name="assembly", daemon=True).start()
+    await done
+    return task.result()
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """What a plugin says, for a terminal and a log: one line without control characters, of bounded length."""
+    try:
+        said = str(text)
+    except BaseException:  # an exception of a plugin's may raise another when it is asked for its text
+        said = f"<{type(text).__name__} that cannot be printed>"
+    cut = said[: limit + 1]
+    line = " ".join("".join(one if one.isprintable() else " " for one in cut).split())
+    return f"{line[:limit]}…" if len(said) > limit else line
+
+
+class _Task(Generic[T]):
+    """Some work and what became of it."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._made: list[T] = []
+        self._fault: BaseException | None = None
+
+    def run(self, *, printing_elsewhere: bool = True) -> None:
+        try:
+            with _printing_elsewhere() if printing_elsewhere else nullcontext():
+                self._made.append(self._work())
+        except BaseException as fault:
+            self._fault = fault
+
+    def result(self) -> T:
+        if self._fault is None:
+            return self._made[0]
+        if isinstance(self._fault, Exception):
+            raise self._fault
+        raise _as_error(self._fault) from self._fault
+
+
+def _as_error(fault: BaseException) -> PluginError:
+    said = one_line(fault)
+    return PluginError(f"raised {type(fault).__name__}" + (f": {said}" if said else ""))
+
+
+def interrupts_reach_us() -> bool:
+    """Whether Ctrl-C raises `KeyboardInterrupt` in this thread: it does in the main one, by Python's own handler."""
+    return (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+
+
+class _OutputByThread:
+    """The standard output, but for some threads, whose words go to the standard error."""
+
+    def __init__(self, usual: Any) -> None:
+        self.usual = usual
+        self.diverted: set[int] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        if threading.get_ident() in self.diverted:
+            return getattr(sys.stderr if sys.stderr is not None else io.StringIO(), name)
+        return getattr(self.usual, name)
+
+
+_output_lock = threading.Lock()
+
+
+@contextmanager
+def _printing_elsewhere() -> Iterator[None]:
+    """For this thread alone. A thread that never returns keeps its own diversion."""
+    if sys.stdout is None:
+        yield
+        return
+    me = threading.get_ident()
+    with _output_lock:
+        current: Any = sys.stdout
+        output = current if isinstance(current, _OutputByThread) else _OutputByThread(current)
+        output.diverted.add(me)
+        sys.stdout = output
+    try:
+        yield
+    finally:
+        with _output_lock:
+            output.diverted.discard(me)
+            if not output.diverted and sys.stdout is output:
+                sys.stdout = output.usual

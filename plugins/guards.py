@@ -1,0 +1,151 @@
+"""Puts a guard around what a plugin made: its faults become errors of ours that name it, and nothing ends a thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import cache
+from typing import Any
+
+from corral.core.containment import contained, interrupts_reach_us, one_line
+from corral.core.errors import CorralError, PluginError
+from corral.core.models import ModelMetadata, ModelRecord
+from corral.core.ports.sources import OnProgress, RemoteFile, RemoteModel
+
+__all__ = ("guarded",)
+
+_log = logging.getLogger("corral.plugins")
+
+
+def guarded(hook: str, part: Any, where: str) -> Any:
+    """`part`, made of what a plugin registered by this hook; `where` names it to people."""
+    if hook == "corral_register_sources":
+        return _Source(part, where)
+    if hook == "corral_register_metadata_readers":
+        return _Part(part, where, yes_or_no="recognises", results={"read": ModelMetadata, "describe": dict})
+    if hook == "corral_register_manifest_formats":
+        return _Part(part, where, yes_or_no="recognises", results={"read": ModelRecord})
+    if hook == "corral_register_chat_templates":
+        return _TemplateFactory(part, where)
+    return part
+
+
+class _Part:
+    """A part whose methods are short calls. One of them answers yes or no, and where it fails: no."""
+
+    def __init__(
+        self, part: Any, where: str, *, yes_or_no: str | None = None, results: dict[str, type] | None = None
+    ) -> None:
+        self._part = part
+        self._where = where
+        self._yes_or_no = yes_or_no
+        self._results = results or {}
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._part, name)
+        if not callable(attribute):
+            return attribute
+        return self._asking(attribute) if name == self._yes_or_no else self._calling(name, attribute)
+
+    def _asking(self, method: Callable[..., Any]) -> Callable[..., bool]:
+        def ask(*arguments: Any, **named: Any) -> bool:
+            try:
+                return bool(contained(method, *arguments, **named))
+            except Exception as fault:
+                _complain(self._where, f"{type(fault).__name__}: {one_line(fault)}")
+                return False
+
+        return ask
+
+    def _calling(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            with _ours(f"{self._where}: {name}"):
+                result = contained(method, *arguments, **named)
+                wanted = self._results.get(name, object)
+                if not isinstance(result, wanted):
+                    raise TypeError(f"it gave {one_line(repr(result), 60)} instead of {wanted.__name__}")
+                return result
+
+        return call
+
+
+class _TemplateFactory:
+    """A `ChatTemplateFactory`: where it fails, the next one is asked."""
+
+    def __init__(self, factory: Any, where: str) -> None:
+        self._factory = factory
+        self._where = where
+
+    def __call__(self, record: ModelRecord, metadata: ModelMetadata | None) -> Any:
+        try:
+            template = contained(self._factory, record, metadata)
+            if template is None:
+                return None
+            if not callable(getattr(template, "render", None)) or not isinstance(template.source, str):
+                raise TypeError(f"it gave {one_line(repr(template), 60)} instead of a ChatTemplate")
+        except CorralError:
+            raise
+        except Exception as fault:
+            _complain(self._where, f"{type(fault).__name__}: {one_line(fault)}")
+            return None
+        return _Part(template, self._where, results={"render": tuple})
+
+
+class _Source:
+    """A `ModelSource`, whose work is done in the event loop."""
+
+    def __init__(self, source: Any, where: str) -> None:
+        self._source = source
+        self._where = where
+        self.scheme: str = source.scheme
+
+    @asynccontextmanager
+    async def resolve(self, reference: str, on_progress: OnProgress) -> AsyncGenerator[RemoteModel, None]:
+        with _ours(f"{self._where}: resolve"):
+            context = self._source.resolve(reference, on_progress)
+            remote = await context.__aenter__()
+        try:
+            if not isinstance(remote, RemoteModel):
+                raise PluginError(f"{self._where}: resolve gave {one_line(repr(remote), 60)} instead of a RemoteModel")
+            yield remote
+        except BaseException as fault:
+            try:
+                with _ours(f"{self._where}: resolve"):
+                    await context.__aexit__(type(fault), fault, fault.__traceback__)
+            except PluginError as error:
+                if error.__cause__ is not fault:  # the fault of whoever reads passes through, and is not the plugin's
+                    raise
+            raise
+        else:
+            with _ours(f"{self._where}: resolve"):
+                await context.__aexit__(None, None, None)
+
+    async def fetch(self, file: RemoteFile, start: int = 0) -> AsyncGenerator[bytes, None]:
+        with _ours(f"{self._where}: fetch"):
+            async with aclosing(self._source.fetch(file, start)) as chunks:
+                async for chunk in chunks:
+                    if not isinstance(chunk, bytes):
+                        raise TypeError(f"it gave {one_line(repr(chunk), 60)} instead of bytes")
+                    yield chunk
+
+
+@contextmanager
+def _ours(where: str) -> Iterator[None]:
+    """What a plugin raises as an error of ours; what cancels or interrupts us passes."""
+    try:
+        yield
+    except CorralError:
+        raise
+    except Exception as fault:
+        raise PluginError(f"{where}: {type(fault).__name__}: {one_line(fault)}") from fault
+    except (SystemExit, KeyboardInterrupt) as fault:
+        if isinstance(fault, KeyboardInterrupt) and interrupts_reach_us():
+            raise
+        raise PluginError(f"{where}: raised {type(fault).__name__}") from fault
+
+
+@cache
+def _complain(where: str, said: str) -> None:
+    """Once for each fault: a reader is asked about every model."""
+    _log.warning("%s: %s", where, said)

@@ -1,0 +1,96 @@
+"""Whether the fields of a spec hold what their annotations say: a plugin's mistake is found before it is used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from corral.core.containment import one_line
+from corral.core.errors import PluginError
+from corral.plugins.setting_types import decode_setting_type, encode_setting_type
+
+__all__ = ("checked_spec",)
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_IMPORT_PATHS = ("convert", "devices", "load", "target")
+_SETTINGS = ("load_options", "parameters", "request_options", "settings")
+_LONGEST_TEXT = 1000
+
+
+def checked_spec(spec: S, spec_type: type[S], kind: str) -> S:
+    """The spec as a plain value of its own type. Raises `PluginError` that names the field that is wrong."""
+    values = {name: getattr(spec, name) for name in spec_type.__struct_fields__}
+    name = values["name"]
+    if not isinstance(name, str) or not name:
+        raise PluginError(f"{kind} needs a name, not {name!r:.100}")
+    if _NAME.fullmatch(name) is None:
+        raise PluginError(
+            f"{kind} {one_line(repr(name), 80)}: no name for it",
+            "letters, digits, dots, hyphens and underscores, 64 at most",
+        )
+    for field, annotation in _annotations(spec_type).items():
+        wrong = _wrong(values[field], annotation)
+        if wrong:
+            raise PluginError(f"{kind} {name!r}: {field}: {wrong}")
+        if isinstance(values[field], str):
+            _check_text(f"{kind} {name!r}: {field}", field, values[field])
+    for field in _SETTINGS:
+        if values.get(field) is not None:
+            _check_settings(f"{kind} {name!r}: {field}", values[field], with_defaults=field != "request_options")
+    return spec if type(spec) is spec_type else spec_type(**values)
+
+
+@cache
+def _annotations(spec_type: type[msgspec.Struct]) -> Mapping[str, Any]:
+    hints = get_type_hints(spec_type)
+    return {name: hints[name] for name in spec_type.__struct_fields__}
+
+
+def _wrong(value: Any, annotation: Any) -> str:
+    """What is wrong with a value of this type; empty where nothing is."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        wrongs = [_wrong(value, one) for one in arguments if one is not type(None)]
+        return "" if (value is None and type(None) in arguments) or "" in wrongs else wrongs[0]
+    if origin is type or (origin is tuple and get_origin(arguments[0]) is type):
+        base = get_args(annotation if origin is type else arguments[0])[0]
+        classes = (value,) if origin is type else value if isinstance(value, tuple) else (None,)
+        fine = all(isinstance(one, type) and issubclass(one, base) for one in classes)
+        return "" if fine else f"expected a class of {base.__name__}, got {one_line(repr(value), 60)}"
+    if origin is Callable:
+        return "" if callable(value) else f"expected a function, got {one_line(repr(value), 60)}"
+    try:
+        msgspec.convert(value, annotation)
+    except msgspec.ValidationError as fault:
+        return f"{fault}: {one_line(repr(value), 60)}"
+    return ""
+
+
+def _check_text(where: str, field: str, text: str) -> None:
+    if len(text) > _LONGEST_TEXT:
+        raise PluginError(f"{where}: a text of {len(text)} characters, {_LONGEST_TEXT} at most")
+    if not text.isprintable():
+        raise PluginError(f"{where}: control characters in {one_line(repr(text), 60)}")
+    if field in _IMPORT_PATHS and _IMPORT_PATH.fullmatch(text) is None:
+        raise PluginError(f"{where}: invalid import path {text[:100]!r}", "write it as package.module:attribute")
+
+
+def _check_settings(where: str, kind: type[msgspec.Struct], *, with_defaults: bool) -> None:
+    """A section of the settings is decoded by it, and shown: both must work while nothing is set."""
+    try:
+        get_type_hints(kind, include_extras=True)
+        if with_defaults:
+            msgspec.to_builtins(msgspec.convert({}, kind, dec_hook=decode_setting_type), enc_hook=encode_setting_type)
+    except Exception as fault:
+        raise PluginError(
+            f"{where}: {kind.__name__} cannot be made of nothing: {one_line(fault, 120)}",
+            "every field has a default, of a type that settings can hold",
+        ) from fault

@@ -1,0 +1,460 @@
+"""A plugin does what it likes, and hurts itself alone: it is recorded with the reason, and the rest works."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from corral.core.containment import beside, contained, on_own_thread, one_line
+from corral.core.engine_choice import EngineChooser, estimate_bytes, fits
+from corral.core.engines import EngineSpec, Match
+from corral.core.errors import LoadFailed, NoEngine, PluginError, UnknownEngine
+from corral.core.models import ModelRecord, digest_of
+from corral.core.names import parse_name
+from corral.plugins import hookimpl
+from corral.plugins.assembly import Assembly, assemble, try_out
+from corral.plugins.layers import read_layers
+from corral.plugins.manager import PluginManager
+from corral.plugins.testing.gguf import gguf_bytes
+
+TOY = ModelRecord(name=parse_name("toy"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf")
+
+HEAD = """
+import msgspec, sys, time
+from corral.core.engines import EngineSpec, Match
+from corral.plugins import *
+CORRAL_PLUGIN_API = (1, 0)
+def engine(**fields):
+    usual = dict(name="x", summary="s", form="generator", load="nowhere:load", estimate=lambda *_: {})
+    return EngineSpec(**usual | dict(match=lambda *_: Match(score=0, reason="no")) | fields)
+"""
+
+
+def hook(kind: str, body: str) -> str:
+    return f"{HEAD}\n@hookimpl\ndef corral_register_{kind}(register):\n{textwrap.indent(body, '    ')}\n"
+
+
+# What is wrong with a plugin, and the reason that is recorded.
+AT_ONCE = {
+    "interrupts": (hook("engines", "raise KeyboardInterrupt"), "raised KeyboardInterrupt"),
+    "bases": (hook("engines", "raise BaseException('boo')"), "raised BaseException: boo"),
+    "exits": ("import sys; sys.exit(3)", "raised SystemExit: 3"),
+    "metaclass": (
+        "class M(type):\n    def __new__(*a): raise KeyboardInterrupt\nclass X(metaclass=M): pass",
+        "raised Key",
+    ),
+    "subclass": ("class A:\n    def __init_subclass__(cls): raise SystemExit\nclass B(A): pass", "raised SystemExit"),
+    "recurses": ("def f(): f()\nf()", "RecursionError"),
+    "generates": (hook("engines", "yield 1"), "returned <generator"),
+    "unprintable": (
+        hook("engines", "class E:\n  def __repr__(self): raise SystemExit\nregister(E())"),
+        "raised SystemExit",
+    ),
+    "nowhere": (None, "No module named 'corral_test_nowhere'"),
+    "version": ("CORRAL_PLUGIN_API = ('x' * 10**6, 0)", "must be a pair of numbers"),
+    "number": (hook("sources", "register(5)"), "source must be SourceSpec, not int: 5"),
+    "options": (hook("engines", "register(engine(load_options=int))"), "load_options: expected a class of Struct"),
+    "tasks": (hook("engines", "register(engine(tasks=3.5))"), "tasks: Expected `array`, got `float`"),
+    "runners": (hook("engines", "register(engine(runners=('train',)))"), "runners: Invalid enum value"),
+    "uncallable": (hook("engines", "register(engine(match=3))"), "match: expected a function, got 3"),
+    "path": (hook("engines", "register(engine(load='over there'))"), "load: invalid import path"),
+    "escapes": (hook("engines", "register(engine(summary='\\x1b[31mred'))"), "summary: control characters"),
+    "endless": (hook("engines", "register(engine(summary='x' * 10**6))"), "summary: a text of 1000000 characters"),
+    "called": (hook("engines", "register(engine(name='n' * 10**6))"), "no name for it"),
+    "collides": (hook("engines", "register(engine(name='llama-cpp'))"), "already registered by the plugin 'builtin'"),
+    "command": (hook("commands", "register(CommandSpec(name='list', target='a:b'))"), "command 'list' is already"),
+    "required": (
+        hook("sources", "class S(msgspec.Struct):\n  a: int\nregister(SourceSpec(name='s', target='a:b', settings=S))"),
+        "settings: S cannot be made of nothing",
+    ),
+    "unresolved": (
+        hook("engines", "class S(msgspec.Struct):\n  a: 'Nope' = 3\nregister(engine(load_options=S))"),
+        "load_options: S cannot be made of nothing",
+    ),
+}
+WHEN_MADE = {
+    "factory": (
+        hook("sources", "register(SourceSpec(name='s', target='{me}:make'))") + "make = sys.exit",
+        "SystemExit",
+    ),
+    "five": (
+        hook("sources", "register(SourceSpec(name='five', target='{me}:make'))") + "def make(): return 5",
+        "result is int 5, which has no fetch",
+    ),
+    "pypi": (
+        hook("sources", "register(SourceSpec(name='q', target='{me}:Make'))")
+        + "class Make:\n  scheme = 'pypi'\n  def resolve(self, *_): ...\n  def fetch(self, *_): ...",
+        "its scheme is 'pypi', and it is registered as 'q'",
+    ),
+    "route": (
+        hook("routes", "register(RouteSpec(name='r', target='{me}:R'))") + "R = 5",
+        "is int 5 instead of a litestar",
+    ),
+    "click": (hook("commands", "register(CommandSpec(name='c', target='{me}:c'))") + "c = 5", "instead of a click"),
+    "sleeps": (
+        hook("runners", "register(RunnerSpec(name='r', target='{me}:make'))") + "def make(): time.sleep(60)",
+        "runner r: did not end within 0.5 s",
+    ),
+}
+
+
+def install(folder: Path, name: str, source: str | None) -> EntryPoint:
+    """A plugin as pip would leave it, found by its entry point."""
+    module = f"corral_test_{name}"
+    if source is not None:
+        (folder / f"{module}.py").write_text(source.replace("{me}", module))
+    info = folder / f"{module}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[corral]\n{name} = {module}\n")
+    return EntryPoint(name, module, "corral")
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder to install plugins into; their modules are forgotten afterwards."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("corral_test_")]:
+        del sys.modules[name]
+
+
+def manage(folder: Path, plugins: Mapping[str, str | None], **how: Any) -> PluginManager:
+    manager = PluginManager(limit_s=0.5, commands=("list",), **how)
+    points = [install(folder, name, source) for name, source in plugins.items()]
+    manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral"), *points])
+    return manager
+
+
+def reason_of(manager: PluginManager, name: str) -> str:
+    [status] = [status for status in manager.statuses if status.name == name]
+    assert status.state == "broken", name
+    assert status.reason.isprintable()
+    assert len(status.reason) < 700
+    return status.reason
+
+
+def assembled(manager: PluginManager, folder: Path, use: Callable[[Assembly], Any] = lambda assembly: None) -> None:
+    """Everything is put together, and the store is listed, in spite of them."""
+
+    async def main() -> None:
+        layers = read_layers("", environment={"OLLAMA_MODELS": str(folder / "models"), "HOME": str(folder)})
+        assembly = await assemble(layers, manager=manager, default_runner="thread")
+        try:
+            assert await assembly.runtime.catalog.list() == []
+            result = use(assembly)
+            if asyncio.iscoroutine(result):
+                await result
+        finally:
+            await assembly.aclose()
+
+    asyncio.run(main())
+
+
+def test_plugins_that_fail_when_they_are_loaded(modules: Path) -> None:
+    """Each is recorded with its reason, whatever it raises or registers, and one that is sound is there."""
+    sources = {name: source for name, (source, _) in AT_ONCE.items()}
+    manager = manage(modules, sources | {"sound": hook("engines", "register(engine(name='sound'))")})
+    for name, (_, reason) in AT_ONCE.items():
+        assert reason in reason_of(manager, name)
+    assert "sound" in [spec.name for spec in manager.engines()]
+    assembled(manager, modules)
+
+
+def test_plugins_that_fail_when_something_is_made_of_them(modules: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The assembly leaves each out, with one line in the log; `corral plugins` finds out by making everything."""
+    manager = manage(modules, {name: source for name, (source, _) in WHEN_MADE.items()})
+    assert manager.left_out == {}
+    assembled(manager, modules, lambda assembly: assembly.routers())
+    made = [name for name in WHEN_MADE if name != "click"]  # a command is imported when it is called
+    for name in made:
+        assert WHEN_MADE[name][1] in reason_of(manager, name)
+        assert len([one for one in caplog.records if f"the plugin {name} is broken" in one.getMessage()]) == 1
+    tried = PluginManager(limit_s=0.5)
+    tried.load_entry_points([EntryPoint(name, f"corral_test_{name}", "corral") for name in WHEN_MADE])
+    try_out(tried, read_layers("", environment={}).decode())
+    for name, (_, reason) in WHEN_MADE.items():
+        assert reason in reason_of(tried, name)
+
+
+def test_an_import_that_never_ends(modules: Path) -> None:
+    """It is given up after the limit and named, also where it computes; a second look does not wait for it again."""
+    never = {"waits": "import time\ntime.sleep(60)", "spins": "while True: pass"}
+    manager = manage(modules, never)
+    points = [EntryPoint(name, f"corral_test_{name}", "corral") for name in never]
+    again = PluginManager(limit_s=30)
+    began = time.monotonic()
+    again.load_entry_points(points)
+    assert time.monotonic() - began < 15
+    for name in never:
+        assert "did not end within 0.5 s" in reason_of(manager, name)
+        assert reason_of(again, name) == reason_of(manager, name)
+
+
+def test_readers_templates_and_dialects_that_fail(modules: Path, tmp_path: Path) -> None:
+    """They are asked about every model: a fault of theirs means no, and never the end of a list."""
+    source = (
+        hook("metadata_readers", "register(MetadataReaderSpec(name='r', target='{me}:Bad'))")
+        + "@hookimpl\ndef corral_register_manifest_formats(register):\n"
+        + "    register(ManifestFormatSpec(name='f', target='{me}:Bad'))\n"
+        + "@hookimpl\ndef corral_register_chat_templates(register):\n"
+        + "    register(ChatTemplateSpec(name='t', target='{me}:Bad'))\n"
+        + "def bad(*_, **__): sys.exit(9)\n"
+        + "class Bad:\n    format = name = 'bad'\n"
+        + "".join(
+            f"    {name} = bad\n" for name in ("recognises", "read", "describe", "tensors", "small_layers", "write")
+        )
+        + "    __call__ = bad\n"
+    )
+    manager = manage(modules, {"asked": source})
+    file = tmp_path / "toy.gguf"
+    file.write_bytes(gguf_bytes())
+
+    async def use(assembly: Assembly) -> None:
+        runtime = assembly.runtime
+        await runtime.catalog.import_file(file, parse_name("toy"), lambda progress: None)
+        [record] = await runtime.catalog.list()
+        assert (await runtime.catalog.metadata(record)) is not None
+        (tmp_path / "other.bin").write_bytes(b"no model")
+        with pytest.raises(Exception, match="not a model file"):
+            await runtime.catalog.import_file(tmp_path / "other.bin", None, lambda progress: None)
+
+    assembled(manager, modules, use)
+
+
+def test_a_hidden_distribution(modules: Path) -> None:
+    """Metadata that cannot be read hide no other plugin, and are recorded under the distribution's name."""
+    install(modules, "beside", hook("engines", "register(engine(name='beside'))"))
+    bad = modules / "corral_bad-1.0.dist-info"
+    bad.mkdir()
+    (bad / "METADATA").write_text("Metadata-Version: 2.1\nName: corral-bad\nVersion: 1.0\n")
+    (bad / "entry_points.txt").write_text("[corral]\nno equals sign\n")
+    manager = PluginManager()
+    manager.load_entry_points()
+    assert "metadata cannot be read" in reason_of(manager, "corral-bad")
+    assert {"beside", "llama-cpp"} <= {spec.name for spec in manager.engines()}
+
+
+def test_the_command_line_goes_on(modules: Path, user_at: Callable[..., dict[str, str]], tmp_path: Path) -> None:
+    """What a plugin prints is not in the output of ``--json``; the command that misses a plugin names it."""
+    install(modules, "chatty", "print('from import')\n" + hook("engines", "print('from hook')"))
+    install(modules, "exits", "import sys; sys.exit(3)")
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "corral.api.cli", *words],
+            env=user_at(tmp_path, PYTHONPATH=str(modules)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    listed = call("list", "--json")
+    assert json.loads(listed.stdout) == []
+    assert "from import" in listed.stderr
+    assert listed.stderr.count("the plugin exits is broken: raised SystemExit: 3") == 1
+    shown = {plugin["name"]: plugin["state"] for plugin in json.loads(call("plugins", "--json").stdout)}
+    assert shown == {"builtin": "loaded", "chatty": "loaded", "exits": "broken"}
+    for words in (("run", "toy", "hello", "--engine", "exits"), ("pull", "exits://x"), ("exits",)):
+        refused = call(*words)
+        assert refused.returncode in (1, 2)
+        said = refused.stderr[refused.stderr.index("Error:") :]
+        assert "the plugin exits is broken: raised SystemExit: 3" in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent to processes on POSIX only")
+def test_ctrl_c_still_ends_a_command(modules: Path, user_at: Callable[..., dict[str, str]], tmp_path: Path) -> None:
+    """At once, though a plugin's import has not come back."""
+    marker = tmp_path / "began"
+    install(modules, "waits", f"import time\nopen({str(marker)!r}, 'w').close()\ntime.sleep(60)")
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from corral.api.cli.group import main; main()"
+    )
+    for words in (("list",), ("config",)):
+        marker.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, "--set", "plugins.load_timeout=60", *words],
+            env=user_at(tmp_path, PYTHONPATH=str(modules)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + 20
+            while not marker.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+        finally:
+            process.kill()
+            process.wait()
+
+
+def spec(**fields: Any) -> EngineSpec:
+    usual: dict[str, Any] = {
+        "name": "odd",
+        "summary": "",
+        "form": "generator",
+        "load": "nowhere:load",
+        "match": lambda record, metadata: Match(score=1, reason="any"),
+        "estimate": lambda record, metadata, options: {"cpu": 1},
+    }
+    return EngineSpec(**usual | fields)
+
+
+def raising(fault: BaseException) -> Callable[..., Any]:
+    def function(*_: Any) -> Any:
+        raise fault
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("match", "said"),
+    [
+        (raising(KeyboardInterrupt()), "raised KeyboardInterrupt"),
+        (raising(SystemExit(2)), "raised SystemExit: 2"),
+        (raising(asyncio.CancelledError()), "raised CancelledError"),
+        (lambda *_: "nonsense", "'nonsense' instead of a Match"),
+        (lambda *_: Match(score=float("nan"), reason=""), "score is nan"),  # type: ignore[arg-type]
+        (lambda *_: Match(score="100", reason=""), "score is '100'"),  # type: ignore[arg-type]
+        (lambda *_: Match(score=1, reason="", converter=3), "converter is 3"),  # type: ignore[arg-type]
+        (lambda: None, "TypeError"),
+    ],
+)
+@pytest.mark.parametrize("thread", [False, True])
+def test_a_match_that_is_none(
+    match: Callable[..., Any], said: str, thread: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The engine does not take the model, with the reason; others do; the log has it once, not once per model."""
+    chooser = EngineChooser([spec(name="bad", match=match), spec(name="sound")])
+
+    def choose() -> None:
+        for _ in range(3):
+            assert chooser.choose(TOY, None).spec.name == "sound"
+        with pytest.raises(NoEngine, match="its match failed") as caught:
+            chooser.choose(TOY, None, "bad")
+        assert said in caught.value.message
+
+    if thread:
+        ended: list[bool] = []
+
+        def work() -> None:
+            choose()
+            ended.append(True)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        worker.join()
+        assert ended
+    else:
+        choose()
+    assert len([record for record in caplog.records if "match failed" in record.getMessage()]) == 1
+
+
+@pytest.mark.parametrize(
+    "estimate",
+    [
+        raising(KeyboardInterrupt()),
+        raising(SystemExit()),
+        raising(ZeroDivisionError()),
+        lambda *_: None,
+        lambda *_: 3,
+        lambda *_: {"cpu": float("nan")},
+        lambda *_: {"cpu": "much"},
+        lambda *_: {"cpu": -1},
+        lambda *_: {"cpu": 10**40},
+        lambda *_: {3: 1},
+    ],
+)
+def test_an_estimate_that_is_none(estimate: Callable[..., Any]) -> None:
+    """The load fails and names the engine: a size that nobody knows is not taken for nothing."""
+    with pytest.raises(LoadFailed, match="the odd engine's estimate for toy:latest failed"):
+        estimate_bytes(spec(estimate=estimate), TOY, None, None)
+    assert estimate_bytes(spec(), TOY, None, None) == {"cpu": 1}
+
+
+def test_a_fits_that_raises() -> None:
+    """It costs another load."""
+    for fault in (KeyboardInterrupt(), SystemExit(), ValueError()):
+        assert not fits(spec(fits=raising(fault)), 1, 2)
+
+
+def test_what_is_missing_names_the_plugin_that_is_not_there() -> None:
+    """The one called like it alone; else a few, and where the rest is told."""
+    left_out = {name: f"the plugin {name} is broken" for name in ("steam", "a", "b", "c", "d")}
+    chooser = EngineChooser([spec()], left_out=left_out)
+    with pytest.raises(UnknownEngine) as named:
+        chooser.choose(TOY, None, "steam")
+    assert named.value.remedy == "the plugin steam is broken; known engines: odd"
+    with pytest.raises(UnknownEngine) as unnamed:
+        chooser.choose(TOY, None, "coal")
+    assert str(unnamed.value.remedy).startswith(
+        "the plugin steam is broken; the plugin a is broken; the plugin b is broken"
+    )
+    assert "corral plugins tells of 2 more" in str(unnamed.value.remedy)
+
+
+def test_printing_is_diverted_for_the_plugin_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """Other threads go on writing to the output meanwhile."""
+    told, seen = threading.Event(), threading.Event()
+
+    def work() -> None:
+        print("plugin")
+        told.set()
+        seen.wait(10)
+
+    worker = threading.Thread(target=on_own_thread, args=(work,), kwargs={"limit_s": 10})
+    worker.start()
+    told.wait(10)
+    print("program")
+    seen.set()
+    worker.join()
+    print("afterwards")
+    assert capsys.readouterr() == ("program\nafterwards\n", "plugin\n")
+
+
+def test_what_contained_lets_out() -> None:
+    """Values and exceptions as they are; nothing that ends a thread."""
+    assert contained(lambda one: one + 1, 1) == 2
+    with pytest.raises(KeyError):
+        contained(raising(KeyError()))
+    with pytest.raises(PluginError, match="raised GeneratorExit"):
+        contained(raising(GeneratorExit()))
+    with pytest.raises(PluginError, match="raised SystemExit"):
+        asyncio.run(beside(raising(SystemExit())))
+    assert one_line("a\x1b[2J\nb" + "c" * 1000, 8) == "a [2J bc…"
+
+
+def test_a_module_is_a_plugin_of_its_own_name(modules: Path) -> None:
+    """A plugin at hand is contained like an installed one."""
+    plugin = ModuleType("parrot")
+    plugin.CORRAL_PLUGIN_API = (1, 0)  # type: ignore[attr-defined]
+
+    @hookimpl
+    def corral_register_engines(register: Any) -> None:
+        raise KeyboardInterrupt
+
+    plugin.corral_register_engines = corral_register_engines  # type: ignore[attr-defined]
+    manager = PluginManager()
+    manager.register(plugin, "parrot")
+    assert reason_of(manager, "parrot") == "raised KeyboardInterrupt"
