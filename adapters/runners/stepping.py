@@ -41,7 +41,7 @@ def load_engine(
         return StepLoop(cast(StepEngine, loaded))
     if form == "generator":
         return GeneratorLoop(cast(GeneratorEngine, loaded))
-    raise LoadFailed(f"the {engine} engine has the form {form!r}, which does not run in a thread of its own")
+    raise LoadFailed(f"the {engine} engine has the form {form!r}, which does not run in a thread")
 
 
 def described(engine: Engine) -> ModelInfo:

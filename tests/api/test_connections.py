@@ -309,7 +309,7 @@ def test_a_reader_that_reads_nothing_is_dropped(
         assert within(8, lambda: server.active() == 0)
         assert httpx.get(f"{server.url}/").status_code == 200
         connection.close()
-    assert "an answer was broken off, since its client read nothing" in caplog.text
+    assert "cut off an answer because its client stopped reading" in caplog.text
 
 
 def test_an_answer_that_has_ended_gives_its_model_back(

@@ -222,7 +222,7 @@ def make_link(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "kind"),
     [
-        (make_file, "an ordinary file"),
+        (make_file, "a regular file"),
         (make_link, "a symbolic link"),
         (Path.mkdir, "a folder"),
         (os.mkfifo, "a named pipe"),

@@ -155,7 +155,7 @@ def test_models_that_run_here(client: httpx.Client, fields: dict[str, Any]) -> N
     """They have neither in this version, and say so before anything is loaded."""
     response = client.post("/api/chat", json={"model": MODEL, "messages": QUESTION, **fields})
     name = next(iter(fields))
-    expected = {"error": f"{name} is not supported by this version of Corral; leave it out"}
+    expected = {"error": f"{name} is not supported by this version of Corral; omit it"}
     assert (response.status_code, response.json()) == (400, expected)
 
 

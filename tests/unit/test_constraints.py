@@ -160,7 +160,7 @@ def test_a_beginning_that_cannot_be(masks: GrammarMasks, starts_after: str | int
         (schema({"type": "strin"}), "JSON schema cannot be used: Invalid type: strin"),
         (schema({"$ref": "#/nowhere"}), "'/nowhere' does not exist"),
         (schema({"$ref": "http://localhost/x"}), "not present in a registry"),
-        (schema({"$ref": "#"}), "no text can fulfil it"),
+        (schema({"$ref": "#"}), "no text can satisfy it"),
         (schema({"properties": {"a": False}, "required": ["a"], "type": "object"}), "required property 'a'"),
         (schema({"type": "string", "pattern": "(?=a)b"}), "look-around"),
         (schema([]), "a JSON object is expected"),

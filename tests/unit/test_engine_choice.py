@@ -112,7 +112,7 @@ def test_what_to_install_is_one_line() -> None:
     assert caught.value.remedy == pip_line("corral[b]")
     assert "toy:latest" in caught.value.message
     assert f"a (the module {ABSENT} is not installed)" in caught.value.message
-    assert f"{pip_line('corral[a]')} would do too" in caught.value.message
+    assert f"{pip_line('corral[a]')} would work too" in caught.value.message
     assert "c" not in caught.value.message.partition(":")[2].split("(")[0]
 
 
@@ -175,7 +175,7 @@ def test_what_a_converter_keeps_from_being_chosen() -> None:
     """A converter that nobody registered, one whose packages are missing, and an adapter that would be lost."""
     needing = engine("a", converter="press")
     assert EngineChooser([needing], [converter()]).choose(TOY, None).match.converter == "press"
-    with pytest.raises(NoEngine, match="needs the press converter, which nothing here registers"):
+    with pytest.raises(NoEngine, match="needs the press converter, which is not registered"):
         chosen(EngineChooser([needing]))
     with pytest.raises(EngineNotInstalled) as caught:
         chosen(EngineChooser([needing], [converter(needs=(ABSENT,))]))
@@ -212,7 +212,7 @@ def test_our_engines_of_weights_refuse_an_adapter(spec: EngineSpec, form: str) -
 
 @pytest.mark.parametrize(
     ("keys", "reason"),
-    [({"split.count": 3}, "one of 3 parts"), ({"general.type": "adapter"}, "an adapter is no model by itself")],
+    [({"split.count": 3}, "one of 3 parts"), ({"general.type": "adapter"}, "an adapter is not a model of its own")],
 )
 def test_weights_that_are_no_model(keys: dict[str, Any], reason: str) -> None:
     """A part of a split file, and a LoRA file in the place of the weights, are refused before an engine loads them."""

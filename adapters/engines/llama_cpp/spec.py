@@ -49,13 +49,13 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     if metadata is None or record.weights is None:
-        return Match(score=0, reason="takes local GGUF weights only")
+        return Match(score=0, reason="needs local GGUF weights")
     if metadata.format != "gguf":
-        return Match(score=0, reason=f"takes GGUF, this is {metadata.format}")
+        return Match(score=0, reason=f"runs GGUF only, not {metadata.format}")
     if metadata.architecture == "clip":
-        return Match(score=0, reason="a projector is no model by itself")
+        return Match(score=0, reason="a projector is not a model of its own")
     if metadata.architecture not in ARCHITECTURES:
-        reason = f"the llama.cpp of {REQUIREMENT} does not know the architecture {metadata.architecture!r}"
+        reason = f"the llama.cpp of {REQUIREMENT} does not support the architecture {metadata.architecture!r}"
         return Match(score=-1, reason=reason)
     inexact = sorted(name for name in metadata.tensor_types if name not in _EXACT_TYPES)
     if inexact:

@@ -32,13 +32,13 @@ class OnnxEmbeddingsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_un
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     paths = {file.path for file in record.files}
     if record.format != "onnx":
-        return Match(score=0, reason="takes folders with an ONNX model")
+        return Match(score=0, reason="runs folders with an ONNX model only")
     if "genai_config.json" in paths:
-        return Match(score=0, reason="takes sentence encoders; this folder is made for ONNX Runtime GenAI")
+        return Match(score=0, reason="runs sentence encoders; this folder is for ONNX Runtime GenAI")
     if "tokenizer.json" not in paths:
         return Match(score=0, reason="needs tokenizer.json in the model's folder")
     if "embedding" not in record.capabilities:
-        return Match(score=0, reason="takes sentence encoders; config.json names a model of another kind")
+        return Match(score=0, reason="runs sentence encoders; config.json names another kind of model")
     return Match(score=100, reason="a sentence encoder with its tokenizer")
 
 

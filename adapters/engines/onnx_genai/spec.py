@@ -39,16 +39,16 @@ class OnnxGenaiOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     if record.remote_host is not None:
-        return Match(score=0, reason="takes local weights only")
+        return Match(score=0, reason="runs local weights only")
     if record.format == "onnx":
         if any(file.path == CONFIG_FILE for file in record.files):
-            return Match(score=100, reason="a folder made for ONNX Runtime GenAI")
-        return Match(score=0, reason=f"an ONNX model without {CONFIG_FILE} generates no text here")
+            return Match(score=100, reason="runs folders for ONNX Runtime GenAI")
+        return Match(score=0, reason=f"an ONNX model without {CONFIG_FILE} cannot generate text on this engine")
     converted = CONVERTER.match(record, metadata)
     if converted.score > 0:
-        reason = f"runs it once converted: {converted.reason}"
+        reason = f"runs it after conversion: {converted.reason}"
         return Match(score=50, reason=reason, converter=CONVERTER.name)
-    return Match(score=0, reason=f"takes folders with {CONFIG_FILE}; no conversion: {converted.reason}")
+    return Match(score=0, reason=f"runs folders with {CONFIG_FILE}; cannot be converted: {converted.reason}")
 
 
 def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:

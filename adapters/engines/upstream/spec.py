@@ -52,7 +52,7 @@ class UpstreamOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     if record.remote_host is None or record.remote_model is None:
-        return Match(score=0, reason="takes models behind another server: corral upstream adds one")
+        return Match(score=0, reason="runs models on other servers; corral upstream adds one")
     return Match(score=100, reason=f"runs behind {record.remote_host}")
 
 
