@@ -206,7 +206,7 @@ def test_it_breaks_off_in_the_middle(start_server: Callable[..., Any]) -> None:
         response = httpx.post(f"{front.url}/api/chat", json={"model": "far", "messages": QUESTION})
     *texts, last = [json.loads(line) for line in response.text.splitlines()]
     assert "".join(line["message"]["content"] for line in texts) == "HiHi"
-    assert "broke off its answer" in last["error"]
+    assert "closed the connection in the middle of its answer" in last["error"]
     assert not any(line.get("done") for line in (*texts, last))
 
 

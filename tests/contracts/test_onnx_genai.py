@@ -542,7 +542,7 @@ def test_adapters_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(InvalidModelFile, match="no LoRA adapter"):
         make(folder)
     write_adapter(folder / "style.onnx_adapter", 1, other_A=(16, 2))
-    with pytest.raises(InvalidModelFile, match="cannot compute"):
+    with pytest.raises(InvalidModelFile, match="failed a test computation"):
         make(folder)
 
 
@@ -578,11 +578,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "file elsewhere": (_edit(lambda model: model["decoder"].update(filename="../x.onnx")), "no path that"),
     "native code": (
         _edit(lambda model: model["decoder"].update(session_options={"custom_ops_library": "evil.so"})),
-        "custom_ops_library is not taken from a model",
+        "custom_ops_library is not allowed in a model",
     ),
     "writes files": (
         _edit(lambda model: model["decoder"].update(session_options={"enable_profiling": "/tmp/x"})),
-        "enable_profiling is not taken from a model",
+        "enable_profiling is not allowed in a model",
     ),
     "deep settings": (lambda folder: (folder / "genai_config.json").write_bytes(b"[" * 100_000), "malformed"),
     "tokenizer elsewhere": (lambda folder: (folder / "tokenizer.json").write_bytes(b"[" * 100_000), "cannot be read"),

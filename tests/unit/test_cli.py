@@ -180,7 +180,7 @@ def test_import_says_what_is_wrong(call: Call, tmp_path: Path) -> None:
         assert (status, out) == (1, "")
         assert err.startswith("Error: ")
         assert file.name in err
-    assert f"{tmp_path}: no model of a known kind" in call("import", str(tmp_path)).err
+    assert f"{tmp_path}: not a known kind of model folder" in call("import", str(tmp_path)).err
 
 
 def test_pull_wants_a_reference_that_a_source_knows(call: Call) -> None:
@@ -278,7 +278,7 @@ def test_run_with_an_engine_is_stronger_than_the_models_own(stocked: Call) -> No
     assert stocked("--set", setting, "run", MODEL, "hello", "--engine", "fake").status == 0
     status, _, err = stocked("run", MODEL, "hello", "--engine", "upstream")
     assert status == 1
-    assert "the upstream engine does not take" in err
+    assert "the upstream engine cannot run" in err
     assert "\nengines that take it: llama-cpp" in err
 
 
@@ -289,7 +289,7 @@ def test_a_model_that_no_engine_takes(call: Call, tmp_path: Path) -> None:
     call("import", str(file), "--name", "zebra")
     status, _, err = call("run", "zebra", "hello")
     assert status == 1
-    assert err.startswith("Error: no engine takes zebra:latest (llama-cpp: ")
+    assert err.startswith("Error: no engine can run zebra:latest (llama-cpp: ")
     shown = call("show", "zebra").out
     assert "  No engine takes it\n    llama-cpp " in shown
     for text in (err, shown):

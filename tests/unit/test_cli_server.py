@@ -109,7 +109,7 @@ def test_a_taken_port(corral: Corral, environment: dict[str, str]) -> None:
     with answering({"/api/version": (200, b'{"version":"0.5.1"}')}) as address:
         ended = corral("serve", "--host", address)
         assert ended.returncode == 1
-        assert f"Error: {address} is taken by Ollama 0.5.1" in ended.stderr
+        assert f"Error: {address} is in use by Ollama 0.5.1" in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_a_beginning_that_cannot_be(masks: GrammarMasks, starts_after: str | int
         (schema({"type": "string", "pattern": "(?=a)b"}), "look-around"),
         (schema([]), "a JSON object is expected"),
         (Constraint(kind="json_schema", source="{"), "JSON schema cannot be used"),
-        (schema({"enum": ["x" * 70_000]}), "more than the 65536"),
+        (schema({"enum": ["x" * 70_000]}), "at most 65536"),
         (schema({"patternProperties": {f"^{n}$": {} for n in range(17)}}), "17 patternProperties"),
         (Constraint(kind="regex", source="a("), "regular expression cannot be used.*unclosed group"),
         (Constraint(kind="regex", source=r"(a)\1"), "backreferences are not supported"),
