@@ -12,6 +12,7 @@ import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing, suppress
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -292,8 +293,11 @@ def index(tmp_path: Path) -> Iterator[LocalIndex]:
     server.server_close()
 
 
+@pytest.mark.skipif(
+    tuple(map(int, metadata.version("pip").split(".")[:2])) < (24, 1), reason="pip before 24.1 does not report bytes"
+)
 def test_a_download_tells_bytes(index: LocalIndex) -> None:
-    """While pip downloads, lines come with how much there is, and how much is there, where this pip tells."""
+    """While pip downloads, lines come with how much there is, and how much is there."""
     environment, _ = index
 
     async def scenario() -> None:

@@ -196,16 +196,16 @@ def test_the_command(call: Callable[..., Ended], vllm: ScriptedServer) -> None:
 
 
 def test_the_command_s_complaints(call: Callable[..., Ended], vllm: ScriptedServer) -> None:
-    """They name what is wrong and what to do."""
-    for arguments, text in (
-        (("far", "http://127.0.0.1:9"), "no server answers at http://127.0.0.1:9"),
-        (("far", vllm.url, "--model", "none"), "choose one with --model: org/big"),
-        (("far", vllm.url, "--api", "soap"), "choose one of openai, vllm"),
-        (("far", "http://me:sesame@h"), "contains a user name or a key"),
-        (("f@r", vllm.url), "invalid model name"),
+    """They name what is wrong and what to do; what the command line alone can tell is wrong usage."""
+    for arguments, status, text in (
+        (("far", "http://127.0.0.1:9"), 1, "no server answers at http://127.0.0.1:9"),
+        (("far", vllm.url, "--model", "none"), 1, "choose one with --model: org/big"),
+        (("far", vllm.url, "--api", "soap"), 2, "'soap' is not one of 'openai', 'vllm'"),
+        (("far", "http://me:sesame@h"), 1, "contains a user name or a key"),
+        (("f@r", vllm.url), 2, "invalid model name"),
     ):
         ended = call("upstream", *arguments)
-        assert ended.status == 1
+        assert ended.status == status
         assert text in ended.err
         assert "sesame" not in ended.err
 
