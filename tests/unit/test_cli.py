@@ -291,7 +291,7 @@ def test_a_model_that_no_engine_takes(call: Call, tmp_path: Path) -> None:
     assert status == 1
     assert err.startswith("Error: no engine can run zebra:latest (llama-cpp: ")
     shown = call("show", "zebra").out
-    assert "  No engine takes it\n    llama-cpp " in shown
+    assert "  No engine can run it\n    llama-cpp " in shown
     for text in (err, shown):
         assert "does not support the architecture 'zebra'" in text
         for engine in ("onnx-genai", "onnx-embeddings", "ctransformers", "upstream"):
