@@ -98,7 +98,7 @@ WHEN_MADE = {
     "pypi": (
         hook("sources", "register(SourceSpec(name='q', target='{me}:Make'))")
         + "class Make:\n  scheme = 'pypi'\n  def resolve(self, *_): ...\n  def fetch(self, *_): ...",
-        "its scheme is 'pypi', and it is registered as 'q'",
+        "its scheme is 'pypi', but it is registered as 'q'",
     ),
     "route": (
         hook("routes", "register(RouteSpec(name='r', target='{me}:R'))") + "R = 5",
