@@ -7,6 +7,8 @@ import time
 from collections import OrderedDict
 from typing import Protocol
 
+from corral.api.http.turns import Turns
+
 __all__ = ("Connections", "Watched", "raise_file_limit")
 
 _log = logging.getLogger("corral.http")
@@ -51,7 +53,7 @@ class Connections:
     """Keeps the number of connections below what the limit of open files allows. For one event loop.
 
     `max_files` is the process's limit of open files, None for no limit. Models, stores and upstreams need files, too:
-    `reserved_files` of them are never given to clients.
+    `reserved_files` of them are never given to clients. `turns` are those of connections that hold more than is parsed.
     """
 
     def __init__(self, max_connections: int, max_files: int | None) -> None:
@@ -61,6 +63,7 @@ class Connections:
             _log.warning(
                 "accepting at most %d connections at once, because only %d files may be open", self.limit, max_files
             )
+        self.turns = Turns()
         self._open: set[Watched] = set()
         self._waited_for: OrderedDict[Watched, None] = OrderedDict()
         self._refused: set[Watched] = set()
