@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 async def until_done(job: asyncio.Future[T], stop: threading.Event) -> T:
-    """The result of `job`, which runs in a thread. A caller cancelled, however often, sets `stop` and waits for its end.
+    """The result of `job`, which runs in a thread. A caller that is cancelled, however often, sets `stop` and waits.
 
     `job` is a future and no task: what cancels all the tasks of a closing event loop must not reach it.
     """

@@ -18,7 +18,7 @@ from corral.core.ports.inference import Engine, GeneratorEngine, ModelInfo, OnLo
 from corral.core.requests import CompletionRequest, Request
 from corral.core.step_loop import EngineLoop, GeneratorLoop, Outcome, StepLoop, error_info
 
-__all__ = ("Command", "Stepper", "load_engine")
+__all__ = ("Command", "Stepper", "described", "load_engine")
 
 Command = Add[Request] | Abort | Close | Preparation
 
@@ -33,7 +33,7 @@ def load_engine(
     try:
         loaded = import_name(load)(request, on_progress)
         try:
-            info = _described(loaded)
+            info = described(loaded)
         except BaseException:
             loaded.close()
             raise
@@ -52,7 +52,7 @@ def load_engine(
     raise LoadFailed(f"the {engine} engine has the form {form!r}, which does not run in a thread of its own")
 
 
-def _described(engine: Engine) -> ModelInfo:
+def described(engine: Engine) -> ModelInfo:
     """The engine's own words, and its control tokens from its vocabulary if it does not name them itself."""
     info, tokenizer = engine.info, engine.tokenizer
     if info.control_tokens is not None or not hasattr(tokenizer, "vocabulary"):
