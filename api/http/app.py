@@ -35,6 +35,7 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
         route_handlers=[ollama_router, openapi_json],
         state=State({"runtime": runtime, "bodies": bodies}),
         exception_handlers={**EXCEPTION_HANDLERS, BodyTooLarge: refuse_body},
+        on_shutdown=[bodies.close],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,
