@@ -13,6 +13,7 @@ import httpx
 import pytest
 from litestar import Router, get
 
+from corral.api.http import openapi
 from corral.api.http.app import create_app
 
 MODEL = "smol:q4"
@@ -125,6 +126,16 @@ def test_the_api_document_names_routes_and_shapes(client: httpx.Client) -> None:
     assert "ChatReply" in document["components"]["schemas"]
     for page in ("/schema", "/docs", "/schema/swagger"):
         assert client.get(page).status_code == 404
+
+
+def test_the_api_document_is_made_once(start_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making it takes milliseconds in which nobody else is answered."""
+    made = []
+    document = openapi._document
+    monkeypatch.setattr(openapi, "_document", lambda app: made.append(app) or document(app))
+    with start_server() as server, httpx.Client(base_url=server.url) as client:
+        assert client.get("/openapi.json").content == client.get("/openapi.json").content
+    assert len(made) == 1
 
 
 def test_one_line_is_logged_per_request_and_no_prompt(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
