@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -130,12 +131,11 @@ def test_the_api_document_names_routes_and_shapes(client: httpx.Client) -> None:
 
 def test_the_api_document_is_made_once(start_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Making it takes milliseconds in which nobody else is answered."""
-    made = []
-    document = openapi._document
-    monkeypatch.setattr(openapi, "_document", lambda app: made.append(app) or document(app))
+    made = Mock(side_effect=openapi._document)
+    monkeypatch.setattr(openapi, "_document", made)
     with start_server() as server, httpx.Client(base_url=server.url) as client:
         assert client.get("/openapi.json").content == client.get("/openapi.json").content
-    assert len(made) == 1
+    assert made.call_count == 1
 
 
 def test_one_line_is_logged_per_request_and_no_prompt(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
