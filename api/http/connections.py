@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import OrderedDict
 from typing import Protocol
 
+from corral.api.http.freed_memory import return_free_memory
 from corral.api.http.turns import Turns
 
 __all__ = ("Connections", "Watched", "raise_file_limit")
@@ -16,6 +18,7 @@ _log = logging.getLogger("corral.http")
 _MOST_FILES = 65_536
 _RESERVED_FILES = 512
 _LOG_EVERY_S = 10.0
+_MANY_CLOSED = 32
 _MOST_UNFINISHED_BYTES = 16 * 1024 * 1024
 
 
@@ -67,6 +70,7 @@ class Connections:
         self._open: set[Watched] = set()
         self._waited_for: OrderedDict[Watched, None] = OrderedDict()
         self._refused: set[Watched] = set()
+        self._most_open = 0  # since freed memory was returned
         self._unfinished_bytes = 0
         self._counts: dict[str, int] = {}
         self._counted_since_s = time.monotonic()
@@ -82,6 +86,7 @@ class Connections:
             self.forget(silent)
             silent.retire()
         self._open.add(connection)
+        self._most_open = max(self._most_open, len(self._open))
         self._waited_for[connection] = None
         return True
 
@@ -125,6 +130,9 @@ class Connections:
         now_s = time.monotonic()
         for connection in list(self._open):
             connection.check(now_s)
+        if self._most_open - len(self._open) >= _MANY_CLOSED:  # what they left behind are many small blocks
+            self._most_open = len(self._open)
+            asyncio.get_running_loop().run_in_executor(None, return_free_memory)
         if now_s - self._counted_since_s >= _LOG_EVERY_S:
             counts, self._counts, self._counted_since_s = self._counts, {}, now_s
             for event, count in counts.items():

@@ -440,6 +440,37 @@ def test_places_are_kept_free_of_clients() -> None:
     assert Connections(64, 256).limit == 64
 
 
+def test_memory_goes_back_once_many_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each leaves small blocks behind; freed memory is returned to the system once for many, not for each."""
+    returned = []
+    monkeypatch.setattr("corral.api.http.connections.return_free_memory", lambda: returned.append(1))
+
+    class Silent:
+        def check(self, now_s: float) -> None: ...
+
+        def retire(self) -> None: ...
+
+    async def look() -> None:
+        connections = Connections(200, None)
+        for _ in range(3):
+            clients = [Silent() for _ in range(100)]
+            assert all(connections.admit(client) for client in clients)
+            connections.check()
+            for client in clients:
+                connections.forget(client)
+            connections.check()
+            connections.check()
+        for _ in range(100):
+            client = Silent()
+            connections.admit(client)
+            connections.forget(client)
+            connections.check()
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    asyncio.run(look())
+    assert len(returned) == 3
+
+
 def test_the_limit_of_open_files_is_raised() -> None:
     """As far as the system lets it."""
     code = (
