@@ -64,7 +64,7 @@ class _Part:
                 result = contained(method, *arguments, **named)
                 wanted = self._results.get(name, object)
                 if not isinstance(result, wanted):
-                    raise TypeError(f"it gave {short_line(repr(result), 60)} instead of {wanted.__name__}")
+                    raise TypeError(f"it returned {short_line(repr(result), 60)} instead of {wanted.__name__}")
                 return result
 
         return call
@@ -83,7 +83,7 @@ class _TemplateFactory:
             if template is None:
                 return None
             if not callable(getattr(template, "render", None)) or not isinstance(template.source, str):
-                raise TypeError(f"it gave {short_line(repr(template), 60)} instead of a ChatTemplate")
+                raise TypeError(f"it returned {short_line(repr(template), 60)} instead of a ChatTemplate")
         except CorralError:
             raise
         except Exception as fault:
@@ -108,7 +108,7 @@ class _Source:
         try:
             if not isinstance(remote, RemoteModel):
                 raise PluginError(
-                    f"{self._where}: resolve gave {short_line(repr(remote), 60)} instead of a RemoteModel"
+                    f"{self._where}: resolve returned {short_line(repr(remote), 60)} instead of a RemoteModel"
                 )
             yield remote
         except BaseException as fault:
@@ -128,7 +128,7 @@ class _Source:
             async with aclosing(self._source.fetch(file, start)) as chunks:
                 async for chunk in chunks:
                     if not isinstance(chunk, bytes):
-                        raise TypeError(f"it gave {short_line(repr(chunk), 60)} instead of bytes")
+                        raise TypeError(f"it returned {short_line(repr(chunk), 60)} instead of bytes")
                     yield chunk
 
 

@@ -252,7 +252,7 @@ def _refuse_unknown(tree: Mapping[str, Any], known: Iterable[str], prefix: Path)
     for key in tree:
         if key not in names:
             near = nearest(key, names)
-            there = f"there are: {', '.join(names)}" if names else "there are none here"
+            there = f"there are: {', '.join(names)}" if names else "this section has none"
             raise SettingsError(
                 f"unknown setting {_dotted((*prefix, key))}",
                 f"did you mean {_dotted((*prefix, near))}?" if near is not None else there,

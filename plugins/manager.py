@@ -191,12 +191,12 @@ class PluginManager:
         else:
             try:
                 if any(status.name == name for status in self._statuses):
-                    raise ValueError(f"another plugin is named {short_line(name, 60)!r} as well")
+                    raise ValueError(f"another plugin has the same name, {short_line(name, 60)!r}")
                 registered = self._collect(name, load)
             except _Incompatible as mismatch:
                 state, reason = "incompatible", short_line(mismatch)
             except TookTooLong as late:
-                state, reason = "broken", f"its import and hooks {late}, and were given up"
+                state, reason = "broken", f"its import and hooks {late}, so it was skipped"
                 if place is not None:
                     _given_up[place] = reason
             except Exception as fault:
@@ -240,7 +240,7 @@ class PluginManager:
             returned = getattr(plugins.hook, hook)(register=registered[hook])
             if returned:  # a generator function, for example, whose body has not run
                 raise TypeError(
-                    f"{hook} returned {short_line(repr(returned[0]), 60)}; it calls register, and returns nothing"
+                    f"{hook} returned {short_line(repr(returned[0]), 60)}; it must call register and return nothing"
                 )
         return registered
 
@@ -277,7 +277,7 @@ class PluginManager:
 
 def _check_api(plugin: object) -> None:
     stated = getattr(plugin, "CORRAL_PLUGIN_API", None)
-    wanted = f"this Corral takes {PLUGIN_API[0]}.x"
+    wanted = f"this Corral supports {PLUGIN_API[0]}.x"
     if stated is None:
         raise _Incompatible(f"states no CORRAL_PLUGIN_API; {wanted}: CORRAL_PLUGIN_API = {PLUGIN_API}")
     if not (isinstance(stated, tuple) and len(stated) == 2 and all(type(part) is int for part in stated)):
@@ -295,7 +295,7 @@ def _check_hooks(plugin: object) -> None:
         if isinstance(value, ModuleType) or not callable(value):
             continue
         if name not in _HOOKS:
-            raise ValueError(f"{name} is no hook of Corral; the hooks are {', '.join(_HOOKS)}")
+            raise ValueError(f"{name} is not a hook of Corral; the hooks are {', '.join(_HOOKS)}")
         if getattr(value, f"{hookspecs.PROJECT}_impl", None) is None:
             raise ValueError(f"{name} is not marked with @corral.plugins.hookimpl")
 

@@ -98,7 +98,7 @@ class EngineRegistrar(Registrar[EngineSpec]):
         if spec.api_version[0] != ENGINE_API[0]:
             stated = ".".join(map(str, spec.api_version))
             raise PluginError(
-                f"engine {spec.name!r} is written for engine API {stated}, this Corral has {ENGINE_API[0]}.x"
+                f"engine {spec.name!r} is written for engine API {stated}, but this Corral has {ENGINE_API[0]}.x"
             )
 
 

@@ -65,7 +65,7 @@ class _Child:
         send_logs(self._uplink.send, load.log_level)
         try:
             if load.protocol != PROTOCOL_VERSION:
-                raise PluginError(f"the server speaks protocol {load.protocol}, its child {PROTOCOL_VERSION}")
+                raise PluginError(f"the server uses protocol {load.protocol}, its child process {PROTOCOL_VERSION}")
             decoder = down_decoder([import_name(path) for path in load.request_types])
             threading.Thread(target=self._talk, args=(decoder, load.heartbeat_s), name="io", daemon=True).start()
             loop, info = load_engine(
@@ -84,7 +84,7 @@ class _Child:
             loop.engine.close()
         except BaseException as error:  # a panic of native code, or a plugin's `SystemExit`
             if not isinstance(error, CorralError):
-                logging.getLogger(__name__).exception("the engine broke")
+                logging.getLogger(__name__).exception("the engine failed")
             self._uplink.send(Fatal(error_info(error)))
             self._end(1)
         self._end(0)

@@ -136,7 +136,7 @@ class Preparing:
 
     def _open(self) -> MaskFactory:
         if not self._able or not hasattr(self._tokenizer, "vocabulary"):
-            raise Unsupported("this model's engine cannot hold an answer to a format or grammar")
+            raise Unsupported("this model's engine does not support formats or grammars")
         try:
             from corral.adapters.constraints.masks import GrammarMasks
         except ImportError as error:

@@ -49,7 +49,7 @@ def load_engine(
         return StepLoop(cast(StepEngine, loaded)), info
     if form == "generator":
         return GeneratorLoop(cast(GeneratorEngine, loaded)), info
-    raise LoadFailed(f"the {engine} engine has the form {form!r}, which does not run in a thread of its own")
+    raise LoadFailed(f"the {engine} engine has the form {form!r}, which does not run in a thread")
 
 
 def described(engine: Engine) -> ModelInfo:

@@ -85,7 +85,7 @@ class _Worker:
             self._tell(self.loaded.set_result, loop)
             Stepper(loop, self.inbox, self._post).run()
         except BaseException as error:
-            _log.exception("%s: the engine broke", self._request.model)
+            _log.exception("%s: the engine failed", self._request.model)
             problem = error
         finally:
             try:

@@ -44,6 +44,6 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
         try:
             app.register(router)
         except Exception as error:  # a plugin's handlers may be anything
-            _log.error("the routes under %s are left out: %s", router.path, short_line(error))
+            _log.error("skipping the routes under %s: %s", router.path, short_line(error))
     app.asgi_handler = Edge(bodies.wrapped(app.asgi_handler), settings)
     return app

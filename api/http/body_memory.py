@@ -121,7 +121,7 @@ class BytesRead:
         try:
             await self._time.__aexit__(kind, error, trace)
         except TimeoutError:
-            raise ApiError(408, "the body of the request took too long, and others wait for its memory") from None
+            raise ApiError(408, "the body of the request took too long, and other requests need its memory") from None
 
 
 class BodyMemory:

@@ -112,7 +112,7 @@ class Connection(HttpToolsProtocol):
         self.flow = _Flow(transport)
         if not self._all.admit(self):
             if self._all.refuse(self):
-                self._refuse(503, "the server has as many connections as it can serve; try again later")
+                self._refuse(503, "the server has reached its limit of connections; try again later")
             else:
                 self._is_refused = True
                 transport.abort()
@@ -208,7 +208,7 @@ class Connection(HttpToolsProtocol):
             pass  # to what, is the client's offer: the request is answered as it is
         except httptools.HttpParserError as error:
             if self._refusal is None:
-                self._note("a request was refused, since it is not valid HTTP")
+                self._note("refused a request that is not valid HTTP")
                 reason = "" if isinstance(error, httptools.HttpParserCallbackError) else f": {error}"
                 self._refusal = (400, f"invalid HTTP request{reason}")
             self._refuse(*self._refusal)
@@ -236,7 +236,7 @@ class Connection(HttpToolsProtocol):
         more_bytes = unfinished_bytes - self._counted_bytes
         self._counted_bytes = unfinished_bytes
         if not self._all.hold(more_bytes) and more_bytes > 0 and unfinished_bytes > _ALWAYS_HELD_BYTES:
-            self._note("a request was refused, since too many are unfinished")
+            self._note("refused a request because too many are unfinished")
             self._refuse(503, "too many requests are unfinished; try again later")
 
     def _forget_held(self) -> None:
@@ -258,7 +258,7 @@ class Connection(HttpToolsProtocol):
         if self._phase is not _Phase.HEAD:
             return  # a trailer: too late to change the request that is being answered
         if len(self.headers) >= _MOST_HEADERS:
-            self._note("a request was refused for its many headers")
+            self._note("refused a request with too many headers")
             self._stop(431, f"the request has more than {_MOST_HEADERS} headers")
         super().on_header(name, value)
 
@@ -276,7 +276,7 @@ class Connection(HttpToolsProtocol):
         if not hosts and version == "1.1":
             self._stop(400, "the request has no Host header")
         if codings and (len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
-            self._stop(501, "the only transfer encoding that is supported is chunked")
+            self._stop(501, "chunked is the only supported transfer encoding")
         super().on_headers_complete()
         self._is_upgrade = bool(self.parser.should_upgrade())
         if codings and self._is_upgrade:
@@ -327,7 +327,7 @@ class Connection(HttpToolsProtocol):
         raise _Refused
 
     def _refuse_head(self, limit_bytes: int) -> None:
-        self._note("a request was refused for its large head")
+        self._note("refused a request with too large a head")
         self._refuse(431, f"the head of the request is larger than the limit of {limit_bytes} bytes")
 
     def _refuse(self, status: int, text: str) -> None:
@@ -381,18 +381,18 @@ class Connection(HttpToolsProtocol):
         if self._is_refused:
             return
         if self._stopped_reading(now_s):
-            self._note("an answer was broken off, since its client read nothing")
+            self._note("cut off an answer because its client stopped reading")
             self.transport.abort()
         elif self._phase is not _Phase.HEAD:
             if self.flow.read_paused:  # it is us who stand still
                 self._since_s = now_s
             elif now_s - self._since_s > self._settings.body_timeout_s + self._body_bytes / _BODY_BYTES_PER_S:
-                self._note("a request was given up, since its body took too long")
+                self._note("dropped a request because its body took too long")
                 self._refuse(408, "the body of the request took too long")
         elif not self._is_answering():
             if self._held or self._overhead_bytes:
                 if now_s - self._since_s > self._settings.head_timeout_s:
-                    self._note("a request was given up, since its head took too long")
+                    self._note("dropped a request because its head took too long")
                     self._refuse(408, "the head of the request took too long")
             elif self.cycle is None and now_s - self._since_s > self._settings.idle_timeout_s:
                 self.retire()  # uvicorn's own timer begins with the first answer

@@ -40,9 +40,9 @@ def raise_file_limit() -> int | None:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError) as error:
-            _log.warning("the limit of %d open files cannot be raised: %s", soft, error)
+            _log.warning("cannot raise the limit of %d open files: %s", soft, error)
         else:
-            _log.debug("the limit of open files was raised from %d to %d", soft, wanted)
+            _log.debug("raised the limit on open files from %d to %d", soft, wanted)
             soft = wanted
     return None if soft == unlimited else soft
 
@@ -58,7 +58,9 @@ class Connections:
         self.reserved_files = _RESERVED_FILES if max_files is None else min(_RESERVED_FILES, max_files // 2)
         self.limit = max_connections if max_files is None else min(max_connections, max_files - self.reserved_files)
         if self.limit < max_connections:
-            _log.warning("at most %d connections at once, since only %d files may be open", self.limit, max_files)
+            _log.warning(
+                "accepting at most %d connections at once, because only %d files may be open", self.limit, max_files
+            )
         self._open: set[Watched] = set()
         self._waited_for: OrderedDict[Watched, None] = OrderedDict()
         self._refused: set[Watched] = set()
@@ -71,9 +73,9 @@ class Connections:
         if len(self._open) >= self.limit:
             silent = next(iter(self._waited_for), None)
             if silent is None:
-                self.note("a connection was refused, since all are busy", f"{self.limit} are open")
+                self.note("refused a connection because all are busy", f"{self.limit} are open")
                 return False
-            self.note("the connection that was silent longest was closed to make room", f"{self.limit} were open")
+            self.note("closed the longest idle connection to make room", f"{self.limit} were open")
             self.forget(silent)
             silent.retire()
         self._open.add(connection)

@@ -150,7 +150,7 @@ def test_an_error_after_the_first_line_is_a_line(start_server: Callable[..., Any
         assert response.status_code == 200
         *chunks, last = [json.loads(line) for line in response.text.splitlines()]
         assert chunks
-        assert last == {"error": "the fake engine was told to fail"}
+        assert last == {"error": "the fake engine is configured to fail"}
         again = httpx.post(f"{server.url}/api/generate", json={"model": MODEL, "prompt": "x", "stream": False})
         assert again.status_code == 200
 

@@ -94,7 +94,7 @@ def test_one_big_frame_does_not_stay() -> None:
 
 def test_text_that_is_no_unicode_is_the_callers_fault() -> None:
     """Half a surrogate pair, as `surrogateescape` makes them, cannot cross to the child: the request is refused."""
-    with pytest.raises(InvalidRequest, match="no valid Unicode"):
+    with pytest.raises(InvalidRequest, match="not valid Unicode"):
         encode(Call(1, "tokenize", prompts=((TextPart(text="a\ud800"),),)))
 
 

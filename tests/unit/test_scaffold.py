@@ -40,7 +40,7 @@ def test_names_that_are_none(name: str) -> None:
 def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
     """A file, a folder or a link of the name is refused and untouched, and nothing else is written."""
     (tmp_path / "corral-parrot").symlink_to("nowhere")
-    with pytest.raises(Conflict, match="corral-parrot is there already"):
+    with pytest.raises(Conflict, match="corral-parrot already exists"):
         write_plugin(plugin_names("parrot"), tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["corral-parrot"]
 

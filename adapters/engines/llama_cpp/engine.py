@@ -52,7 +52,7 @@ class LlamaCppEngine:
         elif isinstance(request, CompletionRequest) and self._completions is not None:
             self._completions.add(request_id, request, mask)
         elif isinstance(request, CompletionRequest):
-            raise Unsupported("this model makes embeddings; it generates no text")
+            raise Unsupported("this is an embedding model; it does not generate text")
         else:
             raise Unsupported(f"llama.cpp does not take a {type(request).__name__}")
 
