@@ -115,9 +115,9 @@ class TextPieces:
             end = yield from self._next_border(text, start)
             if end - start > _LONGEST_RUN:
                 raise InvalidRequest(
-                    f"a text of {end - start} characters has no space or line break before a letter, where it could "
+                    f"a text of {end - start} characters has no space or line break before a letter where it could "
                     "be tokenized in pieces",
-                    f"divide it, at most {_LONGEST_RUN} characters in a row go without",
+                    f"split it; at most {_LONGEST_RUN} characters in a row may come without one",
                 )
             ids.extend(self._piece(text, start, end, parse_special=parse_special))
             if most is not None and len(ids) > most:
@@ -143,7 +143,7 @@ class TextPieces:
             return self._text_ids(text[:end], parse_special=parse_special)
         ids = self._text_ids(self._lead + text[start:end], parse_special=parse_special)
         if tuple(ids[: len(self._lead_ids)]) != self._lead_ids:
-            raise EngineError("the tokenizer does not divide a text where it did a moment ago")
+            raise EngineError("the tokenizer no longer splits a text where it did a moment ago")
         return ids[len(self._lead_ids) :]
 
     def _next_border(self, text: str, start: int) -> Generator[None, None, int]:

@@ -27,7 +27,7 @@ def to_messages(messages: Messages, system: str | None = None) -> tuple[Message,
     elif isinstance(messages, Iterable) and not isinstance(messages, bytes | bytearray | Mapping):
         spoken = [_to_message(message) for message in messages]
     else:
-        raise InvalidRequest(f"messages: expected a text or a list of messages, got {_shown(messages)}", _EXAMPLE)
+        raise InvalidRequest(f"messages: expected a string or a list of messages, got {_shown(messages)}", _EXAMPLE)
     opening = [Message(role="system", content=system)] if system is not None else []
     return (*opening, *spoken)
 

@@ -15,8 +15,8 @@ __all__ = ("FORKED", "Portal")
 T = TypeVar("T")
 
 FORKED = (
-    "this {name} belongs to the process that made it, and its threads and models stayed there when that forked: "
-    "make a {name} in each child process, or start children with multiprocessing's 'spawn' method"
+    "this {name} belongs to the process that created it; its threads and models stayed there after the fork: "
+    "create a {name} in each child process, or start children with multiprocessing's 'spawn' method"
 )
 """What a forked child is told that uses what its parent made."""
 
@@ -56,7 +56,9 @@ class Portal:
         if self.forked:
             raise RuntimeError(FORKED.format(name="Corral"))
         if threading.current_thread() is self._thread:
-            raise RuntimeError("a blocking call on the thread that has to answer it; await AsyncCorral here")
+            raise RuntimeError(
+                "a blocking call on the thread that must answer it would deadlock; await AsyncCorral here"
+            )
 
         call = _Call(function)
         try:

@@ -174,7 +174,7 @@ class AsyncStream(Generic[A]):
     async def __anext__(self) -> Chunk:
         self._require_place()
         if self._reading:
-            raise RuntimeError("this stream is being read already: one task or thread at a time reads a stream")
+            raise RuntimeError("this stream is already being read: only one task or thread can read it at a time")
         self._reading = True
         try:
             async for output in self._generation:
@@ -216,7 +216,7 @@ class AsyncStream(Generic[A]):
         if os.getpid() != self._process_id:
             raise RuntimeError(FORKED.format(name="stream"))
         if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError("this stream belongs to the event loop that it was made on, and this is another one")
+            raise RuntimeError("this stream belongs to the event loop that created it, and this is a different one")
 
     def _take(self, output: Output) -> Chunk | None:
         if isinstance(output, Delta):

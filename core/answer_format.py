@@ -25,9 +25,9 @@ def read_format(value: Any) -> Constraint | None:
     try:
         source = json.dumps(dict(value) if is_schema else value, ensure_ascii=False, allow_nan=False)
     except ValueError as error:  # a number like 1e400, which is infinite by now
-        raise InvalidRequest(f"format: {error}", "numbers are taken up to ±9007199254740992") from error
+        raise InvalidRequest(f"format: {error}", "numbers up to ±9007199254740992 are accepted") from error
     except (TypeError, RecursionError) as error:  # bytes from the library, or lists in lists in lists
-        raise InvalidOption(f"invalid format: {error}; expected what JSON can say") from error
+        raise InvalidOption(f"invalid format: {error}; expected JSON") from error
     if is_schema:
         return Constraint(kind="json_schema", source=source)
     quoted = json.dumps(source, ensure_ascii=False)

@@ -70,7 +70,9 @@ class Generation:
             await self.aclose()
             raise
         if isinstance(output, Started) and (ignored := (*self._ignored, *output.ignored_options)):
-            _log.warning("%s: the %s engine ignores: %s", self.record.name.short, self.engine, ", ".join(ignored))
+            _log.warning(
+                "%s: the %s engine ignores these options: %s", self.record.name.short, self.engine, ", ".join(ignored)
+            )
             output = msgspec.structs.replace(output, ignored_options=ignored)
         if isinstance(output, Started) and self._unknown:
             output = msgspec.structs.replace(output, ignored_options=(*self._unknown, *output.ignored_options))

@@ -113,7 +113,7 @@ class ModelCatalog:
             except ModelNotFound:  # deleted in this moment
                 continue
             except Exception as error:  # a plugin's dialect may raise anything, and the others are to be listed
-                self._complain(stored.digest, f"{stored.name} is left out of the list", error)
+                self._complain(stored.digest, f"{stored.name} is missing from the list", error)
         return sorted(records, key=lambda record: (-record.modified_at, record.name.key))
 
     async def metadata(self, record: ModelRecord) -> ModelMetadata | None:
@@ -237,7 +237,7 @@ class ModelCatalog:
         """
         refuse_derived(name)
         if self._upstreams is None or not hosts:
-            raise InvalidRequest("no server can be asked for its models", "name its address, http://HOST:PORT")
+            raise InvalidRequest("there is no server to ask for its models", "give its address, http://HOST:PORT")
         offers = [await self._upstreams.find(hosts[0], model, api)]
         offers += [await self._upstreams.find(host, offers[0].model, api) for host in hosts[1:]]
         return await self.publish(upstream_record(name, offers, api=api, capabilities=capabilities), None)
@@ -293,7 +293,7 @@ class ModelCatalog:
 
 
 def _not_found(name: ModelName) -> ModelNotFound:
-    return ModelNotFound(f"model '{name}' not found", "corral list shows the models there are")
+    return ModelNotFound(f"model '{name}' not found", "corral list shows the available models")
 
 
 def _size_of(record: ModelRecord) -> int:

@@ -50,13 +50,13 @@ def require_able(spec: ConverterSpec, record: ModelRecord, metadata: ModelMetada
     """Raises `Unsupported` where the converter cannot take the model, `EngineNotInstalled` where it cannot run, and
     `PluginError` where it cannot say."""
     if record.files_of("adapter"):
-        raise Unsupported(f"{record.name.short} has an adapter, which a conversion would lose")
+        raise Unsupported(f"{record.name.short} has an adapter, which would be lost in a conversion")
     with map_errors({Exception: PluginError}, f"the match of the {spec.name} converter failed"):
         match = contained(spec.match, record, metadata)
         if not isinstance(match, Match):
-            raise TypeError(f"it gave {type(match).__name__} instead of a Match")
+            raise TypeError(f"it returned {type(match).__name__} instead of a Match")
     if match.score <= 0:
-        raise Unsupported(f"the {spec.name} converter does not take {record.name.short}: {match.reason}")
+        raise Unsupported(f"the {spec.name} converter cannot convert {record.name.short}: {match.reason}")
     missing = missing_packages(spec)
     if missing:
         raise EngineNotInstalled(f"the {spec.name} converter cannot run here: {missing}", install_line(spec))
@@ -66,7 +66,7 @@ def checked_files(result: ConvertResult, folder: Path, spec: ConverterSpec) -> t
     """The files of a result, each a plain file inside the folder. Raises `PluginError`."""
     fault = None
     if not any(file.role == "weights" for file in result.files):
-        fault = "no weights are among the files"
+        fault = "it wrote no weights"
     try:
         check_together(file.path for file in result.files)
     except StorageError as error:
@@ -77,10 +77,10 @@ def checked_files(result: ConvertResult, folder: Path, spec: ConverterSpec) -> t
             path = folder / file.path
             whole = path.is_file() and not path.is_symlink()
             if not whole or os.path.commonpath([inside, os.path.realpath(path)]) != inside:
-                fault = f"{file.path!r} is no file of the folder"
+                fault = f"{file.path!r} is not a file in the folder"
                 break
     if fault is not None:
-        raise PluginError(f"the {spec.name} converter gave a wrong result: {fault}", "report it to its author")
+        raise PluginError(f"the {spec.name} converter returned a wrong result: {fault}", "report it to its author")
     return result.files
 
 

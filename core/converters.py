@@ -99,4 +99,4 @@ def derived_name(source: Digest, spec: ConverterSpec, parameters: Mapping[str, A
 def refuse_derived(name: ModelName) -> None:
     """Raises `InvalidRequest` for a name of a derived model: what stands under one is loaded in its source's place."""
     if name.host.lower() == DERIVED_HOST:
-        raise InvalidRequest(f"{name.short} is a name that Corral keeps for itself", "choose another name")
+        raise InvalidRequest(f"{name.short} is a name that Corral reserves for itself", "choose another name")

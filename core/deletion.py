@@ -27,7 +27,7 @@ async def delete_model(name: ModelName, *, manifests: ManifestStore, blobs: Blob
     try:
         stored = await manifests.get(name)
     except StorageError as error:
-        _log.warning("only the name '%s' was deleted, and none of its files: %s", name, error)
+        _log.warning("deleted the name '%s', but none of its files: %s", name, error)
         return await manifests.delete(name)
     if stored is None:
         return await manifests.delete(name)  # a link that leads nowhere
@@ -49,7 +49,7 @@ async def delete_replaced(
         async with manifests.guard(exclusive=True):
             await _delete_what_hangs_on([put.replaced], manifests=manifests, blobs=blobs, local=local)
     except CorralError as error:
-        _log.warning("files that '%s' had before may have stayed in the store: %s", put.name, error)
+        _log.warning("previous files of '%s' may still be in the store: %s", put.name, error)
 
 
 async def _delete_what_hangs_on(
@@ -63,14 +63,14 @@ async def _delete_what_hangs_on(
         try:
             others = [other async for other in manifests.list(strict=True)]
         except StorageError as error:
-            _log.warning("the files of a model that is gone stay in the store: a manifest cannot be read: %s", error)
+            _log.warning("keeping the files of a deleted model, because a manifest cannot be read: %s", error)
             return
         digest = digest_of(manifest)
         if all(other.digest != digest for other in others):
             try:
                 await local.drop_folder(digest)
             except StorageError as error:  # links; no reason to keep what they lead to
-                _log.warning("a folder of links stays: %s", error)
+                _log.warning("could not remove a folder of links: %s", error)
         for orphan in _orphans(others):
             await manifests.delete(orphan.name)
             doomed.append(orphan.data)

@@ -106,7 +106,7 @@ class ModelDeriver:
         """
         spec, weights = self._spec(converter), record.weights
         if weights is None:
-            raise Unsupported(f"{record.name.short} has no weights here to convert")
+            raise Unsupported(f"{record.name.short} has no local weights to convert")
         stated = typed_parameters(spec, self._settings.get(converter, {}), parameters)
         name = derived_name(weights.digest, spec, stated)
         found = await self._whole(name)
@@ -137,7 +137,7 @@ class ModelDeriver:
         """
         target = name or converted_name(record.name, to)
         if target.key == record.name.key:
-            raise InvalidRequest(f"{target.short} is the model itself", "give the result another name")
+            raise InvalidRequest(f"{target.short} is the model itself", "choose another name for the result")
         refuse_derived(target)
         derived = await self.derive(record, to, parameters=parameters, on_progress=on_progress)
         own = msgspec.structs.replace(
@@ -273,7 +273,7 @@ class ModelDeriver:
         except ModelNotFound:
             return None
         except StorageError as error:
-            _log.warning("%s cannot be read and is made anew: %s", name, error)
+            _log.warning("converting %s again, because it cannot be read: %s", name, error)
             return None
         if record.weights is None:
             return None

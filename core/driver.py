@@ -93,9 +93,9 @@ class SequenceDriver:
         mask: ConstraintMask | None = None,
     ) -> None:
         if request.constraint is not None and mask is None:
-            raise Unsupported("this model's engine cannot hold an answer to a format or grammar")
+            raise Unsupported("this model's engine does not support formats or grammars")
         if request.thinking_budget is not None:
-            raise Unsupported("this version cannot hold an answer to a thinking budget")
+            raise Unsupported("this version does not support thinking budgets")
         sampling = request.sampling
         num_ctx = request.context.num_ctx or context_length
         unlimited = _UNLIMITED_CONTEXTS * num_ctx if num_ctx else None
@@ -121,7 +121,7 @@ class SequenceDriver:
             return self._start(output)
         if isinstance(output, EngineFinished):
             return self._finish([], output.reason)
-        raise PluginError(f"the engine answered a completion with {type(output).__name__}")
+        raise PluginError(f"the engine answered a completion request with {type(output).__name__}")
 
     def _start(self, output: Prefilled) -> tuple[list[Output], bool]:
         self._prefilled = output
@@ -211,4 +211,4 @@ class TaskDriver:
             return [Finished(reason=output.reason, usage=Usage())], True
         if isinstance(output, Output):
             return [output], False
-        raise PluginError(f"the engine answered with {type(output).__name__}, which no caller understands")
+        raise PluginError(f"the engine answered with {type(output).__name__}, which is not a known output")

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from corral.core.containment import contained, one_line
+from corral.core.containment import contained, short_line
 from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec, Match
 from corral.core.errors import (
@@ -40,7 +40,7 @@ __all__ = (
 
 _log = logging.getLogger(__name__)
 
-_ELSEWHERE = "corral engines --verbose lists what each takes; a plugin can add another"
+_ELSEWHERE = "corral engines --verbose lists what each engine runs; plugins can add more"
 _COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
@@ -106,10 +106,10 @@ class EngineChooser:
         if unsuited:
             return unsuited[0]
         if able:
-            raise _not_installed(f"no engine that takes {record.name.short} is installed", able)
+            raise _not_installed(f"no engine that can run {record.name.short} is installed", able)
         reasons = "; ".join(f"{spec.name}: {match.reason}" for spec, match in matches)
         remedy = "; ".join((_ELSEWHERE, *remarks(self._left_out, record.format)))
-        raise NoEngine(f"no engine takes {record.name.short} ({reasons or 'there is none'})", remedy)
+        raise NoEngine(f"no engine can run {record.name.short} ({reasons or 'there is none'})", remedy)
 
     def candidates(self, record: ModelRecord, metadata: ModelMetadata | None) -> list[Candidate]:
         """What every engine says to the model, in the order that breaks ties."""
@@ -135,8 +135,8 @@ class EngineChooser:
         match = self._match(spec, record, metadata)
         if match.score == 0:
             others = [one.name for one in self._specs if self._match(one, record, metadata).score > 0]
-            remedy = f"engines that take it: {', '.join(others)}" if others else _ELSEWHERE
-            raise NoEngine(f"the {name} engine does not take {record.name.short}: {match.reason}", remedy)
+            remedy = f"engines that can run it: {', '.join(others)}" if others else _ELSEWHERE
+            raise NoEngine(f"the {name} engine cannot run {record.name.short}: {match.reason}", remedy)
         candidate = self._candidate(spec, match)
         _require_installed(candidate)
         return candidate
@@ -147,7 +147,7 @@ class EngineChooser:
                 return spec
         known = ", ".join(spec.name for spec in self._specs)
         remedy = "; ".join((*remarks(self._left_out, name), f"known engines: {known or 'none'}"))
-        raise UnknownEngine(f"no engine is called {name!r}", remedy)
+        raise UnknownEngine(f"there is no engine {name!r}", remedy)
 
     def _candidate(self, spec: EngineSpec, match: Match) -> Candidate:
         missing, hint = self._missing(spec), install_line(spec)
@@ -160,7 +160,7 @@ class EngineChooser:
         try:
             match = _checked_match(contained(spec.match, record, metadata))
         except Exception as error:  # a plugin's fault is no reason to be without the other engines
-            said = f"{type(error).__name__}: {one_line(error)}"
+            said = f"{type(error).__name__}: {short_line(error)}"
             if (spec.name, said) not in self._complained:  # once, not once for each model
                 self._complained.add((spec.name, said))
                 _log.warning("the %s engine's match failed for %s: %s", spec.name, record.name.short, said)
@@ -172,9 +172,9 @@ class EngineChooser:
         if match.converter is None:
             return match
         if match.converter not in self._converters:
-            return Match(score=0, reason=f"needs the {match.converter} converter, which nothing here registers")
+            return Match(score=0, reason=f"needs the {match.converter} converter, which is not registered")
         if record.files_of("adapter"):
-            return Match(score=0, reason="needs a conversion, which would lose the model's adapter")
+            return Match(score=0, reason="needs a conversion, which would drop the model's adapter")
         return match
 
     def _missing(self, spec: EngineSpec | ConverterSpec) -> str:
@@ -190,13 +190,13 @@ class EngineChooser:
 def _unfit(spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None) -> str | None:
     """Why the answers would not be the model's, whatever the engine says; None where they would."""
     if record.files_of("adapter") and not spec.adapters:
-        return "does not load adapters, and this model has one: without it the answers would be another model's"
+        return "does not support adapters, and without its adapter this model would give different answers"
     if metadata is not None:
         if metadata.keys.get("general.type") == "adapter":
-            return "an adapter is no model by itself"
+            return "an adapter is not a model of its own"
         parts = metadata.keys.get("split.count")
         if isinstance(parts, int) and parts > 1:
-            return f"the weights are one of {parts} parts, which llama-gguf-split --merge joins"
+            return f"the weights are one of {parts} parts; join them with llama-gguf-split --merge"
     return None
 
 
@@ -227,7 +227,7 @@ def _not_installed(what: str, able: Sequence[Candidate]) -> EngineNotInstalled:
     best = max(able, key=_ease)
     told = ", ".join(f"{candidate.spec.name} ({candidate.missing})" for candidate in able)
     others = dict.fromkeys(hint for candidate in able if (hint := _hint(candidate)) and hint != _hint(best))
-    also = f"; {' or '.join(others)} would do too" if others else ""
+    also = f"; {' or '.join(others)} would work too" if others else ""
     return EngineNotInstalled(f"{what}: {told}{also}", _hint(best))
 
 
@@ -236,7 +236,7 @@ def choose_runner(spec: EngineSpec, runners: Mapping[str, Runner], preferred: st
     for name in (preferred, *spec.runners):
         if name in spec.runners and name in runners:
             return runners[name]
-    raise NoEngine(f"the {spec.name} engine runs in {' or '.join(spec.runners)}, and no such runner is there")
+    raise NoEngine(f"the {spec.name} engine runs in {' or '.join(spec.runners)}, but that runner is not available")
 
 
 def typed_load_options(spec: EngineSpec, *layers: Mapping[str, Any]) -> Any:
@@ -284,31 +284,31 @@ def estimate_bytes(
     except Exception as error:
         if isinstance(error, CorralError) and not isinstance(error, PluginError):
             raise  # it says on purpose that this does not go
-        said = f"{type(error).__name__}: {one_line(error)}"
+        said = f"{type(error).__name__}: {short_line(error)}"
         raise LoadFailed(
             f"the {spec.name} engine's estimate for {record.name.short} failed: {said}",
-            "the plugin of that engine has to be mended; another engine may take the model",
+            "this is a bug in the engine's plugin; another engine may run the model",
         ) from error
 
 
 def _device(name: object) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"a device is named by a text, not by {one_line(repr(name), 60)}")
+        raise TypeError(f"a device name must be a string, not {short_line(repr(name), 60)}")
     return name
 
 
 def _byte_count(count: object) -> int:
     if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count < 1 << 62:
-        raise ValueError(f"bytes are a number of 0 or more, not {one_line(repr(count), 60)}")
+        raise ValueError(f"bytes must be a number of 0 or more, not {short_line(repr(count), 60)}")
     return int(count)
 
 
 def _checked_match(match: object) -> Match:
     """A match as the choice needs it. Raises `TypeError` for what is none."""
     if not isinstance(match, Match):
-        raise TypeError(f"it gave {one_line(repr(match), 60)} instead of a Match")
+        raise TypeError(f"it gave {short_line(repr(match), 60)} instead of a Match")
     if isinstance(match.score, bool) or not isinstance(match.score, int | float) or not -1e9 < match.score < 1e9:
-        raise TypeError(f"its score is {one_line(repr(match.score), 60)}")
+        raise TypeError(f"its score is {short_line(repr(match.score), 60)}")
     if match.converter is not None and not isinstance(match.converter, str):
-        raise TypeError(f"its converter is {one_line(repr(match.converter), 60)}")
-    return Match(score=match.score, reason=one_line(match.reason), converter=match.converter)
+        raise TypeError(f"its converter is {short_line(repr(match.converter), 60)}")
+    return Match(score=match.score, reason=short_line(match.reason), converter=match.converter)

@@ -315,7 +315,7 @@ def to_error(info: ErrorInfo) -> CorralError:
 
 def no_unicode(error: UnicodeEncodeError) -> InvalidRequest:
     """What a caller is told whose text holds half a surrogate pair."""
-    return InvalidRequest(f"a text is no valid Unicode: {error}", "remove the surrogates")
+    return InvalidRequest(f"a string is not valid Unicode: {error}", "remove the surrogates")
 
 
 @contextmanager

@@ -156,7 +156,9 @@ class InferenceService:
                 embedded = await _embed(lease.model, call, options)
             load_ns, ignored = lease.load_ns, lease.ignored_options
             if ignored:
-                _log.warning("%s: the %s engine ignores: %s", record.name.short, lease.engine, ", ".join(ignored))
+                _log.warning(
+                    "%s: the %s engine ignores these options: %s", record.name.short, lease.engine, ", ".join(ignored)
+                )
         vectors = embedded.vectors
         async with self._one_at_a_time:
             if call.normalise:
@@ -203,6 +205,10 @@ class InferenceService:
         template = await self._template(record)
         return prompt_text(await template.render(_chat_messages(record, call.messages)))
 
+    def close(self) -> None:
+        """Lets its threads go. Once no request is under way; waits for nothing."""
+        self._rendering.close()
+
     async def _find(self, model: str, task: str | None = None) -> ModelRecord:
         record = await self._catalog.get(parse_name(model))
         # Before loading, so that nobody's model is evicted for a request that cannot be served.
@@ -248,20 +254,20 @@ class InferenceService:
 
 def _require_task(lease: Lease, task: Task, name: str, wanted: str) -> None:
     if task not in lease.model.info.tasks:
-        remedy = f"it runs on {lease.engine}, which cannot; corral show names the engines that take it"
+        remedy = f"it runs on {lease.engine}, which cannot do this; corral show lists the engines that can run it"
         raise Unsupported(f'"{name}" does not support {wanted}', remedy)
 
 
 def _require_constraints(lease: Lease, call: GenerateCall | ChatCall) -> None:
     if call.constraint is not None and "constraints" not in lease.model.info.features:
-        raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which cannot hold an answer to a format')
+        raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which does not support formats')
 
 
 def _refuse_unserved(record: ModelRecord, **fields: object) -> None:
     """What only an upstream serves so far. Refused before loading, so that nobody's model is evicted for it."""
     for name, value in fields.items():
         if value and not record.remote:
-            raise UnsupportedField(f"{name} is not supported by this version of Corral", "leave it out")
+            raise UnsupportedField(f"{name} is not supported by this version of Corral", "omit it")
 
 
 def _options(record: ModelRecord, options: Mapping[str, Any]) -> ResolvedOptions:
@@ -269,7 +275,7 @@ def _options(record: ModelRecord, options: Mapping[str, Any]) -> ResolvedOptions
     resolved = resolve_options(record.parameters, options)
     if resolved.unknown:
         names = ", ".join(repr(name[:40]) for name in resolved.unknown[:8])
-        _log.warning("%s: options without effect: %s", record.name.short, names)
+        _log.warning("%s: ignored options: %s", record.name.short, names)
     return resolved
 
 

@@ -167,7 +167,7 @@ class ModelImporter:
             for file in record.files:
                 if await self._blobs.stat(file.digest) is None:
                     raise _BlobGone(
-                        f"{file.path or file.digest} of '{record.name}' was deleted in the meantime", "try again"
+                        f"{file.path or file.digest} of '{record.name}' has been deleted meanwhile", "try again"
                     )
             written = StoredManifest(name=record.name, data=manifest, digest=digest_of(manifest), modified_at=0.0)
             known = {digest_of(data): data for data in small_blobs}
@@ -198,8 +198,8 @@ class ModelImporter:
                 f"no source for {reference[:100]!r}",
                 "; ".join(
                     (
-                        f"references begin with one of: {known or '(none)'}",
-                        "corral import takes a file of this machine",
+                        f"references start with one of: {known or '(none)'}",
+                        "to import a local file, use corral import",
                         *remarks(self._left_out, scheme),
                     )
                 ),
@@ -322,8 +322,8 @@ def _weights_among(files: Sequence[tuple[str, ModelMetadata]]) -> int:
     if len(weights) != 1:
         found = ", ".join(f"{file_name} ({_role(metadata)})" for file_name, metadata in files)
         raise InvalidModelFile(
-            f"a model needs one file of weights, and this has {len(weights)}: {found or 'nothing'}",
-            "import the file you want with: corral import FILE",
+            f"a model needs exactly one weights file, but this has {len(weights)}: {found or 'nothing'}",
+            "import a single file with corral import FILE",
         )
     file_name, metadata = files[weights[0]]
     parts = metadata.keys.get("split.count", 1)

@@ -17,4 +17,4 @@ def remarks(left_out: Mapping[str, str], name: str | None = None) -> tuple[str, 
         return (left_out[name],)
     sentences = tuple(left_out.values())
     more = len(sentences) - _MOST
-    return sentences[:_MOST] + ((f"corral plugins tells of {more} more",) if more > 0 else ())
+    return sentences[:_MOST] + ((f"corral plugins shows {more} more",) if more > 0 else ())

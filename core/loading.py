@@ -68,9 +68,9 @@ class ModelLoader:
             await self._load_derived(resident, derived)
         except (InvalidModelFile, LoadFailed, EngineDied) as error:
             if not await self._deriver.discard_damaged(derived):
-                remedy = f"corral rm {derived.name} has the model converted anew"
+                remedy = f"run corral rm {derived.name} to have the model converted again"
                 raise type(error)(error.message, f"{error.remedy}; {remedy}" if error.remedy else remedy) from error
-            _log.warning("the files converted for %s were damaged; they are made anew", resident.record.name.short)
+            _log.warning("the converted files for %s were damaged; converting again", resident.record.name.short)
             resident.placed = False
             await self._load_derived(resident, await self._derive(resident, self._deriver, resident.converter))
 

@@ -28,7 +28,7 @@ async def read_manifest(
     form = next((form for form in formats if form.recognises(stored.data)), None)
     if form is None:
         names = ", ".join(form.name for form in formats)
-        raise StorageError(f"the manifest of '{stored.name}' is of no known dialect ({names})")
+        raise StorageError(f"the manifest of '{stored.name}' is in no known format ({names})")
     layers: dict[Digest, bytes] = {}
     left_bytes = _LIMIT_BYTES
     for digest in form.small_layers(stored.data):
@@ -49,5 +49,5 @@ async def _small_blob(digest: Digest, blobs: BlobStore, limit_bytes: int) -> byt
     except BlobNotFound:
         return None
     if len(data) > limit_bytes:
-        raise StorageError(f"the layer {digest} is larger than the text layers of a model may be")
+        raise StorageError(f"the layer {digest} is larger than a text layer may be")
     return bytes(data)

@@ -105,10 +105,10 @@ def _check_link(file: Path, root: Path) -> None:
     try:
         target = file.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # a circle of links is a RuntimeError before Python 3.13
-        raise InvalidModelFile(f"{file} is a link that leads nowhere", "remove it, or fetch the file") from error
+        raise InvalidModelFile(f"{file} is a broken link", "remove it, or fetch the file") from error
     if not target.is_relative_to(root):
         raise InvalidModelFile(
-            f"{file} is a link that leads out of the folder, to {target}",
+            f"{file} is a link to {target}, outside of the folder",
             "copy the folder with its links resolved: cp -RL FOLDER COPY",
         )
 
@@ -116,7 +116,7 @@ def _check_link(file: Path, root: Path) -> None:
 def _check_size(file: Path, path: str, size_bytes: int) -> None:
     limit = _FACTS_LIMIT_BYTES if path in FACT_FILES else _SMALL_FILE_LIMIT_BYTES
     if size_bytes > limit and _role(path) not in ("weights", "adapter"):
-        raise InvalidModelFile(f"{file} has {size_bytes} bytes; such a file beside the weights has at most {limit}")
+        raise InvalidModelFile(f"{file} has {size_bytes} bytes; files of this kind may have at most {limit}")
 
 
 def _generator_files(folder: Path, paths: list[str]) -> list[str]:
@@ -137,8 +137,8 @@ def _encoder_files(folder: Path, paths: list[str]) -> list[str]:
     models = [path for path in paths if path.endswith(_ONNX)]
     if not models:
         raise InvalidModelFile(
-            f"{folder}: no model of a known kind: neither genai_config.json nor an .onnx file is in it",
-            "import a GGUF file by its own path",
+            f"{folder}: not a known kind of model folder: it contains neither genai_config.json nor an .onnx file",
+            "to import a GGUF file, give the path of the file itself",
         )
     usual = [path for path in ("model.onnx", "onnx/model.onnx") if path in models]
     chosen = (usual or models)[0]
@@ -148,7 +148,7 @@ def _encoder_files(folder: Path, paths: list[str]) -> list[str]:
         )
     if "tokenizer.json" not in paths:
         raise InvalidModelFile(
-            f"{folder}: tokenizer.json is missing", "put the tokenizer.json of the model that this was made from there"
+            f"{folder}: tokenizer.json is missing", "copy the tokenizer.json of the original model into the folder"
         )
     _check_onnx(folder / chosen)
     # What begins like another model's name is that model's data: model_fp16.onnx, model_fp16.onnx_data.
@@ -160,7 +160,7 @@ def _check_onnx(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(2)
     if start[:1] != b"\x08":  # field 1 of ModelProto, ir_version, which every writer puts first
-        raise InvalidModelFile(f"{path} is no ONNX model: it begins with {start!r}", "download the file again")
+        raise InvalidModelFile(f"{path} is not an ONNX model: it begins with {start!r}", "download the file again")
 
 
 def _role(path: str) -> FileRole:

@@ -39,7 +39,7 @@ def read_text(kind: OptionKind, name: str, values: Sequence[str]) -> Any:
             return list(values)
         case "integer":
             if re.fullmatch(r"[+-]?[0-9]{1,19}", text) is None:
-                raise InvalidOption(f"invalid int value {shown}", f"{name} is a whole number")
+                raise InvalidOption(f"invalid int value {shown}", f"{name} must be an integer")
             return int(text)
         case "float32":
             if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) is None:
@@ -47,7 +47,7 @@ def read_text(kind: OptionKind, name: str, values: Sequence[str]) -> Any:
             return float(text)
         case "boolean":
             if text not in _GO_BOOLS:
-                raise InvalidOption(f"invalid bool value {shown}", f"{name} is true or false")
+                raise InvalidOption(f"invalid bool value {shown}", f"{name} must be true or false")
             return _GO_BOOLS[text]
         case "bias":
             return [_parse_bias(value, shown) for value in values]
@@ -126,7 +126,7 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
     if not all(isinstance(item, str) for item in value):
         raise InvalidOption(f'option "{name}" must be of an array of strings')
     if len(value) > _MOST_TEXTS.get(name, len(value)):
-        raise InvalidOption(f'option "{name}" has {len(value)} texts, more than the {_MOST_TEXTS[name]} that are taken')
+        raise InvalidOption(f'option "{name}" has {len(value)} strings; at most {_MOST_TEXTS[name]} are accepted')
     return tuple(item for item in value if item)
 
 
@@ -137,24 +137,24 @@ def _bias(name: str, value: Any) -> tuple[tuple[int | str, float], ...]:
     if not isinstance(value, list | tuple):
         raise _wrong_type(name, "array")
     if len(value) > _MOST_BIASES:
-        raise InvalidOption(f'option "{name}" has {len(value)} entries, more than the {_MOST_BIASES} that are taken')
+        raise InvalidOption(f'option "{name}" has {len(value)} entries; at most {_MOST_BIASES} are accepted')
     pairs: list[tuple[int | str, float]] = []
     for pair in value:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise InvalidOption(f'option "{name}" must be an array of [token, bias] pairs, not {pair!r}')
         token, bias = pair
         if isinstance(token, bool) or not isinstance(token, int | str) or token == "":
-            raise InvalidOption(f'option "{name}" names a token by id or text, not {token!r}')
+            raise InvalidOption(f'option "{name}" must name a token by id or text, not {token!r}')
         if isinstance(token, int) and not 0 <= token < 1 << 31:
-            raise InvalidOption(f'option "{name}" names the token {token}, which no vocabulary has')
+            raise InvalidOption(f'option "{name}" names the token {token}, which is not in any vocabulary')
         pairs.append((token, -math.inf if bias is False else _float(name, bias)))
     texts = sum(isinstance(token, str) for token, _ in pairs)
     if texts > _MOST_BIASED_TEXTS:
-        raise InvalidOption(f'option "{name}" has {texts} texts, more than the {_MOST_BIASED_TEXTS} that are taken')
+        raise InvalidOption(f'option "{name}" has {texts} strings; at most {_MOST_BIASED_TEXTS} are accepted')
     chars = sum(len(token) for token, _ in pairs if isinstance(token, str))
     if chars > _MOST_BIASED_CHARS:
         raise InvalidOption(
-            f'option "{name}" has texts of {chars} characters, more than the {_MOST_BIASED_CHARS} that are taken'
+            f'option "{name}" has strings of {chars} characters in total; at most {_MOST_BIASED_CHARS} are accepted'
         )
     return tuple(pairs)
 

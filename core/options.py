@@ -6,13 +6,13 @@ are Corral's own. Everything that reads, prints or documents an option goes thro
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from corral.core.errors import InvalidOption
 from corral.core.option_values import OptionKind, checked, read_text
 from corral.core.requests import ContextPolicy, SamplingParams
+from corral.core.suggestions import did_you_mean
 from corral.core.values import Value
 
 __all__ = (
@@ -67,32 +67,42 @@ _TABLE: tuple[OptionSpec, ...] = (
     _row("typical_p", "float32", 1.0, "locally typical sampling; 1 is off"),
     _row("repeat_last_n", "integer", 64, "how far back penalties look; 0 off, -1 the whole context"),
     _row("repeat_penalty", "float32", 1.0, "divides the logits of repeated tokens; 1 is off"),
-    _row("presence_penalty", "float32", 0.0, "subtracted once from tokens already there"),
-    _row("frequency_penalty", "float32", 0.0, "subtracted for each time a token is already there"),
-    _row("seed", "integer", -1, "the same seed gives the same answer; negative draws one"),
-    _row("num_predict", "integer", -1, "the most tokens to generate; negative for ten contexts' worth"),
-    _row("stop", "array", (), "texts that end the answer"),
+    _row("presence_penalty", "float32", 0.0, "subtracted once from the logits of tokens already present"),
+    _row("frequency_penalty", "float32", 0.0, "subtracted for each occurrence of a token already present"),
+    _row("seed", "integer", -1, "the same seed gives the same answer; negative picks one at random"),
+    _row("num_predict", "integer", -1, "maximum number of tokens to generate; negative: ten times the context length"),
+    _row("stop", "array", (), "strings that end the answer"),
     _row("num_keep", "integer", 4, "tokens kept from the start when the context shifts", scope="context"),
-    _row("num_ctx", "integer", None, "tokens of prompt and answer together, at least 4", scope="load"),
-    _row("num_batch", "integer", None, "tokens computed in one go", scope="load"),
+    _row("num_ctx", "integer", None, "context length: tokens of prompt and answer together, at least 4", scope="load"),
+    _row("num_batch", "integer", None, "tokens computed in one batch", scope="load"),
     _row("num_gpu", "integer", None, "layers on the GPU; -1 as many as fit, 0 none", scope="load"),
     _row("main_gpu", "integer", None, "the GPU that computes what is not split", scope="load"),
     _row("use_mmap", "boolean", None, "map the weights instead of reading them", scope="load"),
-    _row("num_thread", "integer", None, "CPU threads, at most 512; 0 finds the fastest number", scope="load"),
-    _row("draft_num_predict", "integer", None, "taken for Ollama's sake; no effect", scope="none"),
-    _row("ignore_eos", "boolean", False, "go on after the end token", origin="llama-server"),
+    _row("num_thread", "integer", None, "CPU threads, at most 512; 0 picks the fastest number", scope="load"),
+    _row("draft_num_predict", "integer", None, "accepted for compatibility with Ollama; no effect", scope="none"),
+    _row("ignore_eos", "boolean", False, "continue after the end token", origin="llama-server"),
     _row("logit_bias", "bias", (), "[[token id or text, bias or false], …] or an object", origin="llama-server"),
-    _row("top_n_sigma", "float32", -1.0, "keep logits within n deviations of the best; -1 off", origin="llama-server"),
-    _row("dynatemp_range", "float32", 0.0, "temperature varies by so much; 0 off", origin="llama-server"),
+    _row(
+        "top_n_sigma",
+        "float32",
+        -1.0,
+        "keep logits within n standard deviations of the best; -1 off",
+        origin="llama-server",
+    ),
+    _row("dynatemp_range", "float32", 0.0, "how far the temperature varies; 0 off", origin="llama-server"),
     _row("dynatemp_exponent", "float32", 1.0, "how entropy maps to temperature", origin="llama-server"),
     _row("dry_multiplier", "float32", 0.0, "strength of the DRY repetition penalty; 0 off", origin="llama-server"),
     _row("dry_base", "float32", 1.75, "DRY: growth per repeated token", origin="llama-server"),
     _row("dry_allowed_length", "integer", 2, "DRY: repetitions up to this length are free", origin="llama-server"),
     _row("dry_penalty_last_n", "integer", -1, "DRY: how far back; 0 off, -1 the whole context", origin="llama-server"),
-    _row("dry_sequence_breakers", "array", ("\n", ":", '"', "*"), "DRY: texts that end a match", origin="llama-server"),
-    _row("xtc_probability", "float32", 0.0, "chance to drop the top choices; 0 off", origin="llama-server"),
+    _row(
+        "dry_sequence_breakers", "array", ("\n", ":", '"', "*"), "DRY: strings that end a match", origin="llama-server"
+    ),
+    _row(
+        "xtc_probability", "float32", 0.0, "XTC: probability of dropping the top choices; 0 off", origin="llama-server"
+    ),
     _row("xtc_threshold", "float32", 0.1, "XTC: a top choice is at least this likely", origin="llama-server"),
-    _row("mirostat", "integer", 0, "0 off, 1 or 2 the version", origin="llama-server"),
+    _row("mirostat", "integer", 0, "Mirostat version, 1 or 2; 0 off", origin="llama-server"),
     _row("mirostat_tau", "float32", 5.0, "Mirostat: target surprise", origin="llama-server"),
     _row("mirostat_eta", "float32", 0.1, "Mirostat: learning rate", origin="llama-server"),
     _row("num_parallel", "integer", None, "requests that run at once, at most 256", scope="load", origin="corral"),
@@ -195,9 +205,9 @@ def parse_parameter(name: str, values: Sequence[str]) -> Any:
     if row is None:
         if name in _RETIRED:
             return None
-        near = difflib.get_close_matches(name, OPTIONS, n=1)
-        remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(OPTIONS)}"
-        raise InvalidOption(f"unknown parameter '{name}'", remedy)
+        raise InvalidOption(
+            f"unknown parameter '{name}'", did_you_mean(name, OPTIONS, f"known are {', '.join(OPTIONS)}")
+        )
     if not values:
         raise InvalidOption(f"parameter '{name}' has no value")
     return read_text(row.kind, name, values)

@@ -156,7 +156,7 @@ class Placement:
                 others_hold = f" and {_size(held)} is held by other models" if held else ""
                 raise OutOfMemory(
                     f"{resident.record.name.short} needs about {_size(needed)} of {device} memory, "
-                    f"{_size(free)} is free{others_hold}",
+                    f"but only {_size(free)} is free{others_hold}",
                     "use a smaller model or quantization, or a smaller num_ctx",
                 )
         replaced = [one for one in others if one.model is not None and not one.active and one.same_weights(resident)]

@@ -24,10 +24,10 @@ async def delete_unreferenced(candidates: Iterable[Digest], *, manifests: Manife
         async for stored in manifests.list(strict=True):
             doomed -= mentioned_digests(stored.data)
     except StorageError as error:
-        _log.warning("no blobs were deleted, for one manifest cannot be read: %s", error)
+        _log.warning("deleted no blobs, because a manifest cannot be read: %s", error)
         return
     for digest in sorted(doomed):
         try:
             await blobs.delete(digest)
         except StorageError as error:  # one that cannot go keeps no other
-            _log.warning("a blob that nobody names stays: %s", error)
+            _log.warning("could not delete an unused blob: %s", error)

@@ -35,9 +35,11 @@ def path_parts(path: str) -> tuple[str, ...]:
             or _FORBIDDEN.search(part)
             or _DEVICES.fullmatch(part)
         ):
-            raise StorageError(f"{path[:200]!r} is no path that a model's file may have", "rename the file")
+            raise StorageError(f"{path[:200]!r} is not a valid path for a model's file", "rename the file")
     if len(parts) > _DEPTH_LIMIT:
-        raise StorageError(f"{path[:200]!r} is more than {_DEPTH_LIMIT} folders deep", "move the file up")
+        raise StorageError(
+            f"{path[:200]!r} is more than {_DEPTH_LIMIT} folders deep", "move the file to a higher folder"
+        )
     return parts
 
 
@@ -52,6 +54,6 @@ def check_together(paths: Iterable[str]) -> None:
         parts = tuple(part.casefold() for part in path_parts(path))
         above = {parts[:depth] for depth in range(1, len(parts))}
         if parts in files or parts in folders or not files.isdisjoint(above):
-            raise StorageError(f"{path[:200]!r} is named twice, or is a file and a folder at once", "rename the file")
+            raise StorageError(f"{path[:200]!r} occurs twice, or is both a file and a folder", "rename the file")
         files.add(parts)
         folders |= above

@@ -12,14 +12,14 @@ def unused_parts(record: ModelRecord) -> tuple[str, ...]:
     it: such a model is refused (`corral.core.engine_choice`)."""
     found = []
     if record.template is not None and record.template.kind == "go":
-        found.append("the Go template: the chat template inside the weights is used, and without one the plain texts")
+        found.append("the Go template: Corral uses the chat template in the weights, or plain text if there is none")
     for name, value in (("renderer", record.renderer), ("parser", record.parser)):
         if value:
-            found.append(f"the {name} {value!r}, which is a part of Ollama: the chat template is used instead")
+            found.append(f"the {name} {value!r}, which is built into Ollama: Corral uses the chat template instead")
     if record.files_of("projector"):
-        found.append("the projector: images are not served")
+        found.append("the projector: images are not supported")
     if record.files_of("draft"):
-        found.append("the draft model, which makes answers faster and not different")
+        found.append("the draft model, which would make answers faster but not change them")
     kinds = dict.fromkeys(file.media_type for file in record.files_of("other") if file.path is None)
     found += [f"a layer of the unknown type {kind!r}" for kind in kinds]
     return tuple(found)

@@ -98,7 +98,7 @@ class WeightsInspector:
     async def _path(self, digest: Digest) -> Path:
         if await self._blobs.stat(digest) is None:
             raise BlobNotFound(
-                f"the weights {digest} are missing from the store, or were changed since they were imported",
+                f"the weights {digest} are missing from the store, or have changed since they were imported",
                 "import or pull the model again",
             )
         return self._local.path(digest)

@@ -36,7 +36,7 @@ def _no_flag(text: str) -> bool:
 
 def _count(text: str) -> int:
     if not re.fullmatch(r"\+?\d{1,18}", text):
-        raise ValueError("not a whole number of 0 or more")
+        raise ValueError("not an integer of 0 or more")
     return int(text)
 
 

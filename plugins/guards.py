@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import cache
 from typing import Any
 
-from corral.core.containment import contained, interrupts_reach_us, one_line
+from corral.core.containment import contained, interrupts_reach_us, short_line
 from corral.core.errors import CorralError, PluginError
 from corral.core.models import ModelMetadata, ModelRecord
 from corral.core.ports.sources import OnProgress, RemoteFile, RemoteModel
@@ -53,7 +53,7 @@ class _Part:
             try:
                 return bool(contained(method, *arguments, **named))
             except Exception as fault:
-                _complain(self._where, f"{type(fault).__name__}: {one_line(fault)}")
+                _complain(self._where, f"{type(fault).__name__}: {short_line(fault)}")
                 return False
 
         return ask
@@ -64,7 +64,7 @@ class _Part:
                 result = contained(method, *arguments, **named)
                 wanted = self._results.get(name, object)
                 if not isinstance(result, wanted):
-                    raise TypeError(f"it gave {one_line(repr(result), 60)} instead of {wanted.__name__}")
+                    raise TypeError(f"it returned {short_line(repr(result), 60)} instead of {wanted.__name__}")
                 return result
 
         return call
@@ -83,11 +83,11 @@ class _TemplateFactory:
             if template is None:
                 return None
             if not callable(getattr(template, "render", None)) or not isinstance(template.source, str):
-                raise TypeError(f"it gave {one_line(repr(template), 60)} instead of a ChatTemplate")
+                raise TypeError(f"it returned {short_line(repr(template), 60)} instead of a ChatTemplate")
         except CorralError:
             raise
         except Exception as fault:
-            _complain(self._where, f"{type(fault).__name__}: {one_line(fault)}")
+            _complain(self._where, f"{type(fault).__name__}: {short_line(fault)}")
             return None
         return _Part(template, self._where, results={"render": tuple})
 
@@ -107,7 +107,9 @@ class _Source:
             remote = await context.__aenter__()
         try:
             if not isinstance(remote, RemoteModel):
-                raise PluginError(f"{self._where}: resolve gave {one_line(repr(remote), 60)} instead of a RemoteModel")
+                raise PluginError(
+                    f"{self._where}: resolve returned {short_line(repr(remote), 60)} instead of a RemoteModel"
+                )
             yield remote
         except BaseException as fault:
             try:
@@ -126,7 +128,7 @@ class _Source:
             async with aclosing(self._source.fetch(file, start)) as chunks:
                 async for chunk in chunks:
                     if not isinstance(chunk, bytes):
-                        raise TypeError(f"it gave {one_line(repr(chunk), 60)} instead of bytes")
+                        raise TypeError(f"it returned {short_line(repr(chunk), 60)} instead of bytes")
                     yield chunk
 
 
@@ -138,7 +140,7 @@ def _ours(where: str) -> Iterator[None]:
     except CorralError:
         raise
     except Exception as fault:
-        raise PluginError(f"{where}: {type(fault).__name__}: {one_line(fault)}") from fault
+        raise PluginError(f"{where}: {type(fault).__name__}: {short_line(fault)}") from fault
     except (SystemExit, KeyboardInterrupt) as fault:
         if isinstance(fault, KeyboardInterrupt) and interrupts_reach_us():
             raise

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
-from corral.core.containment import TookTooLong, on_own_thread, one_line
+from corral.core.containment import TookTooLong, on_own_thread, short_line
 from corral.core.errors import PluginError, SettingsError
 from corral.core.ports.inference import Runner
 from corral.core.ports.sources import ModelSource
@@ -96,7 +96,7 @@ def _resolved(manager: PluginManager, hook: str, specs: Sequence[LazySpec], want
         try:
             target = _contained(manager, partial(resolve, spec.target))
             if not isinstance(target, wanted):
-                shown = f"{type(target).__name__} {one_line(repr(target), 60)}"
+                shown = f"{type(target).__name__} {short_line(repr(target), 60)}"
                 raise PluginError(
                     f"{spec.target} is {shown} instead of a {wanted.__module__.partition('.')[0]}.{wanted.__name__}"
                 )
@@ -128,15 +128,15 @@ def _check(hook: str, name: str, part: Any) -> None:
     port = _PORTS.get(hook)
     if hook == "corral_register_stores":
         if not isinstance(part, Stores):
-            raise PluginError(f"the store {name!r} gave {type(part).__name__} instead of Stores")
+            raise PluginError(f"the store {name!r} returned {type(part).__name__} instead of Stores")
         for field, wanted in (("blobs", BlobStore), ("manifests", ManifestStore), ("local", LocalBlobs)):
             _require_port(f"the store {name!r}: {field}", getattr(part, field), wanted)
     elif port is not None:
-        _require_port("its factory's result", part, port)
+        _require_port("the result of its factory", part, port)
     elif not callable(part):
-        raise PluginError(f"its factory gave {one_line(repr(part), 60)}, which cannot be called")
+        raise PluginError(f"its factory returned {short_line(repr(part), 60)}, which is not callable")
     if port is ModelSource and part.scheme != name:
-        raise PluginError(f"its scheme is {one_line(repr(part.scheme), 60)}, and it is registered as {name!r}")
+        raise PluginError(f"its scheme is {short_line(repr(part.scheme), 60)}, but it is registered as {name!r}")
 
 
 def _require_port(what: str, part: Any, port: type[Protocol]) -> None:  # type: ignore[valid-type]
@@ -147,5 +147,7 @@ def _require_port(what: str, part: Any, port: type[Protocol]) -> None:  # type: 
         had = getattr(part, name, None)
         fine = isinstance(had, str) if isinstance(promised, property) else callable(had)
         if not fine:
-            shown = one_line(repr(part), 60)
-            raise PluginError(f"{what} is {type(part).__name__} {shown}, which has no {name} as its port wants it")
+            shown = short_line(repr(part), 60)
+            raise PluginError(
+                f"{what} is {type(part).__name__} {shown}, which does not implement {name} as its port requires"
+            )

@@ -82,11 +82,11 @@ class Address:
         elif path and not separator:
             self.problem = "a path needs a scheme before it: unix:, http:// or https://"
         elif not re.fullmatch(r"[\w.%:-]*", host):
-            self.problem = f"{host!r} is no host"
+            self.problem = f"{host!r} is not a host"
         if port.isdecimal() and 0 <= int(port) < 65536:
             self.port = int(port)
         elif port:
-            self.problem = f"{port!r} is no port"
+            self.problem = f"{port!r} is not a port"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Address) and other.url == self.url
@@ -121,14 +121,14 @@ def decode_setting_type(wanted: type, value: Any) -> Any:
                 return Duration(value)
             except InvalidRequest as fault:
                 raise ValueError(fault.message) from fault
-        raise ValueError(f"a duration is a number of seconds or a text such as '5m', not {value!r}")
+        raise ValueError(f"a duration must be a number of seconds or a string such as '5m', not {value!r}")
     if wanted is Address:
         if isinstance(value, str):
             address = Address(value)
             if address.problem is not None:
                 raise ValueError(f"not an address: {value!r}: {address.problem}")
             return address
-        raise ValueError(f"an address is a text such as '127.0.0.1:11434', not {value!r}")
+        raise ValueError(f"an address must be a string such as '127.0.0.1:11434', not {value!r}")
     raise NotImplementedError(f"no setting is of type {wanted.__name__}")
 
 

@@ -28,17 +28,18 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[server]``"""
 
     host: Annotated[
-        Address, Meta(description="Where the server listens and commands look for it: HOST[:PORT], a URL or unix:PATH.")
+        Address,
+        Meta(description="Where the server listens and where commands look for it: HOST[:PORT], a URL or unix:PATH."),
     ] = Address("127.0.0.1:11434")
     origins: Annotated[
-        tuple[str, ...], Meta(description="Browser origins allowed beside the local ones; one may hold a single `*`.")
+        tuple[str, ...], Meta(description="Browser origins allowed besides local ones; each may contain one `*`.")
     ] = ()
     max_body_bytes: Annotated[
         int,
         Meta(
             gt=0,
-            description="The largest request body; a larger one is answered 413. "
-            "All bodies at one time take at most two and a half times as much memory; requests wait for their share.",
+            description="The largest request body; a larger one gets status 413. Together, the bodies of all running "
+            "requests take at most two and a half times as much memory; further requests wait.",
         ),
     ] = 64 * 1024 * 1024
     max_head_bytes: Annotated[
@@ -46,27 +47,28 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=1024,
             le=16 * 1024 * 1024,
-            description="The largest request apart from its body: URL, headers, trailers, chunk extensions.",
+            description="The largest request without its body: URL, headers, trailers, chunk extensions.",
         ),
     ] = 1024 * 1024
     max_connections: Annotated[
-        int, Meta(ge=1, description="The most open connections; a low limit of open files allows fewer.")
+        int, Meta(ge=1, description="Maximum number of open connections; a low limit on open files allows fewer.")
     ] = 2048
     head_timeout: Annotated[
-        Duration, Meta(description="How long a client may take to send the head of a request; 0 is no limit.")
+        Duration, Meta(description="How long a client may take to send the head of a request; 0 means no limit.")
     ] = Duration("30s")
     body_timeout: Annotated[
         Duration,
-        Meta(description="How long a client may take to send a body, plus a second per KiB sent; 0 is no limit."),
+        Meta(description="How long a client may take to send a body, plus a second per KiB sent; 0 means no limit."),
     ] = Duration("1m")
     idle_timeout: Annotated[
-        Duration, Meta(description="How long a connection may stay open between requests; 0 is no limit.")
+        Duration, Meta(description="How long a connection may stay open between requests; 0 means no limit.")
     ] = Duration("75s")
     reader_timeout: Annotated[
-        Duration, Meta(description="How long a client may leave an answer unread before it is cut off; 0 is no limit.")
+        Duration,
+        Meta(description="How long a client may leave an answer unread before it is cut off; 0 means no limit."),
     ] = Duration("30s")
     shutdown_grace: Annotated[
-        Duration, Meta(description="How long requests may go on once the server is told to stop.")
+        Duration, Meta(description="How long running requests may continue once the server is asked to stop.")
     ] = Duration("10s")
 
 
@@ -74,11 +76,11 @@ class SchedulerSection(msgspec.Struct, frozen=True, kw_only=True):
     """``[scheduler]``"""
 
     engine: Annotated[
-        str | None, Meta(description="The engine to use for every model; unset, the one that suits a model best.")
+        str | None, Meta(description="The engine to use for every model; if unset, the one that suits each model best.")
     ] = None
     engine_order: Annotated[
         tuple[str, ...],
-        Meta(description="Engines that win over others which suit a model equally well, the first over the second."),
+        Meta(description="Engines to prefer, in this order, among those that suit a model equally well."),
     ] = ()
     runner: Annotated[
         str | None,
@@ -87,17 +89,20 @@ class SchedulerSection(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     keep_alive: Annotated[
-        Duration, Meta(description="How long an idle model stays loaded; negative is for ever, 0 unloads at once.")
+        Duration,
+        Meta(description="How long an idle model stays loaded; negative means indefinitely, 0 unloads at once."),
     ] = Duration("5m")
     load_timeout: Annotated[
-        Duration, Meta(description="How long loading may go without progress; 0 or negative is no limit.")
+        Duration, Meta(description="How long loading may go on without progress; 0 or negative means no limit.")
     ] = Duration("5m")
     max_loaded_models: Annotated[
-        int, Meta(ge=0, description="How many models are loaded at most; 0 decides by itself (3).")
+        int, Meta(ge=0, description="Maximum number of loaded models; 0 means the default (3).")
     ] = 0
     max_queue: Annotated[
         int,
-        Meta(ge=1, description="How many requests may wait for a model to load or for a free stream of a loaded one."),
+        Meta(
+            ge=1, description="How many requests may wait for a model to load, or for a free stream of a loaded model."
+        ),
     ] = 512
 
 
@@ -105,34 +110,34 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[log]``"""
 
     level: Annotated[
-        Literal["trace", "debug", "info", "warning", "error"], Meta(description="The least that is logged.")
+        Literal["trace", "debug", "info", "warning", "error"], Meta(description="The lowest level that is logged.")
     ] = "info"
-    json: Annotated[bool, Meta(description="One JSON object per log line.")] = False
+    json: Annotated[bool, Meta(description="Log one JSON object per line.")] = False
 
 
 class CliSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[cli]``"""
 
-    history: Annotated[bool, Meta(description="Whether `corral run` remembers what was typed.")] = True
+    history: Annotated[bool, Meta(description="Whether `corral run` saves what you type to a history file.")] = True
 
 
 class PluginsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[plugins]``, which is read before any plugin is."""
 
     allow: Annotated[
-        tuple[str, ...] | None, Meta(description="The plugins to load, and no others; the built-in one always is.")
+        tuple[str, ...] | None, Meta(description="The only plugins to load; the built-in one is always loaded.")
     ] = None
-    block: Annotated[tuple[str, ...], Meta(description="Plugins not to load; stronger than `allow`.")] = ()
+    block: Annotated[tuple[str, ...], Meta(description="Plugins not to load; takes precedence over `allow`.")] = ()
     load_timeout: Annotated[
         Duration,
-        Meta(description="How long the import of one plugin, or making one thing of it, may take; 0 is no limit."),
+        Meta(description="How long importing a plugin, or creating one of its objects, may take; 0 means no limit."),
     ] = Duration("10s")
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[models."NAME"]``: what holds for one model, under the options of a request and over those of its manifest."""
 
-    engine: Annotated[str | None, Meta(description="The engine to run this model with.")] = None
+    engine: Annotated[str | None, Meta(description="The engine for this model.")] = None
     options: Annotated[dict[str, Any], Meta(description="Options as in a request: `num_ctx`, `temperature`, …")] = {}
 
 
@@ -151,7 +156,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     server: ServerSettings = ServerSettings()
     scheduler: SchedulerSection = SchedulerSection()
-    store: Annotated[str, Meta(description="Which of the registered stores keeps the models.")] = "filesystem"
+    store: Annotated[str, Meta(description="The store that holds the models.")] = "filesystem"
     log: LogSettings = LogSettings()
     cli: CliSettings = CliSettings()
     plugins: PluginsSettings = PluginsSettings()

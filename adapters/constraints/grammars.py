@@ -51,8 +51,8 @@ def lark_of(constraint: Constraint) -> str:
     limit = _MAX_SOURCE_CHARS[constraint.kind]
     if len(constraint.source) > limit:
         raise InvalidRequest(
-            f"the {_called(constraint)} has {len(constraint.source)} characters, more than the {limit} that are taken",
-            "divide the task, or describe less of the answer",
+            f"the {_called(constraint)} has {len(constraint.source)} characters; at most {limit} are accepted",
+            "split the task, or describe less of the answer",
         )
     try:
         return _BODIES[constraint.kind](constraint.source) + _FREE_TOKENS
@@ -65,7 +65,7 @@ def said_of(constraint: Constraint, message: str) -> str:
     lines = message.split("\n<")[0].splitlines() or ["unknown error"]
     line = lines[0]
     if line.startswith("NoExtension"):
-        line = "no text can fulfil it"
+        line = "no text can satisfy it"
     elif constraint.kind in ("json_schema", "regex"):
         line = _PLACE.sub("", line)
     if len(line) > _LONGEST_LINE:
@@ -84,7 +84,7 @@ def _json_schema(source: str) -> str:
         raise ValueError("a JSON object is expected")
     patterns = _pattern_properties(schema)
     if patterns > _MAX_PATTERN_PROPERTIES:
-        raise ValueError(f"it has {patterns} patternProperties, more than the {_MAX_PATTERN_PROPERTIES} that are taken")
+        raise ValueError(f"it has {patterns} patternProperties; at most {_MAX_PATTERN_PROPERTIES} are accepted")
     schema = closed_schema(schema)
     schema["x-guidance"] = _JSON_OPTIONS  # in place of the caller's, which could allow what is no JSON
     return f"start: %json {json.dumps(schema)}"

@@ -42,7 +42,7 @@ class GrammarMasks:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         if not vocabulary.ends:
-            raise InvalidRequest("this model has no token that ends an answer, so no format can be asked of it")
+            raise InvalidRequest("this model has no token that ends an answer, so it cannot answer in a format")
         self._pieces = vocabulary.pieces
         # Each call holds the GIL, for 1 µs a token: in two, so that other threads have their turn in between.
         bare = llguidance.LLTokenizer(_Tokens(vocabulary), eos_token=sorted(vocabulary.ends), slices=[])

@@ -42,7 +42,7 @@ def closed_schema(schema: dict[str, Any]) -> dict[str, Any]:
     try:
         return _Closing(schema).whole()
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 class _Listed:
@@ -164,7 +164,7 @@ class _Closing:
         names = listed.names | listed.required  # a key that must be there may be
         self._listed_in_all += len(names) + len(listed.patterns)
         if self._listed_in_all > _MAX_LISTED:
-            raise ValueError(f"its combinations list more than {_MAX_LISTED} keys together")
+            raise ValueError(f"its combinations list more than {_MAX_LISTED} keys in total")
         made: dict[str, Any] = {"properties": dict.fromkeys(names, True), "additionalProperties": others}
         if listed.patterns:
             made["patternProperties"] = dict.fromkeys(listed.patterns, True)
@@ -247,7 +247,7 @@ class _Closing:
             states = max(states, _as_whole(Fraction(_bounded_lcm(numerators), math.gcd(*denominators))))
         if states > _MAX_MULTIPLE_DIGITS:
             raise ValueError(
-                f"its multipleOf are too large together: without their decimal points they may add up to "
+                f"its multipleOf values are too large together: without decimal points, they may add up to at most "
                 f"{_MAX_MULTIPLE_DIGITS}"
             )
 
@@ -293,4 +293,4 @@ def _check_exact(key: str, value: Any) -> None:
     limit = _MAX_EXACT - 1 if key.startswith("exclusive") else _MAX_EXACT  # the next whole number counts there
     if not -limit <= value <= limit:
         shown = repr(value) if isinstance(value, float) or abs(value) < 10**40 else "a number of many digits"
-        raise ValueError(f"{key}: {shown} cannot be held to exactly; numbers are taken up to ±{limit}")
+        raise ValueError(f"{key}: {shown} cannot be enforced exactly; numbers up to ±{limit} are accepted")

@@ -20,7 +20,7 @@ class LateMask:
         if isinstance(starts_after, int) and not 0 <= starts_after < len(pieces):
             raise InvalidRequest(f"starts_after: token {starts_after} is not in the vocabulary of {len(pieces)}")
         if starts_after == "":
-            raise InvalidRequest("starts_after is empty; leave it out to begin at once")
+            raise InvalidRequest("starts_after is empty; omit it to begin immediately")
         self._mask = mask
         self._token_id = starts_after if isinstance(starts_after, int) else None
         self._text = starts_after.encode() if isinstance(starts_after, str) else b""

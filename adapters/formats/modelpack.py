@@ -131,7 +131,7 @@ class ModelPackFormat:
             if descriptor.size_bytes > _TEXT_LIMIT_BYTES:
                 raise StorageError(
                     f"the layer {descriptor.digest} ({descriptor.path or 'config'}) claims {descriptor.size_bytes} "
-                    f"bytes; a text file of a model has at most {_TEXT_LIMIT_BYTES}"
+                    f"bytes; a model's text file may have at most {_TEXT_LIMIT_BYTES}"
                 )
         return list(dict.fromkeys(parse_digest(descriptor.digest) for descriptor in wanted))
 
@@ -184,7 +184,7 @@ class ModelPackFormat:
         Raises `Unsupported` for a file without a path and for an upstream, `StorageError` for a hostile path.
         """
         if record.remote_model is not None:
-            raise Unsupported("a ModelPack manifest has no place for an upstream model")
+            raise Unsupported("a ModelPack manifest cannot describe an upstream model")
         texts = _written_texts(record)
         layers = [_described(file) for file in record.files if file.path not in texts]
         layers += [
@@ -216,7 +216,7 @@ def _parse(manifest: bytes) -> _Manifest:
     for layer in found.layers:
         if not (layer.media_type.startswith(_LAYER_PREFIX) and layer.media_type.endswith(_RAW_SUFFIX)):
             raise StorageError(
-                f"the layer {layer.digest} is of type {layer.media_type!r}; files are read from raw layers only",
+                f"the layer {layer.digest} is of type {layer.media_type!r}; only raw layers are supported",
                 "pack the model again with raw layers",
             )
     check_together(layer.path for layer in found.layers if layer.path is not None)
@@ -260,7 +260,7 @@ def _written_texts(record: ModelRecord) -> dict[str, bytes]:
     texts: dict[str, bytes] = {}
     if record.template is not None:
         if record.template.kind != "jinja":
-            raise Unsupported("a ModelPack manifest holds Jinja templates only")
+            raise Unsupported("a ModelPack manifest can hold only Jinja templates")
         texts[_TEMPLATE] = record.template.text.encode()
     if record.system is not None:
         texts[_SYSTEM] = record.system.encode()

@@ -134,7 +134,7 @@ class OllamaManifestFormat:
             if not 0 <= descriptor.size_bytes <= _TEXT_LIMIT_BYTES:
                 raise StorageError(
                     f"the layer {descriptor.digest} ({descriptor.media_type}) claims {descriptor.size_bytes} bytes; "
-                    f"a text layer has at most {_TEXT_LIMIT_BYTES}"
+                    f"a text layer may have at most {_TEXT_LIMIT_BYTES}"
                 )
         return [_digest(descriptor) for descriptor in wanted]
 
@@ -148,7 +148,7 @@ class OllamaManifestFormat:
             if layer.role in _TEXT_ROLES:
                 texts.setdefault(layer.role, []).append(_layer(layer, layers, model))
             elif layer.role == "other":
-                _log.warning("'%s' has a layer of a kind that is not used here: %s", model, layer.media_type)
+                _log.warning("'%s' has a layer of a kind that Corral does not use: %s", model, layer.media_type)
             files.append(
                 ModelFile(
                     role=layer.role,
@@ -266,7 +266,7 @@ def _written_texts(record: ModelRecord) -> list[tuple[str, bytes]]:
     texts: list[tuple[str, bytes]] = []
     if record.template is not None:
         if record.template.kind != "go":
-            raise Unsupported("an Ollama manifest holds Go templates only", "keep the Jinja template in the weights")
+            raise Unsupported("an Ollama manifest can hold only Go templates", "keep the Jinja template in the weights")
         texts.append(("template", record.template.text.encode()))
     if record.system is not None:
         texts.append(("system", record.system.encode()))

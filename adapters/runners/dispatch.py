@@ -66,7 +66,7 @@ class Dispatch:
             raise to_error(self._failure)
         task = _TASKS.get(type(request))
         if task is not None and task not in self.info.tasks:
-            raise Unsupported(f"this model does not do {task}; it does {', '.join(sorted(self.info.tasks))}")
+            raise Unsupported(f"this model does not support {task}; it supports {', '.join(sorted(self.info.tasks))}")
         request_id = next(self._ids)
         mailbox = self._mailboxes[request_id] = Mailbox(self._loop)
         unfinished = True

@@ -44,7 +44,7 @@ class EventLoopRunner:
 
     async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> EventLoopModel:
         if spec.form != "running":
-            raise LoadFailed(f"the {spec.name} engine has the form {spec.form!r}, which needs a thread of its own")
+            raise LoadFailed(f"the {spec.name} engine has the form {spec.form!r}, which does not run in an event loop")
         try:
             loaded = import_name(spec.load)(request, on_progress)
             model: RunningModel = await loaded if inspect.isawaitable(loaded) else loaded
@@ -143,7 +143,7 @@ class EventLoopModel:
             if isinstance(fault, KeyboardInterrupt) and interrupts_reach_us():
                 raise
             raise EngineError(f"the engine of {self._label} raised {type(fault).__name__}") from fault
-        raise EngineError(f"{self._label} ended its answer without saying why")
+        raise EngineError(f"{self._label} ended its answer without a reason")
 
     def _ended(self, request_id: int, task: asyncio.Task[None]) -> None:
         """Whoever reads the answer still is told what went wrong; one that was aborted has no reader any more."""

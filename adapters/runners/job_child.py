@@ -54,7 +54,7 @@ class _Child:
 
     def _answer(self, job: Job) -> bytes:
         if job.protocol != PROTOCOL_VERSION:
-            raise PluginError(f"the server speaks protocol {job.protocol}, its child {PROTOCOL_VERSION}")
+            raise PluginError(f"the server uses protocol {job.protocol}, its child process {PROTOCOL_VERSION}")
         function = import_name(job.function)
         if job.kind is None:
             answer = function()
@@ -64,7 +64,7 @@ class _Child:
         try:
             return msgspec.msgpack.encode(answer)
         except (TypeError, ValueError) as error:
-            raise PluginError(f"{job.function} answered what cannot be sent: {error}") from error
+            raise PluginError(f"{job.function} returned a value that cannot be sent: {error}") from error
 
     def _progress(self, share: float) -> None:
         self._send(Progress(float(share)))

@@ -30,7 +30,7 @@ class ProcessJobs:
         self, function: str, request: msgspec.Struct | None, result: type[ResultT], on_progress: OnLoadProgress
     ) -> ResultT:
         if os.name != "posix":
-            raise JobFailed(f"{function} needs a process with inherited sockets, which this system lacks")
+            raise JobFailed(f"{function} needs a process with inherited sockets, which this system does not have")
         job = _job(function, request)
         link = _JobLink(function, job_up_decoder(), on_progress)
         try:
@@ -74,4 +74,4 @@ def _decoded(answer: bytes, result: type[ResultT], function: str) -> ResultT:
     try:
         return msgspec.msgpack.decode(answer, type=result)
     except MALFORMED as error:
-        raise PluginError(f"{function} did not answer as it should: {error}") from error
+        raise PluginError(f"{function} sent an invalid answer: {error}") from error

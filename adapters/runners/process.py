@@ -49,7 +49,7 @@ class ProcessRunner:
     async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> ProcessModel:
         if os.name != "posix":
             raise LoadFailed(
-                "the process runner needs inherited sockets, which this system lacks", "use runner = thread"
+                "the process runner needs inherited sockets, which this system does not have", "use runner = thread"
             )
         link = Link(request.model, up_decoder(spec.output_types), on_progress)
         with map_errors({OSError: LoadFailed}, f"cannot start a process for {request.model}"):
@@ -167,9 +167,9 @@ class ProcessModel:
         self._silent_checks = 0 if self._link.heard else self._silent_checks + 1
         self._link.heard = False
         if self._silent_checks >= _CHECKS:
-            self._stalled(f"gave no sign of life for {self._settings.heartbeat_timeout_s:g} s")
+            self._stalled(f"did not respond for {self._settings.heartbeat_timeout_s:g} s")
         elif self._link.step_s > self._settings.step_timeout_s:
-            self._stalled(f"is stuck in one step for over {self._settings.step_timeout_s:g} s")
+            self._stalled(f"was stuck in one step for over {self._settings.step_timeout_s:g} s")
         else:
             self._watch = self._loop.call_later(self._settings.heartbeat_timeout_s / _CHECKS, self._check)
 

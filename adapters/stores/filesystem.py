@@ -63,7 +63,7 @@ class FilesystemBlobs:
                 while start < end:
                     chunk = await in_thread(partial(_read_chunk, file, min(CHUNK_BYTES, end - start)))
                     if not chunk:
-                        raise StorageError(f"blob {digest} became shorter while it was read")
+                        raise StorageError(f"blob {digest} got shorter while it was being read")
                     start += len(chunk)
                     yield chunk
             finally:
@@ -103,7 +103,7 @@ class FilesystemBlobs:
         for path, digest in files.items():
             if await self.stat(digest) is None:
                 raise BlobNotFound(
-                    f"the blob {digest} of {path!r} is missing, or was changed since it was imported",
+                    f"the blob {digest} of {path!r} is missing, or has changed since it was imported",
                     "import or pull the model again",
                 )
         return await self._models.show(key, {path: self.path(digest) for path, digest in files.items()})
@@ -133,7 +133,7 @@ class FilesystemBlobs:
                 with suppress(OSError):  # a store that may only be read is hashed each time
                     self._notes.put(digest, fingerprint_of(status), intact=intact)
                 if not intact:
-                    _log.warning("%s is a hard link to a file that was changed since it was imported", path)
+                    _log.warning("%s is a hard link to a file that has changed since it was imported", path)
         return BlobInfo(digest=digest, size_bytes=status.st_size) if intact else None
 
     def _names(self) -> tuple[str, ...]:
@@ -152,10 +152,10 @@ class FilesystemBlobs:
             sync_folder(self._folders.blobs)
 
     def _adopt(self, file: Path, stop: threading.Event) -> BlobInfo:
-        with storage_errors(f"cannot take {file} into the store"):
+        with storage_errors(f"cannot add {file} to the store"):
             source = file.resolve(strict=True)
             if not source.is_file():
-                raise StorageError(f"cannot take {file} into the store: it is not a regular file")
+                raise StorageError(f"cannot add {file} to the store: it is not a regular file")
             for folder in (self._folders.blobs, self._folders.partials):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o755)
             sweep(self._folders.partials)
@@ -174,7 +174,7 @@ class FilesystemBlobs:
         before = fingerprint_of(scratch.stat())
         digest = hash_file(scratch, stop)
         if fingerprint_of(scratch.stat()) != before:
-            raise StorageError(f"{source} was changed while it was being read", "import it again")
+            raise StorageError(f"{source} changed while it was being read", "import it again")
         if self._stat(digest, stop) is None:
             if linked:
                 self._notes.put(digest, before, intact=True)  # before the blob, which is not to be trusted without

@@ -59,7 +59,7 @@ class ModelFolders:
     def _make(self, target: Path, blobs: Mapping[str, Path], stop: threading.Event) -> None:
         if _is_whole(target, blobs):
             return
-        with storage_errors(f"cannot make the folder {target}"):
+        with storage_errors(f"cannot create the folder {target}"):
             self._sweep()
             fresh = self._aside()
             try:

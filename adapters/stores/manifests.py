@@ -144,7 +144,9 @@ class FilesystemManifests:
         with suppress(StorageError):  # what cannot be read is replaced all the same
             replaced = self._read(path)
         if if_digest is not None and (replaced is None or replaced.digest != if_digest):
-            raise Conflict(f"'{name}' was changed by somebody else", "look at it again, then repeat the change")
+            raise Conflict(
+                f"'{name}' was changed by another process or task", "check its current state, then repeat the change"
+            )
         with storage_errors(f"cannot write the manifest {path}"):
             for attempt in range(_ATTEMPTS):
                 try:
@@ -159,7 +161,7 @@ class FilesystemManifests:
                         raise
         stored = self._read(path)
         if stored is None:
-            raise Conflict(f"'{name}' was deleted by somebody else in the same moment")
+            raise Conflict(f"'{name}' was deleted by another process at the same time")
         return msgspec.structs.replace(stored, replaced=None if replaced is None else replaced.data)
 
     def _delete(self, name: ModelName) -> bool:
@@ -229,14 +231,16 @@ class FilesystemManifests:
             raise error
         if path not in self._complained:
             self._complained.add(path)
-            _log.warning("a manifest is passed over: %s", error)
+            _log.warning("skipping a manifest: %s", error)
 
     def _check_inside(self, path: Path) -> None:
         own = path.is_relative_to(self._folders.derived)
         root = os.path.realpath(self._folders.derived if own else self._folders.manifests)
         real = os.path.realpath(path)
         if os.path.commonpath((root, real)) != root:
-            raise StorageError(f"the manifest {path} leads out of the store, to {real}", "replace the link by a file")
+            raise StorageError(
+                f"the manifest {path} is a link that leads out of the store, to {real}", "replace the link with a file"
+            )
 
 
 def _is_derived(name: ModelName) -> bool:

@@ -60,7 +60,7 @@ class MemoryBlobs:
         digest = parse_digest(digest)
         partial = self._partials.get(digest)
         if partial is not None and partial.held:
-            raise Conflict(f"{digest} is being written by another task", "try again when it is done")
+            raise Conflict(f"{digest} is being written by another task", "try again when that is done")
         if partial is None or size_bytes not in (None, partial.size_bytes):
             partial = self._partials[digest] = _Partial(size_bytes)
         partial.held = True
@@ -84,7 +84,7 @@ class MemoryBlobs:
 
     async def adopt(self, file: Path) -> BlobInfo:
         """Reads the file whole: what lives in memory has to fit there."""
-        with storage_errors(f"cannot take {file} into the store"):
+        with storage_errors(f"cannot add {file} to the store"):
             data = await asyncio.to_thread(file.read_bytes)
         digest = Digest("sha256:" + await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest()))
         return self.publish(digest, data)
@@ -158,7 +158,7 @@ class _MemoryWriter:
         self._check_open()
         if not covers(self._partial.ranges, self._partial.size_bytes):
             raise StorageError(
-                f"the blob is not whole: it has {self._partial.ranges} of {self._partial.size_bytes} bytes"
+                f"the blob is incomplete: it has {self._partial.ranges} of {self._partial.size_bytes} bytes"
             )
         data = bytes(self._partial.data)
         found = digest_of(data)
@@ -198,7 +198,9 @@ class MemoryManifests:
     async def put(self, name: ModelName, data: bytes, *, if_digest: Digest | None = None) -> StoredManifest:
         known = self._stored.get(name.key)
         if if_digest is not None and (known is None or known.digest != if_digest):
-            raise Conflict(f"'{name}' was changed by somebody else", "look at it again, then repeat the change")
+            raise Conflict(
+                f"'{name}' was changed by another process or task", "check its current state, then repeat the change"
+            )
         stored = StoredManifest(
             name=known.name if known else name, data=data, digest=digest_of(data), modified_at=time.time()
         )

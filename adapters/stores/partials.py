@@ -86,9 +86,9 @@ class PartialWriter:
         path = folder / digest.partition(":")[2] if digest else scratch_path(folder)
         lock = FileLock(path.with_suffix(".lock"), remove=True)
         if not lock.try_acquire():
-            raise Conflict(f"{digest} is being written by another task or process", "try again when it is done")
+            raise Conflict(f"{digest} is being written by another task or process", "try again when that is done")
         try:
-            with storage_errors(f"cannot begin {digest or 'a blob'} in {folder}"):
+            with storage_errors(f"cannot start writing {digest or 'a blob'} in {folder}"):
                 progress = _resumable(path, size_bytes)
                 flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
                 flags |= 0 if progress.ranges else os.O_TRUNC
@@ -147,7 +147,7 @@ class PartialWriter:
             self._check_open()
             ranges = self._progress.ranges
             if not covers(ranges, self._progress.size_bytes):
-                raise StorageError(f"the blob is not whole: it has {ranges} of {self._progress.size_bytes} bytes")
+                raise StorageError(f"the blob is incomplete: it has {ranges} of {self._progress.size_bytes} bytes")
             size_bytes = ranges[-1][1] if ranges else 0
             self._file.truncate(size_bytes)  # an earlier writer may have died with bytes beyond its note
             found = self._hash_rest(stop)

@@ -22,7 +22,7 @@ async def workspace(parent: Path) -> AsyncIterator[Path]:
     """An empty folder in `parent`, for as long as the context lasts; what dead processes left there is swept first."""
 
     def make(_: threading.Event) -> tuple[Path, FileLock]:
-        with storage_errors(f"cannot make a folder in {parent}"):
+        with storage_errors(f"cannot create a folder in {parent}"):
             _sweep(parent)
             folder = parent / uuid.uuid4().hex
             lock = FileLock(folder.with_suffix(".lock"), remove=True)

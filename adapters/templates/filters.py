@@ -28,7 +28,7 @@ class Metered(Protocol):
 
 def check_search(meter: Meter, arguments: Iterable[object]) -> None:
     if any(isinstance(argument, str) and len(argument) > _LONGEST_SLOW_SEARCH for argument in arguments):
-        raise LimitExceeded(f"a search from the end for more than {_LONGEST_SLOW_SEARCH} characters")
+        raise LimitExceeded(f"it searches from the end for more than {_LONGEST_SLOW_SEARCH} characters")
 
 
 def line_count(text: str) -> int:
@@ -97,7 +97,7 @@ def _sum(environment: Metered, iterable: Iterable[Any], attribute: str | int | N
     total = start
     for item in environment.metered(iterable):
         if not (isinstance(item, int | float) and isinstance(total, int | float)):
-            raise jinja2.TemplateRuntimeError("sum adds numbers only")
+            raise jinja2.TemplateRuntimeError("sum accepts numbers only")
         total += item
     return total
 

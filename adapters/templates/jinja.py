@@ -56,7 +56,7 @@ class JinjaTemplate:
         """Raises `InvalidModelFile` naming the line for a template that does not compile."""
         if len(source) > _LONGEST_SOURCE:
             raise InvalidModelFile(
-                f"{name}: chat template of {len(source)} characters", f"at most {_LONGEST_SOURCE} are read"
+                f"{name}: chat template of {len(source)} characters", f"at most {_LONGEST_SOURCE} are allowed"
             )
         self.source = source
         self._constants = {"bos_token": bos_text, "eos_token": eos_text}
@@ -99,7 +99,7 @@ class JinjaTemplate:
         try:
             return self._environment.run(self._template, whole, input_chars)
         except Exception as error:  # anything at all: this is code that came with a model
-            complaint = "it calls itself without end" if isinstance(error, RecursionError) else str(error)
+            complaint = "its recursion never ends" if isinstance(error, RecursionError) else str(error)
             raise InvalidRequest(f"chat template: {complaint or type(error).__name__}") from error
 
     def _probe_system(self) -> bool:

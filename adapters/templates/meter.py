@@ -83,7 +83,7 @@ class Meter:
     def repeats(self, value: object) -> int:
         """A number that says how wide, how often, how precise."""
         if isinstance(value, int | float) and abs(value) > _REPEATS:
-            raise LimitExceeded(f"a number above {_REPEATS} as a width or count")
+            raise LimitExceeded(f"it uses a width or count above {_REPEATS}")
         return max(int(value), 0) if isinstance(value, int) else 0
 
     def comparisons(self, count: int) -> None:
@@ -158,7 +158,7 @@ class Meter:
         if known is not None:
             return known.weight, known.depth
         if level > _DEEPEST:
-            raise LimitExceeded("containers are nested too deep")
+            raise LimitExceeded("containers are nested too deeply")
         self._items -= len(value)
         if self._items < 0:
             raise LimitExceeded("it builds too many lists")
@@ -169,7 +169,7 @@ class Meter:
             weight += inner
             depth = max(depth, below)
             if weight > self._heaviest:
-                raise LimitExceeded("it builds too big a list")
+                raise LimitExceeded("it builds a list that is too long")
         if len(self._weights) > _REMEMBERED_WEIGHTS:
             self._weights.clear()
         self._weights[id(value)] = _Weight(value, weight, depth + 1)

@@ -235,7 +235,7 @@ class _Metering(NodeTransformer):
         return self._through("sliced", node.node, *ends)
 
     def visit_ScopedEvalContextModifier(self, node: nodes.ScopedEvalContextModifier) -> nodes.Node:
-        raise jinja2.TemplateSyntaxError("autoescape is not for chat templates", node.lineno)
+        raise jinja2.TemplateSyntaxError("chat templates cannot use autoescape", node.lineno)
 
     def visit_List(self, node: nodes.List) -> nodes.Expr:
         self.generic_visit(node)

@@ -16,10 +16,10 @@ __all__ = ("config", "plugins")
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="A JSON array.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @click.pass_obj
 def plugins(session: Session, as_json: bool) -> None:
-    """List the plugins found, what they provide, and why one was skipped."""
+    """List the installed plugins, what they provide, and why any were skipped."""
     with suppress(SettingsError):  # whoever cannot be asked for settings may still be asked for plugins
         try_out(session.manager, session.settings)
     found = session.manager.statuses
@@ -42,10 +42,10 @@ def plugins(session: Session, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="A JSON array.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @click.pass_obj
 def config(session: Session, as_json: bool) -> None:
-    """Print every setting with its value and where that came from: a file, a variable, a flag, or the default."""
+    """Print every setting with its value and its origin: a file, a variable, a flag, or the default."""
     rows = session.settings.origins
     if as_json:
         print_json(rows)

@@ -106,7 +106,7 @@ class ServerBackend:
         except NotFound as fault:
             raise ModelNotFound(
                 f"the server at {self._server.address.url} has no model '{model}'",
-                "pull or import it where the server's store is; --local runs it in this process, from this store",
+                "pull or import it on that server, or run it in this process with --local",
             ) from fault
 
     def models(self) -> list[str]:
@@ -137,7 +137,9 @@ class ServerBackend:
         finally:
             lines.close()
         if not last.get("done"):
-            raise SourceError(f"the server at {self._server.address.url} broke off before the answer was complete")
+            raise SourceError(
+                f"the server at {self._server.address.url} closed the connection before the answer was complete"
+            )
         return Timings(
             total_ns=last.get("total_duration", 0),
             load_ns=last.get("load_duration", 0),

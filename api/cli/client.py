@@ -53,14 +53,14 @@ class ServerClient:
             )
         if state == "foreign":
             raise SourceError(
-                f"no Corral server runs at {self.address.url}, {self.who()} does",
+                f"the server at {self.address.url} is {self.who()}, not Corral",
                 "start one with corral serve on another port, and set CORRAL_HOST to where it is",
             )
 
     def foreign(self) -> SourceError:
         """What to say of a server that the user has named, and that is not Corral."""
         return SourceError(
-            f"the server at {self.address.url} is not Corral, it is {self.who()}",
+            f"the server at {self.address.url} is {self.who()}, not Corral",
             "run the model in this process with corral run --local, or set CORRAL_HOST to a Corral server",
         )
 
@@ -133,7 +133,9 @@ class _Translated:
         if isinstance(error, ConnectionRefusedError):
             raise SourceError(f"no server answers at {self._url}", "start one with corral serve") from error
         if isinstance(error, OSError | http.client.HTTPException | ValueError) and not isinstance(error, CorralError):
-            raise SourceError(f"the server at {self._url} broke off: {error or type(error).__name__}") from error
+            raise SourceError(
+                f"the exchange with the server at {self._url} failed: {error or type(error).__name__}"
+            ) from error
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -75,12 +75,12 @@ class _BashComplete(ShellComplete):
 
 @click.command()
 @click.argument("shell", type=click.Choice(_SHELLS), required=False)
-@click.option("--install", is_flag=True, help="Set it up for every new shell of yours.")
+@click.option("--install", is_flag=True, help="Set up completion for every new shell.")
 def completion(shell: str | None, install: bool) -> None:
-    """Print the script that completes corral's words in SHELL, or set it up with --install.
+    """Print a completion script for SHELL, or install it with --install.
 
-    SHELL is that of $SHELL if it is not given: bash (4.4 or newer), zsh or fish. Commands, options, models, engines,
-    converters and settings are completed.
+    SHELL is bash (4.4 or newer), zsh or fish; the default is taken from $SHELL. It completes commands, options, models,
+    engines, converters and settings.
     """
     shell = shell or _own_shell(os.environ)
     kind = get_completion_class(shell)
@@ -96,7 +96,7 @@ def completion(shell: str | None, install: bool) -> None:
 def _own_shell(environment: Mapping[str, str]) -> str:
     name = os.path.basename(environment.get("SHELL", ""))
     if name not in _SHELLS:
-        raise click.UsageError(f"$SHELL is {name or 'not set'}: name the shell, {', '.join(_SHELLS)}")
+        raise click.UsageError(f"$SHELL is {name or 'not set'}: name the shell ({', '.join(_SHELLS)})")
     return name
 
 
@@ -106,7 +106,7 @@ def _install(shell: str, script: str, environment: Mapping[str, str]) -> list[st
     if shell == "fish":
         folder = Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "fish" / "completions"
         _write(folder / "corral.fish", script)
-        return [f"wrote {folder / 'corral.fish'}", "new shells of fish complete corral's words"]
+        return [f"wrote {folder / 'corral.fish'}", "completion works in new fish shells"]
     file = Path(environment.get("XDG_DATA_HOME") or home / ".local" / "share") / "corral" / f"completion.{shell}"
     start = home / ".bashrc" if shell == "bash" else Path(environment.get("ZDOTDIR") or home) / ".zshrc"
     _write(file, script)
@@ -119,11 +119,11 @@ def _install(shell: str, script: str, environment: Mapping[str, str]) -> list[st
         if line not in text.splitlines():
             with start.open("a", encoding="utf-8") as lines:
                 gap = "\n" if text and not text.endswith("\n") else ""
-                lines.write(f"{gap}# Completes corral's words.\n{line}\n")
+                lines.write(f"{gap}# Shell completion for corral.\n{line}\n")
             told.append(f"added a line to {start}")
     except OSError as fault:
         raise StorageError(f"cannot add a line to {start}: {fault}", f"add it yourself: {line}") from fault
-    return [*told, f"new shells of {shell} complete corral's words; this one does after: . {file}"]
+    return [*told, f"completion works in new {shell} shells; to use it in this one: . {file}"]
 
 
 def _write(file: Path, script: str) -> None:

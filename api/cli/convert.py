@@ -23,11 +23,9 @@ __all__ = ("convert",)
     "--to",
     type=Registered("converter"),
     metavar="CONVERTER",
-    help="What to make of it: onnx, ctransformers, or what a plugin adds.",
+    help="The converter to use: onnx, ctransformers, or one that a plugin adds.",
 )
-@click.option(
-    "--name", type=NewName(), help="The result's name; without it the model's, with the converter in its tag."
-)
+@click.option("--name", type=NewName(), help="The new model's name; by default MODEL's, with the converter in its tag.")
 @click.option(
     "-p",
     "--parameter",
@@ -35,10 +33,10 @@ __all__ = ("convert",)
     type=ParameterAssignment(),
     metavar="NAME=VALUE",
     multiple=True,
-    help="A parameter: bits=8.",
+    help="A parameter of the converter: bits=8.",
 )
-@click.option("--list", "listing", is_flag=True, help="List the converters and their parameters instead.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object; with --list an array.")
+@click.option("--list", "listing", is_flag=True, help="List the converters and their parameters, and convert nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object; with --list, an array.")
 @click.pass_obj
 def convert(
     session: Session,
@@ -49,18 +47,18 @@ def convert(
     listing: bool,
     as_json: bool,
 ) -> None:
-    """Make a model of MODEL that another engine takes, under a name of its own. MODEL stays as it is.
+    """Convert MODEL for another engine, under a new name. MODEL itself is not changed.
 
-    An engine that needs a conversion has it made by itself when the model is first run: this is for choosing
-    parameters, for doing it ahead, and for keeping the result without MODEL.
+    Corral converts a model automatically when it first runs on an engine that needs it. Use this command to choose
+    parameters, to convert ahead of time, or to keep the result without MODEL.
     """
     if listing:
         if model or to or name or parameters:
-            raise click.UsageError("--list lists all converters: give nothing to convert with it")
+            raise click.UsageError("--list cannot be combined with a model or with other options of a conversion")
         _list(session, as_json=as_json)
         return
     if model is None or to is None:
-        raise click.UsageError("give a MODEL and what to make of it: --to CONVERTER (corral convert --list)")
+        raise click.UsageError("name a MODEL and a converter: --to CONVERTER (corral convert --list shows them)")
     with (
         session.library() as corral,
         suggesting(model, lambda: names_in(corral)),

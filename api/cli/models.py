@@ -18,11 +18,11 @@ __all__ = ("cp", "list_", "rm")
 
 @click.command("list")
 @click.argument("prefix", required=False, type=ModelText(checked=False))
-@click.option("--all", "everything", is_flag=True, help="What was converted from a model for some engine, too.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON array.")
+@click.option("--all", "everything", is_flag=True, help="Also list models that were converted for an engine.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @click.pass_obj
 def list_(session: Session, prefix: str | None, everything: bool, as_json: bool) -> None:
-    """List the models of the store, those whose name begins with PREFIX if it is given."""
+    """List the models in the store, or only those whose names begin with PREFIX."""
     with session.library() as corral:
         found = corral.list(derived=everything)
     records = [record for record in found if record.name.short.lower().startswith((prefix or "").lower())]
@@ -48,7 +48,7 @@ def list_(session: Session, prefix: str | None, everything: bool, as_json: bool)
 @click.argument("destination", type=ModelText())
 @click.pass_obj
 def cp(session: Session, source: str, destination: str) -> None:
-    """Give the model SOURCE the name DESTINATION as well."""
+    """Add the name DESTINATION for the model SOURCE."""
     with session.library() as corral, suggesting(source, lambda: names_in(corral)):
         corral.copy(source, destination)
     echo(f"copied '{source}' to '{destination}'")
@@ -58,7 +58,7 @@ def cp(session: Session, source: str, destination: str) -> None:
 @click.argument("models", nargs=-1, required=True, type=ModelText())
 @click.pass_obj
 def rm(session: Session, models: tuple[str, ...]) -> None:
-    """Remove MODELS, and the files that no other model uses. A server unloads them first."""
+    """Remove MODELS and the files that no other model uses. A running server unloads them first."""
     server = session.server()
     served = server.state() == "corral"
     with session.library() as corral:

@@ -25,18 +25,18 @@ __all__ = ("new_plugin",)
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(),
     metavar="FOLDER",
-    help="Where to put the package's folder, instead of here.",
+    help="Create the package's folder in FOLDER instead of the current one.",
 )
 @click.option(
     "--form",
     type=click.Choice(FORMS),
     default="generator",
     show_default=True,
-    help="One request at a time (generator), many in one step (step), or conversations with their roles (chat).",
+    help="The engine's form: one request at a time, many in one step, or conversations with roles.",
 )
 @click.pass_obj
 def new_plugin(session: Session, name: str, parent: Path, form: str) -> None:
-    """Write a Python package with an engine of your own, ready to test."""
+    """Create a Python package for your own engine, ready to test."""
     with wrong_value_of("NAME", InvalidName):
         names = plugin_names(name)
     manager = session.manager

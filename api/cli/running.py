@@ -22,10 +22,10 @@ _FOREVER_S = 20 * 365 * 86400
 
 @click.command()
 @click.argument("prefix", required=False, type=LoadedModel(checked=False))
-@click.option("--json", "as_json", is_flag=True, help="A JSON array.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @click.pass_obj
 def ps(session: Session, prefix: str | None, as_json: bool) -> None:
-    """List the models that the server has loaded, those whose name begins with PREFIX if it is given."""
+    """List the models that the server has loaded, or only those whose names begin with PREFIX."""
     server = session.server()
     server.require()
     models = [
@@ -57,7 +57,7 @@ def ps(session: Session, prefix: str | None, as_json: bool) -> None:
 @click.argument("model", type=LoadedModel())
 @click.pass_obj
 def stop(session: Session, model: str) -> None:
-    """Unload MODEL from the server, once the requests it works on have ended."""
+    """Unload MODEL from the server once its running requests have finished."""
     server = session.server()
     server.require()
     with suggesting(model, lambda: [one["name"] for one in server.call("GET", "/api/ps")["models"]]):

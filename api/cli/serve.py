@@ -21,13 +21,13 @@ _log = logging.getLogger("corral")
 
 
 @click.command()
-@click.option("--host", metavar="HOST[:PORT]", help="Where to listen; unix:PATH for a socket file.")
-@click.option("--port", type=click.IntRange(0, 65535), help="The port, where the host has none.")
-@click.option("--models", metavar="FOLDER", help="The folder of the models, in Ollama's layout.")
+@click.option("--host", metavar="HOST[:PORT]", help="Address to listen on, or unix:PATH for a Unix socket.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on, if --host names none.")
+@click.option("--models", metavar="FOLDER", help="The model folder, in Ollama's layout.")
 @click.option("--engine", type=Registered("engine"), help="The engine to use for every model.")
 @click.option("--runner", type=Registered("runner"), help="Where models run: process or thread.")
-@click.option("--log-level", type=click.Choice(["trace", "debug", "info", "warning", "error"]))
-@click.option("--log-json", is_flag=True, default=None, help="One JSON object per log line.")
+@click.option("--log-level", type=click.Choice(["trace", "debug", "info", "warning", "error"]), help="How much to log.")
+@click.option("--log-json", is_flag=True, default=None, help="Log one JSON object per line.")
 @click.pass_obj
 def serve(
     session: Session,
@@ -39,9 +39,9 @@ def serve(
     log_level: str | None,
     log_json: bool | None,
 ) -> None:
-    """Start the server. It runs until SIGINT or SIGTERM; requests under way may end first."""
+    """Start the server. On SIGINT or SIGTERM it lets running requests finish for a while, then exits."""
     if host is not None and port is not None and _names_port(host):
-        raise click.UsageError(f"--host {host} says where to listen already: leave --port out")
+        raise click.UsageError(f"--host {host} already says where to listen: leave out --port")
     session.set(
         server__host=host,
         stores__filesystem__root=models,

@@ -26,22 +26,22 @@ _TENSOR = ("name", "type", "shape")
 
 @click.command()
 @click.argument("model", type=ModelText())
-@click.option("--license", "parts", flag_value="license", multiple=True, help="Its license, whole.")
+@click.option("--license", "parts", flag_value="license", multiple=True, help="Print its full license.")
 @click.option(
-    "--modelfile", "parts", flag_value="modelfile", multiple=True, help="A Modelfile that makes the same model again."
+    "--modelfile", "parts", flag_value="modelfile", multiple=True, help="Print a Modelfile that recreates it."
 )
-@click.option("--parameters", "parts", flag_value="parameters", multiple=True, help="Its parameters.")
-@click.option("--system", "parts", flag_value="system", multiple=True, help="Its system text.")
-@click.option("--template", "parts", flag_value="template", multiple=True, help="Its chat template.")
-@click.option("--verbose", is_flag=True, help="With the weights' metadata and tensors.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--parameters", "parts", flag_value="parameters", multiple=True, help="Print its parameters.")
+@click.option("--system", "parts", flag_value="system", multiple=True, help="Print its system prompt.")
+@click.option("--template", "parts", flag_value="template", multiple=True, help="Print its chat template.")
+@click.option("--verbose", is_flag=True, help="Also show the metadata and tensors of the weights.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj
 def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as_json: bool) -> None:
-    """Show what the store knows of MODEL, which engines run it, and how a server that has it loaded does."""
+    """Show the details of MODEL, which engines can run it, and its state on a server that has loaded it."""
     flags = [f"--{part}" for part in dict.fromkeys(parts)]
     if len(flags) > 1 or (flags and (verbose or as_json)):
         others = [flag for flag, given in (("--verbose", verbose), ("--json", as_json)) if given]
-        raise click.UsageError(f"{' and '.join((*flags, *others))} exclude each other: give one of them")
+        raise click.UsageError(f"{' and '.join((*flags, *others))} exclude each other: give only one of them")
     part = parts[0] if parts else None
     with session.library() as corral, suggesting(model, lambda: names_in(corral)):
         details = corral.show(model)
@@ -79,7 +79,7 @@ def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as
         return
     refusals = [(one.spec.name, one.match.reason) for one in candidates]
     more = [
-        ("Engines", engines) if engines else ("No engine takes it", refusals),
+        ("Engines", engines) if engines else ("No engine can run it", refusals),
         ("Not used", [(part, "") for part in unused_parts(details.record)]),
         ("Loaded", _loaded_rows(loaded) if loaded else []),
     ]

@@ -88,7 +88,7 @@ def find_model(backend: Backend, model: str) -> tuple[str, ModelFacts]:
         taken = beginning_of(model, backend.models())
         if taken is None:
             raise ModelNotFound(fault.message, _path_hint(model) or fault.remedy) from fault
-    _say(f"{taken} is the model that begins with '{model}'")
+    _say(f"running {taken}, the only model whose name begins with '{model}'")
     return taken, backend.facts(taken)
 
 
@@ -101,8 +101,8 @@ def _import(corral: Corral, path: Path, show: OnProgress) -> ModelRecord:
     show(Progress(status=f"comparing {path.name} with {name.short}"))
     if not _same_files(path, holders[0]):
         raise Conflict(
-            f"the store has another model that is called {name.short}",
-            f"corral import {shlex.quote(str(path))} --name NAME gives this one another name",
+            f"the store already has another model called {name.short}",
+            f"corral import {shlex.quote(str(path))} --name NAME imports this one under another name",
         )
     return holders[0]
 

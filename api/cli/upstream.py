@@ -15,20 +15,20 @@ __all__ = ("upstream",)
 @click.command()
 @click.argument("name", type=NewName())
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
-@click.option("--model", help="The model's name on the server; without it the only one that is there.")
+@click.option("--model", help="The model's name on the server; may be left out if the server has only one.")
 @click.option(
     "--api",
     type=click.Choice(["openai", "vllm", "sglang", "llama-server", "ollama", "corral"]),
-    help="What the server speaks; found out by default.",
+    help="The server's API; detected by default.",
 )
 @click.option(
     "--capability",
     "capabilities",
     type=Capability(),
     multiple=True,
-    help="What the model can do, where its server tells not.",
+    help="Capabilities to assume when the server does not report them.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj
 def upstream(
     session: Session,
@@ -39,10 +39,10 @@ def upstream(
     capabilities: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Make NAME a model that the server at URL runs: vLLM, Ray Serve LLM, SGLang, llama-server, Ollama, Corral.
+    """Add NAME, a model that the server at URL runs: vLLM, Ray Serve LLM, SGLang, llama-server, Ollama or Corral.
 
-    With several URLs each request goes to the least busy one, and to another where one is gone. Keys are settings: see
-    docs/upstream.md.
+    With several URLs, each request goes to the least busy server; if that one is down, to another. API keys belong in
+    the settings: see docs/upstream.md.
     """
     with session.library() as corral:
         catalog = corral.runtime().catalog

@@ -26,7 +26,9 @@ _FEW_CONTAINERS = 512
 _MOST_TEXT_BYTES = 16 * 1024 * 1024
 """Of all texts of a request, in memory, where one emoji makes each character of its text take four bytes."""
 
-_TOO_MUCH_TEXT = f"the request has more text than the {_MOST_TEXT_BYTES} bytes of memory that are kept for one"
+_TOO_MUCH_TEXT = (
+    f"the strings of the request take more than the {_MOST_TEXT_BYTES} bytes of memory allowed for one request"
+)
 
 
 class BodyTooLarge(ApiError):

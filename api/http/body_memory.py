@@ -121,7 +121,7 @@ class BytesRead:
         try:
             await self._time.__aexit__(kind, error, trace)
         except TimeoutError:
-            raise ApiError(408, "the body of the request took too long, and others wait for its memory") from None
+            raise ApiError(408, "the body of the request took too long, and other requests need its memory") from None
 
 
 class BodyMemory:
@@ -186,6 +186,12 @@ class BodyMemory:
             self.decoded.give(size_bytes)
         if size_bytes >= _TRIM_FROM_BYTES and self._trim is None:
             self._trim = asyncio.get_running_loop().call_later(_TRIM_AFTER_S, self._trim_now)
+
+    def close(self) -> None:
+        """Once no request is under way: lets the thread go. Waits for nothing."""
+        if self._trim is not None:
+            self._trim.cancel()
+        self._decoder.shutdown(wait=False)
 
     def _trim_now(self) -> None:
         self._trim = None

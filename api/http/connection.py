@@ -36,6 +36,7 @@ _TURN_BYTES = 16 * 1024
 _TURN_PIECES = 256
 _FREELY_FED_BYTES = 4096
 _ALWAYS_HELD_BYTES = 16 * 1024
+_MOST_CHUNKS = 262_144
 _CHUNK_FRAMING_BYTES = 20  # sixteen digits and two line ends
 _BODY_BYTES_PER_S = 1024
 _STALLED_S = 1.0
@@ -87,7 +88,7 @@ class Connection(HttpToolsProtocol):
         self._searched = 0
         self._tail = b""
         self._counted_bytes = 0
-        self._turn: asyncio.Handle | None = None
+        self._waits_for_turn = False
 
         # The request that is being read.
         self._phase = _Phase.HEAD
@@ -112,7 +113,7 @@ class Connection(HttpToolsProtocol):
         self.flow = _Flow(transport)
         if not self._all.admit(self):
             if self._all.refuse(self):
-                self._refuse(503, "the server has as many connections as it can serve; try again later")
+                self._refuse(503, "the server has reached its limit of connections; try again later")
             else:
                 self._is_refused = True
                 transport.abort()
@@ -134,7 +135,7 @@ class Connection(HttpToolsProtocol):
                 self._since_s = time.monotonic()
             self._all.wait_for(self)
         self._held += data
-        if self._turn is None:
+        if not self._waits_for_turn:
             self._parse()
         else:
             self._balance()
@@ -146,11 +147,11 @@ class Connection(HttpToolsProtocol):
         return self._phase is _Phase.HEAD and self.cycle is not None and not self.cycle.response_complete
 
     def _parse(self) -> None:
-        self._turn = None
+        self._waits_for_turn = False
         pieces = size_bytes = 0
         while self._held and not self._is_refused and not self.transport.is_closing() and not self._is_answering():
             if pieces >= _TURN_PIECES or size_bytes >= _TURN_BYTES:  # other connections get a turn
-                self._turn = self.loop.call_soon(self._parse)
+                self._wait_for_turn()
                 break
             length = self._piece_bytes()
             if not length:
@@ -208,7 +209,7 @@ class Connection(HttpToolsProtocol):
             pass  # to what, is the client's offer: the request is answered as it is
         except httptools.HttpParserError as error:
             if self._refusal is None:
-                self._note("a request was refused, since it is not valid HTTP")
+                self._note("refused a request that is not valid HTTP")
                 reason = "" if isinstance(error, httptools.HttpParserCallbackError) else f": {error}"
                 self._refusal = (400, f"invalid HTTP request{reason}")
             self._refuse(*self._refusal)
@@ -225,7 +226,7 @@ class Connection(HttpToolsProtocol):
             return
         flow = self.flow
         assert isinstance(flow, _Flow)
-        is_needed = self._phase is _Phase.HEAD and self._turn is None and not self._is_answering()
+        is_needed = self._phase is _Phase.HEAD and not self._waits_for_turn and not self._is_answering()
         if len(self._held) > _HELD_BYTES and not is_needed:
             flow.holding = True
             flow.pause_reading()
@@ -236,16 +237,19 @@ class Connection(HttpToolsProtocol):
         more_bytes = unfinished_bytes - self._counted_bytes
         self._counted_bytes = unfinished_bytes
         if not self._all.hold(more_bytes) and more_bytes > 0 and unfinished_bytes > _ALWAYS_HELD_BYTES:
-            self._note("a request was refused, since too many are unfinished")
+            self._note("refused a request because too many are unfinished")
             self._refuse(503, "too many requests are unfinished; try again later")
 
     def _forget_held(self) -> None:
         self._held.clear()
         self._all.hold(-self._counted_bytes)
         self._counted_bytes = 0
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        self._waits_for_turn = False
+        self._all.turns.forget(self)
+
+    def _wait_for_turn(self) -> None:
+        self._waits_for_turn = True
+        self._all.turns.wait(self, self._parse)
 
     # ── The parser's side ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -258,7 +262,7 @@ class Connection(HttpToolsProtocol):
         if self._phase is not _Phase.HEAD:
             return  # a trailer: too late to change the request that is being answered
         if len(self.headers) >= _MOST_HEADERS:
-            self._note("a request was refused for its many headers")
+            self._note("refused a request with too many headers")
             self._stop(431, f"the request has more than {_MOST_HEADERS} headers")
         super().on_header(name, value)
 
@@ -276,7 +280,7 @@ class Connection(HttpToolsProtocol):
         if not hosts and version == "1.1":
             self._stop(400, "the request has no Host header")
         if codings and (len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
-            self._stop(501, "the only transfer encoding that is supported is chunked")
+            self._stop(501, "chunked is the only supported transfer encoding")
         super().on_headers_complete()
         self._is_upgrade = bool(self.parser.should_upgrade())
         if codings and self._is_upgrade:
@@ -288,6 +292,9 @@ class Connection(HttpToolsProtocol):
 
     def on_chunk_header(self) -> None:
         self._framing_bytes += _CHUNK_FRAMING_BYTES
+        if self._framing_bytes > _MOST_CHUNKS * _CHUNK_FRAMING_BYTES:
+            self._note("a request was refused for its many chunks")
+            self._stop(413, f"the body comes in more than {_MOST_CHUNKS} chunks; send larger ones")
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -315,9 +322,9 @@ class Connection(HttpToolsProtocol):
         if self._phase is _Phase.HEAD:
             self._since_s = time.monotonic()
         self._all.wait_for(self)
-        if self._held and self._turn is None:
+        if self._held and not self._waits_for_turn:
             self._unset_keepalive_if_required()
-            self._turn = self.loop.call_soon(self._parse)
+            self._wait_for_turn()
 
     # ── Giving up ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -327,7 +334,7 @@ class Connection(HttpToolsProtocol):
         raise _Refused
 
     def _refuse_head(self, limit_bytes: int) -> None:
-        self._note("a request was refused for its large head")
+        self._note("refused a request with too large a head")
         self._refuse(431, f"the head of the request is larger than the limit of {limit_bytes} bytes")
 
     def _refuse(self, status: int, text: str) -> None:
@@ -381,18 +388,20 @@ class Connection(HttpToolsProtocol):
         if self._is_refused:
             return
         if self._stopped_reading(now_s):
-            self._note("an answer was broken off, since its client read nothing")
+            self._note("cut off an answer because its client stopped reading")
             self.transport.abort()
+        elif self._waits_for_turn:  # it is us who stand still
+            self._since_s = now_s
         elif self._phase is not _Phase.HEAD:
-            if self.flow.read_paused:  # it is us who stand still
+            if self.flow.read_paused:
                 self._since_s = now_s
             elif now_s - self._since_s > self._settings.body_timeout_s + self._body_bytes / _BODY_BYTES_PER_S:
-                self._note("a request was given up, since its body took too long")
+                self._note("dropped a request because its body took too long")
                 self._refuse(408, "the body of the request took too long")
         elif not self._is_answering():
             if self._held or self._overhead_bytes:
                 if now_s - self._since_s > self._settings.head_timeout_s:
-                    self._note("a request was given up, since its head took too long")
+                    self._note("dropped a request because its head took too long")
                     self._refuse(408, "the head of the request took too long")
             elif self.cycle is None and now_s - self._since_s > self._settings.idle_timeout_s:
                 self.retire()  # uvicorn's own timer begins with the first answer

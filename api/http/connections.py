@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import OrderedDict
 from typing import Protocol
+
+from corral.api.http.freed_memory import return_free_memory
+from corral.api.http.turns import Turns
 
 __all__ = ("Connections", "Watched", "raise_file_limit")
 
@@ -14,6 +18,7 @@ _log = logging.getLogger("corral.http")
 _MOST_FILES = 65_536
 _RESERVED_FILES = 512
 _LOG_EVERY_S = 10.0
+_MANY_CLOSED = 32
 _MOST_UNFINISHED_BYTES = 16 * 1024 * 1024
 
 
@@ -40,9 +45,9 @@ def raise_file_limit() -> int | None:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError) as error:
-            _log.warning("the limit of %d open files cannot be raised: %s", soft, error)
+            _log.warning("cannot raise the limit of %d open files: %s", soft, error)
         else:
-            _log.debug("the limit of open files was raised from %d to %d", soft, wanted)
+            _log.debug("raised the limit on open files from %d to %d", soft, wanted)
             soft = wanted
     return None if soft == unlimited else soft
 
@@ -51,17 +56,21 @@ class Connections:
     """Keeps the number of connections below what the limit of open files allows. For one event loop.
 
     `max_files` is the process's limit of open files, None for no limit. Models, stores and upstreams need files, too:
-    `reserved_files` of them are never given to clients.
+    `reserved_files` of them are never given to clients. `turns` are those of connections that hold more than is parsed.
     """
 
     def __init__(self, max_connections: int, max_files: int | None) -> None:
         self.reserved_files = _RESERVED_FILES if max_files is None else min(_RESERVED_FILES, max_files // 2)
         self.limit = max_connections if max_files is None else min(max_connections, max_files - self.reserved_files)
         if self.limit < max_connections:
-            _log.warning("at most %d connections at once, since only %d files may be open", self.limit, max_files)
+            _log.warning(
+                "accepting at most %d connections at once, because only %d files may be open", self.limit, max_files
+            )
+        self.turns = Turns()
         self._open: set[Watched] = set()
         self._waited_for: OrderedDict[Watched, None] = OrderedDict()
         self._refused: set[Watched] = set()
+        self._most_open = 0  # since freed memory was returned
         self._unfinished_bytes = 0
         self._counts: dict[str, int] = {}
         self._counted_since_s = time.monotonic()
@@ -71,12 +80,13 @@ class Connections:
         if len(self._open) >= self.limit:
             silent = next(iter(self._waited_for), None)
             if silent is None:
-                self.note("a connection was refused, since all are busy", f"{self.limit} are open")
+                self.note("refused a connection because all are busy", f"{self.limit} are open")
                 return False
-            self.note("the connection that was silent longest was closed to make room", f"{self.limit} were open")
+            self.note("closed the longest idle connection to make room", f"{self.limit} were open")
             self.forget(silent)
             silent.retire()
         self._open.add(connection)
+        self._most_open = max(self._most_open, len(self._open))
         self._waited_for[connection] = None
         return True
 
@@ -120,6 +130,9 @@ class Connections:
         now_s = time.monotonic()
         for connection in list(self._open):
             connection.check(now_s)
+        if self._most_open - len(self._open) >= _MANY_CLOSED:  # what they left behind are many small blocks
+            self._most_open = len(self._open)
+            asyncio.get_running_loop().run_in_executor(None, return_free_memory)
         if now_s - self._counted_since_s >= _LOG_EVERY_S:
             counts, self._counts, self._counted_since_s = self._counts, {}, now_s
             for event, count in counts.items():

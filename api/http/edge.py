@@ -21,7 +21,7 @@ __all__ = ("Edge",)
 
 _PREFLIGHT_AGE_S = 12 * 3600
 _PASSED = PASSED_HEADER.encode()
-_LOOP = error_body("the request has passed this server before: an upstream model leads back to it")
+_LOOP = error_body("this server has already handled the request: an upstream model leads back to it")
 
 
 class Edge:

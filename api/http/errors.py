@@ -83,7 +83,7 @@ def problem_of(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if not isinstance(error, CorralError):
-        _log.error("a request failed unexpectedly", exc_info=error)
+        _log.error("unexpected error in a request", exc_info=error)
         return ApiError(500, "internal server error; the server's log has the details")
     kinds = type(error).__mro__
     status = next(_STATUSES[kind] for kind in kinds if kind in _STATUSES)

@@ -91,7 +91,7 @@ class JsonShape:
         if self._values > _MOST_VALUES:
             raise ApiError(413, f"the request has more than {_MOST_VALUES} JSON values")
         if self._escapes > _MOST_ESCAPES:
-            raise ApiError(413, f"the request has more than {_MOST_ESCAPES} escapes in its JSON texts")
+            raise ApiError(413, f"the request has more than {_MOST_ESCAPES} escapes in its JSON strings")
         if _LONG_NUMBER.search(outside):
             raise ApiError(400, "json: cannot unmarshal number into Go value of type float64")
 

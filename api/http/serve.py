@@ -116,7 +116,7 @@ def bind(settings: HttpSettings) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             holder = who_answers(settings.host, settings.port)
             raise Conflict(
-                f"{where} is taken by {holder}", "stop it, or choose another port with CORRAL_HOST or --port"
+                f"{where} is in use by {holder}", "stop it, or choose another port with CORRAL_HOST or --port"
             ) from error
         raise SettingsError(f"cannot listen on {where}: {error.strerror}", "choose another host or port") from error
     return listener
@@ -164,7 +164,7 @@ def _require_free(path: str) -> None:
     if not stat.S_ISSOCK(mode):
         kind = next((name for is_kind, name in _FILE_KINDS if is_kind(mode)), "a file")
         raise SettingsError(
-            f"cannot listen on {path}: it is {kind}, not a socket", "choose another path; Corral never replaces a file"
+            f"cannot listen on {path}: it is {kind}, not a socket", "choose another path: Corral never replaces a file"
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_TIMEOUT_S)
@@ -176,17 +176,18 @@ def _require_free(path: str) -> None:
             pass
         except OSError as error:
             raise SettingsError(
-                f"cannot tell whether {path} is in use: {error.strerror or error}", "remove it, or choose another path"
+                f"cannot find out whether {path} is in use: {error.strerror or error}",
+                "remove it, or choose another path",
             ) from error
         else:
-            raise Conflict(f"{path} is taken by another server", "stop it, or choose another socket")
+            raise Conflict(f"{path} is in use by another server", "stop it, or choose another socket")
 
 
 _FILE_KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISREG, "an ordinary file"),
+    (stat.S_ISREG, "a regular file"),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
@@ -255,7 +256,7 @@ class _Server(uvicorn.Server):
         await self._drained(self._grace_s, until_forced=True)
         if state.tasks:
             count = len(state.tasks)
-            _log.warning("cutting off %d request%s that did not end", count, "" if count == 1 else "s")
+            _log.warning("cutting off %d request%s still running", count, "" if count == 1 else "s")
             for task in list(state.tasks):
                 task.cancel()
             await self._drained(_LAST_WORDS_S)
@@ -295,5 +296,5 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
         else:
-            _log.info("shutting down: requests in flight may end first")
+            _log.info("shutting down: waiting for running requests")
             self.should_exit = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from msgspec import UnsetType
 from corral.core.durations import parse_keep_alive_s
 from corral.core.errors import InvalidOption, InvalidRequest
 from corral.core.options import OPTIONS
+from corral.core.suggestions import nearest
 
 __all__ = (
     "checked",
@@ -39,7 +39,7 @@ def checked_count(name: str, value: Any, *, least: int) -> int | None:
     """A whole number of at least `least`, or None. Raises `InvalidRequest`."""
     number: int | None = checked(name, value, int, None)
     if number is not None and number < least:
-        raise InvalidRequest(f"{name}: expected {least} or more, got {number}")
+        raise InvalidRequest(f"{name}: expected at least {least}, got {number}")
     return number
 
 
@@ -69,7 +69,7 @@ def checked_options(value: Any, name: str = "options") -> dict[str, Any]:
         raise InvalidOption(f"{name}: expected a mapping such as a dict, got {_shown(value)}")
     wrong = next((key for key in value if not isinstance(key, str)), None)
     if wrong is not None:
-        raise InvalidOption(f"{name}: names are texts, not {_shown(wrong)}")
+        raise InvalidOption(f"{name}: names must be strings, not {_shown(wrong)}")
     return dict(value)
 
 
@@ -86,7 +86,9 @@ def keep_alive_s(value: Any) -> float | UnsetType | None:
     try:
         return parse_keep_alive_s(value)
     except InvalidRequest as fault:
-        raise InvalidRequest(f"keep_alive: {fault.message}", "seconds, a text such as 5m, or -1 for ever") from fault
+        raise InvalidRequest(
+            f"keep_alive: {fault.message}", "use seconds, a string such as '5m', or -1 for no limit"
+        ) from fault
 
 
 def texts_of(inputs: Any) -> tuple[str, ...]:
@@ -98,8 +100,8 @@ def texts_of(inputs: Any) -> tuple[str, ...]:
         wrong = next((text for text in texts if not isinstance(text, str)), None)
         if wrong is None:
             return texts
-        raise InvalidRequest(f"inputs: each must be a text, got {_shown(wrong)}")
-    raise InvalidRequest(f"inputs: expected a text or a list of texts, got {_shown(inputs)}")
+        raise InvalidRequest(f"inputs: each must be a string, got {_shown(wrong)}")
+    raise InvalidRequest(f"inputs: expected a string or a list of strings, got {_shown(inputs)}")
 
 
 def refuse_unknown(call: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -108,13 +110,13 @@ def refuse_unknown(call: str, given: Iterable[str], known: Iterable[str]) -> Non
     for name in given:
         if name in names:
             continue
-        near = difflib.get_close_matches(name, names, n=1)
+        near = nearest(name, names)
         if name in OPTIONS and "options" in names:
             meant = f"options={{{name!r}: …}}"
-        elif near:
-            meant = near[0]
+        elif near is not None:
+            meant = near
         else:
-            raise TypeError(f"{call} has no argument {name!r}; it has {', '.join(names)}")
+            raise TypeError(f"{call} has no argument {name!r}; its arguments are {', '.join(names)}")
         raise TypeError(f"{call} has no argument {name!r}; did you mean {meant}?")
 
 

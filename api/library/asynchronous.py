@@ -130,9 +130,9 @@ class AsyncCorral:
             self._loop, self._process_id = loop, os.getpid()
         elif self._loop is not loop:
             raise RuntimeError(
-                f"this {self._name} belongs to the event loop that it was first used on, and this is another one "
-                "(each asyncio.run makes its own): make one inside each asyncio.run, with "
-                "'async with AsyncCorral() as corral:', or use Corral, which has a loop of its own"
+                f"this {self._name} belongs to the event loop that first used it, and this is a different one "
+                "(each asyncio.run creates a new one): create one inside each asyncio.run, with "
+                "'async with AsyncCorral() as corral:', or use Corral, which has its own loop"
             )
 
     @overload

@@ -97,7 +97,7 @@ class Corral:
         self._closing = weakref.finalize(self, _close, self._portal, self._async)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Corral cannot be pickled or copied: make one in each process")
+        raise TypeError("a Corral cannot be pickled or copied: create one in each process")
 
     def __enter__(self) -> Self:
         return self

@@ -45,8 +45,8 @@ def plugin_names(name: str) -> PluginNames:
     engine = name.removeprefix(_PREFIX)
     if _NAME.fullmatch(engine) is None or len(engine) > _LONGEST:
         raise InvalidName(
-            f"{name[:100]!r} is no name for a plugin",
-            f"{_LONGEST} lower-case letters, digits and single hyphens at most, a letter first, such as parrot",
+            f"{name[:100]!r} is not a valid plugin name",
+            f"{_LONGEST} lower-case letters, digits and single hyphens at most, starting with a letter, such as parrot",
         )
     distribution = f"{_PREFIX}{engine}"
     return PluginNames(engine=engine, distribution=distribution, package=distribution.replace("-", "_"))
@@ -59,7 +59,7 @@ def write_plugin(names: PluginNames, parent: Path, form: str = "generator") -> P
     """
     folder = parent / names.distribution
     if folder.exists() or folder.is_symlink():
-        raise Conflict(f"{folder} is there already", "choose another name, or another folder with --dir")
+        raise Conflict(f"{folder} already exists", "choose another name, or another folder with --dir")
     with map_errors({OSError: StorageError}, f"cannot write {folder}"):
         parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{names.distribution}-", dir=parent))

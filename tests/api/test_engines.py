@@ -20,7 +20,7 @@ def test_a_request_names_its_engine(client: httpx.Client) -> None:
     assert client.post("/api/generate", json=body | {"options": {"engine": "fake"}}).status_code == 200
     refused = client.post("/api/generate", json=body | {"options": {"engine": "steam"}})
     assert refused.status_code == 400
-    assert refused.json() == {"error": "no engine is called 'steam'; known engines: fake"}
+    assert refused.json() == {"error": "there is no engine 'steam'; known engines: fake"}
 
 
 def test_options_that_the_engine_ignores_are_told(client: httpx.Client) -> None:

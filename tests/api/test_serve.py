@@ -39,7 +39,7 @@ def send(port: int, path: str, body: dict[str, Any]) -> socket.socket:
 
 def test_a_port_that_corral_has_is_told(shared_server: Any) -> None:
     """The error names who answers on the port and says what to do."""
-    with pytest.raises(Conflict, match=r"127.0.0.1:\d+ is taken by Corral 9.9.9") as caught:
+    with pytest.raises(Conflict, match=r"127.0.0.1:\d+ is in use by Corral 9.9.9") as caught:
         bind(HttpSettings(port=shared_server.port))
     assert caught.value.remedy is not None
     assert "another port" in caught.value.remedy
@@ -70,7 +70,7 @@ def test_a_port_that_something_else_has_is_told() -> None:
         other.listen()
         accepting = threading.Thread(target=lambda: other.accept()[0].close())
         accepting.start()
-        with pytest.raises(Conflict, match="is taken by another program"):
+        with pytest.raises(Conflict, match="is in use by another program"):
             bind(HttpSettings(port=other.getsockname()[1]))
         accepting.join()
 
@@ -123,7 +123,7 @@ def test_requests_that_do_not_end_are_cut_off(
     ]
     assert {reply.status_code for reply in replies} <= ({200, 503} if stream else {503})
     stops = [record.getMessage() for record in caplog.records if "cutting off" in record.getMessage()]
-    assert stops == ["cutting off 2 requests that did not end"]
+    assert stops == ["cutting off 2 requests still running"]
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info]
 
 
@@ -165,7 +165,7 @@ def test_a_signal_ends_streams_without_a_traceback(grace_s: int, signals: int) -
         log = process.stderr.read()
         assert process.wait(20) == 0
     assert json.loads(last) == {"error": "the server is shutting down"}
-    assert log.count("cutting off 1 request that did not end") == 1
+    assert log.count("cutting off 1 request still running") == 1
     assert "Traceback" not in log
     assert "ERROR" not in log
 
@@ -199,7 +199,7 @@ def test_a_unix_socket_is_served_and_removed(shared_server: Any, tmp_path: Path)
         await ready.wait()
         async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path))) as client:
             assert (await client.get("http://localhost/")).text == "Ollama is running"
-        with pytest.raises(Conflict, match="is taken by another server"):
+        with pytest.raises(Conflict, match="is in use by another server"):
             await asyncio.to_thread(bind, settings)
         serving.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -222,7 +222,7 @@ def make_link(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "kind"),
     [
-        (make_file, "an ordinary file"),
+        (make_file, "a regular file"),
         (make_link, "a symbolic link"),
         (Path.mkdir, "a folder"),
         (os.mkfifo, "a named pipe"),

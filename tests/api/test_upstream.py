@@ -155,7 +155,7 @@ def test_models_that_run_here(client: httpx.Client, fields: dict[str, Any]) -> N
     """They have neither in this version, and say so before anything is loaded."""
     response = client.post("/api/chat", json={"model": MODEL, "messages": QUESTION, **fields})
     name = next(iter(fields))
-    expected = {"error": f"{name} is not supported by this version of Corral; leave it out"}
+    expected = {"error": f"{name} is not supported by this version of Corral; omit it"}
     assert (response.status_code, response.json()) == (400, expected)
 
 
@@ -206,7 +206,7 @@ def test_it_breaks_off_in_the_middle(start_server: Callable[..., Any]) -> None:
         response = httpx.post(f"{front.url}/api/chat", json={"model": "far", "messages": QUESTION})
     *texts, last = [json.loads(line) for line in response.text.splitlines()]
     assert "".join(line["message"]["content"] for line in texts) == "HiHi"
-    assert "broke off its answer" in last["error"]
+    assert "closed the connection in the middle of its answer" in last["error"]
     assert not any(line.get("done") for line in (*texts, last))
 
 

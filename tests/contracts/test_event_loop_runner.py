@@ -142,9 +142,9 @@ async def collect(model: RunningModel, seen: list[Output] | None = None) -> list
     [
         ("raises", EngineError, "the engine raised KeyError: 'no such row'"),
         ("cancels", EngineError, "cancelled its answer"),
-        ("ends", EngineError, "ended its answer without saying why"),
+        ("ends", EngineError, "ended its answer without a reason"),
         ("busy", CorralError, "come back later"),
-        ("surrogates", InvalidRequest, "no valid Unicode"),
+        ("surrogates", InvalidRequest, "not valid Unicode"),
     ],
 )
 def test_an_answer_that_goes_wrong(trouble: str, kind: type[CorralError], text: str) -> None:

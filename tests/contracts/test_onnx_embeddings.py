@@ -256,7 +256,7 @@ def test_control_tokens_in_a_text_stay_text(engine: StepEngine) -> None:
 
 
 def test_ids_are_taken_as_they_are(engine: StepEngine) -> None:
-    """A prompt tokenized beforehand gives the same vector; [CLS] and [SEP] are not put there twice."""
+    """A prompt tokenized beforehand gives the same vector; [CLS] and [SEP] are not put occurs twice."""
     assert engine.tokenizer is not None
     [ids] = engine.tokenizer.encode([(TextPart(text="The cat sat on the mat."),)])
     prompts = ((TokensPart(ids=ids),), (TokensPart(ids=ids[1:-1]),), (TextPart(text="The cat sat on the mat."),))

@@ -189,8 +189,8 @@ def test_a_given_name_wins_and_replaces(store: Store, weights: Path) -> None:
     [
         (b"Once upon a time", "text beginning with"),
         (gguf_bytes()[:-200], "truncated"),
-        (gguf_bytes({"general.architecture": "clip"}), "needs one file of weights"),
-        (gguf_bytes({"general.architecture": "llama", "general.type": "adapter"}), "needs one file of weights"),
+        (gguf_bytes({"general.architecture": "clip"}), "needs exactly one weights file"),
+        (gguf_bytes({"general.architecture": "llama", "general.type": "adapter"}), "needs exactly one weights file"),
         (gguf_bytes({**SMALL_MODEL, "split.count": 3, "split.no": 0}), "one of 3"),
     ],
 )
@@ -256,7 +256,7 @@ def test_an_unreadable_model_does_not_hide_the_others(store: Store, caplog: pyte
         with caplog.at_level(logging.WARNING):
             for _ in range(3):
                 assert [record.name.model for record in await catalog.list()] == ["good"]
-        assert caplog.text.count("bad:latest is left out") == 1
+        assert caplog.text.count("bad:latest is missing from the list") == 1
 
     asyncio.run(scenario())
 

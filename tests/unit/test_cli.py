@@ -180,7 +180,7 @@ def test_import_says_what_is_wrong(call: Call, tmp_path: Path) -> None:
         assert (status, out) == (1, "")
         assert err.startswith("Error: ")
         assert file.name in err
-    assert f"{tmp_path}: no model of a known kind" in call("import", str(tmp_path)).err
+    assert f"{tmp_path}: not a known kind of model folder" in call("import", str(tmp_path)).err
 
 
 def test_pull_wants_a_reference_that_a_source_knows(call: Call) -> None:
@@ -278,8 +278,8 @@ def test_run_with_an_engine_is_stronger_than_the_models_own(stocked: Call) -> No
     assert stocked("--set", setting, "run", MODEL, "hello", "--engine", "fake").status == 0
     status, _, err = stocked("run", MODEL, "hello", "--engine", "upstream")
     assert status == 1
-    assert "the upstream engine does not take" in err
-    assert "\nengines that take it: llama-cpp" in err
+    assert "the upstream engine cannot run" in err
+    assert "\nengines that can run it: llama-cpp" in err
 
 
 def test_a_model_that_no_engine_takes(call: Call, tmp_path: Path) -> None:
@@ -289,11 +289,11 @@ def test_a_model_that_no_engine_takes(call: Call, tmp_path: Path) -> None:
     call("import", str(file), "--name", "zebra")
     status, _, err = call("run", "zebra", "hello")
     assert status == 1
-    assert err.startswith("Error: no engine takes zebra:latest (llama-cpp: ")
+    assert err.startswith("Error: no engine can run zebra:latest (llama-cpp: ")
     shown = call("show", "zebra").out
-    assert "  No engine takes it\n    llama-cpp " in shown
+    assert "  No engine can run it\n    llama-cpp " in shown
     for text in (err, shown):
-        assert "does not know the architecture 'zebra'" in text
+        assert "does not support the architecture 'zebra'" in text
         for engine in ("onnx-genai", "onnx-embeddings", "ctransformers", "upstream"):
             assert engine in text
 
@@ -302,7 +302,7 @@ def test_run_asked_nothing(stocked: Call) -> None:
     """Without a terminal, a prompt or anything piped in, there is nothing to do: wrong usage."""
     status, _, err = stocked("run", MODEL, "--engine", "fake")
     assert status == 2
-    assert "nothing was asked" in err
+    assert "there is no prompt" in err
 
 
 def test_run_takes_text_from_a_pipe_only(stocked: Call) -> None:
@@ -336,7 +336,7 @@ def test_engines(call: Call) -> None:
     table = call("engines", "--no-devices").out
     assert table.splitlines()[0].split() == ["NAME", "AVAILABLE", "VERSION", "DEVICES", "TASKS"]
     verbose = call("engines", "--verbose", "--no-devices").out
-    for line in ("takes GGUF files", "runs in process or thread", "kv_cache_type = \"f16\"  ('f16' or 'f32' or "):
+    for line in ("runs GGUF files", "runs in process or thread", "kv_cache_type = \"f16\"  ('f16' or 'f32' or "):
         assert f"\n    {line}" in verbose
     engines = {engine["name"]: engine for engine in json.loads(call("engines", "--json", "--no-devices").out)}
     assert engines["fake"]["tasks"] == ["completion", "embedding"]

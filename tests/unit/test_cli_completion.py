@@ -98,7 +98,7 @@ def test_a_shell_that_nobody_knows(environment: dict[str, str], run_corral: Corr
     """Is wrong usage, and the ones there are are named."""
     done = run_corral(environment | {"SHELL": "/bin/tcsh"}, "completion", "--install")
     assert done.returncode == 2
-    assert "$SHELL is tcsh: name the shell, bash, zsh, fish" in done.stderr
+    assert "$SHELL is tcsh: name the shell (bash, zsh, fish)" in done.stderr
 
 
 _ASK = """

@@ -74,7 +74,7 @@ def test_a_name_that_is_not_quite_right(stocked: Corral, command: str, wanted: s
 def test_run_takes_a_beginning(stocked: Corral) -> None:
     """It says which model begins so; where several do, it lists them and runs none."""
     ended = stocked("run", "MU", *ASKED)
-    assert (ended.returncode, ended.stderr) == (0, "mule:latest is the model that begins with 'MU'\n")
+    assert (ended.returncode, ended.stderr) == (0, "running mule:latest, the only model whose name begins with 'MU'\n")
     ended = stocked("run", "horse", *ASKED)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "name one of horse:a, horse:b" in ended.stderr
@@ -113,7 +113,7 @@ def test_run_of_a_file(corral: Corral, tmp_path: Path, path: str) -> None:
     file.write_bytes(gguf_bytes({**SMALL_MODEL, "general.name": "another"}))
     changed = corral("run", str(file), *ASKED)
     assert changed.returncode == 1
-    assert "another model that is called small:q4_1" in changed.stderr
+    assert "already has another model called small:q4_1" in changed.stderr
     assert "--name NAME" in changed.stderr
 
 
@@ -175,12 +175,10 @@ def test_another_programs_server_at_the_default_address(
             told = capsys.readouterr()
             assert told.out.strip()
             where = f"http://127.0.0.1:{server.server_address[1]}"
-            assert told.err == (
-                f"Ollama 0.33.0 runs at {where}, and no Corral server: the model runs in this process\n"
-            )
+            assert told.err == (f"Ollama 0.33.0 runs at {where}, not Corral: running the model in this process\n")
             with pytest.raises(SystemExit):
                 main(["ps"])
-            assert f"no Corral server runs at {where}, Ollama 0.33.0 does" in capsys.readouterr().err
+            assert f"the server at {where} is Ollama 0.33.0, not Corral" in capsys.readouterr().err
         finally:
             server.shutdown()
             thread.join()

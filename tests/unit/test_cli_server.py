@@ -109,7 +109,7 @@ def test_a_taken_port(corral: Corral, environment: dict[str, str]) -> None:
     with answering({"/api/version": (200, b'{"version":"0.5.1"}')}) as address:
         ended = corral("serve", "--host", address)
         assert ended.returncode == 1
-        assert f"Error: {address} is taken by Ollama 0.5.1" in ended.stderr
+        assert f"Error: {address} is in use by Ollama 0.5.1" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_a_foreign_server_is_not_used(corral: Corral, version: tuple[int, bytes]
             ended = corral(*arguments, CORRAL_HOST=address)
             assert ended.returncode == 1
             if arguments[0] == "run":
-                assert f"Error: the server at http://{address} is not Corral, it is {who}" in ended.stderr
+                assert f"Error: the server at http://{address} is {who}, not Corral" in ended.stderr
                 assert "--local" in ended.stderr
             else:
-                assert f"Error: no Corral server runs at http://{address}, {who} does" in ended.stderr
+                assert f"Error: the server at http://{address} is {who}, not Corral" in ended.stderr
                 assert "corral serve" in ended.stderr
         ended = corral("run", MODEL, "hello", "--local", CORRAL_HOST=address)
         assert "not found" in ended.stderr
@@ -144,7 +144,7 @@ def test_a_foreign_server_is_not_used(corral: Corral, version: tuple[int, bytes]
         (503, b'{"error":"busy"}', ServerBusy, "busy"),
         (500, b'{"error":"broken"}', EngineError, "broken"),
         (502, b"<html>bad gateway</html>", EngineError, "the server answered 502: <html>bad gateway"),
-        (200, b"not json", SourceError, "broke off"),
+        (200, b"not json", SourceError, "the exchange with the server"),
     ],
 )
 def test_errors_of_a_server(status: int, body: bytes, error: type[Exception], message: str) -> None:

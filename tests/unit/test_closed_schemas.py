@@ -205,14 +205,14 @@ def test_an_object_described_in_several_places_may_have_the_keys_of_all(
 def test_a_number_that_cannot_be_exact_is_refused(masks: GrammarMasks, key: str, value: str) -> None:
     """No bound or constant beyond 2**53 is taken, whole or with an exponent, and the error names it."""
     for source in (f'{{"{key}": {value}}}', f'{{"properties": {{"a": {{"items": {{"{key}": {value}}}}}}}}}'):
-        with pytest.raises(InvalidRequest, match=f"{key}: .* cannot be held to exactly"):
+        with pytest.raises(InvalidRequest, match=f"{key}: .* cannot be enforced exactly"):
             masks(Constraint(kind="json_schema", source=source))
 
 
 @pytest.mark.parametrize("value", [[TWO_53 + 1], [{"id": TWO_53 + 1}], ["a", [1, -TWO_53 - 1]]])
 def test_a_number_inside_an_enum_that_cannot_be_exact_is_refused(masks: GrammarMasks, value: Any) -> None:
     """However deep it is in the value."""
-    with pytest.raises(InvalidRequest, match=r"enum: .* cannot be held to exactly"):
+    with pytest.raises(InvalidRequest, match=r"enum: .* cannot be enforced exactly"):
         masks(Constraint(kind="json_schema", source=json.dumps({"enum": value})))
 
 

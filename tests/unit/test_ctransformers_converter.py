@@ -159,13 +159,13 @@ def test_the_original_vocabulary_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pairs", "reason"),
     [
-        ({"general.architecture": "qwen2"}, "computes llama only"),
+        ({"general.architecture": "qwen2"}, "supports only the llama architecture"),
         ({"llama.expert_count": 8}, "mixtures of experts"),
-        ({"llama.rope.scaling.type": "yarn"}, "scale positions by 'yarn'"),
+        ({"llama.rope.scaling.type": "yarn"}, "does not support the rope scaling 'yarn'"),
         ({"llama.attention.key_length": 16}, r"attention\.key_length to be 8"),
         ({"llama.feed_forward_length": 0}, r"no usable llama\.feed_forward_length"),
-        ({"tokenizer.ggml.pre": "unheard-of"}, "splits words in the way 'unheard-of'"),
-        ({"tokenizer.ggml.model": "bert"}, "of the kind 'bert'"),
+        ({"tokenizer.ggml.pre": "unheard-of"}, "the pre-tokenizer 'unheard-of' of its vocabulary is not supported"),
+        ({"tokenizer.ggml.model": "bert"}, "of type 'bert'"),
     ],
 )
 def test_what_cannot_be_computed(tmp_path: Path, pairs: dict[str, Any], reason: str) -> None:
@@ -242,7 +242,7 @@ def test_what_the_engine_checks(tmp_path: Path) -> None:
     with pytest.raises(InvalidModelFile, match=r"no tensor 'output\.weight'"):
         check_gguf(write(tmp_path / "tied.gguf", pairs, version=2))
     extra = {"blk.0.attn_q.bias": np.zeros(32, np.float32)}
-    with pytest.raises(InvalidModelFile, match="which ctransformers does not know"):
+    with pytest.raises(InvalidModelFile, match="ctransformers does not support its tensor"):
         check_gguf(write(tmp_path / "extra.gguf", pairs, version=2, left_out=(), added=extra))
     unscored = {key: value for key, value in pairs.items() if not key.endswith(".scores")}
     with pytest.raises(InvalidModelFile, match="lacks scores"):

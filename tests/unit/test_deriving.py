@@ -265,10 +265,10 @@ def test_a_derived_model_that_lacks_a_file_is_made_anew(run: Run) -> None:
     [
         ({"result": "nothing"}, PluginError, "no weights"),
         ({"result": "no weights"}, PluginError, "no weights"),
-        ({"result": "missing"}, PluginError, "'elsewhere' is no file"),
+        ({"result": "missing"}, PluginError, "'elsewhere' is not a file"),
         ({"result": "outside"}, PluginError, "outside"),
         ({"result": "link"}, PluginError, "'link'|no weights"),
-        ({"result": "twice"}, PluginError, "named twice"),
+        ({"result": "twice"}, PluginError, "occurs twice"),
         ({"trouble": "error"}, InvalidModelFile, "wrong colour"),
         ({"trouble": "exception"}, JobFailed, "small:latest.*ZeroDivisionError: no weights to divide by"),
         ({"trouble": "crash"}, JobFailed, "small:latest.*SIGKILL"),
@@ -358,7 +358,7 @@ def test_what_cannot_be_converted_is_refused_at_once(run: Run) -> None:
         adapter = msgspec.structs.replace(source.weights, role="adapter")
         for record, converter, told in (
             (source, "polish", "no converter 'polish'"),
-            (msgspec.structs.replace(source, files=()), "stamp", "no weights"),
+            (msgspec.structs.replace(source, files=()), "stamp", "no local weights"),
             (msgspec.structs.replace(source, files=(source.weights, adapter)), "stamp", "adapter"),
         ):
             with pytest.raises(Unsupported, match=told):
@@ -435,7 +435,7 @@ def test_the_names_of_converted_models(run: Run) -> None:
         tagged = await world.catalog.get(parse_name("small:q4_1"))
         assert (await world.deriver.convert(tagged, "stamp")).name.short == "small:q4_1-stamp"
         for name in ("small", "corral.derived/a/b:c"):
-            with pytest.raises(InvalidRequest, match=r"model itself|keeps for itself"):
+            with pytest.raises(InvalidRequest, match=r"model itself|reserves for itself"):
                 await world.deriver.convert(await world.source(), "stamp", name=parse_name(name))
 
     run(check)
@@ -496,7 +496,7 @@ def test_damaged_files_are_converted_anew(run: Run, caplog: pytest.LogCaptureFix
         assert b"DAMAGE" not in content(file)
 
     run(check)
-    assert "were damaged; they are made anew" in caplog.text
+    assert "were damaged; converting again" in caplog.text
 
 
 def damage(file: LocalFile) -> None:

@@ -112,7 +112,7 @@ def test_what_to_install_is_one_line() -> None:
     assert caught.value.remedy == pip_line("corral[b]")
     assert "toy:latest" in caught.value.message
     assert f"a (the module {ABSENT} is not installed)" in caught.value.message
-    assert f"{pip_line('corral[a]')} would do too" in caught.value.message
+    assert f"{pip_line('corral[a]')} would work too" in caught.value.message
     assert "c" not in caught.value.message.partition(":")[2].split("(")[0]
 
 
@@ -140,10 +140,10 @@ def test_an_engine_asked_for_by_name() -> None:
     chooser = EngineChooser(engines)
     assert chosen(chooser, "other") == "other"
     assert chosen(chooser, "shy") == "shy"
-    with pytest.raises(NoEngine, match="the unable engine does not take toy:latest: unable says 0") as unable:
+    with pytest.raises(NoEngine, match="the unable engine cannot run toy:latest: unable says 0") as unable:
         chosen(chooser, "unable")
-    assert unable.value.remedy == "engines that take it: best, other, absent"
-    with pytest.raises(UnknownEngine, match="no engine is called 'nobody'") as unknown:
+    assert unable.value.remedy == "engines that can run it: best, other, absent"
+    with pytest.raises(UnknownEngine, match="there is no engine 'nobody'") as unknown:
         chosen(chooser, "nobody")
     assert "best, other" in (unknown.value.remedy or "")
     with pytest.raises(EngineNotInstalled, match=ABSENT) as absent:
@@ -175,13 +175,13 @@ def test_what_a_converter_keeps_from_being_chosen() -> None:
     """A converter that nobody registered, one whose packages are missing, and an adapter that would be lost."""
     needing = engine("a", converter="press")
     assert EngineChooser([needing], [converter()]).choose(TOY, None).match.converter == "press"
-    with pytest.raises(NoEngine, match="needs the press converter, which nothing here registers"):
+    with pytest.raises(NoEngine, match="needs the press converter, which is not registered"):
         chosen(EngineChooser([needing]))
     with pytest.raises(EngineNotInstalled) as caught:
         chosen(EngineChooser([needing], [converter(needs=(ABSENT,))]))
     assert caught.value.remedy == pip_line("corral[press]")
     able = engine("a", converter="press", adapters=True)
-    with pytest.raises(NoEngine, match="would lose the model's adapter"):
+    with pytest.raises(NoEngine, match="would drop the model's adapter"):
         chosen(EngineChooser([able], [converter()]), record=model("weights", "adapter"))
 
 
@@ -191,10 +191,10 @@ def test_an_adapter_is_for_engines_that_load_it() -> None:
     chooser = EngineChooser([engine("a"), engine("b", 10, adapters=True), engine("c", -1)])
     assert chosen(chooser, record=adapted) == "b"
     for name in ("a", "c"):
-        with pytest.raises(NoEngine, match="does not load adapters, and this model has one") as caught:
+        with pytest.raises(NoEngine, match="does not support adapters, and without its adapter") as caught:
             chosen(chooser, name, record=adapted)
-        assert caught.value.remedy == "engines that take it: b"
-    with pytest.raises(NoEngine, match="a: does not load adapters"):
+        assert caught.value.remedy == "engines that can run it: b"
+    with pytest.raises(NoEngine, match="a: does not support adapters"):
         chosen(EngineChooser([engine("a")]), record=adapted)
 
 
@@ -206,13 +206,13 @@ def test_our_engines_of_weights_refuse_an_adapter(spec: EngineSpec, form: str) -
     )
     [candidate] = EngineChooser([spec]).candidates(TOY, metadata)
     assert candidate.match.score > 0
-    with pytest.raises(NoEngine, match="does not load adapters"):
+    with pytest.raises(NoEngine, match="does not support adapters"):
         EngineChooser([spec]).choose(model("weights", "adapter"), metadata)
 
 
 @pytest.mark.parametrize(
     ("keys", "reason"),
-    [({"split.count": 3}, "one of 3 parts"), ({"general.type": "adapter"}, "an adapter is no model by itself")],
+    [({"split.count": 3}, "one of 3 parts"), ({"general.type": "adapter"}, "an adapter is not a model of its own")],
 )
 def test_weights_that_are_no_model(keys: dict[str, Any], reason: str) -> None:
     """A part of a split file, and a LoRA file in the place of the weights, are refused before an engine loads them."""
@@ -236,7 +236,7 @@ def test_what_is_said_before_a_model_is_there() -> None:
     EngineChooser([absent, shy]).require("shy")
     with pytest.raises(EngineNotInstalled, match="the a engine cannot run here"):
         EngineChooser([absent, shy]).require("a")
-    with pytest.raises(UnknownEngine, match="no engine is called 'b'"):
+    with pytest.raises(UnknownEngine, match="there is no engine 'b'"):
         EngineChooser([absent]).require("b")
 
 

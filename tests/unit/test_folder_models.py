@@ -214,14 +214,14 @@ def _without(*paths: str) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [
-        ({}, "no model of a known kind"),
-        ({"README.md": b"words"}, "no model of a known kind"),
+        ({}, "not a known kind of model folder"),
+        ({"README.md": b"words"}, "not a known kind of model folder"),
         (_without("tokenizer.json"), "tokenizer.json is missing"),
         ({**_without("model.onnx"), "a.onnx": ONNX, "b.onnx": ONNX}, "which of a.onnx, b.onnx"),
-        ({**ENCODER, "model.onnx": b"version https://git-lfs"}, "no ONNX model"),
-        ({**ENCODER, "model.onnx": b""}, "no ONNX model"),
+        ({**ENCODER, "model.onnx": b"version https://git-lfs"}, "not an ONNX model"),
+        ({**ENCODER, "model.onnx": b""}, "not an ONNX model"),
         ({**ENCODER, "config.json": b"{"}, "config.json is malformed"),
-        ({**ENCODER, "Config.json": b"{}"}, "named twice"),
+        ({**ENCODER, "Config.json": b"{}"}, "occurs twice"),
         ({**GENERATOR, "genai_config.json": b"[]"}, "genai_config.json is malformed"),
         ({path: data for path, data in GENERATOR.items() if path != "model.onnx"}, "model.onnx that genai_config"),
     ],
@@ -251,7 +251,7 @@ def test_links_are_not_followed_out_of_the_folder(store: Store, tmp_path: Path) 
         record = await store.catalog().import_file(folder)
         assert {"also.json", "modules.json"} <= {file.path for file in record.files}
         os.symlink(tmp_path / "secret", folder / "config.json")
-        with pytest.raises(InvalidModelFile, match="leads out of the folder") as refused:
+        with pytest.raises(InvalidModelFile, match="outside of the folder") as refused:
             await store.catalog().import_file(folder)
         assert refused.value.remedy is not None
 

@@ -403,7 +403,7 @@ def test_a_format_needs_an_engine_that_can_hold_to_it() -> None:
     )
     for ask in asks:
         bench.model.info = ModelInfo(tasks=frozenset({"completion"}))
-        with pytest.raises(Unsupported, match='format: "tiny" runs on fake, which cannot'):
+        with pytest.raises(Unsupported, match='format: "tiny" runs on fake, which does not support formats'):
             ask()
         assert bench.scheduler.active == 0
         bench.model.info = ModelInfo(tasks=frozenset({"completion"}), features=frozenset({"constraints"}))
@@ -467,7 +467,7 @@ def test_load_and_unload_go_to_the_scheduler() -> None:
 def test_an_option_that_nobody_knows_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """It is taken, as Ollama takes it; the log names it, and not what it was set to."""
     asyncio.run(Bench().service.load("tiny", {"temprature": "secret"}))
-    assert "tiny:latest: options without effect: 'temprature'" in caplog.text
+    assert "tiny:latest: ignored options: 'temprature'" in caplog.text
     assert "secret" not in caplog.text
 
 
@@ -476,5 +476,5 @@ def test_what_an_engine_cannot_do_with_a_model_names_the_engine() -> None:
     bench = Bench(tasks=("completion",))
     with pytest.raises(Unsupported, match='"tiny" does not support embeddings') as caught:
         asyncio.run(bench.service.embed(EmbedCall(model="tiny", inputs=("a",))))
-    assert "it runs on fake, which cannot; corral show" in (caught.value.remedy or "")
+    assert "it runs on fake, which cannot do this; corral show" in (caught.value.remedy or "")
     assert bench.scheduler.active == 0

@@ -50,7 +50,7 @@ def test_truncated_anywhere(tmp_path: Path, family: str) -> None:
     """A file cut off at any point is refused, and so never reaches native code."""
     data = ggml_bytes(family)
     for size in (4, 20, 40, 500, len(data) // 2, len(data) - 4000, len(data) - 1):
-        with pytest.raises(InvalidModelFile, match=r"model\.bin: no GGML file of a known family"):
+        with pytest.raises(InvalidModelFile, match=r"model\.bin: not a GGML file of a known family"):
             read_ggml(write(tmp_path, data[:size]))
 
 
@@ -123,5 +123,5 @@ def test_a_vocabulary_without_measure(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("corral.adapters.formats.ggml.file._VOCABULARY_LIMIT_BYTES", size_bytes)
     read_ggml(path)
     monkeypatch.setattr("corral.adapters.formats.ggml.file._VOCABULARY_LIMIT_BYTES", size_bytes - 1)
-    with pytest.raises(InvalidModelFile, match="the tokens have more than"):
+    with pytest.raises(InvalidModelFile, match="the tokens take more than"):
         read_ggml(path)

@@ -154,7 +154,7 @@ def test_a_small_file_that_is_garbage(root: Path, path: str, text: bytes) -> Non
 def test_a_path_that_leads_elsewhere(root: Path, path: str) -> None:
     """No model has it: nothing of the manifest becomes a file."""
     put(root, "evil", pack(blob(root, b"{}"), layer(blob(root, b"data"), path)))
-    with pytest.raises(StorageError, match="no path that a model's file may have"):
+    with pytest.raises(StorageError, match="not a valid path for a model's file"):
         asyncio.run(catalog_of(root).get(parse_name("evil")))
     assert names(root) == ["sound:latest"]
 
@@ -164,7 +164,7 @@ def test_paths_that_cannot_lie_in_one_folder(root: Path, paths: tuple[str, str])
     """Two that differ in case only, and one that is a folder of another, are refused."""
     layers = [layer(blob(root, path.encode()), path, "weight") for path in paths]
     put(root, "evil", pack(blob(root, b'{"config": {}}'), *layers))
-    with pytest.raises(StorageError, match="named twice"):
+    with pytest.raises(StorageError, match="occurs twice"):
         asyncio.run(catalog_of(root).get(parse_name("evil")))
 
 
@@ -195,11 +195,11 @@ def test_small_layers_that_are_not_small(root: Path) -> None:
     """What is read of them is bounded, one by one and together, whatever sizes the manifest claims."""
     one = blob(root, bytes(17 << 20)) | {"size": 1}
     put(root, "evil", pack(blob(root, b'{"config": {}}'), layer(one, "LICENSE", "doc")))
-    with pytest.raises(StorageError, match="larger than the text layers"):
+    with pytest.raises(StorageError, match="larger than a text layer"):
         asyncio.run(catalog_of(root).get(parse_name("evil")))
     some = [layer(blob(root, bytes(15 << 20) + bytes([place])), f"{place}/LICENSE", "doc") for place in range(5)]
     put(root, "evil", pack(blob(root, b'{"config": {}}'), *some))
-    with pytest.raises(StorageError, match="larger than the text layers"):
+    with pytest.raises(StorageError, match="larger than a text layer"):
         asyncio.run(catalog_of(root).get(parse_name("evil")))
 
 
@@ -215,7 +215,7 @@ def test_names_of_derived_models_are_not_for_callers(root: Path, tmp_path: Path)
         catalog.pull("pypi://anything", name),
         catalog.add_upstream(name, ["http://127.0.0.1:9"]),
     ):
-        with pytest.raises(InvalidRequest, match="keeps for itself"):
+        with pytest.raises(InvalidRequest, match="reserves for itself"):
             asyncio.run(attempt)
     assert not (root / "manifests" / "corral.derived").exists()
 
@@ -240,7 +240,7 @@ def imported(root: Path, folder: Path) -> list[str | None]:
 
 @pytest.mark.parametrize(
     ("target", "text"),
-    [("/etc/hostname", "leads out of the folder"), ("nowhere", "leads nowhere"), ("c.json", "nowhere")],
+    [("/etc/hostname", "outside of the folder"), ("nowhere", "broken link"), ("c.json", "broken link")],
 )
 def test_a_folder_with_a_link(root: Path, folder: Path, target: str, text: str) -> None:
     """One that leads out, to nothing, or in a circle is named, and nothing is imported."""
@@ -292,7 +292,7 @@ def test_a_folder_that_could_not_be_read_again(root: Path, folder: Path, name: s
 def test_a_folder_with_a_name_that_no_manifest_may_have(root: Path, folder: Path, name: bytes) -> None:
     """It is named in a way that can be printed."""
     Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"{}")
-    with pytest.raises(InvalidModelFile, match="no path that a model's file may have") as caught:
+    with pytest.raises(InvalidModelFile, match="not a valid path for a model's file") as caught:
         imported(root, folder)
     assert str(caught.value).isprintable()
 
@@ -346,7 +346,7 @@ def test_a_manifest_that_is_no_file(root: Path, kind: str, caplog: pytest.LogCap
             await catalog.delete(parse_name("odd"))
 
     asyncio.run(within(10, scenario()))
-    assert caplog.text.count("passed over") <= 1
+    assert caplog.text.count("skipping a manifest") <= 1
     assert not os.path.lexists(root / "manifests/registry.ollama.ai/library/odd")
     assert names(root) == ["sound:latest"]
 
@@ -367,7 +367,7 @@ def test_a_circle_among_the_folders(root: Path, level: int, caplog: pytest.LogCa
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(path)
     assert names(root) == ["sound:latest"]
-    assert caplog.text.count("passed over") == 1
+    assert caplog.text.count("skipping a manifest") == 1
     asyncio.run(catalog_of(root).delete(parse_name("sound")))
     assert list((root / "blobs").iterdir()) == []
 
@@ -518,7 +518,7 @@ def test_a_header_that_no_model_has(root: Path, tmp_path: Path, pairs: dict[str,
     data = gguf_bytes({**SMALL_MODEL, **pairs})
     file = tmp_path / "bad.gguf"
     file.write_bytes(data)
-    with pytest.raises(InvalidModelFile, match=f"{'|'.join(pairs)}.*no model is like that"):
+    with pytest.raises(InvalidModelFile, match=f"{'|'.join(pairs)}.*which no real model has"):
         asyncio.run(catalog_of(root).import_file(file, parse_name("bad")))
     assert names(root) == ["sound:latest"]
     config = {"mediaType": "application/vnd.docker.container.image.v1+json", **blob(root, b'{"model_format": "gguf"}')}
@@ -619,7 +619,7 @@ def header_of(pair_count: int = 0, tensor_count: int = 0, body: bytes = b"") -> 
             lambda: header_of(
                 40, body=b"".join(struct.pack("<Q6sIQ", 6, b"%06d" % n, 8, 1 << 20) + bytes(1 << 20) for n in range(40))
             ),
-            "keys, texts and names",
+            "keys, strings and names",
         ),
     ],
 )

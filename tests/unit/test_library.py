@@ -190,7 +190,7 @@ def test_the_engine_as_an_option(setup: dict[str, Any]) -> None:
     with Corral(**setup | {"engine": "llama-cpp"}) as client:
         assert client.chat(MODEL, "hello", options={"engine": "fake"}).engine == "fake"
         assert client.chat(MODEL, "hello", options={"engine": "steam"}, engine="fake").engine == "fake"
-        with pytest.raises(UnknownEngine, match="no engine is called 'steam'"):
+        with pytest.raises(UnknownEngine, match="there is no engine 'steam'"):
             client.chat(MODEL, "hello", options={"engine": "steam"})
 
 
@@ -200,7 +200,7 @@ def test_options_that_the_engine_ignores_are_told(client: Corral, caplog: pytest
     whole = client.chat(MODEL, "hello", options=options)
     assert set(whole.ignored_options) == {"mirostat", "top_n_sigma"}
     [line] = [record.getMessage() for record in caplog.records if "ignores" in record.getMessage()]
-    assert line == f"{MODEL}: the fake engine ignores: {', '.join(whole.ignored_options)}"
+    assert line == f"{MODEL}: the fake engine ignores these options: {', '.join(whole.ignored_options)}"
     with client.generate(MODEL, "hello", stream=True, options=options) as stream:
         assert list(stream)
     assert stream.result.ignored_options == whole.ignored_options
@@ -239,9 +239,9 @@ def test_settings_of_one_model(setup: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"scheduler.engine": "steam"}, "scheduler.engine: there is no 'steam'"),
-        ({"scheduler.runner": "bicycle"}, "scheduler.runner: there is no 'bicycle'"),
-        ({"store": "attic"}, "store: there is no 'attic'"),
+        ({"scheduler.engine": "steam"}, "scheduler.engine: unknown name 'steam'"),
+        ({"scheduler.runner": "bicycle"}, "scheduler.runner: unknown name 'bicycle'"),
+        ({"store": "attic"}, "store: unknown name 'attic'"),
         ({"scheduler.queue": 2}, "unknown setting scheduler.queue"),
     ],
 )

@@ -45,14 +45,14 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         (lambda c: c.generate(MODEL, "hello", engine=3), "engine: expected str or None"),
         (lambda c: c.generate(MODEL, "hello", options="x"), "options: expected a mapping"),
         (lambda c: c.generate(MODEL, "hello", options=[("seed", 1)]), "options: expected a mapping"),
-        (lambda c: c.generate(MODEL, "hello", options={1: 2}), "options: names are texts, not int 1"),
+        (lambda c: c.generate(MODEL, "hello", options={1: 2}), "options: names must be strings, not int 1"),
         (lambda c: c.generate(MODEL, "hello", keep_alive="soon"), "keep_alive: .*soon"),
         (lambda c: c.generate(MODEL, "hello", keep_alive=[1]), "keep_alive: "),
         (lambda c: c.generate(MODEL, "hello", format=b"json"), "invalid format: .*bytes"),
         (lambda c: c.generate(MODEL, "hello", format=3), "invalid format: .*int 3"),
-        (lambda c: c.chat(MODEL, b"hello"), "messages: expected a text or a list of messages"),
+        (lambda c: c.chat(MODEL, b"hello"), "messages: expected a string or a list of messages"),
         (lambda c: c.chat(MODEL, None), "messages: expected"),
-        (lambda c: c.chat(MODEL, {"role": "user", "content": "x"}), "messages: expected a text or a list"),
+        (lambda c: c.chat(MODEL, {"role": "user", "content": "x"}), "messages: expected a string or a list"),
         (lambda c: c.chat(MODEL, ["hello"]), "invalid message 'hello': a message is a dict"),
         (lambda c: c.chat(MODEL, [{"role": "user"}]), "has no content"),
         (lambda c: c.chat(MODEL, [{"role": "user", "content": None}]), "has no content"),
@@ -61,13 +61,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         (lambda c: c.chat(MODEL, [Message(role="wizard", content="x")]), "unknown role 'wizard'"),
         (lambda c: c.chat(MODEL, [Message(role=3, content="x")]), "Expected `str`, got `int`"),  # type: ignore[arg-type]
         (lambda c: c.chat(MODEL, "hello", system=3), "system: expected str or None"),
-        (lambda c: c.embed(MODEL, b"a"), "inputs: expected a text or a list of texts"),
+        (lambda c: c.embed(MODEL, b"a"), "inputs: expected a string or a list of strings"),
         (lambda c: c.embed(MODEL, None), "inputs: expected"),
         (lambda c: c.embed(MODEL, {"a": 1}), "inputs: expected"),
-        (lambda c: c.embed(MODEL, ["a", 3]), "inputs: each must be a text, got int 3"),
+        (lambda c: c.embed(MODEL, ["a", 3]), "inputs: each must be a string, got int 3"),
         (lambda c: c.embed(MODEL, "a", dimensions="4"), "dimensions: expected int or None"),
-        (lambda c: c.embed(MODEL, "a", dimensions=0), "dimensions: expected 1 or more, got 0"),
-        (lambda c: c.generate(MODEL, "a", logprobs=-1), "logprobs: expected 0 or more, got -1"),
+        (lambda c: c.embed(MODEL, "a", dimensions=0), "dimensions: expected at least 1, got 0"),
+        (lambda c: c.generate(MODEL, "a", logprobs=-1), "logprobs: expected at least 0, got -1"),
         (lambda c: c.embed(MODEL, "a", truncate=1), "truncate: expected bool"),
         (lambda c: c.load(MODEL, on_progress=3), "on_progress: expected a function"),
         (lambda c: c.unload(None), "model: expected str"),
@@ -113,7 +113,7 @@ def test_unknown_keywords_name_what_was_called(client: Any) -> None:
     """The class and the method that the caller wrote, and what was perhaps meant."""
     with pytest.raises(TypeError, match=r"^Corral\(\) has no argument 'model'; did you mean models\?"):
         Corral(model="x")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match=r"^AsyncCorral\(\) has no argument 'zzz'; it has models, engine"):
+    with pytest.raises(TypeError, match=r"^AsyncCorral\(\) has no argument 'zzz'; its arguments are models, engine"):
         AsyncCorral(zzz="x")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"^Corral\.chat\(\) has no argument 'temperature'; did you mean options="):
         client.chat(MODEL, "hello", temperature=1)

@@ -38,7 +38,7 @@ def uses():
         try:
             call()
         except RuntimeError as refused:
-            assert "make a Corral in each child process" in str(refused), refused
+            assert "create a Corral in each child process" in str(refused), refused
         else:
             raise AssertionError("the child was answered")
 
@@ -117,7 +117,7 @@ def test_a_corral_is_not_copied_into_another_process(setup: dict[str, Any]) -> N
     """A pool that would pickle it is told what to do, and so is a copy."""
     with Corral(**setup) as client:
         for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match="make one in each process"):
+            with pytest.raises(TypeError, match="create one in each process"):
                 attempt(client)
 
 
@@ -131,7 +131,7 @@ def test_a_second_event_loop_is_refused(setup: dict[str, Any]) -> None:
 
     async def second(stream: Any) -> None:
         for refused in (client.list, client.aclose, client.__aenter__, lambda: client.generate(MODEL, "hello")):
-            with pytest.raises(RuntimeError, match=r"each asyncio\.run makes its own"):
+            with pytest.raises(RuntimeError, match=r"each asyncio\.run creates a new one"):
                 await refused()
         with pytest.raises(RuntimeError, match="belongs to the event loop"):
             await anext(stream)
@@ -163,7 +163,7 @@ def test_two_readers_of_one_stream(setup: dict[str, Any]) -> None:
             stream = await client.generate(MODEL, "hello", stream=True, options={"num_predict": 8})
             reading = asyncio.ensure_future(anext(stream))
             await asyncio.sleep(0)
-            with pytest.raises(RuntimeError, match="being read already"):
+            with pytest.raises(RuntimeError, match="already being read"):
                 await anext(stream)
             await reading
             async for _ in stream:

@@ -395,7 +395,7 @@ def test_broken_files_are_named(converted: Convert) -> None:
         "llama.block_count": changed(**{"llama.block_count": None}),
         "head_count is 0": changed(**{"llama.attention.head_count": 0}),
         "share 3": changed(**{"llama.attention.head_count_kv": 3}),
-        "'blk.0.attn_q.weight'.*rows of 64": gguf_bytes(model.pairs, reshaped),
+        "'blk.0.attn_q.weight'.*its rows must have 64": gguf_bytes(model.pairs, reshaped),
         "tokenizer.ggml.merges": changed(**{"tokenizer.ggml.merges": None}),
         "'a'.*twice": changed(**{"tokenizer.ggml.tokens": ["a"] * VOCABULARY}),
         "truncated": model.data[: len(model.data) // 2],

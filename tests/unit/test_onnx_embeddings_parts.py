@@ -283,7 +283,7 @@ def test_a_text_that_cannot_be_computed_fails_its_own_request(encoder: Encoder) 
 
 def test_a_table_that_lacks_much_of_the_vocabulary(encoder: Encoder) -> None:
     """It shows when the model is loaded, and is said to be the file's fault."""
-    with pytest.raises(InvalidModelFile, match="cannot compute"):
+    with pytest.raises(InvalidModelFile, match="failed a test computation"):
         _load(encoder(config='{"vocab_size": 1001}'))
 
 
@@ -309,9 +309,9 @@ def test_finished_vectors_of_the_graph_are_taken(encoder: Encoder) -> None:
     [
         ({"inputs": ("input_ids", "pixel_values")}, "pixel_values"),
         ({"inputs": ("input_ids",), "integers": onnx.TensorProto.INT8}, r"tensor\(int8\)"),
-        ({"shape": (1, "sequence")}, "one fixed size"),
+        ({"shape": (1, "sequence")}, "fixed batch or text size"),
         ({"output": "logits", "pooled_by_graph": True}, "neither sentence_embedding nor"),
-        ({"modules": '[{"type": "x.Dense"}]'}, "steps after its graph that are not done here: Dense"),
+        ({"modules": '[{"type": "x.Dense"}]'}, "steps after its graph that are not supported: Dense"),
     ],
 )
 def test_graphs_that_are_no_sentence_encoders(encoder: Encoder, graph: dict[str, Any], complaint: str) -> None:

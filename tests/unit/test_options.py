@@ -32,19 +32,19 @@ from corral.core.requests import ContextPolicy, SamplingParams
         ({"temperature": math.inf}, 'option "temperature" is out of range: inf'),
         ({"num_thread": 1_000_000}, 'option "num_thread" is out of range: 1000000'),
         ({"num_parallel": 257}, 'option "num_parallel" is out of range: 257'),
-        ({"stop": ["x"] * 20_000}, 'option "stop" has 20000 texts, more than the 16384 that are taken'),
+        ({"stop": ["x"] * 20_000}, 'option "stop" has 20000 strings; at most 16384 are accepted'),
         (
             {"dry_sequence_breakers": ["x"] * 33},
-            'option "dry_sequence_breakers" has 33 texts, more than the 32 that are taken',
+            'option "dry_sequence_breakers" has 33 strings; at most 32 are accepted',
         ),
         (
             {"logit_bias": [["x" * 1000, 1]] * 66},
-            'option "logit_bias" has texts of 66000 characters, more than the 65536 that are taken',
+            'option "logit_bias" has strings of 66000 characters in total; at most 65536 are accepted',
         ),
-        ({"logit_bias": [["x", 1]] * 5000}, 'option "logit_bias" has 5000 texts, more than the 4096 that are taken'),
+        ({"logit_bias": [["x", 1]] * 5000}, 'option "logit_bias" has 5000 strings; at most 4096 are accepted'),
         (
             {"logit_bias": [[1, 1]] * 600_000},
-            'option "logit_bias" has 600000 entries, more than the 524288 that are taken',
+            'option "logit_bias" has 600000 entries; at most 524288 are accepted',
         ),
     ],
 )

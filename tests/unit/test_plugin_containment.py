@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from corral.core.containment import beside, contained, on_own_thread, one_line
+from corral.core.containment import beside, contained, on_own_thread, short_line
 from corral.core.engine_choice import EngineChooser, estimate_bytes, fits
 from corral.core.engines import EngineSpec, Match
 from corral.core.errors import LoadFailed, NoEngine, PluginError, UnknownEngine
@@ -93,12 +93,12 @@ WHEN_MADE = {
     ),
     "five": (
         hook("sources", "register(SourceSpec(name='five', target='{me}:make'))") + "def make(): return 5",
-        "result is int 5, which has no fetch",
+        "the result of its factory is int 5, which does not implement fetch",
     ),
     "pypi": (
         hook("sources", "register(SourceSpec(name='q', target='{me}:Make'))")
         + "class Make:\n  scheme = 'pypi'\n  def resolve(self, *_): ...\n  def fetch(self, *_): ...",
-        "its scheme is 'pypi', and it is registered as 'q'",
+        "its scheme is 'pypi', but it is registered as 'q'",
     ),
     "route": (
         hook("routes", "register(RouteSpec(name='r', target='{me}:R'))") + "R = 5",
@@ -411,7 +411,7 @@ def test_what_is_missing_names_the_plugin_that_is_not_there() -> None:
     assert str(unnamed.value.remedy).startswith(
         "the plugin steam is broken; the plugin a is broken; the plugin b is broken"
     )
-    assert "corral plugins tells of 2 more" in str(unnamed.value.remedy)
+    assert "corral plugins shows 2 more" in str(unnamed.value.remedy)
 
 
 def test_printing_is_diverted_for_the_plugin_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -442,7 +442,7 @@ def test_what_contained_lets_out() -> None:
         contained(raising(GeneratorExit()))
     with pytest.raises(PluginError, match="raised SystemExit"):
         asyncio.run(beside(raising(SystemExit())))
-    assert one_line("a\x1b[2J\nb" + "c" * 1000, 8) == "a [2J bc…"
+    assert short_line("a\x1b[2J\nb" + "c" * 1000, 8) == r"a\x1b[2J bc… (1007 characters)"
 
 
 def test_a_module_is_a_plugin_of_its_own_name(modules: Path) -> None:

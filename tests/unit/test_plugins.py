@@ -134,7 +134,7 @@ def test_an_unknown_hook_is_named() -> None:
     manager.register(Misspelt(), "misspelt")
     state, reason = only_status(manager, "misspelt")
     assert state == "broken"
-    assert "corral_register_engine is no hook" in reason
+    assert "corral_register_engine is not a hook" in reason
 
 
 def test_an_unmarked_hook_is_named() -> None:

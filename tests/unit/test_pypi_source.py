@@ -161,7 +161,7 @@ def test_only_names_and_versions_reach_pip(tmp_path: Path, reference: str) -> No
     """What could be an option, a path, a URL, an extra or a marker is refused before pip starts."""
 
     async def scenario() -> None:
-        with pytest.raises(InvalidRequest, match="not the name of a package"):
+        with pytest.raises(InvalidRequest, match="not a package name"):
             await _resolved(_environment(tmp_path), reference)
 
     asyncio.run(scenario())
@@ -184,15 +184,15 @@ def test_a_package_named_like_a_file_is_no_file(tmp_path: Path, monkeypatch: pyt
     ("files", "complaint"),
     [
         ({"readme.txt": b"x"}, "no model file"),
-        ({"a/m.gguf": b"1", "b/m.gguf": b"2"}, "there twice"),
+        ({"a/m.gguf": b"1", "b/m.gguf": b"2"}, "occurs twice"),
         ({"m.gguf": b"1", "m.gguf.part00": b"2"}, "both whole and in pieces"),
-        ({"m.gguf.part00": b"1", "m.gguf.part02": b"3"}, "lacks the pieces 1"),
-        ({"m.gguf.part03": b"4"}, "lacks the pieces 0, 1, 2"),
-        ({"../m.gguf": b"1"}, "leads out"),
-        ({"a/../../m.gguf": b"1"}, "leads out"),
-        ({"/m.gguf": b"1"}, "leads out"),
-        ({"C:/m.gguf": b"1"}, "leads out"),
-        ({"m.gguf": bytes(70 * 1024 * 1024)}, "claims 73400320 bytes"),
+        ({"m.gguf.part00": b"1", "m.gguf.part02": b"3"}, "is missing the pieces 1"),
+        ({"m.gguf.part03": b"4"}, "is missing the pieces 0, 1, 2"),
+        ({"../m.gguf": b"1"}, "a path outside of it"),
+        ({"a/../../m.gguf": b"1"}, "a path outside of it"),
+        ({"/m.gguf": b"1"}, "a path outside of it"),
+        ({"C:/m.gguf": b"1"}, "a path outside of it"),
+        ({"m.gguf": bytes(70 * 1024 * 1024)}, "claims to unpack .* to 73400320"),
     ],
 )
 def test_wheels_that_make_no_model_are_refused(tmp_path: Path, files: dict[str, bytes], complaint: str) -> None:
@@ -209,7 +209,7 @@ def test_an_archive_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
     entry = data.index(b"PK\x01\x02")  # the central directory's first entry; its packed size is at byte 20
     data[entry + 20 : entry + 24] = (60 * 1024 * 1024).to_bytes(4, "little")
     wheel.write_bytes(data)
-    with pytest.raises(SourceError, match="claims 73400320 bytes"):
+    with pytest.raises(SourceError, match=r"claims to unpack .* to 73400320"):
         find_models([wheel])
 
 

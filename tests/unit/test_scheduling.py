@@ -521,7 +521,7 @@ def test_what_can_never_fit() -> None:
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A)
-        with pytest.raises(OutOfMemory, match=r"b:latest needs about 5\.0 GiB of cpu memory, 1 MiB is free"):
+        with pytest.raises(OutOfMemory, match=r"b:latest needs about 5\.0 GiB of cpu memory, but only 1 MiB is free"):
             await touch(scheduler, B, load_options={"size_bytes": 5 << 30})
         assert names(scheduler) == ["a"]
 

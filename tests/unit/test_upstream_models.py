@@ -90,7 +90,7 @@ def test_what_a_replica_lacks(library: Corral, vllm: ScriptedServer, another_ups
 
 def test_no_address(library: Corral) -> None:
     """There is nobody to ask."""
-    with pytest.raises(InvalidRequest, match="no server can be asked"):
+    with pytest.raises(InvalidRequest, match="there is no server to ask"):
         add(library, "far")
 
 
@@ -198,10 +198,10 @@ def test_the_command(call: Callable[..., Ended], vllm: ScriptedServer) -> None:
 def test_the_command_s_complaints(call: Callable[..., Ended], vllm: ScriptedServer) -> None:
     """They name what is wrong and what to do; what the command line alone can tell is wrong usage."""
     for arguments, status, text in (
-        (("far", "http://127.0.0.1:9"), 1, "nobody answers at http://127.0.0.1:9"),
+        (("far", "http://127.0.0.1:9"), 1, "no server answers at http://127.0.0.1:9"),
         (("far", vllm.url, "--model", "none"), 1, "choose one with --model: org/big"),
         (("far", vllm.url, "--api", "soap"), 2, "'soap' is not one of 'openai', 'vllm'"),
-        (("far", "http://me:sesame@h"), 1, "holds a user or a key"),
+        (("far", "http://me:sesame@h"), 1, "contains a user name or a key"),
         (("f@r", vllm.url), 2, "invalid model name"),
     ):
         ended = call("upstream", *arguments)

@@ -193,7 +193,7 @@ def test_embeddings(server: ScriptedServer, ask: Any) -> None:
 def test_a_model_that_only_embeds(server: ScriptedServer, ask: Any) -> None:
     """Its server says so, and it is asked nothing else."""
     server.replies["/api/show"] = Reply(body=SHOWN | {"capabilities": ["embedding"]})
-    with pytest.raises(Unsupported, match="does not do chat"):
+    with pytest.raises(Unsupported, match="does not support chat"):
         ask(HELLO)
     assert server.bodies(CHAT) == []
 
@@ -203,13 +203,13 @@ def test_options_without_effect_there(server: ScriptedServer, ask: Any, caplog: 
     server.replies[CHAT] = Reply(pieces=lines(said("Hi"), LAST | {"ignored_options": ["top_k"]}))
     with caplog.at_level(logging.WARNING, "corral"):
         ask(HELLO)
-    assert "options without effect there: top_k" in caplog.text
+    assert "ignored options: top_k" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("pieces", "text"),
     [
-        (ANSWER[:2], "without the last line"),
+        (ANSWER[:2], "before the last line"),
         ([*ANSWER[:2], b'{"error":"the model runner has stopped"}\n'], "runner has stopped"),
         ([*ANSWER[:2], b'{"message": 7}\n'], "malformed"),
         ([*ANSWER[:2], b'{"mess\n'], "malformed"),
@@ -280,7 +280,7 @@ def test_arguments_of_tool_calls(server: ScriptedServer, ask: Any, arguments: An
 def test_arguments_that_are_no_object(server: ScriptedServer, ask: Any) -> None:
     """They are the server's fault, and the function is named."""
     server.replies[CHAT] = Reply(pieces=lines(said(tool_calls=[{"function": {"name": "f", "arguments": "[1"}}]), LAST))
-    with pytest.raises(UpstreamError, match="'f' are no JSON object"):
+    with pytest.raises(UpstreamError, match="'f' are not a JSON object"):
         ask(HELLO)
 
 

@@ -198,7 +198,7 @@ def test_a_tool_call_that_is_cut_off(upstream: ScriptedServer, ask: Any) -> None
     upstream.replies[CHAT] = Reply(pieces=events(half, delta("length")))
     assert [type(output) for output in ask(HELLO)] == [Started, Finished]
     upstream.replies[CHAT] = Reply(pieces=events(half, delta("tool_calls")))
-    with pytest.raises(UpstreamError, match="arguments of the call of 'weather' are no JSON object"):
+    with pytest.raises(UpstreamError, match="arguments of the call to 'weather' are not a JSON object"):
         ask(HELLO)
 
 
@@ -249,7 +249,7 @@ def test_a_completion(upstream: ScriptedServer, ask: Any) -> None:
 
 def test_token_ids(ask: Any) -> None:
     """They mean nothing to another server."""
-    with pytest.raises(Unsupported, match="takes text"):
+    with pytest.raises(Unsupported, match="accepts text"):
         ask(CompletionRequest(prompt=(TokensPart(ids=(1, 2)),)))
 
 
@@ -477,14 +477,14 @@ def test_redirects_are_not_followed(upstream: ScriptedServer, another_upstream: 
 @pytest.mark.parametrize(
     ("pieces", "breaks", "text"),
     [
-        ([*ANSWER[:2], b'data: {"choi'], True, "broke off"),
+        ([*ANSWER[:2], b'data: {"choi'], True, "in the middle of its answer"),
         (ANSWER[:3], False, "without a finish reason"),
         ([*ANSWER[:3], b"data: [DONE]\n\n"], False, "without a finish reason"),
         ([*ANSWER[:2], b"data: {nonsense}\n\n"], False, "malformed.*nonsense"),
         ([*ANSWER[:2], b'data: {"choices": 7}\n\n'], False, "malformed"),
         ([*ANSWER[:2], b'data: {"error": {"message": "out of memory", "code": 500}}\n\n'], False, "out of memory"),
         (events(delta(content="a"), delta("abort")), False, "abort"),
-        ([b"data: " + b"x" * (9 << 20)], False, "line of more than"),
+        ([b"data: " + b"x" * (9 << 20)], False, "line is longer than"),
     ],
 )
 def test_an_answer_that_goes_wrong(
@@ -532,7 +532,7 @@ def test_an_error_with_status_200(
 def test_silence(upstream: ScriptedServer, ask: Any) -> None:
     """A server that takes the request and says nothing is given up after the time that is set."""
     upstream.replies[CHAT] = Reply(hangs=True)
-    with pytest.raises(UpstreamError, match=r"said nothing for 0.2 s"):
+    with pytest.raises(UpstreamError, match=r"sent nothing for 0.2 s"):
         ask(HELLO, silence_timeout_s=0.2)
 
 

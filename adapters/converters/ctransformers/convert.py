@@ -89,7 +89,7 @@ def _sources(path: Path, source: GgufTensors, vocabulary_size: int) -> dict[str,
         foreign = []
     if foreign:
         raise Unsupported(
-            f"{path}: it has tensors that ctransformers' llama does not know: {', '.join(foreign[:4])}",
+            f"{path}: it has tensors that are unknown to the llama model of ctransformers: {', '.join(foreign[:4])}",
             f"run it with llama.cpp: {pip_line('corral[llama-cpp]')}",
         )
     for name, origin in sources.items():

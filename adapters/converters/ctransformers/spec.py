@@ -27,39 +27,39 @@ def unsupported(metadata: ModelMetadata) -> str | None:
     """Why llama.cpp of September 2023 cannot compute this model, as a sentence's end; None where it can."""
     keys = metadata.keys
     if metadata.architecture != "llama":
-        return f"it computes llama only, this is {metadata.architecture}"
+        return f"it supports only the llama architecture, not {metadata.architecture}"
     missing = [key for key in WANTED_KEYS if not isinstance(keys.get(key), int) or keys[key] < 1]
     if missing:
         return f"its header has no usable {missing[0]}"
     foreign = sorted(set(metadata.tensor_types) - KNOWN_TYPES - set(RE_ENCODED))
     if foreign:
-        return f"it does not know {', '.join(foreign)} weights"
+        return f"it does not support {', '.join(foreign)} weights"
     if keys.get("llama.expert_count"):
-        return "it has no mixtures of experts"
+        return "it does not support mixtures of experts"
     scaling = keys.get("llama.rope.scaling.type", "")
     if scaling not in _SCALINGS:
-        return f"it cannot scale positions by {scaling!r}"
+        return f"it does not support the rope scaling {scaling!r}"
     size = keys["llama.embedding_length"] // keys["llama.attention.head_count"]
     for name in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
         if keys.get(f"llama.{name}", size) != size:
-            return f"it wants {name} to be {size}, the width divided by the heads"
+            return f"it needs {name} to be {size}, the width divided by the number of heads"
     if metadata.sliding_window:
-        return "it has no sliding windows"
+        return "it does not support sliding windows"
     model, splitting = keys.get("tokenizer.ggml.model"), keys.get("tokenizer.ggml.pre", "default")
     if model not in ("gpt2", "llama"):
-        return f"its vocabulary is of the kind {model!r}; gpt2 and llama are known"
+        return f"its vocabulary is of type {model!r}; only gpt2 and llama are supported"
     if model == "gpt2" and splitting not in PRE_TOKENIZERS:
-        return f"its vocabulary splits words in the way {splitting!r}, which is not known here"
+        return f"the pre-tokenizer {splitting!r} of its vocabulary is not supported"
     return None
 
 
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     if metadata is None or record.weights is None or metadata.format != "gguf":
-        return Match(score=0, reason="takes local GGUF weights only")
+        return Match(score=0, reason="needs local GGUF weights")
     reason = unsupported(metadata)
     if reason is not None:
         return Match(score=0, reason=reason)
-    return Match(score=SCORE, reason="rewrites the file in the form of September 2023; the weights stay as they are")
+    return Match(score=SCORE, reason="rewrites the file in the format of September 2023; the weights are unchanged")
 
 
 def _estimate(record: ModelRecord, metadata: ModelMetadata | None, parameters: None) -> Mapping[str, int]:
@@ -72,7 +72,7 @@ def _estimate(record: ModelRecord, metadata: ModelMetadata | None, parameters: N
 
 CONVERTER = ConverterSpec(
     name="ctransformers",
-    summary="GGUF of the llama architecture, as ctransformers 0.2.27 reads it",
+    summary="GGUF of the llama architecture to the version that ctransformers 0.2.27 reads",
     convert="corral.adapters.converters.ctransformers.convert:convert",
     match=_match,
     estimate=_estimate,

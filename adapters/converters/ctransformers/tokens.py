@@ -25,7 +25,7 @@ def spm_table(vocabulary: GgufVocabulary) -> dict[str, Any]:
     """
     if vocabulary.model == "llama":
         if not vocabulary.scores or "<0x0A>" not in vocabulary.texts:
-            raise Unsupported("its SPM vocabulary has no scores, or no token for a line's end")
+            raise Unsupported("its SPM vocabulary has no scores, or no token for a newline")
         return {
             "tokenizer.ggml.model": "llama",
             "tokenizer.ggml.tokens": list(vocabulary.texts),
@@ -48,7 +48,7 @@ def spm_table(vocabulary: GgufVocabulary) -> dict[str, Any]:
         kinds.append(kind)
         scores.append(-1.0 - places[text] if text in places else _NEVER)
     if "<0x0A>" not in texts:
-        raise Unsupported("its vocabulary has no token for a line's end, which ctransformers needs")
+        raise Unsupported("its vocabulary has no token for a newline, which ctransformers needs")
     return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": texts,

@@ -32,13 +32,13 @@ def convert(request: ConvertRequest, on_progress: Callable[[float], None]) -> Co
     folder = Path(request.folder)
     sources = [file for file in request.files if file.role == "weights"]
     if len(sources) != 1:
-        raise Unsupported(f"{request.model} has {len(sources)} weights files; one can be converted")
+        raise Unsupported(f"{request.model} has {len(sources)} weights files; only models with one can be converted")
     path = Path(sources[0].path)
     with GgufTensors(path) as tensors:
         architecture = tensors.pairs.get("general.architecture")
         if architecture not in ARCHITECTURES:
             raise Unsupported(
-                f"{request.model} is of the architecture {architecture!r}; {', '.join(ARCHITECTURES)} can be converted"
+                f"{request.model} has the architecture {architecture!r}, not {' or '.join(ARCHITECTURES)}"
             )
         decoder, vocabulary = read_decoder(tensors), read_vocabulary(path)
         template = tensors.pairs.get("tokenizer.chat_template")

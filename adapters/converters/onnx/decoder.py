@@ -104,14 +104,14 @@ class _Numbers:
         """A whole number above 0."""
         value = self._get(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InvalidModelFile(f"{self.architecture}.{name} is {value!r}, a whole number above 0 is expected")
+            raise InvalidModelFile(f"{self.architecture}.{name} is {value!r}, but must be an integer above 0")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
         """A finite number above 0."""
         value = self._get(name, default)
         if not isinstance(value, float | int) or not math.isfinite(value) or value <= 0:
-            raise InvalidModelFile(f"{self.architecture}.{name} is {value!r}, a number above 0 is expected")
+            raise InvalidModelFile(f"{self.architecture}.{name} is {value!r}, but must be a number above 0")
         return float(value)
 
     def _get(self, name: str, default: float | None) -> Any:

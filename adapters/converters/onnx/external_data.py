@@ -77,7 +77,7 @@ class Region:
     def write(self, rows: NDArray[np.generic]) -> None:
         """The next rows. Writing past the tensor's end is a fault of the caller (`ValueError`)."""
         if self._position + rows.nbytes > self._end:
-            raise ValueError(f"{self.proto.name}: {rows.nbytes} bytes are more than its shape has room for")
+            raise ValueError(f"{self.proto.name}: {rows.nbytes} bytes do not fit its shape")
         self._position = self._data.write_at(self._position, rows)
 
 

@@ -25,7 +25,7 @@ def rotary_tables(decoder: Decoder, positions: int, factors: Floats | None) -> t
     frequencies = decoder.rope_base ** (-np.arange(half, dtype=np.float64) / half)
     if factors is not None:
         if factors.size != half or not np.all(factors > 0):
-            raise InvalidModelFile(f"{decoder.rope_factors} has {factors.size} factors, {half} above 0 are expected")
+            raise InvalidModelFile(f"{decoder.rope_factors} has {factors.size} factors, but must have {half} above 0")
         frequencies = frequencies / factors.ravel()
     cos, sin = np.empty((2, positions, half), dtype=np.float32)
     for start in range(0, positions, _PIECE_ROWS):

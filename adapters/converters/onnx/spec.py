@@ -46,17 +46,17 @@ def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     obstacle = _obstacle(record, metadata)
     if obstacle is not None:
         return Match(score=0, reason=obstacle)
-    return Match(score=100, reason="GGUF of the llama family becomes ONNX; 4-bit weights are taken over as they are")
+    return Match(score=100, reason="converts GGUF of the llama family to ONNX; 4-bit weights are kept as they are")
 
 
 def _obstacle(record: ModelRecord, metadata: ModelMetadata | None) -> str | None:
     """Why a model cannot be converted, None where it can as far as its header says."""
     if metadata is None or record.weights is None or metadata.format != "gguf":
         found = metadata.format if metadata else record.format or "a model without weights"
-        return f"converts GGUF weights, this is {found}"
+        return f"converts GGUF weights only, not {found}"
     keys, architecture = metadata.keys, metadata.architecture
     if architecture not in ARCHITECTURES:
-        return f"converts {', '.join(ARCHITECTURES)}, this is {architecture}"
+        return f"converts {', '.join(ARCHITECTURES)} only, not {architecture}"
     if len(record.files_of("weights")) > 1:
         return "weights in several files cannot be converted"
     if keys.get(f"{architecture}.expert_count"):
@@ -66,10 +66,10 @@ def _obstacle(record: ModelRecord, metadata: ModelMetadata | None) -> str | None
         return f"the rope scaling {scaling!r} cannot be converted"
     tokenizer = keys.get("tokenizer.ggml.model")
     if tokenizer not in _TOKENIZERS:
-        return f"converts tokenizers of the kinds {' and '.join(_TOKENIZERS)}, this is {tokenizer!r}"
+        return f"converts {' and '.join(_TOKENIZERS)} tokenizers only, not {tokenizer!r}"
     pre = keys.get("tokenizer.ggml.pre", "default")
     if tokenizer == "gpt2" and pre not in PRE_TOKENIZERS:
-        return f"the pre-tokenizer {pre!r} is not known"
+        return f"the pre-tokenizer {pre!r} is not supported"
     unreadable = sorted(set(metadata.tensor_types) - DEQUANTIZED_TYPES)
     if unreadable:
         return f"weights of the type {', '.join(unreadable)} cannot be read"
@@ -91,7 +91,7 @@ def _estimate(record: ModelRecord, metadata: ModelMetadata | None, parameters: O
 
 CONVERTER = ConverterSpec(
     name="onnx",
-    summary="GGUF of the llama family for ONNX Runtime GenAI, 4 and 8 bits",
+    summary="GGUF of the llama family to ONNX Runtime GenAI, in 4 or 8 bits",
     convert="corral.adapters.converters.onnx.convert:convert",
     match=_match,
     estimate=_estimate,

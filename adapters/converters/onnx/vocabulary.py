@@ -75,8 +75,8 @@ def _byte_level(path: Path, found: GgufVocabulary) -> dict[str, Any]:
     pre = PRE_TOKENIZERS.get(found.pre or "default")
     if pre is None:
         raise Unsupported(
-            f"the pre-tokenizer {found.pre!r} is not known, and the wrong one would make other tokens of the same "
-            f"text; known are {', '.join(PRE_TOKENIZERS)}"
+            f"the pre-tokenizer {found.pre!r} is unknown, and a wrong one would split text into other tokens; "
+            f"supported: {', '.join(PRE_TOKENIZERS)}"
         )
     if not found.merges:
         raise InvalidModelFile(f"{path}: the header has no tokenizer.ggml.merges", "convert the model again")

@@ -150,12 +150,12 @@ class WeightWriter:
         left = [name for name in self._tensors.names if name not in self._used]
         if left:
             shown = ", ".join(left[:5]) + (" …" if len(left) > 5 else "")
-            raise Unsupported(f"the model has {len(left)} tensors that this converter does not know: {shown}")
+            raise Unsupported(f"the model has {len(left)} tensors that this converter does not support: {shown}")
 
     def _rows(self, source: Source, columns: int) -> int:
         shape = self._tensors.shape(source.name)
         if len(shape) != 2 or shape[1] != columns or (source.head_size and shape[0] % source.head_size):
-            raise InvalidModelFile(f"the tensor {source.name!r} is {shape}, rows of {columns} are expected")
+            raise InvalidModelFile(f"the tensor {source.name!r} is {shape}, but its rows must have {columns} elements")
         return shape[0]
 
     def _quantized(

@@ -29,14 +29,14 @@ def check_gguf(path: Path) -> tuple[ModelMetadata, GgufVocabulary]:
         raise InvalidModelFile(f"{path}: ctransformers cannot run it: {reason}")
     if metadata.format_version != _VERSION:
         raise InvalidModelFile(
-            f"{path}: it is GGUF version {metadata.format_version}, and ctransformers reads {_VERSION}", _REMEDY
+            f"{path}: it is GGUF version {metadata.format_version}, but ctransformers reads only {_VERSION}", _REMEDY
         )
     foreign = sorted(set(metadata.tensor_types) - KNOWN_TYPES)
     if foreign:
-        raise InvalidModelFile(f"{path}: ctransformers does not know {', '.join(foreign)} weights", _REMEDY)
+        raise InvalidModelFile(f"{path}: ctransformers does not support {', '.join(foreign)} weights", _REMEDY)
     vocabulary = read_vocabulary(path)
     if vocabulary is None or vocabulary.model != "llama":
-        raise InvalidModelFile(f"{path}: it has no SPM vocabulary, and ctransformers reads no other", _REMEDY)
+        raise InvalidModelFile(f"{path}: it has no SPM vocabulary, the only kind that ctransformers reads", _REMEDY)
     if not vocabulary.scores or not vocabulary.kinds or _NEWLINE not in vocabulary.texts:
         raise InvalidModelFile(f"{path}: its vocabulary lacks scores, kinds or the token {_NEWLINE}", _REMEDY)
     _check_tensors(path, metadata, len(vocabulary.texts))
@@ -48,12 +48,12 @@ def _check_tensors(path: Path, metadata: ModelMetadata, vocabulary_size: int) ->
     found = {name: (kind, shape) for name, kind, shape in GgufReader().tensors(path)}
     strangers = sorted(set(found) - set(wanted))
     if strangers:
-        raise InvalidModelFile(f"{path}: it has the tensor {strangers[0]!r}, which ctransformers does not know")
+        raise InvalidModelFile(f"{path}: ctransformers does not support its tensor {strangers[0]!r}")
     for name, shape in wanted.items():
         if name not in found:
             raise InvalidModelFile(f"{path}: it has no tensor {name!r}, which ctransformers needs", _REMEDY)
         kind, present = found[name]
         if present != shape:
-            raise InvalidModelFile(f"{path}: the tensor {name!r} is {present}, and should be {shape}")
+            raise InvalidModelFile(f"{path}: the tensor {name!r} is {present}, but must be {shape}")
         if len(shape) == 1 and kind != "F32":
-            raise InvalidModelFile(f"{path}: the tensor {name!r} is {kind}, and ctransformers wants F32", _REMEDY)
+            raise InvalidModelFile(f"{path}: the tensor {name!r} is {kind}, but ctransformers needs F32", _REMEDY)

@@ -39,7 +39,7 @@ class CtransformersEngine:
             return self._complete(request, mask)
         if isinstance(request, EmbedRequest) and "embedding" in self._info.tasks:
             return self._embed(request)
-        raise Unsupported(f"this model does not take a {type(request).__name__}")
+        raise Unsupported(f"this model does not accept a {type(request).__name__}")
 
     def close(self) -> None:
         self._context.close()
@@ -84,7 +84,7 @@ class CtransformersEngine:
         dimensions = 0
         for ids in self._tokenizer.encode(request.inputs):
             if not ids:
-                raise InvalidRequest("an empty input has no tokens, and this model adds none", "leave it out")
+                raise InvalidRequest("the input is empty, and this model adds no tokens of its own", "omit it")
             if len(ids) > limit and not request.truncate:
                 raise PromptTooLong(f"an input of {len(ids)} tokens is longer than the context of {limit}")
             taken = ids[:limit]

@@ -40,19 +40,19 @@ class CtransformersOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     if metadata is None or record.weights is None:
-        return Match(score=0, reason="takes local weights only")
+        return Match(score=0, reason="runs local weights only")
     if metadata.format == "ggml":
         return Match(score=_DIRECT, reason=f"runs legacy GGML files ({metadata.architecture})")
     if metadata.format != "gguf":
-        return Match(score=0, reason=f"takes GGUF and legacy GGML, this is {metadata.format}")
+        return Match(score=0, reason=f"runs GGUF and legacy GGML, not {metadata.format}")
     if _is_direct(metadata):
-        return Match(score=_DIRECT, reason="GGUF version 2 with an SPM vocabulary, as it reads them")
+        return Match(score=_DIRECT, reason="runs GGUF version 2 with an SPM vocabulary")
     converted = CONVERTER.match(record, metadata)
     if converted.score > 0:
         return Match(
-            score=converted.score, reason=f"runs it once converted: {converted.reason}", converter=CONVERTER.name
+            score=converted.score, reason=f"runs it after conversion: {converted.reason}", converter=CONVERTER.name
         )
-    return Match(score=0, reason=f"reads GGUF version 2 of September 2023; no conversion: {converted.reason}")
+    return Match(score=0, reason=f"reads GGUF version 2 of September 2023; cannot be converted: {converted.reason}")
 
 
 def _is_direct(metadata: ModelMetadata) -> bool:
@@ -93,7 +93,7 @@ def _fits(loaded: Any, wanted: Any) -> bool:
 
 SPEC = EngineSpec(
     name="ctransformers",
-    summary="GGUF as of September 2023, and legacy GGML files of seven families",
+    summary="GGUF as it was in September 2023, and legacy GGML files of seven families",
     form="generator",
     load="corral.adapters.engines.ctransformers.loader:load",
     match=_match,
@@ -101,7 +101,7 @@ SPEC = EngineSpec(
     fits=_fits,
     runners=("process",),
     tasks=frozenset({"completion", "embedding"}),
-    takes="legacy GGML files; GGUF version 2 of the llama architecture; newer GGUF of it, converted",
+    takes="legacy GGML files; GGUF version 2 of the llama architecture, newer versions after conversion",
     devices="corral.adapters.engines.ctransformers.loader:devices",
     load_options=CtransformersOptions,
     module="ctransformers",

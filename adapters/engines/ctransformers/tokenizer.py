@@ -110,7 +110,7 @@ def gguf_tokenizer(path: str, vocabulary: GgufVocabulary) -> TextTokenizer:
     if vocabulary.model == "gpt2":
         pretokenizer = PRE_TOKENIZERS.get(vocabulary.pre or "default")
         if pretokenizer is None or not vocabulary.merges:
-            raise InvalidModelFile(f"{path}: its BPE vocabulary has no merges, or splits words in an unknown way")
+            raise InvalidModelFile(f"{path}: its BPE vocabulary has no merges, or an unknown pre-tokenizer")
         encode = byte_pairs(ids, vocabulary.merges, pretokenizer)
         add_bos = pretokenizer.add_bos
     elif vocabulary.model == "llama":
@@ -120,7 +120,9 @@ def gguf_tokenizer(path: str, vocabulary: GgufVocabulary) -> TextTokenizer:
         encode = sentence_pieces(ids, vocabulary.scores, bytes_of, space_prefix=space_prefix)
         add_bos = True
     else:
-        raise InvalidModelFile(f"{path}: its vocabulary is of the kind {vocabulary.model!r}; gpt2 and llama are known")
+        raise InvalidModelFile(
+            f"{path}: its vocabulary is of type {vocabulary.model!r}; only gpt2 and llama are supported"
+        )
     if vocabulary.add_bos is not None:
         add_bos = vocabulary.add_bos
     return TextTokenizer(

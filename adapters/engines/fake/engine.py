@@ -116,7 +116,7 @@ class FakeEngine:
             if len(ids) >= num_ctx:
                 raise PromptTooLong(
                     "the prompt is longer than the context length currently available to the model",
-                    f"it has {len(ids)} tokens and the context {num_ctx}: shorten it or raise num_ctx",
+                    f"it has {len(ids)} tokens, but the context holds {num_ctx}: shorten it or raise num_ctx",
                 )
             self._waiting.append((request_id, _Sequence(request, list(ids), mask, num_ctx)))
         else:
@@ -163,9 +163,9 @@ class FakeEngine:
             return [EngineFinished(reason="length")]
         self._generated += 1
         if self._generated == options.fail_after:
-            return [EngineFailed(error=ErrorInfo(code="engine_error", message="the fake engine was told to fail"))]
+            return [EngineFailed(error=ErrorInfo(code="engine_error", message="the fake engine is configured to fail"))]
         if self._generated == options.raise_after:
-            raise RuntimeError("the fake engine was told to raise")
+            raise RuntimeError("the fake engine is configured to raise")
         if self._generated == options.crash_after:
             os.kill(os.getpid(), signal.SIGKILL)
         while self._generated == options.hang_after:
@@ -222,7 +222,7 @@ class FakeEngine:
         rows, tokens = [], 0
         for ids in self._tokenizer.encode(request.inputs):
             if len(ids) > num_ctx and not request.truncate:
-                problem = PromptTooLong(f"an input has {len(ids)} tokens and the context {num_ctx}")
+                problem = PromptTooLong(f"an input has {len(ids)} tokens, but the context holds {num_ctx}")
                 return EngineFailed(error=problem.info)
             tokens += min(len(ids), num_ctx)
             # A sum over tokens: texts that share words lie near each other.
@@ -277,7 +277,7 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> FakeEngine:
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     if record.format == "fake":
         return Match(score=100, reason="the manifest's format is fake")
-    return Match(score=-1, reason="made-up text; only where it is asked for")
+    return Match(score=-1, reason="made-up text; runs only if you name it")
 
 
 def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
@@ -291,7 +291,7 @@ def _fits(loaded: FakeLoadOptions, wanted: FakeLoadOptions) -> bool:
 
 SPEC = EngineSpec(
     name="fake",
-    summary="made-up text without weights, for tests and for trying things out",
+    summary="made-up text without weights, for tests and experiments",
     form="step",
     load="corral.adapters.engines.fake:load",
     match=_match,

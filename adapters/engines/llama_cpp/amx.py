@@ -44,8 +44,8 @@ def avoid_amx() -> None:
         return
     if _is_granted():
         raise LoadFailed(
-            "another library of this process has switched AMX on, and llama.cpp may die with it",
-            "run the model with runner = process; a llama.cpp compiled by GCC 13 or newer may have amx = true",
+            "another library in this process has enabled AMX, which may crash llama.cpp",
+            "run the model with runner = process; with a llama.cpp compiled by GCC 13 or newer, set amx = true",
         )
     _decided = True
     with _small_signal_stack(), _silent_stderr():

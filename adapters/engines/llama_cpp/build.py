@@ -101,7 +101,7 @@ class _Builder:
         self._control_tokens = tokenizer.control_tokens()
         features = {"tokenize", "batch"}
         if not self._generates:
-            info = self._info({"embedding"}, features, 0, "it makes embeddings only", tokenizer)
+            info = self._info({"embedding"}, features, 0, "it is an embedding model", tokenizer)
             return LlamaCppEngine(
                 model=model, completions=None, embedder=embedder(None), tokenizer=tokenizer, info=info
             )
@@ -152,7 +152,7 @@ class _Builder:
         quantized = options.kv_cache_type not in ("f16", "f32", "bf16")
         if quantized and options.flash_attention is False:
             raise InvalidOption(
-                f"kv_cache_type {options.kv_cache_type} needs flash attention, which is switched off",
+                f"kv_cache_type {options.kv_cache_type} needs flash attention, which is disabled",
                 "use kv_cache_type f16, or leave flash_attention unset",
             )
         if options.flash_attention is not None:
@@ -218,7 +218,7 @@ class _Builder:
         )
         if not self._gpu and free is not None and needed > free:
             raise OutOfMemory(
-                f"embeddings of up to {self._num_ctx} tokens need about {needed >> 20} MiB more memory, "
+                f"embeddings of up to {self._num_ctx} tokens need about {needed >> 20} MiB more memory, but only "
                 f"{free >> 20} MiB is free",
                 "lower num_ctx, or free memory",
             )
@@ -230,9 +230,9 @@ class _Builder:
         if not self._options.exact:
             return no("switched off")
         if self._flash_attention() != _FLASH_OFF:
-            return no("flash attention sums in an order that depends on neighbours")
+            return no("with flash attention, the order of sums depends on other requests")
         if not trimmable:
-            return no("its memory cannot be trimmed")
+            return no("its memory cannot be truncated")
         return measure_exactness(context, batch, streams)
 
     def _info(

@@ -59,7 +59,8 @@ class DryPrototypes:
                 live_bytes = sum(prototype.size_bytes for prototype in self._live)
             if live_bytes + size_bytes > _LIVE_BYTES:
                 raise ServerBusy(
-                    "requests of too many different dry_sequence_breakers are running", "use the same ones, or wait"
+                    "running requests use too many different dry_sequence_breakers",
+                    "use the same breakers, or try again later",
                 )
             found = DryPrototype(self._make(params, last_n), size_bytes)
             with self._lock:

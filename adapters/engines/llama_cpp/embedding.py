@@ -75,7 +75,7 @@ class Embedder:
                     raise PromptTooLong(f"an input of {len(tokens)} tokens is longer than the context of {limit}")
                 tokens = self._tokenizer.shortened(tokens, limit)
             if not tokens:
-                raise InvalidRequest("an empty input has no tokens, and this model adds none", "leave it out")
+                raise InvalidRequest("the input is empty, and this model adds no tokens of its own", "omit it")
             inputs.append(tokens)
         self._jobs.append(_Job(request_id, inputs))
 

@@ -45,7 +45,7 @@ def measure_exactness(context: Context, batch: Batch, streams: int) -> Exactness
             return Exactness(exact=False, pair_rows=False, reason="a trial decode failed")
         for chunking in _CHUNKINGS:
             if not _equal(_prefill(context, batch, tokens[:_PROMPT], chunking, 0), whole):
-                return Exactness(exact=False, pair_rows=False, reason="its kernels depend on how a prompt is divided")
+                return Exactness(exact=False, pair_rows=False, reason="its kernels depend on how a prompt is split")
         if streams == 1:
             return Exactness(exact=True, pair_rows=False, reason="one request at a time")
         state = context.save(0)

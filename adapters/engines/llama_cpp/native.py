@@ -99,8 +99,8 @@ class Model:
             reason = _reason()
             if "unknown model architecture" in reason or "invalid" in reason or "corrupt" in reason:
                 raise InvalidModelFile(
-                    f"llama.cpp does not take this model: {reason}",
-                    "another engine may, or a newer version of this one",
+                    f"llama.cpp does not support this model: {reason}",
+                    "another engine or a newer version of this one may support it",
                 )
             if "alloc" in reason:
                 raise OutOfMemory(f"llama.cpp could not load the model: {reason}", "free memory, or lower num_gpu")
@@ -231,7 +231,7 @@ class Context:
         self.handle = C.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise OutOfMemory(
-                f"llama.cpp could not make a context of {streams} x {num_ctx} tokens: {_reason()}",
+                f"llama.cpp could not create a context of {streams} x {num_ctx} tokens: {_reason()}",
                 "lower num_ctx or num_parallel",
             )
         self.memory = C.llama_get_memory(self.handle)

@@ -49,13 +49,13 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     if metadata is None or record.weights is None:
-        return Match(score=0, reason="takes local GGUF weights only")
+        return Match(score=0, reason="needs local GGUF weights")
     if metadata.format != "gguf":
-        return Match(score=0, reason=f"takes GGUF, this is {metadata.format}")
+        return Match(score=0, reason=f"runs GGUF only, not {metadata.format}")
     if metadata.architecture == "clip":
-        return Match(score=0, reason="a projector is no model by itself")
+        return Match(score=0, reason="a projector is not a model of its own")
     if metadata.architecture not in ARCHITECTURES:
-        reason = f"the llama.cpp of {REQUIREMENT} does not know the architecture {metadata.architecture!r}"
+        reason = f"the llama.cpp of {REQUIREMENT} does not support the architecture {metadata.architecture!r}"
         return Match(score=-1, reason=reason)
     inexact = sorted(name for name in metadata.tensor_types if name not in _EXACT_TYPES)
     if inexact:
@@ -107,7 +107,7 @@ def _estimate_any(record: ModelRecord, metadata: ModelMetadata | None, options: 
 
 SPEC = EngineSpec(
     name="llama-cpp",
-    summary="GGUF models on CPU and GPU: continuous batching, shared prefixes, exact texts",
+    summary="GGUF models on CPU and GPU: continuous batching, shared prompt prefixes, exact texts",
     form="step",
     load="corral.adapters.engines.llama_cpp.loader:load",
     match=_match,
@@ -115,7 +115,7 @@ SPEC = EngineSpec(
     fits=_fits,
     runners=("process", "thread"),
     tasks=frozenset({"completion", "embedding"}),
-    takes="GGUF files, of every architecture that llama.cpp knows",
+    takes="GGUF files of every architecture that llama.cpp supports",
     devices="corral.adapters.engines.llama_cpp.devices:devices",
     load_options=LlamaCppOptions,
     module="llama_cpp",

@@ -59,13 +59,13 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxEmbed
     pooling = " + ".join(session.poolings) or "the graph's own"
     if session.poolings and not folder.poolings:
         pooling += " (assumed)"
-        _log.warning("%s: no file says how to pool; the mean of all tokens is taken", request.model)
+        _log.warning("%s: no file states the pooling mode; using the mean of all tokens", request.model)
     try:
         probe = _probe(session, tokenizer, context_length)
     except OutOfMemory:
         raise
     except EngineError as error:
-        raise InvalidModelFile(f"model {request.model!r} cannot compute: {error}") from error
+        raise InvalidModelFile(f"model {request.model!r} failed a test computation: {error}") from error
     on_progress(1.0)
     return OnnxEmbeddingsEngine(
         session=session,
@@ -107,7 +107,7 @@ def _probe(session: EncoderSession, tokenizer: EncoderTokenizer, limit: int) -> 
     alone = [session.vectors([text])[0] for text in texts]
     seconds = time.perf_counter() - began
     if any(vector.ndim != 1 or vector.shape != alone[0].shape or not vector.size for vector in alone):
-        raise InvalidModelFile("the model does not give one vector of numbers for a text")
+        raise InvalidModelFile("the model does not return one vector of numbers per text")
     return _Probe(
         dimensions=alone[0].size,
         tokens_per_s=sum(map(len, texts)) / max(seconds, 1e-6),
@@ -122,5 +122,5 @@ def _text(tokenizer: EncoderTokenizer, length: int) -> Sequence[int]:
 
 def _told(difference: float) -> str:
     if difference == 0:
-        return "a text has the same vector, bit by bit, alone and among others (measured at load)"
-    return f"others in its batch change a number of a vector by {difference:.0e} or less (measured at load)"
+        return "a text gets the same vector, bit for bit, alone and in a batch (measured at load)"
+    return f"batching changes a vector's numbers by {difference:.0e} at most (measured at load)"

@@ -44,13 +44,13 @@ class OnnxEmbeddingsEngine:
 
     def add_request(self, request_id: int, request: Request, mask: TokenMask | None) -> None:
         if not isinstance(request, EmbedRequest):
-            raise Unsupported("this model makes embeddings; it generates no text")
+            raise Unsupported("this is an embedding model; it does not generate text")
         texts = [self._tokenizer.tokens(prompt) for prompt in request.inputs]
         limits = [limit for limit in (request.num_ctx, self._info.context_length) if limit is not None]
         if limits:
             texts = [self._fitted(text, min(limits), cut=request.truncate) for text in texts]
         if not all(texts):
-            raise InvalidRequest("an empty input has no tokens, and this model adds none", "leave it out")
+            raise InvalidRequest("the input is empty, and this model adds no tokens of its own", "omit it")
         self._batcher.add(Job(request_id, texts))
 
     def step(self) -> Sequence[tuple[int, EngineOutput]]:

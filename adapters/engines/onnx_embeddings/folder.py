@@ -94,7 +94,7 @@ def _poolings(settings: Mapping[str, Any], model: str) -> tuple[str, ...]:
     strange = [key for key in settings if key.startswith("pooling_mode_") and settings[key] is True]
     if set(strange) - set(_POOLINGS.values()) or (settings and not chosen):
         raise InvalidModelFile(
-            f"model {model!r} pools in a way that is not known here: {', '.join(strange) or named or 'none'}",
+            f"model {model!r} has an unsupported pooling mode: {', '.join(strange) or named or 'none'}",
             f"known are: {', '.join(_POOLINGS)}",
         )
     return chosen

@@ -86,13 +86,13 @@ def _checked_inputs(inputs: Sequence[Any], model: str) -> dict[str, type[Any]]:
     strange = [f"{one.name} ({one.type})" for one in inputs if one.name not in _INPUTS or one.type not in _INTEGERS]
     if strange or "input_ids" not in {one.name for one in inputs}:
         raise InvalidModelFile(
-            f"model {model!r} takes inputs that a sentence encoder has not: {', '.join(strange) or 'no input_ids'}",
-            f"known are {', '.join(_INPUTS)}, of integers",
+            f"model {model!r} has inputs that a sentence encoder does not have: {', '.join(strange) or 'no input_ids'}",
+            f"supported inputs: {', '.join(_INPUTS)}, of integers",
         )
     fixed = [f"{one.name} {one.shape}" for one in inputs if any(isinstance(size, int) for size in one.shape)]
     if fixed:
         raise InvalidModelFile(
-            f"model {model!r} is made for one fixed size of batch or text: {', '.join(fixed)}",
+            f"model {model!r} has a fixed batch or text size: {', '.join(fixed)}",
             "export it with dynamic axes for both",
         )
     return {one.name: _INTEGERS[one.type] for one in inputs}
@@ -106,13 +106,13 @@ def _chosen_output(outputs: Sequence[Any], folder: EncoderFolder) -> tuple[str, 
     tokens = [name for name, rank in ranks.items() if rank == 3]
     if not tokens:
         raise InvalidModelFile(
-            f"model {folder.model!r} gives neither {_SENTENCES} nor vectors of tokens, but {', '.join(ranks)}"
+            f"model {folder.model!r} returns neither {_SENTENCES} nor token vectors, but {', '.join(ranks)}"
         )
     if folder.more_modules:
         raise InvalidModelFile(
-            f"model {folder.model!r} needs steps after its graph that are not done here: "
+            f"model {folder.model!r} needs steps after its graph that are not supported: "
             f"{', '.join(folder.more_modules)}",
-            f"export it with its whole pipeline, so that the graph gives {_SENTENCES}",
+            f"export it with its whole pipeline, so that the graph returns {_SENTENCES}",
         )
     return tokens[0], 3
 
@@ -126,7 +126,7 @@ def _errors(subject: str, *, loading: bool) -> Iterator[None]:
     except Exception as error:
         text = f"ONNX Runtime: {subject}: {' '.join(str(error).split())[:500]}"
         if isinstance(error, MemoryError) or "bad_alloc" in text or "allocate memory" in text:
-            raise OutOfMemory(text, "unload other models, or take a smaller one") from error
+            raise OutOfMemory(text, "unload other models, or use a smaller one") from error
         if not loading:
             raise EngineError(text) from error
         raise (InvalidModelFile if type(error).__name__ in _BAD_FILE else LoadFailed)(text) from error

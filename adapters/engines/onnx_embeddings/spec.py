@@ -32,13 +32,13 @@ class OnnxEmbeddingsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_un
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     paths = {file.path for file in record.files}
     if record.format != "onnx":
-        return Match(score=0, reason="takes folders with an ONNX model")
+        return Match(score=0, reason="runs folders with an ONNX model only")
     if "genai_config.json" in paths:
-        return Match(score=0, reason="takes sentence encoders; this folder is made for ONNX Runtime GenAI")
+        return Match(score=0, reason="runs sentence encoders; this folder is for ONNX Runtime GenAI")
     if "tokenizer.json" not in paths:
         return Match(score=0, reason="needs tokenizer.json in the model's folder")
     if "embedding" not in record.capabilities:
-        return Match(score=0, reason="takes sentence encoders; config.json names a model of another kind")
+        return Match(score=0, reason="runs sentence encoders; config.json names another kind of model")
     return Match(score=100, reason="a sentence encoder with its tokenizer")
 
 
@@ -55,7 +55,7 @@ def _fits(loaded: Any, wanted: Any) -> bool:
 
 SPEC = EngineSpec(
     name="onnx-embeddings",
-    summary="sentence encoders as ONNX, batched, with their own tokenizer and pooling",
+    summary="sentence encoders in ONNX format: batched, with their own tokenizer and pooling",
     form="step",
     load="corral.adapters.engines.onnx_embeddings.loader:load",
     match=_match,
@@ -64,7 +64,7 @@ SPEC = EngineSpec(
     # Importing onnxruntime switches a CPU's AMX unit on for the whole process: llama.cpp could not run beside it.
     runners=("process",),
     tasks=frozenset({"embedding"}),
-    takes="folders with an ONNX sentence encoder and tokenizer.json",
+    takes="model folders with an ONNX sentence encoder and tokenizer.json",
     devices="corral.adapters.engines.onnx_embeddings.loader:devices",
     load_options=OnnxEmbeddingsOptions,
     module="onnxruntime",

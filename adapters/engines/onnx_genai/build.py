@@ -65,10 +65,10 @@ def _try(continuations: Continuations, folder: ModelFolder, vocabulary_size: int
     except EngineError as error:
         if isinstance(error, OutOfMemory):
             raise
-        raise InvalidModelFile(f"model {folder.model!r} cannot compute: {error}") from error
+        raise InvalidModelFile(f"model {folder.model!r} failed a test computation: {error}") from error
     if len(logits) < vocabulary_size:
         raise InvalidModelFile(
-            f"model {folder.model!r} gives {len(logits)} logits, its tokenizer has {vocabulary_size} tokens"
+            f"model {folder.model!r} gives {len(logits)} logits, but its tokenizer has {vocabulary_size} tokens"
         )
     try:
         continuation.rewind(0)
@@ -92,10 +92,10 @@ def _info(
     kv_bytes = _KV_VALUE_BYTES * folder.kv_values_per_token * num_ctx * parallel
     details = {
         "weights": folder.model_type,
-        "streams": f"{parallel} x {num_ctx} tokens, computed in turn, not in a batch",
+        "streams": f"{parallel} x {num_ctx} tokens, computed one after the other, not in a batch",
         "threads": str(threads),
-        "exact": "yes: each request is computed by itself, prompts in pieces of one length",
-        "when full": "an answer that fills the context ends: no shift",
+        "exact": "yes: each request is computed separately, and prompts in pieces of equal length",
+        "when full": "no context shift: an answer ends when the context is full",
     }
     if folder.adapters:
         details["adapters"] = ", ".join(os.path.basename(path) for path in folder.adapters)

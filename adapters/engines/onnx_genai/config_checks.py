@@ -33,7 +33,7 @@ def check_config(data: bytes) -> None:
     except (ValueError, RecursionError) as error:
         raise InvalidModelFile(f"it is malformed: {error}", "download the model again") from error
     if not isinstance(config, dict):
-        raise InvalidModelFile("it is no JSON object", "download the model again")
+        raise InvalidModelFile("it is not a JSON object", "download the model again")
     waiting: list[Any] = [config]
     while waiting:
         value = waiting.pop()
@@ -49,7 +49,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # The library heeds both values of a key that stands twice, and a dict would show the last one only.
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("an object has the same key twice")
     return found
 
 
@@ -70,11 +70,11 @@ def _check(key: str, value: Any) -> None:
         try:
             path_parts(value)
         except StorageError as error:
-            raise InvalidModelFile(f"{key}: {error.message}", "a model's files lie in its own folder") from error
+            raise InvalidModelFile(f"{key}: {error.message}", "a model's files must be inside its folder") from error
 
 
 def _refused(setting: str) -> InvalidModelFile:
     return InvalidModelFile(
-        f"{setting} is not taken from a model: it could run code or reach files outside of the model",
+        f"{setting} is not allowed in a model: it could run code or reach files outside of the model",
         "remove it from the file, and import the folder again",
     )

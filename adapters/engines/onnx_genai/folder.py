@@ -72,7 +72,7 @@ def open_folder(request: LoadRequest) -> ModelFolder:
     for part in _NOT_TEXT:
         if getattr(model, part) is not None:
             raise InvalidModelFile(
-                f"model {request.model!r} ({model.type}) has a part called {part!r}: only decoders of text run here"
+                f"model {request.model!r} ({model.type}) has a part called {part!r}; only text decoders are supported"
             )
     if model.decoder.pipeline is None and not (path / model.decoder.filename).is_file():
         raise InvalidModelFile(

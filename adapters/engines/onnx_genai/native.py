@@ -50,7 +50,7 @@ class Model:
         if provider is not None and provider not in (found := _providers()):
             raise InvalidOption(
                 f"this ONNX Runtime has no execution provider {provider!r}",
-                f"it has {', '.join(found)}; others come with other builds of onnxruntime-genai",
+                f"it has {', '.join(found)}; other builds of onnxruntime-genai have others",
             )
         if provider_options and provider in (None, "cpu"):
             raise InvalidOption("provider_options need a provider other than cpu", "set provider too")
@@ -73,7 +73,7 @@ class Model:
             try:
                 self._adapters.load(path, path)
             except Exception as error:
-                raise InvalidModelFile(f"model {folder.model!r}: {path} is no LoRA adapter: {error}") from error
+                raise InvalidModelFile(f"model {folder.model!r}: {path} is not a LoRA adapter: {error}") from error
             self._names.append(path)
         self.device = str(self._model.device_type).lower()
 
@@ -150,6 +150,6 @@ def _load_error(error: Exception, folder: ModelFolder) -> CorralError:
         return OutOfMemory(subject)
     if any(sign in str(error).lower() for sign in ("provider", "interface not available")):
         return LoadFailed(
-            subject, "set provider to cpu, or install the build of onnxruntime-genai that the model wants"
+            subject, "set provider to cpu, or install the build of onnxruntime-genai that the model needs"
         )
     return InvalidModelFile(subject)

@@ -39,16 +39,16 @@ class OnnxGenaiOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     if record.remote_host is not None:
-        return Match(score=0, reason="takes local weights only")
+        return Match(score=0, reason="runs local weights only")
     if record.format == "onnx":
         if any(file.path == CONFIG_FILE for file in record.files):
-            return Match(score=100, reason="a folder made for ONNX Runtime GenAI")
-        return Match(score=0, reason=f"an ONNX model without {CONFIG_FILE} generates no text here")
+            return Match(score=100, reason="runs folders for ONNX Runtime GenAI")
+        return Match(score=0, reason=f"an ONNX model without {CONFIG_FILE} cannot generate text on this engine")
     converted = CONVERTER.match(record, metadata)
     if converted.score > 0:
-        reason = f"runs it once converted: {converted.reason}"
+        reason = f"runs it after conversion: {converted.reason}"
         return Match(score=50, reason=reason, converter=CONVERTER.name)
-    return Match(score=0, reason=f"takes folders with {CONFIG_FILE}; no conversion: {converted.reason}")
+    return Match(score=0, reason=f"runs folders with {CONFIG_FILE}; cannot be converted: {converted.reason}")
 
 
 def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
@@ -79,14 +79,14 @@ def _fits(loaded: Any, wanted: Any) -> bool:
 
 SPEC = EngineSpec(
     name="onnx-genai",
-    summary="ONNX models made for ONNX Runtime GenAI, on CPU and its other execution providers",
+    summary="ONNX models built for ONNX Runtime GenAI, on CPU and its other execution providers",
     form="step",
     load="corral.adapters.engines.onnx_genai.loader:load",
     match=_match,
     estimate=_estimate,
     fits=_fits,
     runners=("process",),
-    takes="folders with genai_config.json; GGUF of the llama family, converted",
+    takes="model folders with genai_config.json; GGUF files of the llama family after conversion",
     devices="corral.adapters.engines.onnx_genai.loader:devices",
     load_options=OnnxGenaiOptions,
     module="onnxruntime_genai",

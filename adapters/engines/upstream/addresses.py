@@ -34,8 +34,8 @@ def normal_address(text: str) -> str:
         raise InvalidRequest(f"not an address of a server: {text[:100]!r}", "write it as http://HOST:PORT")
     if parts.username is not None or parts.password is not None:
         raise InvalidRequest(
-            f"the address of {parts.hostname} holds a user or a key",
-            'put it into the settings, as key_env of [engines.upstream.hosts."ADDRESS"]',
+            f"the address of {parts.hostname} contains a user name or a key",
+            'put it in the settings, as key_env of [engines.upstream.hosts."ADDRESS"]',
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"

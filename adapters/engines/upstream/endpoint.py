@@ -105,7 +105,7 @@ class Endpoint:
             async for chunk in self._chunks(response):
                 data += chunk
                 if len(data) > limit_bytes:
-                    raise UpstreamError(f"{self.address}: an answer of more than {limit_bytes} bytes")
+                    raise UpstreamError(f"{self.address}: the answer is longer than {limit_bytes} bytes")
         return bytes(data)
 
     async def in_time(self, outputs: AsyncIterator[OutputT]) -> AsyncGenerator[OutputT, None]:
@@ -163,7 +163,7 @@ class Endpoint:
             except _GONE as error:
                 if fresh:
                     raise Unavailable(
-                        f"{self.address} closed the connection without an answer", "see its own log"
+                        f"{self.address} closed the connection without an answer", "see that server's log"
                     ) from error
             except httpx.HTTPError as error:
                 raise self._translated(error) from error
@@ -178,8 +178,8 @@ class Endpoint:
 
     def _silent(self) -> UpstreamError:
         return UpstreamError(
-            f"{self.address} said nothing for {self._options.silence_timeout_s:g} s",
-            "raise engines.upstream.silence_timeout_s if it only needs longer",
+            f"{self.address} sent nothing for {self._options.silence_timeout_s:g} s",
+            "raise engines.upstream.silence_timeout_s if it just needs more time",
         )
 
     async def _chunks(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
@@ -200,15 +200,17 @@ class Endpoint:
     def _translated(self, error: httpx.HTTPError) -> UpstreamError:
         if isinstance(error, httpx.ConnectTimeout):
             return Unavailable(
-                f"{self.address} did not take the connection within {self._options.connect_timeout_s:g} s",
-                "see whether it is up, or raise engines.upstream.connect_timeout_s",
+                f"{self.address} did not accept the connection within {self._options.connect_timeout_s:g} s",
+                "check that it is up, or raise engines.upstream.connect_timeout_s",
             )
         if isinstance(error, httpx.TimeoutException):
             return self._silent()
         if isinstance(error, httpx.ConnectError | httpx.ProxyError):
-            return Unavailable(f"nobody answers at {self.address}: {error}", "see whether the server there is up")
+            return Unavailable(f"no server answers at {self.address}: {error}", "check that the server there is up")
         if isinstance(error, _GONE):
-            return Unavailable(f"{self.address} broke off its answer", "see its own log")
+            return Unavailable(
+                f"{self.address} closed the connection in the middle of its answer", "see that server's log"
+            )
         return UpstreamError(f"{self.address}: {type(error).__name__}: {error}")
 
 
@@ -218,7 +220,7 @@ def _sendable(address: str, headers: dict[str, str]) -> dict[str, str]:
         if not re.fullmatch(r"[!-9;-~]+", name) or not re.fullmatch(r"[ -~]*", value):
             raise SettingsError(
                 f'engines.upstream.hosts."{address}": the header {name!r:.40} cannot be sent',
-                "names and values are printable ASCII, keys too",
+                "header names, values and keys must be printable ASCII",
             )
     return headers
 

@@ -27,7 +27,7 @@ def plain_text(prompt: Prompt) -> str:
     """Raises `Unsupported` for token ids: they mean nothing to another server."""
     texts = [part.text for part in prompt if isinstance(part, TextPart)]
     if len(texts) != len(prompt):
-        raise Unsupported("an upstream takes text, not token ids")
+        raise Unsupported("an upstream accepts text, not token ids")
     return "".join(texts)
 
 
@@ -41,6 +41,7 @@ def schema_of(constraint: Constraint) -> Any:
     """The JSON Schema of a constraint. Raises `Unsupported` for one of another kind."""
     if constraint.kind != "json_schema":
         raise Unsupported(
-            f"this upstream takes no constraint of the kind {constraint.kind!r}", "give a JSON schema, or leave it out"
+            f"this upstream does not support constraints of the kind {constraint.kind!r}",
+            "use a JSON schema, or omit it",
         )
     return msgspec.json.decode(constraint.source)

@@ -25,7 +25,7 @@ async def read_lines(chunks: AsyncIterable[bytes], address: str) -> AsyncGenerat
             yield bytes(rest).removesuffix(b"\r")
             rest = bytearray(line)
         if len(rest) > _LINE_LIMIT_BYTES:
-            raise UpstreamError(f"{address}: a line of more than {_LINE_LIMIT_BYTES} bytes")
+            raise UpstreamError(f"{address}: a line is longer than {_LINE_LIMIT_BYTES} bytes")
     if rest:
         yield bytes(rest)
 
@@ -49,15 +49,15 @@ async def read_events(
         if line and not begun and name not in _FIELDS:
             body = await _beginning(line, lines)
             raise error_in(body) or UpstreamError(
-                f"{address} answered with something else than a stream: {message_of(body)}",
-                "see whether this is the address of a model server",
+                f"{address} did not answer with a stream: {message_of(body)}",
+                "check that this is the address of a model server",
             )
         begun = begun or bool(line)
         if name == b"data":
             data.append(value.removeprefix(b" "))
             held_bytes += len(line)
             if held_bytes > _LINE_LIMIT_BYTES:
-                raise UpstreamError(f"{address}: an event of more than {_LINE_LIMIT_BYTES} bytes")
+                raise UpstreamError(f"{address}: an event is longer than {_LINE_LIMIT_BYTES} bytes")
         elif not line:
             event, data, held_bytes = b"\n".join(data), [], 0
             if event.strip():

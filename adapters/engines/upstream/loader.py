@@ -66,12 +66,12 @@ async def open_endpoint(host: str, model: str, api: str | None, options: Upstrea
     """
     address = normal_address(host)
     if api is not None and api not in APIS:
-        raise InvalidRequest(f"no server speaks {api!r}", f"choose one of {', '.join(APIS)}")
+        raise InvalidRequest(f"unknown API {api!r}", f"choose one of {', '.join(APIS)}")
     hosts = {normal_address(name): found for name, found in options.hosts.items()}
     if (urlsplit(address).hostname or "").rstrip(".") == _OLLAMA_CLOUD and address not in hosts:
         raise Unsupported(
             f"ollama cloud is disabled: {model} lives at {_OLLAMA_CLOUD}",
-            f'to have it asked, put your key into [engines.upstream.hosts."{address}"]',
+            f'to use it, put your key in [engines.upstream.hosts."{address}"]',
         )
     return await Endpoint.open(address, model, api, options, hosts.get(address, HostOptions()))
 

@@ -25,7 +25,7 @@ _log = logging.getLogger("corral.engine")
 
 _OLLAMA_APIS = ("ollama", "corral")
 _TEXTS_PER_REQUEST = 64
-_NO_TOKENIZER = "an upstream's tokens are not known here"
+_NO_TOKENIZER = "the tokens of an upstream model are unknown"
 
 
 class UpstreamModel:
@@ -45,7 +45,7 @@ class UpstreamModel:
             yield await self._embedded(request)
             return
         if not isinstance(request, ChatRequest | CompletionRequest):
-            raise Unsupported(f"an upstream takes no {type(request).__name__}")
+            raise Unsupported(f"an upstream does not accept a {type(request).__name__}")
         attempts = _Attempts(self._endpoints)
         for endpoint in attempts:
             begun = False
@@ -93,7 +93,7 @@ class UpstreamModel:
                 async for output in outputs:
                     if progress.ignored_there and isinstance(output, Finished):
                         ignored = endpoint.secrets.hidden_in(", ".join(progress.ignored_there)[:200])
-                        _log.warning("%s: options without effect there: %s", endpoint.address, ignored)
+                        _log.warning("%s: ignored options: %s", endpoint.address, ignored)
                     yield output
 
     def _exchange(self, endpoint: Endpoint, api: str, request: ChatRequest | CompletionRequest) -> Exchange:
@@ -160,7 +160,7 @@ class _Attempts:
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = endpoints
         self._tried: list[Endpoint] = []
-        self._problem: CorralError = UpstreamError("no address is left to ask")
+        self._problem: CorralError = UpstreamError("no address is left to try")
 
     def __iter__(self) -> Iterator[Endpoint]:
         while (endpoint := next_address(self._endpoints, self._tried)) is not None:

@@ -75,8 +75,8 @@ async def known_api(endpoint: Endpoint) -> str:
             models = await _asked(endpoint, "/v1/models", _OpenAIModels)
             if models is None:
                 raise UpstreamError(
-                    f"{endpoint.address} speaks neither OpenAI's API nor Ollama's",
-                    "name the server's own address, without a path, or say what it speaks with --api",
+                    f"{endpoint.address} offers neither OpenAI's API nor Ollama's",
+                    "give the server's address without a path, or name its API with --api",
                 )
             endpoint.api = next((_BY_OWNER.get(str(one.owned_by), "openai") for one in models.data or ()), "openai")
     return endpoint.api
@@ -132,7 +132,7 @@ async def _shown(endpoint: Endpoint, offer: OfferedModel) -> OfferedModel:
     try:
         shown = msgspec.json.decode(data, type=_Shown)
     except MALFORMED as error:
-        raise UpstreamError(f"{endpoint.address}: /api/show gave something malformed: {error}") from error
+        raise UpstreamError(f"{endpoint.address}: /api/show sent a malformed answer: {error}") from error
     lengths = {key.rpartition(".")[2]: _length(value) for key, value in (shown.model_info or {}).items()}
     return msgspec.structs.replace(
         offer,

@@ -142,7 +142,7 @@ async def read_answer(
         try:
             line = _line.decode(data)
         except MALFORMED as error:
-            raise UpstreamError(f"{address}: a line that is malformed: {error}: {message_of(data)[:100]}") from error
+            raise UpstreamError(f"{address}: malformed line: {error}: {message_of(data)[:100]}") from error
         if line is None:
             continue
         told = (line.error, line.detail) != (_NOTHING, _NOTHING)
@@ -166,7 +166,7 @@ async def read_answer(
             for output in progress.end("length" if line.done_reason == "length" else "stop"):
                 yield output
             return
-    raise UpstreamError(f"{address} ended its answer without the last line", "see its own log")
+    raise UpstreamError(f"{address} ended its answer before the last line", "see that server's log")
 
 
 def read_vectors(data: bytes, address: str, count: int) -> Embedded:
@@ -175,7 +175,7 @@ def read_vectors(data: bytes, address: str, count: int) -> Embedded:
     try:
         answer = _vectors.decode(data)
     except MALFORMED as error:
-        raise UpstreamError(f"{address}: vectors that are malformed: {error}") from error
+        raise UpstreamError(f"{address}: malformed vectors: {error}") from error
     return Embedded(vectors=packed(answer.embeddings, count, address), prompt_tokens=credible(answer.prompt_eval_count))
 
 
@@ -194,7 +194,7 @@ def _call(call: _Call, address: str) -> ToolCall:
         arguments = read_arguments(found.arguments) if isinstance(found.arguments, str) else found.arguments or {}
     except MALFORMED as error:
         raise UpstreamError(
-            f"{address}: the arguments of the call of {found.name!r} are no JSON object: {error}"
+            f"{address}: the arguments of the call to {found.name!r} are not a JSON object: {error}"
         ) from error
     return ToolCall(name=found.name, arguments=arguments, id=call.id or None, index=found.index)
 

@@ -97,7 +97,7 @@ async def read_answer(
         try:
             chunk = _chunk.decode(data)
         except MALFORMED as error:
-            raise UpstreamError(f"{address}: a chunk that is malformed: {error}: {message_of(data)[:100]}") from error
+            raise UpstreamError(f"{address}: malformed chunk: {error}: {message_of(data)[:100]}") from error
         if chunk is None:
             continue
         if (chunk.choices is None or chunk.error != _NOTHING) and (refused := _error(exchange, address, data)):
@@ -119,9 +119,9 @@ async def read_answer(
         if progress.is_full:
             break
     if reason is None:
-        raise UpstreamError(f"{address} ended its answer without a finish reason", "see its own log")
+        raise UpstreamError(f"{address} ended its answer without a finish reason", "see that server's log")
     if reason in ("abort", "error"):
-        raise UpstreamError(f"{address} gave the answer up ({reason})", "see its own log")
+        raise UpstreamError(f"{address} aborted the answer ({reason})", "see that server's log")
     for output in progress.end("length" if reason == "length" else "stop", calls.complete(cut=reason == "length")):
         yield output
 
@@ -132,7 +132,7 @@ def read_vectors(data: bytes, address: str, count: int) -> Embedded:
     try:
         answer = _vectors.decode(data)
     except MALFORMED as error:
-        raise UpstreamError(f"{address}: vectors that are malformed: {error}") from error
+        raise UpstreamError(f"{address}: malformed vectors: {error}") from error
     rows = [vector.embedding for vector in sorted(answer.data, key=lambda vector: vector.index)]
     tokens = answer.usage.prompt_tokens if answer.usage else None
     return Embedded(vectors=packed(rows, count, address), prompt_tokens=credible(tokens or 0))

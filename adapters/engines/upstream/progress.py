@@ -74,7 +74,7 @@ class Progress:
         self._left_bytes -= size_bytes
         if self._left_bytes < 0:
             raise UpstreamError(
-                f"{self.address}: an answer of more than {self._max_bytes} bytes",
+                f"{self.address}: the answer is longer than {self._max_bytes} bytes",
                 "set num_predict, or raise engines.upstream.max_answer_bytes",
             )
 

@@ -9,6 +9,7 @@ import msgspec
 
 from corral.core.errors import CorralError, InvalidRequest, PromptTooLong, ServerBusy, Unsupported, UpstreamError
 from corral.core.malformed import MALFORMED
+from corral.core.printable import one_line
 
 __all__ = ("KeyRefused", "Unavailable", "UpstreamLoop", "error_in_answer", "message_of", "refusal", "told")
 
@@ -36,7 +37,8 @@ def refusal(address: str, path: str, model: str, status: int, body: bytes, locat
     said = f": {message}" if message else ""
     if 300 <= status < 400:
         return UpstreamError(
-            f"{address} redirects to {location or 'nowhere'}, which is not followed", "name that address if it is right"
+            f"{address} redirects to {location or 'nowhere'}; Corral does not follow redirects",
+            "use that address if it is the right one",
         )
     if status in (401, 403):
         return KeyRefused(
@@ -46,17 +48,17 @@ def refusal(address: str, path: str, model: str, status: int, body: bytes, locat
     if status == 404:
         return UpstreamError(
             f"{address} has no model {model!r}, or no {path} (404){said}",
-            "corral upstream NAME ADDRESS lists the models it has",
+            "corral upstream NAME ADDRESS lists its models",
         )
     if status in (429, 503):
         return ServerBusy(f"{address} is busy ({status}){said}", "try again later, or add another address")
     if status == 508:
         return UpstreamLoop(
-            f"{address} leads back to a server that the request has passed{said}",
-            "give the upstream model the address where the model really runs",
+            f"{address} leads back to a server that has already handled this request{said}",
+            "give the upstream model the address of the server that actually runs it",
         )
     if status in (502, 504):
-        return Unavailable(f"{address} cannot reach its server ({status}){said}", "see whether it is up")
+        return Unavailable(f"{address} cannot reach its server ({status}){said}", "check that it is up")
     if status == 501:
         return Unsupported(f"{address} does not support this{said}")
     return told(address, message or f"it answered {status}", ours=not 400 <= status < 500)
@@ -109,8 +111,7 @@ def message_of(body: bytes) -> str:
         found = msgspec.json.decode(body)
     except MALFORMED:
         found = body.decode(errors="replace")
-    line = " ".join(_text(found).split())[:_SHOWN_CHARACTERS]
-    return "".join([one if one.isprintable() else "�" for one in line])  # a terminal may show it
+    return one_line(" ".join(_text(found).split())[:_SHOWN_CHARACTERS])
 
 
 def _text(found: Any) -> str:

@@ -21,8 +21,10 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """``[engines.upstream.hosts."ADDRESS"]``: what one address is sent, and no other."""
 
     key: Annotated[str | None, Meta(description="Sent as a bearer token.", extra={"secret": True})] = None
-    key_env: Annotated[str | None, Meta(description="The variable that holds the key.")] = None
-    headers: Annotated[dict[str, str], Meta(description="More headers of every request.", extra={"secret": True})] = {}
+    key_env: Annotated[str | None, Meta(description="The environment variable that holds the key.")] = None
+    headers: Annotated[
+        dict[str, str], Meta(description="Additional headers for every request.", extra={"secret": True})
+    ] = {}
 
     def __repr__(self) -> str:
         return f"HostOptions(key_env={self.key_env!r}, …)"  # keys end up in no log and no traceback
@@ -33,14 +35,16 @@ class UpstreamOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     connect_timeout_s: Annotated[float, Meta(description="Longest wait for a connection.")] = 5.0
     silence_timeout_s: Annotated[
-        float, Meta(description="Longest wait for more of an answer; its first token may take a while.")
+        float, Meta(description="Longest wait for the next part of an answer; the first token may take a while.")
     ] = 600.0
-    rest_s: Annotated[float, Meta(description="How long an address that failed is asked last.")] = 10.0
-    max_connections: Annotated[int, Meta(description="Connections to one address, so requests at once.", ge=1)] = 128
+    rest_s: Annotated[float, Meta(description="How long an address that failed is tried only after the others.")] = 10.0
+    max_connections: Annotated[
+        int, Meta(description="Maximum connections, and so concurrent requests, to one address.", ge=1)
+    ] = 128
     max_answer_bytes: Annotated[
-        int, Meta(description="The longest answer to one request; a server that goes on is cut off.", ge=1024)
+        int, Meta(description="The longest answer to one request; a longer one is cut off.", ge=1024)
     ] = 8 * 1024 * 1024
-    trust_env: Annotated[bool, Meta(description="Go through the proxies that `HTTP_PROXY` and its kin name.")] = False
+    trust_env: Annotated[bool, Meta(description="Use the proxies from `HTTP_PROXY` and similar variables.")] = False
     hosts: Annotated[
         dict[str, HostOptions], Meta(description="Keys and headers by address: see docs/upstream.md.")
     ] = {}
@@ -48,7 +52,7 @@ class UpstreamOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     if record.remote_host is None or record.remote_model is None:
-        return Match(score=0, reason="takes models behind another server: corral upstream adds one")
+        return Match(score=0, reason="runs models on other servers; corral upstream adds one")
     return Match(score=100, reason=f"runs behind {record.remote_host}")
 
 
@@ -58,7 +62,7 @@ def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any)
 
 SPEC = EngineSpec(
     name="upstream",
-    summary="models behind another server: vLLM, Ray Serve LLM, SGLang, llama-server, Ollama, Corral",
+    summary="models on another server: vLLM, Ray Serve LLM, SGLang, llama-server, Ollama, Corral",
     form="running",
     load="corral.adapters.engines.upstream.loader:load",
     match=_match,

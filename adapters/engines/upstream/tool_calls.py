@@ -75,7 +75,7 @@ class ToolCallFragments:
             call.arguments.append(text)
             self._held += _FRAGMENT_COST + len(text)
             if self._held > _LIMIT:
-                raise UpstreamError(f"{self._address}: tool calls of more than {_LIMIT} characters")
+                raise UpstreamError(f"{self._address}: the tool calls are longer than {_LIMIT} characters")
 
     def complete(self, *, cut: bool) -> tuple[ToolCall, ...]:
         """Raises `UpstreamError` for arguments that are no JSON object; where the answer was cut they are left out."""
@@ -87,7 +87,7 @@ class ToolCallFragments:
                 if cut:
                     break
                 raise UpstreamError(
-                    f"{self._address}: the arguments of the call of {call.name!r} are no JSON object: {error}"
+                    f"{self._address}: the arguments of the call to {call.name!r} are not a JSON object: {error}"
                 ) from error
             found.append(ToolCall(name=call.name, arguments=arguments, id=call.id or None, index=place))
         return tuple(found)

@@ -17,18 +17,18 @@ _MOST_DIMENSIONS = 16_384
 def check_size(data: bytes, count: int, address: str) -> None:
     """Raises `UpstreamError` for JSON of more values than `count` vectors can have, before they are made."""
     if data.count(b",") > count * _MOST_DIMENSIONS + 1024 or data.count(b"[") + data.count(b"{") > 4 * count + 1024:
-        raise UpstreamError(f"{address}: {count} vectors were asked for, and more came than they can hold")
+        raise UpstreamError(f"{address}: the answer is too long for the {count} vectors requested")
 
 
 def packed(rows: Sequence[Sequence[float]], count: int, address: str) -> Vectors:
     """Raises `UpstreamError` where there are not `count` vectors of one length."""
     dimensions = len(rows[0]) if rows else 0
     if len(rows) != count or not dimensions or any(len(row) != dimensions for row in rows):
-        raise UpstreamError(f"{address}: {count} vectors of one length were asked for, and {len(rows)} came")
+        raise UpstreamError(f"{address}: expected {count} vectors of equal length, got {len(rows)}")
     try:
         flat = array("f", [number for row in rows for number in row])
     except OverflowError as error:
-        raise UpstreamError(f"{address}: a vector with a number that no float32 holds") from error
+        raise UpstreamError(f"{address}: a vector has a number that does not fit into a float32") from error
     if sys.byteorder == "big":
         flat.byteswap()
     return Vectors(dimensions=dimensions, float32=flat.tobytes())

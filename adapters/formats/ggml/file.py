@@ -68,7 +68,7 @@ def read_ggml(path: Path) -> GgmlFile:
                 )
     families = ", ".join(name for layout in LAYOUTS for name in (layout.name, layout.twin) if name)
     raise InvalidModelFile(
-        f"{path}: no GGML file of a known family ({families}); {best}", "fetch it again, or fetch the model as GGUF"
+        f"{path}: not a GGML file of a known family ({families}); {best}", "fetch it again, or fetch the model as GGUF"
     )
 
 
@@ -89,11 +89,11 @@ class _Reading:
     def run(self) -> GgmlFile:
         layout = self._layout
         if self._take(4) != MAGIC:
-            raise self._mismatch("it does not begin as a GGML file")
+            raise self._mismatch("it does not begin like a GGML file")
         numbers = self._numbers()
         type_name = FILE_TYPES.get(int(numbers["type"]) % _QUANTIZATION_VERSION_FACTOR, "")
         if type_name not in _KNOWN_TYPES:
-            raise self._mismatch(f"{numbers['type']} is no type of weights")
+            raise self._mismatch(f"{numbers['type']} is not a weights type")
         tokens, scores = self._vocabulary(int(numbers["vocabulary"]))
         tensors = self._tensors(numbers, type_name)
         family = layout.twin if layout.twin_tokens & set(tokens) else layout.name
@@ -114,7 +114,7 @@ class _Reading:
             if not 1 <= numbers[name] <= limit:
                 raise self._mismatch(f"{name} is {numbers[name]}")
         if numbers["width"] % numbers["heads"]:
-            raise self._mismatch(f"{numbers['heads']} heads do not divide a width of {numbers['width']}")
+            raise self._mismatch(f"a width of {numbers['width']} cannot be divided among {numbers['heads']} heads")
         rotated = numbers.get("rotated", 2)
         if not 2 <= rotated <= numbers["width"] // numbers["heads"] or rotated % 2:
             raise self._mismatch(f"{rotated} numbers of a head are rotated")
@@ -123,7 +123,7 @@ class _Reading:
     def _vocabulary(self, count: int) -> tuple[tuple[bytes, ...], tuple[float, ...]]:
         kind = self._layout.vocabulary
         if kind == "counted" and (found := self._u32()) != count:
-            raise self._mismatch(f"{found} tokens were announced, and {count} before")
+            raise self._mismatch(f"the vocabulary has {found} tokens, but the header says {count}")
         tokens, scores, size_bytes = list[bytes](), list[float](), 0
         for _ in range(count):
             length = self._u32()
@@ -131,7 +131,7 @@ class _Reading:
                 raise self._mismatch(f"a token claims to be {length} bytes long")
             size_bytes += length
             if size_bytes > _VOCABULARY_LIMIT_BYTES:
-                raise self._mismatch(f"the tokens have more than {_VOCABULARY_LIMIT_BYTES} bytes")
+                raise self._mismatch(f"the tokens take more than {_VOCABULARY_LIMIT_BYTES} bytes")
             token = self._take(length)
             tokens.append(self._latin(token) if kind == "latin" else token)
             if kind == "scored":
@@ -143,7 +143,7 @@ class _Reading:
         try:
             return bytes([ord(character) & 0xFF for character in token.decode()])
         except UnicodeDecodeError:
-            raise self._mismatch("a token is no UTF-8") from None
+            raise self._mismatch("a token is not valid UTF-8") from None
 
     def _tensors(self, numbers: Mapping[str, int | float], type_name: str) -> tuple[GgmlTensor, ...]:
         layout = self._layout
@@ -155,10 +155,10 @@ class _Reading:
             if shape is None or tensor.name in found:
                 raise self._mismatch(f"the tensor {tensor.name[:80]!r} does not belong here")
             if tensor.shape != shape:
-                raise self._mismatch(f"the tensor {tensor.name!r} is {tensor.shape}, and should be {shape}")
+                raise self._mismatch(f"the tensor {tensor.name!r} is {tensor.shape}, but must be {shape}")
             own = "F32" if len(shape) == 1 or tensor.name in layout.float_tensors else type_name
             if tensor.type_name != own:
-                raise self._mismatch(f"the tensor {tensor.name!r} is {tensor.type_name}, and should be {own}")
+                raise self._mismatch(f"the tensor {tensor.name!r} is {tensor.type_name}, but must be {own}")
             found[tensor.name] = tensor
         missing = [name for name in wanted if name not in found and name not in layout.optional]
         if missing:
@@ -168,13 +168,13 @@ class _Reading:
     def _tensor(self) -> GgmlTensor:
         dimensions, length, kind = self._u32(), self._u32(), self._u32()
         if dimensions not in (1, 2) or length > _MAX_TOKEN_BYTES or kind not in TENSOR_TYPES:
-            raise self._mismatch("what follows is no tensor")
+            raise self._mismatch("what follows is not a tensor")
         shape = tuple(self._u32() for _ in range(dimensions))
         name = self._take(length).decode("utf-8", "replace")
         type_name, block, block_bytes = TENSOR_TYPES[kind]
         size_bytes = math.prod(shape) // block * block_bytes
         if shape[0] % block or self._file.tell() + size_bytes > self._size:
-            raise self._mismatch(f"the tensor {name[:80]!r} goes beyond the file's end: it is truncated")
+            raise self._mismatch(f"the tensor {name[:80]!r} extends past the end of the file: it is truncated")
         self._file.seek(size_bytes, os.SEEK_CUR)
         return GgmlTensor(name, type_name, shape, size_bytes)
 

@@ -38,7 +38,8 @@ def dequantize(type_name: str, blocks: Bytes) -> Floats:
     function = _FUNCTIONS.get(type_name)
     if function is None:
         raise Unsupported(
-            f"tensors of the type {type_name} cannot be dequantized; these can: {', '.join(sorted(DEQUANTIZED_TYPES))}",
+            f"tensors of the type {type_name} cannot be dequantized; "
+            f"supported types: {', '.join(sorted(DEQUANTIZED_TYPES))}",
             "fetch the model in another quantization, such as Q4_K_M or Q8_0",
         )
     return function(np.ascontiguousarray(blocks))

@@ -97,7 +97,7 @@ class HeaderFile:
         for _ in range(pair_count):
             key = self._text(_KEY_LIMIT_BYTES, "a key")
             if key in pairs:
-                raise self._error(f"the key {key!r} is there twice")
+                raise self._error(f"the key {key!r} occurs twice")
             pairs[key] = self._value(key)
         alignment = pairs.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
@@ -109,10 +109,10 @@ class HeaderFile:
             end = tensor.offset_bytes + tensor.size_bytes
             if end > self._size:
                 raise self._error(
-                    f"the tensor {tensor.name!r} ends at byte {end}, and the file at {self._size}: it is truncated"
+                    f"the tensor {tensor.name!r} ends at byte {end}, but the file at {self._size}: it is truncated"
                 )
         if sum(tensor.size_bytes for tensor in tensors) > self._size:
-            raise self._error(f"the tensors together are larger than the file, which has {self._size} bytes")
+            raise self._error(f"the tensors together are larger than the file ({self._size} bytes)")
         return Header(version, pairs, tensors)
 
     def values(self, array: Array, *, limit_bytes: int = _ARRAY_LIMIT_BYTES) -> list[Any] | None:
@@ -149,10 +149,12 @@ class HeaderFile:
         self._seek(4)
         version = self._u32()
         if version & 0xFFFF == 0 and version:
-            raise self._error("the file is big-endian, which no engine here reads", "convert it on this machine")
+            raise self._error("the file is big-endian, which no engine supports", "convert it on this machine")
         if version not in (2, 3):
             age = "too old" if version < 2 else "too new"
-            raise self._error(f"GGUF version {version} is {age}: 2 and 3 can be read", "convert the model again")
+            raise self._error(
+                f"GGUF version {version} is {age}: only versions 2 and 3 are supported", "convert the model again"
+            )
         return version
 
     def _value(self, key: str) -> Any:
@@ -189,14 +191,16 @@ class HeaderFile:
         name = self._text(_TENSOR_NAME_LIMIT_BYTES, "a tensor's name")
         dimensions = self._u32()
         if dimensions > _MAX_DIMENSIONS:
-            raise self._error(f"the tensor {name!r} has {dimensions} dimensions, {_MAX_DIMENSIONS} are possible")
+            raise self._error(f"the tensor {name!r} has {dimensions} dimensions; at most {_MAX_DIMENSIONS} are allowed")
         shape = tuple(self._u64() for _ in range(dimensions))
         kind, offset = self._u32(), self._u64()
         if kind not in TENSOR_TYPES:
             raise self._error(f"the tensor {name!r} has the unknown type {kind}")
         type_name, block, block_bytes = TENSOR_TYPES[kind]
         if shape and shape[0] % block:
-            raise self._error(f"the tensor {name!r} has rows of {shape[0]}, which {type_name} cannot divide by {block}")
+            raise self._error(
+                f"the tensor {name!r} has rows of {shape[0]} elements, but {type_name} needs a multiple of {block}"
+            )
         return Tensor(name, type_name, shape, math.prod(shape) // block * block_bytes, offset)
 
     def _strings(self, count: int, limit_bytes: int) -> list[str] | None:
@@ -213,7 +217,7 @@ class HeaderFile:
         if length > self._size - self._offset:
             raise self._error(f"{what} claims to be {length} bytes long, past the file's end: it is truncated")
         if length > limit_bytes:
-            raise self._error(f"{what} claims to be {length} bytes long; {limit_bytes} are allowed")
+            raise self._error(f"{what} claims to be {length} bytes long; at most {limit_bytes} are allowed")
         return self._take(length).decode("utf-8", "replace")
 
     def _text(self, limit_bytes: int, what: str) -> str:
@@ -222,7 +226,7 @@ class HeaderFile:
         text = self._string(limit_bytes, what)
         self._text_bytes += self._offset - start
         if self._text_bytes > _TEXT_LIMIT_BYTES:
-            raise self._error(f"its keys, texts and names have more than {_TEXT_LIMIT_BYTES} bytes")
+            raise self._error(f"its keys, strings and names take more than {_TEXT_LIMIT_BYTES} bytes")
         return text
 
     def _skip_strings(self, count: int) -> None:
@@ -284,7 +288,7 @@ class HeaderFile:
             raise self._error(error.strerror or str(error)) from error
         self._base, self._window, self._position = offset, b"".join(parts), 0
         if len(self._window) < size_bytes:
-            raise self._error("the file became shorter while it was read")
+            raise self._error("the file got shorter while it was being read")
 
     @property
     def _offset(self) -> int:
@@ -317,9 +321,9 @@ def _guess(start: bytes) -> str:
     if not start:
         return "it is empty"
     if start[:4] in _PAST_FORMATS:
-        return f"it is {_PAST_FORMATS[start[:4]]}, which llama.cpp gave up in 2023"
+        return f"it is {_PAST_FORMATS[start[:4]]}, which llama.cpp dropped in 2023"
     if start.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, and the weights themselves were not fetched"
+        return "it is a Git LFS pointer; the weights themselves were not fetched"
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
         return f"it is text beginning with {start.decode('ascii')!r}"
     return f"it begins with {start[:4].hex(' ')}"

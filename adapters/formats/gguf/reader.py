@@ -129,7 +129,7 @@ def _metadata(
     pairs = header.pairs
     architecture = _text(pairs, _ARCHITECTURE)
     if not architecture:
-        raise InvalidModelFile(f"{path}: it has no general.architecture: no engine can tell what it is")
+        raise InvalidModelFile(f"{path}: it has no general.architecture, so no engine can run it")
     _check(path, header, architecture)
     tensor_types: dict[str, int] = {}
     for tensor in header.tensors:
@@ -165,7 +165,7 @@ def _check(path: Path, header: Header, architecture: str) -> None:
     """Raises `InvalidModelFile` for what no model has, and no engine, list or reply could hold."""
 
     def refuse(what: str) -> InvalidModelFile:
-        return InvalidModelFile(f"{path}: {what}: no model is like that", "fetch or convert the file again")
+        return InvalidModelFile(f"{path}: {what}, which no real model has", "fetch or convert the file again")
 
     for key, limit in ((_ARCHITECTURE, _NAME_LIMIT), (_CHAT_TEMPLATE, _TEMPLATE_LIMIT)):
         if len(_text(header.pairs, key)) > limit:

@@ -109,7 +109,7 @@ class GgufTensors:
             raise InvalidModelFile(f"{self._path}: the tensor {tensor.name!r}: {error.strerror}") from error
         if view:
             raise InvalidModelFile(
-                f"{self._path}: the file ends within the tensor {tensor.name!r}: it became shorter while it was read",
+                f"{self._path}: the file ends within the tensor {tensor.name!r}: it shrank while being read",
                 "fetch the model again",
             )
         return data

@@ -138,7 +138,7 @@ def _vocabulary(
         array = pairs.get(stem + name)
         found = values(array) if isinstance(array, Array) else ()
         if found is None or not all(isinstance(value, kind) for value in found):
-            raise InvalidModelFile(f"{path}: {stem}{name} is no list of {kind.__name__} that can be used")
+            raise InvalidModelFile(f"{path}: {stem}{name} is not a usable list of {kind.__name__}")
         if length is not None and len(found) not in (0, length):
             raise InvalidModelFile(f"{path}: {stem}{name} has {len(found)} values for {length} tokens")
         return tuple(found)
@@ -155,7 +155,7 @@ def _vocabulary(
     }
     for name, token_id in named.items():
         if not 0 <= token_id < len(texts):
-            raise InvalidModelFile(f"{path}: {stem}{name}_token_id is {token_id}, and there are {len(texts)} tokens")
+            raise InvalidModelFile(f"{path}: {stem}{name}_token_id is {token_id}, but there are {len(texts)} tokens")
     return GgufVocabulary(
         model=str(pairs.get(f"{stem}model", "")),
         pre=str(pairs.get(f"{stem}pre", "")),

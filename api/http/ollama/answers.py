@@ -58,7 +58,7 @@ class Answer:
                         await _start(send, _NDJSON)
                     await send({"type": "http.response.body", "body": line, "more_body": True})
                 if not last:
-                    raise EngineError("the answer broke off", "see the server's log")
+                    raise EngineError("the answer was cut off", "see the server's log")
         except Exception as error:
             if not started:
                 raise
@@ -76,7 +76,7 @@ class Answer:
             outputs.extend([output async for output in generation])
             load_ns = generation.load_ns
         if not outputs or not isinstance(outputs[-1], Finished):
-            raise EngineError("the answer broke off", "see the server's log")
+            raise EngineError("the answer was cut off", "see the server's log")
         _note(scope, outputs[-1])
         body = self._writer.whole(outputs, load_ns)
         await _start(send, JSON.encode(), (b"content-length", str(len(body)).encode()))

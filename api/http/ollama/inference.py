@@ -166,7 +166,7 @@ def _refuse_later(**fields: object) -> None:
     """Fields that this version does not serve may be given as long as they are empty: many clients send them so."""
     for name, value in fields.items():
         if value:
-            raise ApiError(400, f"{name} is not supported by this version of Corral; leave it out")
+            raise ApiError(400, f"{name} is not supported by this version of Corral; omit it")
 
 
 async def _load(

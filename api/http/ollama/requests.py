@@ -203,4 +203,4 @@ class CopyRequest(NativeBody, frozen=True, kw_only=True):
 
 def _require_few(field: str, values: Sized, limit: int) -> None:
     if len(values) > limit:
-        raise ApiError(400, f"{field} has {len(values)} entries, more than the {limit} that are taken")
+        raise ApiError(400, f"{field} has {len(values)} entries; at most {limit} are accepted")
