@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Generator, Sequence
+from queue import Queue
 
 import pytest
 
@@ -142,6 +143,25 @@ def test_callers_of_the_tokenizer_take_turns_and_may_leave() -> None:
         assert answered == [3, 2, 1]
     finally:
         calls.close()
+
+
+@pytest.mark.parametrize(("cut", "ids"), [(True, 11), (False, 0)])
+def test_no_more_ids_than_anyone_needs_leave_the_model_s_process(cut: bool, ids: int) -> None:
+    """A tokenizer that takes whole texts only is bounded like one that takes them in pieces."""
+    results: Queue[Result] = Queue()
+    calls = Tokenizing(FakeTokenizer(), results.put)
+    try:
+        prompt = (TextPart(text="x" * 100_000),)
+        calls.begin(Call(1, "tokenize", (prompt,), (), 10, cut))
+        result = results.get(timeout=10)
+        calls.begin(Call(2, "tokenize", ((TextPart(text="x" * 9),),), (), 10, cut))
+        assert len(results.get(timeout=10).ids[0]) == 10
+    finally:
+        calls.close()
+    assert (sum(map(len, result.ids)), result.error is None) == (ids, cut)
+    if result.error is not None:
+        assert result.error.code == "prompt_too_long"
+        assert "100001 tokens" in result.error.message
 
 
 @pytest.mark.parametrize(
