@@ -485,6 +485,17 @@ def test_a_closed_engine_tokenizes_no_more(smollm2: Path) -> None:
         engine.tokenizer.encode([(TextPart(text="late"),)])
 
 
+def test_the_memory_that_is_reported_counts_attention(smollm2: Path) -> None:
+    """What `ps` shows grows with the context by the scores of nine heads for each token of a batch, and by the cache."""
+    reported = []
+    for num_ctx in (2048, 8192):
+        engine = make(smollm2, num_ctx=num_ctx, num_parallel=1)
+        reported.append(engine.info.memory_bytes["cpu"])
+        engine.close()
+    assert reported[0] > smollm2.stat().st_size + 512 * 49_152 * 4
+    assert reported[1] - reported[0] > 512 * 4 * (9 * 8192 - 49_152)
+
+
 def test_a_quantized_cache_needs_flash_attention(smollm2: Path) -> None:
     """A quantized KV cache switches flash attention on, says that texts are not exact, and refuses its absence."""
     engine = make(smollm2, kv_cache_type="q8_0")
