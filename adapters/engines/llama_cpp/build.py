@@ -228,7 +228,7 @@ class _Builder:
         )
 
     def _memory_bytes(self, streams: int) -> int:
-        """Weights, KV cache and compute buffers of what is made at once: the context of embeddings comes when needed."""
+        """Weights, KV cache and compute buffers, without the context of embeddings, which is made when it is needed."""
         if not streams:
             return self._model.size_bytes
         batch = batch_tokens(self._options.num_batch, streams)
