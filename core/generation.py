@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,7 +18,8 @@ from msgspec import UNSET, UnsetType
 
 from corral.core.answering import Generation, Lease
 from corral.core.calls import ANONYMOUS, Call, ChatCall, EmbedCall, EmbedResult, GenerateCall
-from corral.core.errors import EngineError, PromptTooLong, Unsupported, UnsupportedField
+from corral.core.embedding import embed_texts
+from corral.core.errors import Unsupported, UnsupportedField
 from corral.core.lru import LruDict
 from corral.core.messages import Message, Tool
 from corral.core.models import Digest, ModelMetadata, ModelRecord
@@ -26,23 +27,19 @@ from corral.core.names import ModelName, parse_name
 from corral.core.options import ResolvedOptions, resolve_options
 from corral.core.outputs import Embedded, Vectors
 from corral.core.placement import LoadListener
-from corral.core.ports.inference import RunningModel, Task
+from corral.core.ports.inference import Task
 from corral.core.ports.text import ChatTemplate, ChatTemplateFactory
 from corral.core.prompting import (
     PlainTemplate,
     PromptedChat,
     completion_prompt,
-    most_tokens,
     prompt_text,
-    require_room,
-    tokenized,
 )
 from corral.core.rendering import RenderedApart, RenderingThreads
 from corral.core.requests import (
     ChatRequest,
     CompletionRequest,
     ContextPolicy,
-    EmbedRequest,
     Principal,
     Prompt,
     TextPart,
@@ -56,8 +53,6 @@ _log = logging.getLogger(__name__)
 _REMEMBERED_TEMPLATES = 64
 _ANSWERING: frozenset[Task] = frozenset({"completion", "chat"})
 _EMBEDDING: frozenset[Task] = frozenset({"embedding"})
-_GROUP_INPUTS, _GROUP_CHARACTERS = 64, 131_072
-"""The most of a list of texts that a model is given to embed at once; a longer text goes alone."""
 
 
 class Catalog(Protocol):
@@ -153,7 +148,7 @@ class InferenceService:
             _require_task(lease, "embedding", call.model, "embeddings")
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
             if call.inputs:
-                embedded = await _embed(lease.model, call, options)
+                embedded = await embed_texts(lease.model, call, options.context.num_ctx)
             load_ns, ignored = lease.load_ns, lease.ignored_options
             if ignored:
                 _log.warning(
@@ -309,54 +304,3 @@ def _chat_messages(record: ModelRecord, messages: tuple[Message, ...]) -> tuple[
     if record.system and not (messages and messages[0].role == "system"):
         return (Message(role="system", content=record.system), *whole)
     return whole
-
-
-async def _embed(model: RunningModel, call: EmbedCall, options: ResolvedOptions) -> Embedded:
-    """A list goes to the model in groups, so that others get their turn and little of it is held at once."""
-    most = most_tokens(model.info, options.context.num_ctx)
-    vectors, prompt_tokens, dimensions = bytearray(), 0, 0
-    try:
-        if not call.truncate:
-            for text in call.inputs:
-                require_room(model.info, len(text), most)
-        for group in _groups(call.inputs, _most_inputs(model)):
-            prompts = [(TextPart(text=text),) for text in group]
-            request = EmbedRequest(
-                inputs=await tokenized(model, prompts, most=most, cut=call.truncate),
-                truncate=call.truncate,
-                num_ctx=options.context.num_ctx,
-            )
-            part = await _embedded(model, request, call.model)
-            vectors += part.vectors.float32
-            prompt_tokens += part.prompt_tokens
-            dimensions = part.vectors.dimensions
-    except PromptTooLong as error:
-        raise PromptTooLong("the input length exceeds the context length", error.remedy) from error
-    return Embedded(vectors=Vectors(dimensions=dimensions, float32=bytes(vectors)), prompt_tokens=prompt_tokens)
-
-
-def _most_inputs(model: RunningModel) -> int:
-    """Engines that serve one request at a time make everybody wait for a whole one."""
-    one_at_a_time = model.info.parallel == 1 and "batch" not in model.info.features
-    return 1 if one_at_a_time else _GROUP_INPUTS
-
-
-def _groups(inputs: Sequence[str], most: int) -> Iterator[list[str]]:
-    """As many as go together, and one at least."""
-    group: list[str] = []
-    characters = 0
-    for text in inputs:
-        if group and (len(group) == most or characters + len(text) > _GROUP_CHARACTERS):
-            yield group
-            group, characters = [], 0
-        group.append(text)
-        characters += len(text)
-    yield group
-
-
-async def _embedded(model: RunningModel, request: EmbedRequest, name: str) -> Embedded:
-    async with aclosing(model.run(request)) as outputs:
-        async for output in outputs:
-            if isinstance(output, Embedded):
-                return output
-    raise EngineError(f'"{name}" gave no embedding')

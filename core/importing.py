@@ -17,15 +17,14 @@ from corral.core.errors import (
     InvalidModelFile,
     InvalidRequest,
     NotFound,
-    StorageError,
     Unsupported,
 )
-from corral.core.folder_facts import FACT_FILES, folder_facts
 from corral.core.left_out import remarks
 from corral.core.manifest_reading import read_manifest
-from corral.core.model_folders import FolderFile, scan_folder
-from corral.core.models import Digest, FileRole, ModelFile, ModelMetadata, ModelRecord, digest_of, parameter_size_text
-from corral.core.names import ModelName, name_from_file, split_quantization
+from corral.core.model_folders import scan_folder
+from corral.core.models import Digest, ModelFile, ModelMetadata, ModelRecord, digest_of
+from corral.core.names import ModelName, name_from_file
+from corral.core.new_records import Part, file_record, folder_record, weights_among
 from corral.core.ports.sources import ModelSource, OnProgress, Progress, RemoteFile
 from corral.core.ports.storage import BlobInfo, BlobStore, LocalBlobs, ManifestFormat, ManifestStore, StoredManifest
 from corral.core.references import delete_unreferenced
@@ -33,7 +32,6 @@ from corral.core.values import Value
 from corral.core.weights import WeightsInspector
 
 __all__ = ("ModelImporter",)
-
 
 _PULL_ATTEMPTS = 3
 
@@ -47,14 +45,6 @@ class _Put(Value, frozen=True, kw_only=True):
 
     stored: StoredManifest
     record: ModelRecord
-
-
-class _Part(Value, frozen=True, kw_only=True):
-    """A file that is in the blob store, and what it says of itself."""
-
-    file_name: str
-    blob: BlobInfo
-    metadata: ModelMetadata
 
 
 class ModelImporter:
@@ -83,7 +73,7 @@ class ModelImporter:
         """The name that `import_file` gives a file or folder that comes without one."""
         if await asyncio.to_thread(path.is_dir):
             files = await asyncio.to_thread(scan_folder, path)
-            return (await asyncio.to_thread(_folder_record, path, files, None)).name
+            return (await asyncio.to_thread(folder_record, path, files, None)).name
         return name_from_file(path.name, self._known(await self._inspector.inspect(path), str(path)).file_type)
 
     async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> ModelRecord:
@@ -93,21 +83,21 @@ class ModelImporter:
         if not await asyncio.to_thread(path.is_file):
             raise NotFound(f"no such file: {path}")
         metadata = self._known(await self._inspector.inspect(path), str(path))
-        _weights_among([(str(path), metadata)])
+        weights_among([(str(path), metadata)])
         on_progress(Progress(status=f"importing {path.name}"))
         adopted: list[Digest] = []
 
         async def store() -> _Put:
             blob = await self._local.adopt(path)
             adopted.append(blob.digest)
-            part = _Part(file_name=path.name, blob=blob, metadata=metadata)
+            part = Part(file_name=path.name, blob=blob, metadata=metadata)
             return await self._put_parts((part,), name, on_progress)
 
         return await self._adopt_and_put(store, adopted, on_progress)
 
     async def _import_folder(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> ModelRecord:
         files = await asyncio.to_thread(scan_folder, path)
-        record = await asyncio.to_thread(_folder_record, path, files, name)
+        record = await asyncio.to_thread(folder_record, path, files, name)
         adopted: list[Digest] = []
 
         async def store() -> _Put:
@@ -241,7 +231,7 @@ class ModelImporter:
         file: RemoteFile,
         fresh: list[tuple[RemoteFile, Digest]],
         on_progress: OnProgress,
-    ) -> _Part:
+    ) -> Part:
         blob = await self._blobs.stat(file.digest) if file.digest else None
         if blob is None:
             if file.local_path is not None:
@@ -255,7 +245,7 @@ class ModelImporter:
                     "fetch it again",
                 )
         metadata = self._known(await self._inspector.metadata(blob.digest), file.file_name)
-        return _Part(file_name=file.file_name, blob=blob, metadata=metadata)
+        return Part(file_name=file.file_name, blob=blob, metadata=metadata)
 
     async def _stream(self, source: ModelSource, file: RemoteFile, on_progress: OnProgress) -> BlobInfo:
         writer = await self._blobs.begin(file.digest, file.size_bytes)
@@ -278,10 +268,10 @@ class ModelImporter:
         finally:
             await writer.close()
 
-    async def _put_parts(self, parts: tuple[_Part, ...], name: ModelName | None, on_progress: OnProgress) -> _Put:
-        weights = parts[_weights_among([(part.file_name, part.metadata) for part in parts])]
+    async def _put_parts(self, parts: tuple[Part, ...], name: ModelName | None, on_progress: OnProgress) -> _Put:
+        weights = parts[weights_among([(part.file_name, part.metadata) for part in parts])]
         on_progress(Progress(status="writing manifest"))
-        return await self._put(_record(parts, weights, name), weights.metadata)
+        return await self._put(file_record(parts, weights, name), weights.metadata)
 
     async def _delete_replaced(self, put: _Put) -> None:
         await delete_replaced(put.stored, manifests=self._manifests, blobs=self._blobs, local=self._local)
@@ -308,72 +298,3 @@ class ModelImporter:
                 "; ".join(remarks(self._left_out, file_name.rpartition(".")[2])) or None,
             )
         return metadata
-
-
-def _role(metadata: ModelMetadata) -> FileRole:
-    if metadata.architecture == "clip":
-        return "projector"
-    return "adapter" if metadata.keys.get("general.type") == "adapter" else "weights"
-
-
-def _weights_among(files: Sequence[tuple[str, ModelMetadata]]) -> int:
-    """The place of the one file of weights. Raises `InvalidModelFile` where they make no model."""
-    weights = [place for place, (_, metadata) in enumerate(files) if _role(metadata) == "weights"]
-    if len(weights) != 1:
-        found = ", ".join(f"{file_name} ({_role(metadata)})" for file_name, metadata in files)
-        raise InvalidModelFile(
-            f"a model needs exactly one weights file, but this has {len(weights)}: {found or 'nothing'}",
-            "import a single file with corral import FILE",
-        )
-    file_name, metadata = files[weights[0]]
-    parts = metadata.keys.get("split.count", 1)
-    if isinstance(parts, int) and parts > 1:
-        raise InvalidModelFile(
-            f"{file_name} is one of {parts} parts of a model", "join them first: llama-gguf-split --merge FIRST OUTPUT"
-        )
-    return weights[0]
-
-
-def _record(parts: tuple[_Part, ...], weights: _Part, name: ModelName | None) -> ModelRecord:
-    metadata = weights.metadata
-    return ModelRecord(
-        name=name or name_from_file(weights.file_name, metadata.file_type),
-        digest=weights.blob.digest,  # the manifest's own digest exists once it is written
-        size_bytes=0,
-        modified_at=0.0,
-        format=metadata.format,
-        family=metadata.architecture,
-        families=(metadata.architecture,),
-        parameter_size=parameter_size_text(metadata.parameter_count),
-        quantization=metadata.file_type,
-        context_length=metadata.context_length,
-        embedding_length=metadata.embedding_length,
-        files=tuple(
-            ModelFile(
-                role=_role(part.metadata), media_type="", digest=part.blob.digest, size_bytes=part.blob.size_bytes
-            )
-            for part in parts
-        ),
-    )
-
-
-def _folder_record(folder: Path, files: Sequence[FolderFile], name: ModelName | None) -> ModelRecord:
-    """Blocking. Without files yet: they have no digests before they are in the store."""
-    try:
-        texts = {file.path: Path(file.file).read_bytes() for file in files if file.path in FACT_FILES}
-    except OSError as error:
-        raise StorageError(f"cannot read {folder}: {error}") from error
-    facts = folder_facts(texts)
-    model = next(file.path for file in files if file.path.endswith(".onnx"))
-    _, in_file = split_quantization(Path(model).stem)
-    _, in_folder = split_quantization(folder.resolve().name)
-    quantization = in_file or in_folder
-    return ModelRecord(
-        name=name or name_from_file(f"{folder.resolve().name}.onnx", quantization),
-        digest=digest_of(b""),  # the manifest's own digest exists once it is written
-        size_bytes=0,
-        modified_at=0.0,
-        format="onnx",
-        family=facts.family,
-        quantization=quantization.upper(),
-    )

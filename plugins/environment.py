@@ -17,7 +17,6 @@ __all__ = ("VARIABLES", "EnvironmentLeaf", "Variable", "read_environment")
 
 _log = logging.getLogger(__name__)
 
-_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 

@@ -21,8 +21,6 @@ from corral.core.unused_parts import unused_parts
 
 __all__ = ("show",)
 
-_TENSOR = ("name", "type", "shape")
-
 
 @click.command()
 @click.argument("model", type=ModelText())

@@ -423,7 +423,7 @@ def test_silent_connections_make_room(
             except TimeoutError:
                 pass
         assert gone >= 8
-    closings = [message for message in caplog.messages if "silent longest" in message]
+    closings = [message for message in caplog.messages if "longest idle" in message]
     assert closings[:1] == ["closed the longest idle connection to make room: 4 were open"]
     assert len(closings) <= 2
 

@@ -192,11 +192,21 @@ def test_a_long_line_in_single_bytes() -> None:
 
 
 def test_tool_calls_without_end() -> None:
-    """Their fragments are gathered up to a limit."""
+    """Their fragments are gathered up to a limit, and many of them take no longer than few: they are in the loop."""
     long = Fragment(function=Function(arguments="x" * 65536))
-    for fragments in ((Fragment(index=index) for index in range(1_000_000)), [long] * 1000):
+    named = Fragment(function=Function(name="a", arguments="}"))
+    open_text = Fragment(function=Function(name="a", arguments='{"b":"' + "x" * 1_000_000))
+    began_s = time.process_time()
+    for fragments in (
+        (Fragment(index=index) for index in range(1_000_000)),
+        (Fragment(id=str(number), function=Function(name="a")) for number in range(1_000_000)),
+        [long] * 1000,
+        [open_text, *[named] * 1_000_000],
+        [Fragment(function=Function(name="a"))] * 1_000_000,
+    ):
         with pytest.raises(UpstreamError, match="tool calls are longer than"):
             ToolCallFragments("there").add(fragments)
+    assert time.process_time() - began_s < 10  # half a second; looking through all calls for each took half a minute
 
 
 def test_fragments_of_tool_calls_in_disorder(ask: Any) -> None:

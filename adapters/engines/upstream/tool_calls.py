@@ -16,6 +16,8 @@ __all__ = ("Fragment", "ToolCallFragments", "read_arguments")
 _LIMIT = 2 * 1024 * 1024
 _FRAGMENT_COST = 64
 """What keeping even an empty fragment counts for."""
+_CHECKED_LIMIT = 16 * _LIMIT
+"""How much may be read in all to find out whether arguments are complete: as a rule each text once."""
 
 
 class Function(msgspec.Struct):
@@ -40,14 +42,6 @@ class _Call:
         self.name = ""
         self.arguments: list[str] = []
 
-    @property
-    def is_complete(self) -> bool:
-        try:
-            read_arguments("".join(self.arguments), default="")
-        except MALFORMED:
-            return False
-        return True
-
 
 class ToolCallFragments:
     """The calls of one answer.
@@ -60,7 +54,11 @@ class ToolCallFragments:
     def __init__(self, address: str) -> None:
         self._address = address
         self._calls: list[_Call] = []
+        # The latest of each: looking through all for each fragment would take minutes for an answer of many calls.
+        self._by_index: dict[int, _Call] = {}
+        self._by_id: dict[str, _Call] = {}
         self._held = 0
+        self._checked = 0
 
     def add(self, fragments: Iterable[Fragment | None]) -> None:
         """Raises `UpstreamError` for calls without end."""
@@ -69,13 +67,15 @@ class ToolCallFragments:
                 continue
             found = fragment.function or Function()
             call = self._call_of(fragment, found.name or "")
-            call.id = call.id or fragment.id or ""
+            if fragment.id and not call.id:
+                call.id = fragment.id
+                self._by_id[call.id] = call
             call.name = call.name or found.name or ""
             text = _text(found.arguments)
             call.arguments.append(text)
             self._held += _FRAGMENT_COST + len(text)
             if self._held > _LIMIT:
-                raise UpstreamError(f"{self._address}: the tool calls are longer than {_LIMIT} characters")
+                raise self._too_long()
 
     def complete(self, *, cut: bool) -> tuple[ToolCall, ...]:
         """Raises `UpstreamError` for arguments that are no JSON object; where the answer was cut they are left out."""
@@ -95,29 +95,43 @@ class ToolCallFragments:
     def _call_of(self, fragment: Fragment, name: str) -> _Call:
         index = fragment.index
         if index is None:
-            named = [one for one in self._calls if fragment.id and one.id == fragment.id]
-            call = named[-1] if named else self._calls[-1] if self._calls else None
+            named = self._by_id.get(fragment.id) if fragment.id else None
+            call = named or (self._calls[-1] if self._calls else None)
             index = call.index if call is not None else 0
         else:
-            call = next((one for one in reversed(self._calls) if one.index == index), None)
-        if call is None or _begins_another(call, fragment, name):
-            call = _Call(index)
+            call = self._by_index.get(index)
+        if call is None or self._begins_another(call, fragment, name):
+            call = self._by_index[index] = _Call(index)
             self._calls.append(call)
         return call
+
+    def _begins_another(self, call: _Call, fragment: Fragment, name: str) -> bool:
+        if fragment.id and call.id and fragment.id != call.id:
+            return bool(name) or fragment.index is None
+        if fragment.id or fragment.index is not None or not (name and call.name):
+            return False
+        # Neither index nor id: calls that come whole, one after the other.
+        return name != call.name or self._is_complete(call)
+
+    def _is_complete(self, call: _Call) -> bool:
+        text = "".join(call.arguments)
+        self._checked += len(text) + len(call.arguments)
+        if self._checked > _CHECKED_LIMIT:
+            raise self._too_long()
+        try:
+            read_arguments(text, default="")
+        except MALFORMED:
+            return False
+        return True
+
+    def _too_long(self) -> UpstreamError:
+        return UpstreamError(f"{self._address}: the tool calls are longer than {_LIMIT} characters")
 
 
 def read_arguments(text: str, *, default: str = "{}") -> dict[str, Any]:
     """The arguments of a call. Raises what `MALFORMED` lists for a text that is no JSON object."""
     arguments: dict[str, Any] = msgspec.json.decode(text or default, type=dict)
     return arguments
-
-
-def _begins_another(call: _Call, fragment: Fragment, name: str) -> bool:
-    if fragment.id and call.id and fragment.id != call.id:
-        return bool(name) or fragment.index is None
-    if fragment.id or fragment.index is not None or not (name and call.name):
-        return False
-    return name != call.name or call.is_complete  # neither index nor id: calls that come whole, one after the other
 
 
 def _text(arguments: Any) -> str:
