@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar
+
+from corral.core.waiting import until_done
 
 __all__ = ("Stopped", "in_thread", "stop_if_asked")
 
@@ -29,15 +30,10 @@ async def in_thread(work: Callable[[threading.Event], T], undo: Callable[[T], No
     `asyncio.to_thread` alone would leave the thread working on files, and holding locks, that nobody owns any more.
     """
     stop = threading.Event()
-    # A future and no task: what cancels all the tasks of a closing event loop must not reach it.
     job = asyncio.get_running_loop().run_in_executor(None, work, stop)
     try:
-        return await asyncio.shield(job)
+        return await until_done(job, stop)
     except asyncio.CancelledError:
-        stop.set()
-        while not job.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([job])
-        if job.exception() is None and undo is not None:
+        if not job.cancelled() and job.exception() is None and undo is not None:
             undo(job.result())
         raise

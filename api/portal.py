@@ -6,7 +6,9 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Generic, TypeVar
 
 __all__ = ("FORKED", "Portal")
 
@@ -18,7 +20,7 @@ FORKED = (
 )
 """What a forked child is told that uses what its parent made."""
 
-_CLEAN_UP_S = 5.0  # a call that was cancelled before it began never says that it finished
+_CLEAN_UP_S = 5.0  # longer than a step of any engine takes; a call that refuses to end is left behind
 
 
 class Portal:
@@ -58,31 +60,22 @@ class Portal:
                 "a blocking call on the thread that must answer it would deadlock; await AsyncCorral here"
             )
 
-        finished = threading.Event()
-
-        async def await_it() -> T | _Raised:
-            try:
-                return await function()
-            except (SystemExit, KeyboardInterrupt) as fault:
-                # Raised in a task they would end the loop, and with it everybody's calls.
-                return _Raised(fault)
-            finally:
-                finished.set()
-
-        # Under the lock, so that a call is either refused or on the loop before the loop is told to stop.
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("this Corral is closed")
-            future = asyncio.run_coroutine_threadsafe(await_it(), self._loop)
+        call = _Call(function)
         try:
-            outcome = future.result()
+            # Under the lock, so that a call is either refused or on the loop before the loop is told to stop.
+            with self._lock:
+                if self._closed:
+                    call.outcome.set_exception(RuntimeError("this Corral is closed"))
+                else:
+                    self._loop.call_soon_threadsafe(call.begin)
+            return call.outcome.result()
         except BaseException:
-            future.cancel()
-            finished.wait(_CLEAN_UP_S)
+            # An interrupt comes anywhere above, also right after the loop was told to begin.
+            if not call.outcome.done():
+                with suppress(RuntimeError):  # the loop was closed meanwhile
+                    self._loop.call_soon_threadsafe(call.cancel)
+                    call.finished.wait(_CLEAN_UP_S)
             raise
-        if isinstance(outcome, _Raised):
-            raise outcome.fault
-        return outcome
 
     def close(self) -> None:
         """Cancels what still runs, and ends the thread. Twice is fine, from any thread; in a forked child it does
@@ -111,8 +104,41 @@ class Portal:
             self._loop.close()
 
 
-class _Raised:
-    """What a call raised that must not pass through the loop."""
+class _Call(Generic[T]):
+    """What one caller waits for: `begin` and `cancel` run on the loop, `outcome` and `finished` are read outside of it.
 
-    def __init__(self, fault: BaseException) -> None:
-        self.fault = fault
+    Made before the loop hears of it, so that it can be cancelled no matter where its caller was interrupted.
+    """
+
+    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
+        self.outcome: Future[T] = Future()
+        self.finished = threading.Event()
+        self._function = function
+        self._task: asyncio.Task[None] | None = None
+        self._cancelled = False
+
+    def begin(self) -> None:
+        if not self._cancelled:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task.add_done_callback(self._end)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if self._task is None:
+            self.finished.set()
+        else:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            result = await self._function()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as fault:  # one that passed through the loop would end everybody's calls
+            self.outcome.set_exception(fault)
+        else:
+            self.outcome.set_result(result)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self.outcome.cancel()  # does nothing to one that is there, and a task that was cancelled gave none
+        self.finished.set()

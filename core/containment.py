@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from corral.core.clipping import clipped
 from corral.core.errors import PluginError
-from corral.core.printable import printable
+from corral.core.printable import one_line, printable
 
-__all__ = ("TookTooLong", "beside", "contained", "interrupts_reach_us", "on_own_thread", "one_line")
+__all__ = ("TookTooLong", "beside", "contained", "interrupts_reach_us", "on_own_thread", "short_line")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,15 +82,13 @@ async def beside(work: Callable[[], T]) -> T:
     return task.result()
 
 
-def one_line(text: object, limit: int = 300) -> str:
-    """What a plugin says, for a terminal and a log: one line without control characters, of bounded length."""
+def short_line(text: object, limit: int = 300) -> str:
+    """What a plugin says, for a terminal and a log: as `clipping.clipped_line`, white space as one space."""
     try:
         said = str(text)
     except BaseException:  # an exception of a plugin's may raise another when it is asked for its text
         said = f"<{type(text).__name__} that cannot be printed>"
-    cut = said[: limit + 1]
-    line = " ".join("".join(one if one.isprintable() else " " for one in cut).split())
-    return f"{line[:limit]}…" if len(said) > limit else line
+    return one_line(" ".join(clipped(said, limit).split()))
 
 
 class _Task(Generic[T]):
@@ -116,7 +115,7 @@ class _Task(Generic[T]):
 
 
 def _as_error(fault: BaseException) -> PluginError:
-    said = one_line(fault)
+    said = short_line(fault)
     return PluginError(f"raised {type(fault).__name__}" + (f": {said}" if said else ""))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from corral.core.containment import contained, one_line
+from corral.core.containment import contained, short_line
 from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec, Match
 from corral.core.errors import (
@@ -162,7 +162,7 @@ class EngineChooser:
         try:
             match = check_match(contained(spec.match, record, metadata))
         except Exception as error:  # a plugin's fault is no reason to be without the other engines
-            said = f"{type(error).__name__}: {one_line(error)}"
+            said = f"{type(error).__name__}: {short_line(error)}"
             if (spec.name, said) not in self._complained:  # once, not once for each model
                 self._complained.add((spec.name, said))
                 _log.warning("the %s engine's match failed for %s: %s", spec.name, record.name.short, said)
@@ -286,7 +286,7 @@ def estimate_bytes(
     except Exception as error:
         if isinstance(error, CorralError) and not isinstance(error, PluginError):
             raise  # it says on purpose that this does not go
-        said = f"{type(error).__name__}: {one_line(error)}"
+        said = f"{type(error).__name__}: {short_line(error)}"
         raise LoadFailed(
             f"the {spec.name} engine's estimate for {record.name.short} failed: {said}",
             "this is a bug in the engine's plugin; another engine may run the model",
@@ -295,22 +295,22 @@ def estimate_bytes(
 
 def _device(name: object) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"a device name must be a string, not {one_line(repr(name), 60)}")
+        raise TypeError(f"a device name must be a string, not {short_line(repr(name), 60)}")
     return name
 
 
 def _byte_count(count: object) -> int:
     if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count < 1 << 62:
-        raise ValueError(f"bytes must be a number of 0 or more, not {one_line(repr(count), 60)}")
+        raise ValueError(f"bytes must be a number of 0 or more, not {short_line(repr(count), 60)}")
     return int(count)
 
 
 def check_match(match: object) -> Match:
     """A match as the choice needs it. Raises `TypeError` for what is none."""
     if not isinstance(match, Match):
-        raise TypeError(f"it gave {one_line(repr(match), 60)} instead of a Match")
+        raise TypeError(f"it gave {short_line(repr(match), 60)} instead of a Match")
     if isinstance(match.score, bool) or not isinstance(match.score, int | float) or not -1e9 < match.score < 1e9:
-        raise TypeError(f"its score is {one_line(repr(match.score), 60)}")
+        raise TypeError(f"its score is {short_line(repr(match.score), 60)}")
     if match.converter is not None and not isinstance(match.converter, str):
-        raise TypeError(f"its converter is {one_line(repr(match.converter), 60)}")
-    return Match(score=match.score, reason=one_line(match.reason), converter=match.converter)
+        raise TypeError(f"its converter is {short_line(repr(match.converter), 60)}")
+    return Match(score=match.score, reason=short_line(match.reason), converter=match.converter)

@@ -205,6 +205,10 @@ class InferenceService:
         template = await self._template(record)
         return prompt_text(await template.render(_chat_messages(record, call.messages)))
 
+    def close(self) -> None:
+        """Lets its threads go. Once no request is under way; waits for nothing."""
+        self._rendering.close()
+
     async def _find(self, model: str, task: str | None = None) -> ModelRecord:
         record = await self._catalog.get(parse_name(model))
         # Before loading, so that nobody's model is evicted for a request that cannot be served.

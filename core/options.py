@@ -6,13 +6,13 @@ are Corral's own. Everything that reads, prints or documents an option goes thro
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from corral.core.errors import InvalidOption
 from corral.core.option_values import OptionKind, checked, read_text
 from corral.core.requests import ContextPolicy, SamplingParams
+from corral.core.suggestions import did_you_mean
 from corral.core.values import Value
 
 __all__ = (
@@ -205,9 +205,9 @@ def parse_parameter(name: str, values: Sequence[str]) -> Any:
     if row is None:
         if name in _RETIRED:
             return None
-        near = difflib.get_close_matches(name, OPTIONS, n=1)
-        remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(OPTIONS)}"
-        raise InvalidOption(f"unknown parameter '{name}'", remedy)
+        raise InvalidOption(
+            f"unknown parameter '{name}'", did_you_mean(name, OPTIONS, f"known are {', '.join(OPTIONS)}")
+        )
     if not values:
         raise InvalidOption(f"parameter '{name}' has no value")
     return read_text(row.kind, name, values)

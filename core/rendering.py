@@ -11,7 +11,6 @@ import contextvars
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ from corral.core.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.messages import Message, Tool
 from corral.core.ports.text import ChatTemplate
 from corral.core.requests import Prompt
+from corral.core.waiting import until_done
 
 __all__ = ("RenderedApart", "RenderingThreads", "abandoned")
 
@@ -35,7 +35,7 @@ def abandoned() -> bool:
 
 
 class RenderingThreads:
-    """The threads that templates are rendered in. They end with the object."""
+    """The threads that templates are rendered in, until `close`."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="template")
@@ -44,6 +44,10 @@ class RenderingThreads:
         """The template that `compile_template` makes, compiled and rendered in these threads."""
         template = await asyncio.get_running_loop().run_in_executor(self._executor, compile_template)
         return RenderedApart(template, self._executor)
+
+    def close(self) -> None:
+        """Waits for nothing; a rendering under way ends by itself. Later ones raise `RuntimeError`."""
+        self._executor.shutdown(wait=False)
 
 
 class RenderedApart:
@@ -68,14 +72,5 @@ class RenderedApart:
             stop = threading.Event()
             context = contextvars.copy_context()
             context.run(_abandoned.set, stop)
-            # A future and no task: what cancels all the tasks of a closing event loop must not reach it.
             job = asyncio.get_running_loop().run_in_executor(self._executor, context.run, render)
-            try:
-                return await asyncio.shield(job)
-            except asyncio.CancelledError:
-                stop.set()
-                while not job.done():
-                    with suppress(asyncio.CancelledError):
-                        await asyncio.wait([job])
-                job.exception()  # nobody else looks
-                raise
+            return await until_done(job, stop)

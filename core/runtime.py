@@ -79,3 +79,4 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     async def aclose(self) -> None:
         """Unloads every model; returns when their memory is free."""
         await self.scheduler.aclose()
+        self.inference.close()

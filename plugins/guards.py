@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from corral.core.containment import TookTooLong, contained, interrupts_reach_us, on_own_thread, one_line
+from corral.core.containment import TookTooLong, contained, interrupts_reach_us, on_own_thread, short_line
 from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec
 from corral.core.errors import CorralError, PluginError
@@ -91,7 +91,7 @@ class _Part:
             try:
                 return bool(contained(method, *arguments, **named))
             except Exception as fault:
-                _complain(self._where, f"{type(fault).__name__}: {one_line(fault)}")
+                _complain(self._where, f"{type(fault).__name__}: {short_line(fault)}")
                 return False
 
         return ask
@@ -102,7 +102,7 @@ class _Part:
                 result = contained(method, *arguments, **named)
                 wanted = self._results.get(name, object)
                 if not isinstance(result, wanted):
-                    raise TypeError(f"it returned {one_line(repr(result), 60)} instead of {wanted.__name__}")
+                    raise TypeError(f"it returned {short_line(repr(result), 60)} instead of {wanted.__name__}")
                 return result
 
         return call
@@ -121,11 +121,11 @@ class _TemplateFactory:
             if template is None:
                 return None
             if not callable(getattr(template, "render", None)) or not isinstance(template.source, str):
-                raise TypeError(f"it returned {one_line(repr(template), 60)} instead of a ChatTemplate")
+                raise TypeError(f"it returned {short_line(repr(template), 60)} instead of a ChatTemplate")
         except CorralError:
             raise
         except Exception as fault:
-            _complain(self._where, f"{type(fault).__name__}: {one_line(fault)}")
+            _complain(self._where, f"{type(fault).__name__}: {short_line(fault)}")
             return None
         return _Part(template, self._where, results={"render": tuple})
 
@@ -146,7 +146,7 @@ class _Source:
         try:
             if not isinstance(remote, RemoteModel):
                 raise PluginError(
-                    f"{self._where}: resolve returned {one_line(repr(remote), 60)} instead of a RemoteModel"
+                    f"{self._where}: resolve returned {short_line(repr(remote), 60)} instead of a RemoteModel"
                 )
             yield remote
         except BaseException as fault:
@@ -166,7 +166,7 @@ class _Source:
             async with aclosing(self._source.fetch(file, start)) as chunks:
                 async for chunk in chunks:
                     if not isinstance(chunk, bytes):
-                        raise TypeError(f"it returned {one_line(repr(chunk), 60)} instead of bytes")
+                        raise TypeError(f"it returned {short_line(repr(chunk), 60)} instead of bytes")
                     yield chunk
 
 
@@ -178,7 +178,7 @@ def _ours(where: str) -> Iterator[None]:
     except CorralError:
         raise
     except Exception as fault:
-        raise PluginError(f"{where}: {type(fault).__name__}: {one_line(fault)}") from fault
+        raise PluginError(f"{where}: {type(fault).__name__}: {short_line(fault)}") from fault
     except (SystemExit, KeyboardInterrupt) as fault:
         if isinstance(fault, KeyboardInterrupt) and interrupts_reach_us():
             raise

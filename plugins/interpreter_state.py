@@ -1,4 +1,4 @@
-"""What all code of a process shares, and no plugin may change: Python's built-ins, streams, search path, environment."""
+"""What all code of a process shares and no plugin may change: built-ins, streams, search path, environment."""
 
 from __future__ import annotations
 

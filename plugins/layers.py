@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
@@ -14,6 +13,7 @@ import msgspec
 import msgspec.inspect
 
 from corral.core.errors import SettingsError
+from corral.core.suggestions import nearest
 from corral.plugins.environment import read_environment
 from corral.plugins.setting_types import decode_setting_type, encode_setting_type
 from corral.plugins.settings import SECTIONS, ModelSettings, Origin, PluginsSettings, Settings, default_config_path
@@ -251,11 +251,11 @@ def _refuse_unknown(tree: Mapping[str, Any], known: Iterable[str], prefix: Path)
     names = list(known)
     for key in tree:
         if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
+            near = nearest(key, names)
             there = f"there are: {', '.join(names)}" if names else "this section has none"
             raise SettingsError(
                 f"unknown setting {_dotted((*prefix, key))}",
-                f"did you mean {_dotted((*prefix, near[0]))}?" if near else there,
+                f"did you mean {_dotted((*prefix, near))}?" if near is not None else there,
             )
 
 

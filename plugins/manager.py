@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import pluggy
 
-from corral.core.containment import TookTooLong, on_own_thread, one_line
+from corral.core.containment import TookTooLong, on_own_thread, short_line
 from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec
 from corral.core.errors import CorralError
@@ -163,7 +163,7 @@ class PluginManager:
             _log.debug("the entry points of a distribution cannot be read", exc_info=True)
         seen: set[str] = set()
         for distribution in distributions():  # one whose metadata are damaged hides no other
-            name = one_line(getattr(distribution, "_path", "?"))
+            name = short_line(getattr(distribution, "_path", "?"))
             try:
                 name = distribution.name
                 points = distribution.entry_points.select(group=hookspecs.PROJECT)
@@ -194,10 +194,10 @@ class PluginManager:
             before = InterpreterState()
             try:
                 if any(status.name == name for status in self._statuses):
-                    raise ValueError(f"another plugin has the same name, {one_line(name, 60)!r}")
+                    raise ValueError(f"another plugin has the same name, {short_line(name, 60)!r}")
                 registered = self._collect(name, load)
             except _Incompatible as mismatch:
-                state, reason = "incompatible", one_line(mismatch)
+                state, reason = "incompatible", short_line(mismatch)
             except TookTooLong as late:
                 state, reason = "broken", f"its import and hooks {late}, so it was skipped"
                 if place is not None:
@@ -205,7 +205,7 @@ class PluginManager:
             except Exception as fault:
                 state, reason = "broken", _describe(fault)
             if name != BUILTIN and (changed := before.restore()) and state == "loaded":
-                state, reason = "broken", f"it changed what the whole program uses, {one_line(changed)}"
+                state, reason = "broken", f"it changed what the whole program uses, {short_line(changed)}"
                 registered = {}
         provides: list[str] = []
         for hook, registrar in registered.items():
@@ -218,7 +218,7 @@ class PluginManager:
         self._record(name, state, reason, distribution=distribution, version=version, provides=tuple(provides))
 
     def _record(self, name: str, state: str, reason: str, **about: Any) -> None:
-        name = one_line(name, 100)
+        name = short_line(name, 100)
         self._statuses.append(PluginStatus(name=name, state=state, reason=reason, **about))
 
     def _refusal(self, name: str) -> str | None:
@@ -248,7 +248,7 @@ class PluginManager:
             returned = getattr(plugins.hook, hook)(register=registered[hook])
             if returned:  # a generator function, for example, whose body has not run
                 raise TypeError(
-                    f"{hook} returned {one_line(repr(returned[0]), 60)}; it must call register and return nothing"
+                    f"{hook} returned {short_line(repr(returned[0]), 60)}; it must call register and return nothing"
                 )
         return registered
 
@@ -291,7 +291,7 @@ def _check_api(plugin: object) -> None:
     if not (isinstance(stated, tuple) and len(stated) == 2 and all(type(part) is int for part in stated)):
         raise TypeError(f"CORRAL_PLUGIN_API must be a pair of numbers such as {PLUGIN_API}, not {stated!r:.100}")
     if stated[0] != PLUGIN_API[0]:
-        raise _Incompatible(f"is written for plugin API {one_line('.'.join(map(str, stated)), 40)}; {wanted}")
+        raise _Incompatible(f"is written for plugin API {short_line('.'.join(map(str, stated)), 40)}; {wanted}")
 
 
 def _check_hooks(plugin: object) -> None:
@@ -309,9 +309,9 @@ def _check_hooks(plugin: object) -> None:
 
 
 def _describe(fault: BaseException) -> str:
-    text = one_line(fault) or type(fault).__name__
+    text = short_line(fault) or type(fault).__name__
     if isinstance(fault, CorralError):
-        return f"{text} ({one_line(fault.remedy)})" if fault.remedy else text
+        return f"{text} ({short_line(fault.remedy)})" if fault.remedy else text
     return text if text == type(fault).__name__ else f"{type(fault).__name__}: {text}"
 
 

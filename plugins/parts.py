@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
-from corral.core.containment import TookTooLong, on_own_thread, one_line
+from corral.core.containment import TookTooLong, on_own_thread, short_line
 from corral.core.converters import ConverterSpec
 from corral.core.engine_choice import ANY_MODEL, check_match
 from corral.core.engines import EngineSpec
@@ -104,7 +104,7 @@ def _try_match(manager: PluginManager, hook: str, spec: EngineSpec | ConverterSp
     try:
         check_match(spec.match(ANY_MODEL, None))
     except Exception as fault:
-        manager.failed(hook, spec.name, PluginError(f"its match failed: {one_line(fault) or type(fault).__name__}"))
+        manager.failed(hook, spec.name, PluginError(f"its match failed: {short_line(fault) or type(fault).__name__}"))
 
 
 def _resolved(manager: PluginManager, hook: str, specs: Sequence[LazySpec], wanted: type) -> list[Any]:
@@ -114,7 +114,7 @@ def _resolved(manager: PluginManager, hook: str, specs: Sequence[LazySpec], want
         try:
             target = _contained(manager, partial(resolve, spec.target))
             if not isinstance(target, wanted):
-                shown = f"{type(target).__name__} {one_line(repr(target), 60)}"
+                shown = f"{type(target).__name__} {short_line(repr(target), 60)}"
                 raise PluginError(
                     f"{spec.target} is {shown} instead of a {wanted.__module__.partition('.')[0]}.{wanted.__name__}"
                 )
@@ -152,9 +152,9 @@ def _check(hook: str, name: str, part: Any) -> None:
     elif port is not None:
         _require_port("the result of its factory", part, port)
     elif not callable(part):
-        raise PluginError(f"its factory returned {one_line(repr(part), 60)}, which is not callable")
+        raise PluginError(f"its factory returned {short_line(repr(part), 60)}, which is not callable")
     if port is ModelSource and part.scheme != name:
-        raise PluginError(f"its scheme is {one_line(repr(part.scheme), 60)}, but it is registered as {name!r}")
+        raise PluginError(f"its scheme is {short_line(repr(part.scheme), 60)}, but it is registered as {name!r}")
 
 
 def _require_port(what: str, part: Any, port: type[Protocol]) -> None:  # type: ignore[valid-type]
@@ -165,7 +165,7 @@ def _require_port(what: str, part: Any, port: type[Protocol]) -> None:  # type: 
         had = getattr(part, name, None)
         fine = isinstance(had, str) if isinstance(promised, property) else callable(had)
         if not fine:
-            shown = one_line(repr(part), 60)
+            shown = short_line(repr(part), 60)
             raise PluginError(
                 f"{what} is {type(part).__name__} {shown}, which does not implement {name} as its port requires"
             )

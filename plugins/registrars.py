@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Generic, TypeVar
 
-from corral.core.containment import one_line
+from corral.core.containment import short_line
 from corral.core.converters import ConverterSpec
 from corral.core.engines import EngineSpec
 from corral.core.errors import PluginError
@@ -69,9 +69,8 @@ class Registrar(Generic[Spec]):
 
     def __call__(self, spec: Spec) -> None:
         if not isinstance(spec, self.spec_type):
-            raise PluginError(
-                f"{self.kind} must be {self.spec_type.__name__}, not {type(spec).__name__}: {one_line(repr(spec), 100)}"
-            )
+            shown = f"{type(spec).__name__}: {short_line(repr(spec), 100)}"
+            raise PluginError(f"{self.kind} must be {self.spec_type.__name__}, not {shown}")
         spec = checked_spec(spec, self.spec_type, self.kind)
         if spec.name in self._specs:
             raise PluginError(f"{self.kind} {spec.name!r} is registered twice")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from corral.core.containment import one_line
+from corral.core.containment import short_line
 from corral.core.errors import PluginError
 from corral.plugins.setting_types import decode_setting_type, encode_setting_type
 
@@ -33,7 +33,7 @@ def checked_spec(spec: S, spec_type: type[S], kind: str) -> S:
         raise PluginError(f"{kind} needs a name, not {name!r:.100}")
     if _NAME.fullmatch(name) is None:
         raise PluginError(
-            f"{kind} {one_line(repr(name), 80)}: no name for it",
+            f"{kind} {short_line(repr(name), 80)}: no name for it",
             "letters, digits, dots, hyphens and underscores, 64 at most",
         )
     for field, annotation in _annotations(spec_type).items():
@@ -64,13 +64,13 @@ def _wrong(value: Any, annotation: Any) -> str:
         base = get_args(annotation if origin is type else arguments[0])[0]
         classes = (value,) if origin is type else value if isinstance(value, tuple) else (None,)
         fine = all(isinstance(one, type) and issubclass(one, base) for one in classes)
-        return "" if fine else f"expected a class of {base.__name__}, got {one_line(repr(value), 60)}"
+        return "" if fine else f"expected a class of {base.__name__}, got {short_line(repr(value), 60)}"
     if origin is Callable:
-        return "" if callable(value) else f"expected a function, got {one_line(repr(value), 60)}"
+        return "" if callable(value) else f"expected a function, got {short_line(repr(value), 60)}"
     try:
         msgspec.convert(value, annotation)
     except msgspec.ValidationError as fault:
-        return f"{fault}: {one_line(repr(value), 60)}"
+        return f"{fault}: {short_line(repr(value), 60)}"
     return ""
 
 
@@ -78,7 +78,7 @@ def _check_text(where: str, field: str, text: str) -> None:
     if len(text) > _LONGEST_TEXT:
         raise PluginError(f"{where}: a text of {len(text)} characters, {_LONGEST_TEXT} at most")
     if not text.isprintable():
-        raise PluginError(f"{where}: control characters in {one_line(repr(text), 60)}")
+        raise PluginError(f"{where}: control characters in {short_line(repr(text), 60)}")
     if field in _IMPORT_PATHS and _IMPORT_PATH.fullmatch(text) is None:
         raise PluginError(f"{where}: invalid import path {text[:100]!r}", "write it as package.module:attribute")
 
@@ -91,6 +91,6 @@ def _check_settings(where: str, kind: type[msgspec.Struct], *, with_defaults: bo
             msgspec.to_builtins(msgspec.convert({}, kind, dec_hook=decode_setting_type), enc_hook=encode_setting_type)
     except Exception as fault:
         raise PluginError(
-            f"{where}: {kind.__name__} cannot be made of nothing: {one_line(fault, 120)}",
+            f"{where}: {kind.__name__} cannot be made of nothing: {short_line(fault, 120)}",
             "every field has a default, of a type that settings can hold",
         ) from fault

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from corral.core.containment import one_line
+from corral.core.containment import short_line
 from corral.core.errors import PluginError
 from corral.core.import_names import import_name
 from corral.core.ports.storage import BlobStore, LocalBlobs, ManifestStore, MetadataCache
@@ -96,7 +96,7 @@ def resolve(target: str) -> Any:
     except PluginError:
         raise
     except (Exception, SystemExit) as fault:  # a plugin's module runs here: it may raise anything
-        raise PluginError(f"cannot import {target!r}: {type(fault).__name__}: {one_line(fault)}") from fault
+        raise PluginError(f"cannot import {target!r}: {type(fault).__name__}: {short_line(fault)}") from fault
 
 
 def build(spec: LazySpec, settings: msgspec.Struct | None = None) -> Any:

@@ -34,7 +34,7 @@ from corral.adapters.runners.frames import (
     down_decoder,
     load_decoder,
 )
-from corral.adapters.runners.stepping import Command, Stepper, described, load_engine
+from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.adapters.runners.tokenizing import Tokenizing
 from corral.adapters.runners.uplink import Uplink
 from corral.core.errors import CorralError, PluginError
@@ -68,7 +68,7 @@ class _Child:
                 raise PluginError(f"the server uses protocol {load.protocol}, its child process {PROTOCOL_VERSION}")
             decoder = down_decoder([import_name(path) for path in load.request_types])
             threading.Thread(target=self._talk, args=(decoder, load.heartbeat_s), name="io", daemon=True).start()
-            loop = load_engine(
+            loop, info = load_engine(
                 engine=load.engine,
                 form=load.form,
                 load=load.load,
@@ -78,12 +78,11 @@ class _Child:
             )
             self._stepper = Stepper(loop, self._commands, self._uplink.send_step)
             self._tokenizing = Tokenizing(loop.engine.tokenizer, self._uplink.send)
-            info = msgspec.structs.replace(described(loop.engine), process_id=os.getpid())
-            self._uplink.send(Ready(PROTOCOL_VERSION, info))
+            self._uplink.send(Ready(PROTOCOL_VERSION, msgspec.structs.replace(info, process_id=os.getpid())))
             self._stepper.run()
             self._tokenizing.close()
             loop.engine.close()
-        except Exception as error:
+        except BaseException as error:  # a panic of native code, or a plugin's `SystemExit`
             if not isinstance(error, CorralError):
                 logging.getLogger(__name__).exception("the engine failed")
             self._uplink.send(Fatal(error_info(error)))

@@ -46,8 +46,8 @@ class Preparation:
     def give_up(self) -> None:
         """What has not begun never does. Called in the loop's thread, like `drop`."""
         self._given_up = True
-        if self._job is not None:
-            self._job.cancel()
+        if self._job is not None and self._job.cancel():
+            self.drop()  # the engine's part may be there already, and the mask was still to come
 
     def drop(self) -> None:
         """Free what was prepared for nothing."""
@@ -58,7 +58,7 @@ class Preparation:
 class Preparing:
     """Threads that are started when they are first needed. `done` is called in them.
 
-    What has not begun at `close`, or when it is given up, never does.
+    What has not begun at `close`, or when it is given up, never does; what is ready after `close` is dropped.
     """
 
     def __init__(self, info: ModelInfo, tokenizer: Tokenizer | None, done: Callable[[Preparation], None]) -> None:
@@ -68,7 +68,8 @@ class Preparing:
         self._mask_threads: ThreadPoolExecutor | None = None
         self._engine_threads: ThreadPoolExecutor | None = None
         self._factory: MaskFactory | None = None
-        self._starting = threading.Lock()  # never held for long: the loop's thread takes it
+        self._closed = False
+        self._lock = threading.Lock()  # never held for long: the loop's thread takes it
         self._opening = threading.Lock()
 
     def begin(
@@ -89,15 +90,19 @@ class Preparing:
         return preparation
 
     def close(self) -> None:
+        with self._lock:
+            self._closed = True
         for threads in (self._mask_threads, self._engine_threads):
             if threads is not None:
                 threads.shutdown(wait=False, cancel_futures=True)
 
     def _begin_mask(self, preparation: Preparation, constraint: Constraint) -> None:
-        with self._starting:
+        with self._lock:
+            if self._closed:
+                preparation.drop()
+                return
             if self._mask_threads is None:
                 self._mask_threads = _threads(_MASK_THREADS, "constraints")
-        with suppress(RuntimeError):  # closed meanwhile
             preparation._job = self._mask_threads.submit(self._make_mask, preparation, constraint)
 
     def _prepare(
@@ -108,7 +113,7 @@ class Preparing:
         except BaseException as error:
             preparation.error = error_info(error)
         if constraint is None or preparation.error is not None or preparation._given_up:
-            self._done(preparation)
+            self._hand_in(preparation)
         else:
             self._begin_mask(preparation, constraint)
 
@@ -120,7 +125,14 @@ class Preparing:
             preparation.mask = self._factory(constraint)
         except BaseException as error:  # a panic of native code is no Exception
             preparation.error = error_info(error)
-        self._done(preparation)
+        self._hand_in(preparation)
+
+    def _hand_in(self, preparation: Preparation) -> None:
+        with self._lock:
+            if not self._closed:
+                self._done(preparation)
+                return
+        preparation.drop()
 
     def _open(self) -> MaskFactory:
         if not self._able or not hasattr(self._tokenizer, "vocabulary"):

@@ -16,7 +16,7 @@ from corral.core.errors import CorralError, EngineNotInstalled, LoadFailed, OutO
 from corral.core.import_names import import_name
 from corral.core.ports.inference import Engine, GeneratorEngine, ModelInfo, OnLoadProgress, OpenTokenizer, StepEngine
 from corral.core.requests import CompletionRequest, Request
-from corral.core.step_loop import EngineLoop, GeneratorLoop, Outcome, StepLoop
+from corral.core.step_loop import EngineLoop, GeneratorLoop, Outcome, StepLoop, error_info
 
 __all__ = ("Command", "Stepper", "described", "load_engine")
 
@@ -25,10 +25,18 @@ Command = Add[Request] | Abort | Close | Preparation
 
 def load_engine(
     *, engine: str, form: str, load: str, install_hint: str | None, request: LoadRequest, on_progress: OnLoadProgress
-) -> EngineLoop:
-    """Import the engine, load the model and put the engine's loop around it. Raises as `Runner.load` does."""
+) -> tuple[EngineLoop, ModelInfo]:
+    """Import the engine, load the model, put the engine's loop around it and ask what it can do.
+
+    Raises as `Runner.load` does.
+    """
     try:
         loaded = import_name(load)(request, on_progress)
+        try:
+            info = described(loaded)
+        except BaseException:
+            loaded.close()
+            raise
     except CorralError:
         raise
     except ImportError as error:
@@ -38,9 +46,9 @@ def load_engine(
     except BaseException as error:  # SystemExit too, which would end the thread or the loop that waits for it
         raise LoadFailed(f"loading {request.model}: {type(error).__name__}: {error}") from error
     if form == "step":
-        return StepLoop(cast(StepEngine, loaded))
+        return StepLoop(cast(StepEngine, loaded)), info
     if form == "generator":
-        return GeneratorLoop(cast(GeneratorEngine, loaded))
+        return GeneratorLoop(cast(GeneratorEngine, loaded)), info
     raise LoadFailed(f"the {engine} engine has the form {form!r}, which does not run in a thread")
 
 
@@ -79,7 +87,7 @@ class Stepper:
         try:
             self._run()
         finally:
-            self._preparing.close()
+            self._drop_unprepared()
 
     def _run(self) -> None:
         loop, inbox = self._loop, self._inbox
@@ -100,9 +108,22 @@ class Stepper:
             if outcomes:
                 self._deliver(outcomes)
 
+    def _drop_unprepared(self) -> None:
+        self._preparing.close()
+        for preparation in self._unprepared.values():
+            preparation.give_up()
+        while not self._inbox.empty():
+            command = self._inbox.get()
+            if isinstance(command, Preparation):
+                command.drop()
+
     def _add(self, request_id: int, request: Request) -> None:
         constraint = request.constraint if isinstance(request, CompletionRequest) else None
-        prepare = self._loop.preparation(request)
+        try:
+            prepare = self._loop.preparation(request)
+        except Exception as error:
+            self._deliver([(request_id, error_info(error))])
+            return
         if constraint is None and prepare is None:
             self._loop.add(request_id, request)
         else:

@@ -15,7 +15,7 @@ from corral.adapters.runners.dispatch import Dispatch
 from corral.adapters.runners.frames import Abort, Add, Call, Close, Result
 from corral.adapters.runners.outbox import Outbox
 from corral.adapters.runners.settings import ThreadSettings
-from corral.adapters.runners.stepping import Command, Stepper, described, load_engine
+from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.adapters.runners.tokenizing import Tokenizing
 from corral.core.engines import EngineSpec, LoadRequest
 from corral.core.errors import Cancelled, EngineDied, ErrorInfo, Unsupported, to_error
@@ -82,7 +82,6 @@ class _Worker:
             self._tell(self.loaded.set_exception, error)
             return
         try:
-            self.info = described(loop.engine)
             self._tell(self.loaded.set_result, loop)
             Stepper(loop, self.inbox, self._post).run()
         except BaseException as error:
@@ -97,7 +96,7 @@ class _Worker:
 
     def _load(self) -> EngineLoop:
         spec = self._spec
-        return load_engine(
+        loop, self.info = load_engine(
             engine=spec.name,
             form=spec.form,
             load=spec.load,
@@ -105,6 +104,7 @@ class _Worker:
             request=self._request,
             on_progress=self._progress,
         )
+        return loop
 
     def _progress(self, share: float) -> None:
         if self._abandoned:

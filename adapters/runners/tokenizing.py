@@ -114,7 +114,9 @@ def _answered(tokenizer: Tokenizer | None, call: Call) -> Steps:
         if call.method == "detokenize":
             return Result(call.call_id, text=tokenizer.decode(call.ids).decode(errors="replace"))
         return Result(call.call_id, ids=(yield from _encoded(tokenizer, call)))
-    except Exception as error:
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # a panic of native code is no Exception, and would end the thread
         return Result(call.call_id, error=error_info(error))
 
 

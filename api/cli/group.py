@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,6 +32,7 @@ __all__ = ("cli", "main")
 _log = logging.getLogger(__name__)
 
 _COMPLETE = "_CORRAL_COMPLETE"
+_INTERRUPTED = 130
 
 _COMMANDS = {
     "serve": ("corral.api.cli.serve:serve", "Start the server."),
@@ -165,6 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import_module("corral.api.cli.completion")
         quiet_warnings()
     status = _status(arguments)
+    if status == _INTERRUPTED:
+        # One more Ctrl-C shows no traceback of the interpreter's last moments and changes no status: it ends a wait for
+        # threads at once, and is ignored after that.
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(_INTERRUPTED))
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     if status:
         sys.exit(status)
 
@@ -175,7 +183,7 @@ def _status(arguments: Sequence[str] | None) -> int:
         ended = cli.main(args=arguments, prog_name="corral", complete_var=_COMPLETE, standalone_mode=False)
         return ended if isinstance(ended, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):
-        return 130
+        return _INTERRUPTED
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as fault:

@@ -28,7 +28,7 @@ from corral.api.cli.progress import load_progress
 from corral.api.cli.repl import Repl
 from corral.api.cli.session import Session
 from corral.api.cli.targets import find_model, imported, is_path, is_reference, pulled
-from corral.api.cli.terminal import no_echo, open_terminal
+from corral.api.cli.terminal import Interrupts, no_echo, open_terminal
 from corral.api.library import Corral
 from corral.core.engine_choice import EngineChooser
 from corral.core.errors import InvalidOption, InvalidRequest, ModelNotFound
@@ -170,7 +170,8 @@ def _answer(
         terminal = open_terminal(history)
         Repl(backend, asking, terminal=terminal, history=history, verbose=verbose, wrap=wrap).run()
         return
-    with no_echo():
+    # Of many Ctrl-C only the first must reach what runs: the next ones would interrupt its cleaning up.
+    with no_echo(), Interrupts() as interrupts, interrupts.raising():
         with load_progress(asking.model) as show:
             backend.load(asking, show)
         _, timings = print_reply(backend.generate(asking, question), wrap=wrap)

@@ -79,7 +79,7 @@ def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as
         return
     refusals = [(one.spec.name, one.match.reason) for one in candidates]
     more = [
-        ("Engines", engines) if engines else ("No engine takes it", refusals),
+        ("Engines", engines) if engines else ("No engine can run it", refusals),
         ("Not used", [(part, "") for part in unused_parts(details.record)]),
         ("Loaded", _loaded_rows(loaded) if loaded else []),
     ]

@@ -15,7 +15,7 @@ from corral.api.http.errors import EXCEPTION_HANDLERS
 from corral.api.http.ollama import router as ollama_router
 from corral.api.http.openapi import openapi_json
 from corral.api.http.settings import HttpSettings
-from corral.core.containment import one_line
+from corral.core.containment import short_line
 from corral.core.runtime import Runtime
 
 __all__ = ("create_app",)
@@ -35,6 +35,7 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
         route_handlers=[ollama_router, openapi_json],
         state=State({"runtime": runtime, "bodies": bodies}),
         exception_handlers={**EXCEPTION_HANDLERS, BodyTooLarge: refuse_body},
+        on_shutdown=[bodies.close],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,
@@ -43,6 +44,6 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
         try:
             app.register(router)
         except Exception as error:  # a plugin's handlers may be anything
-            _log.error("skipping the routes under %s: %s", router.path, one_line(error))
+            _log.error("skipping the routes under %s: %s", router.path, short_line(error))
     app.asgi_handler = Edge(bodies.wrapped(app.asgi_handler), settings)
     return app

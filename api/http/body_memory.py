@@ -187,6 +187,12 @@ class BodyMemory:
         if size_bytes >= _TRIM_FROM_BYTES and self._trim is None:
             self._trim = asyncio.get_running_loop().call_later(_TRIM_AFTER_S, self._trim_now)
 
+    def close(self) -> None:
+        """Once no request is under way: lets the thread go. Waits for nothing."""
+        if self._trim is not None:
+            self._trim.cancel()
+        self._decoder.shutdown(wait=False)
+
     def _trim_now(self) -> None:
         self._trim = None
         self._decoder.submit(return_free_memory)

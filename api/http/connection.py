@@ -36,6 +36,7 @@ _TURN_BYTES = 16 * 1024
 _TURN_PIECES = 256
 _FREELY_FED_BYTES = 4096
 _ALWAYS_HELD_BYTES = 16 * 1024
+_MOST_CHUNKS = 262_144
 _CHUNK_FRAMING_BYTES = 20  # sixteen digits and two line ends
 _BODY_BYTES_PER_S = 1024
 _STALLED_S = 1.0
@@ -87,7 +88,7 @@ class Connection(HttpToolsProtocol):
         self._searched = 0
         self._tail = b""
         self._counted_bytes = 0
-        self._turn: asyncio.Handle | None = None
+        self._waits_for_turn = False
 
         # The request that is being read.
         self._phase = _Phase.HEAD
@@ -134,7 +135,7 @@ class Connection(HttpToolsProtocol):
                 self._since_s = time.monotonic()
             self._all.wait_for(self)
         self._held += data
-        if self._turn is None:
+        if not self._waits_for_turn:
             self._parse()
         else:
             self._balance()
@@ -146,11 +147,11 @@ class Connection(HttpToolsProtocol):
         return self._phase is _Phase.HEAD and self.cycle is not None and not self.cycle.response_complete
 
     def _parse(self) -> None:
-        self._turn = None
+        self._waits_for_turn = False
         pieces = size_bytes = 0
         while self._held and not self._is_refused and not self.transport.is_closing() and not self._is_answering():
             if pieces >= _TURN_PIECES or size_bytes >= _TURN_BYTES:  # other connections get a turn
-                self._turn = self.loop.call_soon(self._parse)
+                self._wait_for_turn()
                 break
             length = self._piece_bytes()
             if not length:
@@ -225,7 +226,7 @@ class Connection(HttpToolsProtocol):
             return
         flow = self.flow
         assert isinstance(flow, _Flow)
-        is_needed = self._phase is _Phase.HEAD and self._turn is None and not self._is_answering()
+        is_needed = self._phase is _Phase.HEAD and not self._waits_for_turn and not self._is_answering()
         if len(self._held) > _HELD_BYTES and not is_needed:
             flow.holding = True
             flow.pause_reading()
@@ -243,9 +244,12 @@ class Connection(HttpToolsProtocol):
         self._held.clear()
         self._all.hold(-self._counted_bytes)
         self._counted_bytes = 0
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        self._waits_for_turn = False
+        self._all.turns.forget(self)
+
+    def _wait_for_turn(self) -> None:
+        self._waits_for_turn = True
+        self._all.turns.wait(self, self._parse)
 
     # ── The parser's side ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -288,6 +292,9 @@ class Connection(HttpToolsProtocol):
 
     def on_chunk_header(self) -> None:
         self._framing_bytes += _CHUNK_FRAMING_BYTES
+        if self._framing_bytes > _MOST_CHUNKS * _CHUNK_FRAMING_BYTES:
+            self._note("a request was refused for its many chunks")
+            self._stop(413, f"the body comes in more than {_MOST_CHUNKS} chunks; send larger ones")
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -315,9 +322,9 @@ class Connection(HttpToolsProtocol):
         if self._phase is _Phase.HEAD:
             self._since_s = time.monotonic()
         self._all.wait_for(self)
-        if self._held and self._turn is None:
+        if self._held and not self._waits_for_turn:
             self._unset_keepalive_if_required()
-            self._turn = self.loop.call_soon(self._parse)
+            self._wait_for_turn()
 
     # ── Giving up ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -383,8 +390,10 @@ class Connection(HttpToolsProtocol):
         if self._stopped_reading(now_s):
             self._note("cut off an answer because its client stopped reading")
             self.transport.abort()
+        elif self._waits_for_turn:  # it is us who stand still
+            self._since_s = now_s
         elif self._phase is not _Phase.HEAD:
-            if self.flow.read_paused:  # it is us who stand still
+            if self.flow.read_paused:
                 self._since_s = now_s
             elif now_s - self._since_s > self._settings.body_timeout_s + self._body_bytes / _BODY_BYTES_PER_S:
                 self._note("dropped a request because its body took too long")

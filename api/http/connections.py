@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import OrderedDict
 from typing import Protocol
+
+from corral.api.http.freed_memory import return_free_memory
+from corral.api.http.turns import Turns
 
 __all__ = ("Connections", "Watched", "raise_file_limit")
 
@@ -14,6 +18,7 @@ _log = logging.getLogger("corral.http")
 _MOST_FILES = 65_536
 _RESERVED_FILES = 512
 _LOG_EVERY_S = 10.0
+_MANY_CLOSED = 32
 _MOST_UNFINISHED_BYTES = 16 * 1024 * 1024
 
 
@@ -51,7 +56,7 @@ class Connections:
     """Keeps the number of connections below what the limit of open files allows. For one event loop.
 
     `max_files` is the process's limit of open files, None for no limit. Models, stores and upstreams need files, too:
-    `reserved_files` of them are never given to clients.
+    `reserved_files` of them are never given to clients. `turns` are those of connections that hold more than is parsed.
     """
 
     def __init__(self, max_connections: int, max_files: int | None) -> None:
@@ -61,9 +66,11 @@ class Connections:
             _log.warning(
                 "accepting at most %d connections at once, because only %d files may be open", self.limit, max_files
             )
+        self.turns = Turns()
         self._open: set[Watched] = set()
         self._waited_for: OrderedDict[Watched, None] = OrderedDict()
         self._refused: set[Watched] = set()
+        self._most_open = 0  # since freed memory was returned
         self._unfinished_bytes = 0
         self._counts: dict[str, int] = {}
         self._counted_since_s = time.monotonic()
@@ -79,6 +86,7 @@ class Connections:
             self.forget(silent)
             silent.retire()
         self._open.add(connection)
+        self._most_open = max(self._most_open, len(self._open))
         self._waited_for[connection] = None
         return True
 
@@ -122,6 +130,9 @@ class Connections:
         now_s = time.monotonic()
         for connection in list(self._open):
             connection.check(now_s)
+        if self._most_open - len(self._open) >= _MANY_CLOSED:  # what they left behind are many small blocks
+            self._most_open = len(self._open)
+            asyncio.get_running_loop().run_in_executor(None, return_free_memory)
         if now_s - self._counted_since_s >= _LOG_EVERY_S:
             counts, self._counts, self._counted_since_s = self._counts, {}, now_s
             for event, count in counts.items():

@@ -18,7 +18,10 @@ _REF = "#/components/schemas/{name}"
 @get("/openapi.json")
 async def openapi_json(request: Request[Any, Any, Any]) -> Response[bytes]:
     """This server's API, plugins' routes included."""
-    return Response(msgspec.json.encode(_document(request.app)), media_type=JSON)
+    state = request.app.state
+    if state.get("openapi") is None:  # routes do not change, and going through them all takes milliseconds
+        state.openapi = msgspec.json.encode(_document(request.app))
+    return Response(state.openapi, media_type=JSON)
 
 
 def _document(app: Litestar) -> dict[str, Any]:

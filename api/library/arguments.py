@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from msgspec import UnsetType
 from corral.core.durations import parse_keep_alive_s
 from corral.core.errors import InvalidOption, InvalidRequest
 from corral.core.options import OPTIONS
+from corral.core.suggestions import nearest
 
 __all__ = (
     "checked",
@@ -110,11 +110,11 @@ def refuse_unknown(call: str, given: Iterable[str], known: Iterable[str]) -> Non
     for name in given:
         if name in names:
             continue
-        near = difflib.get_close_matches(name, names, n=1)
+        near = nearest(name, names)
         if name in OPTIONS and "options" in names:
             meant = f"options={{{name!r}: …}}"
-        elif near:
-            meant = near[0]
+        elif near is not None:
+            meant = near
         else:
             raise TypeError(f"{call} has no argument {name!r}; its arguments are {', '.join(names)}")
         raise TypeError(f"{call} has no argument {name!r}; did you mean {meant}?")

@@ -189,7 +189,7 @@ class RunnerContract:
                     *(_collect(model.run(_request(f"prompt {index}"))) for index in range(3)), return_exceptions=True
                 )
                 assert all(isinstance(result, EngineError) for result in results)
-                assert "told to raise" in str(results[0])
+                assert "configured to raise" in str(results[0])
                 assert not model.alive
                 with pytest.raises(EngineError):
                     await _collect(model.run(_request()))

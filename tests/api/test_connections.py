@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -22,6 +24,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from corral.api.http.connections import Connections
+from corral.api.http.turns import Turns
 
 MODEL = "smol:q4"
 GET = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -117,6 +120,18 @@ def test_many_headers_are_431(strict_server: Any) -> None:
     status, body = ask(strict_server.port, HEAD + b"a:\r\n" * 2000 + b"\r\n")
     assert status == 431
     assert body == {"error": "the request has more than 1000 headers"}
+
+
+def test_very_many_chunks_are_413(monkeypatch: pytest.MonkeyPatch, start_server: Any) -> None:
+    """A chunk of one byte costs as much time as one of a hundred thousand: there may not be millions in a body."""
+    monkeypatch.setattr("corral.api.http.connection._MOST_CHUNKS", 1000)
+    with start_server() as server:
+        assert ask(server.port, CHUNKED + b"1\r\n \r\n" * 2000)[0] == 413
+        body = json.dumps({"model": MODEL}).encode()
+        pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+        with connect(server.port) as connection:
+            connection.sendall(CHUNKED.replace(POST, POST + b"Connection: close\r\n") + pieces + b"0\r\n\r\n")
+            assert read_all(connection).startswith(b"HTTP/1.1 200 OK")
 
 
 def test_a_head_and_chunks_within_the_limit_pass(strict_server: Any) -> None:
@@ -253,6 +268,42 @@ def test_requests_sent_ahead_wait_with_the_client(shared_server: Any) -> None:
         assert sum(isinstance(one, RequestResponseCycle) for one in gc.get_objects()) < 50
 
 
+def test_many_clients_that_send_ahead_leave_room_for_others(
+    shared_server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hundred clients may each have a thousand requests waiting: a new one does not wait for a round of them."""
+    caplog.set_level(logging.INFO, "corral.http")
+    answered_meanwhile = []
+    with connected(shared_server.port, 100) as clients:
+        for client in clients:
+            client.sendall(GET * 1000)
+        for _ in range(5):
+            before = len(caplog.records)
+            with connect(shared_server.port) as other:
+                other.sendall(HEAD + b"Connection: close\r\n\r\n")
+                assert read_all(other).startswith(b"HTTP/1.1 200 OK")
+            answered_meanwhile.append(len(caplog.records) - before)
+    assert sorted(answered_meanwhile)[2] < 100
+
+
+def test_turns_are_few_at_a_time_and_in_order() -> None:
+    """Whoever waits gets turns in the order of waiting, and the event loop does other work in between."""
+
+    async def look() -> None:
+        turns, went, others = Turns(), list[int](), list[int]()
+        for number in range(20):
+            turns.wait(number, partial(went.append, number))
+        turns.forget(3)
+        while len(went) < 19:
+            await asyncio.sleep(0)
+            others.append(len(went))
+            assert len(others) < 50
+        assert went == [number for number in range(20) if number != 3]
+        assert max(after - before for before, after in pairwise([0, *others])) <= 4
+
+    asyncio.run(look())
+
+
 def test_a_client_that_sent_one_ahead_and_leaves_is_noticed(
     start_server: Callable[..., Any], within: Callable[..., bool]
 ) -> None:
@@ -387,6 +438,37 @@ def test_places_are_kept_free_of_clients() -> None:
     assert Connections(2048, 1024).limit == 512
     assert Connections(2048, 256).limit == 128
     assert Connections(64, 256).limit == 64
+
+
+def test_memory_goes_back_once_many_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each leaves small blocks behind; freed memory is returned to the system once for many, not for each."""
+    returned = []
+    monkeypatch.setattr("corral.api.http.connections.return_free_memory", lambda: returned.append(1))
+
+    class Silent:
+        def check(self, now_s: float) -> None: ...
+
+        def retire(self) -> None: ...
+
+    async def look() -> None:
+        connections = Connections(200, None)
+        for _ in range(3):
+            clients = [Silent() for _ in range(100)]
+            assert all(connections.admit(client) for client in clients)
+            connections.check()
+            for client in clients:
+                connections.forget(client)
+            connections.check()
+            connections.check()
+        for _ in range(100):
+            client = Silent()
+            connections.admit(client)
+            connections.forget(client)
+            connections.check()
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    asyncio.run(look())
+    assert len(returned) == 3
 
 
 def test_the_limit_of_open_files_is_raised() -> None:

@@ -8,11 +8,13 @@ import socket
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 from litestar import Router, get
 
+from corral.api.http import openapi
 from corral.api.http.app import create_app
 
 MODEL = "smol:q4"
@@ -125,6 +127,15 @@ def test_the_api_document_names_routes_and_shapes(client: httpx.Client) -> None:
     assert "ChatReply" in document["components"]["schemas"]
     for page in ("/schema", "/docs", "/schema/swagger"):
         assert client.get(page).status_code == 404
+
+
+def test_the_api_document_is_made_once(start_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making it takes milliseconds in which nobody else is answered."""
+    made = Mock(side_effect=openapi._document)
+    monkeypatch.setattr(openapi, "_document", made)
+    with start_server() as server, httpx.Client(base_url=server.url) as client:
+        assert client.get("/openapi.json").content == client.get("/openapi.json").content
+    assert made.call_count == 1
 
 
 def test_one_line_is_logged_per_request_and_no_prompt(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:

@@ -539,7 +539,7 @@ def test_adapters_that_do_not_fit(tmp_path: Path) -> None:
     """A file that is no adapter, or one of another model, is an error at load that names it as such."""
     folder = write_tiny(tmp_path / "tiny", lora=True)
     (folder / "style.onnx_adapter").write_bytes(b"no adapter at all")
-    with pytest.raises(InvalidModelFile, match="no LoRA adapter"):
+    with pytest.raises(InvalidModelFile, match="not a LoRA adapter"):
         make(folder)
     write_adapter(folder / "style.onnx_adapter", 1, other_A=(16, 2))
     with pytest.raises(InvalidModelFile, match="failed a test computation"):
@@ -569,13 +569,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer.json"),
     "foreign tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("[]"), "tokenizer.json cannot be read"),
     "unknown type": (_edit(lambda model: model.update(type="perceptron")), "perceptron"),
-    "speech model": (_edit(lambda model: model.update(encoder={})), "only decoders of text"),
+    "speech model": (_edit(lambda model: model.update(encoder={})), "only text decoders"),
     "end outside": (_edit(lambda model: model.update(eos_token_id=10**6)), "eos_token_id"),
     "other logits": (_edit(lambda model: model.update(vocab_size=280)), "logits"),
     "no context": (_edit(lambda model: model.update(context_length=0)), "context_length"),
     "endless vocabulary": (_edit(lambda model: model.update(vocab_size=10**12)), "vocab_size from 1"),
     "no type": (_edit(lambda model: model.update(type=5)), "Expected `str`"),
-    "file elsewhere": (_edit(lambda model: model["decoder"].update(filename="../x.onnx")), "no path that"),
+    "file elsewhere": (_edit(lambda model: model["decoder"].update(filename="../x.onnx")), "not a valid path"),
     "native code": (
         _edit(lambda model: model["decoder"].update(session_options={"custom_ops_library": "evil.so"})),
         "custom_ops_library is not allowed in a model",

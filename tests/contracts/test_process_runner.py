@@ -122,7 +122,7 @@ def test_a_stopped_child() -> None:
             await asyncio.sleep(0.3)
             os.kill(process_id(model), signal.SIGSTOP)
             started = time.monotonic()
-            with pytest.raises(EngineStalled, match=r"no sign of life for 0\.6 s"):
+            with pytest.raises(EngineStalled, match=r"did not respond for 0\.6 s"):
                 await running
             assert 0.3 < time.monotonic() - started < 3
             assert not model.alive

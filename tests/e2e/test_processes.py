@@ -65,7 +65,7 @@ def test_the_model_s_process_is_stopped(start_server: Callable[..., Any], gone: 
             child = server.child()
             os.kill(child, signal.SIGSTOP)
             *_, last = lines
-        assert "no sign of life for 2.5 s" in last["error"]
+        assert "did not respond for 2.5 s" in last["error"]
         assert gone(child)
         assert server.generate().json()["response"].startswith(" Paris")
 

@@ -279,7 +279,7 @@ def test_run_with_an_engine_is_stronger_than_the_models_own(stocked: Call) -> No
     status, _, err = stocked("run", MODEL, "hello", "--engine", "upstream")
     assert status == 1
     assert "the upstream engine cannot run" in err
-    assert "\nengines that take it: llama-cpp" in err
+    assert "\nengines that can run it: llama-cpp" in err
 
 
 def test_a_model_that_no_engine_takes(call: Call, tmp_path: Path) -> None:
@@ -291,9 +291,9 @@ def test_a_model_that_no_engine_takes(call: Call, tmp_path: Path) -> None:
     assert status == 1
     assert err.startswith("Error: no engine can run zebra:latest (llama-cpp: ")
     shown = call("show", "zebra").out
-    assert "  No engine takes it\n    llama-cpp " in shown
+    assert "  No engine can run it\n    llama-cpp " in shown
     for text in (err, shown):
-        assert "does not know the architecture 'zebra'" in text
+        assert "does not support the architecture 'zebra'" in text
         for engine in ("onnx-genai", "onnx-embeddings", "ctransformers", "upstream"):
             assert engine in text
 

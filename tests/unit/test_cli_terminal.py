@@ -449,9 +449,17 @@ def test_one_answer_shows_nothing_that_is_typed(run_small: Callable[..., Chat]) 
     assert "ls\r" not in one.shown
     assert one.is_as_found()
     assert os.read(one.terminal, 10) == b"ls\n"
+
+
+@pytest.mark.parametrize("presses", [1, 10])
+def test_ctrl_c_stops_one_answer(presses: int, run_small: Callable[..., Chat]) -> None:
+    """With the status that a shell expects and no traceback, no matter how often the key is hit."""
     stopped = run_small("hello", "-o", "seed=1", "-o", "ignore_eos=true", "-o", "num_predict=-1")
     stopped.expect(r"\w+ \w+ \w+ ")
-    stopped.type("\x03")
+    for _ in range(presses):
+        stopped.type("\x03")
+        time.sleep(0.02)
     assert stopped.ended() == 130, stopped.shown
-    assert "^C" not in stopped.shown
+    assert "Traceback" not in stopped.shown
+    assert "^C" not in stopped.shown or presses > 1  # once the terminal is given back it shows what is typed
     assert stopped.is_as_found()

@@ -142,7 +142,7 @@ def test_an_engine_asked_for_by_name() -> None:
     assert chosen(chooser, "shy") == "shy"
     with pytest.raises(NoEngine, match="the unable engine cannot run toy:latest: unable says 0") as unable:
         chosen(chooser, "unable")
-    assert unable.value.remedy == "engines that take it: best, other, absent"
+    assert unable.value.remedy == "engines that can run it: best, other, absent"
     with pytest.raises(UnknownEngine, match="there is no engine 'nobody'") as unknown:
         chosen(chooser, "nobody")
     assert "best, other" in (unknown.value.remedy or "")
@@ -193,8 +193,8 @@ def test_an_adapter_is_for_engines_that_load_it() -> None:
     for name in ("a", "c"):
         with pytest.raises(NoEngine, match="does not support adapters, and without its adapter") as caught:
             chosen(chooser, name, record=adapted)
-        assert caught.value.remedy == "engines that take it: b"
-    with pytest.raises(NoEngine, match="a: does not load adapters"):
+        assert caught.value.remedy == "engines that can run it: b"
+    with pytest.raises(NoEngine, match="a: does not support adapters"):
         chosen(EngineChooser([engine("a")]), record=adapted)
 
 

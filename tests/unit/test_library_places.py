@@ -38,7 +38,7 @@ def uses():
         try:
             call()
         except RuntimeError as refused:
-            assert "make a Corral in each child process" in str(refused), refused
+            assert "create a Corral in each child process" in str(refused), refused
         else:
             raise AssertionError("the child was answered")
 

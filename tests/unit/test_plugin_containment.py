@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from corral.core.containment import beside, contained, on_own_thread, one_line
+from corral.core.containment import beside, contained, on_own_thread, short_line
 from corral.core.engine_choice import EngineChooser, estimate_bytes, fits
 from corral.core.engines import EngineSpec, Match
 from corral.core.errors import LoadFailed, NoEngine, PluginError, UnknownEngine
@@ -106,7 +106,7 @@ WHEN_MADE = {
     "pypi": (
         hook("sources", "register(SourceSpec(name='q', target='{me}:Make'))")
         + "class Make:\n  scheme = 'pypi'\n  def resolve(self, *_): ...\n  def fetch(self, *_): ...",
-        "its scheme is 'pypi', and it is registered as 'q'",
+        "its scheme is 'pypi', but it is registered as 'q'",
     ),
     "route": (
         hook("routes", "register(RouteSpec(name='r', target='{me}:R'))") + "R = 5",
@@ -496,7 +496,7 @@ def test_what_contained_lets_out() -> None:
         contained(raising(GeneratorExit()))
     with pytest.raises(PluginError, match="raised SystemExit"):
         asyncio.run(beside(raising(SystemExit())))
-    assert one_line("a\x1b[2J\nb" + "c" * 1000, 8) == "a [2J bc…"
+    assert short_line("a\x1b[2J\nb" + "c" * 1000, 8) == r"a\x1b[2J bc… (1007 characters)"
 
 
 def test_a_module_is_a_plugin_of_its_own_name(modules: Path) -> None:

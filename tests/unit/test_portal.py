@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -52,3 +53,39 @@ def test_a_failing_call_is_told_at_once() -> None:
         portal.call(fails)
     assert time.monotonic() - began < 2
     portal.close()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_interrupt_while_the_loop_is_told(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just before or after a call reaches the loop it is cancelled all the same, and what it used is free again."""
+    portal = Portal("test")
+    began: list[bool] = []
+    ended: list[bool] = []
+    tell = portal._loop.call_soon_threadsafe
+
+    def interrupted(callback: Callable[..., object], *arguments: object) -> None:
+        monkeypatch.undo()
+        if moment == "after":
+            tell(callback, *arguments)
+        raise KeyboardInterrupt
+
+    async def long() -> None:
+        began.append(True)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(portal._loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        portal.call(long)
+    assert began == ended
+    left = portal.call(_others)
+    assert not left
+    portal.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        portal.call(long)
+
+
+async def _others() -> set[asyncio.Task[object]]:
+    return asyncio.all_tasks() - {asyncio.current_task()}

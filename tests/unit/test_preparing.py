@@ -240,7 +240,7 @@ def test_an_engines_own_preparation_holds_nobody_up() -> None:
             part.ready.set()
         assert turning.answer(1) == "no"
         assert turning.answer(2) == '"alpha"'
-        assert engine.taken == engine.parts
+        assert set(engine.taken) == set(engine.parts)  # whichever was ready first
         assert not any(part.closed.is_set() for part in engine.parts)
     finally:
         turning.close()
@@ -276,6 +276,68 @@ def test_what_is_wrong_with_a_preparation_is_the_answer() -> None:
         error = turning.answer(1)
         assert isinstance(error, ErrorInfo)
         assert (error.code, error.message) == ("invalid_option", "logit_bias: no")
+    finally:
+        turning.close()
+
+
+def test_what_is_prepared_for_a_model_that_is_closed_is_freed() -> None:
+    """Whether it was on its way, done, or waiting for the mask that goes with it."""
+    engine = PreparingFake()
+    turning = Turning(engine)
+    turning.add(1, biased())
+    turning.add(2, biased(ONE_OF_TWO))
+    wait_for(2, engine.parts)
+    turning.close()
+    for part in engine.parts:
+        part.ready.set()
+        assert part.closed.wait(10)
+    assert engine.taken == []
+
+
+def test_what_waits_for_its_mask_is_freed_when_it_is_given_up() -> None:
+    """A request that is aborted while others' grammars are compiled leaves nothing behind."""
+    tokenizer, part = SlowTokenizer(), Part(threading.Event())
+    preparing = Preparing(FakeEngine(FakeLoadOptions()).info, tokenizer, lambda one: None)
+
+    def prepare() -> Part:
+        assert part.ready.wait(10)
+        return part
+
+    try:
+        for number in range(4):  # every thread that makes masks is busy
+            preparing.begin(number, request(ONE_OF_TWO), ONE_OF_TWO, None)
+        waiting = preparing.begin(4, biased(ONE_OF_TWO), ONE_OF_TWO, prepare)
+        engines_part = waiting._job
+        part.ready.set()
+        deadline = time.monotonic() + 10
+        while waiting._job is engines_part:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        waiting.give_up()
+        assert part.closed.is_set()
+    finally:
+        tokenizer.let.set()
+        preparing.close()
+
+
+def test_an_engine_that_breaks_on_preparing_answers_that_request() -> None:
+    """The fault is the answer to the request that met it; others go on."""
+
+    class Breaking(PreparingFake):
+        def preparation(self, request: Request) -> Callable[[], Prepared] | None:
+            assert isinstance(request, CompletionRequest)
+            if request.sampling.logit_bias:
+                raise ZeroDivisionError("oops")
+            return None
+
+    turning = Turning(Breaking())
+    try:
+        turning.add(1, biased())
+        turning.add(2, request())
+        error = turning.answer(1)
+        assert isinstance(error, ErrorInfo)
+        assert error.message == "the engine raised ZeroDivisionError: oops"
+        assert turning.answer(2) == "no"
     finally:
         turning.close()
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
+from queue import SimpleQueue
 
 import pytest
+from msgspec.structs import replace
 
+from corral.adapters.engines.fake import SPEC, FakeTokenizer
 from corral.adapters.runners.dispatch import Dispatch
 from corral.adapters.runners.frames import Call, Fatal, FrameReader, Heartbeat, Log, Result, Step, encode, up_decoder
+from corral.adapters.runners.thread import ThreadRunner
+from corral.adapters.runners.tokenizing import Tokenizing
 from corral.adapters.runners.uplink import Uplink
-from corral.core.errors import EngineDied, InvalidRequest
+from corral.core.engines import LoadRequest
+from corral.core.errors import EngineDied, InvalidRequest, LoadFailed
 from corral.core.outputs import Delta, Finished, Output, Usage
-from corral.core.ports.inference import ModelInfo
-from corral.core.requests import CompletionRequest, TextPart
+from corral.core.ports.inference import ModelInfo, OnLoadProgress
+from corral.core.requests import CompletionRequest, Prompt, TextPart
 
 END = Finished(reason="stop", usage=Usage())
 
@@ -89,3 +96,62 @@ def test_text_that_is_no_unicode_is_the_callers_fault() -> None:
     """Half a surrogate pair, as `surrogateescape` makes them, cannot cross to the child: the request is refused."""
     with pytest.raises(InvalidRequest, match="not valid Unicode"):
         encode(Call(1, "tokenize", prompts=((TextPart(text="a\ud800"),),)))
+
+
+def test_a_tokenizer_that_panics_answers_the_call() -> None:
+    """What is no ordinary exception is the answer to its call, and the calls behind it are answered too."""
+
+    class Panic(BaseException):
+        pass
+
+    class Panicking(FakeTokenizer):
+        def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+            if prompts == [(TextPart(text="boom"),)]:
+                raise Panic("index out of bounds")
+            return super().encode(prompts)
+
+    results: SimpleQueue[Result] = SimpleQueue()
+    tokenizing = Tokenizing(Panicking(), results.put)
+    try:
+        tokenizing.begin(Call(1, "tokenize", prompts=((TextPart(text="boom"),),)))
+        tokenizing.begin(Call(2, "tokenize", prompts=((TextPart(text="a"),),)))
+        first, second = results.get(timeout=10), results.get(timeout=10)
+    finally:
+        tokenizing.close()
+    assert first.error is not None
+    assert first.error.message == "the engine raised Panic: index out of bounds"
+    assert second.error is None
+
+
+class _Shapeless:
+    """An engine that cannot say what it is."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    @property
+    def info(self) -> ModelInfo:
+        raise ZeroDivisionError("oops")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+_made = _Shapeless()
+
+
+def load_shapeless(request: LoadRequest, on_progress: OnLoadProgress) -> _Shapeless:
+    return _made
+
+
+def test_an_engine_that_cannot_describe_itself_is_not_loaded() -> None:
+    """The load fails with its reason instead of hanging, and the engine is closed."""
+
+    async def check() -> None:
+        spec = replace(SPEC, load=f"{__name__}:load_shapeless")
+        with pytest.raises(LoadFailed, match="ZeroDivisionError: oops"):
+            async with asyncio.timeout(10):
+                await ThreadRunner().load(spec, LoadRequest(model="m", files=()), lambda share: None)
+
+    asyncio.run(check())
+    assert _made.closed

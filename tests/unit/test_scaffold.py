@@ -17,6 +17,7 @@ from corral.core.pip_lines import pip_line
 from corral.plugins.scaffold import FORMS, plugin_names, write_plugin
 
 TUTORIAL = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text(encoding="utf-8")
+_NOT_INHERITED = ("CORRAL_", "OLLAMA_", "PYTEST_")
 
 
 @pytest.mark.parametrize("name", ["parrot", "corral-parrot"])
@@ -57,24 +58,27 @@ def test_the_command(tmp_path: Path) -> None:
         assert isinstance(refused.exception, Conflict)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_what_it_writes_works(tmp_path: Path, form: str) -> None:
-    """Installed, its own tests pass, the conformance kit among them, linters and type checkers find nothing, and its
-    engine answers for its file.
-    """
-    folder = write_plugin(plugin_names("grey-parrot"), tmp_path, form)
-    installed = tmp_path / "installed"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-deps", "--no-index"]
-    subprocess.run([*pip, "--no-build-isolation", "--target", str(installed), str(folder)], check=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CORRAL_", "OLLAMA_", "PYTEST_"))}
-    home = {f"XDG_{kind}_HOME": str(tmp_path / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE")}
-    ours = {"PYTHONPATH": str(installed), "CORRAL_MODELS": str(tmp_path / "m"), "CORRAL_HOST": f"unix:{tmp_path / 's'}"}
+class Packages:
+    """One package of each form, written and installed beside each other."""
 
-    def call(*words: str) -> str:
+    def __init__(self, place: Path) -> None:
+        self.folders = {form: write_plugin(plugin_names(f"{form}-parrot"), place, form) for form in FORMS}
+        installed = place / "installed"
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-deps"]
+        options = ["--no-index", "--no-build-isolation", "--target", str(installed)]
+        subprocess.run([*pip, *options, *map(str, self.folders.values())], check=True)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+        home = {f"XDG_{kind}_HOME": str(place / kind.lower()) for kind in ("CONFIG", "STATE", "CACHE")}
+        ours = {"PYTHONPATH": str(installed), "CORRAL_MODELS": str(place / "m"), "CORRAL_HOST": f"unix:{place / 's'}"}
+        self.place = place
+        self._environment = kept | home | ours
+
+    def call(self, folder: Path, *words: str) -> str:
+        """The output of a command of this Python, which must succeed."""
         done = subprocess.run(
             [sys.executable, "-m", *words],
             cwd=folder,
-            env=kept | home | ours,
+            env=self._environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -84,14 +88,30 @@ def test_what_it_writes_works(tmp_path: Path, form: str) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    tested = call("pytest", "-q", "-p", "no:cacheprovider")
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    return Packages(tmp_path_factory.mktemp("packages"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_it_writes_works(packages: Packages, form: str) -> None:
+    """Its own tests pass, the conformance kit among them, and its engine answers for its file."""
+    folder = packages.folders[form]
+    tested = packages.call(folder, "pytest", "-q", "-p", "no:cacheprovider")
     assert "failed" not in tested
     assert " passed" in tested
-    call("ruff", "check", "--no-cache", "--extend-select", "I,B,UP,ANN", ".")
-    call("ruff", "format", "--no-cache", "--check", ".")
-    call("mypy", "--cache-dir", str(tmp_path.parent / "mypy"), "corral_grey_parrot")
-    call("corral.api.cli", "import", "hello.grey-parrot")
-    assert call("corral.api.cli", "run", "hello", "Hello?").split()[0] in ("Good", "How", "A")
+    packages.call(folder, "corral.api.cli", "import", f"hello.{form}-parrot", "--name", form)
+    assert packages.call(folder, "corral.api.cli", "run", form, "Hello?").split()[0] in ("Good", "How", "A")
+
+
+def test_linters_and_type_checkers_find_nothing(packages: Packages) -> None:
+    """In what is written for each form."""
+    folders = [folder.name for folder in packages.folders.values()]
+    packages.call(packages.place, "ruff", "check", "--no-cache", "--extend-select", "I,B,UP,ANN", *folders)
+    packages.call(packages.place, "ruff", "format", "--no-cache", "--check", *folders)
+    sources = [f"{folder.name}/{folder.name.replace('-', '_')}" for folder in packages.folders.values()]
+    packages.call(packages.place, "mypy", "--strict", "--cache-dir", str(packages.place / "mypy"), *sources)
 
 
 def test_the_tutorial_shows_what_is_written(tmp_path: Path) -> None:

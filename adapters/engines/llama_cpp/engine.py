@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 
 from corral.adapters.engines.llama_cpp.completions import Completions, Outputs
@@ -12,7 +10,8 @@ from corral.adapters.engines.llama_cpp.embedding import Embedder
 from corral.adapters.engines.llama_cpp.native import Model
 from corral.adapters.engines.llama_cpp.sequences import Sequence
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.core.errors import EngineDied, Unsupported
+from corral.adapters.engines.llama_cpp.users import Users
+from corral.core.errors import Unsupported
 from corral.core.outputs import EngineOutput
 from corral.core.ports.inference import ModelInfo, Prepared, TokenMask
 from corral.core.requests import CompletionRequest, EmbedRequest, Request
@@ -37,7 +36,7 @@ class LlamaCppEngine:
         self._embedder = embedder
         self._tokenizer = tokenizer
         self._info = info
-        self._preparing = _Users()
+        self._preparing = Users()
 
     @property
     def info(self) -> ModelInfo:
@@ -96,30 +95,3 @@ class LlamaCppEngine:
         if self._completions is not None:
             self._completions.close()
         self._model.close()
-
-
-class _Users:
-    """Threads that read the model beside the engine's own: it outlives their calls, and takes no more once closed."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._count = 0
-        self._closed = False
-
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        with self._changed:
-            if self._closed:
-                raise EngineDied("the model was unloaded")
-            self._count += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._count -= 1
-                self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.wait_for(lambda: not self._count)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import threading
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 
 import llama_cpp as C
 
 from corral.adapters.constraints.deep_stack import on_deep_stack
 from corral.adapters.engines.llama_cpp.native import Model
+from corral.adapters.engines.llama_cpp.users import Users
 from corral.adapters.formats.gguf.vocabulary import SPACE
 from corral.adapters.text_pieces import PIECE_CHARACTERS, TextPieces, TokenSizes, finished, gradual_ids
 from corral.adapters.token_ids import checked_ids
-from corral.core.errors import EngineDied
 from corral.core.ports.inference import Vocabulary
 from corral.core.requests import Prompt
 
@@ -30,9 +28,7 @@ class LlamaTokenizer:
     """The `OpenTokenizer` port over a loaded model."""
 
     def __init__(self, model: Model) -> None:
-        self._idle = threading.Condition()  # other threads' calls end before the model is freed
-        self._calls = 0
-        self._closed = False
+        self._users = Users()
         self._size = model.vocabulary_size
         vocab = model.vocab
         self._vocab = vocab
@@ -60,7 +56,7 @@ class LlamaTokenizer:
     ) -> Generator[None, None, tuple[int, ...]]:
         steps = gradual_ids(prompt, self._text_pieces, self._size, most, cut=cut)
         while True:
-            with self._call():
+            with self._users.one():
                 try:
                     next(steps)
                 except StopIteration as end:
@@ -68,11 +64,11 @@ class LlamaTokenizer:
             yield
 
     def decode(self, ids: Sequence[int]) -> bytes:
-        with self._call():
+        with self._users.one():
             return b"".join(self.piece(token_id, special=True) for token_id in checked_ids(ids, self._size))
 
     def vocabulary(self) -> Vocabulary:
-        with self._call():
+        with self._users.one():
             if self._vocabulary is None:
                 pieces = tuple(self._spelt(token_id, special=True) for token_id in range(self._size))
                 self._vocabulary = Vocabulary(
@@ -84,22 +80,7 @@ class LlamaTokenizer:
 
     def close(self) -> None:
         """Before the model is freed: waits for calls under way, refuses later ones."""
-        with self._idle:
-            self._closed = True
-            self._idle.wait_for(lambda: not self._calls)
-
-    @contextmanager
-    def _call(self) -> Iterator[None]:
-        with self._idle:
-            if self._closed:
-                raise EngineDied("the model was unloaded")
-            self._calls += 1
-        try:
-            yield
-        finally:
-            with self._idle:
-                self._calls -= 1
-                self._idle.notify_all()
+        self._users.close()
 
     def tokens(self, prompt: Prompt) -> list[int]:
         """The prompt's ids: BOS first where the model wants it and the prompt has none, EOS or SEP last likewise."""

@@ -9,6 +9,7 @@ import msgspec
 
 from corral.core.errors import CorralError, InvalidRequest, PromptTooLong, ServerBusy, Unsupported, UpstreamError
 from corral.core.malformed import MALFORMED
+from corral.core.printable import one_line
 
 __all__ = ("KeyRefused", "Unavailable", "UpstreamLoop", "error_in_answer", "message_of", "refusal", "told")
 
@@ -110,8 +111,7 @@ def message_of(body: bytes) -> str:
         found = msgspec.json.decode(body)
     except MALFORMED:
         found = body.decode(errors="replace")
-    line = " ".join(_text(found).split())[:_SHOWN_CHARACTERS]
-    return "".join([one if one.isprintable() else "�" for one in line])  # a terminal may show it
+    return one_line(" ".join(_text(found).split())[:_SHOWN_CHARACTERS])
 
 
 def _text(found: Any) -> str:
