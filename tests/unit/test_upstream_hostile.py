@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from corral.adapters.engines.upstream import openai_answers
+from corral.adapters.engines.upstream import lines, openai_answers, progress
 from corral.adapters.engines.upstream.lines import read_events, read_lines
 from corral.adapters.engines.upstream.secrets import Secrets
 from corral.adapters.engines.upstream.tool_calls import Fragment, Function, ToolCallFragments
@@ -285,6 +285,31 @@ def test_an_answer_has_a_largest_size(ask: Any, upstream: ScriptedServer, api: s
     with pytest.raises(UpstreamError, match="longer than 1024 bytes") as caught:
         ask(Reply(pieces=[piece], endless=True), api, max_answer_bytes=1024)
     assert "max_answer_bytes" in str(caught.value.remedy)
+    assert upstream.left.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("api", "piece"),
+    [
+        ("openai", b'data: {"choices":[{"delta":{"content":""}}]}\n\n'),
+        ("openai", b'data: {"choices":[]}\n\n'),
+        ("openai", b"data: null\n\n"),
+        ("openai", b": still here\n\n"),
+        ("openai", b"event: ping\n\n"),
+        ("openai", b"\n"),
+        ("ollama", b'{"message":{"content":""},"done":false}\n'),
+        ("ollama", b"null\n"),
+        ("ollama", b"\n"),
+    ],
+)
+def test_an_answer_without_words_is_left(
+    ask: Any, upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch, api: str, piece: bytes
+) -> None:
+    """No limit of tokens ends it, and reading it is as much work as any other: there is a limit of its own."""
+    for module in (lines, progress):
+        monkeypatch.setattr(module, "IDLE_LIMIT_BYTES", 20_000)
+    with pytest.raises(UpstreamError, match="sent 20000 bytes without"):
+        ask(Reply(pieces=[piece * 100], endless=True), api, request=limited(5))
     assert upstream.left.wait(10)
 
 
