@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -197,6 +198,42 @@ def test_tool_calls_without_end() -> None:
     for fragments in ((Fragment(index=index) for index in range(1_000_000)), [long] * 1000):
         with pytest.raises(UpstreamError, match="tool calls are longer than"):
             ToolCallFragments("there").add(fragments)
+
+
+def test_work_for_tool_calls_grows_with_their_length_alone() -> None:
+    """However fragments name their calls, ten times as many are about ten times the work, or are refused."""
+
+    def steps(count: int, kind: str) -> int:
+        found = ToolCallFragments("there")
+        counted = 0
+
+        def count_lines(frame: Any, event: str, argument: object) -> Any:
+            nonlocal counted
+            counted += event == "line"
+            return count_lines
+
+        pieces = [
+            Fragment(
+                index=number if kind == "index" else None,
+                id=f"c{number}" if kind == "id" else None,
+                function=Function(name="f", arguments="{}"),
+            )
+            for number in range(count)
+        ]
+        before = sys.gettrace()
+        sys.settrace(count_lines)
+        try:
+            found.add(pieces)
+        finally:
+            sys.settrace(before)
+        assert len(found.complete(cut=False)) == count
+        return counted
+
+    for kind in ("index", "id", "neither"):
+        assert steps(1000, kind) < 15 * steps(100, kind)
+    repeated = [Fragment(function=Function(name="f", arguments="[" * 100))] * 10_000
+    with pytest.raises(UpstreamError, match="too many fragments"):
+        ToolCallFragments("there").add(repeated)
 
 
 def test_fragments_of_tool_calls_in_disorder(ask: Any) -> None:

@@ -14,6 +14,7 @@ from corral.core.messages import ToolCall
 __all__ = ("Fragment", "ToolCallFragments", "read_arguments")
 
 _LIMIT = 2 * 1024 * 1024
+_READ_LIMIT = 8 * _LIMIT
 _FRAGMENT_COST = 64
 """What keeping even an empty fragment counts for."""
 
@@ -60,7 +61,10 @@ class ToolCallFragments:
     def __init__(self, address: str) -> None:
         self._address = address
         self._calls: list[_Call] = []
+        self._by_index: dict[int, _Call] = {}
+        self._by_id: dict[str, _Call] = {}
         self._held = 0
+        self._read = 0
 
     def add(self, fragments: Iterable[Fragment | None]) -> None:
         """Raises `UpstreamError` for calls without end."""
@@ -69,7 +73,9 @@ class ToolCallFragments:
                 continue
             found = fragment.function or Function()
             call = self._call_of(fragment, found.name or "")
-            call.id = call.id or fragment.id or ""
+            if fragment.id and not call.id:
+                call.id = fragment.id
+                self._by_id[call.id] = call
             call.name = call.name or found.name or ""
             text = _text(found.arguments)
             call.arguments.append(text)
@@ -95,29 +101,33 @@ class ToolCallFragments:
     def _call_of(self, fragment: Fragment, name: str) -> _Call:
         index = fragment.index
         if index is None:
-            named = [one for one in self._calls if fragment.id and one.id == fragment.id]
-            call = named[-1] if named else self._calls[-1] if self._calls else None
+            call = self._by_id.get(fragment.id or "") or (self._calls[-1] if self._calls else None)
             index = call.index if call is not None else 0
         else:
-            call = next((one for one in reversed(self._calls) if one.index == index), None)
-        if call is None or _begins_another(call, fragment, name):
-            call = _Call(index)
+            call = self._by_index.get(index)
+        if call is None or self._begins_another(call, fragment, name):
+            call = self._by_index[index] = _Call(index)
             self._calls.append(call)
         return call
+
+    def _begins_another(self, call: _Call, fragment: Fragment, name: str) -> bool:
+        if fragment.id and call.id and fragment.id != call.id:
+            return bool(name) or fragment.index is None
+        if fragment.id or fragment.index is not None or not (name and call.name):
+            return False
+        if name != call.name:
+            return True
+        # Neither index nor id: calls that come whole, one after the other. What was read so far is read again.
+        self._read += sum(map(len, call.arguments))
+        if self._read > _READ_LIMIT:
+            raise UpstreamError(f"{self._address} sent one tool call in too many fragments that nothing tells apart")
+        return call.is_complete
 
 
 def read_arguments(text: str, *, default: str = "{}") -> dict[str, Any]:
     """The arguments of a call. Raises what `MALFORMED` lists for a text that is no JSON object."""
     arguments: dict[str, Any] = msgspec.json.decode(text or default, type=dict)
     return arguments
-
-
-def _begins_another(call: _Call, fragment: Fragment, name: str) -> bool:
-    if fragment.id and call.id and fragment.id != call.id:
-        return bool(name) or fragment.index is None
-    if fragment.id or fragment.index is not None or not (name and call.name):
-        return False
-    return name != call.name or call.is_complete  # neither index nor id: calls that come whole, one after the other
 
 
 def _text(arguments: Any) -> str:
