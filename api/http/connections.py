@@ -71,6 +71,7 @@ class Connections:
         self._waited_for: OrderedDict[Watched, None] = OrderedDict()
         self._refused: set[Watched] = set()
         self._most_open = 0  # since freed memory was returned
+        self._leaves_memory = False
         self._unfinished_bytes = 0
         self._counts: dict[str, int] = {}
         self._counted_since_s = time.monotonic()
@@ -130,9 +131,11 @@ class Connections:
         now_s = time.monotonic()
         for connection in list(self._open):
             connection.check(now_s)
-        if self._most_open - len(self._open) >= _MANY_CLOSED:  # what they left behind are many small blocks
-            self._most_open = len(self._open)
+        if self._leaves_memory:  # a moment ago: their requests have ended by now
             asyncio.get_running_loop().run_in_executor(None, return_free_memory)
+        self._leaves_memory = self._most_open - len(self._open) >= _MANY_CLOSED
+        if self._leaves_memory:  # what they leave behind are many small blocks
+            self._most_open = len(self._open)
         if now_s - self._counted_since_s >= _LOG_EVERY_S:
             counts, self._counts, self._counted_since_s = self._counts, {}, now_s
             for event, count in counts.items():
