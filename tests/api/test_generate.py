@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
 import pytest
+
+from corral.core.messages import Message
+from corral.core.rendering import RenderedApart
+from corral.core.requests import Prompt
 
 MODEL = "smol:q4"
 ANSWER = "the quick answer is: no"
@@ -242,7 +247,7 @@ def test_a_prompt_beyond_the_context_is_400(client: httpx.Client, stream: bool) 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_what_is_far_too_long_is_refused_before_it_is_rendered(
-    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, stream: bool
+    start_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     """A text that cannot fit by its mere size reaches no template; a shorter one does."""
     rendered: list[int] = []
@@ -254,9 +259,10 @@ def test_what_is_far_too_long_is_refused_before_it_is_rendered(
 
     monkeypatch.setattr(RenderedApart, "render", counted)
     body = chat_of("word " * 400_000, stream=stream, options={"num_ctx": 16})
-    response = client.post("/api/chat", json=body)
-    assert response.status_code == 400
-    assert response.json()["error"].startswith("the prompt is longer than the context length currently available")
-    assert rendered == []
-    assert client.post("/api/chat", json=chat_of("x", stream=stream)).status_code == 200
-    assert rendered == [1]
+    with start_server({"longest_token_bytes": 20}) as server, httpx.Client(base_url=server.url, timeout=10) as client:
+        response = client.post("/api/chat", json=body)
+        assert response.status_code == 400
+        assert response.json()["error"].startswith("the prompt is longer than the context length currently available")
+        assert rendered == []
+        assert client.post("/api/chat", json=chat_of("x", stream=stream)).status_code == 200
+        assert rendered == [1]

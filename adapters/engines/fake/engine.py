@@ -49,6 +49,7 @@ class FakeLoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     `answer` is said to everything, else made-up words of a length that depends on the prompt. `*_after` count the
     tokens generated since loading: `fail_after` fails one request, `raise_after` breaks a step, `hang_after` never
     returns from one, `crash_after` kills the process. `infinite_vectors` makes embeddings that no JSON can carry.
+    With `longest_token_bytes` texts are refused by their mere size, as if no token were longer.
     """
 
     num_ctx: int = 4096
@@ -67,6 +68,7 @@ class FakeLoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     hang_after: int | None = None
     crash_after: int | None = None
     infinite_vectors: bool = False
+    longest_token_bytes: int | None = None
 
 
 class _Sequence:
@@ -101,6 +103,7 @@ class FakeEngine:
             context_length=options.num_ctx,
             parallel=options.parallel,
             memory_bytes={"cpu": options.memory_bytes},
+            longest_token_bytes=options.longest_token_bytes,
         )
 
     @property
