@@ -14,7 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from corral.core.clipping import clipped
 from corral.core.errors import PluginError
-from corral.core.printable import one_line
+from corral.core.printable import one_line, printable
 
 __all__ = ("TookTooLong", "beside", "contained", "interrupts_reach_us", "on_own_thread", "short_line")
 
@@ -127,17 +127,45 @@ def interrupts_reach_us() -> bool:
     )
 
 
+_PRINTED_LIMIT = 65_536  # characters of one call of a plugin's code
+
+
+class _Printed(io.TextIOBase):
+    """What a plugin prints, on its way to the standard error: bounded, without what would steer a terminal, and not
+    the plugin's to close."""
+
+    def __init__(self) -> None:
+        self._left = _PRINTED_LIMIT
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self._left > 0 and sys.stderr is not None:
+            kept = text[: self._left]
+            self._left -= len(kept)
+            end = "" if self._left else "\n(what a plugin prints beyond this is dropped)\n"
+            sys.stderr.write(printable(kept) + end)
+        return len(text)
+
+    def flush(self) -> None:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        pass
+
+
 class _OutputByThread:
     """The standard output, but for some threads, whose words go to the standard error."""
 
     def __init__(self, usual: Any) -> None:
         self.usual = usual
-        self.diverted: set[int] = set()
+        self.diverted: dict[int, _Printed] = {}
 
     def __getattr__(self, name: str) -> Any:
-        if threading.get_ident() in self.diverted:
-            return getattr(sys.stderr if sys.stderr is not None else io.StringIO(), name)
-        return getattr(self.usual, name)
+        printed = self.diverted.get(threading.get_ident())
+        return getattr(self.usual if printed is None else printed, name)
 
 
 _output_lock = threading.Lock()
@@ -153,12 +181,12 @@ def _printing_elsewhere() -> Iterator[None]:
     with _output_lock:
         current: Any = sys.stdout
         output = current if isinstance(current, _OutputByThread) else _OutputByThread(current)
-        output.diverted.add(me)
+        output.diverted[me] = _Printed()
         sys.stdout = output
     try:
         yield
     finally:
         with _output_lock:
-            output.diverted.discard(me)
+            output.diverted.pop(me, None)
             if not output.diverted and sys.stdout is output:
                 sys.stdout = output.usual

@@ -94,5 +94,5 @@ def _quote(text: str) -> str:
         elif " " <= character <= "~":
             quoted.append(character)
         else:
-            quoted.extend(f"\\x{byte:02x}" for byte in character.encode())
+            quoted.extend(f"\\x{byte:02x}" for byte in character.encode(errors="surrogatepass"))
     return '"' + "".join(quoted) + '"'

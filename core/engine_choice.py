@@ -29,8 +29,10 @@ from corral.core.pip_lines import install_line
 from corral.core.ports.inference import Runner
 
 __all__ = (
+    "ANY_MODEL",
     "Candidate",
     "EngineChooser",
+    "check_match",
     "choose_runner",
     "estimate_bytes",
     "fits",
@@ -125,7 +127,7 @@ class EngineChooser:
         if name is not None:
             _require_installed(self._candidate(self._spec(name), _UNASKED))
             return
-        candidates = self.candidates(_ANY_MODEL, None)
+        candidates = self.candidates(ANY_MODEL, None)
         counted = [one for one in candidates if one.spec.form != "running" and one.match.score >= 0]
         if counted and all(candidate.missing for candidate in counted):
             raise _not_installed("no engine is installed", counted)
@@ -158,7 +160,7 @@ class EngineChooser:
 
     def _match(self, spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None) -> Match:
         try:
-            match = _checked_match(contained(spec.match, record, metadata))
+            match = check_match(contained(spec.match, record, metadata))
         except Exception as error:  # a plugin's fault is no reason to be without the other engines
             said = f"{type(error).__name__}: {short_line(error)}"
             if (spec.name, said) not in self._complained:  # once, not once for each model
@@ -201,7 +203,7 @@ def _unfit(spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None
 
 
 _UNASKED = Match(score=1, reason="")
-_ANY_MODEL = ModelRecord(
+ANY_MODEL = ModelRecord(
     name=ModelName(model="any"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf"
 )
 
@@ -303,7 +305,7 @@ def _byte_count(count: object) -> int:
     return int(count)
 
 
-def _checked_match(match: object) -> Match:
+def check_match(match: object) -> Match:
     """A match as the choice needs it. Raises `TypeError` for what is none."""
     if not isinstance(match, Match):
         raise TypeError(f"it gave {short_line(repr(match), 60)} instead of a Match")

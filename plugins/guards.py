@@ -6,16 +6,54 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
-from corral.core.containment import contained, interrupts_reach_us, short_line
+import msgspec
+
+from corral.core.containment import TookTooLong, contained, interrupts_reach_us, on_own_thread, short_line
+from corral.core.converters import ConverterSpec
+from corral.core.engines import EngineSpec
 from corral.core.errors import CorralError, PluginError
 from corral.core.models import ModelMetadata, ModelRecord
 from corral.core.ports.sources import OnProgress, RemoteFile, RemoteModel
 
-__all__ = ("guarded",)
+__all__ = ("bounded", "guarded")
 
 _log = logging.getLogger("corral.plugins")
+
+_CALL_LIMIT_S = 3.0
+"""How long a function may take that opens no file: the event loop waits for it."""
+
+Spec = TypeVar("Spec", bound=EngineSpec | ConverterSpec)
+
+
+def bounded(spec: Spec, limit_s: float | None) -> Spec:
+    """The spec of a plugin, whose functions are abandoned when they do not return; `limit_s` None: never."""
+    if limit_s is None:
+        return spec
+    limit_s = min(limit_s, _CALL_LIMIT_S)
+    functions = {name: getattr(spec, name, None) for name in ("match", "estimate", "fits")}
+    return msgspec.structs.replace(
+        spec, **{name: _Bounded(function, limit_s) for name, function in functions.items() if function is not None}
+    )
+
+
+class _Bounded:
+    """A function that once did not return is not called again: each call would cost as long, and another thread."""
+
+    def __init__(self, function: Callable[..., Any], limit_s: float) -> None:
+        self._function = function
+        self._limit_s = limit_s
+        self._late: str | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._late is not None:
+            raise PluginError(self._late)
+        try:
+            return on_own_thread(lambda: self._function(*arguments), limit_s=self._limit_s)
+        except TookTooLong as late:
+            self._late = f"it {late}, and is not called again"
+            raise PluginError(self._late) from late
 
 
 def guarded(hook: str, part: Any, where: str) -> Any:

@@ -18,6 +18,8 @@ from corral.core.engines import EngineSpec
 from corral.core.errors import CorralError
 from corral.core.runtime import PluginStatus
 from corral.plugins import hookspecs
+from corral.plugins.guards import bounded
+from corral.plugins.interpreter_state import InterpreterState
 from corral.plugins.registrars import (
     ChatTemplateRegistrar,
     CommandRegistrar,
@@ -189,6 +191,7 @@ class PluginManager:
         elif place in _given_up:
             state, reason = "broken", _given_up[place]
         else:
+            before = InterpreterState()
             try:
                 if any(status.name == name for status in self._statuses):
                     raise ValueError(f"another plugin has the same name, {short_line(name, 60)!r}")
@@ -201,9 +204,14 @@ class PluginManager:
                     _given_up[place] = reason
             except Exception as fault:
                 state, reason = "broken", _describe(fault)
+            if name != BUILTIN and (changed := before.restore()) and state == "loaded":
+                state, reason = "broken", f"it changed what the whole program uses, {short_line(changed)}"
+                registered = {}
         provides: list[str] = []
         for hook, registrar in registered.items():
             for spec in registrar.specs:
+                if name != BUILTIN and isinstance(spec, EngineSpec | ConverterSpec):
+                    spec = bounded(spec, self.limit_s)
                 self._specs[hook].append(spec)
                 self._owners[hook][spec.name] = name
                 provides.append(f"{registrar.kind}: {spec.name}")

@@ -9,6 +9,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from corral.core.containment import TookTooLong, on_own_thread, short_line
+from corral.core.converters import ConverterSpec
+from corral.core.engine_choice import ANY_MODEL, check_match
+from corral.core.engines import EngineSpec
 from corral.core.errors import PluginError, SettingsError
 from corral.core.ports.inference import Runner
 from corral.core.ports.sources import ModelSource
@@ -87,6 +90,21 @@ def try_out(manager: PluginManager, settings: Settings) -> None:
     from click import Command
 
     _resolved(manager, "corral_register_commands", manager.commands(), Command)
+    matches: tuple[tuple[str, Sequence[EngineSpec | ConverterSpec]], ...] = (
+        ("corral_register_engines", manager.engines()),
+        ("corral_register_converters", manager.converters()),
+    )
+    for hook, specs in matches:
+        for spec in specs:
+            if manager.owner(hook, spec.name) != BUILTIN:
+                _try_match(manager, hook, spec)
+
+
+def _try_match(manager: PluginManager, hook: str, spec: EngineSpec | ConverterSpec) -> None:
+    try:
+        check_match(spec.match(ANY_MODEL, None))
+    except Exception as fault:
+        manager.failed(hook, spec.name, PluginError(f"its match failed: {short_line(fault) or type(fault).__name__}"))
 
 
 def _resolved(manager: PluginManager, hook: str, specs: Sequence[LazySpec], wanted: type) -> list[Any]:

@@ -72,6 +72,7 @@ class _Closing:
         self._opened: dict[str, str] = {}
         self._open_definitions: dict[str, Any] = {}
         self._multiples: list[Fraction] = []
+        self._rewritten_schemas: list[dict[str, Any]] = []
         self._merges = False
         self._listed_in_all = 0
 
@@ -81,6 +82,9 @@ class _Closing:
             definitions = made.get("$defs")
             made["$defs"] = {**(definitions if isinstance(definitions, dict) else {}), **self._open_definitions}
         self._check_multiples()
+        if not self._multiples:  # a range as well would take too large a machine
+            for each in self._rewritten_schemas:
+                _bound_integers(each)
         return dict(made)
 
     # ── one schema ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -94,6 +98,7 @@ class _Closing:
         beside = "properties" in schema or "required" in schema
         combined = bool(parts) and (beside or len(parts) > 1 or parts == ["allOf"])
         made = self._rewritten(schema, closed=closed and not combined)
+        self._rewritten_schemas.append(made)
         if not closed:
             made.pop("unevaluatedProperties", None)
         elif combined:
@@ -269,6 +274,20 @@ def _as_whole(number: Fraction) -> int:
     while number.denominator != 1:
         number *= 10
     return number.numerator
+
+
+def _bound_integers(schema: dict[str, Any]) -> None:
+    """Small models write digits without end. Without a bound of its own a whole number keeps to what is exact."""
+    types = schema.get("type")
+    if types != "integer" and not (isinstance(types, list) and "integer" in types and "number" not in types):
+        return
+    if "const" in schema or "enum" in schema:
+        return
+    lowest, highest = schema.get("minimum"), schema.get("maximum")
+    if "exclusiveMinimum" not in schema and lowest is None and (highest is None or highest > -_MAX_EXACT):
+        schema["minimum"] = -_MAX_EXACT
+    if "exclusiveMaximum" not in schema and highest is None and (lowest is None or lowest < _MAX_EXACT):
+        schema["maximum"] = _MAX_EXACT
 
 
 def _required(schema: Mapping[str, Any]) -> list[str]:

@@ -32,6 +32,9 @@ _REASON = re.compile(
     r"fatal runtime error: |.*Assertion .* failed|Fatal Python error: |(double )?free\(\): |malloc\(\): |corrupted |"
     r"\*\*\* .* \*\*\*: |MemoryError|memory allocation of .* failed|.*error while loading shared libraries"
 )
+_AFTERMATH = "Fatal Python error: "  # what Python adds to another library's reason
+_FOLDERS = re.compile(r"^/\S*/(?=[^/\s]+:\d+: )")
+"""Of source files on the machine that the library was compiled on."""
 _PANIC = re.compile(r"thread '.*' \(?.*panicked at")
 _MOST_REASONS = 4
 _REASON_LINES = 40
@@ -53,7 +56,8 @@ class Output:
     @property
     def reasons(self) -> list[str]:
         """Empty where nothing tells, or it is so far back that it was survived."""
-        return [text for line, text in self._reasons if self._count - line <= _REASON_LINES]
+        recent = [text for line, text in self._reasons if self._count - line <= _REASON_LINES]
+        return [text for text in recent if not text.startswith(_AFTERMATH)] or recent
 
     def add(self, line: str) -> None:
         """One line, stripped. Frames of Python's stacks are left out."""
@@ -62,7 +66,7 @@ class Output:
         self._count += 1
         self.last_lines.append(line)
         if self._panicking or _REASON.match(line):
-            self._reasons.append((self._count, line))
+            self._reasons.append((self._count, _FOLDERS.sub("", line)))
         self._panicking = _PANIC.match(line) is not None
 
 

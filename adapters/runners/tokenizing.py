@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from typing import cast
 
 from corral.adapters.runners.frames import Call, Result
-from corral.core.errors import Unsupported
+from corral.core.errors import PromptTooLong, Unsupported
 from corral.core.ports.inference import GradualTokenizer, Tokenizer
 from corral.core.requests import Prompt, TextPart
 from corral.core.step_loop import error_info
@@ -129,11 +129,22 @@ def _encoded(tokenizer: Tokenizer, call: Call) -> Generator[None, None, list[tup
             since = 0
             yield
         if gradual is None:
-            found += tokenizer.encode([prompt])
+            found += (_bounded(ids, call) for ids in tokenizer.encode([prompt]))
         else:
             found.append((yield from gradual.encode_gradually(prompt, most=call.most, cut=call.cut)))
         since += 1 + _characters(prompt)
     return found
+
+
+def _bounded(ids: tuple[int, ...], call: Call) -> tuple[int, ...]:
+    """Millions of ids that nobody needs would take memory in each process that they pass."""
+    if call.most is None or len(ids) <= call.most:
+        return ids
+    if not call.cut:
+        raise PromptTooLong(
+            f"the prompt of {len(ids)} tokens is longer than the {call.most} that fit", "shorten it, or raise num_ctx"
+        )
+    return ids[: call.most + 1]
 
 
 def _characters(prompt: Prompt) -> int:

@@ -29,7 +29,7 @@ _REFUSED_FILTERS = (
     "batch", "center", "filesizeformat", "forceescape", "groupby", "pprint", "random", "slice", "striptags", "truncate",
     "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr",
 )  # fmt: skip
-_REFUSED_METHODS = frozenset({"encode", "expandtabs", "format_map", "fromkeys", "maketrans", "to_bytes", "translate"})
+_REFUSED_METHODS = frozenset({"encode", "expandtabs", "fromkeys", "maketrans", "to_bytes", "translate"})
 # Filters that make a text of whatever they get, and those that go through all of it before they answer.
 _OF_TEXT = frozenset({"capitalize", "lower", "string", "title", "trim", "upper"})
 _OF_WHOLE = frozenset({"list", "max", "min", "sort", "unique"})
@@ -185,7 +185,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             return (texts, *args[1:])
         if method == "replace" and len(args) > 1:
             meter.text(len(owner) + owner.count(str(args[0])) * len(str(args[1])))
-        elif method == "format":
+        elif method in ("format", "format_map"):  # Jinja's sandbox hands both out before it asks whether they are safe
             meter.pattern(owner, (*args, *kwargs.values()))
         elif method in ("split", "rsplit"):
             separator = args[0] if args else kwargs.get("sep")

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from corral.api.cli.output import echo
+from corral.api.cli.parameters import wrong_value_of
 from corral.api.cli.session import Session
-from corral.core.errors import Conflict
+from corral.core.errors import Conflict, InvalidName
 from corral.core.pip_lines import pip_line, python_line
 from corral.plugins.scaffold import FORMS, plugin_names, write_plugin
 
@@ -36,7 +37,8 @@ __all__ = ("new_plugin",)
 @click.pass_obj
 def new_plugin(session: Session, name: str, parent: Path, form: str) -> None:
     """Create a Python package for your own engine, ready to test."""
-    names = plugin_names(name)
+    with wrong_value_of("NAME", InvalidName):
+        names = plugin_names(name)
     manager = session.manager
     if names.engine in {spec.name for spec in manager.engines()} | {status.name for status in manager.statuses}:
         raise Conflict(f"there is an engine or plugin called {names.engine!r} already", "choose another name")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -183,7 +184,7 @@ def _answer(
 
 def _question(prompt: Iterable[str]) -> str | None:
     """The prompt with what is piped in before it; None where somebody sits at a terminal and gave none."""
-    asked = " ".join(prompt)
+    asked = _utf8_text(" ".join(prompt))
     if sys.stdin.isatty():
         return asked or None
     try:
@@ -194,6 +195,15 @@ def _question(prompt: Iterable[str]) -> str | None:
     if not question:
         raise click.UsageError("there is no prompt: give a PROMPT, or pipe one in")
     return question
+
+
+def _utf8_text(argument: str) -> str:
+    """An argument whose bytes are UTF-8, whatever the locale has made of them."""
+    try:
+        escaped = any("\udc80" <= character <= "\udcff" for character in argument)
+        return os.fsencode(argument).decode() if escaped else argument
+    except UnicodeError as fault:
+        raise click.UsageError("the PROMPT is not UTF-8 text") from fault
 
 
 def _options(assignments: Iterable[tuple[str, str]]) -> dict[str, object]:

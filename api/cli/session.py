@@ -86,4 +86,7 @@ class Session:
     def stated_wrongly(self, fault: SettingsError) -> bool:
         """True where an error about settings names one that was set on the command line, and not somewhere else."""
         message = fault.message.replace('"', "")
-        return any(path.replace('"', "") in message for path in self.stated)
+        stated = [path.replace('"', "") for path in self.stated]
+        # An unknown setting is named by its path as far as its first part that is unknown.
+        unknown = message.removeprefix("unknown setting ")
+        return any(path in message or path.startswith(f"{unknown}.") for path in stated)

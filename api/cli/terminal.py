@@ -201,6 +201,7 @@ class TerminalModes:
         termios.tcsetattr(self._descriptor, termios.TCSANOW, modes)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a window that is closed sends both, and this is the end
         self.restore()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

@@ -12,6 +12,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Send
 
 from corral.api.http.body_memory import BodyMemory, BytesRead
+from corral.api.http.disconnect import when_client_leaves
 from corral.api.http.errors import JSON, ApiError, error_body
 from corral.api.http.go_json import Body, decode_body, decode_plain
 from corral.api.http.json_shape import MOST_DEPTH, JsonShape
@@ -92,6 +93,7 @@ async def _read_big(
     """Goes on from the small body that it turned out not to be."""
     shape = JsonShape()
     async with BytesRead(memory) as read:
+        when_client_leaves(request.scope, read.leave)
         await read.add(len(data))
         await memory.count(shape, data)
         while True:

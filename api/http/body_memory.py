@@ -79,13 +79,15 @@ class _Pool:
 class BytesRead:
     """The bytes of one body that is being read: a context manager, at whose end they are given back.
 
-    Raises `ApiError` 408 for a body that was long in coming when another one found no room.
+    Raises `ApiError` 408 for a body that was long in coming when another one found no room, and 499 once its client
+    has left: who waits for room reads nothing, and would not notice.
     """
 
     def __init__(self, memory: BodyMemory) -> None:
         self._memory = memory
         self._time = asyncio.timeout(None)
         self.since_s = time.monotonic()
+        self._has_left = False
         self.is_whole = False
         """Set once no more is to come."""
         self.taken_bytes = 0
@@ -105,6 +107,12 @@ class BytesRead:
     def drop(self) -> None:
         self._time.reschedule(0)
 
+    def leave(self) -> None:
+        """The client has left. Nothing happens once the body has been read."""
+        if self in self._memory.reading:
+            self._has_left = True
+            self.drop()
+
     def _is_first(self) -> bool:
         return next(iter(self._memory.reading)) is self
 
@@ -121,6 +129,8 @@ class BytesRead:
         try:
             await self._time.__aexit__(kind, error, trace)
         except TimeoutError:
+            if self._has_left:
+                raise ApiError(499, "request canceled") from None
             raise ApiError(408, "the body of the request took too long, and other requests need its memory") from None
 
 

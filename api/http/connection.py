@@ -8,6 +8,7 @@ ends, so that a request is not even parsed before the one in front of it has bee
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections.abc import Callable
 from enum import Enum, auto
@@ -22,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from corral.api.http.connections import Connections
-from corral.api.http.disconnect import READER_STALLED
+from corral.api.http.disconnect import CLIENT_LEFT, READER_STALLED
 from corral.api.http.errors import JSON, error_body
 from corral.api.http.settings import HttpSettings
 
@@ -51,6 +52,17 @@ class _Phase(Enum):
 
 class _Refused(Exception):
     """Stops the parser; `Connection` knows why."""
+
+
+def _has_left(transport: asyncio.Transport) -> bool:
+    """Whether the client has closed its side. Whoever does not read is not told so by the event loop."""
+    closed = getattr(select, "POLLRDHUP", 0)
+    sock = transport.get_extra_info("socket")
+    if not closed or sock is None or sock.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), closed)
+    return bool(poll.poll(0))
 
 
 class _Flow(FlowControl):
@@ -103,6 +115,7 @@ class Connection(HttpToolsProtocol):
         self._unsent_bytes = 0
         self._unread_since_s = 0.0
         self._on_stalled: Callable[[], None] | None = None
+        self._on_left: Callable[[], None] | None = None
 
     # ── The transport's side ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -125,6 +138,8 @@ class Connection(HttpToolsProtocol):
         if self._lingering is not None:
             self._lingering.cancel()
         super().connection_lost(exc)
+        if self._on_left is not None:
+            self._on_left()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -255,8 +270,11 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._on_stalled = None
-        self.scope["extensions"] = {READER_STALLED: {"call": self._when_stalled}}
+        self._on_stalled = self._on_left = None
+        self.scope["extensions"] = {
+            READER_STALLED: {"call": self._when_stalled},
+            CLIENT_LEFT: {"call": self._when_left},
+        }
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase is not _Phase.HEAD:
@@ -384,10 +402,15 @@ class Connection(HttpToolsProtocol):
     def _when_stalled(self, callback: Callable[[], None]) -> None:
         self._on_stalled = callback
 
+    def _when_left(self, callback: Callable[[], None]) -> None:
+        self._on_left = callback
+
     def check(self, now_s: float) -> None:
         if self._is_refused:
             return
-        if self._stopped_reading(now_s):
+        if self.flow.read_paused and _has_left(self.transport):
+            self.transport.abort()
+        elif self._stopped_reading(now_s):
             self._note("cut off an answer because its client stopped reading")
             self.transport.abort()
         elif self._waits_for_turn:  # it is us who stand still

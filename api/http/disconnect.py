@@ -11,7 +11,17 @@ from litestar.types import Receive, Scope
 
 from corral.core.errors import Cancelled, ServerBusy
 
-__all__ = ("READER_STALLED", "SHUTTING_DOWN", "CancelOnDisconnect", "when_reader_stalls")
+__all__ = (
+    "CLIENT_LEFT",
+    "READER_STALLED",
+    "SHUTTING_DOWN",
+    "CancelOnDisconnect",
+    "when_client_leaves",
+    "when_reader_stalls",
+)
+
+CLIENT_LEFT = "corral.client_left"
+"""The ASGI extension that `when_client_leaves` needs of a server."""
 
 READER_STALLED = "corral.reader_stalled"
 """The ASGI extension that `when_reader_stalls` needs of a server."""
@@ -60,6 +70,13 @@ class CancelOnDisconnect:
             pass
         self._gone = True
         self._task.cancel()
+
+
+def when_client_leaves(scope: Scope, callback: Callable[[], None]) -> None:
+    """Has `callback` called when the connection closes, be its body still read or not, if the server can tell."""
+    extension: dict[Any, Any] | None = (scope.get("extensions") or {}).get(CLIENT_LEFT)
+    if extension is not None:
+        extension["call"](callback)
 
 
 def when_reader_stalls(scope: Scope, callback: Callable[[], None]) -> None:

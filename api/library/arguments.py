@@ -67,9 +67,9 @@ def checked_options(value: Any, name: str = "options") -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise InvalidOption(f"{name}: expected a mapping such as a dict, got {_shown(value)}")
-    wrong = next((key for key in value if not isinstance(key, str)), None)
-    if wrong is not None:
-        raise InvalidOption(f"{name}: names must be strings, not {_shown(wrong)}")
+    for key in value:
+        if not isinstance(key, str):
+            raise InvalidOption(f"{name}: names must be strings, not {_shown(key)}")
     return dict(value)
 
 
@@ -97,10 +97,10 @@ def texts_of(inputs: Any) -> tuple[str, ...]:
         return (inputs,)
     if isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray | Mapping):
         texts = tuple(inputs)
-        wrong = next((text for text in texts if not isinstance(text, str)), None)
-        if wrong is None:
-            return texts
-        raise InvalidRequest(f"inputs: each must be a string, got {_shown(wrong)}")
+        for text in texts:
+            if not isinstance(text, str):
+                raise InvalidRequest(f"inputs: each must be a string, got {_shown(text)}")
+        return texts
     raise InvalidRequest(f"inputs: expected a string or a list of strings, got {_shown(inputs)}")
 
 

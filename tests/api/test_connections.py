@@ -317,6 +317,19 @@ def test_a_client_that_sent_one_ahead_and_leaves_is_noticed(
         assert within(5, lambda: server.active() == 0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it shows at the next line sent")
+def test_a_client_that_sent_much_ahead_and_leaves_is_noticed(
+    start_server: Callable[..., Any], within: Callable[..., bool]
+) -> None:
+    """Nothing is read of it while its first answer is made, and nothing sent: its leaving is looked for."""
+    with start_server({"step_delay_s": 0.02}) as server, connect(server.port) as connection:
+        body = {"model": MODEL, "prompt": "x", "stream": False, "options": ENDLESS}
+        connection.sendall(post("/api/generate", body) + GET * 2000)
+        assert within(5, lambda: server.active() == 1)
+        connection.close()
+        assert within(5, lambda: server.active() == 0)
+
+
 # ── Time ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -495,6 +508,22 @@ def test_unfinished_requests_are_bounded_together(monkeypatch: pytest.MonkeyPatc
         with connect(server.port) as other:
             other.sendall(HEAD + b"a: " + b"x" * 90_000 + b"\r\nConnection: close\r\n\r\n")
             assert read_all(other).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it shows once there is room")
+def test_a_client_that_left_while_it_waited_for_room_is_noticed(
+    start_server: Any, within: Callable[..., bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connection is not read meanwhile, and would not say so; its request ends and gives its bytes back."""
+    caplog.set_level(logging.INFO, "corral.http")
+    big = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n" + b'{"prompt": "'
+    with start_server(max_body_bytes=2_000_000) as server, connected(server.port, 8) as clients:
+        for client in clients:
+            client.sendall(big + b"x" * 300_000)
+            time.sleep(0.02)
+        for client in clients[1:]:  # the first one keeps what it has
+            client.close()
+        assert within(5, lambda: sum(message.startswith("499 POST") for message in caplog.messages) == 7)
 
 
 # ── uvicorn ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -238,3 +238,25 @@ def test_a_prompt_beyond_the_context_is_400(client: httpx.Client, stream: bool) 
     assert response.status_code == 400
     assert response.headers["content-type"].startswith("application/json")
     assert response.json()["error"].startswith("the prompt is longer than the context length currently available")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_is_far_too_long_is_refused_before_it_is_rendered(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """A text that cannot fit by its mere size reaches no template; a shorter one does."""
+    rendered: list[int] = []
+    render = RenderedApart.render
+
+    async def counted(template: RenderedApart, messages: Sequence[Message], **more: Any) -> Prompt:
+        rendered.append(len(messages))
+        return await render(template, messages, **more)
+
+    monkeypatch.setattr(RenderedApart, "render", counted)
+    body = chat_of("word " * 400_000, stream=stream, options={"num_ctx": 16})
+    response = client.post("/api/chat", json=body)
+    assert response.status_code == 400
+    assert response.json()["error"].startswith("the prompt is longer than the context length currently available")
+    assert rendered == []
+    assert client.post("/api/chat", json=chat_of("x", stream=stream)).status_code == 200
+    assert rendered == [1]

@@ -419,6 +419,19 @@ def test_many_inputs_keep_their_order(engine: LlamaCppEngine) -> None:
         assert together[index] == alone
 
 
+def test_one_text_does_not_wait_for_a_list(engine: LlamaCppEngine) -> None:
+    """A text that comes while a long list is embedded has its vector within two steps, and the list its own later."""
+    texts = [f"Sentence number {index} is about ships." for index in range(64)]
+    engine.add_request(1, EmbedRequest(inputs=tuple((TextPart(text=text),) for text in texts)), None)
+    assert engine.step() == []
+    engine.add_request(2, EmbedRequest(inputs=((TextPart(text="one text"),),)), None)
+    assert [request_id for _ in range(2) for request_id, _ in engine.step()] == [2]
+    later: list[int] = []
+    while engine.has_unfinished_requests():
+        later += [request_id for request_id, _ in engine.step()]
+    assert later == [1]
+
+
 # ── What goes wrong ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -483,6 +496,17 @@ def test_a_closed_engine_tokenizes_no_more(smollm2: Path) -> None:
     engine.close()
     with pytest.raises(EngineDied):
         engine.tokenizer.encode([(TextPart(text="late"),)])
+
+
+def test_the_memory_that_is_reported_counts_attention(smollm2: Path) -> None:
+    """What `ps` shows grows with the context by the scores of nine heads for each token of a batch."""
+    reported = []
+    for num_ctx in (2048, 8192):
+        engine = make(smollm2, num_ctx=num_ctx, num_parallel=1)
+        reported.append(engine.info.memory_bytes["cpu"])
+        engine.close()
+    assert reported[0] > smollm2.stat().st_size + 512 * 49_152 * 4
+    assert reported[1] - reported[0] > 512 * 4 * (9 * 8192 - 49_152)
 
 
 def test_a_quantized_cache_needs_flash_attention(smollm2: Path) -> None:

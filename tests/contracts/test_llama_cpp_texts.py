@@ -18,7 +18,7 @@ from corral.core.control_tokens import ControlTokens
 from corral.core.engines import LoadRequest, LocalFile
 from corral.core.messages import Message, Tool, ToolCall
 from corral.core.outputs import EngineFinished, Token
-from corral.core.requests import CompletionRequest, SamplingParams
+from corral.core.requests import CompletionRequest, SamplingParams, TextPart
 
 pytestmark = pytest.mark.native
 
@@ -38,6 +38,30 @@ def engine(smollm2: Path) -> Iterator[LlamaCppEngine]:
     made = make(smollm2)
     yield made
     made.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The ship, which nobody had seen for years, came home.\nIts crew didn't say why.\n\n" * 700,
+        "def f(x):\n    return [x  for y in range(10)]\n\n" * 1500,
+        "naïve café 漢字 и ещё слова 😀 १२३ 42,000  'tis \t <|im_end|> and so on " * 1000,
+        "a" * 20_000 + " word" * 10_000,
+    ],
+)
+def test_a_text_in_pieces_has_the_ids_of_the_whole(engine: LlamaCppEngine, text: str) -> None:
+    """The model's tokenizer gives a long text piece by piece the ids that it gives all of it at once."""
+    steps = engine.tokenizer.encode_gradually((TextPart(text=text),))
+    pauses = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            ids = end.value
+            break
+        pauses += 1
+    assert pauses >= 2
+    assert list(ids) == engine.tokenizer.text_tokens(text)
 
 
 @pytest.mark.parametrize("spelled", [b"<|im_end|>", b"[|im_end|]", b"]~im_end~]", b"<|im end|>", b"#im#over##"])

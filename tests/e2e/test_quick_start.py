@@ -22,6 +22,7 @@ PACKAGE = ("core", "adapters", "plugins", "api", "src", "pyproject.toml", "hatch
 BLOCK = re.compile(r"(?P<before>[^\n]*)\n\n```(?P<language>bash|python)\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE)
 # Blocks of other installations, which compile for minutes or want a graphics card, and the tests themselves.
 OTHER_INSTALLATIONS = ("'.[all]'", "CMAKE_ARGS=", "bin/tox")
+README_PORT = "11435"  # where nothing listens on a machine that runs Ollama
 
 
 class Newcomer:
@@ -39,7 +40,7 @@ class Newcomer:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
 
@@ -76,12 +77,12 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory, user_at: Callable[..., di
 
 @contextmanager
 def serving(user: Newcomer) -> Iterator[str]:
-    """The block that starts a server, on a port that is free; its address."""
+    """The block that starts a server, on a port that is free; the port."""
     [command] = [block["code"].strip() for block in blocks() if block["code"].startswith("corral serve")]
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+        port = str(free.getsockname()[1])
     with subprocess.Popen(
-        [*command.split(), "--port", str(port)],
+        command.replace(README_PORT, port).split(),
         cwd=user.clone,
         env=user.environment | {"CORRAL_HOST": "127.0.0.1"},
         executable=shutil.which("corral", path=user.environment["PATH"]),
@@ -94,7 +95,7 @@ def serving(user: Newcomer) -> Iterator[str]:
             while "listens on" not in (line := process.stderr.readline()):
                 assert line, "the server has ended"
                 assert time.monotonic() < deadline
-            yield f"127.0.0.1:{port}"
+            yield port
         finally:
             process.terminate()
             process.communicate(timeout=60)
@@ -114,8 +115,8 @@ def test_every_block_works_after_the_first_command(newcomer: Newcomer, smollm2: 
         if block["language"] == "bash":
             outcome = newcomer.shell(code)
         elif "from ollama" in code:
-            with serving(newcomer) as address:
-                outcome = newcomer.shell(f"python - <<'END'\n{code}\nEND", OLLAMA_HOST=address)
+            with serving(newcomer) as port:
+                outcome = newcomer.shell(f"python - <<'END'\n{code.replace(README_PORT, port)}\nEND")
         else:
             outcome = newcomer.shell(f"python - <<'END'\n{code}\nEND")
         assert outcome.returncode == 0, f"{code}\n{outcome.stderr}"

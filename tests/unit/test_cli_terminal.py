@@ -100,7 +100,7 @@ class Chat:
                 data = data[os.write(self._ours, data[:1024]) :]
             self._read(0)
 
-    def expect(self, pattern: str, within_s: float = 15.0) -> re.Match[str]:
+    def expect(self, pattern: str, within_s: float = 60.0) -> re.Match[str]:
         """Waits until it is shown, after what the last call found; returns the match."""
         end = time.monotonic() + within_s
         while not (found := re.search(pattern, self.shown[self._looked_at :], re.DOTALL)):
@@ -118,7 +118,7 @@ class Chat:
         self.expect(r">>> ")
 
     def ended(self) -> int:
-        end = time.monotonic() + 15
+        end = time.monotonic() + 60
         while self.process.poll() is None:
             assert time.monotonic() < end, f"still there: {self.shown!r}"
             self._read(0.05)
@@ -329,7 +329,7 @@ def test_a_closed_window_loses_no_history(chat: Callable[..., Any], tmp_path: Pa
     one.type("wait\r")
     one.expect("READING")
     one.hang_up()
-    assert one.process.wait(10) != 0
+    assert one.process.wait(60) != 0
     killed = chat()
     killed.prompt()
     killed.type("last\r")

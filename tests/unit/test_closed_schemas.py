@@ -249,6 +249,26 @@ def test_numbers_are_held_to_exactly(masks: GrammarMasks, schema: Any, fitting: 
 @pytest.mark.parametrize(
     "schema",
     [
+        {"type": "integer"},
+        {"type": ["integer", "null"]},
+        {"type": "integer", "minimum": 0},
+        {"type": "integer", "exclusiveMaximum": 5 * 10**15},
+        {"allOf": [{"type": "integer"}, {"minimum": -5}]},
+        {"anyOf": [{"$ref": "#/$defs/n"}, {"type": "boolean"}], "$defs": {"n": {"type": "integer"}}},
+    ],
+)
+def test_whole_numbers_have_an_end(masks: GrammarMasks, schema: Any) -> None:
+    """A small model writes one digit after the other: what no bound keeps short has 16 of them at most."""
+    assert fits(masks, schema, "9" * 15)
+    assert not fits(masks, schema, "1" * 17)
+    signed = "minimum" not in json.dumps(schema)
+    assert fits(masks, schema, f"-{10**15}") is signed
+    assert not fits(masks, schema, "-" + "1" * 17)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
         {"multipleOf": 999_983},
         {"multipleOf": 999.983},
         {"allOf": [{"multipleOf": 997}, {"multipleOf": 991}]},

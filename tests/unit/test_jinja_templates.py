@@ -259,6 +259,7 @@ _GROW = "{% set ns = namespace(x='aaaaaaaaaa', l=['a']) %}{% for i in range(60) 
         "{{ strftime_now('%100000000Y') }}",
         "{{ 1.5 | round(100000000, 'floor') }}",
         "{{ '{:\U0001f600>٩٩٩٩٩٩٩٩٩}'.format('a') }}",
+        "{{ '{a:\U0001f600>999999999}'.format_map({'a': 'a'}) }}",
         "{{ '%٩٩٩٩٩٩٩٩٩d' % 1 }}",
         "{{ ('%.9999f' * 1000) % ((1.0,) * 1000) }}",
         _LONG + "{{ ('{0}' * 1000).format(a) }}",
@@ -311,6 +312,7 @@ def test_long_conversations_stay_within_the_limits() -> None:
     "source",
     [
         "{{ '{:\U0001f600>٩٩٩٩٩٩٩٩٩}'.format('a') }}",
+        "{{ '{a:\U0001f600>999999999}'.format_map({'a': 'a'}) }}",
         "{% set L = range(20000) | list %}{{ ([''] * 100000) | map('default', L, true) | join }}",
         "{% set a = '\U0001f600' * 95000 * 20 %}" + "".join(f"{{% set a{n} = a[{n}:] %}}" for n in range(400)),
         "{% set a = 'ΐ' * 95000 * 20 %}{% for n in range(9) %}{{ a | upper | length }}{% endfor %}",

@@ -74,6 +74,14 @@ AT_ONCE = {
     "path": (hook("engines", "register(engine(load='over there'))"), "load: invalid import path"),
     "escapes": (hook("engines", "register(engine(summary='\\x1b[31mred'))"), "summary: control characters"),
     "endless": (hook("engines", "register(engine(summary='x' * 10**6))"), "summary: a text of 1000000 characters"),
+    "builtins": (HEAD + "import builtins\nbuiltins.open = None\ndel builtins.sum", "built-ins: open, sum"),
+    "streams": (HEAD + "import sys\nsys.stdout = sys.stderr = None", "streams: stdout, stderr"),
+    "paths": (HEAD + "import sys\nsys.path.clear()", "sys.path: "),
+    "environment": (HEAD + "import os\nos.environ.clear()", "environment variables: "),
+    "interpreter": (
+        HEAD + "import os, sys, threading\nos.chdir('/')\nsys.setrecursionlimit(80)\nthreading.excepthook = None",
+        "settings: threading.excepthook, the recursion limit, the current folder",
+    ),
     "called": (hook("engines", "register(engine(name='n' * 10**6))"), "no name for it"),
     "collides": (hook("engines", "register(engine(name='llama-cpp'))"), "already registered by the plugin 'builtin'"),
     "command": (hook("commands", "register(CommandSpec(name='list', target='a:b'))"), "command 'list' is already"),
@@ -105,6 +113,12 @@ WHEN_MADE = {
         "is int 5 instead of a litestar",
     ),
     "click": (hook("commands", "register(CommandSpec(name='c', target='{me}:c'))") + "c = 5", "instead of a click"),
+    "matches": (
+        hook("engines", "register(engine(name='m', match=lambda *_: time.sleep(60)))"),
+        "engine m: its match failed: it did not end within 0.5 s, and is not called again",
+    ),
+    "exits": (hook("engines", "register(engine(name='e', match=lambda *_: sys.exit(3)))"), "its match failed: raised"),
+    "numbers": (hook("engines", "register(engine(name='n', match=lambda *_: 5))"), "5 instead of a Match"),
     "sleeps": (
         hook("runners", "register(RunnerSpec(name='r', target='{me}:make'))") + "def make(): time.sleep(60)",
         "runner r: did not end within 0.5 s",
@@ -169,12 +183,14 @@ def assembled(manager: PluginManager, folder: Path, use: Callable[[Assembly], An
 
 def test_plugins_that_fail_when_they_are_loaded(modules: Path) -> None:
     """Each is recorded with its reason, whatever it raises or registers, and one that is sound is there."""
+    before = (open, sys.stdout, os.getcwd(), dict(os.environ))
     sources = {name: source for name, (source, _) in AT_ONCE.items()}
     manager = manage(modules, sources | {"sound": hook("engines", "register(engine(name='sound'))")})
     for name, (_, reason) in AT_ONCE.items():
         assert reason in reason_of(manager, name)
     assert "sound" in [spec.name for spec in manager.engines()]
     assembled(manager, modules)
+    assert (open, sys.stdout, os.getcwd(), dict(os.environ)) == before
 
 
 def test_plugins_that_fail_when_something_is_made_of_them(modules: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -182,7 +198,8 @@ def test_plugins_that_fail_when_something_is_made_of_them(modules: Path, caplog:
     manager = manage(modules, {name: source for name, (source, _) in WHEN_MADE.items()})
     assert manager.left_out == {}
     assembled(manager, modules, lambda assembly: assembly.routers())
-    made = [name for name in WHEN_MADE if name != "click"]  # a command is imported when it is called
+    later = ("click", "matches", "exits", "numbers")  # a command is imported, and a match asked, when it is needed
+    made = [name for name in WHEN_MADE if name not in later]
     for name in made:
         assert WHEN_MADE[name][1] in reason_of(manager, name)
         assert len([one for one in caplog.records if f"the plugin {name} is broken" in one.getMessage()]) == 1
@@ -205,6 +222,43 @@ def test_an_import_that_never_ends(modules: Path) -> None:
     for name in never:
         assert "did not end within 0.5 s" in reason_of(manager, name)
         assert reason_of(again, name) == reason_of(manager, name)
+
+
+def test_functions_of_a_spec_that_never_return(modules: Path) -> None:
+    """Each is given up once, and costs no time after that; the model goes to another engine, and the load fails."""
+    hang = "never = lambda *_: time.sleep(60)\n"
+    fields = "load_options=Options, match=lambda *_: Match(score=1, reason='yes'), estimate=never, fits=never"
+    options = "class Options(msgspec.Struct):\n    size: int = 0\n"
+    bad = "register(engine(name='a', match=never))\nregister(engine(name='b', " + fields + "))"
+    manager = manage(modules, {"hangs": hook("engines", bad) + hang + options})
+    engines = [one for one in manager.engines() if one.name in ("a", "b")]
+    chooser = EngineChooser(engines)
+    began = time.monotonic()
+    for _ in range(20):
+        candidate = chooser.choose(TOY, None)
+        assert candidate.spec.name == "b"
+        with pytest.raises(LoadFailed, match=r"estimate for toy:latest failed: .*did not end within 0\.5 s"):
+            estimate_bytes(candidate.spec, TOY, None, None)
+        assert not fits(candidate.spec, 1, 2)
+    assert time.monotonic() - began < 20  # sixty calls; each that waits takes half a second
+
+
+def test_what_a_plugin_prints_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    """It cannot fill a terminal or steer it, nor close the stream that it is sent to."""
+
+    def work() -> None:
+        print("\x1b[31mred")
+        print("x" * 1_000_000)
+        sys.stdout.close()
+        print("more")
+
+    on_own_thread(work, limit_s=None)
+    print("the command's own")
+    out, err = capsys.readouterr()
+    assert out == "the command's own\n"
+    assert err.startswith("\\x1b[31mred\nxxx")
+    assert len(err) < 70_000
+    assert err.endswith("(what a plugin prints beyond this is dropped)\n")
 
 
 def test_readers_templates_and_dialects_that_fail(modules: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Generator, Sequence
+from queue import Queue
 
 import pytest
 
@@ -144,10 +145,30 @@ def test_callers_of_the_tokenizer_take_turns_and_may_leave() -> None:
         calls.close()
 
 
+@pytest.mark.parametrize(("cut", "ids"), [(True, 11), (False, 0)])
+def test_no_more_ids_than_anyone_needs_leave_the_model_s_process(cut: bool, ids: int) -> None:
+    """A tokenizer that takes whole texts only is bounded like one that takes them in pieces."""
+    results: Queue[Result] = Queue()
+    calls = Tokenizing(FakeTokenizer(), results.put)
+    try:
+        prompt = (TextPart(text="x" * 100_000),)
+        calls.begin(Call(1, "tokenize", (prompt,), (), 10, cut))
+        result = results.get(timeout=10)
+        calls.begin(Call(2, "tokenize", ((TextPart(text="x" * 9),),), (), 10, cut))
+        assert len(results.get(timeout=10).ids[0]) == 10
+    finally:
+        calls.close()
+    assert (sum(map(len, result.ids)), result.error is None) == (ids, cut)
+    if result.error is not None:
+        assert result.error.code == "prompt_too_long"
+        assert "100001 tokens" in result.error.message
+
+
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
         (["x.cpp:12: GGML_ASSERT(n > 0) failed"], "GGML_ASSERT(n > 0) failed"),
+        (["/tmp/pip-1/ggml/src/x.cpp:12: GGML_ASSERT(n > 0) failed"], "x.cpp:12: GGML_ASSERT(n > 0) failed"),
         (["terminate called after throwing an instance of 'std::bad_alloc'", "  what():  std::bad_alloc"], "what()"),
         (["thread '<unnamed>' panicked at src/lib.rs:3:5:", "index out of bounds"], "index out of bounds"),
         (["Fatal Python error: Aborted"], "Fatal Python error: Aborted"),
@@ -159,6 +180,9 @@ def test_the_reason_of_a_death_is_told(lines: list[str], reason: str) -> None:
     for line in (*lines, *(f"#{number} frame" for number in range(30))):
         output.add(line.strip())
     assert any(reason in one for one in output.reasons)
+    output.add("Fatal Python error: Aborted")
+    assert any(reason in one for one in output.reasons)
+    assert [one for one in output.reasons if one.startswith("Fatal")] in ([], output.reasons)
     for number in range(100):
         output.add(f"later line {number}")
     assert output.reasons == []  # it lived on

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -16,7 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from corral.adapters.engines.upstream import openai_answers
+from corral.adapters.engines.upstream import lines, openai_answers, progress
 from corral.adapters.engines.upstream.lines import read_events, read_lines
 from corral.adapters.engines.upstream.secrets import Secrets
 from corral.adapters.engines.upstream.tool_calls import Fragment, Function, ToolCallFragments
@@ -209,6 +210,42 @@ def test_tool_calls_without_end() -> None:
     assert time.process_time() - began_s < 10  # half a second; looking through all calls for each took half a minute
 
 
+def test_work_for_tool_calls_grows_with_their_length_alone() -> None:
+    """However fragments name their calls, ten times as many are about ten times the work, or are refused."""
+
+    def steps(count: int, kind: str) -> int:
+        found = ToolCallFragments("there")
+        counted = 0
+
+        def count_lines(frame: Any, event: str, argument: object) -> Any:
+            nonlocal counted
+            counted += event == "line"
+            return count_lines
+
+        pieces = [
+            Fragment(
+                index=number if kind == "index" else None,
+                id=f"c{number}" if kind == "id" else None,
+                function=Function(name="f", arguments="{}"),
+            )
+            for number in range(count)
+        ]
+        before = sys.gettrace()
+        sys.settrace(count_lines)
+        try:
+            found.add(pieces)
+        finally:
+            sys.settrace(before)
+        assert len(found.complete(cut=False)) == count
+        return counted
+
+    for kind in ("index", "id", "neither"):
+        assert steps(1000, kind) < 15 * steps(100, kind)
+    repeated = [Fragment(function=Function(name="f", arguments="[" * 100))] * 10_000
+    with pytest.raises(UpstreamError, match="too many fragments"):
+        ToolCallFragments("there").add(repeated)
+
+
 def test_fragments_of_tool_calls_in_disorder(ask: Any) -> None:
     """Calls that take turns, and a name that comes after arguments, are put together by their numbers."""
     fragments: list[dict[str, Any]] = [
@@ -295,6 +332,31 @@ def test_an_answer_has_a_largest_size(ask: Any, upstream: ScriptedServer, api: s
     with pytest.raises(UpstreamError, match="longer than 1024 bytes") as caught:
         ask(Reply(pieces=[piece], endless=True), api, max_answer_bytes=1024)
     assert "max_answer_bytes" in str(caught.value.remedy)
+    assert upstream.left.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("api", "piece"),
+    [
+        ("openai", b'data: {"choices":[{"delta":{"content":""}}]}\n\n'),
+        ("openai", b'data: {"choices":[]}\n\n'),
+        ("openai", b"data: null\n\n"),
+        ("openai", b": still here\n\n"),
+        ("openai", b"event: ping\n\n"),
+        ("openai", b"\n"),
+        ("ollama", b'{"message":{"content":""},"done":false}\n'),
+        ("ollama", b"null\n"),
+        ("ollama", b"\n"),
+    ],
+)
+def test_an_answer_without_words_is_left(
+    ask: Any, upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch, api: str, piece: bytes
+) -> None:
+    """No limit of tokens ends it, and reading it is as much work as any other: there is a limit of its own."""
+    for module in (lines, progress):
+        monkeypatch.setattr(module, "IDLE_LIMIT_BYTES", 20_000)
+    with pytest.raises(UpstreamError, match="sent 20000 bytes without"):
+        ask(Reply(pieces=[piece * 100], endless=True), api, request=limited(5))
     assert upstream.left.wait(10)
 
 

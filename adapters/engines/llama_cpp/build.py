@@ -207,21 +207,33 @@ class _Builder:
         """Before the context of embeddings is made, which no estimate counts for models that generate text."""
         free = free_memory().get("cpu")
         model = self._model
-        needed = int(self._num_ctx * model.kv_values_per_token * KV_BYTES_PER_VALUE["f16"]) + compute_bytes(
-            num_ctx=self._num_ctx,
-            batch=batch,
-            heads=model.heads,
-            vocabulary=model.vocabulary_size if self._generates else 0,
-            width=model.embedding_size,
-            windows=False,
-            flash_attention=flash,
-        )
+        needed = int(self._num_ctx * model.kv_values_per_token * KV_BYTES_PER_VALUE["f16"])
+        needed += self._compute_bytes(batch, flash=flash)
         if not self._gpu and free is not None and needed > free:
             raise OutOfMemory(
                 f"embeddings of up to {self._num_ctx} tokens need about {needed >> 20} MiB more memory, but only "
                 f"{free >> 20} MiB is free",
                 "lower num_ctx, or free memory",
             )
+
+    def _compute_bytes(self, batch: int, *, flash: bool) -> int:
+        return compute_bytes(
+            num_ctx=self._num_ctx,
+            batch=batch,
+            heads=self._model.heads,
+            vocabulary=self._model.vocabulary_size if self._generates else 0,
+            width=self._model.embedding_size,
+            windows=False,
+            flash_attention=flash,
+        )
+
+    def _memory_bytes(self, streams: int) -> int:
+        """Weights, KV cache and compute buffers, without the context of embeddings, which is made when it is needed."""
+        if not streams:
+            return self._model.size_bytes
+        batch = batch_tokens(self._options.num_batch, streams)
+        compute = self._compute_bytes(batch, flash=self._flash_attention() != _FLASH_OFF)
+        return self._model.size_bytes + self._kv_bytes(self._num_ctx * streams) + compute
 
     def _exactness(self, context: Context, batch: Batch, streams: int, *, trimmable: bool) -> Exactness:
         def no(reason: str) -> Exactness:
@@ -246,7 +258,7 @@ class _Builder:
             context_length=self._num_ctx,
             parallel=max(1, streams),
             longest_token_bytes=tokenizer.longest_token_bytes,
-            memory_bytes={device: self._model.size_bytes + self._kv_bytes(self._num_ctx * streams)},
+            memory_bytes={device: self._memory_bytes(streams)},
             details={
                 "weights": self._model.description,
                 "streams": f"{streams} x {self._num_ctx} tokens",

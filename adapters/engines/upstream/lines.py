@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 
+from corral.adapters.engines.upstream.progress import IDLE_LIMIT_BYTES
 from corral.adapters.engines.upstream.refusals import message_of
 from corral.core.errors import CorralError, UpstreamError
 
@@ -40,9 +41,12 @@ async def read_events(
     in it, or else `UpstreamError`.
     """
     data: list[bytes] = []
-    held_bytes = 0
+    held_bytes = idle_bytes = 0
     begun = False
     async for line in lines:
+        idle_bytes += len(line) + 1
+        if idle_bytes > IDLE_LIMIT_BYTES:
+            raise UpstreamError(f"{address} sent {IDLE_LIMIT_BYTES} bytes without an event", "see its own log")
         if not begun:
             line = line.removeprefix(_BYTE_ORDER_MARK)
         name, _, value = line.partition(b":")
@@ -61,6 +65,7 @@ async def read_events(
         elif not line:
             event, data, held_bytes = b"\n".join(data), [], 0
             if event.strip():
+                idle_bytes = 0
                 yield event
     if event := b"\n".join(data).strip():
         yield event

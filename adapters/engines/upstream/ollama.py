@@ -138,12 +138,14 @@ async def read_answer(
     address = progress.address
     async for data in lines:
         if not data.strip():
+            progress.idle(len(data))
             continue
         try:
             line = _line.decode(data)
         except MALFORMED as error:
             raise UpstreamError(f"{address}: malformed line: {error}: {message_of(data)[:100]}") from error
         if line is None:
+            progress.idle(len(data))
             continue
         told = (line.error, line.detail) != (_NOTHING, _NOTHING)
         if told and (refused := error_in_answer(address, exchange.path, exchange.body["model"], data)):
@@ -156,6 +158,8 @@ async def read_answer(
         if message.content or message.thinking or calls or logprobs:
             for output in progress.more(message.content or "", message.thinking or "", calls, logprobs=logprobs):
                 yield output
+        else:
+            progress.idle(len(data))
         if progress.is_full:
             for output in progress.end("length"):
                 yield output

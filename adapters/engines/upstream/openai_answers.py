@@ -99,12 +99,14 @@ async def read_answer(
         except MALFORMED as error:
             raise UpstreamError(f"{address}: malformed chunk: {error}: {message_of(data)[:100]}") from error
         if chunk is None:
+            progress.idle(len(data))
             continue
         if (chunk.choices is None or chunk.error != _NOTHING) and (refused := _error(exchange, address, data)):
             raise refused
         _count(progress, chunk)
         choice = chunk.choices[0] if chunk.choices else None
         if choice is None:
+            progress.idle(len(data))
             continue
         delta = choice.delta or _Delta()
         said, thought = _texts(delta.content)
@@ -115,6 +117,8 @@ async def read_answer(
         if text or thinking or logprobs:
             for output in progress.more(text, thinking, logprobs=logprobs):
                 yield output
+        elif not delta.tool_calls:
+            progress.idle(len(data))
         reason = "length" if progress.is_full else choice.finish_reason or reason
         if progress.is_full:
             break

@@ -10,7 +10,10 @@ from corral.core.errors import UpstreamError
 from corral.core.messages import ToolCall
 from corral.core.outputs import ChatDelta, Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
 
-__all__ = ("Progress", "credible")
+__all__ = ("IDLE_LIMIT_BYTES", "Progress", "credible")
+
+IDLE_LIMIT_BYTES = 1024 * 1024
+"""How much of an answer in a row may be empty. It is as much work as the rest, and `num_predict` does not end it."""
 
 _MOST = 1 << 62
 _LEAST_COST = 16
@@ -35,6 +38,7 @@ class Progress:
         self._max_bytes = self._left_bytes = max_bytes
         self._began_ns = time.perf_counter_ns()
         self._first_ns: int | None = None
+        self._idle_bytes = 0
         self._counted = 0
         self.is_full = False
         self.ignored_there: tuple[str, ...] = ()
@@ -60,6 +64,7 @@ class Progress:
         if not calls and self._num_predict is not None and self._counted >= self._num_predict:
             self.is_full = True
             return
+        self._idle_bytes = 0
         entries = sum(1 + len(one.top) for one in logprobs)
         self.hold(max(_LEAST_COST, len(text.encode()) + len(thinking.encode())) + _LOGPROB_COST * entries)
         tokens = max(1, len(logprobs))
@@ -68,6 +73,14 @@ class Progress:
             yield ChatDelta(content=text, thinking=thinking, tool_calls=calls, token_count=tokens, logprobs=logprobs)
         else:
             yield Delta(text=text, token_count=tokens, logprobs=logprobs)
+
+    def idle(self, size_bytes: int) -> None:
+        """Counts what was read and says nothing. Raises `UpstreamError` for a server that sends only that."""
+        self._idle_bytes += max(_LEAST_COST, size_bytes)
+        if self._idle_bytes > IDLE_LIMIT_BYTES:
+            raise UpstreamError(
+                f"{self.address} sent {IDLE_LIMIT_BYTES} bytes without a word of the answer", "see its own log"
+            )
 
     def hold(self, size_bytes: int) -> None:
         """Counts what has to be kept of the answer. Raises as `more` does."""
