@@ -408,8 +408,8 @@ def test_memory_for_a_body_comes_back_at_the_end_of_its_request(start_server: Ca
 def test_many_embeddings_are_sent_row_by_row(client: httpx.Client) -> None:
     """An answer of more rows than go into one piece is the same JSON as one of a few."""
     texts = [f"text {number}" for number in range(100)]
-    whole = client.post("/api/embed", json={"model": "embedder", "input": texts}).json()
-    few = client.post("/api/embed", json={"model": "embedder", "input": texts[-2:]}).json()
+    whole = client.post("/api/embed", json={"model": "embedder", "keep_alive": 0, "input": texts}).json()
+    few = client.post("/api/embed", json={"model": "embedder", "keep_alive": 0, "input": texts[-2:]}).json()
     assert len(whole["embeddings"]) == 100
     assert whole["embeddings"][-2:] == few["embeddings"]
     assert set(whole) == set(few)

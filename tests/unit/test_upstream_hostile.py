@@ -184,6 +184,12 @@ def test_what_has_no_end_is_not_gathered(chunk: bytes) -> None:
         events_of(b"data: ", chunk, times=1000)
 
 
+def test_a_long_event_is_no_idle_server() -> None:
+    """What an event is made of counts as nothing else, however many lines it has."""
+    [event] = events_of(*[b"data: " + b"x" * 65536 + b"\n"] * 24, b"\n")
+    assert len(event) > 1_500_000
+
+
 def test_a_long_line_in_single_bytes() -> None:
     """It costs no more than its length: the time of a million bytes is not that of a million copies of it."""
     began_s = time.process_time()

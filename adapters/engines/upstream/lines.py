@@ -44,9 +44,6 @@ async def read_events(
     held_bytes = idle_bytes = 0
     begun = False
     async for line in lines:
-        idle_bytes += len(line) + 1
-        if idle_bytes > IDLE_LIMIT_BYTES:
-            raise UpstreamError(f"{address} sent {IDLE_LIMIT_BYTES} bytes without an event", "see its own log")
         if not begun:
             line = line.removeprefix(_BYTE_ORDER_MARK)
         name, _, value = line.partition(b":")
@@ -57,16 +54,21 @@ async def read_events(
                 "check that this is the address of a model server",
             )
         begun = begun or bool(line)
+        if name != b"data":
+            idle_bytes += len(line) + 1
         if name == b"data":
             data.append(value.removeprefix(b" "))
             held_bytes += len(line)
             if held_bytes > _LINE_LIMIT_BYTES:
                 raise UpstreamError(f"{address}: an event is longer than {_LINE_LIMIT_BYTES} bytes")
         elif not line:
-            event, data, held_bytes = b"\n".join(data), [], 0
+            event = b"\n".join(data)
+            idle_bytes = 0 if event.strip() else idle_bytes + held_bytes
+            data, held_bytes = [], 0
             if event.strip():
-                idle_bytes = 0
                 yield event
+        if idle_bytes > IDLE_LIMIT_BYTES:
+            raise UpstreamError(f"{address} sent {IDLE_LIMIT_BYTES} bytes without an event", "see its own log")
     if event := b"\n".join(data).strip():
         yield event
 
