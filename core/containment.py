@@ -16,7 +16,7 @@ from corral.core.clipping import clipped
 from corral.core.errors import PluginError
 from corral.core.printable import one_line, printable
 
-__all__ = ("TookTooLong", "beside", "contained", "interrupts_reach_us", "on_own_thread", "short_line")
+__all__ = ("TookTooLong", "beside", "contained", "interrupts_reach_us", "on_own_thread", "short_line", "usual_stream")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -166,6 +166,11 @@ class _OutputByThread:
     def __getattr__(self, name: str) -> Any:
         printed = self.diverted.get(threading.get_ident())
         return getattr(self.usual if printed is None else printed, name)
+
+
+def usual_stream(stream: Any) -> Any:
+    """The stream itself, where it stands behind one that diverts what plugins print."""
+    return stream.usual if isinstance(stream, _OutputByThread) else stream
 
 
 _output_lock = threading.Lock()

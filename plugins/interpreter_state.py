@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from corral.core.containment import usual_stream
+
 __all__ = ("InterpreterState",)
 
 _SHOWN = 5
@@ -55,7 +57,12 @@ class InterpreterState:
         return changed
 
     def _restored_streams(self) -> list[str]:
-        changed = [name for name, stream in self._streams.items() if getattr(sys, name, None) is not stream]
+        changed = [
+            name
+            for name, stream in self._streams.items()
+            # A plugin that never returned keeps its diversion.
+            if usual_stream(getattr(sys, name, None)) is not usual_stream(stream)
+        ]
         for name in changed:
             setattr(sys, name, self._streams[name])
         return changed

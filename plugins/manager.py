@@ -204,8 +204,10 @@ class PluginManager:
                     _given_up[place] = reason
             except Exception as fault:
                 state, reason = "broken", _describe(fault)
-            if name != BUILTIN and (changed := before.restore()) and state == "loaded":
-                state, reason = "broken", f"it changed what the whole program uses, {short_line(changed)}"
+            changed = before.restore() if name != BUILTIN else ""
+            if changed:
+                then = f"; then {reason}" if reason else ""
+                state, reason = "broken", f"it changed what the whole program uses, {short_line(changed)}{then}"
                 registered = {}
         provides: list[str] = []
         for hook, registrar in registered.items():
