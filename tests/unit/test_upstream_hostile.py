@@ -420,6 +420,13 @@ def test_secrets_in_what_a_server_offers(load_upstream: Any, upstream: ScriptedS
     assert "[hidden]-1, other" in str(caught.value.remedy)
 
 
+def test_a_model_named_like_the_key(load_upstream: Any, upstream: ScriptedServer) -> None:
+    """It is refused: a model's name ends up in the manifest, and every client may see it."""
+    upstream.replies["/v1/models"] = Reply(body={"data": [{"id": f"m-{KEY}"}]})
+    with pytest.raises(UpstreamError, match=r"m-\[hidden\]"):
+        asyncio.run(load_upstream(upstream.url, api="openai", model=f"m-{KEY}", hosts={upstream.url: {"key": KEY}}))
+
+
 def test_short_values_are_no_secrets() -> None:
     """A header whose value is a digit does not spoil every number."""
     assert Secrets(["1", ""]).hidden_in("11 tokens") == "11 tokens"

@@ -122,6 +122,11 @@ async def _offer_of(endpoint: Endpoint, model: str | None) -> OfferedModel:
             f"{endpoint.address} {what if names else 'does not tell which models it has'}",
             f"choose one with --model: {known}" if names else "name it with --model",
         )
+    if endpoint.secrets.hidden_in(model) != model:
+        raise UpstreamError(
+            f"{endpoint.address} offers a model whose name contains a key that the settings hold: {model}",
+            "this server repeats what it is sent; do not add its models",
+        )
     api = await known_api(endpoint)
     offer = names.get(model) or OfferedModel(host=endpoint.address, model=model, api=api)
     return await _shown(endpoint, offer) if api in ("ollama", "corral") else offer
