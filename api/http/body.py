@@ -50,14 +50,17 @@ async def read_json(request: Request[Any, Any, Any], kind: type[BodyT]) -> BodyT
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and (len(announced) > 20 or int(announced) > limit_bytes):
         raise BodyTooLarge(limit_bytes)
-    data = b""
-    while True:
-        chunk, is_last = await _next_chunk(request)
-        if len(data) + len(chunk) > min(limit_bytes, _SMALL_BYTES):
-            return await _read_big(request, memory, kind, bytearray(data), chunk, is_last, limit_bytes)
-        data += chunk
-        if is_last:
-            return await _decode_small(memory, data, kind)
+    data = chunk = b""
+    try:
+        while True:
+            chunk, is_last = await _next_chunk(request)
+            if len(data) + len(chunk) > min(limit_bytes, _SMALL_BYTES):
+                return await _read_big(request, memory, kind, bytearray(data), chunk, is_last, limit_bytes)
+            data += chunk
+            if is_last:
+                return await _decode_small(memory, data, kind)
+    finally:
+        data = chunk = b""  # an error's traceback would keep them until the garbage collector runs
 
 
 async def _next_chunk(request: Request[Any, Any, Any]) -> tuple[bytes, bool]:
@@ -92,24 +95,27 @@ async def _read_big(
 ) -> BodyT:
     """Goes on from the small body that it turned out not to be."""
     shape = JsonShape()
-    async with BytesRead(memory) as read:
-        when_client_leaves(request.scope, read.leave)
-        await read.add(len(data))
-        await memory.count(shape, data)
-        while True:
-            if len(data) + len(chunk) > limit_bytes:
-                raise BodyTooLarge(limit_bytes)
-            await read.add(len(chunk))
-            await memory.count(shape, chunk)
-            data += chunk
-            if is_last or shape.is_complete:
-                break
-            chunk, is_last = await _next_chunk(request)
-        read.is_whole = True
-        if shape.text_bytes > memory.max_body_bytes:
-            raise ApiError(413, _TOO_MUCH_TEXT)
-        await memory.take(request.scope, shape.memory_bytes)
-        body = await memory.run(lambda: decode_body(data, kind, is_counted=True, is_whole=is_last))
+    try:
+        async with BytesRead(memory) as read:
+            when_client_leaves(request.scope, read.leave)
+            await read.add(len(data))
+            await memory.count(shape, data)
+            while True:
+                if len(data) + len(chunk) > limit_bytes:
+                    raise BodyTooLarge(limit_bytes)
+                await read.add(len(chunk))
+                await memory.count(shape, chunk)
+                data += chunk
+                if is_last or shape.is_complete:
+                    break
+                chunk, is_last = await _next_chunk(request)
+            read.is_whole = True
+            if shape.text_bytes > memory.max_body_bytes:
+                raise ApiError(413, _TOO_MUCH_TEXT)
+            await memory.take(request.scope, shape.memory_bytes)
+            body = await memory.run(lambda: decode_body(data, kind, is_counted=True, is_whole=is_last))
+    finally:
+        data, chunk = bytearray(), b""  # as in `read_json`
     if shape.text_bytes > _MOST_TEXT_BYTES and await memory.run(lambda: _text_bytes(body)) > _MOST_TEXT_BYTES:
         raise ApiError(413, _TOO_MUCH_TEXT)
     return body

@@ -138,6 +138,8 @@ class Connection(HttpToolsProtocol):
         if self._lingering is not None:
             self._lingering.cancel()
         super().connection_lost(exc)
+        if self.cycle is not None:
+            self.cycle.body = bytearray()  # nobody gets it, and an error's traceback may keep the request for long
         if self._on_left is not None:
             self._on_left()
 
