@@ -26,7 +26,7 @@ _REQUIREMENT = "llguidance>=1.9,<2"
 _MASK_THREADS = 4
 _ENGINE_THREADS = 2
 """The two kinds do not wait for each other, and within a kind a slow request leaves threads for others."""
-_NICENESS = 10
+_NICENESS = 5
 
 
 class Preparation:
