@@ -139,7 +139,7 @@ class _Builder:
         one_size = options.exact and not exactness.exact
 
         def piece(remaining: int) -> int:
-            return computation.chunk(remaining, computation.budget(answering=one_size or completions.answering))
+            return computation.chunk(remaining, computation.budget(answering=one_size or completions.busy))
 
         said = ("yes: " if exactness.exact else "no: ") + exactness.reason
         info = self._info({"completion", "embedding"}, features, count, said, tokenizer)

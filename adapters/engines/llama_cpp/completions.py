@@ -64,12 +64,8 @@ class Completions:
 
     @property
     def busy(self) -> bool:
+        """Whether anybody waits for an answer or reads one."""
         return bool(self._waiting or self._prefilling or self._generating)
-
-    @property
-    def answering(self) -> bool:
-        """Whether anybody is being given tokens now."""
-        return bool(self._generating)
 
     def add(self, request_id: int, request: CompletionRequest, mask: TokenMask | None) -> None:
         """Raises `PromptTooLong`, `InvalidOption`, `Unsupported`."""
