@@ -29,10 +29,9 @@ _STACK = re.compile(r'File ".*", line \d+ in |(Current )?[Tt]hread 0x|Extension 
 # Why a process ends, in the words of ggml, the C and C++ libraries, Rust and Python; a panic's words follow it.
 _REASON = re.compile(
     r".*GGML_ASSERT\(|.*: GGML_ABORT|ggml_abort|terminate called |what\(\):|thread '.*' \(?.*panicked at|"
-    r"fatal runtime error: |.*Assertion .* failed|Fatal Python error: |(double )?free\(\): |malloc\(\): |corrupted |"
+    r"fatal runtime error: |.*Assertion .* failed|(double )?free\(\): |malloc\(\): |corrupted |"
     r"\*\*\* .* \*\*\*: |MemoryError|memory allocation of .* failed|.*error while loading shared libraries"
 )
-_AFTERMATH = "Fatal Python error: "  # what Python adds to another library's reason
 _FOLDERS = re.compile(r"^/\S*/(?=[^/\s]+:\d+: )")
 """Of source files on the machine that the library was compiled on."""
 _PANIC = re.compile(r"thread '.*' \(?.*panicked at")
@@ -55,9 +54,8 @@ class Output:
 
     @property
     def reasons(self) -> list[str]:
-        """Empty where nothing tells, or it is so far back that it was survived."""
-        recent = [text for line, text in self._reasons if self._count - line <= _REASON_LINES]
-        return [text for text in recent if not text.startswith(_AFTERMATH)] or recent
+        """Empty if nothing says why, or if it is so far back that the process survived it."""
+        return [text for line, text in self._reasons if self._count - line <= _REASON_LINES]
 
     def add(self, line: str) -> None:
         """One line, stripped. Frames of Python's stacks are left out."""

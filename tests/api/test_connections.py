@@ -268,22 +268,23 @@ def test_requests_sent_ahead_wait_with_the_client(shared_server: Any) -> None:
         assert sum(isinstance(one, RequestResponseCycle) for one in gc.get_objects()) < 50
 
 
-def test_many_clients_that_send_ahead_leave_room_for_others(
-    shared_server: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A hundred clients may each have a thousand requests waiting: a new one does not wait for a round of them."""
-    caplog.set_level(logging.INFO, "corral.http")
-    answered_meanwhile = []
-    with connected(shared_server.port, 100) as clients:
+def test_clients_that_send_ahead_take_turns(shared_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every request after a client's first waits for its turn among the others', and all are answered."""
+    waited = []
+    wait = Turns.wait
+
+    def counted(turns: Turns, who: object, go_on: Callable[[], None]) -> None:
+        waited.append(who)
+        wait(turns, who, go_on)
+
+    monkeypatch.setattr(Turns, "wait", counted)
+    with connected(shared_server.port, 20) as clients:
         for client in clients:
-            client.sendall(GET * 1000)
-        for _ in range(5):
-            before = len(caplog.records)
-            with connect(shared_server.port) as other:
-                other.sendall(HEAD + b"Connection: close\r\n\r\n")
-                assert read_all(other).startswith(b"HTTP/1.1 200 OK")
-            answered_meanwhile.append(len(caplog.records) - before)
-    assert sorted(answered_meanwhile)[2] < 100
+            client.sendall(GET * 20 + HEAD + b"Connection: close\r\n\r\n")
+        for client in clients:
+            assert read_all(client).count(b"HTTP/1.1 200 OK") == 21
+    assert len(set(waited)) == 20
+    assert len(waited) >= 20 * 20
 
 
 def test_turns_are_few_at_a_time_and_in_order() -> None:

@@ -99,8 +99,8 @@ def wait_until(condition: Callable[[], bool], limit_s: float) -> bool:
 
 @pytest.fixture(scope="session")
 def gone() -> Callable[[int], bool]:
-    """Whether a process ends within two seconds."""
-    return lambda process_id: wait_until(lambda: not exists(process_id), 2)
+    """Whether a process ends within five seconds."""
+    return lambda process_id: wait_until(lambda: not exists(process_id), 5)
 
 
 @pytest.fixture(scope="session")

@@ -69,8 +69,8 @@ def test_the_readmes_python_examples(server: Any, environment: dict[str, str]) -
     assert len(examples) == 3
     for example in examples:
         done = subprocess.run(
-            [sys.executable, "-c", example],
-            env=environment | {"OLLAMA_HOST": server.address},
+            [sys.executable, "-c", example.replace("127.0.0.1:11435", server.address)],
+            env=environment,
             capture_output=True,
             text=True,
             timeout=120,
