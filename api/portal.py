@@ -43,6 +43,11 @@ class Portal:
         return os.getpid() != self._process_id
 
     @property
+    def is_current(self) -> bool:
+        """True on the loop's own thread."""
+        return threading.current_thread() is self._thread
+
+    @property
     def closed(self) -> bool:
         return self._closed
 
@@ -55,7 +60,7 @@ class Portal:
         """
         if self.forked:
             raise RuntimeError(FORKED.format(name="Corral"))
-        if threading.current_thread() is self._thread:
+        if self.is_current:
             raise RuntimeError(
                 "a blocking call on the thread that must answer it would deadlock; await AsyncCorral here"
             )
@@ -87,7 +92,7 @@ class Portal:
             if not self._closed:
                 self._closed = True
                 self._loop.call_soon_threadsafe(self._loop.stop)
-        if threading.current_thread() is not self._thread:
+        if not self.is_current:
             self._thread.join()
 
     def _serve(self) -> None:

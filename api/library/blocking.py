@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
@@ -94,7 +95,7 @@ class Corral:
     def __init__(self, **setup: Unpack[CorralOptions]) -> None:
         self._async = _Behind(**setup)
         self._portal = Portal("corral")
-        self._closing = weakref.finalize(self, _close, self._portal, self._async)
+        self._closing = weakref.finalize(self, _forgotten, self._portal, self._async)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Corral cannot be pickled or copied: create one in each process")
@@ -112,7 +113,8 @@ class Corral:
 
         In a forked child it does nothing: what there is to close is the parent's.
         """
-        self._closing()
+        if self._closing.detach() is not None:
+            _close(self._portal, self._async)
 
     def runtime(self) -> Runtime:
         """The assembled application behind this; its coroutines belong to this object's own loop (see `call`)."""
@@ -229,6 +231,14 @@ class Corral:
     def delete(self, model: str) -> None:
         """See `AsyncCorral.delete`."""
         self.call(lambda corral: corral.delete(model))
+
+
+def _forgotten(portal: Portal, corral: AsyncCorral) -> None:
+    """The last reference may go on any thread, also on the portal's own, which cannot wait for itself."""
+    if portal.is_current:
+        threading.Thread(target=_close, args=(portal, corral), name="close a forgotten Corral").start()
+    else:
+        _close(portal, corral)
 
 
 def _close(portal: Portal, corral: AsyncCorral) -> None:

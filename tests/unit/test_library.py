@@ -369,6 +369,21 @@ def test_a_forgotten_corral_is_closed(setup: dict[str, Any]) -> None:
     assert eventually(lambda: threading.active_count() <= before)
 
 
+def test_a_corral_forgotten_on_its_own_thread_is_closed(setup: dict[str, Any]) -> None:
+    """The garbage collector runs on any thread: the one that would have to wait for itself closes nothing by itself."""
+    before = threading.active_count()
+    holder = [Corral(**setup)]
+    holder[0].generate(MODEL, "hello")
+    portal = holder[0]._portal
+
+    async def forget() -> None:
+        holder.clear()
+        gc.collect()
+
+    portal.call(forget)
+    assert eventually(lambda: portal.closed and threading.active_count() <= before)
+
+
 def test_a_program_that_never_closes_still_ends(setup: dict[str, Any]) -> None:
     """And ends quietly, with a model loaded and a stream half read."""
     program = (
