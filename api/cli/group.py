@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -164,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C."""
     open_standard_streams()
     set_up_warnings()
+    sys.unraisablehook = _interrupts_again
     if _COMPLETE in os.environ:
         import_module("corral.api.cli.completion")
         quiet_warnings()
@@ -175,6 +177,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     if status:
         sys.exit(status)
+
+
+def _interrupts_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """A Ctrl-C that falls into a callback of the garbage collector would be lost, with a traceback: it is sent again."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        again = threading.Timer(0.02, signal.raise_signal, (signal.SIGINT,))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _status(arguments: Sequence[str] | None) -> int:
