@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _interrupts_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """A Ctrl-C that falls into a callback of the garbage collector would be lost, with a traceback: it is sent again."""
+    """A Ctrl-C within a callback of the garbage collector would be lost, with a traceback: it is sent again."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         again = threading.Timer(0.02, signal.raise_signal, (signal.SIGINT,))
         again.daemon = True
