@@ -13,10 +13,11 @@ from statistics import median
 
 import msgspec
 
-from corral.core.engines import LoadRequest, LocalFile
-from corral.core.outputs import Token
-from corral.core.ports.inference import StepEngine
-from corral.core.requests import CompletionRequest, SamplingParams, TextPart
+from corral.core.ports.engines import StepEngine
+from corral.core.requests.outputs import Token
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import CompletionRequest, SamplingParams
+from corral.core.specs.engines import LoadRequest, LocalFile
 
 __all__ = ("LoopReport", "measure_loop")
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from corral.core.clipping import clipped
 from corral.core.errors import PluginError
-from corral.core.printable import one_line, printable
+from corral.core.wording.clipping import clipped
+from corral.core.wording.printable import one_line, printable
 
 __all__ = ("TookTooLong", "beside", "contained", "interrupts_reach_us", "on_own_thread", "short_line", "usual_stream")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from corral.core.catalog import ModelCatalog
-from corral.core.deriving import ModelDeriver
-from corral.core.devices import DeviceProbe
-from corral.core.generation import InferenceService
-from corral.core.scheduling import ModelScheduler
+from corral.core.catalog.catalog import ModelCatalog
+from corral.core.conversion.deriving import ModelDeriver
+from corral.core.generation.service import InferenceService
+from corral.core.scheduling.devices import DeviceProbe
+from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.values import Value
 
 __all__ = ("ConverterStatus", "EngineStatus", "OptionHelp", "PluginStatus", "Runtime")

@@ -11,27 +11,27 @@ from typing import Any
 import msgspec
 
 from corral.adapters.engines.upstream.directory import ServerDirectory
-from corral.adapters.memory import free_memory
 from corral.adapters.runners.jobs import ProcessJobs
-from corral.core.catalog import ModelCatalog
+from corral.adapters.system.memory import free_memory
+from corral.core.catalog.catalog import ModelCatalog
 from corral.core.containment import beside
-from corral.core.deriving import ModelDeriver
-from corral.core.devices import DeviceProbe
-from corral.core.engines import EngineSpec
+from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import SettingsError
-from corral.core.generation import InferenceService
-from corral.core.leases import SchedulerSettings
-from corral.core.left_out import remarks
-from corral.core.ports.inference import Runner
+from corral.core.generation.service import InferenceService
+from corral.core.ports.runners import Runner
 from corral.core.runtime import Runtime
-from corral.core.scheduling import ModelScheduler
+from corral.core.scheduling.devices import DeviceProbe
+from corral.core.scheduling.scheduler import ModelScheduler
+from corral.core.scheduling.settings import SchedulerSettings
+from corral.core.specs.engines import EngineSpec
+from corral.core.wording.left_out import remarks
 from corral.plugins.engine_status import converter_status, engine_status
-from corral.plugins.layers import Layers, parse_assignment, read_layers
 from corral.plugins.manager import PluginManager
-from corral.plugins.model_settings import ConfiguredCatalog, by_model
 from corral.plugins.parts import make_all_parts, make_store, plugin_routers, try_out
-from corral.plugins.setting_types import Address
-from corral.plugins.settings import Settings
+from corral.plugins.settings.layers import Layers, parse_assignment, read_layers
+from corral.plugins.settings.model_settings import ConfiguredCatalog, by_model
+from corral.plugins.settings.schema import Settings
+from corral.plugins.settings.types import Address
 from corral.plugins.specs import CommandSpec, LazySpec, Stores, resolve
 
 __all__ = (

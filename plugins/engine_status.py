@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from corral.core.converters import ConverterSpec
-from corral.core.engines import EngineSpec
-from corral.core.installation import installed_version, missing_packages
-from corral.core.pip_lines import install_line
 from corral.core.runtime import ConverterStatus, EngineStatus, OptionHelp
-from corral.core.type_names import type_name
+from corral.core.specs.converters import ConverterSpec
+from corral.core.specs.engines import EngineSpec
+from corral.core.specs.installation import installed_version, missing_packages
+from corral.core.wording.pip_lines import install_line
+from corral.core.wording.type_names import type_name
 
 __all__ = ("converter_status", "engine_status")
 

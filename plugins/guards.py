@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from corral.core.containment import TookTooLong, contained, interrupts_reach_us, on_own_thread, short_line
-from corral.core.converters import ConverterSpec
-from corral.core.engines import EngineSpec
 from corral.core.errors import CorralError, PluginError
-from corral.core.models import ModelMetadata, ModelRecord
+from corral.core.models.records import ModelMetadata, ModelRecord
 from corral.core.ports.sources import OnProgress, RemoteFile, RemoteModel
+from corral.core.specs.converters import ConverterSpec
+from corral.core.specs.engines import EngineSpec
 
 __all__ = ("bounded", "guarded")
 

@@ -13,10 +13,10 @@ import msgspec
 import pluggy
 
 from corral.core.containment import TookTooLong, on_own_thread, short_line
-from corral.core.converters import ConverterSpec
-from corral.core.engines import EngineSpec
 from corral.core.errors import CorralError
 from corral.core.runtime import PluginStatus
+from corral.core.specs.converters import ConverterSpec
+from corral.core.specs.engines import EngineSpec
 from corral.plugins import hookspecs
 from corral.plugins.guards import bounded
 from corral.plugins.interpreter_state import InterpreterState

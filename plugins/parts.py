@@ -9,16 +9,18 @@ from functools import partial
 from typing import Any, Protocol
 
 from corral.core.containment import TookTooLong, on_own_thread, short_line
-from corral.core.converters import ConverterSpec
-from corral.core.engine_choice import ANY_MODEL, check_match
-from corral.core.engines import EngineSpec
 from corral.core.errors import PluginError, SettingsError
-from corral.core.ports.inference import Runner
+from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.ports.manifests import ManifestFormat, ManifestStore
+from corral.core.ports.metadata import MetadataReader
+from corral.core.ports.runners import Runner
 from corral.core.ports.sources import ModelSource
-from corral.core.ports.storage import BlobStore, LocalBlobs, ManifestFormat, ManifestStore, MetadataReader
+from corral.core.scheduling.engine_choice import ANY_MODEL, check_match
+from corral.core.specs.converters import ConverterSpec
+from corral.core.specs.engines import EngineSpec
 from corral.plugins.guards import guarded
 from corral.plugins.manager import BUILTIN, PluginManager
-from corral.plugins.settings import Settings
+from corral.plugins.settings.schema import Settings
 from corral.plugins.specs import LazySpec, Stores, build, resolve
 
 __all__ = ("make_all_parts", "make_store", "plugin_routers", "try_out")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar, Generic, TypeVar
 
 from corral.core.containment import short_line
-from corral.core.converters import ConverterSpec
-from corral.core.engines import EngineSpec
 from corral.core.errors import PluginError
-from corral.core.installation import Needy, requirements
+from corral.core.specs.converters import ConverterSpec
+from corral.core.specs.engines import EngineSpec
+from corral.core.specs.installation import Needy, requirements
 from corral.plugins.spec_checks import checked_spec
 from corral.plugins.specs import (
     ChatTemplateSpec,

@@ -12,7 +12,7 @@ import msgspec
 
 from corral.core.containment import short_line
 from corral.core.errors import PluginError
-from corral.plugins.setting_types import decode_setting_type, encode_setting_type
+from corral.plugins.settings.types import decode_setting_type, encode_setting_type
 
 __all__ = ("checked_spec",)
 

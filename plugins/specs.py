@@ -9,8 +9,10 @@ import msgspec
 
 from corral.core.containment import short_line
 from corral.core.errors import PluginError
-from corral.core.import_names import import_name
-from corral.core.ports.storage import BlobStore, LocalBlobs, ManifestStore, MetadataCache
+from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.ports.manifests import ManifestStore
+from corral.core.ports.metadata import MetadataCache
+from corral.core.specs.imports import import_name
 
 __all__ = (
     "ChatTemplateSpec",

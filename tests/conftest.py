@@ -25,9 +25,9 @@ import pytest
 
 from corral.adapters.sources.pip_download import download_wheels
 from corral.api.library import AsyncCorral
-from corral.core.converters import ConverterSpec, ConvertRequest
-from corral.core.engines import LocalFile
-from corral.core.import_names import import_name
+from corral.core.specs.converters import ConverterSpec, ConvertRequest
+from corral.core.specs.engines import LocalFile
+from corral.core.specs.imports import import_name
 
 with suppress(ImportError):
     # Before a test imports onnxruntime, which switches AMX on: after that llama.cpp cannot run in this process.

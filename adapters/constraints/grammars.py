@@ -15,7 +15,7 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from corral.adapters.constraints.schemas import closed_schema
 from corral.core.errors import InvalidRequest
-from corral.core.requests import Constraint
+from corral.core.requests.requests import Constraint
 
 __all__ = ("lark_of", "said_of")
 

@@ -12,8 +12,8 @@ from corral.adapters.constraints.grammars import lark_of, said_of
 from corral.adapters.constraints.starting_late import LateMask
 from corral.core.errors import InvalidRequest
 from corral.core.lru import SizedLruDict
-from corral.core.ports.inference import ConstraintMask, Vocabulary
-from corral.core.requests import Constraint
+from corral.core.ports.tokens import ConstraintMask, Vocabulary
+from corral.core.requests.requests import Constraint
 
 __all__ = ("GrammarMask", "GrammarMasks")
 

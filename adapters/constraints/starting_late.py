@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from corral.core.errors import InvalidRequest
-from corral.core.ports.inference import ConstraintMask
+from corral.core.ports.tokens import ConstraintMask
 
 __all__ = ("LateMask",)
 

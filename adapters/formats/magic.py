@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from corral.adapters.regular_files import open_regular
+from corral.adapters.system.regular_files import open_regular
 
 __all__ = ("begins_with",)
 

@@ -14,12 +14,13 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from corral.core.errors import CorralError, InvalidModelFile, StorageError, Unsupported
-from corral.core.folder_facts import FACT_FILES, folder_facts
 from corral.core.malformed import MALFORMED
-from corral.core.messages import Message
-from corral.core.models import Digest, FileRole, ModelFile, ModelMetadata, ModelRecord, digest_of, parse_digest
-from corral.core.ports.storage import StoredManifest
-from corral.core.relative_paths import check_together
+from corral.core.models.digests import Digest, digest_of, parse_digest
+from corral.core.models.folder_facts import FACT_FILES, folder_facts
+from corral.core.models.paths import check_together
+from corral.core.models.records import FileRole, ModelFile, ModelMetadata, ModelRecord
+from corral.core.ports.manifests import StoredManifest
+from corral.core.requests.messages import Message
 
 __all__ = ("ModelPackFormat",)
 

@@ -10,18 +10,10 @@ import msgspec
 
 from corral.core.errors import CorralError, StorageError, Unsupported
 from corral.core.malformed import MALFORMED
-from corral.core.messages import Message
-from corral.core.models import (
-    Digest,
-    FileRole,
-    ModelFile,
-    ModelMetadata,
-    ModelRecord,
-    TemplateText,
-    digest_of,
-    parse_digest,
-)
-from corral.core.ports.storage import StoredManifest
+from corral.core.models.digests import Digest, digest_of, parse_digest
+from corral.core.models.records import FileRole, ModelFile, ModelMetadata, ModelRecord, TemplateText
+from corral.core.ports.manifests import StoredManifest
+from corral.core.requests.messages import Message
 
 __all__ = ("OllamaManifestFormat",)
 

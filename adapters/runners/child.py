@@ -38,8 +38,8 @@ from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.adapters.runners.tokenizing import Tokenizing
 from corral.adapters.runners.uplink import Uplink
 from corral.core.errors import CorralError, PluginError
-from corral.core.import_names import import_name
-from corral.core.step_loop import error_info
+from corral.core.specs.imports import import_name
+from corral.core.stepping.loops import error_info
 
 __all__ = ("main",)
 

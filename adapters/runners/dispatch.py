@@ -9,10 +9,10 @@ from typing import Any
 
 from corral.adapters.runners.mailbox import Mailbox
 from corral.core.errors import ErrorInfo, Unsupported, to_error
-from corral.core.outputs import Delta, Embedded, Finished, Output
-from corral.core.ports.inference import ModelInfo, Task
-from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, Request
-from corral.core.step_loop import Outcome
+from corral.core.ports.running import ModelInfo, Task
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output
+from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request
+from corral.core.stepping.loops import Outcome
 
 __all__ = ("Dispatch",)
 

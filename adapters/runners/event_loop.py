@@ -10,7 +10,6 @@ from contextlib import aclosing
 
 from corral.adapters.runners.dispatch import Dispatch
 from corral.core.containment import interrupts_reach_us
-from corral.core.engines import EngineSpec, LoadRequest
 from corral.core.errors import (
     CorralError,
     EngineDied,
@@ -20,12 +19,15 @@ from corral.core.errors import (
     OutOfMemory,
     to_error,
 )
-from corral.core.import_names import import_name
-from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output
-from corral.core.pip_lines import install_line
-from corral.core.ports.inference import ModelInfo, OnLoadProgress, RunningModel
-from corral.core.requests import Prompt, Request
-from corral.core.step_loop import error_info
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import ModelInfo, RunningModel
+from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output
+from corral.core.requests.prompts import Prompt
+from corral.core.requests.requests import Request
+from corral.core.specs.engines import EngineSpec, LoadRequest
+from corral.core.specs.imports import import_name
+from corral.core.stepping.loops import error_info
+from corral.core.wording.pip_lines import install_line
 
 __all__ = ("EventLoopModel", "EventLoopRunner")
 

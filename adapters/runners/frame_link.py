@@ -11,7 +11,7 @@ import msgspec
 from corral.adapters.runners.frames import Fatal, FrameReader, Log, Progress
 from corral.core.errors import EngineDied, ErrorInfo
 from corral.core.malformed import MALFORMED
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.ports.runners import OnLoadProgress
 
 __all__ = ("FrameLink",)
 

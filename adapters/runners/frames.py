@@ -14,11 +14,12 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
 
-from corral.core.engines import LoadRequest
 from corral.core.errors import ErrorInfo, no_unicode
-from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started
-from corral.core.ports.inference import ModelInfo
-from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, Prompt, Request
+from corral.core.ports.running import ModelInfo
+from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started
+from corral.core.requests.prompts import Prompt
+from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request
+from corral.core.specs.engines import LoadRequest
 
 __all__ = (
     "PROTOCOL_VERSION",

@@ -27,7 +27,7 @@ from corral.adapters.runners.frames import (
 )
 from corral.adapters.stores.files import FULL_DISK
 from corral.core.errors import CorralError, ErrorInfo, JobFailed, OutOfMemory, OutOfSpace, PluginError
-from corral.core.import_names import import_name
+from corral.core.specs.imports import import_name
 
 __all__ = ("main",)
 

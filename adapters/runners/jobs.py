@@ -14,7 +14,7 @@ from corral.adapters.runners.frames import PROTOCOL_VERSION, Job, JobDone, JobUp
 from corral.adapters.runners.spawn import how_it_ended, start_child
 from corral.core.errors import JobFailed, PluginError, to_error
 from corral.core.malformed import MALFORMED
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.ports.runners import OnLoadProgress
 
 __all__ = ("ProcessJobs",)
 

@@ -27,8 +27,9 @@ from corral.adapters.runners.frames import (
     encode,
 )
 from corral.core.errors import ErrorInfo, PluginError, to_error
-from corral.core.ports.inference import OnLoadProgress
-from corral.core.requests import Prompt, Request
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.requests.prompts import Prompt
+from corral.core.requests.requests import Request
 
 __all__ = ("Link",)
 

@@ -6,7 +6,7 @@ import asyncio
 
 from corral.adapters.runners.outbox import merged
 from corral.core.errors import ErrorInfo
-from corral.core.outputs import Output
+from corral.core.requests.outputs import Output
 
 __all__ = ("Mailbox",)
 

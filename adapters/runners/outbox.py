@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from corral.core.errors import ErrorInfo
-from corral.core.outputs import ChatDelta, Delta, Output
-from corral.core.step_loop import Outcome
+from corral.core.requests.outputs import ChatDelta, Delta, Output
+from corral.core.stepping.loops import Outcome
 
 __all__ = ("Outbox", "merged")
 

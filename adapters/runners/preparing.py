@@ -15,10 +15,12 @@ from contextlib import suppress
 from typing import cast
 
 from corral.core.errors import ErrorInfo, Unsupported
-from corral.core.pip_lines import pip_line
-from corral.core.ports.inference import ConstraintMask, MaskFactory, ModelInfo, OpenTokenizer, Prepared, Tokenizer
-from corral.core.requests import Constraint, Request
-from corral.core.step_loop import error_info
+from corral.core.ports.engines import Prepared
+from corral.core.ports.running import ModelInfo
+from corral.core.ports.tokens import ConstraintMask, MaskFactory, OpenTokenizer, Tokenizer
+from corral.core.requests.requests import Constraint, Request
+from corral.core.stepping.loops import error_info
+from corral.core.wording.pip_lines import pip_line
 
 __all__ = ("Preparation", "Preparing")
 

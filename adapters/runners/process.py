@@ -15,7 +15,6 @@ from corral.adapters.runners.frames import PROTOCOL_VERSION, Close, Load, up_dec
 from corral.adapters.runners.link import Link
 from corral.adapters.runners.settings import ProcessSettings
 from corral.adapters.runners.spawn import ChildProcess, how_it_ended, start_child
-from corral.core.engines import EngineSpec, LoadRequest
 from corral.core.errors import (
     CorralError,
     EngineDied,
@@ -26,10 +25,13 @@ from corral.core.errors import (
     map_errors,
     to_error,
 )
-from corral.core.outputs import Output
-from corral.core.pip_lines import install_line
-from corral.core.ports.inference import ModelInfo, OnLoadProgress
-from corral.core.requests import Prompt, Request
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import ModelInfo
+from corral.core.requests.outputs import Output
+from corral.core.requests.prompts import Prompt
+from corral.core.requests.requests import Request
+from corral.core.specs.engines import EngineSpec, LoadRequest
+from corral.core.wording.pip_lines import install_line
 
 __all__ = ("ProcessModel", "ProcessRunner")
 

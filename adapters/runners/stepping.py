@@ -11,12 +11,15 @@ import msgspec
 
 from corral.adapters.runners.frames import Abort, Add, Close, request_of
 from corral.adapters.runners.preparing import Preparation, Preparing
-from corral.core.engines import LoadRequest
 from corral.core.errors import CorralError, EngineNotInstalled, LoadFailed, OutOfMemory
-from corral.core.import_names import import_name
-from corral.core.ports.inference import Engine, GeneratorEngine, ModelInfo, OnLoadProgress, OpenTokenizer, StepEngine
-from corral.core.requests import CompletionRequest, Request
-from corral.core.step_loop import EngineLoop, GeneratorLoop, Outcome, StepLoop, error_info
+from corral.core.ports.engines import Engine, GeneratorEngine, StepEngine
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import ModelInfo
+from corral.core.ports.tokens import OpenTokenizer
+from corral.core.requests.requests import CompletionRequest, Request
+from corral.core.specs.engines import LoadRequest
+from corral.core.specs.imports import import_name
+from corral.core.stepping.loops import EngineLoop, GeneratorLoop, Outcome, StepLoop, error_info
 
 __all__ = ("Command", "Stepper", "described", "load_engine")
 

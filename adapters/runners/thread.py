@@ -17,13 +17,15 @@ from corral.adapters.runners.outbox import Outbox
 from corral.adapters.runners.settings import ThreadSettings
 from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.adapters.runners.tokenizing import Tokenizing
-from corral.core.engines import EngineSpec, LoadRequest
 from corral.core.errors import Cancelled, EngineDied, ErrorInfo, Unsupported, to_error
-from corral.core.outputs import Output
-from corral.core.pip_lines import install_line
-from corral.core.ports.inference import ModelInfo, OnLoadProgress
-from corral.core.requests import Prompt, Request
-from corral.core.step_loop import EngineLoop, Outcome, error_info
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import ModelInfo
+from corral.core.requests.outputs import Output
+from corral.core.requests.prompts import Prompt
+from corral.core.requests.requests import Request
+from corral.core.specs.engines import EngineSpec, LoadRequest
+from corral.core.stepping.loops import EngineLoop, Outcome, error_info
+from corral.core.wording.pip_lines import install_line
 
 __all__ = ("ThreadModel", "ThreadRunner")
 

@@ -12,9 +12,9 @@ from typing import cast
 
 from corral.adapters.runners.frames import Call, Result
 from corral.core.errors import PromptTooLong, Unsupported
-from corral.core.ports.inference import GradualTokenizer, Tokenizer
-from corral.core.requests import Prompt, TextPart
-from corral.core.step_loop import error_info
+from corral.core.ports.tokens import GradualTokenizer, Tokenizer
+from corral.core.requests.prompts import Prompt, TextPart
+from corral.core.stepping.loops import error_info
 
 __all__ = ("Tokenizing",)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from corral.adapters.runners.frames import Log, Step, encode
 from corral.adapters.runners.outbox import Outbox
-from corral.core.step_loop import Outcome
+from corral.core.stepping.loops import Outcome
 
 __all__ = ("Uplink",)
 

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from corral.core.errors import OutOfSpace, SourceError
-from corral.core.pip_lines import python_line
 from corral.core.ports.sources import OnProgress, Progress
+from corral.core.wording.pip_lines import python_line
 
 __all__ = ("download_wheels",)
 

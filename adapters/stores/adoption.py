@@ -10,11 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.regular_files import open_regular, read_regular
 from corral.adapters.stores.files import CHUNK_BYTES, replace_file
-from corral.adapters.threads import stop_if_asked
+from corral.adapters.system.regular_files import open_regular, read_regular
+from corral.adapters.system.threads import stop_if_asked
 from corral.core.malformed import MALFORMED
-from corral.core.models import Digest
+from corral.core.models.digests import Digest
 
 __all__ = ("AdoptionNotes", "Fingerprint", "bring", "fingerprint_of")
 

@@ -13,7 +13,6 @@ from functools import partial
 from io import RawIOBase
 from pathlib import Path
 
-from corral.adapters.regular_files import open_regular
 from corral.adapters.stores.adoption import AdoptionNotes, bring, fingerprint_of
 from corral.adapters.stores.files import CHUNK_BYTES, StoreFolders, hash_file, storage_errors, sync_folder
 from corral.adapters.stores.folders import ModelFolders
@@ -22,10 +21,11 @@ from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
 from corral.adapters.stores.workspaces import workspace
-from corral.adapters.threads import in_thread
+from corral.adapters.system.regular_files import open_regular
+from corral.adapters.system.threads import in_thread
 from corral.core.errors import BlobNotFound, Conflict, InvalidDigest, StorageError
-from corral.core.models import Digest, parse_digest
-from corral.core.ports.storage import BlobInfo, BlobWriter
+from corral.core.models.digests import Digest, parse_digest
+from corral.core.ports.blobs import BlobInfo, BlobWriter
 
 __all__ = ("FilesystemBlobs", "FilesystemManifests")
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from corral.adapters.stores.files import StoreFolders, storage_errors
-from corral.core.models import Digest, parse_digest
+from corral.core.models.digests import Digest, parse_digest
 
 __all__ = ("blob_path", "forget", "keep")
 

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.regular_files import open_regular
 from corral.adapters.stores.files import StoreFolders, replace_file, storage_errors
 from corral.adapters.stores.kept import keep
 from corral.adapters.stores.locks import FileLock
-from corral.adapters.threads import in_thread
-from corral.core.converters import DERIVED_HOST
+from corral.adapters.system.regular_files import open_regular
+from corral.adapters.system.threads import in_thread
 from corral.core.errors import Conflict, InvalidName, StorageError
-from corral.core.models import Digest, digest_of, mentioned_digests
-from corral.core.names import ModelName, parse_name
-from corral.core.ports.storage import StoredManifest
+from corral.core.models.digests import Digest, digest_of, mentioned_digests
+from corral.core.models.names import ModelName, parse_name
+from corral.core.ports.manifests import StoredManifest
+from corral.core.specs.converters import DERIVED_HOST
 
 __all__ = ("FilesystemManifests",)
 

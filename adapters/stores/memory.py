@@ -20,9 +20,10 @@ from corral.adapters.stores.folders import ModelFolders
 from corral.adapters.stores.ranges import Range, covers, merged
 from corral.adapters.stores.workspaces import workspace
 from corral.core.errors import BlobNotFound, Conflict, DigestMismatch, StorageError
-from corral.core.models import Digest, digest_of, parse_digest
-from corral.core.names import ModelName
-from corral.core.ports.storage import BlobInfo, BlobWriter, StoredManifest
+from corral.core.models.digests import Digest, digest_of, parse_digest
+from corral.core.models.names import ModelName
+from corral.core.ports.blobs import BlobInfo, BlobWriter
+from corral.core.ports.manifests import StoredManifest
 
 __all__ = ("MemoryBlobs", "MemoryManifests")
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.regular_files import read_regular
 from corral.adapters.stores.files import StoreFolders, replace_file
-from corral.adapters.threads import in_thread
+from corral.adapters.system.regular_files import read_regular
+from corral.adapters.system.threads import in_thread
 from corral.core.malformed import MALFORMED
-from corral.core.models import Digest, ModelMetadata
+from corral.core.models.digests import Digest
+from corral.core.models.records import ModelMetadata
 
 __all__ = ("FilesystemMetadataCache",)
 

@@ -14,12 +14,12 @@ from jinja2 import nodes
 
 from corral.adapters.templates.marks import has_marks, marked, marked_tokens, parts_of
 from corral.adapters.templates.sandbox import MeteredEnvironment
-from corral.core.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.errors import InvalidModelFile, InvalidRequest
-from corral.core.messages import Message, Tool
-from corral.core.models import ModelMetadata, ModelRecord
-from corral.core.prompting import joined
-from corral.core.requests import Prompt, TextPart
+from corral.core.generation.chat import joined
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
+from corral.core.requests.messages import Message, Tool
+from corral.core.requests.prompts import Prompt, TextPart
 
 __all__ = ("JinjaTemplate", "JinjaTemplates")
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from corral.core.control_tokens import ControlTokens
-from corral.core.requests import TextPart
+from corral.core.requests.control_tokens import ControlTokens
+from corral.core.requests.prompts import TextPart
 
 __all__ = ("has_marks", "marked", "marked_tokens", "parts_of", "without_escapes")
 

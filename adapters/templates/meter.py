@@ -13,7 +13,7 @@ import jinja2
 from jinja2 import nodes
 
 from corral.adapters.templates.marks import without_escapes
-from corral.core.rendering import abandoned
+from corral.core.generation.rendering import abandoned
 
 __all__ = ("METER", "LimitExceeded", "Meter", "running_meter")
 

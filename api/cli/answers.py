@@ -10,7 +10,7 @@ import click
 from corral.api.cli.backends import Reply, Timings
 from corral.api.cli.output import echo_content, human_duration
 from corral.api.cli.progress import spinner
-from corral.core.printable import printable
+from corral.core.wording.printable import printable
 
 __all__ = ("print_reply", "print_timings")
 

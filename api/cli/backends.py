@@ -11,9 +11,9 @@ from corral.api.cli.client import ServerClient
 from corral.api.cli.facts import ModelFacts, facts_of_details, facts_of_reply
 from corral.api.cli.model_names import HOW_TO_GET_MODELS
 from corral.api.library import Corral, Stream
-from corral.api.results import Answer
+from corral.api.library.results import Answer
 from corral.core.errors import ModelNotFound, NotFound, SourceError
-from corral.core.placement import LoadListener, LoadProgress
+from corral.core.scheduling.residents import LoadListener, LoadProgress
 
 __all__ = ("Asking", "Backend", "LocalBackend", "Reply", "ServerBackend", "Timings")
 

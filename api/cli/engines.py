@@ -8,8 +8,8 @@ import click
 
 from corral.api.cli.output import echo, human_bytes, plain, print_json, print_table
 from corral.api.cli.session import Session
-from corral.core.engines import Device
 from corral.core.runtime import EngineStatus, OptionHelp
+from corral.core.specs.engines import Device
 
 __all__ = ("engines",)
 

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from corral.api.cli.output import echo
-from corral.api.modelfile import parameters_text
-from corral.api.results import ModelDetails
-from corral.core.models import parameter_size_text
-from corral.core.printable import one_line
+from corral.api.library.results import ModelDetails
+from corral.api.modelfile.printing import parameters_text
+from corral.core.models.records import parameter_size_text
+from corral.core.wording.printable import one_line
 
 __all__ = ("ModelFacts", "facts_of_details", "facts_of_reply", "print_facts")
 

@@ -12,7 +12,7 @@ from corral.api.cli.progress import transfer_progress
 from corral.api.cli.references import ReferenceBook
 from corral.api.cli.session import Session
 from corral.api.cli.targets import remember_import
-from corral.core.models import ModelRecord
+from corral.core.models.records import ModelRecord
 
 __all__ = ("import_", "pull")
 

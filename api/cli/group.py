@@ -24,8 +24,8 @@ from corral.api.cli.parameters import SettingAssignment, SettingsFile, wrong_val
 from corral.api.cli.session import Session
 from corral.api.cli.streams import open_standard_streams
 from corral.core.errors import CorralError, PluginError, SettingsError
-from corral.core.left_out import remarks
-from corral.core.suggestions import did_you_mean
+from corral.core.wording.left_out import remarks
+from corral.core.wording.suggestions import did_you_mean
 from corral.plugins.assembly import CommandSpec
 
 __all__ = ("cli", "main")

@@ -11,8 +11,8 @@ import time
 import warnings
 from collections.abc import Sequence
 
-from corral.core.clipping import clipped_line
-from corral.core.printable import one_line, printable
+from corral.core.wording.clipping import clipped_line
+from corral.core.wording.printable import one_line, printable
 
 __all__ = ("TRACE", "quiet_warnings", "set_up_logging", "set_up_warnings")
 

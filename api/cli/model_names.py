@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from corral.api.library import Corral
 from corral.core.errors import CorralError, ModelNotFound
-from corral.core.names import parse_name
-from corral.core.suggestions import nearest
+from corral.core.models.names import parse_name
+from corral.core.wording.suggestions import nearest
 
 __all__ = ("HOW_TO_GET_MODELS", "beginning_of", "names_in", "suggesting")
 

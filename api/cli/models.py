@@ -11,7 +11,7 @@ from corral.api.cli.output import echo, human_bytes, human_time, iso_time, print
 from corral.api.cli.parameters import ModelText
 from corral.api.cli.session import Session
 from corral.core.errors import CorralError
-from corral.core.models import ModelRecord
+from corral.core.models.records import ModelRecord
 
 __all__ = ("cp", "list_", "rm")
 

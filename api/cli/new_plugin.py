@@ -11,7 +11,7 @@ from corral.api.cli.output import echo
 from corral.api.cli.parameters import wrong_value_of
 from corral.api.cli.session import Session
 from corral.core.errors import Conflict, InvalidName
-from corral.core.pip_lines import pip_line, python_line
+from corral.core.wording.pip_lines import pip_line, python_line
 from corral.plugins.scaffold import FORMS, plugin_names, write_plugin
 
 __all__ = ("new_plugin",)

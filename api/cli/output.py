@@ -12,8 +12,8 @@ import click
 import msgspec
 
 from corral.core.errors import CorralError
-from corral.core.models import ModelRecord
-from corral.core.printable import one_line, printable
+from corral.core.models.records import ModelRecord
+from corral.core.wording.printable import one_line, printable
 
 __all__ = (
     "echo",

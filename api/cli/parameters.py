@@ -12,13 +12,13 @@ import click
 from click.shell_completion import CompletionItem
 
 from corral.api.cli.session import Session
-from corral.core.capabilities import CAPABILITIES
-from corral.core.durations import parse_keep_alive_setting_s
 from corral.core.errors import CorralError, InvalidOption, SettingsError
-from corral.core.left_out import remarks
-from corral.core.names import parse_name
-from corral.core.options import OPTIONS, parse_options, parse_parameter
-from corral.core.suggestions import did_you_mean
+from corral.core.go.durations import parse_keep_alive_setting_s
+from corral.core.models.capabilities import CAPABILITIES
+from corral.core.models.names import parse_name
+from corral.core.requests.options import OPTIONS, parse_options, parse_parameter
+from corral.core.wording.left_out import remarks
+from corral.core.wording.suggestions import did_you_mean
 from corral.plugins.assembly import parse_assignment
 
 __all__ = (

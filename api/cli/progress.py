@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from corral.core.placement import LoadListener
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress, Progress
-from corral.core.printable import one_line
+from corral.core.scheduling.residents import LoadListener
+from corral.core.wording.printable import one_line
 
 __all__ = ("convert_progress", "load_progress", "spinner", "transfer_progress")
 

@@ -11,7 +11,7 @@ import msgspec
 
 from corral.api.cli.files import replace_file
 from corral.core.malformed import MALFORMED
-from corral.core.models import ModelRecord
+from corral.core.models.records import ModelRecord
 
 __all__ = ("ReferenceBook",)
 

@@ -16,8 +16,8 @@ from corral.api.cli.output import echo, echo_content, print_fault
 from corral.api.cli.progress import load_progress
 from corral.api.cli.terminal import ChatTerminal
 from corral.core.errors import CorralError, ModelNotFound
-from corral.core.options import OPTIONS, parse_parameter
-from corral.core.suggestions import nearest
+from corral.core.requests.options import OPTIONS, parse_parameter
+from corral.core.wording.suggestions import nearest
 
 __all__ = ("Repl",)
 

@@ -31,9 +31,9 @@ from corral.api.cli.session import Session
 from corral.api.cli.targets import find_model, imported, is_path, is_reference, pulled
 from corral.api.cli.terminal import Interrupts, no_echo, open_terminal
 from corral.api.library import Corral
-from corral.core.engine_choice import EngineChooser
 from corral.core.errors import InvalidOption, InvalidRequest, ModelNotFound
-from corral.core.options import parse_parameter
+from corral.core.requests.options import parse_parameter
+from corral.core.scheduling.engine_choice import EngineChooser
 
 __all__ = ("run",)
 

@@ -12,7 +12,7 @@ from corral.api.cli.logs import set_up_logging
 from corral.api.cli.parameters import Registered
 from corral.api.cli.session import Session
 from corral.core.errors import SettingsError
-from corral.core.pip_lines import pip_line
+from corral.core.wording.pip_lines import pip_line
 from corral.plugins.assembly import Address, assemble
 
 __all__ = ("serve",)

@@ -12,12 +12,12 @@ from corral.api.cli.output import echo_content, human_bytes, iso_time, print_jso
 from corral.api.cli.parameters import ModelText
 from corral.api.cli.session import Session
 from corral.api.library import Corral
-from corral.api.modelfile import modelfile_text
-from corral.api.results import ModelDetails
-from corral.core.engine_choice import EngineChooser
+from corral.api.library.results import ModelDetails
+from corral.api.modelfile.printing import modelfile_text
 from corral.core.errors import CorralError
-from corral.core.models import ModelRecord
-from corral.core.unused_parts import unused_parts
+from corral.core.models.records import ModelRecord
+from corral.core.models.unused_parts import unused_parts
+from corral.core.scheduling.engine_choice import EngineChooser
 
 __all__ = ("show",)
 

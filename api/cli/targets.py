@@ -16,10 +16,10 @@ from corral.api.cli.progress import transfer_progress
 from corral.api.cli.references import ReferenceBook
 from corral.api.library import Corral
 from corral.core.errors import Conflict, InvalidName, ModelNotFound, NotFound
-from corral.core.model_folders import scan_folder
-from corral.core.models import ModelRecord
+from corral.core.models.folders import scan_folder
+from corral.core.models.records import ModelRecord
 from corral.core.ports.sources import OnProgress, Progress
-from corral.core.suggestions import nearest
+from corral.core.wording.suggestions import nearest
 
 __all__ = ("find_model", "imported", "is_path", "is_reference", "pulled", "remember_import")
 

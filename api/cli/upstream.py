@@ -7,7 +7,7 @@ import click
 from corral.api.cli.output import echo, print_record
 from corral.api.cli.parameters import Capability, NewName
 from corral.api.cli.session import Session
-from corral.core.names import parse_name
+from corral.core.models.names import parse_name
 
 __all__ = ("upstream",)
 

@@ -15,7 +15,7 @@ from corral.api.http.errors import JSON, error_body
 from corral.api.http.origins import ALLOWED_HEADERS, ALLOWED_METHODS, OriginRules, host_is_local, is_loopback
 from corral.api.http.request_log import RequestLog
 from corral.api.http.settings import HttpSettings
-from corral.core.passage import PASSED_HEADER, passed_servers, servers_in
+from corral.core.requests.caller import PASSED_HEADER, passed_servers, servers_in
 
 __all__ = ("Edge",)
 

@@ -10,7 +10,6 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
-from corral.core.clipping import clipped
 from corral.core.errors import (
     Cancelled,
     Conflict,
@@ -25,6 +24,7 @@ from corral.core.errors import (
     Unsupported,
     UpstreamError,
 )
+from corral.core.wording.clipping import clipped
 
 __all__ = ("EXCEPTION_HANDLERS", "JSON", "PROMPT_TOO_LONG", "ApiError", "error_body", "problem_of")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from litestar.types import Scope
 
-from corral.core.clipping import clipped_line
+from corral.core.wording.clipping import clipped_line
 
 __all__ = ("RequestLog", "request_log")
 

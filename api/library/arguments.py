@@ -8,10 +8,10 @@ from typing import Any
 
 from msgspec import UnsetType
 
-from corral.core.durations import parse_keep_alive_s
 from corral.core.errors import InvalidOption, InvalidRequest
-from corral.core.options import OPTIONS
-from corral.core.suggestions import nearest
+from corral.core.go.durations import parse_keep_alive_s
+from corral.core.requests.options import OPTIONS
+from corral.core.wording.suggestions import nearest
 
 __all__ = (
     "checked",

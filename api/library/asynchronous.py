@@ -22,10 +22,10 @@ from corral.api.library.arguments import (
     refuse_unknown,
     texts_of,
 )
+from corral.api.library.messages import Messages, to_messages
 from corral.api.library.options import AnswerOptions, CorralOptions, RequestOptions
-from corral.api.messages import Messages, to_messages
-from corral.api.portal import FORKED
-from corral.api.results import (
+from corral.api.library.portal import FORKED
+from corral.api.library.results import (
     AsyncStream,
     ChatResult,
     Embeddings,
@@ -34,17 +34,17 @@ from corral.api.results import (
     chat_result,
     generate_result,
 )
-from corral.core.answer_format import read_format
-from corral.core.calls import ChatCall, EmbedCall, GenerateCall
-from corral.core.leases import LoadedModel
-from corral.core.models import ModelRecord
-from corral.core.names import ModelName, parse_name
-from corral.core.outputs import Usage
-from corral.core.placement import LoadListener
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.models.names import ModelName, parse_name
+from corral.core.models.records import ModelRecord
+from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress, Progress
+from corral.core.requests.answer_format import read_format
+from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall
+from corral.core.requests.outputs import Usage
+from corral.core.requests.vectors import rows
 from corral.core.runtime import Runtime
-from corral.core.vectors import rows
+from corral.core.scheduling.leases import LoadedModel
+from corral.core.scheduling.residents import LoadListener
 from corral.plugins.assembly import assemble, read_layers
 
 __all__ = ("AsyncCorral",)

@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Any, Generic, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from corral.api.library.asynchronous import AsyncCorral
+from corral.api.library.messages import Messages
 from corral.api.library.options import AnswerOptions, CorralOptions, RequestOptions
-from corral.api.messages import Messages
-from corral.api.portal import Portal
-from corral.api.results import (
+from corral.api.library.portal import Portal
+from corral.api.library.results import (
     Answer,
     AsyncStream,
     ChatResult,
@@ -23,12 +23,12 @@ from corral.api.results import (
     GenerateResult,
     ModelDetails,
 )
-from corral.core.leases import LoadedModel
-from corral.core.models import ModelRecord
-from corral.core.placement import LoadListener
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.models.records import ModelRecord
+from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress
 from corral.core.runtime import Runtime
+from corral.core.scheduling.leases import LoadedModel
+from corral.core.scheduling.residents import LoadListener
 
 __all__ = ("Corral", "Stream")
 

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.ports.runners import OnLoadProgress
 
 __all__ = ("JobRunner",)
 

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
-from corral.core.models import Digest
+from corral.core.models.digests import Digest
 from corral.core.values import Value
 
 __all__ = ("ModelSource", "OnProgress", "Progress", "RemoteFile", "RemoteModel")

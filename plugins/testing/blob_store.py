@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from corral.core.errors import BlobNotFound, Conflict, DigestMismatch, InvalidDigest, StorageError
-from corral.core.models import Digest, digest_of
-from corral.core.ports.storage import BlobInfo, BlobStore, BlobWriter
+from corral.core.models.digests import Digest, digest_of
+from corral.core.ports.blobs import BlobInfo, BlobStore, BlobWriter
 
 __all__ = ("BlobStoreContract", "joined", "store_bytes")
 

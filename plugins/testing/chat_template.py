@@ -8,12 +8,12 @@ from contextlib import suppress
 
 import pytest
 
-from corral.core.control_tokens import ControlTokens
 from corral.core.errors import InvalidRequest
-from corral.core.messages import Message
-from corral.core.ports.text import ChatTemplate
-from corral.core.prompting import prompt_text
-from corral.core.requests import Prompt, TextPart
+from corral.core.generation.chat import prompt_text
+from corral.core.ports.chat import ChatTemplate
+from corral.core.requests.control_tokens import ControlTokens
+from corral.core.requests.messages import Message
+from corral.core.requests.prompts import Prompt, TextPart
 
 __all__ = ("ChatTemplateContract", "MakeTemplate")
 

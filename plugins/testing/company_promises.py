@@ -7,8 +7,8 @@ import contextlib
 
 import pytest
 
-from corral.core.ports.inference import RunningModel
-from corral.core.requests import Request
+from corral.core.ports.running import RunningModel
+from corral.core.requests.requests import Request
 from corral.plugins.testing.loaded import Answer, LoadedModel
 from corral.plugins.testing.loading import LoadedContract, asked, promise
 

@@ -12,11 +12,11 @@ import msgspec
 
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions
-from corral.core.converters import ConvertedFile, ConverterSpec, ConvertRequest, ConvertResult
-from corral.core.engines import Device, EngineSpec, LoadRequest, Match
 from corral.core.errors import InvalidModelFile
-from corral.core.models import ModelMetadata, ModelRecord
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.specs.converters import ConvertedFile, ConverterSpec, ConvertRequest, ConvertResult
+from corral.core.specs.engines import Device, EngineSpec, LoadRequest, Match
 
 __all__ = ("CONVERTER", "ENGINE", "StampParameters", "convert", "devices", "load")
 

@@ -9,11 +9,11 @@ from typing import ClassVar, Protocol
 import msgspec
 import pytest
 
-from corral.core.converters import ConverterSpec, ConvertRequest, ConvertResult
-from corral.core.engines import LocalFile
 from corral.core.errors import CorralError
-from corral.core.import_names import import_name
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.specs.converters import ConverterSpec, ConvertRequest, ConvertResult
+from corral.core.specs.engines import LocalFile
+from corral.core.specs.imports import import_name
 
 __all__ = ("Conversion", "ConverterContract")
 

@@ -8,7 +8,7 @@ from operator import mul
 
 import pytest
 
-from corral.core.vectors import rows
+from corral.core.requests.vectors import rows
 from corral.plugins.testing.loaded import LoadedModel
 from corral.plugins.testing.loading import LoadedContract, embedding, promise
 

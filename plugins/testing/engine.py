@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from corral.core.errors import CorralError, PromptTooLong
-from corral.core.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
-from corral.core.ports.inference import Engine, GeneratorEngine, StepEngine
-from corral.core.requests import CompletionRequest, ContextPolicy, EmbedRequest, Prompt, SamplingParams, TextPart
+from corral.core.ports.engines import Engine, GeneratorEngine, StepEngine
+from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
+from corral.core.requests.prompts import Prompt, TextPart
+from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams
 
 __all__ = ("GeneratorEngineContract", "StepEngineContract", "completion", "text_prompt")
 

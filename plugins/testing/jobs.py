@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from corral.core.errors import CorralError, InvalidModelFile, JobFailed, OutOfMemory, OutOfSpace, PluginError
-from corral.core.ports.inference import OnLoadProgress
 from corral.core.ports.jobs import JobRunner
+from corral.core.ports.runners import OnLoadProgress
 
 __all__ = ("JobRunnerContract", "Task", "TaskDone")
 

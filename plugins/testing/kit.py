@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from corral.core.engines import LoadRequest
-from corral.core.import_names import import_name
-from corral.core.ports.inference import GeneratorEngine, StepEngine
+from corral.core.ports.engines import GeneratorEngine, StepEngine
+from corral.core.specs.engines import LoadRequest
+from corral.core.specs.imports import import_name
 from corral.plugins.testing.engine import GeneratorEngineContract, StepEngineContract
 from corral.plugins.testing.options import engine_of, load_request_of
 from corral.plugins.testing.running_model import RunningModelContract

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from corral.core.engines import EngineSpec, LoadRequest
-from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, TokenLogprob
-from corral.core.ports.inference import ModelInfo, Runner, RunningModel
-from corral.core.requests import Request
+from corral.core.ports.runners import Runner
+from corral.core.ports.running import ModelInfo, RunningModel
+from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, TokenLogprob
+from corral.core.requests.requests import Request
+from corral.core.specs.engines import EngineSpec, LoadRequest
 
 __all__ = ("Answer", "LoadedModel")
 

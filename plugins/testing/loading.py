@@ -8,19 +8,20 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 import pytest
 
-from corral.core.engines import EngineSpec, LoadRequest
-from corral.core.import_names import import_name
-from corral.core.messages import Message
-from corral.core.ports.inference import Runner, Task
-from corral.core.requests import (
+from corral.core.ports.runners import Runner
+from corral.core.ports.running import Task
+from corral.core.requests.messages import Message
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import (
     ChatRequest,
     CompletionRequest,
     Constraint,
     ContextPolicy,
     EmbedRequest,
     SamplingParams,
-    TextPart,
 )
+from corral.core.specs.engines import EngineSpec, LoadRequest
+from corral.core.specs.imports import import_name
 from corral.plugins.testing.loaded import LoadedModel
 
 __all__ = ("LoadedContract", "asked", "embedding", "promise")

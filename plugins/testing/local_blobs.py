@@ -9,8 +9,8 @@ from typing import Protocol
 import pytest
 
 from corral.core.errors import BlobNotFound, InvalidDigest, StorageError
-from corral.core.models import Digest, digest_of
-from corral.core.ports.storage import BlobInfo, BlobStore, LocalBlobs
+from corral.core.models.digests import Digest, digest_of
+from corral.core.ports.blobs import BlobInfo, BlobStore, LocalBlobs
 from corral.plugins.testing.blob_store import joined, store_bytes
 
 __all__ = ("LocalBlobStore", "LocalBlobsContract")

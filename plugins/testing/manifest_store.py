@@ -9,9 +9,9 @@ from contextlib import suppress
 import pytest
 
 from corral.core.errors import Conflict, InvalidName
-from corral.core.models import digest_of
-from corral.core.names import ModelName, parse_name
-from corral.core.ports.storage import ManifestStore
+from corral.core.models.digests import digest_of
+from corral.core.models.names import ModelName, parse_name
+from corral.core.ports.manifests import ManifestStore
 
 __all__ = ("ManifestStoreContract",)
 

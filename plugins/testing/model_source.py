@@ -9,7 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from corral.core.errors import CorralError, SourceError
-from corral.core.models import digest_of
+from corral.core.models.digests import digest_of
 from corral.core.ports.sources import ModelSource, Progress, RemoteFile
 
 __all__ = ("ModelSourceContract",)

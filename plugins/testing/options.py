@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from corral.core.engines import EngineSpec, LoadRequest, LocalFile
+from corral.core.specs.engines import EngineSpec, LoadRequest, LocalFile
 from corral.plugins.manager import PluginManager
 
 __all__ = ("engine_of", "load_request_of", "pytest_addoption", "pytest_configure")

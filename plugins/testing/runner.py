@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from corral.adapters.engines.fake import SPEC
-from corral.core.engines import LoadRequest
 from corral.core.errors import EngineDied, EngineError, InvalidRequest, LoadFailed, PromptTooLong, Unsupported
-from corral.core.messages import Message
-from corral.core.outputs import Delta, Embedded, Finished, Output, Started
-from corral.core.ports.inference import Runner, RunningModel
-from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, SamplingParams, TextPart
+from corral.core.ports.runners import Runner
+from corral.core.ports.running import RunningModel
+from corral.core.requests.messages import Message
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, SamplingParams
+from corral.core.specs.engines import LoadRequest
 
 __all__ = ("RunnerContract",)
 

@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from corral.core.errors import CorralError, PromptTooLong, Unsupported
-from corral.core.ports.inference import Task
-from corral.core.requests import ContextPolicy, Request
+from corral.core.ports.running import Task
+from corral.core.requests.requests import ContextPolicy, Request
 from corral.plugins.testing.company_promises import CompanyPromises
 from corral.plugins.testing.embedding_promises import EmbeddingPromises
 from corral.plugins.testing.loaded import LoadedModel

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from corral.core.outputs import ChatDelta, Delta, Finished, Output, Started
-from corral.core.requests import Constraint
+from corral.core.requests.outputs import ChatDelta, Delta, Finished, Output, Started
+from corral.core.requests.requests import Constraint
 from corral.plugins.testing.engine import text_prompt
 from corral.plugins.testing.loaded import LoadedModel
 from corral.plugins.testing.loading import LoadedContract, asked, promise

@@ -27,17 +27,18 @@ from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.api.http.app import create_app
 from corral.api.http.serve import run_event_loop, serve
 from corral.api.http.settings import HttpSettings
-from corral.core.catalog import ModelCatalog
-from corral.core.deriving import ModelDeriver
-from corral.core.devices import DeviceProbe
-from corral.core.engines import EngineSpec
-from corral.core.generation import InferenceService
-from corral.core.leases import SchedulerSettings
-from corral.core.messages import Message
-from corral.core.models import ModelFile, ModelRecord, digest_of
-from corral.core.names import parse_name
+from corral.core.catalog.catalog import ModelCatalog
+from corral.core.conversion.deriving import ModelDeriver
+from corral.core.generation.service import InferenceService
+from corral.core.models.digests import digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelFile, ModelRecord
+from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
-from corral.core.scheduling import ModelScheduler
+from corral.core.scheduling.devices import DeviceProbe
+from corral.core.scheduling.scheduler import ModelScheduler
+from corral.core.scheduling.settings import SchedulerSettings
+from corral.core.specs.engines import EngineSpec
 
 MODELS = ("smol:q4", "other")
 ANSWER = "the quick answer is: no"

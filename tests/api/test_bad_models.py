@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from corral.core.models import digest_of
-from corral.core.names import parse_name
+from corral.core.models.digests import digest_of
+from corral.core.models.names import parse_name
 from corral.plugins.testing.gguf import SMALL_MODEL, Tagged, gguf_bytes
 
 _HEAD = "application/vnd.docker.container.image.v1+json"

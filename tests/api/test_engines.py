@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from corral.adapters.engines.fake import SPEC
-from corral.core.engines import Match
-from corral.core.pip_lines import pip_line
+from corral.core.specs.engines import Match
+from corral.core.wording.pip_lines import pip_line
 
 
 def test_a_request_names_its_engine(client: httpx.Client) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from corral.core.messages import Message
-from corral.core.rendering import RenderedApart
-from corral.core.requests import Prompt
+from corral.core.generation.rendering import RenderedApart
+from corral.core.requests.messages import Message
+from corral.core.requests.prompts import Prompt
 
 MODEL = "smol:q4"
 ANSWER = "the quick answer is: no"

@@ -10,12 +10,13 @@ import pytest
 from corral.api.http.errors import ApiError, problem_of
 from corral.api.http.ollama.naming import without_selector
 from corral.api.http.timestamps import local_timestamp, utc_now
-from corral.api.modelfile import modelfile_text, parameters_text
-from corral.core.engines import LocalFile
+from corral.api.modelfile.printing import modelfile_text, parameters_text
 from corral.core.errors import Cancelled, CorralError, InvalidOption, LoadFailed, PromptTooLong, ServerBusy
-from corral.core.messages import Message
-from corral.core.models import FileRole, ModelRecord, digest_of
-from corral.core.names import parse_name
+from corral.core.models.digests import digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.records import FileRole, ModelRecord
+from corral.core.requests.messages import Message
+from corral.core.specs.engines import LocalFile
 
 
 def test_parameters_are_a_padded_table() -> None:

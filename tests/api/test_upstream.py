@@ -13,7 +13,7 @@ import pytest
 
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
-from corral.core.names import parse_name
+from corral.core.models.names import parse_name
 from corral.plugins.testing.scripted_server import Reply, ScriptedServer
 
 MODEL, ANSWER = "smol:q4", "the quick answer is: no"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from corral.adapters.templates.jinja import JinjaTemplate
-from corral.core.prompting import PlainTemplate
+from corral.core.generation.chat import PlainTemplate
 from corral.plugins.testing.chat_template import ChatTemplateContract, MakeTemplate
 
 _CHATML = """{% for message in messages %}<|im_start|>{{ message['role'] }}

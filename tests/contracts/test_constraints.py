@@ -12,13 +12,14 @@ from typing import Any, cast
 import pytest
 
 from corral.adapters.constraints.masks import GrammarMasks
-from corral.core.engines import LoadRequest, LocalFile
 from corral.core.errors import ErrorInfo
-from corral.core.import_names import import_name
-from corral.core.outputs import Delta, Finished, Output
-from corral.core.ports.inference import OpenTokenizer
-from corral.core.requests import CompletionRequest, Constraint, SamplingParams, TextPart
-from corral.core.step_loop import EngineLoop, GeneratorLoop, StepLoop
+from corral.core.ports.tokens import OpenTokenizer
+from corral.core.requests.outputs import Delta, Finished, Output
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import CompletionRequest, Constraint, SamplingParams
+from corral.core.specs.engines import LoadRequest, LocalFile
+from corral.core.specs.imports import import_name
+from corral.core.stepping.loops import EngineLoop, GeneratorLoop, StepLoop
 
 pytestmark = pytest.mark.native
 

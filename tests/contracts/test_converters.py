@@ -8,7 +8,7 @@ import pytest
 
 from corral.adapters.converters.ctransformers.spec import CONVERTER as CTRANSFORMERS
 from corral.adapters.converters.onnx.spec import CONVERTER as ONNX
-from corral.core.engines import LocalFile
+from corral.core.specs.engines import LocalFile
 from corral.plugins.testing import ConverterContract
 
 

@@ -18,10 +18,26 @@ from corral.adapters.engines.ctransformers.spec import SPEC
 from corral.adapters.engines.ctransformers.tokenizer import gguf_tokenizer
 from corral.adapters.formats.gguf.vocabulary import read_vocabulary
 from corral.adapters.runners.process import ProcessModel, ProcessRunner
-from corral.core.engines import LoadRequest, LocalFile
 from corral.core.errors import CorralError, InvalidModelFile, PromptTooLong, Unsupported
-from corral.core.outputs import Delta, EngineEmbedded, EngineOutput, Finished, Output, Prefilled, Started, Token
-from corral.core.requests import ChatRequest, CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams, TextPart
+from corral.core.requests.outputs import (
+    Delta,
+    EngineEmbedded,
+    EngineOutput,
+    Finished,
+    Output,
+    Prefilled,
+    Started,
+    Token,
+)
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import (
+    ChatRequest,
+    CompletionRequest,
+    ContextPolicy,
+    EmbedRequest,
+    SamplingParams,
+)
+from corral.core.specs.engines import LoadRequest, LocalFile
 from corral.plugins.testing.engine import GeneratorEngineContract
 from corral.plugins.testing.ggml import FAMILIES, ggml_bytes
 from corral.plugins.testing.gguf import gguf_bytes

@@ -7,9 +7,11 @@ from collections.abc import Generator
 import pytest
 
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions, FakeTokenizer
-from corral.core.outputs import EngineOutput, Prefilled, Token
-from corral.core.ports.inference import GeneratorEngine, ModelInfo, StepEngine, TokenMask
-from corral.core.requests import CompletionRequest, Request
+from corral.core.ports.engines import GeneratorEngine, StepEngine
+from corral.core.ports.running import ModelInfo
+from corral.core.ports.tokens import TokenMask
+from corral.core.requests.outputs import EngineOutput, Prefilled, Token
+from corral.core.requests.requests import CompletionRequest, Request
 from corral.plugins.testing.engine import GeneratorEngineContract, StepEngineContract
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from corral.adapters.engines.fake import SPEC
 from corral.adapters.runners.event_loop import EventLoopRunner
-from corral.core.engines import EngineSpec, LoadRequest
 from corral.core.errors import (
     CorralError,
     EngineDied,
@@ -21,10 +20,13 @@ from corral.core.errors import (
     LoadFailed,
     OutOfMemory,
 )
-from corral.core.outputs import Delta, Finished, Output
-from corral.core.pip_lines import pip_line
-from corral.core.ports.inference import OnLoadProgress, Runner, RunningModel
-from corral.core.requests import CompletionRequest, TextPart
+from corral.core.ports.runners import OnLoadProgress, Runner
+from corral.core.ports.running import RunningModel
+from corral.core.requests.outputs import Delta, Finished, Output
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import CompletionRequest
+from corral.core.specs.engines import EngineSpec, LoadRequest
+from corral.core.wording.pip_lines import pip_line
 from corral.plugins.testing.runner import RunnerContract
 
 ENGINES = '''
@@ -35,8 +37,8 @@ import asyncio
 from corral.adapters.engines.fake import SPEC
 from corral.adapters.runners.thread import ThreadRunner
 from corral.core.errors import CorralError, ServerBusy
-from corral.core.outputs import Delta, Finished, Started, Usage
-from corral.core.ports.inference import ModelInfo
+from corral.core.requests.outputs import Delta, Finished, Started, Usage
+from corral.core.ports.running import ModelInfo
 
 
 async def fake(request, on_progress):

@@ -16,8 +16,8 @@ from corral.adapters.engines.onnx_embeddings.spec import SPEC as ONNX_EMBEDDINGS
 from corral.adapters.engines.onnx_genai.spec import SPEC as ONNX_GENAI
 from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.adapters.runners.thread import ThreadRunner
-from corral.core.engines import LoadRequest, LocalFile
-from corral.core.ports.inference import Runner
+from corral.core.ports.runners import Runner
+from corral.core.specs.engines import LoadRequest, LocalFile
 from corral.plugins.testing import RunningModelContract
 from corral.plugins.testing.gguf import gguf_bytes
 

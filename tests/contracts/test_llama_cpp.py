@@ -20,11 +20,12 @@ from corral.adapters.engines.llama_cpp.architectures import ARCHITECTURES
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.loader import load
 from corral.adapters.engines.llama_cpp.streams import common_prefix
-from corral.core.engines import LoadRequest, LocalFile
 from corral.core.errors import Cancelled, EngineDied, InvalidModelFile, InvalidOption, InvalidRequest, LoadFailed
-from corral.core.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
-from corral.core.ports.inference import StepEngine
-from corral.core.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams, TextPart, TokensPart
+from corral.core.ports.engines import StepEngine
+from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
+from corral.core.requests.prompts import TextPart, TokensPart
+from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams
+from corral.core.specs.engines import LoadRequest, LocalFile
 from corral.plugins.testing.engine import StepEngineContract
 from corral.plugins.testing.gguf import gguf_bytes
 

@@ -13,11 +13,12 @@ from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.loader import load
 from corral.adapters.runners.frames import Abort, Add, Close
 from corral.adapters.runners.stepping import Command, Stepper
-from corral.core.engines import LoadRequest, LocalFile
 from corral.core.errors import EngineDied, ErrorInfo
-from corral.core.outputs import Delta, Finished, Output
-from corral.core.requests import CompletionRequest, SamplingParams, TextPart
-from corral.core.step_loop import Outcome, StepLoop
+from corral.core.requests.outputs import Delta, Finished, Output
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import CompletionRequest, SamplingParams
+from corral.core.specs.engines import LoadRequest, LocalFile
+from corral.core.stepping.loops import Outcome, StepLoop
 
 pytestmark = pytest.mark.native
 

@@ -13,12 +13,13 @@ from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.loader import load
 from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.templates.jinja import JinjaTemplate
-from corral.core.answer_format import read_format
-from corral.core.control_tokens import ControlTokens
-from corral.core.engines import LoadRequest, LocalFile
-from corral.core.messages import Message, Tool, ToolCall
-from corral.core.outputs import EngineFinished, Token
-from corral.core.requests import CompletionRequest, SamplingParams, TextPart
+from corral.core.requests.answer_format import read_format
+from corral.core.requests.control_tokens import ControlTokens
+from corral.core.requests.messages import Message, Tool, ToolCall
+from corral.core.requests.outputs import EngineFinished, Token
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import CompletionRequest, SamplingParams
+from corral.core.specs.engines import LoadRequest, LocalFile
 
 pytestmark = pytest.mark.native
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from corral.core.requests import TextPart
+from corral.core.requests.prompts import TextPart
 
 pytest.importorskip("tokenizers")
 pytest.importorskip("onnxruntime_genai")

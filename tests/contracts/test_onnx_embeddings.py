@@ -15,7 +15,6 @@ import pytest
 
 from corral.adapters.engines.onnx_embeddings.loader import devices, load
 from corral.api.library import Corral
-from corral.core.engines import LoadRequest, LocalFile
 from corral.core.errors import (
     CorralError,
     InvalidModelFile,
@@ -24,10 +23,12 @@ from corral.core.errors import (
     PromptTooLong,
     Unsupported,
 )
-from corral.core.outputs import EngineEmbedded, EngineFailed
-from corral.core.ports.inference import StepEngine
-from corral.core.requests import CompletionRequest, EmbedRequest, TextPart, TokensPart
-from corral.core.vectors import rows as rows_of
+from corral.core.ports.engines import StepEngine
+from corral.core.requests.outputs import EngineEmbedded, EngineFailed
+from corral.core.requests.prompts import TextPart, TokensPart
+from corral.core.requests.requests import CompletionRequest, EmbedRequest
+from corral.core.requests.vectors import rows as rows_of
+from corral.core.specs.engines import LoadRequest, LocalFile
 
 pytestmark = pytest.mark.native
 

@@ -13,13 +13,15 @@ import pytest
 from corral.adapters.engines.onnx_genai.loader import devices, load
 from corral.adapters.engines.onnx_genai.spec import SPEC, OnnxGenaiOptions
 from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer
-from corral.core.engines import LoadRequest, LocalFile
 from corral.core.errors import CorralError, InvalidModelFile, InvalidOption, InvalidRequest, LoadFailed, Unsupported
-from corral.core.models import FileRole, ModelFile, ModelRecord, digest_of
-from corral.core.names import parse_name
-from corral.core.outputs import EngineFinished, EngineOutput, Prefilled, Token
-from corral.core.ports.inference import StepEngine
-from corral.core.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams, TextPart, TokensPart
+from corral.core.models.digests import digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.records import FileRole, ModelFile, ModelRecord
+from corral.core.ports.engines import StepEngine
+from corral.core.requests.outputs import EngineFinished, EngineOutput, Prefilled, Token
+from corral.core.requests.prompts import TextPart, TokensPart
+from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams
+from corral.core.specs.engines import LoadRequest, LocalFile
 from corral.plugins.testing.engine import StepEngineContract
 
 pytestmark = pytest.mark.native

@@ -20,11 +20,12 @@ import pytest
 from corral.adapters.engines.fake import SPEC
 from corral.adapters.runners.process import ProcessModel, ProcessRunner
 from corral.adapters.runners.settings import ProcessSettings
-from corral.core.engines import LoadRequest
 from corral.core.errors import EngineDied, EngineNotInstalled, EngineStalled, LoadFailed
-from corral.core.outputs import Delta, Finished, Output
-from corral.core.pip_lines import pip_line
-from corral.core.requests import CompletionRequest, SamplingParams, TextPart
+from corral.core.requests.outputs import Delta, Finished, Output
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import CompletionRequest, SamplingParams
+from corral.core.specs.engines import LoadRequest
+from corral.core.wording.pip_lines import pip_line
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the process runner is for POSIX systems")
 
@@ -218,7 +219,7 @@ def test_killing_the_parent_leaves_no_child(hang: str, tmp_path: Path) -> None:
             import asyncio, os, sys
             from corral.adapters.engines.fake import SPEC
             from corral.adapters.runners.process import ProcessRunner
-            from corral.core.engines import LoadRequest
+            from corral.core.specs.engines import LoadRequest
 
             async def main():
                 def on_progress(share):

@@ -6,7 +6,7 @@ import pytest
 
 from corral.adapters.runners.process import ProcessRunner
 from corral.adapters.runners.thread import ThreadRunner
-from corral.core.ports.inference import Runner
+from corral.core.ports.runners import Runner
 from corral.plugins.testing.runner import RunnerContract
 
 

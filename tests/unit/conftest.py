@@ -10,8 +10,8 @@ import pytest
 
 from corral.adapters.engines.upstream.spec import SPEC, UpstreamOptions
 from corral.adapters.runners.event_loop import EventLoopRunner
-from corral.core.engines import LoadRequest
-from corral.core.ports.inference import RunningModel
+from corral.core.ports.running import RunningModel
+from corral.core.specs.engines import LoadRequest
 from corral.plugins.testing.scripted_server import ScriptedServer
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from corral.core.capabilities import derive_capabilities
-from corral.core.models import ModelFile, ModelMetadata, ModelRecord, TemplateText, digest_of
-from corral.core.names import parse_name
+from corral.core.models.capabilities import derive_capabilities
+from corral.core.models.digests import digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord, TemplateText
 
 _PROJECTOR = ModelFile(role="projector", media_type="", digest=digest_of(b"p"), size_bytes=1)
 

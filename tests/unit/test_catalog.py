@@ -18,8 +18,8 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
-from corral.core.catalog import ModelCatalog
-from corral.core.engines import LocalFile
+from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.upstreams import upstream_record
 from corral.core.errors import (
     BlobNotFound,
     Conflict,
@@ -31,12 +31,14 @@ from corral.core.errors import (
     SourceError,
     Unsupported,
 )
-from corral.core.models import Digest, ModelMetadata, ModelRecord, digest_of
-from corral.core.names import parse_name
+from corral.core.models.digests import Digest, digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.sources import ModelSource, OnProgress, Progress, RemoteFile, RemoteModel
-from corral.core.ports.storage import BlobStore, LocalBlobs, ManifestStore
 from corral.core.ports.upstreams import OfferedModel
-from corral.core.upstreams import upstream_record
+from corral.core.specs.engines import LocalFile
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
 _IMAGE = "application/vnd.ollama.image."

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from corral.api.cli import main
 from corral.api.cli.group import cli
-from corral.core.pip_lines import pip_line
+from corral.core.wording.pip_lines import pip_line
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
 MODEL = "small:latest"

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from corral import Corral as Library
-from corral.core.suggestions import nearest
-from corral.plugins.settings import ServerSettings
+from corral.core.wording.suggestions import nearest
+from corral.plugins.settings.schema import ServerSettings
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
 Corral = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from corral.adapters.constraints.masks import GrammarMasks
-from corral.core.answer_format import read_format
 from corral.core.errors import InvalidRequest
-from corral.core.ports.inference import Vocabulary
-from corral.core.requests import Constraint
+from corral.core.ports.tokens import Vocabulary
+from corral.core.requests.answer_format import read_format
+from corral.core.requests.requests import Constraint
 
 END = 256
 TWO_53 = 2**53

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from corral.adapters.constraints.masks import GrammarMasks
-from corral.core.answer_format import read_format
 from corral.core.errors import InvalidOption, InvalidRequest
-from corral.core.ports.inference import ConstraintMask, Vocabulary
-from corral.core.requests import Constraint
+from corral.core.ports.tokens import ConstraintMask, Vocabulary
+from corral.core.requests.answer_format import read_format
+from corral.core.requests.requests import Constraint
 
 WORDS = (b"yes", b"no", b'{"', b'":', b"true", b"</think>", b"think>yes")
 PIECES = (*(bytes([byte]) for byte in range(256)), *WORDS, b"<|call|>", b"<|end|>", b"<|over|>")

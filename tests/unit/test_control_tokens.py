@@ -6,7 +6,7 @@ import pytest
 
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions
 from corral.adapters.runners.stepping import described
-from corral.core.control_tokens import LOOKALIKES, ControlTokens, control_tokens
+from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens, control_tokens
 
 
 def found(control: ControlTokens, text: str) -> list[str]:

@@ -24,12 +24,13 @@ from corral.adapters.formats.gguf.reader import GgufReader
 from corral.adapters.formats.gguf.tensors import GgufTensors
 from corral.adapters.formats.gguf.vocabulary import GgufVocabulary, byte_level_text, read_vocabulary
 from corral.adapters.formats.gguf.writer import NewTensor, gguf_header, padding
-from corral.core.converters import ConvertRequest, ConvertResult
-from corral.core.engines import LocalFile
 from corral.core.errors import InvalidModelFile, InvalidRequest, Unsupported
-from corral.core.models import ModelFile, ModelRecord, digest_of
-from corral.core.names import ModelName
-from corral.core.requests import TextPart, TokensPart
+from corral.core.models.digests import digest_of
+from corral.core.models.names import ModelName
+from corral.core.models.records import ModelFile, ModelRecord
+from corral.core.requests.prompts import TextPart, TokensPart
+from corral.core.specs.converters import ConvertRequest, ConvertResult
+from corral.core.specs.engines import LocalFile
 
 TOKENS = ["<|end|>", *(byte_level_text(bytes([byte])) for byte in range(256)), "ab", "abc", "Ġab", "\u010a\u010a"]
 MERGES = ["a b", "ab c", "Ġ ab", "\u010a \u010a"]

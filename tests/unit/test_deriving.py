@@ -15,9 +15,7 @@ import msgspec
 import pytest
 
 from corral.adapters.runners.jobs import ProcessJobs
-from corral.core.converters import DERIVED_HOST, ConverterSpec, derived_name
-from corral.core.deriving import ModelDeriver
-from corral.core.engines import EngineSpec, LocalFile
+from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import (
     Conflict,
     CorralError,
@@ -33,12 +31,15 @@ from corral.core.errors import (
     PluginError,
     Unsupported,
 )
-from corral.core.messages import Message
-from corral.core.models import ModelFile, ModelRecord, mentioned_digests
-from corral.core.names import parse_name
-from corral.core.placement import LoadProgress
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.models.digests import mentioned_digests
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelFile, ModelRecord
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
+from corral.core.scheduling.residents import LoadProgress
+from corral.core.specs.converters import DERIVED_HOST, ConverterSpec, derived_name
+from corral.core.specs.engines import EngineSpec, LocalFile
 from corral.plugins import hookimpl
 from corral.plugins.assembly import PluginManager, Stores, assemble, read_layers
 from corral.plugins.builtin import FilesystemStoreSettings

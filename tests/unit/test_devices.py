@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from corral.adapters.runners.jobs import ProcessJobs
-from corral.core.devices import DeviceProbe
-from corral.core.engines import Device, EngineSpec
+from corral.core.scheduling.devices import DeviceProbe
+from corral.core.specs.engines import Device, EngineSpec
 from corral.plugins.testing.conversion import ENGINE
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="jobs need POSIX systems")

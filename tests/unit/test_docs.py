@@ -17,7 +17,7 @@ import pytest
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.api.cli.group import cli
 from corral.api.library import AsyncCorral
-from corral.core.engines import EngineSpec
+from corral.core.specs.engines import EngineSpec
 from corral.plugins.assembly import load_plugins, read_layers
 from corral.plugins.testing.gguf import gguf_bytes
 

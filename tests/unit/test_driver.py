@@ -7,9 +7,8 @@ import tracemalloc
 
 import pytest
 
-from corral.core.driver import SequenceDriver, TaskDriver
 from corral.core.errors import PluginError, Unsupported
-from corral.core.outputs import (
+from corral.core.requests.outputs import (
     Delta,
     Embedded,
     EngineEmbedded,
@@ -23,8 +22,10 @@ from corral.core.outputs import (
     TokenLogprob,
     Vectors,
 )
-from corral.core.requests import CompletionRequest, Constraint, ContextPolicy, SamplingParams, TextPart
-from corral.core.stop_strings import StopStrings
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import CompletionRequest, Constraint, ContextPolicy, SamplingParams
+from corral.core.stepping.drivers import SequenceDriver, TaskDriver
+from corral.core.stepping.stop_strings import StopStrings
 
 
 def request(**sampling: object) -> CompletionRequest:

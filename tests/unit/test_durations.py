@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from corral.core.durations import parse_duration_s, parse_keep_alive_s, parse_keep_alive_setting_s
 from corral.core.errors import InvalidRequest
+from corral.core.go.durations import parse_duration_s, parse_keep_alive_s, parse_keep_alive_setting_s
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,15 @@ import pytest
 
 from corral.adapters.engines.ctransformers.spec import SPEC as CTRANSFORMERS
 from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
-from corral.core.converters import ConverterSpec
-from corral.core.engine_choice import EngineChooser
-from corral.core.engines import EngineSpec, Match
 from corral.core.errors import EngineNotInstalled, NoEngine, PluginError, UnknownEngine
-from corral.core.installation import installed_version, missing_packages, parse_requirement
-from corral.core.models import ModelFile, ModelMetadata, ModelRecord, digest_of
-from corral.core.names import parse_name
-from corral.core.pip_lines import pip_line
+from corral.core.models.digests import digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord
+from corral.core.scheduling.engine_choice import EngineChooser
+from corral.core.specs.converters import ConverterSpec
+from corral.core.specs.engines import EngineSpec, Match
+from corral.core.specs.installation import installed_version, missing_packages, parse_requirement
+from corral.core.wording.pip_lines import pip_line
 
 ABSENT = "corral_no_such_module"
 

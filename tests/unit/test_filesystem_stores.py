@@ -24,9 +24,10 @@ from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
 from corral.core.errors import BlobNotFound, Conflict, StorageError
-from corral.core.models import Digest, ModelMetadata, digest_of
-from corral.core.names import parse_name
-from corral.core.ports.storage import BlobInfo
+from corral.core.models.digests import Digest, digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelMetadata
+from corral.core.ports.blobs import BlobInfo
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="file modes and signals of POSIX")
 
@@ -56,8 +57,8 @@ def _child(code: str, root: Path) -> subprocess.CompletedProcess[str]:
         from pathlib import Path
         from corral.adapters.stores.filesystem import FilesystemBlobs
         from corral.adapters.stores.manifests import FilesystemManifests
-        from corral.core.models import digest_of
-        from corral.core.names import parse_name
+        from corral.core.models.records import digest_of
+        from corral.core.models.names import parse_name
         root = Path(sys.argv[1])
         blobs = FilesystemBlobs(root)
     """

@@ -18,14 +18,16 @@ from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
-from corral.core.catalog import ModelCatalog
-from corral.core.converters import DERIVED_HOST
+from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.importing import ModelImporter
+from corral.core.catalog.inspection import WeightsInspector
 from corral.core.errors import BlobNotFound, Conflict, InvalidModelFile, ModelNotFound, OutOfSpace, Unsupported
-from corral.core.importing import ModelImporter
-from corral.core.models import Digest, FileRole, ModelFile, ModelRecord, TemplateText, digest_of
-from corral.core.names import ModelName, parse_name
-from corral.core.ports.storage import BlobInfo, ManifestStore
-from corral.core.weights import WeightsInspector
+from corral.core.models.digests import Digest, digest_of
+from corral.core.models.names import ModelName, parse_name
+from corral.core.models.records import FileRole, ModelFile, ModelRecord, TemplateText
+from corral.core.ports.blobs import BlobInfo
+from corral.core.ports.manifests import ManifestStore
+from corral.core.specs.converters import DERIVED_HOST
 from corral.plugins.testing.gguf import gguf_bytes
 
 ONNX = b"\x08\x08weights of an encoder"

@@ -23,8 +23,9 @@ from corral.adapters.runners.frames import (
 from corral.adapters.runners.mailbox import Mailbox
 from corral.adapters.runners.outbox import Outbox, merged
 from corral.core.errors import ErrorInfo
-from corral.core.outputs import Delta, Embedded, Finished, Output, Started, TokenLogprob, Usage, Vectors
-from corral.core.requests import CompletionRequest, EmbedRequest, Request, SamplingParams, TextPart, TokensPart
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, TokenLogprob, Usage, Vectors
+from corral.core.requests.prompts import TextPart, TokensPart
+from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, SamplingParams
 
 END = Finished(reason="stop", usage=Usage())
 

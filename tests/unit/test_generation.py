@@ -13,28 +13,21 @@ import pytest
 from msgspec import UNSET, UnsetType
 
 from corral.adapters.templates.jinja import JinjaTemplates
-from corral.core.calls import ANONYMOUS, ChatCall, EmbedCall, GenerateCall
 from corral.core.errors import CorralError, EngineDied, InvalidOption, InvalidRequest, PromptTooLong, Unsupported
-from corral.core.generation import InferenceService
-from corral.core.messages import Message
-from corral.core.models import Digest, ModelMetadata, ModelRecord
-from corral.core.names import ModelName, parse_name
-from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage, Vectors
-from corral.core.placement import LoadListener
-from corral.core.ports.inference import ModelInfo, Task
-from corral.core.prompting import prompt_text
-from corral.core.requests import (
-    ChatRequest,
-    CompletionRequest,
-    Constraint,
-    EmbedRequest,
-    Principal,
-    Prompt,
-    Request,
-    TextPart,
-    TokensPart,
-)
-from corral.core.vectors import rows
+from corral.core.generation.chat import prompt_text
+from corral.core.generation.service import InferenceService
+from corral.core.models.digests import Digest
+from corral.core.models.names import ModelName, parse_name
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.ports.running import ModelInfo, Task
+from corral.core.requests.caller import Principal
+from corral.core.requests.calls import ANONYMOUS, ChatCall, EmbedCall, GenerateCall
+from corral.core.requests.messages import Message
+from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage, Vectors
+from corral.core.requests.prompts import Prompt, TextPart, TokensPart
+from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, EmbedRequest, Request
+from corral.core.requests.vectors import rows
+from corral.core.scheduling.residents import LoadListener
 
 _CHATML = """{% for m in messages %}<|im_start|>{{ m.role }}
 {{ m.content }}<|im_end|>

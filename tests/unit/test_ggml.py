@@ -12,9 +12,10 @@ from corral.adapters.engines.ctransformers.tokenizer import ggml_tokenizer
 from corral.adapters.formats.ggml import GgmlReader
 from corral.adapters.formats.ggml.file import read_ggml
 from corral.core.errors import InvalidModelFile
-from corral.core.models import ModelFile, ModelRecord, digest_of
-from corral.core.names import ModelName
-from corral.core.requests import TextPart
+from corral.core.models.digests import digest_of
+from corral.core.models.names import ModelName
+from corral.core.models.records import ModelFile, ModelRecord
+from corral.core.requests.prompts import TextPart
 from corral.plugins.testing.ggml import FAMILIES, ggml_bytes, small_vocabulary
 
 

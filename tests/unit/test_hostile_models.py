@@ -27,11 +27,12 @@ from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
-from corral.core.catalog import ModelCatalog
+from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, InvalidModelFile, InvalidRequest, ModelNotFound, StorageError
-from corral.core.models import ModelMetadata, digest_of
-from corral.core.names import parse_name
-from corral.core.unused_parts import unused_parts
+from corral.core.models.digests import digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelMetadata
+from corral.core.models.unused_parts import unused_parts
 from corral.plugins.testing.gguf import SMALL_MODEL, Tagged, gguf_bytes
 
 T = TypeVar("T")

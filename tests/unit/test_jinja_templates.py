@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from corral.adapters.templates.jinja import JinjaTemplate, JinjaTemplates
-from corral.core.control_tokens import ControlTokens
 from corral.core.errors import InvalidModelFile, InvalidRequest
-from corral.core.messages import Message, Tool, ToolCall
-from corral.core.models import Digest, ModelMetadata, ModelRecord, TemplateText
-from corral.core.names import parse_name
-from corral.core.prompting import prompt_text
-from corral.core.rendering import RenderingThreads
-from corral.core.requests import Prompt, TextPart
+from corral.core.generation.chat import prompt_text
+from corral.core.generation.rendering import RenderingThreads
+from corral.core.models.digests import Digest
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelMetadata, ModelRecord, TemplateText
+from corral.core.requests.control_tokens import ControlTokens
+from corral.core.requests.messages import Message, Tool, ToolCall
+from corral.core.requests.prompts import Prompt, TextPart
 
 _USER = [Message(role="user", content="hello")]
 

@@ -27,8 +27,8 @@ from corral.core.errors import (
     UnknownEngine,
     UnsupportedField,
 )
-from corral.core.messages import Message
-from corral.core.placement import LoadProgress
+from corral.core.requests.messages import Message
+from corral.core.scheduling.residents import LoadProgress
 from corral.plugins.testing.gguf import gguf_bytes
 
 MODEL = "small:latest"

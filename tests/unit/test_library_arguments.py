@@ -14,7 +14,7 @@ import pytest
 from corral import AsyncCorral, Corral
 from corral.api.library import Stream
 from corral.core.errors import CorralError, InvalidOption, InvalidRequest, ModelNotFound, to_error
-from corral.core.messages import Message
+from corral.core.requests.messages import Message
 from corral.plugins.testing.gguf import gguf_bytes
 
 MODEL = "small:latest"

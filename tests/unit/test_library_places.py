@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from corral import AsyncCorral, Corral
-from corral.api.portal import Portal
+from corral.api.library.portal import Portal
 from corral.plugins.testing.gguf import gguf_bytes
 
 MODEL = "small:latest"

@@ -6,12 +6,13 @@ import random
 
 import pytest
 
+from corral.adapters.engine_kit.thread_tuning import ThreadTuner, available_cpus, threads_for
 from corral.adapters.engines.llama_cpp.memory_needs import compute_bytes
 from corral.adapters.engines.llama_cpp.rows import filler_rows
 from corral.adapters.engines.llama_cpp.spec import SPEC, LlamaCppOptions
-from corral.adapters.thread_tuning import ThreadTuner, available_cpus, threads_for
-from corral.core.models import Digest, ModelFile, ModelMetadata, ModelRecord
-from corral.core.names import parse_name
+from corral.core.models.digests import Digest
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord
 
 GB = 1_000_000_000
 

@@ -10,7 +10,7 @@ import pytest
 
 from corral.api.cli.logs import set_up_logging
 from corral.api.http.request_log import RequestLog
-from corral.core.clipping import clipped, clipped_line
+from corral.core.wording.clipping import clipped, clipped_line
 
 HOSTILE = "a\x1b[2Jb\nc\rd\x9be\u202ef\u2028g\x7fh\ud800i\x00"
 ESCAPED = r"a\x1b[2Jb\nc\rd\u009be\u202ef\u2028g\u007fh\ud800i\x00"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.adapters.memory import cgroup_rest, free_memory
+from corral.adapters.system.memory import cgroup_rest, free_memory
 
 
 def write(folder: Path, **files: object) -> None:

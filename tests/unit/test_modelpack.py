@@ -12,10 +12,11 @@ import pytest
 
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.core.errors import StorageError, Unsupported
-from corral.core.messages import Message
-from corral.core.models import Digest, FileRole, ModelFile, ModelRecord, TemplateText, digest_of, mentioned_digests
-from corral.core.names import parse_name
-from corral.core.ports.storage import StoredManifest
+from corral.core.models.digests import Digest, digest_of, mentioned_digests
+from corral.core.models.names import parse_name
+from corral.core.models.records import FileRole, ModelFile, ModelRecord, TemplateText
+from corral.core.ports.manifests import StoredManifest
+from corral.core.requests.messages import Message
 
 FILES: Mapping[str, tuple[FileRole, bytes]] = {
     "model.onnx": ("weights", b"graph"),

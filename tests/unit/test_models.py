@@ -7,17 +7,9 @@ import hashlib
 import pytest
 
 from corral.core.errors import InvalidDigest
-from corral.core.models import (
-    Digest,
-    FileRole,
-    ModelFile,
-    ModelRecord,
-    digest_of,
-    mentioned_digests,
-    parameter_size_text,
-    parse_digest,
-)
-from corral.core.names import parse_name
+from corral.core.models.digests import Digest, digest_of, mentioned_digests, parse_digest
+from corral.core.models.names import parse_name
+from corral.core.models.records import FileRole, ModelFile, ModelRecord, parameter_size_text
 
 _HEX = "0123456789abcdef" * 4
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from corral.core.errors import InvalidName
-from corral.core.names import name_from_file, parse_name
+from corral.core.models.names import name_from_file, parse_name
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import pytest
 
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.core.errors import StorageError, Unsupported
-from corral.core.messages import Message
-from corral.core.models import Digest, ModelFile, ModelRecord, TemplateText, digest_of
-from corral.core.names import parse_name
-from corral.core.ports.storage import StoredManifest
+from corral.core.models.digests import Digest, digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelFile, ModelRecord, TemplateText
+from corral.core.ports.manifests import StoredManifest
+from corral.core.requests.messages import Message
 
 _DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 _CONFIG = "application/vnd.docker.container.image.v1+json"

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from corral.adapters.converters.onnx.spec import CONVERTER, OnnxParameters
 from corral.adapters.formats.gguf import GgufReader
-from corral.core.converters import ConvertRequest, ConvertResult
-from corral.core.engines import LocalFile
 from corral.core.errors import InvalidModelFile, InvalidOption, OutOfSpace, StorageError, Unsupported
-from corral.core.models import ModelFile, ModelRecord, digest_of
-from corral.core.names import ModelName
+from corral.core.models.digests import digest_of
+from corral.core.models.names import ModelName
+from corral.core.models.records import ModelFile, ModelRecord
+from corral.core.specs.converters import ConvertRequest, ConvertResult
+from corral.core.specs.engines import LocalFile
 from corral.plugins.testing.gguf import TensorEntry, gguf_bytes
 
 pytest.importorskip("onnx")

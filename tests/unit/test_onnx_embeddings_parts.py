@@ -12,14 +12,16 @@ import pytest
 
 from corral.adapters.engines.onnx_embeddings.spec import SPEC, OnnxEmbeddingsOptions
 from corral.adapters.stores.folders import ModelFolders
-from corral.core.engines import LoadRequest, LocalFile
 from corral.core.errors import InvalidModelFile
-from corral.core.models import ModelFile, ModelRecord, digest_of
-from corral.core.names import parse_name
-from corral.core.outputs import EngineEmbedded, EngineFailed
-from corral.core.ports.inference import StepEngine
-from corral.core.requests import EmbedRequest, TextPart, TokensPart
-from corral.core.vectors import rows
+from corral.core.models.digests import digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelFile, ModelRecord
+from corral.core.ports.engines import StepEngine
+from corral.core.requests.outputs import EngineEmbedded, EngineFailed
+from corral.core.requests.prompts import TextPart, TokensPart
+from corral.core.requests.requests import EmbedRequest
+from corral.core.requests.vectors import rows
+from corral.core.specs.engines import LoadRequest, LocalFile
 
 np = pytest.importorskip("numpy")
 onnx = pytest.importorskip("onnx")

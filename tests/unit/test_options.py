@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from corral.core.errors import InvalidOption
-from corral.core.options import OPTIONS, parse_options, parse_parameter, resolve_options
-from corral.core.requests import ContextPolicy, SamplingParams
+from corral.core.requests.options import OPTIONS, parse_options, parse_parameter, resolve_options
+from corral.core.requests.requests import ContextPolicy, SamplingParams
 
 
 @pytest.mark.parametrize(

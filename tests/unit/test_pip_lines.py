@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import corral
-from corral.core.pip_lines import install_line, pip_line, python_line
+from corral.core.wording.pip_lines import install_line, pip_line, python_line
 from corral.plugins.manager import PluginManager
 
 

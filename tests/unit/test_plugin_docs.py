@@ -15,12 +15,14 @@ import pytest
 
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.runners.thread import ThreadRunner
-from corral.core.converters import ConvertRequest
-from corral.core.engines import EngineSpec, LoadRequest, LocalFile
-from corral.core.models import ModelRecord, digest_of
-from corral.core.names import parse_name
-from corral.core.outputs import Delta
-from corral.core.requests import CompletionRequest, Constraint, SamplingParams, TextPart
+from corral.core.models.digests import digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelRecord
+from corral.core.requests.outputs import Delta
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import CompletionRequest, Constraint, SamplingParams
+from corral.core.specs.converters import ConvertRequest
+from corral.core.specs.engines import EngineSpec, LoadRequest, LocalFile
 from corral.plugins import testing
 from corral.plugins.manager import PluginManager
 from corral.plugins.testing.gguf import gguf_bytes

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from corral.core.engines import EngineSpec, Match
 from corral.core.errors import PluginError
+from corral.core.specs.engines import EngineSpec, Match
 from corral.plugins import (
     CommandSpec,
     EngineRegistrar,
@@ -23,9 +23,9 @@ from corral.plugins import (
     hookimpl,
 )
 from corral.plugins.assembly import assemble
-from corral.plugins.layers import read_layers
 from corral.plugins.manager import PluginManager
 from corral.plugins.registrars import Registrar
+from corral.plugins.settings.layers import read_layers
 from corral.plugins.specs import build, resolve
 
 
@@ -243,9 +243,9 @@ def test_block_and_allow_lists() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("corral.core.names", "invalid import path"),
+        ("corral.core.models.names", "invalid import path"),
         ("corral_no_such_module:thing", "cannot import"),
-        ("corral.core.names:no_such_thing", "has no 'no_such_thing'"),
+        ("corral.core.models.names:no_such_thing", "has no 'no_such_thing'"),
     ],
 )
 def test_a_bad_import_path_says_what_is_wrong(target: str, message: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from corral.api.portal import Portal
+from corral.api.library.portal import Portal
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers that raise signals")

@@ -14,10 +14,12 @@ from corral.adapters.runners.preparing import Preparing
 from corral.adapters.runners.stepping import Command, Stepper
 from corral.core.errors import ErrorInfo, InvalidOption
 from corral.core.lru import SizedLruDict
-from corral.core.outputs import Delta, Finished, Output
-from corral.core.ports.inference import Prepared, TokenMask, Vocabulary
-from corral.core.requests import CompletionRequest, Constraint, Request, SamplingParams, TextPart
-from corral.core.step_loop import Outcome, StepLoop
+from corral.core.ports.engines import Prepared
+from corral.core.ports.tokens import TokenMask, Vocabulary
+from corral.core.requests.outputs import Delta, Finished, Output
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import CompletionRequest, Constraint, Request, SamplingParams
+from corral.core.stepping.loops import Outcome, StepLoop
 
 ONE_OF_TWO = Constraint(kind="json_schema", source='{"enum": ["alpha", "beta"]}')
 

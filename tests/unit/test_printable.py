@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from corral.core.printable import one_line, printable
+from corral.core.wording.printable import one_line, printable
 
 
 @pytest.mark.parametrize(

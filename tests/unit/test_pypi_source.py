@@ -22,7 +22,7 @@ from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.sources.pypi import PypiSource
 from corral.adapters.sources.wheels import find_models
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
-from corral.core.catalog import ModelCatalog
+from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import InvalidRequest, SourceError
 from corral.core.ports.sources import Progress, RemoteFile
 from corral.plugins.testing.gguf import gguf_bytes

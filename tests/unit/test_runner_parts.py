@@ -16,11 +16,13 @@ from corral.adapters.runners.frames import Call, Fatal, FrameReader, Heartbeat, 
 from corral.adapters.runners.thread import ThreadRunner
 from corral.adapters.runners.tokenizing import Tokenizing
 from corral.adapters.runners.uplink import Uplink
-from corral.core.engines import LoadRequest
 from corral.core.errors import EngineDied, InvalidRequest, LoadFailed
-from corral.core.outputs import Delta, Finished, Output, Usage
-from corral.core.ports.inference import ModelInfo, OnLoadProgress
-from corral.core.requests import CompletionRequest, Prompt, TextPart
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import ModelInfo
+from corral.core.requests.outputs import Delta, Finished, Output, Usage
+from corral.core.requests.prompts import Prompt, TextPart
+from corral.core.requests.requests import CompletionRequest
+from corral.core.specs.engines import LoadRequest
 
 END = Finished(reason="stop", usage=Usage())
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from corral.adapters.sampling import LogitsSampler
-from corral.adapters.sampling.dry import Dry
+from corral.adapters.engine_kit.sampling import LogitsSampler
+from corral.adapters.engine_kit.sampling.dry import Dry
 from corral.core.errors import EngineError, InvalidOption
-from corral.core.requests import SamplingParams
+from corral.core.requests.requests import SamplingParams
 
 WORDS = ("<end>", " a", " b", " c", "\n", "d:", "x", "yz", "#", "!")
 """A vocabulary of ten tokens; id 0 ends."""

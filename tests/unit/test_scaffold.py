@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from corral.api.cli.group import cli
 from corral.core.errors import Conflict, InvalidName
-from corral.core.pip_lines import pip_line
+from corral.core.wording.pip_lines import pip_line
 from corral.plugins.scaffold import FORMS, plugin_names, write_plugin
 
 TUTORIAL = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text(encoding="utf-8")

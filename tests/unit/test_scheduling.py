@@ -10,18 +10,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from corral.core.converters import ConverterSpec
-from corral.core.engines import EngineSpec, LoadRequest, LocalFile, Match
 from corral.core.errors import InvalidOption, LoadFailed, NoEngine, OutOfMemory, ServerBusy, UnknownEngine
-from corral.core.leases import SchedulerSettings
-from corral.core.loading import Deriver
-from corral.core.models import ModelFile, ModelMetadata, ModelRecord, digest_of
-from corral.core.names import parse_name
-from corral.core.outputs import Output
-from corral.core.placement import LoadProgress
-from corral.core.ports.inference import ModelInfo, OnLoadProgress, Runner, RunningModel
-from corral.core.requests import Prompt, Request
-from corral.core.scheduling import ModelScheduler
+from corral.core.models.digests import digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord
+from corral.core.ports.runners import OnLoadProgress, Runner
+from corral.core.ports.running import ModelInfo, RunningModel
+from corral.core.requests.outputs import Output
+from corral.core.requests.prompts import Prompt
+from corral.core.requests.requests import Request
+from corral.core.scheduling.loading import Deriver
+from corral.core.scheduling.residents import LoadProgress
+from corral.core.scheduling.scheduler import ModelScheduler
+from corral.core.scheduling.settings import SchedulerSettings
+from corral.core.specs.converters import ConverterSpec
+from corral.core.specs.engines import EngineSpec, LoadRequest, LocalFile, Match
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from corral.core.errors import SettingsError
-from corral.plugins.environment import read_environment
-from corral.plugins.layers import read_layers
-from corral.plugins.setting_types import Address
+from corral.plugins.settings.environment import read_environment
+from corral.plugins.settings.layers import read_layers
+from corral.plugins.settings.types import Address
 
 BAD = ("h:notaport", "h:70000", "a b", "/run/corral.sock", "unix:", "ftp://h")
 

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from corral.core.errors import SettingsError
-from corral.plugins.environment import read_environment
-from corral.plugins.layers import parse_assignment, read_layers
-from corral.plugins.setting_types import Address, Duration
-from corral.plugins.settings import Settings
+from corral.plugins.settings.environment import read_environment
+from corral.plugins.settings.layers import parse_assignment, read_layers
+from corral.plugins.settings.schema import Settings
+from corral.plugins.settings.types import Address, Duration
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,10 +25,10 @@ from corral.api.library import AsyncCorral
 from corral.plugins import hookspecs
 from corral.plugins.assembly import assemble, read_layers
 from corral.plugins.engine_status import engine_status
-from corral.plugins.environment import VARIABLES
 from corral.plugins.manager import PluginManager
-from corral.plugins.setting_types import encode_setting_type
-from corral.plugins.settings import SECTIONS, ModelSettings, Settings
+from corral.plugins.settings.environment import VARIABLES
+from corral.plugins.settings.schema import SECTIONS, ModelSettings, Settings
+from corral.plugins.settings.types import encode_setting_type
 from corral.plugins.testing.gguf import gguf_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"

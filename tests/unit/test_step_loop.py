@@ -6,10 +6,12 @@ from collections.abc import Generator, Sequence
 
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions
 from corral.core.errors import ErrorInfo
-from corral.core.outputs import Delta, EngineFinished, EngineOutput, Finished, Output, Prefilled, Token
-from corral.core.ports.inference import ModelInfo, TokenMask
-from corral.core.requests import ChatRequest, CompletionRequest, Request, SamplingParams, TextPart
-from corral.core.step_loop import EngineLoop, GeneratorLoop, StepLoop
+from corral.core.ports.running import ModelInfo
+from corral.core.ports.tokens import TokenMask
+from corral.core.requests.outputs import Delta, EngineFinished, EngineOutput, Finished, Output, Prefilled, Token
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import ChatRequest, CompletionRequest, Request, SamplingParams
+from corral.core.stepping.loops import EngineLoop, GeneratorLoop, StepLoop
 
 
 def request(**sampling: object) -> CompletionRequest:

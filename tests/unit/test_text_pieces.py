@@ -10,14 +10,14 @@ from queue import Queue
 
 import pytest
 
+from corral.adapters.engine_kit.text_pieces import PIECE_CHARACTERS, TextPieces, TokenSizes, finished, gradual_ids
 from corral.adapters.engines.fake.tokenizer import FakeTokenizer
 from corral.adapters.runners.frames import Call, Result
 from corral.adapters.runners.spawn import Output
 from corral.adapters.runners.tokenizing import Tokenizing
-from corral.adapters.text_pieces import PIECE_CHARACTERS, TextPieces, TokenSizes, finished, gradual_ids
 from corral.core.errors import InvalidRequest, PromptTooLong
-from corral.core.ports.inference import Tokenizer
-from corral.core.requests import Prompt, TextPart, TokensPart
+from corral.core.ports.tokens import Tokenizer
+from corral.core.requests.prompts import Prompt, TextPart, TokensPart
 
 WORDS = ["water", "and", "people,", "time.", "日本", "café", "x\n\n", "", "the\tway", "1", "2", "我们", "🙂"]
 WORDS += ["<|im_end|>", ";", "a", "b"]

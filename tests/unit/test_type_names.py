@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 import msgspec
 import pytest
 
-from corral.core.type_names import type_name
+from corral.core.wording.type_names import type_name
 
 
 class Host(msgspec.Struct):

@@ -15,10 +15,11 @@ from corral.adapters.engines.upstream.addresses import next_address, normal_addr
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.engines.upstream.spec import HostOptions, UpstreamOptions
 from corral.core.errors import CorralError, InvalidRequest, ServerBusy, SettingsError, Unsupported, UpstreamError
-from corral.core.messages import Message
-from corral.core.outputs import ChatDelta, Finished, Output
-from corral.core.ports.inference import RunningModel
-from corral.core.requests import ChatRequest, EmbedRequest, TextPart
+from corral.core.ports.running import RunningModel
+from corral.core.requests.messages import Message
+from corral.core.requests.outputs import ChatDelta, Finished, Output
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import ChatRequest, EmbedRequest
 from corral.plugins.testing.scripted_server import Reply, ScriptedServer
 
 HELLO = ChatRequest(messages=(Message(role="user", content="Hello"),))

@@ -22,9 +22,9 @@ from corral.adapters.engines.upstream.lines import read_events, read_lines
 from corral.adapters.engines.upstream.secrets import Secrets
 from corral.adapters.engines.upstream.tool_calls import Fragment, Function, ToolCallFragments
 from corral.core.errors import CorralError, InvalidRequest, Unsupported, UpstreamError
-from corral.core.messages import Message
-from corral.core.outputs import ChatDelta, Finished, Output
-from corral.core.requests import ChatRequest, SamplingParams
+from corral.core.requests.messages import Message
+from corral.core.requests.outputs import ChatDelta, Finished, Output
+from corral.core.requests.requests import ChatRequest, SamplingParams
 from corral.plugins.testing.scripted_server import Reply, ScriptedServer
 
 CHAT = "/v1/chat/completions"

@@ -17,13 +17,13 @@ from click.testing import CliRunner
 from corral import AsyncCorral, Corral
 from corral.adapters.engines.upstream.spec import SPEC
 from corral.api.cli import main
-from corral.core.calls import ChatCall, GenerateCall
-from corral.core.catalog import ModelCatalog
+from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import InvalidRequest, ModelNotFound, UnsupportedField, UpstreamError
-from corral.core.messages import Message, Tool
-from corral.core.models import ModelRecord
-from corral.core.names import parse_name
-from corral.core.pip_lines import install_line
+from corral.core.models.names import parse_name
+from corral.core.models.records import ModelRecord
+from corral.core.requests.calls import ChatCall, GenerateCall
+from corral.core.requests.messages import Message, Tool
+from corral.core.wording.pip_lines import install_line
 from corral.plugins.testing.gguf import gguf_bytes
 from corral.plugins.testing.scripted_server import Reply, ScriptedServer
 

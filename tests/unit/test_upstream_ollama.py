@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from corral.core.errors import EngineDied, InvalidRequest, PromptTooLong, Unsupported, UpstreamError
-from corral.core.messages import Message, Tool, ToolCall
-from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage
-from corral.core.requests import (
+from corral.core.requests.messages import Message, Tool, ToolCall
+from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import (
     ChatRequest,
     CompletionRequest,
     Constraint,
@@ -22,9 +23,8 @@ from corral.core.requests import (
     EmbedRequest,
     Request,
     SamplingParams,
-    TextPart,
 )
-from corral.core.vectors import rows
+from corral.core.requests.vectors import rows
 from corral.plugins.testing.scripted_server import Reply, ScriptedServer
 
 CHAT, GENERATE, EMBED = "/api/chat", "/api/generate", "/api/embed"

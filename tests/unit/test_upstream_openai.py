@@ -18,9 +18,10 @@ from corral.core.errors import (
     Unsupported,
     UpstreamError,
 )
-from corral.core.messages import Message, Tool, ToolCall
-from corral.core.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage
-from corral.core.requests import (
+from corral.core.requests.messages import Message, Tool, ToolCall
+from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage
+from corral.core.requests.prompts import TextPart, TokensPart
+from corral.core.requests.requests import (
     ChatRequest,
     CompletionRequest,
     Constraint,
@@ -28,10 +29,8 @@ from corral.core.requests import (
     EmbedRequest,
     Request,
     SamplingParams,
-    TextPart,
-    TokensPart,
 )
-from corral.core.vectors import rows
+from corral.core.requests.vectors import rows
 from corral.plugins.testing.scripted_server import Reply, ScriptedServer
 
 MODELS = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "somebody", "max_model_len": 512}]}

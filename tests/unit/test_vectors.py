@@ -8,8 +8,8 @@ from array import array
 import pytest
 
 from corral.core.errors import InvalidEmbedding
-from corral.core.outputs import Vectors
-from corral.core.vectors import check_finite, normalise, rows
+from corral.core.requests.outputs import Vectors
+from corral.core.requests.vectors import check_finite, normalise, rows
 
 
 def _vectors(*values: list[float]) -> Vectors:

@@ -18,10 +18,10 @@ from corral.adapters.formats.gguf.tensors import GgufTensors
 from corral.adapters.formats.gguf.vocabulary import read_vocabulary
 from corral.adapters.formats.gguf.writer import NewTensor, gguf_header, padding
 from corral.adapters.stores.files import storage_errors
-from corral.core.converters import ConvertedFile, ConvertRequest, ConvertResult
 from corral.core.errors import InvalidModelFile, Unsupported
-from corral.core.pip_lines import pip_line
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.specs.converters import ConvertedFile, ConvertRequest, ConvertResult
+from corral.core.wording.pip_lines import pip_line
 
 __all__ = ("convert",)
 

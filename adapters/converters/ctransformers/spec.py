@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from corral.adapters.converters.ctransformers.layout import WANTED_KEYS
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
-from corral.core.converters import ConverterSpec
-from corral.core.engines import Match
-from corral.core.models import ModelMetadata, ModelRecord
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.specs.converters import ConverterSpec
+from corral.core.specs.engines import Match
 
 __all__ = ("CONVERTER", "KNOWN_TYPES", "RE_ENCODED", "SCORE", "unsupported")
 

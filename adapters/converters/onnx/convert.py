@@ -16,8 +16,8 @@ from corral.adapters.converters.onnx.tokenizer import tokenizer_config, tokenize
 from corral.adapters.converters.onnx.vocabulary import read_vocabulary
 from corral.adapters.converters.onnx.weights import WeightWriter
 from corral.adapters.formats.gguf.tensors import GgufTensors
-from corral.core.converters import ConvertedFile, ConvertRequest, ConvertResult
 from corral.core.errors import InvalidOption, Unsupported
+from corral.core.specs.converters import ConvertedFile, ConvertRequest, ConvertResult
 
 __all__ = ("convert",)
 

@@ -9,9 +9,9 @@ import msgspec
 
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
 from corral.adapters.formats.gguf.tables import DEQUANTIZED_TYPES, FOUR_BIT_TYPES, TENSOR_TYPES
-from corral.core.converters import ConverterSpec
-from corral.core.engines import Match
-from corral.core.models import ModelMetadata, ModelRecord
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.specs.converters import ConverterSpec
+from corral.core.specs.engines import Match
 
 __all__ = ("ARCHITECTURES", "CONVERTER", "OnnxParameters")
 

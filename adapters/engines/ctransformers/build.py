@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from corral.adapters.converters.ctransformers.tokens import KEPT_PREFIX
+from corral.adapters.engine_kit.thread_tuning import ThreadTuner, threads_for
 from corral.adapters.engines.ctransformers.checks import check_gguf
 from corral.adapters.engines.ctransformers.context import Context
 from corral.adapters.engines.ctransformers.engine import CtransformersEngine
@@ -24,11 +25,11 @@ from corral.adapters.engines.ctransformers.tokenizer import TextTokenizer, ggml_
 from corral.adapters.formats.ggml.file import read_ggml
 from corral.adapters.formats.ggml.reader import GgmlReader
 from corral.adapters.formats.gguf.vocabulary import read_vocabulary
-from corral.adapters.thread_tuning import ThreadTuner, threads_for
-from corral.core.engines import LoadRequest
 from corral.core.errors import InvalidModelFile
-from corral.core.models import ModelMetadata
-from corral.core.ports.inference import ModelInfo, OnLoadProgress, Task
+from corral.core.models.records import ModelMetadata
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import ModelInfo, Task
+from corral.core.specs.engines import LoadRequest
 
 __all__ = ("build_engine",)
 

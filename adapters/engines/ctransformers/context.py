@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.ctransformers.native import NativeModel
-from corral.adapters.thread_tuning import ThreadTuner
 
 __all__ = ("Context",)
 

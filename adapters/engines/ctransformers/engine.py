@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from corral.adapters.admission import admitted_context, prefilled
+from corral.adapters.engine_kit.admission import admitted_context, prefilled
+from corral.adapters.engine_kit.sampling import LogitsSampler
 from corral.adapters.engines.ctransformers.context import Context
 from corral.adapters.engines.ctransformers.tokenizer import TextTokenizer
-from corral.adapters.sampling import LogitsSampler
 from corral.core.errors import InvalidRequest, PromptTooLong, Unsupported
-from corral.core.outputs import EngineEmbedded, EngineFinished, EngineOutput, Token, Vectors
-from corral.core.ports.inference import ModelInfo, TokenMask
-from corral.core.requests import CompletionRequest, EmbedRequest, Request
+from corral.core.ports.running import ModelInfo
+from corral.core.ports.tokens import TokenMask
+from corral.core.requests.outputs import EngineEmbedded, EngineFinished, EngineOutput, Token, Vectors
+from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request
 
 __all__ = ("CtransformersEngine",)
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from importlib import metadata as distributions
 
 from corral.adapters.engines.ctransformers.spec import REQUIREMENT, SPEC, VERSION
-from corral.adapters.memory import free_memory
-from corral.core.engines import Device, LoadRequest
+from corral.adapters.system.memory import free_memory
 from corral.core.errors import EngineNotInstalled
-from corral.core.pip_lines import install_line
-from corral.core.ports.inference import GeneratorEngine, OnLoadProgress
+from corral.core.ports.engines import GeneratorEngine
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.specs.engines import Device, LoadRequest
+from corral.core.wording.pip_lines import install_line
 
 __all__ = ("devices", "load")
 

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from corral.adapters.converters.ctransformers.spec import CONVERTER, KNOWN_TYPES, unsupported
-from corral.core.engines import EngineSpec, Match, options_fit
-from corral.core.models import ModelMetadata, ModelRecord
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.specs.engines import EngineSpec, Match, options_fit
 
 __all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "CtransformersOptions", "cache_bytes_per_token")
 

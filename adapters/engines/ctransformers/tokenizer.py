@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Sequence
 
+from corral.adapters.engine_kit.text_pieces import TextPieces, TokenSizes, finished, gradual_ids
+from corral.adapters.engine_kit.token_ids import checked_ids
 from corral.adapters.engines.ctransformers.words import (
     TextEncoder,
     byte_pairs,
@@ -18,11 +20,9 @@ from corral.adapters.engines.ctransformers.words import (
 from corral.adapters.formats.ggml.file import GgmlFile
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
 from corral.adapters.formats.gguf.vocabulary import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, USER_DEFINED, GgufVocabulary
-from corral.adapters.text_pieces import TextPieces, TokenSizes, finished, gradual_ids
-from corral.adapters.token_ids import checked_ids
 from corral.core.errors import InvalidModelFile
-from corral.core.ports.inference import Vocabulary
-from corral.core.requests import Prompt
+from corral.core.ports.tokens import Vocabulary
+from corral.core.requests.prompts import Prompt
 
 __all__ = ("TextTokenizer", "ggml_tokenizer", "gguf_tokenizer")
 

@@ -20,10 +20,12 @@ from typing import Any
 import msgspec
 
 from corral.adapters.engines.fake.tokenizer import EOS, FIRST_WORD, WORDS, FakeTokenizer
-from corral.core.engines import EngineSpec, LoadRequest, Match
 from corral.core.errors import CorralError, ErrorInfo, LoadFailed, PromptTooLong, Unsupported
-from corral.core.models import ModelMetadata, ModelRecord
-from corral.core.outputs import (
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import ModelInfo
+from corral.core.ports.tokens import TokenMask
+from corral.core.requests.outputs import (
     EngineEmbedded,
     EngineFailed,
     EngineFinished,
@@ -34,8 +36,8 @@ from corral.core.outputs import (
     TopLogprob,
     Vectors,
 )
-from corral.core.ports.inference import ModelInfo, OnLoadProgress, TokenMask
-from corral.core.requests import CompletionRequest, EmbedRequest, Request, SamplingParams
+from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, SamplingParams
+from corral.core.specs.engines import EngineSpec, LoadRequest, Match
 
 __all__ = ("SPEC", "FakeEngine", "FakeLoadOptions", "load")
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 from corral.core.errors import Unsupported
-from corral.core.ports.inference import Vocabulary
-from corral.core.requests import Prompt, TokensPart
+from corral.core.ports.tokens import Vocabulary
+from corral.core.requests.prompts import Prompt, TokensPart
 
 __all__ = ("BOS", "EOS", "FIRST_WORD", "WORDS", "FakeTokenizer")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import llama_cpp as C
 import msgspec
 
+from corral.adapters.engine_kit.thread_tuning import ThreadTuner, threads_for
 from corral.adapters.engines.llama_cpp.amx import avoid_amx
 from corral.adapters.engines.llama_cpp.completions import Completions
 from corral.adapters.engines.llama_cpp.computing import Computation
@@ -26,11 +27,11 @@ from corral.adapters.engines.llama_cpp.native import Batch, Context, Model, coll
 from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, LlamaCppOptions
 from corral.adapters.engines.llama_cpp.streams import Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.adapters.memory import free_memory
-from corral.adapters.thread_tuning import ThreadTuner, threads_for
-from corral.core.engines import LoadRequest
+from corral.adapters.system.memory import free_memory
 from corral.core.errors import InvalidModelFile, InvalidOption, OutOfMemory
-from corral.core.ports.inference import ModelInfo, OnLoadProgress
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import ModelInfo
+from corral.core.specs.engines import LoadRequest
 
 __all__ = ("build_engine",)
 

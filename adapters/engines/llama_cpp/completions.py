@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from corral.adapters.admission import admitted_context, prefilled
+from corral.adapters.engine_kit.admission import admitted_context, prefilled
+from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time, token_logprob
 from corral.adapters.engines.llama_cpp.computing import Computation
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
 from corral.adapters.engines.llama_cpp.native import Context, Model
@@ -18,11 +19,10 @@ from corral.adapters.engines.llama_cpp.sampler import Candidates, Sampler
 from corral.adapters.engines.llama_cpp.sequences import Sequence
 from corral.adapters.engines.llama_cpp.streams import Stream, Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.adapters.sampling.rules import look_back, texts_take_time, token_logprob
 from corral.core.errors import CorralError, EngineError
-from corral.core.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason, Token
-from corral.core.ports.inference import TokenMask
-from corral.core.requests import CompletionRequest
+from corral.core.ports.tokens import TokenMask
+from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason, Token
+from corral.core.requests.requests import CompletionRequest
 
 __all__ = ("Completions", "Outputs")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.native import Batch, Context
 from corral.adapters.engines.llama_cpp.rows import filler_rows
 from corral.adapters.engines.llama_cpp.sequences import Sequence
 from corral.adapters.engines.llama_cpp.streams import Stream, Streams
-from corral.adapters.thread_tuning import ThreadTuner
 from corral.core.errors import EngineError
 
 __all__ = ("Computation",)

@@ -9,8 +9,8 @@ from typing import Any
 from llama_cpp._ctypes_extensions import load_shared_library
 from llama_cpp._ggml import libggml, libggml_base_path
 
-from corral.adapters.memory import free_memory
-from corral.core.engines import Device
+from corral.adapters.system.memory import free_memory
+from corral.core.specs.engines import Device
 
 __all__ = ("devices",)
 

@@ -12,7 +12,7 @@ import llama_cpp as C
 from corral.adapters.engines.llama_cpp.native import Model
 from corral.core.errors import ServerBusy
 from corral.core.lru import SizedLruDict
-from corral.core.requests import SamplingParams
+from corral.core.requests.requests import SamplingParams
 
 __all__ = ("DryPrototype", "DryPrototypes")
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from corral.adapters.engines.llama_cpp.native import Batch, Context
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import CorralError, EngineError, InvalidRequest, PromptTooLong
-from corral.core.outputs import EngineEmbedded, EngineFailed, EngineOutput, Vectors
-from corral.core.requests import EmbedRequest
+from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineOutput, Vectors
+from corral.core.requests.requests import EmbedRequest
 
 __all__ = ("Embedder",)
 

@@ -12,9 +12,11 @@ from corral.adapters.engines.llama_cpp.sequences import Sequence
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.adapters.engines.llama_cpp.users import Users
 from corral.core.errors import Unsupported
-from corral.core.outputs import EngineOutput
-from corral.core.ports.inference import ModelInfo, Prepared, TokenMask
-from corral.core.requests import CompletionRequest, EmbedRequest, Request
+from corral.core.ports.engines import Prepared
+from corral.core.ports.running import ModelInfo
+from corral.core.ports.tokens import TokenMask
+from corral.core.requests.outputs import EngineOutput
+from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request
 
 __all__ = ("LlamaCppEngine",)
 

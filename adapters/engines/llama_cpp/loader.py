@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib import metadata as distributions
 
 from corral.adapters.engines.llama_cpp.spec import REQUIREMENT, SPEC, VERSION
-from corral.core.engines import LoadRequest
 from corral.core.errors import EngineNotInstalled
-from corral.core.pip_lines import install_line
-from corral.core.ports.inference import OnLoadProgress, StepEngine
+from corral.core.ports.engines import StepEngine
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.specs.engines import LoadRequest
+from corral.core.wording.pip_lines import install_line
 
 __all__ = ("load",)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corral.core.errors import EngineError, InvalidModelFile, LoadFailed, OutOfMemory
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.ports.runners import OnLoadProgress
 
 __all__ = ("Batch", "Context", "Model", "collect_log", "supports_gpu")
 

@@ -11,13 +11,13 @@ import llama_cpp as C
 import numpy as np
 import numpy.typing as npt
 
+from corral.adapters.engine_kit.sampling.rules import look_back, token_biases
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
 from corral.adapters.engines.llama_cpp.native import Model
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.adapters.sampling.rules import look_back, token_biases
 from corral.core.errors import EngineError
-from corral.core.ports.inference import TokenMask
-from corral.core.requests import SamplingParams
+from corral.core.ports.tokens import TokenMask
+from corral.core.requests.requests import SamplingParams
 
 __all__ = ("Candidates", "Sampler")
 

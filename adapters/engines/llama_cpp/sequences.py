@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from corral.adapters.engines.llama_cpp.sampler import Sampler
 from corral.adapters.engines.llama_cpp.streams import Stream, common_prefix
-from corral.core.requests import CompletionRequest
+from corral.core.requests.requests import CompletionRequest
 
 __all__ = ("Sequence",)
 

@@ -9,8 +9,8 @@ import msgspec
 
 from corral.adapters.engines.llama_cpp.architectures import ARCHITECTURES
 from corral.adapters.engines.llama_cpp.memory_needs import LARGEST_BATCH, batch_tokens, compute_bytes, kv_bytes
-from corral.core.engines import EngineSpec, Match, options_fit
-from corral.core.models import ModelMetadata, ModelRecord
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.specs.engines import EngineSpec, Match, options_fit
 
 __all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "LlamaCppOptions")
 

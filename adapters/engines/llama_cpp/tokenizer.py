@@ -8,13 +8,13 @@ from collections.abc import Generator, Sequence
 import llama_cpp as C
 
 from corral.adapters.constraints.deep_stack import on_deep_stack
+from corral.adapters.engine_kit.text_pieces import PIECE_CHARACTERS, TextPieces, TokenSizes, finished, gradual_ids
+from corral.adapters.engine_kit.token_ids import checked_ids
 from corral.adapters.engines.llama_cpp.native import Model
 from corral.adapters.engines.llama_cpp.users import Users
 from corral.adapters.formats.gguf.vocabulary import SPACE
-from corral.adapters.text_pieces import PIECE_CHARACTERS, TextPieces, TokenSizes, finished, gradual_ids
-from corral.adapters.token_ids import checked_ids
-from corral.core.ports.inference import Vocabulary
-from corral.core.requests import Prompt
+from corral.core.ports.tokens import Vocabulary
+from corral.core.requests.prompts import Prompt
 
 __all__ = ("LlamaTokenizer",)
 

@@ -11,16 +11,17 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from corral.adapters.engine_kit.thread_tuning import threads_for
 from corral.adapters.engines.onnx_embeddings.batching import Batcher
 from corral.adapters.engines.onnx_embeddings.engine import OnnxEmbeddingsEngine
 from corral.adapters.engines.onnx_embeddings.folder import open_folder
 from corral.adapters.engines.onnx_embeddings.session import EncoderSession
 from corral.adapters.engines.onnx_embeddings.spec import OnnxEmbeddingsOptions
 from corral.adapters.engines.onnx_embeddings.tokenizer import EncoderTokenizer
-from corral.adapters.thread_tuning import threads_for
-from corral.core.engines import LoadRequest
 from corral.core.errors import EngineError, InvalidModelFile, InvalidOption, OutOfMemory
-from corral.core.ports.inference import ModelInfo, OnLoadProgress
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import ModelInfo
+from corral.core.specs.engines import LoadRequest
 from corral.core.values import Value
 
 __all__ = ("build_engine",)

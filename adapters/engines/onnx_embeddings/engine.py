@@ -9,9 +9,10 @@ from corral.adapters.engines.onnx_embeddings.batching import Batcher, Job
 from corral.adapters.engines.onnx_embeddings.session import EncoderSession
 from corral.adapters.engines.onnx_embeddings.tokenizer import EncoderTokenizer
 from corral.core.errors import CorralError, EngineDied, InvalidRequest, PromptTooLong, Unsupported
-from corral.core.outputs import EngineEmbedded, EngineFailed, EngineOutput, Vectors
-from corral.core.ports.inference import ModelInfo, TokenMask
-from corral.core.requests import EmbedRequest, Request
+from corral.core.ports.running import ModelInfo
+from corral.core.ports.tokens import TokenMask
+from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineOutput, Vectors
+from corral.core.requests.requests import EmbedRequest, Request
 
 __all__ = ("OnnxEmbeddingsEngine",)
 

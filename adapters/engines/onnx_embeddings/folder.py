@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from corral.core.engines import LoadRequest
 from corral.core.errors import InvalidModelFile
 from corral.core.malformed import MALFORMED
+from corral.core.specs.engines import LoadRequest
 
 __all__ = ("EncoderFolder", "open_folder")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import tokenizers
 
-from corral.adapters.hf_text import divided_text
-from corral.adapters.text_pieces import finished, gradual_ids
-from corral.adapters.token_ids import checked_ids
+from corral.adapters.engine_kit.hf_text import divided_text
+from corral.adapters.engine_kit.text_pieces import finished, gradual_ids
+from corral.adapters.engine_kit.token_ids import checked_ids
 from corral.core.errors import InvalidModelFile
-from corral.core.requests import Prompt
+from corral.core.requests.prompts import Prompt
 
 __all__ = ("EncoderTokenizer",)
 

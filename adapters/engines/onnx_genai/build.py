@@ -6,17 +6,18 @@ import os
 
 import msgspec
 
+from corral.adapters.engine_kit.thread_tuning import threads_for
 from corral.adapters.engines.onnx_genai.continuations import Continuations
 from corral.adapters.engines.onnx_genai.engine import OnnxGenaiEngine
 from corral.adapters.engines.onnx_genai.folder import ModelFolder, open_folder
 from corral.adapters.engines.onnx_genai.native import Model
 from corral.adapters.engines.onnx_genai.spec import DEFAULT_NUM_CTX, OnnxGenaiOptions
 from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer
-from corral.adapters.memory import free_memory
-from corral.adapters.thread_tuning import threads_for
-from corral.core.engines import LoadRequest
+from corral.adapters.system.memory import free_memory
 from corral.core.errors import EngineError, InvalidModelFile, OutOfMemory
-from corral.core.ports.inference import ModelInfo, OnLoadProgress
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import ModelInfo
+from corral.core.specs.engines import LoadRequest
 
 __all__ = ("build_engine",)
 

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from corral.core.errors import InvalidModelFile, StorageError
-from corral.core.relative_paths import path_parts
+from corral.core.models.paths import path_parts
 
 __all__ = ("check_config",)
 

@@ -12,15 +12,16 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from corral.adapters.admission import admitted_context, prefilled
+from corral.adapters.engine_kit.admission import admitted_context, prefilled
+from corral.adapters.engine_kit.sampling import LogitsSampler
 from corral.adapters.engines.onnx_genai.continuations import Continuations
 from corral.adapters.engines.onnx_genai.native import Continuation
 from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer
-from corral.adapters.sampling import LogitsSampler
 from corral.core.errors import CorralError, Unsupported
-from corral.core.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason, Token
-from corral.core.ports.inference import ModelInfo, TokenMask
-from corral.core.requests import CompletionRequest, Request
+from corral.core.ports.running import ModelInfo
+from corral.core.ports.tokens import TokenMask
+from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason, Token
+from corral.core.requests.requests import CompletionRequest, Request
 
 __all__ = ("OnnxGenaiEngine",)
 

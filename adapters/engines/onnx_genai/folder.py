@@ -9,9 +9,9 @@ import msgspec
 
 from corral.adapters.engines.onnx_genai.config_checks import check_config
 from corral.adapters.engines.onnx_genai.spec import CONFIG_FILE
-from corral.core.engines import LoadRequest
 from corral.core.errors import InvalidModelFile
 from corral.core.malformed import MALFORMED
+from corral.core.specs.engines import LoadRequest
 
 __all__ = ("ModelFolder", "open_folder")
 

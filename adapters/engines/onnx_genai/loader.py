@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 
 from corral.adapters.engines.onnx_genai.spec import SPEC
-from corral.core.engines import Device, LoadRequest
 from corral.core.errors import EngineNotInstalled
-from corral.core.installation import missing_packages
-from corral.core.pip_lines import install_line
-from corral.core.ports.inference import OnLoadProgress, StepEngine
+from corral.core.ports.engines import StepEngine
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.specs.engines import Device, LoadRequest
+from corral.core.specs.installation import missing_packages
+from corral.core.wording.pip_lines import install_line
 
 __all__ = ("devices", "load")
 

@@ -11,9 +11,9 @@ import onnxruntime
 import onnxruntime_genai as og  # `loader` has switched its telemetry off
 
 from corral.adapters.engines.onnx_genai.folder import ModelFolder
-from corral.adapters.memory import free_memory
-from corral.core.engines import Device
+from corral.adapters.system.memory import free_memory
 from corral.core.errors import CorralError, EngineError, InvalidModelFile, InvalidOption, LoadFailed, OutOfMemory
+from corral.core.specs.engines import Device
 
 __all__ = ("Continuation", "Model", "find_devices")
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import tokenizers
 
+from corral.adapters.engine_kit.hf_text import component_types, divided_text
+from corral.adapters.engine_kit.text_pieces import finished, gradual_ids
+from corral.adapters.engine_kit.token_ids import checked_ids
 from corral.adapters.formats.gguf.vocabulary import SPACE, bytes_of_byte_level
-from corral.adapters.hf_text import component_types, divided_text
-from corral.adapters.text_pieces import finished, gradual_ids
-from corral.adapters.token_ids import checked_ids
 from corral.core.errors import InvalidModelFile
-from corral.core.ports.inference import Vocabulary
-from corral.core.requests import Prompt
+from corral.core.ports.tokens import Vocabulary
+from corral.core.requests.prompts import Prompt
 
 __all__ = ("FolderTokenizer",)
 

@@ -9,8 +9,8 @@ import msgspec
 
 from corral.adapters.engines.upstream.spec import SPEC, UpstreamOptions
 from corral.core.errors import EngineNotInstalled
-from corral.core.pip_lines import install_line
 from corral.core.ports.upstreams import OfferedModel
+from corral.core.wording.pip_lines import install_line
 
 __all__ = ("ServerDirectory",)
 

@@ -18,7 +18,7 @@ from corral.adapters.engines.upstream.refusals import Unavailable, refusal
 from corral.adapters.engines.upstream.secrets import Secrets
 from corral.adapters.engines.upstream.spec import HostOptions, UpstreamOptions
 from corral.core.errors import InvalidRequest, SettingsError, UpstreamError
-from corral.core.passage import PASSED_HEADER, passed_servers
+from corral.core.requests.caller import PASSED_HEADER, passed_servers
 
 __all__ = ("Endpoint",)
 

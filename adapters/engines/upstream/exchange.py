@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from corral.core.errors import Unsupported
-from corral.core.messages import Tool
-from corral.core.requests import Constraint, Prompt, TextPart
+from corral.core.requests.messages import Tool
+from corral.core.requests.prompts import Prompt, TextPart
+from corral.core.requests.requests import Constraint
 from corral.core.values import Value
 
 __all__ = ("Exchange", "plain_text", "schema_of", "tool_entry")

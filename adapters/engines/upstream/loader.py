@@ -14,10 +14,11 @@ from corral.adapters.engines.upstream.model import UpstreamModel
 from corral.adapters.engines.upstream.offers import offer_of
 from corral.adapters.engines.upstream.refusals import Unavailable
 from corral.adapters.engines.upstream.spec import APIS, HostOptions, UpstreamOptions
-from corral.core.engines import LoadRequest
 from corral.core.errors import InvalidModelFile, InvalidRequest, ServerBusy, Unsupported, UpstreamError
-from corral.core.ports.inference import ModelInfo, OnLoadProgress, Task
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import ModelInfo, Task
 from corral.core.ports.upstreams import OfferedModel
+from corral.core.specs.engines import LoadRequest
 
 __all__ = ("load", "open_endpoint")
 

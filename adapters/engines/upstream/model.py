@@ -15,9 +15,10 @@ from corral.adapters.engines.upstream.offers import known_api
 from corral.adapters.engines.upstream.progress import Progress
 from corral.adapters.engines.upstream.refusals import Unavailable, error_in_answer
 from corral.core.errors import CorralError, ServerBusy, Unsupported, UpstreamError
-from corral.core.outputs import Embedded, Finished, Output, Vectors
-from corral.core.ports.inference import ModelInfo
-from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, Prompt, Request
+from corral.core.ports.running import ModelInfo
+from corral.core.requests.outputs import Embedded, Finished, Output, Vectors
+from corral.core.requests.prompts import Prompt
+from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request
 
 __all__ = ("UpstreamModel",)
 

@@ -19,9 +19,9 @@ from corral.adapters.engines.upstream.tool_calls import read_arguments
 from corral.adapters.engines.upstream.vectors import check_size, packed
 from corral.core.errors import UpstreamError
 from corral.core.malformed import MALFORMED
-from corral.core.messages import Message, ToolCall
-from corral.core.outputs import Embedded, Output, TokenLogprob, TopLogprob
-from corral.core.requests import ChatRequest, CompletionRequest
+from corral.core.requests.messages import Message, ToolCall
+from corral.core.requests.outputs import Embedded, Output, TokenLogprob, TopLogprob
+from corral.core.requests.requests import ChatRequest, CompletionRequest
 
 __all__ = ("chat_exchange", "completion_exchange", "embed_exchange", "read_answer", "read_vectors")
 

@@ -14,7 +14,7 @@ from corral.adapters.engines.upstream.tool_calls import Fragment, ToolCallFragme
 from corral.adapters.engines.upstream.vectors import check_size, packed
 from corral.core.errors import CorralError, UpstreamError
 from corral.core.malformed import MALFORMED
-from corral.core.outputs import Embedded, Output, TokenLogprob, TopLogprob
+from corral.core.requests.outputs import Embedded, Output, TokenLogprob, TopLogprob
 
 __all__ = ("read_answer", "read_vectors")
 

@@ -12,8 +12,8 @@ import msgspec
 
 from corral.adapters.engines.upstream.exchange import Exchange, plain_text, schema_of, tool_entry
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
-from corral.core.messages import Message
-from corral.core.requests import ChatRequest, CompletionRequest, Constraint
+from corral.core.requests.messages import Message
+from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint
 
 __all__ = ("chat_exchange", "completion_exchange", "embed_exchange")
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from corral.core.requests import ContextPolicy, SamplingParams
+from corral.core.requests.requests import ContextPolicy, SamplingParams
 
 __all__ = ("mapped_context", "mapped_sampling")
 

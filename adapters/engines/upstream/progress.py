@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from corral.adapters.engines.upstream.exchange import Exchange
 from corral.core.errors import UpstreamError
-from corral.core.messages import ToolCall
-from corral.core.outputs import ChatDelta, Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
+from corral.core.requests.messages import ToolCall
+from corral.core.requests.outputs import ChatDelta, Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
 
 __all__ = ("IDLE_LIMIT_BYTES", "Progress", "credible")
 

@@ -9,7 +9,7 @@ import msgspec
 
 from corral.core.errors import CorralError, InvalidRequest, PromptTooLong, ServerBusy, Unsupported, UpstreamError
 from corral.core.malformed import MALFORMED
-from corral.core.printable import one_line
+from corral.core.wording.printable import one_line
 
 __all__ = ("KeyRefused", "Unavailable", "UpstreamLoop", "error_in_answer", "message_of", "refusal", "told")
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from corral.core.engines import EngineSpec, Match
-from corral.core.models import ModelMetadata, ModelRecord
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.specs.engines import EngineSpec, Match
 
 __all__ = ("APIS", "SPEC", "HostOptions", "UpstreamOptions")
 

@@ -9,7 +9,7 @@ import msgspec
 
 from corral.core.errors import UpstreamError
 from corral.core.malformed import MALFORMED
-from corral.core.messages import ToolCall
+from corral.core.requests.messages import ToolCall
 
 __all__ = ("Fragment", "ToolCallFragments", "read_arguments")
 

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Sequence
 
 from corral.core.errors import UpstreamError
-from corral.core.outputs import Vectors
+from corral.core.requests.outputs import Vectors
 
 __all__ = ("check_size", "packed")
 

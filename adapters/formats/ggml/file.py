@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from corral.adapters.formats.ggml.layouts import LAYOUTS, Layout
 from corral.adapters.formats.gguf.tables import FILE_TYPES, TENSOR_TYPES
-from corral.adapters.regular_files import open_regular
+from corral.adapters.system.regular_files import open_regular
 from corral.core.errors import InvalidModelFile
 
 __all__ = ("MAGIC", "GgmlFile", "GgmlTensor", "read_ggml")

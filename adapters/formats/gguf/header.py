@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from corral.adapters.formats.gguf.tables import ARRAY, SCALARS, STRING, TENSOR_TYPES
-from corral.adapters.regular_files import open_regular
+from corral.adapters.system.regular_files import open_regular
 from corral.core.errors import InvalidModelFile
 
 __all__ = ("MAGIC", "Array", "Header", "HeaderFile", "Tensor")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from corral.adapters.formats.gguf.dequantize import dequantize
 from corral.adapters.formats.gguf.header import Array, Header, HeaderFile, Tensor
 from corral.adapters.formats.gguf.tables import TENSOR_TYPES
-from corral.adapters.regular_files import open_regular
+from corral.adapters.system.regular_files import open_regular
 from corral.core.errors import InvalidModelFile
 
 __all__ = ("GgufTensors",)

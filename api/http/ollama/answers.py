@@ -11,9 +11,9 @@ from corral.api.http.disconnect import CancelOnDisconnect, when_reader_stalls
 from corral.api.http.errors import JSON, error_body, problem_of
 from corral.api.http.ollama.chunks import AnswerWriter
 from corral.api.http.request_log import request_log
-from corral.core.answering import Generation
 from corral.core.errors import EngineError
-from corral.core.outputs import Finished, Output
+from corral.core.generation.answers import Generation
+from corral.core.requests.outputs import Finished, Output
 
 __all__ = ("Answer",)
 

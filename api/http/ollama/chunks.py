@@ -16,9 +16,9 @@ from corral.api.http.ollama.replies import (
     tool_calls_of,
 )
 from corral.api.http.timestamps import utc_now
-from corral.core.messages import ToolCall
-from corral.core.models import ModelRecord
-from corral.core.outputs import ChatDelta, Delta, Finished, Output, Started, TokenLogprob
+from corral.core.models.records import ModelRecord
+from corral.core.requests.messages import ToolCall
+from corral.core.requests.outputs import ChatDelta, Delta, Finished, Output, Started, TokenLogprob
 
 __all__ = ("AnswerWriter", "ChatWriter", "GenerateWriter")
 

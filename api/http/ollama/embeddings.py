@@ -17,12 +17,12 @@ from corral.api.http.ollama.naming import read_name, without_selector
 from corral.api.http.ollama.replies import EmbeddingReply, EmbedReply
 from corral.api.http.ollama.requests import EmbeddingRequest, EmbedRequest
 from corral.api.http.request_log import request_log
-from corral.core.calls import EmbedCall, EmbedResult
-from corral.core.durations import parse_keep_alive_s
 from corral.core.errors import InvalidEmbedding, ModelNotFound, PromptTooLong
-from corral.core.outputs import Vectors
+from corral.core.go.durations import parse_keep_alive_s
+from corral.core.requests.calls import EmbedCall, EmbedResult
+from corral.core.requests.outputs import Vectors
+from corral.core.requests.vectors import rows
 from corral.core.runtime import Runtime
-from corral.core.vectors import rows
 
 __all__ = ("embed", "embeddings")
 

@@ -17,13 +17,13 @@ from corral.api.http.ollama.naming import read_name, without_selector
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
 from corral.api.http.ollama.requests import ChatRequest, GenerateRequest, InferenceBody
 from corral.api.http.request_log import request_log
-from corral.core.answer_format import read_format
-from corral.core.answering import Generation
-from corral.core.calls import ChatCall, GenerateCall
-from corral.core.durations import parse_keep_alive_s
 from corral.core.errors import InvalidOption, ModelNotFound
-from corral.core.names import ModelName
-from corral.core.requests import Constraint
+from corral.core.generation.answers import Generation
+from corral.core.go.durations import parse_keep_alive_s
+from corral.core.models.names import ModelName
+from corral.core.requests.answer_format import read_format
+from corral.core.requests.calls import ChatCall, GenerateCall
+from corral.core.requests.requests import Constraint
 from corral.core.runtime import Runtime
 
 __all__ = ("chat", "generate")

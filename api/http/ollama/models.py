@@ -28,14 +28,14 @@ from corral.api.http.ollama.replies import (
 from corral.api.http.ollama.requests import CopyRequest, DeleteRequest, ShowRequest
 from corral.api.http.request_log import request_log
 from corral.api.http.timestamps import local_timestamp
-from corral.api.modelfile import modelfile_text, parameters_text
-from corral.core.catalog import ModelCatalog
+from corral.api.modelfile.printing import modelfile_text, parameters_text
+from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, ModelNotFound
-from corral.core.leases import LoadedModel
-from corral.core.models import ModelMetadata, ModelRecord, parameter_size_text
-from corral.core.names import ModelName
+from corral.core.models.names import ModelName
+from corral.core.models.records import ModelMetadata, ModelRecord, parameter_size_text
+from corral.core.models.unused_parts import unused_parts
 from corral.core.runtime import Runtime
-from corral.core.unused_parts import unused_parts
+from corral.core.scheduling.leases import LoadedModel
 
 __all__ = ("OLLAMA_VERSION", "copy", "delete", "list_models", "list_running", "root", "show", "version")
 

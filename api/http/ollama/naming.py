@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from corral.api.http.errors import ApiError
 from corral.core.errors import InvalidName
-from corral.core.names import ModelName, parse_name
+from corral.core.models.names import ModelName, parse_name
 
 __all__ = ("read_name", "without_selector")
 

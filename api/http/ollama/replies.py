@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from corral.core import messages as core
-from corral.core.outputs import TokenLogprob
+from corral.core.requests import messages as core
+from corral.core.requests.outputs import TokenLogprob
 
 __all__ = (
     "ChatReply",

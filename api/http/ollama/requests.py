@@ -9,7 +9,7 @@ import msgspec
 
 from corral.api.http.errors import ApiError
 from corral.api.http.go_json import Body
-from corral.core import messages as core
+from corral.core.requests import messages as core
 
 __all__ = (
     "ChatRequest",

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from corral.core.engines import LoadRequest
 from corral.core.errors import InvalidModelFile, Unsupported
-from corral.core.outputs import EngineFinished, EngineOutput, Prefilled, Token
-from corral.core.ports.inference import ModelInfo, OnLoadProgress, TokenMask
-from corral.core.prompting import prompt_text
-from corral.core.requests import CompletionRequest, Request, SamplingParams
+from corral.core.generation.chat import prompt_text
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import ModelInfo
+from corral.core.ports.tokens import TokenMask
+from corral.core.requests.outputs import EngineFinished, EngineOutput, Prefilled, Token
+from corral.core.requests.requests import CompletionRequest, Request, SamplingParams
+from corral.core.specs.engines import LoadRequest
 from corral_markov.chain import END, Chain, words_of
 from corral_markov.spec import MarkovOptions
 

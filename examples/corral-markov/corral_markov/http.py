@@ -10,7 +10,7 @@ import msgspec
 from litestar import Request, Router, get
 
 from corral.core.errors import Unsupported
-from corral.core.names import parse_name
+from corral.core.models.names import parse_name
 from corral.core.runtime import Runtime
 from corral_markov.chain import END, Chain, words_of
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from corral.core.engines import EngineSpec, Match
-from corral.core.models import ModelMetadata, ModelRecord
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.specs.engines import EngineSpec, Match
 
 __all__ = ("SPEC", "MarkovOptions")
 

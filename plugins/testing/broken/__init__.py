@@ -9,8 +9,8 @@ import msgspec
 
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.runners.thread import ThreadRunner
-from corral.core.engines import EngineSpec, LoadRequest, Match
-from corral.core.ports.inference import OnLoadProgress
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.specs.engines import EngineSpec, LoadRequest, Match
 from corral.plugins.testing.broken.company import COMPANY
 from corral.plugins.testing.broken.sound import SoundModel
 from corral.plugins.testing.broken.vectors import VECTORS

@@ -10,9 +10,9 @@ from contextlib import aclosing
 from msgspec.structs import replace
 
 from corral.core.errors import ServerBusy
-from corral.core.outputs import ChatDelta, Delta, Output
-from corral.core.ports.inference import ModelInfo, RunningModel
-from corral.core.requests import ChatRequest, CompletionRequest, Request
+from corral.core.ports.running import ModelInfo, RunningModel
+from corral.core.requests.outputs import ChatDelta, Delta, Output
+from corral.core.requests.requests import ChatRequest, CompletionRequest, Request
 from corral.plugins.testing.broken.sound import PARALLEL, SoundModel
 from corral.plugins.testing.broken.words import with_sampling
 

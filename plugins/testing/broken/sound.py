@@ -10,9 +10,10 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from corral.core.errors import Unsupported
-from corral.core.outputs import ChatDelta, Delta, Output
-from corral.core.ports.inference import ModelInfo, RunningModel
-from corral.core.requests import ChatRequest, CompletionRequest, EmbedRequest, Prompt, Request, TextPart
+from corral.core.ports.running import ModelInfo, RunningModel
+from corral.core.requests.outputs import ChatDelta, Delta, Output
+from corral.core.requests.prompts import Prompt, TextPart
+from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request
 
 __all__ = ("PARALLEL", "SoundModel")
 

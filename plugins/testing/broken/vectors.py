@@ -9,11 +9,11 @@ from contextlib import aclosing
 
 from msgspec.structs import replace
 
-from corral.core.outputs import Embedded, Output, Vectors
-from corral.core.ports.inference import RunningModel
-from corral.core.prompting import prompt_text
-from corral.core.requests import EmbedRequest, Request
-from corral.core.vectors import rows
+from corral.core.generation.chat import prompt_text
+from corral.core.ports.running import RunningModel
+from corral.core.requests.outputs import Embedded, Output, Vectors
+from corral.core.requests.requests import EmbedRequest, Request
+from corral.core.requests.vectors import rows
 from corral.plugins.testing.broken.sound import SoundModel
 
 __all__ = ("VECTORS",)

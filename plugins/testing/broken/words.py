@@ -9,8 +9,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from corral.core.errors import PromptTooLong
-from corral.core.outputs import ChatDelta, Delta, Finished, Output
-from corral.core.requests import ChatRequest, CompletionRequest, Request
+from corral.core.requests.outputs import ChatDelta, Delta, Finished, Output
+from corral.core.requests.requests import ChatRequest, CompletionRequest, Request
 from corral.plugins.testing.broken.sound import SoundModel
 
 __all__ = ("WORDS",)

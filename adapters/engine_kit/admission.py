@@ -1,0 +1,35 @@
+"""What every engine of completions says when a request begins: that its prompt fits, and what was made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from corral.core.errors import PromptTooLong, Unsupported
+from corral.core.requests.outputs import Prefilled
+from corral.core.requests.requests import CompletionRequest, ContextPolicy
+
+__all__ = ("admitted_context", "prefilled")
+
+
+def admitted_context(request: CompletionRequest, prompt: Sequence[int], num_ctx: int) -> int:
+    """The request's own context, of the `num_ctx` tokens there are. Raises `PromptTooLong`, `Unsupported`."""
+    own = min(request.context.num_ctx or num_ctx, num_ctx)
+    if len(prompt) >= own:
+        raise PromptTooLong(
+            f"the prompt of {len(prompt)} tokens is longer than the context of {own}",
+            "shorten the prompt, or raise num_ctx",
+        )
+    if not prompt:
+        raise Unsupported("an empty prompt has nothing to continue, and this model has no BOS token to begin with")
+    return own
+
+
+def prefilled(request: CompletionRequest, prompt: Sequence[int], *, cached: int, shifts: bool) -> Prefilled:
+    """The prompt is in memory, `cached` tokens of it from before. What is kept on shifting means nothing without."""
+    kept = () if shifts or request.context.num_keep == ContextPolicy().num_keep else ("num_keep",)
+    return Prefilled(
+        prompt_tokens=len(prompt),
+        cached_tokens=cached,
+        ignored_options=(*kept, *sorted(request.engine_options)),
+        prompt_ids=tuple(prompt) if request.return_token_ids else (),
+    )

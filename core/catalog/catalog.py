@@ -1,0 +1,298 @@
+"""The models of a store: looked up, listed, described, copied, deleted, imported and pulled."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from corral.core.catalog.deletion import delete_model, delete_replaced
+from corral.core.catalog.importing import ModelImporter
+from corral.core.catalog.inspection import WeightsInspector
+from corral.core.catalog.manifest_reading import read_manifest
+from corral.core.catalog.upstreams import upstream_record
+from corral.core.errors import CorralError, InvalidRequest, ModelNotFound, StorageError
+from corral.core.lru import LruDict
+from corral.core.models.capabilities import derive_capabilities
+from corral.core.models.digests import Digest
+from corral.core.models.names import ModelName
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
+from corral.core.ports.metadata import MetadataCache, MetadataReader
+from corral.core.ports.sources import ModelSource, OnProgress, Progress
+from corral.core.ports.upstreams import UpstreamDirectory
+from corral.core.specs.converters import DERIVED_HOST, refuse_derived
+from corral.core.specs.engines import LocalFile
+
+__all__ = ("ModelCatalog",)
+
+_log = logging.getLogger(__name__)
+
+_REMEMBERED_RECORDS = 1024
+_REMEMBERED_CHARACTERS = 1 << 20  # of the texts of one record
+_FILE_CHARACTERS = 200  # what a file of a record counts as
+
+
+def _ignore(progress: Progress) -> None:
+    pass
+
+
+class ModelCatalog:
+    """The use cases of models. Safe for many tasks of one event loop, beside other processes on the same store.
+
+    `formats` are tried in order to read a manifest; the first writes new ones. `cache` keeps what headers say between
+    runs. Stores and sources stay the caller's to close. `left_out` has a sentence for each plugin that is not there,
+    for errors about what is missing.
+    """
+
+    def __init__(
+        self,
+        *,
+        manifests: ManifestStore,
+        blobs: BlobStore,
+        local: LocalBlobs,
+        formats: Sequence[ManifestFormat],
+        readers: Sequence[MetadataReader],
+        sources: Sequence[ModelSource] = (),
+        cache: MetadataCache | None = None,
+        upstreams: UpstreamDirectory | None = None,
+        left_out: Mapping[str, str] = {},
+    ) -> None:
+        self._manifests = manifests
+        self._blobs = blobs
+        self._local = local
+        self._formats = tuple(formats)
+        self._inspector = WeightsInspector(blobs=blobs, local=local, readers=readers, cache=cache)
+        self._importer = ModelImporter(
+            manifests=manifests,
+            blobs=blobs,
+            local=local,
+            formats=formats,
+            inspector=self._inspector,
+            sources=sources,
+            left_out=left_out,
+        )
+        self._upstreams = upstreams
+        self._records: LruDict[Digest, ModelRecord] = LruDict(_REMEMBERED_RECORDS)
+        self._complained: set[Digest] = set()
+
+    async def get(self, name: ModelName) -> ModelRecord:
+        """The model, under the spelling the store has. Raises `ModelNotFound`, `StorageError`."""
+        stored = await self._stored(name)
+        while True:
+            try:
+                return await self._record(stored)
+            except StorageError:
+                # One that was replaced between the two reads has lost its config; the new one is meant.
+                found = await self._stored(name)
+                if found.digest == stored.digest:
+                    raise
+                stored = found
+
+    async def list(self, *, derived: bool = False) -> builtins.list[ModelRecord]:
+        """Every readable model, newest first; one that cannot be read is logged once and passed over.
+
+        `derived`: those too that were converted from another for some engine.
+        """
+        records = []
+        async for stored in self._manifests.list():
+            if stored.name.host.lower() == DERIVED_HOST and not derived:
+                continue
+            try:
+                records.append(await self._listed(stored))
+            except ModelNotFound:  # deleted in this moment
+                continue
+            except Exception as error:  # a plugin's dialect may raise anything, and the others are to be listed
+                self._complain(stored.digest, f"{stored.name} is missing from the list", error)
+        return sorted(records, key=lambda record: (-record.modified_at, record.name.key))
+
+    async def metadata(self, record: ModelRecord) -> ModelMetadata | None:
+        """What the weights say of themselves; None where there are none, or no reader knows their format.
+
+        Raises `BlobNotFound` for weights that are gone or were changed since they were imported, `InvalidModelFile`.
+        """
+        return await self._inspector.metadata(record.weights.digest) if record.weights else None
+
+    async def readable_metadata(self, record: ModelRecord) -> ModelMetadata | None:
+        """As `metadata`, and None as well where the weights cannot be read, which is logged once: one bad model is no
+        reason to say nothing of itself or of others."""
+        try:
+            return await self.metadata(record)
+        except CorralError as error:
+            self._complain(record.digest, f"the weights of {record.name} cannot be read", error)
+            return None
+
+    async def describe(self, record: ModelRecord, *, verbose: bool) -> dict[str, object]:
+        """``model_info`` of ``/api/show``: the header's key-values; arrays are None unless `verbose`.
+
+        Where no header can be read, what the manifest says, under GGUF's names. Raises as `metadata`.
+        """
+        if record.weights is not None:
+            found = await self._inspector.describe(record.weights.digest, verbose=verbose)
+            if found:
+                return found
+        if not record.family:
+            return {}
+        known = {"context_length": record.context_length, "embedding_length": record.embedding_length}
+        lengths = {f"{record.family}.{key}": length for key, length in known.items() if length is not None}
+        return {"general.architecture": record.family, **lengths}
+
+    async def tensors(self, record: ModelRecord) -> builtins.list[tuple[str, str, tuple[int, ...]]]:
+        """Name, type and shape of each tensor, in file order. Raises as `metadata`."""
+        return await self._inspector.tensors(record.weights.digest) if record.weights else []
+
+    async def capabilities(self, record: ModelRecord) -> tuple[str, ...]:
+        """What the model can do, in Ollama's words. Weights that cannot be read count as weights that say nothing."""
+        metadata, projector = await self.readable_metadata(record), None
+        projectors = record.files_of("projector")
+        if projectors and metadata is not None:
+            with suppress(CorralError):
+                projector = await self._inspector.metadata(projectors[0].digest)
+        return derive_capabilities(record, metadata, projector)
+
+    async def copy(self, source: ModelName, destination: ModelName) -> None:
+        """Another name for the same manifest; one that is taken is replaced, and what it alone had is deleted.
+
+        Raises `ModelNotFound`, `InvalidRequest` for a name that derived models have.
+        """
+        refuse_derived(destination)
+        async with self._manifests.guard(exclusive=False):
+            stored = await self._stored(source)
+            if stored.name.key == destination.key:
+                return
+            put = await self._manifests.put(destination, stored.data)
+        await delete_replaced(put, manifests=self._manifests, blobs=self._blobs, local=self._local)
+
+    async def delete(self, name: ModelName) -> ModelRecord | None:
+        """The manifest, what was derived of it alone, and blobs that nobody names any more.
+
+        Answers what it was; None for a model that could not be read, which can be deleted all the same. Raises
+        `ModelNotFound`.
+        """
+        record = None
+        with suppress(ModelNotFound, StorageError):
+            record = await self.get(name)
+        async with self._manifests.guard(exclusive=True):
+            if not await delete_model(name, manifests=self._manifests, blobs=self._blobs, local=self._local):
+                raise _not_found(name)
+        return record
+
+    async def import_name(self, path: Path) -> ModelName:
+        """The name that `import_file` gives this file or folder where none is given. Raises as it does."""
+        return await self._importer.name_of(path)
+
+    async def import_file(
+        self, path: Path, name: ModelName | None = None, on_progress: OnProgress = _ignore
+    ) -> ModelRecord:
+        """Makes a weights file, or a model's folder, of this machine a model; what was there stays as it is.
+
+        A name that is taken is replaced. Without a name it gets its file's or folder's (`name_from_file`). Raises
+        `NotFound`, `InvalidModelFile`, `OutOfSpace`.
+        """
+        if name is not None:
+            refuse_derived(name)
+        return await self._importer.import_file(path, name, on_progress)
+
+    async def pull(
+        self, reference: str, name: ModelName | None = None, on_progress: OnProgress = _ignore
+    ) -> ModelRecord:
+        """Fetches ``scheme://…`` through the source of that scheme, and stores it as `import_file` does.
+
+        Raises `InvalidRequest` where no source has the scheme, `SourceError`, `InvalidModelFile`, `OutOfSpace`.
+        """
+        if name is not None:
+            refuse_derived(name)
+        return await self._importer.pull(reference, name, on_progress)
+
+    async def publish(self, record: ModelRecord, metadata: ModelMetadata | None) -> ModelRecord:
+        """Makes a model of blobs that are in the store already; a name that is taken is replaced.
+
+        `metadata` is what its weights say, where somebody can read them. Raises `Conflict` where a blob is gone.
+        """
+        return await self._importer.publish(record, metadata)
+
+    async def add_upstream(
+        self,
+        name: ModelName,
+        hosts: Sequence[str],
+        *,
+        model: str | None = None,
+        api: str | None = None,
+        capabilities: Sequence[str] = (),
+    ) -> ModelRecord:
+        """Makes a model of one that the servers at these addresses have; a name that is taken is replaced.
+
+        The first is asked for `model`, or for the only one it has, and the others for the same. `api` None: found out.
+        Raises `UpstreamError`, `InvalidRequest`, and what else `UpstreamDirectory.find` raises.
+        """
+        refuse_derived(name)
+        if self._upstreams is None or not hosts:
+            raise InvalidRequest("there is no server to ask for its models", "give its address, http://HOST:PORT")
+        offers = [await self._upstreams.find(hosts[0], model, api)]
+        offers += [await self._upstreams.find(host, offers[0].model, api) for host in hosts[1:]]
+        return await self.publish(upstream_record(name, offers, api=api, capabilities=capabilities), None)
+
+    def local_files(self, record: ModelRecord) -> tuple[LocalFile, ...]:
+        """The files an engine loads, weights first. Of several nameless weights the last one counts, as in Ollama."""
+        files = [file for file in record.files if file.role in ("projector", "adapter", "draft") or file.path]
+        if record.weights is not None and record.weights not in files:
+            files.insert(0, record.weights)
+        return tuple(
+            LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path) for file in files
+        )
+
+    async def loadable_files(self, record: ModelRecord) -> tuple[LocalFile, ...]:
+        """As `local_files`; those that have paths lie in one folder under them.
+
+        Raises `BlobNotFound` where one is missing or was changed since it was imported, `StorageError`.
+        """
+        placed = {file.path: file for file in record.files if file.path is not None}
+        if not placed:
+            return self.local_files(record)
+        folder = await self._local.folder(record.digest, {path: file.digest for path, file in placed.items()})
+        found = [LocalFile(role=file.role, path=str(folder / path), name=path) for path, file in placed.items()]
+        found += [file for file in self.local_files(record) if file.name is None]
+        return tuple(sorted(found, key=lambda file: file.role != "weights"))
+
+    async def _stored(self, name: ModelName) -> StoredManifest:
+        stored = await self._manifests.get(name)
+        if stored is None:
+            raise _not_found(name)
+        return stored
+
+    def _complain(self, digest: Digest, what: str, error: Exception) -> None:
+        """Once for each model. What is not an error of ours is a fault in a plugin, and its traceback helps."""
+        if digest not in self._complained:
+            self._complained.add(digest)
+            _log.warning("%s: %s", what, error, exc_info=None if isinstance(error, CorralError) else error)
+
+    async def _listed(self, stored: StoredManifest) -> ModelRecord:
+        """As `get`, without another look at a manifest whose model is read already."""
+        try:
+            return await self._record(stored)
+        except StorageError:
+            return await self.get(stored.name)
+
+    async def _record(self, stored: StoredManifest) -> ModelRecord:
+        known = self._records.get(stored.digest)
+        if known is None:
+            known = await read_manifest(stored, self._formats, self._blobs)
+            if _size_of(known) <= _REMEMBERED_CHARACTERS:
+                self._records.put(stored.digest, known)
+        return msgspec.structs.replace(known, name=stored.name, modified_at=stored.modified_at)
+
+
+def _not_found(name: ModelName) -> ModelNotFound:
+    return ModelNotFound(f"model '{name}' not found", "corral list shows the available models")
+
+
+def _size_of(record: ModelRecord) -> int:
+    """About how many characters a record keeps in memory."""
+    texts = [*record.licenses, *(message.content for message in record.messages)]
+    texts += [record.system or "", record.template.text if record.template else ""]
+    return sum(map(len, texts)) + _FILE_CHARACTERS * len(record.files)

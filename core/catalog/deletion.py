@@ -1,0 +1,99 @@
+"""Deletes models with all that hangs on them: derived models, folders of links, blobs that nobody names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+
+from corral.core.catalog.orphans import delete_unreferenced
+from corral.core.errors import CorralError, InvalidDigest, StorageError
+from corral.core.models.digests import Digest, digest_of, mentioned_digests, parse_digest
+from corral.core.models.names import ModelName
+from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.ports.manifests import ManifestStore, StoredManifest
+from corral.core.specs.converters import DERIVED_HOST
+
+__all__ = ("delete_model", "delete_replaced")
+
+_log = logging.getLogger(__name__)
+
+
+async def delete_model(name: ModelName, *, manifests: ManifestStore, blobs: BlobStore, local: LocalBlobs) -> bool:
+    """The manifest, models derived from what no other model has, then blobs. The caller holds the guard, exclusively.
+
+    Of a manifest that cannot be read only the name goes: what it stood for is not known. Where another cannot be read
+    only this one goes: that one might name any of the blobs. False where there was nothing of that name.
+    """
+    try:
+        stored = await manifests.get(name)
+    except StorageError as error:
+        _log.warning("deleted the name '%s', but none of its files: %s", name, error)
+        return await manifests.delete(name)
+    if stored is None:
+        return await manifests.delete(name)  # a link that leads nowhere
+    await manifests.delete(stored.name)
+    await _delete_what_hangs_on([stored.data], manifests=manifests, blobs=blobs, local=local)
+    return True
+
+
+async def delete_replaced(
+    put: StoredManifest, *, manifests: ManifestStore, blobs: BlobStore, local: LocalBlobs
+) -> None:
+    """What nobody names any more since `put` replaced another manifest; the caller holds no guard.
+
+    Never raises an error of ours: the new model is there, and what stays of the old one is garbage.
+    """
+    if put.replaced is None or put.replaced == put.data:
+        return
+    try:
+        async with manifests.guard(exclusive=True):
+            await _delete_what_hangs_on([put.replaced], manifests=manifests, blobs=blobs, local=local)
+    except CorralError as error:
+        _log.warning("previous files of '%s' may still be in the store: %s", put.name, error)
+
+
+async def _delete_what_hangs_on(
+    doomed: list[bytes], *, manifests: ManifestStore, blobs: BlobStore, local: LocalBlobs
+) -> None:
+    """`doomed` are manifests that no longer stand under their names."""
+    gone = set[Digest]()
+    while doomed:
+        manifest = doomed.pop()
+        gone |= mentioned_digests(manifest)
+        try:
+            others = [other async for other in manifests.list(strict=True)]
+        except StorageError as error:
+            _log.warning("keeping the files of a deleted model, because a manifest cannot be read: %s", error)
+            return
+        digest = digest_of(manifest)
+        if all(other.digest != digest for other in others):
+            try:
+                await local.drop_folder(digest)
+            except StorageError as error:  # links; no reason to keep what they lead to
+                _log.warning("could not remove a folder of links: %s", error)
+        for orphan in _orphans(others):
+            await manifests.delete(orphan.name)
+            doomed.append(orphan.data)
+    await delete_unreferenced(gone, manifests=manifests, blobs=blobs)
+
+
+def _orphans(others: Sequence[StoredManifest]) -> list[StoredManifest]:
+    """Derived models whose source no model has any more, those derived from it left aside.
+
+    That includes sources that another program on the same store has deleted.
+    """
+    sources = [_source(other) for other in others]
+    alive = set[Digest]()
+    for other, source in zip(others, sources, strict=True):
+        alive |= mentioned_digests(other.data) - {source}
+    return [other for other, source in zip(others, sources, strict=True) if source is not None and source not in alive]
+
+
+def _source(stored: StoredManifest) -> Digest | None:
+    """The weights that a derived model was made of; None for any other model."""
+    if stored.name.host.lower() != DERIVED_HOST:
+        return None
+    with suppress(InvalidDigest):
+        return parse_digest(f"sha256:{stored.name.namespace}")
+    return None

@@ -1,0 +1,302 @@
+"""Turns files, of this machine or from a source, into models of the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+import msgspec
+
+from corral.core.catalog.deletion import delete_replaced
+from corral.core.catalog.inspection import WeightsInspector
+from corral.core.catalog.manifest_reading import read_manifest
+from corral.core.catalog.new_records import Part, file_record, folder_record, weights_among
+from corral.core.catalog.orphans import delete_unreferenced
+from corral.core.errors import (
+    Conflict,
+    CorralError,
+    DigestMismatch,
+    InvalidModelFile,
+    InvalidRequest,
+    NotFound,
+    Unsupported,
+)
+from corral.core.models.digests import Digest, digest_of
+from corral.core.models.folders import scan_folder
+from corral.core.models.names import ModelName, name_from_file
+from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord
+from corral.core.ports.blobs import BlobInfo, BlobStore, LocalBlobs
+from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
+from corral.core.ports.sources import ModelSource, OnProgress, Progress, RemoteFile
+from corral.core.values import Value
+from corral.core.wording.left_out import remarks
+
+__all__ = ("ModelImporter",)
+
+_PULL_ATTEMPTS = 3
+
+
+class _BlobGone(Conflict):
+    """A blob was deleted between its coming and the manifest that would have named it."""
+
+
+class _Put(Value, frozen=True, kw_only=True):
+    """A manifest that was just put, and the model that it stands for."""
+
+    stored: StoredManifest
+    record: ModelRecord
+
+
+class ModelImporter:
+    """Blobs first, manifest last: a model is whole as soon as its name exists."""
+
+    def __init__(
+        self,
+        *,
+        manifests: ManifestStore,
+        blobs: BlobStore,
+        local: LocalBlobs,
+        formats: Sequence[ManifestFormat],
+        inspector: WeightsInspector,
+        sources: Sequence[ModelSource],
+        left_out: Mapping[str, str] = {},
+    ) -> None:
+        self._manifests = manifests
+        self._blobs = blobs
+        self._local = local
+        self._formats = tuple(formats)
+        self._inspector = inspector
+        self._sources = {source.scheme: source for source in sources}
+        self._left_out = left_out
+
+    async def name_of(self, path: Path) -> ModelName:
+        """The name that `import_file` gives a file or folder that comes without one."""
+        if await asyncio.to_thread(path.is_dir):
+            files = await asyncio.to_thread(scan_folder, path)
+            return (await asyncio.to_thread(folder_record, path, files, None)).name
+        return name_from_file(path.name, self._known(await self._inspector.inspect(path), str(path)).file_type)
+
+    async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> ModelRecord:
+        """A file of weights, or the folder of a model of several files."""
+        if await asyncio.to_thread(path.is_dir):
+            return await self._import_folder(path, name, on_progress)
+        if not await asyncio.to_thread(path.is_file):
+            raise NotFound(f"no such file: {path}")
+        metadata = self._known(await self._inspector.inspect(path), str(path))
+        weights_among([(str(path), metadata)])
+        on_progress(Progress(status=f"importing {path.name}"))
+        adopted: list[Digest] = []
+
+        async def store() -> _Put:
+            blob = await self._local.adopt(path)
+            adopted.append(blob.digest)
+            part = Part(file_name=path.name, blob=blob, metadata=metadata)
+            return await self._put_parts((part,), name, on_progress)
+
+        return await self._adopt_and_put(store, adopted, on_progress)
+
+    async def _import_folder(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> ModelRecord:
+        files = await asyncio.to_thread(scan_folder, path)
+        record = await asyncio.to_thread(folder_record, path, files, name)
+        adopted: list[Digest] = []
+
+        async def store() -> _Put:
+            kept = []
+            for file in files:
+                on_progress(Progress(status=f"importing {file.path}"))
+                blob = await self._local.adopt(Path(file.file))
+                adopted.append(blob.digest)
+                kept.append(
+                    ModelFile(
+                        role=file.role, media_type="", digest=blob.digest, size_bytes=blob.size_bytes, path=file.path
+                    )
+                )
+            on_progress(Progress(status="writing manifest"))
+            return await self._put(msgspec.structs.replace(record, files=tuple(kept)), None)
+
+        return await self._adopt_and_put(store, adopted, on_progress)
+
+    async def _adopt_and_put(
+        self, store: Callable[[], Awaitable[_Put]], adopted: list[Digest], on_progress: OnProgress
+    ) -> ModelRecord:
+        """What `store` takes into the store goes again where it fails.
+
+        It is called twice where somebody deleted a blob between its adoption and the manifest: one that an older model
+        had, whose name got another model in this moment. The second time nothing can be deleted meanwhile.
+        """
+        try:
+            try:
+                put = await store()
+            except _BlobGone:
+                async with self._manifests.guard(exclusive=False):
+                    put = await store()
+        except BaseException:
+            with suppress(CorralError):  # garbage, then; the import's own fault is what matters
+                await self._drop(adopted)
+            raise
+        await self._delete_replaced(put)
+        on_progress(Progress(status="success"))
+        return put.record
+
+    async def publish(self, record: ModelRecord, metadata: ModelMetadata | None) -> ModelRecord:
+        """Makes a model of blobs that are in the store already, under ``record.name``; one that is taken is replaced.
+
+        The first dialect that has a place for everything writes it. `metadata` fills what the record leaves empty.
+        What the replaced model alone had is deleted. Raises `Conflict` where a blob is gone, `Unsupported` where no
+        dialect can write the record, and `StorageError` where the model could not be read again: its own files may say
+        what cannot be.
+        """
+        put = await self._put(record, metadata)
+        await self._delete_replaced(put)
+        return put.record
+
+    async def _put(self, record: ModelRecord, metadata: ModelMetadata | None) -> _Put:
+        """As `publish`, and what the replaced model had is left to `_delete_replaced`, outside every guard."""
+        manifest, small_blobs = self._written(record, metadata)
+        async with self._manifests.guard(exclusive=False):
+            for file in record.files:
+                if await self._blobs.stat(file.digest) is None:
+                    raise _BlobGone(
+                        f"{file.path or file.digest} of '{record.name}' has been deleted meanwhile", "try again"
+                    )
+            written = StoredManifest(name=record.name, data=manifest, digest=digest_of(manifest), modified_at=0.0)
+            known = {digest_of(data): data for data in small_blobs}
+            read = await read_manifest(written, self._formats, self._blobs, known)
+            for data in small_blobs:
+                await self._store_small(data)
+            stored = await self._manifests.put(record.name, manifest)
+        # From here on somebody may replace the model and delete its blobs: it is not read from the store again.
+        return _Put(
+            stored=stored, record=msgspec.structs.replace(read, name=stored.name, modified_at=stored.modified_at)
+        )
+
+    def _written(self, record: ModelRecord, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
+        complaints = []
+        for form in self._formats:
+            try:
+                return form.write(record, metadata)
+            except Unsupported as error:
+                complaints.append(f"{form.name}: {error.message}")
+        raise Unsupported(f"no manifest can hold '{record.name}': {'; '.join(complaints)}")
+
+    async def pull(self, reference: str, name: ModelName | None, on_progress: OnProgress) -> ModelRecord:
+        scheme, separator, _ = reference.partition("://")
+        source = self._sources.get(scheme) if separator else None
+        if source is None:
+            known = ", ".join(f"{scheme}://" for scheme in sorted(self._sources))
+            raise InvalidRequest(
+                f"no source for {reference[:100]!r}",
+                "; ".join(
+                    (
+                        f"references start with one of: {known or '(none)'}",
+                        "to import a local file, use corral import",
+                        *remarks(self._left_out, scheme),
+                    )
+                ),
+            )
+        fresh: list[tuple[RemoteFile, Digest]] = []
+        async with source.resolve(reference, on_progress) as remote:
+            try:
+                put = await self._fetch_and_put(source, remote.files, name, fresh, on_progress)
+            except BaseException as error:
+                # What has a digest shortens the next attempt, unless it is no model at all.
+                keep = not isinstance(error, InvalidModelFile)
+                with suppress(CorralError):  # garbage, then; the pull's own fault is what matters
+                    await self._drop([digest for file, digest in fresh if not (keep and file.digest == digest)])
+                raise
+        await self._delete_replaced(put)
+        on_progress(Progress(status="success"))
+        return put.record
+
+    async def _fetch_and_put(
+        self,
+        source: ModelSource,
+        files: Sequence[RemoteFile],
+        name: ModelName | None,
+        fresh: list[tuple[RemoteFile, Digest]],
+        on_progress: OnProgress,
+    ) -> _Put:
+        for attempt in range(_PULL_ATTEMPTS):
+            parts = tuple([await self._fetch(source, file, fresh, on_progress) for file in files])
+            try:
+                return await self._put_parts(parts, name, on_progress)
+            except _BlobGone:  # as in `_adopt_and_put`; only what is gone is fetched again
+                if attempt == _PULL_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _fetch(
+        self,
+        source: ModelSource,
+        file: RemoteFile,
+        fresh: list[tuple[RemoteFile, Digest]],
+        on_progress: OnProgress,
+    ) -> Part:
+        blob = await self._blobs.stat(file.digest) if file.digest else None
+        if blob is None:
+            if file.local_path is not None:
+                blob = await self._local.adopt(file.local_path)
+            else:
+                blob = await self._stream(source, file, on_progress)
+            fresh.append((file, blob.digest))
+            if file.digest not in (None, blob.digest):
+                raise DigestMismatch(
+                    f'digest mismatch of {file.file_name}, expected "{file.digest}", got "{blob.digest}"',
+                    "fetch it again",
+                )
+        metadata = self._known(await self._inspector.metadata(blob.digest), file.file_name)
+        return Part(file_name=file.file_name, blob=blob, metadata=metadata)
+
+    async def _stream(self, source: ModelSource, file: RemoteFile, on_progress: OnProgress) -> BlobInfo:
+        writer = await self._blobs.begin(file.digest, file.size_bytes)
+        try:
+            offset = next((end for start, end in writer.written if start == 0), 0)
+            async with aclosing(source.fetch(file, offset)) as chunks:
+                async for chunk in chunks:
+                    await writer.write(offset, chunk)
+                    offset += len(chunk)
+                    on_progress(
+                        Progress(
+                            status=f"storing {file.file_name}",
+                            digest=file.digest,
+                            total_bytes=file.size_bytes,
+                            completed_bytes=offset,
+                        )
+                    )
+            on_progress(Progress(status="verifying sha256 digest"))
+            return await writer.commit()
+        finally:
+            await writer.close()
+
+    async def _put_parts(self, parts: tuple[Part, ...], name: ModelName | None, on_progress: OnProgress) -> _Put:
+        weights = parts[weights_among([(part.file_name, part.metadata) for part in parts])]
+        on_progress(Progress(status="writing manifest"))
+        return await self._put(file_record(parts, weights, name), weights.metadata)
+
+    async def _delete_replaced(self, put: _Put) -> None:
+        await delete_replaced(put.stored, manifests=self._manifests, blobs=self._blobs, local=self._local)
+
+    async def _drop(self, digests: Sequence[Digest]) -> None:
+        if digests:
+            async with self._manifests.guard(exclusive=True):
+                await delete_unreferenced(digests, manifests=self._manifests, blobs=self._blobs)
+
+    async def _store_small(self, data: bytes) -> None:
+        # Without a digest no other writer of the same text can be in the way.
+        writer = await self._blobs.begin(None, len(data))
+        try:
+            await writer.write(0, data)
+            await writer.commit()
+        finally:
+            await writer.close()
+
+    def _known(self, metadata: ModelMetadata | None, file_name: str) -> ModelMetadata:
+        if metadata is None:
+            known = ", ".join(self._inspector.formats)
+            raise InvalidModelFile(
+                f"{file_name}: not a model file of a known format ({known})",
+                "; ".join(remarks(self._left_out, file_name.rpartition(".")[2])) or None,
+            )
+        return metadata

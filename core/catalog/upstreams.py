@@ -1,0 +1,41 @@
+"""Makes a model of one that other servers have: a record without weights that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from corral.core.models.digests import digest_of
+from corral.core.models.names import ModelName
+from corral.core.models.records import ModelRecord
+from corral.core.ports.upstreams import OfferedModel
+
+__all__ = ("upstream_record",)
+
+_BARE_CAPABILITIES = ("completion",)
+
+
+def upstream_record(
+    name: ModelName, offers: Sequence[OfferedModel], *, api: str | None, capabilities: Sequence[str]
+) -> ModelRecord:
+    """`offers` is the model at each of its addresses, the first one first. `api`: what somebody said they speak.
+
+    Without `capabilities` it has those that its server tells of, and completion where that tells nothing.
+    """
+    first = offers[0]
+    return ModelRecord(
+        name=name,
+        digest=digest_of(b""),  # the manifest's own digest exists once it is written
+        size_bytes=0,
+        modified_at=0.0,
+        family=first.family,
+        families=(first.family,) if first.family else (),
+        parameter_size=first.parameter_size,
+        quantization=first.quantization,
+        context_length=first.context_length,
+        embedding_length=first.embedding_length,
+        capabilities=tuple(capabilities) or first.capabilities or _BARE_CAPABILITIES,
+        remote_host=first.host,
+        remote_model=first.model,
+        remote_replicas=tuple(dict.fromkeys(offer.host for offer in offers[1:] if offer.host != first.host)),
+        remote_api=api,
+    )

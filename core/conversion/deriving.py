@@ -1,0 +1,295 @@
+"""Models made from other models: found where they were made before, else converted and kept."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from corral.core.catalog.orphans import delete_unreferenced
+from corral.core.containment import contained
+from corral.core.conversion.results import checked_files, converted_name, derived_record, require_able, typed_parameters
+from corral.core.errors import (
+    BlobNotFound,
+    Conflict,
+    CorralError,
+    InvalidRequest,
+    JobFailed,
+    ModelNotFound,
+    OutOfMemory,
+    OutOfSpace,
+    PluginError,
+    StorageError,
+    Unsupported,
+    map_errors,
+)
+from corral.core.models.digests import Digest
+from corral.core.models.names import ModelName
+from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord
+from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.ports.jobs import JobRunner
+from corral.core.ports.manifests import ManifestStore
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.specs.converters import ConverterSpec, ConvertRequest, ConvertResult, derived_name, refuse_derived
+from corral.core.specs.engines import LocalFile
+
+__all__ = ("ModelDeriver", "Models")
+
+_log = logging.getLogger(__name__)
+
+
+class Models(Protocol):
+    """What deriving needs of the model catalog."""
+
+    async def get(self, name: ModelName) -> ModelRecord: ...
+
+    async def metadata(self, record: ModelRecord) -> ModelMetadata | None: ...
+
+    async def loadable_files(self, record: ModelRecord) -> tuple[LocalFile, ...]: ...
+
+    async def publish(self, record: ModelRecord, metadata: ModelMetadata | None) -> ModelRecord: ...
+
+
+def _ignore(share: float) -> None:
+    pass
+
+
+class ModelDeriver:
+    """Converts models, one at a time, in processes of their own. Safe beside other processes on the same store.
+
+    What was made is kept under a name of its source, converter and parameters (`derived_name`). `settings` are the
+    parameters that hold where a caller says nothing, by converter.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        manifests: ManifestStore,
+        blobs: BlobStore,
+        local: LocalBlobs,
+        jobs: JobRunner,
+        converters: Sequence[ConverterSpec],
+        free_memory: Callable[[], Mapping[str, int]],
+        settings: Mapping[str, Mapping[str, Any]] = {},
+    ) -> None:
+        self.converters = tuple(converters)
+        self._models = models
+        self._manifests = manifests
+        self._blobs = blobs
+        self._local = local
+        self._jobs = jobs
+        self._free_memory = free_memory
+        self._settings = settings
+        self._turn = asyncio.Lock()
+
+    async def derive(
+        self,
+        record: ModelRecord,
+        converter: str,
+        *,
+        parameters: Mapping[str, Any] = {},
+        on_progress: OnLoadProgress = _ignore,
+    ) -> ModelRecord:
+        """What the converter makes of the model; made where it is not there whole. Cancelling it leaves nothing.
+
+        `on_progress` is called first when the work begins: another process may be at it before. Raises `Unsupported`
+        where there is no such converter or it cannot take the model, `EngineNotInstalled` where it lacks its packages,
+        `InvalidOption` for a parameter, `OutOfSpace`, `OutOfMemory`, `PluginError` for a result that is none, and
+        `JobFailed` or what else the conversion raises.
+        """
+        spec, weights = self._spec(converter), record.weights
+        if weights is None:
+            raise Unsupported(f"{record.name.short} has no local weights to convert")
+        stated = typed_parameters(spec, self._settings.get(converter, {}), parameters)
+        name = derived_name(weights.digest, spec, stated)
+        found = await self._whole(name)
+        if found is not None:
+            return found
+        metadata = await self._models.metadata(record)
+        require_able(spec, record, metadata)
+        async with self._manifests.claim(name):
+            found = await self._whole(name)  # made while we waited
+            if found is not None:
+                return found
+            async with self._turn:
+                return await self._make(name, spec, record, metadata, stated, on_progress)
+
+    async def convert(
+        self,
+        record: ModelRecord,
+        to: str,
+        *,
+        name: ModelName | None = None,
+        parameters: Mapping[str, Any] = {},
+        on_progress: OnLoadProgress = _ignore,
+    ) -> ModelRecord:
+        """As `derive`, and the result is a model by itself: with the system text, the parameters, the messages and the
+        template of its source, under `name` or, without one, the source's with the converter in its tag.
+
+        It shares its files with the derived model, and stays when the source goes. A name that is taken is replaced.
+        """
+        target = name or converted_name(record.name, to)
+        if target.key == record.name.key:
+            raise InvalidRequest(f"{target.short} is the model itself", "choose another name for the result")
+        refuse_derived(target)
+        derived = await self.derive(record, to, parameters=parameters, on_progress=on_progress)
+        own = msgspec.structs.replace(
+            derived,
+            name=target,
+            system=record.system,
+            parameters=record.parameters,
+            messages=record.messages,
+            licenses=record.licenses,
+            template=record.template or derived.template,
+        )
+        return await self._models.publish(own, await self._models.metadata(derived))
+
+    async def discard_damaged(self, derived: ModelRecord) -> bool:
+        """Hashes the files of a derived model, and deletes those that are no longer what they were.
+
+        True where there were any: the next `derive` makes the model anew.
+        """
+        damaged = [file.digest for file in derived.files if await self._hash(file.digest) != file.digest]
+        if damaged:
+            async with self._manifests.guard(exclusive=True):
+                for digest in damaged:
+                    await self._blobs.delete(digest)
+            await self._local.drop_folder(derived.digest)
+        return bool(damaged)
+
+    # ── Making ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _make(
+        self,
+        name: ModelName,
+        spec: ConverterSpec,
+        record: ModelRecord,
+        metadata: ModelMetadata | None,
+        parameters: Mapping[str, Any],
+        on_progress: OnLoadProgress,
+    ) -> ModelRecord:
+        _log.info("converting %s with the %s converter", record.name.short, spec.name)
+        began_s, adopted = time.monotonic(), []
+        try:
+            async with self._local.scratch() as folder:
+                await asyncio.to_thread(self._require_room, folder, spec, record, metadata, parameters)
+                on_progress(0.0)
+                result = await self._run(spec, record, folder, parameters, on_progress)
+                files = []
+                for file in await asyncio.to_thread(checked_files, result, folder, spec):
+                    blob = await self._local.adopt(folder / file.path)
+                    adopted.append(blob.digest)
+                    files.append(
+                        ModelFile(
+                            role=file.role,
+                            media_type="",
+                            digest=blob.digest,
+                            size_bytes=blob.size_bytes,
+                            path=file.path if len(result.files) > 1 else None,
+                        )
+                    )
+            derived = derived_record(name, record, metadata, result, tuple(files))
+            assert record.weights is not None
+            if await self._blobs.stat(record.weights.digest) is None:
+                raise Conflict(f"{record.name.short} was deleted while it was being converted")
+            published = await self._models.publish(derived, await self._models.metadata(derived))
+        except BaseException:
+            await self._drop(adopted)
+            raise
+        _log.info("converted %s in %.1f s", record.name.short, time.monotonic() - began_s)
+        return published
+
+    async def _run(
+        self,
+        spec: ConverterSpec,
+        record: ModelRecord,
+        folder: Path,
+        parameters: Mapping[str, Any],
+        on_progress: OnLoadProgress,
+    ) -> ConvertResult:
+        files = await self._models.loadable_files(record)
+        request = ConvertRequest(
+            model=record.name.short,
+            files=tuple(file for file in files if file.role == "weights"),
+            folder=str(folder),
+            parameters=parameters,
+        )
+        try:
+            return await self._jobs.run(spec.convert, request, ConvertResult, on_progress)
+        except JobFailed as error:
+            raise JobFailed(
+                f"converting {record.name.short} with the {spec.name} converter failed: {error.message}", error.remedy
+            ) from error
+
+    async def _drop(self, digests: Sequence[Digest]) -> None:
+        if digests:
+            with suppress(CorralError):  # garbage, then; what went wrong before is what matters
+                async with self._manifests.guard(exclusive=True):
+                    await delete_unreferenced(digests, manifests=self._manifests, blobs=self._blobs)
+
+    def _require_room(
+        self,
+        folder: Path,
+        spec: ConverterSpec,
+        record: ModelRecord,
+        metadata: ModelMetadata | None,
+        parameters: Mapping[str, Any],
+    ) -> None:
+        assert record.weights is not None
+        needed: Mapping[str, int] = {"disk": record.weights.size_bytes}
+        if spec.estimate is not None:
+            typed = msgspec.convert(parameters, spec.parameters) if spec.parameters is not None else None
+            with map_errors({Exception: PluginError}, f"the estimate of the {spec.name} converter failed"):
+                needed = contained(spec.estimate, record, metadata, typed)
+        free = {**self._free_memory(), "disk": shutil.disk_usage(folder).free}
+        for place, size_bytes in needed.items():
+            if place in free and size_bytes > free[place]:
+                kind = OutOfSpace if place == "disk" else OutOfMemory
+                raise kind(
+                    f"converting {record.name.short} needs about {size_bytes >> 20} MiB of {place} space, "
+                    f"{free[place] >> 20} MiB is free"
+                )
+
+    # ── Finding ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _spec(self, name: str) -> ConverterSpec:
+        for spec in self.converters:
+            if spec.name == name:
+                return spec
+        known = ", ".join(spec.name for spec in self.converters)
+        raise Unsupported(f"there is no converter {name!r}", f"there are: {known}" if known else None)
+
+    async def _whole(self, name: ModelName) -> ModelRecord | None:
+        """The model where it is there with every file."""
+        try:
+            record = await self._models.get(name)
+        except ModelNotFound:
+            return None
+        except StorageError as error:
+            _log.warning("converting %s again, because it cannot be read: %s", name, error)
+            return None
+        if record.weights is None:
+            return None
+        for file in record.files:
+            if await self._blobs.stat(file.digest) is None:
+                return None
+        return record
+
+    async def _hash(self, digest: Digest) -> str:
+        """What the blob's bytes hash to now; empty where it is missing."""
+        found = hashlib.sha256()
+        try:
+            async for chunk in self._blobs.read(digest):
+                await asyncio.to_thread(found.update, chunk)
+        except (StorageError, BlobNotFound):
+            return ""
+        return f"sha256:{found.hexdigest()}"

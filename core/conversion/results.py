@@ -1,0 +1,118 @@
+"""What goes into a conversion and what comes out of one: parameters, obstacles, names, files, records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from corral.core.containment import contained
+from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported, map_errors
+from corral.core.models.names import DEFAULT_TAG, ModelName
+from corral.core.models.paths import check_together
+from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord
+from corral.core.specs.converters import ConvertedFile, ConverterSpec, ConvertResult
+from corral.core.specs.engines import Match
+from corral.core.specs.installation import missing_packages
+from corral.core.wording.pip_lines import install_line
+from corral.core.wording.type_names import type_name
+
+__all__ = ("checked_files", "converted_name", "derived_record", "require_able", "typed_parameters")
+
+_TAG_LIMIT = 80
+
+
+def typed_parameters(spec: ConverterSpec, *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Every parameter with its value, as plain data; later layers win. Raises `InvalidOption`."""
+    given = {name: value for layer in layers for name, value in layer.items()}
+    known = () if spec.parameters is None else [field.encode_name for field in msgspec.structs.fields(spec.parameters)]
+    for name in given:
+        if name not in known:
+            raise InvalidOption(
+                f"the {spec.name} converter has no parameter {name!r}", f"it has: {', '.join(known) or 'none'}"
+            )
+    if spec.parameters is None:
+        return {}
+    try:
+        typed = msgspec.convert(given, spec.parameters, strict=False)
+    except msgspec.ValidationError as error:
+        kinds = (f"{field.encode_name}: {type_name(field.type)}" for field in msgspec.structs.fields(spec.parameters))
+        raise InvalidOption(f"parameters of the {spec.name} converter: {error}", "; ".join(kinds)) from error
+    plain = msgspec.to_builtins(typed)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def require_able(spec: ConverterSpec, record: ModelRecord, metadata: ModelMetadata | None) -> None:
+    """Raises `Unsupported` where the converter cannot take the model, `EngineNotInstalled` where it cannot run, and
+    `PluginError` where it cannot say."""
+    if record.files_of("adapter"):
+        raise Unsupported(f"{record.name.short} has an adapter, which would be lost in a conversion")
+    with map_errors({Exception: PluginError}, f"the match of the {spec.name} converter failed"):
+        match = contained(spec.match, record, metadata)
+        if not isinstance(match, Match):
+            raise TypeError(f"it returned {type(match).__name__} instead of a Match")
+    if match.score <= 0:
+        raise Unsupported(f"the {spec.name} converter cannot convert {record.name.short}: {match.reason}")
+    missing = missing_packages(spec)
+    if missing:
+        raise EngineNotInstalled(f"the {spec.name} converter cannot run here: {missing}", install_line(spec))
+
+
+def checked_files(result: ConvertResult, folder: Path, spec: ConverterSpec) -> tuple[ConvertedFile, ...]:
+    """The files of a result, each a plain file inside the folder. Raises `PluginError`."""
+    fault = None
+    if not any(file.role == "weights" for file in result.files):
+        fault = "it wrote no weights"
+    try:
+        check_together(file.path for file in result.files)
+    except StorageError as error:
+        fault = error.message
+    if fault is None:
+        inside = os.path.realpath(folder)
+        for file in result.files:
+            path = folder / file.path
+            whole = path.is_file() and not path.is_symlink()
+            if not whole or os.path.commonpath([inside, os.path.realpath(path)]) != inside:
+                fault = f"{file.path!r} is not a file in the folder"
+                break
+    if fault is not None:
+        raise PluginError(f"the {spec.name} converter returned a wrong result: {fault}", "report it to its author")
+    return result.files
+
+
+def derived_record(
+    name: ModelName,
+    record: ModelRecord,
+    metadata: ModelMetadata | None,
+    result: ConvertResult,
+    files: tuple[ModelFile, ...],
+) -> ModelRecord:
+    """What the manifest of a converted model says: the converter's word first, then the source's."""
+    family = record.family or (metadata.architecture if metadata else "")
+    context_length = metadata.context_length if metadata else record.context_length
+    embedding_length = metadata.embedding_length if metadata else record.embedding_length
+    return ModelRecord(
+        name=name,
+        digest=files[-1].digest,  # the manifest's own digest exists once it is written
+        size_bytes=0,
+        modified_at=0.0,
+        format=result.format,
+        family=family,
+        families=record.families or (family,),
+        parameter_size=record.parameter_size,
+        quantization=result.quantization or record.quantization,
+        context_length=result.context_length or context_length,
+        embedding_length=result.embedding_length or embedding_length,
+        files=files,
+        capabilities=record.capabilities,
+    )
+
+
+def converted_name(source: ModelName, converter: str) -> ModelName:
+    """``smollm2:q4_1`` becomes ``smollm2:q4_1-onnx``, ``llama3:latest`` ``llama3:onnx``."""
+    tag = converter if source.tag == DEFAULT_TAG else f"{source.tag[: _TAG_LIMIT - 1 - len(converter)]}-{converter}"
+    return msgspec.structs.replace(source, tag=tag)

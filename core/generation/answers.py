@@ -1,0 +1,160 @@
+"""An answer under way: `Generation`, which holds a lease of the model until it is closed or has run to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Protocol, Self
+
+import msgspec
+
+from corral.core.models.records import ModelRecord
+from corral.core.ports.running import RunningModel
+from corral.core.requests.outputs import ChatDelta, Delta, Output, Started
+
+__all__ = ("Generation", "Lease")
+
+_log = logging.getLogger(__name__)
+
+_MOST_AHEAD_CHARS = 4 * 1024 * 1024
+
+
+class Lease(Protocol):
+    """A loaded model, ours to use (see `core.scheduling.scheduler`)."""
+
+    @property
+    def model(self) -> RunningModel: ...
+    @property
+    def load_ns(self) -> int: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def ignored_options(self) -> tuple[str, ...]: ...
+
+
+class Generation:
+    """An answer under way: an async iterator of outputs, ending with `Finished`, and an async context manager.
+
+    Nothing runs before the first output is asked for. Whoever got it iterates it to its end or closes it;
+    `aclose` aborts the request within a step, gives the model back, and may be called twice. One task at a time.
+    `unknown` are options that no engine knows: `Started` names them beside those that this engine ignores.
+    """
+
+    def __init__(
+        self,
+        record: ModelRecord,
+        lease: Lease,
+        outputs: AsyncGenerator[Output, None],
+        resources: AsyncExitStack,
+        unknown: tuple[str, ...] = (),
+    ) -> None:
+        self.record = record
+        self.load_ns = lease.load_ns
+        self.engine = lease.engine
+        self._ignored = lease.ignored_options
+        self._unknown = unknown
+        self._outputs: AsyncGenerator[Output, None] | _Ahead = outputs
+        self._resources = resources
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Output:
+        try:
+            output = await self._outputs.__anext__()
+        except BaseException:  # its end, its failure, or our own task cancelled: nothing more will come
+            await self.aclose()
+            raise
+        if isinstance(output, Started) and (ignored := (*self._ignored, *output.ignored_options)):
+            _log.warning(
+                "%s: the %s engine ignores these options: %s", self.record.name.short, self.engine, ", ".join(ignored)
+            )
+            output = msgspec.structs.replace(output, ignored_options=ignored)
+        if isinstance(output, Started) and self._unknown:
+            output = msgspec.structs.replace(output, ignored_options=(*self._unknown, *output.ignored_options))
+        return output
+
+    def read_ahead(self) -> None:
+        """Go on without the reader, who stands still: what comes is kept for it, up to some million characters.
+
+        The model is given back once the answer has ended, whether or not anybody has read it. Does nothing while an
+        output is being waited for, since then nobody stands still.
+        """
+        # Costs a stream that is read nothing: no output passes through more than before.
+        if not isinstance(self._outputs, _Ahead) and not getattr(self._outputs, "ag_running", True):
+            self._outputs = _Ahead(self._outputs, self._resources)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        try:
+            await self._outputs.aclose()
+        finally:
+            await self._resources.aclose()
+
+
+class _Ahead:
+    """Reads outputs in a task of its own, and frees `resources` at their end."""
+
+    def __init__(self, outputs: AsyncGenerator[Output, None], resources: AsyncExitStack) -> None:
+        self._outputs = outputs
+        self._resources = resources
+        self._read: deque[Output] = deque()
+        self._chars = 0
+        self._changed = asyncio.Event()
+        self._reading = asyncio.create_task(self._run())
+        self._reading.add_done_callback(lambda done: self._changed.set())
+
+    async def __anext__(self) -> Output:
+        """The next output; raises what the outputs ended with."""
+        while not self._read:
+            if self._reading.done():
+                await self._reading
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        output = self._read.popleft()
+        self._chars -= _chars(output)
+        self._changed.set()
+        return output
+
+    async def _run(self) -> None:
+        try:
+            async for output in self._outputs:
+                self._read.append(output)
+                self._chars += _chars(output)
+                self._changed.set()
+                while self._chars >= _MOST_AHEAD_CHARS:
+                    self._changed.clear()
+                    await self._changed.wait()
+        finally:
+            try:
+                await self._outputs.aclose()
+            finally:
+                await self._resources.aclose()
+
+    async def aclose(self) -> None:
+        self._reading.cancel()
+        await asyncio.wait([self._reading])
+        if not self._reading.cancelled():
+            self._reading.exception()  # the reader has had it, or wants it no more
+        await self._outputs.aclose()  # in case the task was cancelled before it began
+
+
+def _chars(output: Output) -> int:
+    """About what an output holds on to; a log-probability counts as much as a short text."""
+    if isinstance(output, Delta):
+        return len(output.text) + 64 * (1 + len(output.logprobs))
+    if isinstance(output, ChatDelta):
+        return len(output.content) + len(output.thinking) + 64 * (1 + len(output.logprobs))
+    return 64

@@ -1,0 +1,70 @@
+"""Embeds lists of texts: in groups, so that others get their turn and little of a list is held at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
+
+from corral.core.errors import EngineError, PromptTooLong
+from corral.core.generation.chat import most_tokens, require_room, tokenized
+from corral.core.ports.running import RunningModel
+from corral.core.requests.calls import EmbedCall
+from corral.core.requests.outputs import Embedded, Vectors
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import EmbedRequest
+
+__all__ = ("embed_texts",)
+
+_GROUP_INPUTS, _GROUP_CHARACTERS = 64, 131_072
+"""The most of a list of texts that a model is given to embed at once; a longer text goes alone."""
+
+
+async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None) -> Embedded:
+    """One vector for each of the call's inputs, in order. Raises `PromptTooLong` where an input may not be cut."""
+    most = most_tokens(model.info, num_ctx)
+    vectors, prompt_tokens, dimensions = bytearray(), 0, 0
+    try:
+        if not call.truncate:
+            for text in call.inputs:
+                require_room(model.info, len(text), most)
+        for group in _groups(call.inputs, _most_inputs(model)):
+            prompts = [(TextPart(text=text),) for text in group]
+            request = EmbedRequest(
+                inputs=await tokenized(model, prompts, most=most, cut=call.truncate),
+                truncate=call.truncate,
+                num_ctx=num_ctx,
+            )
+            part = await _embedded(model, request, call.model)
+            vectors += part.vectors.float32
+            prompt_tokens += part.prompt_tokens
+            dimensions = part.vectors.dimensions
+    except PromptTooLong as error:
+        raise PromptTooLong("the input length exceeds the context length", error.remedy) from error
+    return Embedded(vectors=Vectors(dimensions=dimensions, float32=bytes(vectors)), prompt_tokens=prompt_tokens)
+
+
+def _most_inputs(model: RunningModel) -> int:
+    """Engines that serve one request at a time make everybody wait for a whole one."""
+    one_at_a_time = model.info.parallel == 1 and "batch" not in model.info.features
+    return 1 if one_at_a_time else _GROUP_INPUTS
+
+
+def _groups(inputs: Sequence[str], most: int) -> Iterator[list[str]]:
+    """As many as go together, and one at least."""
+    group: list[str] = []
+    characters = 0
+    for text in inputs:
+        if group and (len(group) == most or characters + len(text) > _GROUP_CHARACTERS):
+            yield group
+            group, characters = [], 0
+        group.append(text)
+        characters += len(text)
+    yield group
+
+
+async def _embedded(model: RunningModel, request: EmbedRequest, name: str) -> Embedded:
+    async with aclosing(model.run(request)) as outputs:
+        async for output in outputs:
+            if isinstance(output, Embedded):
+                return output
+    raise EngineError(f'"{name}" gave no embedding')

@@ -1,0 +1,53 @@
+"""What a model can do, in Ollama's words, derived from its manifest, its weights' header and its template."""
+
+from __future__ import annotations
+
+import re
+
+from corral.core.models.records import ModelMetadata, ModelRecord
+
+__all__ = ("CAPABILITIES", "derive_capabilities")
+
+CAPABILITIES = ("completion", "tools", "insert", "vision", "embedding", "thinking", "image", "audio")
+"""Every capability, in the order in which they are listed."""
+
+_GO_FIELD = re.compile(r"[.$](Tools|Suffix|Thinking)\b")
+_TEMPLATE_LIMIT = 1 << 18  # characters; a longer one is rendered by nobody, and lists of models would wait for it
+_GO_MEANING = {"Tools": "tools", "Suffix": "insert", "Thinking": "thinking"}
+
+
+def derive_capabilities(
+    record: ModelRecord, metadata: ModelMetadata | None, projector: ModelMetadata | None
+) -> tuple[str, ...]:
+    """The capabilities, in the order of `CAPABILITIES`; one that a manifest names and nobody here knows comes last."""
+    found = set(record.capabilities)
+    if metadata is not None:
+        found.add("completion" if metadata.pooling is None else "embedding")
+        for kind in ("vision", "audio"):
+            if metadata.keys.get(f"{metadata.architecture}.{kind}.block_count"):
+                found.add(kind)
+    if record.files_of("projector"):
+        audio = projector is not None and bool(projector.keys.get("clip.has_audio_encoder"))
+        vision = projector is None or projector.keys.get("clip.has_vision_encoder") is not False
+        found |= {kind for kind, present in (("vision", vision or not audio), ("audio", audio)) if present}
+    found |= _from_template(record, metadata)
+    if (metadata.architecture if metadata else record.family) in ("gptoss", "gpt-oss"):
+        found.add("thinking")
+    return (*(name for name in CAPABILITIES if name in found), *sorted(found.difference(CAPABILITIES)))
+
+
+def _from_template(record: ModelRecord, metadata: ModelMetadata | None) -> set[str]:
+    """The manifest's own template decides; without one, the template inside the weights."""
+    text = record.template.text if record.template else (metadata.chat_template if metadata else None) or ""
+    if len(text) > _TEMPLATE_LIMIT:
+        return set()
+    if record.template is not None and record.template.kind == "go":
+        # In pieces: an expression that looks for both brackets takes quadratic time where they are never closed.
+        actions = (piece.partition("}")[0] for piece in text.split("{{")[1:])
+        return {_GO_MEANING[field] for action in actions for field in _GO_FIELD.findall(action)}
+    found = set()
+    if "tools" in text or "tool_call" in text:
+        found.add("tools")
+    if "<think>" in text and "</think>" in text:
+        found.add("thinking")
+    return found

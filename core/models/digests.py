@@ -1,0 +1,38 @@
+"""SHA-256 digests, as manifests and stores write them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import NewType
+
+from corral.core.errors import InvalidDigest
+
+__all__ = ("Digest", "digest_of", "mentioned_digests", "parse_digest")
+
+Digest = NewType("Digest", str)
+"""``sha256:`` and 64 lower-case hex digits. Made by `parse_digest` or `digest_of` only."""
+
+
+_DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
+
+
+_MENTIONED = re.compile(rb"sha256[:-]([0-9a-fA-F]{64})")
+
+
+def parse_digest(text: str) -> Digest:
+    """Accepts ``sha256:…`` and ``sha256-…``, any case. Raises `InvalidDigest` on anything else."""
+    match = _DIGEST.fullmatch(text)
+    if match is None:
+        raise InvalidDigest(f"invalid digest format: {text[:100]!r}", "a digest is sha256: and 64 hex digits")
+    return Digest("sha256:" + match[1].lower())
+
+
+def digest_of(data: bytes) -> Digest:
+    """The digest of bytes already in memory."""
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def mentioned_digests(manifest: bytes) -> frozenset[Digest]:
+    """Every digest spelt anywhere in a manifest, whatever its dialect: what a deletion must not touch."""
+    return frozenset(Digest("sha256:" + match[1].decode().lower()) for match in _MENTIONED.finditer(manifest))

@@ -1,0 +1,134 @@
+"""What a model is, whatever manifest dialect described it: `ModelRecord`, its files, its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from corral.core.models.digests import Digest
+from corral.core.models.names import ModelName
+from corral.core.requests.messages import Message
+from corral.core.values import Value
+
+__all__ = (
+    "FileRole",
+    "ModelFile",
+    "ModelMetadata",
+    "ModelRecord",
+    "TemplateText",
+    "parameter_size_text",
+)
+
+
+def parameter_size_text(count: int) -> str:
+    """A number of parameters as Ollama writes it: ``8.0B``, ``134.52M``, ``22K``."""
+    for unit, size, digits in (("T", 10**12, 1), ("B", 10**9, 1), ("M", 10**6, 2)):
+        if count >= size:
+            return f"{count / size:.{0 if count % size == 0 else digits}f}{unit}"
+    return f"{count / 1000:.0f}K" if count >= 1000 else str(count)
+
+
+FileRole = Literal[
+    "weights", "projector", "adapter", "draft", "config", "template", "system", "params", "messages", "license", "other"
+]
+
+
+class ModelFile(Value, frozen=True, kw_only=True):
+    """One layer. `path` is its file name inside a folder model, None where the dialect names no files."""
+
+    role: FileRole
+    media_type: str
+    digest: Digest
+    size_bytes: int
+    path: str | None = None
+
+
+class TemplateText(Value, frozen=True, kw_only=True):
+    """A chat template that came with the manifest (not the one inside a GGUF), and the tokens it may ask for."""
+
+    kind: Literal["go", "jinja"]
+    text: str
+    bos_text: str = ""
+    eos_text: str = ""
+
+
+class ModelRecord(Value, frozen=True, kw_only=True):
+    """A model as its manifest tells it.
+
+    `name` has the spelling found in the store; `digest` is over the raw manifest bytes; `size_bytes` is the sum of
+    layers and config; `modified_at` is seconds since the epoch. `parameters` are the PARAMETER values (JSON types).
+    `parameter_size` ("8.0B") and `quantization` ("Q4_K_M") are as the manifest has them, empty if it says nothing.
+    `renderer` and `parser` name parts of Ollama's program that write and read the model's chats there.
+    An upstream model has `remote_host` and `remote_model`, and no weights. Corral's own beside these:
+    `remote_replicas`, further addresses of the same model, and `remote_api`, what they speak where somebody said so.
+    """
+
+    name: ModelName
+    digest: Digest
+    size_bytes: int
+    modified_at: float
+    format: str = ""
+    family: str = ""
+    families: tuple[str, ...] = ()
+    parameter_size: str = ""
+    quantization: str = ""
+    context_length: int | None = None
+    embedding_length: int | None = None
+    files: tuple[ModelFile, ...] = ()
+    template: TemplateText | None = None
+    system: str | None = None
+    parameters: Mapping[str, Any] = {}
+    messages: tuple[Message, ...] = ()
+    licenses: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    requires: str | None = None
+    renderer: str | None = None
+    parser: str | None = None
+    remote_host: str | None = None
+    remote_model: str | None = None
+    remote_replicas: tuple[str, ...] = ()
+    remote_api: str | None = None
+
+    def files_of(self, role: FileRole) -> tuple[ModelFile, ...]:
+        return tuple(file for file in self.files if file.role == role)
+
+    @property
+    def remote(self) -> bool:
+        """Whether it lives behind another server."""
+        return self.remote_host is not None
+
+    @property
+    def weights(self) -> ModelFile | None:
+        """The weights; where a manifest has several, the last one wins, as in Ollama. None for an upstream."""
+        found = self.files_of("weights")
+        return found[-1] if found else None
+
+
+class ModelMetadata(Value, frozen=True, kw_only=True):
+    """What a weights file says of itself, read without native code.
+
+    `architecture` is GGUF's ``general.architecture``; `file_type` the quantization name ("Q4_1"); `tensor_types` counts
+    bytes by tensor type name; `keys` are the header's key-values with arrays left out (see `MetadataReader`).
+    `kv_bytes_per_token` is the f16 KV cache's size for one token over all layers, None where not derivable.
+    `format_version` is the file format's own (GGUF's 2 or 3), None where it has none.
+    """
+
+    format: str
+    architecture: str
+    file_type: str
+    parameter_count: int
+    tensor_bytes: int
+    tensor_types: Mapping[str, int] = {}
+    block_count: int = 0
+    context_length: int | None = None
+    embedding_length: int | None = None
+    vocabulary_size: int | None = None
+    kv_bytes_per_token: int | None = None
+    sliding_window: int | None = None
+    pooling: str | None = None
+    chat_template: str | None = None
+    bos_text: str = ""
+    eos_text: str = ""
+    name: str = ""
+    format_version: int | None = None
+    keys: Mapping[str, Any] = {}

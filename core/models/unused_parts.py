@@ -1,0 +1,25 @@
+"""Which parts of a model's manifest nothing here uses, in words for people."""
+
+from __future__ import annotations
+
+from corral.core.models.records import ModelRecord
+
+__all__ = ("unused_parts",)
+
+
+def unused_parts(record: ModelRecord) -> tuple[str, ...]:
+    """One sentence for each; empty where everything counts. What would make the answers another model's is no part of
+    it: such a model is refused (`corral.core.scheduling.engine_choice`)."""
+    found = []
+    if record.template is not None and record.template.kind == "go":
+        found.append("the Go template: Corral uses the chat template in the weights, or plain text if there is none")
+    for name, value in (("renderer", record.renderer), ("parser", record.parser)):
+        if value:
+            found.append(f"the {name} {value!r}, which is built into Ollama: Corral uses the chat template instead")
+    if record.files_of("projector"):
+        found.append("the projector: images are not supported")
+    if record.files_of("draft"):
+        found.append("the draft model, which would make answers faster but not change them")
+    kinds = dict.fromkeys(file.media_type for file in record.files_of("other") if file.path is None)
+    found += [f"a layer of the unknown type {kind!r}" for kind in kinds]
+    return tuple(found)

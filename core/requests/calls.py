@@ -1,0 +1,82 @@
+"""What the use cases of inference are called with, and what `embed` answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from corral.core.requests.caller import Principal
+from corral.core.requests.messages import Message, Tool
+from corral.core.requests.outputs import Vectors
+from corral.core.requests.requests import Constraint
+from corral.core.values import Value
+
+__all__ = ("ANONYMOUS", "Call", "ChatCall", "EmbedCall", "EmbedResult", "GenerateCall")
+
+ANONYMOUS = Principal()
+
+
+class Call(Value, frozen=True, kw_only=True):
+    """What all calls say. `model` is the name as the caller typed it: messages repeat it so.
+
+    `options` is the request's layer, decoded JSON (see `core.requests.options`). `keep_alive_s` None is for
+    ever, ``UNSET`` leaves the model's as it is. `engine` names an engine, None lets the scheduler choose.
+    """
+
+    model: str
+    options: Mapping[str, Any] = {}
+    keep_alive_s: float | UnsetType | None = UNSET
+    engine: str | None = None
+
+
+class GenerateCall(Call, frozen=True, kw_only=True):
+    """Complete a prompt. Unless `raw`, the model's chat template goes around it, with `system` or the model's own.
+
+    `logprobs`: None for none, else how many alternatives beside the chosen token. `shift` None is yes.
+    `return_token_ids`: `Finished` carries the ids of prompt and answer. `constraint`: what the answer must follow.
+    `think` is for models that own their template (an upstream).
+    """
+
+    prompt: str
+    system: str | None = None
+    raw: bool = False
+    logprobs: int | None = None
+    shift: bool | None = None
+    return_token_ids: bool = False
+    constraint: Constraint | None = None
+    think: bool | str | None = None
+
+
+class ChatCall(Call, frozen=True, kw_only=True):
+    """Answer a conversation. A trailing assistant message is continued. The others are as in `GenerateCall`.
+
+    `tools` and `think` are for models that own their template (an upstream).
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    think: bool | str | None = None
+    logprobs: int | None = None
+    shift: bool | None = None
+    constraint: Constraint | None = None
+
+
+class EmbedCall(Call, frozen=True, kw_only=True):
+    """One vector per input. `dimensions` keeps the first so many, and needs `normalise`, which scales to length 1."""
+
+    inputs: tuple[str, ...]
+    truncate: bool = True
+    dimensions: int | None = None
+    normalise: bool = True
+
+
+class EmbedResult(Value, frozen=True, kw_only=True):
+    """The vectors in the order of the inputs, and what they cost. `ignored_options` had no effect."""
+
+    vectors: Vectors
+    prompt_tokens: int
+    load_ns: int
+    total_ns: int
+    ignored_options: tuple[str, ...] = ()

@@ -1,0 +1,90 @@
+"""Which texts are control tokens of a model, and where people typed one.
+
+Text that people typed must never act as a control token. The model's vocabulary says which texts are: they may be
+spelled in any way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+from corral.core.requests.prompts import TextPart
+
+__all__ = ("LOOKALIKES", "ControlTokens", "control_tokens")
+
+_LOOKALIKE = re.compile(
+    r"<[^<>\s]{1,120}>|<\|[^<>|]{1,120}\|>"
+    r"|\[/?[A-Za-z][A-Za-z0-9_]{2,60}\]|\[\|[^\[\]|]{1,60}\|\]"
+    r"|\]~[^\[\]~]{1,60}~?[\[\]]|\[[a-z]{1,3}~\["
+)
+"""What control tokens are spelled like: ``<|im_end|>``, ``</s>``, ``[INST]``, ``]~b]``. Much else is, too."""
+
+_REMEMBERED = 16
+
+
+class ControlTokens:
+    """The control tokens of a model, by spelling.
+
+    `spellings` None: nobody knows them, so everything that looks like a control token counts as one.
+    """
+
+    def __init__(self, spellings: tuple[str, ...] | None) -> None:
+        self.known = spellings is not None
+        texts = sorted({text for text in spellings or () if text}, reverse=True)
+        self._pattern = re.compile(_any_of(texts)) if texts else None if self.known else _LOOKALIKE
+
+    def find(self, text: str) -> Iterator[re.Match[str]]:
+        """Every control token in the text, the longest wherever several begin."""
+        return iter(()) if self._pattern is None else self._pattern.finditer(text)
+
+    def replace(self, text: str, by: Callable[[re.Match[str]], str]) -> str:
+        """The text with every control token replaced."""
+        return text if self._pattern is None else self._pattern.sub(by, text)
+
+    def is_one(self, text: str) -> bool:
+        """Whether the whole text is a control token."""
+        return self._pattern is not None and self._pattern.fullmatch(text) is not None
+
+    def guarded(self, text: str) -> list[TextPart]:
+        """Content as parts: every control token stands alone with `parse_special` off."""
+        parts: list[TextPart] = []
+        position = 0
+        for match in self.find(text):
+            if match.start() > position:
+                parts.append(TextPart(text=text[position : match.start()], parse_special=True))
+            parts.append(TextPart(text=match[0]))
+            position = match.end()
+        if position < len(text):
+            parts.append(TextPart(text=text[position:], parse_special=True))
+        return parts
+
+
+LOOKALIKES = ControlTokens(None)
+
+
+@lru_cache(_REMEMBERED)
+def control_tokens(spellings: tuple[str, ...] | None) -> ControlTokens:
+    """The same object for the same spellings: a vocabulary may have thousands."""
+    return ControlTokens(spellings)
+
+
+def _any_of(texts: list[str]) -> str:
+    """A pattern that matches the longest of the texts, which are sorted backwards.
+
+    Beginnings that several share are compared once: a list of thousands would be gone through at every ``<``.
+    """
+    prefix = _shared_prefix(texts[-1], texts[0])
+    rests: dict[str, list[str]] = {}
+    for text in texts:
+        rests.setdefault(text[len(prefix) : len(prefix) + 1], []).append(text[len(prefix) :])
+    branches = [_any_of(rest) if first else "" for first, rest in rests.items()]
+    return re.escape(prefix) + (branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})")
+
+
+def _shared_prefix(one: str, other: str) -> str:
+    length = 0
+    while length < min(len(one), len(other)) and one[length] == other[length]:
+        length += 1
+    return one[:length]

@@ -1,0 +1,213 @@
+"""The options of a request and of a Modelfile's PARAMETER lines: one table of names, types, scopes and defaults.
+
+Names, defaults and error texts are Ollama's; beyond them the names are llama-server's, and a few load options
+are Corral's own. Everything that reads, prints or documents an option goes through `OPTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from corral.core.errors import InvalidOption
+from corral.core.requests.option_values import OptionKind, checked, read_text
+from corral.core.requests.requests import ContextPolicy, SamplingParams
+from corral.core.values import Value
+from corral.core.wording.suggestions import did_you_mean
+
+__all__ = (
+    "OPTIONS",
+    "OptionSpec",
+    "ParsedOptions",
+    "ResolvedOptions",
+    "parse_options",
+    "parse_parameter",
+    "resolve_options",
+)
+
+OptionScope = Literal["sampling", "context", "load", "engine", "none"]
+OptionOrigin = Literal["ollama", "llama-server", "corral"]
+
+_MIN_NUM_CTX = 4
+
+
+class OptionSpec(Value, frozen=True, kw_only=True):
+    """One row of the table.
+
+    `scope`: ``sampling`` and ``context`` hold for one request, ``load`` for a loaded model (another value may reload
+    it), ``engine`` says which engine loads it, ``none`` is checked and then has no effect. `default` is what holds
+    where nobody says anything, None where the engine decides. `origin` is whose name it is.
+    """
+
+    name: str
+    kind: OptionKind
+    scope: OptionScope
+    default: Any = None
+    origin: OptionOrigin = "ollama"
+    help: str = ""
+
+
+def _row(
+    name: str,
+    kind: OptionKind,
+    default: Any,
+    help: str,
+    *,
+    scope: OptionScope = "sampling",
+    origin: OptionOrigin = "ollama",
+) -> OptionSpec:
+    return OptionSpec(name=name, kind=kind, scope=scope, default=default, origin=origin, help=help)
+
+
+_TABLE: tuple[OptionSpec, ...] = (
+    _row("temperature", "float32", 0.8, "0 is greedy"),
+    _row("top_k", "integer", 40, "keep the k most likely tokens; 0 keeps all"),
+    _row("top_p", "float32", 0.9, "keep the most likely tokens that together reach p"),
+    _row("min_p", "float32", 0.0, "drop tokens less likely than p times the best one"),
+    _row("typical_p", "float32", 1.0, "locally typical sampling; 1 is off"),
+    _row("repeat_last_n", "integer", 64, "how far back penalties look; 0 off, -1 the whole context"),
+    _row("repeat_penalty", "float32", 1.0, "divides the logits of repeated tokens; 1 is off"),
+    _row("presence_penalty", "float32", 0.0, "subtracted once from the logits of tokens already present"),
+    _row("frequency_penalty", "float32", 0.0, "subtracted for each occurrence of a token already present"),
+    _row("seed", "integer", -1, "the same seed gives the same answer; negative picks one at random"),
+    _row("num_predict", "integer", -1, "maximum number of tokens to generate; negative: ten times the context length"),
+    _row("stop", "array", (), "strings that end the answer"),
+    _row("num_keep", "integer", 4, "tokens kept from the start when the context shifts", scope="context"),
+    _row("num_ctx", "integer", None, "context length: tokens of prompt and answer together, at least 4", scope="load"),
+    _row("num_batch", "integer", None, "tokens computed in one batch", scope="load"),
+    _row("num_gpu", "integer", None, "layers on the GPU; -1 as many as fit, 0 none", scope="load"),
+    _row("main_gpu", "integer", None, "the GPU that computes what is not split", scope="load"),
+    _row("use_mmap", "boolean", None, "map the weights instead of reading them", scope="load"),
+    _row("num_thread", "integer", None, "CPU threads, at most 512; 0 picks the fastest number", scope="load"),
+    _row("draft_num_predict", "integer", None, "accepted for compatibility with Ollama; no effect", scope="none"),
+    _row("ignore_eos", "boolean", False, "continue after the end token", origin="llama-server"),
+    _row("logit_bias", "bias", (), "[[token id or text, bias or false], …] or an object", origin="llama-server"),
+    _row(
+        "top_n_sigma",
+        "float32",
+        -1.0,
+        "keep logits within n standard deviations of the best; -1 off",
+        origin="llama-server",
+    ),
+    _row("dynatemp_range", "float32", 0.0, "how far the temperature varies; 0 off", origin="llama-server"),
+    _row("dynatemp_exponent", "float32", 1.0, "how entropy maps to temperature", origin="llama-server"),
+    _row("dry_multiplier", "float32", 0.0, "strength of the DRY repetition penalty; 0 off", origin="llama-server"),
+    _row("dry_base", "float32", 1.75, "DRY: growth per repeated token", origin="llama-server"),
+    _row("dry_allowed_length", "integer", 2, "DRY: repetitions up to this length are free", origin="llama-server"),
+    _row("dry_penalty_last_n", "integer", -1, "DRY: how far back; 0 off, -1 the whole context", origin="llama-server"),
+    _row(
+        "dry_sequence_breakers", "array", ("\n", ":", '"', "*"), "DRY: strings that end a match", origin="llama-server"
+    ),
+    _row(
+        "xtc_probability", "float32", 0.0, "XTC: probability of dropping the top choices; 0 off", origin="llama-server"
+    ),
+    _row("xtc_threshold", "float32", 0.1, "XTC: a top choice is at least this likely", origin="llama-server"),
+    _row("mirostat", "integer", 0, "Mirostat version, 1 or 2; 0 off", origin="llama-server"),
+    _row("mirostat_tau", "float32", 5.0, "Mirostat: target surprise", origin="llama-server"),
+    _row("mirostat_eta", "float32", 0.1, "Mirostat: learning rate", origin="llama-server"),
+    _row("num_parallel", "integer", None, "requests that run at once, at most 256", scope="load", origin="corral"),
+    _row("flash_attention", "boolean", None, "fused attention kernels", scope="load", origin="corral"),
+    _row("kv_cache_type", "string", None, "f16, q8_0 or q4_0", scope="load", origin="corral"),
+    _row("engine", "string", None, "the engine that runs the model", scope="engine", origin="corral"),
+)
+
+OPTIONS: Mapping[str, OptionSpec] = {row.name: row for row in _TABLE}
+
+# Names that old Modelfiles carry and Ollama still reads, to drop them.
+_RETIRED = frozenset({"penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock"})
+
+
+class ParsedOptions(Value, frozen=True, kw_only=True):
+    """Checked options by scope, in JSON types; only what was given. `unknown` names have no effect: log them."""
+
+    sampling: Mapping[str, Any] = {}
+    context: Mapping[str, Any] = {}
+    load: Mapping[str, Any] = {}
+    engine: Mapping[str, Any] = {}
+    unknown: tuple[str, ...] = ()
+
+
+class ResolvedOptions(Value, frozen=True, kw_only=True):
+    """What a request runs with, all layers merged. `load` holds only load options that some layer names.
+
+    `engine` is the engine that must run it, None where any may.
+    """
+
+    sampling: SamplingParams = SamplingParams()
+    context: ContextPolicy = ContextPolicy()
+    load: Mapping[str, Any] = {}
+    engine: str | None = None
+    unknown: tuple[str, ...] = ()
+
+
+def parse_options(options: Mapping[str, Any]) -> ParsedOptions:
+    """Check decoded JSON against the table: nulls are skipped, a fraction is cut off where an integer is due.
+
+    Raises `InvalidOption` with Ollama's text for a value of the wrong type.
+    """
+    scopes: dict[str, dict[str, Any]] = {"sampling": {}, "context": {}, "load": {}, "engine": {}}
+    unknown: list[str] = []
+    for name, value in options.items():
+        if value is None:
+            continue
+        row = OPTIONS.get(name)
+        if row is None:
+            unknown.append(name)
+            continue
+        wanted = checked(row.kind, name, value)
+        if row.scope == "none":
+            unknown.append(name)
+        else:
+            scopes[row.scope][name] = wanted
+    return ParsedOptions(**scopes, unknown=tuple(unknown))
+
+
+def resolve_options(*layers: Mapping[str, Any]) -> ResolvedOptions:
+    """Merge layers of options, later ones winning: a model's PARAMETER layer, then the request's `options`.
+
+    Raises `InvalidOption`.
+    """
+    sampling: dict[str, Any] = {}
+    context: dict[str, Any] = {}
+    load: dict[str, Any] = {}
+    engine: str | None = None
+    unknown: dict[str, None] = {}
+    for layer in layers:
+        if not layer:
+            continue
+        parsed = parse_options(layer)
+        sampling.update(parsed.sampling)
+        context.update(parsed.context)
+        load.update(parsed.load)
+        engine = parsed.engine.get("engine", engine) or None
+        unknown.update(dict.fromkeys(parsed.unknown))
+    for name in ("seed", "num_predict"):
+        if sampling.get(name, 0) < 0:
+            del sampling[name]
+    if "num_ctx" in load:
+        load["num_ctx"] = context["num_ctx"] = max(load["num_ctx"], _MIN_NUM_CTX)
+    return ResolvedOptions(
+        sampling=SamplingParams(**sampling),
+        context=ContextPolicy(**context),
+        load=load,
+        engine=engine,
+        unknown=tuple(unknown),
+    )
+
+
+def parse_parameter(name: str, values: Sequence[str]) -> Any:
+    """A PARAMETER's text as the JSON value that `parse_options` takes.
+
+    Lists (`stop`) take all the values, everything else the last one. A retired name of Ollama's gives None.
+    Raises `InvalidOption` with Ollama's texts.
+    """
+    row = OPTIONS.get(name)
+    if row is None:
+        if name in _RETIRED:
+            return None
+        raise InvalidOption(
+            f"unknown parameter '{name}'", did_you_mean(name, OPTIONS, f"known are {', '.join(OPTIONS)}")
+        )
+    if not values:
+        raise InvalidOption(f"parameter '{name}' has no value")
+    return read_text(row.kind, name, values)

@@ -1,0 +1,169 @@
+"""What comes back: `EngineOutput` from an engine beside its driver, `Output` from a running model.
+
+Both are open bases, like `Request`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from corral.core.errors import ErrorInfo
+from corral.core.requests.messages import ToolCall
+from corral.core.values import Value
+
+__all__ = (
+    "ChatDelta",
+    "Delta",
+    "Embedded",
+    "EngineEmbedded",
+    "EngineFailed",
+    "EngineFinished",
+    "EngineOutput",
+    "FinishReason",
+    "Finished",
+    "Output",
+    "Prefilled",
+    "Started",
+    "Token",
+    "TokenLogprob",
+    "TopLogprob",
+    "Usage",
+    "Vectors",
+)
+
+FinishReason = Literal["stop", "length"]
+
+
+class Usage(Value, frozen=True, kw_only=True):
+    """What a request cost. `prompt_tokens` includes `cached_tokens`, those that needed no computing."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    prefill_ns: int = 0
+    decode_ns: int = 0
+
+
+class Vectors(Value, frozen=True, kw_only=True):
+    """Vectors as little-endian float32 in row order: ``len(float32) == 4 * dimensions * count``."""
+
+    dimensions: int
+    float32: bytes
+
+    @property
+    def count(self) -> int:
+        return len(self.float32) // (4 * self.dimensions) if self.dimensions else 0
+
+
+class TopLogprob(Value, frozen=True, kw_only=True):
+    """One alternative: its text as bytes (a token may be a part of a character) and natural log-probability."""
+
+    token: bytes
+    logprob: float
+
+
+class TokenLogprob(Value, frozen=True, kw_only=True):
+    """The chosen token, and as many alternatives as were asked for, most likely first."""
+
+    token: bytes
+    logprob: float
+    top: tuple[TopLogprob, ...] = ()
+
+
+# ── Output: what `RunningModel.run` yields ────────────────────────────────────────────────────────────────────────
+
+
+class Output(Value, frozen=True, kw_only=True):
+    """Open base. A run yields at most one `Started`, then deltas, then `Finished`; or one `Embedded`."""
+
+
+class Started(Output, frozen=True, kw_only=True):
+    """The prompt is in memory. `dropped_tokens` were cut to make it fit; `ignored_options` had no effect.
+
+    `prompt_tokens` None: a remote engine will tell in the end.
+    """
+
+    prompt_tokens: int | None
+    cached_tokens: int = 0
+    dropped_tokens: int = 0
+    ignored_options: tuple[str, ...] = ()
+
+
+class Delta(Output, frozen=True, kw_only=True):
+    """More text: whole characters only. `text` may be empty where a token's text is held back."""
+
+    text: str = ""
+    token_count: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class ChatDelta(Output, frozen=True, kw_only=True):
+    """More of a chat's answer, parsed: visible content, thinking, or complete tool calls."""
+
+    content: str = ""
+    thinking: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    token_count: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Embedded(Output, frozen=True, kw_only=True):
+    """The vectors of an `EmbedRequest`, one per input, in order, as the model gives them (not normalised)."""
+
+    vectors: Vectors
+    prompt_tokens: int
+
+
+class Finished(Output, frozen=True, kw_only=True):
+    """The last output. `token_ids`: prompt and answer, if they were asked for."""
+
+    reason: FinishReason
+    usage: Usage
+    token_ids: tuple[int, ...] = ()
+
+
+# ── EngineOutput: what an engine gives its driver ─────────────────────────────────────────────────────────────────
+
+
+class EngineOutput(Value, frozen=True, kw_only=True):
+    """Open base. A completion gives `Prefilled`, `Token`s, then `EngineFinished`; or `EngineFailed` at any point."""
+
+
+class Prefilled(EngineOutput, frozen=True, kw_only=True):
+    """The prompt has been computed; tokens follow. `prompt_ids` where the request asked for ids."""
+
+    prompt_tokens: int
+    cached_tokens: int = 0
+    dropped_tokens: int = 0
+    ignored_options: tuple[str, ...] = ()
+    prompt_ids: tuple[int, ...] = ()
+
+
+class Token(EngineOutput, frozen=True, kw_only=True):
+    """One token. `piece` is its text, perhaps a part of a character. A text-only engine has no `token_id`.
+
+    The token that ends a generation (EOS) is given too, with an empty piece, and counted.
+    """
+
+    token_id: int | None
+    piece: bytes
+    logprob: TokenLogprob | None = None
+
+
+class EngineEmbedded(EngineOutput, frozen=True, kw_only=True):
+    """The answer to an `EmbedRequest`; the request is over."""
+
+    vectors: Vectors
+    prompt_tokens: int
+
+
+class EngineFinished(EngineOutput, frozen=True, kw_only=True):
+    """The engine ended the request by itself: EOS, or the context is full."""
+
+    reason: FinishReason
+
+
+class EngineFailed(EngineOutput, frozen=True, kw_only=True):
+    """This request failed; others go on."""
+
+    error: ErrorInfo

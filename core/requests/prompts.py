@@ -1,0 +1,24 @@
+"""Prompts: text to tokenize and token ids, in parts."""
+
+from __future__ import annotations
+
+from corral.core.values import Value
+
+__all__ = ("Prompt", "TextPart", "TokensPart")
+
+
+class TextPart(Value, frozen=True, kw_only=True):
+    """Text to tokenize. `parse_special`: control tokens spelt in it count as such (a template's own text)."""
+
+    text: str
+    parse_special: bool = False
+
+
+class TokensPart(Value, frozen=True, kw_only=True):
+    """Token ids, taken as they are."""
+
+    ids: tuple[int, ...]
+
+
+Prompt = tuple[TextPart | TokensPart, ...]
+"""Parts are tokenized one by one and joined. The engine adds the model's BOS once, where the model wants one."""

@@ -1,0 +1,139 @@
+"""What a caller asks of a running model: one struct per task, and what they are made of.
+
+`Request` is an open base: an engine plugin subclasses it (repeating ``frozen=True, kw_only=True``) and names
+its types in its `EngineSpec`, so that they cross the process boundary as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from corral.core.requests.messages import Message, Tool
+from corral.core.requests.prompts import Prompt
+from corral.core.values import Value
+
+__all__ = (
+    "ChatRequest",
+    "CompletionRequest",
+    "Constraint",
+    "ContextPolicy",
+    "EmbedRequest",
+    "Request",
+    "SamplingParams",
+    "ThinkingBudget",
+)
+
+
+class SamplingParams(Value, frozen=True, kw_only=True):
+    """How the next token is chosen, and when to stop. Ollama's names and defaults; beyond them llama-server's.
+
+    `temperature` 0 is greedy. `seed` None draws one. `num_predict` is the most tokens to generate, None for no
+    limit but the context's. `repeat_last_n` 0 turns penalties off, -1 looks at the whole context.
+    `mirostat` 0 is off, 1 and 2 the two versions. `logit_bias` maps a token id, or a text, to what is added to
+    its logit (``-inf`` forbids it).
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.9
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_last_n: int = 64
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    num_predict: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logit_bias: tuple[tuple[int | str, float], ...] = ()
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    top_n_sigma: float = -1.0
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+
+
+class ContextPolicy(Value, frozen=True, kw_only=True):
+    """How much one request may remember, in tokens.
+
+    `num_ctx` bounds prompt and answer together (None: all the engine has). When an answer reaches it, `shift`
+    keeps the first `num_keep` tokens, drops the older half of the rest and goes on; without `shift`, or where the
+    model's memory cannot shift, the answer ends with ``length``.
+    """
+
+    num_ctx: int | None = None
+    num_keep: int = 4
+    shift: bool = True
+
+
+class Constraint(Value, frozen=True, kw_only=True):
+    """A grammar that the text must follow, from the start or once `starts_after` has appeared."""
+
+    kind: Literal["json_schema", "gbnf", "lark", "regex"]
+    source: str
+    starts_after: str | int | None = None
+
+
+class ThinkingBudget(Value, frozen=True, kw_only=True):
+    """The most tokens between `start` and `end` tags; then `end` is forced."""
+
+    max_tokens: int
+    start: str
+    end: str
+
+
+class Request(Value, frozen=True, kw_only=True):
+    """Open base of all requests. `engine_options` are the engine's own `request_options`, still encoded (JSON)."""
+
+    engine_options: Mapping[str, msgspec.Raw] = {}
+
+
+class CompletionRequest(Request, frozen=True, kw_only=True):
+    """Continue a prompt.
+
+    `logprobs`: None for none, else how many alternatives to report beside the chosen token (0: the chosen alone).
+    `preserved_tokens`: control tokens that must appear in the text. `return_token_ids`: `Finished` carries the ids
+    of prompt and answer.
+    """
+
+    prompt: Prompt
+    sampling: SamplingParams = SamplingParams()
+    context: ContextPolicy = ContextPolicy()
+    constraint: Constraint | None = None
+    thinking_budget: ThinkingBudget | None = None
+    preserved_tokens: frozenset[str] = frozenset()
+    logprobs: int | None = None
+    return_token_ids: bool = False
+
+
+class ChatRequest(Request, frozen=True, kw_only=True):
+    """Answer a conversation. Taken by engines that own their template; `PromptedChat` turns it into a completion."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    sampling: SamplingParams = SamplingParams()
+    context: ContextPolicy = ContextPolicy()
+    think: bool | str | None = None
+    constraint: Constraint | None = None
+    logprobs: int | None = None
+    return_token_ids: bool = False
+
+
+class EmbedRequest(Request, frozen=True, kw_only=True):
+    """One vector per input, in order. `truncate`: cut an input that is too long, else `PromptTooLong`."""
+
+    inputs: tuple[Prompt, ...]
+    truncate: bool = True
+    num_ctx: int | None = None

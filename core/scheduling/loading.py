@@ -1,0 +1,140 @@
+"""One load of a model: converted first where its engine needs that, then room for it, then the runner.
+
+There is one more try where memory was short after all, and where converted files turn out to be damaged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Literal, Protocol, TypeVar
+
+import msgspec
+
+from corral.core.errors import EngineDied, InvalidModelFile, LoadFailed, OutOfMemory
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import RunningModel
+from corral.core.scheduling.engine_choice import estimate_bytes
+from corral.core.scheduling.placement import Placement
+from corral.core.scheduling.residents import LoadProgress, Resident
+from corral.core.specs.converters import ConverterSpec
+from corral.core.specs.engines import LoadRequest, LocalFile
+
+__all__ = ("Deriver", "ModelLoader", "Models")
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Models(Protocol):
+    """What loading needs of the model catalog."""
+
+    async def metadata(self, record: ModelRecord) -> ModelMetadata | None: ...
+
+    async def loadable_files(self, record: ModelRecord) -> tuple[LocalFile, ...]: ...
+
+
+class Deriver(Protocol):
+    """What loading needs of the `ModelDeriver`."""
+
+    @property
+    def converters(self) -> Sequence[ConverterSpec]: ...
+
+    async def derive(self, record: ModelRecord, converter: str, *, on_progress: OnLoadProgress) -> ModelRecord: ...
+
+    async def discard_damaged(self, derived: ModelRecord) -> bool: ...
+
+
+class ModelLoader:
+    """Loads what the scheduler asks for. `timeout_s` is the longest that work may go without progress."""
+
+    def __init__(self, *, placement: Placement, models: Models, deriver: Deriver | None, timeout_s: float) -> None:
+        self._placement = placement
+        self._models = models
+        self._deriver = deriver
+        self._timeout_s = timeout_s
+
+    async def load(self, resident: Resident, metadata: ModelMetadata | None) -> None:
+        """Returns once ``resident.model`` answers. Raises `OutOfMemory`, what `ModelDeriver.derive` raises where the
+        model must be converted, and what `Runner.load` raises.
+        """
+        if resident.converter is None or self._deriver is None:
+            await self._load(resident, resident.record, metadata)
+            return
+        derived = await self._derive(resident, self._deriver, resident.converter)
+        try:
+            await self._load_derived(resident, derived)
+        except (InvalidModelFile, LoadFailed, EngineDied) as error:
+            if not await self._deriver.discard_damaged(derived):
+                remedy = f"run corral rm {derived.name} to have the model converted again"
+                raise type(error)(error.message, f"{error.remedy}; {remedy}" if error.remedy else remedy) from error
+            _log.warning("the converted files for %s were damaged; converting again", resident.record.name.short)
+            resident.placed = False
+            await self._load_derived(resident, await self._derive(resident, self._deriver, resident.converter))
+
+    async def _derive(self, resident: Resident, deriver: Deriver, converter: str) -> ModelRecord:
+        async def derive() -> ModelRecord:
+            # The clock starts with the first report: until then another process may be converting the same model.
+            async with self._watched(resident, "converting", None) as on_progress:
+                return await deriver.derive(resident.record, converter, on_progress=on_progress)
+
+        return await self._with_second_try(derive)
+
+    async def _load_derived(self, resident: Resident, derived: ModelRecord) -> None:
+        await self._load(resident, derived, await self._models.metadata(derived))
+
+    async def _load(self, resident: Resident, record: ModelRecord, metadata: ModelMetadata | None) -> None:
+        resident.estimate = estimate_bytes(resident.spec, record, metadata, resident.options)
+        await self._placement.make_room(resident)
+        resident.model = await self._with_second_try(lambda: self._run(resident, record))
+
+    async def _with_second_try(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Where memory was short after all, everything idle goes, then there is one more try, as in Ollama."""
+        try:
+            return await work()
+        except OutOfMemory:
+            if not await self._placement.free_idle():
+                raise
+            return await work()
+
+    async def _run(self, resident: Resident, record: ModelRecord) -> RunningModel:
+        request = LoadRequest(
+            model=resident.record.name.short,
+            files=await self._models.loadable_files(record),
+            load_options={} if resident.options is None else msgspec.to_builtins(resident.options),
+            remote_host=record.remote_host,
+            remote_model=record.remote_model,
+            remote_replicas=record.remote_replicas,
+            remote_api=record.remote_api,
+        )
+        async with self._watched(resident, "loading", self._timeout_s) as on_progress:
+            return await resident.runner.load(resident.spec, request, on_progress)
+
+    @asynccontextmanager
+    async def _watched(
+        self, resident: Resident, stage: Literal["converting", "loading"], timeout_s: float | None
+    ) -> AsyncGenerator[OnLoadProgress, None]:
+        """Gives what to call with the progress of a stage; `timeout_s` is how long the first call may take."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout_s) as deadline:
+
+                def on_progress(share: float) -> None:
+                    with suppress(RuntimeError):  # a late report of work that is over
+                        deadline.reschedule(loop.time() + self._timeout_s)
+                    for listener in list(resident.listeners):
+                        try:
+                            listener(LoadProgress(stage=stage, share=share))
+                        except Exception:  # one caller's fault, and the load is everybody's
+                            _log.exception("%s %s: a progress callback failed", stage, resident.record.name.short)
+
+                yield on_progress
+        except TimeoutError as error:
+            raise LoadFailed(
+                f"{stage} {resident.record.name.short} made no progress for {self._timeout_s:g} s",
+                "raise load_timeout_s if the disk is slow",
+            ) from error

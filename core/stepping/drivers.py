@@ -1,0 +1,214 @@
+"""The generation driver: what every engine would otherwise rewrite between its tokens and a caller's text.
+
+Pure: no engine, no I/O. One `SequenceDriver` follows one completion; `TaskDriver` follows a request of any other task.
+"""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from corral.core.errors import PluginError, Unsupported
+from corral.core.ports.tokens import ConstraintMask, TokenMask
+from corral.core.requests.outputs import (
+    Delta,
+    Embedded,
+    EngineEmbedded,
+    EngineFinished,
+    EngineOutput,
+    Finished,
+    FinishReason,
+    Output,
+    Prefilled,
+    Started,
+    Token,
+    Usage,
+)
+from corral.core.requests.requests import CompletionRequest, Request
+from corral.core.stepping.stop_strings import StopStrings
+
+__all__ = ("RequestDriver", "SequenceDriver", "TaskDriver", "driver_for")
+
+_UNLIMITED_CONTEXTS = 10
+"""An answer without `num_predict` ends after so many contexts, as in Ollama: a model in a loop must end some day."""
+
+_Utf8Decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class RequestDriver(Protocol):
+    """Turns an engine's outputs of one request into the caller's."""
+
+    @property
+    def mask(self) -> TokenMask | None: ...
+
+    def feed(self, output: EngineOutput) -> tuple[list[Output], bool]:
+        """What the caller gets for it, and whether the request is over; then nothing more may be fed."""
+        ...
+
+
+def driver_for(
+    request: Request, context_length: int | None, clock_ns: Callable[[], int], mask: ConstraintMask | None = None
+) -> RequestDriver:
+    """The driver of a request's task; `mask` is what the request's constraint became.
+
+    Raises `Unsupported` for what no driver of this version can do.
+    """
+    if isinstance(request, CompletionRequest):
+        return SequenceDriver(request, context_length=context_length, clock_ns=clock_ns, mask=mask)
+    return TaskDriver()
+
+
+class SequenceDriver:
+    """Follows one completion: whole characters, stop strings, length limit, timing.
+
+    A stop string or the limit ends the sequence in the very step that reached it. Text held back for a stop string
+    that never came goes out at the end; the bytes of a character that was not completed do not. `clock_ns` is read
+    when the driver is made, at the end of the prompt, and at the end: waiting for a free stream counts as prefill.
+    """
+
+    __slots__ = (
+        "_at_limit",
+        "_clock_ns",
+        "_decoder",
+        "_generated",
+        "_ids",
+        "_ignored",
+        "_limit",
+        "_prefilled",
+        "_prefilled_ns",
+        "_started_ns",
+        "_stops",
+        "_uncounted",
+        "mask",
+    )
+
+    def __init__(
+        self,
+        request: CompletionRequest,
+        *,
+        context_length: int | None = None,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+        mask: ConstraintMask | None = None,
+    ) -> None:
+        if request.constraint is not None and mask is None:
+            raise Unsupported("this model's engine does not support formats or grammars")
+        if request.thinking_budget is not None:
+            raise Unsupported("this version does not support thinking budgets")
+        sampling = request.sampling
+        num_ctx = request.context.num_ctx or context_length
+        unlimited = _UNLIMITED_CONTEXTS * num_ctx if num_ctx else None
+        wanted = sampling.num_predict
+        self._limit = unlimited if wanted is None else min(wanted, unlimited) if unlimited else wanted
+        self._stops = StopStrings(sampling.stop) if any(sampling.stop) else None
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._ids: list[int] | None = [] if request.return_token_ids else None
+        self._prefilled: Prefilled | None = None
+        self._generated = 0
+        self._uncounted = 0
+        self._at_limit = False
+        self._clock_ns = clock_ns
+        self._started_ns = self._prefilled_ns = clock_ns()
+        self.mask: TokenMask | None = mask
+        self._ignored = mask.ignored if mask is not None else ()
+
+    def feed(self, output: EngineOutput) -> tuple[list[Output], bool]:
+        """What the caller gets, and whether the sequence is over. Raises `PluginError` for a foreign output."""
+        if isinstance(output, Token):
+            return self._token(output)
+        if isinstance(output, Prefilled):
+            return self._start(output)
+        if isinstance(output, EngineFinished):
+            return self._finish([], output.reason)
+        raise PluginError(f"the engine answered a completion request with {type(output).__name__}")
+
+    def _start(self, output: Prefilled) -> tuple[list[Output], bool]:
+        self._prefilled = output
+        self._prefilled_ns = self._clock_ns()
+        started = Started(
+            prompt_tokens=output.prompt_tokens,
+            cached_tokens=output.cached_tokens,
+            dropped_tokens=output.dropped_tokens,
+            ignored_options=(*output.ignored_options, *self._ignored),
+        )
+        if self._limit == 0:
+            return self._finish([started], "length")
+        return [started], False
+
+    def _token(self, token: Token) -> tuple[list[Output], bool]:
+        if self._at_limit:
+            return self._finish([], "length")
+        self._generated += 1
+        self._uncounted += 1
+        if self._ids is not None and token.token_id is not None:
+            self._ids.append(token.token_id)
+        text = self._decode(token.piece)
+        stopped = False
+        if self._stops is not None:
+            text, stopped = self._stops.push(text)
+        outputs: list[Output] = []
+        if token.logprob is not None:
+            outputs.append(Delta(text=text, token_count=self._uncounted, logprobs=(token.logprob,)))
+            self._uncounted = 0
+        elif text:
+            outputs.append(Delta(text=text, token_count=self._uncounted))
+            self._uncounted = 0
+        if stopped:
+            self._stops = self._decoder = None
+            return self._finish(outputs, "stop")
+        if self._generated == self._limit:
+            if token.piece:
+                return self._finish(outputs, "length")
+            # An empty piece may be the EOS, and the engine about to say "stop": let it.
+            self._at_limit = True
+        return outputs, False
+
+    def _decode(self, piece: bytes) -> str:
+        if self._decoder is None:
+            try:
+                return piece.decode()
+            except UnicodeDecodeError:
+                self._decoder = _Utf8Decoder(errors="replace")
+        text = self._decoder.decode(piece)
+        if not self._decoder.getstate()[0]:
+            self._decoder = None
+        return text
+
+    def _finish(self, outputs: list[Output], reason: FinishReason) -> tuple[list[Output], bool]:
+        # Bytes that still wait in the decoder began a character that the answer's end cut off: they are left out.
+        rest = self._stops.flush() if self._stops is not None else ""
+        if rest:
+            outputs.append(Delta(text=rest, token_count=self._uncounted))
+        prefilled = self._prefilled
+        usage = Usage(
+            prompt_tokens=prefilled.prompt_tokens if prefilled else 0,
+            cached_tokens=prefilled.cached_tokens if prefilled else 0,
+            generated_tokens=self._generated,
+            prefill_ns=self._prefilled_ns - self._started_ns,
+            decode_ns=self._clock_ns() - self._prefilled_ns,
+        )
+        ids: tuple[int, ...] = ()
+        if self._ids is not None:
+            ids = (*(prefilled.prompt_ids if prefilled else ()), *self._ids)
+        outputs.append(Finished(reason=reason, usage=usage, token_ids=ids))
+        return outputs, True
+
+
+class TaskDriver:
+    """Follows any other task. Vectors end it; an engine's own outputs pass through where they are an `Output` too."""
+
+    __slots__ = ()
+
+    @property
+    def mask(self) -> TokenMask | None:
+        return None
+
+    def feed(self, output: EngineOutput) -> tuple[list[Output], bool]:
+        if isinstance(output, EngineEmbedded):
+            return [Embedded(vectors=output.vectors, prompt_tokens=output.prompt_tokens)], True
+        if isinstance(output, EngineFinished):
+            return [Finished(reason=output.reason, usage=Usage())], True
+        if isinstance(output, Output):
+            return [output], False
+        raise PluginError(f"the engine answered with {type(output).__name__}, which is not a known output")

@@ -1,0 +1,17 @@
+"""Cuts text that a stranger wrote to a bounded length, for logs and for errors."""
+
+from __future__ import annotations
+
+from corral.core.wording.printable import one_line
+
+__all__ = ("clipped", "clipped_line")
+
+
+def clipped(text: str, limit: int) -> str:
+    """`text`; or if it is longer than `limit` characters, those and how many it has."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
+def clipped_line(text: str, limit: int = 200) -> str:
+    """`clipped`, on one line, with what a terminal would obey as escapes."""
+    return one_line(clipped(text, limit))

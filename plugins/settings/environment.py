@@ -1,0 +1,144 @@
+"""Settings from environment variables: ``CORRAL_*``, and Ollama's names where they mean something here."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from corral.core.errors import SettingsError
+from corral.plugins.settings.types import Address, Duration
+
+__all__ = ("VARIABLES", "EnvironmentLeaf", "Variable", "read_environment")
+
+_log = logging.getLogger(__name__)
+
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _flag(text: str) -> bool:
+    """As Ollama reads booleans: Go's spellings, and anything else that is not empty is true."""
+    return text not in _FALSE
+
+
+def _no_flag(text: str) -> bool:
+    return not _flag(text)
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"\+?\d{1,18}", text):
+        raise ValueError("not an integer of 0 or more")
+    return int(text)
+
+
+def _count_or_automatic(text: str) -> int | UnsetType:
+    """0 is Ollama's word for "decide by itself", which is what an engine does when it is told nothing."""
+    return _count(text) or UNSET
+
+
+def _list(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _ollama_address(text: str) -> str:
+    """What Ollama makes of it: an invalid port falls back to the default. The setting refuses what is no address."""
+    address = Address(text)
+    if address.problem is None:
+        return text
+    return text if Address(address.url).problem else address.url
+
+
+def _duration(text: str) -> str:
+    Duration(text)
+    return text
+
+
+def _log_level(text: str) -> str | UnsetType:
+    """``OLLAMA_DEBUG`` is a boolean or a number: 1 is debug, 2 is trace, 0 leaves things as they are."""
+    if text.isdecimal():
+        return (UNSET, "debug", "trace")[min(int(text), 2)]
+    return "debug" if _flag(text) else UNSET
+
+
+class Variable(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting's variables: ``CORRAL_<name>`` and, where Ollama has it, ``OLLAMA_<name>``.
+
+    `path` is the setting; ``*`` for the engine stands for every engine that has an option of that name.
+    `parse_ollama` reads Ollama's where its rules are others.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    parse: Callable[[str], Any] = _text
+    ollama: bool = False
+    parse_ollama: Callable[[str], Any] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The variables, the one that wins first."""
+        return (f"CORRAL_{self.name}", *((f"OLLAMA_{self.name}",) if self.ollama else ()))
+
+
+VARIABLES = (
+    Variable(name="HOST", path=("server", "host"), ollama=True, parse_ollama=_ollama_address),
+    Variable(name="ORIGINS", path=("server", "origins"), parse=_list, ollama=True),
+    Variable(name="STORE", path=("store",)),
+    Variable(name="MODELS", path=("stores", "filesystem", "root"), ollama=True),
+    Variable(name="ENGINE", path=("scheduler", "engine")),
+    Variable(name="RUNNER", path=("scheduler", "runner")),
+    Variable(name="KEEP_ALIVE", path=("scheduler", "keep_alive"), parse=_duration, ollama=True),
+    Variable(name="LOAD_TIMEOUT", path=("scheduler", "load_timeout"), parse=_duration, ollama=True),
+    Variable(name="MAX_LOADED_MODELS", path=("scheduler", "max_loaded_models"), parse=_count, ollama=True),
+    Variable(name="MAX_QUEUE", path=("scheduler", "max_queue"), parse=_count, ollama=True),
+    Variable(name="NUM_PARALLEL", path=("engines", "*", "num_parallel"), parse=_count_or_automatic, ollama=True),
+    Variable(name="CONTEXT_LENGTH", path=("engines", "*", "num_ctx"), parse=_count_or_automatic, ollama=True),
+    Variable(name="FLASH_ATTENTION", path=("engines", "*", "flash_attention"), parse=_flag, ollama=True),
+    Variable(name="KV_CACHE_TYPE", path=("engines", "*", "kv_cache_type"), ollama=True, parse_ollama=str.lower),
+    Variable(name="DEBUG", path=("log", "level"), parse=_log_level, ollama=True),
+    Variable(name="LOG_LEVEL", path=("log", "level")),
+    Variable(name="LOG_JSON", path=("log", "json"), parse=_flag),
+    Variable(name="NOHISTORY", path=("cli", "history"), parse=_no_flag, ollama=True),
+    Variable(name="PLUGINS", path=("plugins", "allow"), parse=_list),
+    Variable(name="PLUGINS_DISABLED", path=("plugins", "block"), parse=_list),
+)
+
+
+class EnvironmentLeaf(msgspec.Struct, frozen=True, kw_only=True):
+    """A value, and the variable it came from."""
+
+    value: Any
+    variable: str
+
+
+def read_environment(environment: Mapping[str, str]) -> dict[tuple[str, ...], EnvironmentLeaf]:
+    """The settings that the environment states, by path.
+
+    Values are trimmed of spaces and quotes; an empty one says nothing. Ollama's variables are forgiving, as they are
+    in Ollama: one that cannot be read is logged and passed over. Raises `SettingsError` for a ``CORRAL_*`` one.
+    """
+    found: dict[tuple[str, ...], EnvironmentLeaf] = {}
+    for variable in VARIABLES:
+        for name in reversed(variable.names):
+            text = environment.get(name, "").strip().strip("\"'")
+            if not text:
+                continue
+            own = name.startswith("CORRAL_")
+            parse = variable.parse if own else variable.parse_ollama or variable.parse
+            try:
+                value = parse(text)
+            except ValueError as fault:
+                if own:
+                    raise SettingsError(f"{name}={text!r}: {fault}", f"correct or unset {name}") from fault
+                _log.warning("%s=%r is ignored: %s", name, text, fault)
+                continue
+            if value is not UNSET:
+                found[variable.path] = EnvironmentLeaf(value=value, variable=name)
+    return found

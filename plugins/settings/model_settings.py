@@ -1,0 +1,50 @@
+"""Puts the settings of single models, ``[models."NAME"]``, between a model's own parameters and a request's options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from corral.core.catalog.catalog import ModelCatalog
+from corral.core.errors import CorralError, SettingsError
+from corral.core.models.names import ModelName, parse_name
+from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.requests.options import parse_options
+from corral.plugins.settings.schema import ModelSettings
+
+__all__ = ("ConfiguredCatalog", "by_model")
+
+
+def by_model(settings: Mapping[str, ModelSettings]) -> dict[str, ModelSettings]:
+    """The settings by the model's key. Raises `SettingsError` for a name or an option that cannot be meant."""
+    found: dict[str, ModelSettings] = {}
+    for name, model in settings.items():
+        try:
+            parse_options(model.options)
+            found[parse_name(name).key] = model
+        except CorralError as fault:
+            raise SettingsError(f'models."{name}": {fault.message}', fault.remedy) from fault
+    return found
+
+
+class ConfiguredCatalog:
+    """The catalog as inference sees it: a record's parameters are overlaid with what is set for the model."""
+
+    def __init__(self, catalog: ModelCatalog, settings: Mapping[str, ModelSettings]) -> None:
+        self._catalog = catalog
+        self._settings = settings
+
+    async def get(self, name: ModelName) -> ModelRecord:
+        record = await self._catalog.get(name)
+        model = self._settings.get(record.name.key)
+        if model is None:
+            return record
+        engine = {} if model.engine is None else {"engine": model.engine}
+        return msgspec.structs.replace(record, parameters={**record.parameters, **model.options, **engine})
+
+    async def metadata(self, record: ModelRecord) -> ModelMetadata | None:
+        return await self._catalog.metadata(record)
+
+    async def capabilities(self, record: ModelRecord) -> tuple[str, ...]:
+        return await self._catalog.capabilities(record)
