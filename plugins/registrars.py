@@ -8,7 +8,7 @@ from corral.core.containment import short_line
 from corral.core.errors import PluginError
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
-from corral.core.specs.installation import Needy, requirements
+from corral.core.specs.installation import HasRequirements, requirements
 from corral.plugins.spec_checks import checked_spec
 from corral.plugins.specs import (
     ChatTemplateSpec,
@@ -109,7 +109,7 @@ class ConverterRegistrar(Registrar[ConverterSpec]):
         _check_requirement(spec)
 
 
-def _check_requirement(spec: Needy) -> None:
+def _check_requirement(spec: HasRequirements) -> None:
     requirements(spec)
 
 

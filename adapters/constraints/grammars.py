@@ -17,7 +17,7 @@ from corral.adapters.constraints.schemas import closed_schema
 from corral.core.errors import InvalidRequest
 from corral.core.requests.requests import Constraint
 
-__all__ = ("lark_of", "said_of")
+__all__ = ("complaint_about", "lark_of")
 
 _MAX_SOURCE_CHARS: Mapping[str, int] = {"json_schema": 64 << 10, "gbnf": 16 << 10, "lark": 32 << 10, "regex": 32 << 10}
 _MAX_PATTERN_PROPERTIES = 16
@@ -60,7 +60,7 @@ def lark_of(constraint: Constraint) -> str:
         raise InvalidRequest(f"the {_called(constraint)} cannot be used: {error}") from error
 
 
-def said_of(constraint: Constraint, message: str) -> str:
+def complaint_about(constraint: Constraint, message: str) -> str:
     """One line of what llguidance says, without the places and listings of a grammar that we made ourselves."""
     lines = message.split("\n<")[0].splitlines() or ["unknown error"]
     line = lines[0]

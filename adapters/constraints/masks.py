@@ -8,7 +8,7 @@ from typing import Any
 import llguidance
 
 from corral.adapters.constraints.deep_stack import on_deep_stack
-from corral.adapters.constraints.grammars import lark_of, said_of
+from corral.adapters.constraints.grammars import complaint_about, lark_of
 from corral.adapters.constraints.starting_late import LateMask
 from corral.core.errors import InvalidRequest
 from corral.core.lru import SizedLruDict
@@ -96,7 +96,7 @@ class GrammarMask:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise InvalidRequest(said_of(self._constraint, self._matcher.get_error()))
+            raise InvalidRequest(complaint_about(self._constraint, self._matcher.get_error()))
 
 
 class _Tokens:

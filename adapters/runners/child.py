@@ -22,15 +22,15 @@ import msgspec
 from corral.adapters.runners.child_setup import extend_import_path, inherited_socket, send_logs
 from corral.adapters.runners.frames import (
     PROTOCOL_VERSION,
-    Call,
     DownFrame,
     Fatal,
     FrameReader,
     GiveUp,
     Heartbeat,
     Load,
-    Progress,
+    LoadShare,
     Ready,
+    TokenizerCall,
     down_decoder,
     load_decoder,
 )
@@ -74,7 +74,7 @@ class _Child:
                 load=load.load,
                 install_hint=load.install_hint,
                 request=load.request,
-                on_progress=lambda share: self._uplink.send(Progress(share)),
+                on_progress=lambda share: self._uplink.send(LoadShare(share)),
             )
             self._stepper = Stepper(loop, self._commands, self._uplink.send_step)
             self._tokenizing = Tokenizing(loop.engine.tokenizer, self._uplink.send)
@@ -158,7 +158,7 @@ class _Child:
             self._take(decoder.decode(frame))
 
     def _take(self, frame: DownFrame) -> None:
-        if isinstance(frame, Call):
+        if isinstance(frame, TokenizerCall):
             if self._tokenizing is not None:  # nobody asks before it is loaded
                 self._tokenizing.begin(frame)
         elif isinstance(frame, GiveUp):

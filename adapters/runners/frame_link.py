@@ -8,7 +8,7 @@ from typing import Generic, TypeVar, cast
 
 import msgspec
 
-from corral.adapters.runners.frames import Fatal, FrameReader, Log, Progress
+from corral.adapters.runners.frames import Fatal, FrameReader, LoadShare, Log
 from corral.core.errors import EngineDied, ErrorInfo
 from corral.core.malformed import MALFORMED
 from corral.core.ports.runners import OnLoadProgress
@@ -40,7 +40,7 @@ class FrameLink(asyncio.BufferedProtocol, Generic[FrameT]):
         """One frame from the child."""
         if isinstance(frame, Log):
             _log.log(frame.level, "%s: %s", self.label, frame.message)
-        elif isinstance(frame, Progress):
+        elif isinstance(frame, LoadShare):
             self._on_progress(frame.share)
         elif isinstance(frame, Fatal):
             self.end(frame.error)

@@ -25,22 +25,22 @@ __all__ = (
     "PROTOCOL_VERSION",
     "Abort",
     "Add",
-    "Call",
     "Close",
     "DownFrame",
     "Fatal",
     "FrameReader",
     "GiveUp",
     "Heartbeat",
-    "Job",
     "JobDone",
+    "JobFrame",
     "JobUpFrame",
     "Load",
+    "LoadShare",
     "Log",
-    "Progress",
     "Ready",
     "Result",
     "Step",
+    "TokenizerCall",
     "UpFrame",
     "add_frame",
     "down_decoder",
@@ -93,7 +93,7 @@ class Abort(_Frame, frozen=True, tag=True, array_like=True):
     request_id: int
 
 
-class Call(_Frame, frozen=True, tag=True, array_like=True):
+class TokenizerCall(_Frame, frozen=True, tag=True, array_like=True):
     """A question to the tokenizer, answered by a `Result` of the same id. `most`, `cut`: as `RunningModel.tokenize`."""
 
     call_id: int
@@ -105,7 +105,7 @@ class Call(_Frame, frozen=True, tag=True, array_like=True):
 
 
 class GiveUp(_Frame, frozen=True, tag=True, array_like=True):
-    """Nobody waits for the answer to this `Call` any more."""
+    """Nobody waits for the answer to this `TokenizerCall` any more."""
 
     call_id: int
 
@@ -114,7 +114,7 @@ class Close(_Frame, frozen=True, tag=True, array_like=True):
     """Free everything and exit."""
 
 
-class Job(_Frame, frozen=True, tag=True, array_like=True):
+class JobFrame(_Frame, frozen=True, tag=True, array_like=True):
     """A function to call, instead of a model to load: the one frame down. `kind` is the request's import path."""
 
     protocol: int
@@ -128,7 +128,7 @@ class Job(_Frame, frozen=True, tag=True, array_like=True):
 # ── Up ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Progress(_Frame, frozen=True, tag=True, array_like=True):
+class LoadShare(_Frame, frozen=True, tag=True, array_like=True):
     share: float
 
 
@@ -173,9 +173,9 @@ class JobDone(_Frame, frozen=True, tag=True, array_like=True):
     answer: bytes
 
 
-DownFrame = Add[Request] | Abort | Call | GiveUp | Close
-UpFrame = Ready | Progress | Step[Output | ErrorInfo] | Result | Log | Heartbeat | Fatal
-JobUpFrame = Progress | Log | JobDone | Fatal
+DownFrame = Add[Request] | Abort | TokenizerCall | GiveUp | Close
+UpFrame = Ready | LoadShare | Step[Output | ErrorInfo] | Result | Log | Heartbeat | Fatal
+JobUpFrame = LoadShare | Log | JobDone | Fatal
 
 _REQUESTS: tuple[type[Request], ...] = (CompletionRequest, ChatRequest, EmbedRequest)
 _OUTPUTS: tuple[type[Output], ...] = (Started, Delta, ChatDelta, Embedded, Finished)
@@ -193,20 +193,20 @@ def load_decoder() -> msgspec.msgpack.Decoder[Load]:
 def down_decoder(request_types: Sequence[type[Request]] = ()) -> msgspec.msgpack.Decoder[DownFrame]:
     """For every other frame down."""
     add: Any = Add
-    kinds = add[_union((*_REQUESTS, *request_types))] | Abort | Call | GiveUp | Close
+    kinds = add[_union((*_REQUESTS, *request_types))] | Abort | TokenizerCall | GiveUp | Close
     return cast("msgspec.msgpack.Decoder[DownFrame]", msgspec.msgpack.Decoder(kinds))
 
 
 def up_decoder(output_types: Sequence[type[Output]] = ()) -> msgspec.msgpack.Decoder[UpFrame]:
     """For frames up."""
     step: Any = Step
-    kinds = step[_union((*_OUTPUTS, *output_types, ErrorInfo))] | Ready | Progress | Result | Log | Heartbeat | Fatal
+    kinds = step[_union((*_OUTPUTS, *output_types, ErrorInfo))] | Ready | LoadShare | Result | Log | Heartbeat | Fatal
     return cast("msgspec.msgpack.Decoder[UpFrame]", msgspec.msgpack.Decoder(kinds))
 
 
-def job_decoder() -> msgspec.msgpack.Decoder[Job]:
+def job_decoder() -> msgspec.msgpack.Decoder[JobFrame]:
     """For the one frame down to a job's child."""
-    return msgspec.msgpack.Decoder(Job)
+    return msgspec.msgpack.Decoder(JobFrame)
 
 
 def job_up_decoder() -> msgspec.msgpack.Decoder[JobUpFrame]:

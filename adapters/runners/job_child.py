@@ -19,9 +19,9 @@ from corral.adapters.runners.frames import (
     PROTOCOL_VERSION,
     Fatal,
     FrameReader,
-    Job,
     JobDone,
-    Progress,
+    JobFrame,
+    LoadShare,
     encode,
     job_decoder,
 )
@@ -52,7 +52,7 @@ class _Child:
         sys.stderr.flush()
         os._exit(0)  # native libraries hang in the interpreter's own clean-up, and the system frees it all
 
-    def _answer(self, job: Job) -> bytes:
+    def _answer(self, job: JobFrame) -> bytes:
         if job.protocol != PROTOCOL_VERSION:
             raise PluginError(f"the server uses protocol {job.protocol}, its child process {PROTOCOL_VERSION}")
         function = import_name(job.function)
@@ -67,7 +67,7 @@ class _Child:
             raise PluginError(f"{job.function} returned a value that cannot be sent: {error}") from error
 
     def _progress(self, share: float) -> None:
-        self._send(Progress(float(share)))
+        self._send(LoadShare(float(share)))
 
     def _send(self, frame: Any) -> None:
         """Waits for a parent that is slow to read. One that is gone ends the process."""
@@ -78,7 +78,7 @@ class _Child:
         except OSError:
             os._exit(0)
 
-    def _receive(self) -> Job:
+    def _receive(self) -> JobFrame:
         reader = FrameReader()
         while True:
             size = self._sock.recv_into(reader.buffer())

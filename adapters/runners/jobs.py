@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from corral.adapters.runners.frame_link import FrameLink
-from corral.adapters.runners.frames import PROTOCOL_VERSION, Job, JobDone, JobUpFrame, encode, job_up_decoder
+from corral.adapters.runners.frames import PROTOCOL_VERSION, JobDone, JobFrame, JobUpFrame, encode, job_up_decoder
 from corral.adapters.runners.spawn import how_it_ended, start_child
 from corral.core.errors import JobFailed, PluginError, to_error
 from corral.core.malformed import MALFORMED
@@ -59,9 +59,9 @@ class _JobLink(FrameLink[JobUpFrame]):
             super().take(frame)
 
 
-def _job(function: str, request: msgspec.Struct | None) -> Job:
+def _job(function: str, request: msgspec.Struct | None) -> JobFrame:
     level = logging.getLogger("corral.engine").getEffectiveLevel()
-    job = Job(PROTOCOL_VERSION, function, level, tuple(sys.path))
+    job = JobFrame(PROTOCOL_VERSION, function, level, tuple(sys.path))
     if request is None:
         return job
     kind = type(request)

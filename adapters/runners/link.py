@@ -14,7 +14,6 @@ from corral.adapters.runners.frame_link import FrameLink
 from corral.adapters.runners.frames import (
     PROTOCOL_VERSION,
     Abort,
-    Call,
     Close,
     GiveUp,
     Heartbeat,
@@ -22,6 +21,7 @@ from corral.adapters.runners.frames import (
     Ready,
     Result,
     Step,
+    TokenizerCall,
     UpFrame,
     add_frame,
     encode,
@@ -48,7 +48,7 @@ class Link(FrameLink[UpFrame]):
         self._call_ids = itertools.count(1)
         self._calls: dict[int, asyncio.Future[Result]] = {}
 
-    def send(self, frame: Load | Abort | Call | GiveUp | Close) -> None:
+    def send(self, frame: Load | Abort | TokenizerCall | GiveUp | Close) -> None:
         """Into the void once the connection is gone; `ended` tells."""
         self.write(encode(frame))
 
@@ -66,7 +66,7 @@ class Link(FrameLink[UpFrame]):
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._calls[call_id] = future
         try:
-            self.send(Call(call_id, method, tuple(prompts), tuple(ids), most, cut))
+            self.send(TokenizerCall(call_id, method, tuple(prompts), tuple(ids), most, cut))
             result = await future
         except asyncio.CancelledError:
             self.send(GiveUp(call_id))

@@ -18,7 +18,7 @@ from typing import Any
 
 from corral.core.errors import CorralError
 
-__all__ = ("ChildProcess", "Output", "how_it_ended", "start_child")
+__all__ = ("ChildOutput", "ChildProcess", "how_it_ended", "start_child")
 
 _log = logging.getLogger("corral.engine")
 
@@ -43,7 +43,7 @@ _QUIET = {"GGML_NO_BACKTRACE": "1"}
 _DEATH_S = 2.0  # how much later than its connection a process may end
 
 
-class Output:
+class ChildOutput:
     """What a process wrote last, and the lines among it that say why it ends."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class ChildProcess:
 
     def __init__(self, module: str, sock: socket.socket, label: str) -> None:
         """Takes `sock` over: it is closed here once the child has it."""
-        self._output = Output()
+        self._output = ChildOutput()
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._label = label

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any, Literal
 
 from corral.adapters.runners.dispatch import Dispatch
-from corral.adapters.runners.frames import Abort, Add, Call, Close, Result
+from corral.adapters.runners.frames import Abort, Add, Close, Result, TokenizerCall
 from corral.adapters.runners.outbox import Outbox
 from corral.adapters.runners.settings import ThreadSettings
 from corral.adapters.runners.stepping import Command, Stepper, load_engine
@@ -183,7 +183,7 @@ class ThreadModel:
         future: asyncio.Future[Result] = self._event_loop.create_future()
         self._calls[call_id] = future
         try:
-            self._tokenizing.begin(Call(call_id, method, **arguments))
+            self._tokenizing.begin(TokenizerCall(call_id, method, **arguments))
             result = await future
         except asyncio.CancelledError:
             self._tokenizing.give_up(call_id)

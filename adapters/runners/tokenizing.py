@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import cast
 
-from corral.adapters.runners.frames import Call, Result
+from corral.adapters.runners.frames import Result, TokenizerCall
 from corral.core.errors import PromptTooLong, Unsupported
 from corral.core.ports.tokens import GradualTokenizer, Tokenizer
 from corral.core.requests.prompts import Prompt, TextPart
@@ -32,7 +32,7 @@ class Tokenizing:
         self._short = _Lane("tokenizer", answer)
         self._long = _Lane("tokenizer of long texts", answer)
 
-    def begin(self, call: Call) -> None:
+    def begin(self, call: TokenizerCall) -> None:
         """Its `Result` follows, unless `give_up` or `close` comes first. From any thread."""
         characters = sum(_characters(prompt) for prompt in call.prompts)
         lane = self._short if characters <= _SHORT_CHARACTERS else self._long
@@ -107,7 +107,7 @@ class _Lane:
             steps = cast(Steps, None)  # what was given up frees its texts now
 
 
-def _answered(tokenizer: Tokenizer | None, call: Call) -> Steps:
+def _answered(tokenizer: Tokenizer | None, call: TokenizerCall) -> Steps:
     try:
         if tokenizer is None:
             raise Unsupported("this model's engine has no tokenizer")
@@ -120,7 +120,7 @@ def _answered(tokenizer: Tokenizer | None, call: Call) -> Steps:
         return Result(call.call_id, error=error_info(error))
 
 
-def _encoded(tokenizer: Tokenizer, call: Call) -> Generator[None, None, list[tuple[int, ...]]]:
+def _encoded(tokenizer: Tokenizer, call: TokenizerCall) -> Generator[None, None, list[tuple[int, ...]]]:
     gradual = cast(GradualTokenizer, tokenizer) if hasattr(tokenizer, "encode_gradually") else None
     found: list[tuple[int, ...]] = []
     since = 0
@@ -136,7 +136,7 @@ def _encoded(tokenizer: Tokenizer, call: Call) -> Generator[None, None, list[tup
     return found
 
 
-def _bounded(ids: tuple[int, ...], call: Call) -> tuple[int, ...]:
+def _bounded(ids: tuple[int, ...], call: TokenizerCall) -> tuple[int, ...]:
     """Millions of ids that nobody needs would take memory in each process that they pass."""
     if call.most is None or len(ids) <= call.most:
         return ids

@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from corral.core.errors import OutOfSpace, SourceError
-from corral.core.ports.sources import OnProgress, Progress
+from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.wording.pip_lines import python_line
 
 __all__ = ("download_wheels",)
 
 _LAST_LINES = 6
 _TEMPORARY = ("TMPDIR", "TEMP", "TMP")
-_RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+_RAW_PROGRESS = re.compile(r"FetchProgress (\d+) of (\d+)")
 _LINE_LIMIT_BYTES = 64 * 1024
 
 
@@ -92,11 +92,11 @@ async def _report(output: asyncio.StreamReader, on_progress: OnProgress) -> list
             return list(last_lines)
         line = raw.decode("utf-8", "replace").strip()
         if found := _RAW_PROGRESS.fullmatch(line):
-            on_progress(Progress(status=doing, completed_bytes=int(found[1]), total_bytes=int(found[2]) or None))
+            on_progress(FetchProgress(status=doing, completed_bytes=int(found[1]), total_bytes=int(found[2]) or None))
         elif line:
             last_lines.append(line)
             doing = line
-            on_progress(Progress(status=line))
+            on_progress(FetchProgress(status=line))
 
 
 def _progress_options() -> tuple[str, ...]:

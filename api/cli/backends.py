@@ -15,7 +15,7 @@ from corral.api.library.results import Answer
 from corral.core.errors import ModelNotFound, NotFound, SourceError
 from corral.core.scheduling.residents import LoadListener, LoadProgress
 
-__all__ = ("Asking", "Backend", "LocalBackend", "Reply", "ServerBackend", "Timings")
+__all__ = ("Backend", "LocalBackend", "Reply", "RunOptions", "ServerBackend", "Timings")
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     decode_ns: int = 0
 
 
-class Asking(msgspec.Struct, frozen=True, kw_only=True):
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How to ask: the model, its options, how long it stays (seconds, -1 for ever, None as it is).
 
     `raw`: a prompt is completed as it stands, without the model's chat template. `format`: ``"json"`` or a JSON Schema.
@@ -55,13 +55,13 @@ class Backend(Protocol):
 
     def models(self) -> list[str]: ...
 
-    def load(self, asking: Asking, on_progress: LoadListener) -> None: ...
+    def load(self, asking: RunOptions, on_progress: LoadListener) -> None: ...
 
-    def chat(self, asking: Asking, messages: Messages) -> Reply: ...
+    def chat(self, asking: RunOptions, messages: Messages) -> Reply: ...
 
-    def generate(self, asking: Asking, prompt: str) -> Reply: ...
+    def generate(self, asking: RunOptions, prompt: str) -> Reply: ...
 
-    def embed(self, asking: Asking, text: str) -> Sequence[float]: ...
+    def embed(self, asking: RunOptions, text: str) -> Sequence[float]: ...
 
 
 class LocalBackend:
@@ -79,18 +79,18 @@ class LocalBackend:
     def models(self) -> list[str]:
         return [record.name.short for record in self._corral.list()]
 
-    def load(self, asking: Asking, on_progress: LoadListener) -> None:
+    def load(self, asking: RunOptions, on_progress: LoadListener) -> None:
         self._corral.load(asking.model, on_progress=on_progress, **_how(asking))
 
-    def chat(self, asking: Asking, messages: Messages) -> Reply:
+    def chat(self, asking: RunOptions, messages: Messages) -> Reply:
         return _local_reply(lambda: self._corral.chat(asking.model, messages, stream=True, **_answer_how(asking)))
 
-    def generate(self, asking: Asking, prompt: str) -> Reply:
+    def generate(self, asking: RunOptions, prompt: str) -> Reply:
         return _local_reply(
             lambda: self._corral.generate(asking.model, prompt, raw=asking.raw, stream=True, **_answer_how(asking))
         )
 
-    def embed(self, asking: Asking, text: str) -> Sequence[float]:
+    def embed(self, asking: RunOptions, text: str) -> Sequence[float]:
         return self._corral.embed(asking.model, text, **_how(asking)).vectors[0]
 
 
@@ -112,17 +112,17 @@ class ServerBackend:
     def models(self) -> list[str]:
         return [model["name"] for model in self._server.call("GET", "/api/tags")["models"]]
 
-    def load(self, asking: Asking, on_progress: LoadListener) -> None:
+    def load(self, asking: RunOptions, on_progress: LoadListener) -> None:
         self._server.call("POST", "/api/generate", _body(asking, stream=False))
         on_progress(LoadProgress(stage="loading", share=1.0))
 
-    def chat(self, asking: Asking, messages: Messages) -> Reply:
+    def chat(self, asking: RunOptions, messages: Messages) -> Reply:
         return self._reply("/api/chat", _body(asking, messages=list(messages), format=asking.format))
 
-    def generate(self, asking: Asking, prompt: str) -> Reply:
+    def generate(self, asking: RunOptions, prompt: str) -> Reply:
         return self._reply("/api/generate", _body(asking, prompt=prompt, raw=asking.raw, format=asking.format))
 
-    def embed(self, asking: Asking, text: str) -> Sequence[float]:
+    def embed(self, asking: RunOptions, text: str) -> Sequence[float]:
         vectors: list[list[float]] = self._server.call("POST", "/api/embed", _body(asking, input=text))["embeddings"]
         return vectors[0]
 
@@ -166,13 +166,13 @@ def _local_reply(ask: Callable[[], Stream[Any]]) -> Reply:
     )
 
 
-def _how(asking: Asking) -> dict[str, Any]:
+def _how(asking: RunOptions) -> dict[str, Any]:
     return {"options": asking.options} | ({} if asking.keep_alive is None else {"keep_alive": asking.keep_alive})
 
 
-def _answer_how(asking: Asking) -> dict[str, Any]:
+def _answer_how(asking: RunOptions) -> dict[str, Any]:
     return _how(asking) | {"format": asking.format}
 
 
-def _body(asking: Asking, **fields: Any) -> dict[str, Any]:
+def _body(asking: RunOptions, **fields: Any) -> dict[str, Any]:
     return {"model": asking.model} | _how(asking) | fields

@@ -27,7 +27,7 @@ __all__ = (
     "Assignment",
     "Capability",
     "KeepAlive",
-    "LoadedModel",
+    "LoadedModelParam",
     "ModelText",
     "NewName",
     "OptionAssignment",
@@ -129,7 +129,7 @@ class AnyModel(ModelText):
         return found or [CompletionItem(incomplete, type="file")]
 
 
-class LoadedModel(ModelText):
+class LoadedModelParam(ModelText):
     """A model that the server has loaded."""
 
     def words(self, session: Session, context: click.Context) -> Iterable[str]:

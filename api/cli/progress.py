@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from corral.core.ports.runners import OnLoadProgress
-from corral.core.ports.sources import OnProgress, Progress
+from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.scheduling.residents import LoadListener
 from corral.core.wording.printable import one_line
 
@@ -48,7 +48,7 @@ def transfer_progress() -> Iterator[OnProgress]:
     ) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def show(progress: Progress) -> None:
+        def show(progress: FetchProgress) -> None:
             if progress.status not in tasks:
                 tasks[progress.status] = bars.add_task(one_line(progress.status), total=progress.total_bytes)
             bars.update(tasks[progress.status], total=progress.total_bytes, completed=progress.completed_bytes or 0)

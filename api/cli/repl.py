@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from corral.api.cli.answers import print_reply, print_timings
-from corral.api.cli.backends import Asking, Backend
+from corral.api.cli.backends import Backend, RunOptions
 from corral.api.cli.facts import print_facts
 from corral.api.cli.history import History
 from corral.api.cli.model_names import beginning_of, suggesting
@@ -74,7 +74,7 @@ class Repl:
     def __init__(
         self,
         backend: Backend,
-        asking: Asking,
+        asking: RunOptions,
         *,
         terminal: ChatTerminal,
         history: History | None = None,

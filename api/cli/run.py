@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from corral.api.cli.answers import print_reply, print_timings
-from corral.api.cli.backends import Asking, Backend, LocalBackend, ServerBackend
+from corral.api.cli.backends import Backend, LocalBackend, RunOptions, ServerBackend
 from corral.api.cli.client import ServerClient
 from corral.api.cli.facts import ModelFacts
 from corral.api.cli.history import History
@@ -103,7 +103,7 @@ def run(
                 session.settings.scheduler.engine
             )
         name, facts = _find(corral, backend, model)
-        asking = Asking(
+        asking = RunOptions(
             model=name,
             # Asked for with the request too: a model's own engine is stronger than that of all models.
             options=_options(options) | ({} if engine is None else {"engine": engine}),
@@ -150,7 +150,7 @@ def _find(corral: Corral, backend: Backend, model: str) -> tuple[str, ModelFacts
 def _answer(
     session: Session,
     backend: Backend,
-    asking: Asking,
+    asking: RunOptions,
     facts: ModelFacts,
     question: str | None,
     *,

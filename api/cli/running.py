@@ -11,7 +11,7 @@ import click
 
 from corral.api.cli.model_names import suggesting
 from corral.api.cli.output import human_bytes, human_time, print_json, print_table, short_digest
-from corral.api.cli.parameters import LoadedModel
+from corral.api.cli.parameters import LoadedModelParam
 from corral.api.cli.session import Session
 from corral.core.errors import ModelNotFound, NotFound
 
@@ -21,7 +21,7 @@ _FOREVER_S = 20 * 365 * 86400
 
 
 @click.command()
-@click.argument("prefix", required=False, type=LoadedModel(checked=False))
+@click.argument("prefix", required=False, type=LoadedModelParam(checked=False))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @click.pass_obj
 def ps(session: Session, prefix: str | None, as_json: bool) -> None:
@@ -54,7 +54,7 @@ def ps(session: Session, prefix: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("model", type=LoadedModel())
+@click.argument("model", type=LoadedModelParam())
 @click.pass_obj
 def stop(session: Session, model: str) -> None:
     """Unload MODEL from the server once its running requests have finished."""

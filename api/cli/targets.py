@@ -18,7 +18,7 @@ from corral.api.library import Corral
 from corral.core.errors import Conflict, InvalidName, ModelNotFound, NotFound
 from corral.core.models.folders import scan_folder
 from corral.core.models.records import ModelRecord
-from corral.core.ports.sources import OnProgress, Progress
+from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.wording.suggestions import nearest
 
 __all__ = ("find_model", "imported", "is_path", "is_reference", "pulled", "remember_import")
@@ -98,7 +98,7 @@ def _import(corral: Corral, path: Path, show: OnProgress) -> ModelRecord:
     holders = [record for record in corral.list() if record.name.key == name.key]
     if not holders:
         return corral.import_model(path, on_progress=show)
-    show(Progress(status=f"comparing {path.name} with {name.short}"))
+    show(FetchProgress(status=f"comparing {path.name} with {name.short}"))
     if not _same_files(path, holders[0]):
         raise Conflict(
             f"the store already has another model called {name.short}",

@@ -160,7 +160,7 @@ def _complaint(data: bytearray, error: Exception, kind: type[Body], *, is_whole:
 
 
 def _not_an_object(go_kind: str, kind: type[Body]) -> ApiError:
-    return ApiError(400, f"json: cannot unmarshal {go_kind} into Go value of type api.{kind.__name__}")
+    return ApiError(400, f"json: cannot unmarshal {go_kind} into Go value of type api.{_go_name(kind)}")
 
 
 def _fold(value: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def _go_type_error(message: str, kind: type[Body], body: Mapping[str, Any]) -> s
         wanted = wanted.removeprefix("[]")
     if given == "number" and wanted == "int" and fields in body and not isinstance(body[fields], list):
         given += f" {json.dumps(body[fields])}"  # Go shows the number that is no int
-    return f"json: cannot unmarshal {given} into Go struct field {kind.__name__}.{fields} of type {wanted}"
+    return f"json: cannot unmarshal {given} into Go struct field {_go_name(kind)}.{fields} of type {wanted}"
 
 
 def _go_type(kind: type[msgspec.Struct], path: str) -> str:
@@ -216,9 +216,9 @@ def _go_type(kind: type[msgspec.Struct], path: str) -> str:
             return _GO_TYPES[origin]
         if origin is tuple:
             item = get_args(candidate)[0]
-            return f"[]api.{item.__name__}" if issubclass(item, msgspec.Struct) else f"[]{_GO_TYPES[item]}"
+            return f"[]api.{_go_name(item)}" if issubclass(item, msgspec.Struct) else f"[]{_GO_TYPES[item]}"
         if isinstance(candidate, type) and issubclass(candidate, msgspec.Struct):
-            return f"api.{candidate.__name__}"
+            return f"api.{_go_name(candidate)}"
     return "string"
 
 
@@ -228,3 +228,9 @@ def _go_kind(value: Any) -> str:
     if isinstance(value, (int, float)):
         return "number"
     return "string" if isinstance(value, str) else "array"
+
+
+def _go_name(kind: type[Any]) -> str:
+    """What Ollama's program calls the struct, where that is not our name."""
+    name: str = getattr(kind, "go_name", kind.__name__)
+    return name

@@ -37,7 +37,7 @@ from corral.api.library.results import (
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.records import ModelRecord
 from corral.core.ports.runners import OnLoadProgress
-from corral.core.ports.sources import OnProgress, Progress
+from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall
 from corral.core.requests.outputs import Usage
@@ -330,7 +330,7 @@ def _name_or_none(name: str | None) -> ModelName | None:
     return None if name is None else _name("name", name)
 
 
-def _ignore(progress: Progress) -> None:
+def _ignore(progress: FetchProgress) -> None:
     pass
 
 

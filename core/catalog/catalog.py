@@ -24,7 +24,7 @@ from corral.core.models.records import ModelMetadata, ModelRecord
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
 from corral.core.ports.metadata import MetadataCache, MetadataReader
-from corral.core.ports.sources import ModelSource, OnProgress, Progress
+from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress
 from corral.core.ports.upstreams import UpstreamDirectory
 from corral.core.specs.converters import DERIVED_HOST, refuse_derived
 from corral.core.specs.engines import LocalFile
@@ -38,7 +38,7 @@ _REMEMBERED_CHARACTERS = 1 << 20  # of the texts of one record
 _FILE_CHARACTERS = 200  # what a file of a record counts as
 
 
-def _ignore(progress: Progress) -> None:
+def _ignore(progress: FetchProgress) -> None:
     pass
 
 

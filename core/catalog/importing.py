@@ -29,7 +29,7 @@ from corral.core.models.names import ModelName, name_from_file
 from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord
 from corral.core.ports.blobs import BlobInfo, BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
-from corral.core.ports.sources import ModelSource, OnProgress, Progress, RemoteFile
+from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress, RemoteFile
 from corral.core.values import Value
 from corral.core.wording.left_out import remarks
 
@@ -86,7 +86,7 @@ class ModelImporter:
             raise NotFound(f"no such file: {path}")
         metadata = self._known(await self._inspector.inspect(path), str(path))
         weights_among([(str(path), metadata)])
-        on_progress(Progress(status=f"importing {path.name}"))
+        on_progress(FetchProgress(status=f"importing {path.name}"))
         adopted: list[Digest] = []
 
         async def store() -> _Put:
@@ -105,7 +105,7 @@ class ModelImporter:
         async def store() -> _Put:
             kept = []
             for file in files:
-                on_progress(Progress(status=f"importing {file.path}"))
+                on_progress(FetchProgress(status=f"importing {file.path}"))
                 blob = await self._local.adopt(Path(file.file))
                 adopted.append(blob.digest)
                 kept.append(
@@ -113,7 +113,7 @@ class ModelImporter:
                         role=file.role, media_type="", digest=blob.digest, size_bytes=blob.size_bytes, path=file.path
                     )
                 )
-            on_progress(Progress(status="writing manifest"))
+            on_progress(FetchProgress(status="writing manifest"))
             return await self._put(msgspec.structs.replace(record, files=tuple(kept)), None)
 
         return await self._adopt_and_put(store, adopted, on_progress)
@@ -137,7 +137,7 @@ class ModelImporter:
                 await self._drop(adopted)
             raise
         await self._delete_replaced(put)
-        on_progress(Progress(status="success"))
+        on_progress(FetchProgress(status="success"))
         return put.record
 
     async def publish(self, record: ModelRecord, metadata: ModelMetadata | None) -> ModelRecord:
@@ -207,7 +207,7 @@ class ModelImporter:
                     await self._drop([digest for file, digest in fresh if not (keep and file.digest == digest)])
                 raise
         await self._delete_replaced(put)
-        on_progress(Progress(status="success"))
+        on_progress(FetchProgress(status="success"))
         return put.record
 
     async def _fetch_and_put(
@@ -258,21 +258,21 @@ class ModelImporter:
                     await writer.write(offset, chunk)
                     offset += len(chunk)
                     on_progress(
-                        Progress(
+                        FetchProgress(
                             status=f"storing {file.file_name}",
                             digest=file.digest,
                             total_bytes=file.size_bytes,
                             completed_bytes=offset,
                         )
                     )
-            on_progress(Progress(status="verifying sha256 digest"))
+            on_progress(FetchProgress(status="verifying sha256 digest"))
             return await writer.commit()
         finally:
             await writer.close()
 
     async def _put_parts(self, parts: tuple[Part, ...], name: ModelName | None, on_progress: OnProgress) -> _Put:
         weights = parts[weights_among([(part.file_name, part.metadata) for part in parts])]
-        on_progress(Progress(status="writing manifest"))
+        on_progress(FetchProgress(status="writing manifest"))
         return await self._put(file_record(parts, weights, name), weights.metadata)
 
     async def _delete_replaced(self, put: _Put) -> None:

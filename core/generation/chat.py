@@ -27,7 +27,6 @@ __all__ = (
     "completion_prompt",
     "joined",
     "most_tokens",
-    "prompt_text",
     "require_room",
     "settle",
     "tokenized",
@@ -47,11 +46,6 @@ def joined(parts: Iterable[TextPart]) -> tuple[TextPart, ...]:
         else:
             runs.append((part.parse_special, [part.text]))
     return tuple(TextPart(text="".join(texts), parse_special=special) for special, texts in runs)
-
-
-def prompt_text(prompt: Prompt) -> str:
-    """The text of a prompt, for people to read."""
-    return "".join(part.text for part in prompt if isinstance(part, TextPart))
 
 
 async def settle(model: RunningModel, prompt: Prompt) -> Prompt:

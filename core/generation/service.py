@@ -22,7 +22,6 @@ from corral.core.generation.chat import (
     PlainTemplate,
     PromptedChat,
     completion_prompt,
-    prompt_text,
 )
 from corral.core.generation.embedding import embed_texts
 from corral.core.generation.rendering import RenderedApart, RenderingThreads
@@ -37,7 +36,7 @@ from corral.core.requests.calls import ANONYMOUS, Call, ChatCall, EmbedCall, Emb
 from corral.core.requests.messages import Message, Tool
 from corral.core.requests.options import ResolvedOptions, resolve_options
 from corral.core.requests.outputs import Embedded, Vectors
-from corral.core.requests.prompts import Prompt, TextPart
+from corral.core.requests.prompts import Prompt, TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy
 from corral.core.requests.vectors import check_finite, normalise
 from corral.core.scheduling.residents import LoadListener

@@ -10,10 +10,10 @@ from typing import Protocol
 from corral.core.models.digests import Digest
 from corral.core.values import Value
 
-__all__ = ("ModelSource", "OnProgress", "Progress", "RemoteFile", "RemoteModel")
+__all__ = ("FetchProgress", "ModelSource", "OnProgress", "RemoteFile", "RemoteModel")
 
 
-class Progress(Value, frozen=True, kw_only=True):
+class FetchProgress(Value, frozen=True, kw_only=True):
     """One line of a long job. `total_bytes` and `completed_bytes` where they are known."""
 
     status: str
@@ -22,7 +22,7 @@ class Progress(Value, frozen=True, kw_only=True):
     completed_bytes: int | None = None
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[FetchProgress], None]
 
 
 class RemoteFile(Value, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from corral.core.values import Value
 
-__all__ = ("Prompt", "TextPart", "TokensPart")
+__all__ = ("Prompt", "TextPart", "TokensPart", "prompt_text")
 
 
 class TextPart(Value, frozen=True, kw_only=True):
@@ -22,3 +22,8 @@ class TokensPart(Value, frozen=True, kw_only=True):
 
 Prompt = tuple[TextPart | TokensPart, ...]
 """Parts are tokenized one by one and joined. The engine adds the model's BOS once, where the model wants one."""
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """The text of a prompt, for people to read."""
+    return "".join(part.text for part in prompt if isinstance(part, TextPart))

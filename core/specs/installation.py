@@ -8,14 +8,14 @@ from typing import Protocol
 
 from corral.core.errors import PluginError
 
-__all__ = ("Needy", "installed_version", "missing_packages", "parse_requirement", "requirements")
+__all__ = ("HasRequirements", "installed_version", "missing_packages", "parse_requirement", "requirements")
 
 _REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?P<sign>==|>=)(?P<version>[0-9][A-Za-z0-9.!+_-]*?)(?P<any>\.\*)?"
 )
 
 
-class Needy(Protocol):
+class HasRequirements(Protocol):
     """The fields of `EngineSpec` and `ConverterSpec` that say what must be installed.
 
     A `requirement` may name distributions of which one will do, ``|`` between them, the usual one first.
@@ -45,17 +45,17 @@ def parse_requirement(requirement: str) -> tuple[str, re.Pattern[str] | tuple[in
     return match["name"], re.compile(re.escape(match["version"]) + more + r"(\+.*)?")
 
 
-def requirements(spec: Needy) -> list[tuple[str, re.Pattern[str] | tuple[int, ...]]]:
+def requirements(spec: HasRequirements) -> list[tuple[str, re.Pattern[str] | tuple[int, ...]]]:
     """The distributions of which it needs one, as `parse_requirement`; none where it needs none."""
     return [parse_requirement(one) for one in spec.requirement.split("|")] if spec.requirement is not None else []
 
 
-def installed_version(spec: Needy) -> str | None:
+def installed_version(spec: HasRequirements) -> str | None:
     """The version of the distribution that it requires; None where it requires none or it is not installed."""
     return next((version for _, version, _ in _installed(spec)), None)
 
 
-def missing_packages(spec: Needy) -> str:
+def missing_packages(spec: HasRequirements) -> str:
     """Why it cannot run here, in words; empty where everything is there."""
     if spec.requirement is not None:
         found = _installed(spec)
@@ -72,7 +72,7 @@ def missing_packages(spec: Needy) -> str:
     return ""
 
 
-def _installed(spec: Needy) -> list[tuple[str, str, bool]]:
+def _installed(spec: HasRequirements) -> list[tuple[str, str, bool]]:
     """Distribution, version, and whether that will do, of those that are installed; the ones that will do first."""
     found = []
     for distribution, versions in requirements(spec):

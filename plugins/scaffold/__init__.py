@@ -12,7 +12,7 @@ from string import Template
 
 import msgspec
 
-from corral.core.errors import Conflict, InvalidName, StorageError, map_errors
+from corral.plugins import Conflict, InvalidName, StorageError, map_errors
 
 __all__ = ("FORMS", "PluginNames", "plugin_names", "write_plugin")
 

@@ -9,11 +9,10 @@ from contextlib import suppress
 import pytest
 
 from corral.core.errors import InvalidRequest
-from corral.core.generation.chat import prompt_text
 from corral.core.ports.chat import ChatTemplate
 from corral.core.requests.control_tokens import ControlTokens
 from corral.core.requests.messages import Message
-from corral.core.requests.prompts import Prompt, TextPart
+from corral.core.requests.prompts import Prompt, TextPart, prompt_text
 
 __all__ = ("ChatTemplateContract", "MakeTemplate")
 

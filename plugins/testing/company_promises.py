@@ -9,7 +9,7 @@ import pytest
 
 from corral.core.ports.running import RunningModel
 from corral.core.requests.requests import Request
-from corral.plugins.testing.loaded import Answer, LoadedModel
+from corral.plugins.testing.loaded import HeardAnswer, ModelUnderTest
 from corral.plugins.testing.loading import LoadedContract, asked, promise
 
 __all__ = ("CompanyPromises",)
@@ -21,7 +21,7 @@ class CompanyPromises(LoadedContract):
     """Completions and chats, many of them."""
 
     @promise("completion", "chat")
-    def test_greedy_repeats(self, loaded: LoadedModel, task: str) -> None:
+    def test_greedy_repeats(self, loaded: ModelUnderTest, task: str) -> None:
         """Temperature 0 says the same however often it is asked."""
         request = asked(task, self.prompts[0], num_predict=6)
         answers = [loaded.run(loaded.ask(request)) for _ in range(3)]
@@ -29,7 +29,7 @@ class CompanyPromises(LoadedContract):
         assert len({answer.text for answer in answers}) == 1
 
     @promise("completion", "chat")
-    def test_a_seed_repeats(self, loaded: LoadedModel, task: str) -> None:
+    def test_a_seed_repeats(self, loaded: ModelUnderTest, task: str) -> None:
         """The same seed says the same again."""
         request = asked(task, self.prompts[1], temperature=1.0, seed=11)
         first, second = (loaded.run(loaded.ask(request)) for _ in range(2))
@@ -37,7 +37,7 @@ class CompanyPromises(LoadedContract):
         assert second.text == first.text
 
     @promise("completion", "chat")
-    def test_a_seed_repeats_under_load(self, loaded: LoadedModel, task: str) -> None:
+    def test_a_seed_repeats_under_load(self, loaded: ModelUnderTest, task: str) -> None:
         """Where the model says ``exact``, the same seed says the same amid other requests too."""
         self.require(loaded, "exact")
         request = asked(task, self.prompts[2], temperature=1.0, seed=12)
@@ -48,7 +48,7 @@ class CompanyPromises(LoadedContract):
         assert amid.text == alone.text
 
     @promise("completion", "chat")
-    def test_requests_do_not_mix(self, loaded: LoadedModel, task: str) -> None:
+    def test_requests_do_not_mix(self, loaded: ModelUnderTest, task: str) -> None:
         """Each of several requests gets an answer to its own prompt: where ``exact``, the very text it gets alone."""
         requests = [asked(task, prompt, num_predict=3 + place) for place, prompt in enumerate(self.prompts)]
         alone = [loaded.run(loaded.ask(request)) for request in requests]
@@ -58,7 +58,7 @@ class CompanyPromises(LoadedContract):
             assert [one.text for one in together] == [one.text for one in alone]
 
     @promise("completion", "chat")
-    def test_more_requests_than_run_at_once(self, loaded: LoadedModel, task: str) -> None:
+    def test_more_requests_than_run_at_once(self, loaded: ModelUnderTest, task: str) -> None:
         """Requests beyond `info.parallel` wait for their turn, and every one is answered to its end."""
         number = min(loaded.info.parallel, _MOST_AT_ONCE) + 4
         requests = [asked(task, f"{self.prompts[0]} {place}", num_predict=3) for place in range(number)]
@@ -67,12 +67,12 @@ class CompanyPromises(LoadedContract):
 
     @promise("completion", "chat")
     @pytest.mark.parametrize("leaving", ["closed", "cancelled"])
-    def test_who_leaves_frees_the_place(self, loaded: LoadedModel, task: str, leaving: str) -> None:
+    def test_who_leaves_frees_the_place(self, loaded: ModelUnderTest, task: str, leaving: str) -> None:
         """An answer that is closed, or whose reader is cancelled, stops within a step: the next request has room."""
         endless = asked(task, self.prompts[3], ignore_eos=True, num_predict=100_000)
         places = min(loaded.info.parallel, _MOST_AT_ONCE)
 
-        async def leave() -> Answer:
+        async def leave() -> HeardAnswer:
             leaves = _closed if leaving == "closed" else _cancelled
             await asyncio.gather(*(leaves(loaded.model, endless) for _ in range(places)))
             return await loaded.ask(asked(task, self.prompts[0], num_predict=2))
@@ -81,12 +81,12 @@ class CompanyPromises(LoadedContract):
         assert loaded.model.alive
 
     @staticmethod
-    def _unless_ignored(answer: Answer, option: str) -> None:
+    def _unless_ignored(answer: HeardAnswer, option: str) -> None:
         if answer.started is not None and option in answer.started.ignored_options:
             pytest.skip(f"the model says itself that it ignores {option}")
 
 
-def _prompt_tokens(answer: Answer) -> int | None:
+def _prompt_tokens(answer: HeardAnswer) -> int | None:
     return None if answer.started is None else answer.started.prompt_tokens
 
 

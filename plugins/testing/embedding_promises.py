@@ -9,7 +9,7 @@ from operator import mul
 import pytest
 
 from corral.core.requests.vectors import rows
-from corral.plugins.testing.loaded import LoadedModel
+from corral.plugins.testing.loaded import ModelUnderTest
 from corral.plugins.testing.loading import LoadedContract, embedding, promise
 
 __all__ = ("EmbeddingPromises",)
@@ -25,7 +25,7 @@ class EmbeddingPromises(LoadedContract):
     """How far the cosine of two vectors of the same text may be from 1."""
 
     @promise("embedding")
-    def test_one_vector_for_each_input(self, loaded: LoadedModel, task: str) -> None:
+    def test_one_vector_for_each_input(self, loaded: ModelUnderTest, task: str) -> None:
         """As many vectors come back as there are texts, and the tokens of all are counted."""
         for texts in (_TEXTS[:1], (*_TEXTS, *_TEXTS[1:3])):
             embedded = loaded.run(loaded.ask(embedding(*texts))).embedded
@@ -33,7 +33,7 @@ class EmbeddingPromises(LoadedContract):
             assert embedded.prompt_tokens >= len(texts)
 
     @promise("embedding")
-    def test_vectors_come_in_order(self, loaded: LoadedModel, task: str) -> None:
+    def test_vectors_come_in_order(self, loaded: ModelUnderTest, task: str) -> None:
         """The vector of a text stands where the text stood."""
         together = self._vectors(loaded, *_TEXTS[:3])
         for place, text in enumerate(_TEXTS[:3]):
@@ -42,7 +42,7 @@ class EmbeddingPromises(LoadedContract):
             assert likeness.index(max(likeness)) == place
 
     @promise("embedding")
-    def test_vectors_are_of_one_length(self, loaded: LoadedModel, task: str) -> None:
+    def test_vectors_are_of_one_length(self, loaded: ModelUnderTest, task: str) -> None:
         """Every text, long or short, alone or in company, has as many dimensions as any other."""
         answers = [loaded.run(loaded.ask(embedding(text))).embedded for text in (*_TEXTS, *_ODD)]
         answers.append(loaded.run(loaded.ask(embedding(*_TEXTS[:2]))).embedded)
@@ -51,13 +51,13 @@ class EmbeddingPromises(LoadedContract):
         assert dimensions.pop() > 0
 
     @promise("embedding")
-    def test_numbers_are_finite(self, loaded: LoadedModel, task: str) -> None:
+    def test_numbers_are_finite(self, loaded: ModelUnderTest, task: str) -> None:
         """No text, however odd, has a vector that holds NaN or infinity."""
         for vector in self._vectors(loaded, *_ODD):
             assert all(math.isfinite(value) for value in vector)
 
     @promise("embedding")
-    def test_the_same_text_has_the_same_vector(self, loaded: LoadedModel, task: str) -> None:
+    def test_the_same_text_has_the_same_vector(self, loaded: ModelUnderTest, task: str) -> None:
         """Twice in one request and in the next; another text has another."""
         vectors = self._vectors(loaded, *_TEXTS) + self._vectors(loaded, _TEXTS[0])
         assert _cosine(vectors[0], vectors[3]) == pytest.approx(1.0, abs=self.tolerance)
@@ -65,7 +65,7 @@ class EmbeddingPromises(LoadedContract):
         assert _cosine(vectors[0], vectors[1]) < 1.0 - self.tolerance
 
     @staticmethod
-    def _vectors(loaded: LoadedModel, *texts: str) -> list[array[float]]:
+    def _vectors(loaded: ModelUnderTest, *texts: str) -> list[array[float]]:
         return list(rows(loaded.run(loaded.ask(embedding(*texts))).embedded.vectors))
 
 

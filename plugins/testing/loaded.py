@@ -15,13 +15,13 @@ from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, O
 from corral.core.requests.requests import Request
 from corral.core.specs.engines import EngineSpec, LoadRequest
 
-__all__ = ("Answer", "LoadedModel")
+__all__ = ("HeardAnswer", "ModelUnderTest")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Answer:
+class HeardAnswer:
     """All outputs of one request, in order."""
 
     outputs: tuple[Output, ...]
@@ -62,7 +62,7 @@ class Answer:
         return output
 
 
-class LoadedModel:
+class ModelUnderTest:
     """A model and the event loop it lives in, for tests that are no coroutines. Close it.
 
     `limit_s` is how long anything may take before the test fails: no promise is about time, but a suite must end.
@@ -100,10 +100,10 @@ class LoadedModel:
         """The same model once more; the caller closes it."""
         return await self._runner.load(self._spec, self._request, lambda share: None)
 
-    async def ask(self, request: Request) -> Answer:
-        return Answer(tuple([output async for output in self.model.run(request)]))
+    async def ask(self, request: Request) -> HeardAnswer:
+        return HeardAnswer(tuple([output async for output in self.model.run(request)]))
 
-    async def ask_together(self, *requests: Request) -> list[Answer]:
+    async def ask_together(self, *requests: Request) -> list[HeardAnswer]:
         """Their answers, all requests under way at once."""
         return list(await asyncio.gather(*(self.ask(request) for request in requests)))
 

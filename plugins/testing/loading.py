@@ -22,7 +22,7 @@ from corral.core.requests.requests import (
 )
 from corral.core.specs.engines import EngineSpec, LoadRequest
 from corral.core.specs.imports import import_name
-from corral.plugins.testing.loaded import LoadedModel
+from corral.plugins.testing.loaded import ModelUnderTest
 
 __all__ = ("LoadedContract", "asked", "embedding", "promise")
 
@@ -96,7 +96,7 @@ class LoadedContract:
         runner: Runner = import_name(_RUNNERS[self.spec.runners[0]])()
         return runner
 
-    def require(self, loaded: LoadedModel, feature: str) -> None:
+    def require(self, loaded: ModelUnderTest, feature: str) -> None:
         """Skips a test of what the model does not claim in ``info.features``."""
         if feature not in loaded.info.features:
             pytest.skip(
@@ -112,21 +112,21 @@ class LoadedContract:
         return options
 
     @pytest.fixture
-    def loaded(self, load_request: LoadRequest, runner: Runner, _kept: list[LoadedModel]) -> LoadedModel:
+    def loaded(self, load_request: LoadRequest, runner: Runner, _kept: list[ModelUnderTest]) -> ModelUnderTest:
         if not _kept:
-            _kept.append(LoadedModel(self.spec, load_request, runner, limit_s=self.limit_s))
+            _kept.append(ModelUnderTest(self.spec, load_request, runner, limit_s=self.limit_s))
         return _kept[0]
 
     @pytest.fixture(scope="class")
     @classmethod
-    def _kept(cls) -> Iterator[list[LoadedModel]]:
-        kept: list[LoadedModel] = []
+    def _kept(cls) -> Iterator[list[ModelUnderTest]]:
+        kept: list[ModelUnderTest] = []
         yield kept
         for loaded in kept:
             loaded.close()
 
     @pytest.fixture
-    def task(self, request: pytest.FixtureRequest, loaded: LoadedModel) -> str:
+    def task(self, request: pytest.FixtureRequest, loaded: ModelUnderTest) -> str:
         """The task that a promise is about; the test is skipped where the model does not do it."""
         task: str = request.param
         if task not in loaded.info.tasks:

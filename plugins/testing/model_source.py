@@ -10,7 +10,7 @@ import pytest
 
 from corral.core.errors import CorralError, SourceError
 from corral.core.models.digests import digest_of
-from corral.core.ports.sources import ModelSource, Progress, RemoteFile
+from corral.core.ports.sources import FetchProgress, ModelSource, RemoteFile
 
 __all__ = ("ModelSourceContract",)
 
@@ -47,7 +47,7 @@ class ModelSourceContract:
         """All files are there by name; a size or digest that is told is right; progress is told in words."""
 
         async def check() -> None:
-            told: list[Progress] = []
+            told: list[FetchProgress] = []
             async with source.resolve(reference, told.append) as remote:
                 assert remote.reference == reference
                 assert {file.file_name for file in remote.files} == set(contents)

@@ -11,7 +11,7 @@ from corral.core.ports.running import Task
 from corral.core.requests.requests import ContextPolicy, Request
 from corral.plugins.testing.company_promises import CompanyPromises
 from corral.plugins.testing.embedding_promises import EmbeddingPromises
-from corral.plugins.testing.loaded import LoadedModel
+from corral.plugins.testing.loaded import ModelUnderTest
 from corral.plugins.testing.loading import asked, embedding, promise
 from corral.plugins.testing.text_promises import TextPromises
 
@@ -37,7 +37,7 @@ class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
     those of its ``info.tasks``, and what it claims in ``info.features`` is held against it.
     """
 
-    def test_it_says_what_it_does(self, loaded: LoadedModel) -> None:
+    def test_it_says_what_it_does(self, loaded: ModelUnderTest) -> None:
         """The model has a task at least, tasks are among those of the spec, and lengths are positive."""
         info = loaded.info
         assert info.tasks
@@ -46,7 +46,7 @@ class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
         assert info.context_length is None or info.context_length > 0
         assert loaded.model.alive
 
-    def test_a_task_it_does_not_have(self, loaded: LoadedModel) -> None:
+    def test_a_task_it_does_not_have(self, loaded: ModelUnderTest) -> None:
         """A request of another task raises `Unsupported`, and the model goes on."""
         strange = [_request_of(task) for task in get_args(Task) if task not in loaded.info.tasks]
         for request in strange or [_UnheardOf()]:
@@ -55,7 +55,7 @@ class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
         assert loaded.model.alive
 
     @promise("completion", "chat")
-    def test_a_prompt_beyond_the_context(self, loaded: LoadedModel, task: str) -> None:
+    def test_a_prompt_beyond_the_context(self, loaded: ModelUnderTest, task: str) -> None:
         """It raises `PromptTooLong`, where the model knows how long its context is; the next request is answered."""
         if loaded.info.context_length is None:
             pytest.skip("info.context_length is None: the model knows no limit, so none is tried")
@@ -65,7 +65,7 @@ class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
             loaded.run(loaded.ask(request))
         assert loaded.run(loaded.ask(asked(task, self.prompts[0], num_predict=2))).outputs
 
-    def test_closing_twice(self, loaded: LoadedModel) -> None:
+    def test_closing_twice(self, loaded: ModelUnderTest) -> None:
         """A model that is closed twice is closed; it is not alive then, and asking it raises an error of ours."""
 
         async def close() -> None:

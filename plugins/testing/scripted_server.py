@@ -12,10 +12,10 @@ from typing import Any, Self
 
 import msgspec
 
-__all__ = ("Asked", "Reply", "ScriptedServer")
+__all__ = ("Asked", "ScriptedReply", "ScriptedServer")
 
 
-class Reply(msgspec.Struct, kw_only=True):
+class ScriptedReply(msgspec.Struct, kw_only=True):
     """What one path answers. `pieces` are streamed, each at once; then the answer ends, `breaks` off, or goes on with
     the last piece for ever, which tells when the client leaves. `hangs`: nothing comes at all."""
 
@@ -45,7 +45,7 @@ class ScriptedServer:
     """
 
     def __init__(self) -> None:
-        self.replies: dict[str, Reply | list[Reply]] = {}
+        self.replies: dict[str, ScriptedReply | list[ScriptedReply]] = {}
         self.asked: list[Asked] = []
         self.connections = 0
         self.left = threading.Event()
@@ -78,8 +78,8 @@ class ScriptedServer:
         self._server.server_close()
         self._thread.join()
 
-    def _reply(self, path: str) -> Reply:
-        found = self.replies.get(path, Reply(status=404, body={"error": "not here"}))
+    def _reply(self, path: str) -> ScriptedReply:
+        found = self.replies.get(path, ScriptedReply(status=404, body={"error": "not here"}))
         if isinstance(found, list):
             return found.pop(0) if len(found) > 1 else found[0]
         return found
@@ -129,7 +129,7 @@ class ScriptedServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def _stream(self, reply: Reply) -> None:
+            def _stream(self, reply: ScriptedReply) -> None:
                 self.send_header("transfer-encoding", "chunked")
                 self.end_headers()
                 for piece in reply.pieces:

@@ -9,7 +9,7 @@ import pytest
 from corral.core.requests.outputs import ChatDelta, Delta, Finished, Output, Started
 from corral.core.requests.requests import Constraint
 from corral.plugins.testing.engine import text_prompt
-from corral.plugins.testing.loaded import LoadedModel
+from corral.plugins.testing.loaded import ModelUnderTest
 from corral.plugins.testing.loading import LoadedContract, asked, promise
 
 __all__ = ("TextPromises",)
@@ -22,7 +22,7 @@ class TextPromises(LoadedContract):
     """Completions and chats, one at a time."""
 
     @promise("completion", "chat")
-    def test_an_answer_has_words(self, loaded: LoadedModel, task: str) -> None:
+    def test_an_answer_has_words(self, loaded: ModelUnderTest, task: str) -> None:
         """An ordinary prompt gets at least one output, and some text."""
         answer = loaded.run(loaded.ask(asked(task, self.prompts[0])))
         assert answer.outputs
@@ -30,14 +30,14 @@ class TextPromises(LoadedContract):
 
     @promise("completion", "chat")
     @pytest.mark.parametrize("num_predict", [1, 8])
-    def test_a_finish_reason_always(self, loaded: LoadedModel, task: str, num_predict: int) -> None:
+    def test_a_finish_reason_always(self, loaded: ModelUnderTest, task: str, num_predict: int) -> None:
         """The last output says why the answer ended, after a single token too."""
         answer = loaded.run(loaded.ask(asked(task, self.prompts[0], num_predict=num_predict)))
         assert isinstance(answer.outputs[-1], Finished)
         assert answer.outputs[-1].reason in ("stop", "length")
 
     @promise("completion", "chat")
-    def test_outputs_come_in_order(self, loaded: LoadedModel, task: str) -> None:
+    def test_outputs_come_in_order(self, loaded: ModelUnderTest, task: str) -> None:
         """`Started` first, then deltas of the task, then `Finished`; the first and the last at most once."""
         answer = loaded.run(loaded.ask(asked(task, self.prompts[1])))
         order: list[type[Output]] = [Started, ChatDelta if task == "chat" else Delta, Finished]
@@ -49,7 +49,7 @@ class TextPromises(LoadedContract):
 
     @promise("completion", "chat")
     @pytest.mark.parametrize("num_predict", [1, 5])
-    def test_it_stops_at_num_predict(self, loaded: LoadedModel, task: str, num_predict: int) -> None:
+    def test_it_stops_at_num_predict(self, loaded: ModelUnderTest, task: str, num_predict: int) -> None:
         """No more tokens than `num_predict` are given or counted."""
         answer = loaded.run(loaded.ask(asked(task, self.prompts[1], num_predict=num_predict)))
         assert answer.token_count <= num_predict
@@ -57,7 +57,7 @@ class TextPromises(LoadedContract):
             assert answer.outputs[-1].usage.generated_tokens <= num_predict
 
     @promise("completion", "chat")
-    def test_stop_strings_end_the_answer(self, loaded: LoadedModel, task: str) -> None:
+    def test_stop_strings_end_the_answer(self, loaded: ModelUnderTest, task: str) -> None:
         """An answer ends before the first stop string, which is no part of it, with the reason ``stop``."""
         text = loaded.run(loaded.ask(asked(task, self.prompts[2]))).text.strip()
         if not text:
@@ -69,7 +69,7 @@ class TextPromises(LoadedContract):
         assert answer.finished.reason == "stop"
 
     @promise("completion", "chat")
-    def test_usage_adds_up(self, loaded: LoadedModel, task: str) -> None:
+    def test_usage_adds_up(self, loaded: ModelUnderTest, task: str) -> None:
         """Prompt tokens are those that `Started` told, the cached among them; each token given is counted once."""
         request = asked(task, self.prompts[3], num_predict=6, return_token_ids=True)
         for answer in (loaded.run(loaded.ask(request)), loaded.run(loaded.ask(request))):
@@ -83,7 +83,7 @@ class TextPromises(LoadedContract):
                 assert len(answer.finished.token_ids) == usage.prompt_tokens + usage.generated_tokens
 
     @promise("completion", "chat")
-    def test_log_probabilities(self, loaded: LoadedModel, task: str) -> None:
+    def test_log_probabilities(self, loaded: ModelUnderTest, task: str) -> None:
         """One for each token, at most 0, beside as many others as were asked for, the likeliest first."""
         self.require(loaded, "logprobs")
         answer = loaded.run(loaded.ask(asked(task, self.prompts[0], logprobs=3, num_predict=4)))
@@ -95,7 +95,7 @@ class TextPromises(LoadedContract):
             assert others == sorted(others, reverse=True)
 
     @promise("completion", "chat")
-    def test_a_constraint_holds(self, loaded: LoadedModel, task: str) -> None:
+    def test_a_constraint_holds(self, loaded: ModelUnderTest, task: str) -> None:
         """An answer held to a regular expression follows it to its end, which ends the answer too."""
         self.require(loaded, "constraints")
         digits = Constraint(kind="regex", source="[0-9]{1,4}")
@@ -104,7 +104,7 @@ class TextPromises(LoadedContract):
         assert answer.finished.reason == "stop"
 
     @promise("completion")
-    def test_tokens_and_back(self, loaded: LoadedModel, task: str) -> None:
+    def test_tokens_and_back(self, loaded: ModelUnderTest, task: str) -> None:
         """Ids of a text, back in order, give the text again; a completion counts just these ids as its prompt."""
         self.require(loaded, "tokenize")
         [ids] = loaded.run(loaded.model.tokenize([text_prompt(self.prompts[2])]))

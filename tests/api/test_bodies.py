@@ -21,7 +21,7 @@ from corral.api.http.body_memory import BodyMemory, BytesRead
 from corral.api.http.errors import ApiError
 from corral.api.http.go_json import Body, decode_body
 from corral.api.http.json_shape import MOST_DEPTH, JsonShape
-from corral.api.http.ollama.requests import ChatRequest, CopyRequest, DeleteRequest, EmbedRequest, ShowRequest
+from corral.api.http.ollama.requests import ChatBody, CopyBody, DeleteBody, EmbedBody, ShowBody
 from corral.core.errors import ServerBusy
 
 MIB = 1024 * 1024
@@ -32,7 +32,7 @@ import asyncio, resource
 from types import SimpleNamespace
 from corral.api.http.body import read_json
 from corral.api.http.body_memory import BodyMemory
-from corral.api.http.ollama.requests import ChatRequest
+from corral.api.http.ollama.requests import ChatBody
 
 def rss_mib():
     with open("/proc/self/statm") as statm:
@@ -45,7 +45,7 @@ async def request(memory, content):
         nonlocal most
         await read_json(SimpleNamespace(
             app=SimpleNamespace(state=SimpleNamespace(bodies=memory)), headers={}, scope=scope, receive=receive
-        ), ChatRequest)
+        ), ChatBody)
         most = rss_mib()
     chunks = [b'{"messages": [{"content": "', *[content] * 192, b'"}]}']
     async def receive():
@@ -86,7 +86,7 @@ def chunks_of(body: bytes, size: int = 64 * 1024) -> Iterator[bytes]:
     return (body[at : at + size] for at in range(0, len(body), size))
 
 
-async def read(sender: Sender, kind: type[Body] = ChatRequest) -> Any:
+async def read(sender: Sender, kind: type[Body] = ChatBody) -> Any:
     return await read_json(sender, kind)  # type: ignore[arg-type]  # what of a request it uses
 
 
@@ -142,7 +142,7 @@ def test_text_is_counted_as_it_will_be_in_memory(text: str, width: int, ensure_a
 def test_nesting_has_a_bound() -> None:
     """One level too many is Go's complaint, in small bodies and in big ones."""
     deepest = b'{"a":' * MOST_DEPTH + b"1" + b"}" * MOST_DEPTH
-    assert decode_body(deepest, ChatRequest) == ChatRequest()
+    assert decode_body(deepest, ChatBody) == ChatBody()
     for filling in (b"", b" " * 100_000):
         body = b'{"x":' + filling + deepest + b"}"
         with pytest.raises(ApiError, match="exceeded max depth"):
@@ -361,7 +361,7 @@ def test_the_process_is_as_small_as_before_once_big_bodies_are_over() -> None:
     assert left_mib < 10
 
 
-@pytest.mark.parametrize("kind", [CopyRequest, DeleteRequest, ShowRequest])
+@pytest.mark.parametrize("kind", [CopyBody, DeleteBody, ShowBody])
 def test_bodies_with_a_name_are_small(kind: type[Body]) -> None:
     """Where a body is a name its limit is far below that of a conversation."""
     sender = Sender(BodyMemory(64 * MIB), chunks_of(b'{"model": "' + b"m" * (2 * MIB) + b'"}'))
@@ -373,12 +373,12 @@ def test_bodies_with_a_name_are_small(kind: type[Body]) -> None:
 @pytest.mark.parametrize(
     ("body", "kind", "text"),
     [
-        ({"model": "m" * 2000}, ChatRequest, "invalid model name"),
-        ({"source": "m", "destination": "m" * 2000}, CopyRequest, "invalid model name"),
-        ({"options": {f"k{i}": 1 for i in range(1025)}}, ChatRequest, "options has 1025 entries"),
-        ({"input": ["x"] * 16_385}, EmbedRequest, "input has 16385 entries"),
-        ({"messages": [{}] * 10_001}, ChatRequest, "messages has 10001 entries"),
-        ({"tools": [{}] * 2049}, ChatRequest, "tools has 2049 entries"),
+        ({"model": "m" * 2000}, ChatBody, "invalid model name"),
+        ({"source": "m", "destination": "m" * 2000}, CopyBody, "invalid model name"),
+        ({"options": {f"k{i}": 1 for i in range(1025)}}, ChatBody, "options has 1025 entries"),
+        ({"input": ["x"] * 16_385}, EmbedBody, "input has 16385 entries"),
+        ({"messages": [{}] * 10_001}, ChatBody, "messages has 10001 entries"),
+        ({"tools": [{}] * 2049}, ChatBody, "tools has 2049 entries"),
     ],
 )
 def test_names_options_and_lists_have_bounds(body: dict[str, Any], kind: type[Body], text: str) -> None:

@@ -7,10 +7,10 @@ import pytest
 from corral.api.http.errors import ApiError
 from corral.api.http.go_json import decode_body
 from corral.api.http.go_syntax import end_of_value
-from corral.api.http.ollama.requests import ChatRequest, GenerateRequest
+from corral.api.http.ollama.requests import ChatBody, GenerateBody
 
 
-def complaint(body: bytes, kind: type[GenerateRequest] | type[ChatRequest] = GenerateRequest) -> str:
+def complaint(body: bytes, kind: type[GenerateBody] | type[ChatBody] = GenerateBody) -> str:
     with pytest.raises(ApiError) as caught:
         decode_body(body, kind)
     assert caught.value.status == 400
@@ -87,7 +87,7 @@ def test_a_mistyped_field_of_a_message_is_told_with_its_path() -> None:
     """Content in parts, as other APIs have it, is refused with the text that clients know."""
     body = b'{"messages": [{"role": "user", "content": [{"type": "text"}]}]}'
     assert (
-        complaint(body, ChatRequest)
+        complaint(body, ChatBody)
         == "json: cannot unmarshal array into Go struct field ChatRequest.messages.content of type string"
     )
 
@@ -96,7 +96,7 @@ def test_keys_match_in_any_case_and_unknown_ones_are_ignored() -> None:
     """Keys of requests and of messages fold; keys of options, which are a map, do not."""
     body = decode_body(
         b'{"MODEL": "m", "Messages": [{"Role": "user", "CONTENT": "hi", "x": 1}], "y": 2, "Options": {"Seed": 1}}',
-        ChatRequest,
+        ChatBody,
     )
     assert body.model == "m"
     assert (body.messages[0].role, body.messages[0].content) == ("user", "hi")
@@ -105,25 +105,23 @@ def test_keys_match_in_any_case_and_unknown_ones_are_ignored() -> None:
 
 def test_null_leaves_the_default() -> None:
     """A null field, a null message field and a null body are as if they were not there."""
-    body = decode_body(
-        b'{"stream": null, "options": null, "messages": [{"role": "user", "content": null}]}', ChatRequest
-    )
+    body = decode_body(b'{"stream": null, "options": null, "messages": [{"role": "user", "content": null}]}', ChatBody)
     assert body.stream
     assert body.options == {}
     assert body.messages[0].content == ""
-    assert decode_body(b"null", ChatRequest) == ChatRequest()
+    assert decode_body(b"null", ChatBody) == ChatBody()
 
 
 def test_what_follows_the_first_value_is_ignored() -> None:
     """Bytes after the first JSON value are never looked at."""
-    assert decode_body(b'{"model": "m"} {"model": 5', GenerateRequest).model == "m"
+    assert decode_body(b'{"model": "m"} {"model": 5', GenerateBody).model == "m"
 
 
 def test_broken_text_becomes_replacement_characters() -> None:
     """Bytes that are no UTF-8, and halves of surrogate pairs, become U+FFFD as in Go."""
-    assert decode_body(b'{"prompt": "a\xffb"}', GenerateRequest).prompt == "a�b"
-    assert decode_body(rb'{"prompt": "a\ud800b"}', GenerateRequest).prompt == "a�b"
-    assert decode_body(rb'{"prompt": "\ud83d\ude00"}', GenerateRequest).prompt == "😀"
+    assert decode_body(b'{"prompt": "a\xffb"}', GenerateBody).prompt == "a�b"
+    assert decode_body(rb'{"prompt": "a\ud800b"}', GenerateBody).prompt == "a�b"
+    assert decode_body(rb'{"prompt": "\ud83d\ude00"}', GenerateBody).prompt == "😀"
 
 
 @pytest.mark.parametrize(("text", "end"), [('{"a": [1, {"b": []}]} x', 21), (" [] ", 3), ("1 2", 1), ('"a\\"b"c', 6)])

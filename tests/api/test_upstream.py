@@ -14,7 +14,7 @@ import pytest
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.core.models.names import parse_name
-from corral.plugins.testing.scripted_server import Reply, ScriptedServer
+from corral.plugins.testing.scripted_server import ScriptedReply, ScriptedServer
 
 MODEL, ANSWER = "smol:q4", "the quick answer is: no"
 QUESTION = [{"role": "user", "content": "hello"}]
@@ -129,10 +129,10 @@ def test_tools_and_thinking(start_server: Callable[..., Any]) -> None:
     pieces = [json.dumps(line).encode() + b"\n" for line in lines]
     with ScriptedServer() as far, in_front(start_server) as front, ollama.Client(front.url) as client:
         far.replies |= {
-            "/api/version": Reply(body={"version": "0.33.0"}),
-            "/api/tags": Reply(body={"models": [{"name": "m"}]}),
-            "/api/show": Reply(body={"capabilities": ["completion", "tools", "thinking"]}),
-            "/api/chat": Reply(pieces=pieces),
+            "/api/version": ScriptedReply(body={"version": "0.33.0"}),
+            "/api/tags": ScriptedReply(body={"models": [{"name": "m"}]}),
+            "/api/show": ScriptedReply(body={"capabilities": ["completion", "tools", "thinking"]}),
+            "/api/chat": ScriptedReply(pieces=pieces),
         }
         add(front, "far", far.url)
         assert client.show("far").capabilities == ["completion", "tools", "thinking"]
@@ -174,18 +174,22 @@ OPENAI_MODELS = {"data": [{"id": "m", "owned_by": "vllm"}]}
 @pytest.mark.parametrize(
     ("reply", "status", "text"),
     [
-        (Reply(status=401, body={"error": {"message": "no key"}}), 502, "refuses the key"),
-        (Reply(status=404, body={"error": {"message": "gone"}}), 502, "has no model 'm'"),
-        (Reply(status=400, body={"error": {"message": "maximum context length is 512 tokens"}}), 400, "is longer than"),
-        (Reply(status=400, body={"error": {"message": "bad stop"}}), 400, "bad stop"),
-        (Reply(status=503, body={"error": {"message": "loading"}}), 503, "is busy"),
-        (Reply(breaks=True), 502, "closed the connection"),
+        (ScriptedReply(status=401, body={"error": {"message": "no key"}}), 502, "refuses the key"),
+        (ScriptedReply(status=404, body={"error": {"message": "gone"}}), 502, "has no model 'm'"),
+        (
+            ScriptedReply(status=400, body={"error": {"message": "maximum context length is 512 tokens"}}),
+            400,
+            "is longer than",
+        ),
+        (ScriptedReply(status=400, body={"error": {"message": "bad stop"}}), 400, "bad stop"),
+        (ScriptedReply(status=503, body={"error": {"message": "loading"}}), 503, "is busy"),
+        (ScriptedReply(breaks=True), 502, "closed the connection"),
     ],
 )
-def test_errors(start_server: Callable[..., Any], reply: Reply, status: int, text: str) -> None:
+def test_errors(start_server: Callable[..., Any], reply: ScriptedReply, status: int, text: str) -> None:
     """An upstream's refusals have the status that tells a client what to do."""
     with ScriptedServer() as far, in_front(start_server) as front:
-        far.replies |= {"/v1/models": Reply(body=OPENAI_MODELS), "/v1/chat/completions": reply}
+        far.replies |= {"/v1/models": ScriptedReply(body=OPENAI_MODELS), "/v1/chat/completions": reply}
         add(front, "far", far.url)
         for streamed in (False, True):
             body = {"model": "far", "messages": QUESTION, "stream": streamed}
@@ -199,8 +203,8 @@ def test_it_breaks_off_in_the_middle(start_server: Callable[..., Any]) -> None:
     piece = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
     with ScriptedServer() as far, in_front(start_server) as front:
         far.replies |= {
-            "/v1/models": Reply(body=OPENAI_MODELS),
-            "/v1/chat/completions": Reply(pieces=[piece, piece], breaks=True),
+            "/v1/models": ScriptedReply(body=OPENAI_MODELS),
+            "/v1/chat/completions": ScriptedReply(pieces=[piece, piece], breaks=True),
         }
         add(front, "far", far.url)
         response = httpx.post(f"{front.url}/api/chat", json={"model": "far", "messages": QUESTION})

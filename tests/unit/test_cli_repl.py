@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from corral.api.cli.answers import print_reply
-from corral.api.cli.backends import Asking, Reply, Timings
+from corral.api.cli.backends import Reply, RunOptions, Timings
 from corral.api.cli.facts import ModelFacts
 from corral.api.cli.history import History
 from corral.api.cli.repl import Repl
@@ -24,7 +24,7 @@ class EchoBackend:
     """Answers with what was said last, in capitals, and remembers how it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Asking, list[Mapping[str, str]]]] = []
+        self.asked: list[tuple[RunOptions, list[Mapping[str, str]]]] = []
         self.busy = False
 
     def facts(self, model: str) -> ModelFacts:
@@ -35,21 +35,21 @@ class EchoBackend:
     def models(self) -> list[str]:
         return ["echo:latest", "other:latest"]
 
-    def load(self, asking: Asking, on_progress: LoadListener) -> None:
+    def load(self, asking: RunOptions, on_progress: LoadListener) -> None:
         on_progress(LoadProgress(stage="loading", share=1.0))
 
-    def chat(self, asking: Asking, messages: Sequence[Mapping[str, str]]) -> Reply:
+    def chat(self, asking: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
         self.asked.append((asking, list(messages)))
         if self.busy:
             raise ServerBusy("server busy", "try again")
         yield messages[-1]["content"].upper()
         return Timings(generated_tokens=1)
 
-    def generate(self, asking: Asking, prompt: str) -> Reply:
+    def generate(self, asking: RunOptions, prompt: str) -> Reply:
         yield prompt
         return Timings()
 
-    def embed(self, asking: Asking, text: str) -> Sequence[float]:
+    def embed(self, asking: RunOptions, text: str) -> Sequence[float]:
         return [1.0]
 
 
@@ -71,7 +71,7 @@ def script(*lines: str | type[BaseException]) -> Any:
 
 def chat(*lines: str | type[BaseException]) -> EchoBackend:
     backend = EchoBackend()
-    Repl(backend, Asking(model="echo"), terminal=PlainTerminal(script(*lines)), wrap=False).run()
+    Repl(backend, RunOptions(model="echo"), terminal=PlainTerminal(script(*lines)), wrap=False).run()
     return backend
 
 
@@ -93,7 +93,7 @@ def test_several_lines() -> None:
     """Three quotes begin and end a message; the lines between have another prompt."""
     read = script('"""one', "two", 'three"""', '"""alone"""')
     backend = EchoBackend()
-    Repl(backend, Asking(model="echo"), terminal=PlainTerminal(read), wrap=False).run()
+    Repl(backend, RunOptions(model="echo"), terminal=PlainTerminal(read), wrap=False).run()
     assert [asked[1][-1]["content"] for asked in backend.asked] == ["one\ntwo\nthree", "alone"]
     assert read.prompts == [">>> ", "... ", "... ", ">>> ", ">>> "]
 
@@ -156,7 +156,7 @@ def test_a_failed_question_is_taken_back(capsys: pytest.CaptureFixture[str]) -> 
         except StopIteration:
             raise EOFError from None
 
-    Repl(backend, Asking(model="echo"), terminal=PlainTerminal(read), wrap=False).run()
+    Repl(backend, RunOptions(model="echo"), terminal=PlainTerminal(read), wrap=False).run()
     assert [message["content"] for message in backend.asked[1][1]] == ["again"]
     out, err = capsys.readouterr()
     assert err.endswith("Error: server busy\ntry again\n")
@@ -222,7 +222,7 @@ def test_a_question_that_was_stopped_before_its_answer_is_forgotten() -> None:
     """And one whose answer had begun is kept with it."""
 
     class Stopped(EchoBackend):
-        def chat(self, asking: Asking, messages: Sequence[Mapping[str, str]]) -> Reply:
+        def chat(self, asking: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
             self.asked.append((asking, list(messages)))
             if messages[-1]["content"] == "early":
                 raise KeyboardInterrupt
@@ -230,7 +230,7 @@ def test_a_question_that_was_stopped_before_its_answer_is_forgotten() -> None:
             raise KeyboardInterrupt
 
     backend = Stopped()
-    Repl(backend, Asking(model="echo"), terminal=PlainTerminal(script("early", "late", "last")), wrap=False).run()
+    Repl(backend, RunOptions(model="echo"), terminal=PlainTerminal(script("early", "late", "last")), wrap=False).run()
     assert [message["content"] for message in backend.asked[-1][1]] == ["late", "begun", "last"]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from corral.api.cli.backends import Asking, ServerBackend
+from corral.api.cli.backends import RunOptions, ServerBackend
 from corral.api.cli.client import ServerClient
 from corral.core.errors import EngineError, NotFound, ServerBusy, SourceError
 from corral.plugins.assembly import Address
@@ -167,7 +167,7 @@ def test_a_stream_that_fails_midway() -> None:
 def test_a_stream_that_ends_too_early() -> None:
     """An answer without its last line is no answer."""
     with answering({"/api/chat": (200, b'{"message":{"content":"a"},"done":false}\n')}) as address:
-        reply = ServerBackend(ServerClient(Address(address))).chat(Asking(model="x"), [])
+        reply = ServerBackend(ServerClient(Address(address))).chat(RunOptions(model="x"), [])
         assert next(reply) == "a"
         with pytest.raises(SourceError, match="before the answer was complete"):
             next(reply)

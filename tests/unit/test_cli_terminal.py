@@ -27,7 +27,7 @@ from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 # read without end, "crash" raises what nobody expects; the model "stuck" never finishes loading.
 CHAT = """
 import json, os, sys, threading, time
-from corral.api.cli.backends import Asking, Timings
+from corral.api.cli.backends import RunOptions, Timings
 from corral.api.cli.facts import ModelFacts
 from corral.api.cli.history import History
 from corral.api.cli.repl import Repl
@@ -61,7 +61,7 @@ class Backend:
 history = History(enabled="CORRAL_NOHISTORY" not in os.environ)
 model = sys.argv[1] if len(sys.argv) > 1 else "echo"
 try:
-    Repl(Backend(), Asking(model=model), terminal=open_terminal(history), history=history, wrap=False).run()
+    Repl(Backend(), RunOptions(model=model), terminal=open_terminal(history), history=history, wrap=False).run()
 except KeyboardInterrupt:
     sys.exit(130)
 print("LEFT", flush=True)

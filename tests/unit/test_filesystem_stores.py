@@ -57,7 +57,7 @@ def _child(code: str, root: Path) -> subprocess.CompletedProcess[str]:
         from pathlib import Path
         from corral.adapters.stores.filesystem import FilesystemBlobs
         from corral.adapters.stores.manifests import FilesystemManifests
-        from corral.core.models.records import digest_of
+        from corral.core.models.digests import digest_of
         from corral.core.models.names import parse_name
         root = Path(sys.argv[1])
         blobs = FilesystemBlobs(root)

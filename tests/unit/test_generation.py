@@ -14,7 +14,6 @@ from msgspec import UNSET, UnsetType
 
 from corral.adapters.templates.jinja import JinjaTemplates
 from corral.core.errors import CorralError, EngineDied, InvalidOption, InvalidRequest, PromptTooLong, Unsupported
-from corral.core.generation.chat import prompt_text
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import Digest
 from corral.core.models.names import ModelName, parse_name
@@ -24,7 +23,7 @@ from corral.core.requests.caller import Principal
 from corral.core.requests.calls import ANONYMOUS, ChatCall, EmbedCall, GenerateCall
 from corral.core.requests.messages import Message
 from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage, Vectors
-from corral.core.requests.prompts import Prompt, TextPart, TokensPart
+from corral.core.requests.prompts import Prompt, TextPart, TokensPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, EmbedRequest, Request
 from corral.core.requests.vectors import rows
 from corral.core.scheduling.residents import LoadListener

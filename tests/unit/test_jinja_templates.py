@@ -13,14 +13,13 @@ import pytest
 
 from corral.adapters.templates.jinja import JinjaTemplate, JinjaTemplates
 from corral.core.errors import InvalidModelFile, InvalidRequest
-from corral.core.generation.chat import prompt_text
 from corral.core.generation.rendering import RenderingThreads
 from corral.core.models.digests import Digest
 from corral.core.models.names import parse_name
 from corral.core.models.records import ModelMetadata, ModelRecord, TemplateText
 from corral.core.requests.control_tokens import ControlTokens
 from corral.core.requests.messages import Message, Tool, ToolCall
-from corral.core.requests.prompts import Prompt, TextPart
+from corral.core.requests.prompts import Prompt, TextPart, prompt_text
 
 _USER = [Message(role="user", content="hello")]
 

@@ -28,7 +28,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 tokenizers = pytest.importorskip("tokenizers")
 
-from corral.adapters.engines.onnx_embeddings.batching import Batcher, Job  # noqa: E402
+from corral.adapters.engines.onnx_embeddings.batching import Batcher, EmbeddingJob  # noqa: E402
 from corral.adapters.engines.onnx_embeddings.loader import load  # noqa: E402
 from corral.adapters.engines.onnx_embeddings.pooling import normalised, pooled  # noqa: E402
 
@@ -96,11 +96,11 @@ def test_what_needs_another_load(loaded: dict[str, Any], wanted: dict[str, Any],
 # ── Batches ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _job(request_id: int, *lengths: int) -> Job:
-    return Job(request_id, [[1] * length for length in lengths])
+def _job(request_id: int, *lengths: int) -> EmbeddingJob:
+    return EmbeddingJob(request_id, [[1] * length for length in lengths])
 
 
-def _sizes(batch: list[tuple[Job, int]]) -> list[tuple[int, int]]:
+def _sizes(batch: list[tuple[EmbeddingJob, int]]) -> list[tuple[int, int]]:
     return [(job.request_id, len(job.texts[place])) for job, place in batch]
 
 

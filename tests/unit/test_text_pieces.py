@@ -12,8 +12,8 @@ import pytest
 
 from corral.adapters.engine_kit.text_pieces import PIECE_CHARACTERS, TextPieces, TokenSizes, finished, gradual_ids
 from corral.adapters.engines.fake.tokenizer import FakeTokenizer
-from corral.adapters.runners.frames import Call, Result
-from corral.adapters.runners.spawn import Output
+from corral.adapters.runners.frames import Result, TokenizerCall
+from corral.adapters.runners.spawn import ChildOutput
 from corral.adapters.runners.tokenizing import Tokenizing
 from corral.core.errors import InvalidRequest, PromptTooLong
 from corral.core.ports.tokens import Tokenizer
@@ -114,8 +114,8 @@ class SlowTokenizer:
         return b""
 
 
-def ask(call_id: int, size: int) -> Call:
-    return Call(call_id, "tokenize", ((TextPart(text="x" * size),),))
+def ask(call_id: int, size: int) -> TokenizerCall:
+    return TokenizerCall(call_id, "tokenize", ((TextPart(text="x" * size),),))
 
 
 def test_callers_of_the_tokenizer_take_turns_and_may_leave() -> None:
@@ -152,9 +152,9 @@ def test_no_more_ids_than_anyone_needs_leave_the_model_s_process(cut: bool, ids:
     calls = Tokenizing(FakeTokenizer(), results.put)
     try:
         prompt = (TextPart(text="x" * 100_000),)
-        calls.begin(Call(1, "tokenize", (prompt,), (), 10, cut))
+        calls.begin(TokenizerCall(1, "tokenize", (prompt,), (), 10, cut))
         result = results.get(timeout=10)
-        calls.begin(Call(2, "tokenize", ((TextPart(text="x" * 9),),), (), 10, cut))
+        calls.begin(TokenizerCall(2, "tokenize", ((TextPart(text="x" * 9),),), (), 10, cut))
         assert len(results.get(timeout=10).ids[0]) == 10
     finally:
         calls.close()
@@ -175,7 +175,7 @@ def test_no_more_ids_than_anyone_needs_leave_the_model_s_process(cut: bool, ids:
 )
 def test_the_reason_of_a_death_is_told(lines: list[str], reason: str) -> None:
     """What native code says of its end is told, however many lines a backtrace adds."""
-    output = Output()
+    output = ChildOutput()
     for line in (*lines, *(f"#{number} frame" for number in range(30))):
         output.add(line.strip())
     assert any(reason in one for one in output.reasons)

@@ -20,7 +20,7 @@ from corral.core.requests.messages import Message
 from corral.core.requests.outputs import ChatDelta, Finished, Output
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import ChatRequest, EmbedRequest
-from corral.plugins.testing.scripted_server import Reply, ScriptedServer
+from corral.plugins.testing.scripted_server import ScriptedReply, ScriptedServer
 
 HELLO = ChatRequest(messages=(Message(role="user", content="Hello"),))
 CHAT = "/v1/chat/completions"
@@ -46,7 +46,7 @@ async def text_of(model: RunningModel) -> str:
 def servers(upstream: ScriptedServer, another_upstream: ScriptedServer) -> tuple[Any, Any]:
     """Two that have the model; the first says "one", the other "two"."""
     for server, text in ((upstream, "one"), (another_upstream, "two")):
-        server.replies |= {"/v1/models": Reply(body=models()), CHAT: Reply(pieces=answer(text))}
+        server.replies |= {"/v1/models": ScriptedReply(body=models()), CHAT: ScriptedReply(pieces=answer(text))}
     return upstream, another_upstream
 
 
@@ -117,7 +117,7 @@ def test_who_has_been_tried_is_not_asked_again() -> None:
 def test_requests_spread(servers: Any, load_upstream: Any) -> None:
     """Requests at once go to whichever address has fewer."""
     for server in servers:
-        server.replies[CHAT] = Reply(pieces=answer("x")[:1], endless=True)
+        server.replies[CHAT] = ScriptedReply(pieces=answer("x")[:1], endless=True)
 
     async def check() -> None:
         model = await load_upstream(*(server.url for server in servers))
@@ -146,7 +146,7 @@ def test_one_address_is_dead_from_the_start(servers: Any, load_upstream: Any) ->
 @pytest.mark.parametrize("failing", [{"breaks": True}, {"status": 502}, {"status": 503}, {"status": 429}])
 def test_another_answers(servers: Any, load_upstream: Any, failing: dict[str, Any]) -> None:
     """A server that goes away or is too busy before its first token costs nobody an answer."""
-    servers[0].replies[CHAT] = Reply(**failing)
+    servers[0].replies[CHAT] = ScriptedReply(**failing)
 
     async def check() -> None:
         model = await load_upstream(*(server.url for server in servers))
@@ -159,7 +159,7 @@ def test_another_answers(servers: Any, load_upstream: Any, failing: dict[str, An
 def test_a_stream_that_dies_before_its_first_token(servers: Any, load_upstream: Any) -> None:
     """The head of an answer and an empty chunk are no output yet: another answers."""
     opening = b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
-    servers[0].replies[CHAT] = Reply(pieces=[opening], breaks=True)
+    servers[0].replies[CHAT] = ScriptedReply(pieces=[opening], breaks=True)
 
     async def check() -> None:
         model = await load_upstream(*(server.url for server in servers))
@@ -171,7 +171,7 @@ def test_a_stream_that_dies_before_its_first_token(servers: Any, load_upstream: 
 
 def test_a_stream_that_dies_after_its_first_token(servers: Any, load_upstream: Any) -> None:
     """It is an error: another server would begin again, with other words."""
-    servers[0].replies[CHAT] = Reply(pieces=answer("one")[:1], breaks=True)
+    servers[0].replies[CHAT] = ScriptedReply(pieces=answer("one")[:1], breaks=True)
 
     async def check() -> None:
         model = await load_upstream(*(server.url for server in servers))
@@ -185,7 +185,7 @@ def test_a_stream_that_dies_after_its_first_token(servers: Any, load_upstream: A
 
 def test_who_failed_rests(servers: Any, load_upstream: Any) -> None:
     """For the time that is set it is asked last; after that it is asked again."""
-    servers[0].replies[CHAT] = [Reply(status=502), Reply(pieces=answer("one"))]
+    servers[0].replies[CHAT] = [ScriptedReply(status=502), ScriptedReply(pieces=answer("one"))]
 
     async def check() -> None:
         model = await load_upstream(*(server.url for server in servers), rest_s=3600)
@@ -193,7 +193,7 @@ def test_who_failed_rests(servers: Any, load_upstream: Any) -> None:
         assert len(servers[0].bodies(CHAT)) == 1
         await model.aclose()
 
-        servers[0].replies[CHAT] = [Reply(status=502), Reply(pieces=answer("one"))]
+        servers[0].replies[CHAT] = [ScriptedReply(status=502), ScriptedReply(pieces=answer("one"))]
         model = await load_upstream(*(server.url for server in servers), rest_s=0)
         assert [await text_of(model) for _ in range(2)] == ["two", "one"]
         await model.aclose()
@@ -203,8 +203,8 @@ def test_who_failed_rests(servers: Any, load_upstream: Any) -> None:
 
 def test_nobody_is_left(servers: Any, load_upstream: Any) -> None:
     """A busy server is what the caller hears of, rather than a dead one: trying again may help then."""
-    servers[0].replies[CHAT] = Reply(status=503, body={"error": "queue is full"})
-    servers[1].replies[CHAT] = Reply(breaks=True)
+    servers[0].replies[CHAT] = ScriptedReply(status=503, body={"error": "queue is full"})
+    servers[1].replies[CHAT] = ScriptedReply(breaks=True)
 
     async def check() -> None:
         model = await load_upstream(*(server.url for server in servers))
@@ -219,7 +219,7 @@ def test_nobody_is_left(servers: Any, load_upstream: Any) -> None:
 
 def test_a_refusal_is_final(servers: Any, load_upstream: Any) -> None:
     """What one server calls a bad request is not tried on the next."""
-    servers[0].replies[CHAT] = Reply(status=400, body={"error": "bad"})
+    servers[0].replies[CHAT] = ScriptedReply(status=400, body={"error": "bad"})
 
     async def check() -> None:
         model = await load_upstream(*(server.url for server in servers))
@@ -233,8 +233,8 @@ def test_a_refusal_is_final(servers: Any, load_upstream: Any) -> None:
 
 def test_embeddings_fail_over(servers: Any, load_upstream: Any) -> None:
     """They do as texts do."""
-    servers[0].replies["/v1/embeddings"] = Reply(breaks=True)
-    servers[1].replies["/v1/embeddings"] = Reply(body={"data": [{"embedding": [1, 2]}]})
+    servers[0].replies["/v1/embeddings"] = ScriptedReply(breaks=True)
+    servers[1].replies["/v1/embeddings"] = ScriptedReply(body={"data": [{"embedding": [1, 2]}]})
 
     async def check() -> None:
         model = await load_upstream(*(server.url for server in servers))
@@ -261,12 +261,16 @@ def test_connections_are_kept(servers: Any, load_upstream: Any) -> None:
 def test_a_kept_connection_that_was_closed(servers: Any, load_upstream: Any) -> None:
     """A server that hangs up on the next request of a kept connection is asked once more, on a fresh one."""
     server = servers[0]
-    server.replies[CHAT] = [Reply(pieces=answer("one")), Reply(breaks=True), Reply(pieces=answer("again"))]
+    server.replies[CHAT] = [
+        ScriptedReply(pieces=answer("one")),
+        ScriptedReply(breaks=True),
+        ScriptedReply(pieces=answer("again")),
+    ]
 
     async def check() -> None:
         model = await load_upstream(server.url)
         assert [await text_of(model) for _ in range(2)] == ["one", "again"]
-        server.replies[CHAT] = Reply(breaks=True)
+        server.replies[CHAT] = ScriptedReply(breaks=True)
         with pytest.raises(UpstreamError, match="closed the connection without an answer"):
             await text_of(model)
         await model.aclose()
@@ -278,7 +282,7 @@ def test_a_kept_connection_that_was_closed(servers: Any, load_upstream: Any) -> 
 def test_many_who_leave(servers: Any, load_upstream: Any) -> None:
     """Answers left at any moment, also while they end, give their connection back: later ones find room."""
     server = servers[0]
-    server.replies[CHAT] = Reply(pieces=[*answer("x")[:1] * 20, *answer("x")])
+    server.replies[CHAT] = ScriptedReply(pieces=[*answer("x")[:1] * 20, *answer("x")])
 
     async def leave(model: RunningModel) -> None:
         outputs = model.run(HELLO)
@@ -304,7 +308,7 @@ def test_each_address_gets_its_own_key(
 ) -> None:
     """From the settings or the variable they name, to that address alone, and into no log."""
     first, second = servers
-    first.replies[CHAT] = Reply(status=503)
+    first.replies[CHAT] = ScriptedReply(status=503)
     monkeypatch.setenv("KEY_OF_THE_SECOND", "open-barley")
     hosts = {
         f"{first.url}/v1/": {"key": "open-sesame", "headers": {"X-Team": "blue"}},
@@ -327,7 +331,7 @@ def test_each_address_gets_its_own_key(
 
 def test_a_key_that_is_refused(servers: Any, load_upstream: Any) -> None:
     """The error names the setting, and does not say the key."""
-    servers[0].replies["/v1/models"] = Reply(status=401, body={"error": {"message": "who are you?"}})
+    servers[0].replies["/v1/models"] = ScriptedReply(status=401, body={"error": {"message": "who are you?"}})
 
     async def check() -> None:
         with pytest.raises(UpstreamError, match="who are you") as caught:
@@ -387,7 +391,7 @@ def find(*arguments: Any) -> Any:
 )
 def test_what_a_server_speaks(upstream: ScriptedServer, owned_by: str, api: str) -> None:
     """It is told by who owns its models."""
-    upstream.replies["/v1/models"] = Reply(body=models("llama", owned_by))
+    upstream.replies["/v1/models"] = ScriptedReply(body=models("llama", owned_by))
     offer = find(f"{upstream.url}/v1")
     assert (offer.host, offer.model, offer.api, offer.context_length) == (upstream.url, "llama", api, 512)
 
@@ -396,7 +400,7 @@ def test_what_llama_server_tells(upstream: ScriptedServer) -> None:
     """Its lengths and capabilities are taken over."""
     listed = {"id": "m", "owned_by": "llamacpp", "meta": {"n_ctx": 4096, "n_embd": 576, "n_vocab": 1}}
     body = {"models": [{"name": "m", "capabilities": ["completion", "vision"]}], "data": [listed]}
-    upstream.replies["/v1/models"] = Reply(body=body)
+    upstream.replies["/v1/models"] = ScriptedReply(body=body)
     offer = find(upstream.url)
     assert (offer.context_length, offer.embedding_length, offer.capabilities) == (4096, 576, ("completion", "vision"))
 
@@ -404,9 +408,9 @@ def test_what_llama_server_tells(upstream: ScriptedServer) -> None:
 def test_what_ollama_tells(upstream: ScriptedServer) -> None:
     """A name without its tag finds the model, and what is shown of it is taken over."""
     upstream.replies |= {
-        "/api/version": Reply(body={"version": "0.33.0"}),
-        "/api/tags": Reply(body={"models": [{"name": "llama3:latest"}, {"name": "x:1b"}]}),
-        "/api/show": Reply(
+        "/api/version": ScriptedReply(body={"version": "0.33.0"}),
+        "/api/tags": ScriptedReply(body={"models": [{"name": "llama3:latest"}, {"name": "x:1b"}]}),
+        "/api/show": ScriptedReply(
             body={
                 "details": {"family": "llama", "parameter_size": "8.0B", "quantization_level": "Q4_0"},
                 "model_info": {"llama.context_length": 8192, "llama.embedding_length": 4096},
@@ -422,7 +426,7 @@ def test_what_ollama_tells(upstream: ScriptedServer) -> None:
 
 def test_models_that_are_not_there(upstream: ScriptedServer) -> None:
     """What there is is listed, for a name that is not there and where a name is missing."""
-    upstream.replies["/v1/models"] = Reply(body={"data": [{"id": "a"}, {"id": "b"}]})
+    upstream.replies["/v1/models"] = ScriptedReply(body={"data": [{"id": "a"}, {"id": "b"}]})
     for arguments, text in (((upstream.url, "c"), "has no model 'c'"), ((upstream.url,), "has several models")):
         with pytest.raises(UpstreamError, match=text) as caught:
             find(*arguments)
@@ -431,8 +435,8 @@ def test_models_that_are_not_there(upstream: ScriptedServer) -> None:
 
 def test_a_server_that_has_not_implemented_what_it_is_asked(upstream: ScriptedServer) -> None:
     """501 for a path of another API is no more than that the server has no such path."""
-    upstream.replies["/api/version"] = Reply(status=501, body="not implemented")
-    upstream.replies["/v1/models"] = Reply(body={"data": [{"id": "a"}]})
+    upstream.replies["/api/version"] = ScriptedReply(status=501, body="not implemented")
+    upstream.replies["/v1/models"] = ScriptedReply(body={"data": [{"id": "a"}]})
     assert (find(upstream.url).api, find(upstream.url).model) == ("openai", "a")
 
 
@@ -443,7 +447,7 @@ def test_a_server_that_tells_nothing(upstream: ScriptedServer) -> None:
     with pytest.raises(UpstreamError, match="does not tell"):
         find(upstream.url, None, "openai")
     assert find(upstream.url, "m", "openai").model == "m"
-    upstream.replies["/v1/models"] = Reply(body=[1, 2])
+    upstream.replies["/v1/models"] = ScriptedReply(body=[1, 2])
     with pytest.raises(UpstreamError, match="offers neither"):
         find(upstream.url)
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from corral.adapters.engines.upstream.spec import APIS, HostOptions, UpstreamOptions
-from corral.plugins.testing.scripted_server import Reply, ScriptedServer
+from corral.plugins.testing.scripted_server import ScriptedReply, ScriptedServer
 
 PAGE = (Path(__file__).parents[2] / "docs" / "upstream.md").read_text(encoding="utf-8")
 
@@ -39,8 +39,8 @@ def test_the_commands_run(
     pieces = [b'data: {"choices":[{"delta":{"content":"Scattering."},"finish_reason":"stop"}]}\n\n']
     for server in (upstream, another_upstream):
         server.replies |= {
-            "/v1/models": Reply(body={"data": [{"id": name, "owned_by": "organization-owner"}]}),
-            "/v1/chat/completions": Reply(pieces=pieces),
+            "/v1/models": ScriptedReply(body={"data": [{"id": name, "owned_by": "organization-owner"}]}),
+            "/v1/chat/completions": ScriptedReply(pieces=pieces),
         }
     first = COMMANDS[0] if line.startswith("corral run") else "true"
     script = "\n".join(("set -euo pipefail", first, line))

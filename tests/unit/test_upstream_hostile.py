@@ -25,7 +25,7 @@ from corral.core.errors import CorralError, InvalidRequest, Unsupported, Upstrea
 from corral.core.requests.messages import Message
 from corral.core.requests.outputs import ChatDelta, Finished, Output
 from corral.core.requests.requests import ChatRequest, SamplingParams
-from corral.plugins.testing.scripted_server import Reply, ScriptedServer
+from corral.plugins.testing.scripted_server import ScriptedReply, ScriptedServer
 
 CHAT = "/v1/chat/completions"
 OLLAMA_CHAT = "/api/chat"
@@ -48,11 +48,11 @@ def answer(load_upstream: Any, url: str, api: str, request: ChatRequest = HELLO,
 @pytest.fixture
 def ask(upstream: ScriptedServer, load_upstream: Any) -> Callable[..., list[Output]]:
     """What comes of one chat, where the server answers it so; it speaks OpenAI's API, or Ollama's."""
-    upstream.replies["/v1/models"] = Reply(body={"data": [{"id": "m"}]})
-    upstream.replies["/api/tags"] = Reply(body={"models": [{"name": "m"}]})
-    upstream.replies["/api/show"] = Reply(body={})
+    upstream.replies["/v1/models"] = ScriptedReply(body={"data": [{"id": "m"}]})
+    upstream.replies["/api/tags"] = ScriptedReply(body={"models": [{"name": "m"}]})
+    upstream.replies["/api/show"] = ScriptedReply(body={})
 
-    def ask(reply: Reply, api: str = "openai", **options: Any) -> list[Output]:
+    def ask(reply: ScriptedReply, api: str = "openai", **options: Any) -> list[Output]:
         upstream.replies[CHAT if api == "openai" else OLLAMA_CHAT] = reply
         return answer(load_upstream, upstream.url, api, **options)
 
@@ -63,24 +63,30 @@ def ask(upstream: ScriptedServer, load_upstream: Any) -> Callable[..., list[Outp
     ("reply", "text"),
     [
         (
-            Reply(body=b"<html>Log in</html>", headers={"content-type": "text/html"}),
+            ScriptedReply(body=b"<html>Log in</html>", headers={"content-type": "text/html"}),
             "did not answer with a stream: <html>Log in",
         ),
-        (Reply(body={"error": {"message": "no such luck"}}), "no such luck"),
-        (Reply(body=b'{\n  "error": {\n    "message": "no such luck"\n  }\n}'), "no such luck"),
-        (Reply(body=b"\x1f\x8b\x08\x00" * 99, headers={"content-encoding": "gzip"}), "did not answer with a stream"),
-        (Reply(body=b""), "without a finish reason"),
-        (Reply(pieces=[b"data: \xff\xfe\n\n"]), "malformed"),
-        (Reply(pieces=[b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n']), "malformed"),
-        (Reply(pieces=[b"data: " + b'{"error":' * 900 + b'"x"' + b"}" * 900 + b"\n\n"]), "x"),
-        (Reply(pieces=[b"data: " + b"[" * 50_000 + b"\n\n"]), "malformed"),
-        (Reply(pieces=[b'data: {"error": ' + HUGE + b"}\n\n"]), "1111"),
-        (Reply(status=204, body=b""), "204"),
-        (Reply(status=307, body={}, headers={"location": "http://127.0.0.1:9/"}), "redirects to http://127.0.0.1:9/"),
-        (Reply(status=500, body=b"\x1b[2Jfine"), "[^\x1b]\\[2Jfine"),
+        (ScriptedReply(body={"error": {"message": "no such luck"}}), "no such luck"),
+        (ScriptedReply(body=b'{\n  "error": {\n    "message": "no such luck"\n  }\n}'), "no such luck"),
+        (
+            ScriptedReply(body=b"\x1f\x8b\x08\x00" * 99, headers={"content-encoding": "gzip"}),
+            "did not answer with a stream",
+        ),
+        (ScriptedReply(body=b""), "without a finish reason"),
+        (ScriptedReply(pieces=[b"data: \xff\xfe\n\n"]), "malformed"),
+        (ScriptedReply(pieces=[b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n']), "malformed"),
+        (ScriptedReply(pieces=[b"data: " + b'{"error":' * 900 + b'"x"' + b"}" * 900 + b"\n\n"]), "x"),
+        (ScriptedReply(pieces=[b"data: " + b"[" * 50_000 + b"\n\n"]), "malformed"),
+        (ScriptedReply(pieces=[b'data: {"error": ' + HUGE + b"}\n\n"]), "1111"),
+        (ScriptedReply(status=204, body=b""), "204"),
+        (
+            ScriptedReply(status=307, body={}, headers={"location": "http://127.0.0.1:9/"}),
+            "redirects to http://127.0.0.1:9/",
+        ),
+        (ScriptedReply(status=500, body=b"\x1b[2Jfine"), "[^\x1b]\\[2Jfine"),
     ],
 )
-def test_an_answer_that_is_none(ask: Any, reply: Reply, text: str) -> None:
+def test_an_answer_that_is_none(ask: Any, reply: ScriptedReply, text: str) -> None:
     """It is the server's fault, and the error shows what came, harmless to a terminal."""
     with pytest.raises(UpstreamError, match=text):
         ask(reply)
@@ -92,7 +98,7 @@ def test_an_answer_that_is_none(ask: Any, reply: Reply, text: str) -> None:
 def test_an_answer_of_ollama_that_is_none(ask: Any, line: bytes) -> None:
     """The same for lines of JSON."""
     with pytest.raises(UpstreamError):
-        ask(Reply(pieces=[line + b"\n"]), api="ollama")
+        ask(ScriptedReply(pieces=[line + b"\n"]), api="ollama")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +111,7 @@ def test_an_answer_of_ollama_that_is_none(ask: Any, line: bytes) -> None:
 )
 def test_figures_that_cannot_be(ask: Any, last: bytes) -> None:
     """A server that miscounts spoils no answer, and what is passed on are numbers that fit everywhere."""
-    finished = ask(Reply(pieces=[ENDED, b'data: {"choices": [], ' + last + b"}\n\n"]))[-1]
+    finished = ask(ScriptedReply(pieces=[ENDED, b'data: {"choices": [], ' + last + b"}\n\n"]))[-1]
     assert isinstance(finished, Finished)
     usage = finished.usage
     figures = (usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens, usage.prefill_ns, usage.decode_ns)
@@ -115,7 +121,7 @@ def test_figures_that_cannot_be(ask: Any, last: bytes) -> None:
 def test_bytes_without_an_answer(ask: Any) -> None:
     """A server that keeps the connection busy with comments is silent all the same."""
     with pytest.raises(UpstreamError, match=r"sent nothing for 0\.2 s"):
-        ask(Reply(pieces=[b": still here\n\n"], endless=True), silence_timeout_s=0.2)
+        ask(ScriptedReply(pieces=[b": still here\n\n"], endless=True), silence_timeout_s=0.2)
 
 
 @contextmanager
@@ -263,7 +269,7 @@ def test_fragments_of_tool_calls_in_disorder(ask: Any) -> None:
     pieces = [
         b"data: " + json.dumps({"choices": [{"delta": {"tool_calls": [one]}}]}).encode() + b"\n\n" for one in fragments
     ]
-    outputs = ask(Reply(pieces=[*pieces, b'data: {"choices":[{"finish_reason":"tool_calls"}]}\n\n']))
+    outputs = ask(ScriptedReply(pieces=[*pieces, b'data: {"choices":[{"finish_reason":"tool_calls"}]}\n\n']))
     [calls] = [output.tool_calls for output in outputs if getattr(output, "tool_calls", ())]
     assert [(call.name, call.arguments) for call in calls] == [("first", {}), ("second", {"b": 2})]
 
@@ -295,7 +301,7 @@ def test_an_address_of_ipv6(load_upstream: Any) -> None:
 @pytest.mark.parametrize("length", [-5, 0, 10**30])
 def test_lengths_that_cannot_be(upstream: ScriptedServer, load_upstream: Any, length: int) -> None:
     """A context length that no model has counts as none."""
-    upstream.replies["/v1/models"] = Reply(body={"data": [{"id": "m", "max_model_len": length}]})
+    upstream.replies["/v1/models"] = ScriptedReply(body={"data": [{"id": "m", "max_model_len": length}]})
 
     async def run() -> None:
         model = await load_upstream(upstream.url, api="openai")
@@ -318,7 +324,7 @@ def limited(num_predict: int | None) -> ChatRequest:
 @pytest.mark.parametrize(("api", "piece"), [("openai", OPENAI_WORD), ("ollama", OLLAMA_WORD)])
 def test_num_predict_is_kept_to(ask: Any, upstream: ScriptedServer, api: str, piece: bytes) -> None:
     """A server that goes on is left after that many tokens, and the answer has ended for its length."""
-    outputs = ask(Reply(pieces=[piece], endless=True), api, request=limited(5))
+    outputs = ask(ScriptedReply(pieces=[piece], endless=True), api, request=limited(5))
     assert "".join(output.content for output in outputs if isinstance(output, ChatDelta)) == "word " * 5
     assert isinstance(outputs[-1], Finished)
     assert (outputs[-1].reason, outputs[-1].usage.generated_tokens) == ("length", 5)
@@ -328,7 +334,7 @@ def test_num_predict_is_kept_to(ask: Any, upstream: ScriptedServer, api: str, pi
 def test_as_many_tokens_as_asked_for(ask: Any) -> None:
     """A server that keeps to the limit is read to its end: the reason and the figures are its own."""
     last = b'data: {"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":5}}\n\n'
-    finished = ask(Reply(pieces=[OPENAI_WORD] * 5 + [last]), request=limited(5))[-1]
+    finished = ask(ScriptedReply(pieces=[OPENAI_WORD] * 5 + [last]), request=limited(5))[-1]
     assert (finished.reason, finished.usage.prompt_tokens) == ("stop", 7)
 
 
@@ -336,7 +342,7 @@ def test_as_many_tokens_as_asked_for(ask: Any) -> None:
 def test_an_answer_has_a_largest_size(ask: Any, upstream: ScriptedServer, api: str, piece: bytes) -> None:
     """Without a limit of the caller's, a server that never ends is cut off, and the error names the setting."""
     with pytest.raises(UpstreamError, match="longer than 1024 bytes") as caught:
-        ask(Reply(pieces=[piece], endless=True), api, max_answer_bytes=1024)
+        ask(ScriptedReply(pieces=[piece], endless=True), api, max_answer_bytes=1024)
     assert "max_answer_bytes" in str(caught.value.remedy)
     assert upstream.left.wait(10)
 
@@ -362,7 +368,7 @@ def test_an_answer_without_words_is_left(
     for module in (lines, progress):
         monkeypatch.setattr(module, "IDLE_LIMIT_BYTES", 20_000)
     with pytest.raises(UpstreamError, match="sent 20000 bytes without"):
-        ask(Reply(pieces=[piece * 100], endless=True), api, request=limited(5))
+        ask(ScriptedReply(pieces=[piece * 100], endless=True), api, request=limited(5))
     assert upstream.left.wait(10)
 
 
@@ -388,19 +394,19 @@ KEY = 'sk-"quoted"-0123456789'
 @pytest.mark.parametrize(
     "reply",
     [
-        Reply(status=401, body={"error": {"message": f"Incorrect key: {KEY}"}}),
-        Reply(status=400, body=f"<p>authorization: Bearer {KEY}</p>".encode()),
-        Reply(status=500, body={"error": "x" * 380 + KEY}),
-        Reply(status=307, body={}, headers={"location": f"http://elsewhere/{KEY}"}),
-        Reply(body={"error": f"no such key {KEY}"}),
-        Reply(body=f"<html>{KEY}</html>".encode()),
-        Reply(pieces=[b"data: " + json.dumps({"error": {"message": KEY}}).encode() + b"\n\n"]),
-        Reply(pieces=[b"data: {" + KEY.encode() + b"\n\n"]),
-        Reply(pieces=[json.dumps({"error": f"{KEY} and team-4711"}).encode() + b"\n"]),
-        Reply(pieces=[KEY.encode() + b"\n"]),
+        ScriptedReply(status=401, body={"error": {"message": f"Incorrect key: {KEY}"}}),
+        ScriptedReply(status=400, body=f"<p>authorization: Bearer {KEY}</p>".encode()),
+        ScriptedReply(status=500, body={"error": "x" * 380 + KEY}),
+        ScriptedReply(status=307, body={}, headers={"location": f"http://elsewhere/{KEY}"}),
+        ScriptedReply(body={"error": f"no such key {KEY}"}),
+        ScriptedReply(body=f"<html>{KEY}</html>".encode()),
+        ScriptedReply(pieces=[b"data: " + json.dumps({"error": {"message": KEY}}).encode() + b"\n\n"]),
+        ScriptedReply(pieces=[b"data: {" + KEY.encode() + b"\n\n"]),
+        ScriptedReply(pieces=[json.dumps({"error": f"{KEY} and team-4711"}).encode() + b"\n"]),
+        ScriptedReply(pieces=[KEY.encode() + b"\n"]),
     ],
 )
-def test_secrets_in_errors(ask: Any, upstream: ScriptedServer, caplog: Any, api: str, reply: Reply) -> None:
+def test_secrets_in_errors(ask: Any, upstream: ScriptedServer, caplog: Any, api: str, reply: ScriptedReply) -> None:
     """A key or a header's value that a server repeats reaches neither the caller nor the log, nor does most of it."""
     hosts = {upstream.url: {"key": KEY, "headers": {"x-team": "team-4711"}}}
     with caplog.at_level(0, "corral"), pytest.raises(CorralError) as caught:
@@ -413,7 +419,7 @@ def test_secrets_in_errors(ask: Any, upstream: ScriptedServer, caplog: Any, api:
 
 def test_secrets_in_what_a_server_offers(load_upstream: Any, upstream: ScriptedServer) -> None:
     """The same while it is asked for its models."""
-    upstream.replies["/v1/models"] = Reply(body={"data": [{"id": f"{KEY}-1"}, {"id": "other"}]})
+    upstream.replies["/v1/models"] = ScriptedReply(body={"data": [{"id": f"{KEY}-1"}, {"id": "other"}]})
     with pytest.raises(UpstreamError) as caught:
         asyncio.run(load_upstream(upstream.url, api="openai", hosts={upstream.url: {"key": KEY}}))
     assert "0123456789" not in str(caught.value.info)
@@ -422,7 +428,7 @@ def test_secrets_in_what_a_server_offers(load_upstream: Any, upstream: ScriptedS
 
 def test_a_model_named_like_the_key(load_upstream: Any, upstream: ScriptedServer) -> None:
     """It is refused: a model's name ends up in the manifest, and every client may see it."""
-    upstream.replies["/v1/models"] = Reply(body={"data": [{"id": f"m-{KEY}"}]})
+    upstream.replies["/v1/models"] = ScriptedReply(body={"data": [{"id": f"m-{KEY}"}]})
     with pytest.raises(UpstreamError, match=r"m-\[hidden\]"):
         asyncio.run(load_upstream(upstream.url, api="openai", model=f"m-{KEY}", hosts={upstream.url: {"key": KEY}}))
 

@@ -25,7 +25,7 @@ from corral.core.requests.calls import ChatCall, GenerateCall
 from corral.core.requests.messages import Message, Tool
 from corral.core.wording.pip_lines import install_line
 from corral.plugins.testing.gguf import gguf_bytes
-from corral.plugins.testing.scripted_server import Reply, ScriptedServer
+from corral.plugins.testing.scripted_server import ScriptedReply, ScriptedServer
 
 CHAT = "/v1/chat/completions"
 MODELS = {"data": [{"id": "org/big", "owned_by": "vllm", "max_model_len": 512}]}
@@ -43,8 +43,8 @@ END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\
 def vllm(upstream: ScriptedServer) -> ScriptedServer:
     """A server with one model, which thinks before it speaks."""
     upstream.replies |= {
-        "/v1/models": Reply(body=MODELS),
-        CHAT: Reply(pieces=[spoken(reasoning_content="Hm."), spoken(content="Hello"), END]),
+        "/v1/models": ScriptedReply(body=MODELS),
+        CHAT: ScriptedReply(pieces=[spoken(reasoning_content="Hm."), spoken(content="Hello"), END]),
     }
     return upstream
 
@@ -81,7 +81,7 @@ def test_the_manifest(library: Corral, vllm: ScriptedServer, another_upstream: S
 
 def test_what_a_replica_lacks(library: Corral, vllm: ScriptedServer, another_upstream: ScriptedServer) -> None:
     """An address that has another model is no replica: nothing is stored."""
-    another_upstream.replies["/v1/models"] = Reply(body={"data": [{"id": "small"}]})
+    another_upstream.replies["/v1/models"] = ScriptedReply(body={"data": [{"id": "small"}]})
     with pytest.raises(UpstreamError, match="has no model 'org/big'"):
         add(library, "far", vllm.url, another_upstream.url)
     with pytest.raises(ModelNotFound):

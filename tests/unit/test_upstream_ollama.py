@@ -25,7 +25,7 @@ from corral.core.requests.requests import (
     SamplingParams,
 )
 from corral.core.requests.vectors import rows
-from corral.plugins.testing.scripted_server import Reply, ScriptedServer
+from corral.plugins.testing.scripted_server import ScriptedReply, ScriptedServer
 
 CHAT, GENERATE, EMBED = "/api/chat", "/api/generate", "/api/embed"
 HELLO = ChatRequest(messages=(Message(role="user", content="Hello"),))
@@ -61,9 +61,9 @@ def api(request: pytest.FixtureRequest) -> str:
 def server(api: str, upstream: ScriptedServer) -> ScriptedServer:
     """One of each kind, told apart by what it says of its version."""
     upstream.replies |= {
-        "/api/version": Reply(body={"version": "0.33.0"} | ({"corral": "0.2.0"} if api == "corral" else {})),
-        "/api/tags": Reply(body={"models": [{"name": "m:latest"}, {"name": "other:7b"}]}),
-        "/api/show": Reply(body=SHOWN),
+        "/api/version": ScriptedReply(body={"version": "0.33.0"} | ({"corral": "0.2.0"} if api == "corral" else {})),
+        "/api/tags": ScriptedReply(body={"models": [{"name": "m:latest"}, {"name": "other:7b"}]}),
+        "/api/show": ScriptedReply(body=SHOWN),
     }
     return upstream
 
@@ -90,7 +90,7 @@ def ask(api: str, server: ScriptedServer, load_upstream: Any) -> Callable[..., l
 def test_a_chat(server: ScriptedServer, ask: Any) -> None:
     """Content, thinking and tool calls are told apart, and the last line's figures are the answer's."""
     call = {"id": "c1", "function": {"index": 0, "name": "weather", "arguments": {"city": "Paris"}}}
-    server.replies[CHAT] = Reply(pieces=lines(said(thinking="hm"), said("Hi"), said(tool_calls=[call]), LAST))
+    server.replies[CHAT] = ScriptedReply(pieces=lines(said(thinking="hm"), said("Hi"), said(tool_calls=[call]), LAST))
     outputs = ask(HELLO)
     assert outputs[0] == Started(prompt_tokens=None)
     deltas = [output for output in outputs if isinstance(output, ChatDelta)]
@@ -104,7 +104,7 @@ def test_a_chat(server: ScriptedServer, ask: Any) -> None:
 
 def test_what_is_sent(server: ScriptedServer, ask: Any) -> None:
     """Messages with all they have, tools, thinking, and a schema as `format`."""
-    server.replies[CHAT] = Reply(pieces=ANSWER)
+    server.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     messages = (
         Message(role="user", content="?"),
         Message(role="assistant", thinking="hm", tool_calls=(ToolCall(name="time", arguments={"a": 1}, id="x"),)),
@@ -153,7 +153,7 @@ MORE_OPTIONS: dict[str, Any] = {
 def test_every_option(api: str, server: ScriptedServer, ask: Any) -> None:
     """Ollama knows its own by their names, another Corral knows all; what is not known is told."""
     assert set(OLLAMA_OPTIONS | MORE_OPTIONS) == set(SamplingParams.__struct_fields__)
-    server.replies[CHAT] = Reply(pieces=ANSWER)
+    server.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     sampling = SamplingParams(**OLLAMA_OPTIONS, **MORE_OPTIONS)
     started = ask(ChatRequest(messages=HELLO.messages, sampling=sampling, context=ContextPolicy(num_keep=9)))[0]
     sent = OLLAMA_OPTIONS | {"stop": ["END"], "num_keep": 9}
@@ -169,7 +169,9 @@ def test_a_raw_completion(server: ScriptedServer, ask: Any) -> None:
     top = [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.0}]
     entry = {"token": " Paris", "logprob": -0.5, "bytes": list(b" Paris"), "top_logprobs": top}
     line = {"response": " Paris", "done": False, "logprobs": [entry]}
-    server.replies[GENERATE] = Reply(pieces=lines(line, {"response": "", "done": True, "done_reason": "length"}))
+    server.replies[GENERATE] = ScriptedReply(
+        pieces=lines(line, {"response": "", "done": True, "done_reason": "length"})
+    )
     prompt = (TextPart(text="The capital of France is", parse_special=True),)
     [_, delta, last] = ask(CompletionRequest(prompt=prompt, logprobs=1))
     assert isinstance(delta, Delta)
@@ -181,7 +183,7 @@ def test_a_raw_completion(server: ScriptedServer, ask: Any) -> None:
 
 def test_embeddings(server: ScriptedServer, ask: Any) -> None:
     """In order, truncated or not as was asked."""
-    server.replies[EMBED] = Reply(body={"embeddings": [[1.5, 2], [3, 4]], "prompt_eval_count": 5})
+    server.replies[EMBED] = ScriptedReply(body={"embeddings": [[1.5, 2], [3, 4]], "prompt_eval_count": 5})
     request = EmbedRequest(inputs=((TextPart(text="a"),), (TextPart(text="b"),)), truncate=False, num_ctx=64)
     [output] = ask(request)
     assert isinstance(output, Embedded)
@@ -192,7 +194,7 @@ def test_embeddings(server: ScriptedServer, ask: Any) -> None:
 
 def test_a_model_that_only_embeds(server: ScriptedServer, ask: Any) -> None:
     """Its server says so, and it is asked nothing else."""
-    server.replies["/api/show"] = Reply(body=SHOWN | {"capabilities": ["embedding"]})
+    server.replies["/api/show"] = ScriptedReply(body=SHOWN | {"capabilities": ["embedding"]})
     with pytest.raises(Unsupported, match="does not support chat"):
         ask(HELLO)
     assert server.bodies(CHAT) == []
@@ -200,7 +202,7 @@ def test_a_model_that_only_embeds(server: ScriptedServer, ask: Any) -> None:
 
 def test_options_without_effect_there(server: ScriptedServer, ask: Any, caplog: pytest.LogCaptureFixture) -> None:
     """What another Corral says of its options in its last line is in our log."""
-    server.replies[CHAT] = Reply(pieces=lines(said("Hi"), LAST | {"ignored_options": ["top_k"]}))
+    server.replies[CHAT] = ScriptedReply(pieces=lines(said("Hi"), LAST | {"ignored_options": ["top_k"]}))
     with caplog.at_level(logging.WARNING, "corral"):
         ask(HELLO)
     assert "ignored options: top_k" in caplog.text
@@ -218,7 +220,7 @@ def test_options_without_effect_there(server: ScriptedServer, ask: Any, caplog: 
 )
 def test_an_answer_that_goes_wrong(server: ScriptedServer, ask: Any, pieces: list[bytes], text: str) -> None:
     """It is an error, never a shorter answer."""
-    server.replies[CHAT] = Reply(pieces=pieces)
+    server.replies[CHAT] = ScriptedReply(pieces=pieces)
     with pytest.raises(UpstreamError, match=text):
         ask(HELLO)
 
@@ -235,14 +237,14 @@ def test_an_answer_that_goes_wrong(server: ScriptedServer, ask: Any, pieces: lis
 )
 def test_refusals(server: ScriptedServer, ask: Any, status: int, text: str, kind: type[Exception]) -> None:
     """Ollama's errors are ours, with its words."""
-    server.replies[CHAT] = Reply(status=status, body={"error": text})
+    server.replies[CHAT] = ScriptedReply(status=status, body={"error": text})
     with pytest.raises(kind, match=text):
         ask(HELLO)
 
 
 def test_closing_the_model(server: ScriptedServer, load_upstream: Any) -> None:
     """Running answers end with `EngineDied`, and the server sees them go."""
-    server.replies[CHAT] = Reply(pieces=ANSWER[:1], endless=True)
+    server.replies[CHAT] = ScriptedReply(pieces=ANSWER[:1], endless=True)
 
     async def check() -> None:
         model = await load_upstream(server.url)
@@ -261,7 +263,7 @@ def test_lines_that_say_nothing(server: ScriptedServer, ask: Any) -> None:
     """Nulls, empty lines and figures with a point spoil no answer."""
     nothing = [b"null\n", b"\n", *lines(said() | {"message": None}, said(content=None, thinking=None, tool_calls=None))]
     last = LAST | {"prompt_eval_count": 9.0, "eval_duration": None, "cached_tokens": None}
-    server.replies[CHAT] = Reply(pieces=[*nothing, *lines(said("Hi")), *nothing, *lines(last)])
+    server.replies[CHAT] = ScriptedReply(pieces=[*nothing, *lines(said("Hi")), *nothing, *lines(last)])
     [_, delta, finished] = ask(HELLO)
     assert (delta.content, finished.usage.prompt_tokens) == ("Hi", 9)
 
@@ -272,14 +274,16 @@ def test_lines_that_say_nothing(server: ScriptedServer, ask: Any) -> None:
 def test_arguments_of_tool_calls(server: ScriptedServer, ask: Any, arguments: Any, expected: Any) -> None:
     """They come as an object, as its text, or not at all."""
     calls = [{"function": {"name": "f", "arguments": arguments}}]
-    server.replies[CHAT] = Reply(pieces=lines(said(tool_calls=calls), LAST))
+    server.replies[CHAT] = ScriptedReply(pieces=lines(said(tool_calls=calls), LAST))
     [_, delta, _] = ask(HELLO)
     assert [call.arguments for call in delta.tool_calls] == [expected]
 
 
 def test_arguments_that_are_no_object(server: ScriptedServer, ask: Any) -> None:
     """They are the server's fault, and the function is named."""
-    server.replies[CHAT] = Reply(pieces=lines(said(tool_calls=[{"function": {"name": "f", "arguments": "[1"}}]), LAST))
+    server.replies[CHAT] = ScriptedReply(
+        pieces=lines(said(tool_calls=[{"function": {"name": "f", "arguments": "[1"}}]), LAST)
+    )
     with pytest.raises(UpstreamError, match="'f' are not a JSON object"):
         ask(HELLO)
 
@@ -295,6 +299,6 @@ def test_arguments_that_are_no_object(server: ScriptedServer, ask: Any) -> None:
 )
 def test_an_error_with_status_200(server: ScriptedServer, ask: Any, error: Any, kind: type[Exception]) -> None:
     """It keeps its words, and the status that it names."""
-    server.replies[CHAT] = Reply(pieces=lines(said("Hi"), error))
+    server.replies[CHAT] = ScriptedReply(pieces=lines(said("Hi"), error))
     with pytest.raises(kind, match=": no"):
         ask(HELLO)

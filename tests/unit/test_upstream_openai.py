@@ -31,7 +31,7 @@ from corral.core.requests.requests import (
     SamplingParams,
 )
 from corral.core.requests.vectors import rows
-from corral.plugins.testing.scripted_server import Reply, ScriptedServer
+from corral.plugins.testing.scripted_server import ScriptedReply, ScriptedServer
 
 MODELS = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "somebody", "max_model_len": 512}]}
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
@@ -54,7 +54,7 @@ ANSWER = events(delta(role="assistant", content=""), delta(content="Hi"), delta(
 @pytest.fixture
 def ask(upstream: ScriptedServer, load_upstream: Any) -> Callable[..., list[Output]]:
     """The outputs of one request to the model behind `upstream`."""
-    upstream.replies.setdefault("/v1/models", Reply(body=MODELS))
+    upstream.replies.setdefault("/v1/models", ScriptedReply(body=MODELS))
 
     def ask(request: Request, api: str | None = None, **options: Any) -> list[Output]:
         async def run() -> list[Output]:
@@ -75,7 +75,7 @@ def texts(outputs: Sequence[Output]) -> str:
 
 def test_a_chat(upstream: ScriptedServer, ask: Any) -> None:
     """Deltas come as content, and the usage that the server tells at the end is the answer's."""
-    upstream.replies[CHAT] = Reply(pieces=ANSWER)
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     outputs = ask(HELLO)
     assert outputs[0] == Started(prompt_tokens=None)
     assert texts(outputs) == "Hi you"
@@ -90,13 +90,13 @@ def test_a_chat(upstream: ScriptedServer, ask: Any) -> None:
 def test_pieces_that_fall_anywhere(upstream: ScriptedServer, ask: Any) -> None:
     """However the bytes are cut, with comments and CRLF between, the same text comes."""
     data = b": ping\r\n\r\n" + b"".join(ANSWER).replace(b"\n", b"\r\n")
-    upstream.replies[CHAT] = Reply(pieces=[data[start : start + 7] for start in range(0, len(data), 7)])
+    upstream.replies[CHAT] = ScriptedReply(pieces=[data[start : start + 7] for start in range(0, len(data), 7)])
     assert texts(ask(HELLO)) == "Hi you"
 
 
 def test_usage_that_the_server_does_not_tell(upstream: ScriptedServer, ask: Any) -> None:
     """Then deltas are counted."""
-    upstream.replies[CHAT] = Reply(pieces=events(delta(content="a"), delta(content="b"), delta("length")))
+    upstream.replies[CHAT] = ScriptedReply(pieces=events(delta(content="a"), delta(content="b"), delta("length")))
     [*_, last] = ask(HELLO)
     assert (last.reason, last.usage.generated_tokens) == ("length", 2)
     assert last.usage.prefill_ns > 0
@@ -106,7 +106,7 @@ def test_cached_tokens(upstream: ScriptedServer, ask: Any) -> None:
     """Those of the prompt that needed no computing are told, and llama-server's own timings."""
     usage = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 8}}
     last = {"choices": [], "usage": usage, "timings": {"prompt_ms": 2.5, "predicted_ms": 4}}
-    upstream.replies[CHAT] = Reply(pieces=events(delta(content="a"), delta("stop"), last))
+    upstream.replies[CHAT] = ScriptedReply(pieces=events(delta(content="a"), delta("stop"), last))
     expected = Usage(prompt_tokens=9, cached_tokens=8, generated_tokens=1, prefill_ns=2_500_000, decode_ns=4_000_000)
     assert ask(HELLO)[-1] == Finished(reason="stop", usage=expected)
 
@@ -114,7 +114,7 @@ def test_cached_tokens(upstream: ScriptedServer, ask: Any) -> None:
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 def test_thinking(upstream: ScriptedServer, ask: Any, name: str) -> None:
     """It is kept apart from the visible text, under either of the names it has."""
-    upstream.replies[CHAT] = Reply(pieces=events(delta(**{name: "hmm"}), delta(content="yes"), delta("stop")))
+    upstream.replies[CHAT] = ScriptedReply(pieces=events(delta(**{name: "hmm"}), delta(content="yes"), delta("stop")))
     outputs = ask(HELLO)
     assert "".join(output.thinking for output in outputs if isinstance(output, ChatDelta)) == "hmm"
     assert texts(outputs) == "yes"
@@ -126,7 +126,7 @@ def fragment(index: int, arguments: str, name: str | None = None, id: str | None
 
 def test_tool_calls_come_whole(upstream: ScriptedServer, ask: Any) -> None:
     """Fragments, also of two calls in turn, are put together by their index."""
-    upstream.replies[CHAT] = Reply(
+    upstream.replies[CHAT] = ScriptedReply(
         pieces=events(
             delta(tool_calls=[fragment(0, "", "weather", "call_a")]),
             delta(tool_calls=[fragment(0, '{"city": "Pa')]),
@@ -175,7 +175,7 @@ def test_how_servers_tell_tool_calls_apart(
 ) -> None:
     """By an index, by an id alone, in one chunk or several, with arguments as text or as an object: two calls come."""
     chunks = [delta(tool_calls=fragments)] if together else [delta(tool_calls=[one]) for one in fragments]
-    upstream.replies[CHAT] = Reply(pieces=events(*chunks, delta("tool_calls")))
+    upstream.replies[CHAT] = ScriptedReply(pieces=events(*chunks, delta("tool_calls")))
     [_, calls, _] = ask(HELLO)
     assert [(call.name, call.arguments, call.id) for call in calls.tool_calls] == [
         ("a", {"x": 1}, "p"),
@@ -186,7 +186,7 @@ def test_how_servers_tell_tool_calls_apart(
 def test_tool_calls_with_neither_index_nor_id(upstream: ScriptedServer, ask: Any) -> None:
     """Each that comes whole is one, also where the same function is called twice."""
     calls = [whole("a", '{"x":1}'), whole("a", '{"x":2}'), whole("b", "")]
-    upstream.replies[CHAT] = Reply(pieces=events(delta(tool_calls=calls), delta("tool_calls")))
+    upstream.replies[CHAT] = ScriptedReply(pieces=events(delta(tool_calls=calls), delta("tool_calls")))
     [_, found, _] = ask(HELLO)
     assert [(call.name, call.arguments) for call in found.tool_calls] == [("a", {"x": 1}), ("a", {"x": 2}), ("b", {})]
 
@@ -194,16 +194,16 @@ def test_tool_calls_with_neither_index_nor_id(upstream: ScriptedServer, ask: Any
 def test_a_tool_call_that_is_cut_off(upstream: ScriptedServer, ask: Any) -> None:
     """Where the answer ended for its length half a call is left out; where not, it is an error of the server's."""
     half = delta(tool_calls=[fragment(0, '{"city": "Pa', "weather", "a")])
-    upstream.replies[CHAT] = Reply(pieces=events(half, delta("length")))
+    upstream.replies[CHAT] = ScriptedReply(pieces=events(half, delta("length")))
     assert [type(output) for output in ask(HELLO)] == [Started, Finished]
-    upstream.replies[CHAT] = Reply(pieces=events(half, delta("tool_calls")))
+    upstream.replies[CHAT] = ScriptedReply(pieces=events(half, delta("tool_calls")))
     with pytest.raises(UpstreamError, match="arguments of the call to 'weather' are not a JSON object"):
         ask(HELLO)
 
 
 def test_a_conversation_with_tools(upstream: ScriptedServer, ask: Any) -> None:
     """Results that only name their tool, as Ollama's clients send them, find the call they belong to."""
-    upstream.replies[CHAT] = Reply(pieces=ANSWER)
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     calls = (ToolCall(name="time", arguments={}), ToolCall(name="weather", arguments={"city": "Bonn"}, id="w"))
     messages = (
         Message(role="user", content="?"),
@@ -227,7 +227,7 @@ def test_log_probabilities(upstream: ScriptedServer, ask: Any, legacy: bool) -> 
     if legacy:
         found = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"a": -0.5, "b": -1.0}]}
     choice = {"index": 0, "text": "a", "logprobs": found, "finish_reason": "stop"}
-    upstream.replies[COMPLETIONS] = Reply(pieces=events({"choices": [choice]}))
+    upstream.replies[COMPLETIONS] = ScriptedReply(pieces=events({"choices": [choice]}))
     request = CompletionRequest(prompt=PROMPT.prompt, logprobs=1)
     [delta_] = [output for output in ask(request) if isinstance(output, Delta)]
     [entry] = delta_.logprobs
@@ -239,7 +239,7 @@ def test_a_completion(upstream: ScriptedServer, ask: Any) -> None:
     """A prompt goes as it is, with a length: some servers stop after 16 tokens otherwise."""
     chunks = [{"choices": [{"index": 0, "text": text, "finish_reason": None}]} for text in (" Par", "is")]
     last = {"choices": [{"index": 0, "text": "", "finish_reason": "length"}]}
-    upstream.replies[COMPLETIONS] = Reply(pieces=events(*chunks, last))
+    upstream.replies[COMPLETIONS] = ScriptedReply(pieces=events(*chunks, last))
     outputs = ask(PROMPT)
     assert "".join(output.text for output in outputs if isinstance(output, Delta)) == " Paris"
     [body] = upstream.bodies(COMPLETIONS)
@@ -255,7 +255,7 @@ def test_token_ids(ask: Any) -> None:
 def test_embeddings(upstream: ScriptedServer, ask: Any) -> None:
     """Vectors come in the order of the texts, however the server orders them; many texts go in pieces."""
     data = [{"index": 1, "embedding": [3, 4]}, {"index": 0, "embedding": [1.5, 2]}]
-    upstream.replies[EMBEDDINGS] = Reply(body={"data": data, "usage": {"prompt_tokens": 5}})
+    upstream.replies[EMBEDDINGS] = ScriptedReply(body={"data": data, "usage": {"prompt_tokens": 5}})
     [output] = ask(EmbedRequest(inputs=((TextPart(text="a"),), (TextPart(text="b"),))))
     assert isinstance(output, Embedded)
     assert [row.tolist() for row in rows(output.vectors)] == [[1.5, 2.0], [3.0, 4.0]]
@@ -264,7 +264,7 @@ def test_embeddings(upstream: ScriptedServer, ask: Any) -> None:
     def vectors(count: int) -> dict[str, Any]:
         return {"data": [{"index": index, "embedding": [1]} for index in range(count)]}
 
-    upstream.replies[EMBEDDINGS] = [Reply(body=vectors(64)), Reply(body=vectors(1))]
+    upstream.replies[EMBEDDINGS] = [ScriptedReply(body=vectors(64)), ScriptedReply(body=vectors(1))]
     [output] = ask(EmbedRequest(inputs=((TextPart(text="a"),),) * 65))
     assert output.vectors.count == 65
 
@@ -274,7 +274,7 @@ def test_embeddings(upstream: ScriptedServer, ask: Any) -> None:
 )
 def test_embeddings_that_are_wrong(upstream: ScriptedServer, ask: Any, body: Any) -> None:
     """Too few of them, of two lengths, or no vectors at all: never a wrong vector."""
-    upstream.replies[EMBEDDINGS] = Reply(body=body)
+    upstream.replies[EMBEDDINGS] = ScriptedReply(body=body)
     with pytest.raises(UpstreamError, match=r"vectors"):
         ask(EmbedRequest(inputs=((TextPart(text="a"),), (TextPart(text="b"),))))
 
@@ -313,7 +313,7 @@ def test_every_option(
     upstream: ScriptedServer, ask: Any, api: str, expected: dict[str, Any], unknown: set[str]
 ) -> None:
     """Each goes by the name that the server has for it; those it has none for are told, `num_ctx` with them."""
-    upstream.replies[CHAT] = Reply(pieces=ANSWER)
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     request = ChatRequest(
         messages=HELLO.messages, sampling=SamplingParams(**STATED), context=ContextPolicy(num_ctx=64, num_keep=9)
     )
@@ -326,7 +326,7 @@ def test_every_option(
 
 def test_options_at_their_defaults(upstream: ScriptedServer, ask: Any) -> None:
     """Ollama's defaults are sent where the server has a name for them, since its own may differ; none is told of."""
-    upstream.replies[CHAT] = Reply(pieces=ANSWER)
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     started = ask(HELLO, "llama-server")[0]
     [body] = upstream.bodies(CHAT)
     assert (body["temperature"], body["top_k"], body["min_p"]) == (0.8, 40, 0.0)
@@ -336,14 +336,14 @@ def test_options_at_their_defaults(upstream: ScriptedServer, ask: Any) -> None:
 
 def test_top_k_without_a_limit(upstream: ScriptedServer, ask: Any) -> None:
     """vLLM's word for all of them is -1."""
-    upstream.replies[CHAT] = Reply(pieces=ANSWER)
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     ask(ChatRequest(messages=HELLO.messages, sampling=SamplingParams(top_k=0)), "vllm")
     assert upstream.bodies(CHAT)[0]["top_k"] == -1
 
 
 def test_a_bias_by_text(upstream: ScriptedServer, ask: Any) -> None:
     """OpenAI's form has ids alone: a text's bias is told as without effect."""
-    upstream.replies[CHAT] = Reply(pieces=ANSWER)
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     started = ask(ChatRequest(messages=HELLO.messages, sampling=SamplingParams(logit_bias=(("no", -1.0),))))[0]
     assert started.ignored_options == ("logit_bias",)
 
@@ -363,7 +363,7 @@ def test_think(
     upstream: ScriptedServer, ask: Any, api: str, think: Any, sent: dict[str, Any], ignored: tuple[str, ...]
 ) -> None:
     """The switch is the template's, a level is OpenAI's; where there is neither it is told."""
-    upstream.replies[CHAT] = Reply(pieces=ANSWER)
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     started = ask(ChatRequest(messages=HELLO.messages, think=think), api)[0]
     [body] = upstream.bodies(CHAT)
     assert {name: body[name] for name in ("chat_template_kwargs", "reasoning_effort") if name in body} == sent
@@ -372,7 +372,7 @@ def test_think(
 
 def test_constraints(upstream: ScriptedServer, ask: Any) -> None:
     """A schema is a response format, a grammar goes to llama-server; what a server cannot hold to is refused."""
-    upstream.replies[CHAT] = Reply(pieces=ANSWER)
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     constraint = Constraint(kind="json_schema", source=json.dumps(schema))
     ask(ChatRequest(messages=HELLO.messages, constraint=constraint))
@@ -410,7 +410,7 @@ def nothing() -> list[bytes]:
 def test_chunks_that_say_nothing(upstream: ScriptedServer, ask: Any) -> None:
     """They spoil no answer, wherever they come."""
     pieces = [one for piece in ANSWER[:-1] for one in (*nothing(), piece)]
-    upstream.replies[CHAT] = Reply(pieces=[*pieces, *nothing(), ANSWER[-1]])
+    upstream.replies[CHAT] = ScriptedReply(pieces=[*pieces, *nothing(), ANSWER[-1]])
     outputs = ask(HELLO)
     assert texts(outputs) == "Hi you"
     assert outputs[-1].reason == "stop"
@@ -420,7 +420,7 @@ def test_content_in_parts(upstream: ScriptedServer, ask: Any) -> None:
     """A content that is a list of parts is their text, thinking apart; parts without text say nothing."""
     thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}, {"type": "text", "text": "m"}]}
     said = [{"type": "text", "text": "Hi"}, None, {"type": "image_url", "image_url": {}}, {"text": " you"}]
-    upstream.replies[CHAT] = Reply(pieces=events(delta(content=[thought]), delta(content=said), delta("stop")))
+    upstream.replies[CHAT] = ScriptedReply(pieces=events(delta(content=[thought]), delta(content=said), delta("stop")))
     outputs = ask(HELLO)
     assert texts(outputs) == "Hi you"
     assert "".join(output.thinking for output in outputs if isinstance(output, ChatDelta)) == "hmm"
@@ -458,7 +458,7 @@ def test_refusals(
     upstream: ScriptedServer, ask: Any, status: int, body: Any, kind: type[CorralError], text: str
 ) -> None:
     """What a server says when it refuses is an error of ours, with its own words and its address."""
-    upstream.replies[CHAT] = Reply(status=status, body=body)
+    upstream.replies[CHAT] = ScriptedReply(status=status, body=body)
     with pytest.raises(kind, match=text) as caught:
         ask(HELLO)
     assert upstream.url in str(caught.value)
@@ -467,7 +467,7 @@ def test_refusals(
 
 def test_redirects_are_not_followed(upstream: ScriptedServer, another_upstream: ScriptedServer, ask: Any) -> None:
     """Nothing but the address named is asked, so that no key goes astray."""
-    upstream.replies[CHAT] = Reply(status=307, headers={"location": f"{another_upstream.url}/v1/x"})
+    upstream.replies[CHAT] = ScriptedReply(status=307, headers={"location": f"{another_upstream.url}/v1/x"})
     with pytest.raises(UpstreamError, match="redirects to"):
         ask(HELLO)
     assert another_upstream.asked == []
@@ -490,7 +490,7 @@ def test_an_answer_that_goes_wrong(
     upstream: ScriptedServer, ask: Any, pieces: list[bytes], breaks: bool, text: str
 ) -> None:
     """It is an error, never a shorter answer."""
-    upstream.replies[CHAT] = Reply(pieces=pieces, breaks=breaks)
+    upstream.replies[CHAT] = ScriptedReply(pieces=pieces, breaks=breaks)
     with pytest.raises(UpstreamError, match=text):
         ask(HELLO)
 
@@ -518,10 +518,10 @@ def test_an_error_with_status_200(
 ) -> None:
     """An error object in place of a stream, or in it, keeps its words, and the status that it names."""
     if form == "body":
-        upstream.replies[CHAT] = Reply(body=error)
+        upstream.replies[CHAT] = ScriptedReply(body=error)
     else:
         [event] = events(error, done=False)
-        upstream.replies[CHAT] = Reply(pieces=[ANSWER[0], b"event: error\n" * (form == "named event") + event])
+        upstream.replies[CHAT] = ScriptedReply(pieces=[ANSWER[0], b"event: error\n" * (form == "named event") + event])
     with pytest.raises(kind, match=text) as caught:
         ask(HELLO)
     assert isinstance(caught.value, kind)
@@ -530,14 +530,14 @@ def test_an_error_with_status_200(
 
 def test_silence(upstream: ScriptedServer, ask: Any) -> None:
     """A server that takes the request and says nothing is given up after the time that is set."""
-    upstream.replies[CHAT] = Reply(hangs=True)
+    upstream.replies[CHAT] = ScriptedReply(hangs=True)
     with pytest.raises(UpstreamError, match=r"sent nothing for 0.2 s"):
         ask(HELLO, silence_timeout_s=0.2)
 
 
 def test_leaving_reaches_the_server(upstream: ScriptedServer, load_upstream: Any) -> None:
     """Closing the answer closes the connection, and the server notices."""
-    upstream.replies |= {"/v1/models": Reply(body=MODELS), CHAT: Reply(pieces=ANSWER[:2], endless=True)}
+    upstream.replies |= {"/v1/models": ScriptedReply(body=MODELS), CHAT: ScriptedReply(pieces=ANSWER[:2], endless=True)}
 
     async def check() -> None:
         model = await load_upstream(upstream.url)

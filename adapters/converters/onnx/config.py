@@ -6,12 +6,12 @@ from typing import Any
 
 from corral.adapters.converters.onnx.decoder import Decoder, context_length
 from corral.adapters.converters.onnx.spec import OnnxParameters
-from corral.adapters.converters.onnx.vocabulary import Vocabulary
+from corral.adapters.converters.onnx.vocabulary import OnnxVocabulary
 
 __all__ = ("genai_config",)
 
 
-def genai_config(decoder: Decoder, parameters: OnnxParameters, vocabulary: Vocabulary) -> dict[str, Any]:
+def genai_config(decoder: Decoder, parameters: OnnxParameters, vocabulary: OnnxVocabulary) -> dict[str, Any]:
     """The file's content, as ``onnxruntime_genai.models.builder`` writes it for a CPU."""
     length = context_length(decoder, parameters)
     return {

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from corral.adapters.converters.onnx.vocabulary import Vocabulary
+from corral.adapters.converters.onnx.vocabulary import OnnxVocabulary
 from corral.adapters.formats.gguf.vocabulary import SPACE
 
 __all__ = ("tokenizer_config", "tokenizer_json")
 
 
-def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
+def tokenizer_json(vocabulary: OnnxVocabulary) -> dict[str, Any]:
     """The file's content; it makes the tokens that llama.cpp makes of the same text."""
     parts = _byte_level(vocabulary) if vocabulary.kind == "bpe" else _sentence_pieces(vocabulary)
     return {
@@ -24,7 +24,7 @@ def tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
     }
 
 
-def tokenizer_config(vocabulary: Vocabulary, context_length: int, chat_template: str | None) -> dict[str, Any]:
+def tokenizer_config(vocabulary: OnnxVocabulary, context_length: int, chat_template: str | None) -> dict[str, Any]:
     """``tokenizer_config.json``: the names of special tokens, and the chat template."""
 
     def text(token_id: int | None) -> str | None:
@@ -44,7 +44,7 @@ def tokenizer_config(vocabulary: Vocabulary, context_length: int, chat_template:
     return config if chat_template is None else {**config, "chat_template": chat_template}
 
 
-def _byte_level(vocabulary: Vocabulary) -> dict[str, Any]:
+def _byte_level(vocabulary: OnnxVocabulary) -> dict[str, Any]:
     pre = vocabulary.pre_tokenizer
     assert pre is not None
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
@@ -60,7 +60,7 @@ def _byte_level(vocabulary: Vocabulary) -> dict[str, Any]:
     }
 
 
-def _sentence_pieces(vocabulary: Vocabulary) -> dict[str, Any]:
+def _sentence_pieces(vocabulary: OnnxVocabulary) -> dict[str, Any]:
     """SentencePiece's BPE: spaces are ``▁``, one stands before the text, and what has no token becomes its bytes."""
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     prepend = [{"type": "Prepend", "prepend": SPACE}] if vocabulary.add_space_prefix else []
@@ -75,7 +75,11 @@ def _sentence_pieces(vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def _model(
-    vocabulary: Vocabulary, merges: list[tuple[str, str]], *, ignore_merges: bool = False, byte_fallback: bool = False
+    vocabulary: OnnxVocabulary,
+    merges: list[tuple[str, str]],
+    *,
+    ignore_merges: bool = False,
+    byte_fallback: bool = False,
 ) -> dict[str, Any]:
     unknown = vocabulary.tokens[vocabulary.unknown] if byte_fallback and vocabulary.unknown is not None else None
     return {
@@ -92,7 +96,7 @@ def _model(
     }
 
 
-def _known_merges(vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:
+def _known_merges(vocabulary: OnnxVocabulary) -> Iterator[tuple[str, str]]:
     """Merges of tokens that exist: the library refuses others, which can never make a token."""
     known = frozenset(vocabulary.tokens)
     for merge in vocabulary.merges:
@@ -102,7 +106,7 @@ def _known_merges(vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:
             yield left, right
 
 
-def _scored_merges(vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:
+def _scored_merges(vocabulary: OnnxVocabulary) -> Iterator[tuple[str, str]]:
     """Every way to make a token of two others, those of the best scores first."""
     ids = {token: index for index, token in enumerate(vocabulary.tokens) if index not in vocabulary.special}
     by_score = sorted(ids, key=lambda token: -vocabulary.scores[ids[token]])
@@ -114,7 +118,7 @@ def _scored_merges(vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:
         )
 
 
-def _added_tokens(vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
+def _added_tokens(vocabulary: OnnxVocabulary) -> Iterator[dict[str, Any]]:
     for index in sorted(vocabulary.special | vocabulary.user_defined):
         yield {
             "id": index,
@@ -127,7 +131,7 @@ def _added_tokens(vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
         }
 
 
-def _template(vocabulary: Vocabulary) -> dict[str, Any] | None:
+def _template(vocabulary: OnnxVocabulary) -> dict[str, Any] | None:
     """What stands around a text that is encoded with special tokens."""
     before = vocabulary.bos if vocabulary.add_bos else None
     after = vocabulary.eos if vocabulary.add_eos else None

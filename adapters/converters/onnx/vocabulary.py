@@ -12,13 +12,13 @@ from corral.adapters.formats.gguf.vocabulary import read_vocabulary as read_gguf
 from corral.core.errors import InvalidModelFile, Unsupported
 from corral.core.values import Value
 
-__all__ = ("Vocabulary", "read_vocabulary")
+__all__ = ("OnnxVocabulary", "read_vocabulary")
 
 _SPM_IDS = {"unknown": 0, "bos": 1, "eos": 2}
 """Special tokens of a SentencePiece vocabulary whose header names none, as in llama.cpp."""
 
 
-class Vocabulary(Value, frozen=True, kw_only=True):
+class OnnxVocabulary(Value, frozen=True, kw_only=True):
     """`special` are control and unknown tokens, `user_defined` those that are found in any text. Ids throughout.
 
     `kind` ``bpe`` is byte-level with `merges` and a `pre_tokenizer`; ``spm`` is SentencePiece's with `scores`. `ends`
@@ -42,7 +42,7 @@ class Vocabulary(Value, frozen=True, kw_only=True):
     add_space_prefix: bool = False
 
 
-def read_vocabulary(path: Path) -> Vocabulary:
+def read_vocabulary(path: Path) -> OnnxVocabulary:
     """Raises `InvalidModelFile` for a vocabulary that is missing or at odds with itself, `Unsupported` for a kind."""
     found = read_gguf_vocabulary(path)
     if found is None:
@@ -57,7 +57,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
     else:
         raise Unsupported(f"the tokenizer model {found.model!r} cannot be converted; gpt2 and llama can")
     eos = ids.get("eos")
-    return Vocabulary(
+    return OnnxVocabulary(
         tokens=found.texts,
         special=found.control_ids(),
         user_defined=found.ids_of(USER_DEFINED),

@@ -13,7 +13,7 @@ from corral.adapters.engine_kit.thread_tuning import ThreadTuner, threads_for
 from corral.adapters.engines.llama_cpp.amx import avoid_amx
 from corral.adapters.engines.llama_cpp.completions import Completions
 from corral.adapters.engines.llama_cpp.computing import Computation
-from corral.adapters.engines.llama_cpp.embedding import Embedder
+from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
 from corral.adapters.engines.llama_cpp.memory_needs import (
@@ -23,7 +23,7 @@ from corral.adapters.engines.llama_cpp.memory_needs import (
     batch_tokens,
     compute_bytes,
 )
-from corral.adapters.engines.llama_cpp.native import Batch, Context, Model, collect_log, supports_gpu
+from corral.adapters.engines.llama_cpp.native import Batch, LlamaContext, LlamaModel, collect_log, supports_gpu
 from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, LlamaCppOptions
 from corral.adapters.engines.llama_cpp.streams import Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
@@ -52,7 +52,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
     C.llama_backend_init()
     if not options.amx:
         avoid_amx()
-    model = Model(
+    model = LlamaModel(
         path,
         gpu_layers=layers if gpu else 0,
         main_gpu=options.main_gpu,
@@ -69,7 +69,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
 class _Builder:
     """The decisions of one load."""
 
-    def __init__(self, model: Model, options: LlamaCppOptions, *, gpu: bool) -> None:
+    def __init__(self, model: LlamaModel, options: LlamaCppOptions, *, gpu: bool) -> None:
         self._model = model
         self._options = options
         self._gpu = gpu
@@ -89,8 +89,8 @@ class _Builder:
         batch = Batch(max(self._chunk, _MAX_STREAMS))
         tuner = ThreadTuner(self._threads, fixed=options.num_thread > 0)
 
-        def embedder(piece: Callable[[int], int] | None) -> Embedder:
-            return Embedder(
+        def embedder(piece: Callable[[int], int] | None) -> LlamaEmbedder:
+            return LlamaEmbedder(
                 self._embedding_context,
                 tokenizer,
                 limit=self._num_ctx,
@@ -172,8 +172,8 @@ class _Builder:
         fitting = (count for count in (8, 4, 2) if self._kv_bytes(self._num_ctx * count) <= available)
         return next(fitting, 1)
 
-    def _context(self, streams: int) -> Context:
-        return Context(
+    def _context(self, streams: int) -> LlamaContext:
+        return LlamaContext(
             self._model,
             num_ctx=self._num_ctx,
             streams=streams,
@@ -183,7 +183,7 @@ class _Builder:
             kv_cache_type=self._options.kv_cache_type,
         )
 
-    def _embedding_context(self) -> Context:
+    def _embedding_context(self) -> LlamaContext:
         kind = int(self._pooling) if self._pooling else C.LLAMA_POOLING_TYPE_NONE
         if kind == C.LLAMA_POOLING_TYPE_NONE:
             kind = C.LLAMA_POOLING_TYPE_LAST
@@ -192,7 +192,7 @@ class _Builder:
         batch = max(LARGEST_BATCH, self._num_ctx if whole else 0)
         flash_attention = _FLASH_OFF if self._generates and self._options.exact else _FLASH_AUTO
         self._require_memory(batch, flash=flash_attention != _FLASH_OFF)
-        return Context(
+        return LlamaContext(
             self._model,
             num_ctx=self._num_ctx,
             streams=_INPUTS_AT_ONCE,
@@ -236,7 +236,7 @@ class _Builder:
         compute = self._compute_bytes(batch, flash=self._flash_attention() != _FLASH_OFF)
         return self._model.size_bytes + self._kv_bytes(self._num_ctx * streams) + compute
 
-    def _exactness(self, context: Context, batch: Batch, streams: int, *, trimmable: bool) -> Exactness:
+    def _exactness(self, context: LlamaContext, batch: Batch, streams: int, *, trimmable: bool) -> Exactness:
         def no(reason: str) -> Exactness:
             return Exactness(exact=False, pair_rows=False, reason=reason)
 
@@ -269,7 +269,7 @@ class _Builder:
         )
 
 
-def _time_decode(context: Context, batch: Batch, threads: int) -> float:
+def _time_decode(context: LlamaContext, batch: Batch, threads: int) -> float:
     """Seconds to decode two tokens with so many threads."""
     context.set_threads(threads)
     batch.fill_chunk([0, 0], 0, 0, last=True)
@@ -280,7 +280,7 @@ def _time_decode(context: Context, batch: Batch, threads: int) -> float:
     return took
 
 
-def _can_trim(context: Context, batch: Batch) -> bool:
+def _can_trim(context: LlamaContext, batch: Batch) -> bool:
     """Whether memory can be cut back: tried, not looked up."""
     batch.fill_chunk([0, 0, 0, 0], 0, 0, last=True)
     trimmed = context.decode(batch) == 0 and context.trim(0, 2)

@@ -14,10 +14,10 @@ from corral.adapters.engine_kit.admission import admitted_context, prefilled
 from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time, token_logprob
 from corral.adapters.engines.llama_cpp.computing import Computation
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
-from corral.adapters.engines.llama_cpp.native import Context, Model
-from corral.adapters.engines.llama_cpp.sampler import Candidates, Sampler
-from corral.adapters.engines.llama_cpp.sequences import Sequence
-from corral.adapters.engines.llama_cpp.streams import Stream, Streams
+from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
+from corral.adapters.engines.llama_cpp.sampler import CandidateArray, Sampler
+from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
+from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import CorralError, EngineError
 from corral.core.ports.tokens import TokenMask
@@ -39,8 +39,8 @@ class Completions:
     def __init__(
         self,
         *,
-        model: Model,
-        context: Context,
+        model: LlamaModel,
+        context: LlamaContext,
         tokenizer: LlamaTokenizer,
         streams: Streams,
         computation: Computation,
@@ -55,12 +55,12 @@ class Completions:
         self._can_shift = can_shift
         self._exact = exact
         self._spelt = partial(tokenizer.piece, special=True)
-        self._candidates = Candidates(model.vocabulary_size)
+        self._candidates = CandidateArray(model.vocabulary_size)
         self._dry = DryPrototypes(model)
         self._ends = frozenset(tokenizer.ends(model.vocabulary_size))
-        self._waiting: deque[Sequence] = deque()
-        self._prefilling: deque[Sequence] = deque()
-        self._generating: list[Sequence] = []
+        self._waiting: deque[LlamaSequence] = deque()
+        self._prefilling: deque[LlamaSequence] = deque()
+        self._generating: list[LlamaSequence] = []
 
     @property
     def busy(self) -> bool:
@@ -71,7 +71,7 @@ class Completions:
         """Raises `PromptTooLong`, `InvalidOption`, `Unsupported`."""
         self.add_prepared(request_id, self._sequence(request), mask)
 
-    def preparation(self, request: CompletionRequest) -> Callable[[], Sequence] | None:
+    def preparation(self, request: CompletionRequest) -> Callable[[], LlamaSequence] | None:
         """What makes the sequence for `add_prepared`, in any thread; None if `add` is quick."""
         sampling = request.sampling
         num_ctx = request.context.num_ctx or self._context.num_ctx
@@ -80,7 +80,7 @@ class Completions:
             return None
         return partial(self._sequence, request)
 
-    def add_prepared(self, request_id: int, sequence: Sequence, mask: TokenMask | None) -> None:
+    def add_prepared(self, request_id: int, sequence: LlamaSequence, mask: TokenMask | None) -> None:
         sequence.request_id = request_id
         sequence.sampler.mask = mask
         self._waiting.append(sequence)
@@ -112,7 +112,7 @@ class Completions:
 
     # ── Requests in ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _sequence(self, request: CompletionRequest) -> Sequence:
+    def _sequence(self, request: CompletionRequest) -> LlamaSequence:
         prompt = self._tokenizer.tokens(request.prompt)
         num_ctx = admitted_context(request, prompt, self._context.num_ctx)
         preserved = (self._tokenizer.control_id(text) for text in request.preserved_tokens)
@@ -125,7 +125,7 @@ class Completions:
             candidates=self._candidates,
             dry=self._dry,
         )
-        return Sequence(
+        return LlamaSequence(
             request,
             prompt,
             sampler,
@@ -157,11 +157,11 @@ class Completions:
                 self._load_prefix(sequence, source, shared)
         self._streams.drop_snapshot()
 
-    def _reusable_limit(self, sequence: Sequence) -> int:
+    def _reusable_limit(self, sequence: LlamaSequence) -> int:
         # The last token is always computed, for its logits; exact texts need a last chunk of two.
         return len(sequence.prompt) - (2 if self._exact else 1)
 
-    def _load_prefix(self, sequence: Sequence, source: Stream | None, shared: int) -> None:
+    def _load_prefix(self, sequence: LlamaSequence, source: CacheStream | None, shared: int) -> None:
         if source is not sequence.stream and shared < _WORTH_COPYING:
             shared = 0
         sequence.cached = self._streams.load_prefix(sequence.owned, source, shared)
@@ -178,7 +178,7 @@ class Completions:
             else:
                 self._choose(sequence, row, outputs)
 
-    def _make_room(self, sequence: Sequence, outputs: Outputs) -> bool:
+    def _make_room(self, sequence: LlamaSequence, outputs: Outputs) -> bool:
         """Shift a context that is full, or end its answer with ``length``."""
         stream = sequence.owned
         used = len(stream.tokens)
@@ -218,7 +218,7 @@ class Completions:
                 self._begin(sequence, count - 1, outputs)
                 budget = min(budget, self._computation.budget(answering=True))
 
-    def _begin(self, sequence: Sequence, row: int, outputs: Outputs) -> None:
+    def _begin(self, sequence: LlamaSequence, row: int, outputs: Outputs) -> None:
         """The prompt is in memory: say so, and choose the first token."""
         told = prefilled(sequence.request, sequence.prompt, cached=sequence.cached, shifts=self._can_shift)
         outputs.append((sequence.request_id, told))
@@ -228,7 +228,7 @@ class Completions:
 
     # ── Tokens out ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _choose(self, sequence: Sequence, row: int, outputs: Outputs) -> None:
+    def _choose(self, sequence: LlamaSequence, row: int, outputs: Outputs) -> None:
         try:
             logits = self._context.logits(row)
             token = sequence.sampler.choose(logits)
@@ -244,18 +244,18 @@ class Completions:
         if ended:
             self._finish(sequence, "stop", outputs)
 
-    def _finish(self, sequence: Sequence, reason: FinishReason, outputs: Outputs) -> None:
+    def _finish(self, sequence: LlamaSequence, reason: FinishReason, outputs: Outputs) -> None:
         outputs.append((sequence.request_id, EngineFinished(reason=reason)))
         self._generating.remove(sequence)
         self._release(sequence)
 
-    def _fail(self, sequence: Sequence, error: CorralError, outputs: Outputs) -> None:
+    def _fail(self, sequence: LlamaSequence, error: CorralError, outputs: Outputs) -> None:
         outputs.append((sequence.request_id, EngineFailed(error=error.info)))
         if sequence in self._generating:
             self._generating.remove(sequence)
         self._release(sequence)
 
-    def _release(self, sequence: Sequence) -> None:
+    def _release(self, sequence: LlamaSequence) -> None:
         sequence.sampler.close()
         if sequence.stream is not None:
             self._streams.release(sequence.stream)

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
-from corral.adapters.engines.llama_cpp.native import Batch, Context
+from corral.adapters.engines.llama_cpp.native import Batch, LlamaContext
 from corral.adapters.engines.llama_cpp.rows import filler_rows
-from corral.adapters.engines.llama_cpp.sequences import Sequence
-from corral.adapters.engines.llama_cpp.streams import Stream, Streams
+from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
+from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
 from corral.core.errors import EngineError
 
 __all__ = ("Computation",)
@@ -26,7 +26,7 @@ class Computation:
     def __init__(
         self,
         *,
-        context: Context,
+        context: LlamaContext,
         streams: Streams,
         batch: Batch,
         tuner: ThreadTuner,
@@ -47,7 +47,7 @@ class Computation:
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def tokens(self, sequences: list[Sequence]) -> Iterator[tuple[Sequence, int | EngineError]]:
+    def tokens(self, sequences: list[LlamaSequence]) -> Iterator[tuple[LlamaSequence, int | EngineError]]:
         """Computes the pending token of each. Gives each with the row of its logits, or with what went wrong.
 
         Logits are to be read before the next is asked for. Where a batch fails, each is computed by itself: only the
@@ -73,7 +73,7 @@ class Computation:
             yield sequence, place[row]
         self._context.set_threads(self._tuner.record(len(rows), took))
 
-    def _fillers(self, busy: list[int]) -> list[Stream]:
+    def _fillers(self, busy: list[int]) -> list[CacheStream]:
         """Streams to compute along, with room for a token that is dropped afterwards."""
         if not self._streams.trimmable:
             return []
@@ -83,7 +83,7 @@ class Computation:
                 self._streams.cut(filler, 0)
         return fillers
 
-    def _one_by_one(self, ready: list[Sequence], code: int) -> Iterator[tuple[Sequence, int | EngineError]]:
+    def _one_by_one(self, ready: list[LlamaSequence], code: int) -> Iterator[tuple[LlamaSequence, int | EngineError]]:
         self._streams.resync()
         for sequence in ready:
             if len(ready) > 1:
@@ -96,7 +96,7 @@ class Computation:
             else:
                 yield sequence, _undecodable(code)
 
-    def _computed(self, sequence: Sequence) -> None:
+    def _computed(self, sequence: LlamaSequence) -> None:
         stream = sequence.owned
         stream.tokens.append(sequence.pending)
         # A generated token was computed as one row; as part of a prompt it would come out a little different.
@@ -121,7 +121,7 @@ class Computation:
                 return 0
         return count
 
-    def prompt(self, sequence: Sequence, count: int) -> None:
+    def prompt(self, sequence: LlamaSequence, count: int) -> None:
         """Computes the prompt's next `count` tokens; its last row has the logits. Raises `EngineError`."""
         stream = sequence.owned
         start = len(stream.tokens)
@@ -146,5 +146,5 @@ def _undecodable(code: int) -> EngineError:
     return EngineError(f"llama.cpp could not decode (code {code})", "see the log; a smaller num_ctx may help")
 
 
-def _stream_index(sequence: Sequence) -> int:
+def _stream_index(sequence: LlamaSequence) -> int:
     return sequence.owned.index

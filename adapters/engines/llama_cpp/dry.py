@@ -9,7 +9,7 @@ from typing import Any
 
 import llama_cpp as C
 
-from corral.adapters.engines.llama_cpp.native import Model
+from corral.adapters.engines.llama_cpp.native import LlamaModel
 from corral.core.errors import ServerBusy
 from corral.core.lru import SizedLruDict
 from corral.core.requests.requests import SamplingParams
@@ -39,7 +39,7 @@ class DryPrototype:
 class DryPrototypes:
     """One model's, shared by requests of the same parameters. Safe for many threads."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: LlamaModel) -> None:
         self._model = model
         self._kept: SizedLruDict[_Key, DryPrototype] = SizedLruDict(_KEPT_BYTES)
         self._live: weakref.WeakSet[DryPrototype] = weakref.WeakSet()

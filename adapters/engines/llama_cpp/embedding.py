@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from corral.adapters.engines.llama_cpp.native import Batch, Context
+from corral.adapters.engines.llama_cpp.native import Batch, LlamaContext
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import CorralError, EngineError, InvalidRequest, PromptTooLong
 from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineOutput, Vectors
 from corral.core.requests.requests import EmbedRequest
 
-__all__ = ("Embedder",)
+__all__ = ("LlamaEmbedder",)
 
 _TOKENS_AT_ONCE = 512
 
@@ -31,7 +31,7 @@ class _Job:
         return sum(map(len, self.inputs))
 
 
-class Embedder:
+class LlamaEmbedder:
     """Each step computes one batch of one `EmbedRequest`; the requests take turns.
 
     An input longer than `piece` says goes in over several steps, and the next request waits for its end, since a
@@ -43,7 +43,7 @@ class Embedder:
 
     def __init__(
         self,
-        make_context: Callable[[], Context],
+        make_context: Callable[[], LlamaContext],
         tokenizer: LlamaTokenizer,
         *,
         limit: int,
@@ -57,7 +57,7 @@ class Embedder:
         self._inputs_at_once = inputs_at_once
         self._threads = threads
         self._piece = piece
-        self._context: Context | None = None
+        self._context: LlamaContext | None = None
         self._batch: Batch | None = None
         self._jobs: deque[_Job] = deque()
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Callable, Sequence
 
 from corral.adapters.engines.llama_cpp.completions import Completions, Outputs
-from corral.adapters.engines.llama_cpp.embedding import Embedder
-from corral.adapters.engines.llama_cpp.native import Model
-from corral.adapters.engines.llama_cpp.sequences import Sequence
+from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
+from corral.adapters.engines.llama_cpp.native import LlamaModel
+from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.adapters.engines.llama_cpp.users import Users
 from corral.core.errors import Unsupported
@@ -27,9 +26,9 @@ class LlamaCppEngine:
     def __init__(
         self,
         *,
-        model: Model,
+        model: LlamaModel,
         completions: Completions | None,
-        embedder: Embedder,
+        embedder: LlamaEmbedder,
         tokenizer: LlamaTokenizer,
         info: ModelInfo,
     ) -> None:
@@ -72,11 +71,11 @@ class LlamaCppEngine:
         return prepare
 
     def add_prepared(self, request_id: int, request: Request, prepared: Prepared, mask: TokenMask | None) -> None:
-        assert isinstance(prepared, Sequence)
+        assert isinstance(prepared, LlamaSequence)
         assert self._completions is not None
         self._completions.add_prepared(request_id, prepared, mask)
 
-    def step(self) -> SequenceOf[tuple[int, EngineOutput]]:
+    def step(self) -> Sequence[tuple[int, EngineOutput]]:
         outputs: Outputs = []
         if self._completions is not None:
             self._completions.step(outputs)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from corral.adapters.engines.llama_cpp.native import Batch, Context
+from corral.adapters.engines.llama_cpp.native import Batch, LlamaContext
 from corral.core.values import Value
 
 __all__ = ("Exactness", "measure_exactness")
@@ -35,7 +35,7 @@ class Exactness(Value, frozen=True, kw_only=True):
     reason: str
 
 
-def measure_exactness(context: Context, batch: Batch, streams: int) -> Exactness:
+def measure_exactness(context: LlamaContext, batch: Batch, streams: int) -> Exactness:
     """About fifty tokens' work; the memory is empty before and after."""
     size = context.model.vocabulary_size
     tokens = [(7919 * (i + 1)) % max(1, size - 1) for i in range(_PROMPT + 1)]
@@ -66,7 +66,7 @@ def measure_exactness(context: Context, batch: Batch, streams: int) -> Exactness
 
 
 def _prefill(
-    context: Context, batch: Batch, tokens: Sequence[int], chunking: Sequence[int], stream: int
+    context: LlamaContext, batch: Batch, tokens: Sequence[int], chunking: Sequence[int], stream: int
 ) -> npt.NDArray[np.float32] | None:
     context.trim(stream, 0)
     position = 0
@@ -78,7 +78,7 @@ def _prefill(
     return context.logits(chunking[-1] - 1).copy()
 
 
-def _decode(context: Context, batch: Batch, token: int, streams: range) -> npt.NDArray[np.float32] | None:
+def _decode(context: LlamaContext, batch: Batch, token: int, streams: range) -> npt.NDArray[np.float32] | None:
     batch.fill_rows([(token, _PROMPT, stream) for stream in streams])
     logits = context.logits(0).copy() if context.decode(batch) == 0 else None
     for stream in streams:

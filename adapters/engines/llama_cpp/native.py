@@ -15,7 +15,7 @@ import numpy.typing as npt
 from corral.core.errors import EngineError, InvalidModelFile, LoadFailed, OutOfMemory
 from corral.core.ports.runners import OnLoadProgress
 
-__all__ = ("Batch", "Context", "Model", "collect_log", "supports_gpu")
+__all__ = ("Batch", "LlamaContext", "LlamaModel", "collect_log", "supports_gpu")
 
 _log = logging.getLogger("corral.engines.llama_cpp")
 _LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, 4: logging.ERROR}
@@ -64,7 +64,7 @@ def supports_gpu() -> bool:
     return bool(C.llama_supports_gpu_offload())
 
 
-class Model:
+class LlamaModel:
     """Weights and vocabulary. Closed after every context made from it."""
 
     def __init__(
@@ -195,12 +195,12 @@ class Batch:
         self.native.n_tokens = at
 
 
-class Context:
+class LlamaContext:
     """A KV cache of separate streams, and the compute graph over it."""
 
     def __init__(
         self,
-        model: Model,
+        model: LlamaModel,
         *,
         num_ctx: int,
         streams: int,

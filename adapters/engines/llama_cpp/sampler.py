@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from corral.adapters.engine_kit.sampling.rules import look_back, token_biases
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
-from corral.adapters.engines.llama_cpp.native import Model
+from corral.adapters.engines.llama_cpp.native import LlamaModel
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import EngineError
 from corral.core.ports.tokens import TokenMask
 from corral.core.requests.requests import SamplingParams
 
-__all__ = ("Candidates", "Sampler")
+__all__ = ("CandidateArray", "Sampler")
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.intp]
@@ -27,7 +27,7 @@ Ids = npt.NDArray[np.intp]
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
-class Candidates:
+class CandidateArray:
     """The array that sampler chains work on: one for the whole engine, which samples one sequence at a time."""
 
     def __init__(self, vocabulary_size: int) -> None:
@@ -74,11 +74,11 @@ class Sampler:
         self,
         params: SamplingParams,
         *,
-        model: Model,
+        model: LlamaModel,
         tokenizer: LlamaTokenizer,
         ends: Sequence[int],
         num_ctx: int,
-        candidates: Candidates,
+        candidates: CandidateArray,
         dry: DryPrototypes,
     ) -> None:
         self.mask: TokenMask | None = None
@@ -165,7 +165,7 @@ def _has_penalties(params: SamplingParams, num_ctx: int) -> bool:
     return bool(asked and look_back(params.repeat_last_n, num_ctx))
 
 
-def _penalties(params: SamplingParams, model: Model, num_ctx: int) -> Any:
+def _penalties(params: SamplingParams, model: LlamaModel, num_ctx: int) -> Any:
     return C.llama_sampler_init_penalties(
         model.vocabulary_size,
         look_back(params.repeat_last_n, num_ctx),
@@ -175,7 +175,7 @@ def _penalties(params: SamplingParams, model: Model, num_ctx: int) -> Any:
     )
 
 
-def _random_links(params: SamplingParams, model: Model, seed: int) -> list[Any]:
+def _random_links(params: SamplingParams, model: LlamaModel, seed: int) -> list[Any]:
     """What narrows the choice and draws from it, in llama-server's order."""
     if params.mirostat == 1:
         return [

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from corral.adapters.engines.llama_cpp.sampler import Sampler
-from corral.adapters.engines.llama_cpp.streams import Stream, common_prefix
+from corral.adapters.engines.llama_cpp.streams import CacheStream, common_prefix
 from corral.core.requests.requests import CompletionRequest
 
-__all__ = ("Sequence",)
+__all__ = ("LlamaSequence",)
 
 
-class Sequence:
+class LlamaSequence:
     """One request. It owns `stream` from admission to its end; `pending` is the token to be decoded next."""
 
     __slots__ = (
@@ -45,10 +45,10 @@ class Sequence:
         self.num_keep = request.context.num_keep
         self.shift = request.context.shift
         self.preserved = preserved
-        self.stream: Stream | None = None
+        self.stream: CacheStream | None = None
         self.cached = 0
         self.pending = -1
-        self.awaited: Sequence | None = None
+        self.awaited: LlamaSequence | None = None
         self.awaited_length = 0
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Sequence:
         self.sampler.close()
 
     @property
-    def owned(self) -> Stream:
+    def owned(self) -> CacheStream:
         assert self.stream is not None
         return self.stream
 
@@ -70,7 +70,7 @@ class Sequence:
         """Prompt tokens yet to be computed."""
         return len(self.prompt) - self.computed
 
-    def shares(self, other: Sequence, limit: int) -> int:
+    def shares(self, other: LlamaSequence, limit: int) -> int:
         """How many tokens this prompt has in common with another's."""
         return common_prefix(self.prompt, other.prompt, limit)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from corral.adapters.engines.llama_cpp.native import Context
+from corral.adapters.engines.llama_cpp.native import LlamaContext
 
-__all__ = ("Stream", "Streams", "common_prefix")
+__all__ = ("CacheStream", "Streams", "common_prefix")
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int], limit: int) -> int:
@@ -29,7 +29,7 @@ def common_prefix(left: Sequence[int], right: Sequence[int], limit: int) -> int:
     return low
 
 
-class Stream:
+class CacheStream:
     """One KV stream. `tokens` is what its memory holds; the first `reusable` of them may serve as another's prefix."""
 
     def __init__(self, index: int) -> None:
@@ -47,17 +47,17 @@ class Streams:
     it stands.
     """
 
-    def __init__(self, context: Context, count: int, *, trimmable: bool) -> None:
+    def __init__(self, context: LlamaContext, count: int, *, trimmable: bool) -> None:
         self._context = context
-        self._all = [Stream(index) for index in range(count)]
+        self._all = [CacheStream(index) for index in range(count)]
         self.trimmable = trimmable
         self._clock = 0
-        self._snapshot: tuple[Stream, int, Any] | None = None
+        self._snapshot: tuple[CacheStream, int, Any] | None = None
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def __getitem__(self, index: int) -> Stream:
+    def __getitem__(self, index: int) -> CacheStream:
         return self._all[index]
 
     @property
@@ -69,7 +69,7 @@ class Streams:
     def any_idle(self) -> bool:
         return any(not stream.busy for stream in self._all)
 
-    def best_prefix(self, prompt: Sequence[int], limit: int) -> tuple[Stream | None, int]:
+    def best_prefix(self, prompt: Sequence[int], limit: int) -> tuple[CacheStream | None, int]:
         """The stream whose memory begins with most of the prompt, and how much of it."""
         best, length = None, 0
         for stream in self._all:
@@ -79,14 +79,14 @@ class Streams:
                 best, length = stream, shared
         return best, length
 
-    def _usable(self, stream: Stream, shared: int) -> int:
+    def _usable(self, stream: CacheStream, shared: int) -> int:
         if shared == 0 or shared == len(stream.tokens):
             return shared
         if not self.trimmable:
             return 0
         return shared
 
-    def take(self, source: Stream | None, shared: int) -> Stream:
+    def take(self, source: CacheStream | None, shared: int) -> CacheStream:
         """An idle stream to be owned from now on: the source where little would be lost, else the one least needed.
 
         Between equally old ones a neighbour of a busy stream is taken, because llama.cpp computes only streams of
@@ -104,11 +104,11 @@ class Streams:
         chosen.last_used = self._clock
         return chosen
 
-    def _busy_neighbours(self, stream: Stream) -> tuple[int, int]:
+    def _busy_neighbours(self, stream: CacheStream) -> tuple[int, int]:
         near = self._all[max(0, stream.index - 1)].busy + self._all[min(len(self._all) - 1, stream.index + 1)].busy
         return near, -stream.index
 
-    def load_prefix(self, stream: Stream, source: Stream | None, shared: int) -> int:
+    def load_prefix(self, stream: CacheStream, source: CacheStream | None, shared: int) -> int:
         """Make the stream hold the first `shared` tokens of the source; returns how many it holds now."""
         if source is None or shared == 0:
             return self.cut(stream, 0)
@@ -120,7 +120,7 @@ class Streams:
             stream.reusable = min(source.reusable, len(tokens))
         return self.cut(stream, shared)
 
-    def _state_of(self, source: Stream) -> Any:
+    def _state_of(self, source: CacheStream) -> Any:
         # Whole states are copied: between streams llama.cpp copies no part of one. Several requests that begin
         # alike arrive together, so the last state is kept until `drop_snapshot`.
         if self._snapshot is None or self._snapshot[0] is not source or self._snapshot[1] != len(source.tokens):
@@ -131,7 +131,7 @@ class Streams:
         """Before any stream's memory changes."""
         self._snapshot = None
 
-    def cut(self, stream: Stream, length: int) -> int:
+    def cut(self, stream: CacheStream, length: int) -> int:
         """Trim a stream's memory to `length` tokens, or to nothing where that is impossible."""
         if length != len(stream.tokens) or length == 0:
             if length == 0 or not self._context.trim(stream.index, length):
@@ -141,7 +141,7 @@ class Streams:
         stream.reusable = min(stream.reusable, length)
         return length
 
-    def release(self, stream: Stream) -> None:
+    def release(self, stream: CacheStream) -> None:
         """Give a stream back; what it holds stays as cache."""
         self._clock += 1
         stream.busy = False

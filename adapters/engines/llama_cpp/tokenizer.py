@@ -10,7 +10,7 @@ import llama_cpp as C
 from corral.adapters.constraints.deep_stack import on_deep_stack
 from corral.adapters.engine_kit.text_pieces import PIECE_CHARACTERS, TextPieces, TokenSizes, finished, gradual_ids
 from corral.adapters.engine_kit.token_ids import checked_ids
-from corral.adapters.engines.llama_cpp.native import Model
+from corral.adapters.engines.llama_cpp.native import LlamaModel
 from corral.adapters.engines.llama_cpp.users import Users
 from corral.adapters.formats.gguf.vocabulary import SPACE
 from corral.core.ports.tokens import Vocabulary
@@ -27,7 +27,7 @@ _SHALLOW = PIECE_CHARACTERS * 4 // 3
 class LlamaTokenizer:
     """The `OpenTokenizer` port over a loaded model."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: LlamaModel) -> None:
         self._users = Users()
         self._size = model.vocabulary_size
         vocab = model.vocab

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ("Batcher", "Job")
+__all__ = ("Batcher", "EmbeddingJob")
 
 _LEAST_TOKENS, _MOST_TOKENS = 64, 16_384
 
 
-class Job:
+class EmbeddingJob:
     """One request. Its longest texts are computed first, so that those of a batch need little padding."""
 
     def __init__(self, request_id: int, texts: Sequence[list[int]]) -> None:
@@ -46,20 +46,20 @@ class Batcher:
     def __init__(self, step_s: float, tokens_per_s: float) -> None:
         self._step_s = step_s
         self._tokens_per_s = tokens_per_s
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[EmbeddingJob] = deque()
 
     @property
-    def jobs(self) -> tuple[Job, ...]:
+    def jobs(self) -> tuple[EmbeddingJob, ...]:
         """Those that are neither finished nor aborted."""
         return tuple(self._jobs)
 
-    def add(self, job: Job) -> None:
+    def add(self, job: EmbeddingJob) -> None:
         self._jobs.append(job)
 
     def remove(self, request_id: int) -> None:
         self._jobs = deque(job for job in self._jobs if job.request_id != request_id)
 
-    def next(self) -> list[tuple[Job, int]]:
+    def next(self) -> list[tuple[EmbeddingJob, int]]:
         """The texts of the next step, by job and place; one at least where a job has any left.
 
         Those of the job whose turn it is, then others' of like length that fit in beside them.
@@ -70,7 +70,7 @@ class Batcher:
         self._jobs.rotate(-1)
         longest = lead.longest
         room = max(1, self._budget() // longest) if longest else 0
-        chosen: list[tuple[Job, int]] = []
+        chosen: list[tuple[EmbeddingJob, int]] = []
         for job in (lead, *(job for job in self._jobs if job is not lead)):
             # The lead's own go on getting shorter; beside another's they may not cost much padding.
             least = 1 if job is lead else longest // 2

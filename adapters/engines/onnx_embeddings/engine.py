@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from corral.adapters.engines.onnx_embeddings.batching import Batcher, Job
+from corral.adapters.engines.onnx_embeddings.batching import Batcher, EmbeddingJob
 from corral.adapters.engines.onnx_embeddings.session import EncoderSession
 from corral.adapters.engines.onnx_embeddings.tokenizer import EncoderTokenizer
 from corral.core.errors import CorralError, EngineDied, InvalidRequest, PromptTooLong, Unsupported
@@ -52,7 +52,7 @@ class OnnxEmbeddingsEngine:
             texts = [self._fitted(text, min(limits), cut=request.truncate) for text in texts]
         if not all(texts):
             raise InvalidRequest("the input is empty, and this model adds no tokens of its own", "omit it")
-        self._batcher.add(Job(request_id, texts))
+        self._batcher.add(EmbeddingJob(request_id, texts))
 
     def step(self) -> Sequence[tuple[int, EngineOutput]]:
         chosen = self._batcher.next()
@@ -79,7 +79,7 @@ class OnnxEmbeddingsEngine:
             raise PromptTooLong(f"an input of {len(text)} tokens is longer than the context of {limit}")
         return self._tokenizer.shortened(text, limit)
 
-    def _computed(self, chosen: Sequence[tuple[Job, int]]) -> list[tuple[int, EngineOutput]]:
+    def _computed(self, chosen: Sequence[tuple[EmbeddingJob, int]]) -> list[tuple[int, EngineOutput]]:
         """What failed. Texts of several requests that fail together are tried apart: it may be one request's fault."""
         try:
             self._compute(chosen)
@@ -91,7 +91,7 @@ class OnnxEmbeddingsEngine:
             return [failed for part in parts for failed in self._computed(part)]
         return []
 
-    def _compute(self, chosen: Sequence[tuple[Job, int]]) -> None:
+    def _compute(self, chosen: Sequence[tuple[EmbeddingJob, int]]) -> None:
         if self._session is None:
             raise EngineDied("the model was unloaded")
         texts = [job.texts[place] for job, place in chosen]
@@ -100,7 +100,7 @@ class OnnxEmbeddingsEngine:
             job.vectors[place] = vector
         self._batcher.took(len(texts) * max(map(len, texts)), time.perf_counter() - began)
 
-    def _embedded(self, job: Job) -> EngineEmbedded:
+    def _embedded(self, job: EmbeddingJob) -> EngineEmbedded:
         data = b"".join(job.vectors[place].astype("<f4").tobytes() for place in range(len(job.texts)))
         return EngineEmbedded(
             vectors=Vectors(dimensions=self._dimensions, float32=data), prompt_tokens=job.prompt_tokens

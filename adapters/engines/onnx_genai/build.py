@@ -10,7 +10,7 @@ from corral.adapters.engine_kit.thread_tuning import threads_for
 from corral.adapters.engines.onnx_genai.continuations import Continuations
 from corral.adapters.engines.onnx_genai.engine import OnnxGenaiEngine
 from corral.adapters.engines.onnx_genai.folder import ModelFolder, open_folder
-from corral.adapters.engines.onnx_genai.native import Model
+from corral.adapters.engines.onnx_genai.native import GenAiModel
 from corral.adapters.engines.onnx_genai.spec import DEFAULT_NUM_CTX, OnnxGenaiOptions
 from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer
 from corral.adapters.system.memory import free_memory
@@ -32,7 +32,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxGenai
     tokenizer = FolderTokenizer(folder.path, size=folder.vocabulary_size, ends=folder.ends)
     on_progress(0.1)
     threads = threads_for(options.num_thread)
-    model = Model(folder, threads=threads, provider=options.provider, provider_options=options.provider_options)
+    model = GenAiModel(folder, threads=threads, provider=options.provider, provider_options=options.provider_options)
     num_ctx = max(4, min(options.num_ctx or DEFAULT_NUM_CTX, folder.context_length))
     parallel = _parallel(options, folder, num_ctx)
     piece = max(4, options.max_prefill_tokens)
@@ -81,7 +81,7 @@ def _try(continuations: Continuations, folder: ModelFolder, vocabulary_size: int
 
 
 def _info(
-    model: Model,
+    model: GenAiModel,
     folder: ModelFolder,
     *,
     num_ctx: int,

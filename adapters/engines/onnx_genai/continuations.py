@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from corral.adapters.engines.onnx_genai.native import Continuation, Model
+from corral.adapters.engines.onnx_genai.native import Continuation, GenAiModel
 from corral.core.errors import EngineError
 
 __all__ = ("Continuations", "shared_pieces")
@@ -26,7 +26,7 @@ def shared_pieces(first: Sequence[int], second: Sequence[int], piece: int) -> in
 class Continuations:
     """Up to `count` continuations of `max_length` tokens each. What is idle keeps its memory until it is needed."""
 
-    def __init__(self, model: Model, *, count: int, max_length: int, piece: int) -> None:
+    def __init__(self, model: GenAiModel, *, count: int, max_length: int, piece: int) -> None:
         self._model = model
         self._count = count
         self._max_length = max_length

@@ -15,7 +15,7 @@ from corral.adapters.system.memory import free_memory
 from corral.core.errors import CorralError, EngineError, InvalidModelFile, InvalidOption, LoadFailed, OutOfMemory
 from corral.core.specs.engines import Device
 
-__all__ = ("Continuation", "Model", "find_devices")
+__all__ = ("Continuation", "GenAiModel", "find_devices")
 
 _PROVIDERS = {
     "cuda": ("CUDAExecutionProvider", og.is_cuda_available),
@@ -40,7 +40,7 @@ def find_devices() -> list[Device]:
     return [Device(kind="cpu", name="CPU", free_bytes=free), *others]
 
 
-class Model:
+class GenAiModel:
     """A model in memory, its LoRA adapters with it. `device` is the kind that computes ("cpu", "cuda", …)."""
 
     def __init__(

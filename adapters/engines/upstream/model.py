@@ -12,7 +12,7 @@ from corral.adapters.engines.upstream.endpoint import Endpoint
 from corral.adapters.engines.upstream.exchange import Exchange, plain_text
 from corral.adapters.engines.upstream.lines import read_events, read_lines
 from corral.adapters.engines.upstream.offers import known_api
-from corral.adapters.engines.upstream.progress import Progress
+from corral.adapters.engines.upstream.progress import AnswerProgress
 from corral.adapters.engines.upstream.refusals import Unavailable, error_in_answer
 from corral.core.errors import CorralError, ServerBusy, Unsupported, UpstreamError
 from corral.core.ports.running import ModelInfo
@@ -79,7 +79,7 @@ class UpstreamModel:
     ) -> AsyncGenerator[Output, None]:
         with endpoint.secrets.kept():
             exchange = self._exchange(endpoint, await known_api(endpoint), request)
-            progress = Progress(
+            progress = AnswerProgress(
                 exchange,
                 endpoint.address,
                 chat=isinstance(request, ChatRequest),
@@ -133,7 +133,7 @@ class UpstreamModel:
 
 
 def _read(
-    endpoint: Endpoint, lines: AsyncIterator[bytes], exchange: Exchange, progress: Progress
+    endpoint: Endpoint, lines: AsyncIterator[bytes], exchange: Exchange, progress: AnswerProgress
 ) -> AsyncGenerator[Output, None]:
     if endpoint.api in _OLLAMA_APIS:
         return ollama.read_answer(lines, exchange, progress)

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from corral.adapters.engines.upstream.exchange import Exchange, plain_text, schema_of, tool_entry
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
-from corral.adapters.engines.upstream.progress import Progress, credible
+from corral.adapters.engines.upstream.progress import AnswerProgress, credible
 from corral.adapters.engines.upstream.refusals import error_in_answer, message_of
 from corral.adapters.engines.upstream.tool_calls import read_arguments
 from corral.adapters.engines.upstream.vectors import check_size, packed
@@ -131,7 +131,7 @@ _vectors = msgspec.json.Decoder(_Vectors)
 
 
 async def read_answer(
-    lines: AsyncIterator[bytes], exchange: Exchange, progress: Progress
+    lines: AsyncIterator[bytes], exchange: Exchange, progress: AnswerProgress
 ) -> AsyncGenerator[Output, None]:
     """`Started` with the first of the answer, deltas, `Finished`. Raises `UpstreamError` for one that is malformed or
     has no last line, and the error that the server puts in its place."""
@@ -183,7 +183,7 @@ def read_vectors(data: bytes, address: str, count: int) -> Embedded:
     return Embedded(vectors=packed(answer.embeddings, count, address), prompt_tokens=credible(answer.prompt_eval_count))
 
 
-def _count(progress: Progress, line: _Line) -> None:
+def _count(progress: AnswerProgress, line: _Line) -> None:
     progress.prompt_tokens = credible(line.prompt_eval_count or 0)
     progress.cached_tokens = credible(line.cached_tokens or 0)
     progress.generated_tokens = None if line.eval_count is None else credible(line.eval_count)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from corral.adapters.engines.upstream.exchange import Exchange
-from corral.adapters.engines.upstream.progress import Progress, credible
+from corral.adapters.engines.upstream.progress import AnswerProgress, credible
 from corral.adapters.engines.upstream.refusals import error_in_answer, message_of
 from corral.adapters.engines.upstream.tool_calls import Fragment, ToolCallFragments
 from corral.adapters.engines.upstream.vectors import check_size, packed
@@ -84,7 +84,7 @@ _vectors = msgspec.json.Decoder(_Vectors)
 
 
 async def read_answer(
-    events: AsyncIterator[bytes], exchange: Exchange, progress: Progress
+    events: AsyncIterator[bytes], exchange: Exchange, progress: AnswerProgress
 ) -> AsyncGenerator[Output, None]:
     """`Started` with the first of the answer, deltas, `Finished`. Raises `UpstreamError` for one that is malformed or
     ends without a finish reason, and the error that the server puts in its place."""
@@ -157,7 +157,7 @@ def _texts(content: str | list[_Part | None] | None) -> tuple[str, str]:
     return "".join([part.text or "" for part in parts]), "".join(thoughts)
 
 
-def _count(progress: Progress, chunk: _Chunk) -> None:
+def _count(progress: AnswerProgress, chunk: _Chunk) -> None:
     if chunk.usage is not None:
         details = chunk.usage.prompt_tokens_details
         progress.prompt_tokens = credible(chunk.usage.prompt_tokens or 0)

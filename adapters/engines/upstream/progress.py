@@ -10,7 +10,7 @@ from corral.core.errors import UpstreamError
 from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import ChatDelta, Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
 
-__all__ = ("IDLE_LIMIT_BYTES", "Progress", "credible")
+__all__ = ("IDLE_LIMIT_BYTES", "AnswerProgress", "credible")
 
 IDLE_LIMIT_BYTES = 1024 * 1024
 """How much of an answer in a row may be empty. It is as much work as the rest, and `num_predict` does not end it."""
@@ -21,7 +21,7 @@ _LOGPROB_COST = 32
 """Bytes that a delta and a log-probability count for at least: each is an object, however little is in it."""
 
 
-class Progress:
+class AnswerProgress:
     """What the server reports wins over what is counted and timed here. `generated_tokens` None: it said nothing.
 
     `is_full` is True once the server has sent more tokens than `num_predict`; those are not passed on. `max_bytes`

@@ -15,12 +15,12 @@ from corral.core.errors import EngineError
 from corral.core.generation.answers import Generation
 from corral.core.requests.outputs import Finished, Output
 
-__all__ = ("Answer",)
+__all__ = ("AnswerResponse",)
 
 _NDJSON = b"application/x-ndjson"
 
 
-class Answer:
+class AnswerResponse:
     """An ASGI response. `open` loads the model and starts the generation; nothing has been done before it is called.
 
     Errors up to the first line are raised, for the error table to answer; later ones become the last line. A client

@@ -15,7 +15,7 @@ from corral.api.http.disconnect import CancelOnDisconnect
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.ollama.naming import read_name, without_selector
 from corral.api.http.ollama.replies import EmbeddingReply, EmbedReply
-from corral.api.http.ollama.requests import EmbeddingRequest, EmbedRequest
+from corral.api.http.ollama.requests import EmbedBody, EmbeddingBody
 from corral.api.http.request_log import request_log
 from corral.core.errors import InvalidEmbedding, ModelNotFound, PromptTooLong
 from corral.core.go.durations import parse_keep_alive_s
@@ -32,11 +32,11 @@ _ROWS_PER_TURN = 32
 _encode = msgspec.json.Encoder().encode
 
 
-@post("/api/embed", status_code=200, opt={"body": EmbedRequest, "reply": EmbedReply})
+@post("/api/embed", status_code=200, opt={"body": EmbedBody, "reply": EmbedReply})
 async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
     """One vector of length 1 per input, in order. Without input the model is loaded."""
     log = request_log(request.scope)
-    body = await read_json(request, EmbedRequest)
+    body = await read_json(request, EmbedBody)
     log.model = body.model
     keep_alive_s = parse_keep_alive_s(body.keep_alive)
     inputs = _inputs(body.input)
@@ -64,11 +64,11 @@ async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
     return _Embeddings(body.model, result.vectors, rest)
 
 
-@post("/api/embeddings", status_code=200, opt={"body": EmbeddingRequest, "reply": EmbeddingReply})
+@post("/api/embeddings", status_code=200, opt={"body": EmbeddingBody, "reply": EmbeddingReply})
 async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The vector of one text, as the model gives it. Without a prompt the model is loaded."""
     log = request_log(request.scope)
-    body = await read_json(request, EmbeddingRequest)
+    body = await read_json(request, EmbeddingBody)
     log.model = body.model
     keep_alive_s = parse_keep_alive_s(body.keep_alive)
     if not body.model.strip():

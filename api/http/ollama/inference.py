@@ -11,11 +11,11 @@ from litestar.types import ASGIApp
 from corral.api.http.body import read_json
 from corral.api.http.disconnect import CancelOnDisconnect
 from corral.api.http.errors import JSON, ApiError
-from corral.api.http.ollama.answers import Answer
+from corral.api.http.ollama.answers import AnswerResponse
 from corral.api.http.ollama.chunks import AnswerWriter, ChatWriter, GenerateWriter
 from corral.api.http.ollama.naming import read_name, without_selector
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
-from corral.api.http.ollama.requests import ChatRequest, GenerateRequest, InferenceBody
+from corral.api.http.ollama.requests import ChatBody, GenerateBody, InferenceBody
 from corral.api.http.request_log import request_log
 from corral.core.errors import InvalidOption, ModelNotFound
 from corral.core.generation.answers import Generation
@@ -33,11 +33,11 @@ _THINK_LEVELS = ("high", "medium", "low", "max")
 _THINK_CHOICES = '"high", "medium", "low", "max", true, or false'
 
 
-@post("/api/generate", status_code=200, opt={"body": GenerateRequest, "reply": GenerateReply, "ndjson": True})
+@post("/api/generate", status_code=200, opt={"body": GenerateBody, "reply": GenerateReply, "ndjson": True})
 async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
     """Complete a prompt. Without one the model is loaded, or unloaded where `keep_alive` is 0."""
     log = request_log(request.scope)
-    body = await read_json(request, GenerateRequest)
+    body = await read_json(request, GenerateBody)
     log.model = body.model
     keep_alive_s = parse_keep_alive_s(body.keep_alive)
     _check_think(body.think)
@@ -76,14 +76,14 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         with _NotFound(body.model):
             return await runtime.inference.generate(call)
 
-    return Answer(open_generation, writer, stream=body.stream)
+    return AnswerResponse(open_generation, writer, stream=body.stream)
 
 
-@post("/api/chat", status_code=200, opt={"body": ChatRequest, "reply": ChatReply, "ndjson": True})
+@post("/api/chat", status_code=200, opt={"body": ChatBody, "reply": ChatReply, "ndjson": True})
 async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Answer a conversation. Without messages the model is loaded, or unloaded where `keep_alive` is 0."""
+    """AnswerResponse a conversation. Without messages the model is loaded, or unloaded where `keep_alive` is 0."""
     log = request_log(request.scope)
-    body = await read_json(request, ChatRequest)
+    body = await read_json(request, ChatBody)
     log.model = body.model
     keep_alive_s = parse_keep_alive_s(body.keep_alive)
     _check_think(body.think)
@@ -117,7 +117,7 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
         with _NotFound(body.model):
             return await runtime.inference.chat(call)
 
-    return Answer(open_generation, writer, stream=body.stream)
+    return AnswerResponse(open_generation, writer, stream=body.stream)
 
 
 class _NotFound:

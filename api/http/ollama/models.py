@@ -25,7 +25,7 @@ from corral.api.http.ollama.replies import (
     VersionReply,
     tool_calls_of,
 )
-from corral.api.http.ollama.requests import CopyRequest, DeleteRequest, ShowRequest
+from corral.api.http.ollama.requests import CopyBody, DeleteBody, ShowBody
 from corral.api.http.request_log import request_log
 from corral.api.http.timestamps import local_timestamp
 from corral.api.modelfile.printing import modelfile_text, parameters_text
@@ -76,10 +76,10 @@ async def list_running(request: Request[Any, Any, Any]) -> Response[bytes]:
     return _respond(request, _encode(ProcessReply(models=models)))
 
 
-@post("/api/show", status_code=200, opt={"body": ShowRequest, "reply": ShowReply})
+@post("/api/show", status_code=200, opt={"body": ShowBody, "reply": ShowReply})
 async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Everything that is known of a model. Weights that cannot be read leave `model_info` empty."""
-    body = await read_json(request, ShowRequest)
+    body = await read_json(request, ShowBody)
     request_log(request.scope).model = body.subject
     if not body.subject.strip():
         raise ApiError(400, "model is required")
@@ -92,10 +92,10 @@ async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
     return _respond(request, _encode(await _shown(runtime, record, body)))
 
 
-@post("/api/copy", status_code=200, opt={"body": CopyRequest})
+@post("/api/copy", status_code=200, opt={"body": CopyBody})
 async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
     """A second name for a model."""
-    body = await read_json(request, CopyRequest)
+    body = await read_json(request, CopyBody)
     request_log(request.scope).model = body.source
     source = read_name(without_selector(body.source), f'source "{body.source}" is invalid')
     destination = read_name(without_selector(body.destination), f'destination "{body.destination}" is invalid')
@@ -106,10 +106,10 @@ async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
     return _nothing
 
 
-@delete_route("/api/delete", status_code=200, opt={"body": DeleteRequest})
+@delete_route("/api/delete", status_code=200, opt={"body": DeleteBody})
 async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     """Remove a name, and the blobs that only it used. A running copy stays in memory until its time is up."""
-    body = await read_json(request, DeleteRequest)
+    body = await read_json(request, DeleteBody)
     request_log(request.scope).model = body.subject
     if not body.subject.strip():
         raise ApiError(400, "model is required")
@@ -207,7 +207,7 @@ def _corral_facts(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-async def _shown(runtime: Runtime, record: ModelRecord, body: ShowRequest) -> ShowReply:
+async def _shown(runtime: Runtime, record: ModelRecord, body: ShowBody) -> ShowReply:
     catalog = runtime.catalog
     corral: dict[str, Any] = {}
     info: dict[str, object] = {}

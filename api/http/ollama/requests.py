@@ -12,15 +12,15 @@ from corral.api.http.go_json import Body
 from corral.core.requests import messages as core
 
 __all__ = (
-    "ChatRequest",
-    "CopyRequest",
-    "DeleteRequest",
-    "EmbedRequest",
-    "EmbeddingRequest",
-    "GenerateRequest",
-    "Message",
-    "ShowRequest",
-    "Tool",
+    "ChatBody",
+    "CopyBody",
+    "DeleteBody",
+    "EmbedBody",
+    "EmbeddingBody",
+    "GenerateBody",
+    "MessageBody",
+    "ShowBody",
+    "ToolBody",
 )
 
 
@@ -32,25 +32,29 @@ _MOST_MESSAGES = 10_000
 _MOST_TOOLS = 2048
 
 
-class ToolCallFunction(msgspec.Struct, frozen=True, kw_only=True):
+class ToolCallFunctionBody(msgspec.Struct, frozen=True, kw_only=True):
+    go_name: ClassVar[str] = "ToolCallFunction"
     name: str = ""
     arguments: dict[str, Any] = {}
     index: int = 0
 
 
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+class ToolCallBody(msgspec.Struct, frozen=True, kw_only=True):
+    go_name: ClassVar[str] = "ToolCall"
     id: str = ""
-    function: ToolCallFunction = ToolCallFunction()
+    function: ToolCallFunctionBody = ToolCallFunctionBody()
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
     """One turn of a conversation."""
+
+    go_name: ClassVar[str] = "Message"
 
     role: str = ""
     content: str = ""
     thinking: str = ""
     images: tuple[str, ...] = ()
-    tool_calls: tuple[ToolCall, ...] = ()
+    tool_calls: tuple[ToolCallBody, ...] = ()
     tool_name: str = ""
     tool_call_id: str = ""
 
@@ -73,17 +77,20 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
+class ToolFunctionBody(msgspec.Struct, frozen=True, kw_only=True):
+    go_name: ClassVar[str] = "ToolFunction"
     name: str = ""
     description: str = ""
     parameters: dict[str, Any] = {}
 
 
-class Tool(msgspec.Struct, frozen=True, kw_only=True):
+class ToolBody(msgspec.Struct, frozen=True, kw_only=True):
     """A function that the model may ask for."""
 
+    go_name: ClassVar[str] = "Tool"
+
     type: str = ""
-    function: ToolFunction = ToolFunction()
+    function: ToolFunctionBody = ToolFunctionBody()
 
     def to_core(self) -> core.Tool:
         return core.Tool(
@@ -116,8 +123,10 @@ class InferenceBody(NativeBody, frozen=True, kw_only=True):
     top_logprobs: int = 0
 
 
-class GenerateRequest(InferenceBody, frozen=True, kw_only=True):
+class GenerateBody(InferenceBody, frozen=True, kw_only=True):
     """``POST /api/generate``."""
+
+    go_name: ClassVar[str] = "GenerateRequest"
 
     prompt: str = ""
     system: str = ""
@@ -128,11 +137,13 @@ class GenerateRequest(InferenceBody, frozen=True, kw_only=True):
     images: tuple[str, ...] = ()
 
 
-class ChatRequest(InferenceBody, frozen=True, kw_only=True):
+class ChatBody(InferenceBody, frozen=True, kw_only=True):
     """``POST /api/chat``."""
 
-    messages: tuple[Message, ...] = ()
-    tools: tuple[Tool, ...] = ()
+    go_name: ClassVar[str] = "ChatRequest"
+
+    messages: tuple[MessageBody, ...] = ()
+    tools: tuple[ToolBody, ...] = ()
 
     def check(self) -> None:
         super().check()
@@ -140,8 +151,10 @@ class ChatRequest(InferenceBody, frozen=True, kw_only=True):
         _require_few("tools", self.tools, _MOST_TOOLS)
 
 
-class EmbedRequest(NativeBody, frozen=True, kw_only=True):
+class EmbedBody(NativeBody, frozen=True, kw_only=True):
     """``POST /api/embed``. `input` is a text or a list of texts."""
+
+    go_name: ClassVar[str] = "EmbedRequest"
 
     model: str = ""
     input: Any = None
@@ -156,8 +169,10 @@ class EmbedRequest(NativeBody, frozen=True, kw_only=True):
             _require_few("input", self.input, _MOST_INPUTS)
 
 
-class EmbeddingRequest(NativeBody, frozen=True, kw_only=True):
+class EmbeddingBody(NativeBody, frozen=True, kw_only=True):
     """``POST /api/embeddings``, the older form."""
+
+    go_name: ClassVar[str] = "EmbeddingRequest"
 
     model: str = ""
     prompt: str = ""
@@ -178,8 +193,10 @@ class NamedBody(NativeBody, frozen=True, kw_only=True):
         return self.model or self.name
 
 
-class ShowRequest(NamedBody, frozen=True, kw_only=True):
+class ShowBody(NamedBody, frozen=True, kw_only=True):
     """``POST /api/show``. `system` and `options` show in the modelfile's text only."""
+
+    go_name: ClassVar[str] = "ShowRequest"
 
     max_body_bytes: ClassVar[int | None] = 1024 * 1024
 
@@ -188,12 +205,16 @@ class ShowRequest(NamedBody, frozen=True, kw_only=True):
     options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class DeleteRequest(NamedBody, frozen=True, kw_only=True):
+class DeleteBody(NamedBody, frozen=True, kw_only=True):
     """``DELETE /api/delete``."""
 
+    go_name: ClassVar[str] = "DeleteRequest"
 
-class CopyRequest(NativeBody, frozen=True, kw_only=True):
+
+class CopyBody(NativeBody, frozen=True, kw_only=True):
     """``POST /api/copy``."""
+
+    go_name: ClassVar[str] = "CopyRequest"
 
     max_body_bytes: ClassVar[int | None] = 64 * 1024
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from corral.core.errors import InvalidModelFile, InvalidRequest
+from corral.plugins import InvalidModelFile, InvalidRequest
 
 __all__ = ("END", "MAGIC", "Chain", "Facts", "read_facts", "words_of")
 

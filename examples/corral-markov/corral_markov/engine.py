@@ -8,14 +8,22 @@ from pathlib import Path
 
 import msgspec
 
-from corral.core.errors import InvalidModelFile, Unsupported
-from corral.core.generation.chat import prompt_text
-from corral.core.ports.runners import OnLoadProgress
-from corral.core.ports.running import ModelInfo
-from corral.core.ports.tokens import TokenMask
-from corral.core.requests.outputs import EngineFinished, EngineOutput, Prefilled, Token
-from corral.core.requests.requests import CompletionRequest, Request, SamplingParams
-from corral.core.specs.engines import LoadRequest
+from corral.plugins import (
+    CompletionRequest,
+    EngineFinished,
+    EngineOutput,
+    InvalidModelFile,
+    LoadRequest,
+    ModelInfo,
+    OnLoadProgress,
+    Prefilled,
+    Request,
+    SamplingParams,
+    Token,
+    TokenMask,
+    Unsupported,
+    prompt_text,
+)
 from corral_markov.chain import END, Chain, words_of
 from corral_markov.spec import MarkovOptions
 

@@ -9,9 +9,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Router, get
 
-from corral.core.errors import Unsupported
-from corral.core.models.names import parse_name
-from corral.core.runtime import Runtime
+from corral.plugins import Runtime, Unsupported, parse_name
 from corral_markov.chain import END, Chain, words_of
 
 __all__ = ("Next", "next_words", "router")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from corral.core.models.records import ModelMetadata
+from corral.plugins import ModelMetadata
 from corral_markov.chain import MAGIC, read_facts
 
 __all__ = ("MarkovReader",)

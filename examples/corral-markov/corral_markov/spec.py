@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from corral.core.models.records import ModelMetadata, ModelRecord
-from corral.core.specs.engines import EngineSpec, Match
+from corral.plugins import EngineSpec, Match, ModelMetadata, ModelRecord
 
 __all__ = ("SPEC", "MarkovOptions")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.core.errors import InvalidModelFile, InvalidRequest
+from corral.plugins import InvalidModelFile, InvalidRequest
 from corral_markov.chain import END, MAGIC, Chain, read_facts
 
 

@@ -7,12 +7,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from corral.core.errors import InvalidModelFile
-from corral.core.ports.engines import GeneratorEngine
-from corral.core.requests.outputs import EngineFinished, Prefilled, Token
-from corral.core.requests.prompts import TextPart
-from corral.core.requests.requests import CompletionRequest, SamplingParams
-from corral.core.specs.engines import LoadRequest, LocalFile
+from corral.plugins import (
+    CompletionRequest,
+    EngineFinished,
+    GeneratorEngine,
+    InvalidModelFile,
+    LoadRequest,
+    LocalFile,
+    Prefilled,
+    SamplingParams,
+    TextPart,
+    Token,
+)
 from corral.plugins.testing import GeneratorEngineContract, RunningModelContract
 from corral_markov import SPEC
 from corral_markov.engine import MarkovEngine, load

@@ -9,9 +9,9 @@ from contextlib import aclosing
 
 from msgspec.structs import replace
 
-from corral.core.generation.chat import prompt_text
 from corral.core.ports.running import RunningModel
 from corral.core.requests.outputs import Embedded, Output, Vectors
+from corral.core.requests.prompts import prompt_text
 from corral.core.requests.requests import EmbedRequest, Request
 from corral.core.requests.vectors import rows
 from corral.plugins.testing.broken.sound import SoundModel
@@ -21,7 +21,7 @@ __all__ = ("VECTORS",)
 Rows = list["array[float]"]
 
 
-class Embedder(SoundModel):
+class BrokenEmbedder(SoundModel):
     """Gives other vectors than were computed, as `altered` says."""
 
     async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
@@ -36,7 +36,7 @@ class Embedder(SoundModel):
         raise NotImplementedError
 
 
-class Stingy(Embedder):
+class Stingy(BrokenEmbedder):
     """Keeps the last of six vectors."""
 
     breaks = "test_one_vector_for_each_input"
@@ -45,7 +45,7 @@ class Stingy(Embedder):
         return vectors[:5]
 
 
-class Backwards(Embedder):
+class Backwards(BrokenEmbedder):
     """Gives the last vector first."""
 
     breaks = "test_vectors_come_in_order"
@@ -54,7 +54,7 @@ class Backwards(Embedder):
         return vectors[::-1]
 
 
-class Growing(Embedder):
+class Growing(BrokenEmbedder):
     """Gives long texts a dimension more."""
 
     breaks = "test_vectors_are_of_one_length"
@@ -63,7 +63,7 @@ class Growing(Embedder):
         return [vector + array("f", [1.0]) for vector in vectors] if max(map(len, texts)) > 100 else vectors
 
 
-class Undefined(Embedder):
+class Undefined(BrokenEmbedder):
     """Divides by zero where a text is not English."""
 
     breaks = "test_numbers_are_finite"
@@ -73,7 +73,7 @@ class Undefined(Embedder):
         return [vectors[i] if text.isascii() else nothing[i] for i, text in enumerate(texts)]
 
 
-class Drifting(Embedder):
+class Drifting(BrokenEmbedder):
     """Gives the same text another vector the next time."""
 
     breaks = "test_the_same_text_has_the_same_vector"
