@@ -64,16 +64,17 @@ from corral.core.models.digests import (
     digest_of,
     parse_digest,
 )
+from corral.core.models.model import (
+    FileRole,
+    Model,
+    ModelFile,
+    ModelMetadata,
+    StoredModel,
+    TemplateText,
+)
 from corral.core.models.names import (
     ModelName,
     parse_name,
-)
-from corral.core.models.records import (
-    FileRole,
-    ModelFile,
-    ModelMetadata,
-    ModelRecord,
-    TemplateText,
 )
 from corral.core.ports.blobs import (
     BlobInfo,
@@ -115,7 +116,7 @@ from corral.core.ports.sources import (
     ModelSource,
     OnProgress,
     RemoteFile,
-    RemoteModel,
+    SourceModel,
 )
 from corral.core.ports.tokens import (
     ConstraintMask,
@@ -288,12 +289,12 @@ __all__ = (
     "MetadataReader",
     "MetadataReaderRegistrar",
     "MetadataReaderSpec",
+    "Model",
     "ModelFile",
     "ModelInfo",
     "ModelMetadata",
     "ModelName",
     "ModelNotFound",
-    "ModelRecord",
     "ModelSource",
     "NoEngine",
     "NotFound",
@@ -310,7 +311,6 @@ __all__ = (
     "Prompt",
     "PromptTooLong",
     "RemoteFile",
-    "RemoteModel",
     "Request",
     "RouteRegistrar",
     "RouteSpec",
@@ -323,6 +323,7 @@ __all__ = (
     "ServerBusy",
     "SettingsError",
     "SourceError",
+    "SourceModel",
     "SourceRegistrar",
     "SourceSpec",
     "Started",
@@ -332,6 +333,7 @@ __all__ = (
     "StoreRegistrar",
     "StoreSpec",
     "StoredManifest",
+    "StoredModel",
     "Stores",
     "Task",
     "TemplateText",

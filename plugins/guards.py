@@ -12,8 +12,8 @@ import msgspec
 
 from corral.core.containment import TookTooLong, contained, interrupts_reach_us, on_own_thread, short_line
 from corral.core.errors import CorralError, PluginError
-from corral.core.models.records import ModelMetadata, ModelRecord
-from corral.core.ports.sources import OnProgress, RemoteFile, RemoteModel
+from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.ports.sources import OnProgress, RemoteFile, SourceModel
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
 
@@ -63,7 +63,7 @@ def guarded(hook: str, part: Any, where: str) -> Any:
     if hook == "corral_register_metadata_readers":
         return _Part(part, where, yes_or_no="recognises", results={"read": ModelMetadata, "describe": dict})
     if hook == "corral_register_manifest_formats":
-        return _Part(part, where, yes_or_no="recognises", results={"read": ModelRecord})
+        return _Part(part, where, yes_or_no="recognises", results={"read": StoredModel})
     if hook == "corral_register_chat_templates":
         return _TemplateFactory(part, where)
     return part
@@ -115,7 +115,7 @@ class _TemplateFactory:
         self._factory = factory
         self._where = where
 
-    def __call__(self, record: ModelRecord, metadata: ModelMetadata | None) -> Any:
+    def __call__(self, record: StoredModel, metadata: ModelMetadata | None) -> Any:
         try:
             template = contained(self._factory, record, metadata)
             if template is None:
@@ -139,14 +139,14 @@ class _Source:
         self.scheme: str = source.scheme
 
     @asynccontextmanager
-    async def resolve(self, reference: str, on_progress: OnProgress) -> AsyncGenerator[RemoteModel, None]:
+    async def resolve(self, reference: str, on_progress: OnProgress) -> AsyncGenerator[SourceModel, None]:
         with _ours(f"{self._where}: resolve"):
             context = self._source.resolve(reference, on_progress)
             remote = await context.__aenter__()
         try:
-            if not isinstance(remote, RemoteModel):
+            if not isinstance(remote, SourceModel):
                 raise PluginError(
-                    f"{self._where}: resolve returned {short_line(repr(remote), 60)} instead of a RemoteModel"
+                    f"{self._where}: resolve returned {short_line(repr(remote), 60)} instead of a SourceModel"
                 )
             yield remote
         except BaseException as fault:

@@ -17,8 +17,8 @@ from corral.core.errors import CorralError, InvalidModelFile, StorageError, Unsu
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, digest_of, parse_digest
 from corral.core.models.folder_facts import FACT_FILES, folder_facts
+from corral.core.models.model import FileRole, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.paths import check_together
-from corral.core.models.records import FileRole, ModelFile, ModelMetadata, ModelRecord
 from corral.core.ports.manifests import StoredManifest
 from corral.core.requests.messages import Message
 
@@ -136,7 +136,7 @@ class ModelPackFormat:
                 )
         return list(dict.fromkeys(parse_digest(descriptor.digest) for descriptor in wanted))
 
-    def read(self, stored: StoredManifest, layers: dict[Digest, bytes]) -> ModelRecord:
+    def read(self, stored: StoredManifest, layers: dict[Digest, bytes]) -> StoredModel:
         found = _parse(stored.data)
         model = str(stored.name)
         config = _decode(_content(found.config, layers, model), _Config, f"the config of '{model}'")
@@ -147,7 +147,7 @@ class ModelPackFormat:
             raise StorageError(f"'{model}': {error.message}", error.remedy) from error
         family = config.descriptor.family or facts.family
         messages = _decode(texts.get(_MESSAGES, b"[]"), list[_Message], f"{_MESSAGES} of '{model}'")
-        return ModelRecord(
+        return StoredModel(
             name=stored.name,
             digest=stored.digest,
             size_bytes=found.config.size_bytes + sum(layer.size_bytes for layer in found.layers),
@@ -179,7 +179,7 @@ class ModelPackFormat:
             capabilities=facts.capabilities,
         )
 
-    def write(self, record: ModelRecord, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
+    def write(self, record: StoredModel, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
         """A text that the record has is written as its file; the other files stay as they are.
 
         Raises `Unsupported` for a file without a path and for an upstream, `StorageError` for a hostile path.
@@ -257,7 +257,7 @@ def _described(file: ModelFile) -> _Descriptor:
     return _Descriptor(media_type, file.digest, file.size_bytes, {_PATH: file.path, _UNTESTED: "false"})
 
 
-def _written_texts(record: ModelRecord) -> dict[str, bytes]:
+def _written_texts(record: StoredModel) -> dict[str, bytes]:
     texts: dict[str, bytes] = {}
     if record.template is not None:
         if record.template.kind != "jinja":
@@ -273,7 +273,7 @@ def _written_texts(record: ModelRecord) -> dict[str, bytes]:
     return texts
 
 
-def _config(record: ModelRecord, metadata: ModelMetadata | None, diff_ids: list[str]) -> dict[str, Any]:
+def _config(record: StoredModel, metadata: ModelMetadata | None, diff_ids: list[str]) -> dict[str, Any]:
     known = {
         "architecture": "transformer",
         "format": record.format,

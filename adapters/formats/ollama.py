@@ -11,7 +11,7 @@ import msgspec
 from corral.core.errors import CorralError, StorageError, Unsupported
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, digest_of, parse_digest
-from corral.core.models.records import FileRole, ModelFile, ModelMetadata, ModelRecord, TemplateText
+from corral.core.models.model import FileRole, ModelFile, ModelMetadata, StoredModel, TemplateText
 from corral.core.ports.manifests import StoredManifest
 from corral.core.requests.messages import Message
 
@@ -130,7 +130,7 @@ class OllamaManifestFormat:
                 )
         return [_digest(descriptor) for descriptor in wanted]
 
-    def read(self, stored: StoredManifest, layers: dict[Digest, bytes]) -> ModelRecord:
+    def read(self, stored: StoredManifest, layers: dict[Digest, bytes]) -> StoredModel:
         found = _parse(stored.data)
         model = str(stored.name)
         config = _decode(_layer(found.config, layers, model), _Config, f"the config of '{model}'")
@@ -154,7 +154,7 @@ class OllamaManifestFormat:
         def last(role: str, parse: Callable[[bytes], T]) -> T | None:
             return parse(texts[role][-1]) if role in texts else None
 
-        return ModelRecord(
+        return StoredModel(
             name=stored.name,
             digest=stored.digest,
             size_bytes=found.config.size_bytes + sum(layer.size_bytes for layer in found.layers or ()),
@@ -182,7 +182,7 @@ class OllamaManifestFormat:
             remote_api=config.corral.remote_api,
         )
 
-    def write(self, record: ModelRecord, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
+    def write(self, record: StoredModel, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
         """Raises `Unsupported` for what the dialect has no place for."""
         files = [_described(file) for file in record.files if file.role not in _TEXT_ROLES]
         texts = _written_texts(record)
@@ -253,7 +253,7 @@ def _described(file: ModelFile) -> _Descriptor:
     return _Descriptor(media_type=media_type, digest=file.digest, size_bytes=file.size_bytes, name=file.path)
 
 
-def _written_texts(record: ModelRecord) -> list[tuple[str, bytes]]:
+def _written_texts(record: StoredModel) -> list[tuple[str, bytes]]:
     """Kind and content of each text layer, in the order in which Ollama writes them."""
     texts: list[tuple[str, bytes]] = []
     if record.template is not None:
@@ -271,7 +271,7 @@ def _written_texts(record: ModelRecord) -> list[tuple[str, bytes]]:
     return texts
 
 
-def _config(record: ModelRecord, metadata: ModelMetadata | None, diff_ids: Sequence[str]) -> dict[str, Any]:
+def _config(record: StoredModel, metadata: ModelMetadata | None, diff_ids: Sequence[str]) -> dict[str, Any]:
     family = record.family or (metadata.architecture if metadata else "")
     own = {"remote_replicas": list(record.remote_replicas), "remote_api": record.remote_api}
     optional = {

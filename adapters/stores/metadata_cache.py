@@ -13,7 +13,7 @@ from corral.adapters.system.regular_files import read_regular
 from corral.adapters.system.threads import in_thread
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest
-from corral.core.models.records import ModelMetadata
+from corral.core.models.model import ModelMetadata
 
 __all__ = ("FilesystemMetadataCache",)
 

@@ -16,7 +16,7 @@ from corral.adapters.templates.marks import has_marks, marked, marked_tokens, pa
 from corral.adapters.templates.sandbox import MeteredEnvironment
 from corral.core.errors import InvalidModelFile, InvalidRequest
 from corral.core.generation.chat import joined
-from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.requests.messages import Message, Tool
 from corral.core.requests.prompts import Prompt, TextPart
@@ -36,7 +36,7 @@ _INSPECTING = frozenset(
 class JinjaTemplates:
     """Picks the manifest's Jinja template if it has one, else the weights' own. A `ChatTemplateFactory`."""
 
-    def __call__(self, record: ModelRecord, metadata: ModelMetadata | None) -> JinjaTemplate | None:
+    def __call__(self, record: StoredModel, metadata: ModelMetadata | None) -> JinjaTemplate | None:
         source, bos_text, eos_text = None, "", ""
         if metadata is not None:
             source, bos_text, eos_text = metadata.chat_template, metadata.bos_text, metadata.eos_text

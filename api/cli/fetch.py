@@ -12,7 +12,7 @@ from corral.api.cli.progress import transfer_progress
 from corral.api.cli.references import ReferenceBook
 from corral.api.cli.session import Session
 from corral.api.cli.targets import remember_import
-from corral.core.models.records import ModelRecord
+from corral.core.models.model import StoredModel
 
 __all__ = ("import_", "pull")
 
@@ -47,7 +47,7 @@ def import_(session: Session, path: str, name: str | None, as_json: bool) -> Non
     _tell("imported", record, as_json)
 
 
-def _tell(done: str, record: ModelRecord, as_json: bool) -> None:
+def _tell(done: str, record: StoredModel, as_json: bool) -> None:
     if as_json:
         print_record(record)
     else:

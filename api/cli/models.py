@@ -11,7 +11,7 @@ from corral.api.cli.output import echo, human_bytes, human_time, iso_time, print
 from corral.api.cli.parameters import ModelText
 from corral.api.cli.session import Session
 from corral.core.errors import CorralError
-from corral.core.models.records import ModelRecord
+from corral.core.models.model import StoredModel
 
 __all__ = ("cp", "list_", "rm")
 
@@ -71,7 +71,7 @@ def rm(session: Session, models: tuple[str, ...]) -> None:
             echo(f"deleted '{model}'")
 
 
-def _as_json(record: ModelRecord) -> dict[str, object]:
+def _as_json(record: StoredModel) -> dict[str, object]:
     return {
         "name": record.name.short,
         "digest": record.digest,

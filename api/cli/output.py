@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from corral.core.errors import CorralError
-from corral.core.models.records import ModelRecord
+from corral.core.models.model import StoredModel
 from corral.core.wording.printable import one_line, printable
 
 __all__ = (
@@ -77,7 +77,7 @@ def print_json(value: Any) -> None:
     echo(msgspec.json.format(encoded, indent=2).decode())
 
 
-def print_record(record: ModelRecord) -> None:
+def print_record(record: StoredModel) -> None:
     """A model that a command has just made, as a JSON object."""
     shown = ("digest", "format", "quantization", "size_bytes", "remote_host", "remote_model")
     files = [plain(file) for file in record.files]

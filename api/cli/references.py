@@ -11,7 +11,7 @@ import msgspec
 
 from corral.api.cli.files import replace_file
 from corral.core.malformed import MALFORMED
-from corral.core.models.records import ModelRecord
+from corral.core.models.model import StoredModel
 
 __all__ = ("ReferenceBook",)
 
@@ -29,7 +29,7 @@ class ReferenceBook:
         cache = environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         self._path = Path(cache) / "corral" / "references.json"
 
-    def find(self, reference: str, records: Sequence[ModelRecord], seal: str = "") -> ModelRecord | None:
+    def find(self, reference: str, records: Sequence[StoredModel], seal: str = "") -> StoredModel | None:
         """The model that the reference became, while it is in the store under that name, unchanged.
 
         `seal` says in which state the reference itself was, where that may change: another one finds nothing.
@@ -40,7 +40,7 @@ class ReferenceBook:
         found = [record for record in records if record.name.short == entry.name and record.digest == entry.digest]
         return found[0] if found else None
 
-    def remember(self, reference: str, record: ModelRecord, seal: str = "") -> None:
+    def remember(self, reference: str, record: StoredModel, seal: str = "") -> None:
         entries = self._read() | {reference: _Entry(record.name.short, record.digest, seal)}
         with suppress(OSError, UnicodeEncodeError):  # a path may hold bytes that are no text
             replace_file(self._path, msgspec.json.format(msgspec.json.encode(entries)))

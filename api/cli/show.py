@@ -15,7 +15,7 @@ from corral.api.library import Corral
 from corral.api.library.results import ModelDetails
 from corral.api.modelfile.printing import modelfile_text
 from corral.core.errors import CorralError
-from corral.core.models.records import ModelRecord
+from corral.core.models.model import StoredModel
 from corral.core.models.unused_parts import unused_parts
 from corral.core.scheduling.engine_choice import EngineChooser
 
@@ -108,7 +108,7 @@ def _loaded_rows(loaded: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _modelfile(corral: Corral, record: ModelRecord) -> str:
+def _modelfile(corral: Corral, record: StoredModel) -> str:
     return modelfile_text(
         record,
         corral.runtime().catalog.local_files(record),

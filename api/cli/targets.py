@@ -17,7 +17,7 @@ from corral.api.cli.references import ReferenceBook
 from corral.api.library import Corral
 from corral.core.errors import Conflict, InvalidName, ModelNotFound, NotFound
 from corral.core.models.folders import scan_folder
-from corral.core.models.records import ModelRecord
+from corral.core.models.model import StoredModel
 from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.wording.suggestions import nearest
 
@@ -69,7 +69,7 @@ def imported(corral: Corral, path: str) -> str:
     return record.name.short
 
 
-def remember_import(path: Path, record: ModelRecord) -> None:
+def remember_import(path: Path, record: StoredModel) -> None:
     """So that running the path runs this model."""
     ReferenceBook().remember(_key(path), record, _seal(path))
 
@@ -92,7 +92,7 @@ def find_model(backend: Backend, model: str) -> tuple[str, ModelFacts]:
     return taken, backend.facts(taken)
 
 
-def _import(corral: Corral, path: Path, show: OnProgress) -> ModelRecord:
+def _import(corral: Corral, path: Path, show: OnProgress) -> StoredModel:
     catalog = corral.runtime().catalog
     name = corral.call(lambda _: catalog.import_name(path))
     holders = [record for record in corral.list() if record.name.key == name.key]
@@ -107,7 +107,7 @@ def _import(corral: Corral, path: Path, show: OnProgress) -> ModelRecord:
     return holders[0]
 
 
-def _same_files(path: Path, record: ModelRecord) -> bool:
+def _same_files(path: Path, record: StoredModel) -> bool:
     """Whether what is there would become the same model again. Reads all of it only where its sizes are the same."""
     files = [Path(file.file) for file in scan_folder(path)] if path.is_dir() else [path]
     sizes = {file.size_bytes for file in record.files}

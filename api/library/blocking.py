@@ -23,7 +23,7 @@ from corral.api.library.results import (
     GenerateResult,
     ModelDetails,
 )
-from corral.core.models.records import ModelRecord
+from corral.core.models.model import StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress
 from corral.core.runtime import Runtime
@@ -192,7 +192,7 @@ class Corral:
         """See `AsyncCorral.loaded`."""
         return self.call(lambda corral: corral.loaded())
 
-    def list(self, *, derived: bool = False) -> builtins.list[ModelRecord]:
+    def list(self, *, derived: bool = False) -> builtins.list[StoredModel]:
         """See `AsyncCorral.list`."""
         return self.call(lambda corral: corral.list(derived=derived))
 
@@ -200,13 +200,13 @@ class Corral:
         """See `AsyncCorral.show`."""
         return self.call(lambda corral: corral.show(model))
 
-    def pull(self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None) -> ModelRecord:
+    def pull(self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None) -> StoredModel:
         """See `AsyncCorral.pull`. `on_progress` is called on other threads."""
         return self.call(lambda corral: corral.pull(reference, name=name, on_progress=on_progress))
 
     def import_model(
         self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
-    ) -> ModelRecord:
+    ) -> StoredModel:
         """See `AsyncCorral.import_model`. `on_progress` is called on other threads."""
         return self.call(lambda corral: corral.import_model(path, name=name, on_progress=on_progress))
 
@@ -218,7 +218,7 @@ class Corral:
         name: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         on_progress: OnLoadProgress | None = None,
-    ) -> ModelRecord:
+    ) -> StoredModel:
         """See `AsyncCorral.convert`. `on_progress` is called on other threads."""
         return self.call(
             lambda corral: corral.convert(model, to, name=name, parameters=parameters, on_progress=on_progress)

@@ -14,7 +14,7 @@ import msgspec
 
 from corral.api.library.portal import FORKED
 from corral.core.generation.answers import Generation
-from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import ChatDelta, Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
 from corral.core.values import Value
@@ -111,7 +111,7 @@ class Embeddings(Value, frozen=True, kw_only=True):
 class ModelDetails(Value, frozen=True, kw_only=True):
     """A model as its manifest and its weights describe it. `metadata` is None where the weights cannot be read."""
 
-    record: ModelRecord
+    record: StoredModel
     metadata: ModelMetadata | None
     capabilities: tuple[str, ...]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from corral.core.models.records import ModelRecord
+from corral.core.models.model import StoredModel
 from corral.core.specs.engines import LocalFile
 
 __all__ = ("modelfile_text", "parameters_text")
@@ -30,7 +30,7 @@ def parameters_text(parameters: Mapping[str, Any]) -> str:
 
 
 def modelfile_text(
-    record: ModelRecord, files: Sequence[LocalFile], *, template: str, system: str, parameters: Mapping[str, Any]
+    record: StoredModel, files: Sequence[LocalFile], *, template: str, system: str, parameters: Mapping[str, Any]
 ) -> str:
     """A Modelfile that makes the same model again on this machine. `files` are its files as paths.
 

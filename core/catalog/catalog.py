@@ -19,8 +19,8 @@ from corral.core.errors import CorralError, InvalidRequest, ModelNotFound, Stora
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import Digest
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.records import ModelMetadata, ModelRecord
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
 from corral.core.ports.metadata import MetadataCache, MetadataReader
@@ -78,10 +78,10 @@ class ModelCatalog:
             left_out=left_out,
         )
         self._upstreams = upstreams
-        self._records: LruDict[Digest, ModelRecord] = LruDict(_REMEMBERED_RECORDS)
+        self._records: LruDict[Digest, StoredModel] = LruDict(_REMEMBERED_RECORDS)
         self._complained: set[Digest] = set()
 
-    async def get(self, name: ModelName) -> ModelRecord:
+    async def get(self, name: ModelName) -> StoredModel:
         """The model, under the spelling the store has. Raises `ModelNotFound`, `StorageError`."""
         stored = await self._stored(name)
         while True:
@@ -94,7 +94,7 @@ class ModelCatalog:
                     raise
                 stored = found
 
-    async def list(self, *, derived: bool = False) -> builtins.list[ModelRecord]:
+    async def list(self, *, derived: bool = False) -> builtins.list[StoredModel]:
         """Every readable model, newest first; one that cannot be read is logged once and passed over.
 
         `derived`: those too that were converted from another for some engine.
@@ -111,14 +111,14 @@ class ModelCatalog:
                 self._complain(stored.digest, f"{stored.name} is missing from the list", error)
         return sorted(records, key=lambda record: (-record.modified_at, record.name.key))
 
-    async def metadata(self, record: ModelRecord) -> ModelMetadata | None:
+    async def metadata(self, record: StoredModel) -> ModelMetadata | None:
         """What the weights say of themselves; None where there are none, or no reader knows their format.
 
         Raises `BlobNotFound` for weights that are gone or were changed since they were imported, `InvalidModelFile`.
         """
         return await self._inspector.metadata(record.weights.digest) if record.weights else None
 
-    async def readable_metadata(self, record: ModelRecord) -> ModelMetadata | None:
+    async def readable_metadata(self, record: StoredModel) -> ModelMetadata | None:
         """As `metadata`, and None as well where the weights cannot be read, which is logged once: one bad model is no
         reason to say nothing of itself or of others."""
         try:
@@ -127,7 +127,7 @@ class ModelCatalog:
             self._complain(record.digest, f"the weights of {record.name} cannot be read", error)
             return None
 
-    async def describe(self, record: ModelRecord, *, verbose: bool) -> dict[str, object]:
+    async def describe(self, record: StoredModel, *, verbose: bool) -> dict[str, object]:
         """``model_info`` of ``/api/show``: the header's key-values; arrays are None unless `verbose`.
 
         Where no header can be read, what the manifest says, under GGUF's names. Raises as `metadata`.
@@ -142,11 +142,11 @@ class ModelCatalog:
         lengths = {f"{record.family}.{key}": length for key, length in known.items() if length is not None}
         return {"general.architecture": record.family, **lengths}
 
-    async def tensors(self, record: ModelRecord) -> builtins.list[tuple[str, str, tuple[int, ...]]]:
+    async def tensors(self, record: StoredModel) -> builtins.list[tuple[str, str, tuple[int, ...]]]:
         """Name, type and shape of each tensor, in file order. Raises as `metadata`."""
         return await self._inspector.tensors(record.weights.digest) if record.weights else []
 
-    async def capabilities(self, record: ModelRecord) -> tuple[str, ...]:
+    async def capabilities(self, record: StoredModel) -> tuple[str, ...]:
         """What the model can do, in Ollama's words. Weights that cannot be read count as weights that say nothing."""
         metadata, projector = await self.readable_metadata(record), None
         projectors = record.files_of("projector")
@@ -168,7 +168,7 @@ class ModelCatalog:
             put = await self._manifests.put(destination, stored.data)
         await delete_replaced(put, manifests=self._manifests, blobs=self._blobs, local=self._local)
 
-    async def delete(self, name: ModelName) -> ModelRecord | None:
+    async def delete(self, name: ModelName) -> StoredModel | None:
         """The manifest, what was derived of it alone, and blobs that nobody names any more.
 
         Answers what it was; None for a model that could not be read, which can be deleted all the same. Raises
@@ -188,7 +188,7 @@ class ModelCatalog:
 
     async def import_file(
         self, path: Path, name: ModelName | None = None, on_progress: OnProgress = _ignore
-    ) -> ModelRecord:
+    ) -> StoredModel:
         """Makes a weights file, or a model's folder, of this machine a model; what was there stays as it is.
 
         A name that is taken is replaced. Without a name it gets its file's or folder's (`name_from_file`). Raises
@@ -200,7 +200,7 @@ class ModelCatalog:
 
     async def pull(
         self, reference: str, name: ModelName | None = None, on_progress: OnProgress = _ignore
-    ) -> ModelRecord:
+    ) -> StoredModel:
         """Fetches ``scheme://…`` through the source of that scheme, and stores it as `import_file` does.
 
         Raises `InvalidRequest` where no source has the scheme, `SourceError`, `InvalidModelFile`, `OutOfSpace`.
@@ -209,7 +209,7 @@ class ModelCatalog:
             refuse_derived(name)
         return await self._importer.pull(reference, name, on_progress)
 
-    async def publish(self, record: ModelRecord, metadata: ModelMetadata | None) -> ModelRecord:
+    async def publish(self, record: StoredModel, metadata: ModelMetadata | None) -> StoredModel:
         """Makes a model of blobs that are in the store already; a name that is taken is replaced.
 
         `metadata` is what its weights say, where somebody can read them. Raises `Conflict` where a blob is gone.
@@ -224,7 +224,7 @@ class ModelCatalog:
         model: str | None = None,
         api: str | None = None,
         capabilities: Sequence[str] = (),
-    ) -> ModelRecord:
+    ) -> StoredModel:
         """Makes a model of one that the servers at these addresses have; a name that is taken is replaced.
 
         The first is asked for `model`, or for the only one it has, and the others for the same. `api` None: found out.
@@ -237,7 +237,7 @@ class ModelCatalog:
         offers += [await self._upstreams.find(host, offers[0].model, api) for host in hosts[1:]]
         return await self.publish(upstream_record(name, offers, api=api, capabilities=capabilities), None)
 
-    def local_files(self, record: ModelRecord) -> tuple[LocalFile, ...]:
+    def local_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
         """The files an engine loads, weights first. Of several nameless weights the last one counts, as in Ollama."""
         files = [file for file in record.files if file.role in ("projector", "adapter", "draft") or file.path]
         if record.weights is not None and record.weights not in files:
@@ -246,7 +246,7 @@ class ModelCatalog:
             LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path) for file in files
         )
 
-    async def loadable_files(self, record: ModelRecord) -> tuple[LocalFile, ...]:
+    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
         """As `local_files`; those that have paths lie in one folder under them.
 
         Raises `BlobNotFound` where one is missing or was changed since it was imported, `StorageError`.
@@ -271,14 +271,14 @@ class ModelCatalog:
             self._complained.add(digest)
             _log.warning("%s: %s", what, error, exc_info=None if isinstance(error, CorralError) else error)
 
-    async def _listed(self, stored: StoredManifest) -> ModelRecord:
+    async def _listed(self, stored: StoredManifest) -> StoredModel:
         """As `get`, without another look at a manifest whose model is read already."""
         try:
             return await self._record(stored)
         except StorageError:
             return await self.get(stored.name)
 
-    async def _record(self, stored: StoredManifest) -> ModelRecord:
+    async def _record(self, stored: StoredManifest) -> StoredModel:
         known = self._records.get(stored.digest)
         if known is None:
             known = await read_manifest(stored, self._formats, self._blobs)
@@ -291,7 +291,7 @@ def _not_found(name: ModelName) -> ModelNotFound:
     return ModelNotFound(f"model '{name}' not found", "corral list shows the available models")
 
 
-def _size_of(record: ModelRecord) -> int:
+def _size_of(record: StoredModel) -> int:
     """About how many characters a record keeps in memory."""
     texts = [*record.licenses, *(message.content for message in record.messages)]
     texts += [record.system or "", record.template.text if record.template else ""]

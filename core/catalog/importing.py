@@ -25,8 +25,8 @@ from corral.core.errors import (
 )
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.folders import scan_folder
+from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName, name_from_file
-from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord
 from corral.core.ports.blobs import BlobInfo, BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
 from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress, RemoteFile
@@ -46,7 +46,7 @@ class _Put(Value, frozen=True, kw_only=True):
     """A manifest that was just put, and the model that it stands for."""
 
     stored: StoredManifest
-    record: ModelRecord
+    record: StoredModel
 
 
 class ModelImporter:
@@ -78,7 +78,7 @@ class ModelImporter:
             return (await asyncio.to_thread(folder_record, path, files, None)).name
         return name_from_file(path.name, self._known(await self._inspector.inspect(path), str(path)).file_type)
 
-    async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> ModelRecord:
+    async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredModel:
         """A file of weights, or the folder of a model of several files."""
         if await asyncio.to_thread(path.is_dir):
             return await self._import_folder(path, name, on_progress)
@@ -97,7 +97,7 @@ class ModelImporter:
 
         return await self._adopt_and_put(store, adopted, on_progress)
 
-    async def _import_folder(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> ModelRecord:
+    async def _import_folder(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredModel:
         files = await asyncio.to_thread(scan_folder, path)
         record = await asyncio.to_thread(folder_record, path, files, name)
         adopted: list[Digest] = []
@@ -120,7 +120,7 @@ class ModelImporter:
 
     async def _adopt_and_put(
         self, store: Callable[[], Awaitable[_Put]], adopted: list[Digest], on_progress: OnProgress
-    ) -> ModelRecord:
+    ) -> StoredModel:
         """What `store` takes into the store goes again where it fails.
 
         It is called twice where somebody deleted a blob between its adoption and the manifest: one that an older model
@@ -140,7 +140,7 @@ class ModelImporter:
         on_progress(FetchProgress(status="success"))
         return put.record
 
-    async def publish(self, record: ModelRecord, metadata: ModelMetadata | None) -> ModelRecord:
+    async def publish(self, record: StoredModel, metadata: ModelMetadata | None) -> StoredModel:
         """Makes a model of blobs that are in the store already, under ``record.name``; one that is taken is replaced.
 
         The first dialect that has a place for everything writes it. `metadata` fills what the record leaves empty.
@@ -152,7 +152,7 @@ class ModelImporter:
         await self._delete_replaced(put)
         return put.record
 
-    async def _put(self, record: ModelRecord, metadata: ModelMetadata | None) -> _Put:
+    async def _put(self, record: StoredModel, metadata: ModelMetadata | None) -> _Put:
         """As `publish`, and what the replaced model had is left to `_delete_replaced`, outside every guard."""
         manifest, small_blobs = self._written(record, metadata)
         async with self._manifests.guard(exclusive=False):
@@ -172,7 +172,7 @@ class ModelImporter:
             stored=stored, record=msgspec.structs.replace(read, name=stored.name, modified_at=stored.modified_at)
         )
 
-    def _written(self, record: ModelRecord, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
+    def _written(self, record: StoredModel, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
         complaints = []
         for form in self._formats:
             try:
@@ -181,7 +181,7 @@ class ModelImporter:
                 complaints.append(f"{form.name}: {error.message}")
         raise Unsupported(f"no manifest can hold '{record.name}': {'; '.join(complaints)}")
 
-    async def pull(self, reference: str, name: ModelName | None, on_progress: OnProgress) -> ModelRecord:
+    async def pull(self, reference: str, name: ModelName | None, on_progress: OnProgress) -> StoredModel:
         scheme, separator, _ = reference.partition("://")
         source = self._sources.get(scheme) if separator else None
         if source is None:

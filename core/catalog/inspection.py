@@ -10,7 +10,7 @@ from pathlib import Path
 from corral.core.errors import BlobNotFound, InvalidModelFile, map_errors
 from corral.core.lru import LruDict
 from corral.core.models.digests import Digest
-from corral.core.models.records import ModelMetadata
+from corral.core.models.model import ModelMetadata
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.metadata import MetadataCache, MetadataReader
 

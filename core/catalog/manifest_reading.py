@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from corral.core.errors import BlobNotFound, StorageError
 from corral.core.models.digests import Digest
-from corral.core.models.records import ModelRecord
+from corral.core.models.model import StoredModel
 from corral.core.ports.blobs import BlobStore
 from corral.core.ports.manifests import ManifestFormat, StoredManifest
 
@@ -21,7 +21,7 @@ async def read_manifest(
     formats: Sequence[ManifestFormat],
     blobs: BlobStore,
     known: Mapping[Digest, bytes] = {},
-) -> ModelRecord:
+) -> StoredModel:
     """The model that a manifest stands for, in the first of the dialects that knows it. Raises `StorageError`.
 
     A manifest may come from a stranger: what its small layers take in memory is bounded, whatever it says of them.

@@ -9,8 +9,8 @@ from corral.core.errors import InvalidModelFile, StorageError
 from corral.core.models.digests import digest_of
 from corral.core.models.folder_facts import FACT_FILES, folder_facts
 from corral.core.models.folders import FolderFile
+from corral.core.models.model import FileRole, ModelFile, ModelMetadata, StoredModel, parameter_size_text
 from corral.core.models.names import ModelName, name_from_file, split_quantization
-from corral.core.models.records import FileRole, ModelFile, ModelMetadata, ModelRecord, parameter_size_text
 from corral.core.ports.blobs import BlobInfo
 from corral.core.values import Value
 
@@ -43,10 +43,10 @@ def weights_among(files: Sequence[tuple[str, ModelMetadata]]) -> int:
     return weights[0]
 
 
-def file_record(parts: tuple[Part, ...], weights: Part, name: ModelName | None) -> ModelRecord:
+def file_record(parts: tuple[Part, ...], weights: Part, name: ModelName | None) -> StoredModel:
     """Of files that are in the store already; `weights` is one of `parts`."""
     metadata = weights.metadata
-    return ModelRecord(
+    return StoredModel(
         name=name or name_from_file(weights.file_name, metadata.file_type),
         digest=weights.blob.digest,  # the manifest's own digest exists once it is written
         size_bytes=0,
@@ -67,7 +67,7 @@ def file_record(parts: tuple[Part, ...], weights: Part, name: ModelName | None) 
     )
 
 
-def folder_record(folder: Path, files: Sequence[FolderFile], name: ModelName | None) -> ModelRecord:
+def folder_record(folder: Path, files: Sequence[FolderFile], name: ModelName | None) -> StoredModel:
     """Blocking. Without files yet: they have no digests before they are in the store."""
     try:
         texts = {file.path: Path(file.file).read_bytes() for file in files if file.path in FACT_FILES}
@@ -78,7 +78,7 @@ def folder_record(folder: Path, files: Sequence[FolderFile], name: ModelName | N
     _, in_file = split_quantization(Path(model).stem)
     _, in_folder = split_quantization(folder.resolve().name)
     quantization = in_file or in_folder
-    return ModelRecord(
+    return StoredModel(
         name=name or name_from_file(f"{folder.resolve().name}.onnx", quantization),
         digest=digest_of(b""),  # the manifest's own digest exists once it is written
         size_bytes=0,

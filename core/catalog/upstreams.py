@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from corral.core.models.digests import digest_of
+from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.records import ModelRecord
 from corral.core.ports.upstreams import OfferedModel
 
 __all__ = ("upstream_record",)
@@ -16,13 +16,13 @@ _BARE_CAPABILITIES = ("completion",)
 
 def upstream_record(
     name: ModelName, offers: Sequence[OfferedModel], *, api: str | None, capabilities: Sequence[str]
-) -> ModelRecord:
+) -> StoredModel:
     """`offers` is the model at each of its addresses, the first one first. `api`: what somebody said they speak.
 
     Without `capabilities` it has those that its server tells of, and completion where that tells nothing.
     """
     first = offers[0]
-    return ModelRecord(
+    return StoredModel(
         name=name,
         digest=digest_of(b""),  # the manifest's own digest exists once it is written
         size_bytes=0,

@@ -32,8 +32,8 @@ from corral.core.errors import (
     map_errors,
 )
 from corral.core.models.digests import Digest
+from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.jobs import JobRunner
 from corral.core.ports.manifests import ManifestStore
@@ -49,13 +49,13 @@ _log = logging.getLogger(__name__)
 class Models(Protocol):
     """What deriving needs of the model catalog."""
 
-    async def get(self, name: ModelName) -> ModelRecord: ...
+    async def get(self, name: ModelName) -> StoredModel: ...
 
-    async def metadata(self, record: ModelRecord) -> ModelMetadata | None: ...
+    async def metadata(self, record: StoredModel) -> ModelMetadata | None: ...
 
-    async def loadable_files(self, record: ModelRecord) -> tuple[LocalFile, ...]: ...
+    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]: ...
 
-    async def publish(self, record: ModelRecord, metadata: ModelMetadata | None) -> ModelRecord: ...
+    async def publish(self, record: StoredModel, metadata: ModelMetadata | None) -> StoredModel: ...
 
 
 def _ignore(share: float) -> None:
@@ -93,12 +93,12 @@ class ModelDeriver:
 
     async def derive(
         self,
-        record: ModelRecord,
+        record: StoredModel,
         converter: str,
         *,
         parameters: Mapping[str, Any] = {},
         on_progress: OnLoadProgress = _ignore,
-    ) -> ModelRecord:
+    ) -> StoredModel:
         """What the converter makes of the model; made where it is not there whole. Cancelling it leaves nothing.
 
         `on_progress` is called first when the work begins: another process may be at it before. Raises `Unsupported`
@@ -125,13 +125,13 @@ class ModelDeriver:
 
     async def convert(
         self,
-        record: ModelRecord,
+        record: StoredModel,
         to: str,
         *,
         name: ModelName | None = None,
         parameters: Mapping[str, Any] = {},
         on_progress: OnLoadProgress = _ignore,
-    ) -> ModelRecord:
+    ) -> StoredModel:
         """As `derive`, and the result is a model by itself: with the system text, the parameters, the messages and the
         template of its source, under `name` or, without one, the source's with the converter in its tag.
 
@@ -153,7 +153,7 @@ class ModelDeriver:
         )
         return await self._models.publish(own, await self._models.metadata(derived))
 
-    async def discard_damaged(self, derived: ModelRecord) -> bool:
+    async def discard_damaged(self, derived: StoredModel) -> bool:
         """Hashes the files of a derived model, and deletes those that are no longer what they were.
 
         True where there were any: the next `derive` makes the model anew.
@@ -172,11 +172,11 @@ class ModelDeriver:
         self,
         name: ModelName,
         spec: ConverterSpec,
-        record: ModelRecord,
+        record: StoredModel,
         metadata: ModelMetadata | None,
         parameters: Mapping[str, Any],
         on_progress: OnLoadProgress,
-    ) -> ModelRecord:
+    ) -> StoredModel:
         _log.info("converting %s with the %s converter", record.name.short, spec.name)
         began_s, adopted = time.monotonic(), []
         try:
@@ -211,7 +211,7 @@ class ModelDeriver:
     async def _run(
         self,
         spec: ConverterSpec,
-        record: ModelRecord,
+        record: StoredModel,
         folder: Path,
         parameters: Mapping[str, Any],
         on_progress: OnLoadProgress,
@@ -240,7 +240,7 @@ class ModelDeriver:
         self,
         folder: Path,
         spec: ConverterSpec,
-        record: ModelRecord,
+        record: StoredModel,
         metadata: ModelMetadata | None,
         parameters: Mapping[str, Any],
     ) -> None:
@@ -268,7 +268,7 @@ class ModelDeriver:
         known = ", ".join(spec.name for spec in self.converters)
         raise Unsupported(f"there is no converter {name!r}", f"there are: {known}" if known else None)
 
-    async def _whole(self, name: ModelName) -> ModelRecord | None:
+    async def _whole(self, name: ModelName) -> StoredModel | None:
         """The model where it is there with every file."""
         try:
             record = await self._models.get(name)

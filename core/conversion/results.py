@@ -11,9 +11,9 @@ import msgspec
 
 from corral.core.containment import contained
 from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported, map_errors
+from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import DEFAULT_TAG, ModelName
 from corral.core.models.paths import check_together
-from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord
 from corral.core.specs.converters import ConvertedFile, ConverterSpec, ConvertResult
 from corral.core.specs.engines import Match
 from corral.core.specs.installation import missing_packages
@@ -46,7 +46,7 @@ def typed_parameters(spec: ConverterSpec, *layers: Mapping[str, Any]) -> dict[st
     return plain
 
 
-def require_able(spec: ConverterSpec, record: ModelRecord, metadata: ModelMetadata | None) -> None:
+def require_able(spec: ConverterSpec, record: StoredModel, metadata: ModelMetadata | None) -> None:
     """Raises `Unsupported` where the converter cannot take the model, `EngineNotInstalled` where it cannot run, and
     `PluginError` where it cannot say."""
     if record.files_of("adapter"):
@@ -86,16 +86,16 @@ def checked_files(result: ConvertResult, folder: Path, spec: ConverterSpec) -> t
 
 def derived_record(
     name: ModelName,
-    record: ModelRecord,
+    record: StoredModel,
     metadata: ModelMetadata | None,
     result: ConvertResult,
     files: tuple[ModelFile, ...],
-) -> ModelRecord:
+) -> StoredModel:
     """What the manifest of a converted model says: the converter's word first, then the source's."""
     family = record.family or (metadata.architecture if metadata else "")
     context_length = metadata.context_length if metadata else record.context_length
     embedding_length = metadata.embedding_length if metadata else record.embedding_length
-    return ModelRecord(
+    return StoredModel(
         name=name,
         digest=files[-1].digest,  # the manifest's own digest exists once it is written
         size_bytes=0,

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 import msgspec
 
-from corral.core.models.records import ModelRecord
+from corral.core.models.model import StoredModel
 from corral.core.ports.running import RunningModel
 from corral.core.requests.outputs import ChatDelta, Delta, Output, Started
 
@@ -46,7 +46,7 @@ class Generation:
 
     def __init__(
         self,
-        record: ModelRecord,
+        record: StoredModel,
         lease: Lease,
         outputs: AsyncGenerator[Output, None],
         resources: AsyncExitStack,

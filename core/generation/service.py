@@ -27,8 +27,8 @@ from corral.core.generation.embedding import embed_texts
 from corral.core.generation.rendering import RenderedApart, RenderingThreads
 from corral.core.lru import LruDict
 from corral.core.models.digests import Digest
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName, parse_name
-from corral.core.models.records import ModelMetadata, ModelRecord
 from corral.core.ports.chat import ChatTemplate, ChatTemplateFactory
 from corral.core.ports.running import Task
 from corral.core.requests.caller import Principal
@@ -53,9 +53,9 @@ _EMBEDDING: frozenset[Task] = frozenset({"embedding"})
 class Catalog(Protocol):
     """What inference asks of the `ModelCatalog`."""
 
-    async def get(self, name: ModelName) -> ModelRecord: ...
-    async def metadata(self, record: ModelRecord) -> ModelMetadata | None: ...
-    async def capabilities(self, record: ModelRecord) -> tuple[str, ...]: ...
+    async def get(self, name: ModelName) -> StoredModel: ...
+    async def metadata(self, record: StoredModel) -> ModelMetadata | None: ...
+    async def capabilities(self, record: StoredModel) -> tuple[str, ...]: ...
 
 
 class Scheduler(Protocol):
@@ -63,7 +63,7 @@ class Scheduler(Protocol):
 
     def lease(
         self,
-        record: ModelRecord,
+        record: StoredModel,
         *,
         load_options: Mapping[str, Any] = ...,
         engine: str | None = ...,
@@ -73,7 +73,7 @@ class Scheduler(Protocol):
         on_progress: LoadListener | None = ...,
     ) -> AbstractAsyncContextManager[Lease]: ...
 
-    async def unload(self, record: ModelRecord) -> bool: ...
+    async def unload(self, record: StoredModel) -> bool: ...
 
 
 class InferenceService:
@@ -199,7 +199,7 @@ class InferenceService:
         """Lets its threads go. Once no request is under way; waits for nothing."""
         self._rendering.close()
 
-    async def _find(self, model: str, task: str | None = None) -> ModelRecord:
+    async def _find(self, model: str, task: str | None = None) -> StoredModel:
         record = await self._catalog.get(parse_name(model))
         # Before loading, so that nobody's model is evicted for a request that cannot be served.
         if task is not None:
@@ -210,7 +210,7 @@ class InferenceService:
 
     def _lease(
         self,
-        record: ModelRecord,
+        record: StoredModel,
         call: Call,
         options: ResolvedOptions,
         principal: Principal,
@@ -225,7 +225,7 @@ class InferenceService:
             principal=principal,
         )
 
-    async def _template(self, record: ModelRecord) -> RenderedApart:
+    async def _template(self, record: StoredModel) -> RenderedApart:
         template = self._templates.get(record.digest)
         if template is None:
             metadata = await self._catalog.metadata(record)
@@ -234,7 +234,7 @@ class InferenceService:
             self._templates.put(record.digest, template)
         return template
 
-    def _compile(self, record: ModelRecord, metadata: ModelMetadata | None) -> ChatTemplate:
+    def _compile(self, record: StoredModel, metadata: ModelMetadata | None) -> ChatTemplate:
         for factory in self._factories:
             template = factory(record, metadata)
             if template is not None:
@@ -253,14 +253,14 @@ def _require_constraints(lease: Lease, call: GenerateCall | ChatCall) -> None:
         raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which does not support formats')
 
 
-def _refuse_unserved(record: ModelRecord, **fields: object) -> None:
+def _refuse_unserved(record: StoredModel, **fields: object) -> None:
     """What only an upstream serves so far. Refused before loading, so that nobody's model is evicted for it."""
     for name, value in fields.items():
         if value and not record.remote:
             raise UnsupportedField(f"{name} is not supported by this version of Corral", "omit it")
 
 
-def _options(record: ModelRecord, options: Mapping[str, Any]) -> ResolvedOptions:
+def _options(record: StoredModel, options: Mapping[str, Any]) -> ResolvedOptions:
     """The model's own and then the request's. One that nobody knows is taken, as Ollama does, but not silently."""
     resolved = resolve_options(record.parameters, options)
     if resolved.unknown:
@@ -287,13 +287,13 @@ def _chat_request(
     )
 
 
-def _generate_messages(record: ModelRecord, call: GenerateCall) -> tuple[Message, ...]:
+def _generate_messages(record: StoredModel, call: GenerateCall) -> tuple[Message, ...]:
     system = call.system or record.system
     opening = (Message(role="system", content=system),) if system else ()
     return (*opening, *record.messages, Message(role="user", content=call.prompt))
 
 
-def _chat_messages(record: ModelRecord, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+def _chat_messages(record: StoredModel, messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """As Ollama: the model's own messages first; its SYSTEM before all, unless the caller begins with one."""
     whole = (*record.messages, *messages)
     if record.system and not (messages and messages[0].role == "system"):

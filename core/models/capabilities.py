@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.models.model import ModelMetadata, StoredModel
 
 __all__ = ("CAPABILITIES", "derive_capabilities")
 
@@ -17,7 +17,7 @@ _GO_MEANING = {"Tools": "tools", "Suffix": "insert", "Thinking": "thinking"}
 
 
 def derive_capabilities(
-    record: ModelRecord, metadata: ModelMetadata | None, projector: ModelMetadata | None
+    record: StoredModel, metadata: ModelMetadata | None, projector: ModelMetadata | None
 ) -> tuple[str, ...]:
     """The capabilities, in the order of `CAPABILITIES`; one that a manifest names and nobody here knows comes last."""
     found = set(record.capabilities)
@@ -36,7 +36,7 @@ def derive_capabilities(
     return (*(name for name in CAPABILITIES if name in found), *sorted(found.difference(CAPABILITIES)))
 
 
-def _from_template(record: ModelRecord, metadata: ModelMetadata | None) -> set[str]:
+def _from_template(record: StoredModel, metadata: ModelMetadata | None) -> set[str]:
     """The manifest's own template decides; without one, the template inside the weights."""
     text = record.template.text if record.template else (metadata.chat_template if metadata else None) or ""
     if len(text) > _TEMPLATE_LIMIT:

@@ -9,7 +9,7 @@ import msgspec
 
 from corral.core.errors import InvalidModelFile
 from corral.core.malformed import MALFORMED
-from corral.core.models.records import TemplateText
+from corral.core.models.model import TemplateText
 from corral.core.values import Value
 
 __all__ = ("FACT_FILES", "FolderFacts", "folder_facts")
@@ -59,7 +59,7 @@ _NOTHING = _Fields()
 
 
 class FolderFacts(Value, frozen=True, kw_only=True):
-    """What was found; fields as in `ModelRecord`. Nothing found leaves a field empty."""
+    """What was found; fields as in `StoredModel`. Nothing found leaves a field empty."""
 
     family: str = ""
     context_length: int | None = None

@@ -11,8 +11,8 @@ import msgspec
 from corral.core.errors import InvalidModelFile, NotFound, StorageError
 from corral.core.malformed import MALFORMED
 from corral.core.models.folder_facts import FACT_FILES
+from corral.core.models.model import FileRole
 from corral.core.models.paths import check_together
-from corral.core.models.records import FileRole
 from corral.core.values import Value
 
 __all__ = ("FolderFile", "scan_folder")

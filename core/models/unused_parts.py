@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from corral.core.models.records import ModelRecord
+from corral.core.models.model import StoredModel
 
 __all__ = ("unused_parts",)
 
 
-def unused_parts(record: ModelRecord) -> tuple[str, ...]:
+def unused_parts(record: StoredModel) -> tuple[str, ...]:
     """One sentence for each; empty where everything counts. What would make the answers another model's is no part of
     it: such a model is refused (`corral.core.scheduling.engine_choice`)."""
     found = []

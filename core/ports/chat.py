@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.requests.messages import Message, Tool
 from corral.core.requests.prompts import Prompt
@@ -42,6 +42,6 @@ class ChatTemplate(Protocol):
 class ChatTemplateFactory(Protocol):
     """Picks and compiles a model's template."""
 
-    def __call__(self, record: ModelRecord, metadata: ModelMetadata | None) -> ChatTemplate | None:
+    def __call__(self, record: StoredModel, metadata: ModelMetadata | None) -> ChatTemplate | None:
         """None where this has nothing for the model. Raises `InvalidModelFile` for one that does not compile."""
         ...

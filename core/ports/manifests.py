@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from corral.core.models.digests import Digest
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.records import ModelMetadata, ModelRecord
 from corral.core.values import Value
 
 __all__ = ("ManifestFormat", "ManifestStore", "StoredManifest")
@@ -68,7 +68,7 @@ class ManifestStore(Protocol):
 
 
 class ManifestFormat(Protocol):
-    """One manifest dialect: Ollama's, OCI ModelPack, … read into a `ModelRecord` and written from one."""
+    """One manifest dialect: Ollama's, OCI ModelPack, … read into a `StoredModel` and written from one."""
 
     @property
     def name(self) -> str: ...
@@ -81,10 +81,10 @@ class ManifestFormat(Protocol):
         """Config and text layers that `read` needs. Raises `StorageError` for a malformed manifest or one too big."""
         ...
 
-    def read(self, stored: StoredManifest, layers: dict[Digest, bytes]) -> ModelRecord:
+    def read(self, stored: StoredManifest, layers: dict[Digest, bytes]) -> StoredModel:
         """`layers` holds what `small_layers` named, as far as the store has it. Raises `StorageError`."""
         ...
 
-    def write(self, record: ModelRecord, metadata: ModelMetadata | None) -> tuple[bytes, builtins.list[bytes]]:
+    def write(self, record: StoredModel, metadata: ModelMetadata | None) -> tuple[bytes, builtins.list[bytes]]:
         """The manifest, and the small blobs (config, texts) to be stored before it. `record.digest` is not read."""
         ...

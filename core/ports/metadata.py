@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from corral.core.models.digests import Digest
-from corral.core.models.records import ModelMetadata
+from corral.core.models.model import ModelMetadata
 
 __all__ = ("MetadataCache", "MetadataReader")
 

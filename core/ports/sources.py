@@ -10,7 +10,7 @@ from typing import Protocol
 from corral.core.models.digests import Digest
 from corral.core.values import Value
 
-__all__ = ("FetchProgress", "ModelSource", "OnProgress", "RemoteFile", "RemoteModel")
+__all__ = ("FetchProgress", "ModelSource", "OnProgress", "RemoteFile", "SourceModel")
 
 
 class FetchProgress(Value, frozen=True, kw_only=True):
@@ -34,7 +34,7 @@ class RemoteFile(Value, frozen=True, kw_only=True):
     local_path: Path | None = None
 
 
-class RemoteModel(Value, frozen=True, kw_only=True):
+class SourceModel(Value, frozen=True, kw_only=True):
     """What a reference resolved to. `default_name` is the name it gets where the user gives none."""
 
     reference: str
@@ -48,7 +48,7 @@ class ModelSource(Protocol):
     @property
     def scheme(self) -> str: ...
 
-    def resolve(self, reference: str, on_progress: OnProgress) -> AbstractAsyncContextManager[RemoteModel]:
+    def resolve(self, reference: str, on_progress: OnProgress) -> AbstractAsyncContextManager[SourceModel]:
         """What the reference holds, for as long as the context lasts; temporary files go with it.
 
         Raises `SourceError` with the source's own words, `InvalidRequest` for a reference that cannot be meant.

@@ -20,8 +20,8 @@ from corral.core.errors import (
     UnknownEngine,
 )
 from corral.core.models.digests import digest_of
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.records import ModelMetadata, ModelRecord
 from corral.core.ports.runners import Runner
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec, Match
@@ -80,7 +80,7 @@ class EngineChooser:
 
     def choose(
         self,
-        record: ModelRecord,
+        record: StoredModel,
         metadata: ModelMetadata | None,
         name: str | None = None,
         tasks: Collection[str] = (),
@@ -114,7 +114,7 @@ class EngineChooser:
         remedy = "; ".join((_ELSEWHERE, *remarks(self._left_out, record.format)))
         raise NoEngine(f"no engine can run {record.name.short} ({reasons or 'there is none'})", remedy)
 
-    def candidates(self, record: ModelRecord, metadata: ModelMetadata | None) -> list[Candidate]:
+    def candidates(self, record: StoredModel, metadata: ModelMetadata | None) -> list[Candidate]:
         """What every engine says to the model, in the order that breaks ties."""
         return [self._candidate(spec, self._match(spec, record, metadata)) for spec in self._specs]
 
@@ -133,7 +133,7 @@ class EngineChooser:
         if counted and all(candidate.missing for candidate in counted):
             raise _not_installed("no engine is installed", counted)
 
-    def _named(self, name: str, record: ModelRecord, metadata: ModelMetadata | None) -> Candidate:
+    def _named(self, name: str, record: StoredModel, metadata: ModelMetadata | None) -> Candidate:
         spec = self._spec(name)
         match = self._match(spec, record, metadata)
         if match.score == 0:
@@ -159,7 +159,7 @@ class EngineChooser:
             missing, hint = self._missing(converter), install_line(converter)
         return Candidate(spec=spec, match=match, missing=missing, install_hint=hint)
 
-    def _match(self, spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+    def _match(self, spec: EngineSpec, record: StoredModel, metadata: ModelMetadata | None) -> Match:
         try:
             match = check_match(contained(spec.match, record, metadata))
         except Exception as error:  # a plugin's fault is no reason to be without the other engines
@@ -190,7 +190,7 @@ class EngineChooser:
         return missing
 
 
-def _unfit(spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None) -> str | None:
+def _unfit(spec: EngineSpec, record: StoredModel, metadata: ModelMetadata | None) -> str | None:
     """Why the answers would not be the model's, whatever the engine says; None where they would."""
     if record.files_of("adapter") and not spec.adapters:
         return "does not support adapters, and without its adapter this model would give different answers"
@@ -204,7 +204,7 @@ def _unfit(spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None
 
 
 _UNASKED = Match(score=1, reason="")
-ANY_MODEL = ModelRecord(
+ANY_MODEL = StoredModel(
     name=ModelName(model="any"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf"
 )
 
@@ -276,7 +276,7 @@ def fits(spec: EngineSpec, loaded: Any, wanted: Any) -> bool:
 
 
 def estimate_bytes(
-    spec: EngineSpec, record: ModelRecord, metadata: ModelMetadata | None, options: Any
+    spec: EngineSpec, record: StoredModel, metadata: ModelMetadata | None, options: Any
 ) -> Mapping[str, int]:
     """What the engine says that the model will take, by device. Raises `LoadFailed` where it says no such thing: a load
     whose size nobody knows could take everybody's memory.

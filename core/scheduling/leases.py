@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from corral.core.models.records import ModelRecord
+from corral.core.models.model import StoredModel
 from corral.core.ports.running import ModelInfo, RunningModel
 from corral.core.values import Value
 
@@ -18,7 +18,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: RunningModel
-    record: ModelRecord
+    record: StoredModel
     load_ns: int
     engine: str
     ignored_options: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 class LoadedModel(Value, frozen=True, kw_only=True):
     """A model in memory. `expires_at` is seconds since 1970, None for ever; `active` counts its leases."""
 
-    record: ModelRecord
+    record: StoredModel
     engine: str
     runner: str
     info: ModelInfo

@@ -14,7 +14,7 @@ from typing import Literal, Protocol, TypeVar
 import msgspec
 
 from corral.core.errors import EngineDied, InvalidModelFile, LoadFailed, OutOfMemory
-from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import RunningModel
 from corral.core.scheduling.engine_choice import estimate_bytes
@@ -33,9 +33,9 @@ _log = logging.getLogger(__name__)
 class Models(Protocol):
     """What loading needs of the model catalog."""
 
-    async def metadata(self, record: ModelRecord) -> ModelMetadata | None: ...
+    async def metadata(self, record: StoredModel) -> ModelMetadata | None: ...
 
-    async def loadable_files(self, record: ModelRecord) -> tuple[LocalFile, ...]: ...
+    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]: ...
 
 
 class Deriver(Protocol):
@@ -44,9 +44,9 @@ class Deriver(Protocol):
     @property
     def converters(self) -> Sequence[ConverterSpec]: ...
 
-    async def derive(self, record: ModelRecord, converter: str, *, on_progress: OnLoadProgress) -> ModelRecord: ...
+    async def derive(self, record: StoredModel, converter: str, *, on_progress: OnLoadProgress) -> StoredModel: ...
 
-    async def discard_damaged(self, derived: ModelRecord) -> bool: ...
+    async def discard_damaged(self, derived: StoredModel) -> bool: ...
 
 
 class ModelLoader:
@@ -76,18 +76,18 @@ class ModelLoader:
             resident.placed = False
             await self._load_derived(resident, await self._derive(resident, self._deriver, resident.converter))
 
-    async def _derive(self, resident: Resident, deriver: Deriver, converter: str) -> ModelRecord:
-        async def derive() -> ModelRecord:
+    async def _derive(self, resident: Resident, deriver: Deriver, converter: str) -> StoredModel:
+        async def derive() -> StoredModel:
             # The clock starts with the first report: until then another process may be converting the same model.
             async with self._watched(resident, "converting", None) as on_progress:
                 return await deriver.derive(resident.record, converter, on_progress=on_progress)
 
         return await self._with_second_try(derive)
 
-    async def _load_derived(self, resident: Resident, derived: ModelRecord) -> None:
+    async def _load_derived(self, resident: Resident, derived: StoredModel) -> None:
         await self._load(resident, derived, await self._models.metadata(derived))
 
-    async def _load(self, resident: Resident, record: ModelRecord, metadata: ModelMetadata | None) -> None:
+    async def _load(self, resident: Resident, record: StoredModel, metadata: ModelMetadata | None) -> None:
         resident.estimate = estimate_bytes(resident.spec, record, metadata, resident.options)
         await self._placement.make_room(resident)
         resident.model = await self._with_second_try(lambda: self._run(resident, record))
@@ -101,7 +101,7 @@ class ModelLoader:
                 raise
             return await work()
 
-    async def _run(self, resident: Resident, record: ModelRecord) -> RunningModel:
+    async def _run(self, resident: Resident, record: StoredModel) -> RunningModel:
         request = LoadRequest(
             model=resident.record.name.short,
             files=await self._models.loadable_files(record),

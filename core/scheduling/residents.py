@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from corral.core.models.records import FileRole, ModelRecord
+from corral.core.models.model import FileRole, StoredModel
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import RunningModel
 from corral.core.specs.engines import EngineSpec
@@ -18,7 +18,7 @@ __all__ = ("LoadListener", "LoadProgress", "Resident", "files_key")
 _KEY_ROLES: tuple[FileRole, ...] = ("weights", "projector", "adapter")
 
 
-def files_key(record: ModelRecord) -> tuple[str, ...]:
+def files_key(record: StoredModel) -> tuple[str, ...]:
     """What makes two models the same in memory. A model without weights is its own manifest."""
     files = (file.digest for role in _KEY_ROLES for file in record.files_of(role))
     return tuple(files) or (record.digest,)
@@ -43,7 +43,7 @@ class Resident:
     """
 
     def __init__(
-        self, record: ModelRecord, spec: EngineSpec, runner: Runner, options: Any, *, converter: str | None = None
+        self, record: StoredModel, spec: EngineSpec, runner: Runner, options: Any, *, converter: str | None = None
     ) -> None:
         self.files = files_key(record)
         self.record = record

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from corral.core.errors import CorralError, LoadFailed, ServerBusy, to_error
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.records import ModelMetadata, ModelRecord
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import RunningModel, Task
 from corral.core.requests.caller import Principal
@@ -91,7 +91,7 @@ class ModelScheduler:
     @asynccontextmanager
     async def lease(
         self,
-        record: ModelRecord,
+        record: StoredModel,
         *,
         load_options: Mapping[str, Any] = {},
         engine: str | None = None,
@@ -128,7 +128,7 @@ class ModelScheduler:
         finally:
             self._give_back(resident)
 
-    async def unload(self, record: ModelRecord) -> bool:
+    async def unload(self, record: StoredModel) -> bool:
         """Unload it: now and waiting for its memory where it is idle, after its last request where it is not.
 
         False where it is not in memory.
@@ -177,13 +177,13 @@ class ModelScheduler:
         while self._unloading:
             await asyncio.wait(self._unloading)
 
-    def _engine_for(self, record: ModelRecord) -> str | None:
+    def _engine_for(self, record: StoredModel) -> str | None:
         """The engine that is set for every model; it is meant for those that run here."""
         return None if record.remote else self._settings.engine
 
     # ── Leases ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _find(self, record: ModelRecord, spec: EngineSpec, options: Any) -> Resident | None:
+    def _find(self, record: StoredModel, spec: EngineSpec, options: Any) -> Resident | None:
         files = files_key(record)
         for one in list(self._residents):
             if one.model is not None and not one.model.alive:
@@ -192,7 +192,7 @@ class ModelScheduler:
                 return one
         return None
 
-    def _start(self, record: ModelRecord, choice: Candidate, options: Any, metadata: ModelMetadata | None) -> Resident:
+    def _start(self, record: StoredModel, choice: Candidate, options: Any, metadata: ModelMetadata | None) -> Resident:
         if self._closed:
             raise ServerBusy(_SHUTTING_DOWN)
         runner = choose_runner(choice.spec, self._runners, self._preferred_runner)
@@ -212,7 +212,7 @@ class ModelScheduler:
             if not one.active:
                 self._unload(one)
 
-    def _take(self, resident: Resident, record: ModelRecord, keep_alive_s: float | msgspec.UnsetType | None) -> None:
+    def _take(self, resident: Resident, record: StoredModel, keep_alive_s: float | msgspec.UnsetType | None) -> None:
         resident.active += 1
         resident.names.add(record.name.key)
         if record.remote:

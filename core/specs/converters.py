@@ -10,8 +10,8 @@ import msgspec
 
 from corral.core.errors import InvalidRequest
 from corral.core.models.digests import Digest
+from corral.core.models.model import FileRole, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.records import FileRole, ModelMetadata, ModelRecord
 from corral.core.specs.engines import LocalFile, Match
 from corral.core.values import Value
 
@@ -73,10 +73,10 @@ class ConverterSpec(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     summary: str
     convert: str
-    match: Callable[[ModelRecord, ModelMetadata | None], Match]
+    match: Callable[[StoredModel, ModelMetadata | None], Match]
     version: int = 1
     parameters: type[msgspec.Struct] | None = None
-    estimate: Callable[[ModelRecord, ModelMetadata | None, Any], Mapping[str, int]] | None = None
+    estimate: Callable[[StoredModel, ModelMetadata | None, Any], Mapping[str, int]] | None = None
     requirement: str | None = None
     module: str | None = None
     needs: tuple[str, ...] = ()

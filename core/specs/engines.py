@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from corral.core.models.records import FileRole, ModelMetadata, ModelRecord
+from corral.core.models.model import FileRole, ModelMetadata, StoredModel
 from corral.core.requests.outputs import EngineOutput, Output
 from corral.core.requests.requests import Request
 from corral.core.values import Value
@@ -52,7 +52,7 @@ class LoadRequest(Value, frozen=True, kw_only=True):
 
     Engines turn it back with ``msgspec.convert(request.load_options, MyLoadOptions)``. The files of a folder model have
     their `name`s under one folder, so ``genai_config.json`` lies where the others are looked for. An upstream has no
-    files: the fields that begin with `remote_`, those of its `ModelRecord`, say where it lives.
+    files: the fields that begin with `remote_`, those of its `StoredModel`, say where it lives.
     """
 
     model: str
@@ -87,8 +87,8 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     form: Literal["step", "generator", "running"]
     load: str
-    match: Callable[[ModelRecord, ModelMetadata | None], Match]
-    estimate: Callable[[ModelRecord, ModelMetadata | None, Any], Mapping[str, int]]
+    match: Callable[[StoredModel, ModelMetadata | None], Match]
+    estimate: Callable[[StoredModel, ModelMetadata | None, Any], Mapping[str, int]]
     runners: tuple[RunnerName, ...] = ("process", "thread")
     tasks: frozenset[str] = frozenset({"completion"})
     takes: str = ""

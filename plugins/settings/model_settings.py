@@ -8,8 +8,8 @@ import msgspec
 
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, SettingsError
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName, parse_name
-from corral.core.models.records import ModelMetadata, ModelRecord
 from corral.core.requests.options import parse_options
 from corral.plugins.settings.schema import ModelSettings
 
@@ -35,7 +35,7 @@ class ConfiguredCatalog:
         self._catalog = catalog
         self._settings = settings
 
-    async def get(self, name: ModelName) -> ModelRecord:
+    async def get(self, name: ModelName) -> StoredModel:
         record = await self._catalog.get(name)
         model = self._settings.get(record.name.key)
         if model is None:
@@ -43,8 +43,8 @@ class ConfiguredCatalog:
         engine = {} if model.engine is None else {"engine": model.engine}
         return msgspec.structs.replace(record, parameters={**record.parameters, **model.options, **engine})
 
-    async def metadata(self, record: ModelRecord) -> ModelMetadata | None:
+    async def metadata(self, record: StoredModel) -> ModelMetadata | None:
         return await self._catalog.metadata(record)
 
-    async def capabilities(self, record: ModelRecord) -> tuple[str, ...]:
+    async def capabilities(self, record: StoredModel) -> tuple[str, ...]:
         return await self._catalog.capabilities(record)

@@ -13,7 +13,7 @@ import msgspec
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions
 from corral.core.errors import InvalidModelFile
-from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.converters import ConvertedFile, ConverterSpec, ConvertRequest, ConvertResult
 from corral.core.specs.engines import Device, EngineSpec, LoadRequest, Match
@@ -80,7 +80,7 @@ def _files(folder: Path, parameters: StampParameters) -> tuple[ConvertedFile, ..
             return (ConvertedFile(path="link"),)
 
 
-def _takes(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+def _takes(record: StoredModel, metadata: ModelMetadata | None) -> Match:
     if metadata is None or metadata.format != "gguf":
         return Match(score=0, reason="stamps GGUF weights only")
     return Match(score=100, reason="GGUF can be stamped")
@@ -110,7 +110,7 @@ def devices() -> list[Device]:
     return [Device(kind="abacus", name="Abacus of ten rods", total_bytes=10_000, free_bytes=5_000)]
 
 
-def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
     if record.format == "stamped":
         return Match(score=100, reason="runs stamped models")
     taken = _takes(record, metadata)

@@ -31,8 +31,8 @@ from corral.core.catalog.catalog import ModelCatalog
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import digest_of
+from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelFile, ModelRecord
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
 from corral.core.scheduling.devices import DeviceProbe
@@ -91,7 +91,7 @@ class World:
 
     async def add(self, name: str, **fields: Any) -> None:
         weights = await self._blob(f"weights of {name}".encode())
-        record = ModelRecord(
+        record = StoredModel(
             name=parse_name(name),
             digest=weights,
             size_bytes=0,

@@ -13,8 +13,8 @@ from corral.api.http.timestamps import local_timestamp, utc_now
 from corral.api.modelfile.printing import modelfile_text, parameters_text
 from corral.core.errors import Cancelled, CorralError, InvalidOption, LoadFailed, PromptTooLong, ServerBusy
 from corral.core.models.digests import digest_of
+from corral.core.models.model import FileRole, StoredModel
 from corral.core.models.names import parse_name
-from corral.core.models.records import FileRole, ModelRecord
 from corral.core.requests.messages import Message
 from corral.core.specs.engines import LocalFile
 
@@ -52,7 +52,7 @@ def test_parameters_are_written_as_go_writes_them(value: object, text: str) -> N
 
 def test_a_modelfile_says_everything_and_quotes_where_it_must() -> None:
     """The text holds the model's files, its texts and its parameters in the grammar's own quoting."""
-    record = ModelRecord(
+    record = StoredModel(
         name=parse_name("m"),
         digest=digest_of(b""),
         size_bytes=0,
@@ -78,7 +78,7 @@ def test_a_modelfile_says_everything_and_quotes_where_it_must() -> None:
 
 def test_a_modelfile_of_a_folder_names_the_model() -> None:
     """One of its files is no model, and neither is a bare adapter; a single file with a name is one."""
-    record = ModelRecord(name=parse_name("m"), digest=digest_of(b""), size_bytes=0, modified_at=0)
+    record = StoredModel(name=parse_name("m"), digest=digest_of(b""), size_bytes=0, modified_at=0)
     roles: tuple[FileRole, ...] = ("weights", "config", "adapter")
     files = [LocalFile(role=role, path=f"/blobs/{role}", name=f"{role}.bin") for role in roles]
 

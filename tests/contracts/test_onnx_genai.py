@@ -15,8 +15,8 @@ from corral.adapters.engines.onnx_genai.spec import SPEC, OnnxGenaiOptions
 from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer
 from corral.core.errors import CorralError, InvalidModelFile, InvalidOption, InvalidRequest, LoadFailed, Unsupported
 from corral.core.models.digests import digest_of
+from corral.core.models.model import FileRole, ModelFile, StoredModel
 from corral.core.models.names import parse_name
-from corral.core.models.records import FileRole, ModelFile, ModelRecord
 from corral.core.ports.engines import StepEngine
 from corral.core.requests.outputs import EngineFinished, EngineOutput, Prefilled, Token
 from corral.core.requests.prompts import TextPart, TokensPart
@@ -669,9 +669,9 @@ def test_match_and_estimate() -> None:
     """Folders for ONNX Runtime GenAI are taken at once, other ONNX models are not; context adds to the estimate."""
     name = parse_name("tiny")
 
-    def record(path: str, size: int = 1_000_000) -> ModelRecord:
+    def record(path: str, size: int = 1_000_000) -> StoredModel:
         files = [("weights", "model.onnx", size), ("config", path, 10)]
-        return ModelRecord(
+        return StoredModel(
             name=name,
             digest=digest_of(b""),
             size_bytes=size,

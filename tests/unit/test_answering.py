@@ -13,11 +13,11 @@ import pytest
 from corral.core.errors import EngineDied
 from corral.core.generation.answers import Generation
 from corral.core.models.digests import Digest
+from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelRecord
 from corral.core.requests.outputs import Delta, Finished, Output, Started, Usage
 
-_RECORD = ModelRecord(
+_RECORD = StoredModel(
     name=parse_name("tiny"), digest=Digest("sha256:" + "1" * 64), size_bytes=1, modified_at=0, format="gguf"
 )
 

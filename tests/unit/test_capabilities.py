@@ -8,14 +8,14 @@ import pytest
 
 from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import digest_of
+from corral.core.models.model import ModelFile, ModelMetadata, StoredModel, TemplateText
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord, TemplateText
 
 _PROJECTOR = ModelFile(role="projector", media_type="", digest=digest_of(b"p"), size_bytes=1)
 
 
-def _record(**fields: Any) -> ModelRecord:
-    return ModelRecord(name=parse_name("m"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, **fields)
+def _record(**fields: Any) -> StoredModel:
+    return StoredModel(name=parse_name("m"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, **fields)
 
 
 def _metadata(**fields: Any) -> ModelMetadata:

@@ -32,11 +32,11 @@ from corral.core.errors import (
     Unsupported,
 )
 from corral.core.models.digests import Digest, digest_of
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelMetadata, ModelRecord
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore
-from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress, RemoteFile, RemoteModel
+from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress, RemoteFile, SourceModel
 from corral.core.ports.upstreams import OfferedModel
 from corral.core.specs.engines import LocalFile
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
@@ -69,17 +69,17 @@ class ListSource:
     def scheme(self) -> str:
         return "list"
 
-    def resolve(self, reference: str, on_progress: OnProgress) -> AbstractAsyncContextManager[RemoteModel]:
+    def resolve(self, reference: str, on_progress: OnProgress) -> AbstractAsyncContextManager[SourceModel]:
         return self._resolve(reference)
 
     @asynccontextmanager
-    async def _resolve(self, reference: str) -> AsyncIterator[RemoteModel]:
+    async def _resolve(self, reference: str) -> AsyncIterator[SourceModel]:
         files = tuple(
             RemoteFile(file_name=name, size_bytes=len(data), digest=digest_of(data) if self._digests else None)
             for name, data in self._files.items()
         )
         try:
-            yield RemoteModel(reference=reference, files=files)
+            yield SourceModel(reference=reference, files=files)
         finally:
             self.closed += 1
 
@@ -420,7 +420,7 @@ def test_an_import_that_cannot_be_published_leaves_nothing(store: Store, weights
 
     async def scenario() -> None:
         class Refusing(OllamaManifestFormat):
-            def write(self, record: ModelRecord, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
+            def write(self, record: StoredModel, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
                 raise Unsupported("no")
 
         before = await store.digests()
@@ -678,8 +678,8 @@ def test_a_file_that_is_not_what_it_was_announced_as_is_refused(store: Store, tm
 
     class Liar(ListSource):
         @asynccontextmanager
-        async def _resolve(self, reference: str) -> AsyncIterator[RemoteModel]:
-            yield RemoteModel(reference=reference, files=(announced,))
+        async def _resolve(self, reference: str) -> AsyncIterator[SourceModel]:
+            yield SourceModel(reference=reference, files=(announced,))
 
     async def scenario() -> None:
         with pytest.raises(DigestMismatch):

@@ -26,8 +26,8 @@ from corral.adapters.formats.gguf.vocabulary import GgufVocabulary, byte_level_t
 from corral.adapters.formats.gguf.writer import NewTensor, gguf_header, padding
 from corral.core.errors import InvalidModelFile, InvalidRequest, Unsupported
 from corral.core.models.digests import digest_of
+from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.records import ModelFile, ModelRecord
 from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.specs.converters import ConvertRequest, ConvertResult
 from corral.core.specs.engines import LocalFile
@@ -94,10 +94,10 @@ def run(source: Path, folder: Path) -> ConvertResult:
     return result
 
 
-def record(path: Path) -> ModelRecord:
+def record(path: Path) -> StoredModel:
     weights = ModelFile(role="weights", media_type="", digest=digest_of(b"w"), size_bytes=path.stat().st_size)
     name = ModelName(host="h", namespace="n", model="m", tag="t")
-    return ModelRecord(name=name, digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf", files=(weights,))
+    return StoredModel(name=name, digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf", files=(weights,))
 
 
 def test_the_form(tmp_path: Path) -> None:

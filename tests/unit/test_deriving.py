@@ -32,8 +32,8 @@ from corral.core.errors import (
     Unsupported,
 )
 from corral.core.models.digests import mentioned_digests
+from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelFile, ModelRecord
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
@@ -103,7 +103,7 @@ class World:
             free_memory=lambda: {"cpu": 1 << 30},
         )
 
-    async def source(self) -> ModelRecord:
+    async def source(self) -> StoredModel:
         return await self.catalog.get(SMALL)
 
     async def contents(self) -> tuple[set[str], set[str]]:
@@ -310,7 +310,7 @@ def test_cancelling_leaves_nothing(run: Run, tmp_path: Path) -> None:
         started = asyncio.Event()
         parameters = {"wait_for": str(tmp_path / "go"), "pid_file": str(tmp_path / "pid")}
 
-        async def convert() -> ModelRecord:
+        async def convert() -> StoredModel:
             return await world.deriver.derive(
                 await world.source(), "stamp", parameters=parameters, on_progress=once_working(started)
             )

@@ -11,8 +11,8 @@ from corral.adapters.engines.ctransformers.spec import SPEC as CTRANSFORMERS
 from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
 from corral.core.errors import EngineNotInstalled, NoEngine, PluginError, UnknownEngine
 from corral.core.models.digests import digest_of
+from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord
 from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec, Match
@@ -23,7 +23,7 @@ ABSENT = "corral_no_such_module"
 
 
 def engine(name: str, score: int = 100, *, converter: str | None = None, **fields: Any) -> EngineSpec:
-    def match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+    def match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
         return Match(score=score, reason=f"{name} says {score}", converter=converter)
 
     return EngineSpec(
@@ -51,16 +51,16 @@ def converter(name: str = "press", **fields: Any) -> ConverterSpec:
     )
 
 
-def model(*roles: Any) -> ModelRecord:
+def model(*roles: Any) -> StoredModel:
     digest = digest_of(b"")
     files = tuple(ModelFile(role=role, media_type="", digest=digest, size_bytes=1) for role in roles)
-    return ModelRecord(name=parse_name("toy"), digest=digest, size_bytes=1, modified_at=0.0, files=files)
+    return StoredModel(name=parse_name("toy"), digest=digest, size_bytes=1, modified_at=0.0, files=files)
 
 
 TOY = model("weights")
 
 
-def chosen(chooser: EngineChooser, name: str | None = None, record: ModelRecord = TOY) -> str:
+def chosen(chooser: EngineChooser, name: str | None = None, record: StoredModel = TOY) -> str:
     return chooser.choose(record, None, name).spec.name
 
 
@@ -161,7 +161,7 @@ def test_an_engine_that_is_shy_runs_only_when_asked() -> None:
 def test_a_match_that_raises_is_a_reason(caplog: pytest.LogCaptureFixture) -> None:
     """A plugin's fault leaves the other engines; it is told and logged."""
 
-    def broken(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+    def broken(record: StoredModel, metadata: ModelMetadata | None) -> Match:
         raise KeyError("general.architecture")
 
     chooser = EngineChooser([engine("broken", match=broken), engine("sound", 1)])

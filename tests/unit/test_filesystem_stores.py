@@ -25,8 +25,8 @@ from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
 from corral.core.errors import BlobNotFound, Conflict, StorageError
 from corral.core.models.digests import Digest, digest_of
+from corral.core.models.model import ModelMetadata
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelMetadata
 from corral.core.ports.blobs import BlobInfo
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="file modes and signals of POSIX")

@@ -23,8 +23,8 @@ from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.errors import BlobNotFound, Conflict, InvalidModelFile, ModelNotFound, OutOfSpace, Unsupported
 from corral.core.models.digests import Digest, digest_of
+from corral.core.models.model import FileRole, ModelFile, StoredModel, TemplateText
 from corral.core.models.names import ModelName, parse_name
-from corral.core.models.records import FileRole, ModelFile, ModelRecord, TemplateText
 from corral.core.ports.blobs import BlobInfo
 from corral.core.ports.manifests import ManifestStore
 from corral.core.specs.converters import DERIVED_HOST
@@ -79,7 +79,7 @@ class Store:
     async def digests(self) -> set[Digest]:
         return {info.digest async for info in self.blobs.list()}
 
-    async def derive(self, source: ModelRecord, files: Mapping[str, bytes], tag: str = "0123456789ab") -> ModelRecord:
+    async def derive(self, source: StoredModel, files: Mapping[str, bytes], tag: str = "0123456789ab") -> StoredModel:
         """What a deriver would leave: files adopted, and published under a derived name."""
         assert source.weights is not None
         name = ModelName(host=DERIVED_HOST, namespace=source.weights.digest[7:], model="onnx", tag=tag)
@@ -426,8 +426,8 @@ def test_what_no_dialect_can_hold_is_refused(store: Store) -> None:
     asyncio.run(scenario())
 
 
-def _record(*files: ModelFile) -> ModelRecord:
-    return ModelRecord(name=parse_name("m"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, files=files)
+def _record(*files: ModelFile) -> StoredModel:
+    return StoredModel(name=parse_name("m"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, files=files)
 
 
 async def _stored(store: Store) -> list[bytes]:

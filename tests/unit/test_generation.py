@@ -16,8 +16,8 @@ from corral.adapters.templates.jinja import JinjaTemplates
 from corral.core.errors import CorralError, EngineDied, InvalidOption, InvalidRequest, PromptTooLong, Unsupported
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import Digest
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName, parse_name
-from corral.core.models.records import ModelMetadata, ModelRecord
 from corral.core.ports.running import ModelInfo, Task
 from corral.core.requests.caller import Principal
 from corral.core.requests.calls import ANONYMOUS, ChatCall, EmbedCall, GenerateCall
@@ -31,7 +31,7 @@ from corral.core.scheduling.residents import LoadListener
 _CHATML = """{% for m in messages %}<|im_start|>{{ m.role }}
 {{ m.content }}<|im_end|>
 {% endfor %}{{ '<|im_start|>assistant\n' }}"""
-_RECORD = ModelRecord(
+_RECORD = StoredModel(
     name=parse_name("tiny"), digest=Digest("sha256:" + "1" * 64), size_bytes=1, modified_at=0, format="gguf"
 )
 
@@ -107,7 +107,7 @@ class FakeScheduler:
     @asynccontextmanager
     async def lease(
         self,
-        record: ModelRecord,
+        record: StoredModel,
         *,
         load_options: Mapping[str, Any] = {},
         engine: str | None = None,
@@ -123,20 +123,20 @@ class FakeScheduler:
         finally:
             self.active -= 1
 
-    async def unload(self, record: ModelRecord) -> bool:
+    async def unload(self, record: StoredModel) -> bool:
         return self.model.alive
 
 
 class FakeCatalog:
-    def __init__(self, record: ModelRecord, capabilities: tuple[str, ...], template: str | None) -> None:
+    def __init__(self, record: StoredModel, capabilities: tuple[str, ...], template: str | None) -> None:
         self.record = record
         self._capabilities = capabilities
         self._template = template
 
-    async def get(self, name: ModelName) -> ModelRecord:
+    async def get(self, name: ModelName) -> StoredModel:
         return self.record
 
-    async def metadata(self, record: ModelRecord) -> ModelMetadata | None:
+    async def metadata(self, record: StoredModel) -> ModelMetadata | None:
         return ModelMetadata(
             format="gguf",
             architecture="llama",
@@ -146,7 +146,7 @@ class FakeCatalog:
             chat_template=self._template,
         )
 
-    async def capabilities(self, record: ModelRecord) -> tuple[str, ...]:
+    async def capabilities(self, record: StoredModel) -> tuple[str, ...]:
         return self._capabilities
 
 
@@ -156,7 +156,7 @@ class Bench:
     def __init__(
         self,
         *,
-        record: ModelRecord = _RECORD,
+        record: StoredModel = _RECORD,
         tasks: tuple[str, ...] = ("completion", "embedding"),
         capabilities: tuple[str, ...] = ("completion",),
         template: str | None = _CHATML,

@@ -13,8 +13,8 @@ from corral.adapters.formats.ggml import GgmlReader
 from corral.adapters.formats.ggml.file import read_ggml
 from corral.core.errors import InvalidModelFile
 from corral.core.models.digests import digest_of
+from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.records import ModelFile, ModelRecord
 from corral.core.requests.prompts import TextPart
 from corral.plugins.testing.ggml import FAMILIES, ggml_bytes, small_vocabulary
 
@@ -41,7 +41,7 @@ def test_the_family_is_found(tmp_path: Path, family: str) -> None:
     assert reader.describe(path, verbose=True)["general.architecture"] == family
     weights = ModelFile(role="weights", media_type="", digest=digest_of(b"w"), size_bytes=path.stat().st_size)
     name = ModelName(host="h", namespace="n", model="m", tag="t")
-    record = ModelRecord(name=name, digest=digest_of(b""), size_bytes=0, modified_at=0.0, files=(weights,))
+    record = StoredModel(name=name, digest=digest_of(b""), size_bytes=0, modified_at=0.0, files=(weights,))
     assert SPEC.match(record, metadata).score == 60
     assert SPEC.estimate(record, metadata, CtransformersOptions())["cpu"] > path.stat().st_size
 

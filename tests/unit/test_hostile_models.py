@@ -30,8 +30,8 @@ from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, InvalidModelFile, InvalidRequest, ModelNotFound, StorageError
 from corral.core.models.digests import digest_of
+from corral.core.models.model import ModelMetadata
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelMetadata
 from corral.core.models.unused_parts import unused_parts
 from corral.plugins.testing.gguf import SMALL_MODEL, Tagged, gguf_bytes
 

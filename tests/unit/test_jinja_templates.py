@@ -15,8 +15,8 @@ from corral.adapters.templates.jinja import JinjaTemplate, JinjaTemplates
 from corral.core.errors import InvalidModelFile, InvalidRequest
 from corral.core.generation.rendering import RenderingThreads
 from corral.core.models.digests import Digest
+from corral.core.models.model import ModelMetadata, StoredModel, TemplateText
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelMetadata, ModelRecord, TemplateText
 from corral.core.requests.control_tokens import ControlTokens
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.prompts import Prompt, TextPart, prompt_text
@@ -32,8 +32,8 @@ def _guarded(prompt: Prompt) -> list[str]:
     return [part.text for part in prompt if isinstance(part, TextPart) and not part.parse_special]
 
 
-def _record(template: TemplateText | None = None) -> ModelRecord:
-    return ModelRecord(
+def _record(template: TemplateText | None = None) -> StoredModel:
+    return StoredModel(
         name=parse_name("m"), digest=Digest("sha256:" + "0" * 64), size_bytes=0, modified_at=0, template=template
     )
 

@@ -11,16 +11,16 @@ from corral.adapters.engines.llama_cpp.memory_needs import compute_bytes
 from corral.adapters.engines.llama_cpp.rows import filler_rows
 from corral.adapters.engines.llama_cpp.spec import SPEC, LlamaCppOptions
 from corral.core.models.digests import Digest
+from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord
 
 GB = 1_000_000_000
 
 
-def record(size_bytes: int = GB) -> ModelRecord:
+def record(size_bytes: int = GB) -> StoredModel:
     digest = Digest("sha256:" + "0" * 64)
     weights = ModelFile(role="weights", media_type="x", digest=digest, size_bytes=size_bytes)
-    return ModelRecord(name=parse_name("m"), digest=digest, size_bytes=size_bytes, modified_at=0.0, files=(weights,))
+    return StoredModel(name=parse_name("m"), digest=digest, size_bytes=size_bytes, modified_at=0.0, files=(weights,))
 
 
 def metadata(**fields: object) -> ModelMetadata:

@@ -13,8 +13,8 @@ import pytest
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.core.errors import StorageError, Unsupported
 from corral.core.models.digests import Digest, digest_of, mentioned_digests
+from corral.core.models.model import FileRole, ModelFile, StoredModel, TemplateText
 from corral.core.models.names import parse_name
-from corral.core.models.records import FileRole, ModelFile, ModelRecord, TemplateText
 from corral.core.ports.manifests import StoredManifest
 from corral.core.requests.messages import Message
 
@@ -32,13 +32,13 @@ FILES: Mapping[str, tuple[FileRole, bytes]] = {
 }
 
 
-def _record(files: Mapping[str, tuple[FileRole, bytes]] = FILES, **more: Any) -> ModelRecord:
+def _record(files: Mapping[str, tuple[FileRole, bytes]] = FILES, **more: Any) -> StoredModel:
     described = [
         ModelFile(role=role, media_type="", digest=digest_of(data), size_bytes=len(data), path=path)
         for path, (role, data) in files.items()
     ]
     fields: dict[str, Any] = {"format": "onnx", "family": "qwen2", "parameter_size": "494.03M", "quantization": "INT4"}
-    return ModelRecord(
+    return StoredModel(
         name=parse_name("m"),
         digest=digest_of(b""),
         size_bytes=0,
@@ -48,7 +48,7 @@ def _record(files: Mapping[str, tuple[FileRole, bytes]] = FILES, **more: Any) ->
     )
 
 
-def _read(manifest: bytes, small: list[bytes], files: Mapping[str, tuple[FileRole, bytes]] = FILES) -> ModelRecord:
+def _read(manifest: bytes, small: list[bytes], files: Mapping[str, tuple[FileRole, bytes]] = FILES) -> StoredModel:
     form = ModelPackFormat()
     known = {digest_of(data): data for data in (*small, *(data for _, data in files.values()))}
     layers = {digest: known[digest] for digest in form.small_layers(manifest)}
@@ -199,7 +199,7 @@ def test_a_missing_small_file_is_told() -> None:
         _record(remote_model="llama3", remote_host="http://127.0.0.1:1"),
     ],
 )
-def test_what_has_no_place_is_unsupported(record: ModelRecord) -> None:
+def test_what_has_no_place_is_unsupported(record: StoredModel) -> None:
     """Go templates and upstream models belong to Ollama's dialect."""
     with pytest.raises(Unsupported):
         ModelPackFormat().write(record, None)

@@ -8,8 +8,8 @@ import pytest
 
 from corral.core.errors import InvalidDigest
 from corral.core.models.digests import Digest, digest_of, mentioned_digests, parse_digest
+from corral.core.models.model import FileRole, ModelFile, StoredModel, parameter_size_text
 from corral.core.models.names import parse_name
-from corral.core.models.records import FileRole, ModelFile, ModelRecord, parameter_size_text
 
 _HEX = "0123456789abcdef" * 4
 
@@ -60,7 +60,7 @@ def test_the_last_weights_count() -> None:
     def file(role: FileRole, letter: str) -> ModelFile:
         return ModelFile(role=role, media_type="", digest=Digest("sha256:" + letter * 64), size_bytes=1)
 
-    record = ModelRecord(
+    record = StoredModel(
         name=parse_name("m"),
         digest=digest_of(b""),
         size_bytes=2,
@@ -69,4 +69,4 @@ def test_the_last_weights_count() -> None:
     )
     assert record.weights == record.files[2]
     assert record.files_of("projector") == (record.files[1],)
-    assert ModelRecord(name=record.name, digest=record.digest, size_bytes=0, modified_at=0.0).weights is None
+    assert StoredModel(name=record.name, digest=record.digest, size_bytes=0, modified_at=0.0).weights is None

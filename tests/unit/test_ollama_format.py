@@ -11,8 +11,8 @@ import pytest
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.core.errors import StorageError, Unsupported
 from corral.core.models.digests import Digest, digest_of
+from corral.core.models.model import ModelFile, StoredModel, TemplateText
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelFile, ModelRecord, TemplateText
 from corral.core.ports.manifests import StoredManifest
 from corral.core.requests.messages import Message
 
@@ -37,11 +37,11 @@ def _stored(data: bytes) -> StoredManifest:
     return StoredManifest(name=parse_name("m"), data=data, digest=digest_of(data), modified_at=12.0)
 
 
-def _read(data: bytes, *blobs: bytes) -> ModelRecord:
+def _read(data: bytes, *blobs: bytes) -> StoredModel:
     return OllamaManifestFormat().read(_stored(data), {digest_of(blob): blob for blob in blobs})
 
 
-def _record(**changes: Any) -> ModelRecord:
+def _record(**changes: Any) -> StoredModel:
     fields: dict[str, Any] = {
         "name": parse_name("m"),
         "digest": digest_of(b""),
@@ -52,7 +52,7 @@ def _record(**changes: Any) -> ModelRecord:
         "families": ("llama",),
         "files": (ModelFile(role="weights", media_type="", digest=_WEIGHTS, size_bytes=7),),
     }
-    return ModelRecord(**{**fields, **changes})
+    return StoredModel(**{**fields, **changes})
 
 
 def test_a_published_model_is_read_whole() -> None:

@@ -19,8 +19,8 @@ from corral.adapters.converters.onnx.spec import CONVERTER, OnnxParameters
 from corral.adapters.formats.gguf import GgufReader
 from corral.core.errors import InvalidModelFile, InvalidOption, OutOfSpace, StorageError, Unsupported
 from corral.core.models.digests import digest_of
+from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import ModelName
-from corral.core.models.records import ModelFile, ModelRecord
 from corral.core.specs.converters import ConvertRequest, ConvertResult
 from corral.core.specs.engines import LocalFile
 from corral.plugins.testing.gguf import TensorEntry, gguf_bytes
@@ -36,7 +36,7 @@ F32, Q4_0, Q4_1 = 0, 2, 3
 
 
 WEIGHTS = ModelFile(role="weights", media_type="", digest=digest_of(b"x"), size_bytes=1)
-RECORD = ModelRecord(
+RECORD = StoredModel(
     name=ModelName(host="h", namespace="n", model="m", tag="t"),
     digest=digest_of(b""),
     size_bytes=1,

@@ -14,8 +14,8 @@ from corral.adapters.engines.onnx_embeddings.spec import SPEC, OnnxEmbeddingsOpt
 from corral.adapters.stores.folders import ModelFolders
 from corral.core.errors import InvalidModelFile
 from corral.core.models.digests import digest_of
+from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelFile, ModelRecord
 from corral.core.ports.engines import StepEngine
 from corral.core.requests.outputs import EngineEmbedded, EngineFailed
 from corral.core.requests.prompts import TextPart, TokensPart
@@ -37,7 +37,7 @@ WIDTH = 3
 TABLE = [[float(row), float(row * row), 1.0] for row in range(len(WORDS))]
 
 
-def _record(*paths: str, **more: Any) -> ModelRecord:
+def _record(*paths: str, **more: Any) -> StoredModel:
     files = tuple(
         ModelFile(
             role="weights" if path.endswith(".onnx") else "config",
@@ -49,7 +49,7 @@ def _record(*paths: str, **more: Any) -> ModelRecord:
         for path in paths
     )
     fields: dict[str, Any] = {"format": "onnx", "capabilities": ("embedding",)}
-    return ModelRecord(
+    return StoredModel(
         name=parse_name("m"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, files=files, **{**fields, **more}
     )
 

@@ -22,8 +22,8 @@ import pytest
 from corral.core.containment import beside, contained, on_own_thread, short_line
 from corral.core.errors import LoadFailed, NoEngine, PluginError, UnknownEngine
 from corral.core.models.digests import digest_of
+from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelRecord
 from corral.core.scheduling.engine_choice import EngineChooser, estimate_bytes, fits
 from corral.core.specs.engines import EngineSpec, Match
 from corral.plugins import hookimpl
@@ -32,7 +32,7 @@ from corral.plugins.manager import PluginManager
 from corral.plugins.settings.layers import read_layers
 from corral.plugins.testing.gguf import gguf_bytes
 
-TOY = ModelRecord(name=parse_name("toy"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf")
+TOY = StoredModel(name=parse_name("toy"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf")
 
 HEAD = """
 import msgspec, sys, time

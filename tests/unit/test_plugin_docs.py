@@ -16,8 +16,8 @@ import pytest
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.runners.thread import ThreadRunner
 from corral.core.models.digests import digest_of
+from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelRecord
 from corral.core.requests.outputs import Delta
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, Constraint, SamplingParams
@@ -83,7 +83,7 @@ def test_the_converter(module: ModuleType, tmp_path: Path) -> None:
     [spec] = manager.converters()
     name, digest = parse_name("polly"), digest_of(b"")
     for kind, score in (("parrot", 100), ("gguf", 0)):
-        record = ModelRecord(name=name, digest=digest, size_bytes=0, modified_at=0, format=kind)
+        record = StoredModel(name=name, digest=digest, size_bytes=0, modified_at=0, format=kind)
         assert spec.match(record, None).score == score
     source, folder = tmp_path / "polly", tmp_path / "out"
     source.write_text("Polly!")

@@ -12,8 +12,8 @@ import pytest
 
 from corral.core.errors import InvalidOption, LoadFailed, NoEngine, OutOfMemory, ServerBusy, UnknownEngine
 from corral.core.models.digests import digest_of
+from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelFile, ModelMetadata, ModelRecord
 from corral.core.ports.runners import OnLoadProgress, Runner
 from corral.core.ports.running import ModelInfo, RunningModel
 from corral.core.requests.outputs import Output
@@ -102,17 +102,17 @@ class ToyRunner:
 
 
 class Catalog:
-    async def metadata(self, record: ModelRecord) -> ModelMetadata | None:
+    async def metadata(self, record: StoredModel) -> ModelMetadata | None:
         return None
 
-    async def loadable_files(self, record: ModelRecord) -> tuple[LocalFile, ...]:
+    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
         return ()
 
 
-def record(name: str, weights: str = "") -> ModelRecord:
+def record(name: str, weights: str = "") -> StoredModel:
     digest = digest_of((weights or name).encode())
     file = ModelFile(role="weights", media_type="", digest=digest, size_bytes=1)
-    return ModelRecord(
+    return StoredModel(
         name=parse_name(name), digest=digest_of(name.encode()), size_bytes=1, modified_at=0, files=(file,)
     )
 
@@ -158,7 +158,7 @@ def scheduled(
     asyncio.run(main())
 
 
-async def touch(scheduler: ModelScheduler, model: ModelRecord, **options: Any) -> None:
+async def touch(scheduler: ModelScheduler, model: StoredModel, **options: Any) -> None:
     async with scheduler.lease(model, **options):
         pass
 
@@ -554,13 +554,13 @@ class TightDeriver:
     def __init__(self, runner: ToyRunner) -> None:
         self._runner, self._whole = runner, runner.memory
 
-    async def derive(self, record: ModelRecord, converter: str, *, on_progress: OnLoadProgress) -> ModelRecord:
+    async def derive(self, record: StoredModel, converter: str, *, on_progress: OnLoadProgress) -> StoredModel:
         self._runner.events.append(f"convert {record.name.short}")
         if self._runner.memory < self._whole:
             raise OutOfMemory("no room to convert")
         return record
 
-    async def discard_damaged(self, derived: ModelRecord) -> bool:
+    async def discard_damaged(self, derived: StoredModel) -> bool:
         return False
 
 

@@ -19,8 +19,8 @@ from corral.adapters.engines.upstream.spec import SPEC
 from corral.api.cli import main
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import InvalidRequest, ModelNotFound, UnsupportedField, UpstreamError
+from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
-from corral.core.models.records import ModelRecord
 from corral.core.requests.calls import ChatCall, GenerateCall
 from corral.core.requests.messages import Message, Tool
 from corral.core.wording.pip_lines import install_line
@@ -57,7 +57,7 @@ def library(tmp_path: Path) -> Iterator[Corral]:
         yield corral
 
 
-def add(corral: Corral, name: str, *hosts: str, **how: Any) -> ModelRecord:
+def add(corral: Corral, name: str, *hosts: str, **how: Any) -> StoredModel:
     catalog: ModelCatalog = corral.runtime().catalog
     return corral.call(lambda _: catalog.add_upstream(parse_name(name), hosts, **how))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from corral.adapters.converters.ctransformers.layout import WANTED_KEYS
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
-from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import Match
 
@@ -53,7 +53,7 @@ def unsupported(metadata: ModelMetadata) -> str | None:
     return None
 
 
-def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
     if metadata is None or record.weights is None or metadata.format != "gguf":
         return Match(score=0, reason="needs local GGUF weights")
     reason = unsupported(metadata)
@@ -62,7 +62,7 @@ def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     return Match(score=SCORE, reason="rewrites the file in the format of September 2023; the weights are unchanged")
 
 
-def _estimate(record: ModelRecord, metadata: ModelMetadata | None, parameters: None) -> Mapping[str, int]:
+def _estimate(record: StoredModel, metadata: ModelMetadata | None, parameters: None) -> Mapping[str, int]:
     """The disk that the result takes: the weights, and the token table once more as the output, in 16 bits at most."""
     if metadata is None:
         return {}

@@ -9,7 +9,7 @@ import msgspec
 
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
 from corral.adapters.formats.gguf.tables import DEQUANTIZED_TYPES, FOUR_BIT_TYPES, TENSOR_TYPES
-from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import Match
 
@@ -42,14 +42,14 @@ class OnnxParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     context_length: Annotated[int, msgspec.Meta(ge=1, le=4_194_304)] | None = None
 
 
-def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
     obstacle = _obstacle(record, metadata)
     if obstacle is not None:
         return Match(score=0, reason=obstacle)
     return Match(score=100, reason="converts GGUF of the llama family to ONNX; 4-bit weights are kept as they are")
 
 
-def _obstacle(record: ModelRecord, metadata: ModelMetadata | None) -> str | None:
+def _obstacle(record: StoredModel, metadata: ModelMetadata | None) -> str | None:
     """Why a model cannot be converted, None where it can as far as its header says."""
     if metadata is None or record.weights is None or metadata.format != "gguf":
         found = metadata.format if metadata else record.format or "a model without weights"
@@ -76,7 +76,7 @@ def _obstacle(record: ModelRecord, metadata: ModelMetadata | None) -> str | None
     return None
 
 
-def _estimate(record: ModelRecord, metadata: ModelMetadata | None, parameters: OnnxParameters) -> Mapping[str, int]:
+def _estimate(record: StoredModel, metadata: ModelMetadata | None, parameters: OnnxParameters) -> Mapping[str, int]:
     """The result's size on disk, and memory for a few pieces of the weights, the rotary tables and the vocabulary."""
     if metadata is None:
         return {}

@@ -26,7 +26,7 @@ from corral.adapters.formats.ggml.file import read_ggml
 from corral.adapters.formats.ggml.reader import GgmlReader
 from corral.adapters.formats.gguf.vocabulary import read_vocabulary
 from corral.core.errors import InvalidModelFile
-from corral.core.models.records import ModelMetadata
+from corral.core.models.model import ModelMetadata
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo, Task
 from corral.core.specs.engines import LoadRequest

@@ -9,7 +9,7 @@ from corral.adapters.converters.ctransformers.spec import KNOWN_TYPES, unsupport
 from corral.adapters.formats.gguf.reader import GgufReader
 from corral.adapters.formats.gguf.vocabulary import GgufVocabulary, read_vocabulary
 from corral.core.errors import InvalidModelFile
-from corral.core.models.records import ModelMetadata
+from corral.core.models.model import ModelMetadata
 
 __all__ = ("check_gguf",)
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from corral.adapters.converters.ctransformers.spec import CONVERTER, KNOWN_TYPES, unsupported
-from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.specs.engines import EngineSpec, Match, options_fit
 
 __all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "CtransformersOptions", "cache_bytes_per_token")
@@ -38,7 +38,7 @@ class CtransformersOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     use_mmap: bool | None = None
 
 
-def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
     if metadata is None or record.weights is None:
         return Match(score=0, reason="runs local weights only")
     if metadata.format == "ggml":
@@ -64,7 +64,7 @@ def _is_direct(metadata: ModelMetadata) -> bool:
     )
 
 
-def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
     """Weights, the KV cache and the compute buffers."""
     if metadata is None:
         return {}

@@ -21,7 +21,7 @@ import msgspec
 
 from corral.adapters.engines.fake.tokenizer import EOS, FIRST_WORD, WORDS, FakeTokenizer
 from corral.core.errors import CorralError, ErrorInfo, LoadFailed, PromptTooLong, Unsupported
-from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import TokenMask
@@ -279,13 +279,13 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> FakeEngine:
     return FakeEngine(options)
 
 
-def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
     if record.format == "fake":
         return Match(score=100, reason="the manifest's format is fake")
     return Match(score=-1, reason="made-up text; runs only if you name it")
 
 
-def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
     return {"cpu": options.memory_bytes}
 
 

@@ -6,7 +6,7 @@ not live at the same time, the logits of a batch and the attention scores of a l
 
 from __future__ import annotations
 
-from corral.core.models.records import ModelMetadata
+from corral.core.models.model import ModelMetadata
 
 __all__ = ("KV_BYTES_PER_VALUE", "LARGEST_BATCH", "SMALLEST_BATCH", "batch_tokens", "compute_bytes", "kv_bytes")
 

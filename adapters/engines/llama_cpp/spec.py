@@ -9,7 +9,7 @@ import msgspec
 
 from corral.adapters.engines.llama_cpp.architectures import ARCHITECTURES
 from corral.adapters.engines.llama_cpp.memory_needs import LARGEST_BATCH, batch_tokens, compute_bytes, kv_bytes
-from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.specs.engines import EngineSpec, Match, options_fit
 
 __all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "LlamaCppOptions")
@@ -47,7 +47,7 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     amx: bool = False
 
 
-def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
     if metadata is None or record.weights is None:
         return Match(score=0, reason="needs local GGUF weights")
     if metadata.format != "gguf":
@@ -65,7 +65,7 @@ def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     return Match(score=100, reason=f"runs GGUF ({metadata.architecture}); {texts}")
 
 
-def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Mapping[str, int]:
+def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Mapping[str, int]:
     """Weights, the KV cache of one request and the compute buffers. More streams are taken only where they fit."""
     if metadata is None:
         return {}
@@ -101,7 +101,7 @@ def _fits(loaded: Any, wanted: Any) -> bool:
     return options_fit(loaded, wanted, {"num_ctx": DEFAULT_NUM_CTX, "num_parallel": None})
 
 
-def _estimate_any(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+def _estimate_any(record: StoredModel, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
     return _estimate(record, metadata, msgspec.convert(options, LlamaCppOptions, from_attributes=True))
 
 

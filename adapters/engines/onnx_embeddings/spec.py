@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.specs.engines import EngineSpec, Match, options_fit
 
 __all__ = ("SPEC", "OnnxEmbeddingsOptions")
@@ -29,7 +29,7 @@ class OnnxEmbeddingsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_un
     provider: str = "cpu"
 
 
-def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
     paths = {file.path for file in record.files}
     if record.format != "onnx":
         return Match(score=0, reason="runs folders with an ONNX model only")
@@ -42,7 +42,7 @@ def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     return Match(score=100, reason="a sentence encoder with its tokenizer")
 
 
-def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
     """Weights and the numbers of one step. Weights of few bits are often unpacked to float32 when they are loaded."""
     weights = sum(file.size_bytes for file in record.files if file.role == "weights")
     unpacked = 5 if record.quantization.upper().startswith(_SMALL_NUMBERS) else 1

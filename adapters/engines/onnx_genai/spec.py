@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from corral.adapters.converters.onnx.spec import CONVERTER
-from corral.core.models.records import ModelMetadata, ModelRecord
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.specs.engines import EngineSpec, Match, options_fit
 
 __all__ = ("CONFIG_FILE", "DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "OnnxGenaiOptions")
@@ -37,7 +37,7 @@ class OnnxGenaiOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     provider_options: dict[str, str] = {}
 
 
-def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
     if record.remote_host is not None:
         return Match(score=0, reason="runs local weights only")
     if record.format == "onnx":
@@ -51,7 +51,7 @@ def _match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
     return Match(score=0, reason=f"runs folders with {CONFIG_FILE}; cannot be converted: {converted.reason}")
 
 
-def _estimate(record: ModelRecord, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
     """Weights, the KV caches, and the scores and logits of a piece of a prompt.
 
     A manifest does not tell how large a cache is: without metadata it is guessed.

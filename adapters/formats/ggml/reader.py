@@ -8,7 +8,7 @@ from pathlib import Path
 
 from corral.adapters.formats.ggml.file import MAGIC, GgmlFile, read_ggml
 from corral.adapters.formats.magic import begins_with
-from corral.core.models.records import ModelMetadata
+from corral.core.models.model import ModelMetadata
 
 __all__ = ("GgmlReader",)
 

@@ -11,7 +11,7 @@ from corral.adapters.formats.gguf.header import MAGIC, Array, Header, HeaderFile
 from corral.adapters.formats.gguf.tables import FILE_TYPES, POOLING_TYPES, STRING
 from corral.adapters.formats.magic import begins_with
 from corral.core.errors import InvalidModelFile
-from corral.core.models.records import ModelMetadata
+from corral.core.models.model import ModelMetadata
 
 __all__ = ("GgufReader",)
 

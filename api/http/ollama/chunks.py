@@ -16,7 +16,7 @@ from corral.api.http.ollama.replies import (
     tool_calls_of,
 )
 from corral.api.http.timestamps import utc_now
-from corral.core.models.records import ModelRecord
+from corral.core.models.model import StoredModel
 from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import ChatDelta, Delta, Finished, Output, Started, TokenLogprob
 
@@ -43,7 +43,7 @@ class AnswerWriter(Generic[ReplyT]):
         self._tail = b',"done":false}\n'
         self._ignored: tuple[str, ...] = ()
 
-    def begin(self, record: ModelRecord) -> None:
+    def begin(self, record: StoredModel) -> None:
         """Called before anything is written. Every line of an upstream's answer says where it came from."""
         if record.remote:
             self._remote = {"remote_model": record.remote_model or "", "remote_host": record.remote_host or ""}

@@ -31,8 +31,8 @@ from corral.api.http.timestamps import local_timestamp
 from corral.api.modelfile.printing import modelfile_text, parameters_text
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, ModelNotFound
+from corral.core.models.model import ModelMetadata, StoredModel, parameter_size_text
 from corral.core.models.names import ModelName
-from corral.core.models.records import ModelMetadata, ModelRecord, parameter_size_text
 from corral.core.models.unused_parts import unused_parts
 from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
@@ -145,7 +145,7 @@ def _respond(request: Request[Any, Any, Any], body: bytes, media_type: str = JSO
     return Response(b"" if request.method == "HEAD" else body, headers=headers)
 
 
-def _details(record: ModelRecord, metadata: ModelMetadata | None) -> Details:
+def _details(record: StoredModel, metadata: ModelMetadata | None) -> Details:
     """The manifest's word first; what it leaves open, the weights say."""
     family = record.family or (metadata.architecture if metadata else "")
     families = record.families or ((family,) if family else ())
@@ -163,7 +163,7 @@ def _details(record: ModelRecord, metadata: ModelMetadata | None) -> Details:
     )
 
 
-async def _listed(catalog: ModelCatalog, record: ModelRecord) -> ListedModel:
+async def _listed(catalog: ModelCatalog, record: StoredModel) -> ListedModel:
     return ListedModel(
         name=record.name.short,
         model=record.name.short,
@@ -207,7 +207,7 @@ def _corral_facts(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-async def _shown(runtime: Runtime, record: ModelRecord, body: ShowBody) -> ShowReply:
+async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody) -> ShowReply:
     catalog = runtime.catalog
     corral: dict[str, Any] = {}
     info: dict[str, object] = {}

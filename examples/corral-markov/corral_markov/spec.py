@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from corral.plugins import EngineSpec, Match, ModelMetadata, ModelRecord
+from corral.plugins import EngineSpec, Match, ModelMetadata, StoredModel
 
 __all__ = ("SPEC", "MarkovOptions")
 
@@ -24,13 +24,13 @@ class MarkovOptions(msgspec.Struct, frozen=True, kw_only=True):
     endless: bool = False
 
 
-def match(record: ModelRecord, metadata: ModelMetadata | None) -> Match:
+def match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
     if record.format == "markov":
         return Match(score=100, reason="a Markov chain")
     return Match(score=0, reason="only Markov chains (corral markov train TEXT OUT)")
 
 
-def estimate(record: ModelRecord, metadata: ModelMetadata | None, options: MarkovOptions) -> Mapping[str, int]:
+def estimate(record: StoredModel, metadata: ModelMetadata | None, options: MarkovOptions) -> Mapping[str, int]:
     return {"cpu": record.size_bytes * _MEMORY_PER_FILE_BYTE}
 
 

@@ -1,4 +1,4 @@
-"""What a model is, whatever manifest dialect described it: `ModelRecord`, its files, its metadata."""
+"""What a model is, whatever manifest dialect described it: `Model`, its files, its metadata."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from corral.core.values import Value
 
 __all__ = (
     "FileRole",
+    "Model",
     "ModelFile",
     "ModelMetadata",
-    "ModelRecord",
+    "StoredModel",
     "TemplateText",
     "parameter_size_text",
 )
@@ -52,21 +53,16 @@ class TemplateText(Value, frozen=True, kw_only=True):
     eos_text: str = ""
 
 
-class ModelRecord(Value, frozen=True, kw_only=True):
-    """A model as its manifest tells it.
+class Model(Value, frozen=True, kw_only=True):
+    """What a model is, wherever it is kept: its files, and what its manifest says about it.
 
-    `name` has the spelling found in the store; `digest` is over the raw manifest bytes; `size_bytes` is the sum of
-    layers and config; `modified_at` is seconds since the epoch. `parameters` are the PARAMETER values (JSON types).
-    `parameter_size` ("8.0B") and `quantization` ("Q4_K_M") are as the manifest has them, empty if it says nothing.
-    `renderer` and `parser` name parts of Ollama's program that write and read the model's chats there.
+    `parameters` are the PARAMETER values (JSON types). `parameter_size` ("8.0B") and `quantization` ("Q4_K_M") are as
+    the manifest has them, empty if it has none. `renderer` and `parser` name the parts of Ollama's program that write
+    and read the model's chats there.
     An upstream model has `remote_host` and `remote_model`, and no weights. Corral's own beside these:
     `remote_replicas`, further addresses of the same model, and `remote_api`, what they speak where somebody said so.
     """
 
-    name: ModelName
-    digest: Digest
-    size_bytes: int
-    modified_at: float
     format: str = ""
     family: str = ""
     families: tuple[str, ...] = ()
@@ -102,6 +98,19 @@ class ModelRecord(Value, frozen=True, kw_only=True):
         """The weights; where a manifest has several, the last one wins, as in Ollama. None for an upstream."""
         found = self.files_of("weights")
         return found[-1] if found else None
+
+
+class StoredModel(Model, frozen=True, kw_only=True):
+    """A model under a name in a store.
+
+    `name` has the spelling found in the store; `digest` is that of the manifest's bytes; `size_bytes` is the sum of
+    layers and config; `modified_at` is seconds since the epoch.
+    """
+
+    name: ModelName
+    digest: Digest
+    size_bytes: int
+    modified_at: float
 
 
 class ModelMetadata(Value, frozen=True, kw_only=True):
