@@ -135,7 +135,6 @@ from corral.core.requests.messages import (
     ToolCall,
 )
 from corral.core.requests.outputs import (
-    ChatDelta,
     Delta,
     Embedded,
     EngineEmbedded,
@@ -224,7 +223,6 @@ __all__ = (
     "BlobStore",
     "BlobWriter",
     "Cancelled",
-    "ChatDelta",
     "ChatRequest",
     "ChatTemplate",
     "ChatTemplateFactory",

@@ -91,7 +91,7 @@ class InferenceService:
     async def generate(self, call: GenerateCall, principal: Principal = ANONYMOUS) -> Generation:
         """Outputs: `Started`, `Delta`s, `Finished`. What is wrong with call or model is raised here, at once.
 
-        To a model that owns its template the prompt is a chat, unless it is raw; then `ChatDelta`s come.
+        To a model that owns its template the prompt is a chat, unless it is raw.
         """
         record = await self._find(call.model, "generate")
         _refuse_unserved(record, think=call.think)
@@ -119,7 +119,7 @@ class InferenceService:
             return Generation(record, lease, lease.model.run(request), stack.pop_all(), options.unknown)
 
     async def chat(self, call: ChatCall, principal: Principal = ANONYMOUS) -> Generation:
-        """Outputs: `Started`, `ChatDelta`s, `Finished`. What is wrong with call or model is raised here, at once."""
+        """Outputs: `Started`, `Delta`s, `Finished`. What is wrong with call or model is raised here, at once."""
         record = await self._find(call.model, "chat")
         _refuse_unserved(record, tools=call.tools, think=call.think)
         options = _options(record, call.options)

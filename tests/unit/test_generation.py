@@ -22,7 +22,7 @@ from corral.core.ports.running import ModelInfo, Task
 from corral.core.requests.caller import Principal
 from corral.core.requests.calls import ANONYMOUS, ChatCall, EmbedCall, GenerateCall
 from corral.core.requests.messages import Message
-from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage, Vectors
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage, Vectors
 from corral.core.requests.prompts import Prompt, TextPart, TokensPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, EmbedRequest, Request
 from corral.core.requests.vectors import rows
@@ -60,11 +60,7 @@ class FakeModel:
             yield Started(prompt_tokens=3)
             for letter in "Hello":
                 await asyncio.sleep(0)
-                yield (
-                    ChatDelta(content=letter, token_count=1)
-                    if isinstance(request, ChatRequest)
-                    else Delta(text=letter, token_count=1)
-                )
+                yield Delta(text=letter, token_count=1)
             yield Finished(reason="stop", usage=Usage(prompt_tokens=3, generated_tokens=5))
         finally:
             self.closed += 1
@@ -260,8 +256,8 @@ def test_chat_assembles_messages_as_ollama_does() -> None:
 def test_chat_answers_in_chat_deltas() -> None:
     """Deltas of text become deltas of content, with their token counts."""
     outputs = Bench().chat(_chat(("user", "q")))
-    assert [output.content for output in outputs if isinstance(output, ChatDelta)] == list("Hello")
-    assert sum(output.token_count for output in outputs if isinstance(output, ChatDelta)) == 5
+    assert [output.text for output in outputs if isinstance(output, Delta)] == list("Hello")
+    assert sum(output.token_count for output in outputs if isinstance(output, Delta)) == 5
 
 
 def test_a_chat_native_engine_gets_the_messages() -> None:
@@ -271,7 +267,7 @@ def test_a_chat_native_engine_gets_the_messages() -> None:
     request = bench.model.requests[0]
     assert isinstance(request, ChatRequest)
     assert request.messages == (Message(role="user", content="q"),)
-    assert sum(isinstance(output, ChatDelta) for output in outputs) == 5
+    assert sum(isinstance(output, Delta) for output in outputs) == 5
 
 
 def test_options_reach_their_places() -> None:

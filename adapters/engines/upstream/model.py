@@ -82,7 +82,6 @@ class UpstreamModel:
             progress = AnswerProgress(
                 exchange,
                 endpoint.address,
-                chat=isinstance(request, ChatRequest),
                 num_predict=request.sampling.num_predict,
                 max_bytes=endpoint.max_answer_bytes,
             )
