@@ -126,6 +126,9 @@ from corral.core.ports.tokens import (
     TokenMask,
     Vocabulary,
 )
+from corral.core.requests.caller import (
+    Caller,
+)
 from corral.core.requests.control_tokens import (
     ControlTokens,
 )
@@ -222,6 +225,7 @@ __all__ = (
     "BlobNotFound",
     "BlobStore",
     "BlobWriter",
+    "Caller",
     "Cancelled",
     "ChatRequest",
     "ChatTemplate",

@@ -156,6 +156,7 @@ class PromptedChat:
         prompt = await completion_prompt(self._model, rendered, request.context)
         return self._model.run(
             CompletionRequest(
+                caller=request.caller,
                 prompt=prompt,
                 sampling=request.sampling,
                 context=request.context,
