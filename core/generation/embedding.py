@@ -29,7 +29,7 @@ async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None)
                 require_room(model.info, len(text), most)
         for group in _groups(call.inputs, _most_inputs(model)):
             inputs = tuple((TextPart(text=text),) for text in group)
-            request = EmbedRequest(inputs=inputs, truncate=call.truncate, num_ctx=num_ctx)
+            request = EmbedRequest(caller=call.caller, inputs=inputs, truncate=call.truncate, num_ctx=num_ctx)
             part = await _embedded(model, request, call.model)
             vectors += part.vectors.float32
             prompt_tokens += part.prompt_tokens
