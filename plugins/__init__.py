@@ -119,9 +119,9 @@ from corral.core.ports.sources import (
     SourceModel,
 )
 from corral.core.ports.tokens import (
-    ConstraintMask,
     GradualTokenizer,
     OpenTokenizer,
+    RequestMask,
     Tokenizer,
     TokenMask,
     Vocabulary,
@@ -237,7 +237,6 @@ __all__ = (
     "CompletionRequest",
     "Conflict",
     "Constraint",
-    "ConstraintMask",
     "ContextPolicy",
     "ControlTokens",
     "ConvertRequest",
@@ -314,6 +313,7 @@ __all__ = (
     "PromptTooLong",
     "RemoteFile",
     "Request",
+    "RequestMask",
     "RouteRegistrar",
     "RouteSpec",
     "Runner",
