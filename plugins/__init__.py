@@ -131,6 +131,9 @@ from corral.core.random_access import (
     RandomAccessFile,
     buffered,
 )
+from corral.core.requests.caller import (
+    Caller,
+)
 from corral.core.requests.control_tokens import (
     ControlTokens,
 )
@@ -140,7 +143,6 @@ from corral.core.requests.messages import (
     ToolCall,
 )
 from corral.core.requests.outputs import (
-    ChatDelta,
     Delta,
     Embedded,
     EngineEmbedded,
@@ -228,8 +230,8 @@ __all__ = (
     "BlobNotFound",
     "BlobStore",
     "BlobWriter",
+    "Caller",
     "Cancelled",
-    "ChatDelta",
     "ChatRequest",
     "ChatTemplate",
     "ChatTemplateFactory",
