@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import builtins
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,7 @@ from corral.core.errors import CorralError, InvalidRequest, ModelNotFound, Stora
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import Digest
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
@@ -238,26 +238,31 @@ class ModelCatalog:
         return await self.publish(upstream_record(name, offers, api=api, capabilities=capabilities), None)
 
     def local_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
-        """The files an engine loads, weights first. Of several nameless weights the last one counts, as in Ollama."""
-        files = [file for file in record.files if file.role in ("projector", "adapter", "draft") or file.path]
-        if record.weights is not None and record.weights not in files:
-            files.insert(0, record.weights)
+        """The files an engine loads, weights first, where their blobs are: to show to people."""
         return tuple(
-            LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path) for file in files
+            LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path)
+            for file in _engine_files(record)
         )
 
-    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
-        """As `local_files`; those that have paths lie in one folder under them.
+    @asynccontextmanager
+    async def loadable_files(self, record: StoredModel) -> AsyncIterator[tuple[LocalFile, ...]]:
+        """The files an engine loads, weights first; they stay while the context lasts, even if the model is deleted.
 
-        Raises `BlobNotFound` where one is missing or was changed since it was imported, `StorageError`.
+        Those that have paths lie in one folder under them. Raises `BlobNotFound` if one is missing or was changed
+        since it was imported, `StorageError`.
         """
-        placed = {file.path: file for file in record.files if file.path is not None}
-        if not placed:
-            return self.local_files(record)
-        folder = await self._local.folder(record.digest, {path: file.digest for path, file in placed.items()})
-        found = [LocalFile(role=file.role, path=str(folder / path), name=path) for path, file in placed.items()]
-        found += [file for file in self.local_files(record) if file.name is None]
-        return tuple(sorted(found, key=lambda file: file.role != "weights"))
+        files = _engine_files(record)
+        placed = {file.path: file.digest for file in files if file.path is not None}
+        async with AsyncExitStack() as pins:
+            folder = await self._local.folder(record.digest, placed) if placed else None
+            found = []
+            for file in files:
+                if folder is not None and file.path is not None:
+                    path = folder / file.path
+                else:
+                    path = await pins.enter_async_context(self._local.local(file.digest))
+                found.append(LocalFile(role=file.role, path=str(path), name=file.path))
+            yield tuple(found)
 
     async def _stored(self, name: ModelName) -> StoredManifest:
         stored = await self._manifests.get(name)
@@ -285,6 +290,14 @@ class ModelCatalog:
             if _size_of(known) <= _REMEMBERED_CHARACTERS:
                 self._records.put(stored.digest, known)
         return msgspec.structs.replace(known, name=stored.name, modified_at=stored.modified_at)
+
+
+def _engine_files(record: StoredModel) -> Sequence[ModelFile]:
+    """Weights first. Of several nameless weights the last one counts, as in Ollama."""
+    files = [file for file in record.files if file.role in ("projector", "adapter", "draft") or file.path]
+    if record.weights is not None and record.weights not in files:
+        files.insert(0, record.weights)
+    return sorted(files, key=lambda file: file.role != "weights")
 
 
 def _not_found(name: ModelName) -> ModelNotFound:

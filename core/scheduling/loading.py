@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Literal, Protocol, TypeVar
 
 import msgspec
@@ -35,7 +35,7 @@ class Models(Protocol):
 
     async def metadata(self, record: StoredModel) -> ModelMetadata | None: ...
 
-    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]: ...
+    def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]: ...
 
 
 class Deriver(Protocol):
@@ -102,17 +102,18 @@ class ModelLoader:
             return await work()
 
     async def _run(self, resident: Resident, record: StoredModel) -> RunningModel:
-        request = LoadRequest(
-            model=resident.record.name.short,
-            files=await self._models.loadable_files(record),
-            load_options={} if resident.options is None else msgspec.to_builtins(resident.options),
-            remote_host=record.remote_host,
-            remote_model=record.remote_model,
-            remote_replicas=record.remote_replicas,
-            remote_api=record.remote_api,
-        )
-        async with self._watched(resident, "loading", self._timeout_s) as on_progress:
-            return await resident.runner.load(resident.spec, request, on_progress)
+        async with self._models.loadable_files(record) as files:
+            request = LoadRequest(
+                model=resident.record.name.short,
+                files=files,
+                load_options={} if resident.options is None else msgspec.to_builtins(resident.options),
+                remote_host=record.remote_host,
+                remote_model=record.remote_model,
+                remote_replicas=record.remote_replicas,
+                remote_api=record.remote_api,
+            )
+            async with self._watched(resident, "loading", self._timeout_s) as on_progress:
+                return await resident.runner.load(resident.spec, request, on_progress)
 
     @asynccontextmanager
     async def _watched(
