@@ -126,6 +126,9 @@ from corral.core.ports.tokens import (
     TokenMask,
     Vocabulary,
 )
+from corral.core.requests.caller import (
+    Caller,
+)
 from corral.core.requests.control_tokens import (
     ControlTokens,
 )
@@ -135,7 +138,6 @@ from corral.core.requests.messages import (
     ToolCall,
 )
 from corral.core.requests.outputs import (
-    ChatDelta,
     Delta,
     Embedded,
     EngineEmbedded,
@@ -223,8 +225,8 @@ __all__ = (
     "BlobNotFound",
     "BlobStore",
     "BlobWriter",
+    "Caller",
     "Cancelled",
-    "ChatDelta",
     "ChatRequest",
     "ChatTemplate",
     "ChatTemplateFactory",

@@ -16,8 +16,7 @@ from corral.core.errors import ServerBusy
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import Task
-from corral.core.requests.caller import Principal
-from corral.core.requests.calls import ANONYMOUS
+from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.scheduling.engine_choice import (
     Candidate,
     EngineChooser,
@@ -90,7 +89,7 @@ class ModelScheduler:
         engine: str | None = None,
         tasks: Collection[Task] = (),
         keep_alive_s: float | msgspec.UnsetType | None = msgspec.UNSET,
-        principal: Principal = ANONYMOUS,
+        caller: Caller = ANONYMOUS,
         on_progress: LoadListener | None = None,
     ) -> AsyncGenerator[Lease, None]:
         """The model, loaded if need be, and safe from unloading while the context lasts.
@@ -110,7 +109,7 @@ class ModelScheduler:
             raise ServerBusy(_BUSY, "wait for running requests to end, or raise max_queue")
         if resident is None:
             resident = self._start(record, choice, options, metadata)
-            _log.debug("loading %s for %s", record.name.short, principal.id)
+            _log.debug("loading %s for %s", record.name.short, caller.id)
         resident.lease(record.name, keep_alive_s)
         try:
             model = resident.model or await resident.loaded(on_progress)
