@@ -18,12 +18,12 @@ import msgspec
 from corral.adapters.stores.files import StoreFolders, replace_file, storage_errors
 from corral.adapters.stores.kept import keep
 from corral.adapters.stores.locks import FileLock
-from corral.adapters.system.regular_files import open_regular
 from corral.adapters.system.threads import in_thread
 from corral.core.errors import Conflict, InvalidName, StorageError
 from corral.core.models.digests import Digest, digest_of, mentioned_digests
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.manifests import StoredManifest
+from corral.core.regular_files import open_regular
 from corral.core.specs.converters import DERIVED_HOST
 
 __all__ = ("FilesystemManifests",)
