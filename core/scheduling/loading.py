@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -36,7 +36,7 @@ class Models(Protocol):
 
     async def metadata(self, record: StoredModel) -> ModelMetadata | None: ...
 
-    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]: ...
+    def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]: ...
 
 
 class Deriver(Protocol):
@@ -89,9 +89,9 @@ class ModelLoader:
 
     async def _load(self, resident: Resident, record: StoredModel, metadata: ModelMetadata | None) -> RunningModel:
         resident.require(estimate_bytes(resident.spec, record, metadata, resident.options))
-        files = await self._models.loadable_files(record)  # before any other model makes room for missing files
-        await self._placement.make_room(resident)
-        return await self._with_second_try(lambda: self._run(resident, record, files))
+        async with self._models.loadable_files(record) as files:  # no other model makes room for missing files
+            await self._placement.make_room(resident)
+            return await self._with_second_try(lambda: self._run(resident, record, files))
 
     async def _with_second_try(self, work: Callable[[], Awaitable[T]]) -> T:
         """Where memory was short after all, everything idle goes, then there is one more try, as in Ollama."""

@@ -28,6 +28,7 @@ from corral.core.models.digests import Digest, digest_of
 from corral.core.models.model import ModelMetadata
 from corral.core.models.names import parse_name
 from corral.core.ports.blobs import BlobInfo
+from corral.plugins.testing.blob_store import store_bytes
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="file modes and signals of POSIX")
 
@@ -601,6 +602,54 @@ def test_scratch_of_a_killed_process_is_swept_and_a_live_one_is_not(tmp_path: Pa
                 assert not any(path.endswith("/left") for path in _files(tmp_path))
                 assert (mine / "half").exists()
         assert not list((tmp_path / ".corral" / "work").iterdir())
+
+    asyncio.run(scenario())
+
+
+@posix
+def test_a_file_in_use_outlives_its_blob_beside_other_processes(tmp_path: Path) -> None:
+    """Another process deletes the blob: its file stays while it is in use, and costs no second copy. What a killed
+    process held goes when the next file is taken."""
+
+    async def scenario() -> None:
+        blobs = FilesystemBlobs(tmp_path)
+        info = await store_bytes(blobs, b"weights")
+        async with blobs.local(info.digest) as path:
+            assert _same_file(path, blobs.path(info.digest))
+            done = _child(f"asyncio.run(blobs.delete({info.digest!r}))", tmp_path)
+            assert done.returncode == 0
+            assert path.read_bytes() == b"weights"
+        info = await store_bytes(blobs, b"other weights")
+        died = _child(
+            f"""
+            async def main():
+                async with blobs.local({info.digest!r}):
+                    os.kill(os.getpid(), signal.SIGKILL)
+            asyncio.run(main())
+            """,
+            tmp_path,
+        )
+        assert died.returncode == -signal.SIGKILL
+        async with blobs.local(info.digest):
+            pass
+        assert not list((tmp_path / ".corral" / "pins").iterdir())
+
+    asyncio.run(scenario())
+
+
+def test_a_file_in_use_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system has no links, or the store may only be read, the file is the blob itself."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    async def scenario() -> None:
+        blobs = FilesystemBlobs(tmp_path)
+        info = await store_bytes(blobs, b"weights")
+        monkeypatch.setattr("os.link", refuse)
+        async with blobs.local(info.digest) as path:
+            assert path == blobs.path(info.digest)
+        assert await blobs.stat(info.digest) == info
 
     asyncio.run(scenario())
 
