@@ -21,6 +21,7 @@ from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
+from corral.core.models.view import ModelView
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
 from corral.core.ports.metadata import MetadataCache, MetadataReader
@@ -34,6 +35,7 @@ __all__ = ("ModelCatalog",)
 _log = logging.getLogger(__name__)
 
 _REMEMBERED_RECORDS = 1024
+_REMEMBERED_VIEWS = 256  # a header's key-values are some kilobytes
 _REMEMBERED_CHARACTERS = 1 << 20  # of the texts of one record
 _FILE_CHARACTERS = 200  # what a file of a record counts as
 
@@ -79,6 +81,7 @@ class ModelCatalog:
         )
         self._upstreams = upstreams
         self._records: LruDict[Digest, StoredModel] = LruDict(_REMEMBERED_RECORDS)
+        self._views: LruDict[Digest, ModelView] = LruDict(_REMEMBERED_VIEWS)
         self._complained: set[Digest] = set()
 
     async def get(self, name: ModelName) -> StoredModel:
@@ -93,6 +96,22 @@ class ModelCatalog:
                 if found.digest == stored.digest:
                     raise
                 stored = found
+
+    async def view(self, name: ModelName) -> ModelView:
+        """The model with what is known about it, for answering a request. Raises as `get` and `metadata`.
+
+        Weights that were read before are not looked at again: `loadable_files` notices when they are gone.
+        """
+        record = await self.get(name)
+        view = self._views.get(record.digest)
+        if view is None:
+            metadata = await self.metadata(record)
+            projector = await self._projector_metadata(record)
+            capabilities = derive_capabilities(record, metadata, projector)
+            view = ModelView(record=record, metadata=metadata, capabilities=capabilities)
+            if projector is not None or not record.files_of("projector"):
+                self._views.put(record.digest, view)
+        return msgspec.structs.replace(view, record=record)
 
     async def list(self, *, derived: bool = False) -> builtins.list[StoredModel]:
         """Every readable model, newest first; one that cannot be read is logged once and passed over.
@@ -148,11 +167,8 @@ class ModelCatalog:
 
     async def capabilities(self, record: StoredModel) -> tuple[str, ...]:
         """What the model can do, in Ollama's words. Weights that cannot be read count as weights that say nothing."""
-        metadata, projector = await self.readable_metadata(record), None
-        projectors = record.files_of("projector")
-        if projectors and metadata is not None:
-            with suppress(CorralError):
-                projector = await self._inspector.metadata(projectors[0].digest)
+        metadata = await self.readable_metadata(record)
+        projector = None if metadata is None else await self._projector_metadata(record)
         return derive_capabilities(record, metadata, projector)
 
     async def copy(self, source: ModelName, destination: ModelName) -> None:
@@ -263,6 +279,14 @@ class ModelCatalog:
                     path = await pins.enter_async_context(self._local.local(file.digest))
                 found.append(LocalFile(role=file.role, path=str(path), name=file.path))
             yield tuple(found)
+
+    async def _projector_metadata(self, record: StoredModel) -> ModelMetadata | None:
+        """None if the model has no projector, or one that cannot be read."""
+        projectors = record.files_of("projector")
+        if projectors:
+            with suppress(CorralError):
+                return await self._inspector.metadata(projectors[0].digest)
+        return None
 
     async def _stored(self, name: ModelName) -> StoredManifest:
         stored = await self._manifests.get(name)

@@ -89,8 +89,9 @@ class ModelLoader:
 
     async def _load(self, resident: Resident, record: StoredModel, metadata: ModelMetadata | None) -> RunningModel:
         resident.require(estimate_bytes(resident.spec, record, metadata, resident.options))
-        await self._placement.make_room(resident)
-        return await self._with_second_try(lambda: self._run(resident, record))
+        async with self._models.loadable_files(record) as files:  # no other model makes room for missing files
+            await self._placement.make_room(resident)
+            return await self._with_second_try(lambda: self._run(resident, record, files))
 
     async def _with_second_try(self, work: Callable[[], Awaitable[T]]) -> T:
         """Where memory was short after all, everything idle goes, then there is one more try, as in Ollama."""
@@ -101,19 +102,18 @@ class ModelLoader:
                 raise
             return await work()
 
-    async def _run(self, resident: Resident, record: StoredModel) -> RunningModel:
-        async with self._models.loadable_files(record) as files:
-            request = LoadRequest(
-                model=resident.record.name.short,
-                files=files,
-                load_options={} if resident.options is None else msgspec.to_builtins(resident.options),
-                remote_host=record.remote_host,
-                remote_model=record.remote_model,
-                remote_replicas=record.remote_replicas,
-                remote_api=record.remote_api,
-            )
-            async with self._watched(resident, "loading", self._timeout_s) as on_progress:
-                return await resident.runner.load(resident.spec, request, on_progress)
+    async def _run(self, resident: Resident, record: StoredModel, files: tuple[LocalFile, ...]) -> RunningModel:
+        request = LoadRequest(
+            model=resident.record.name.short,
+            files=files,
+            load_options={} if resident.options is None else msgspec.to_builtins(resident.options),
+            remote_host=record.remote_host,
+            remote_model=record.remote_model,
+            remote_replicas=record.remote_replicas,
+            remote_api=record.remote_api,
+        )
+        async with self._watched(resident, "loading", self._timeout_s) as on_progress:
+            return await resident.runner.load(resident.spec, request, on_progress)
 
     @asynccontextmanager
     async def _watched(
