@@ -101,6 +101,7 @@ from corral.core.ports.manifests import (
 from corral.core.ports.metadata import (
     MetadataCache,
     MetadataReader,
+    RandomAccess,
 )
 from corral.core.ports.runners import (
     OnLoadProgress,
@@ -126,6 +127,13 @@ from corral.core.ports.tokens import (
     TokenMask,
     Vocabulary,
 )
+from corral.core.random_access import (
+    RandomAccessFile,
+    buffered,
+)
+from corral.core.requests.caller import (
+    Caller,
+)
 from corral.core.requests.control_tokens import (
     ControlTokens,
 )
@@ -135,7 +143,6 @@ from corral.core.requests.messages import (
     ToolCall,
 )
 from corral.core.requests.outputs import (
-    ChatDelta,
     Delta,
     Embedded,
     EngineEmbedded,
@@ -212,8 +219,8 @@ __all__ = (
     "BlobNotFound",
     "BlobStore",
     "BlobWriter",
+    "Caller",
     "Cancelled",
-    "ChatDelta",
     "ChatRequest",
     "ChatTemplate",
     "ChatTemplateFactory",
@@ -293,6 +300,8 @@ __all__ = (
     "PreparingEngine",
     "Prompt",
     "PromptTooLong",
+    "RandomAccess",
+    "RandomAccessFile",
     "Registrar",
     "RemoteFile",
     "Request",
@@ -336,6 +345,7 @@ __all__ = (
     "Vectors",
     "Vocabulary",
     "abandoned",
+    "buffered",
     "digest_of",
     "hookimpl",
     "map_errors",

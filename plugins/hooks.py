@@ -183,7 +183,10 @@ METADATA_READERS: Final[Factories[MetadataReaderSpec, MetadataReader]] = Factori
     noun="metadata reader",
     spec_type=MetadataReaderSpec,
     doc="""A reader of the headers of a weights format, independent of any engine: a `MetadataReaderSpec`, whose
-factory returns a `MetadataReader`. The first one that recognizes a file reads it.""",
+factory returns a `MetadataReader`. The first one that recognizes a file reads it. Its methods get a
+`RandomAccess` (`name`, `size_bytes`, `read(offset_bytes, length_bytes)`): a local file, or a blob in a
+store, so that the header of a model in a remote store is read without fetching the weights.
+`RandomAccessFile(path)` opens a file as one, and `buffered(source)` makes a file object of one.""",
     check_part=implements(MetadataReader),
     guard=partial(GuardedPart, yes_or_no="recognises", results={"read": ModelMetadata, "describe": dict}),
 )

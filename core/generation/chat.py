@@ -9,7 +9,6 @@ its tokenizer is asked which of them really are.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import aclosing
 from typing import Any
 
 from corral.core.errors import PromptTooLong
@@ -17,7 +16,7 @@ from corral.core.generation.rendering import RenderedApart
 from corral.core.ports.running import ModelInfo, RunningModel
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens, control_tokens
 from corral.core.requests.messages import Message, Tool
-from corral.core.requests.outputs import ChatDelta, Delta, Output
+from corral.core.requests.outputs import Output
 from corral.core.requests.prompts import Prompt, TextPart, TokensPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy
 
@@ -155,8 +154,9 @@ class PromptedChat:
         """Render now, so that a template's complaint is raised here; the model runs once the answer is iterated."""
         rendered = await self.prompt(request.messages, request.context, request.tools)
         prompt = await completion_prompt(self._model, rendered, request.context)
-        return self._answer(
+        return self._model.run(
             CompletionRequest(
+                caller=request.caller,
                 prompt=prompt,
                 sampling=request.sampling,
                 context=request.context,
@@ -166,12 +166,3 @@ class PromptedChat:
                 engine_options=request.engine_options,
             )
         )
-
-    async def _answer(self, request: CompletionRequest) -> AsyncGenerator[Output, None]:
-        async with aclosing(self._model.run(request)) as outputs:
-            async for output in outputs:
-                yield _chat_delta(output) if isinstance(output, Delta) else output
-
-
-def _chat_delta(delta: Delta) -> ChatDelta:
-    return ChatDelta(content=delta.text, token_count=delta.token_count, logprobs=delta.logprobs)

@@ -30,6 +30,7 @@ async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None)
         for group in _groups(call.inputs, _most_inputs(model)):
             prompts = [(TextPart(text=text),) for text in group]
             request = EmbedRequest(
+                caller=call.caller,
                 inputs=await tokenized(model, prompts, most=most, cut=call.truncate),
                 truncate=call.truncate,
                 num_ctx=num_ctx,

@@ -35,9 +35,10 @@ from corral.core.models.digests import mentioned_digests
 from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import parse_name
 from corral.core.ports.runners import OnLoadProgress
+from corral.core.requests.calls import LoadCall, UnloadCall
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
-from corral.core.scheduling.residents import LoadProgress
+from corral.core.scheduling.load_progress import LoadProgress
 from corral.core.specs.converters import DERIVED_HOST, ConverterSpec, derived_name
 from corral.core.specs.engines import EngineSpec, LocalFile
 from corral.plugins import Registrar, hookimpl
@@ -449,7 +450,7 @@ def test_a_model_is_converted_when_it_is_loaded(run: Run, caplog: pytest.LogCapt
 
     async def check(world: World) -> None:
         told: list[LoadProgress] = []
-        await world.runtime.inference.load("small", on_progress=told.append)
+        await world.runtime.inference.load(LoadCall(model="small"), on_progress=told.append)
         assert [(one.stage, one.share) for one in told] == [
             ("converting", 0.0),
             ("converting", 0.1),
@@ -459,11 +460,11 @@ def test_a_model_is_converted_when_it_is_loaded(run: Run, caplog: pytest.LogCapt
         [loaded] = world.runtime.scheduler.loaded()
         assert (loaded.record.name, loaded.engine) == (SMALL, "stamped")
         assert len(await world.derived()) == 1
-        await world.runtime.inference.load("small", on_progress=told.append)
+        await world.runtime.inference.load(LoadCall(model="small"), on_progress=told.append)
         assert len(told) == 4
-        assert await world.runtime.inference.unload("small")
+        assert await world.runtime.inference.unload(UnloadCall(model="small"))
         assert world.runtime.scheduler.loaded() == []
-        await world.runtime.inference.load("small", on_progress=told.append)
+        await world.runtime.inference.load(LoadCall(model="small"), on_progress=told.append)
         assert [one.stage for one in told[4:]] == ["loading"]
 
     with caplog.at_level(logging.INFO):
@@ -475,7 +476,7 @@ def test_settings_of_a_converter_hold_for_loads(run: Run) -> None:
     """``[converters.stamp]`` is what an automatic conversion uses."""
 
     async def check(world: World) -> None:
-        await world.runtime.inference.load("small")
+        await world.runtime.inference.load(LoadCall(model="small"))
         [name] = await world.derived()
         [file] = await world.catalog.loadable_files(await world.catalog.get(parse_name(name)))
         assert content(file).startswith(b"STAMPED from settings")
@@ -487,12 +488,12 @@ def test_damaged_files_are_converted_anew(run: Run, caplog: pytest.LogCaptureFix
     """Even where size and time of the file tell nothing: the load fails, the hash tells, and the model loads."""
 
     async def check(world: World) -> None:
-        await world.runtime.inference.load("small")
-        await world.runtime.inference.unload("small")
+        await world.runtime.inference.load(LoadCall(model="small"))
+        await world.runtime.inference.unload(UnloadCall(model="small"))
         [name] = await world.derived()
         [file] = await world.catalog.loadable_files(await world.catalog.get(parse_name(name)))
         damage(file)
-        await world.runtime.inference.load("small")
+        await world.runtime.inference.load(LoadCall(model="small"))
         assert b"DAMAGE" not in content(file)
 
     run(check)
@@ -516,7 +517,7 @@ def test_a_converted_model_that_does_not_load_names_the_remedy(run: Run) -> None
 
     async def check(world: World) -> None:
         with pytest.raises(InvalidModelFile, match="no valid stamp") as caught:
-            await world.runtime.inference.load("small")
+            await world.runtime.inference.load(LoadCall(model="small"))
         [name] = await world.derived()
         assert f"corral rm {name}" in (caught.value.remedy or "")
         assert world.runtime.scheduler.loaded() == []
@@ -532,7 +533,9 @@ def test_leaving_a_load_stops_the_conversion(run: Run, tmp_path: Path) -> None:
         started = asyncio.Event()
         on_progress = once_working(started)
         task = asyncio.create_task(
-            world.runtime.inference.load("small", on_progress=lambda progress: on_progress(progress.share))
+            world.runtime.inference.load(
+                LoadCall(model="small"), on_progress=lambda progress: on_progress(progress.share)
+            )
         )
         await started.wait()
         task.cancel()
@@ -550,7 +553,7 @@ def test_a_conversion_that_stands_still_is_ended(run: Run, tmp_path: Path) -> No
 
     async def check(world: World) -> None:
         with pytest.raises(LoadFailed, match="converting small:latest made no progress"):
-            await world.runtime.inference.load("small")
+            await world.runtime.inference.load(LoadCall(model="small"))
         assert await world.derived() == []
 
     run(check, scheduler__load_timeout="1s", converters__stamp__wait_for=str(tmp_path / "never"))

@@ -19,14 +19,14 @@ from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.running import ModelInfo, Task
-from corral.core.requests.caller import Principal
-from corral.core.requests.calls import ANONYMOUS, ChatCall, EmbedCall, GenerateCall
+from corral.core.requests.caller import ANONYMOUS, Caller
+from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.messages import Message
-from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage, Vectors
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage, Vectors
 from corral.core.requests.prompts import Prompt, TextPart, TokensPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, EmbedRequest, Request
 from corral.core.requests.vectors import rows
-from corral.core.scheduling.residents import LoadListener
+from corral.core.scheduling.load_progress import LoadListener
 
 _CHATML = """{% for m in messages %}<|im_start|>{{ m.role }}
 {{ m.content }}<|im_end|>
@@ -60,11 +60,7 @@ class FakeModel:
             yield Started(prompt_tokens=3)
             for letter in "Hello":
                 await asyncio.sleep(0)
-                yield (
-                    ChatDelta(content=letter, token_count=1)
-                    if isinstance(request, ChatRequest)
-                    else Delta(text=letter, token_count=1)
-                )
+                yield Delta(text=letter, token_count=1)
             yield Finished(reason="stop", usage=Usage(prompt_tokens=3, generated_tokens=5))
         finally:
             self.closed += 1
@@ -103,6 +99,7 @@ class FakeScheduler:
         self.model = model
         self.active = 0
         self.asked: list[dict[str, Any]] = []
+        self.callers: list[Caller] = []
 
     @asynccontextmanager
     async def lease(
@@ -113,10 +110,11 @@ class FakeScheduler:
         engine: str | None = None,
         tasks: Collection[Task] = (),
         keep_alive_s: float | UnsetType | None = UNSET,
-        principal: Principal = ANONYMOUS,
+        caller: Caller = ANONYMOUS,
         on_progress: LoadListener | None = None,
     ) -> AsyncIterator[FakeLease]:
         self.asked.append({"load": dict(load_options), "engine": engine, "keep_alive_s": keep_alive_s})
+        self.callers.append(caller)
         self.active += 1
         try:
             yield FakeLease(model=self.model)
@@ -260,8 +258,8 @@ def test_chat_assembles_messages_as_ollama_does() -> None:
 def test_chat_answers_in_chat_deltas() -> None:
     """Deltas of text become deltas of content, with their token counts."""
     outputs = Bench().chat(_chat(("user", "q")))
-    assert [output.content for output in outputs if isinstance(output, ChatDelta)] == list("Hello")
-    assert sum(output.token_count for output in outputs if isinstance(output, ChatDelta)) == 5
+    assert [output.text for output in outputs if isinstance(output, Delta)] == list("Hello")
+    assert sum(output.token_count for output in outputs if isinstance(output, Delta)) == 5
 
 
 def test_a_chat_native_engine_gets_the_messages() -> None:
@@ -271,7 +269,7 @@ def test_a_chat_native_engine_gets_the_messages() -> None:
     request = bench.model.requests[0]
     assert isinstance(request, ChatRequest)
     assert request.messages == (Message(role="user", content="q"),)
-    assert sum(isinstance(output, ChatDelta) for output in outputs) == 5
+    assert sum(isinstance(output, Delta) for output in outputs) == 5
 
 
 def test_options_reach_their_places() -> None:
@@ -447,18 +445,31 @@ def test_an_input_that_is_too_long_has_ollamas_text() -> None:
     assert bench.scheduler.active == 0
 
 
+@pytest.mark.parametrize("tasks", [("completion", "embedding"), ("chat", "embedding")])
+def test_who_asks_is_known_everywhere(tasks: tuple[str, ...]) -> None:
+    """Scheduler and engine learn whom each request comes from, and which servers it has passed."""
+    caller = Caller(id="ann", passed=("a" * 32,))
+    bench = Bench(tasks=tasks)
+    bench.generate(GenerateCall(model="tiny", prompt="q", caller=caller))
+    bench.chat(_chat(("user", "q"), caller=caller))
+    asyncio.run(bench.service.embed(EmbedCall(model="tiny", inputs=("q",), caller=caller)))
+    asyncio.run(bench.service.load(LoadCall(model="tiny", caller=caller)))
+    assert bench.scheduler.callers == [caller] * 4
+    assert [request.caller for request in bench.model.requests] == [caller] * 3
+
+
 def test_load_and_unload_go_to_the_scheduler() -> None:
     """Load answers how long it took and gives the lease back; unload says whether there was something to free."""
     bench = Bench()
-    assert asyncio.run(bench.service.load("tiny", {"num_gpu": 0}, keep_alive_s=5.0)) == 42
+    assert asyncio.run(bench.service.load(LoadCall(model="tiny", options={"num_gpu": 0}, keep_alive_s=5.0))) == 42
     assert bench.scheduler.asked == [{"load": {"num_gpu": 0}, "engine": None, "keep_alive_s": 5.0}]
     assert bench.scheduler.active == 0
-    assert asyncio.run(bench.service.unload(parse_name("tiny"))) is True
+    assert asyncio.run(bench.service.unload(UnloadCall(model="tiny"))) is True
 
 
 def test_an_option_that_nobody_knows_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """It is taken, as Ollama takes it; the log names it, and not what it was set to."""
-    asyncio.run(Bench().service.load("tiny", {"temprature": "secret"}))
+    asyncio.run(Bench().service.load(LoadCall(model="tiny", options={"temprature": "secret"})))
     assert "tiny:latest: ignored options: 'temprature'" in caplog.text
     assert "secret" not in caplog.text
 
