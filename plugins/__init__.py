@@ -181,6 +181,7 @@ from corral.core.specs.converters import (
     ConvertResult,
 )
 from corral.core.specs.engines import (
+    Derivation,
     Device,
     EngineSpec,
     LoadRequest,
@@ -247,6 +248,7 @@ __all__ = (
     "ConverterSpec",
     "CorralError",
     "Delta",
+    "Derivation",
     "Device",
     "Digest",
     "DigestMismatch",

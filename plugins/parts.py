@@ -15,7 +15,9 @@ from corral.core.ports.manifests import ManifestFormat, ManifestStore
 from corral.core.ports.metadata import MetadataReader
 from corral.core.ports.runners import Runner
 from corral.core.ports.sources import ModelSource
-from corral.core.scheduling.engine_choice import ANY_MODEL, check_match
+from corral.core.scheduling.engine_choice import ANY_MODEL
+from corral.core.scheduling.load_options import typed_load_options
+from corral.core.scheduling.spec_calls import check_match
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.guards import guarded
@@ -104,7 +106,10 @@ def try_out(manager: PluginManager, settings: Settings) -> None:
 
 def _try_match(manager: PluginManager, hook: str, spec: EngineSpec | ConverterSpec) -> None:
     try:
-        check_match(spec.match(ANY_MODEL, None))
+        if isinstance(spec, EngineSpec):
+            check_match(spec.match(ANY_MODEL, None, typed_load_options(spec)))
+        else:
+            check_match(spec.match(ANY_MODEL, None))
     except Exception as fault:
         manager.failed(hook, spec.name, PluginError(f"its match failed: {short_line(fault) or type(fault).__name__}"))
 
