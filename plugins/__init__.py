@@ -186,6 +186,7 @@ from corral.core.specs.converters import (
     ConvertResult,
 )
 from corral.core.specs.engines import (
+    Derivation,
     Device,
     EngineSpec,
     LoadRequest,
@@ -238,6 +239,7 @@ __all__ = (
     "ConverterSpec",
     "CorralError",
     "Delta",
+    "Derivation",
     "Device",
     "Digest",
     "DigestMismatch",
