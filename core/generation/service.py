@@ -43,7 +43,7 @@ from corral.core.requests.outputs import Embedded, Vectors
 from corral.core.requests.prompts import Prompt, TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy
 from corral.core.requests.vectors import check_finite, normalise
-from corral.core.scheduling.residents import LoadListener
+from corral.core.scheduling.load_progress import LoadListener
 
 __all__ = ("InferenceService",)
 
