@@ -19,7 +19,7 @@ from corral.core.errors import CorralError, InvalidRequest, ModelNotFound, Stora
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import Digest
-from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.view import ModelView
 from corral.core.ports.blobs import BlobStore, LocalBlobs
@@ -257,7 +257,7 @@ class ModelCatalog:
         """The files an engine loads, weights first. Of several nameless weights the last one counts, as in Ollama."""
         return tuple(
             LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path)
-            for file in _loaded_files(record)
+            for file in record.loaded_files
         )
 
     async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
@@ -266,7 +266,7 @@ class ModelCatalog:
         Raises `BlobNotFound` where one is missing or was changed since it was imported, `StorageError`.
         """
         placed = {file.path: file for file in record.files if file.path is not None}
-        for file in _loaded_files(record):
+        for file in record.loaded_files:
             if file.path is None and await self._blobs.stat(file.digest) is None:
                 raise missing_blob(file.role, file.digest)
         if not placed:
@@ -310,13 +310,6 @@ class ModelCatalog:
             if _size_of(known) <= _REMEMBERED_CHARACTERS:
                 self._records.put(stored.digest, known)
         return msgspec.structs.replace(known, name=stored.name, modified_at=stored.modified_at)
-
-
-def _loaded_files(record: StoredModel) -> Sequence[ModelFile]:
-    files = [file for file in record.files if file.role in ("projector", "adapter", "draft") or file.path]
-    if record.weights is not None and record.weights not in files:
-        files.insert(0, record.weights)
-    return files
 
 
 def _not_found(name: ModelName) -> ModelNotFound:
