@@ -212,15 +212,15 @@ class ModelDeriver:
         parameters: Mapping[str, Any],
         on_progress: OnLoadProgress,
     ) -> ConvertResult:
-        files = await self._models.loadable_files(record)
-        request = ConvertRequest(
-            model=record.name.short,
-            files=tuple(file for file in files if file.role == "weights"),
-            folder=str(folder),
-            parameters=parameters,
-        )
         try:
-            return await self._jobs.run(spec.convert, request, ConvertResult, on_progress)
+            async with self._models.loadable_files(record) as files:
+                request = ConvertRequest(
+                    model=record.name.short,
+                    files=tuple(file for file in files if file.role == "weights"),
+                    folder=str(folder),
+                    parameters=parameters,
+                )
+                return await self._jobs.run(spec.convert, request, ConvertResult, on_progress)
         except JobFailed as error:
             raise JobFailed(
                 f"converting {record.name.short} with the {spec.name} converter failed: {error.message}", error.remedy

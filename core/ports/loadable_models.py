@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from corral.core.models.model import ModelMetadata, StoredModel
@@ -20,9 +21,10 @@ class LoadableModels(Protocol):
         """
         ...
 
-    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
-        """The files that an engine opens, weights first; those of a folder model are in one folder, under their paths.
+    def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]:
+        """The files that an engine opens, weights first; they stay while the context lasts.
 
-        Raises `BlobNotFound` if one is missing, `StorageError`.
+        That is so even if the model is deleted. Those of a folder model are in one folder, under their paths. Raises
+        `BlobNotFound` if one is missing, `StorageError`.
         """
         ...

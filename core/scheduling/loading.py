@@ -88,9 +88,9 @@ class ModelLoader:
 
     async def _load(self, resident: Resident, record: StoredModel, metadata: ModelMetadata | None) -> RunningModel:
         resident.require(estimate_bytes(resident.spec, record, metadata, resident.options))
-        files = await self._models.loadable_files(record)  # before any other model makes room for missing files
-        await self._placement.make_room(resident)
-        return await self._with_second_try(lambda: self._run(resident, record, files))
+        async with self._models.loadable_files(record) as files:  # no other model makes room for missing files
+            await self._placement.make_room(resident)
+            return await self._with_second_try(lambda: self._run(resident, record, files))
 
     async def _with_second_try(self, work: Callable[[], Awaitable[T]]) -> T:
         """Where memory was short after all, everything idle goes, then there is one more try, as in Ollama."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -105,8 +105,9 @@ class Catalog:
     async def metadata(self, record: StoredModel) -> ModelMetadata | None:
         return None
 
-    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
-        return ()
+    @asynccontextmanager
+    async def loadable_files(self, record: StoredModel) -> AsyncIterator[tuple[LocalFile, ...]]:
+        yield ()
 
 
 def record(name: str, weights: str = "") -> StoredModel:
