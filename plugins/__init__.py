@@ -94,6 +94,7 @@ from corral.core.ports.engines import (
     StepEngine,
 )
 from corral.core.ports.manifests import (
+    ManifestBlob,
     ManifestFormat,
     ManifestStore,
     StoredManifest,
@@ -286,6 +287,7 @@ __all__ = (
     "LoadRequest",
     "LocalBlobs",
     "LocalFile",
+    "ManifestBlob",
     "ManifestFormat",
     "ManifestFormatRegistrar",
     "ManifestFormatSpec",

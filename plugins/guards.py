@@ -12,7 +12,7 @@ import msgspec
 
 from corral.core.containment import TookTooLong, contained, interrupts_reach_us, on_own_thread, short_line
 from corral.core.errors import CorralError, PluginError
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.ports.sources import OnProgress, RemoteFile, SourceModel
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
@@ -63,7 +63,7 @@ def guarded(hook: str, part: Any, where: str) -> Any:
     if hook == "corral_register_metadata_readers":
         return _Part(part, where, yes_or_no="recognises", results={"read": ModelMetadata, "describe": dict})
     if hook == "corral_register_manifest_formats":
-        return _Part(part, where, yes_or_no="recognises", results={"read": StoredModel})
+        return _Part(part, where, yes_or_no="recognises", results={"read": Model, "blobs": tuple})
     if hook == "corral_register_chat_templates":
         return _TemplateFactory(part, where)
     return part
