@@ -7,12 +7,12 @@ A plugin is a module named by an entry point of the group ``corral``::
 
 It states the plugin API it is written for, and marks its hooks::
 
-    from corral.plugins import EngineRegistrar, hookimpl
+    from corral.plugins import EngineSpec, Registrar, hookimpl
 
     CORRAL_PLUGIN_API = (1, 0)
 
     @hookimpl
-    def corral_register_engines(register: EngineRegistrar) -> None:
+    def corral_register_engines(register: Registrar[EngineSpec]) -> None:
         register(SPEC)
 
 Hooks only register; the specs hold import paths, so that listing models never imports an engine.
@@ -187,6 +187,7 @@ from corral.core.specs.converters import (
     ConvertResult,
 )
 from corral.core.specs.engines import (
+    Derivation,
     Device,
     EngineSpec,
     LoadRequest,
@@ -200,20 +201,7 @@ from corral.core.stepping.stop_strings import (
 from corral.core.values import (
     Value,
 )
-from corral.plugins.hookspecs import PROJECT, hookimpl
-from corral.plugins.registrars import (
-    ChatTemplateRegistrar,
-    CommandRegistrar,
-    ConverterRegistrar,
-    EngineRegistrar,
-    ManifestFormatRegistrar,
-    MetadataReaderRegistrar,
-    RouteRegistrar,
-    RunnerRegistrar,
-    SourceRegistrar,
-    StoreRegistrar,
-)
-from corral.plugins.specs import (
+from corral.plugins.hooks import (
     ChatTemplateSpec,
     CommandSpec,
     ManifestFormatSpec,
@@ -221,9 +209,11 @@ from corral.plugins.specs import (
     RouteSpec,
     RunnerSpec,
     SourceSpec,
-    Stores,
     StoreSpec,
 )
+from corral.plugins.hookspecs import PROJECT, hookimpl
+from corral.plugins.registrar import Registrar
+from corral.plugins.specs import Stores
 
 __all__ = (
     "PROJECT",
@@ -236,9 +226,7 @@ __all__ = (
     "ChatRequest",
     "ChatTemplate",
     "ChatTemplateFactory",
-    "ChatTemplateRegistrar",
     "ChatTemplateSpec",
-    "CommandRegistrar",
     "CommandSpec",
     "CompletionRequest",
     "Conflict",
@@ -249,10 +237,10 @@ __all__ = (
     "ConvertRequest",
     "ConvertResult",
     "ConvertedFile",
-    "ConverterRegistrar",
     "ConverterSpec",
     "CorralError",
     "Delta",
+    "Derivation",
     "Device",
     "Digest",
     "DigestMismatch",
@@ -266,7 +254,6 @@ __all__ = (
     "EngineFinished",
     "EngineNotInstalled",
     "EngineOutput",
-    "EngineRegistrar",
     "EngineSpec",
     "EngineStalled",
     "ErrorInfo",
@@ -289,14 +276,12 @@ __all__ = (
     "LocalFile",
     "ManifestBlob",
     "ManifestFormat",
-    "ManifestFormatRegistrar",
     "ManifestFormatSpec",
     "ManifestStore",
     "Match",
     "Message",
     "MetadataCache",
     "MetadataReader",
-    "MetadataReaderRegistrar",
     "MetadataReaderSpec",
     "Model",
     "ModelFile",
@@ -321,12 +306,11 @@ __all__ = (
     "PromptTooLong",
     "RandomAccess",
     "RandomAccessFile",
+    "Registrar",
     "RemoteFile",
     "Request",
-    "RouteRegistrar",
     "RouteSpec",
     "Runner",
-    "RunnerRegistrar",
     "RunnerSpec",
     "RunningModel",
     "Runtime",
@@ -335,13 +319,11 @@ __all__ = (
     "SettingsError",
     "SourceError",
     "SourceModel",
-    "SourceRegistrar",
     "SourceSpec",
     "Started",
     "StepEngine",
     "StopStrings",
     "StorageError",
-    "StoreRegistrar",
     "StoreSpec",
     "StoredManifest",
     "StoredModel",
