@@ -96,10 +96,8 @@ def try_out(manager: PluginManager, settings: Settings) -> None:
 
 def _try_match(manager: PluginManager, kind: HookKind[Any], spec: Any) -> None:
     try:
-        if isinstance(spec, EngineSpec):
-            check_match(spec.match(ANY_MODEL, None, typed_load_options(spec)))
-        else:
-            check_match(spec.match(ANY_MODEL, None))
+        options = (typed_load_options(spec),) if isinstance(spec, EngineSpec) else ()
+        check_match(spec.match(ANY_MODEL, None, *options))
     except Exception as fault:
         manager.failed(kind, spec.name, PluginError(f"its match failed: {short_line(fault) or type(fault).__name__}"))
 
