@@ -10,12 +10,12 @@ import pytest
 from corral.core.malformed import Mistyped, mistyped
 
 
-class Inner(msgspec.Struct):
+class Inner(msgspec.Struct, frozen=True):
     numbers: tuple[int, ...] = ()
     share: Annotated[float, msgspec.Meta(le=1)] = 0.0
 
 
-class Outer(msgspec.Struct):
+class Outer(msgspec.Struct, frozen=True):
     flag: bool = False
     inner: Inner = Inner()
 
