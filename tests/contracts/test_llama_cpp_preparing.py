@@ -77,8 +77,8 @@ def answers(engine: LlamaCppEngine, *requests: CompletionRequest) -> tuple[list[
 
 def test_sequence_breakers_hold_nobody_up(engine: LlamaCppEngine) -> None:
     """A request that comes later than one with slow breakers has its whole answer before that one begins."""
-    assert engine.preparation(dry(*SLOW)) is not None
-    assert engine.preparation(ask()) is None
+    assert engine.needs_preparing(dry(*SLOW))
+    assert not engine.needs_preparing(ask())
     _, order = answers(engine, dry(*SLOW), ask(32))
     assert order == [1, 0]
 
@@ -87,8 +87,8 @@ def test_sequence_breakers_are_worked_out_once(engine: LlamaCppEngine) -> None:
     """A request with parameters that are known is taken in at once, and its answer is the same."""
     request = dry("\n", ":", "b")
     [first], _ = answers(engine, request)
-    assert engine.preparation(request) is None
-    assert engine.preparation(dry("\n", ":", "b", multiplier=9.0)) is not None
+    assert not engine.needs_preparing(request)
+    assert engine.needs_preparing(dry("\n", ":", "b", multiplier=9.0))
     assert answers(engine, request, request)[0] == [first, first]
     assert first != answers(engine, ask())[0][0]
 
@@ -96,9 +96,9 @@ def test_sequence_breakers_are_worked_out_once(engine: LlamaCppEngine) -> None:
 def test_long_biased_texts_are_prepared(engine: LlamaCppEngine) -> None:
     """Texts that take time to tokenize are tokenized beside the steps, with the same effect as short ones."""
     long = ask(logit_bias=((" wide" * 300, -100.0),))
-    assert engine.preparation(long) is not None
+    assert engine.needs_preparing(long)
     short = ask(logit_bias=((" wide", -100.0),))
-    assert engine.preparation(short) is None
+    assert not engine.needs_preparing(short)
     [text, banned], _ = answers(engine, long, short)
     assert " wide" not in text + banned
 
@@ -106,12 +106,8 @@ def test_long_biased_texts_are_prepared(engine: LlamaCppEngine) -> None:
 def test_a_model_outlives_a_preparation(smollm2: Path) -> None:
     """Closing the engine waits for what reads its vocabulary in another thread; nothing begins afterwards."""
     engine = make(smollm2)
-    prepare = engine.preparation(dry(*SLOW))
-    late = engine.preparation(dry("x"))
-    assert prepare is not None
-    assert late is not None
     prepared: list[object] = []
-    begun = threading.Thread(target=lambda: prepared.append(prepare()))
+    begun = threading.Thread(target=lambda: prepared.append(engine.prepare(dry(*SLOW))))
     begun.start()
     while not engine._preparing._count and not prepared:
         pass
@@ -119,7 +115,7 @@ def test_a_model_outlives_a_preparation(smollm2: Path) -> None:
     assert len(prepared) == 1
     begun.join(10)
     with pytest.raises(EngineDied):
-        late()
+        engine.prepare(dry("x"))
 
 
 def test_an_aborted_preparation_leaves_the_rest(engine: LlamaCppEngine) -> None:
