@@ -10,11 +10,11 @@ from pathlib import Path
 from corral.core.errors import BlobNotFound, InvalidModelFile, map_errors
 from corral.core.lru import LruDict
 from corral.core.models.digests import Digest
-from corral.core.models.model import ModelMetadata
+from corral.core.models.model import FileRole, ModelMetadata
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.metadata import MetadataCache, MetadataReader
 
-__all__ = ("WeightsInspector",)
+__all__ = ("WeightsInspector", "missing_blob")
 
 _REMEMBERED = 256  # models; a description is some kilobytes
 _KEPT_PAIRS, _KEPT_CHARACTERS = 2048, 65_536  # of a description that is remembered
@@ -99,10 +99,7 @@ class WeightsInspector:
 
     async def _path(self, digest: Digest) -> Path:
         if await self._blobs.stat(digest) is None:
-            raise BlobNotFound(
-                f"the weights {digest} are missing from the store, or have changed since they were imported",
-                "import or pull the model again",
-            )
+            raise missing_blob("weights", digest)
         return self._local.path(digest)
 
     def _reader_of(self, path: Path) -> MetadataReader | None:
@@ -110,6 +107,14 @@ class WeightsInspector:
             if reader.recognises(path):
                 return reader
         return next((reader for reader in self._readers if path.suffix.lower() == f".{reader.format}"), None)
+
+
+def missing_blob(role: FileRole, digest: Digest) -> BlobNotFound:
+    """The error for a file of a model that is gone, or was changed behind the store's back."""
+    return BlobNotFound(
+        f"the {role} blob {digest} is missing from the store, or has changed since it was imported",
+        "import or pull the model again",
+    )
 
 
 def _faults_of(reader: MetadataReader, path: Path) -> AbstractContextManager[None]:

@@ -89,8 +89,11 @@ class ModelLoader:
 
     async def _load(self, resident: Resident, record: StoredModel, metadata: ModelMetadata | None) -> None:
         resident.estimate = estimate_bytes(resident.spec, record, metadata, resident.options)
+        files = await self._models.loadable_files(
+            record
+        )  # first, so that nobody's model goes for one that has no files
         await self._placement.make_room(resident)
-        resident.model = await self._with_second_try(lambda: self._run(resident, record))
+        resident.model = await self._with_second_try(lambda: self._run(resident, record, files))
 
     async def _with_second_try(self, work: Callable[[], Awaitable[T]]) -> T:
         """Where memory was short after all, everything idle goes, then there is one more try, as in Ollama."""
@@ -101,10 +104,10 @@ class ModelLoader:
                 raise
             return await work()
 
-    async def _run(self, resident: Resident, record: StoredModel) -> RunningModel:
+    async def _run(self, resident: Resident, record: StoredModel, files: tuple[LocalFile, ...]) -> RunningModel:
         request = LoadRequest(
             model=resident.record.name.short,
-            files=await self._models.loadable_files(record),
+            files=files,
             load_options={} if resident.options is None else msgspec.to_builtins(resident.options),
             remote_host=record.remote_host,
             remote_model=record.remote_model,
