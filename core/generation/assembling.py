@@ -15,7 +15,7 @@ from corral.core.requests.options import ResolvedOptions, resolve_options
 from corral.core.requests.prompts import MediaPart, TextPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy
 
-__all__ = ("chat_messages", "chat_request", "generate_request", "resolved_options")
+__all__ = ("chat_request", "generate_request", "resolved_options")
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def resolved_options(record: StoredModel, options: Mapping[str, Any]) -> Resolve
 
 
 def chat_request(record: StoredModel, call: ChatCall, options: ResolvedOptions) -> ChatRequest:
-    return _chat(call, options, chat_messages(record, call.messages), call.tools)
+    return _chat(call, options, _chat_messages(record, call.messages), call.tools)
 
 
 def generate_request(
@@ -51,7 +51,7 @@ def generate_request(
     )
 
 
-def chat_messages(record: StoredModel, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+def _chat_messages(record: StoredModel, messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """As Ollama: the model's own messages first; its SYSTEM before all, unless the caller begins with one."""
     whole = (*record.messages, *messages)
     if record.system and not (messages and messages[0].role == "system"):

@@ -11,7 +11,7 @@ from corral.core.generation.rendering import FormatInThreads, RenderingThreads
 from corral.core.generation.template_choice import choose_template
 from corral.core.lru import LruDict
 from corral.core.models.digests import Digest
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.view import ModelView
 from corral.core.ports.chat import ChatFormat, ChatLanguage
 
 __all__ = ("ChatFormats",)
@@ -27,26 +27,25 @@ class ChatFormats:
         self._formats: LruDict[Digest, FormatInThreads] = LruDict(_REMEMBERED)
         self._threads = RenderingThreads()
 
-    def known(self, record: StoredModel) -> FormatInThreads | None:
-        """The format, if the model was asked for it lately."""
-        return self._formats.get(record.digest)
-
-    async def open(self, record: StoredModel, metadata: ModelMetadata | None) -> FormatInThreads:
-        """The format, compiled if need be. Raises `InvalidModelFile` for a template that does not compile."""
-        opened = await self._threads.open(partial(self._compile, record, metadata))
-        opened = self._formats.get(record.digest) or opened  # another request may have been faster
-        self._formats.put(record.digest, opened)
+    async def open(self, view: ModelView) -> FormatInThreads:
+        """The model's format, compiled if need be. Raises `InvalidModelFile` for a template that does not compile."""
+        digest = view.record.digest
+        opened = self._formats.get(digest)
+        if opened is None:
+            compiled = await self._threads.open(partial(self._compile, view))
+            opened = self._formats.get(digest) or compiled  # another request may have been faster
+            self._formats.put(digest, opened)
         return opened
 
     def close(self) -> None:
         """Lets the threads go; waits for nothing."""
         self._threads.close()
 
-    def _compile(self, record: StoredModel, metadata: ModelMetadata | None) -> ChatFormat:
-        text = choose_template(record, metadata, self._languages)
+    def _compile(self, view: ModelView) -> ChatFormat:
+        text = choose_template(view.record, view.metadata, self._languages)
         if text is None:
             return PlainFormat()
         try:
-            return self._languages[text.kind].compile(text, metadata)
+            return self._languages[text.kind].compile(text, view.metadata)
         except InvalidModelFile as error:
-            raise InvalidModelFile(f"{record.name}: {error.message}", error.remedy) from error
+            raise InvalidModelFile(f"{view.record.name}: {error.message}", error.remedy) from error

@@ -10,7 +10,7 @@ from corral.core.models.model import StoredModel
 from corral.core.ports.running import Task
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
 
-__all__ = ("has_images", "refuse_embedding_model", "refuse_unserved", "require_features", "require_task")
+__all__ = ("refuse_embedding_model", "refuse_unserved", "require_features", "require_task")
 
 
 def refuse_embedding_model(capabilities: Collection[str], name: str, task: str) -> None:
@@ -25,7 +25,7 @@ def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: An
         for field in ("tools", "think"):
             if getattr(call, field, None):
                 raise UnsupportedField(f"{field} is not supported by this version of Corral", "omit it")
-    if has_images(call) and not {"vision", "audio"}.intersection(capabilities):
+    if _has_images(call) and not {"vision", "audio"}.intersection(capabilities):
         raise Unsupported(f'"{call.model}" does not support images', "omit them, or use a model with vision")
 
 
@@ -36,16 +36,19 @@ def require_task(lease: Lease, task: Task, name: str, wanted: str) -> None:
         raise Unsupported(f'"{name}" does not support {wanted}', remedy)
 
 
-def require_features(lease: Lease, call: AnswerCall) -> None:
-    """Raises `Unsupported` for a field of the call that needs a feature which the engine does not have."""
+def require_features(lease: Lease, call: AnswerCall, *, owns_format: bool) -> None:
+    """Raises `Unsupported` for a field of the call that needs a feature which the engine does not have.
+
+    `owns_format`: it takes chats as they are, and decides for itself which formats of answers it supports.
+    """
     features = lease.model.info.features
-    if call.constraint is not None and "constraints" not in features:
+    if call.constraint is not None and not owns_format and "constraints" not in features:
         raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which does not support formats')
-    if has_images(call) and "images" not in features:
+    if _has_images(call) and "images" not in features:
         raise Unsupported(f'images: "{call.model}" runs on {lease.engine}, which does not support images')
 
 
-def has_images(call: AnswerCall) -> bool:
+def _has_images(call: AnswerCall) -> bool:
     if isinstance(call, GenerateCall):
         return bool(call.images)
     return isinstance(call, ChatCall) and any(message.images for message in call.messages)

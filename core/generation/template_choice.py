@@ -9,9 +9,7 @@ from corral.core.models.model import Model, ModelMetadata, TemplateText
 __all__ = ("choose_template",)
 
 
-def choose_template(
-    model: Model, metadata: ModelMetadata | None, languages: Container[str]
-) -> TemplateText | None:
+def choose_template(model: Model, metadata: ModelMetadata | None, languages: Container[str]) -> TemplateText | None:
     """The manifest's template goes before the one in the weights, which is written in Jinja.
 
     A text in a language that is not among `languages` is passed over. None if no text is left.

@@ -15,6 +15,7 @@ import msgspec
 from corral.core.errors import CorralError, LoadFailed, ServerBusy, to_error
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
+from corral.core.models.view import ModelView
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import RunningModel, Task
 from corral.core.requests.caller import ANONYMOUS, Caller
@@ -90,7 +91,7 @@ class ModelScheduler:
     @asynccontextmanager
     async def lease(
         self,
-        record: StoredModel,
+        view: ModelView,
         *,
         load_options: Mapping[str, Any] = {},
         engine: str | None = None,
@@ -107,7 +108,7 @@ class ModelScheduler:
         `InvalidOption`, `OutOfMemory`, and what `Runner.load` raises.
         """
         started = self._clock()
-        metadata = await self._catalog.metadata(record)
+        record, metadata = view.record, view.metadata
         choice = self._chooser.choose(record, metadata, engine or self._engine_for(record), tasks)
         spec = choice.spec
         options = typed_load_options(spec, self._engine_settings.get(spec.name, {}), load_options)

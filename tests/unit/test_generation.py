@@ -12,12 +12,14 @@ import msgspec
 import pytest
 from msgspec import UNSET, UnsetType
 
-from corral.adapters.templates.jinja import JinjaTemplates
+from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
+from corral.adapters.templates.jinja import JinjaLanguage
 from corral.core.errors import CorralError, EngineDied, InvalidOption, InvalidRequest, PromptTooLong, Unsupported
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName, parse_name
+from corral.core.models.view import ModelView
 from corral.core.ports.running import ModelInfo, Task
 from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall, LoadCall, UnloadCall
@@ -98,7 +100,7 @@ class FakeScheduler:
     @asynccontextmanager
     async def lease(
         self,
-        record: StoredModel,
+        view: ModelView,
         *,
         load_options: Mapping[str, Any] = {},
         engine: str | None = None,
@@ -128,8 +130,8 @@ class FakeCatalog:
     async def get(self, name: ModelName) -> StoredModel:
         return self.record
 
-    async def metadata(self, record: StoredModel) -> ModelMetadata | None:
-        return ModelMetadata(
+    async def view(self, name: ModelName) -> ModelView:
+        metadata = ModelMetadata(
             format="gguf",
             architecture="llama",
             file_type="F16",
@@ -137,9 +139,7 @@ class FakeCatalog:
             tensor_bytes=1,
             chat_template=self._template,
         )
-
-    async def capabilities(self, record: StoredModel) -> tuple[str, ...]:
-        return self._capabilities
+        return ModelView(record=self.record, metadata=metadata, capabilities=self._capabilities)
 
 
 class Bench:
@@ -159,7 +159,8 @@ class Bench:
         self.service = InferenceService(
             catalog=FakeCatalog(record, capabilities, template),
             scheduler=self.scheduler,
-            templates=(JinjaTemplates(),),
+            languages={"jinja": JinjaLanguage()},
+            parsers={"think_tags": ThinkTagParsers()},
         )
 
     def request(self) -> CompletionRequest:
@@ -246,7 +247,6 @@ def test_chat_assembles_messages_as_ollama_does() -> None:
     assert prompt_text(bench.request().prompt) == "user=M;system=T;user=q;"
     bench.generate(GenerateCall(model="tiny", prompt="q", system="T"))
     assert prompt_text(bench.request().prompt) == "system=T;user=M;user=q;"
-    assert asyncio.run(bench.service.render(_chat(("user", "q")))) == "system=S;user=M;user=q;"
 
 
 def test_chat_answers_in_chat_deltas() -> None:
