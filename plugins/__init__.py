@@ -83,8 +83,8 @@ from corral.core.ports.blobs import (
     LocalBlobs,
 )
 from corral.core.ports.chat import (
-    ChatTemplate,
-    ChatTemplateFactory,
+    ChatFormat,
+    ChatLanguage,
 )
 from corral.core.ports.engines import (
     Engine,
@@ -196,7 +196,7 @@ from corral.core.values import (
 )
 from corral.plugins.hookspecs import PROJECT, hookimpl
 from corral.plugins.registrars import (
-    ChatTemplateRegistrar,
+    ChatLanguageRegistrar,
     CommandRegistrar,
     ConverterRegistrar,
     EngineRegistrar,
@@ -208,7 +208,7 @@ from corral.plugins.registrars import (
     StoreRegistrar,
 )
 from corral.plugins.specs import (
-    ChatTemplateSpec,
+    ChatLanguageSpec,
     CommandSpec,
     ManifestFormatSpec,
     MetadataReaderSpec,
@@ -227,11 +227,11 @@ __all__ = (
     "BlobWriter",
     "Caller",
     "Cancelled",
+    "ChatFormat",
+    "ChatLanguage",
+    "ChatLanguageRegistrar",
+    "ChatLanguageSpec",
     "ChatRequest",
-    "ChatTemplate",
-    "ChatTemplateFactory",
-    "ChatTemplateRegistrar",
-    "ChatTemplateSpec",
     "CommandRegistrar",
     "CommandSpec",
     "CompletionRequest",

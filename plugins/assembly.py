@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.system.memory import free_memory
@@ -171,7 +172,8 @@ async def assemble(
     inference = InferenceService(
         catalog=ConfiguredCatalog(catalog, models),
         scheduler=scheduler,
-        templates=list(parts["corral_register_chat_templates"].values()),
+        languages=parts["corral_register_chat_languages"],
+        parsers={"think_tags": ThinkTagParsers()},
     )
     runtime = Runtime(
         catalog=catalog,

@@ -15,7 +15,7 @@ from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.adapters.runners.settings import ProcessSettings
 from corral.plugins.hookspecs import hookimpl
 from corral.plugins.registrars import (
-    ChatTemplateRegistrar,
+    ChatLanguageRegistrar,
     ConverterRegistrar,
     EngineRegistrar,
     ManifestFormatRegistrar,
@@ -25,7 +25,7 @@ from corral.plugins.registrars import (
     StoreRegistrar,
 )
 from corral.plugins.specs import (
-    ChatTemplateSpec,
+    ChatLanguageSpec,
     ManifestFormatSpec,
     MetadataReaderSpec,
     RunnerSpec,
@@ -93,5 +93,5 @@ def corral_register_metadata_readers(register: MetadataReaderRegistrar) -> None:
 
 
 @hookimpl
-def corral_register_chat_templates(register: ChatTemplateRegistrar) -> None:
-    register(ChatTemplateSpec(name="jinja", target="corral.adapters.templates.jinja:JinjaTemplates"))
+def corral_register_chat_languages(register: ChatLanguageRegistrar) -> None:
+    register(ChatLanguageSpec(name="jinja", target="corral.adapters.templates.jinja:JinjaLanguage"))

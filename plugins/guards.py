@@ -12,7 +12,8 @@ import msgspec
 
 from corral.core.containment import TookTooLong, contained, interrupts_reach_us, on_own_thread, short_line
 from corral.core.errors import CorralError, PluginError
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import ModelMetadata, StoredModel, TemplateText
+from corral.core.ports.chat import RenderedChat
 from corral.core.ports.sources import OnProgress, RemoteFile, SourceModel
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
@@ -64,8 +65,8 @@ def guarded(hook: str, part: Any, where: str) -> Any:
         return _Part(part, where, yes_or_no="recognises", results={"read": ModelMetadata, "describe": dict})
     if hook == "corral_register_manifest_formats":
         return _Part(part, where, yes_or_no="recognises", results={"read": StoredModel})
-    if hook == "corral_register_chat_templates":
-        return _TemplateFactory(part, where)
+    if hook == "corral_register_chat_languages":
+        return _Language(part, where)
     return part
 
 
@@ -108,26 +109,19 @@ class _Part:
         return call
 
 
-class _TemplateFactory:
-    """A `ChatTemplateFactory`: where it fails, the next one is asked."""
+class _Language:
+    """A `ChatLanguage`; what it compiles is guarded too."""
 
-    def __init__(self, factory: Any, where: str) -> None:
-        self._factory = factory
+    def __init__(self, language: Any, where: str) -> None:
+        self._language = language
         self._where = where
 
-    def __call__(self, record: StoredModel, metadata: ModelMetadata | None) -> Any:
-        try:
-            template = contained(self._factory, record, metadata)
-            if template is None:
-                return None
-            if not callable(getattr(template, "render", None)) or not isinstance(template.source, str):
-                raise TypeError(f"it returned {short_line(repr(template), 60)} instead of a ChatTemplate")
-        except CorralError:
-            raise
-        except Exception as fault:
-            _complain(self._where, f"{type(fault).__name__}: {short_line(fault)}")
-            return None
-        return _Part(template, self._where, results={"render": tuple})
+    def compile(self, text: TemplateText, metadata: ModelMetadata | None) -> Any:
+        with _ours(f"{self._where}: compile"):
+            compiled = contained(self._language.compile, text, metadata)
+            if not callable(getattr(compiled, "render", None)):
+                raise TypeError(f"it returned {short_line(repr(compiled), 60)} instead of a ChatFormat")
+        return _Part(compiled, self._where, results={"render": RenderedChat})
 
 
 class _Source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pluggy
 
 from corral.plugins.registrars import (
-    ChatTemplateRegistrar,
+    ChatLanguageRegistrar,
     CommandRegistrar,
     ConverterRegistrar,
     EngineRegistrar,
@@ -19,7 +19,7 @@ from corral.plugins.registrars import (
 
 __all__ = (
     "PROJECT",
-    "corral_register_chat_templates",
+    "corral_register_chat_languages",
     "corral_register_commands",
     "corral_register_converters",
     "corral_register_engines",
@@ -76,7 +76,7 @@ def corral_register_metadata_readers(register: MetadataReaderRegistrar) -> None:
 
 
 @_hookspec
-def corral_register_chat_templates(register: ChatTemplateRegistrar) -> None:
+def corral_register_chat_languages(register: ChatLanguageRegistrar) -> None:
     """Register chat template languages. Called after the readers; the first that has a template for a model wins."""
 
 

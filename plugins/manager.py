@@ -21,7 +21,7 @@ from corral.plugins import hookspecs
 from corral.plugins.guards import bounded
 from corral.plugins.interpreter_state import InterpreterState
 from corral.plugins.registrars import (
-    ChatTemplateRegistrar,
+    ChatLanguageRegistrar,
     CommandRegistrar,
     ConverterRegistrar,
     EngineRegistrar,
@@ -34,7 +34,7 @@ from corral.plugins.registrars import (
     StoreRegistrar,
 )
 from corral.plugins.specs import (
-    ChatTemplateSpec,
+    ChatLanguageSpec,
     CommandSpec,
     ManifestFormatSpec,
     MetadataReaderSpec,
@@ -60,7 +60,7 @@ _HOOKS: Final[dict[str, type[Registrar[Any]]]] = {
     "corral_register_sources": SourceRegistrar,
     "corral_register_manifest_formats": ManifestFormatRegistrar,
     "corral_register_metadata_readers": MetadataReaderRegistrar,
-    "corral_register_chat_templates": ChatTemplateRegistrar,
+    "corral_register_chat_languages": ChatLanguageRegistrar,
     "corral_register_routes": RouteRegistrar,
     "corral_register_commands": CommandRegistrar,
 }
@@ -275,8 +275,8 @@ class PluginManager:
     def metadata_readers(self) -> tuple[MetadataReaderSpec, ...]:
         return tuple(self._specs["corral_register_metadata_readers"])
 
-    def chat_templates(self) -> tuple[ChatTemplateSpec, ...]:
-        return tuple(self._specs["corral_register_chat_templates"])
+    def chat_languages(self) -> tuple[ChatLanguageSpec, ...]:
+        return tuple(self._specs["corral_register_chat_languages"])
 
     def routes(self) -> tuple[RouteSpec, ...]:
         return tuple(self._specs["corral_register_routes"])

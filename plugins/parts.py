@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from corral.core.containment import TookTooLong, on_own_thread, short_line
 from corral.core.errors import PluginError, SettingsError
 from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.ports.chat import ChatLanguage
 from corral.core.ports.manifests import ManifestFormat, ManifestStore
 from corral.core.ports.metadata import MetadataReader
 from corral.core.ports.runners import Runner
@@ -30,6 +31,7 @@ _PORTS: Mapping[str, Any] = {
     "corral_register_sources": ModelSource,
     "corral_register_manifest_formats": ManifestFormat,
     "corral_register_metadata_readers": MetadataReader,
+    "corral_register_chat_languages": ChatLanguage,
 }
 
 
@@ -63,7 +65,7 @@ def make_all_parts(manager: PluginManager, settings: Settings) -> dict[str, dict
         "corral_register_sources": (manager.sources(), settings.sources),
         "corral_register_manifest_formats": (manager.manifest_formats(), {}),
         "corral_register_metadata_readers": (manager.metadata_readers(), {}),
-        "corral_register_chat_templates": (manager.chat_templates(), {}),
+        "corral_register_chat_languages": (manager.chat_languages(), {}),
     }
     return {hook: make_parts(manager, hook, of_hook, section) for hook, (of_hook, section) in specs.items()}
 

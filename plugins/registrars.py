@@ -11,7 +11,7 @@ from corral.core.specs.engines import EngineSpec
 from corral.core.specs.installation import HasRequirements, requirements
 from corral.plugins.spec_checks import checked_spec
 from corral.plugins.specs import (
-    ChatTemplateSpec,
+    ChatLanguageSpec,
     CommandSpec,
     ManifestFormatSpec,
     MetadataReaderSpec,
@@ -22,7 +22,7 @@ from corral.plugins.specs import (
 )
 
 __all__ = (
-    "ChatTemplateRegistrar",
+    "ChatLanguageRegistrar",
     "CommandRegistrar",
     "ConverterRegistrar",
     "EngineRegistrar",
@@ -47,7 +47,7 @@ Spec = TypeVar(
     SourceSpec,
     ManifestFormatSpec,
     MetadataReaderSpec,
-    ChatTemplateSpec,
+    ChatLanguageSpec,
     RouteSpec,
     CommandSpec,
 )
@@ -133,8 +133,8 @@ class MetadataReaderRegistrar(Registrar[MetadataReaderSpec]):
     kind, spec_type = "metadata reader", MetadataReaderSpec
 
 
-class ChatTemplateRegistrar(Registrar[ChatTemplateSpec]):
-    kind, spec_type = "chat template", ChatTemplateSpec
+class ChatLanguageRegistrar(Registrar[ChatLanguageSpec]):
+    kind, spec_type = "chat template", ChatLanguageSpec
 
 
 class RouteRegistrar(Registrar[RouteSpec]):

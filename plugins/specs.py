@@ -15,7 +15,7 @@ from corral.core.ports.metadata import MetadataCache
 from corral.core.specs.imports import import_name
 
 __all__ = (
-    "ChatTemplateSpec",
+    "ChatLanguageSpec",
     "CommandSpec",
     "LazySpec",
     "ManifestFormatSpec",
@@ -62,8 +62,8 @@ class MetadataReaderSpec(LazySpec, frozen=True, kw_only=True):
     """A weights format that can be read without its engine: ``() -> MetadataReader``."""
 
 
-class ChatTemplateSpec(LazySpec, frozen=True, kw_only=True):
-    """A language of chat templates: ``() -> ChatTemplateFactory``."""
+class ChatLanguageSpec(LazySpec, frozen=True, kw_only=True):
+    """A language of chat templates: ``() -> ChatLanguage``."""
 
 
 class RouteSpec(LazySpec, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from corral.core.generation.room import most_tokens_of_prompt, require_room, req
 from corral.core.ports.chat import RenderedChat
 from corral.core.ports.running import ModelInfo
 from corral.core.requests.control_tokens import control_tokens
-from corral.core.requests.prompts import MediaPart
+from corral.core.requests.prompts import has_media
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 
 __all__ = ("completion_of", "rendered_chat")
@@ -26,13 +26,12 @@ async def rendered_chat(request: ChatRequest, info: ModelInfo, chat_format: Form
     """The chat, rendered for a model with this `info`.
 
     Raises `InvalidRequest`, and `PromptTooLong` before anything is rendered that is too long by its mere size: a
-    template may leave out earlier answers, never what is asked. Raises `Unsupported` if the format loses an image.
+    template may leave out earlier answers, never what is asked. Raises `Unsupported` if the format drops images.
     """
     asked = sum([len(message.content) for message in request.messages if message.role in ("user", "system")])
     require_room(info, asked, most_tokens_of_prompt(info, request.context))
     rendered = await chat_format.render(request, control_tokens(info.control_tokens))
-    images = sum([len(message.images) for message in request.messages])
-    if images and images != sum([isinstance(part, MediaPart) for part in rendered.prompt]):
+    if any(message.images for message in request.messages) and not has_media(rendered.prompt):
         raise Unsupported("images: the chat format of this model has no place for them", "omit them")
     require_room_for(info, rendered.prompt, request.context)
     return rendered

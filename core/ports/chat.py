@@ -18,8 +18,8 @@ class RenderedChat(Value, frozen=True, kw_only=True):
     """A conversation as a prompt, and what belongs to the answer.
 
     `parser` names the `AnswerParser` that reads the answer; with None, the answer's text is shown as it is. `think` are
-    the tags around thinking, if the model writes any. `preserved_tokens` are control tokens whose text the parser needs.
-    `stops` end the answer like the request's own stop strings.
+    the tags around thinking, if the model writes any. `preserved_tokens` are control tokens that the parser needs to
+    see. `stops` end the answer like the request's own stop strings.
     """
 
     prompt: Prompt

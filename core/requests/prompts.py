@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from corral.core.values import Value
 
-__all__ = ("MediaPart", "Prompt", "TextPart", "TokensPart", "joined", "prompt_text")
+__all__ = ("MediaPart", "Prompt", "TextPart", "TokensPart", "has_media", "joined", "prompt_text")
 
 
 class TextPart(Value, frozen=True, kw_only=True):
@@ -30,6 +30,11 @@ class MediaPart(Value, frozen=True, kw_only=True):
 
 Prompt = tuple[TextPart | TokensPart | MediaPart, ...]
 """Parts are tokenized one by one and joined. The engine adds the model's BOS once, if the model wants one."""
+
+
+def has_media(prompt: Prompt) -> bool:
+    """Whether the prompt needs an engine with the feature ``images``."""
+    return any(isinstance(part, MediaPart) for part in prompt)
 
 
 def prompt_text(prompt: Prompt) -> str:

@@ -23,7 +23,7 @@ from corral.plugins.testing.options import pytest_addoption, pytest_configure
 
 if TYPE_CHECKING:
     from corral.plugins.testing.blob_store import BlobStoreContract
-    from corral.plugins.testing.chat_template import ChatTemplateContract
+    from corral.plugins.testing.chat_format import ChatFormatContract
     from corral.plugins.testing.converter import ConverterContract
     from corral.plugins.testing.engine import GeneratorEngineContract, StepEngineContract
     from corral.plugins.testing.jobs import JobRunnerContract
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "BlobStoreContract",
-    "ChatTemplateContract",
+    "ChatFormatContract",
     "ConverterContract",
     "GeneratorEngineContract",
     "JobRunnerContract",
@@ -51,7 +51,7 @@ __all__ = (
 
 _HOMES = {
     "BlobStoreContract": "blob_store",
-    "ChatTemplateContract": "chat_template",
+    "ChatFormatContract": "chat_template",
     "ConverterContract": "converter",
     "GeneratorEngineContract": "engine",
     "JobRunnerContract": "jobs",

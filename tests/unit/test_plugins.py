@@ -79,7 +79,7 @@ def test_the_builtin_plugin_is_found_by_its_entry_point() -> None:
     assert manager.statuses[0].distribution == "corral"
 
 
-@pytest.mark.parametrize("kind", ["runners", "sources", "manifest_formats", "metadata_readers", "chat_templates"])
+@pytest.mark.parametrize("kind", ["runners", "sources", "manifest_formats", "metadata_readers", "chat_languages"])
 def test_every_builtin_target_can_be_built(kind: str) -> None:
     """No import path of the built-in plugin is misspelt, and no factory wants more than its settings."""
     manager = PluginManager()
