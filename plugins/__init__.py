@@ -101,6 +101,7 @@ from corral.core.ports.manifests import (
 from corral.core.ports.metadata import (
     MetadataCache,
     MetadataReader,
+    RandomAccess,
 )
 from corral.core.ports.runners import (
     OnLoadProgress,
@@ -125,6 +126,10 @@ from corral.core.ports.tokens import (
     Tokenizer,
     TokenMask,
     Vocabulary,
+)
+from corral.core.random_access import (
+    RandomAccessFile,
+    buffered,
 )
 from corral.core.requests.caller import (
     Caller,
@@ -312,6 +317,8 @@ __all__ = (
     "PreparingEngine",
     "Prompt",
     "PromptTooLong",
+    "RandomAccess",
+    "RandomAccessFile",
     "RemoteFile",
     "Request",
     "RouteRegistrar",
@@ -358,6 +365,7 @@ __all__ = (
     "Vectors",
     "Vocabulary",
     "abandoned",
+    "buffered",
     "digest_of",
     "hookimpl",
     "map_errors",

@@ -21,11 +21,11 @@ from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
 from corral.adapters.stores.workspaces import workspace
-from corral.adapters.system.regular_files import open_regular
 from corral.adapters.system.threads import in_thread
 from corral.core.errors import BlobNotFound, Conflict, InvalidDigest, StorageError
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.ports.blobs import BlobInfo, BlobWriter
+from corral.core.regular_files import open_regular
 
 __all__ = ("FilesystemBlobs", "FilesystemManifests")
 

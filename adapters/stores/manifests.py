@@ -22,12 +22,12 @@ from corral.adapters.stores.kept import keep
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifest_paths import LEVELS, check_name, is_name, name_of, spelt
 from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
-from corral.adapters.system.regular_files import open_regular
 from corral.adapters.system.threads import in_thread
 from corral.core.errors import Conflict, StorageError
 from corral.core.models.digests import Digest, digest_of, mentioned_digests
 from corral.core.models.names import ModelName
 from corral.core.ports.manifests import StoredManifest
+from corral.core.regular_files import open_regular
 from corral.core.specs.converters import DERIVED_HOST
 
 __all__ = ("FilesystemManifests",)

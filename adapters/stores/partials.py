@@ -17,12 +17,12 @@ import msgspec
 from corral.adapters.stores.files import CHUNK_BYTES, replace_file, storage_errors
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.ranges import Range, covers, merged
-from corral.adapters.system.regular_files import read_regular
 from corral.adapters.system.threads import in_thread, stop_if_asked
 from corral.core.errors import Conflict, DigestMismatch, StorageError
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest
 from corral.core.ports.blobs import BlobInfo
+from corral.core.regular_files import read_regular
 
 __all__ = ("PartialWriter", "scratch_path", "sweep")
 

@@ -44,7 +44,7 @@ from corral.core.requests.outputs import Usage
 from corral.core.requests.vectors import rows
 from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
-from corral.core.scheduling.residents import LoadListener
+from corral.core.scheduling.load_progress import LoadListener
 from corral.plugins.assembly import assemble, read_layers
 
 __all__ = ("AsyncCorral",)

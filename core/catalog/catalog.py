@@ -69,7 +69,7 @@ class ModelCatalog:
         self._blobs = blobs
         self._local = local
         self._formats = tuple(formats)
-        self._inspector = WeightsInspector(blobs=blobs, local=local, readers=readers, cache=cache)
+        self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
         self._importer = ModelImporter(
             manifests=manifests,
             blobs=blobs,

@@ -45,7 +45,7 @@ from corral.core.requests.options import ResolvedOptions
 from corral.core.requests.outputs import Embedded, Output, Vectors
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.requests.vectors import check_finite, normalise
-from corral.core.scheduling.residents import LoadListener
+from corral.core.scheduling.load_progress import LoadListener
 
 __all__ = ("InferenceService",)
 

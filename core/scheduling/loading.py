@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -18,8 +18,9 @@ from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import RunningModel
 from corral.core.scheduling.engine_choice import estimate_bytes
+from corral.core.scheduling.load_progress import LoadProgress, LoadStage
 from corral.core.scheduling.placement import Placement
-from corral.core.scheduling.residents import LoadProgress, Resident
+from corral.core.scheduling.resident import Resident
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import LoadRequest, LocalFile
 
@@ -58,23 +59,22 @@ class ModelLoader:
         self._deriver = deriver
         self._timeout_s = timeout_s
 
-    async def load(self, resident: Resident, metadata: ModelMetadata | None) -> None:
-        """Returns once ``resident.model`` answers. Raises `OutOfMemory`, what `ModelDeriver.derive` raises where the
-        model must be converted, and what `Runner.load` raises.
+    async def load(self, resident: Resident, metadata: ModelMetadata | None) -> RunningModel:
+        """The model, ready for requests.
+
+        Raises `OutOfMemory`, what `ModelDeriver.derive` raises if it must be converted, and what `Runner.load` raises.
         """
         if resident.converter is None or self._deriver is None:
-            await self._load(resident, resident.record, metadata)
-            return
+            return await self._load(resident, resident.record, metadata)
         derived = await self._derive(resident, self._deriver, resident.converter)
         try:
-            await self._load_derived(resident, derived)
+            return await self._load_derived(resident, derived)
         except (InvalidModelFile, LoadFailed, EngineDied) as error:
             if not await self._deriver.discard_damaged(derived):
                 remedy = f"run corral rm {derived.name} to have the model converted again"
                 raise type(error)(error.message, f"{error.remedy}; {remedy}" if error.remedy else remedy) from error
             _log.warning("the converted files for %s were damaged; converting again", resident.record.name.short)
-            resident.placed = False
-            await self._load_derived(resident, await self._derive(resident, self._deriver, resident.converter))
+            return await self._load_derived(resident, await self._derive(resident, self._deriver, resident.converter))
 
     async def _derive(self, resident: Resident, deriver: Deriver, converter: str) -> StoredModel:
         async def derive() -> StoredModel:
@@ -84,16 +84,14 @@ class ModelLoader:
 
         return await self._with_second_try(derive)
 
-    async def _load_derived(self, resident: Resident, derived: StoredModel) -> None:
-        await self._load(resident, derived, await self._models.metadata(derived))
+    async def _load_derived(self, resident: Resident, derived: StoredModel) -> RunningModel:
+        return await self._load(resident, derived, await self._models.metadata(derived))
 
-    async def _load(self, resident: Resident, record: StoredModel, metadata: ModelMetadata | None) -> None:
-        resident.estimate = estimate_bytes(resident.spec, record, metadata, resident.options)
-        files = await self._models.loadable_files(
-            record
-        )  # first, so that nobody's model goes for one that has no files
+    async def _load(self, resident: Resident, record: StoredModel, metadata: ModelMetadata | None) -> RunningModel:
+        resident.require(estimate_bytes(resident.spec, record, metadata, resident.options))
+        files = await self._models.loadable_files(record)  # before any other model makes room for missing files
         await self._placement.make_room(resident)
-        resident.model = await self._with_second_try(lambda: self._run(resident, record, files))
+        return await self._with_second_try(lambda: self._run(resident, record, files))
 
     async def _with_second_try(self, work: Callable[[], Awaitable[T]]) -> T:
         """Where memory was short after all, everything idle goes, then there is one more try, as in Ollama."""
@@ -119,7 +117,7 @@ class ModelLoader:
 
     @asynccontextmanager
     async def _watched(
-        self, resident: Resident, stage: Literal["converting", "loading"], timeout_s: float | None
+        self, resident: Resident, stage: LoadStage, timeout_s: float | None
     ) -> AsyncGenerator[OnLoadProgress, None]:
         """Gives what to call with the progress of a stage; `timeout_s` is how long the first call may take."""
         loop = asyncio.get_running_loop()
@@ -129,11 +127,7 @@ class ModelLoader:
                 def on_progress(share: float) -> None:
                     with suppress(RuntimeError):  # a late report of work that is over
                         deadline.reschedule(loop.time() + self._timeout_s)
-                    for listener in list(resident.listeners):
-                        try:
-                            listener(LoadProgress(stage=stage, share=share))
-                        except Exception:  # one caller's fault, and the load is everybody's
-                            _log.exception("%s %s: a progress callback failed", stage, resident.record.name.short)
+                    resident.report(LoadProgress(stage=stage, share=share))
 
                 yield on_progress
         except TimeoutError as error:

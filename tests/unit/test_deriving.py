@@ -38,7 +38,7 @@ from corral.core.ports.runners import OnLoadProgress
 from corral.core.requests.calls import LoadCall, UnloadCall
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
-from corral.core.scheduling.residents import LoadProgress
+from corral.core.scheduling.load_progress import LoadProgress
 from corral.core.specs.converters import DERIVED_HOST, ConverterSpec, derived_name
 from corral.core.specs.engines import EngineSpec, LocalFile
 from corral.plugins import hookimpl

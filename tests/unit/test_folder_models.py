@@ -73,7 +73,7 @@ class Store:
         return ModelCatalog(**self._parts, readers=[GgufReader()])
 
     def importer(self) -> ModelImporter:
-        inspector = WeightsInspector(blobs=self.blobs, local=self.blobs, readers=[GgufReader()])
+        inspector = WeightsInspector(blobs=self.blobs, readers=[GgufReader()])
         return ModelImporter(**self._parts, inspector=inspector, sources=[])
 
     async def digests(self) -> set[Digest]:

@@ -28,7 +28,7 @@ from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Star
 from corral.core.requests.prompts import Prompt, TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, EmbedRequest, Request
 from corral.core.requests.vectors import rows
-from corral.core.scheduling.residents import LoadListener
+from corral.core.scheduling.load_progress import LoadListener
 
 _CHATML = """{% for m in messages %}<|im_start|>{{ m.role }}
 {{ m.content }}<|im_end|>

@@ -20,8 +20,8 @@ from corral.core.ports.running import ModelInfo, RunningModel
 from corral.core.requests.outputs import Output
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import Request
+from corral.core.scheduling.load_progress import LoadProgress
 from corral.core.scheduling.loading import Deriver
-from corral.core.scheduling.residents import LoadProgress
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.converters import ConverterSpec
