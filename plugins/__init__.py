@@ -7,12 +7,12 @@ A plugin is a module named by an entry point of the group ``corral``::
 
 It states the plugin API it is written for, and marks its hooks::
 
-    from corral.plugins import EngineRegistrar, hookimpl
+    from corral.plugins import EngineSpec, Registrar, hookimpl
 
     CORRAL_PLUGIN_API = (1, 0)
 
     @hookimpl
-    def corral_register_engines(register: EngineRegistrar) -> None:
+    def corral_register_engines(register: Registrar[EngineSpec]) -> None:
         register(SPEC)
 
 Hooks only register; the specs hold import paths, so that listing models never imports an engine.
@@ -76,6 +76,10 @@ from corral.core.models.names import (
     ModelName,
     parse_name,
 )
+from corral.core.ports.answer_parsers import (
+    AnswerParser,
+    AnswerParserFactory,
+)
 from corral.core.ports.blobs import (
     BlobInfo,
     BlobStore,
@@ -85,6 +89,7 @@ from corral.core.ports.blobs import (
 from corral.core.ports.chat import (
     ChatFormat,
     ChatLanguage,
+    RenderedChat,
 )
 from corral.core.ports.engines import (
     Engine,
@@ -161,6 +166,7 @@ from corral.core.requests.outputs import (
     Vectors,
 )
 from corral.core.requests.prompts import (
+    MediaPart,
     Prompt,
     TextPart,
     TokensPart,
@@ -175,6 +181,12 @@ from corral.core.requests.requests import (
     Request,
     SamplingParams,
     ThinkingBudget,
+)
+from corral.core.requests.think_tags import (
+    ThinkTags,
+)
+from corral.core.requests.typed_text import (
+    TypedText,
 )
 from corral.core.runtime import (
     Runtime,
@@ -199,20 +211,8 @@ from corral.core.stepping.stop_strings import (
 from corral.core.values import (
     Value,
 )
-from corral.plugins.hookspecs import PROJECT, hookimpl
-from corral.plugins.registrars import (
-    ChatLanguageRegistrar,
-    CommandRegistrar,
-    ConverterRegistrar,
-    EngineRegistrar,
-    ManifestFormatRegistrar,
-    MetadataReaderRegistrar,
-    RouteRegistrar,
-    RunnerRegistrar,
-    SourceRegistrar,
-    StoreRegistrar,
-)
-from corral.plugins.specs import (
+from corral.plugins.hooks import (
+    AnswerParserSpec,
     ChatLanguageSpec,
     CommandSpec,
     ManifestFormatSpec,
@@ -220,12 +220,17 @@ from corral.plugins.specs import (
     RouteSpec,
     RunnerSpec,
     SourceSpec,
-    Stores,
     StoreSpec,
 )
+from corral.plugins.hookspecs import PROJECT, hookimpl
+from corral.plugins.registrar import Registrar
+from corral.plugins.specs import Stores
 
 __all__ = (
     "PROJECT",
+    "AnswerParser",
+    "AnswerParserFactory",
+    "AnswerParserSpec",
     "BlobInfo",
     "BlobNotFound",
     "BlobStore",
@@ -234,10 +239,8 @@ __all__ = (
     "Cancelled",
     "ChatFormat",
     "ChatLanguage",
-    "ChatLanguageRegistrar",
     "ChatLanguageSpec",
     "ChatRequest",
-    "CommandRegistrar",
     "CommandSpec",
     "CompletionRequest",
     "Conflict",
@@ -248,7 +251,6 @@ __all__ = (
     "ConvertRequest",
     "ConvertResult",
     "ConvertedFile",
-    "ConverterRegistrar",
     "ConverterSpec",
     "CorralError",
     "Delta",
@@ -265,7 +267,6 @@ __all__ = (
     "EngineFinished",
     "EngineNotInstalled",
     "EngineOutput",
-    "EngineRegistrar",
     "EngineSpec",
     "EngineStalled",
     "ErrorInfo",
@@ -287,14 +288,13 @@ __all__ = (
     "LocalBlobs",
     "LocalFile",
     "ManifestFormat",
-    "ManifestFormatRegistrar",
     "ManifestFormatSpec",
     "ManifestStore",
     "Match",
+    "MediaPart",
     "Message",
     "MetadataCache",
     "MetadataReader",
-    "MetadataReaderRegistrar",
     "MetadataReaderSpec",
     "Model",
     "ModelFile",
@@ -319,12 +319,12 @@ __all__ = (
     "PromptTooLong",
     "RandomAccess",
     "RandomAccessFile",
+    "Registrar",
     "RemoteFile",
+    "RenderedChat",
     "Request",
-    "RouteRegistrar",
     "RouteSpec",
     "Runner",
-    "RunnerRegistrar",
     "RunnerSpec",
     "RunningModel",
     "Runtime",
@@ -333,13 +333,11 @@ __all__ = (
     "SettingsError",
     "SourceError",
     "SourceModel",
-    "SourceRegistrar",
     "SourceSpec",
     "Started",
     "StepEngine",
     "StopStrings",
     "StorageError",
-    "StoreRegistrar",
     "StoreSpec",
     "StoredManifest",
     "StoredModel",
@@ -347,6 +345,7 @@ __all__ = (
     "Task",
     "TemplateText",
     "TextPart",
+    "ThinkTags",
     "ThinkingBudget",
     "Token",
     "TokenLogprob",
@@ -356,6 +355,7 @@ __all__ = (
     "Tool",
     "ToolCall",
     "TopLogprob",
+    "TypedText",
     "UnknownEngine",
     "Unsupported",
     "UnsupportedField",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import cache
 from typing import Any, TypeVar
@@ -12,31 +12,31 @@ import msgspec
 
 from corral.core.containment import TookTooLong, contained, interrupts_reach_us, on_own_thread, short_line
 from corral.core.errors import CorralError, PluginError
-from corral.core.models.model import ModelMetadata, StoredModel, TemplateText
-from corral.core.ports.chat import RenderedChat
+from corral.core.models.model import ModelMetadata, TemplateText
+from corral.core.ports.answer_parsers import AnswerParser
+from corral.core.ports.chat import ChatFormat, RenderedChat
 from corral.core.ports.sources import OnProgress, RemoteFile, SourceModel
-from corral.core.specs.converters import ConverterSpec
-from corral.core.specs.engines import EngineSpec
+from corral.core.requests.outputs import Delta
+from corral.core.requests.requests import ChatRequest
 
-__all__ = ("bounded", "guarded")
+__all__ = ("GuardedLanguage", "GuardedParsers", "GuardedPart", "GuardedSource", "bounded")
 
 _log = logging.getLogger("corral.plugins")
 
 _CALL_LIMIT_S = 3.0
 """How long a function may take that opens no file: the event loop waits for it."""
 
-Spec = TypeVar("Spec", bound=EngineSpec | ConverterSpec)
+Spec = TypeVar("Spec", bound=msgspec.Struct)
 
 
 def bounded(spec: Spec, limit_s: float | None) -> Spec:
-    """The spec of a plugin, whose functions are abandoned when they do not return; `limit_s` None: never."""
+    """The spec of a plugin, whose functions are abandoned if they do not return in time; never if `limit_s` is None."""
     if limit_s is None:
         return spec
     limit_s = min(limit_s, _CALL_LIMIT_S)
-    functions = {name: getattr(spec, name, None) for name in ("match", "estimate", "fits")}
-    return msgspec.structs.replace(
-        spec, **{name: _Bounded(function, limit_s) for name, function in functions.items() if function is not None}
-    )
+    values = {name: getattr(spec, name) for name in spec.__struct_fields__}
+    functions = {name: value for name, value in values.items() if callable(value) and not isinstance(value, type)}
+    return msgspec.structs.replace(spec, **{name: _Bounded(function, limit_s) for name, function in functions.items()})
 
 
 class _Bounded:
@@ -57,20 +57,7 @@ class _Bounded:
             raise PluginError(self._late) from late
 
 
-def guarded(hook: str, part: Any, where: str) -> Any:
-    """`part`, made of what a plugin registered by this hook; `where` names it to people."""
-    if hook == "corral_register_sources":
-        return _Source(part, where)
-    if hook == "corral_register_metadata_readers":
-        return _Part(part, where, yes_or_no="recognises", results={"read": ModelMetadata, "describe": dict})
-    if hook == "corral_register_manifest_formats":
-        return _Part(part, where, yes_or_no="recognises", results={"read": StoredModel})
-    if hook == "corral_register_chat_languages":
-        return _Language(part, where)
-    return part
-
-
-class _Part:
+class GuardedPart:
     """A part whose methods are short calls. One of them answers yes or no, and where it fails: no."""
 
     def __init__(
@@ -109,22 +96,62 @@ class _Part:
         return call
 
 
-class _Language:
-    """A `ChatLanguage`; what it compiles is guarded too."""
+class GuardedLanguage:
+    """A `ChatLanguage`; the formats that it compiles are guarded too."""
 
     def __init__(self, language: Any, where: str) -> None:
         self._language = language
         self._where = where
 
-    def compile(self, text: TemplateText, metadata: ModelMetadata | None) -> Any:
+    def compile(self, text: TemplateText, metadata: ModelMetadata | None) -> ChatFormat:
         with _ours(f"{self._where}: compile"):
             compiled = contained(self._language.compile, text, metadata)
             if not callable(getattr(compiled, "render", None)):
                 raise TypeError(f"it returned {short_line(repr(compiled), 60)} instead of a ChatFormat")
-        return _Part(compiled, self._where, results={"render": RenderedChat})
+        guarded: ChatFormat = GuardedPart(compiled, self._where, results={"render": RenderedChat})
+        return guarded
 
 
-class _Source:
+class GuardedParsers:
+    """An `AnswerParserFactory`; the parsers that it opens are guarded too."""
+
+    def __init__(self, factory: Any, where: str) -> None:
+        self._factory = factory
+        self._where = where
+
+    def open(self, request: ChatRequest, rendered: RenderedChat) -> AnswerParser:
+        with _ours(f"{self._where}: open"):
+            parser = self._factory.open(request, rendered)
+            if not (callable(getattr(parser, "feed", None)) and callable(getattr(parser, "finish", None))):
+                raise TypeError(f"it returned {short_line(repr(parser), 60)} instead of an AnswerParser")
+        return _GuardedParser(parser, self._where)
+
+
+class _GuardedParser:
+    """An `AnswerParser`, called in the event loop for each delta: a fault of it ends this one answer."""
+
+    def __init__(self, parser: AnswerParser, where: str) -> None:
+        self._parser = parser
+        self._where = where
+
+    def feed(self, delta: Delta) -> Sequence[Delta]:
+        with _ours(f"{self._where}: feed"):
+            return _checked_deltas(self._parser.feed(delta))
+
+    def finish(self) -> Sequence[Delta]:
+        with _ours(f"{self._where}: finish"):
+            return _checked_deltas(self._parser.finish())
+
+
+def _checked_deltas(found: Iterable[Delta]) -> Sequence[Delta]:
+    deltas = tuple(found)
+    for delta in deltas:
+        if not isinstance(delta, Delta):
+            raise TypeError(f"it returned {short_line(repr(delta), 60)} instead of a Delta")
+    return deltas
+
+
+class GuardedSource:
     """A `ModelSource`, whose work is done in the event loop."""
 
     def __init__(self, source: Any, where: str) -> None:
