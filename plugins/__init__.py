@@ -198,6 +198,7 @@ from corral.core.specs.converters import (
     ConvertResult,
 )
 from corral.core.specs.engines import (
+    Derivation,
     Device,
     EngineSpec,
     LoadRequest,
@@ -254,6 +255,7 @@ __all__ = (
     "ConverterSpec",
     "CorralError",
     "Delta",
+    "Derivation",
     "Device",
     "Digest",
     "DigestMismatch",

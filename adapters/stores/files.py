@@ -43,6 +43,7 @@ class StoreFolders:
         self.scratch = self.own / "tmp"
         self.folders = self.own / "folders"
         self.workspaces = self.own / "work"
+        self.pins = self.own / "pins"
         self.claims = self.own / "claims"
 
     def __repr__(self) -> str:

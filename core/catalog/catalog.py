@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import builtins
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
 from corral.core.catalog.deletion import delete_model, delete_replaced
 from corral.core.catalog.importing import ModelImporter
-from corral.core.catalog.inspection import WeightsInspector, missing_blob
+from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.manifest_reading import read_manifest
 from corral.core.catalog.upstreams import upstream_record
 from corral.core.errors import CorralError, InvalidRequest, ModelNotFound, StorageError
@@ -254,27 +254,31 @@ class ModelCatalog:
         return await self.publish(upstream_record(name, offers, api=api, capabilities=capabilities), None)
 
     def local_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
-        """The files an engine loads, weights first. Of several nameless weights the last one counts, as in Ollama."""
+        """The files an engine loads, weights first, where their blobs are: to show to people."""
         return tuple(
             LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path)
-            for file in _loaded_files(record)
+            for file in _engine_files(record)
         )
 
-    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
-        """As `local_files`; those that have paths lie in one folder under them.
+    @asynccontextmanager
+    async def loadable_files(self, record: StoredModel) -> AsyncIterator[tuple[LocalFile, ...]]:
+        """The files an engine loads, weights first; they stay while the context lasts, even if the model is deleted.
 
-        Raises `BlobNotFound` where one is missing or was changed since it was imported, `StorageError`.
+        Those that have paths lie in one folder under them. Raises `BlobNotFound` if one is missing or was changed
+        since it was imported, `StorageError`.
         """
-        placed = {file.path: file for file in record.files if file.path is not None}
-        for file in _loaded_files(record):
-            if file.path is None and await self._blobs.stat(file.digest) is None:
-                raise missing_blob(file.role, file.digest)
-        if not placed:
-            return self.local_files(record)
-        folder = await self._local.folder(record.digest, {path: file.digest for path, file in placed.items()})
-        found = [LocalFile(role=file.role, path=str(folder / path), name=path) for path, file in placed.items()]
-        found += [file for file in self.local_files(record) if file.name is None]
-        return tuple(sorted(found, key=lambda file: file.role != "weights"))
+        files = _engine_files(record)
+        placed = {file.path: file.digest for file in files if file.path is not None}
+        async with AsyncExitStack() as pins:
+            folder = await self._local.folder(record.digest, placed) if placed else None
+            found = []
+            for file in files:
+                if folder is not None and file.path is not None:
+                    path = folder / file.path
+                else:
+                    path = await pins.enter_async_context(self._local.local(file.digest))
+                found.append(LocalFile(role=file.role, path=str(path), name=file.path))
+            yield tuple(found)
 
     async def _projector_metadata(self, record: StoredModel) -> ModelMetadata | None:
         """None if the model has no projector, or one that cannot be read."""
@@ -312,11 +316,12 @@ class ModelCatalog:
         return msgspec.structs.replace(known, name=stored.name, modified_at=stored.modified_at)
 
 
-def _loaded_files(record: StoredModel) -> Sequence[ModelFile]:
+def _engine_files(record: StoredModel) -> Sequence[ModelFile]:
+    """Weights first. Of several nameless weights the last one counts, as in Ollama."""
     files = [file for file in record.files if file.role in ("projector", "adapter", "draft") or file.path]
     if record.weights is not None and record.weights not in files:
         files.insert(0, record.weights)
-    return files
+    return sorted(files, key=lambda file: file.role != "weights")
 
 
 def _not_found(name: ModelName) -> ModelNotFound:

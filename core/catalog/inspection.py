@@ -12,12 +12,12 @@ from corral.core.containment import beside
 from corral.core.errors import BlobNotFound, InvalidModelFile, map_errors
 from corral.core.lru import LruDict
 from corral.core.models.digests import Digest
-from corral.core.models.model import FileRole, ModelMetadata
+from corral.core.models.model import ModelMetadata
 from corral.core.ports.blobs import BlobInfo, BlobStore
 from corral.core.ports.metadata import MetadataCache, MetadataReader, RandomAccess
 from corral.core.random_access import RandomAccessFile
 
-__all__ = ("WeightsInspector", "missing_blob")
+__all__ = ("WeightsInspector",)
 
 _REMEMBERED = 256  # models; a description is some kilobytes
 _KEPT_PAIRS, _KEPT_CHARACTERS = 2048, 65_536  # of a description that is remembered
@@ -113,16 +113,11 @@ class WeightsInspector:
     async def _stat(self, digest: Digest) -> BlobInfo:
         info = await self._blobs.stat(digest)
         if info is None:
-            raise missing_blob("weights", digest)
+            raise BlobNotFound(
+                f"the weights {digest} are missing from the store, or have changed since they were imported",
+                "import or pull the model again",
+            )
         return info
-
-
-def missing_blob(role: FileRole, digest: Digest) -> BlobNotFound:
-    """The error for a file of a model that is gone, or was changed behind the store's back."""
-    return BlobNotFound(
-        f"the {role} blob {digest} is missing from the store, or has changed since it was imported",
-        "import or pull the model again",
-    )
 
 
 def _read(reader: MetadataReader, source: RandomAccess) -> ModelMetadata:

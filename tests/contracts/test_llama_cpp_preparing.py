@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -11,12 +11,13 @@ import pytest
 
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.loader import load
+from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.runners.frames import Abort, Add, Close
 from corral.adapters.runners.stepping import Command, Stepper
 from corral.core.errors import EngineDied, ErrorInfo
 from corral.core.requests.outputs import Delta, Finished, Output
 from corral.core.requests.prompts import TextPart
-from corral.core.requests.requests import CompletionRequest, SamplingParams
+from corral.core.requests.requests import CompletionRequest, Request, SamplingParams
 from corral.core.specs.engines import LoadRequest, LocalFile
 from corral.core.stepping.loops import Outcome, StepLoop
 
@@ -52,7 +53,9 @@ def dry(*breakers: str, multiplier: float = 8.0) -> CompletionRequest:
     return ask(dry_multiplier=multiplier, dry_sequence_breakers=breakers)
 
 
-def answers(engine: LlamaCppEngine, *requests: CompletionRequest) -> tuple[list[str], list[int]]:
+def answers(
+    engine: LlamaCppEngine, *requests: CompletionRequest, ended: Callable[[int], object] = lambda number: None
+) -> tuple[list[str], list[int]]:
     """The texts, and the order in which the requests ended."""
     inbox: SimpleQueue[Command] = SimpleQueue()
     texts = [""] * len(requests)
@@ -68,6 +71,7 @@ def answers(engine: LlamaCppEngine, *requests: CompletionRequest) -> tuple[list[
             elif isinstance(item, Finished | ErrorInfo):
                 assert isinstance(item, Finished), item
                 order.append(number)
+                ended(number)
                 if len(order) == len(requests):
                     inbox.put(Close())
 
@@ -75,11 +79,19 @@ def answers(engine: LlamaCppEngine, *requests: CompletionRequest) -> tuple[list[
     return texts, order
 
 
-def test_sequence_breakers_hold_nobody_up(engine: LlamaCppEngine) -> None:
+def test_sequence_breakers_hold_nobody_up(engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that comes later than one with slow breakers has its whole answer before that one begins."""
     assert engine.needs_preparing(dry(*SLOW))
     assert not engine.needs_preparing(ask())
-    _, order = answers(engine, dry(*SLOW), ask(32))
+    prepare, answered = engine.prepare, threading.Event()
+
+    def prepare_last(request: Request) -> LlamaSequence:
+        prepared = prepare(request)
+        assert answered.wait(60)
+        return prepared
+
+    monkeypatch.setattr(engine, "prepare", prepare_last)
+    _, order = answers(engine, dry(*SLOW), ask(32), ended=lambda number: answered.set() if number == 1 else None)
     assert order == [1, 0]
 
 

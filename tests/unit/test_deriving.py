@@ -193,8 +193,8 @@ def test_a_model_is_converted_once(run: Run) -> None:
         assert first.name.host == DERIVED_HOST
         assert first.name.namespace == source.weights.digest.removeprefix("sha256:")
         assert (first.format, first.quantization, first.family) == ("stamped", "INT4", "llama")
-        [file] = await world.catalog.loadable_files(first)
-        assert content(file).startswith(b"STAMPED GGUF")
+        async with world.catalog.loadable_files(first) as [file]:
+            assert content(file).startswith(b"STAMPED GGUF")
         again = await world.deriver.derive(source, "stamp", parameters={"text": ""}, on_progress=shares.append)
         assert again == first
         assert len(shares) == 3
@@ -222,10 +222,10 @@ def test_several_files_are_a_folder_model(run: Run) -> None:
 
     async def check(world: World) -> None:
         derived = await world.deriver.derive(await world.source(), "stamp", parameters={"result": "folder"})
-        files = await world.catalog.loadable_files(derived)
-        assert {file.name for file in files} == {"model.stamped", "genai_config.json"}
-        assert len({Path(file.path).parent for file in files}) == 1
-        assert all(content(file) for file in files)
+        async with world.catalog.loadable_files(derived) as files:
+            assert {file.name for file in files} == {"model.stamped", "genai_config.json"}
+            assert len({Path(file.path).parent for file in files}) == 1
+            assert all(content(file) for file in files)
 
     run(check)
 
@@ -422,8 +422,8 @@ def test_convert_makes_a_model_of_its_own(run: Run) -> None:
         await world.catalog.delete(SMALL)
         assert await world.derived() == []
         for record in (converted, named):
-            [file] = await world.catalog.loadable_files(await world.catalog.get(record.name))
-            assert content(file)
+            async with world.catalog.loadable_files(await world.catalog.get(record.name)) as [file]:
+                assert content(file)
 
     run(check)
 
@@ -478,8 +478,8 @@ def test_settings_of_a_converter_hold_for_loads(run: Run) -> None:
     async def check(world: World) -> None:
         await world.runtime.inference.load(LoadCall(model="small"))
         [name] = await world.derived()
-        [file] = await world.catalog.loadable_files(await world.catalog.get(parse_name(name)))
-        assert content(file).startswith(b"STAMPED from settings")
+        async with world.catalog.loadable_files(await world.catalog.get(parse_name(name))) as [file]:
+            assert content(file).startswith(b"STAMPED from settings")
 
     run(check, converters__stamp__text="from settings")
 
@@ -491,10 +491,11 @@ def test_damaged_files_are_converted_anew(run: Run, caplog: pytest.LogCaptureFix
         await world.runtime.inference.load(LoadCall(model="small"))
         await world.runtime.inference.unload(UnloadCall(model="small"))
         [name] = await world.derived()
-        [file] = await world.catalog.loadable_files(await world.catalog.get(parse_name(name)))
-        damage(file)
+        async with world.catalog.loadable_files(await world.catalog.get(parse_name(name))) as [file]:
+            damage(file)
         await world.runtime.inference.load(LoadCall(model="small"))
-        assert b"DAMAGE" not in content(file)
+        async with world.catalog.loadable_files(await world.catalog.get(parse_name(name))) as [file]:
+            assert b"DAMAGE" not in content(file)
 
     run(check)
     assert "were damaged; converting again" in caplog.text
@@ -594,8 +595,8 @@ def test_an_ollama_neither_lists_nor_prunes_derived_models(run: Run) -> None:
         assert start_ollama(store) == ["registry.ollama.ai/library/small/latest"]
         again = await world.deriver.derive(await world.source(), "stamp", parameters={"result": "folder"})
         assert (again, world.jobs.count) == (derived, 1)
-        for file in await world.catalog.loadable_files(again):
-            assert content(file)
+        async with world.catalog.loadable_files(again) as files:
+            assert all(content(file) for file in files)
         listed = {record.name for record in await world.catalog.list(derived=True)}
         assert {name.full for name in listed} == {SMALL.full, again.name.full}
         start_ollama(store)

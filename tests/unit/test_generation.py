@@ -14,7 +14,15 @@ from msgspec import UNSET, UnsetType
 
 from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
 from corral.adapters.templates.jinja import JinjaLanguage
-from corral.core.errors import CorralError, EngineDied, InvalidOption, InvalidRequest, PluginError, PromptTooLong, Unsupported
+from corral.core.errors import (
+    CorralError,
+    EngineDied,
+    InvalidOption,
+    InvalidRequest,
+    PluginError,
+    PromptTooLong,
+    Unsupported,
+)
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata, StoredModel, TemplateText

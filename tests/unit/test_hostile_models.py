@@ -430,9 +430,12 @@ def test_a_blob_that_is_no_file(root: Path, part: str, kind: str) -> None:
             assert (metadata is None) == (record.name.model == "bad")
             assert ("completion" in await catalog.capabilities(record)) == (record.name.model == "sound")
         if part == "weights":
-            for question in (catalog.metadata, catalog.loadable_files, catalog.tensors):
+            for question in (catalog.metadata, catalog.tensors):
                 with suppress(CorralError):
                     await question(records["bad:latest"])
+            with pytest.raises(CorralError):
+                async with catalog.loadable_files(records["bad:latest"]):
+                    pass
         await catalog.delete(parse_name("bad"))
         assert [record.name.short for record in await catalog.list()] == ["sound:latest"]
         await catalog.delete(parse_name("sound"))

@@ -215,12 +215,14 @@ def test_weights_that_disappear_are_noticed_when_they_are_loaded(tmp_path: Path)
         catalog = _catalog(tmp_path / "models")
         await _imported(tmp_path / "models", catalog, "m")
         view = await catalog.view(parse_name("m"))
-        assert len(await catalog.loadable_files(view.record)) == 1
+        async with catalog.loadable_files(view.record) as files:
+            assert len(files) == 1
         assert view.record.weights is not None
         await FilesystemBlobs(tmp_path / "models").delete(view.record.weights.digest)
         assert await catalog.view(parse_name("m")) == view
-        with pytest.raises(BlobNotFound, match=r"weights blob sha256:.* is missing from the store"):
-            await catalog.loadable_files(view.record)
+        with pytest.raises(BlobNotFound):
+            async with catalog.loadable_files(view.record):
+                pass
         with pytest.raises(BlobNotFound):
             await _catalog(tmp_path / "models").view(parse_name("m"))
         with pytest.raises(ModelNotFound):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ from corral.core.scheduling.loading import Deriver
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.converters import ConverterSpec
-from corral.core.specs.engines import EngineSpec, LoadRequest, LocalFile, Match
+from corral.core.specs.engines import Derivation, EngineSpec, LoadRequest, LocalFile, Match
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,7 +39,7 @@ def spec(name: str = "toy", *, score: int = 10, module: str | None = None) -> En
         summary="",
         form="step",
         load="nowhere:load",
-        match=lambda record, metadata: Match(score=score, reason=f"{name} says {score}"),
+        match=lambda *_: Match(score=score, reason=f"{name} says {score}"),
         estimate=lambda record, metadata, options: {"cpu": options.size_bytes},
         load_options=Options,
         fits=lambda loaded, wanted: wanted.num_ctx <= loaded.num_ctx,
@@ -106,8 +106,9 @@ class Catalog:
     async def metadata(self, record: StoredModel) -> ModelMetadata | None:
         return None
 
-    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
-        return ()
+    @asynccontextmanager
+    async def loadable_files(self, record: StoredModel) -> AsyncIterator[tuple[LocalFile, ...]]:
+        yield ()
 
 
 def view_of(model: StoredModel) -> ModelView:
@@ -559,7 +560,10 @@ class TightDeriver:
     def __init__(self, runner: ToyRunner) -> None:
         self._runner, self._whole = runner, runner.memory
 
-    async def derive(self, record: StoredModel, converter: str, *, on_progress: OnLoadProgress) -> StoredModel:
+    async def derive(
+        self, record: StoredModel, converter: str, *, parameters: Mapping[str, Any], on_progress: OnLoadProgress
+    ) -> StoredModel:
+        assert (converter, parameters) == ("press", {"hard": True})
         self._runner.events.append(f"convert {record.name.short}")
         if self._runner.memory < self._whole:
             raise OutOfMemory("no room to convert")
@@ -576,7 +580,7 @@ def test_out_of_memory_while_converting() -> None:
         summary="",
         form="step",
         load="nowhere:load",
-        match=lambda *_: Match(score=1, reason="", converter="press"),
+        match=lambda *_: Match(score=1, reason="", derive=Derivation(converter="press", parameters={"hard": True})),
         estimate=lambda record, metadata, options: {"cpu": options.size_bytes},
         load_options=Options,
     )
