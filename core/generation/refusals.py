@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from corral.core.errors import Unsupported, UnsupportedField
-from corral.core.generation.answers import Lease
 from corral.core.models.model import StoredModel
 from corral.core.ports.running import Task
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
+from corral.core.scheduling.leases import Lease
 
 __all__ = ("refuse_embedding_model", "refuse_unserved", "require_features", "require_task")
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 from msgspec import UnsetType
 
 from corral.core.errors import PluginError
-from corral.core.generation.answers import Generation, Lease
+from corral.core.generation.answers import Generation
 from corral.core.generation.assembling import chat_request, generate_request, resolved_options
 from corral.core.generation.embedding import embed_texts
 from corral.core.generation.formats import ChatFormats
@@ -45,6 +45,7 @@ from corral.core.requests.options import ResolvedOptions
 from corral.core.requests.outputs import Embedded, Output, Vectors
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.requests.vectors import check_finite, normalise
+from corral.core.scheduling.leases import Lease
 from corral.core.scheduling.load_progress import LoadListener
 
 __all__ = ("InferenceService",)
