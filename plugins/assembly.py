@@ -24,11 +24,13 @@ from corral.core.scheduling.devices import DeviceProbe
 from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
+from corral.core.specs.engines import EngineSpec
 from corral.core.wording.left_out import remarks
 from corral.plugins.engine_status import converter_status, engine_status
 from corral.plugins.hook_kinds import HookKind
 from corral.plugins.hooks import (
-    CHAT_TEMPLATES,
+    ANSWER_PARSERS,
+    CHAT_LANGUAGES,
     COMMANDS,
     CONVERTERS,
     ENGINES,
@@ -187,7 +189,8 @@ async def assemble(
     inference = InferenceService(
         catalog=ConfiguredCatalog(catalog, models),
         scheduler=scheduler,
-        templates=list(parts.of(CHAT_TEMPLATES).values()),
+        languages=parts.of(CHAT_LANGUAGES),
+        parsers=parts.of(ANSWER_PARSERS),
     )
     runtime = Runtime(
         catalog=catalog,
