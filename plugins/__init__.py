@@ -7,12 +7,12 @@ A plugin is a module named by an entry point of the group ``corral``::
 
 It states the plugin API it is written for, and marks its hooks::
 
-    from corral.plugins import EngineRegistrar, hookimpl
+    from corral.plugins import EngineSpec, Registrar, hookimpl
 
     CORRAL_PLUGIN_API = (1, 0)
 
     @hookimpl
-    def corral_register_engines(register: EngineRegistrar) -> None:
+    def corral_register_engines(register: Registrar[EngineSpec]) -> None:
         register(SPEC)
 
 Hooks only register; the specs hold import paths, so that listing models never imports an engine.
@@ -101,6 +101,7 @@ from corral.core.ports.manifests import (
 from corral.core.ports.metadata import (
     MetadataCache,
     MetadataReader,
+    RandomAccess,
 )
 from corral.core.ports.runners import (
     OnLoadProgress,
@@ -126,6 +127,13 @@ from corral.core.ports.tokens import (
     TokenMask,
     Vocabulary,
 )
+from corral.core.random_access import (
+    RandomAccessFile,
+    buffered,
+)
+from corral.core.requests.caller import (
+    Caller,
+)
 from corral.core.requests.control_tokens import (
     ControlTokens,
 )
@@ -135,7 +143,6 @@ from corral.core.requests.messages import (
     ToolCall,
 )
 from corral.core.requests.outputs import (
-    ChatDelta,
     Delta,
     Embedded,
     EngineEmbedded,
@@ -179,6 +186,7 @@ from corral.core.specs.converters import (
     ConvertResult,
 )
 from corral.core.specs.engines import (
+    Derivation,
     Device,
     EngineSpec,
     LoadRequest,
@@ -192,20 +200,7 @@ from corral.core.stepping.stop_strings import (
 from corral.core.values import (
     Value,
 )
-from corral.plugins.hookspecs import PROJECT, hookimpl
-from corral.plugins.registrars import (
-    ChatTemplateRegistrar,
-    CommandRegistrar,
-    ConverterRegistrar,
-    EngineRegistrar,
-    ManifestFormatRegistrar,
-    MetadataReaderRegistrar,
-    RouteRegistrar,
-    RunnerRegistrar,
-    SourceRegistrar,
-    StoreRegistrar,
-)
-from corral.plugins.specs import (
+from corral.plugins.hooks import (
     ChatTemplateSpec,
     CommandSpec,
     ManifestFormatSpec,
@@ -213,9 +208,11 @@ from corral.plugins.specs import (
     RouteSpec,
     RunnerSpec,
     SourceSpec,
-    Stores,
     StoreSpec,
 )
+from corral.plugins.hookspecs import PROJECT, hookimpl
+from corral.plugins.registrar import Registrar
+from corral.plugins.specs import Stores
 
 __all__ = (
     "PROJECT",
@@ -223,14 +220,12 @@ __all__ = (
     "BlobNotFound",
     "BlobStore",
     "BlobWriter",
+    "Caller",
     "Cancelled",
-    "ChatDelta",
     "ChatRequest",
     "ChatTemplate",
     "ChatTemplateFactory",
-    "ChatTemplateRegistrar",
     "ChatTemplateSpec",
-    "CommandRegistrar",
     "CommandSpec",
     "CompletionRequest",
     "Conflict",
@@ -241,10 +236,10 @@ __all__ = (
     "ConvertRequest",
     "ConvertResult",
     "ConvertedFile",
-    "ConverterRegistrar",
     "ConverterSpec",
     "CorralError",
     "Delta",
+    "Derivation",
     "Device",
     "Digest",
     "DigestMismatch",
@@ -258,7 +253,6 @@ __all__ = (
     "EngineFinished",
     "EngineNotInstalled",
     "EngineOutput",
-    "EngineRegistrar",
     "EngineSpec",
     "EngineStalled",
     "ErrorInfo",
@@ -280,14 +274,12 @@ __all__ = (
     "LocalBlobs",
     "LocalFile",
     "ManifestFormat",
-    "ManifestFormatRegistrar",
     "ManifestFormatSpec",
     "ManifestStore",
     "Match",
     "Message",
     "MetadataCache",
     "MetadataReader",
-    "MetadataReaderRegistrar",
     "MetadataReaderSpec",
     "Model",
     "ModelFile",
@@ -310,12 +302,13 @@ __all__ = (
     "PreparingEngine",
     "Prompt",
     "PromptTooLong",
+    "RandomAccess",
+    "RandomAccessFile",
+    "Registrar",
     "RemoteFile",
     "Request",
-    "RouteRegistrar",
     "RouteSpec",
     "Runner",
-    "RunnerRegistrar",
     "RunnerSpec",
     "RunningModel",
     "Runtime",
@@ -324,13 +317,11 @@ __all__ = (
     "SettingsError",
     "SourceError",
     "SourceModel",
-    "SourceRegistrar",
     "SourceSpec",
     "Started",
     "StepEngine",
     "StopStrings",
     "StorageError",
-    "StoreRegistrar",
     "StoreSpec",
     "StoredManifest",
     "StoredModel",
@@ -356,6 +347,7 @@ __all__ = (
     "Vectors",
     "Vocabulary",
     "abandoned",
+    "buffered",
     "digest_of",
     "hookimpl",
     "map_errors",

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from corral.adapters.system.regular_files import open_regular
+from corral.core.random_access import RandomAccess
 
 __all__ = ("begins_with",)
 
 
-def begins_with(path: Path, magic: bytes) -> bool:
-    """False for a file that is missing, unreadable or too short as well, and for what is no regular file."""
-    try:
-        with open_regular(path) as file:
-            return file.read(len(magic)) == magic
-    except OSError:
-        return False
+def begins_with(source: RandomAccess, magic: bytes) -> bool:
+    """False for a file that is too short as well."""
+    return source.read(0, len(magic)) == magic

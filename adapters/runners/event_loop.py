@@ -21,7 +21,7 @@ from corral.core.errors import (
 )
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo, RunningModel
-from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import Request
 from corral.core.specs.engines import EngineSpec, LoadRequest
@@ -157,8 +157,6 @@ class EventLoopModel:
 
 
 def _size_bytes(output: Output) -> int:
-    if isinstance(output, ChatDelta):
-        return _OUTPUT_BYTES + len(output.content) + len(output.thinking) + _OUTPUT_BYTES * len(output.logprobs)
     if isinstance(output, Delta):
-        return _OUTPUT_BYTES + len(output.text) + _OUTPUT_BYTES * len(output.logprobs)
+        return _OUTPUT_BYTES + len(output.text) + len(output.thinking) + _OUTPUT_BYTES * len(output.logprobs)
     return _OUTPUT_BYTES

@@ -16,7 +16,7 @@ import msgspec
 
 from corral.core.errors import ErrorInfo, no_unicode
 from corral.core.ports.running import ModelInfo
-from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request
 from corral.core.specs.engines import LoadRequest
@@ -178,7 +178,7 @@ UpFrame = Ready | LoadShare | Step[Output | ErrorInfo] | Result | Log | Heartbea
 JobUpFrame = LoadShare | Log | JobDone | Fatal
 
 _REQUESTS: tuple[type[Request], ...] = (CompletionRequest, ChatRequest, EmbedRequest)
-_OUTPUTS: tuple[type[Output], ...] = (Started, Delta, ChatDelta, Embedded, Finished)
+_OUTPUTS: tuple[type[Output], ...] = (Started, Delta, Embedded, Finished)
 
 
 def _union(kinds: Iterable[Any]) -> Any:

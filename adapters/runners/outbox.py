@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from corral.core.errors import ErrorInfo
-from corral.core.requests.outputs import ChatDelta, Delta, Output
+from corral.core.requests.outputs import Delta, Output
 from corral.core.stepping.loops import Outcome
 
 __all__ = ("Outbox", "merged")
@@ -15,13 +15,11 @@ _COMPACT_AT = 256
 
 
 def merged(items: Iterable[Output | ErrorInfo]) -> list[Output | ErrorInfo]:
-    """The same with neighbouring deltas joined: texts and log-probabilities in a row, token counts added."""
+    """The same items, neighbouring deltas merged: texts, calls and log-probabilities in order, token counts added."""
     result: list[Output | ErrorInfo] = []
     for kind, run in groupby(items, type):
         if kind is Delta:
             result.append(_joined([item for item in run if isinstance(item, Delta)]))
-        elif kind is ChatDelta:
-            result.append(_joined_chat([item for item in run if isinstance(item, ChatDelta)]))
         else:
             result += run
     return result
@@ -32,16 +30,6 @@ def _joined(run: Sequence[Delta]) -> Delta:
         return run[0]
     return Delta(
         text="".join([delta.text for delta in run]),
-        token_count=sum([delta.token_count for delta in run]),
-        logprobs=tuple([one for delta in run for one in delta.logprobs]),
-    )
-
-
-def _joined_chat(run: Sequence[ChatDelta]) -> ChatDelta:
-    if len(run) == 1:
-        return run[0]
-    return ChatDelta(
-        content="".join([delta.content for delta in run]),
         thinking="".join([delta.thinking for delta in run]),
         tool_calls=tuple([call for delta in run for call in delta.tool_calls]),
         token_count=sum([delta.token_count for delta in run]),

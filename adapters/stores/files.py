@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from corral.adapters.system.regular_files import open_regular
 from corral.adapters.system.threads import stop_if_asked
 from corral.core.errors import CorralError, OutOfSpace, StorageError
 from corral.core.models.digests import Digest
+from corral.core.regular_files import open_regular
 
 __all__ = ("CHUNK_BYTES", "FULL_DISK", "StoreFolders", "hash_file", "replace_file", "storage_errors", "sync_folder")
 
@@ -43,6 +43,7 @@ class StoreFolders:
         self.scratch = self.own / "tmp"
         self.folders = self.own / "folders"
         self.workspaces = self.own / "work"
+        self.pins = self.own / "pins"
         self.claims = self.own / "claims"
 
     def __repr__(self) -> str:

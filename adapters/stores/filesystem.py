@@ -8,7 +8,7 @@ import os
 import stat
 import threading
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from io import RawIOBase
 from pathlib import Path
@@ -20,12 +20,13 @@ from corral.adapters.stores.kept import blob_path, forget
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
+from corral.adapters.stores.pins import pinned
 from corral.adapters.stores.workspaces import workspace
-from corral.adapters.system.regular_files import open_regular
 from corral.adapters.system.threads import in_thread
 from corral.core.errors import BlobNotFound, Conflict, InvalidDigest, StorageError
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.ports.blobs import BlobInfo, BlobWriter
+from corral.core.regular_files import open_regular
 
 __all__ = ("FilesystemBlobs", "FilesystemManifests")
 
@@ -48,13 +49,20 @@ class FilesystemBlobs:
         """Where the blob is, or would be. Raises `InvalidDigest`: nothing else ever becomes a path here."""
         return blob_path(self._folders, digest)
 
+    @asynccontextmanager
+    async def local(self, digest: Digest) -> AsyncIterator[Path]:
+        if await self.stat(digest) is None:
+            raise _not_found(digest)
+        async with pinned(self.path(digest), self._folders.pins) as path:
+            yield path
+
     async def stat(self, digest: Digest) -> BlobInfo | None:
         return await in_thread(lambda stop: self._stat(digest, stop))
 
     async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         info = await self.stat(digest)
         if info is None:
-            raise BlobNotFound(f"blob {digest} not found")
+            raise _not_found(digest)
         end = info.size_bytes if end is None else min(end, info.size_bytes)
         with storage_errors(f"cannot read blob {digest}"):
             file = await in_thread(lambda _: open_regular(self.path(digest)), undo=lambda unread: unread.close())
@@ -183,6 +191,12 @@ class FilesystemBlobs:
                 self._notes.remove(digest)
             sync_folder(self._folders.blobs)
         return BlobInfo(digest=digest, size_bytes=before.size_bytes)
+
+
+def _not_found(digest: Digest) -> BlobNotFound:
+    return BlobNotFound(
+        f"the blob {digest} is missing, or has changed since it was imported", "import or pull the model again"
+    )
 
 
 def _read_chunk(file: RawIOBase, size_bytes: int, _: threading.Event) -> bytes | None:

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
@@ -15,15 +16,18 @@ from pathlib import Path
 
 import msgspec
 
+from corral.adapters.stores.adoption import Fingerprint, fingerprint_of
 from corral.adapters.stores.files import StoreFolders, replace_file, storage_errors
 from corral.adapters.stores.kept import keep
 from corral.adapters.stores.locks import FileLock
-from corral.adapters.system.regular_files import open_regular
+from corral.adapters.stores.manifest_paths import LEVELS, check_name, is_name, name_of, spelt
+from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
 from corral.adapters.system.threads import in_thread
-from corral.core.errors import Conflict, InvalidName, StorageError
+from corral.core.errors import Conflict, StorageError
 from corral.core.models.digests import Digest, digest_of, mentioned_digests
-from corral.core.models.names import ModelName, parse_name
+from corral.core.models.names import ModelName
 from corral.core.ports.manifests import StoredManifest
+from corral.core.regular_files import open_regular
 from corral.core.specs.converters import DERIVED_HOST
 
 __all__ = ("FilesystemManifests",)
@@ -33,7 +37,6 @@ _log = logging.getLogger(__name__)
 _LIMIT_BYTES = 4 * 1024 * 1024
 _BATCH_BYTES = 4 * 1024 * 1024  # of manifests in memory at once while the store is listed
 _ATTEMPTS = 100  # a real Ollama takes no lock and removes folders that are empty for a moment
-_LEVELS = 4
 _LATEST_S = 253_370_764_800.0  # the year 9999: what calendars can show
 
 
@@ -48,19 +51,25 @@ class FilesystemManifests:
 
     def __init__(self, root: Path) -> None:
         self._folders = StoreFolders(root)
+        self._known = KnownManifests()
         self._complained: set[Path] = set()
 
     async def get(self, name: ModelName) -> StoredManifest | None:
-        _check(name)
-        return await in_thread(lambda _: self._read(self._locate(name)))
+        known = self._known.get(name)
+        if known is None:
+            check_name(name)
+        found, fresh = await in_thread(lambda _: self._look_up(name, known))
+        if fresh is not None:
+            self._known.put(name, fresh)
+        return found
 
     async def put(self, name: ModelName, data: bytes, *, if_digest: Digest | None = None) -> StoredManifest:
-        _check(name)
+        check_name(name)
         async with FileLock(self._folders.own / "manifests.lock"):
             return await in_thread(lambda _: self._put(name, data, if_digest))
 
     async def delete(self, name: ModelName) -> bool:
-        _check(name)
+        check_name(name)
         async with FileLock(self._folders.own / "manifests.lock"):
             return await in_thread(lambda _: self._delete(name))
 
@@ -83,7 +92,7 @@ class FilesystemManifests:
             yield
 
     def claim(self, name: ModelName) -> AbstractAsyncContextManager[None]:
-        _check(name)
+        check_name(name)
         return self._claim(digest_of(name.key.encode()).partition(":")[2])
 
     @asynccontextmanager
@@ -91,32 +100,43 @@ class FilesystemManifests:
         async with FileLock(self._folders.claims / f"{key}.lock", remove=True, timeout_s=None):
             yield
 
-    def _locate(self, name: ModelName) -> Path:
-        """The path with the spelling found on disk, as deep as there is one."""
-        path = self._spelt(self._root_of(name), name)
+    def _look_up(
+        self, name: ModelName, known: KnownManifest | None
+    ) -> tuple[StoredManifest | None, KnownManifest | None]:
+        """The manifest, and what to remember of it if that is new and can be relied on."""
+        if known is not None and known.is_current():
+            return known.stored, None
+        now_ns = time.time_ns()
+        path, preferred = self._locate(name)
+        read = self._read_file(path)
+        if read is None:
+            return None, None
+        stored, fingerprint = read
+        if not settled(fingerprint, now_ns):
+            return stored, None
+        return stored, KnownManifest(path=path, preferred=preferred, fingerprint=fingerprint, stored=stored)
+
+    def _locate(self, name: ModelName) -> tuple[Path, tuple[Path, ...]]:
+        """The path with the spelling found on disk, as deep as there is one, and paths that would come before it."""
+        path, preferred = spelt(self._root_of(name), name)
         if _is_derived(name) and not os.path.lexists(path):
-            old = self._spelt(self._folders.manifests, name)
-            return old if os.path.lexists(old) else path
-        return path
+            old, preferred_old = spelt(self._folders.manifests, name)
+            if os.path.lexists(old):
+                return old, (path, *preferred, *preferred_old)
+        return path, preferred
 
     def _root_of(self, name: ModelName) -> Path:
         return self._folders.derived if _is_derived(name) else self._folders.manifests
-
-    def _spelt(self, root: Path, name: ModelName) -> Path:
-        path = root
-        for part in name.parts:
-            path /= _spelling(path, part)
-        return path
 
     def _move_derived(self) -> None:
         """Of what an earlier version left among Ollama's manifests. Whoever calls holds the lock of changes."""
         for folder in self._children(self._folders.manifests, files=False, strict=False):
             if folder.name.lower() != DERIVED_HOST:
                 continue
-            for path in self._below([folder], levels=_LEVELS - 1, strict=False):
+            for path in self._below([folder], levels=LEVELS - 1, strict=False):
                 with suppress(StorageError), storage_errors(f"cannot move the manifest {path}"):
                     stored = self._read(path)
-                    target = self._folders.derived.joinpath(*path.parts[-_LEVELS:])
+                    target = self._folders.derived.joinpath(*path.parts[-LEVELS:])
                     if stored is None or os.path.lexists(target):
                         continue
                     keep(self._folders, mentioned_digests(stored.data))
@@ -125,21 +145,27 @@ class FilesystemManifests:
                     _remove_empty(path)
 
     def _read(self, path: Path) -> StoredManifest | None:
+        read = self._read_file(path)
+        return None if read is None else read[0]
+
+    def _read_file(self, path: Path) -> tuple[StoredManifest, Fingerprint] | None:
         with storage_errors(f"cannot read the manifest {path}"):
             try:
                 self._check_inside(path)
                 with io.BufferedReader(open_regular(path)) as file:
+                    status = os.fstat(file.fileno())  # before reading: a write meanwhile makes it outdated
                     data = file.read(_LIMIT_BYTES + 1)
-                    modified_at = min(max(os.fstat(file.fileno()).st_mtime, 0.0), _LATEST_S)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
         if len(data) > _LIMIT_BYTES:
             raise StorageError(f"the manifest {path} is larger than {_LIMIT_BYTES} bytes")
-        return StoredManifest(name=_name_of(path), data=data, digest=digest_of(data), modified_at=modified_at)
+        modified_at = min(max(status.st_mtime, 0.0), _LATEST_S)
+        stored = StoredManifest(name=name_of(path), data=data, digest=digest_of(data), modified_at=modified_at)
+        return stored, fingerprint_of(status)
 
     def _put(self, name: ModelName, data: bytes, if_digest: Digest | None) -> StoredManifest:
         self._move_derived()
-        path = self._locate(name)
+        path, _ = self._locate(name)
         replaced = None
         with suppress(StorageError):  # what cannot be read is replaced all the same
             replaced = self._read(path)
@@ -166,7 +192,7 @@ class FilesystemManifests:
 
     def _delete(self, name: ModelName) -> bool:
         self._move_derived()
-        path = self._locate(name)
+        path, _ = self._locate(name)
         with storage_errors(f"cannot delete the manifest {path}"):
             self._check_inside(path.parent)
             try:
@@ -196,9 +222,9 @@ class FilesystemManifests:
         return found, count
 
     def _paths(self, strict: bool) -> tuple[Path, ...]:
-        derived = self._below([self._folders.derived], levels=_LEVELS, strict=strict)
+        derived = self._below([self._folders.derived], levels=LEVELS, strict=strict)
         moved = {path.relative_to(self._folders.derived) for path in derived}
-        paths = self._below([self._folders.manifests], levels=_LEVELS, strict=strict)
+        paths = self._below([self._folders.manifests], levels=LEVELS, strict=strict)
         return (*(path for path in paths if path.relative_to(self._folders.manifests) not in moved), *derived)
 
     def _below(self, folders: Sequence[Path], *, levels: int, strict: bool) -> tuple[Path, ...]:
@@ -207,7 +233,7 @@ class FilesystemManifests:
         for depth in range(levels):
             files = depth == levels - 1
             level = [child for folder in level for child in self._children(folder, files=files, strict=strict)]
-        return tuple(path for path in level if _is_name(path))
+        return tuple(path for path in level if is_name(path))
 
     def _children(self, folder: Path, *, files: bool, strict: bool) -> builtins.list[Path]:
         """What is one level below: folders, or everything that is none where `files` are wanted."""
@@ -250,26 +276,8 @@ def _is_derived(name: ModelName) -> bool:
 def _remove_empty(path: Path) -> None:
     """The folders that led to a manifest, as far as nothing else is in them."""
     with suppress(OSError):  # not empty: done
-        for folder in path.parents[: _LEVELS - 1]:
+        for folder in path.parents[: LEVELS - 1]:
             folder.rmdir()
-
-
-def _check(name: ModelName) -> None:
-    # A name that did not come from `parse_name` (decoded, made by hand) must not become a path.
-    if parse_name(name.full).parts != name.parts:
-        raise InvalidName(f"invalid model name: {name.full[:100]!r}")
-
-
-def _spelling(folder: Path, part: str) -> str:
-    try:
-        names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return part
-    except OSError as error:
-        raise StorageError(f"cannot list {folder}: {error.strerror}") from error
-    if part in names:
-        return part
-    return next((name for name in sorted(names) if name.lower() == part.lower()), part)
 
 
 def _may_be(entry: os.DirEntry[str], *, files: bool) -> bool:
@@ -278,16 +286,3 @@ def _may_be(entry: os.DirEntry[str], *, files: bool) -> bool:
         return entry.is_dir() != files
     except OSError:
         return True
-
-
-def _name_of(path: Path) -> ModelName:
-    host, namespace, model, tag = path.parts[-_LEVELS:]
-    return ModelName(host=host, namespace=namespace, model=model, tag=tag)
-
-
-def _is_name(path: Path) -> bool:
-    try:
-        _check(_name_of(path))
-    except InvalidName:
-        return False
-    return True

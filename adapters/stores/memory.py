@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 import weakref
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ class MemoryBlobs:
     def __init__(self) -> None:
         self._blobs: dict[Digest, bytes] = {}
         self._partials: dict[Digest, _Partial] = {}
+        self._pins: Counter[Digest] = Counter()
         self._folder: Path | None = None
         self._remove_folder: weakref.finalize[[str], MemoryBlobs] | None = None
 
@@ -68,13 +70,26 @@ class MemoryBlobs:
         return _MemoryWriter(self, digest, partial)
 
     async def delete(self, digest: Digest) -> bool:
-        if self._folder is not None:
+        if self._folder is not None and not self._pins[digest]:
             self.path(digest).unlink(missing_ok=True)
         return self._blobs.pop(digest, None) is not None
 
     async def list(self) -> AsyncIterator[BlobInfo]:
         for digest, data in tuple(self._blobs.items()):
             yield BlobInfo(digest=digest, size_bytes=len(data))
+
+    @asynccontextmanager
+    async def local(self, digest: Digest) -> AsyncIterator[Path]:
+        if digest not in self._blobs:
+            raise BlobNotFound(f"the blob {digest} is missing", "import or pull the model again")
+        path = self.path(digest)
+        self._pins[digest] += 1
+        try:
+            yield path
+        finally:
+            self._pins[digest] -= 1
+            if not self._pins[digest] and digest not in self._blobs:
+                path.unlink(missing_ok=True)
 
     def path(self, digest: Digest) -> Path:
         path = self._root() / f"sha256-{parse_digest(digest).partition(':')[2]}"

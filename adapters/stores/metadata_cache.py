@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 from corral.adapters.stores.files import StoreFolders, replace_file
-from corral.adapters.system.regular_files import read_regular
 from corral.adapters.system.threads import in_thread
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata
+from corral.core.regular_files import read_regular
 
 __all__ = ("FilesystemMetadataCache",)
 

@@ -12,32 +12,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
-from corral.adapters.stores.files import CHUNK_BYTES, replace_file, storage_errors
+from corral.adapters.stores.files import CHUNK_BYTES, storage_errors
 from corral.adapters.stores.locks import FileLock
+from corral.adapters.stores.range_journal import RangeJournal
 from corral.adapters.stores.ranges import Range, covers, merged
-from corral.adapters.system.regular_files import read_regular
 from corral.adapters.system.threads import in_thread, stop_if_asked
 from corral.core.errors import Conflict, DigestMismatch, StorageError
-from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest
 from corral.core.ports.blobs import BlobInfo
 
 __all__ = ("PartialWriter", "scratch_path", "sweep")
 
-_NOTE_LIMIT_BYTES = 1024 * 1024
 _ABANDONED_AFTER_S = 7 * 24 * 3600.0  # a download that nobody resumed for a week
 
 Publish = Callable[[Path, Digest], None]
 """Moves a whole, verified file to its place. Blocking."""
-
-
-class _Progress(msgspec.Struct, frozen=True):
-    """What is written down beside a partial, so that another process can go on."""
-
-    size_bytes: int | None
-    ranges: list[Range]
 
 
 def scratch_path(folder: Path) -> Path:
@@ -66,12 +55,23 @@ class PartialWriter:
     """The `BlobWriter` of a filesystem store. Made by `open`, in a thread."""
 
     def __init__(
-        self, path: Path, lock: FileLock, file: BinaryIO, progress: _Progress, digest: Digest | None, publish: Publish
+        self,
+        path: Path,
+        lock: FileLock,
+        file: BinaryIO,
+        journal: RangeJournal | None,
+        *,
+        size_bytes: int | None,
+        ranges: list[Range],
+        digest: Digest | None,
+        publish: Publish,
     ) -> None:
         self._path = path
         self._lock = lock
         self._file = file
-        self._progress = progress
+        self._journal = journal
+        self._size_bytes = size_bytes
+        self._ranges = ranges
         self._digest = digest
         self._publish = publish
         self._open = True
@@ -87,20 +87,25 @@ class PartialWriter:
         lock = FileLock(path.with_suffix(".lock"), remove=True)
         if not lock.try_acquire():
             raise Conflict(f"{digest} is being written by another task or process", "try again when that is done")
+        journal = RangeJournal(path.with_suffix(".ranges")) if digest else None
         try:
             with storage_errors(f"cannot start writing {digest or 'a blob'} in {folder}"):
-                progress = _resumable(path, size_bytes)
+                size_bytes, ranges = _resumable(path, journal, size_bytes)
+                if journal is not None:
+                    journal.start(size_bytes, ranges)
                 flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-                flags |= 0 if progress.ranges else os.O_TRUNC
+                flags |= 0 if ranges else os.O_TRUNC
                 file = open(os.open(path, flags, 0o644), "r+b", buffering=0)  # noqa: SIM115  # closed by _release
         except BaseException:
+            if journal is not None:
+                journal.close()
             lock.release()
             raise
-        return cls(path, lock, file, progress, digest, publish)
+        return cls(path, lock, file, journal, size_bytes=size_bytes, ranges=ranges, digest=digest, publish=publish)
 
     @property
     def written(self) -> Sequence[Range]:
-        return tuple(self._progress.ranges)
+        return tuple(self._ranges)
 
     async def write(self, offset_bytes: int, data: bytes) -> None:
         await in_thread(lambda _: self._write(offset_bytes, data))
@@ -122,7 +127,7 @@ class PartialWriter:
 
     def _write(self, offset_bytes: int, data: bytes) -> None:
         end = offset_bytes + len(data)
-        size_bytes = self._progress.size_bytes
+        size_bytes = self._size_bytes
         with self._busy, storage_errors(f"cannot write {self._path}"):
             self._check_open()
             if offset_bytes < 0 or (size_bytes is not None and end > size_bytes):
@@ -136,18 +141,16 @@ class PartialWriter:
                 self._hashed_bytes = end
             elif offset_bytes < self._hashed_bytes:
                 self._hash, self._hashed_bytes = hashlib.sha256(), 0
-            self._progress = _Progress(size_bytes, merged([*self._progress.ranges, (offset_bytes, end)]))
-            if self._digest is not None:
-                # Not forced to the disk: after a power cut the digest tells, and the blob is fetched anew.
-                note = msgspec.json.encode(self._progress)
-                replace_file(self._path.with_suffix(".ranges"), note, self._path.parent, durable=False)
+            self._ranges = merged([*self._ranges, (offset_bytes, end)])
+            if self._journal is not None:
+                self._journal.add((offset_bytes, end), size_bytes, self._ranges)
 
     def _commit(self, stop: threading.Event) -> BlobInfo:
         with self._busy, storage_errors(f"cannot store {self._path}"):
             self._check_open()
-            ranges = self._progress.ranges
-            if not covers(ranges, self._progress.size_bytes):
-                raise StorageError(f"the blob is incomplete: it has {ranges} of {self._progress.size_bytes} bytes")
+            ranges = self._ranges
+            if not covers(ranges, self._size_bytes):
+                raise StorageError(f"the blob is incomplete: it has {ranges} of {self._size_bytes} bytes")
             size_bytes = ranges[-1][1] if ranges else 0
             self._file.truncate(size_bytes)  # an earlier writer may have died with bytes beyond its note
             found = self._hash_rest(stop)
@@ -171,9 +174,12 @@ class PartialWriter:
     def _release(self, *, keep: bool) -> None:
         self._open = False
         self._file.close()
+        if self._journal is not None:
+            self._journal.close()
         if not keep:
             self._path.unlink(missing_ok=True)
-            self._path.with_suffix(".ranges").unlink(missing_ok=True)
+            if self._journal is not None:
+                self._journal.remove()
         self._lock.release()
 
     def _check_open(self) -> None:
@@ -181,17 +187,18 @@ class PartialWriter:
             raise StorageError("this writer is closed")
 
 
-def _resumable(path: Path, size_bytes: int | None) -> _Progress:
-    """What an earlier writer left, as far as it can be trusted: same size announced, and the file is that long."""
-    nothing = _Progress(size_bytes, [])
+def _resumable(path: Path, journal: RangeJournal | None, size_bytes: int | None) -> tuple[int | None, list[Range]]:
+    """Size and ranges of what an earlier writer left, if the same size was announced and the file is that long."""
+    found = journal.read() if journal is not None else None
+    if found is None:
+        return size_bytes, []
+    known_bytes, ranges = found
+    end = ranges[-1][1] if ranges else 0
     try:
-        found = msgspec.json.decode(read_regular(path.with_suffix(".ranges"), _NOTE_LIMIT_BYTES), type=_Progress)
-        long_enough = not found.ranges or path.stat().st_size >= found.ranges[-1][1]
-    except (OSError, *MALFORMED):
-        return nothing
-    if not long_enough or (size_bytes is not None and found.size_bytes not in (None, size_bytes)):
-        return nothing
-    ranges = merged(found.ranges)
-    size_bytes = found.size_bytes if size_bytes is None else size_bytes
-    fits = size_bytes is None or not ranges or ranges[-1][1] <= size_bytes
-    return _Progress(size_bytes, ranges) if fits else nothing
+        long_enough = not ranges or path.stat().st_size >= end
+    except OSError:
+        return size_bytes, []
+    if not long_enough or (size_bytes is not None and known_bytes not in (None, size_bytes)):
+        return size_bytes, []
+    size_bytes = known_bytes if size_bytes is None else size_bytes
+    return size_bytes, ranges if size_bytes is None or end <= size_bytes else []

@@ -13,7 +13,7 @@ from corral.api.cli.model_names import HOW_TO_GET_MODELS
 from corral.api.library import Corral, Stream
 from corral.api.library.results import Answer
 from corral.core.errors import ModelNotFound, NotFound, SourceError
-from corral.core.scheduling.residents import LoadListener, LoadProgress
+from corral.core.scheduling.load_progress import LoadListener, LoadProgress
 
 __all__ = ("Backend", "LocalBackend", "Reply", "RunOptions", "ServerBackend", "Timings")
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import FetchProgress, OnProgress
-from corral.core.scheduling.residents import LoadListener
+from corral.core.scheduling.load_progress import LoadListener
 from corral.core.wording.printable import one_line
 
 __all__ = ("convert_progress", "load_progress", "spinner", "transfer_progress")

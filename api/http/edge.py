@@ -15,12 +15,13 @@ from corral.api.http.errors import JSON, error_body
 from corral.api.http.origins import ALLOWED_HEADERS, ALLOWED_METHODS, OriginRules, host_is_local, is_loopback
 from corral.api.http.request_log import RequestLog
 from corral.api.http.settings import HttpSettings
-from corral.core.requests.caller import PASSED_HEADER, passed_servers, servers_in
+from corral.core.requests.caller import ANONYMOUS, PASSED_HEADER, Caller, servers_in
 
-__all__ = ("Edge",)
+__all__ = ("Edge", "caller_of")
 
 _PREFLIGHT_AGE_S = 12 * 3600
 _PASSED = PASSED_HEADER.encode()
+_KEY = "corral.caller"
 _LOOP = error_body("this server has already handled the request: an upstream model leads back to it")
 
 
@@ -68,7 +69,7 @@ class Edge:
             elif self._name in passed:
                 await _answer(watched, 508, [(b"content-type", JSON.encode())], _LOOP)
             else:
-                passed_servers.set((*passed, self._name))  # every request has a task, and so a context, of its own
+                scope["state"][_KEY] = Caller(passed=(*passed, self._name))
                 await self._app(scope, receive, watched)
         except asyncio.CancelledError:  # the server stops, and its grace is over
             if log.status is not None:
@@ -77,6 +78,12 @@ class Edge:
             await _answer(watched, 503, [(b"content-type", JSON.encode())], error_body(SHUTTING_DOWN))
         finally:
             log.write()
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Who sent the request being served; anonymous outside of `Edge`."""
+    caller = scope["state"].get(_KEY)
+    return caller if isinstance(caller, Caller) else ANONYMOUS
 
 
 _PREFLIGHT_HEADERS = [

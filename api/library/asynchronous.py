@@ -39,12 +39,12 @@ from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.requests.answer_format import read_format
-from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall
+from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.outputs import Usage
 from corral.core.requests.vectors import rows
 from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
-from corral.core.scheduling.residents import LoadListener
+from corral.core.scheduling.load_progress import LoadListener
 from corral.plugins.assembly import assemble, read_layers
 
 __all__ = ("AsyncCorral",)
@@ -230,11 +230,12 @@ class AsyncCorral:
         """
         request = self._request("load", model, how, RequestOptions)
         on_progress = checked_callback("on_progress", on_progress)
-        return await (await self.runtime()).inference.load(**request, on_progress=on_progress)
+        return await (await self.runtime()).inference.load(LoadCall(**request), on_progress)
 
     async def unload(self, model: str) -> bool:
         """Frees a model once its requests have ended. False where it was not loaded."""
-        return await (await self.runtime()).inference.unload(checked("model", model, str))
+        call = UnloadCall(model=checked("model", model, str))
+        return await (await self.runtime()).inference.unload(call)
 
     async def loaded(self) -> builtins.list[LoadedModel]:
         """The models in memory."""

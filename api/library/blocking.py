@@ -28,7 +28,7 @@ from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress
 from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
-from corral.core.scheduling.residents import LoadListener
+from corral.core.scheduling.load_progress import LoadListener
 
 __all__ = ("Corral", "Stream")
 

@@ -16,7 +16,7 @@ from corral.api.library.portal import FORKED
 from corral.core.generation.answers import Generation
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.requests.messages import ToolCall
-from corral.core.requests.outputs import ChatDelta, Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
+from corral.core.requests.outputs import Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
 from corral.core.values import Value
 
 __all__ = (
@@ -220,10 +220,8 @@ class AsyncStream(Generic[A]):
 
     def _take(self, output: Output) -> Chunk | None:
         if isinstance(output, Delta):
-            chunk = Chunk(text=output.text, logprobs=output.logprobs)
-        elif isinstance(output, ChatDelta):
             chunk = Chunk(
-                text=output.content,
+                text=output.text,
                 thinking=output.thinking,
                 tool_calls=output.tool_calls,
                 logprobs=output.logprobs,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import builtins
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -19,8 +19,9 @@ from corral.core.errors import CorralError, InvalidRequest, ModelNotFound, Stora
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import Digest
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
+from corral.core.models.view import ModelView
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
 from corral.core.ports.metadata import MetadataCache, MetadataReader
@@ -34,6 +35,7 @@ __all__ = ("ModelCatalog",)
 _log = logging.getLogger(__name__)
 
 _REMEMBERED_RECORDS = 1024
+_REMEMBERED_VIEWS = 256  # a header's key-values are some kilobytes
 _REMEMBERED_CHARACTERS = 1 << 20  # of the texts of one record
 _FILE_CHARACTERS = 200  # what a file of a record counts as
 
@@ -67,7 +69,7 @@ class ModelCatalog:
         self._blobs = blobs
         self._local = local
         self._formats = tuple(formats)
-        self._inspector = WeightsInspector(blobs=blobs, local=local, readers=readers, cache=cache)
+        self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
         self._importer = ModelImporter(
             manifests=manifests,
             blobs=blobs,
@@ -79,6 +81,7 @@ class ModelCatalog:
         )
         self._upstreams = upstreams
         self._records: LruDict[Digest, StoredModel] = LruDict(_REMEMBERED_RECORDS)
+        self._views: LruDict[Digest, ModelView] = LruDict(_REMEMBERED_VIEWS)
         self._complained: set[Digest] = set()
 
     async def get(self, name: ModelName) -> StoredModel:
@@ -93,6 +96,22 @@ class ModelCatalog:
                 if found.digest == stored.digest:
                     raise
                 stored = found
+
+    async def view(self, name: ModelName) -> ModelView:
+        """The model with what is known about it, for answering a request. Raises as `get` and `metadata`.
+
+        Weights that were read before are not looked at again: `loadable_files` notices when they are gone.
+        """
+        record = await self.get(name)
+        view = self._views.get(record.digest)
+        if view is None:
+            metadata = await self.metadata(record)
+            projector = await self._projector_metadata(record)
+            capabilities = derive_capabilities(record, metadata, projector)
+            view = ModelView(record=record, metadata=metadata, capabilities=capabilities)
+            if projector is not None or not record.files_of("projector"):
+                self._views.put(record.digest, view)
+        return msgspec.structs.replace(view, record=record)
 
     async def list(self, *, derived: bool = False) -> builtins.list[StoredModel]:
         """Every readable model, newest first; one that cannot be read is logged once and passed over.
@@ -148,11 +167,8 @@ class ModelCatalog:
 
     async def capabilities(self, record: StoredModel) -> tuple[str, ...]:
         """What the model can do, in Ollama's words. Weights that cannot be read count as weights that say nothing."""
-        metadata, projector = await self.readable_metadata(record), None
-        projectors = record.files_of("projector")
-        if projectors and metadata is not None:
-            with suppress(CorralError):
-                projector = await self._inspector.metadata(projectors[0].digest)
+        metadata = await self.readable_metadata(record)
+        projector = None if metadata is None else await self._projector_metadata(record)
         return derive_capabilities(record, metadata, projector)
 
     async def copy(self, source: ModelName, destination: ModelName) -> None:
@@ -238,26 +254,39 @@ class ModelCatalog:
         return await self.publish(upstream_record(name, offers, api=api, capabilities=capabilities), None)
 
     def local_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
-        """The files an engine loads, weights first. Of several nameless weights the last one counts, as in Ollama."""
-        files = [file for file in record.files if file.role in ("projector", "adapter", "draft") or file.path]
-        if record.weights is not None and record.weights not in files:
-            files.insert(0, record.weights)
+        """The files an engine loads, weights first, where their blobs are: to show to people."""
         return tuple(
-            LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path) for file in files
+            LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path)
+            for file in _engine_files(record)
         )
 
-    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
-        """As `local_files`; those that have paths lie in one folder under them.
+    @asynccontextmanager
+    async def loadable_files(self, record: StoredModel) -> AsyncIterator[tuple[LocalFile, ...]]:
+        """The files an engine loads, weights first; they stay while the context lasts, even if the model is deleted.
 
-        Raises `BlobNotFound` where one is missing or was changed since it was imported, `StorageError`.
+        Those that have paths lie in one folder under them. Raises `BlobNotFound` if one is missing or was changed
+        since it was imported, `StorageError`.
         """
-        placed = {file.path: file for file in record.files if file.path is not None}
-        if not placed:
-            return self.local_files(record)
-        folder = await self._local.folder(record.digest, {path: file.digest for path, file in placed.items()})
-        found = [LocalFile(role=file.role, path=str(folder / path), name=path) for path, file in placed.items()]
-        found += [file for file in self.local_files(record) if file.name is None]
-        return tuple(sorted(found, key=lambda file: file.role != "weights"))
+        files = _engine_files(record)
+        placed = {file.path: file.digest for file in files if file.path is not None}
+        async with AsyncExitStack() as pins:
+            folder = await self._local.folder(record.digest, placed) if placed else None
+            found = []
+            for file in files:
+                if folder is not None and file.path is not None:
+                    path = folder / file.path
+                else:
+                    path = await pins.enter_async_context(self._local.local(file.digest))
+                found.append(LocalFile(role=file.role, path=str(path), name=file.path))
+            yield tuple(found)
+
+    async def _projector_metadata(self, record: StoredModel) -> ModelMetadata | None:
+        """None if the model has no projector, or one that cannot be read."""
+        projectors = record.files_of("projector")
+        if projectors:
+            with suppress(CorralError):
+                return await self._inspector.metadata(projectors[0].digest)
+        return None
 
     async def _stored(self, name: ModelName) -> StoredManifest:
         stored = await self._manifests.get(name)
@@ -285,6 +314,14 @@ class ModelCatalog:
             if _size_of(known) <= _REMEMBERED_CHARACTERS:
                 self._records.put(stored.digest, known)
         return msgspec.structs.replace(known, name=stored.name, modified_at=stored.modified_at)
+
+
+def _engine_files(record: StoredModel) -> Sequence[ModelFile]:
+    """Weights first. Of several nameless weights the last one counts, as in Ollama."""
+    files = [file for file in record.files if file.role in ("projector", "adapter", "draft") or file.path]
+    if record.weights is not None and record.weights not in files:
+        files.insert(0, record.weights)
+    return sorted(files, key=lambda file: file.role != "weights")
 
 
 def _not_found(name: ModelName) -> ModelNotFound:

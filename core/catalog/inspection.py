@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from corral.core.catalog.blob_access import BlobAccess
+from corral.core.containment import beside
 from corral.core.errors import BlobNotFound, InvalidModelFile, map_errors
 from corral.core.lru import LruDict
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata
-from corral.core.ports.blobs import BlobStore, LocalBlobs
-from corral.core.ports.metadata import MetadataCache, MetadataReader
+from corral.core.ports.blobs import BlobInfo, BlobStore
+from corral.core.ports.metadata import MetadataCache, MetadataReader, RandomAccess
+from corral.core.random_access import RandomAccessFile
 
 __all__ = ("WeightsInspector",)
 
 _REMEMBERED = 256  # models; a description is some kilobytes
 _KEPT_PAIRS, _KEPT_CHARACTERS = 2048, 65_536  # of a description that is remembered
 
+T = TypeVar("T")
 Tensors = list[tuple[str, str, tuple[int, ...]]]
 
 
@@ -33,12 +37,10 @@ class WeightsInspector:
         self,
         *,
         blobs: BlobStore,
-        local: LocalBlobs,
         readers: Sequence[MetadataReader],
         cache: MetadataCache | None = None,
     ) -> None:
         self._blobs = blobs
-        self._local = local
         self._readers = tuple(readers)
         self._cache = cache
         self._metadata: LruDict[Digest, ModelMetadata] = LruDict(_REMEMBERED)
@@ -50,13 +52,13 @@ class WeightsInspector:
         return tuple(reader.format for reader in self._readers)
 
     async def metadata(self, digest: Digest) -> ModelMetadata | None:
-        """None where no reader knows the format."""
-        path = await self._path(digest)
+        """None if no reader knows the format."""
+        info = await self._stat(digest)
         known = self._metadata.get(digest)
         if known is None and self._cache is not None:
             known = await self._cache.get(digest)
         if known is None:
-            known = await self.inspect(path)
+            known = await self._of_blob(info, _read)
             if known is not None and self._cache is not None:
                 await self._cache.put(digest, known)
         if known is not None:
@@ -64,57 +66,62 @@ class WeightsInspector:
         return known
 
     async def describe(self, digest: Digest, *, verbose: bool) -> dict[str, object]:
-        """The header's key-values, as `MetadataReader.describe`; empty where no reader knows the format."""
-        path = await self._path(digest)
+        """The header's key-values, as `MetadataReader.describe`; empty if no reader knows the format."""
+        info = await self._stat(digest)
         known = None if verbose else self._descriptions.get(digest)
         if known is None:
-            reader = await asyncio.to_thread(self._reader_of, path)
-            if reader is None:
+            known = await self._of_blob(info, lambda reader, source: reader.describe(source, verbose=verbose))
+            if known is None:
                 return {}
-            with _faults_of(reader, path):
-                known = await asyncio.to_thread(reader.describe, path, verbose=verbose)
             if not verbose and _is_worth_keeping(known):
                 self._descriptions.put(digest, known)
         return dict(known)
 
     async def tensors(self, digest: Digest) -> Tensors:
-        """Name, type and shape of each tensor; empty where no reader knows the format."""
-        path = await self._path(digest)
-        reader = await asyncio.to_thread(self._reader_of, path)
-        if reader is None:
-            return []
-        with _faults_of(reader, path):
-            return await asyncio.to_thread(reader.tensors, path)
+        """Name, type and shape of each tensor; empty if no reader knows the format."""
+        info = await self._stat(digest)
+        return await self._of_blob(info, lambda reader, source: reader.tensors(source)) or []
 
     async def inspect(self, path: Path) -> ModelMetadata | None:
         """As `metadata`, for a file that is in no store yet.
 
-        A file whose suffix promises a format and whose content breaks it is that format's `InvalidModelFile`.
+        A file whose suffix promises a format but whose content breaks it raises that format's `InvalidModelFile`.
         """
-        reader = await asyncio.to_thread(self._reader_of, path)
+
+        def work() -> ModelMetadata | None:
+            with RandomAccessFile(path) as source:
+                return self._ask(source, _read)
+
+        return await asyncio.to_thread(work)
+
+    async def _of_blob(self, info: BlobInfo, question: Callable[[MetadataReader, RandomAccess], T]) -> T | None:
+        # Not in the event loop's pool of threads: stores use it, and its threads could all be waiting for them.
+        with BlobAccess(self._blobs, info) as source:
+            return await beside(lambda: self._ask(source, question))
+
+    def _ask(self, source: RandomAccess, question: Callable[[MetadataReader, RandomAccess], T]) -> T | None:
+        """The answer of the reader that knows the file; None if none does. Blocking."""
+        reader = next((reader for reader in self._readers if reader.recognises(source)), None)
+        if reader is None:
+            suffix = Path(source.name).suffix.lower()
+            reader = next((reader for reader in self._readers if suffix == f".{reader.format}"), None)
         if reader is None:
             return None
-        with _faults_of(reader, path):
-            return await asyncio.to_thread(reader.read, path)
+        with map_errors({Exception: InvalidModelFile}, f"{source.name}: the {reader.format} reader failed"):
+            return question(reader, source)
 
-    async def _path(self, digest: Digest) -> Path:
-        if await self._blobs.stat(digest) is None:
+    async def _stat(self, digest: Digest) -> BlobInfo:
+        info = await self._blobs.stat(digest)
+        if info is None:
             raise BlobNotFound(
                 f"the weights {digest} are missing from the store, or have changed since they were imported",
                 "import or pull the model again",
             )
-        return self._local.path(digest)
-
-    def _reader_of(self, path: Path) -> MetadataReader | None:
-        for reader in self._readers:
-            if reader.recognises(path):
-                return reader
-        return next((reader for reader in self._readers if path.suffix.lower() == f".{reader.format}"), None)
+        return info
 
 
-def _faults_of(reader: MetadataReader, path: Path) -> AbstractContextManager[None]:
-    """Whatever a reader stumbles over, a plugin's too, the file is one that it cannot read."""
-    return map_errors({Exception: InvalidModelFile}, f"{path}: the {reader.format} reader failed")
+def _read(reader: MetadataReader, source: RandomAccess) -> ModelMetadata:
+    return reader.read(source)
 
 
 def _is_worth_keeping(description: Mapping[str, object]) -> bool:

@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,7 +53,7 @@ class Models(Protocol):
 
     async def metadata(self, record: StoredModel) -> ModelMetadata | None: ...
 
-    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]: ...
+    def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]: ...
 
     async def publish(self, record: StoredModel, metadata: ModelMetadata | None) -> StoredModel: ...
 
@@ -216,15 +216,15 @@ class ModelDeriver:
         parameters: Mapping[str, Any],
         on_progress: OnLoadProgress,
     ) -> ConvertResult:
-        files = await self._models.loadable_files(record)
-        request = ConvertRequest(
-            model=record.name.short,
-            files=tuple(file for file in files if file.role == "weights"),
-            folder=str(folder),
-            parameters=parameters,
-        )
         try:
-            return await self._jobs.run(spec.convert, request, ConvertResult, on_progress)
+            async with self._models.loadable_files(record) as files:
+                request = ConvertRequest(
+                    model=record.name.short,
+                    files=tuple(file for file in files if file.role == "weights"),
+                    folder=str(folder),
+                    parameters=parameters,
+                )
+                return await self._jobs.run(spec.convert, request, ConvertResult, on_progress)
         except JobFailed as error:
             raise JobFailed(
                 f"converting {record.name.short} with the {spec.name} converter failed: {error.message}", error.remedy

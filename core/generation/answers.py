@@ -14,7 +14,7 @@ import msgspec
 
 from corral.core.models.model import StoredModel
 from corral.core.ports.running import RunningModel
-from corral.core.requests.outputs import ChatDelta, Delta, Output, Started
+from corral.core.requests.outputs import Delta, Output, Started
 
 __all__ = ("Generation", "Lease")
 
@@ -154,7 +154,5 @@ class _Ahead:
 def _chars(output: Output) -> int:
     """About what an output holds on to; a log-probability counts as much as a short text."""
     if isinstance(output, Delta):
-        return len(output.text) + 64 * (1 + len(output.logprobs))
-    if isinstance(output, ChatDelta):
-        return len(output.content) + len(output.thinking) + 64 * (1 + len(output.logprobs))
+        return len(output.text) + len(output.thinking) + 64 * (1 + len(output.logprobs))
     return 64

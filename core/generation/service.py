@@ -14,15 +14,11 @@ from functools import partial
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UnsetType
 
 from corral.core.errors import Unsupported, UnsupportedField
 from corral.core.generation.answers import Generation, Lease
-from corral.core.generation.chat import (
-    PlainTemplate,
-    PromptedChat,
-    completion_prompt,
-)
+from corral.core.generation.chat import PlainTemplate, PromptedChat, require_room_for
 from corral.core.generation.embedding import embed_texts
 from corral.core.generation.rendering import RenderedApart, RenderingThreads
 from corral.core.lru import LruDict
@@ -31,17 +27,25 @@ from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.chat import ChatTemplate, ChatTemplateFactory
 from corral.core.ports.running import Task
-from corral.core.requests.caller import Principal
-from corral.core.requests.calls import ANONYMOUS, Call, ChatCall, EmbedCall, EmbedResult, GenerateCall
+from corral.core.requests.caller import Caller
+from corral.core.requests.calls import (
+    ChatCall,
+    EmbedCall,
+    EmbedResult,
+    GenerateCall,
+    LoadCall,
+    LoadingCall,
+    UnloadCall,
+)
 from corral.core.requests.messages import Message, Tool
 from corral.core.requests.options import ResolvedOptions, resolve_options
 from corral.core.requests.outputs import Embedded, Vectors
 from corral.core.requests.prompts import Prompt, TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy
 from corral.core.requests.vectors import check_finite, normalise
-from corral.core.scheduling.residents import LoadListener
+from corral.core.scheduling.load_progress import LoadListener
 
-__all__ = ("ANONYMOUS", "ChatCall", "EmbedCall", "EmbedResult", "GenerateCall", "InferenceService")
+__all__ = ("InferenceService",)
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +73,7 @@ class Scheduler(Protocol):
         engine: str | None = ...,
         tasks: Collection[Task] = ...,
         keep_alive_s: float | UnsetType | None = ...,
-        principal: Principal = ...,
+        caller: Caller = ...,
         on_progress: LoadListener | None = ...,
     ) -> AbstractAsyncContextManager[Lease]: ...
 
@@ -88,16 +92,16 @@ class InferenceService:
         # Arithmetic on thousands of vectors takes one of the threads that all share, never several.
         self._one_at_a_time = asyncio.Lock()
 
-    async def generate(self, call: GenerateCall, principal: Principal = ANONYMOUS) -> Generation:
+    async def generate(self, call: GenerateCall) -> Generation:
         """Outputs: `Started`, `Delta`s, `Finished`. What is wrong with call or model is raised here, at once.
 
-        To a model that owns its template the prompt is a chat, unless it is raw; then `ChatDelta`s come.
+        To a model that owns its template the prompt is a chat, unless it is raw.
         """
         record = await self._find(call.model, "generate")
         _refuse_unserved(record, think=call.think)
         options = _options(record, call.options)
         async with AsyncExitStack() as stack:
-            lease = await stack.enter_async_context(self._lease(record, call, options, principal))
+            lease = await stack.enter_async_context(self._lease(record, call, options))
             if "chat" in lease.model.info.tasks and not call.raw:
                 chat_request = _chat_request(call, options, _generate_messages(record, call))
                 return Generation(record, lease, lease.model.run(chat_request), stack.pop_all(), options.unknown)
@@ -105,11 +109,14 @@ class InferenceService:
             _require_constraints(lease, call)
             prompt: Prompt = (TextPart(text=call.prompt, parse_special=True),)
             context = _context(options, call.shift)
-            if not call.raw:
+            if call.raw:
+                require_room_for(lease.model.info, prompt, context)
+            else:
                 chat = PromptedChat(lease.model, await self._template(record))
                 prompt = await chat.prompt(_generate_messages(record, call), context)
             request = CompletionRequest(
-                prompt=await completion_prompt(lease.model, prompt, context),
+                caller=call.caller,
+                prompt=prompt,
                 sampling=options.sampling,
                 context=context,
                 constraint=call.constraint,
@@ -118,13 +125,13 @@ class InferenceService:
             )
             return Generation(record, lease, lease.model.run(request), stack.pop_all(), options.unknown)
 
-    async def chat(self, call: ChatCall, principal: Principal = ANONYMOUS) -> Generation:
-        """Outputs: `Started`, `ChatDelta`s, `Finished`. What is wrong with call or model is raised here, at once."""
+    async def chat(self, call: ChatCall) -> Generation:
+        """Outputs: `Started`, `Delta`s, `Finished`. What is wrong with call or model is raised here, at once."""
         record = await self._find(call.model, "chat")
         _refuse_unserved(record, tools=call.tools, think=call.think)
         options = _options(record, call.options)
         async with AsyncExitStack() as stack:
-            lease = await stack.enter_async_context(self._lease(record, call, options, principal))
+            lease = await stack.enter_async_context(self._lease(record, call, options))
             request = _chat_request(call, options, _chat_messages(record, call.messages), call.tools)
             if "chat" in lease.model.info.tasks:
                 outputs = lease.model.run(request)
@@ -134,12 +141,12 @@ class InferenceService:
                 outputs = await PromptedChat(lease.model, await self._template(record)).open(request)
             return Generation(record, lease, outputs, stack.pop_all(), options.unknown)
 
-    async def embed(self, call: EmbedCall, principal: Principal = ANONYMOUS) -> EmbedResult:
+    async def embed(self, call: EmbedCall) -> EmbedResult:
         """Without inputs it only loads the model. Raises `PromptTooLong` where an input may not be cut."""
         started_ns = time.perf_counter_ns()
         record = await self._find(call.model)
         options = _options(record, call.options)
-        async with self._lease(record, call, options, principal, _EMBEDDING) as lease:
+        async with self._lease(record, call, options, _EMBEDDING) as lease:
             _require_task(lease, "embedding", call.model, "embeddings")
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
             if call.inputs:
@@ -163,31 +170,19 @@ class InferenceService:
             ignored_options=(*options.unknown, *ignored),
         )
 
-    async def load(
-        self,
-        model: ModelName | str,
-        options: Mapping[str, Any] | None = None,
-        keep_alive_s: float | UnsetType | None = UNSET,
-        engine: str | None = None,
-        on_progress: LoadListener | None = None,
-        task: str | None = None,
-    ) -> int:
-        """Load a model, or extend its stay. Answers the nanoseconds it took, 0 where it was loaded already.
+    async def load(self, call: LoadCall, on_progress: LoadListener | None = None) -> int:
+        """Load a model, or extend its stay. Returns the nanoseconds it took, 0 if it was loaded already.
 
-        `task` is what it is wanted for, ``generate`` or ``chat``: a model that only makes embeddings is not loaded
-        for it.
+        A model that only makes embeddings is not loaded for a task that it does not have.
         """
-        record = await self._find(str(model), task)
-        resolved = _options(record, options or {})
-        engine = engine or resolved.engine
-        async with self._scheduler.lease(
-            record, load_options=resolved.load, engine=engine, keep_alive_s=keep_alive_s, on_progress=on_progress
-        ) as lease:
+        record = await self._find(call.model, call.task)
+        options = _options(record, call.options)
+        async with self._lease(record, call, options, (), on_progress) as lease:
             return lease.load_ns
 
-    async def unload(self, model: ModelName | str) -> bool:
-        """Free a model once its requests have ended. False where it was not loaded."""
-        return await self._scheduler.unload(await self._find(str(model)))
+    async def unload(self, call: UnloadCall) -> bool:
+        """Free a model once its requests have ended. False if it was not loaded."""
+        return await self._scheduler.unload(await self._find(call.model))
 
     async def render(self, call: ChatCall) -> str:
         """The prompt that `chat` would send, as text. Loads nothing."""
@@ -211,10 +206,10 @@ class InferenceService:
     def _lease(
         self,
         record: StoredModel,
-        call: Call,
+        call: LoadingCall,
         options: ResolvedOptions,
-        principal: Principal,
         tasks: Collection[Task] = _ANSWERING,
+        on_progress: LoadListener | None = None,
     ) -> AbstractAsyncContextManager[Lease]:
         return self._scheduler.lease(
             record,
@@ -222,7 +217,8 @@ class InferenceService:
             engine=call.engine or options.engine,
             tasks=tasks,
             keep_alive_s=call.keep_alive_s,
-            principal=principal,
+            caller=call.caller,
+            on_progress=on_progress,
         )
 
     async def _template(self, record: StoredModel) -> RenderedApart:
@@ -277,6 +273,7 @@ def _chat_request(
     call: GenerateCall | ChatCall, options: ResolvedOptions, messages: tuple[Message, ...], tools: tuple[Tool, ...] = ()
 ) -> ChatRequest:
     return ChatRequest(
+        caller=call.caller,
         messages=messages,
         tools=tools,
         sampling=options.sampling,

@@ -78,10 +78,18 @@ class BlobStore(Protocol):
 
 
 class LocalBlobs(Protocol):
-    """A blob store whose blobs are files. Engines map these; a store without it gets a cache in front."""
+    """Blobs as files of this machine, which engines map: a store of files, or a cache in front of a remote one."""
+
+    def local(self, digest: Digest) -> AbstractAsyncContextManager[Path]:
+        """The blob as a file, fetched first if need be. Callers only read it.
+
+        While the context lasts, the file stays: it is not evicted, and if the blob is deleted, by this process or
+        another, its bytes go afterwards. Raises `BlobNotFound`, `StorageError`, `OutOfSpace`.
+        """
+        ...
 
     def path(self, digest: Digest) -> Path:
-        """Where the blob is, or would be. Callers only read."""
+        """Where the blob's file is, or would be: to show to people. Open what `local` gives."""
         ...
 
     async def adopt(self, file: Path) -> BlobInfo:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import builtins
-from pathlib import Path
 from typing import Protocol
 
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata
+from corral.core.random_access import RandomAccess
 
-__all__ = ("MetadataCache", "MetadataReader")
+__all__ = ("MetadataCache", "MetadataReader", "RandomAccess")
 
 
 class MetadataCache(Protocol):
@@ -25,23 +25,26 @@ class MetadataCache(Protocol):
 
 
 class MetadataReader(Protocol):
-    """Reads one weights format's header. No native code; bounds-checked; big arrays are skipped."""
+    """Reads the header of one weights format by ranges, so that a remote store need not fetch the weights.
+
+    No native code; bounds-checked; big arrays are skipped. Every method blocks: call it in a thread.
+    """
 
     @property
     def format(self) -> str: ...
 
-    def recognises(self, path: Path) -> bool:
-        """By content, never by name. False for a file that is missing or too short."""
+    def recognises(self, source: RandomAccess) -> bool:
+        """By content, never by name. False for a file that is too short."""
         ...
 
-    def read(self, path: Path) -> ModelMetadata:
-        """Blocking: call it in a thread. Raises `InvalidModelFile` naming the file, the offset and what is wrong."""
+    def read(self, source: RandomAccess) -> ModelMetadata:
+        """Raises `InvalidModelFile` with the file's name, the offset and what is wrong there."""
         ...
 
-    def describe(self, path: Path, *, verbose: bool) -> dict[str, object]:
-        """The header's key-values for people. Arrays are None unless `verbose`. Blocking; raises as `read`."""
+    def describe(self, source: RandomAccess, *, verbose: bool) -> dict[str, object]:
+        """The header's key-values for people. Arrays are None unless `verbose`. Raises as `read`."""
         ...
 
-    def tensors(self, path: Path) -> builtins.list[tuple[str, str, tuple[int, ...]]]:
-        """(name, type, shape) of each tensor, in file order. Blocking; raises as `read`."""
+    def tensors(self, source: RandomAccess) -> builtins.list[tuple[str, str, tuple[int, ...]]]:
+        """(name, type, shape) of each tensor, in file order. Raises as `read`."""
         ...

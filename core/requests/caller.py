@@ -1,30 +1,34 @@
-"""On whose behalf a request runs, and which servers it has passed on its way here."""
+"""Who a request comes from, and which servers it has passed on its way here."""
 
 from __future__ import annotations
 
 import re
-from contextvars import ContextVar
 
 from corral.core.values import Value
 
-__all__ = ("PASSED_HEADER", "Principal", "passed_servers", "servers_in")
+__all__ = ("ANONYMOUS", "PASSED_HEADER", "Caller", "servers_in")
 
 PASSED_HEADER = "x-corral-passed"
-"""Between servers: the names that they have given themselves, commas between them."""
-
-passed_servers: ContextVar[tuple[str, ...]] = ContextVar("passed_servers", default=())
-"""Those of the request that the current task works for, this server's last. Empty outside of a server."""
+"""Sent between servers: the names that they have given themselves, separated by commas."""
 
 _NAME = re.compile("[0-9a-f]{32}")
 _MOST = 32
 
 
-def servers_in(header: str) -> tuple[str, ...]:
-    """The names in a header that anybody may have written; the last ones where there are many."""
-    return tuple(_NAME.findall(header)[-_MOST:])
+class Caller(Value, frozen=True, kw_only=True):
+    """On whose behalf a request runs. `id` is ``anonymous`` until a caller authenticates.
 
-
-class Principal(Value, frozen=True, kw_only=True):
-    """On whose behalf a use case runs. Anonymous until somebody authenticates."""
+    `passed` are the servers that have handled the request, this one last: an upstream engine sends them on, so that
+    servers which lead to each other end in an error instead of a loop. Empty outside of a server.
+    """
 
     id: str = "anonymous"
+    passed: tuple[str, ...] = ()
+
+
+ANONYMOUS = Caller()
+
+
+def servers_in(header: str) -> tuple[str, ...]:
+    """The server names in a header that anyone may have written; only the last ones if there are many."""
+    return tuple(_NAME.findall(header)[-_MOST:])

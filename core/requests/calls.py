@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
-from corral.core.requests.caller import Principal
+from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.messages import Message, Tool
 from corral.core.requests.outputs import Vectors
 from corral.core.requests.requests import Constraint
 from corral.core.values import Value
 
-__all__ = ("ANONYMOUS", "Call", "ChatCall", "EmbedCall", "EmbedResult", "GenerateCall")
-
-ANONYMOUS = Principal()
+__all__ = (
+    "Call",
+    "ChatCall",
+    "EmbedCall",
+    "EmbedResult",
+    "GenerateCall",
+    "LoadCall",
+    "LoadingCall",
+    "UnloadCall",
+)
 
 
 class Call(Value, frozen=True, kw_only=True):
-    """What all calls say. `model` is the name as the caller typed it: messages repeat it so.
-
-    `options` is the request's layer, decoded JSON (see `core.requests.options`). `keep_alive_s` None is for
-    ever, ``UNSET`` leaves the model's as it is. `engine` names an engine, None lets the scheduler choose.
-    """
+    """What all calls say. `model` is the name as the caller typed it: messages repeat it so."""
 
     model: str
+    caller: Caller = ANONYMOUS
+
+
+class LoadingCall(Call, frozen=True, kw_only=True):
+    """A call that loads its model if need be.
+
+    `options` are the request's own, decoded from JSON (see `core.requests.options`). `keep_alive_s` None keeps the
+    model loaded forever, ``UNSET`` does not change how long it stays. `engine` names an engine; None lets the
+    scheduler choose.
+    """
+
     options: Mapping[str, Any] = {}
     keep_alive_s: float | UnsetType | None = UNSET
     engine: str | None = None
 
 
-class GenerateCall(Call, frozen=True, kw_only=True):
+class GenerateCall(LoadingCall, frozen=True, kw_only=True):
     """Complete a prompt. Unless `raw`, the model's chat template goes around it, with `system` or the model's own.
 
     `logprobs`: None for none, else how many alternatives beside the chosen token. `shift` None is yes.
@@ -49,7 +63,7 @@ class GenerateCall(Call, frozen=True, kw_only=True):
     think: bool | str | None = None
 
 
-class ChatCall(Call, frozen=True, kw_only=True):
+class ChatCall(LoadingCall, frozen=True, kw_only=True):
     """Answer a conversation. A trailing assistant message is continued. The others are as in `GenerateCall`.
 
     `tools` and `think` are for models that own their template (an upstream).
@@ -63,13 +77,23 @@ class ChatCall(Call, frozen=True, kw_only=True):
     constraint: Constraint | None = None
 
 
-class EmbedCall(Call, frozen=True, kw_only=True):
+class EmbedCall(LoadingCall, frozen=True, kw_only=True):
     """One vector per input. `dimensions` keeps the first so many, and needs `normalise`, which scales to length 1."""
 
     inputs: tuple[str, ...]
     truncate: bool = True
     dimensions: int | None = None
     normalise: bool = True
+
+
+class LoadCall(LoadingCall, frozen=True, kw_only=True):
+    """Load a model ahead of its first request. `task` is what it is wanted for; None for anything."""
+
+    task: Literal["generate", "chat"] | None = None
+
+
+class UnloadCall(Call, frozen=True, kw_only=True):
+    """Free a model once its requests have ended."""
 
 
 class EmbedResult(Value, frozen=True, kw_only=True):

@@ -12,7 +12,6 @@ from corral.core.requests.messages import ToolCall
 from corral.core.values import Value
 
 __all__ = (
-    "ChatDelta",
     "Delta",
     "Embedded",
     "EngineEmbedded",
@@ -90,17 +89,13 @@ class Started(Output, frozen=True, kw_only=True):
 
 
 class Delta(Output, frozen=True, kw_only=True):
-    """More text: whole characters only. `text` may be empty where a token's text is held back."""
+    """More of an answer: visible text, thinking, complete tool calls, or several of these.
+
+    Texts contain whole characters only. All of them are empty while the text of a token is held back. If both are
+    present, the thinking comes first.
+    """
 
     text: str = ""
-    token_count: int = 0
-    logprobs: tuple[TokenLogprob, ...] = ()
-
-
-class ChatDelta(Output, frozen=True, kw_only=True):
-    """More of a chat's answer, parsed: visible content, thinking, or complete tool calls."""
-
-    content: str = ""
     thinking: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     token_count: int = 0

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.messages import Message, Tool
 from corral.core.requests.prompts import Prompt
 from corral.core.values import Value
@@ -97,6 +98,7 @@ class ThinkingBudget(Value, frozen=True, kw_only=True):
 class Request(Value, frozen=True, kw_only=True):
     """Open base of all requests. `engine_options` are the engine's own `request_options`, still encoded (JSON)."""
 
+    caller: Caller = ANONYMOUS
     engine_options: Mapping[str, msgspec.Raw] = {}
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Literal, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -17,11 +17,12 @@ from corral.core.errors import EngineDied, InvalidModelFile, LoadFailed, OutOfMe
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import RunningModel
-from corral.core.scheduling.engine_choice import estimate_bytes
+from corral.core.scheduling.load_progress import LoadProgress, LoadStage
 from corral.core.scheduling.placement import Placement
-from corral.core.scheduling.residents import LoadProgress, Resident
+from corral.core.scheduling.resident import Resident
+from corral.core.scheduling.spec_calls import estimate_bytes
 from corral.core.specs.converters import ConverterSpec
-from corral.core.specs.engines import LoadRequest, LocalFile
+from corral.core.specs.engines import Derivation, LoadRequest, LocalFile
 
 __all__ = ("Deriver", "ModelLoader", "Models")
 
@@ -35,7 +36,7 @@ class Models(Protocol):
 
     async def metadata(self, record: StoredModel) -> ModelMetadata | None: ...
 
-    async def loadable_files(self, record: StoredModel) -> tuple[LocalFile, ...]: ...
+    def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]: ...
 
 
 class Deriver(Protocol):
@@ -44,7 +45,9 @@ class Deriver(Protocol):
     @property
     def converters(self) -> Sequence[ConverterSpec]: ...
 
-    async def derive(self, record: StoredModel, converter: str, *, on_progress: OnLoadProgress) -> StoredModel: ...
+    async def derive(
+        self, record: StoredModel, converter: str, *, parameters: Mapping[str, Any], on_progress: OnLoadProgress
+    ) -> StoredModel: ...
 
     async def discard_damaged(self, derived: StoredModel) -> bool: ...
 
@@ -58,39 +61,41 @@ class ModelLoader:
         self._deriver = deriver
         self._timeout_s = timeout_s
 
-    async def load(self, resident: Resident, metadata: ModelMetadata | None) -> None:
-        """Returns once ``resident.model`` answers. Raises `OutOfMemory`, what `ModelDeriver.derive` raises where the
-        model must be converted, and what `Runner.load` raises.
+    async def load(self, resident: Resident, metadata: ModelMetadata | None) -> RunningModel:
+        """The model, ready for requests.
+
+        Raises `OutOfMemory`, what `ModelDeriver.derive` raises if it must be converted, and what `Runner.load` raises.
         """
-        if resident.converter is None or self._deriver is None:
-            await self._load(resident, resident.record, metadata)
-            return
-        derived = await self._derive(resident, self._deriver, resident.converter)
+        if resident.derivation is None or self._deriver is None:
+            return await self._load(resident, resident.record, metadata)
+        derived = await self._derive(resident, self._deriver, resident.derivation)
         try:
-            await self._load_derived(resident, derived)
+            return await self._load_derived(resident, derived)
         except (InvalidModelFile, LoadFailed, EngineDied) as error:
             if not await self._deriver.discard_damaged(derived):
                 remedy = f"run corral rm {derived.name} to have the model converted again"
                 raise type(error)(error.message, f"{error.remedy}; {remedy}" if error.remedy else remedy) from error
             _log.warning("the converted files for %s were damaged; converting again", resident.record.name.short)
-            resident.placed = False
-            await self._load_derived(resident, await self._derive(resident, self._deriver, resident.converter))
+            return await self._load_derived(resident, await self._derive(resident, self._deriver, resident.derivation))
 
-    async def _derive(self, resident: Resident, deriver: Deriver, converter: str) -> StoredModel:
+    async def _derive(self, resident: Resident, deriver: Deriver, derivation: Derivation) -> StoredModel:
         async def derive() -> StoredModel:
             # The clock starts with the first report: until then another process may be converting the same model.
             async with self._watched(resident, "converting", None) as on_progress:
-                return await deriver.derive(resident.record, converter, on_progress=on_progress)
+                return await deriver.derive(
+                    resident.record, derivation.converter, parameters=derivation.parameters, on_progress=on_progress
+                )
 
         return await self._with_second_try(derive)
 
-    async def _load_derived(self, resident: Resident, derived: StoredModel) -> None:
-        await self._load(resident, derived, await self._models.metadata(derived))
+    async def _load_derived(self, resident: Resident, derived: StoredModel) -> RunningModel:
+        return await self._load(resident, derived, await self._models.metadata(derived))
 
-    async def _load(self, resident: Resident, record: StoredModel, metadata: ModelMetadata | None) -> None:
-        resident.estimate = estimate_bytes(resident.spec, record, metadata, resident.options)
-        await self._placement.make_room(resident)
-        resident.model = await self._with_second_try(lambda: self._run(resident, record))
+    async def _load(self, resident: Resident, record: StoredModel, metadata: ModelMetadata | None) -> RunningModel:
+        resident.require(estimate_bytes(resident.spec, record, metadata, resident.options))
+        async with self._models.loadable_files(record) as files:  # no other model makes room for missing files
+            await self._placement.make_room(resident)
+            return await self._with_second_try(lambda: self._run(resident, record, files))
 
     async def _with_second_try(self, work: Callable[[], Awaitable[T]]) -> T:
         """Where memory was short after all, everything idle goes, then there is one more try, as in Ollama."""
@@ -101,10 +106,10 @@ class ModelLoader:
                 raise
             return await work()
 
-    async def _run(self, resident: Resident, record: StoredModel) -> RunningModel:
+    async def _run(self, resident: Resident, record: StoredModel, files: tuple[LocalFile, ...]) -> RunningModel:
         request = LoadRequest(
             model=resident.record.name.short,
-            files=await self._models.loadable_files(record),
+            files=files,
             load_options={} if resident.options is None else msgspec.to_builtins(resident.options),
             remote_host=record.remote_host,
             remote_model=record.remote_model,
@@ -116,7 +121,7 @@ class ModelLoader:
 
     @asynccontextmanager
     async def _watched(
-        self, resident: Resident, stage: Literal["converting", "loading"], timeout_s: float | None
+        self, resident: Resident, stage: LoadStage, timeout_s: float | None
     ) -> AsyncGenerator[OnLoadProgress, None]:
         """Gives what to call with the progress of a stage; `timeout_s` is how long the first call may take."""
         loop = asyncio.get_running_loop()
@@ -126,11 +131,7 @@ class ModelLoader:
                 def on_progress(share: float) -> None:
                     with suppress(RuntimeError):  # a late report of work that is over
                         deadline.reschedule(loop.time() + self._timeout_s)
-                    for listener in list(resident.listeners):
-                        try:
-                            listener(LoadProgress(stage=stage, share=share))
-                        except Exception:  # one caller's fault, and the load is everybody's
-                            _log.exception("%s %s: a progress callback failed", stage, resident.record.name.short)
+                    resident.report(LoadProgress(stage=stage, share=share))
 
                 yield on_progress
         except TimeoutError as error:

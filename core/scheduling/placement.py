@@ -1,4 +1,4 @@
-"""Making room for models: what is in memory, what it takes, and who has to go for the next one."""
+"""Makes room for the next model: whether it fits into memory, and which models are unloaded for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from corral.core.errors import OutOfMemory
-from corral.core.scheduling.residents import Resident
+from corral.core.scheduling.resident import Resident
+from corral.core.scheduling.residents import Residents
 
 __all__ = ("Placement",)
 
@@ -15,33 +16,19 @@ _log = logging.getLogger(__name__)
 
 
 class Placement:
-    """Admits loads one after the other, in the order they came. Shares the scheduler's books and never adds to them."""
+    """Admits loads one after the other, in the order they came."""
 
-    def __init__(
-        self,
-        *,
-        free_memory: Callable[[], Mapping[str, int]],
-        max_loaded: int,
-        residents: Sequence[Resident],
-        unloading: set[asyncio.Task[None]],
-        unload: Callable[[Resident], asyncio.Task[None]],
-    ) -> None:
+    def __init__(self, *, residents: Residents, free_memory: Callable[[], Mapping[str, int]], max_loaded: int) -> None:
+        self._residents = residents
         self._free_memory = free_memory
         self._max_loaded = max_loaded
-        self._residents = residents
-        self._unloading = unloading
-        self._unload = unload
         self._turn = asyncio.Lock()
-        self._changed = asyncio.Event()
-
-    def look_again(self) -> None:
-        """Something has ended: a lease, a load, a model."""
-        self._changed.set()
 
     async def make_room(self, resident: Resident) -> None:
-        """Returns when its estimate fits, as `placed`. Raises `OutOfMemory` where it never can, evicting nobody.
+        """Return when its estimate fits, with the memory reserved.
 
-        An upstream takes no room and is not counted.
+        Raises `OutOfMemory`, without having unloaded anything, if it can never fit. An upstream takes no memory and
+        does not count.
         """
         if resident.record.remote:
             return
@@ -49,26 +36,25 @@ class Placement:
             try:
                 while not await self._fits(resident):
                     pass
-                resident.placed = True
+                resident.place()
             finally:
                 for one in self._residents:
-                    one.giving_way = False
+                    one.stay()
 
     async def free_idle(self) -> bool:
-        """Unloads all that is idle and waits for its memory. False where nothing was."""
-        unloads = [self._unload(one) for one in list(self._residents) if one.placed and one.model and not one.active]
-        if unloads:
-            await asyncio.wait(unloads)
-        return bool(unloads)
+        """Unload all idle models and wait for their memory. False if there were none."""
+        departures = [self._residents.remove(one) for one in self._residents.placed() if one.idle]
+        if departures:
+            await asyncio.wait(departures)
+        return bool(departures)
 
     async def _fits(self, resident: Resident) -> bool:
-        """True where it fits now; else one thing has been done about it, or waited for."""
-        self._changed.clear()
-        others = [one for one in self._residents if one.placed]
+        """Whether it fits now; if not, one thing has been done about it, or waited for."""
+        others = self._residents.placed()
         device, needed, free = self._shortfall(resident, others)
         if device is not None:
-            if self._unloading:
-                await asyncio.wait(self._unloading, return_when=asyncio.FIRST_COMPLETED)
+            if self._residents.departures:
+                await self._residents.departure()
                 return False
             held = sum(one.estimate.get(device, 0) for one in others)
             if needed > free + held:
@@ -78,35 +64,35 @@ class Placement:
                     f"but only {_size(free)} is free{others_hold}",
                     "use a smaller model or quantization, or a smaller num_ctx",
                 )
-        replaced = [one for one in others if one.model is not None and not one.active and one.same_weights(resident)]
+        replaced = [one for one in others if one.idle and one.same_weights(resident)]
         if replaced:
             for one in replaced:
-                self._unload(one)
+                self._residents.remove(one)
             return False
-        if device is None and len(others) + len(self._unloading) < self._max_loaded:
+        if device is None and len(others) + self._residents.departures < self._max_loaded:
             return True
-        if self._unloading:
-            await asyncio.wait(self._unloading, return_when=asyncio.FIRST_COMPLETED)
+        if self._residents.departures:
+            await self._residents.departure()
             return False
-        await self._evict(min((one for one in others if one.model is not None), key=_eviction_order, default=None))
+        await self._evict(min((one for one in others if not one.loading), key=_eviction_order, default=None))
         return False
 
     async def _evict(self, victim: Resident | None) -> None:
         if victim is None:  # all of them are loading
-            await self._changed.wait()
-        elif not victim.active:
+            await self._residents.change()
+        elif victim.idle:
             _log.info("unloading %s to make room", victim.record.name.short)
-            self._unload(victim)
+            self._residents.remove(victim)
         else:
-            victim.giving_way = True
-            await self._changed.wait()
+            victim.give_way()
+            await self._residents.change()
 
     def _shortfall(self, resident: Resident, others: Sequence[Resident]) -> tuple[str | None, int, int]:
-        """The first device where it does not fit, with the bytes needed and free; loads under way count as taken."""
+        """The first device without enough memory, with the bytes needed and free; running loads count as taken."""
         free = self._free_memory()
         for device, needed in resident.estimate.items():
             if device in free:
-                taken = sum(one.estimate.get(device, 0) for one in others if one.model is None)
+                taken = sum(one.estimate.get(device, 0) for one in others if one.loading)
                 if needed > free[device] - taken:
                     return device, needed, max(0, free[device] - taken)
         return None, 0, 0

@@ -1,92 +1,129 @@
-"""One model in memory or on its way there: `Resident`."""
+"""The models in memory, those on their way there, and the memory that is being freed: `Residents`."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+import time
+from collections.abc import Awaitable, Callable, Iterator
 
-from corral.core.models.model import FileRole, StoredModel
+from corral.core.models.model import StoredModel
+from corral.core.models.names import ModelName
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import RunningModel
-from corral.core.specs.engines import EngineSpec
-from corral.core.values import Value
+from corral.core.scheduling.engine_choice import Candidate
+from corral.core.scheduling.resident import Resident, files_key
 
-__all__ = ("LoadListener", "LoadProgress", "Resident", "files_key")
-
-_KEY_ROLES: tuple[FileRole, ...] = ("weights", "projector", "adapter")
+__all__ = ("Residents",)
 
 
-def files_key(record: StoredModel) -> tuple[str, ...]:
-    """What makes two models the same in memory. A model without weights is its own manifest."""
-    files = (file.digest for role in _KEY_ROLES for file in record.files_of(role))
-    return tuple(files) or (record.digest,)
+class Residents:
+    """All `Resident`s of a scheduler. Iterates over a snapshot, so that residents may leave during the loop."""
 
+    def __init__(self, *, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
+        self._residents: list[Resident] = []
+        self._departures: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
 
-class LoadProgress(Value, frozen=True, kw_only=True):
-    """How far a load has come: the share done of its stage, 0 to 1. A model that must be converted is so first."""
-
-    stage: Literal["converting", "loading"]
-    share: float
-
-
-LoadListener = Callable[[LoadProgress], None]
-
-
-class Resident:
-    """A model in memory or on its way there. `active` counts leases, those that wait for the load included.
-
-    `converter`: the engine takes that one's result in the model's place. `placed`: its memory is spoken for.
-    `draining`: somebody unloads it, so it goes after its last lease. `giving_way`: so does it while a load waits for
-    its room. Either way it takes no new leases.
-    """
-
-    def __init__(
-        self, record: StoredModel, spec: EngineSpec, runner: Runner, options: Any, *, converter: str | None = None
-    ) -> None:
-        self.files = files_key(record)
-        self.record = record
-        self.spec = spec
-        self.runner = runner
-        self.options = options
-        self.converter = converter
-        self.names = {record.name.key}
-        self.estimate: Mapping[str, int] = {}
-        self.placed = False
-        self.model: RunningModel | None = None
-        self.loading: asyncio.Task[None] | None = None
-        self.listeners: list[LoadListener] = []
-        self.active = 0
-        self.keep_alive_s: float | None = None
-        self.expires_at = math.inf
-        self.timer: asyncio.TimerHandle | None = None
-        self.draining = False
-        self.giving_way = False
-
-    @property
-    def leaving(self) -> bool:
-        return self.draining or self.giving_way
+    def __iter__(self) -> Iterator[Resident]:
+        return iter(tuple(self._residents))
 
     @property
     def waiting(self) -> int:
-        """Leases that nobody works on now."""
-        return self.active if self.model is None else max(0, self.active - self.model.info.parallel)
-
-    def same_weights(self, other: Resident) -> bool:
-        """The same model, with whatever options: one of them replaces the other."""
-        return self.spec is other.spec and self.files == other.files
-
-    def expires(self, now_s: float) -> float:
-        """When its time is up if nobody asks for it from now on; infinite where it stays for ever."""
-        return math.inf if self.keep_alive_s is None else now_s + self.keep_alive_s
-
-    def stop_timer(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        """How many leases wait for a load or for a free stream."""
+        return sum(one.waiting for one in self._residents)
 
     @property
-    def eviction_order(self) -> tuple[bool, float, str]:
-        """Idle before busy, then the shortest keep-alive."""
-        return (self.active > 0, math.inf if self.keep_alive_s is None else self.keep_alive_s, self.record.name.key)
+    def departures(self) -> int:
+        """How many models still free their memory."""
+        return len(self._departures)
+
+    def find(self, record: StoredModel, engine: Candidate) -> Resident | None:
+        """The one that serves this choice and accepts leases. Clears away models that have died."""
+        for one in self:
+            if one.dead:
+                self.remove(one)
+            elif one.serves(record, engine):
+                return one
+        return None
+
+    def of(self, record: StoredModel) -> list[Resident]:
+        """The same model, with any engine and options."""
+        files = files_key(record)
+        return [one for one in self._residents if one.files == files]
+
+    def upstreams_named(self, name: ModelName) -> list[Resident]:
+        """The upstreams that were leased under this name."""
+        return [one for one in self._residents if one.record.remote and name.key in one.names]
+
+    def placed(self) -> list[Resident]:
+        """Those whose memory is reserved."""
+        return [one for one in self._residents if one.placed]
+
+    def add(
+        self,
+        record: StoredModel,
+        engine: Candidate,
+        runner: Runner,
+        *,
+        keep_alive_s: float | None,
+        load: Callable[[Resident], Awaitable[RunningModel]],
+    ) -> Resident:
+        """Start loading a model. It is removed when its load fails, and when its keep-alive time is over."""
+        resident = Resident(
+            record,
+            engine,
+            runner,
+            keep_alive_s=keep_alive_s,
+            clock_s=self._clock_s,
+            on_expired=self.remove,
+        )
+        self._residents.append(resident)
+        resident.start(load).add_done_callback(lambda _: self._load_ended(resident))
+        return resident
+
+    def give_back(self, resident: Resident) -> None:
+        """End a lease, and remove the model if nothing keeps it in memory."""
+        resident.give_back()
+        if resident.finished:
+            self.remove(resident)
+        self._changed.set()
+
+    def unload(self, resident: Resident) -> asyncio.Task[None] | None:
+        """Remove it now if it is idle, else after its last lease; the task ends when its memory is free."""
+        resident.drain()
+        return self.remove(resident) if resident.idle else None
+
+    def remove(self, resident: Resident) -> asyncio.Task[None]:
+        """Stop its load or close it, whoever uses it; the task ends when its memory is free."""
+        self._residents.remove(resident)
+        departure = resident.leave()
+        self._departures.add(departure)
+        departure.add_done_callback(self._departed)
+        return departure
+
+    async def change(self) -> None:
+        """Return after the next lease, load or model has ended. For one caller at a time."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def departure(self) -> None:
+        """Return when one of the `departures` has ended; at once if there is none."""
+        if self._departures:
+            await asyncio.wait(self._departures, return_when=asyncio.FIRST_COMPLETED)
+
+    async def aclose(self) -> None:
+        """Remove all of them; return when their memory is free."""
+        for resident in self:
+            self.remove(resident)
+        while self._departures:
+            await asyncio.wait(self._departures)
+
+    def _load_ended(self, resident: Resident) -> None:
+        if resident.gone and resident in self._residents:
+            self._residents.remove(resident)
+        self._changed.set()
+
+    def _departed(self, departure: asyncio.Task[None]) -> None:
+        self._departures.discard(departure)
+        self._changed.set()

@@ -10,6 +10,7 @@ from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, SettingsError
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName, parse_name
+from corral.core.models.view import ModelView
 from corral.core.requests.options import parse_options
 from corral.plugins.settings.schema import ModelSettings
 
@@ -36,15 +37,22 @@ class ConfiguredCatalog:
         self._settings = settings
 
     async def get(self, name: ModelName) -> StoredModel:
-        record = await self._catalog.get(name)
-        model = self._settings.get(record.name.key)
-        if model is None:
-            return record
-        engine = {} if model.engine is None else {"engine": model.engine}
-        return msgspec.structs.replace(record, parameters={**record.parameters, **model.options, **engine})
+        return self._overlaid(await self._catalog.get(name))
+
+    async def view(self, name: ModelName) -> ModelView:
+        view = await self._catalog.view(name)
+        record = self._overlaid(view.record)
+        return view if record is view.record else msgspec.structs.replace(view, record=record)
 
     async def metadata(self, record: StoredModel) -> ModelMetadata | None:
         return await self._catalog.metadata(record)
 
     async def capabilities(self, record: StoredModel) -> tuple[str, ...]:
         return await self._catalog.capabilities(record)
+
+    def _overlaid(self, record: StoredModel) -> StoredModel:
+        model = self._settings.get(record.name.key)
+        if model is None:
+            return record
+        engine = {} if model.engine is None else {"engine": model.engine}
+        return msgspec.structs.replace(record, parameters={**record.parameters, **model.options, **engine})

@@ -11,7 +11,7 @@ import pytest
 
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import ModelInfo, RunningModel
-from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, TokenLogprob
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, TokenLogprob
 from corral.core.requests.requests import Request
 from corral.core.specs.engines import EngineSpec, LoadRequest
 
@@ -27,15 +27,13 @@ class HeardAnswer:
     outputs: tuple[Output, ...]
 
     @property
-    def deltas(self) -> tuple[Delta | ChatDelta, ...]:
-        return tuple(output for output in self.outputs if isinstance(output, Delta | ChatDelta))
+    def deltas(self) -> tuple[Delta, ...]:
+        return tuple(output for output in self.outputs if isinstance(output, Delta))
 
     @property
     def text(self) -> str:
         """What a person reads: thinking counts as text."""
-        return "".join(
-            delta.text if isinstance(delta, Delta) else delta.thinking + delta.content for delta in self.deltas
-        )
+        return "".join(delta.thinking + delta.text for delta in self.deltas)
 
     @property
     def token_count(self) -> int:

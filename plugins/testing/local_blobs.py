@@ -34,17 +34,63 @@ class LocalBlobsContract:
     def store(self) -> LocalBlobStore:
         raise NotImplementedError("a subclass of LocalBlobsContract gives the fixture store")
 
-    def test_the_path_holds_the_blob(self, store: LocalBlobStore) -> None:
-        """`path` is a file with exactly the blob's bytes."""
+    def test_the_file_holds_the_blob(self, store: LocalBlobStore) -> None:
+        """`local` gives a file with exactly the blob's bytes, to several at once; `path` shows where a blob is."""
 
         async def scenario() -> None:
             info = await store_bytes(store, b"bytes to map")
+            async with store.local(info.digest) as one, store.local(info.digest) as other:
+                assert one.read_bytes() == other.read_bytes() == b"bytes to map"
             assert store.path(info.digest).read_bytes() == b"bytes to map"
+            assert await joined(store.read(info.digest)) == b"bytes to map"
+
+        asyncio.run(scenario())
+
+    def test_a_file_in_use_outlives_its_blob(self, store: LocalBlobStore) -> None:
+        """A blob that is deleted while its file is in use is gone for everybody else, and its file goes afterwards."""
+
+        async def scenario() -> None:
+            info = await store_bytes(store, b"short life")
+            async with store.local(info.digest) as one:
+                async with store.local(info.digest) as other:
+                    assert await store.delete(info.digest)
+                    assert await store.stat(info.digest) is None
+                    assert other.read_bytes() == b"short life"
+                assert one.read_bytes() == b"short life"
+                with pytest.raises(BlobNotFound):
+                    async with store.local(info.digest):
+                        pass
+            assert not one.exists()
+            assert not other.exists()
+            assert not store.path(info.digest).exists()
+
+        asyncio.run(scenario())
+
+    def test_a_blob_that_comes_again_is_not_lost(self, store: LocalBlobStore) -> None:
+        """Deleted and stored again while its file is in use, the blob stays when the file is released."""
+
+        async def scenario() -> None:
+            info = await store_bytes(store, b"twice")
+            async with store.local(info.digest):
+                await store.delete(info.digest)
+                await store_bytes(store, b"twice")
+            async with store.local(info.digest) as path:
+                assert path.read_bytes() == b"twice"
+
+        asyncio.run(scenario())
+
+    def test_an_absent_blob_has_no_file(self, store: LocalBlobStore) -> None:
+        """BlobNotFound, before any path is handed out."""
+
+        async def scenario() -> None:
+            with pytest.raises(BlobNotFound):
+                async with store.local(digest_of(b"nobody stored this")):
+                    pass
 
         asyncio.run(scenario())
 
     def test_a_deleted_blob_has_no_file(self, store: LocalBlobStore) -> None:
-        """After a deletion nothing is left at the path that was handed out."""
+        """After a deletion nothing is left where the blob was."""
 
         async def scenario() -> None:
             info = await store_bytes(store, b"short life")

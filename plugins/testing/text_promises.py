@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from corral.core.requests.outputs import ChatDelta, Delta, Finished, Output, Started
+from corral.core.requests.outputs import Delta, Finished, Output, Started
 from corral.core.requests.requests import Constraint
 from corral.plugins.testing.engine import text_prompt
 from corral.plugins.testing.loaded import ModelUnderTest
@@ -38,9 +38,9 @@ class TextPromises(LoadedContract):
 
     @promise("completion", "chat")
     def test_outputs_come_in_order(self, loaded: ModelUnderTest, task: str) -> None:
-        """`Started` first, then deltas of the task, then `Finished`; the first and the last at most once."""
+        """`Started` first, then deltas, then `Finished`; the first and the last at most once."""
         answer = loaded.run(loaded.ask(asked(task, self.prompts[1])))
-        order: list[type[Output]] = [Started, ChatDelta if task == "chat" else Delta, Finished]
+        order: list[type[Output]] = [Started, Delta, Finished]
         kinds = [type(output) for output in answer.outputs]
         assert set(kinds) <= set(order)
         assert kinds == sorted(kinds, key=order.index)

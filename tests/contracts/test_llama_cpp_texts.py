@@ -13,6 +13,8 @@ from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.loader import load
 from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.templates.jinja import JinjaTemplate
+from corral.core.models.model import ModelMetadata
+from corral.core.random_access import RandomAccessFile
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.control_tokens import ControlTokens
 from corral.core.requests.messages import Message, Tool, ToolCall
@@ -24,6 +26,11 @@ from corral.core.specs.engines import LoadRequest, LocalFile
 pytestmark = pytest.mark.native
 
 _END = b"<|im_end|>"
+
+
+def read_metadata(path: Path) -> ModelMetadata:
+    with RandomAccessFile(path) as source:
+        return GgufReader().read(source)
 
 
 def make(path: Path) -> LlamaCppEngine:
@@ -70,7 +77,7 @@ def test_typed_control_tokens_stay_text_for_every_vocabulary(smollm2: Path, tmp_
     """The model with its end token spelled anew: wherever a request has it, only the template's own come."""
     path = tmp_path / "model.gguf"
     path.write_bytes(smollm2.read_bytes().replace(_END, spelled))
-    metadata = GgufReader().read(path)
+    metadata = read_metadata(path)
     assert metadata.chat_template is not None
     assert spelled.decode() in metadata.chat_template
     engine = make(path)

@@ -38,6 +38,7 @@ from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress, RemoteFile, SourceModel
 from corral.core.ports.upstreams import OfferedModel
+from corral.core.random_access import RandomAccess
 from corral.core.specs.engines import LocalFile
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
@@ -50,9 +51,9 @@ class CountingReader(GgufReader):
     def __init__(self) -> None:
         self.reads = 0
 
-    def read(self, path: Path) -> ModelMetadata:
+    def read(self, source: RandomAccess) -> ModelMetadata:
         self.reads += 1
-        return super().read(path)
+        return super().read(source)
 
 
 class ListSource:

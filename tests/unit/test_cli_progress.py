@@ -13,7 +13,7 @@ pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
 
 SCRIPT = """
 from corral.api.cli.progress import convert_progress, load_progress, spinner, transfer_progress
-from corral.core.scheduling.residents import LoadProgress
+from corral.core.scheduling.load_progress import LoadProgress
 from corral.core.ports.sources import FetchProgress
 
 with transfer_progress() as show:

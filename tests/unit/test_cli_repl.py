@@ -17,7 +17,7 @@ from corral.api.cli.repl import Repl
 from corral.api.cli.terminal import PlainTerminal
 from corral.api.cli.word_wrap import WordWrapper
 from corral.core.errors import ModelNotFound, ServerBusy
-from corral.core.scheduling.residents import LoadListener, LoadProgress
+from corral.core.scheduling.load_progress import LoadListener, LoadProgress
 
 
 class EchoBackend:

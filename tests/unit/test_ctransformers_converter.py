@@ -16,7 +16,7 @@ from corral.adapters.converters.ctransformers.spec import CONVERTER
 from corral.adapters.converters.ctransformers.tokens import KEPT_PREFIX
 from corral.adapters.engines.ctransformers.checks import check_gguf
 from corral.adapters.engines.ctransformers.merging import merged
-from corral.adapters.engines.ctransformers.spec import SPEC
+from corral.adapters.engines.ctransformers.spec import SPEC, CtransformersOptions
 from corral.adapters.engines.ctransformers.tokenizer import TextTokenizer, gguf_tokenizer
 from corral.adapters.engines.ctransformers.words import words_of
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
@@ -26,11 +26,12 @@ from corral.adapters.formats.gguf.vocabulary import GgufVocabulary, byte_level_t
 from corral.adapters.formats.gguf.writer import NewTensor, gguf_header, padding
 from corral.core.errors import InvalidModelFile, InvalidRequest, Unsupported
 from corral.core.models.digests import digest_of
-from corral.core.models.model import ModelFile, StoredModel
+from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
+from corral.core.random_access import RandomAccessFile
 from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.specs.converters import ConvertRequest, ConvertResult
-from corral.core.specs.engines import LocalFile
+from corral.core.specs.engines import Derivation, LocalFile
 
 TOKENS = ["<|end|>", *(byte_level_text(bytes([byte])) for byte in range(256)), "ab", "abc", "Ġab", "\u010a\u010a"]
 MERGES = ["a b", "ab c", "Ġ ab", "\u010a \u010a"]
@@ -52,6 +53,11 @@ PAIRS: Mapping[str, Any] = {
     "tokenizer.ggml.eos_token_id": 0,
     "tokenizer.chat_template": "{{ messages }}",
 }
+
+
+def read_metadata(path: Path) -> ModelMetadata:
+    with RandomAccessFile(path) as source:
+        return GgufReader().read(source)
 
 
 def write(
@@ -130,7 +136,7 @@ def test_types_that_came_later(tmp_path: Path) -> None:
     result = run(write(tmp_path / "source.gguf", kind="BF16"), tmp_path / "out")
     assert result.quantization == "F16"
     path = tmp_path / "out" / "model.gguf"
-    assert set(GgufReader().read(path).tensor_types) == {"F16", "F32"}
+    assert set(read_metadata(path).tensor_types) == {"F16", "F32"}
     with GgufTensors(tmp_path / "source.gguf") as before, GgufTensors(path) as after:
         assert np.array_equal(before.dequantized("blk.0.ffn_up.weight"), after.dequantized("blk.0.ffn_up.weight"))
 
@@ -175,7 +181,7 @@ def test_what_cannot_be_computed(tmp_path: Path, pairs: dict[str, Any], reason: 
     source = write(tmp_path / "source.gguf", usable)
     header = gguf_header(3, usable | pairs, [])
     (tmp_path / "other.gguf").write_bytes(header)
-    metadata = GgufReader().read(tmp_path / "other.gguf")
+    metadata = read_metadata(tmp_path / "other.gguf")
     match = CONVERTER.match(record(source), metadata)
     assert match.score == 0
     with pytest.raises(Unsupported, match=reason):
@@ -198,7 +204,7 @@ def test_linear_scaling(tmp_path: Path) -> None:
     """Linear scaling of positions gets the key that it had in 2023."""
     pairs = {**PAIRS, "llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
     run(write(tmp_path / "source.gguf", pairs), tmp_path / "out")
-    assert GgufReader().read(tmp_path / "out" / "model.gguf").keys["llama.rope.scale_linear"] == 4.0
+    assert read_metadata(tmp_path / "out" / "model.gguf").keys["llama.rope.scale_linear"] == 4.0
 
 
 def test_a_wrong_shape(tmp_path: Path) -> None:
@@ -212,7 +218,7 @@ def test_match() -> None:
     """Nothing to convert without weights of this format."""
     nothing = CONVERTER.match(record(Path(__file__)), None)
     assert nothing.score == 0
-    assert SPEC.match(record(Path(__file__)), None).score == 0
+    assert SPEC.match(record(Path(__file__)), None, CtransformersOptions()).score == 0
 
 
 def test_engine_match(tmp_path: Path) -> None:
@@ -220,10 +226,10 @@ def test_engine_match(tmp_path: Path) -> None:
     source = write(tmp_path / "source.gguf")
     run(source, tmp_path / "out")
     converted = tmp_path / "out" / "model.gguf"
-    direct = SPEC.match(record(converted), GgufReader().read(converted))
-    assert (direct.score, direct.converter) == (60, None)
-    through = SPEC.match(record(source), GgufReader().read(source))
-    assert (through.score, through.converter) == (20, "ctransformers")
+    direct = SPEC.match(record(converted), read_metadata(converted), CtransformersOptions())
+    assert (direct.score, direct.derive) == (60, None)
+    through = SPEC.match(record(source), read_metadata(source), CtransformersOptions())
+    assert (through.score, through.derive) == (20, Derivation(converter="ctransformers"))
 
 
 def test_what_the_engine_checks(tmp_path: Path) -> None:

@@ -35,15 +35,15 @@ from corral.core.models.digests import mentioned_digests
 from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import parse_name
 from corral.core.ports.runners import OnLoadProgress
+from corral.core.requests.calls import LoadCall, UnloadCall
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
-from corral.core.scheduling.residents import LoadProgress
+from corral.core.scheduling.load_progress import LoadProgress
 from corral.core.specs.converters import DERIVED_HOST, ConverterSpec, derived_name
 from corral.core.specs.engines import EngineSpec, LocalFile
-from corral.plugins import hookimpl
+from corral.plugins import Registrar, hookimpl
 from corral.plugins.assembly import PluginManager, Stores, assemble, read_layers
 from corral.plugins.builtin import FilesystemStoreSettings
-from corral.plugins.registrars import ConverterRegistrar, EngineRegistrar
 from corral.plugins.stores import filesystem
 from corral.plugins.testing.conversion import CONVERTER, ENGINE
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
@@ -63,11 +63,11 @@ class Plugin:
         self._converter, self._engine = converter, engine
 
     @hookimpl
-    def corral_register_engines(self, register: EngineRegistrar) -> None:
+    def corral_register_engines(self, register: Registrar[EngineSpec]) -> None:
         register(self._engine)
 
     @hookimpl
-    def corral_register_converters(self, register: ConverterRegistrar) -> None:
+    def corral_register_converters(self, register: Registrar[ConverterSpec]) -> None:
         register(self._converter)
 
 
@@ -193,8 +193,8 @@ def test_a_model_is_converted_once(run: Run) -> None:
         assert first.name.host == DERIVED_HOST
         assert first.name.namespace == source.weights.digest.removeprefix("sha256:")
         assert (first.format, first.quantization, first.family) == ("stamped", "INT4", "llama")
-        [file] = await world.catalog.loadable_files(first)
-        assert content(file).startswith(b"STAMPED GGUF")
+        async with world.catalog.loadable_files(first) as [file]:
+            assert content(file).startswith(b"STAMPED GGUF")
         again = await world.deriver.derive(source, "stamp", parameters={"text": ""}, on_progress=shares.append)
         assert again == first
         assert len(shares) == 3
@@ -222,10 +222,10 @@ def test_several_files_are_a_folder_model(run: Run) -> None:
 
     async def check(world: World) -> None:
         derived = await world.deriver.derive(await world.source(), "stamp", parameters={"result": "folder"})
-        files = await world.catalog.loadable_files(derived)
-        assert {file.name for file in files} == {"model.stamped", "genai_config.json"}
-        assert len({Path(file.path).parent for file in files}) == 1
-        assert all(content(file) for file in files)
+        async with world.catalog.loadable_files(derived) as files:
+            assert {file.name for file in files} == {"model.stamped", "genai_config.json"}
+            assert len({Path(file.path).parent for file in files}) == 1
+            assert all(content(file) for file in files)
 
     run(check)
 
@@ -422,8 +422,8 @@ def test_convert_makes_a_model_of_its_own(run: Run) -> None:
         await world.catalog.delete(SMALL)
         assert await world.derived() == []
         for record in (converted, named):
-            [file] = await world.catalog.loadable_files(await world.catalog.get(record.name))
-            assert content(file)
+            async with world.catalog.loadable_files(await world.catalog.get(record.name)) as [file]:
+                assert content(file)
 
     run(check)
 
@@ -450,7 +450,7 @@ def test_a_model_is_converted_when_it_is_loaded(run: Run, caplog: pytest.LogCapt
 
     async def check(world: World) -> None:
         told: list[LoadProgress] = []
-        await world.runtime.inference.load("small", on_progress=told.append)
+        await world.runtime.inference.load(LoadCall(model="small"), on_progress=told.append)
         assert [(one.stage, one.share) for one in told] == [
             ("converting", 0.0),
             ("converting", 0.1),
@@ -460,11 +460,11 @@ def test_a_model_is_converted_when_it_is_loaded(run: Run, caplog: pytest.LogCapt
         [loaded] = world.runtime.scheduler.loaded()
         assert (loaded.record.name, loaded.engine) == (SMALL, "stamped")
         assert len(await world.derived()) == 1
-        await world.runtime.inference.load("small", on_progress=told.append)
+        await world.runtime.inference.load(LoadCall(model="small"), on_progress=told.append)
         assert len(told) == 4
-        assert await world.runtime.inference.unload("small")
+        assert await world.runtime.inference.unload(UnloadCall(model="small"))
         assert world.runtime.scheduler.loaded() == []
-        await world.runtime.inference.load("small", on_progress=told.append)
+        await world.runtime.inference.load(LoadCall(model="small"), on_progress=told.append)
         assert [one.stage for one in told[4:]] == ["loading"]
 
     with caplog.at_level(logging.INFO):
@@ -476,10 +476,10 @@ def test_settings_of_a_converter_hold_for_loads(run: Run) -> None:
     """``[converters.stamp]`` is what an automatic conversion uses."""
 
     async def check(world: World) -> None:
-        await world.runtime.inference.load("small")
+        await world.runtime.inference.load(LoadCall(model="small"))
         [name] = await world.derived()
-        [file] = await world.catalog.loadable_files(await world.catalog.get(parse_name(name)))
-        assert content(file).startswith(b"STAMPED from settings")
+        async with world.catalog.loadable_files(await world.catalog.get(parse_name(name))) as [file]:
+            assert content(file).startswith(b"STAMPED from settings")
 
     run(check, converters__stamp__text="from settings")
 
@@ -488,13 +488,14 @@ def test_damaged_files_are_converted_anew(run: Run, caplog: pytest.LogCaptureFix
     """Even where size and time of the file tell nothing: the load fails, the hash tells, and the model loads."""
 
     async def check(world: World) -> None:
-        await world.runtime.inference.load("small")
-        await world.runtime.inference.unload("small")
+        await world.runtime.inference.load(LoadCall(model="small"))
+        await world.runtime.inference.unload(UnloadCall(model="small"))
         [name] = await world.derived()
-        [file] = await world.catalog.loadable_files(await world.catalog.get(parse_name(name)))
-        damage(file)
-        await world.runtime.inference.load("small")
-        assert b"DAMAGE" not in content(file)
+        async with world.catalog.loadable_files(await world.catalog.get(parse_name(name))) as [file]:
+            damage(file)
+        await world.runtime.inference.load(LoadCall(model="small"))
+        async with world.catalog.loadable_files(await world.catalog.get(parse_name(name))) as [file]:
+            assert b"DAMAGE" not in content(file)
 
     run(check)
     assert "were damaged; converting again" in caplog.text
@@ -517,7 +518,7 @@ def test_a_converted_model_that_does_not_load_names_the_remedy(run: Run) -> None
 
     async def check(world: World) -> None:
         with pytest.raises(InvalidModelFile, match="no valid stamp") as caught:
-            await world.runtime.inference.load("small")
+            await world.runtime.inference.load(LoadCall(model="small"))
         [name] = await world.derived()
         assert f"corral rm {name}" in (caught.value.remedy or "")
         assert world.runtime.scheduler.loaded() == []
@@ -533,7 +534,9 @@ def test_leaving_a_load_stops_the_conversion(run: Run, tmp_path: Path) -> None:
         started = asyncio.Event()
         on_progress = once_working(started)
         task = asyncio.create_task(
-            world.runtime.inference.load("small", on_progress=lambda progress: on_progress(progress.share))
+            world.runtime.inference.load(
+                LoadCall(model="small"), on_progress=lambda progress: on_progress(progress.share)
+            )
         )
         await started.wait()
         task.cancel()
@@ -551,7 +554,7 @@ def test_a_conversion_that_stands_still_is_ended(run: Run, tmp_path: Path) -> No
 
     async def check(world: World) -> None:
         with pytest.raises(LoadFailed, match="converting small:latest made no progress"):
-            await world.runtime.inference.load("small")
+            await world.runtime.inference.load(LoadCall(model="small"))
         assert await world.derived() == []
 
     run(check, scheduler__load_timeout="1s", converters__stamp__wait_for=str(tmp_path / "never"))
@@ -592,8 +595,8 @@ def test_an_ollama_neither_lists_nor_prunes_derived_models(run: Run) -> None:
         assert start_ollama(store) == ["registry.ollama.ai/library/small/latest"]
         again = await world.deriver.derive(await world.source(), "stamp", parameters={"result": "folder"})
         assert (again, world.jobs.count) == (derived, 1)
-        for file in await world.catalog.loadable_files(again):
-            assert content(file)
+        async with world.catalog.loadable_files(again) as files:
+            assert all(content(file) for file in files)
         listed = {record.name for record in await world.catalog.list(derived=True)}
         assert {name.full for name in listed} == {SMALL.full, again.name.full}
         start_ollama(store)

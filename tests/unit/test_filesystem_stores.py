@@ -28,6 +28,7 @@ from corral.core.models.digests import Digest, digest_of
 from corral.core.models.model import ModelMetadata
 from corral.core.models.names import parse_name
 from corral.core.ports.blobs import BlobInfo
+from corral.plugins.testing.blob_store import store_bytes
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="file modes and signals of POSIX")
 
@@ -264,8 +265,85 @@ def test_what_dead_writers_left_is_swept(tmp_path: Path) -> None:
     }
 
 
+@posix
+def test_wherever_a_process_is_killed_only_what_it_was_writing_is_lost(tmp_path: Path) -> None:
+    """A journal that ends anywhere, as the last words of a killed process, gives the ranges before that place."""
+    data = os.urandom(30)
+    killed = _child(
+        f"""
+        async def main():
+            writer = await blobs.begin({digest_of(data)!r}, 30)
+            for start in range(0, 30, 3):
+                await writer.write(start, {data!r}[start:start + 3])
+            os.kill(os.getpid(), signal.SIGKILL)
+        asyncio.run(main())
+        """,
+        tmp_path,
+    )
+    assert killed.returncode == -9, killed.stderr
+    [journal] = (tmp_path / ".corral" / "partials").glob("*.ranges")
+    whole = journal.read_bytes()
+
+    async def scenario() -> None:
+        for length in range(whole.index(b"\n") + 1, len(whole) + 1):
+            journal.write_bytes(whole[:length])
+            writer = await FilesystemBlobs(tmp_path).begin(digest_of(data), 30)
+            written = 3 * (whole[:length].count(b"\n") - 1)
+            assert list(writer.written) == ([(0, written)] if written else [])
+            await writer.close()
+            if not written:  # nothing was known to be there: the next one would begin anew
+                journal.with_suffix("").write_bytes(data)
+        writer = await FilesystemBlobs(tmp_path).begin(digest_of(data), 30)
+        assert (await writer.commit()).digest == digest_of(data)
+
+    asyncio.run(scenario())
+
+
+def test_a_partial_costs_no_file_for_each_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces by the thousand, in any order, add a line each; the journal is replaced once in thousands, and stays
+    small; another writer has them all."""
+    replaced: list[object] = []
+    replace = os.replace
+
+    def counted(source: Path, target: Path) -> None:
+        replaced.append(target)
+        replace(source, target)
+
+    count = 10_000
+    data = os.urandom(count)
+
+    async def scenario() -> None:
+        blobs = FilesystemBlobs(tmp_path)
+        writer = await blobs.begin(digest_of(data), count)
+        monkeypatch.setattr("os.replace", counted)
+        for place in range(count // 2 - 1):
+            for start in (place, place + count // 2):
+                await writer.write(start, data[start : start + 1])
+        assert len(replaced) == 2
+        [journal] = (tmp_path / ".corral" / "partials").glob("*.ranges")
+        assert journal.stat().st_size < 100_000
+        await writer.close()
+        writer = await blobs.begin(digest_of(data), count)
+        assert list(writer.written) == [(0, count // 2 - 1), (count // 2, count - 1)]
+        for start in (count // 2 - 1, count - 1):
+            await writer.write(start, data[start : start + 1])
+        assert (await writer.commit()).digest == digest_of(data)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
-    "note", [b"", b"nonsense", b'{"size_bytes":6,"ranges":[[0,99]]}', b'{"size_bytes":6,"ranges":[[0,5]]}']
+    "note",
+    [
+        b"",
+        b"[6]",
+        b"nonsense\n",
+        b"[6]\n[0,99]\n",
+        b"[6]\n[0,5]\n",
+        b"[6]\n[-1,2]\n",
+        b"[6]\n[0,2][2,3]\n",
+        b"[7]\n[0,3]\n",
+    ],
 )
 def test_a_partial_that_cannot_be_trusted_is_begun_anew(tmp_path: Path, note: bytes) -> None:
     """A note that is broken, or promises more bytes than the file has, resumes nothing."""
@@ -599,6 +677,54 @@ def test_scratch_of_a_killed_process_is_swept_and_a_live_one_is_not(tmp_path: Pa
                 assert not any(path.endswith("/left") for path in _files(tmp_path))
                 assert (mine / "half").exists()
         assert not list((tmp_path / ".corral" / "work").iterdir())
+
+    asyncio.run(scenario())
+
+
+@posix
+def test_a_file_in_use_outlives_its_blob_beside_other_processes(tmp_path: Path) -> None:
+    """Another process deletes the blob: its file stays while it is in use, and costs no second copy. What a killed
+    process held goes when the next file is taken."""
+
+    async def scenario() -> None:
+        blobs = FilesystemBlobs(tmp_path)
+        info = await store_bytes(blobs, b"weights")
+        async with blobs.local(info.digest) as path:
+            assert _same_file(path, blobs.path(info.digest))
+            done = _child(f"asyncio.run(blobs.delete({info.digest!r}))", tmp_path)
+            assert done.returncode == 0
+            assert path.read_bytes() == b"weights"
+        info = await store_bytes(blobs, b"other weights")
+        died = _child(
+            f"""
+            async def main():
+                async with blobs.local({info.digest!r}):
+                    os.kill(os.getpid(), signal.SIGKILL)
+            asyncio.run(main())
+            """,
+            tmp_path,
+        )
+        assert died.returncode == -signal.SIGKILL
+        async with blobs.local(info.digest):
+            pass
+        assert not list((tmp_path / ".corral" / "pins").iterdir())
+
+    asyncio.run(scenario())
+
+
+def test_a_file_in_use_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system has no links, or the store may only be read, the file is the blob itself."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    async def scenario() -> None:
+        blobs = FilesystemBlobs(tmp_path)
+        info = await store_bytes(blobs, b"weights")
+        monkeypatch.setattr("os.link", refuse)
+        async with blobs.local(info.digest) as path:
+            assert path == blobs.path(info.digest)
+        assert await blobs.stat(info.digest) == info
 
     asyncio.run(scenario())
 

@@ -73,7 +73,7 @@ class Store:
         return ModelCatalog(**self._parts, readers=[GgufReader()])
 
     def importer(self) -> ModelImporter:
-        inspector = WeightsInspector(blobs=self.blobs, local=self.blobs, readers=[GgufReader()])
+        inspector = WeightsInspector(blobs=self.blobs, readers=[GgufReader()])
         return ModelImporter(**self._parts, inspector=inspector, sources=[])
 
     async def digests(self) -> set[Digest]:
@@ -165,24 +165,26 @@ def test_files_to_load_lie_in_one_folder(store: Store, tmp_path: Path) -> None:
     async def scenario() -> None:
         catalog = store.catalog()
         record = await catalog.import_file(_folder(tmp_path, GENERATOR))
-        files = await catalog.loadable_files(record)
-        root = Path(files[0].path).parent
-        assert {Path(file.path) for file in files} == {root / (file.name or "") for file in files}
-        assert _shown(root) == GENERATOR
-        assert files[0].role == "weights"
+        async with catalog.loadable_files(record) as files:
+            root = Path(files[0].path).parent
+            assert {Path(file.path) for file in files} == {root / (file.name or "") for file in files}
+            assert _shown(root) == GENERATOR
+            assert files[0].role == "weights"
         assert all(file.path != shown.path for file, shown in zip(files, catalog.local_files(record), strict=True))
 
     asyncio.run(scenario())
 
 
-def test_a_single_file_is_loaded_where_it_is(store: Store, tmp_path: Path) -> None:
-    """A GGUF has no folder: the engine opens the blob."""
+def test_a_single_file_is_loaded_as_its_blob(store: Store, tmp_path: Path) -> None:
+    """A GGUF has no folder and no name of its own."""
     (tmp_path / "m.gguf").write_bytes(gguf_bytes())
 
     async def scenario() -> None:
         catalog = store.catalog()
         record = await catalog.import_file(tmp_path / "m.gguf")
-        assert await catalog.loadable_files(record) == catalog.local_files(record)
+        async with catalog.loadable_files(record) as [file]:
+            assert (file.role, file.name) == ("weights", None)
+            assert await asyncio.to_thread(Path(file.path).read_bytes) == gguf_bytes()
 
     asyncio.run(scenario())
 
@@ -305,7 +307,8 @@ def test_a_deleted_folder_model_is_gone_whole(tmp_path: Path) -> None:
         folder = _folder(tmp_path, ENCODER)
         catalog = store.catalog()
         record = await catalog.import_file(folder)
-        await catalog.loadable_files(record)
+        async with catalog.loadable_files(record):
+            pass
         await catalog.delete(record.name)
         assert await store.digests() == set()
         assert not list((root / ".corral" / "folders").iterdir())
@@ -321,7 +324,8 @@ def test_a_copy_keeps_the_folder(store: Store, tmp_path: Path) -> None:
         catalog = store.catalog()
         record = await catalog.import_file(_folder(tmp_path, ENCODER))
         await catalog.copy(record.name, parse_name("again"))
-        root = Path((await catalog.loadable_files(record))[0].path).parent
+        async with catalog.loadable_files(record) as files:
+            root = Path(files[0].path).parent
         await catalog.delete(record.name)
         assert _shown(root) == ENCODER
         await catalog.delete(parse_name("again"))
@@ -337,7 +341,8 @@ def test_a_folder_model_that_lost_a_file_says_so(store: Store, tmp_path: Path) -
         record = await store.catalog().import_file(_folder(tmp_path, ENCODER))
         await store.blobs.delete(digest_of(ONNX))
         with pytest.raises(BlobNotFound):
-            await store.catalog().loadable_files(record)
+            async with store.catalog().loadable_files(record):
+                pass
 
     asyncio.run(scenario())
 

@@ -23,6 +23,7 @@ from corral.adapters.runners.frames import (
 from corral.adapters.runners.mailbox import Mailbox
 from corral.adapters.runners.outbox import Outbox, merged
 from corral.core.errors import ErrorInfo
+from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, TokenLogprob, Usage, Vectors
 from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, SamplingParams
@@ -114,6 +115,9 @@ def test_merged_deltas() -> None:
         END,
     ]
     assert merged(items) == [items[0], Delta(text="ab", token_count=4, logprobs=(one, one)), END]
+    call = ToolCall(name="time")
+    parsed = [Delta(thinking="hm"), Delta(thinking="m", token_count=1), Delta(tool_calls=(call,))]
+    assert merged(parsed) == [Delta(thinking="hmm", token_count=1, tool_calls=(call,))]
 
 
 def test_an_outbox_stays_small() -> None:

@@ -19,14 +19,14 @@ from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.running import ModelInfo, Task
-from corral.core.requests.caller import Principal
-from corral.core.requests.calls import ANONYMOUS, ChatCall, EmbedCall, GenerateCall
+from corral.core.requests.caller import ANONYMOUS, Caller
+from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.messages import Message
-from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage, Vectors
-from corral.core.requests.prompts import Prompt, TextPart, TokensPart, prompt_text
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage, Vectors
+from corral.core.requests.prompts import Prompt, TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, EmbedRequest, Request
 from corral.core.requests.vectors import rows
-from corral.core.scheduling.residents import LoadListener
+from corral.core.scheduling.load_progress import LoadListener
 
 _CHATML = """{% for m in messages %}<|im_start|>{{ m.role }}
 {{ m.content }}<|im_end|>
@@ -46,6 +46,7 @@ class FakeModel:
         self.requests: list[Request] = []
         self.running = asyncio.Event()
         self.closed = 0
+        self.tokenized = 0
         self.vectors = Vectors(dimensions=2, float32=array("f", [3, 4]).tobytes())
 
     async def run(self, request: Request) -> AsyncGenerator[Output, None]:
@@ -60,11 +61,7 @@ class FakeModel:
             yield Started(prompt_tokens=3)
             for letter in "Hello":
                 await asyncio.sleep(0)
-                yield (
-                    ChatDelta(content=letter, token_count=1)
-                    if isinstance(request, ChatRequest)
-                    else Delta(text=letter, token_count=1)
-                )
+                yield Delta(text=letter, token_count=1)
             yield Finished(reason="stop", usage=Usage(prompt_tokens=3, generated_tokens=5))
         finally:
             self.closed += 1
@@ -72,15 +69,8 @@ class FakeModel:
     async def tokenize(
         self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
     ) -> list[tuple[int, ...]]:
-        return [self._ids(prompt) for prompt in prompts]
-
-    def _ids(self, prompt: Prompt) -> tuple[int, ...]:
-        ids: list[int] = []
-        for part in prompt:
-            assert isinstance(part, TextPart)
-            control = part.parse_special and part.text in ("<|im_start|>", "<|im_end|>")
-            ids += [-1] if control else part.text.encode()
-        return tuple(ids)
+        self.tokenized += 1
+        return [tuple(prompt_text(prompt).encode()) for prompt in prompts]
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode()
@@ -103,6 +93,7 @@ class FakeScheduler:
         self.model = model
         self.active = 0
         self.asked: list[dict[str, Any]] = []
+        self.callers: list[Caller] = []
 
     @asynccontextmanager
     async def lease(
@@ -113,10 +104,11 @@ class FakeScheduler:
         engine: str | None = None,
         tasks: Collection[Task] = (),
         keep_alive_s: float | UnsetType | None = UNSET,
-        principal: Principal = ANONYMOUS,
+        caller: Caller = ANONYMOUS,
         on_progress: LoadListener | None = None,
     ) -> AsyncIterator[FakeLease]:
         self.asked.append({"load": dict(load_options), "engine": engine, "keep_alive_s": keep_alive_s})
+        self.callers.append(caller)
         self.active += 1
         try:
             yield FakeLease(model=self.model)
@@ -213,18 +205,6 @@ def test_a_raw_prompt_is_sent_as_it_is() -> None:
     assert bench.request().prompt == (TextPart(text="<|im_start|>x", parse_special=True),)
 
 
-@pytest.mark.parametrize("task", ["generate", "chat"])
-def test_a_long_prompt_is_tokenized_beside_the_engine(task: str) -> None:
-    """A long text reaches the engine as token ids, so that no other answer waits for its tokenizing."""
-    bench = Bench(template=None)
-    long = "word " * 4000
-    if task == "generate":
-        bench.generate(GenerateCall(model="tiny", prompt=long, raw=True))
-    else:
-        bench.chat(_chat(("user", long)))
-    assert bench.request().prompt == (TokensPart(ids=tuple(long.encode())),)
-
-
 def test_without_a_template_the_texts_are_the_prompt() -> None:
     """A base model reads system and prompt, a blank line between."""
     bench = Bench(template=None)
@@ -232,16 +212,28 @@ def test_without_a_template_the_texts_are_the_prompt() -> None:
     assert bench.request().prompt == (TextPart(text="A tale.\n\nOnce", parse_special=True),)
 
 
-def test_typed_control_tokens_stay_text_and_other_tags_cost_nothing() -> None:
-    """Only what the model's tokenizer really takes for a control token is kept apart from the text around it."""
+def test_typed_control_tokens_stay_text() -> None:
+    """What is spelled like a control token is kept apart: only the listed ones if the model lists them."""
     bench = Bench()
-    bench.chat(_chat(("user", "<b>bold</b> <|im_end|> [INST]")))
-    texts = [(part.text, part.parse_special) for part in bench.request().prompt if isinstance(part, TextPart)]
-    assert texts == [
-        ("<|im_start|>user\n<b>bold</b> ", True),
-        ("<|im_end|>", False),
-        (" [INST]<|im_end|>\n<|im_start|>assistant\n", True),
-    ]
+    call = _chat(("user", "<b>bold</b> <|im_end|>"))
+
+    def plain() -> list[str]:
+        bench.chat(call)
+        return [part.text for part in bench.request().prompt if isinstance(part, TextPart) and not part.parse_special]
+
+    assert plain() == ["<b>", "</b>", "<|im_end|>"]
+    bench.model.info = msgspec.structs.replace(bench.model.info, control_tokens=("<|im_start|>", "<|im_end|>"))
+    assert plain() == ["<|im_end|>"]
+
+
+def test_nothing_is_asked_of_a_model_before_its_request() -> None:
+    """Long texts and look-alikes are the runner's to tokenize: one request goes out, and no call before it."""
+    bench = Bench()
+    bench.chat(_chat(("user", "<b> " * 4000)))
+    bench.generate(GenerateCall(model="tiny", prompt="<b> " * 4000))
+    asyncio.run(bench.service.embed(EmbedCall(model="tiny", inputs=("word " * 4000,))))
+    assert len(bench.model.requests) == 3
+    assert bench.model.tokenized == 0
 
 
 def test_chat_assembles_messages_as_ollama_does() -> None:
@@ -260,8 +252,8 @@ def test_chat_assembles_messages_as_ollama_does() -> None:
 def test_chat_answers_in_chat_deltas() -> None:
     """Deltas of text become deltas of content, with their token counts."""
     outputs = Bench().chat(_chat(("user", "q")))
-    assert [output.content for output in outputs if isinstance(output, ChatDelta)] == list("Hello")
-    assert sum(output.token_count for output in outputs if isinstance(output, ChatDelta)) == 5
+    assert [output.text for output in outputs if isinstance(output, Delta)] == list("Hello")
+    assert sum(output.token_count for output in outputs if isinstance(output, Delta)) == 5
 
 
 def test_a_chat_native_engine_gets_the_messages() -> None:
@@ -271,7 +263,7 @@ def test_a_chat_native_engine_gets_the_messages() -> None:
     request = bench.model.requests[0]
     assert isinstance(request, ChatRequest)
     assert request.messages == (Message(role="user", content="q"),)
-    assert sum(isinstance(output, ChatDelta) for output in outputs) == 5
+    assert sum(isinstance(output, Delta) for output in outputs) == 5
 
 
 def test_options_reach_their_places() -> None:
@@ -447,18 +439,31 @@ def test_an_input_that_is_too_long_has_ollamas_text() -> None:
     assert bench.scheduler.active == 0
 
 
+@pytest.mark.parametrize("tasks", [("completion", "embedding"), ("chat", "embedding")])
+def test_who_asks_is_known_everywhere(tasks: tuple[str, ...]) -> None:
+    """Scheduler and engine learn whom each request comes from, and which servers it has passed."""
+    caller = Caller(id="ann", passed=("a" * 32,))
+    bench = Bench(tasks=tasks)
+    bench.generate(GenerateCall(model="tiny", prompt="q", caller=caller))
+    bench.chat(_chat(("user", "q"), caller=caller))
+    asyncio.run(bench.service.embed(EmbedCall(model="tiny", inputs=("q",), caller=caller)))
+    asyncio.run(bench.service.load(LoadCall(model="tiny", caller=caller)))
+    assert bench.scheduler.callers == [caller] * 4
+    assert [request.caller for request in bench.model.requests] == [caller] * 3
+
+
 def test_load_and_unload_go_to_the_scheduler() -> None:
     """Load answers how long it took and gives the lease back; unload says whether there was something to free."""
     bench = Bench()
-    assert asyncio.run(bench.service.load("tiny", {"num_gpu": 0}, keep_alive_s=5.0)) == 42
+    assert asyncio.run(bench.service.load(LoadCall(model="tiny", options={"num_gpu": 0}, keep_alive_s=5.0))) == 42
     assert bench.scheduler.asked == [{"load": {"num_gpu": 0}, "engine": None, "keep_alive_s": 5.0}]
     assert bench.scheduler.active == 0
-    assert asyncio.run(bench.service.unload(parse_name("tiny"))) is True
+    assert asyncio.run(bench.service.unload(UnloadCall(model="tiny"))) is True
 
 
 def test_an_option_that_nobody_knows_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """It is taken, as Ollama takes it; the log names it, and not what it was set to."""
-    asyncio.run(Bench().service.load("tiny", {"temprature": "secret"}))
+    asyncio.run(Bench().service.load(LoadCall(model="tiny", options={"temprature": "secret"})))
     assert "tiny:latest: ignored options: 'temprature'" in caplog.text
     assert "secret" not in caplog.text
 

@@ -10,13 +10,19 @@ import pytest
 from corral.adapters.engines.ctransformers.spec import SPEC, CtransformersOptions
 from corral.adapters.engines.ctransformers.tokenizer import ggml_tokenizer
 from corral.adapters.formats.ggml import GgmlReader
-from corral.adapters.formats.ggml.file import read_ggml
+from corral.adapters.formats.ggml.file import GgmlFile, read_ggml
 from corral.core.errors import InvalidModelFile
 from corral.core.models.digests import digest_of
 from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import ModelName
+from corral.core.random_access import RandomAccessFile
 from corral.core.requests.prompts import TextPart
 from corral.plugins.testing.ggml import FAMILIES, ggml_bytes, small_vocabulary
+
+
+def read_file(path: Path) -> GgmlFile:
+    with RandomAccessFile(path) as source:
+        return read_ggml(source)
 
 
 def write(folder: Path, data: bytes) -> Path:
@@ -30,19 +36,20 @@ def test_the_family_is_found(tmp_path: Path, family: str) -> None:
     """No file says its family, and each is told from all others; the engine takes it."""
     path = write(tmp_path, ggml_bytes(family))
     reader = GgmlReader()
-    assert reader.recognises(path)
-    metadata = reader.read(path)
+    with RandomAccessFile(path) as source:
+        assert reader.recognises(source)
+        metadata = reader.read(source)
+        assert len(reader.tensors(source)) > 10
+        assert reader.describe(source, verbose=False)["ggml.tokens"] is None
+        assert reader.describe(source, verbose=True)["general.architecture"] == family
     assert (metadata.format, metadata.architecture, metadata.file_type) == ("ggml", family, "F32")
     assert (metadata.block_count, metadata.context_length, metadata.embedding_length) == (2, 64, 32)
     assert metadata.vocabulary_size == len(small_vocabulary(family))
-    assert read_ggml(path).tokens == tuple(small_vocabulary(family))
-    assert len(reader.tensors(path)) > 10
-    assert reader.describe(path, verbose=False)["ggml.tokens"] is None
-    assert reader.describe(path, verbose=True)["general.architecture"] == family
+    assert read_file(path).tokens == tuple(small_vocabulary(family))
     weights = ModelFile(role="weights", media_type="", digest=digest_of(b"w"), size_bytes=path.stat().st_size)
     name = ModelName(host="h", namespace="n", model="m", tag="t")
     record = StoredModel(name=name, digest=digest_of(b""), size_bytes=0, modified_at=0.0, files=(weights,))
-    assert SPEC.match(record, metadata).score == 60
+    assert SPEC.match(record, metadata, CtransformersOptions()).score == 60
     assert SPEC.estimate(record, metadata, CtransformersOptions())["cpu"] > path.stat().st_size
 
 
@@ -52,14 +59,14 @@ def test_truncated_anywhere(tmp_path: Path, family: str) -> None:
     data = ggml_bytes(family)
     for size in (4, 20, 40, 500, len(data) // 2, len(data) - 4000, len(data) - 1):
         with pytest.raises(InvalidModelFile, match=r"model\.bin: not a GGML file of a known family"):
-            read_ggml(write(tmp_path, data[:size]))
+            read_file(write(tmp_path, data[:size]))
 
 
 def test_a_missing_tensor(tmp_path: Path) -> None:
     """A file that ends between two tensors lacks one: the native loader would compute with whatever is in memory."""
     data = ggml_bytes("mpt")
     with pytest.raises(InvalidModelFile, match=r"read as mpt.*it ends without the tensor"):
-        read_ggml(write(tmp_path, data[: data.rindex(b"transformer.blocks.1.ffn.down_proj.weight") - 20]))
+        read_file(write(tmp_path, data[: data.rindex(b"transformer.blocks.1.ffn.down_proj.weight") - 20]))
 
 
 def test_absurd_numbers(tmp_path: Path) -> None:
@@ -69,7 +76,7 @@ def test_absurd_numbers(tmp_path: Path) -> None:
         bad = bytearray(data)
         bad[offset : offset + 4] = struct.pack("<i", value)
         with pytest.raises(InvalidModelFile):
-            read_ggml(write(tmp_path, bytes(bad)))
+            read_file(write(tmp_path, bytes(bad)))
 
 
 @pytest.mark.parametrize("rotated", [0, -2, 7, 34, 1 << 30])
@@ -78,7 +85,7 @@ def test_rotations_that_no_head_has(tmp_path: Path, rotated: int) -> None:
     data = bytearray(ggml_bytes("gptj"))
     data[24:28] = struct.pack("<i", rotated)
     with pytest.raises(InvalidModelFile, match="of a head are rotated"):
-        read_ggml(write(tmp_path, bytes(data)))
+        read_file(write(tmp_path, bytes(data)))
 
 
 def test_a_wrong_type(tmp_path: Path) -> None:
@@ -87,21 +94,21 @@ def test_a_wrong_type(tmp_path: Path) -> None:
     place = data.index(b"transformer.wte.weight") - 12
     bad = data[:place] + struct.pack("<I", 1) + data[place + 4 :]
     with pytest.raises(InvalidModelFile, match="read as gptj"):
-        read_ggml(write(tmp_path, bad))
+        read_file(write(tmp_path, bad))
 
 
 def test_no_ggml_file(tmp_path: Path) -> None:
-    """Other files are not recognised, nor is one that is not there."""
-    assert not GgmlReader().recognises(write(tmp_path, b"GGUF" + bytes(100)))
-    assert not GgmlReader().recognises(tmp_path / "nothing")
+    """Other files are not recognised, and one that is not there is named."""
+    with RandomAccessFile(write(tmp_path, b"GGUF" + bytes(100))) as source:
+        assert not GgmlReader().recognises(source)
     with pytest.raises(InvalidModelFile, match="No such file"):
-        read_ggml(tmp_path / "nothing")
+        read_file(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tokens(tmp_path: Path, family: str) -> None:
     """The longest tokens are taken, control tokens only where they are meant, and texts come back."""
-    tokenizer = ggml_tokenizer(read_ggml(write(tmp_path, ggml_bytes(family))))
+    tokenizer = ggml_tokenizer(read_file(write(tmp_path, ggml_bytes(family))))
     pieces = tokenizer.vocabulary().pieces
     text = "Once upon a time, the horse"
     ids = tokenizer.text_ids(text)
@@ -120,9 +127,9 @@ def test_tokens(tmp_path: Path, family: str) -> None:
 def test_a_vocabulary_without_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens that are short enough one by one are bounded together: they all stay in memory."""
     path = write(tmp_path, ggml_bytes("gpt2"))
-    size_bytes = sum(map(len, read_ggml(path).tokens))
+    size_bytes = sum(map(len, read_file(path).tokens))
     monkeypatch.setattr("corral.adapters.formats.ggml.file._VOCABULARY_LIMIT_BYTES", size_bytes)
-    read_ggml(path)
+    read_file(path)
     monkeypatch.setattr("corral.adapters.formats.ggml.file._VOCABULARY_LIMIT_BYTES", size_bytes - 1)
     with pytest.raises(InvalidModelFile, match="the tokens take more than"):
-        read_ggml(path)
+        read_file(path)

@@ -6,6 +6,7 @@ import os
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,16 @@ import pytest
 
 from corral.adapters.formats.gguf import GgufReader
 from corral.core.errors import InvalidModelFile
+from corral.core.models.model import ModelMetadata
+from corral.core.random_access import RandomAccessFile
 from corral.plugins.testing.gguf import SMALL_MODEL, Tagged, TensorEntry, gguf_bytes
 
 Write = Callable[[bytes], Path]
+
+
+def read_metadata(path: Path) -> ModelMetadata:
+    with RandomAccessFile(path) as source:
+        return GgufReader().read(source)
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def test_every_field_is_filled(write: Write) -> None:
         TensorEntry("blk.0.attn_q.weight", (32, 32), 3, 640),
         TensorEntry("output_norm.weight", (32,), 0, 128),
     )
-    found = GgufReader().read(write(gguf_bytes(SMALL_MODEL, tensors)))
+    found = read_metadata(write(gguf_bytes(SMALL_MODEL, tensors)))
     assert (found.format, found.architecture, found.file_type, found.name) == ("gguf", "llama", "Q4_1", "Small")
     assert found.parameter_count == 128 + 1024 + 32
     assert found.tensor_types == {"Q4_1": 720, "F32": 128}
@@ -51,7 +59,7 @@ def test_every_field_is_filled(write: Write) -> None:
 
 def test_keys_hold_numbers_and_texts_but_no_arrays(write: Write) -> None:
     """`keys` has the scalars with their own types; arrays and the chat template are left out."""
-    keys = GgufReader().read(write(gguf_bytes())).keys
+    keys = read_metadata(write(gguf_bytes())).keys
     assert keys["llama.attention.layer_norm_rms_epsilon"] == 1e-05
     assert keys["llama.block_count"] == 2
     assert "tokenizer.ggml.tokens" not in keys
@@ -61,7 +69,7 @@ def test_keys_hold_numbers_and_texts_but_no_arrays(write: Write) -> None:
 @pytest.mark.parametrize("version", [2, 3])
 def test_versions_2_and_3_are_read(write: Write, version: int) -> None:
     """The two differ in nothing that the header of a little-endian file shows."""
-    assert GgufReader().read(write(gguf_bytes(version=version))).architecture == "llama"
+    assert read_metadata(write(gguf_bytes(version=version))).architecture == "llama"
 
 
 @pytest.mark.parametrize(
@@ -81,14 +89,14 @@ def test_versions_2_and_3_are_read(write: Write, version: int) -> None:
 def test_kv_cache_size(write: Write, changes: dict[str, Any], expected: int | None) -> None:
     """Per-layer head counts and explicit lengths count; without the numbers it takes, the answer is None."""
     pairs = {key: value for key, value in {**SMALL_MODEL, **changes}.items() if value is not None}
-    assert GgufReader().read(write(gguf_bytes(pairs))).kv_bytes_per_token == expected
+    assert read_metadata(write(gguf_bytes(pairs))).kv_bytes_per_token == expected
 
 
 @pytest.mark.parametrize(("number", "name"), [(0, "none"), (1, "mean"), (2, "cls"), (3, "last"), (4, "rank"), (9, "9")])
 def test_pooling_and_sliding_window(write: Write, number: int, name: str) -> None:
     """Pooling has llama.cpp's names; a number nobody knows stays a number."""
     pairs = {**SMALL_MODEL, "llama.pooling_type": number, "llama.attention.sliding_window": 512}
-    found = GgufReader().read(write(gguf_bytes(pairs)))
+    found = read_metadata(write(gguf_bytes(pairs)))
     assert (found.pooling, found.sliding_window) == (name, 512)
 
 
@@ -97,7 +105,7 @@ def test_without_a_file_type_the_biggest_tensor_type_speaks(write: Write) -> Non
     tensors = (TensorEntry("a", (32,), 8, 34), TensorEntry("b", (4,), 0, 16))
     for file_type in ({}, {"general.file_type": 999}):
         pairs = {"general.architecture": "llama", **file_type}
-        assert GgufReader().read(write(gguf_bytes(pairs, tensors))).file_type == "Q8_0"
+        assert read_metadata(write(gguf_bytes(pairs, tensors))).file_type == "Q8_0"
 
 
 def test_every_value_type_is_read(write: Write) -> None:
@@ -117,7 +125,7 @@ def test_every_value_type_is_read(write: Write) -> None:
         "inf": Tagged(6, float("inf")),
         "tokenizer.ggml.bos_token_id": Tagged(4, 4000),
     }
-    found = GgufReader().read(write(gguf_bytes({**SMALL_MODEL, **values})))
+    found = read_metadata(write(gguf_bytes({**SMALL_MODEL, **values})))
     assert {key: found.keys[key] for key in values} == {key: tagged.value for key, tagged in values.items()}
     assert found.bos_text == ""
 
@@ -125,13 +133,14 @@ def test_every_value_type_is_read(write: Write) -> None:
 def test_describe_shows_arrays_when_asked(write: Write) -> None:
     """Arrays are None, the empty ones [], and whole when verbose; name and chat template are never there."""
     path = write(gguf_bytes({**SMALL_MODEL, "empty": [], "scores": [0.1, 1e-5], "flags": [True, False]}))
-    brief = GgufReader().describe(path, verbose=False)
+    with RandomAccessFile(path) as source:
+        brief = GgufReader().describe(source, verbose=False)
+        verbose = GgufReader().describe(source, verbose=True)
     assert (brief["tokenizer.ggml.tokens"], brief["scores"], brief["empty"]) == (None, None, [])
     assert brief["general.architecture"] == "llama"
     assert brief["general.parameter_count"] == 32
     assert "general.name" not in brief
     assert "tokenizer.chat_template" not in brief
-    verbose = GgufReader().describe(path, verbose=True)
     assert verbose["tokenizer.ggml.tokens"] == SMALL_MODEL["tokenizer.ggml.tokens"]
     assert (verbose["scores"], verbose["flags"], verbose["empty"]) == ([0.1, 1e-5], [True, False], [])
     assert list(brief) == list(verbose)
@@ -140,27 +149,22 @@ def test_describe_shows_arrays_when_asked(write: Write) -> None:
 def test_tensors_are_listed_in_file_order(write: Write) -> None:
     """Name, type and shape of each."""
     tensors = (TensorEntry("b", (32, 2), 8, 68), TensorEntry("a", (3, 1, 1, 2), 0, 24))
-    assert GgufReader().tensors(write(gguf_bytes(SMALL_MODEL, tensors))) == [
-        ("b", "Q8_0", (32, 2)),
-        ("a", "F32", (3, 1, 1, 2)),
-    ]
+    with RandomAccessFile(write(gguf_bytes(SMALL_MODEL, tensors))) as source:
+        assert GgufReader().tensors(source) == [("b", "Q8_0", (32, 2)), ("a", "F32", (3, 1, 1, 2))]
 
 
-def test_recognises_by_content(write: Write, tmp_path: Path) -> None:
-    """The magic decides; a missing, short or foreign file is not GGUF."""
-    reader = GgufReader()
-    assert reader.recognises(write(gguf_bytes()))
-    assert not reader.recognises(write(b"GGU"))
-    assert not reader.recognises(write(b"some text"))
-    assert not reader.recognises(tmp_path / "absent.gguf")
-    assert not reader.recognises(tmp_path)
+def test_recognises_by_content(write: Write) -> None:
+    """The magic decides; a short or foreign file is not GGUF."""
+    for data, expected in ((gguf_bytes(), True), (b"GGU", False), (b"some text", False), (b"", False)):
+        with RandomAccessFile(write(data)) as source:
+            assert GgufReader().recognises(source) is expected
 
 
 def test_a_long_vocabulary_is_skipped_across_windows(write: Write) -> None:
     """Strings longer than the reader's window, before and after short ones, do not lose its place."""
     tokens = ["x" * 3_000_000, *(f"t{number}" for number in range(200_000)), "y" * 1_500_000, "last"]
     pairs = {**SMALL_MODEL, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.eos_token_id": len(tokens) - 1, "z": 7}
-    found = GgufReader().read(write(gguf_bytes(pairs)))
+    found = read_metadata(write(gguf_bytes(pairs)))
     assert (found.vocabulary_size, found.bos_text, found.eos_text) == (len(tokens), "t0", "last")
     assert found.keys["z"] == 7
 
@@ -173,7 +177,7 @@ def test_a_header_of_smollm2s_size_takes_a_tenth_of_a_second_at_most(write: Writ
     times_s = []
     for _ in range(5):
         before_s = time.perf_counter()
-        GgufReader().read(path)
+        read_metadata(path)
         times_s.append(time.perf_counter() - before_s)
     assert min(times_s) < 0.1
 
@@ -185,7 +189,7 @@ def test_a_sparse_file_of_a_terabyte_costs_nothing(tmp_path: Path) -> None:
     path = tmp_path / "sparse.gguf"
     path.write_bytes(header)
     os.truncate(path, len(header) + size_bytes)
-    assert GgufReader().read(path).tensor_bytes == size_bytes
+    assert read_metadata(path).tensor_bytes == size_bytes
 
 
 @pytest.mark.parametrize(
@@ -219,7 +223,7 @@ def test_broken_files_are_told_apart(write: Write, data: bytes, complaint: str) 
     """What is wrong, and in which file, is in the message; nothing but InvalidModelFile comes out."""
     path = write(data)
     with pytest.raises(InvalidModelFile, match=complaint) as caught:
-        GgufReader().read(path)
+        read_metadata(path)
     assert str(path) in str(caught.value)
 
 
@@ -239,7 +243,7 @@ def test_absurd_values_are_refused(write: Write) -> None:
         count = 2 if complaint == "occurs twice" else 1
         path = write(struct.pack("<4sIQQ", b"GGUF", 3, 0, count) + key + body)
         with pytest.raises(InvalidModelFile, match=complaint):
-            GgufReader().read(path)
+            read_metadata(path)
 
 
 def test_a_file_cut_anywhere_is_refused(write: Write) -> None:
@@ -247,11 +251,11 @@ def test_a_file_cut_anywhere_is_refused(write: Write) -> None:
     whole = gguf_bytes({**SMALL_MODEL, "numbers": [1, 2, 3], "flag": True})
     reader = GgufReader()
     for length in range(len(whole)):
-        path = write(whole[:length])
-        for read in (reader.read, reader.tensors, lambda path: reader.describe(path, verbose=True)):
-            with pytest.raises(InvalidModelFile):
-                read(path)
-    assert reader.read(write(whole)).architecture == "llama"
+        with RandomAccessFile(write(whole[:length])) as source:
+            for read in (reader.read, reader.tensors, lambda source: reader.describe(source, verbose=True)):
+                with pytest.raises(InvalidModelFile):
+                    read(source)
+    assert read_metadata(write(whole)).architecture == "llama"
 
 
 def test_noise_never_raises_anything_else(write: Write) -> None:
@@ -263,15 +267,12 @@ def test_noise_never_raises_anything_else(write: Write) -> None:
         for _ in range(3):
             state = state * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
             damaged[(state >> 33) % len(damaged)] = state >> 20 & 0xFF
-        path = write(bytes(damaged))
-        try:
-            GgufReader().read(path)
-            GgufReader().describe(path, verbose=True)
-        except InvalidModelFile:
-            pass
+        with RandomAccessFile(write(bytes(damaged))) as source, suppress(InvalidModelFile):
+            GgufReader().read(source)
+            GgufReader().describe(source, verbose=True)
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     """A missing file is InvalidModelFile with its path."""
     with pytest.raises(InvalidModelFile, match=r"absent\.gguf"):
-        GgufReader().read(tmp_path / "absent.gguf")
+        read_metadata(tmp_path / "absent.gguf")

@@ -33,12 +33,19 @@ from corral.core.models.digests import digest_of
 from corral.core.models.model import ModelMetadata
 from corral.core.models.names import parse_name
 from corral.core.models.unused_parts import unused_parts
+from corral.core.random_access import RandomAccess, RandomAccessFile
+from corral.core.regular_files import open_regular
 from corral.plugins.testing.gguf import SMALL_MODEL, Tagged, gguf_bytes
 
 T = TypeVar("T")
 
 _PACK = "application/vnd.cncf.model."
 _NOT_UTF8 = b"\xff\xfe"
+
+
+def read_metadata(path: Path) -> ModelMetadata:
+    with RandomAccessFile(path) as source:
+        return GgufReader().read(source)
 
 
 def catalog_of(root: Path, **more: Any) -> ModelCatalog:
@@ -423,9 +430,12 @@ def test_a_blob_that_is_no_file(root: Path, part: str, kind: str) -> None:
             assert (metadata is None) == (record.name.model == "bad")
             assert ("completion" in await catalog.capabilities(record)) == (record.name.model == "sound")
         if part == "weights":
-            for question in (catalog.metadata, catalog.loadable_files, catalog.tensors):
+            for question in (catalog.metadata, catalog.tensors):
                 with suppress(CorralError):
                     await question(records["bad:latest"])
+            with pytest.raises(CorralError):
+                async with catalog.loadable_files(records["bad:latest"]):
+                    pass
         await catalog.delete(parse_name("bad"))
         assert [record.name.short for record in await catalog.list()] == ["sound:latest"]
         await catalog.delete(parse_name("sound"))
@@ -435,16 +445,20 @@ def test_a_blob_that_is_no_file(root: Path, part: str, kind: str) -> None:
 
 def test_weights_that_may_not_be_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists show the model without what its weights would say; asking for them says that they cannot be read."""
-
-    def refuse(path: Any) -> Any:
-        raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
-
-    monkeypatch.setattr("corral.adapters.formats.gguf.header.open_regular", refuse)
     catalog = catalog_of(root)
     [record] = asyncio.run(catalog.list())
+    assert record.weights is not None
+    hidden = record.weights.digest.replace(":", "-")
+
+    def refuse(path: Path) -> Any:
+        if path.name == hidden:
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return open_regular(path)
+
+    monkeypatch.setattr("corral.adapters.stores.filesystem.open_regular", refuse)
     assert asyncio.run(catalog.readable_metadata(record)) is None
     assert asyncio.run(catalog.capabilities(record)) == ()
-    with pytest.raises(InvalidModelFile, match="Permission denied"):
+    with pytest.raises(StorageError, match="Permission denied"):
         asyncio.run(catalog.metadata(record))
 
 
@@ -572,7 +586,7 @@ def test_a_reader_that_fails_hides_no_model(root: Path) -> None:
     """Whatever a reader of a plugin raises, its model is listed, and asking for it names the file."""
 
     class Broken(GgufReader):
-        def read(self, path: Path) -> ModelMetadata:
+        def read(self, source: RandomAccess) -> ModelMetadata:
             raise OverflowError("a plugin's fault")
 
     catalog = catalog_of(root, readers=[Broken()])
@@ -588,7 +602,7 @@ def memory_of(code: str, *arguments: str) -> int:
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)"
     )
     head = "import sys\nfrom pathlib import Path\nfrom corral.adapters.formats.gguf import GgufReader\n"
-    head += "from corral.core.errors import InvalidModelFile\n"
+    head += "from corral.core.errors import InvalidModelFile\nfrom corral.core.random_access import RandomAccessFile\n"
     process = subprocess.run(
         [sys.executable, "-c", head + measured.format(code), *arguments], capture_output=True, text=True, check=True
     )
@@ -629,8 +643,8 @@ def test_a_header_without_measure(tmp_path: Path, data: Callable[[], bytes], com
     path = tmp_path / "big.gguf"
     path.write_bytes(data())
     with pytest.raises(InvalidModelFile, match=complaint):
-        GgufReader().read(path)
-    code = "try: GgufReader().read(Path(sys.argv[1]))\nexcept InvalidModelFile: pass"
+        read_metadata(path)
+    code = "try: GgufReader().read(RandomAccessFile(sys.argv[1]))\nexcept InvalidModelFile: pass"
     assert memory_of(code, str(path)) < 80_000_000
 
 
@@ -641,10 +655,12 @@ def test_showing_everything_is_bounded(tmp_path: Path) -> None:
     body = struct.pack("<Q20sIQ5s", 20, b"general.architecture", 8, 5, b"llama") + body
     path = tmp_path / "big.gguf"
     path.write_bytes(header_of(201, body=body))
-    described = GgufReader().describe(path, verbose=True)
+    with RandomAccessFile(path) as source:
+        described = GgufReader().describe(source, verbose=True)
     shown = [value for value in described.values() if isinstance(value, list)]
     assert 1 < len(shown) < 200
-    brief = GgufReader().describe(path, verbose=False)
+    with RandomAccessFile(path) as source:
+        brief = GgufReader().describe(source, verbose=False)
     assert not any(isinstance(value, list) for value in brief.values())
 
 

@@ -28,7 +28,7 @@ from corral.core.errors import (
     UnsupportedField,
 )
 from corral.core.requests.messages import Message
-from corral.core.scheduling.residents import LoadProgress
+from corral.core.scheduling.load_progress import LoadProgress
 from corral.plugins.testing.gguf import gguf_bytes
 
 MODEL = "small:latest"

@@ -19,8 +19,9 @@ from corral.adapters.converters.onnx.spec import CONVERTER, OnnxParameters
 from corral.adapters.formats.gguf import GgufReader
 from corral.core.errors import InvalidModelFile, InvalidOption, OutOfSpace, StorageError, Unsupported
 from corral.core.models.digests import digest_of
-from corral.core.models.model import ModelFile, StoredModel
+from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
+from corral.core.random_access import RandomAccessFile
 from corral.core.specs.converters import ConvertRequest, ConvertResult
 from corral.core.specs.engines import LocalFile
 from corral.plugins.testing.gguf import TensorEntry, gguf_bytes
@@ -44,6 +45,11 @@ RECORD = StoredModel(
     files=(WEIGHTS,),
     format="gguf",
 )
+
+
+def read_metadata(path: Path) -> ModelMetadata:
+    with RandomAccessFile(path) as source:
+        return GgufReader().read(source)
 
 
 class Tiny(NamedTuple):
@@ -425,7 +431,7 @@ def test_the_estimate_is_enough_and_not_absurd(converted: Convert, tmp_path: Pat
     assert CONVERTER.estimate is not None
     for type_id, bits in ((F32, None), (F32, 4), (Q4_1, None), (Q4_1, 8)):
         folder, _, _ = converted(tiny("llama", type_id=type_id).data, bits=bits)
-        metadata = GgufReader().read(tmp_path / "model.gguf")
+        metadata = read_metadata(tmp_path / "model.gguf")
         needed = CONVERTER.estimate(RECORD, metadata, msgspec.convert({"bits": bits}, OnnxParameters))["disk"]
         taken = sum(path.stat().st_size for path in folder.iterdir())
         assert taken < needed < taken + 65 * 1024 * 1024
@@ -435,7 +441,7 @@ def test_match_says_why_not(tmp_path: Path) -> None:
     """Models that can be converted match; others score 0, with what stands in the way."""
     path = tmp_path / "model.gguf"
     path.write_bytes(tiny("qwen2").data)
-    metadata = GgufReader().read(path)
+    metadata = read_metadata(path)
     assert CONVERTER.match(RECORD, metadata).score > 0
 
     def reason(**changes: Any) -> str:

@@ -24,10 +24,13 @@ from corral.core.errors import LoadFailed, NoEngine, PluginError, UnknownEngine
 from corral.core.models.digests import digest_of
 from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
-from corral.core.scheduling.engine_choice import EngineChooser, estimate_bytes, fits
-from corral.core.specs.engines import EngineSpec, Match
+from corral.core.scheduling.engine_choice import EngineChooser
+from corral.core.scheduling.load_options import fits
+from corral.core.scheduling.spec_calls import estimate_bytes
+from corral.core.specs.engines import Derivation, EngineSpec, Match
 from corral.plugins import hookimpl
 from corral.plugins.assembly import Assembly, assemble, try_out
+from corral.plugins.hooks import ENGINES
 from corral.plugins.manager import PluginManager
 from corral.plugins.settings.layers import read_layers
 from corral.plugins.testing.gguf import gguf_bytes
@@ -71,6 +74,10 @@ AT_ONCE = {
     "options": (hook("engines", "register(engine(load_options=int))"), "load_options: expected a class of Struct"),
     "tasks": (hook("engines", "register(engine(tasks=3.5))"), "tasks: Expected `array`, got `float`"),
     "runners": (hook("engines", "register(engine(runners=('train',)))"), "runners: Invalid enum value"),
+    "arguments": (
+        hook("engines", "register(engine(match=lambda record, metadata: None))"),
+        "match: expected a function of 3 arguments, got one of (record, metadata)",
+    ),
     "uncallable": (hook("engines", "register(engine(match=3))"), "match: expected a function, got 3"),
     "path": (hook("engines", "register(engine(load='over there'))"), "load: invalid import path"),
     "escapes": (hook("engines", "register(engine(summary='\\x1b[31mred'))"), "summary: control characters"),
@@ -189,7 +196,7 @@ def test_plugins_that_fail_when_they_are_loaded(modules: Path) -> None:
     manager = manage(modules, sources | {"sound": hook("engines", "register(engine(name='sound'))")})
     for name, (_, reason) in AT_ONCE.items():
         assert reason in reason_of(manager, name)
-    assert "sound" in [spec.name for spec in manager.engines()]
+    assert "sound" in [spec.name for spec in manager.specs(ENGINES)]
     assembled(manager, modules)
     assert (open, sys.stdout, os.getcwd(), dict(os.environ)) == before
 
@@ -232,7 +239,7 @@ def test_functions_of_a_spec_that_never_return(modules: Path) -> None:
     options = "class Options(msgspec.Struct):\n    size: int = 0\n"
     bad = "register(engine(name='a', match=never))\nregister(engine(name='b', " + fields + "))"
     manager = manage(modules, {"hangs": hook("engines", bad) + hang + options})
-    engines = [one for one in manager.engines() if one.name in ("a", "b")]
+    engines = [one for one in manager.specs(ENGINES) if one.name in ("a", "b")]
     chooser = EngineChooser(engines)
     began = time.monotonic()
     for _ in range(20):
@@ -303,7 +310,7 @@ def test_a_hidden_distribution(modules: Path) -> None:
     manager = PluginManager()
     manager.load_entry_points()
     assert "metadata cannot be read" in reason_of(manager, "corral-bad")
-    assert {"beside", "llama-cpp"} <= {spec.name for spec in manager.engines()}
+    assert {"beside", "llama-cpp"} <= {spec.name for spec in manager.specs(ENGINES)}
 
 
 def test_the_command_line_goes_on(modules: Path, user_at: Callable[..., dict[str, str]], tmp_path: Path) -> None:
@@ -370,7 +377,7 @@ def spec(**fields: Any) -> EngineSpec:
         "summary": "",
         "form": "generator",
         "load": "nowhere:load",
-        "match": lambda record, metadata: Match(score=1, reason="any"),
+        "match": lambda *_: Match(score=1, reason="any"),
         "estimate": lambda record, metadata, options: {"cpu": 1},
     }
     return EngineSpec(**usual | fields)
@@ -392,7 +399,8 @@ def raising(fault: BaseException) -> Callable[..., Any]:
         (lambda *_: "nonsense", "'nonsense' instead of a Match"),
         (lambda *_: Match(score=float("nan"), reason=""), "score is nan"),  # type: ignore[arg-type]
         (lambda *_: Match(score="100", reason=""), "score is '100'"),  # type: ignore[arg-type]
-        (lambda *_: Match(score=1, reason="", converter=3), "converter is 3"),  # type: ignore[arg-type]
+        (lambda *_: Match(score=1, reason="", derive="press"), "derive is 'press'"),  # type: ignore[arg-type]
+        (lambda *_: Match(score=1, reason="", derive=Derivation(converter=3)), "converter is 3"),  # type: ignore[arg-type]
         (lambda: None, "TypeError"),
     ],
 )

@@ -17,7 +17,7 @@ from corral.adapters.engines.upstream.spec import HostOptions, UpstreamOptions
 from corral.core.errors import CorralError, InvalidRequest, ServerBusy, SettingsError, Unsupported, UpstreamError
 from corral.core.ports.running import RunningModel
 from corral.core.requests.messages import Message
-from corral.core.requests.outputs import ChatDelta, Finished, Output
+from corral.core.requests.outputs import Delta, Finished, Output
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import ChatRequest, EmbedRequest
 from corral.plugins.testing.scripted_server import ScriptedReply, ScriptedServer
@@ -39,7 +39,7 @@ def answer(text: str) -> list[bytes]:
 async def text_of(model: RunningModel) -> str:
     outputs: list[Output] = [output async for output in model.run(HELLO)]
     assert isinstance(outputs[-1], Finished)
-    return "".join(output.content for output in outputs if isinstance(output, ChatDelta))
+    return "".join(output.text for output in outputs if isinstance(output, Delta))
 
 
 @pytest.fixture

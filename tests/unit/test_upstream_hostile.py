@@ -23,7 +23,7 @@ from corral.adapters.engines.upstream.secrets import Secrets
 from corral.adapters.engines.upstream.tool_calls import Fragment, Function, ToolCallFragments
 from corral.core.errors import CorralError, InvalidRequest, Unsupported, UpstreamError
 from corral.core.requests.messages import Message
-from corral.core.requests.outputs import ChatDelta, Finished, Output
+from corral.core.requests.outputs import Delta, Finished, Output
 from corral.core.requests.requests import ChatRequest, SamplingParams
 from corral.plugins.testing.scripted_server import ScriptedReply, ScriptedServer
 
@@ -325,7 +325,7 @@ def limited(num_predict: int | None) -> ChatRequest:
 def test_num_predict_is_kept_to(ask: Any, upstream: ScriptedServer, api: str, piece: bytes) -> None:
     """A server that goes on is left after that many tokens, and the answer has ended for its length."""
     outputs = ask(ScriptedReply(pieces=[piece], endless=True), api, request=limited(5))
-    assert "".join(output.content for output in outputs if isinstance(output, ChatDelta)) == "word " * 5
+    assert "".join(output.text for output in outputs if isinstance(output, Delta)) == "word " * 5
     assert isinstance(outputs[-1], Finished)
     assert (outputs[-1].reason, outputs[-1].usage.generated_tokens) == ("length", 5)
     assert upstream.left.wait(10)

@@ -13,7 +13,7 @@ import pytest
 
 from corral.core.errors import EngineDied, InvalidRequest, PromptTooLong, Unsupported, UpstreamError
 from corral.core.requests.messages import Message, Tool, ToolCall
-from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import (
     ChatRequest,
@@ -93,9 +93,9 @@ def test_a_chat(server: ScriptedServer, ask: Any) -> None:
     server.replies[CHAT] = ScriptedReply(pieces=lines(said(thinking="hm"), said("Hi"), said(tool_calls=[call]), LAST))
     outputs = ask(HELLO)
     assert outputs[0] == Started(prompt_tokens=None)
-    deltas = [output for output in outputs if isinstance(output, ChatDelta)]
+    deltas = [output for output in outputs if isinstance(output, Delta)]
     assert "".join(delta.thinking for delta in deltas) == "hm"
-    assert "".join(delta.content for delta in deltas) == "Hi"
+    assert "".join(delta.text for delta in deltas) == "Hi"
     expected = ToolCall(name="weather", arguments={"city": "Paris"}, id="c1")
     assert [call for delta in deltas for call in delta.tool_calls] == [expected]
     usage = Usage(prompt_tokens=9, cached_tokens=4, generated_tokens=3, prefill_ns=70, decode_ns=80)
@@ -265,7 +265,7 @@ def test_lines_that_say_nothing(server: ScriptedServer, ask: Any) -> None:
     last = LAST | {"prompt_eval_count": 9.0, "eval_duration": None, "cached_tokens": None}
     server.replies[CHAT] = ScriptedReply(pieces=[*nothing, *lines(said("Hi")), *nothing, *lines(last)])
     [_, delta, finished] = ask(HELLO)
-    assert (delta.content, finished.usage.prompt_tokens) == ("Hi", 9)
+    assert (delta.text, finished.usage.prompt_tokens) == ("Hi", 9)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from corral.core.errors import (
     UpstreamError,
 )
 from corral.core.requests.messages import Message, Tool, ToolCall
-from corral.core.requests.outputs import ChatDelta, Delta, Embedded, Finished, Output, Started, Usage
+from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage
 from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.requests.requests import (
     ChatRequest,
@@ -70,7 +70,7 @@ def ask(upstream: ScriptedServer, load_upstream: Any) -> Callable[..., list[Outp
 
 
 def texts(outputs: Sequence[Output]) -> str:
-    return "".join(output.content for output in outputs if isinstance(output, ChatDelta))
+    return "".join(output.text for output in outputs if isinstance(output, Delta))
 
 
 def test_a_chat(upstream: ScriptedServer, ask: Any) -> None:
@@ -116,7 +116,7 @@ def test_thinking(upstream: ScriptedServer, ask: Any, name: str) -> None:
     """It is kept apart from the visible text, under either of the names it has."""
     upstream.replies[CHAT] = ScriptedReply(pieces=events(delta(**{name: "hmm"}), delta(content="yes"), delta("stop")))
     outputs = ask(HELLO)
-    assert "".join(output.thinking for output in outputs if isinstance(output, ChatDelta)) == "hmm"
+    assert "".join(output.thinking for output in outputs if isinstance(output, Delta)) == "hmm"
     assert texts(outputs) == "yes"
 
 
@@ -423,7 +423,7 @@ def test_content_in_parts(upstream: ScriptedServer, ask: Any) -> None:
     upstream.replies[CHAT] = ScriptedReply(pieces=events(delta(content=[thought]), delta(content=said), delta("stop")))
     outputs = ask(HELLO)
     assert texts(outputs) == "Hi you"
-    assert "".join(output.thinking for output in outputs if isinstance(output, ChatDelta)) == "hmm"
+    assert "".join(output.thinking for output in outputs if isinstance(output, Delta)) == "hmm"
 
 
 # ── Refusals and breaks ───────────────────────────────────────────────────────────────────────────────────────────

@@ -20,6 +20,7 @@ from corral.adapters.formats.gguf.writer import NewTensor, gguf_header, padding
 from corral.adapters.stores.files import storage_errors
 from corral.core.errors import InvalidModelFile, Unsupported
 from corral.core.ports.runners import OnLoadProgress
+from corral.core.random_access import RandomAccessFile
 from corral.core.specs.converters import ConvertedFile, ConvertRequest, ConvertResult
 from corral.core.wording.pip_lines import pip_line
 
@@ -42,7 +43,8 @@ def convert(request: ConvertRequest, on_progress: OnLoadProgress) -> ConvertResu
     path = next((Path(file.path) for file in request.files if file.role == "weights"), None)
     if path is None:
         raise InvalidModelFile(f"model {request.model!r} has no weights file")
-    metadata = GgufReader().read(path)
+    with RandomAccessFile(path) as weights:
+        metadata = GgufReader().read(weights)
     reason = unsupported(metadata)
     vocabulary = read_vocabulary(path)
     if reason is not None or vocabulary is None:

@@ -29,6 +29,7 @@ from corral.core.errors import InvalidModelFile
 from corral.core.models.model import ModelMetadata
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo, Task
+from corral.core.random_access import RandomAccessFile
 from corral.core.specs.engines import LoadRequest
 
 __all__ = ("build_engine",)
@@ -91,10 +92,11 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> Ctransfor
 
 def _prepare(path: Path) -> _Prepared:
     legacy = GgmlReader()
-    if legacy.recognises(path):
-        file, metadata = read_ggml(path), legacy.read(path)
-        model_type = _MODEL_TYPES.get(file.family, file.family)
-        return _Prepared(metadata, ggml_tokenizer(file), model_type, False, _LEGACY_BATCH)
+    with RandomAccessFile(path) as source:
+        if legacy.recognises(source):
+            file, metadata = read_ggml(source), legacy.read(source)
+            model_type = _MODEL_TYPES.get(file.family, file.family)
+            return _Prepared(metadata, ggml_tokenizer(file), model_type, False, _LEGACY_BATCH)
     metadata, table = check_gguf(path)
     tokenizer = gguf_tokenizer(str(path), read_vocabulary(path, prefix=KEPT_PREFIX) or table)
     return _Prepared(metadata, tokenizer, "gguf", True, _LARGEST_BATCH)

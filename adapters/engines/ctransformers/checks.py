@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from corral.adapters.converters.ctransformers.layout import llama_shapes
@@ -10,6 +11,7 @@ from corral.adapters.formats.gguf.reader import GgufReader
 from corral.adapters.formats.gguf.vocabulary import GgufVocabulary, read_vocabulary
 from corral.core.errors import InvalidModelFile
 from corral.core.models.model import ModelMetadata
+from corral.core.random_access import RandomAccessFile
 
 __all__ = ("check_gguf",)
 
@@ -23,7 +25,9 @@ def check_gguf(path: Path) -> tuple[ModelMetadata, GgufVocabulary]:
 
     Raises `InvalidModelFile` for a file that is truncated, foreign, or not in the form that ctransformers reads.
     """
-    metadata = GgufReader().read(path)
+    with RandomAccessFile(path) as source:
+        metadata = GgufReader().read(source)
+        tensors = GgufReader().tensors(source)
     reason = unsupported(metadata)
     if reason is not None:
         raise InvalidModelFile(f"{path}: ctransformers cannot run it: {reason}")
@@ -39,13 +43,15 @@ def check_gguf(path: Path) -> tuple[ModelMetadata, GgufVocabulary]:
         raise InvalidModelFile(f"{path}: it has no SPM vocabulary, the only kind that ctransformers reads", _REMEDY)
     if not vocabulary.scores or not vocabulary.kinds or _NEWLINE not in vocabulary.texts:
         raise InvalidModelFile(f"{path}: its vocabulary lacks scores, kinds or the token {_NEWLINE}", _REMEDY)
-    _check_tensors(path, metadata, len(vocabulary.texts))
+    _check_tensors(path, metadata, tensors, len(vocabulary.texts))
     return metadata, vocabulary
 
 
-def _check_tensors(path: Path, metadata: ModelMetadata, vocabulary_size: int) -> None:
+def _check_tensors(
+    path: Path, metadata: ModelMetadata, tensors: Sequence[tuple[str, str, tuple[int, ...]]], vocabulary_size: int
+) -> None:
     wanted = llama_shapes(metadata.keys, vocabulary_size)
-    found = {name: (kind, shape) for name, kind, shape in GgufReader().tensors(path)}
+    found = {name: (kind, shape) for name, kind, shape in tensors}
     strangers = sorted(set(found) - set(wanted))
     if strangers:
         raise InvalidModelFile(f"{path}: ctransformers does not support its tensor {strangers[0]!r}")

@@ -18,7 +18,7 @@ from corral.adapters.engines.upstream.refusals import Unavailable, refusal
 from corral.adapters.engines.upstream.secrets import Secrets
 from corral.adapters.engines.upstream.spec import HostOptions, UpstreamOptions
 from corral.core.errors import InvalidRequest, SettingsError, UpstreamError
-from corral.core.requests.caller import PASSED_HEADER, passed_servers
+from corral.core.requests.caller import PASSED_HEADER
 
 __all__ = ("Endpoint",)
 
@@ -88,20 +88,34 @@ class Endpoint:
         self.rests_until_s = time.monotonic() + self._options.rest_s
 
     @asynccontextmanager
-    async def post(self, path: str, body: Any) -> AsyncGenerator[AsyncIterator[bytes], None]:
+    async def post(
+        self, path: str, body: Any, passed: tuple[str, ...] = ()
+    ) -> AsyncGenerator[AsyncIterator[bytes], None]:
         """The body of the answer as it comes. Leaving the context early closes the connection at once.
 
+        `passed` are the servers that have handled the request so far: the other server is told of them.
         Raises `Unavailable` where nobody answers, what `refusal` makes of another status than 200, and `UpstreamError`
         for an answer that breaks off.
         """
-        async with self._answer("POST", path, msgspec.json.encode(body)) as response:
+        async with self._answer("POST", path, msgspec.json.encode(body), passed) as response:
             yield self._chunks(response)
 
-    async def call(self, method: str, path: str, body: Any = None, *, limit_bytes: int = _WHOLE_LIMIT_BYTES) -> bytes:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        passed: tuple[str, ...] = (),
+        *,
+        limit_bytes: int = _WHOLE_LIMIT_BYTES,
+    ) -> bytes:
         """A whole answer. Raises as `post`, and `UpstreamError` for one of more than `limit_bytes`."""
         data = bytearray()
         content = None if body is None else msgspec.json.encode(body)
-        async with self._answer(method, path, content) as response, self._limited(self._options.silence_timeout_s):
+        async with (
+            self._answer(method, path, content, passed) as response,
+            self._limited(self._options.silence_timeout_s),
+        ):
             async for chunk in self._chunks(response):
                 data += chunk
                 if len(data) > limit_bytes:
@@ -125,11 +139,13 @@ class Endpoint:
         await self._client.aclose()
 
     @asynccontextmanager
-    async def _answer(self, method: str, path: str, content: bytes | None) -> AsyncGenerator[httpx.Response, None]:
+    async def _answer(
+        self, method: str, path: str, content: bytes | None, passed: tuple[str, ...]
+    ) -> AsyncGenerator[httpx.Response, None]:
         self.in_flight += 1
         try:
             async with self._places:
-                response = await self._send(method, path, content)
+                response = await self._send(method, path, content, passed)
                 try:
                     if response.status_code != 200:
                         text = await self._beginning(response)
@@ -141,10 +157,10 @@ class Endpoint:
         finally:
             self.in_flight -= 1
 
-    async def _send(self, method: str, path: str, content: bytes | None) -> httpx.Response:
+    async def _send(self, method: str, path: str, content: bytes | None, passed: tuple[str, ...]) -> httpx.Response:
         """The answer's head. A kept connection that the server had closed meanwhile is no failure: asked once more."""
         headers = {} if content is None else {"content-type": "application/json"}
-        if passed := passed_servers.get():
+        if passed:
             headers[PASSED_HEADER] = ",".join(passed)
         while True:
             fresh = False

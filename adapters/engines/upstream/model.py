@@ -82,12 +82,11 @@ class UpstreamModel:
             progress = AnswerProgress(
                 exchange,
                 endpoint.address,
-                chat=isinstance(request, ChatRequest),
                 num_predict=request.sampling.num_predict,
                 max_bytes=endpoint.max_answer_bytes,
             )
             async with (
-                endpoint.post(exchange.path, exchange.body) as chunks,
+                endpoint.post(exchange.path, exchange.body, request.caller.passed) as chunks,
                 aclosing(read_lines(chunks, endpoint.address)) as lines,
                 aclosing(endpoint.in_time(_read(endpoint, lines, exchange, progress))) as outputs,
             ):
@@ -152,7 +151,8 @@ async def _vectors(endpoint: Endpoint, texts: Sequence[str], request: EmbedReque
     else:
         exchange = openai_requests.embed_exchange(texts, endpoint.model, api, truncate=request.truncate)
         read = openai_answers.read_vectors
-    return read(await endpoint.call("POST", exchange.path, exchange.body), endpoint.address, len(texts))
+    data = await endpoint.call("POST", exchange.path, exchange.body, request.caller.passed)
+    return read(data, endpoint.address, len(texts))
 
 
 class _Attempts:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from corral.adapters.engines.upstream.exchange import Exchange
 from corral.core.errors import UpstreamError
 from corral.core.requests.messages import ToolCall
-from corral.core.requests.outputs import ChatDelta, Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
+from corral.core.requests.outputs import Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
 
 __all__ = ("IDLE_LIMIT_BYTES", "AnswerProgress", "credible")
 
@@ -28,12 +28,9 @@ class AnswerProgress:
     bounds the whole answer. `ignored_there` are options that the server says it ignores.
     """
 
-    def __init__(
-        self, exchange: Exchange, address: str, *, chat: bool, num_predict: int | None, max_bytes: int
-    ) -> None:
+    def __init__(self, exchange: Exchange, address: str, *, num_predict: int | None, max_bytes: int) -> None:
         self.address = address
         self._ignored = exchange.ignored
-        self._chat = chat
         self._num_predict = num_predict
         self._max_bytes = self._left_bytes = max_bytes
         self._began_ns = time.perf_counter_ns()
@@ -69,10 +66,7 @@ class AnswerProgress:
         self.hold(max(_LEAST_COST, len(text.encode()) + len(thinking.encode())) + _LOGPROB_COST * entries)
         tokens = max(1, len(logprobs))
         self._counted += tokens
-        if self._chat:
-            yield ChatDelta(content=text, thinking=thinking, tool_calls=calls, token_count=tokens, logprobs=logprobs)
-        else:
-            yield Delta(text=text, token_count=tokens, logprobs=logprobs)
+        yield Delta(text=text, thinking=thinking, tool_calls=calls, token_count=tokens, logprobs=logprobs)
 
     def idle(self, size_bytes: int) -> None:
         """Counts what was read and says nothing. Raises `UpstreamError` for a server that sends only that."""

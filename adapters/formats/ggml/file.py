@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import struct
 from collections.abc import Mapping
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from corral.adapters.formats.ggml.layouts import LAYOUTS, Layout
 from corral.adapters.formats.gguf.tables import FILE_TYPES, TENSOR_TYPES
-from corral.adapters.system.regular_files import open_regular
 from corral.core.errors import InvalidModelFile
+from corral.core.random_access import RandomAccess, buffered
 
 __all__ = ("MAGIC", "GgmlFile", "GgmlTensor", "read_ggml")
 
@@ -51,15 +49,12 @@ class GgmlFile(NamedTuple):
     tensors: tuple[GgmlTensor, ...]
 
 
-def read_ggml(path: Path) -> GgmlFile:
+def read_ggml(source: RandomAccess) -> GgmlFile:
     """The one layout that the whole file fits. Raises `InvalidModelFile` where none does, saying how far it came."""
     best, farthest = "", -1
     for layout in LAYOUTS:
         try:
-            with io.BufferedReader(open_regular(path)) as file:
-                return _Reading(path, file, layout).run()
-        except OSError as error:
-            raise InvalidModelFile(f"{path}: {error.strerror}") from error
+            return _Reading(source, layout).run()
         except _Mismatch as mismatch:
             if mismatch.offset_bytes > farthest:
                 best, farthest = (
@@ -68,7 +63,8 @@ def read_ggml(path: Path) -> GgmlFile:
                 )
     families = ", ".join(name for layout in LAYOUTS for name in (layout.name, layout.twin) if name)
     raise InvalidModelFile(
-        f"{path}: not a GGML file of a known family ({families}); {best}", "fetch it again, or fetch the model as GGUF"
+        f"{source.name}: not a GGML file of a known family ({families}); {best}",
+        "fetch it again, or fetch the model as GGUF",
     )
 
 
@@ -81,10 +77,10 @@ class _Mismatch(Exception):
 class _Reading:
     """One attempt with one layout."""
 
-    def __init__(self, path: Path, file: BinaryIO, layout: Layout) -> None:
-        self._file = file
+    def __init__(self, source: RandomAccess, layout: Layout) -> None:
+        self._file = buffered(source)
         self._layout = layout
-        self._size = os.fstat(file.fileno()).st_size
+        self._size = source.size_bytes
 
     def run(self) -> GgmlFile:
         layout = self._layout

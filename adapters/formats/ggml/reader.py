@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 from corral.adapters.formats.ggml.file import MAGIC, GgmlFile, read_ggml
 from corral.adapters.formats.magic import begins_with
 from corral.core.models.model import ModelMetadata
+from corral.core.random_access import RandomAccess
 
 __all__ = ("GgmlReader",)
 
@@ -25,11 +25,11 @@ class GgmlReader:
     def format(self) -> str:
         return "ggml"
 
-    def recognises(self, path: Path) -> bool:
-        return begins_with(path, MAGIC)
+    def recognises(self, source: RandomAccess) -> bool:
+        return begins_with(source, MAGIC)
 
-    def read(self, path: Path) -> ModelMetadata:
-        file = read_ggml(path)
+    def read(self, source: RandomAccess) -> ModelMetadata:
+        file = read_ggml(source)
         numbers = file.numbers
         tensor_types: dict[str, int] = {}
         for tensor in file.tensors:
@@ -50,13 +50,13 @@ class GgmlReader:
             keys=_keys(file),
         )
 
-    def describe(self, path: Path, *, verbose: bool) -> dict[str, object]:
-        file = read_ggml(path)
+    def describe(self, source: RandomAccess, *, verbose: bool) -> dict[str, object]:
+        file = read_ggml(source)
         tokens = [token.decode("utf-8", "replace") for token in file.tokens] if verbose else None
         return {"general.architecture": file.family, **_keys(file), "ggml.tokens": tokens}
 
-    def tensors(self, path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
-        return [(tensor.name, tensor.type_name, tensor.shape) for tensor in read_ggml(path).tensors]
+    def tensors(self, source: RandomAccess) -> list[tuple[str, str, tuple[int, ...]]]:
+        return [(tensor.name, tensor.type_name, tensor.shape) for tensor in read_ggml(source).tensors]
 
 
 def _keys(file: GgmlFile) -> Mapping[str, int | float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from corral.adapters.formats.gguf.header import MAGIC, Array, Header, HeaderFile
@@ -12,6 +11,7 @@ from corral.adapters.formats.gguf.tables import FILE_TYPES, POOLING_TYPES, STRIN
 from corral.adapters.formats.magic import begins_with
 from corral.core.errors import InvalidModelFile
 from corral.core.models.model import ModelMetadata
+from corral.core.random_access import RandomAccess
 
 __all__ = ("GgufReader",)
 
@@ -54,35 +54,34 @@ class GgufReader:
     def format(self) -> str:
         return "gguf"
 
-    def recognises(self, path: Path) -> bool:
-        return begins_with(path, MAGIC)
+    def recognises(self, source: RandomAccess) -> bool:
+        return begins_with(source, MAGIC)
 
-    def read(self, path: Path) -> ModelMetadata:
-        with HeaderFile(path) as file:
-            header = file.header()
-            texts = _special_texts(file, header)
-            per_layer = {
-                key: file.values(value)
-                for key, value in header.pairs.items()
-                if isinstance(value, Array) and key.endswith(_PER_LAYER) and value.length <= _MAX_LAYERS
-            }
-        return _metadata(path, header, texts, per_layer)
+    def read(self, source: RandomAccess) -> ModelMetadata:
+        file = HeaderFile(source)
+        header = file.header()
+        texts = _special_texts(file, header)
+        per_layer = {
+            key: file.values(value)
+            for key, value in header.pairs.items()
+            if isinstance(value, Array) and key.endswith(_PER_LAYER) and value.length <= _MAX_LAYERS
+        }
+        return _metadata(source.name, header, texts, per_layer)
 
-    def describe(self, path: Path, *, verbose: bool) -> dict[str, object]:
-        with HeaderFile(path) as file:
-            header = file.header()
-            room = _Room(_SHOWN_VALUES_LIMIT, _SHOWN_BYTES_LIMIT)
-            described: dict[str, object] = {
-                key: _shown(file, value, room if verbose else None)
-                for key, value in header.pairs.items()
-                if key not in (_NAME, _CHAT_TEMPLATE)
-            }
+    def describe(self, source: RandomAccess, *, verbose: bool) -> dict[str, object]:
+        file = HeaderFile(source)
+        header = file.header()
+        room = _Room(_SHOWN_VALUES_LIMIT, _SHOWN_BYTES_LIMIT)
+        described: dict[str, object] = {
+            key: _shown(file, value, room if verbose else None)
+            for key, value in header.pairs.items()
+            if key not in (_NAME, _CHAT_TEMPLATE)
+        }
         described.setdefault("general.parameter_count", _parameter_count(header))
         return described
 
-    def tensors(self, path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
-        with HeaderFile(path) as file:
-            return [(tensor.name, tensor.type_name, tensor.shape) for tensor in file.header().tensors]
+    def tensors(self, source: RandomAccess) -> list[tuple[str, str, tuple[int, ...]]]:
+        return [(tensor.name, tensor.type_name, tensor.shape) for tensor in HeaderFile(source).header().tensors]
 
 
 class _Room:
@@ -124,13 +123,13 @@ def _special_texts(file: HeaderFile, header: Header) -> tuple[str, str]:
 
 
 def _metadata(
-    path: Path, header: Header, texts: tuple[str, str], per_layer: Mapping[str, Sequence[Any] | None]
+    file_name: str, header: Header, texts: tuple[str, str], per_layer: Mapping[str, Sequence[Any] | None]
 ) -> ModelMetadata:
     pairs = header.pairs
     architecture = _text(pairs, _ARCHITECTURE)
     if not architecture:
-        raise InvalidModelFile(f"{path}: it has no general.architecture, so no engine can run it")
-    _check(path, header, architecture)
+        raise InvalidModelFile(f"{file_name}: it has no general.architecture, so no engine can run it")
+    _check(file_name, header, architecture)
     tensor_types: dict[str, int] = {}
     for tensor in header.tensors:
         tensor_types[tensor.type_name] = tensor_types.get(tensor.type_name, 0) + tensor.size_bytes
@@ -161,11 +160,11 @@ def _metadata(
     )
 
 
-def _check(path: Path, header: Header, architecture: str) -> None:
+def _check(file_name: str, header: Header, architecture: str) -> None:
     """Raises `InvalidModelFile` for what no model has, and no engine, list or reply could hold."""
 
     def refuse(what: str) -> InvalidModelFile:
-        return InvalidModelFile(f"{path}: {what}, which no real model has", "fetch or convert the file again")
+        return InvalidModelFile(f"{file_name}: {what}, which no real model has", "fetch or convert the file again")
 
     for key, limit in ((_ARCHITECTURE, _NAME_LIMIT), (_CHAT_TEMPLATE, _TEMPLATE_LIMIT)):
         if len(_text(header.pairs, key)) > limit:

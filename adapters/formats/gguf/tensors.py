@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from corral.adapters.formats.gguf.dequantize import dequantize
 from corral.adapters.formats.gguf.header import Array, Header, HeaderFile, Tensor
 from corral.adapters.formats.gguf.tables import TENSOR_TYPES
-from corral.adapters.system.regular_files import open_regular
 from corral.core.errors import InvalidModelFile
+from corral.core.random_access import RandomAccessFile
+from corral.core.regular_files import open_regular
 
 __all__ = ("GgufTensors",)
 
@@ -31,12 +32,13 @@ class GgufTensors:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._headers = HeaderFile(path)
+        self._source = RandomAccessFile(path)
         try:
+            self._headers = HeaderFile(self._source)
             self._header: Header = self._headers.header()
             self._file = open_regular(path)
         except BaseException:
-            self._headers.__exit__()
+            self._source.__exit__()
             raise
         self._tensors = {tensor.name: tensor for tensor in self._header.tensors}
 
@@ -45,7 +47,7 @@ class GgufTensors:
 
     def __exit__(self, *exc_info: object) -> None:
         self._file.close()
-        self._headers.__exit__()
+        self._source.__exit__()
 
     @property
     def pairs(self) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from corral.adapters.formats.gguf.header import Array, HeaderFile
 from corral.core.errors import InvalidModelFile
+from corral.core.random_access import RandomAccessFile
 from corral.core.values import Value
 
 __all__ = (
@@ -123,7 +124,8 @@ def read_vocabulary(path: Path, *, prefix: str = "") -> GgufVocabulary | None:
 
     Raises `InvalidModelFile` for a file that cannot be read, and for ids or counts that do not fit the tokens.
     """
-    with HeaderFile(path) as file:
+    with RandomAccessFile(path) as source:
+        file = HeaderFile(source)
         pairs = file.header().pairs
         stem = f"{prefix}tokenizer.ggml."
         if not isinstance(pairs.get(f"{stem}tokens"), Array):

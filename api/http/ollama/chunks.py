@@ -18,7 +18,7 @@ from corral.api.http.ollama.replies import (
 from corral.api.http.timestamps import utc_now
 from corral.core.models.model import StoredModel
 from corral.core.requests.messages import ToolCall
-from corral.core.requests.outputs import ChatDelta, Delta, Finished, Output, Started, TokenLogprob
+from corral.core.requests.outputs import Delta, Finished, Output, Started, TokenLogprob
 
 __all__ = ("AnswerWriter", "ChatWriter", "GenerateWriter")
 
@@ -52,9 +52,7 @@ class AnswerWriter(Generic[ReplyT]):
     def line(self, output: Output, load_ns: int) -> bytes | None:
         """The line for `output`, None where it has none. `load_ns` goes into the last one."""
         if isinstance(output, Delta):
-            text, plain = output.text, not output.logprobs
-        elif isinstance(output, ChatDelta):
-            text, plain = output.content, not (output.logprobs or output.thinking or output.tool_calls)
+            text, plain = output.text, not (output.logprobs or output.thinking or output.tool_calls)
         elif isinstance(output, Finished):
             return _encode(self.reply(done=True, **self._metrics(output, load_ns))) + b"\n"
         else:
@@ -181,9 +179,6 @@ def _parts(outputs: list[Output] | tuple[Output, ...]) -> dict[str, Any]:
     for output in outputs:
         if isinstance(output, Delta):
             text.append(output.text)
-            logprobs.extend(output.logprobs)
-        elif isinstance(output, ChatDelta):
-            text.append(output.content)
             thinking.append(output.thinking)
             tool_calls.extend(output.tool_calls)
             logprobs.extend(output.logprobs)

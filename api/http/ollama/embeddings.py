@@ -12,6 +12,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from corral.api.http.body import read_json
 from corral.api.http.disconnect import CancelOnDisconnect
+from corral.api.http.edge import caller_of
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.ollama.naming import read_name, without_selector
 from corral.api.http.ollama.replies import EmbeddingReply, EmbedReply
@@ -44,6 +45,7 @@ async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
         raise ApiError(404, "model '' not found")
     call = EmbedCall(
         model=without_selector(body.model),
+        caller=caller_of(request.scope),
         inputs=inputs,
         truncate=body.truncate,
         dimensions=body.dimensions if body.dimensions > 0 else None,
@@ -75,6 +77,7 @@ async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
         raise ApiError(400, "model is required")
     call = EmbedCall(
         model=without_selector(body.model),
+        caller=caller_of(request.scope),
         inputs=(body.prompt,) if body.prompt else (),
         normalise=False,
         options=body.options,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from litestar import Request, post
 from litestar.response.base import ASGIResponse
@@ -10,6 +10,7 @@ from litestar.types import ASGIApp
 
 from corral.api.http.body import read_json
 from corral.api.http.disconnect import CancelOnDisconnect
+from corral.api.http.edge import caller_of
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.ollama.answers import AnswerResponse
 from corral.api.http.ollama.chunks import AnswerWriter, ChatWriter, GenerateWriter
@@ -22,7 +23,7 @@ from corral.core.generation.answers import Generation
 from corral.core.go.durations import parse_keep_alive_s
 from corral.core.models.names import ModelName
 from corral.core.requests.answer_format import read_format
-from corral.core.requests.calls import ChatCall, GenerateCall
+from corral.core.requests.calls import ChatCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.requests import Constraint
 from corral.core.runtime import Runtime
 
@@ -60,6 +61,7 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         constraint = await _constraint(runtime, name, body)
     call = GenerateCall(
         model=model,
+        caller=caller_of(request.scope),
         prompt=body.prompt,
         system=body.system or None,
         raw=body.raw,
@@ -103,6 +105,7 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
         constraint = await _constraint(runtime, name, body)
     call = ChatCall(
         model=model,
+        caller=caller_of(request.scope),
         messages=tuple(message.to_core() for message in body.messages),
         tools=tuple(tool.to_core() for tool in body.tools),
         think=_think(body),
@@ -175,12 +178,15 @@ async def _load(
     model: str,
     keep_alive_s: Any,
     writer: AnswerWriter[Any],
-    task: str,
+    task: Literal["generate", "chat"],
 ) -> ASGIResponse:
     """One object, never a stream."""
     runtime: Runtime = request.app.state.runtime
+    call = LoadCall(
+        model=model, caller=caller_of(request.scope), options=body.options, keep_alive_s=keep_alive_s, task=task
+    )
     async with CancelOnDisconnect(request.receive):
-        await runtime.inference.load(model, body.options, keep_alive_s, task=task)
+        await runtime.inference.load(call)
     return ASGIResponse(body=writer.empty("load"), media_type=JSON)
 
 
@@ -188,5 +194,5 @@ async def _unload(request: Request[Any, Any, Any], model: str, writer: AnswerWri
     """One object, never a stream, whether or not the model was loaded."""
     runtime: Runtime = request.app.state.runtime
     async with CancelOnDisconnect(request.receive):
-        await runtime.inference.unload(model)
+        await runtime.inference.unload(UnloadCall(model=model, caller=caller_of(request.scope)))
     return ASGIResponse(body=writer.empty("unload"), media_type=JSON)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from corral.plugins import InvalidModelFile, InvalidRequest
+from corral.plugins import InvalidModelFile, InvalidRequest, RandomAccess, RandomAccessFile
 
 __all__ = ("END", "MAGIC", "Chain", "Facts", "read_facts", "words_of")
 
@@ -67,7 +67,8 @@ class Chain:
     @classmethod
     def read(cls, path: Path) -> Chain:
         """Raises `InvalidModelFile` for a file that is no chain, or a part of one. Blocking."""
-        facts = read_facts(path)
+        with RandomAccessFile(path) as source:
+            facts = read_facts(source)
         try:
             with path.open("rb") as file:
                 file.readline()
@@ -116,15 +117,15 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-def read_facts(path: Path) -> Facts:
+def read_facts(source: RandomAccess) -> Facts:
     """The facts alone. Raises `InvalidModelFile`. Blocking."""
+    if source.read(0, len(MAGIC)) != MAGIC:
+        raise InvalidModelFile(f"{source.name}: no Markov chain: it does not begin with {MAGIC.decode().strip()!r}")
+    line, _, _ = source.read(len(MAGIC), _MOST_FACTS_BYTES).partition(b"\n")
     try:
-        with path.open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise InvalidModelFile(f"{path}: no Markov chain: it does not begin with {MAGIC.decode().strip()!r}")
-            return msgspec.json.decode(file.readline(_MOST_FACTS_BYTES), type=Facts)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise InvalidModelFile(f"{path}: {error}") from error
+        return msgspec.json.decode(line, type=Facts)
+    except msgspec.MsgspecError as error:
+        raise InvalidModelFile(f"{source.name}: {error}") from error
 
 
 def _count(table: defaultdict[str, Counter[str]], sentence: Sequence[str], word: str, order: int) -> None:

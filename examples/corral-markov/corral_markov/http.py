@@ -29,8 +29,8 @@ async def next_words(request: Request[Any, Any, Any]) -> list[Next]:
     record = await runtime.catalog.get(parse_name(request.path_params["model"]))
     if record.format != "markov":
         raise Unsupported(f"{record.name} is no Markov chain")
-    [file] = await runtime.catalog.loadable_files(record)
-    chain = await asyncio.to_thread(Chain.read, Path(file.path))
+    async with runtime.catalog.loadable_files(record) as [file]:
+        chain = await asyncio.to_thread(Chain.read, Path(file.path))
     following = chain.following(words_of(request.query_params.get("after", "")))
     total = sum(following.values())
     ranked = sorted(following.items(), key=lambda item: (-item[1], item[0]))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from corral.plugins import ModelMetadata
+from corral.plugins import ModelMetadata, RandomAccess
 from corral_markov.chain import MAGIC, read_facts
 
 __all__ = ("MarkovReader",)
@@ -17,26 +15,22 @@ class MarkovReader:
     def format(self) -> str:
         return "markov"
 
-    def recognises(self, path: Path) -> bool:
-        try:
-            with path.open("rb") as file:
-                return file.read(len(MAGIC)) == MAGIC
-        except OSError:
-            return False
+    def recognises(self, source: RandomAccess) -> bool:
+        return source.read(0, len(MAGIC)) == MAGIC
 
-    def read(self, path: Path) -> ModelMetadata:
-        facts = read_facts(path)
+    def read(self, source: RandomAccess) -> ModelMetadata:
+        facts = read_facts(source)
         return ModelMetadata(
             format=self.format,
             architecture="markov",
             file_type="",
             parameter_count=facts.transitions,
-            tensor_bytes=path.stat().st_size,
+            tensor_bytes=source.size_bytes,
             keys={"markov.order": facts.order, "markov.contexts": facts.contexts},
         )
 
-    def describe(self, path: Path, *, verbose: bool) -> dict[str, object]:
-        return dict(self.read(path).keys)
+    def describe(self, source: RandomAccess, *, verbose: bool) -> dict[str, object]:
+        return dict(self.read(source).keys)
 
-    def tensors(self, path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
+    def tensors(self, source: RandomAccess) -> list[tuple[str, str, tuple[int, ...]]]:
         return []

@@ -10,6 +10,7 @@ from litestar.testing import TestClient
 
 from corral import Corral
 from corral.api.http.app import create_app
+from corral.plugins import RandomAccessFile
 from corral_markov.cli import markov
 from corral_markov.http import router
 from corral_markov.reader import MarkovReader
@@ -51,14 +52,15 @@ def test_the_route(tmp_path: Path, chain_file: Path) -> None:
 def test_the_reader(chain_file: Path, tmp_path: Path) -> None:
     """It knows its files by their content, and nothing else."""
     reader = MarkovReader()
-    assert reader.recognises(chain_file)
-    assert not reader.recognises(tmp_path / "absent")
     (tmp_path / "other.markov").write_text("GGUF")
-    assert not reader.recognises(tmp_path / "other.markov")
-    metadata = reader.read(chain_file)
-    assert (metadata.format, metadata.keys["markov.order"]) == ("markov", 2)
-    assert reader.tensors(chain_file) == []
-    assert set(reader.describe(chain_file, verbose=False)) == {"markov.order", "markov.contexts"}
+    with RandomAccessFile(tmp_path / "other.markov") as source:
+        assert not reader.recognises(source)
+    with RandomAccessFile(chain_file) as source:
+        assert reader.recognises(source)
+        metadata = reader.read(source)
+        assert (metadata.format, metadata.keys["markov.order"]) == ("markov", 2)
+        assert reader.tensors(source) == []
+        assert set(reader.describe(source, verbose=False)) == {"markov.order", "markov.contexts"}
 
 
 @pytest.mark.parametrize("order", ["0", "99"])

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from corral.core.errors import ServerBusy
 from corral.core.ports.running import ModelInfo, RunningModel
-from corral.core.requests.outputs import ChatDelta, Delta, Output
+from corral.core.requests.outputs import Delta, Output
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Request
 from corral.plugins.testing.broken.sound import PARALLEL, SoundModel
 from corral.plugins.testing.broken.words import with_sampling
@@ -47,8 +47,6 @@ class Moody(Counting):
             async for output in outputs:
                 if bored and isinstance(output, Delta):
                     output = replace(output, text="again?")
-                elif bored and isinstance(output, ChatDelta):
-                    output = replace(output, content="again?")
                 yield output
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from corral.core.errors import Unsupported
 from corral.core.ports.running import ModelInfo, RunningModel
-from corral.core.requests.outputs import ChatDelta, Delta, Output
+from corral.core.requests.outputs import Output
 from corral.core.requests.prompts import Prompt, TextPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request
 
@@ -67,11 +67,10 @@ class SoundModel:
 
     async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
         """The inner model's answer, once there is a place; a chat is completed."""
-        chat = isinstance(request, ChatRequest)
         asked = _completion(request) if isinstance(request, ChatRequest) else request
         async with aclosing(self._inner.run(asked)) as outputs:
             async for output in outputs:
-                yield _chat_delta(output) if chat and isinstance(output, Delta) else output
+                yield output
 
 
 def _completion(request: ChatRequest) -> CompletionRequest:
@@ -83,7 +82,3 @@ def _completion(request: ChatRequest) -> CompletionRequest:
         logprobs=request.logprobs,
         return_token_ids=request.return_token_ids,
     )
-
-
-def _chat_delta(delta: Delta) -> ChatDelta:
-    return ChatDelta(content=delta.text, token_count=delta.token_count, logprobs=delta.logprobs)

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from corral.core.errors import PromptTooLong
-from corral.core.requests.outputs import ChatDelta, Delta, Finished, Output
+from corral.core.requests.outputs import Delta, Finished, Output
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Request
 from corral.plugins.testing.broken.sound import SoundModel
 
@@ -32,7 +32,7 @@ class Silent(SoundModel):
         silent = "horse" in repr(request)
         async with aclosing(super().answer(request)) as outputs:
             async for output in outputs:
-                if not (silent and isinstance(output, Delta | ChatDelta)):
+                if not (silent and isinstance(output, Delta)):
                     yield output
 
 
@@ -56,7 +56,7 @@ class Hasty(SoundModel):
 
     async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
         if isinstance(request, CompletionRequest | ChatRequest):
-            yield ChatDelta() if isinstance(request, ChatRequest) else Delta()
+            yield Delta()
         async with aclosing(super().answer(request)) as outputs:
             async for output in outputs:
                 yield output
@@ -108,7 +108,7 @@ class UpsideDown(SoundModel):
     async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
         async with aclosing(super().answer(request)) as outputs:
             async for output in outputs:
-                if isinstance(output, Delta | ChatDelta):
+                if isinstance(output, Delta):
                     logprobs = tuple(replace(one, top=one.top[::-1]) for one in output.logprobs)
                     output = replace(output, logprobs=logprobs)
                 yield output

@@ -1,0 +1,31 @@
+"""Keeps a blob's file on the disk while somebody needs it, whatever is deleted meanwhile and by whom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from corral.adapters.stores.workspaces import workspace
+from corral.adapters.system.threads import in_thread
+from corral.core.errors import StorageError
+
+__all__ = ("pinned",)
+
+
+@asynccontextmanager
+async def pinned(path: Path, parent: Path) -> AsyncIterator[Path]:
+    """A second name of the file `path`, in a folder of `parent` that goes with the context.
+
+    The bytes stay until both names are gone, even if another process deletes the first one. Without hard links, or
+    in a store that may only be read, it is `path` itself.
+    """
+    async with AsyncExitStack() as held:
+        try:
+            folder = await held.enter_async_context(workspace(parent))
+            name = folder / path.name
+            await in_thread(lambda _: os.link(os.path.realpath(path), name))
+        except (OSError, StorageError):
+            name = path
+        yield name

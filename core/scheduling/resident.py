@@ -1,0 +1,325 @@
+"""One model in memory or on its way there, as a state machine: `Resident`.
+
+    loading ──→ loaded ──→ gone
+       └──────────────────↗
+
+A loaded model is leased or idle. An idle one has a timer, unless it stays until it is unloaded; a leased one may be
+*leaving*: it accepts no new leases and goes after its last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal
+
+import msgspec
+
+from corral.core.errors import CorralError, LoadFailed, ServerBusy, to_error
+from corral.core.models.model import FileRole, StoredModel
+from corral.core.models.names import ModelName
+from corral.core.ports.runners import Runner
+from corral.core.ports.running import RunningModel
+from corral.core.scheduling.engine_choice import Candidate
+from corral.core.scheduling.load_options import fits
+from corral.core.scheduling.load_progress import LoadListener, LoadProgress
+
+__all__ = ("SHUTTING_DOWN", "Resident", "files_key")
+
+_log = logging.getLogger(__name__)
+
+SHUTTING_DOWN = "the server is shutting down"
+
+_KEY_ROLES: tuple[FileRole, ...] = ("weights", "projector", "adapter")
+_LONGEST_TIMER_S = 24 * 3600.0
+
+
+def files_key(record: StoredModel) -> tuple[str, ...]:
+    """Models with equal keys are the same in memory. A model without weights is identified by its manifest."""
+    files = (file.digest for role in _KEY_ROLES for file in record.files_of(role))
+    return tuple(files) or (record.digest,)
+
+
+class Resident:
+    """A model in memory or on its way there, for one engine and one set of load options.
+
+    `options` are load options, as the engine's own Struct. With a `derivation`, the engine loads its result in place of
+    the model. `names` are all names it was leased under. `on_expired` is called when the keep-alive time of an idle
+    model is over. A method called in a state that does not allow it raises `AssertionError`.
+    """
+
+    def __init__(
+        self,
+        record: StoredModel,
+        engine: Candidate,
+        runner: Runner,
+        *,
+        keep_alive_s: float | None,
+        clock_s: Callable[[], float],
+        on_expired: Callable[[Resident], object],
+    ) -> None:
+        self.record = record
+        self.spec = engine.spec
+        self.options = engine.options
+        self.derivation = engine.match.derive
+        self.runner = runner
+        self.files = files_key(record)
+        self.names = frozenset({record.name.key})
+        self._state: Literal["loading", "loaded", "gone"] = "loading"
+        self._load: asyncio.Task[None] | None = None
+        self._model: RunningModel | None = None
+        self._listeners: list[LoadListener] = []
+        self._estimate: Mapping[str, int] = {}
+        self._placed = False
+        self._leases = 0
+        self._draining = False
+        self._giving_way = False
+        self._keep_alive_s = keep_alive_s
+        self._expires_at_s = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._clock_s = clock_s
+        self._on_expired = on_expired
+
+    # ── State ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def model(self) -> RunningModel | None:
+        """The loaded model; None while it loads and once it is gone."""
+        return self._model
+
+    @property
+    def loading(self) -> bool:
+        return self._state == "loading"
+
+    @property
+    def gone(self) -> bool:
+        return self._state == "gone"
+
+    @property
+    def dead(self) -> bool:
+        """Loaded, but its process or connection has failed."""
+        return self._model is not None and not self._model.alive
+
+    @property
+    def idle(self) -> bool:
+        return self._state == "loaded" and not self._leases
+
+    @property
+    def leases(self) -> int:
+        """How many leases there are, including those that wait for the load."""
+        return self._leases
+
+    @property
+    def waiting(self) -> int:
+        """How many leases wait for the load or for a free stream."""
+        return self._leases if self._model is None else max(0, self._leases - self._model.info.parallel)
+
+    @property
+    def full(self) -> bool:
+        """One more lease would have to wait."""
+        return self._model is None or self._leases >= self._model.info.parallel
+
+    @property
+    def leaving(self) -> bool:
+        return self._draining or self._giving_way
+
+    @property
+    def finished(self) -> bool:
+        """Nobody uses it, and nothing keeps it in memory."""
+        if self._leases or self.gone:
+            return False
+        return self.loading or self.leaving or self._keep_alive_s == 0 or self.dead
+
+    @property
+    def placed(self) -> bool:
+        """Its memory is reserved."""
+        return self._placed
+
+    @property
+    def estimate(self) -> Mapping[str, int]:
+        """The bytes it takes, by device; empty until they are known."""
+        return self._estimate
+
+    @property
+    def expires_at_s(self) -> float:
+        """When it will be unloaded, by the clock, if nobody uses it from now on; infinite if never."""
+        return self._deadline() if self._leases else self._expires_at_s
+
+    @property
+    def eviction_order(self) -> tuple[bool, float, str]:
+        """Idle before leased, then the shortest keep-alive."""
+        keep_alive_s = math.inf if self._keep_alive_s is None else self._keep_alive_s
+        return (self._leases > 0, keep_alive_s, self.record.name.key)
+
+    def serves(self, record: StoredModel, engine: Candidate) -> bool:
+        """Whether it is the same model for the same engine, accepts leases, and was loaded in a way that will do."""
+        return (
+            self.spec is engine.spec
+            and not self.leaving
+            and self.derivation == engine.match.derive
+            and self.files == files_key(record)
+            and fits(engine.spec, self.options, engine.options)
+        )
+
+    def same_weights(self, other: Resident) -> bool:
+        """The same model with any options: one of the two replaces the other."""
+        return self.spec is other.spec and self.files == other.files
+
+    # ── Loading ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, load: Callable[[Resident], Awaitable[RunningModel]]) -> asyncio.Task[None]:
+        """Run its load in a task, which ends when the model is loaded or has freed its memory.
+
+        If the load fails, the model is gone.
+        """
+        assert self._load is None, "started twice"
+        self._load = asyncio.create_task(self._run_load(load), name=f"load {self.record.name.short}")
+        self._load.add_done_callback(self._load_ended)
+        return self._load
+
+    async def _run_load(self, load: Callable[[Resident], Awaitable[RunningModel]]) -> None:
+        model = await load(self)
+        if self.gone:  # it was cancelled too late for the load to notice
+            await _close(model, self.record.name)
+        else:
+            self._model = model
+            self._become("loaded")
+
+    def _load_ended(self, load: asyncio.Task[None]) -> None:
+        if self.loading:
+            self._become("gone")
+        if not load.cancelled():
+            load.exception()  # those who wait raise it; asyncio need not report it
+
+    def require(self, estimate: Mapping[str, int]) -> None:
+        """Set what it will take, before a place is found for it."""
+        assert self._state != "loaded", "it has its memory already"
+        self._estimate = estimate
+        self._placed = False
+
+    def place(self) -> None:
+        """Reserve its memory."""
+        self._placed = True
+
+    def report(self, progress: LoadProgress) -> None:
+        """Tell everyone who waits for the load."""
+        for listener in list(self._listeners):
+            try:
+                listener(progress)
+            except Exception:  # one caller's fault, while the load serves all of them
+                _log.exception("%s %s: a progress callback failed", progress.stage, self.record.name.short)
+
+    async def loaded(self, on_progress: LoadListener | None) -> RunningModel:
+        """The model, once it is loaded. Cancelling this does not cancel the load.
+
+        Raises what the load raised, and `ServerBusy` if it was cancelled.
+        """
+        assert self._load is not None, "not started"
+        if on_progress is not None:
+            self._listeners.append(on_progress)
+        try:
+            await asyncio.wait([self._load])
+        finally:
+            if on_progress is not None:
+                self._listeners.remove(on_progress)
+        error = None if self._load.cancelled() else self._load.exception()
+        if isinstance(error, CorralError):
+            raise to_error(error.info) from error  # one object raised in many tasks would collect their tracebacks
+        if error is not None:
+            raise LoadFailed(f"loading {self.record.name.short}: {error}") from error
+        if self._model is None:
+            raise ServerBusy(SHUTTING_DOWN)
+        return self._model
+
+    # ── Leases ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def lease(self, name: ModelName, keep_alive_s: float | msgspec.UnsetType | None) -> None:
+        """Add a lease under this name. A keep-alive that is given also applies to later leases without one."""
+        assert not self.gone, "it has gone"
+        assert not self.leaving, "it accepts no leases"
+        self._leases += 1
+        if name.key not in self.names:
+            self.names |= {name.key}
+        if self.record.remote:
+            self._keep_alive_s = None  # it holds no memory, so it stays until it is unloaded
+        elif keep_alive_s is not msgspec.UNSET:
+            self._keep_alive_s = keep_alive_s
+        self._stop_timer()
+        self._check()
+
+    def give_back(self) -> None:
+        """End a lease. After the last one the keep-alive time of a loaded model starts, unless it is `finished`."""
+        self._leases -= 1
+        if self.idle and not self.finished:
+            self._expires_at_s = self._deadline()
+            self._start_timer()
+        self._check()
+
+    # ── Leaving ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def drain(self) -> None:
+        """Accept no new leases, for good."""
+        self._draining = True
+
+    def give_way(self) -> None:
+        """Accept no new leases while another model waits for its memory."""
+        self._giving_way = True
+
+    def stay(self) -> None:
+        """No model waits for its memory any more."""
+        self._giving_way = False
+
+    def leave(self) -> asyncio.Task[None]:
+        """Stop its load, or close the model; the task ends when its memory is free."""
+        if self.loading:
+            assert self._load is not None, "not started"
+            self._become("gone")
+            self._load.cancel()
+            return self._load
+        model = self._model
+        assert model is not None, "it has gone already"
+        self._model = None
+        self._become("gone")
+        return asyncio.create_task(_close(model, self.record.name), name=f"unload {self.record.name.short}")
+
+    def _become(self, state: Literal["loaded", "gone"]) -> None:
+        assert self._state != "gone", "it has gone already"
+        self._state = state
+        self._stop_timer()
+        self._check()
+
+    def _check(self) -> None:
+        assert self._leases >= 0
+        assert (self._model is not None) == (self._state == "loaded")
+        assert self._timer is None or self.idle, "only an idle model has a timer"
+
+    # ── The timer ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _deadline(self) -> float:
+        return math.inf if self._keep_alive_s is None else self._clock_s() + self._keep_alive_s
+
+    def _start_timer(self) -> None:
+        if not math.isinf(self._expires_at_s):
+            wait_s = min(max(0.0, self._expires_at_s - self._clock_s()), _LONGEST_TIMER_S)
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._time_over)
+
+    def _time_over(self) -> None:
+        self._timer = None
+        if self._clock_s() >= self._expires_at_s:
+            self._on_expired(self)
+        else:
+            self._start_timer()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+async def _close(model: RunningModel, name: ModelName) -> None:
+    try:
+        await model.aclose()
+    except Exception:
+        _log.exception("unloading %s", name.short)

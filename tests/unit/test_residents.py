@@ -1,0 +1,202 @@
+"""One model in memory and the set of them: which transitions there are, and what follows from each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+import msgspec
+import pytest
+from msgspec import UNSET
+
+from corral.core.errors import LoadFailed, ServerBusy
+from corral.core.models.digests import digest_of
+from corral.core.models.model import ModelFile, StoredModel
+from corral.core.models.names import parse_name
+from corral.core.ports.runners import OnLoadProgress
+from corral.core.ports.running import ModelInfo, RunningModel
+from corral.core.requests.outputs import Output
+from corral.core.requests.prompts import Prompt
+from corral.core.requests.requests import Request
+from corral.core.scheduling.engine_choice import Candidate
+from corral.core.scheduling.resident import Resident
+from corral.core.scheduling.residents import Residents
+from corral.core.specs.engines import Derivation, EngineSpec, LoadRequest, Match
+
+SPEC = EngineSpec(
+    name="toy",
+    summary="",
+    form="step",
+    load="nowhere:load",
+    match=lambda *_: Match(score=1, reason=""),
+    estimate=lambda *_: {},
+)
+CHOICE = Candidate(spec=SPEC, match=Match(score=1, reason=""))
+NAME = parse_name("a")
+RECORD = StoredModel(
+    name=NAME,
+    digest=digest_of(b"a"),
+    size_bytes=1,
+    modified_at=0,
+    files=(ModelFile(role="weights", media_type="", digest=digest_of(b"w"), size_bytes=1),),
+)
+
+
+class Model:
+    def __init__(self) -> None:
+        self.alive = True
+        self.info = ModelInfo(tasks=frozenset({"completion"}), parallel=2)
+
+    async def run(self, request: Request) -> AsyncGenerator[Output, None]:
+        raise NotImplementedError
+        yield
+
+    async def tokenize(
+        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
+    ) -> list[tuple[int, ...]]:
+        raise NotImplementedError
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        self.alive = False
+
+
+class NoRunner:
+    name = "thread"
+
+    async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> RunningModel:
+        raise NotImplementedError
+
+
+def added(residents: Residents, load: Callable[[Resident], Awaitable[RunningModel]]) -> Resident:
+    return residents.add(RECORD, CHOICE, NoRunner(), keep_alive_s=60, load=load)
+
+
+async def at_once(resident: Resident) -> RunningModel:
+    return Model()
+
+
+async def failing(resident: Resident) -> RunningModel:
+    raise LoadFailed("bad luck")
+
+
+def test_the_life_of_a_model() -> None:
+    """A model is loading, then loaded; leased, then idle; and gone once it is removed."""
+
+    async def main() -> None:
+        residents = Residents()
+        one = added(residents, at_once)
+        one.lease(NAME, UNSET)
+        assert (one.loading, one.waiting, one.full) == (True, 1, True)
+        model = await one.loaded(None)
+        assert (one.loading, one.waiting, one.full, one.idle, one.finished) == (False, 0, False, False, False)
+        residents.give_back(one)
+        assert (one.idle, one.finished, list(residents)) == (True, False, [one])
+        await residents.remove(one)
+        assert (one.gone, one.model, model.alive, list(residents)) == (True, None, False, [])
+
+    asyncio.run(main())
+
+
+def test_transitions_that_there_are_not() -> None:
+    """A gone model is neither leased nor removed, a leaving one is not leased, and no lease is given back twice."""
+
+    async def main() -> None:
+        residents = Residents()
+        one = added(residents, at_once)
+        one.lease(NAME, UNSET)
+        await one.loaded(None)
+        one.drain()
+        with pytest.raises(AssertionError, match="accepts no leases"):
+            one.lease(NAME, UNSET)
+        with pytest.raises(AssertionError, match="has its memory"):
+            one.require({"cpu": 1})
+        residents.give_back(one)
+        assert one.gone
+        for misuse in (one.leave, lambda: one.lease(NAME, UNSET), one.give_back):
+            with pytest.raises(AssertionError):
+                misuse()
+        await residents.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_load_that_fails_leaves_nothing() -> None:
+    """Those who wait get the error; the model is gone and is found no more."""
+
+    async def main() -> None:
+        residents = Residents()
+        one = added(residents, failing)
+        one.lease(NAME, UNSET)
+        with pytest.raises(LoadFailed, match="bad luck"):
+            await one.loaded(None)
+        await asyncio.sleep(0)
+        assert (one.gone, list(residents), residents.find(RECORD, CHOICE)) == (True, [], None)
+        residents.give_back(one)
+        assert residents.departures == 0
+
+    asyncio.run(main())
+
+
+def test_a_load_that_ends_after_it_was_cancelled() -> None:
+    """Its model is closed before the departure ends, and those who wait learn that it is gone."""
+
+    async def main() -> None:
+        residents, model = Residents(), Model()
+
+        async def stubborn(resident: Resident) -> RunningModel:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return model
+            raise NotImplementedError
+
+        one = added(residents, stubborn)
+        one.lease(NAME, UNSET)
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(one.loaded(None))
+        await asyncio.sleep(0)
+        await residents.remove(one)
+        assert (one.gone, model.alive) == (True, False)
+        with pytest.raises(ServerBusy):
+            await waiting
+
+    asyncio.run(main())
+
+
+def test_another_derivation_is_another_load() -> None:
+    """A model converted one way does not serve a request for which it would be converted another way."""
+
+    async def main() -> None:
+        residents = Residents()
+        one = added(residents, at_once)
+        one.lease(NAME, UNSET)
+        await one.loaded(None)
+        match = Match(score=1, reason="", derive=Derivation(converter="press"))
+        assert residents.find(RECORD, CHOICE) is one
+        assert residents.find(RECORD, msgspec.structs.replace(CHOICE, match=match)) is None
+        await residents.aclose()
+
+    asyncio.run(main())
+
+
+def test_giving_way_ends() -> None:
+    """A model that gives way accepts leases again when no model waits for its memory; one that drains does not."""
+
+    async def main() -> None:
+        residents = Residents()
+        one = added(residents, at_once)
+        one.lease(NAME, UNSET)
+        await one.loaded(None)
+        one.give_way()
+        assert residents.find(RECORD, CHOICE) is None
+        one.stay()
+        assert residents.find(RECORD, CHOICE) is one
+        assert residents.unload(one) is None
+        one.stay()
+        assert residents.find(RECORD, CHOICE) is None
+        await residents.aclose()
+
+    asyncio.run(main())
