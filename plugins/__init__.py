@@ -69,6 +69,7 @@ from corral.core.models.model import (
     Model,
     ModelFile,
     ModelMetadata,
+    RemoteModel,
     StoredModel,
     TemplateText,
 )
@@ -308,6 +309,7 @@ __all__ = (
     "RandomAccessFile",
     "Registrar",
     "RemoteFile",
+    "RemoteModel",
     "Request",
     "RouteSpec",
     "Runner",
