@@ -114,7 +114,7 @@ def _check_source(name: str, part: Any) -> None:
         raise PluginError(f"its scheme is {short_line(repr(part.scheme), 60)}, but it is registered as {name!r}")
 
 
-def _check_templates(name: str, part: object) -> None:
+def _check_templates(name: str, part: Any) -> None:
     if not callable(part):
         raise PluginError(f"its factory returned {short_line(repr(part), 60)}, which is not callable")
 

@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,24 +36,20 @@ from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredMode
 from corral.core.models.names import ModelName
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.jobs import JobRunner
+from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.converters import ConverterSpec, ConvertRequest, ConvertResult, derived_name, refuse_derived
-from corral.core.specs.engines import LocalFile
 
-__all__ = ("ModelDeriver", "Models")
+__all__ = ("ConvertibleModels", "ModelDeriver")
 
 _log = logging.getLogger(__name__)
 
 
-class Models(Protocol):
-    """What deriving needs of the model catalog."""
+class ConvertibleModels(LoadableModels, Protocol):
+    """What deriving needs of the `ModelCatalog`."""
 
     async def get(self, name: ModelName) -> StoredModel: ...
-
-    async def metadata(self, record: StoredModel) -> ModelMetadata | None: ...
-
-    def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]: ...
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel: ...
 
@@ -72,7 +68,7 @@ class ModelDeriver:
     def __init__(
         self,
         *,
-        models: Models,
+        models: ConvertibleModels,
         manifests: ManifestStore,
         blobs: BlobStore,
         local: LocalBlobs,
