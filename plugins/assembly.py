@@ -24,6 +24,7 @@ from corral.core.scheduling.devices import DeviceProbe
 from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
+from corral.core.specs.engines import EngineSpec
 from corral.core.wording.left_out import remarks
 from corral.plugins.engine_status import converter_status, engine_status
 from corral.plugins.hook_kinds import HookKind
