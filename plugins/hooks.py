@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.containment import short_line
 from corral.core.errors import PluginError
 from corral.core.models.model import Model, ModelMetadata
@@ -20,7 +21,6 @@ from corral.core.ports.runners import Runner
 from corral.core.ports.sources import ModelSource
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
-from corral.core.specs.installation import requirements
 from corral.plugins.guards import GuardedLanguage, GuardedParsers, GuardedPart, GuardedSource
 from corral.plugins.hook_kinds import Factories, HookKind, Targets, implements, require_port
 from corral.plugins.specs import FactorySpec, LazySpec, Stores
@@ -95,7 +95,7 @@ class CommandSpec(LazySpec, frozen=True, kw_only=True):
 
 
 def _check_engine(spec: EngineSpec) -> None:
-    requirements(spec)
+    InstalledPackages().check(spec)
     if spec.api_version[0] != ENGINE_API[0]:
         stated = ".".join(map(str, spec.api_version))
         raise PluginError(
@@ -104,7 +104,7 @@ def _check_engine(spec: EngineSpec) -> None:
 
 
 def _check_converter(spec: ConverterSpec) -> None:
-    requirements(spec)
+    InstalledPackages().check(spec)
 
 
 def _check_stores(name: str, part: object) -> None:
