@@ -36,7 +36,7 @@ class SoundFormat:
         return f"<|im_start|>{message.role}\n{message.content}<|im_end|>\n"
 
 
-class Confused(SoundFormat):
+class ConfusedFormat(SoundFormat):
     """Reads a long conversation from its end."""
 
     breaks = "test_every_turn_is_in_the_prompt_in_order"
@@ -45,7 +45,7 @@ class Confused(SoundFormat):
         return super().prompt(messages[::-1] if len(messages) > 3 else messages, control)
 
 
-class Chopping(SoundFormat):
+class ChoppingFormat(SoundFormat):
     """Begins another part after each question."""
 
     breaks = "test_ordinary_text_gives_one_part"
@@ -59,7 +59,7 @@ class Chopping(SoundFormat):
         return tuple(parts)
 
 
-class Trusting(SoundFormat):
+class TrustingFormat(SoundFormat):
     """Believes a user who counts to two."""
 
     breaks = "test_a_typed_control_token_stays_text"
@@ -69,7 +69,7 @@ class Trusting(SoundFormat):
         return super().prompt(messages, ControlTokens(()) if counted else control)
 
 
-class Guessing(SoundFormat):
+class GuessingFormat(SoundFormat):
     """Thinks that it knows control tokens better than the vocabulary."""
 
     breaks = "test_the_vocabulary_says_what_a_control_token_is"
@@ -78,7 +78,7 @@ class Guessing(SoundFormat):
         return super().prompt(messages, LOOKALIKES)
 
 
-class Obedient(SoundFormat):
+class ObedientFormat(SoundFormat):
     """Lets a system message write control tokens."""
 
     breaks = "test_no_role_may_write_control_tokens"
@@ -89,7 +89,7 @@ class Obedient(SoundFormat):
         return f"<|im_start|>system\n{message.content}<|im_end|>\n"
 
 
-class Hasty(SoundFormat):
+class HastyFormat(SoundFormat):
     """Ends the turn that is to be continued."""
 
     breaks = "test_a_trailing_assistant_message_is_continued"
@@ -100,7 +100,7 @@ class Hasty(SoundFormat):
         return (*super().prompt(messages, control), *end)
 
 
-class Remembering(SoundFormat):
+class RememberingFormat(SoundFormat):
     """Has something to add after many conversations."""
 
     breaks = "test_the_same_messages_give_the_same_prompt"
@@ -113,7 +113,7 @@ class Remembering(SoundFormat):
         return super().turn(typed, message) + ("By the way: " if self._heard > 50 else "")
 
 
-class Fragile(SoundFormat):
+class FragileFormat(SoundFormat):
     """Cannot begin without a message."""
 
     breaks = "test_no_messages_end_in_a_prompt_or_a_clear_error"
@@ -124,13 +124,13 @@ class Fragile(SoundFormat):
 
 
 FORMATS: tuple[type[SoundFormat], ...] = (
-    Confused,
-    Chopping,
-    Trusting,
-    Guessing,
-    Obedient,
-    Hasty,
-    Remembering,
-    Fragile,
+    ConfusedFormat,
+    ChoppingFormat,
+    TrustingFormat,
+    GuessingFormat,
+    ObedientFormat,
+    HastyFormat,
+    RememberingFormat,
+    FragileFormat,
 )
 """The broken formats."""
