@@ -7,12 +7,12 @@ A plugin is a module named by an entry point of the group ``corral``::
 
 It states the plugin API it is written for, and marks its hooks::
 
-    from corral.plugins import EngineRegistrar, hookimpl
+    from corral.plugins import EngineSpec, Registrar, hookimpl
 
     CORRAL_PLUGIN_API = (1, 0)
 
     @hookimpl
-    def corral_register_engines(register: EngineRegistrar) -> None:
+    def corral_register_engines(register: Registrar[EngineSpec]) -> None:
         register(SPEC)
 
 Hooks only register; the specs hold import paths, so that listing models never imports an engine.
@@ -199,20 +199,7 @@ from corral.core.stepping.stop_strings import (
 from corral.core.values import (
     Value,
 )
-from corral.plugins.hookspecs import PROJECT, hookimpl
-from corral.plugins.registrars import (
-    ChatTemplateRegistrar,
-    CommandRegistrar,
-    ConverterRegistrar,
-    EngineRegistrar,
-    ManifestFormatRegistrar,
-    MetadataReaderRegistrar,
-    RouteRegistrar,
-    RunnerRegistrar,
-    SourceRegistrar,
-    StoreRegistrar,
-)
-from corral.plugins.specs import (
+from corral.plugins.hooks import (
     ChatTemplateSpec,
     CommandSpec,
     ManifestFormatSpec,
@@ -220,9 +207,11 @@ from corral.plugins.specs import (
     RouteSpec,
     RunnerSpec,
     SourceSpec,
-    Stores,
     StoreSpec,
 )
+from corral.plugins.hookspecs import PROJECT, hookimpl
+from corral.plugins.registrar import Registrar
+from corral.plugins.specs import Stores
 
 __all__ = (
     "PROJECT",
@@ -235,9 +224,7 @@ __all__ = (
     "ChatRequest",
     "ChatTemplate",
     "ChatTemplateFactory",
-    "ChatTemplateRegistrar",
     "ChatTemplateSpec",
-    "CommandRegistrar",
     "CommandSpec",
     "CompletionRequest",
     "Conflict",
@@ -248,7 +235,6 @@ __all__ = (
     "ConvertRequest",
     "ConvertResult",
     "ConvertedFile",
-    "ConverterRegistrar",
     "ConverterSpec",
     "CorralError",
     "Delta",
@@ -265,7 +251,6 @@ __all__ = (
     "EngineFinished",
     "EngineNotInstalled",
     "EngineOutput",
-    "EngineRegistrar",
     "EngineSpec",
     "EngineStalled",
     "ErrorInfo",
@@ -287,14 +272,12 @@ __all__ = (
     "LocalBlobs",
     "LocalFile",
     "ManifestFormat",
-    "ManifestFormatRegistrar",
     "ManifestFormatSpec",
     "ManifestStore",
     "Match",
     "Message",
     "MetadataCache",
     "MetadataReader",
-    "MetadataReaderRegistrar",
     "MetadataReaderSpec",
     "Model",
     "ModelFile",
@@ -319,12 +302,11 @@ __all__ = (
     "PromptTooLong",
     "RandomAccess",
     "RandomAccessFile",
+    "Registrar",
     "RemoteFile",
     "Request",
-    "RouteRegistrar",
     "RouteSpec",
     "Runner",
-    "RunnerRegistrar",
     "RunnerSpec",
     "RunningModel",
     "Runtime",
@@ -333,13 +315,11 @@ __all__ = (
     "SettingsError",
     "SourceError",
     "SourceModel",
-    "SourceRegistrar",
     "SourceSpec",
     "Started",
     "StepEngine",
     "StopStrings",
     "StorageError",
-    "StoreRegistrar",
     "StoreSpec",
     "StoredManifest",
     "StoredModel",

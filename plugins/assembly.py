@@ -18,7 +18,6 @@ from corral.core.containment import beside
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import SettingsError
 from corral.core.generation.service import InferenceService
-from corral.core.ports.runners import Runner
 from corral.core.runtime import Runtime
 from corral.core.scheduling.devices import DeviceProbe
 from corral.core.scheduling.scheduler import ModelScheduler
@@ -26,18 +25,38 @@ from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.engines import EngineSpec
 from corral.core.wording.left_out import remarks
 from corral.plugins.engine_status import converter_status, engine_status
+from corral.plugins.hook_kinds import HookKind
+from corral.plugins.hooks import (
+    CHAT_TEMPLATES,
+    COMMANDS,
+    CONVERTERS,
+    ENGINES,
+    HOOKS,
+    MANIFEST_FORMATS,
+    METADATA_READERS,
+    ROUTES,
+    RUNNERS,
+    SOURCES,
+    STORES,
+    CommandSpec,
+)
 from corral.plugins.manager import PluginManager
-from corral.plugins.parts import make_all_parts, make_store, plugin_routers, try_out
+from corral.plugins.parts import make_parts, make_store, resolve_targets, try_out
 from corral.plugins.settings.layers import Layers, parse_assignment, read_layers
 from corral.plugins.settings.model_settings import ConfiguredCatalog, by_model
 from corral.plugins.settings.schema import Settings
 from corral.plugins.settings.types import Address
-from corral.plugins.specs import CommandSpec, LazySpec, Stores, resolve
+from corral.plugins.specs import Stores, resolve
 
 __all__ = (
+    "COMMANDS",
+    "CONVERTERS",
+    "ENGINES",
+    "RUNNERS",
     "Address",
     "Assembly",
     "CommandSpec",
+    "HookKind",
     "Layers",
     "PluginManager",
     "Settings",
@@ -61,7 +80,7 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
 
     def routers(self) -> list[Any]:
         """Imports the plugins' routers. One that is not there, or is none, is recorded and left out."""
-        routers = plugin_routers(self.manager)
+        routers = resolve_targets(self.manager, ROUTES)
         self.manager.warn()
         return routers
 
@@ -89,14 +108,12 @@ def load_plugins(layers: Layers, commands: Iterable[str] = ()) -> PluginManager:
 
 def decode_settings(layers: Layers, manager: PluginManager) -> Settings:
     """The effective settings, with the sections of all registered specs. Raises `SettingsError`."""
-    return layers.decode(
-        engines={spec.name: spec.load_options for spec in manager.engines()},
-        converters={spec.name: spec.parameters for spec in manager.converters()},
-        runners=_structs(manager.runners()),
-        stores=_structs(manager.stores()),
-        sources=_structs(manager.sources()),
-        complete=manager.complete,
-    )
+    registered = {
+        kind.plural: {spec.name: kind.settings_of(spec) for spec in manager.specs(kind)}
+        for kind in HOOKS
+        if kind.settings is not None
+    }
+    return layers.decode(registered, complete=manager.complete)
 
 
 async def assemble(
@@ -116,10 +133,10 @@ async def assemble(
     if manager is None:
         manager = await beside(partial(load_plugins, layers))  # a plugin may take its time
     settings = decode_settings(layers, manager)
-    engines = manager.engines() if engines is None else engines
+    engines = manager.specs(ENGINES) if engines is None else engines
     stores = await beside(partial(_open_store, settings, manager)) if stores is None else stores
-    parts = await beside(partial(make_all_parts, manager, settings))
-    runners: dict[str, Runner] = parts["corral_register_runners"]
+    parts = await beside(partial(make_parts, manager, settings))
+    runners = parts.of(RUNNERS)
     preferred = settings.scheduler.runner or default_runner
     _require(preferred, runners, "scheduler.runner", manager)
     if settings.scheduler.engine is not None:
@@ -130,9 +147,9 @@ async def assemble(
         manifests=stores.manifests,
         blobs=stores.blobs,
         local=stores.local,
-        formats=list(parts["corral_register_manifest_formats"].values()),
-        readers=list(parts["corral_register_metadata_readers"].values()),
-        sources=list(parts["corral_register_sources"].values()),
+        formats=list(parts.of(MANIFEST_FORMATS).values()),
+        readers=list(parts.of(METADATA_READERS).values()),
+        sources=list(parts.of(SOURCES).values()),
         cache=stores.cache,
         upstreams=ServerDirectory(settings.engines.get("upstream", {})),
         left_out=manager.left_out,
@@ -144,7 +161,7 @@ async def assemble(
         blobs=stores.blobs,
         local=stores.local,
         jobs=jobs,
-        converters=manager.converters(),
+        converters=manager.specs(CONVERTERS),
         free_memory=free_memory,
         settings=settings.converters,
     )
@@ -171,7 +188,7 @@ async def assemble(
     inference = InferenceService(
         catalog=ConfiguredCatalog(catalog, models),
         scheduler=scheduler,
-        templates=list(parts["corral_register_chat_templates"].values()),
+        templates=list(parts.of(CHAT_TEMPLATES).values()),
     )
     runtime = Runtime(
         catalog=catalog,
@@ -181,20 +198,15 @@ async def assemble(
         devices=DeviceProbe(engines=engines, jobs=jobs),
         version=version("corral"),
         engines=tuple(engine_status(spec) for spec in engines),
-        converters=tuple(converter_status(spec) for spec in manager.converters()),
+        converters=tuple(converter_status(spec) for spec in manager.specs(CONVERTERS)),
         plugins=manager.statuses,
     )
     return Assembly(runtime=runtime, settings=settings, manager=manager)
 
 
-def _structs(specs: Sequence[LazySpec]) -> dict[str, type[msgspec.Struct] | None]:
-    return {spec.name: spec.settings for spec in specs}
-
-
 def _open_store(settings: Settings, manager: PluginManager) -> Stores:
-    known = {spec.name: spec for spec in manager.stores()}
-    _require(settings.store, known, "store", manager)
-    return make_store(manager, known[settings.store], settings.stores.get(settings.store))
+    _require(settings.store, [spec.name for spec in manager.specs(STORES)], "store", manager)
+    return make_store(manager, settings.store, settings)
 
 
 def _require(name: str, known: Sequence[str] | dict[str, Any], path: str, manager: PluginManager) -> None:

@@ -13,18 +13,9 @@ from corral.adapters.engines.onnx_embeddings.spec import SPEC as ONNX_EMBEDDINGS
 from corral.adapters.engines.onnx_genai.spec import SPEC as ONNX_GENAI
 from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.adapters.runners.settings import ProcessSettings
-from corral.plugins.hookspecs import hookimpl
-from corral.plugins.registrars import (
-    ChatTemplateRegistrar,
-    ConverterRegistrar,
-    EngineRegistrar,
-    ManifestFormatRegistrar,
-    MetadataReaderRegistrar,
-    RunnerRegistrar,
-    SourceRegistrar,
-    StoreRegistrar,
-)
-from corral.plugins.specs import (
+from corral.core.specs.converters import ConverterSpec
+from corral.core.specs.engines import EngineSpec
+from corral.plugins.hooks import (
     ChatTemplateSpec,
     ManifestFormatSpec,
     MetadataReaderSpec,
@@ -32,6 +23,8 @@ from corral.plugins.specs import (
     SourceSpec,
     StoreSpec,
 )
+from corral.plugins.hookspecs import hookimpl
+from corral.plugins.registrar import Registrar
 
 __all__ = ("CORRAL_PLUGIN_API", "FilesystemStoreSettings")
 
@@ -45,7 +38,7 @@ class FilesystemStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @hookimpl
-def corral_register_engines(register: EngineRegistrar) -> None:
+def corral_register_engines(register: Registrar[EngineSpec]) -> None:
     register(LLAMA_CPP)
     register(ONNX_GENAI)
     register(ONNX_EMBEDDINGS)
@@ -55,13 +48,13 @@ def corral_register_engines(register: EngineRegistrar) -> None:
 
 
 @hookimpl
-def corral_register_converters(register: ConverterRegistrar) -> None:
+def corral_register_converters(register: Registrar[ConverterSpec]) -> None:
     register(ONNX_CONVERTER)
     register(CTRANSFORMERS_CONVERTER)
 
 
 @hookimpl
-def corral_register_runners(register: RunnerRegistrar) -> None:
+def corral_register_runners(register: Registrar[RunnerSpec]) -> None:
     register(
         RunnerSpec(name="process", target="corral.adapters.runners.process:ProcessRunner", settings=ProcessSettings)
     )
@@ -70,28 +63,28 @@ def corral_register_runners(register: RunnerRegistrar) -> None:
 
 
 @hookimpl
-def corral_register_stores(register: StoreRegistrar) -> None:
+def corral_register_stores(register: Registrar[StoreSpec]) -> None:
     register(StoreSpec(name="filesystem", target="corral.plugins.stores:filesystem", settings=FilesystemStoreSettings))
     register(StoreSpec(name="memory", target="corral.plugins.stores:memory"))
 
 
 @hookimpl
-def corral_register_sources(register: SourceRegistrar) -> None:
+def corral_register_sources(register: Registrar[SourceSpec]) -> None:
     register(SourceSpec(name="pypi", target="corral.adapters.sources.pypi:PypiSource"))
 
 
 @hookimpl
-def corral_register_manifest_formats(register: ManifestFormatRegistrar) -> None:
+def corral_register_manifest_formats(register: Registrar[ManifestFormatSpec]) -> None:
     register(ManifestFormatSpec(name="ollama", target="corral.adapters.formats.ollama:OllamaManifestFormat"))
     register(ManifestFormatSpec(name="modelpack", target="corral.adapters.formats.modelpack:ModelPackFormat"))
 
 
 @hookimpl
-def corral_register_metadata_readers(register: MetadataReaderRegistrar) -> None:
+def corral_register_metadata_readers(register: Registrar[MetadataReaderSpec]) -> None:
     register(MetadataReaderSpec(name="gguf", target="corral.adapters.formats.gguf:GgufReader"))
     register(MetadataReaderSpec(name="ggml", target="corral.adapters.formats.ggml:GgmlReader"))
 
 
 @hookimpl
-def corral_register_chat_templates(register: ChatTemplateRegistrar) -> None:
+def corral_register_chat_templates(register: Registrar[ChatTemplateSpec]) -> None:
     register(ChatTemplateSpec(name="jinja", target="corral.adapters.templates.jinja:JinjaTemplates"))

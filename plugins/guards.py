@@ -14,28 +14,25 @@ from corral.core.containment import TookTooLong, contained, interrupts_reach_us,
 from corral.core.errors import CorralError, PluginError
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.ports.sources import OnProgress, RemoteFile, SourceModel
-from corral.core.specs.converters import ConverterSpec
-from corral.core.specs.engines import EngineSpec
 
-__all__ = ("bounded", "guarded")
+__all__ = ("GuardedPart", "GuardedSource", "GuardedTemplates", "bounded")
 
 _log = logging.getLogger("corral.plugins")
 
 _CALL_LIMIT_S = 3.0
 """How long a function may take that opens no file: the event loop waits for it."""
 
-Spec = TypeVar("Spec", bound=EngineSpec | ConverterSpec)
+Spec = TypeVar("Spec", bound=msgspec.Struct)
 
 
 def bounded(spec: Spec, limit_s: float | None) -> Spec:
-    """The spec of a plugin, whose functions are abandoned when they do not return; `limit_s` None: never."""
+    """The spec of a plugin, whose functions are abandoned if they do not return in time; never if `limit_s` is None."""
     if limit_s is None:
         return spec
     limit_s = min(limit_s, _CALL_LIMIT_S)
-    functions = {name: getattr(spec, name, None) for name in ("match", "estimate", "fits")}
-    return msgspec.structs.replace(
-        spec, **{name: _Bounded(function, limit_s) for name, function in functions.items() if function is not None}
-    )
+    values = {name: getattr(spec, name) for name in spec.__struct_fields__}
+    functions = {name: value for name, value in values.items() if callable(value) and not isinstance(value, type)}
+    return msgspec.structs.replace(spec, **{name: _Bounded(function, limit_s) for name, function in functions.items()})
 
 
 class _Bounded:
@@ -56,20 +53,7 @@ class _Bounded:
             raise PluginError(self._late) from late
 
 
-def guarded(hook: str, part: Any, where: str) -> Any:
-    """`part`, made of what a plugin registered by this hook; `where` names it to people."""
-    if hook == "corral_register_sources":
-        return _Source(part, where)
-    if hook == "corral_register_metadata_readers":
-        return _Part(part, where, yes_or_no="recognises", results={"read": ModelMetadata, "describe": dict})
-    if hook == "corral_register_manifest_formats":
-        return _Part(part, where, yes_or_no="recognises", results={"read": StoredModel})
-    if hook == "corral_register_chat_templates":
-        return _TemplateFactory(part, where)
-    return part
-
-
-class _Part:
+class GuardedPart:
     """A part whose methods are short calls. One of them answers yes or no, and where it fails: no."""
 
     def __init__(
@@ -108,7 +92,7 @@ class _Part:
         return call
 
 
-class _TemplateFactory:
+class GuardedTemplates:
     """A `ChatTemplateFactory`: where it fails, the next one is asked."""
 
     def __init__(self, factory: Any, where: str) -> None:
@@ -127,10 +111,10 @@ class _TemplateFactory:
         except Exception as fault:
             _complain(self._where, f"{type(fault).__name__}: {short_line(fault)}")
             return None
-        return _Part(template, self._where, results={"render": tuple})
+        return GuardedPart(template, self._where, results={"render": tuple})
 
 
-class _Source:
+class GuardedSource:
     """A `ModelSource`, whose work is done in the event loop."""
 
     def __init__(self, source: Any, where: str) -> None:

@@ -15,34 +15,12 @@ import pluggy
 from corral.core.containment import TookTooLong, on_own_thread, short_line
 from corral.core.errors import CorralError
 from corral.core.runtime import PluginStatus
-from corral.core.specs.converters import ConverterSpec
-from corral.core.specs.engines import EngineSpec
-from corral.plugins import hookspecs
 from corral.plugins.guards import bounded
+from corral.plugins.hook_kinds import HookKind, Spec
+from corral.plugins.hooks import COMMANDS, HOOKS
+from corral.plugins.hookspecs import PROJECT, HookSpecs
 from corral.plugins.interpreter_state import InterpreterState
-from corral.plugins.registrars import (
-    ChatTemplateRegistrar,
-    CommandRegistrar,
-    ConverterRegistrar,
-    EngineRegistrar,
-    ManifestFormatRegistrar,
-    MetadataReaderRegistrar,
-    Registrar,
-    RouteRegistrar,
-    RunnerRegistrar,
-    SourceRegistrar,
-    StoreRegistrar,
-)
-from corral.plugins.specs import (
-    ChatTemplateSpec,
-    CommandSpec,
-    ManifestFormatSpec,
-    MetadataReaderSpec,
-    RouteSpec,
-    RunnerSpec,
-    SourceSpec,
-    StoreSpec,
-)
+from corral.plugins.registrar import Registrar
 
 __all__ = ("BUILTIN", "PLUGIN_API", "PluginManager")
 
@@ -51,20 +29,6 @@ PLUGIN_API: Final = (1, 0)
 
 BUILTIN: Final = "builtin"
 """The entry point of Corral's own plugin. It is loaded first, and stays outside the allow-list."""
-
-_HOOKS: Final[dict[str, type[Registrar[Any]]]] = {
-    "corral_register_engines": EngineRegistrar,
-    "corral_register_converters": ConverterRegistrar,
-    "corral_register_runners": RunnerRegistrar,
-    "corral_register_stores": StoreRegistrar,
-    "corral_register_sources": SourceRegistrar,
-    "corral_register_manifest_formats": ManifestFormatRegistrar,
-    "corral_register_metadata_readers": MetadataReaderRegistrar,
-    "corral_register_chat_templates": ChatTemplateRegistrar,
-    "corral_register_routes": RouteRegistrar,
-    "corral_register_commands": CommandRegistrar,
-}
-
 
 _log = logging.getLogger("corral.plugins")
 
@@ -97,9 +61,9 @@ class PluginManager:
         self._allow = None if allow is None else frozenset(allow)
         self._block = frozenset(block)
         self.limit_s = limit_s
-        self._specs: dict[str, list[Any]] = {hook: [] for hook in _HOOKS}
-        self._owners: dict[str, dict[str, str]] = {hook: {} for hook in _HOOKS}
-        self._owners["corral_register_commands"] |= dict.fromkeys(commands, BUILTIN)
+        self._specs: dict[HookKind[Any], list[Any]] = {kind: [] for kind in HOOKS}
+        self._owners: dict[HookKind[Any], dict[str, str]] = {kind: {} for kind in HOOKS}
+        self._owners[COMMANDS] |= dict.fromkeys(commands, BUILTIN)
         self._statuses: list[PluginStatus] = []
 
     @property
@@ -139,16 +103,20 @@ class PluginManager:
             if status.state != "blocked":
                 _warn_once(status.name, status.state, status.reason)
 
-    def owner(self, hook: str, name: str) -> str:
-        """The plugin that registered something of this name."""
-        return self._owners[hook].get(name, BUILTIN)
+    def specs(self, kind: HookKind[Spec]) -> tuple[Spec, ...]:
+        """What plugins registered of this kind, in the order of registration."""
+        return tuple(self._specs[kind])
 
-    def failed(self, hook: str, name: str, fault: BaseException) -> bool:
-        """Record that what a plugin registered under `name` could not be made; False where that is Corral's own."""
-        owner = self.owner(hook, name)
+    def owner(self, kind: HookKind[Any], name: str) -> str:
+        """The plugin that registered the spec of this kind and name."""
+        return self._owners[kind].get(name, BUILTIN)
+
+    def failed(self, kind: HookKind[Any], name: str, fault: BaseException) -> bool:
+        """Records that the part that a spec stands for could not be made; False if the spec is Corral's own."""
+        owner = self.owner(kind, name)
         if owner == BUILTIN:
             return False
-        reason = f"{_HOOKS[hook].kind} {name}: {_describe(fault)}"
+        reason = f"{kind.noun} {name}: {_describe(fault)}"
         self._statuses = [
             msgspec.structs.replace(status, state="broken", reason=reason) if status.name == owner else status
             for status in self._statuses
@@ -157,7 +125,7 @@ class PluginManager:
 
     def _installed(self) -> Iterator[EntryPoint]:
         try:
-            yield from entry_points(group=hookspecs.PROJECT)
+            yield from entry_points(group=PROJECT)
             return
         except Exception:
             _log.debug("the entry points of a distribution cannot be read", exc_info=True)
@@ -166,7 +134,7 @@ class PluginManager:
             name = short_line(getattr(distribution, "_path", "?"))
             try:
                 name = distribution.name
-                points = distribution.entry_points.select(group=hookspecs.PROJECT)
+                points = distribution.entry_points.select(group=PROJECT)
             except Exception as fault:
                 self._record(name, "broken", f"its metadata cannot be read: {_describe(fault)}")
                 continue
@@ -184,7 +152,7 @@ class PluginManager:
         version: str | None = None,
     ) -> None:
         state, reason = "loaded", ""
-        registered: dict[str, Registrar[Any]] = {}
+        registered: tuple[Registrar[Any], ...] = ()
         refused = self._refusal(name)
         if refused is not None:
             state, reason = "blocked", refused
@@ -208,15 +176,13 @@ class PluginManager:
             if changed:
                 then = f"; then {reason}" if reason else ""
                 state, reason = "broken", f"it changed what the whole program uses, {short_line(changed)}{then}"
-                registered = {}
+                registered = ()
         provides: list[str] = []
-        for hook, registrar in registered.items():
+        for registrar in registered:
             for spec in registrar.specs:
-                if name != BUILTIN and isinstance(spec, EngineSpec | ConverterSpec):
-                    spec = bounded(spec, self.limit_s)
-                self._specs[hook].append(spec)
-                self._owners[hook][spec.name] = name
-                provides.append(f"{registrar.kind}: {spec.name}")
+                self._specs[registrar.kind].append(spec if name == BUILTIN else bounded(spec, self.limit_s))
+                self._owners[registrar.kind][spec.name] = name
+                provides.append(f"{registrar.kind.noun}: {spec.name}")
         self._record(name, state, reason, distribution=distribution, version=version, provides=tuple(provides))
 
     def _record(self, name: str, state: str, reason: str, **about: Any) -> None:
@@ -230,59 +196,29 @@ class PluginManager:
             return "not listed in plugins.allow"
         return None
 
-    def _collect(self, name: str, load: Callable[[], object]) -> dict[str, Registrar[Any]]:
+    def _collect(self, name: str, load: Callable[[], object]) -> tuple[Registrar[Any], ...]:
         """What a plugin registers. A plugin is foreign code: it may raise anything, exit, print, or never return."""
         if name == BUILTIN:
             return self._hooked(name, load())
         return on_own_thread(lambda: self._hooked(name, load()), limit_s=self.limit_s)
 
-    def _hooked(self, name: str, plugin: object) -> dict[str, Registrar[Any]]:
+    def _hooked(self, name: str, plugin: object) -> tuple[Registrar[Any], ...]:
         _check_api(plugin)
         _check_hooks(plugin)
         # One pluggy manager per plugin: a fault in one cannot leave anything behind in the others' hooks.
-        plugins = pluggy.PluginManager(hookspecs.PROJECT)
-        plugins.add_hookspecs(hookspecs)
+        plugins = pluggy.PluginManager(PROJECT)
+        plugins.add_hookspecs(HookSpecs)
         plugins.register(plugin, name)
         plugins.check_pending()
-        registered: dict[str, Registrar[Any]] = {}
-        for hook, registrar_type in _HOOKS.items():
-            registered[hook] = registrar_type(self._owners[hook])
-            returned = getattr(plugins.hook, hook)(register=registered[hook])
+        registrars = tuple(Registrar(kind, self._owners[kind]) for kind in HOOKS)
+        for registrar in registrars:
+            hook = registrar.kind.hook
+            returned = getattr(plugins.hook, hook)(register=registrar)
             if returned:  # a generator function, for example, whose body has not run
                 raise TypeError(
                     f"{hook} returned {short_line(repr(returned[0]), 60)}; it must call register and return nothing"
                 )
-        return registered
-
-    def engines(self) -> tuple[EngineSpec, ...]:
-        return tuple(self._specs["corral_register_engines"])
-
-    def converters(self) -> tuple[ConverterSpec, ...]:
-        return tuple(self._specs["corral_register_converters"])
-
-    def runners(self) -> tuple[RunnerSpec, ...]:
-        return tuple(self._specs["corral_register_runners"])
-
-    def stores(self) -> tuple[StoreSpec, ...]:
-        return tuple(self._specs["corral_register_stores"])
-
-    def sources(self) -> tuple[SourceSpec, ...]:
-        return tuple(self._specs["corral_register_sources"])
-
-    def manifest_formats(self) -> tuple[ManifestFormatSpec, ...]:
-        return tuple(self._specs["corral_register_manifest_formats"])
-
-    def metadata_readers(self) -> tuple[MetadataReaderSpec, ...]:
-        return tuple(self._specs["corral_register_metadata_readers"])
-
-    def chat_templates(self) -> tuple[ChatTemplateSpec, ...]:
-        return tuple(self._specs["corral_register_chat_templates"])
-
-    def routes(self) -> tuple[RouteSpec, ...]:
-        return tuple(self._specs["corral_register_routes"])
-
-    def commands(self) -> tuple[CommandSpec, ...]:
-        return tuple(self._specs["corral_register_commands"])
+        return registrars
 
 
 def _check_api(plugin: object) -> None:
@@ -298,15 +234,16 @@ def _check_api(plugin: object) -> None:
 
 def _check_hooks(plugin: object) -> None:
     """pluggy passes over an unmarked function in silence; an author would look for that mistake for hours."""
+    hooks = [kind.hook for kind in HOOKS]
     for name in dir(plugin):
         if not name.startswith("corral_"):
             continue
         value = getattr(plugin, name)
         if isinstance(value, ModuleType) or not callable(value):
             continue
-        if name not in _HOOKS:
-            raise ValueError(f"{name} is not a hook of Corral; the hooks are {', '.join(_HOOKS)}")
-        if getattr(value, f"{hookspecs.PROJECT}_impl", None) is None:
+        if name not in hooks:
+            raise ValueError(f"{name} is not a hook of Corral; the hooks are {', '.join(hooks)}")
+        if getattr(value, f"{PROJECT}_impl", None) is None:
             raise ValueError(f"{name} is not marked with @corral.plugins.hookimpl")
 
 

@@ -1,4 +1,4 @@
-"""What plugins register: one small spec per kind, holding import paths instead of the heavy things they lead to."""
+"""The bases of what plugins register: small specs that hold import paths instead of the objects those lead to."""
 
 from __future__ import annotations
 
@@ -14,75 +14,30 @@ from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.metadata import MetadataCache
 from corral.core.specs.imports import import_name
 
-__all__ = (
-    "ChatTemplateSpec",
-    "CommandSpec",
-    "LazySpec",
-    "ManifestFormatSpec",
-    "MetadataReaderSpec",
-    "RouteSpec",
-    "RunnerSpec",
-    "SourceSpec",
-    "StoreSpec",
-    "Stores",
-    "build",
-    "resolve",
-)
+__all__ = ("FactorySpec", "LazySpec", "Stores", "build", "resolve")
 
 
 class LazySpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A name and where to find what it names: `target` is an import path ``package.module:attribute``.
-
-    `settings` is the Struct that decodes the spec's own section of the settings, where it has one; every field of
-    it has a default.
-    """
+    """A name, and the import path of what it names: `target` is ``package.module:attribute``."""
 
     name: str
     target: str
+
+
+class FactorySpec(LazySpec, frozen=True, kw_only=True):
+    """A spec whose `target` is a factory: called once, with its settings if it has any.
+
+    `settings` is a Struct, all of whose fields have defaults. It decodes the spec's section of the settings, and the
+    factory is called with the result. Without it, the factory is called without arguments.
+    """
+
     settings: type[msgspec.Struct] | None = None
 
 
-class RunnerSpec(LazySpec, frozen=True, kw_only=True):
-    """A place where models run. `target` gives a `corral.core.ports.Runner`: ``(settings | nothing) -> Runner``."""
-
-
-class StoreSpec(LazySpec, frozen=True, kw_only=True):
-    """A place where models are kept. `target` gives `Stores`: ``(settings | nothing) -> Stores``."""
-
-
-class SourceSpec(LazySpec, frozen=True, kw_only=True):
-    """Where models come from; `name` is the scheme (``pypi``). ``(settings | nothing) -> ModelSource``."""
-
-
-class ManifestFormatSpec(LazySpec, frozen=True, kw_only=True):
-    """A manifest dialect: ``() -> ManifestFormat``."""
-
-
-class MetadataReaderSpec(LazySpec, frozen=True, kw_only=True):
-    """A weights format that can be read without its engine: ``() -> MetadataReader``."""
-
-
-class ChatTemplateSpec(LazySpec, frozen=True, kw_only=True):
-    """A language of chat templates: ``() -> ChatTemplateFactory``."""
-
-
-class RouteSpec(LazySpec, frozen=True, kw_only=True):
-    """HTTP routes: `target` is a ``litestar.Router``, imported by ``corral serve`` alone."""
-
-
-class CommandSpec(LazySpec, frozen=True, kw_only=True):
-    """A subcommand of ``corral``: `target` is a ``click.Command``, imported when the command is called.
-
-    `summary` is its line in ``corral --help``.
-    """
-
-    summary: str = ""
-
-
 class Stores(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store gives: its blobs, its manifests, and the blobs as local files, which engines map.
+    """What the factory of a store returns: blobs, manifests, and the blobs as local files that engines can map.
 
-    `cache` remembers what weights files say of themselves, so that they need not be read again.
+    `cache`, if any, remembers the metadata of weights files, so that they need not be read again.
     """
 
     blobs: BlobStore
@@ -92,7 +47,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def resolve(target: str) -> Any:
-    """Imports what ``package.module:attribute`` names. Raises `PluginError` saying what is missing."""
+    """Imports what ``package.module:attribute`` names. Raises `PluginError` that says what is missing."""
     try:
         return import_name(target)
     except PluginError:
@@ -101,8 +56,8 @@ def resolve(target: str) -> Any:
         raise PluginError(f"cannot import {target!r}: {type(fault).__name__}: {short_line(fault)}") from fault
 
 
-def build(spec: LazySpec, settings: msgspec.Struct | None = None) -> Any:
-    """Calls the factory that `spec` names, with its settings where it states a Struct for them."""
+def build(spec: FactorySpec, settings: msgspec.Struct | None = None) -> Any:
+    """Calls the spec's factory with `settings`, or with the defaults of the Struct that the spec names."""
     factory: Callable[..., Any] = resolve(spec.target)
     if spec.settings is None:
         return factory()

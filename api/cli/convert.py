@@ -13,6 +13,7 @@ from corral.api.cli.parameters import ModelText, NewName, ParameterAssignment, R
 from corral.api.cli.progress import convert_progress
 from corral.api.cli.session import Session
 from corral.core.errors import InvalidOption
+from corral.plugins.assembly import CONVERTERS
 
 __all__ = ("convert",)
 
@@ -21,7 +22,7 @@ __all__ = ("convert",)
 @click.argument("model", required=False, type=ModelText())
 @click.option(
     "--to",
-    type=Registered("converter"),
+    type=Registered(CONVERTERS),
     metavar="CONVERTER",
     help="The converter to use: onnx, ctransformers, or one that a plugin adds.",
 )

@@ -26,7 +26,7 @@ from corral.api.cli.streams import open_standard_streams
 from corral.core.errors import CorralError, PluginError, SettingsError
 from corral.core.wording.left_out import remarks
 from corral.core.wording.suggestions import did_you_mean
-from corral.plugins.assembly import CommandSpec
+from corral.plugins.assembly import COMMANDS, CommandSpec
 
 __all__ = ("cli", "main")
 
@@ -76,7 +76,7 @@ class _Commands(click.Group):
             command = getattr(import_module(module), attribute)
             assert isinstance(command, click.Command)
             return command
-        for spec in _session(context).manager.commands():
+        for spec in _session(context).manager.specs(COMMANDS):
             if spec.name == name:
                 command = _session(context).resolve(spec.target)
                 if not isinstance(command, click.Command):
@@ -128,14 +128,14 @@ def _session(context: click.Context) -> Session:
 def _plugin_commands(context: click.Context) -> Sequence[CommandSpec]:
     """None where the settings cannot be read: help is needed most then."""
     try:
-        return _session(context).manager.commands()
+        return _session(context).manager.specs(COMMANDS)
     except SettingsError:
         return ()
 
 
 def _no_such_command(context: click.Context, name: str) -> click.UsageError:
     manager = _session(context).manager
-    known = [*_COMMANDS, *_ALIASES, *(spec.name for spec in manager.commands())]
+    known = [*_COMMANDS, *_ALIASES, *(spec.name for spec in manager.specs(COMMANDS))]
     remedy = did_you_mean(name, known, "corral --help lists the commands")
     more = "".join(f"\n{sentence}" for sentence in remarks(manager.left_out))
     return click.UsageError(f"No such command {name!r}.\n{remedy}{more}", context)

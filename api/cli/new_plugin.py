@@ -12,6 +12,7 @@ from corral.api.cli.parameters import wrong_value_of
 from corral.api.cli.session import Session
 from corral.core.errors import Conflict, InvalidName
 from corral.core.wording.pip_lines import pip_line, python_line
+from corral.plugins.assembly import ENGINES
 from corral.plugins.scaffold import FORMS, plugin_names, write_plugin
 
 __all__ = ("new_plugin",)
@@ -40,7 +41,7 @@ def new_plugin(session: Session, name: str, parent: Path, form: str) -> None:
     with wrong_value_of("NAME", InvalidName):
         names = plugin_names(name)
     manager = session.manager
-    if names.engine in {spec.name for spec in manager.engines()} | {status.name for status in manager.statuses}:
+    if names.engine in {spec.name for spec in manager.specs(ENGINES)} | {status.name for status in manager.statuses}:
         raise Conflict(f"there is an engine or plugin called {names.engine!r} already", "choose another name")
     folder = write_plugin(names, parent, form)
     echo(f"{folder}: the engine {names.engine!r}, its tests and a README")

@@ -19,7 +19,7 @@ from corral.core.models.names import parse_name
 from corral.core.requests.options import OPTIONS, parse_options, parse_parameter
 from corral.core.wording.left_out import remarks
 from corral.core.wording.suggestions import did_you_mean
-from corral.plugins.assembly import parse_assignment
+from corral.plugins.assembly import CONVERTERS, HookKind, parse_assignment
 
 __all__ = (
     "AnswerFormat",
@@ -139,7 +139,7 @@ class LoadedModelParam(ModelText):
 class Registered(Checked[str]):
     """The name of something that plugins register: an engine, a converter, a runner."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: HookKind[Any]) -> None:
         self._kind = kind
 
     def read(self, text: str, context: click.Context | None) -> str:
@@ -148,13 +148,13 @@ class Registered(Checked[str]):
             return text
         listed = f"choose one of {', '.join(known) or 'none'}"
         sentences = (did_you_mean(text, known, listed), *remarks(session.manager.left_out, text))
-        raise InvalidOption(f"there is no {self._kind} {text!r}", "; ".join(sentences))
+        raise InvalidOption(f"there is no {self._kind.noun} {text!r}", "; ".join(sentences))
 
     def words(self, session: Session, context: click.Context) -> Iterable[str]:
         return self._known(session)
 
     def _known(self, session: Session) -> list[str]:
-        return [spec.name for spec in getattr(session.manager, f"{self._kind}s")()]
+        return [spec.name for spec in session.manager.specs(self._kind)]
 
 
 class Capability(Checked[str]):
@@ -237,7 +237,7 @@ class ParameterAssignment(Assignment):
 
     def words(self, session: Session, context: click.Context) -> Iterable[str]:
         wanted = context.params.get("to")
-        kinds = [spec.parameters for spec in session.manager.converters() if wanted in (None, spec.name)]
+        kinds = [spec.parameters for spec in session.manager.specs(CONVERTERS) if wanted in (None, spec.name)]
         return [f"{field}=" for kind in kinds if kind is not None for field in kind.__struct_encode_fields__]
 
 

@@ -34,6 +34,7 @@ from corral.api.library import Corral
 from corral.core.errors import InvalidOption, InvalidRequest, ModelNotFound
 from corral.core.requests.options import parse_parameter
 from corral.core.scheduling.engine_choice import EngineChooser
+from corral.plugins.assembly import ENGINES
 
 __all__ = ("run",)
 
@@ -58,7 +59,7 @@ __all__ = ("run",)
     metavar="json|FILE",
     help="Answer in JSON, or as the JSON Schema in FILE requires.",
 )
-@click.option("--engine", type=Registered("engine"), help="The engine to use; implies --local.")
+@click.option("--engine", type=Registered(ENGINES), help="The engine to use; implies --local.")
 @click.option("--local", is_flag=True, help="Run in this process, even if a server is running.")
 @click.option(
     "--keepalive",
@@ -99,7 +100,7 @@ def run(
         backend: Backend = LocalBackend(corral) if server is None else ServerBackend(server)
         if server is None and (is_reference(model) or is_path(model)):
             # Before anything is fetched that could not be run.
-            EngineChooser(session.manager.engines(), left_out=session.manager.left_out).require(
+            EngineChooser(session.manager.specs(ENGINES), left_out=session.manager.left_out).require(
                 session.settings.scheduler.engine
             )
         name, facts = _find(corral, backend, model)

@@ -13,7 +13,7 @@ from corral.api.cli.parameters import Registered
 from corral.api.cli.session import Session
 from corral.core.errors import SettingsError
 from corral.core.wording.pip_lines import pip_line
-from corral.plugins.assembly import Address, assemble
+from corral.plugins.assembly import ENGINES, RUNNERS, Address, assemble
 
 __all__ = ("serve",)
 
@@ -24,8 +24,8 @@ _log = logging.getLogger("corral")
 @click.option("--host", metavar="HOST[:PORT]", help="Address to listen on, or unix:PATH for a Unix socket.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on, if --host names none.")
 @click.option("--models", metavar="FOLDER", help="The model folder, in Ollama's layout.")
-@click.option("--engine", type=Registered("engine"), help="The engine to use for every model.")
-@click.option("--runner", type=Registered("runner"), help="Where models run: process or thread.")
+@click.option("--engine", type=Registered(ENGINES), help="The engine to use for every model.")
+@click.option("--runner", type=Registered(RUNNERS), help="Where models run: process or thread.")
 @click.option("--log-level", type=click.Choice(["trace", "debug", "info", "warning", "error"]), help="How much to log.")
 @click.option("--log-json", is_flag=True, default=None, help="Log one JSON object per line.")
 @click.pass_obj

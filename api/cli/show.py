@@ -18,6 +18,7 @@ from corral.core.errors import CorralError
 from corral.core.models.model import StoredModel
 from corral.core.models.unused_parts import unused_parts
 from corral.core.scheduling.engine_choice import EngineChooser
+from corral.plugins.assembly import CONVERTERS, ENGINES
 
 __all__ = ("show",)
 
@@ -49,7 +50,7 @@ def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as
         described = _describe(corral, details) if verbose or as_json else {}
         tensors = _tensors(corral, details) if verbose else []
     facts = facts_of_details(details)
-    chooser = EngineChooser(session.manager.engines(), session.manager.converters())
+    chooser = EngineChooser(session.manager.specs(ENGINES), session.manager.specs(CONVERTERS))
     candidates = chooser.candidates(details.record, details.metadata)
     engines = [
         (one.spec.name, f"{one.match.reason}; {one.missing}" if one.missing else one.match.reason)

@@ -32,7 +32,8 @@ _log = logging.getLogger(__name__)
 Path = tuple[str, ...]
 S = TypeVar("S", bound=msgspec.Struct)
 
-_PLUGIN_SECTIONS = ("engines", "converters", "runners", "stores", "sources")
+_STATED = ("engines", "converters")
+"""Sections kept as stated: the options of a model and a request are merged with them before defaults are added."""
 
 
 class Leaf(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,29 +56,16 @@ class Layers:
         return _decode(tree.get("plugins", {}), PluginsSettings, ("plugins",), origins)
 
     def decode(
-        self,
-        *,
-        engines: Mapping[str, type[msgspec.Struct] | None] = {},
-        converters: Mapping[str, type[msgspec.Struct] | None] = {},
-        runners: Mapping[str, type[msgspec.Struct] | None] = {},
-        stores: Mapping[str, type[msgspec.Struct] | None] = {},
-        sources: Mapping[str, type[msgspec.Struct] | None] = {},
-        complete: bool = True,
+        self, registered: Mapping[str, Mapping[str, type[msgspec.Struct] | None]] = {}, *, complete: bool = True
     ) -> Settings:
         """Phase two: everything, the sections of registered specs by their own Structs.
 
-        Raises `SettingsError` naming the path of an unknown key or mistyped value. A section of a spec that nobody
-        registered is one too where the plugins are `complete`, and passed over where one of them was not loaded.
+        `registered` has the Struct of each spec with settings by section and name; None for a spec without any. Raises
+        `SettingsError` that names the path of an unknown key or a mistyped value. A section of a spec that nobody
+        registered is an error if the plugins are `complete`, and ignored if one of them was not loaded.
         """
-        registered = {
-            "engines": engines,
-            "converters": converters,
-            "runners": runners,
-            "stores": stores,
-            "sources": sources,
-        }
-        tree, origins = self._merge(engines, _kinds(registered))
-        _refuse_unknown(tree, [*SECTIONS, "store", "models", *_PLUGIN_SECTIONS], ())
+        tree, origins = self._merge(registered.get("engines", {}), _kinds(registered))
+        _refuse_unknown(tree, [*SECTIONS, "store", "models", *registered], ())
         decoded: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
             decoded[section] = _decode(_table(tree, section), kind, (section,), origins)
@@ -98,18 +86,17 @@ class Layers:
                 for name, kind in specs.items()
             }
         stated = {
-            section: {name: table for name in registered[section] if (table := tree.get(section, {}).get(name))}
-            for section in ("engines", "converters")
+            section: {name: table for name in specs if (table := tree.get(section, {}).get(name))}
+            for section, specs in registered.items()
+            if section in _STATED
         }
         return Settings(
             **decoded,
+            engines=stated.get("engines", {}),
+            converters=stated.get("converters", {}),
             store=store,
             models=models,
-            engines=stated["engines"],
-            converters=stated["converters"],
-            runners=plugin_structs["runners"],
-            stores=plugin_structs["stores"],
-            sources=plugin_structs["sources"],
+            parts={section: structs for section, structs in plugin_structs.items() if section not in _STATED},
             origins=tuple(_rows(decoded | {"store": store, "models": models} | plugin_structs, origins)),
         )
 

@@ -150,8 +150,11 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything decided. `engines` and `converters` hold what was stated (their defaults are their own), the other
-    mappings the decoded Structs of the plugins' sections; `origins` has a row for every setting.
+    """All effective settings.
+
+    `engines` and `converters` hold what was stated in their sections, by name; their defaults are added when a model is
+    loaded or converted. `parts` holds the decoded sections of everything else that plugins register, by section and
+    name (``parts["stores"]["filesystem"]``). `origins` has a row for every setting.
     """
 
     server: ServerSettings = ServerSettings()
@@ -163,9 +166,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     models: Mapping[str, ModelSettings] = {}
     engines: Mapping[str, Mapping[str, Any]] = {}
     converters: Mapping[str, Mapping[str, Any]] = {}
-    runners: Mapping[str, msgspec.Struct] = {}
-    stores: Mapping[str, msgspec.Struct] = {}
-    sources: Mapping[str, msgspec.Struct] = {}
+    parts: Mapping[str, Mapping[str, msgspec.Struct]] = {}
     origins: tuple[Origin, ...] = ()
 
 

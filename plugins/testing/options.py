@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from corral.core.specs.engines import EngineSpec, LoadRequest, LocalFile
+from corral.plugins.hooks import ENGINES
 from corral.plugins.manager import PluginManager
 
 __all__ = ("engine_of", "load_request_of", "pytest_addoption", "pytest_configure")
@@ -61,7 +62,7 @@ def load_request_of(config: pytest.Config) -> LoadRequest:
 def _installed(name: str) -> EngineSpec:
     manager = PluginManager()
     manager.load_entry_points()
-    known = {spec.name: spec for spec in manager.engines()}
+    known = {spec.name: spec for spec in manager.specs(ENGINES)}
     if name not in known:
         skipped = [f"{status.name} ({status.reason})" for status in manager.statuses if status.state != "loaded"]
         raise pytest.UsageError(

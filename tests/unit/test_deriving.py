@@ -41,10 +41,9 @@ from corral.core.runtime import Runtime
 from corral.core.scheduling.load_progress import LoadProgress
 from corral.core.specs.converters import DERIVED_HOST, ConverterSpec, derived_name
 from corral.core.specs.engines import EngineSpec, LocalFile
-from corral.plugins import hookimpl
+from corral.plugins import Registrar, hookimpl
 from corral.plugins.assembly import PluginManager, Stores, assemble, read_layers
 from corral.plugins.builtin import FilesystemStoreSettings
-from corral.plugins.registrars import ConverterRegistrar, EngineRegistrar
 from corral.plugins.stores import filesystem
 from corral.plugins.testing.conversion import CONVERTER, ENGINE
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
@@ -64,11 +63,11 @@ class Plugin:
         self._converter, self._engine = converter, engine
 
     @hookimpl
-    def corral_register_engines(self, register: EngineRegistrar) -> None:
+    def corral_register_engines(self, register: Registrar[EngineSpec]) -> None:
         register(self._engine)
 
     @hookimpl
-    def corral_register_converters(self, register: ConverterRegistrar) -> None:
+    def corral_register_converters(self, register: Registrar[ConverterSpec]) -> None:
         register(self._converter)
 
 

@@ -18,12 +18,13 @@ from corral.adapters.engines.fake import SPEC as FAKE
 from corral.api.cli.group import cli
 from corral.api.library import AsyncCorral
 from corral.core.specs.engines import EngineSpec
+from corral.plugins.assembly import ENGINES as ENGINE_KIND
 from corral.plugins.assembly import load_plugins, read_layers
 from corral.plugins.testing.gguf import gguf_bytes
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ENGINES = load_plugins(read_layers("", environment={})).engines()
+ENGINES = load_plugins(read_layers("", environment={})).specs(ENGINE_KIND)
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
     (ROOT / "docs").glob("*.md")
 )

@@ -13,6 +13,7 @@ import pytest
 
 import corral
 from corral.core.wording.pip_lines import install_line, pip_line, python_line
+from corral.plugins.hooks import ENGINES
 from corral.plugins.manager import PluginManager
 
 
@@ -79,7 +80,7 @@ def test_every_engines_line_names_its_own_requirement() -> None:
     """Pasting it gives the version that the engine wants."""
     manager = PluginManager()
     manager.load_entry_points()
-    for engine in manager.engines():
+    for engine in manager.specs(ENGINES):
         line = install_line(engine)
         if engine.install_hint is None or engine.requirement is None:
             continue

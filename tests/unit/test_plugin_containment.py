@@ -28,6 +28,7 @@ from corral.core.scheduling.engine_choice import EngineChooser, estimate_bytes, 
 from corral.core.specs.engines import EngineSpec, Match
 from corral.plugins import hookimpl
 from corral.plugins.assembly import Assembly, assemble, try_out
+from corral.plugins.hooks import ENGINES
 from corral.plugins.manager import PluginManager
 from corral.plugins.settings.layers import read_layers
 from corral.plugins.testing.gguf import gguf_bytes
@@ -189,7 +190,7 @@ def test_plugins_that_fail_when_they_are_loaded(modules: Path) -> None:
     manager = manage(modules, sources | {"sound": hook("engines", "register(engine(name='sound'))")})
     for name, (_, reason) in AT_ONCE.items():
         assert reason in reason_of(manager, name)
-    assert "sound" in [spec.name for spec in manager.engines()]
+    assert "sound" in [spec.name for spec in manager.specs(ENGINES)]
     assembled(manager, modules)
     assert (open, sys.stdout, os.getcwd(), dict(os.environ)) == before
 
@@ -232,7 +233,7 @@ def test_functions_of_a_spec_that_never_return(modules: Path) -> None:
     options = "class Options(msgspec.Struct):\n    size: int = 0\n"
     bad = "register(engine(name='a', match=never))\nregister(engine(name='b', " + fields + "))"
     manager = manage(modules, {"hangs": hook("engines", bad) + hang + options})
-    engines = [one for one in manager.engines() if one.name in ("a", "b")]
+    engines = [one for one in manager.specs(ENGINES) if one.name in ("a", "b")]
     chooser = EngineChooser(engines)
     began = time.monotonic()
     for _ in range(20):
@@ -303,7 +304,7 @@ def test_a_hidden_distribution(modules: Path) -> None:
     manager = PluginManager()
     manager.load_entry_points()
     assert "metadata cannot be read" in reason_of(manager, "corral-bad")
-    assert {"beside", "llama-cpp"} <= {spec.name for spec in manager.engines()}
+    assert {"beside", "llama-cpp"} <= {spec.name for spec in manager.specs(ENGINES)}
 
 
 def test_the_command_line_goes_on(modules: Path, user_at: Callable[..., dict[str, str]], tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from corral.core.requests.requests import CompletionRequest, Constraint, Samplin
 from corral.core.specs.converters import ConvertRequest
 from corral.core.specs.engines import EngineSpec, LoadRequest, LocalFile
 from corral.plugins import testing
+from corral.plugins.hooks import CONVERTERS
 from corral.plugins.manager import PluginManager
 from corral.plugins.testing.gguf import gguf_bytes
 
@@ -80,7 +81,7 @@ def test_the_converter(module: ModuleType, tmp_path: Path) -> None:
     manager = PluginManager()
     manager.register(module, "shout")
     assert manager.statuses[-1].reason == ""
-    [spec] = manager.converters()
+    [spec] = manager.specs(CONVERTERS)
     name, digest = parse_name("polly"), digest_of(b"")
     for kind, score in (("parrot", 100), ("gguf", 0)):
         record = StoredModel(name=name, digest=digest, size_bytes=0, modified_at=0, format=kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -11,20 +12,25 @@ from typing import Any
 import msgspec
 import pytest
 
+import corral.plugins
 from corral.core.errors import PluginError
 from corral.core.specs.engines import EngineSpec, Match
 from corral.plugins import (
-    CommandSpec,
-    EngineRegistrar,
-    RunnerRegistrar,
+    Registrar,
     RunnerSpec,
-    SourceRegistrar,
     SourceSpec,
     hookimpl,
 )
-from corral.plugins.assembly import assemble
+from corral.plugins.assembly import assemble, decode_settings
+from corral.plugins.hook_kinds import Factories
+from corral.plugins.hooks import (
+    ENGINES,
+    HOOKS,
+    RUNNERS,
+    STORES,
+)
+from corral.plugins.hookspecs import HookSpecs
 from corral.plugins.manager import PluginManager
-from corral.plugins.registrars import Registrar
 from corral.plugins.settings.layers import read_layers
 from corral.plugins.specs import build, resolve
 
@@ -50,7 +56,7 @@ class EnginePlugin:
         self._specs = specs
 
     @hookimpl
-    def corral_register_engines(self, register: EngineRegistrar) -> None:
+    def corral_register_engines(self, register: Registrar[EngineSpec]) -> None:
         for spec in self._specs:
             register(spec)
 
@@ -64,7 +70,7 @@ def test_a_plugin_registers_an_engine() -> None:
     """What a hook registers is there, in order, and the status says what the plugin provides."""
     manager = PluginManager()
     manager.register(EnginePlugin(engine("a"), engine("b")), "parrot")
-    assert [spec.name for spec in manager.engines()] == ["a", "b"]
+    assert [spec.name for spec in manager.specs(ENGINES)] == ["a", "b"]
     assert manager.statuses[0].provides == ("engine: a", "engine: b")
     assert manager.complete
 
@@ -74,18 +80,18 @@ def test_the_builtin_plugin_is_found_by_its_entry_point() -> None:
     manager = PluginManager()
     manager.load_entry_points()
     assert only_status(manager, "builtin") == ("loaded", "")
-    assert "llama-cpp" in [spec.name for spec in manager.engines()]
-    assert {spec.name for spec in manager.stores()} >= {"filesystem", "memory"}
+    assert "llama-cpp" in [spec.name for spec in manager.specs(ENGINES)]
+    assert {spec.name for spec in manager.specs(STORES)} >= {"filesystem", "memory"}
     assert manager.statuses[0].distribution == "corral"
 
 
-@pytest.mark.parametrize("kind", ["runners", "sources", "manifest_formats", "metadata_readers", "chat_templates"])
-def test_every_builtin_target_can_be_built(kind: str) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in HOOKS if isinstance(kind, Factories)])
+def test_every_builtin_target_can_be_built(kind: Factories[Any, Any]) -> None:
     """No import path of the built-in plugin is misspelt, and no factory wants more than its settings."""
     manager = PluginManager()
     manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
-    for spec in getattr(manager, kind)():
-        assert build(spec) is not None
+    for spec in manager.specs(kind):
+        kind.check_part(spec.name, build(spec))
 
 
 def test_a_plugin_that_cannot_be_imported_is_skipped() -> None:
@@ -110,7 +116,7 @@ def test_a_plugin_whose_hook_raises_leaves_nothing_behind(raised: BaseException)
 
     class Half(EnginePlugin):
         @hookimpl
-        def corral_register_runners(self, register: RunnerRegistrar) -> None:
+        def corral_register_runners(self, register: Registrar[RunnerSpec]) -> None:
             raise raised
 
     manager = PluginManager()
@@ -118,9 +124,9 @@ def test_a_plugin_whose_hook_raises_leaves_nothing_behind(raised: BaseException)
     state, reason = only_status(manager, "half")
     assert state == "broken"
     assert "no luck" in reason
-    assert manager.engines() == ()
+    assert manager.specs(ENGINES) == ()
     manager.register(EnginePlugin(engine("a")), "whole")
-    assert [spec.name for spec in manager.engines()] == ["a"]
+    assert [spec.name for spec in manager.specs(ENGINES)] == ["a"]
 
 
 def test_an_unknown_hook_is_named() -> None:
@@ -128,7 +134,7 @@ def test_an_unknown_hook_is_named() -> None:
 
     class Misspelt(EnginePlugin):
         @hookimpl
-        def corral_register_engine(self, register: EngineRegistrar) -> None: ...
+        def corral_register_engine(self, register: Registrar[EngineSpec]) -> None: ...
 
     manager = PluginManager()
     manager.register(Misspelt(), "misspelt")
@@ -140,7 +146,7 @@ def test_an_unknown_hook_is_named() -> None:
 def test_an_unmarked_hook_is_named() -> None:
     """A hook without the marker would never be called; the author is told."""
 
-    def corral_register_engines(register: EngineRegistrar) -> None: ...
+    def corral_register_engines(register: Registrar[EngineSpec]) -> None: ...
 
     plugin = ModuleType("unmarked")
     plugin.CORRAL_PLUGIN_API = (1, 0)  # type: ignore[attr-defined]
@@ -160,7 +166,7 @@ def test_a_hook_with_other_arguments_is_refused() -> None:
         CORRAL_PLUGIN_API = (1, 0)
 
         @hookimpl
-        def corral_register_engines(self, registrar: EngineRegistrar) -> None: ...
+        def corral_register_engines(self, registrar: Registrar[EngineSpec]) -> None: ...
 
     manager = PluginManager()
     manager.register(Wrong(), "wrong")
@@ -183,7 +189,7 @@ def test_a_taken_name_is_refused() -> None:
     manager = PluginManager()
     manager.register(EnginePlugin(engine("a")), "first")
     manager.register(EnginePlugin(engine("b"), engine("a")), "second")
-    assert [spec.name for spec in manager.engines()] == ["a"]
+    assert [spec.name for spec in manager.specs(ENGINES)] == ["a"]
     assert "engine 'a' is already registered by the plugin 'first'" in only_status(manager, "second")[1]
 
 
@@ -199,7 +205,7 @@ def test_two_plugins_of_one_name_keep_the_first() -> None:
     manager = PluginManager()
     manager.register(EnginePlugin(engine("a")), "parrot")
     manager.register(EnginePlugin(engine("b")), "parrot")
-    assert [spec.name for spec in manager.engines()] == ["a"]
+    assert [spec.name for spec in manager.specs(ENGINES)] == ["a"]
     assert [status.state for status in manager.statuses] == ["loaded", "broken"]
 
 
@@ -264,9 +270,9 @@ def test_a_module_that_raises_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_registrar_wants_a_name() -> None:
     """An empty name could never be chosen."""
-    register: Registrar[CommandSpec] = RunnerRegistrar()  # type: ignore[assignment]
+    register = Registrar(RUNNERS)
     with pytest.raises(PluginError, match="needs a name"):
-        register(RunnerSpec(name="", target="a:b"))  # type: ignore[arg-type]
+        register(RunnerSpec(name="", target="a:b"))
 
 
 class SourcePlugin:
@@ -275,7 +281,7 @@ class SourcePlugin:
     CORRAL_PLUGIN_API = (1, 0)
 
     @hookimpl
-    def corral_register_sources(self, register: SourceRegistrar) -> None:
+    def corral_register_sources(self, register: Registrar[SourceSpec]) -> None:
         register(SourceSpec(name="floppy", target="no_such_module:Floppy"))
 
 
@@ -297,3 +303,17 @@ def test_an_adapter_that_cannot_be_made_is_left_out(tmp_path: Path) -> None:
             await assembly.runtime.aclose()
 
     asyncio.run(main())
+
+
+def test_everything_about_a_kind_of_hook_follows_from_its_row() -> None:
+    """A row alone gives the hook, its section of the settings, its export for authors, and its specs in the manager."""
+    manager = PluginManager()
+    manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
+    layers = read_layers("", environment={})
+    for kind in HOOKS:
+        assert list(inspect.signature(getattr(HookSpecs, kind.hook)).parameters) == ["register"]
+        assert getattr(corral.plugins, kind.spec_type.__name__) is kind.spec_type
+        assert {type(spec) for spec in manager.specs(kind)} <= {kind.spec_type}
+    settings = decode_settings(layers, manager)
+    assert set(settings.parts) == {kind.plural for kind in HOOKS if isinstance(kind, Factories)}
+    assert {f"corral_register_{plural}" for plural in settings.parts} < {kind.hook for kind in HOOKS}

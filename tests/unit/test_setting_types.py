@@ -25,7 +25,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     """Nobody is to listen elsewhere than they meant: the error names the text and who said it."""
     for layers in (read_layers("", environment={"CORRAL_HOST": text}), read_layers("", flags={"server.host": text})):
         with pytest.raises(SettingsError, match="not an address") as caught:
-            layers.decode(engines={})
+            layers.decode()
         assert text in caught.value.message
         assert caught.value.remedy in ("it was set by CORRAL_HOST", "it was set by flag")
 
@@ -39,5 +39,5 @@ def test_ollamas_variable_is_read_by_its_rules(text: str) -> None:
 def test_a_text_that_a_setting_does_not_take() -> None:
     """The remedy says who set it, and which texts there are."""
     with pytest.raises(SettingsError, match=r"log\.level") as caught:
-        read_layers("", environment={"CORRAL_LOG_LEVEL": "loud"}).decode(engines={})
+        read_layers("", environment={"CORRAL_LOG_LEVEL": "loud"}).decode()
     assert caught.value.remedy == "it was set by CORRAL_LOG_LEVEL; choose one of debug, error, info, trace, warning"

@@ -46,8 +46,13 @@ def decode(
         path = str(file)
     layers = read_layers(path, environment=environment, flags=flags)
     return layers.decode(
-        engines={"llama-cpp": EngineOptions, "cached": CacheOptions, "plain": None},
-        stores={"filesystem": StoreOptions},
+        {
+            "engines": {"llama-cpp": EngineOptions, "cached": CacheOptions, "plain": None},
+            "converters": {},
+            "runners": {},
+            "stores": {"filesystem": StoreOptions},
+            "sources": {},
+        },
         complete=complete,
     )
 
@@ -63,7 +68,7 @@ def test_defaults() -> None:
     assert settings.server.host.url == "http://127.0.0.1:11434"
     assert settings.scheduler.keep_alive.keep_alive_s == 300
     assert settings.store == "filesystem"
-    assert settings.stores["filesystem"] == StoreOptions()
+    assert settings.parts["stores"]["filesystem"] == StoreOptions()
     assert settings.engines == {}
     assert origin_of(settings, "scheduler.keep_alive") == ("5m", "default")
 
@@ -149,7 +154,7 @@ def test_the_users_own_file_is_found(tmp_path: Path) -> None:
     """``$XDG_CONFIG_HOME/corral/config.toml`` is read where nobody names another."""
     (tmp_path / "corral").mkdir()
     (tmp_path / "corral" / "config.toml").write_text('store = "memory"')
-    assert read_layers(environment={"XDG_CONFIG_HOME": str(tmp_path)}).decode(stores={}).store == "memory"
+    assert read_layers(environment={"XDG_CONFIG_HOME": str(tmp_path)}).decode().store == "memory"
 
 
 def test_plugin_lists_are_known_before_any_plugin() -> None:

@@ -1,0 +1,237 @@
+"""The table of hooks: every kind of thing that plugins register, in the order in which the hooks are called.
+
+The hooks themselves, the checks, the settings' sections, the making of parts and the documentation follow from it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+from corral.core.containment import short_line
+from corral.core.errors import PluginError
+from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.ports.chat import ChatTemplateFactory
+from corral.core.ports.manifests import ManifestFormat, ManifestStore
+from corral.core.ports.metadata import MetadataReader
+from corral.core.ports.runners import Runner
+from corral.core.ports.sources import ModelSource
+from corral.core.specs.converters import ConverterSpec
+from corral.core.specs.engines import EngineSpec
+from corral.core.specs.installation import requirements
+from corral.plugins.guards import GuardedPart, GuardedSource, GuardedTemplates
+from corral.plugins.hook_kinds import Factories, HookKind, Targets, implements, require_port
+from corral.plugins.specs import FactorySpec, LazySpec, Stores
+
+__all__ = (
+    "CHAT_TEMPLATES",
+    "COMMANDS",
+    "CONVERTERS",
+    "ENGINES",
+    "HOOKS",
+    "MANIFEST_FORMATS",
+    "METADATA_READERS",
+    "ROUTES",
+    "RUNNERS",
+    "SOURCES",
+    "STORES",
+    "ChatTemplateSpec",
+    "CommandSpec",
+    "ManifestFormatSpec",
+    "MetadataReaderSpec",
+    "RouteSpec",
+    "RunnerSpec",
+    "SourceSpec",
+    "StoreSpec",
+)
+
+ENGINE_API: Final = (1, 0)
+"""The version of the engine port. An `EngineSpec` written for another major version is refused."""
+
+
+class RunnerSpec(FactorySpec, frozen=True, kw_only=True):
+    """A place where models run: ``(settings) -> Runner``."""
+
+
+class StoreSpec(FactorySpec, frozen=True, kw_only=True):
+    """A place where models are kept: ``(settings) -> Stores``."""
+
+
+class SourceSpec(FactorySpec, frozen=True, kw_only=True):
+    """A place to pull models from; `name` is the scheme (``pypi``): ``(settings) -> ModelSource``."""
+
+
+class ManifestFormatSpec(FactorySpec, frozen=True, kw_only=True):
+    """A format of manifests: ``(settings) -> ManifestFormat``."""
+
+
+class MetadataReaderSpec(FactorySpec, frozen=True, kw_only=True):
+    """A format of weights whose header can be read without the engine: ``(settings) -> MetadataReader``."""
+
+
+class ChatTemplateSpec(FactorySpec, frozen=True, kw_only=True):
+    """A language of chat templates: ``(settings) -> ChatTemplateFactory``."""
+
+
+class RouteSpec(LazySpec, frozen=True, kw_only=True):
+    """HTTP routes: `target` is a ``litestar.Router``, which only ``corral serve`` imports."""
+
+
+class CommandSpec(LazySpec, frozen=True, kw_only=True):
+    """A subcommand of ``corral``: `target` is a ``click.Command``, imported when the command is called.
+
+    `summary` is its line in ``corral --help``.
+    """
+
+    summary: str = ""
+
+
+def _check_engine(spec: EngineSpec) -> None:
+    requirements(spec)
+    if spec.api_version[0] != ENGINE_API[0]:
+        stated = ".".join(map(str, spec.api_version))
+        raise PluginError(
+            f"engine {spec.name!r} is written for engine API {stated}, but this Corral has {ENGINE_API[0]}.x"
+        )
+
+
+def _check_converter(spec: ConverterSpec) -> None:
+    requirements(spec)
+
+
+def _check_stores(name: str, part: object) -> None:
+    if not isinstance(part, Stores):
+        raise PluginError(f"the store {name!r} returned {type(part).__name__} instead of Stores")
+    require_port(f"the store {name!r}: blobs", part.blobs, BlobStore)
+    require_port(f"the store {name!r}: manifests", part.manifests, ManifestStore)
+    require_port(f"the store {name!r}: local", part.local, LocalBlobs)
+
+
+def _check_source(name: str, part: Any) -> None:
+    implements(ModelSource)(name, part)
+    if part.scheme != name:
+        raise PluginError(f"its scheme is {short_line(repr(part.scheme), 60)}, but it is registered as {name!r}")
+
+
+def _check_templates(name: str, part: object) -> None:
+    if not callable(part):
+        raise PluginError(f"its factory returned {short_line(repr(part), 60)}, which is not callable")
+
+
+ENGINES: Final = HookKind(
+    plural="engines",
+    noun="engine",
+    spec_type=EngineSpec,
+    doc="""Engines load and run models: an `EngineSpec`, with the import path of its `load` function. This hook is
+called first. A model with a LoRA adapter runs only on an engine whose spec says `adapters=True`.""",
+    settings="load_options",
+    check=_check_engine,
+)
+
+CONVERTERS: Final = HookKind(
+    plural="converters",
+    noun="converter",
+    spec_type=ConverterSpec,
+    doc="""Converters turn a model into one that another engine can run: a `ConverterSpec`, with the import path of
+its `convert` function. An engine's `match` names the converter whose result it needs.""",
+    settings="parameters",
+    check=_check_converter,
+)
+
+RUNNERS: Final[Factories[RunnerSpec, Runner]] = Factories(
+    plural="runners",
+    noun="runner",
+    spec_type=RunnerSpec,
+    doc="""Runners host loaded models: a `RunnerSpec`, whose factory returns a `Runner`. An engine's spec says which
+runners it allows.""",
+    check_part=implements(Runner),
+)
+
+STORES: Final[Factories[StoreSpec, Stores]] = Factories(
+    plural="stores",
+    noun="store",
+    spec_type=StoreSpec,
+    doc="""Stores hold models: a `StoreSpec`, whose factory returns `Stores(blobs=…, manifests=…, local=…)`. The
+setting `store` selects one, and only that one is created.""",
+    check_part=_check_stores,
+    selected=True,
+)
+
+SOURCES: Final[Factories[SourceSpec, ModelSource]] = Factories(
+    plural="sources",
+    noun="source",
+    spec_type=SourceSpec,
+    doc="""Sources provide models to pull: a `SourceSpec`, whose `name` is the scheme (`pypi`) and whose factory
+returns a `ModelSource`.""",
+    check_part=_check_source,
+    guard=GuardedSource,
+)
+
+MANIFEST_FORMATS: Final[Factories[ManifestFormatSpec, ManifestFormat]] = Factories(
+    plural="manifest_formats",
+    noun="manifest format",
+    spec_type=ManifestFormatSpec,
+    doc="""A manifest format: a `ManifestFormatSpec`, whose factory returns a `ManifestFormat`. The first one that
+recognizes a manifest reads it.""",
+    check_part=implements(ManifestFormat),
+    guard=partial(GuardedPart, yes_or_no="recognises", results={"read": StoredModel}),
+)
+
+METADATA_READERS: Final[Factories[MetadataReaderSpec, MetadataReader]] = Factories(
+    plural="metadata_readers",
+    noun="metadata reader",
+    spec_type=MetadataReaderSpec,
+    doc="""A reader of the headers of a weights format, independent of any engine: a `MetadataReaderSpec`, whose
+factory returns a `MetadataReader`. The first one that recognizes a file reads it. Its methods get a
+`RandomAccess` (`name`, `size_bytes`, `read(offset_bytes, length_bytes)`): a local file, or a blob in a
+store, so that the header of a model in a remote store is read without fetching the weights.
+`RandomAccessFile(path)` opens a file as one, and `buffered(source)` makes a file object of one.""",
+    check_part=implements(MetadataReader),
+    guard=partial(GuardedPart, yes_or_no="recognises", results={"read": ModelMetadata, "describe": dict}),
+)
+
+CHAT_TEMPLATES: Final[Factories[ChatTemplateSpec, ChatTemplateFactory]] = Factories(
+    plural="chat_templates",
+    noun="chat template",
+    spec_type=ChatTemplateSpec,
+    doc="""A chat template language: a `ChatTemplateSpec`, whose factory returns a `ChatTemplateFactory`. The first
+one that has a template for a model is used. `ChatTemplate.render` receives `control`, the model's
+control tokens: any of them that appears in the text of a message or a tool must become a part of its
+own, with `parse_special` off. `control.guarded(text)` splits a text into such parts. Rendering runs in a
+thread; a slow template should check `abandoned()` and stop.""",
+    check_part=_check_templates,
+    guard=GuardedTemplates,
+)
+
+ROUTES: Final[Targets[RouteSpec, Any]] = Targets(
+    plural="routes",
+    noun="route",
+    spec_type=RouteSpec,
+    doc="""HTTP routes: a `RouteSpec`, whose target is a `litestar.Router`. `corral serve` imports it when it
+starts; the runtime is `request.app.state.runtime`.""",
+    target_type="litestar:Router",
+)
+
+COMMANDS: Final[Targets[CommandSpec, Any]] = Targets(
+    plural="commands",
+    noun="command",
+    spec_type=CommandSpec,
+    doc="""A subcommand of `corral`: a `CommandSpec` with a `summary`, whose target is a `click.Command`, imported
+when it is called.""",
+    target_type="click:Command",
+)
+
+HOOKS: Final[tuple[HookKind[Any], ...]] = (
+    ENGINES,
+    CONVERTERS,
+    RUNNERS,
+    STORES,
+    SOURCES,
+    MANIFEST_FORMATS,
+    METADATA_READERS,
+    CHAT_TEMPLATES,
+    ROUTES,
+    COMMANDS,
+)
+"""All kinds. The hook of each is called once for each plugin, when Corral is assembled; none of them per request."""
