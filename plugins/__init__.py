@@ -94,6 +94,7 @@ from corral.core.ports.engines import (
     StepEngine,
 )
 from corral.core.ports.manifests import (
+    ManifestBlob,
     ManifestFormat,
     ManifestStore,
     StoredManifest,
@@ -271,6 +272,7 @@ __all__ = (
     "LoadRequest",
     "LocalBlobs",
     "LocalFile",
+    "ManifestBlob",
     "ManifestFormat",
     "ManifestFormatSpec",
     "ManifestStore",
