@@ -187,6 +187,7 @@ from corral.core.specs.converters import (
     ConvertResult,
 )
 from corral.core.specs.engines import (
+    Derivation,
     Device,
     EngineSpec,
     LoadRequest,
@@ -239,6 +240,7 @@ __all__ = (
     "ConverterSpec",
     "CorralError",
     "Delta",
+    "Derivation",
     "Device",
     "Digest",
     "DigestMismatch",

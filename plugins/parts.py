@@ -11,7 +11,10 @@ import msgspec
 
 from corral.core.containment import TookTooLong, on_own_thread, short_line
 from corral.core.errors import PluginError, SettingsError
-from corral.core.scheduling.engine_choice import ANY_MODEL, check_match
+from corral.core.scheduling.engine_choice import ANY_MODEL
+from corral.core.scheduling.load_options import typed_load_options
+from corral.core.scheduling.spec_calls import check_match
+from corral.core.specs.engines import EngineSpec
 from corral.core.specs.imports import import_name
 from corral.plugins.hook_kinds import Factories, Factory, HookKind, Part, Target, Targets
 from corral.plugins.hooks import HOOKS, STORES
@@ -93,7 +96,10 @@ def try_out(manager: PluginManager, settings: Settings) -> None:
 
 def _try_match(manager: PluginManager, kind: HookKind[Any], spec: Any) -> None:
     try:
-        check_match(spec.match(ANY_MODEL, None))
+        if isinstance(spec, EngineSpec):
+            check_match(spec.match(ANY_MODEL, None, typed_load_options(spec)))
+        else:
+            check_match(spec.match(ANY_MODEL, None))
     except Exception as fault:
         manager.failed(kind, spec.name, PluginError(f"its match failed: {short_line(fault) or type(fault).__name__}"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -66,11 +67,25 @@ def _wrong(value: Any, annotation: Any) -> str:
         fine = all(isinstance(one, type) and issubclass(one, base) for one in classes)
         return "" if fine else f"expected a class of {base.__name__}, got {short_line(repr(value), 60)}"
     if origin is Callable:
-        return "" if callable(value) else f"expected a function, got {short_line(repr(value), 60)}"
+        return _wrong_function(value, len(arguments[0]))
     try:
         msgspec.convert(value, annotation)
     except msgspec.ValidationError as fault:
         return f"{fault}: {short_line(repr(value), 60)}"
+    return ""
+
+
+def _wrong_function(value: Any, arguments: int) -> str:
+    if not callable(value):
+        return f"expected a function, got {short_line(repr(value), 60)}"
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # written in C, without saying what it takes
+        return ""
+    try:
+        signature.bind(*range(arguments))
+    except TypeError:
+        return f"expected a function of {arguments} arguments, got one of {short_line(signature, 60)}"
     return ""
 
 

@@ -1,6 +1,6 @@
-"""Prepares one model's requests beside its steps: masks for constraints, and what else its engine needs time for.
+"""Prepares one model's requests in parallel to its steps: their texts, what their engine wants to do, their masks.
 
-Either may take seconds, for a request that somebody made up to be slow. The vocabulary is read and llguidance imported
+Each may take seconds, for a request that somebody made up to be slow. The vocabulary is read and llguidance imported
 when the first constraint comes.
 """
 
@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import cast
 
+from corral.adapters.runners.texts import RequestTexts
+from corral.adapters.runners.turns import Steps, Turns
 from corral.core.errors import ErrorInfo, Unsupported
 from corral.core.ports.engines import Prepared
-from corral.core.ports.running import ModelInfo
-from corral.core.ports.tokens import ConstraintMask, MaskFactory, OpenTokenizer, Tokenizer
-from corral.core.requests.requests import Constraint, Request
-from corral.core.stepping.loops import error_info
+from corral.core.ports.tokens import ConstraintMask, MaskFactory, OpenTokenizer
+from corral.core.requests.requests import CompletionRequest, Request
+from corral.core.stepping.loops import EngineLoop, error_info
 from corral.core.wording.pip_lines import pip_line
 
 __all__ = ("Preparation", "Preparing")
@@ -32,9 +34,9 @@ _NICENESS = 5
 
 
 class Preparation:
-    """A request on its way to the loop. `mask` and `prepared` are there when it is `done`, or `error` is."""
+    """A request on its way to the loop. `request`, `mask` and `prepared` are final when it is `done`, or `error` is."""
 
-    __slots__ = ("_given_up", "_job", "error", "mask", "prepared", "request", "request_id")
+    __slots__ = ("_given_up", "_job", "_stages", "error", "mask", "prepared", "request", "request_id")
 
     def __init__(self, request_id: int, request: Request) -> None:
         self.request_id = request_id
@@ -42,14 +44,9 @@ class Preparation:
         self.mask: ConstraintMask | None = None
         self.prepared: Prepared | None = None
         self.error: ErrorInfo | None = None
+        self._stages: deque[Callable[[Preparation], None]] = deque()
         self._job: Future[None] | None = None
         self._given_up = False
-
-    def give_up(self) -> None:
-        """What has not begun never does. Called in the loop's thread, like `drop`."""
-        self._given_up = True
-        if self._job is not None and self._job.cancel():
-            self.drop()  # the engine's part may be there already, and the mask was still to come
 
     def drop(self) -> None:
         """Free what was prepared for nothing."""
@@ -63,10 +60,14 @@ class Preparing:
     What has not begun at `close`, or when it is given up, never does; what is ready after `close` is dropped.
     """
 
-    def __init__(self, info: ModelInfo, tokenizer: Tokenizer | None, done: Callable[[Preparation], None]) -> None:
-        self._able = "constraints" in info.features
-        self._tokenizer = tokenizer
+    def __init__(self, loop: EngineLoop, done: Callable[[Preparation], None]) -> None:
+        engine = loop.engine
+        self._loop = loop
+        self._able = "constraints" in engine.info.features
+        self._tokenizer = engine.tokenizer
+        self._texts = RequestTexts(engine.info, engine.tokenizer)
         self._done = done
+        self._text_threads: Turns[Preparation] = Turns("texts", self._advance)
         self._mask_threads: ThreadPoolExecutor | None = None
         self._engine_threads: ThreadPoolExecutor | None = None
         self._factory: MaskFactory | None = None
@@ -74,67 +75,83 @@ class Preparing:
         self._lock = threading.Lock()  # never held for long: the loop's thread takes it
         self._opening = threading.Lock()
 
-    def begin(
-        self,
-        request_id: int,
-        request: Request,
-        constraint: Constraint | None,
-        prepare: Callable[[], Prepared] | None,
-    ) -> Preparation:
-        """`done` will get what this returns, unless `close` comes first or it is given up before its turn."""
+    def begin(self, request_id: int, request: Request) -> Preparation | None:
+        """None if there is nothing to prepare; otherwise `done` gets what this returns, unless `close` or `give_up`
+
+        comes first. Called in the loop's thread. Raises what the engine raises when it is asked what it prepares.
+        """
+        text_work = self._texts.work_on(request)
+        needs_engine = self._loop.needs_preparing(request)
+        needs_mask = isinstance(request, CompletionRequest) and request.constraint is not None
+        if text_work is None and not needs_engine and not needs_mask:
+            return None
         preparation = Preparation(request_id, request)
-        if prepare is not None:
-            if self._engine_threads is None:
-                self._engine_threads = _threads(_ENGINE_THREADS, "preparation")
-            preparation._job = self._engine_threads.submit(self._prepare, preparation, prepare, constraint)
-        elif constraint is not None:
-            self._begin_mask(preparation, constraint)
+        if text_work is not None:
+            steps, characters = text_work
+            begun = _taken_up(preparation, steps)
+            preparation._stages.append(lambda one: self._text_threads.begin(one, begun, characters))
+        if needs_engine:
+            preparation._stages.append(self._begin_engine)
+        if needs_mask:
+            preparation._stages.append(self._begin_mask)
+        self._advance(preparation)
         return preparation
+
+    def give_up(self, preparation: Preparation) -> None:
+        """Nobody waits for it any more. Called in the loop's thread."""
+        self._text_threads.give_up(preparation)
+        with self._lock:
+            preparation._given_up = True
+            if preparation._job is not None and preparation._job.cancel():
+                preparation.drop()  # the engine's part may be there already, and the mask was still to come
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
+        self._text_threads.close()
         for threads in (self._mask_threads, self._engine_threads):
             if threads is not None:
                 threads.shutdown(wait=False, cancel_futures=True)
 
-    def _begin_mask(self, preparation: Preparation, constraint: Constraint) -> None:
+    def _advance(self, preparation: Preparation) -> None:
+        """Begins the next stage, or hands in what is complete."""
         with self._lock:
-            if self._closed:
-                preparation.drop()
+            if not self._closed and not preparation._given_up:
+                if preparation._stages and preparation.error is None:
+                    preparation._stages.popleft()(preparation)
+                else:
+                    self._done(preparation)
                 return
-            if self._mask_threads is None:
-                self._mask_threads = _threads(_MASK_THREADS, "constraints")
-            preparation._job = self._mask_threads.submit(self._make_mask, preparation, constraint)
+        preparation.drop()
 
-    def _prepare(
-        self, preparation: Preparation, prepare: Callable[[], Prepared], constraint: Constraint | None
-    ) -> None:
+    def _begin_engine(self, preparation: Preparation) -> None:
+        if self._engine_threads is None:
+            self._engine_threads = _threads(_ENGINE_THREADS, "preparation")
+        preparation._job = self._engine_threads.submit(self._prepare, preparation)
+
+    def _begin_mask(self, preparation: Preparation) -> None:
+        if self._mask_threads is None:
+            self._mask_threads = _threads(_MASK_THREADS, "constraints")
+        preparation._job = self._mask_threads.submit(self._make_mask, preparation)
+
+    def _prepare(self, preparation: Preparation) -> None:
         try:
-            preparation.prepared = prepare()
+            preparation.prepared = self._loop.prepare(preparation.request)
         except BaseException as error:
             preparation.error = error_info(error)
-        if constraint is None or preparation.error is not None or preparation._given_up:
-            self._hand_in(preparation)
-        else:
-            self._begin_mask(preparation, constraint)
+        self._advance(preparation)
 
-    def _make_mask(self, preparation: Preparation, constraint: Constraint) -> None:
+    def _make_mask(self, preparation: Preparation) -> None:
         try:
+            assert isinstance(preparation.request, CompletionRequest)
+            assert preparation.request.constraint is not None
             with self._opening:
                 if self._factory is None:
                     self._factory = self._open()
-            preparation.mask = self._factory(constraint)
+            preparation.mask = self._factory(preparation.request.constraint)
         except BaseException as error:  # a panic of native code is no Exception
             preparation.error = error_info(error)
-        self._hand_in(preparation)
-
-    def _hand_in(self, preparation: Preparation) -> None:
-        with self._lock:
-            if not self._closed:
-                self._done(preparation)
-                return
-        preparation.drop()
+        self._advance(preparation)
 
     def _open(self) -> MaskFactory:
         if not self._able or not hasattr(self._tokenizer, "vocabulary"):
@@ -144,6 +161,16 @@ class Preparing:
         except ImportError as error:
             raise Unsupported(f"formats and grammars need llguidance: {error}", pip_line(_REQUIREMENT)) from error
         return GrammarMasks(cast(OpenTokenizer, self._tokenizer).vocabulary())
+
+
+def _taken_up(preparation: Preparation, steps: Steps[Request]) -> Steps[Preparation]:
+    try:
+        preparation.request = yield from steps
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        preparation.error = error_info(error)
+    return preparation
 
 
 def _threads(count: int, name: str) -> ThreadPoolExecutor:

@@ -16,7 +16,7 @@ from corral.core.ports.engines import Engine, GeneratorEngine, StepEngine
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import OpenTokenizer
-from corral.core.requests.requests import CompletionRequest, Request
+from corral.core.requests.requests import Request
 from corral.core.specs.engines import LoadRequest
 from corral.core.specs.imports import import_name
 from corral.core.stepping.loops import EngineLoop, GeneratorLoop, Outcome, StepLoop, error_info
@@ -76,7 +76,7 @@ class Stepper:
         self._inbox = inbox
         self._deliver = deliver
         self._step_began_s: float | None = None
-        self._preparing = Preparing(loop.engine.info, loop.engine.tokenizer, inbox.put)
+        self._preparing = Preparing(loop, inbox.put)
         self._unprepared: dict[int, Preparation] = {}
 
     @property
@@ -114,30 +114,29 @@ class Stepper:
     def _drop_unprepared(self) -> None:
         self._preparing.close()
         for preparation in self._unprepared.values():
-            preparation.give_up()
+            self._preparing.give_up(preparation)
         while not self._inbox.empty():
             command = self._inbox.get()
             if isinstance(command, Preparation):
                 command.drop()
 
     def _add(self, request_id: int, request: Request) -> None:
-        constraint = request.constraint if isinstance(request, CompletionRequest) else None
         try:
-            prepare = self._loop.preparation(request)
+            preparation = self._preparing.begin(request_id, request)
         except Exception as error:
             self._deliver([(request_id, error_info(error))])
             return
-        if constraint is None and prepare is None:
+        if preparation is None:
             self._loop.add(request_id, request)
         else:
-            self._unprepared[request_id] = self._preparing.begin(request_id, request, constraint, prepare)
+            self._unprepared[request_id] = preparation
 
     def _abort(self, request_id: int) -> None:
         preparation = self._unprepared.pop(request_id, None)
         if preparation is None:
             self._loop.abort(request_id)
         else:
-            preparation.give_up()  # others wait for their turn behind it
+            self._preparing.give_up(preparation)  # others wait for their turn behind it
 
     def _add_prepared(self, preparation: Preparation) -> None:
         request_id = preparation.request_id

@@ -15,11 +15,10 @@ from jinja2 import nodes
 from corral.adapters.templates.marks import has_marks, marked, marked_tokens, parts_of
 from corral.adapters.templates.sandbox import MeteredEnvironment
 from corral.core.errors import InvalidModelFile, InvalidRequest
-from corral.core.generation.chat import joined
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.requests.messages import Message, Tool
-from corral.core.requests.prompts import Prompt, TextPart
+from corral.core.requests.prompts import Prompt, TextPart, joined
 
 __all__ = ("JinjaTemplate", "JinjaTemplates")
 

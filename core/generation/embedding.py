@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 
 from corral.core.errors import EngineError, PromptTooLong
-from corral.core.generation.chat import most_tokens, require_room, tokenized
+from corral.core.generation.chat import most_tokens, require_room
 from corral.core.ports.running import RunningModel
 from corral.core.requests.calls import EmbedCall
 from corral.core.requests.outputs import Embedded, Vectors
@@ -28,13 +28,8 @@ async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None)
             for text in call.inputs:
                 require_room(model.info, len(text), most)
         for group in _groups(call.inputs, _most_inputs(model)):
-            prompts = [(TextPart(text=text),) for text in group]
-            request = EmbedRequest(
-                caller=call.caller,
-                inputs=await tokenized(model, prompts, most=most, cut=call.truncate),
-                truncate=call.truncate,
-                num_ctx=num_ctx,
-            )
+            inputs = tuple((TextPart(text=text),) for text in group)
+            request = EmbedRequest(caller=call.caller, inputs=inputs, truncate=call.truncate, num_ctx=num_ctx)
             part = await _embedded(model, request, call.model)
             vectors += part.vectors.float32
             prompt_tokens += part.prompt_tokens

@@ -18,11 +18,7 @@ from msgspec import UnsetType
 
 from corral.core.errors import Unsupported, UnsupportedField
 from corral.core.generation.answers import Generation, Lease
-from corral.core.generation.chat import (
-    PlainTemplate,
-    PromptedChat,
-    completion_prompt,
-)
+from corral.core.generation.chat import PlainTemplate, PromptedChat, require_room_for
 from corral.core.generation.embedding import embed_texts
 from corral.core.generation.rendering import RenderedApart, RenderingThreads
 from corral.core.lru import LruDict
@@ -113,12 +109,14 @@ class InferenceService:
             _require_constraints(lease, call)
             prompt: Prompt = (TextPart(text=call.prompt, parse_special=True),)
             context = _context(options, call.shift)
-            if not call.raw:
+            if call.raw:
+                require_room_for(lease.model.info, prompt, context)
+            else:
                 chat = PromptedChat(lease.model, await self._template(record))
                 prompt = await chat.prompt(_generate_messages(record, call), context)
             request = CompletionRequest(
                 caller=call.caller,
-                prompt=await completion_prompt(lease.model, prompt, context),
+                prompt=prompt,
                 sampling=options.sampling,
                 context=context,
                 constraint=call.constraint,

@@ -5,16 +5,13 @@ Runners turn either into a `RunningModel`. An engine that works in the event loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Generator, Sequence
+from typing import Protocol
 
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import Tokenizer, TokenMask
 from corral.core.requests.outputs import EngineOutput
 from corral.core.requests.requests import Request
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ("Engine", "GeneratorEngine", "Prepared", "PreparingEngine", "StepEngine")
 
@@ -68,20 +65,24 @@ class Prepared(Protocol):
 
 
 class PreparingEngine(StepEngine, Protocol):
-    """A `StepEngine` that prepares requests beside its steps: for those that `add_request` would take long for.
+    """A `StepEngine` that prepares some requests in parallel to its steps: those that `add_request` takes long for.
 
-    Optional: an engine that has no `preparation` gets every request by `add_request`.
+    Optional: an engine without `needs_preparing` gets every request by `add_request`.
     """
 
-    def preparation(self, request: Request) -> Callable[[], Prepared] | None:
-        """What is to be done before `add_prepared`; None if `add_request` is quick. At once, in the engine's thread.
+    def needs_preparing(self, request: Request) -> bool:
+        """Whether `prepare` and `add_prepared` take the place of `add_request`. Quick; in the engine's thread."""
+        ...
 
-        What it returns is called in another thread, several at a time, and raises what `add_request` would.
+    def prepare(self, request: Request) -> Prepared:
+        """What `add_prepared` needs to be quick. Raises what `add_request` would.
+
+        Called in other threads, several at a time. A long text of the request has become token ids by then.
         """
         ...
 
-    def add_prepared(self, request_id: int, request: Request, prepared: Prepared, mask: TokenMask | None) -> None:
-        """As `add_request`, and nothing in it takes long."""
+    def add_prepared(self, request_id: int, prepared: Prepared, mask: TokenMask | None) -> None:
+        """As `add_request`, for the request that `prepared` was made from. Nothing in it takes long."""
         ...
 
 

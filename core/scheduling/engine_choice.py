@@ -1,4 +1,4 @@
-"""Which engine takes a model, in which runner, and with which load options."""
+"""Which engine takes a model, with which load options, and in which runner."""
 
 from __future__ import annotations
 
@@ -10,19 +10,13 @@ from typing import Any
 import msgspec
 
 from corral.core.containment import contained, short_line
-from corral.core.errors import (
-    CorralError,
-    EngineNotInstalled,
-    InvalidOption,
-    LoadFailed,
-    NoEngine,
-    PluginError,
-    UnknownEngine,
-)
+from corral.core.errors import EngineNotInstalled, InvalidOption, NoEngine, UnknownEngine
 from corral.core.models.digests import digest_of
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.ports.runners import Runner
+from corral.core.scheduling.load_options import ignored_load_options, typed_load_options
+from corral.core.scheduling.spec_calls import check_match
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec, Match
 from corral.core.specs.installation import missing_packages
@@ -33,12 +27,7 @@ __all__ = (
     "ANY_MODEL",
     "Candidate",
     "EngineChooser",
-    "check_match",
     "choose_runner",
-    "estimate_bytes",
-    "fits",
-    "ignored_load_options",
-    "typed_load_options",
 )
 
 _log = logging.getLogger(__name__)
@@ -48,20 +37,27 @@ _COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """An engine and what it says to a model. `missing` is what keeps it from running here, empty where nothing does."""
+    """An engine, the load options it would have, as its own Struct, and what it says to a model with them.
+
+    `missing` is what keeps it from running here, empty if nothing does. `ignored` are the load options asked for that
+    it does not have. `fault` is what is wrong with them; then `options` are those of the settings.
+    """
 
     spec: EngineSpec
     match: Match
+    options: Any = None
+    ignored: tuple[str, ...] = ()
+    fault: InvalidOption | None = None
     missing: str = ""
     install_hint: str | None = None
 
 
 class EngineChooser:
-    """Chooses among `specs`. `order` are names of engines that come before others which suit a model equally well.
+    """Chooses among `specs`. `order` names engines that come before others that suit a model equally well.
 
-    `left_out` has a sentence for each plugin that is not there, for errors about engines that are missing.
-
-    What is installed is looked up when it first matters; what was missing is looked up again each time.
+    `settings` are load options by engine, under those of a request. `left_out` has a sentence for each plugin that is
+    absent, for errors about missing engines. What is installed is looked up when it first matters; what was missing is
+    looked up again each time.
     """
 
     def __init__(
@@ -70,12 +66,14 @@ class EngineChooser:
         converters: Sequence[ConverterSpec] = (),
         order: Sequence[str] = (),
         left_out: Mapping[str, str] = {},
+        settings: Mapping[str, Mapping[str, Any]] = {},
     ) -> None:
         ranks = {name: rank for rank, name in enumerate(order)}
         self._specs = sorted(specs, key=lambda spec: ranks.get(spec.name, len(ranks)))
         self._converters = {converter.name: converter for converter in converters}
         self._there: set[str] = set()
         self._left_out = left_out
+        self._settings = settings
         self._complained: set[tuple[str, str]] = set()
 
     def choose(
@@ -84,25 +82,40 @@ class EngineChooser:
         metadata: ModelMetadata | None,
         name: str | None = None,
         tasks: Collection[str] = (),
+        load_options: Mapping[str, Any] = {},
     ) -> Candidate:
         """The best match among the installed engines that can do one of `tasks`, or the engine of that name.
 
-        If none of the installed engines can do them, it is the best match all the same. Raises `NoEngine` with every
-        engine's own reason where none takes the model, or the named one does not, and `EngineNotInstalled` with the
-        pip line where those that would are not installed. `UnknownEngine` for a name that no engine has.
+        If no installed engine can do any of them, the best match is chosen anyway. Raises `InvalidOption` for a load
+        option of the wrong type; `NoEngine`, with the reason of each engine, if none takes the model or the named one
+        does not; `EngineNotInstalled`, with the pip line, if those that would are not installed; `UnknownEngine` for a
+        name that no engine has.
         """
+        chosen = self._choose(record, metadata, name, tasks, load_options)
+        if chosen.fault is not None:
+            raise chosen.fault
+        return chosen
+
+    def _choose(
+        self,
+        record: StoredModel,
+        metadata: ModelMetadata | None,
+        name: str | None,
+        tasks: Collection[str],
+        load_options: Mapping[str, Any],
+    ) -> Candidate:
         if name is not None:
-            return self._named(name, record, metadata)
-        matches = [(spec, self._match(spec, record, metadata)) for spec in self._specs]
+            return self._named(name, record, metadata, load_options)
+        matches = [self._matched(spec, record, metadata, load_options) for spec in self._specs]
         able: list[Candidate] = []
         unsuited: list[Candidate] = []
-        for spec, match in sorted(matches, key=lambda one: -one[1].score):
-            if match.score <= 0:
+        for one in sorted(matches, key=lambda one: -one.match.score):
+            if one.match.score <= 0:
                 break
-            candidate = self._candidate(spec, match)
+            candidate = self._checked(one)
             if candidate.missing:
                 able.append(candidate)
-            elif tasks and spec.tasks and spec.tasks.isdisjoint(tasks):
+            elif tasks and one.spec.tasks and one.spec.tasks.isdisjoint(tasks):
                 unsuited.append(candidate)
             else:
                 return candidate
@@ -110,13 +123,13 @@ class EngineChooser:
             return unsuited[0]
         if able:
             raise _not_installed(f"no engine that can run {record.name.short} is installed", able)
-        reasons = "; ".join(f"{spec.name}: {match.reason}" for spec, match in matches)
+        reasons = "; ".join(f"{one.spec.name}: {one.match.reason}" for one in matches)
         remedy = "; ".join((_ELSEWHERE, *remarks(self._left_out, record.format)))
         raise NoEngine(f"no engine can run {record.name.short} ({reasons or 'there is none'})", remedy)
 
     def candidates(self, record: StoredModel, metadata: ModelMetadata | None) -> list[Candidate]:
         """What every engine says to the model, in the order that breaks ties."""
-        return [self._candidate(spec, self._match(spec, record, metadata)) for spec in self._specs]
+        return [self._checked(self._matched(spec, record, metadata)) for spec in self._specs]
 
     def require(self, name: str | None = None) -> None:
         """What can be said before the model is there: raises `EngineNotInstalled` where the engine of that name lacks
@@ -126,21 +139,23 @@ class EngineChooser:
         Engines that run only where they are asked for by name do not count.
         """
         if name is not None:
-            _require_installed(self._candidate(self._spec(name), _UNASKED))
+            _require_installed(self._checked(Candidate(spec=self._spec(name), match=_UNASKED)))
             return
         candidates = self.candidates(ANY_MODEL, None)
         counted = [one for one in candidates if one.spec.form != "running" and one.match.score >= 0]
         if counted and all(candidate.missing for candidate in counted):
             raise _not_installed("no engine is installed", counted)
 
-    def _named(self, name: str, record: StoredModel, metadata: ModelMetadata | None) -> Candidate:
-        spec = self._spec(name)
-        match = self._match(spec, record, metadata)
-        if match.score == 0:
-            others = [one.name for one in self._specs if self._match(one, record, metadata).score > 0]
+    def _named(
+        self, name: str, record: StoredModel, metadata: ModelMetadata | None, load_options: Mapping[str, Any]
+    ) -> Candidate:
+        named = self._matched(self._spec(name), record, metadata, load_options)
+        if named.match.score == 0:
+            all_of_them = (self._matched(spec, record, metadata, load_options) for spec in self._specs)
+            others = [one.spec.name for one in all_of_them if one.match.score > 0]
             remedy = f"engines that can run it: {', '.join(others)}" if others else _ELSEWHERE
-            raise NoEngine(f"the {name} engine cannot run {record.name.short}: {match.reason}", remedy)
-        candidate = self._candidate(spec, match)
+            raise NoEngine(f"the {name} engine cannot run {record.name.short}: {named.match.reason}", remedy)
+        candidate = self._checked(named)
         _require_installed(candidate)
         return candidate
 
@@ -152,16 +167,38 @@ class EngineChooser:
         remedy = "; ".join((*remarks(self._left_out, name), f"known engines: {known or 'none'}"))
         raise UnknownEngine(f"there is no engine {name!r}", remedy)
 
-    def _candidate(self, spec: EngineSpec, match: Match) -> Candidate:
-        missing, hint = self._missing(spec), install_line(spec)
-        if not missing and match.converter is not None:
-            converter = self._converters[match.converter]
-            missing, hint = self._missing(converter), install_line(converter)
-        return Candidate(spec=spec, match=match, missing=missing, install_hint=hint)
-
-    def _match(self, spec: EngineSpec, record: StoredModel, metadata: ModelMetadata | None) -> Match:
+    def _matched(
+        self,
+        spec: EngineSpec,
+        record: StoredModel,
+        metadata: ModelMetadata | None,
+        load_options: Mapping[str, Any] = {},
+    ) -> Candidate:
+        settings = self._settings.get(spec.name, {})
+        fault = None
         try:
-            match = check_match(contained(spec.match, record, metadata))
+            options = typed_load_options(spec, settings, load_options)
+        except InvalidOption as error:
+            options, fault = typed_load_options(spec, settings), error
+        return Candidate(
+            spec=spec,
+            match=self._match(spec, record, metadata, options),
+            options=options,
+            ignored=ignored_load_options(spec, load_options),
+            fault=fault,
+        )
+
+    def _checked(self, candidate: Candidate) -> Candidate:
+        """With what is missing, and how to install it."""
+        missing, hint = self._missing(candidate.spec), install_line(candidate.spec)
+        if not missing and candidate.match.derive is not None:
+            converter = self._converters[candidate.match.derive.converter]
+            missing, hint = self._missing(converter), install_line(converter)
+        return msgspec.structs.replace(candidate, missing=missing, install_hint=hint)
+
+    def _match(self, spec: EngineSpec, record: StoredModel, metadata: ModelMetadata | None, options: Any) -> Match:
+        try:
+            match = check_match(contained(spec.match, record, metadata, options))
         except Exception as error:  # a plugin's fault is no reason to be without the other engines
             said = f"{type(error).__name__}: {short_line(error)}"
             if (spec.name, said) not in self._complained:  # once, not once for each model
@@ -172,10 +209,10 @@ class EngineChooser:
         unfit = _unfit(spec, record, metadata) if match.score != 0 else None
         if unfit is not None:
             return Match(score=0, reason=unfit)
-        if match.converter is None:
+        if match.derive is None:
             return match
-        if match.converter not in self._converters:
-            return Match(score=0, reason=f"needs the {match.converter} converter, which is not registered")
+        if match.derive.converter not in self._converters:
+            return Match(score=0, reason=f"needs the {match.derive.converter} converter, which is not registered")
         if record.files_of("adapter"):
             return Match(score=0, reason="needs a conversion, which would drop the model's adapter")
         return match
@@ -240,78 +277,3 @@ def choose_runner(spec: EngineSpec, runners: Mapping[str, Runner], preferred: st
         if name in spec.runners and name in runners:
             return runners[name]
     raise NoEngine(f"the {spec.name} engine runs in {' or '.join(spec.runners)}, but that runner is not available")
-
-
-def typed_load_options(spec: EngineSpec, *layers: Mapping[str, Any]) -> Any:
-    """The engine's own Struct, later layers winning and null meaning "not given"; None for an engine without options.
-
-    Names that the engine does not have are passed over: they may be another engine's. Raises `InvalidOption`.
-    """
-    if spec.load_options is None:
-        return None
-    known = spec.load_options.__struct_fields__
-    given = (one for layer in layers for one in layer.items())
-    merged = {name: value for name, value in given if value is not None and name in known}
-    try:
-        return msgspec.convert(merged, spec.load_options, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidOption(f"load options of the {spec.name} engine: {error}") from error
-
-
-def ignored_load_options(spec: EngineSpec, wanted: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those asked for that the engine does not have. `num_ctx` goes with each request too, which answers for it."""
-    known = () if spec.load_options is None else spec.load_options.__struct_fields__
-    return tuple(name for name in wanted if name not in known and name != "num_ctx")
-
-
-def fits(spec: EngineSpec, loaded: Any, wanted: Any) -> bool:
-    """Whether a model loaded with one set of options serves another without a reload."""
-    if loaded == wanted or spec.fits is None:
-        return bool(loaded == wanted)
-    try:
-        return bool(contained(spec.fits, loaded, wanted))
-    except Exception:  # a plugin's fault costs another load, and nobody's request
-        _log.exception("the %s engine's fits failed", spec.name)
-        return False
-
-
-def estimate_bytes(
-    spec: EngineSpec, record: StoredModel, metadata: ModelMetadata | None, options: Any
-) -> Mapping[str, int]:
-    """What the engine says that the model will take, by device. Raises `LoadFailed` where it says no such thing: a load
-    whose size nobody knows could take everybody's memory.
-    """
-    try:
-        estimate = contained(spec.estimate, record, metadata, options)
-        return {_device(device): _byte_count(count) for device, count in estimate.items()}
-    except Exception as error:
-        if isinstance(error, CorralError) and not isinstance(error, PluginError):
-            raise  # it says on purpose that this does not go
-        said = f"{type(error).__name__}: {short_line(error)}"
-        raise LoadFailed(
-            f"the {spec.name} engine's estimate for {record.name.short} failed: {said}",
-            "this is a bug in the engine's plugin; another engine may run the model",
-        ) from error
-
-
-def _device(name: object) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"a device name must be a string, not {short_line(repr(name), 60)}")
-    return name
-
-
-def _byte_count(count: object) -> int:
-    if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count < 1 << 62:
-        raise ValueError(f"bytes must be a number of 0 or more, not {short_line(repr(count), 60)}")
-    return int(count)
-
-
-def check_match(match: object) -> Match:
-    """A match as the choice needs it. Raises `TypeError` for what is none."""
-    if not isinstance(match, Match):
-        raise TypeError(f"it gave {short_line(repr(match), 60)} instead of a Match")
-    if isinstance(match.score, bool) or not isinstance(match.score, int | float) or not -1e9 < match.score < 1e9:
-        raise TypeError(f"its score is {short_line(repr(match.score), 60)}")
-    if match.converter is not None and not isinstance(match.converter, str):
-        raise TypeError(f"its converter is {short_line(repr(match.converter), 60)}")
-    return Match(score=match.score, reason=short_line(match.reason), converter=match.converter)

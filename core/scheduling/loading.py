@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -17,12 +17,12 @@ from corral.core.errors import EngineDied, InvalidModelFile, LoadFailed, OutOfMe
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import RunningModel
-from corral.core.scheduling.engine_choice import estimate_bytes
 from corral.core.scheduling.load_progress import LoadProgress, LoadStage
 from corral.core.scheduling.placement import Placement
 from corral.core.scheduling.resident import Resident
+from corral.core.scheduling.spec_calls import estimate_bytes
 from corral.core.specs.converters import ConverterSpec
-from corral.core.specs.engines import LoadRequest, LocalFile
+from corral.core.specs.engines import Derivation, LoadRequest, LocalFile
 
 __all__ = ("Deriver", "ModelLoader", "Models")
 
@@ -45,7 +45,9 @@ class Deriver(Protocol):
     @property
     def converters(self) -> Sequence[ConverterSpec]: ...
 
-    async def derive(self, record: StoredModel, converter: str, *, on_progress: OnLoadProgress) -> StoredModel: ...
+    async def derive(
+        self, record: StoredModel, converter: str, *, parameters: Mapping[str, Any], on_progress: OnLoadProgress
+    ) -> StoredModel: ...
 
     async def discard_damaged(self, derived: StoredModel) -> bool: ...
 
@@ -64,9 +66,9 @@ class ModelLoader:
 
         Raises `OutOfMemory`, what `ModelDeriver.derive` raises if it must be converted, and what `Runner.load` raises.
         """
-        if resident.converter is None or self._deriver is None:
+        if resident.derivation is None or self._deriver is None:
             return await self._load(resident, resident.record, metadata)
-        derived = await self._derive(resident, self._deriver, resident.converter)
+        derived = await self._derive(resident, self._deriver, resident.derivation)
         try:
             return await self._load_derived(resident, derived)
         except (InvalidModelFile, LoadFailed, EngineDied) as error:
@@ -74,13 +76,15 @@ class ModelLoader:
                 remedy = f"run corral rm {derived.name} to have the model converted again"
                 raise type(error)(error.message, f"{error.remedy}; {remedy}" if error.remedy else remedy) from error
             _log.warning("the converted files for %s were damaged; converting again", resident.record.name.short)
-            return await self._load_derived(resident, await self._derive(resident, self._deriver, resident.converter))
+            return await self._load_derived(resident, await self._derive(resident, self._deriver, resident.derivation))
 
-    async def _derive(self, resident: Resident, deriver: Deriver, converter: str) -> StoredModel:
+    async def _derive(self, resident: Resident, deriver: Deriver, derivation: Derivation) -> StoredModel:
         async def derive() -> StoredModel:
             # The clock starts with the first report: until then another process may be converting the same model.
             async with self._watched(resident, "converting", None) as on_progress:
-                return await deriver.derive(resident.record, converter, on_progress=on_progress)
+                return await deriver.derive(
+                    resident.record, derivation.converter, parameters=derivation.parameters, on_progress=on_progress
+                )
 
         return await self._with_second_try(derive)
 

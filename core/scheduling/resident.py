@@ -13,7 +13,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -22,8 +22,9 @@ from corral.core.models.model import FileRole, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import RunningModel
+from corral.core.scheduling.engine_choice import Candidate
+from corral.core.scheduling.load_options import fits
 from corral.core.scheduling.load_progress import LoadListener, LoadProgress
-from corral.core.specs.engines import EngineSpec
 
 __all__ = ("SHUTTING_DOWN", "Resident", "files_key")
 
@@ -44,28 +45,26 @@ def files_key(record: StoredModel) -> tuple[str, ...]:
 class Resident:
     """A model in memory or on its way there, for one engine and one set of load options.
 
-    `converter` names the converter whose result the engine loads in place of the model. `names` are all names it was
-    leased under. `on_expired` is called when an idle model's keep-alive time is over. A method called in a state that
-    does not allow it raises `AssertionError`.
+    `options` are load options, as the engine's own Struct. With a `derivation`, the engine loads its result in place of
+    the model. `names` are all names it was leased under. `on_expired` is called when the keep-alive time of an idle
+    model is over. A method called in a state that does not allow it raises `AssertionError`.
     """
 
     def __init__(
         self,
         record: StoredModel,
-        spec: EngineSpec,
+        engine: Candidate,
         runner: Runner,
-        options: Any,
         *,
-        converter: str | None,
         keep_alive_s: float | None,
         clock_s: Callable[[], float],
         on_expired: Callable[[Resident], object],
     ) -> None:
         self.record = record
-        self.spec = spec
+        self.spec = engine.spec
+        self.options = engine.options
+        self.derivation = engine.match.derive
         self.runner = runner
-        self.options = options
-        self.converter = converter
         self.files = files_key(record)
         self.names = frozenset({record.name.key})
         self._state: Literal["loading", "loaded", "gone"] = "loading"
@@ -153,6 +152,16 @@ class Resident:
         """Idle before leased, then the shortest keep-alive."""
         keep_alive_s = math.inf if self._keep_alive_s is None else self._keep_alive_s
         return (self._leases > 0, keep_alive_s, self.record.name.key)
+
+    def serves(self, record: StoredModel, engine: Candidate) -> bool:
+        """Whether it is the same model for the same engine, accepts leases, and was loaded in a way that will do."""
+        return (
+            self.spec is engine.spec
+            and not self.leaving
+            and self.derivation == engine.match.derive
+            and self.files == files_key(record)
+            and fits(engine.spec, self.options, engine.options)
+        )
 
     def same_weights(self, other: Resident) -> bool:
         """The same model with any options: one of the two replaces the other."""

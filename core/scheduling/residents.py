@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
 
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import RunningModel
-from corral.core.scheduling.engine_choice import fits
+from corral.core.scheduling.engine_choice import Candidate
 from corral.core.scheduling.resident import Resident, files_key
-from corral.core.specs.engines import EngineSpec
 
 __all__ = ("Residents",)
 
@@ -40,13 +38,12 @@ class Residents:
         """How many models still free their memory."""
         return len(self._departures)
 
-    def find(self, record: StoredModel, spec: EngineSpec, options: Any) -> Resident | None:
-        """The one that serves these options and accepts leases. Clears away models that have died."""
-        files = files_key(record)
+    def find(self, record: StoredModel, engine: Candidate) -> Resident | None:
+        """The one that serves this choice and accepts leases. Clears away models that have died."""
         for one in self:
             if one.dead:
                 self.remove(one)
-            elif one.files == files and one.spec is spec and not one.leaving and fits(spec, one.options, options):
+            elif one.serves(record, engine):
                 return one
         return None
 
@@ -66,21 +63,17 @@ class Residents:
     def add(
         self,
         record: StoredModel,
-        spec: EngineSpec,
+        engine: Candidate,
         runner: Runner,
-        options: Any,
         *,
-        converter: str | None,
         keep_alive_s: float | None,
         load: Callable[[Resident], Awaitable[RunningModel]],
     ) -> Resident:
         """Start loading a model. It is removed when its load fails, and when its keep-alive time is over."""
         resident = Resident(
             record,
-            spec,
+            engine,
             runner,
-            options,
-            converter=converter,
             keep_alive_s=keep_alive_s,
             clock_s=self._clock_s,
             on_expired=self.remove,

@@ -17,13 +17,7 @@ from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import Task
 from corral.core.requests.caller import ANONYMOUS, Caller
-from corral.core.scheduling.engine_choice import (
-    Candidate,
-    EngineChooser,
-    choose_runner,
-    ignored_load_options,
-    typed_load_options,
-)
+from corral.core.scheduling.engine_choice import Candidate, EngineChooser, choose_runner
 from corral.core.scheduling.leases import Lease, LoadedModel
 from corral.core.scheduling.load_progress import LoadListener
 from corral.core.scheduling.loading import Deriver, ModelLoader, Models
@@ -64,12 +58,11 @@ class ModelScheduler:
         left_out: Mapping[str, str] = {},
     ) -> None:
         converters = () if deriver is None else deriver.converters
-        self._chooser = EngineChooser(engines, converters, settings.engine_order, left_out)
+        self._chooser = EngineChooser(engines, converters, settings.engine_order, left_out, engine_settings)
         self._runners = runners
         self._preferred_runner = preferred_runner
         self._catalog = catalog
         self._settings = settings
-        self._engine_settings = engine_settings
         self._clock = clock
         self._residents = Residents(clock_s=clock)
         placement = Placement(
@@ -101,21 +94,20 @@ class ModelScheduler:
         """
         started = self._clock()
         metadata = await self._catalog.metadata(record)
-        choice = self._chooser.choose(record, metadata, engine or self._engine_for(record), tasks)
-        spec = choice.spec
-        options = typed_load_options(spec, self._engine_settings.get(spec.name, {}), load_options)
-        resident = self._residents.find(record, spec, options)
+        choice = self._chooser.choose(record, metadata, engine or self._engine_for(record), tasks, load_options)
+        resident = self._residents.find(record, choice)
         if (resident is None or resident.full) and self._residents.waiting >= self._settings.max_queue:
             raise ServerBusy(_BUSY, "wait for running requests to end, or raise max_queue")
         if resident is None:
-            resident = self._start(record, choice, options, metadata)
+            resident = self._start(record, choice, metadata)
             _log.debug("loading %s for %s", record.name.short, caller.id)
         resident.lease(record.name, keep_alive_s)
         try:
             model = resident.model or await resident.loaded(on_progress)
             load_ns = round((self._clock() - started) * 1e9)
-            ignored = ignored_load_options(spec, load_options)
-            yield Lease(model=model, record=record, load_ns=load_ns, engine=spec.name, ignored_options=ignored)
+            yield Lease(
+                model=model, record=record, load_ns=load_ns, engine=choice.spec.name, ignored_options=choice.ignored
+            )
         finally:
             self._residents.give_back(resident)
 
@@ -158,7 +150,7 @@ class ModelScheduler:
         """The engine that is set for every model; it is meant for those that run here."""
         return None if record.remote else self._settings.engine
 
-    def _start(self, record: StoredModel, choice: Candidate, options: Any, metadata: ModelMetadata | None) -> Resident:
+    def _start(self, record: StoredModel, choice: Candidate, metadata: ModelMetadata | None) -> Resident:
         if self._closed:
             raise ServerBusy(SHUTTING_DOWN)
         runner = choose_runner(choice.spec, self._runners, self._preferred_runner)
@@ -167,10 +159,8 @@ class ModelScheduler:
                 self._residents.unload(one)
         return self._residents.add(
             record,
-            choice.spec,
+            choice,
             runner,
-            options,
-            converter=choice.match.converter,
             keep_alive_s=self._settings.keep_alive_s,
             load=lambda resident: self._loader.load(resident, metadata),
         )

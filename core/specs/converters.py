@@ -10,7 +10,7 @@ import msgspec
 
 from corral.core.errors import InvalidRequest
 from corral.core.models.digests import Digest
-from corral.core.models.model import FileRole, ModelMetadata, StoredModel
+from corral.core.models.model import FileRole, Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.specs.engines import LocalFile, Match
 from corral.core.values import Value
@@ -73,7 +73,7 @@ class ConverterSpec(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     summary: str
     convert: str
-    match: Callable[[StoredModel, ModelMetadata | None], Match]
+    match: Callable[[Model, ModelMetadata | None], Match]
     version: int = 1
     parameters: type[msgspec.Struct] | None = None
     estimate: Callable[[StoredModel, ModelMetadata | None, Any], Mapping[str, int]] | None = None

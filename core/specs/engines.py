@@ -7,27 +7,34 @@ from typing import Any, Literal
 
 import msgspec
 
-from corral.core.models.model import FileRole, ModelMetadata, StoredModel
+from corral.core.models.model import FileRole, Model, ModelMetadata, StoredModel
 from corral.core.requests.outputs import EngineOutput, Output
 from corral.core.requests.requests import Request
 from corral.core.values import Value
 
-__all__ = ("Device", "EngineSpec", "LoadRequest", "LocalFile", "Match", "options_fit")
+__all__ = ("Derivation", "Device", "EngineSpec", "LoadRequest", "LocalFile", "Match", "options_fit")
 
 RunnerName = Literal["process", "thread", "event_loop"]
 
 
+class Derivation(Value, frozen=True, kw_only=True):
+    """A model made from another one: by which converter, with which of its parameters; others keep their defaults."""
+
+    converter: str
+    parameters: Mapping[str, Any] = {}
+
+
 class Match(Value, frozen=True, kw_only=True):
-    """How well an engine suits a model: 0 cannot, higher wins. `reason` is a sentence for people.
+    """How well an engine suits a model: 0 means that it cannot run it, and the highest score wins. `reason` is a
+    sentence for people.
 
-    A negative score: it can, and does so only where somebody asks for it by name.
-
-    `converter` names the converter (`corral.core.specs.converters`) whose result the engine takes in the model's place.
+    A negative score means that it can, but only if it is asked for by name. With `derive`, the engine loads what the
+    converter makes of the model, in its place.
     """
 
     score: int
     reason: str
-    converter: str | None = None
+    derive: Derivation | None = None
 
 
 class Device(Value, frozen=True, kw_only=True):
@@ -69,10 +76,11 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `load` is the import path ``package.module:function`` of ``(LoadRequest, on_progress) -> StepEngine |
     GeneratorEngine | RunningModel``, by `form`; one of form ``running`` may be a coroutine function. `runners` are
-    those it allows, preferred first. `match` gets no metadata where there are no weights (an upstream) or nobody reads
-    their format. `estimate` answers bytes by device. `load_options` and `request_options` are msgspec Struct types;
-    every field of `load_options` has a default. `fits(loaded, wanted)` says whether a model loaded with one set of load
-    options serves another without a reload: see `options_fit`.
+    those it allows, preferred first. `match` gets the model, its metadata, and the load options it would have: an
+    instance of `load_options`, or None without. The metadata is None if there are no weights (an upstream) or no reader
+    knows their format. `estimate` gets the same and returns bytes by device. `load_options` and `request_options` are
+    msgspec Struct types; every field of `load_options` has a default. `fits(loaded, wanted)` says whether a model
+    loaded with one set of load options serves another without a reload: see `options_fit`.
 
     `tasks` are those it may have; an engine that lacks the task of a request is chosen last. What a model really has is
     in its `ModelInfo`. `takes` says in words what it runs. `devices` is the import path of ``() -> Sequence[Device]``,
@@ -87,7 +95,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     form: Literal["step", "generator", "running"]
     load: str
-    match: Callable[[StoredModel, ModelMetadata | None], Match]
+    match: Callable[[Model, ModelMetadata | None, Any], Match]
     estimate: Callable[[StoredModel, ModelMetadata | None, Any], Mapping[str, int]]
     runners: tuple[RunnerName, ...] = ("process", "thread")
     tasks: frozenset[str] = frozenset({"completion"})

@@ -37,13 +37,17 @@ def error_info(error: BaseException) -> ErrorInfo:
 
 
 class EngineLoop(Protocol):
-    """What a runner turns. One thread calls everything but ``engine.tokenizer``."""
+    """What a runner turns. One thread calls everything but ``engine.tokenizer`` and `prepare`."""
 
     @property
     def engine(self) -> Engine: ...
 
-    def preparation(self, request: Request) -> Callable[[], Prepared] | None:
-        """What must be called before `add`, in another thread; None for nothing."""
+    def needs_preparing(self, request: Request) -> bool:
+        """Whether `prepare` must be called before `add`."""
+        ...
+
+    def prepare(self, request: Request) -> Prepared:
+        """What `add` is to be given. The one method to call in other threads; see `PreparingEngine`."""
         ...
 
     def add(
@@ -77,15 +81,18 @@ class StepLoop:
 
     def __init__(self, engine: StepEngine, *, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
         self.engine = engine
+        self._preparing = cast(PreparingEngine, engine) if hasattr(engine, "needs_preparing") else None
         self._clock_ns = clock_ns
         self._context_length = engine.info.context_length
         self._drivers: dict[int, RequestDriver] = {}
         self._refused: list[Outcome] = []
 
-    def preparation(self, request: Request) -> Callable[[], Prepared] | None:
-        if not hasattr(self.engine, "preparation"):
-            return None
-        return cast(PreparingEngine, self.engine).preparation(request)
+    def needs_preparing(self, request: Request) -> bool:
+        return self._preparing is not None and self._preparing.needs_preparing(request)
+
+    def prepare(self, request: Request) -> Prepared:
+        assert self._preparing is not None
+        return self._preparing.prepare(request)
 
     def add(
         self,
@@ -96,10 +103,10 @@ class StepLoop:
     ) -> None:
         try:
             driver = driver_for(request, self._context_length, self._clock_ns, mask)
-            if prepared is None:
+            if prepared is None or self._preparing is None:
                 self.engine.add_request(request_id, request, driver.mask)
             else:
-                cast(PreparingEngine, self.engine).add_prepared(request_id, request, prepared, driver.mask)
+                self._preparing.add_prepared(request_id, prepared, driver.mask)
         except Exception as error:
             if prepared is not None:
                 prepared.close()
@@ -160,8 +167,11 @@ class GeneratorLoop:
         self._waiting: deque[tuple[int, Request, ConstraintMask | None]] = deque()
         self._running: tuple[int, RequestDriver, Generator[EngineOutput | None, None, None]] | None = None
 
-    def preparation(self, request: Request) -> Callable[[], Prepared] | None:
-        return None
+    def needs_preparing(self, request: Request) -> bool:
+        return False
+
+    def prepare(self, request: Request) -> Prepared:
+        raise NotImplementedError("an engine of this form prepares nothing")
 
     def add(
         self,

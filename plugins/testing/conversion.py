@@ -13,10 +13,10 @@ import msgspec
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions
 from corral.core.errors import InvalidModelFile
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelMetadata
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.converters import ConvertedFile, ConverterSpec, ConvertRequest, ConvertResult
-from corral.core.specs.engines import Device, EngineSpec, LoadRequest, Match
+from corral.core.specs.engines import Derivation, Device, EngineSpec, LoadRequest, Match
 
 __all__ = ("CONVERTER", "ENGINE", "StampParameters", "convert", "devices", "load")
 
@@ -80,7 +80,7 @@ def _files(folder: Path, parameters: StampParameters) -> tuple[ConvertedFile, ..
             return (ConvertedFile(path="link"),)
 
 
-def _takes(record: StoredModel, metadata: ModelMetadata | None) -> Match:
+def _takes(model: Model, metadata: ModelMetadata | None) -> Match:
     if metadata is None or metadata.format != "gguf":
         return Match(score=0, reason="stamps GGUF weights only")
     return Match(score=100, reason="GGUF can be stamped")
@@ -110,13 +110,13 @@ def devices() -> list[Device]:
     return [Device(kind="abacus", name="Abacus of ten rods", total_bytes=10_000, free_bytes=5_000)]
 
 
-def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
-    if record.format == "stamped":
+def _match(model: Model, metadata: ModelMetadata | None, options: FakeLoadOptions) -> Match:
+    if model.format == "stamped":
         return Match(score=100, reason="runs stamped models")
-    taken = _takes(record, metadata)
+    taken = _takes(model, metadata)
     if taken.score == 0:
         return taken
-    return Match(score=60, reason="runs it once it is stamped", converter=CONVERTER.name)
+    return Match(score=60, reason="runs it once it is stamped", derive=Derivation(converter=CONVERTER.name))
 
 
 ENGINE = EngineSpec(

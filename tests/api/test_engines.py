@@ -49,7 +49,7 @@ def test_without_an_engine_the_answer_is_501(start_server: Callable[..., Any], o
         SPEC,
         module="corral_no_such_module",
         install_hint="pip install 'corral[fake]'",
-        match=lambda record, metadata: Match(score=100, reason="takes it"),
+        match=lambda model, metadata, options: Match(score=100, reason="takes it"),
     )
     with start_server(engines=[spec]) as server, httpx.Client(base_url=server.url, timeout=10) as client:
         options = {} if option is None else {"engine": option}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -11,12 +11,13 @@ import pytest
 
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.loader import load
+from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.runners.frames import Abort, Add, Close
 from corral.adapters.runners.stepping import Command, Stepper
 from corral.core.errors import EngineDied, ErrorInfo
 from corral.core.requests.outputs import Delta, Finished, Output
 from corral.core.requests.prompts import TextPart
-from corral.core.requests.requests import CompletionRequest, SamplingParams
+from corral.core.requests.requests import CompletionRequest, Request, SamplingParams
 from corral.core.specs.engines import LoadRequest, LocalFile
 from corral.core.stepping.loops import Outcome, StepLoop
 
@@ -52,7 +53,9 @@ def dry(*breakers: str, multiplier: float = 8.0) -> CompletionRequest:
     return ask(dry_multiplier=multiplier, dry_sequence_breakers=breakers)
 
 
-def answers(engine: LlamaCppEngine, *requests: CompletionRequest) -> tuple[list[str], list[int]]:
+def answers(
+    engine: LlamaCppEngine, *requests: CompletionRequest, ended: Callable[[int], object] = lambda number: None
+) -> tuple[list[str], list[int]]:
     """The texts, and the order in which the requests ended."""
     inbox: SimpleQueue[Command] = SimpleQueue()
     texts = [""] * len(requests)
@@ -68,6 +71,7 @@ def answers(engine: LlamaCppEngine, *requests: CompletionRequest) -> tuple[list[
             elif isinstance(item, Finished | ErrorInfo):
                 assert isinstance(item, Finished), item
                 order.append(number)
+                ended(number)
                 if len(order) == len(requests):
                     inbox.put(Close())
 
@@ -75,11 +79,19 @@ def answers(engine: LlamaCppEngine, *requests: CompletionRequest) -> tuple[list[
     return texts, order
 
 
-def test_sequence_breakers_hold_nobody_up(engine: LlamaCppEngine) -> None:
+def test_sequence_breakers_hold_nobody_up(engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that comes later than one with slow breakers has its whole answer before that one begins."""
-    assert engine.preparation(dry(*SLOW)) is not None
-    assert engine.preparation(ask()) is None
-    _, order = answers(engine, dry(*SLOW), ask(32))
+    assert engine.needs_preparing(dry(*SLOW))
+    assert not engine.needs_preparing(ask())
+    prepare, answered = engine.prepare, threading.Event()
+
+    def prepare_last(request: Request) -> LlamaSequence:
+        prepared = prepare(request)
+        assert answered.wait(60)
+        return prepared
+
+    monkeypatch.setattr(engine, "prepare", prepare_last)
+    _, order = answers(engine, dry(*SLOW), ask(32), ended=lambda number: answered.set() if number == 1 else None)
     assert order == [1, 0]
 
 
@@ -87,8 +99,8 @@ def test_sequence_breakers_are_worked_out_once(engine: LlamaCppEngine) -> None:
     """A request with parameters that are known is taken in at once, and its answer is the same."""
     request = dry("\n", ":", "b")
     [first], _ = answers(engine, request)
-    assert engine.preparation(request) is None
-    assert engine.preparation(dry("\n", ":", "b", multiplier=9.0)) is not None
+    assert not engine.needs_preparing(request)
+    assert engine.needs_preparing(dry("\n", ":", "b", multiplier=9.0))
     assert answers(engine, request, request)[0] == [first, first]
     assert first != answers(engine, ask())[0][0]
 
@@ -96,9 +108,9 @@ def test_sequence_breakers_are_worked_out_once(engine: LlamaCppEngine) -> None:
 def test_long_biased_texts_are_prepared(engine: LlamaCppEngine) -> None:
     """Texts that take time to tokenize are tokenized beside the steps, with the same effect as short ones."""
     long = ask(logit_bias=((" wide" * 300, -100.0),))
-    assert engine.preparation(long) is not None
+    assert engine.needs_preparing(long)
     short = ask(logit_bias=((" wide", -100.0),))
-    assert engine.preparation(short) is None
+    assert not engine.needs_preparing(short)
     [text, banned], _ = answers(engine, long, short)
     assert " wide" not in text + banned
 
@@ -106,12 +118,8 @@ def test_long_biased_texts_are_prepared(engine: LlamaCppEngine) -> None:
 def test_a_model_outlives_a_preparation(smollm2: Path) -> None:
     """Closing the engine waits for what reads its vocabulary in another thread; nothing begins afterwards."""
     engine = make(smollm2)
-    prepare = engine.preparation(dry(*SLOW))
-    late = engine.preparation(dry("x"))
-    assert prepare is not None
-    assert late is not None
     prepared: list[object] = []
-    begun = threading.Thread(target=lambda: prepared.append(prepare()))
+    begun = threading.Thread(target=lambda: prepared.append(engine.prepare(dry(*SLOW))))
     begun.start()
     while not engine._preparing._count and not prepared:
         pass
@@ -119,7 +127,7 @@ def test_a_model_outlives_a_preparation(smollm2: Path) -> None:
     assert len(prepared) == 1
     begun.join(10)
     with pytest.raises(EngineDied):
-        late()
+        engine.prepare(dry("x"))
 
 
 def test_an_aborted_preparation_leaves_the_rest(engine: LlamaCppEngine) -> None:

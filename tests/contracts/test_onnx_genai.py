@@ -683,8 +683,8 @@ def test_match_and_estimate() -> None:
             ),
         )
 
-    assert SPEC.match(record("genai_config.json"), None).score == 100
-    assert SPEC.match(record("config.json"), None).score == 0
+    assert SPEC.match(record("genai_config.json"), None, OnnxGenaiOptions()).score == 100
+    assert SPEC.match(record("config.json"), None, OnnxGenaiOptions()).score == 0
     small = SPEC.estimate(record("genai_config.json"), None, OnnxGenaiOptions(num_ctx=128))
     large = SPEC.estimate(record("genai_config.json"), None, OnnxGenaiOptions(num_ctx=4096, num_parallel=2))
     assert 1_000_000 <= small["cpu"] < large["cpu"]

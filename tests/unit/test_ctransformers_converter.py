@@ -16,7 +16,7 @@ from corral.adapters.converters.ctransformers.spec import CONVERTER
 from corral.adapters.converters.ctransformers.tokens import KEPT_PREFIX
 from corral.adapters.engines.ctransformers.checks import check_gguf
 from corral.adapters.engines.ctransformers.merging import merged
-from corral.adapters.engines.ctransformers.spec import SPEC
+from corral.adapters.engines.ctransformers.spec import SPEC, CtransformersOptions
 from corral.adapters.engines.ctransformers.tokenizer import TextTokenizer, gguf_tokenizer
 from corral.adapters.engines.ctransformers.words import words_of
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
@@ -31,7 +31,7 @@ from corral.core.models.names import ModelName
 from corral.core.random_access import RandomAccessFile
 from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.specs.converters import ConvertRequest, ConvertResult
-from corral.core.specs.engines import LocalFile
+from corral.core.specs.engines import Derivation, LocalFile
 
 TOKENS = ["<|end|>", *(byte_level_text(bytes([byte])) for byte in range(256)), "ab", "abc", "Ġab", "\u010a\u010a"]
 MERGES = ["a b", "ab c", "Ġ ab", "\u010a \u010a"]
@@ -218,7 +218,7 @@ def test_match() -> None:
     """Nothing to convert without weights of this format."""
     nothing = CONVERTER.match(record(Path(__file__)), None)
     assert nothing.score == 0
-    assert SPEC.match(record(Path(__file__)), None).score == 0
+    assert SPEC.match(record(Path(__file__)), None, CtransformersOptions()).score == 0
 
 
 def test_engine_match(tmp_path: Path) -> None:
@@ -226,10 +226,10 @@ def test_engine_match(tmp_path: Path) -> None:
     source = write(tmp_path / "source.gguf")
     run(source, tmp_path / "out")
     converted = tmp_path / "out" / "model.gguf"
-    direct = SPEC.match(record(converted), read_metadata(converted))
-    assert (direct.score, direct.converter) == (60, None)
-    through = SPEC.match(record(source), read_metadata(source))
-    assert (through.score, through.converter) == (20, "ctransformers")
+    direct = SPEC.match(record(converted), read_metadata(converted), CtransformersOptions())
+    assert (direct.score, direct.derive) == (60, None)
+    through = SPEC.match(record(source), read_metadata(source), CtransformersOptions())
+    assert (through.score, through.derive) == (20, Derivation(converter="ctransformers"))
 
 
 def test_what_the_engine_checks(tmp_path: Path) -> None:

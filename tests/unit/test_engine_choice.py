@@ -9,13 +9,13 @@ import pytest
 
 from corral.adapters.engines.ctransformers.spec import SPEC as CTRANSFORMERS
 from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
-from corral.core.errors import EngineNotInstalled, NoEngine, PluginError, UnknownEngine
+from corral.core.errors import EngineNotInstalled, InvalidOption, NoEngine, PluginError, UnknownEngine
 from corral.core.models.digests import digest_of
-from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import parse_name
 from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.specs.converters import ConverterSpec
-from corral.core.specs.engines import EngineSpec, Match
+from corral.core.specs.engines import Derivation, EngineSpec, Match
 from corral.core.specs.installation import installed_version, missing_packages, parse_requirement
 from corral.core.wording.pip_lines import pip_line
 
@@ -23,8 +23,9 @@ ABSENT = "corral_no_such_module"
 
 
 def engine(name: str, score: int = 100, *, converter: str | None = None, **fields: Any) -> EngineSpec:
-    def match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
-        return Match(score=score, reason=f"{name} says {score}", converter=converter)
+    def match(*_: Any) -> Match:
+        derive = None if converter is None else Derivation(converter=converter)
+        return Match(score=score, reason=f"{name} says {score}", derive=derive)
 
     return EngineSpec(
         **{
@@ -45,7 +46,7 @@ def converter(name: str = "press", **fields: Any) -> ConverterSpec:
         name=name,
         summary="",
         convert="nowhere:convert",
-        match=lambda record, metadata: Match(score=100, reason=""),
+        match=lambda *_: Match(score=100, reason=""),
         install_hint=f"pip install 'corral[{name}]'",
         **fields,
     )
@@ -161,7 +162,7 @@ def test_an_engine_that_is_shy_runs_only_when_asked() -> None:
 def test_a_match_that_raises_is_a_reason(caplog: pytest.LogCaptureFixture) -> None:
     """A plugin's fault leaves the other engines; it is told and logged."""
 
-    def broken(record: StoredModel, metadata: ModelMetadata | None) -> Match:
+    def broken(*_: Any) -> Match:
         raise KeyError("general.architecture")
 
     chooser = EngineChooser([engine("broken", match=broken), engine("sound", 1)])
@@ -175,7 +176,7 @@ def test_a_match_that_raises_is_a_reason(caplog: pytest.LogCaptureFixture) -> No
 def test_what_a_converter_keeps_from_being_chosen() -> None:
     """A converter that nobody registered, one whose packages are missing, and an adapter that would be lost."""
     needing = engine("a", converter="press")
-    assert EngineChooser([needing], [converter()]).choose(TOY, None).match.converter == "press"
+    assert EngineChooser([needing], [converter()]).choose(TOY, None).match.derive == Derivation(converter="press")
     with pytest.raises(NoEngine, match="needs the press converter, which is not registered"):
         chosen(EngineChooser([needing]))
     with pytest.raises(EngineNotInstalled) as caught:
@@ -184,6 +185,37 @@ def test_what_a_converter_keeps_from_being_chosen() -> None:
     able = engine("a", converter="press", adapters=True)
     with pytest.raises(NoEngine, match="would drop the model's adapter"):
         chosen(EngineChooser([able], [converter()]), record=model("weights", "adapter"))
+
+
+class Squeeze(msgspec.Struct, frozen=True, kw_only=True):
+    bits: int = 16
+
+
+def squeezed(record: Model, metadata: ModelMetadata | None, options: Squeeze) -> Match:
+    if options.bits == 16:
+        return Match(score=0, reason="runs squeezed models only")
+    return Match(score=100, reason="", derive=Derivation(converter="press", parameters={"bits": options.bits}))
+
+
+def test_a_match_knows_the_load_options() -> None:
+    """Those of a request over those of the settings, over defaults; what is derived may depend on them."""
+    spec = engine("a", match=squeezed, load_options=Squeeze)
+    with pytest.raises(NoEngine, match="runs squeezed models only"):
+        EngineChooser([spec], [converter()]).choose(TOY, None)
+    chooser = EngineChooser([spec], [converter()], settings={"a": {"bits": 8}})
+    assert chooser.choose(TOY, None).options == Squeeze(bits=8)
+    chosen = chooser.choose(TOY, None, load_options={"bits": 4, "num_gpu": 1})
+    assert chosen.match.derive == Derivation(converter="press", parameters={"bits": 4})
+    assert (chosen.options, chosen.ignored) == (Squeeze(bits=4), ("num_gpu",))
+
+
+def test_load_options_of_another_engine() -> None:
+    """A value that is wrong for one engine is an error only if that engine is chosen."""
+    wrong = {"bits": "few"}
+    chooser = EngineChooser([engine("a", 50, load_options=Squeeze), engine("b", 100)])
+    assert chooser.choose(TOY, None, load_options=wrong).spec.name == "b"
+    with pytest.raises(InvalidOption, match="load options of the a engine"):
+        chooser.choose(TOY, None, "a", load_options=wrong)
 
 
 def test_an_adapter_is_for_engines_that_load_it() -> None:

@@ -23,7 +23,7 @@ from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.messages import Message
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage, Vectors
-from corral.core.requests.prompts import Prompt, TextPart, TokensPart, prompt_text
+from corral.core.requests.prompts import Prompt, TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, EmbedRequest, Request
 from corral.core.requests.vectors import rows
 from corral.core.scheduling.load_progress import LoadListener
@@ -46,6 +46,7 @@ class FakeModel:
         self.requests: list[Request] = []
         self.running = asyncio.Event()
         self.closed = 0
+        self.tokenized = 0
         self.vectors = Vectors(dimensions=2, float32=array("f", [3, 4]).tobytes())
 
     async def run(self, request: Request) -> AsyncGenerator[Output, None]:
@@ -68,15 +69,8 @@ class FakeModel:
     async def tokenize(
         self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
     ) -> list[tuple[int, ...]]:
-        return [self._ids(prompt) for prompt in prompts]
-
-    def _ids(self, prompt: Prompt) -> tuple[int, ...]:
-        ids: list[int] = []
-        for part in prompt:
-            assert isinstance(part, TextPart)
-            control = part.parse_special and part.text in ("<|im_start|>", "<|im_end|>")
-            ids += [-1] if control else part.text.encode()
-        return tuple(ids)
+        self.tokenized += 1
+        return [tuple(prompt_text(prompt).encode()) for prompt in prompts]
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode()
@@ -211,18 +205,6 @@ def test_a_raw_prompt_is_sent_as_it_is() -> None:
     assert bench.request().prompt == (TextPart(text="<|im_start|>x", parse_special=True),)
 
 
-@pytest.mark.parametrize("task", ["generate", "chat"])
-def test_a_long_prompt_is_tokenized_beside_the_engine(task: str) -> None:
-    """A long text reaches the engine as token ids, so that no other answer waits for its tokenizing."""
-    bench = Bench(template=None)
-    long = "word " * 4000
-    if task == "generate":
-        bench.generate(GenerateCall(model="tiny", prompt=long, raw=True))
-    else:
-        bench.chat(_chat(("user", long)))
-    assert bench.request().prompt == (TokensPart(ids=tuple(long.encode())),)
-
-
 def test_without_a_template_the_texts_are_the_prompt() -> None:
     """A base model reads system and prompt, a blank line between."""
     bench = Bench(template=None)
@@ -230,16 +212,28 @@ def test_without_a_template_the_texts_are_the_prompt() -> None:
     assert bench.request().prompt == (TextPart(text="A tale.\n\nOnce", parse_special=True),)
 
 
-def test_typed_control_tokens_stay_text_and_other_tags_cost_nothing() -> None:
-    """Only what the model's tokenizer really takes for a control token is kept apart from the text around it."""
+def test_typed_control_tokens_stay_text() -> None:
+    """What is spelled like a control token is kept apart: only the listed ones if the model lists them."""
     bench = Bench()
-    bench.chat(_chat(("user", "<b>bold</b> <|im_end|> [INST]")))
-    texts = [(part.text, part.parse_special) for part in bench.request().prompt if isinstance(part, TextPart)]
-    assert texts == [
-        ("<|im_start|>user\n<b>bold</b> ", True),
-        ("<|im_end|>", False),
-        (" [INST]<|im_end|>\n<|im_start|>assistant\n", True),
-    ]
+    call = _chat(("user", "<b>bold</b> <|im_end|>"))
+
+    def plain() -> list[str]:
+        bench.chat(call)
+        return [part.text for part in bench.request().prompt if isinstance(part, TextPart) and not part.parse_special]
+
+    assert plain() == ["<b>", "</b>", "<|im_end|>"]
+    bench.model.info = msgspec.structs.replace(bench.model.info, control_tokens=("<|im_start|>", "<|im_end|>"))
+    assert plain() == ["<|im_end|>"]
+
+
+def test_nothing_is_asked_of_a_model_before_its_request() -> None:
+    """Long texts and look-alikes are the runner's to tokenize: one request goes out, and no call before it."""
+    bench = Bench()
+    bench.chat(_chat(("user", "<b> " * 4000)))
+    bench.generate(GenerateCall(model="tiny", prompt="<b> " * 4000))
+    asyncio.run(bench.service.embed(EmbedCall(model="tiny", inputs=("word " * 4000,))))
+    assert len(bench.model.requests) == 3
+    assert bench.model.tokenized == 0
 
 
 def test_chat_assembles_messages_as_ollama_does() -> None:

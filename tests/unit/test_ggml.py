@@ -49,7 +49,7 @@ def test_the_family_is_found(tmp_path: Path, family: str) -> None:
     weights = ModelFile(role="weights", media_type="", digest=digest_of(b"w"), size_bytes=path.stat().st_size)
     name = ModelName(host="h", namespace="n", model="m", tag="t")
     record = StoredModel(name=name, digest=digest_of(b""), size_bytes=0, modified_at=0.0, files=(weights,))
-    assert SPEC.match(record, metadata).score == 60
+    assert SPEC.match(record, metadata, CtransformersOptions()).score == 60
     assert SPEC.estimate(record, metadata, CtransformersOptions())["cpu"] > path.stat().st_size
 
 

@@ -163,16 +163,17 @@ def test_what_needs_a_reload(loaded: dict[str, object], wanted: dict[str, object
 
 def test_only_gguf_models_match() -> None:
     """GGUF weights match, other formats and upstream models do not, each with a reason."""
-    assert SPEC.match(record(), metadata()).score > 0
-    for other in (SPEC.match(record(), metadata(format="onnx")), SPEC.match(record(), None)):
+    assert SPEC.match(record(), metadata(), LlamaCppOptions()).score > 0
+    for read in (metadata(format="onnx"), None):
+        other = SPEC.match(record(), read, LlamaCppOptions())
         assert other.score == 0
         assert other.reason
 
 
 def test_the_match_tells_about_exactness() -> None:
     """The reason says whether texts depend on what else runs, and names the types that make them."""
-    assert "do not depend" in SPEC.match(record(), metadata()).reason
-    assert "Q4_K" in SPEC.match(record(), metadata(tensor_types={"Q4_K": 5, "F32": 1})).reason
+    assert "do not depend" in SPEC.match(record(), metadata(), LlamaCppOptions()).reason
+    assert "Q4_K" in SPEC.match(record(), metadata(tensor_types={"Q4_K": 5, "F32": 1}), LlamaCppOptions()).reason
 
 
 def test_the_estimate_counts_weights_and_cache() -> None:

@@ -56,14 +56,14 @@ def _record(*paths: str, **more: Any) -> StoredModel:
 
 def test_it_takes_sentence_encoders() -> None:
     """An ONNX model with a tokenizer that is no generator; every other model is told why not."""
-    assert SPEC.match(_record("model.onnx", "tokenizer.json"), None).score == 100
+    assert SPEC.match(_record("model.onnx", "tokenizer.json"), None, OnnxEmbeddingsOptions()).score == 100
     others = [
         _record("model.onnx"),
         _record("model.onnx", "tokenizer.json", "genai_config.json"),
         _record("model.onnx", "tokenizer.json", capabilities=()),
         _record("model.gguf", "tokenizer.json", format="gguf"),
     ]
-    matches = [SPEC.match(record, None) for record in others]
+    matches = [SPEC.match(record, None, OnnxEmbeddingsOptions()) for record in others]
     assert [match.score for match in matches] == [0, 0, 0, 0]
     assert len({match.reason for match in matches}) == 4
 

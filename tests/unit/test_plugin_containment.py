@@ -24,8 +24,10 @@ from corral.core.errors import LoadFailed, NoEngine, PluginError, UnknownEngine
 from corral.core.models.digests import digest_of
 from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
-from corral.core.scheduling.engine_choice import EngineChooser, estimate_bytes, fits
-from corral.core.specs.engines import EngineSpec, Match
+from corral.core.scheduling.engine_choice import EngineChooser
+from corral.core.scheduling.load_options import fits
+from corral.core.scheduling.spec_calls import estimate_bytes
+from corral.core.specs.engines import Derivation, EngineSpec, Match
 from corral.plugins import hookimpl
 from corral.plugins.assembly import Assembly, assemble, try_out
 from corral.plugins.hooks import ENGINES
@@ -72,6 +74,10 @@ AT_ONCE = {
     "options": (hook("engines", "register(engine(load_options=int))"), "load_options: expected a class of Struct"),
     "tasks": (hook("engines", "register(engine(tasks=3.5))"), "tasks: Expected `array`, got `float`"),
     "runners": (hook("engines", "register(engine(runners=('train',)))"), "runners: Invalid enum value"),
+    "arguments": (
+        hook("engines", "register(engine(match=lambda record, metadata: None))"),
+        "match: expected a function of 3 arguments, got one of (record, metadata)",
+    ),
     "uncallable": (hook("engines", "register(engine(match=3))"), "match: expected a function, got 3"),
     "path": (hook("engines", "register(engine(load='over there'))"), "load: invalid import path"),
     "escapes": (hook("engines", "register(engine(summary='\\x1b[31mred'))"), "summary: control characters"),
@@ -369,7 +375,7 @@ def spec(**fields: Any) -> EngineSpec:
         "summary": "",
         "form": "generator",
         "load": "nowhere:load",
-        "match": lambda record, metadata: Match(score=1, reason="any"),
+        "match": lambda *_: Match(score=1, reason="any"),
         "estimate": lambda record, metadata, options: {"cpu": 1},
     }
     return EngineSpec(**usual | fields)
@@ -391,7 +397,8 @@ def raising(fault: BaseException) -> Callable[..., Any]:
         (lambda *_: "nonsense", "'nonsense' instead of a Match"),
         (lambda *_: Match(score=float("nan"), reason=""), "score is nan"),  # type: ignore[arg-type]
         (lambda *_: Match(score="100", reason=""), "score is '100'"),  # type: ignore[arg-type]
-        (lambda *_: Match(score=1, reason="", converter=3), "converter is 3"),  # type: ignore[arg-type]
+        (lambda *_: Match(score=1, reason="", derive="press"), "derive is 'press'"),  # type: ignore[arg-type]
+        (lambda *_: Match(score=1, reason="", derive=Derivation(converter=3)), "converter is 3"),  # type: ignore[arg-type]
         (lambda: None, "TypeError"),
     ],
 )

@@ -41,7 +41,7 @@ def engine(name: str, **changes: Any) -> EngineSpec:
         summary="a test",
         form="generator",
         load="nowhere:load",
-        match=lambda record, metadata: Match(score=0, reason="never"),
+        match=lambda model, metadata, options: Match(score=0, reason="never"),
         estimate=lambda record, metadata, options: {},
     )
     return msgspec.structs.replace(spec, **changes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
 from queue import SimpleQueue
 
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions, FakeTokenizer
@@ -166,9 +165,10 @@ def test_what_was_aborted_is_not_compiled() -> None:
     """A request that is given up before its turn does not hold up those behind it."""
     engine = SlowEngine()
     done: SimpleQueue[int] = SimpleQueue()
-    preparing = Preparing(engine.info, engine.tokenizer, lambda one: done.put(one.request_id))
-    begun = [preparing.begin(number, request(ONE_OF_TWO), ONE_OF_TWO, None) for number in range(12)]
-    begun[10].give_up()
+    preparing = Preparing(StepLoop(engine), lambda one: done.put(one.request_id))
+    begun = [preparing.begin(number, request(ONE_OF_TWO)) for number in range(12)]
+    assert begun[10] is not None
+    preparing.give_up(begun[10])
     engine.slow.let.set()
     assert sorted(done.get(timeout=10) for _ in range(11)) == [*range(10), 11]
     preparing.close()
@@ -177,8 +177,9 @@ def test_what_was_aborted_is_not_compiled() -> None:
 class Part:
     """What was prepared for a request, and whether it was freed."""
 
-    def __init__(self, ready: threading.Event) -> None:
-        self.ready = ready
+    def __init__(self, request: CompletionRequest) -> None:
+        self.request = request
+        self.ready = threading.Event()
         self.closed = threading.Event()
 
     def close(self) -> None:
@@ -188,30 +189,31 @@ class Part:
 class PreparingFake(FakeEngine):
     """The fake engine; requests with a bias take as long to prepare as the test wants."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokenizer: FakeTokenizer | None = None) -> None:
         super().__init__(FakeLoadOptions(answer="no"))
         self.parts: list[Part] = []
         self.taken: list[Prepared] = []
         self.fail = False
+        if tokenizer is not None:
+            self._tokenizer = tokenizer
 
-    def preparation(self, request: Request) -> Callable[[], Prepared] | None:
+    def needs_preparing(self, request: Request) -> bool:
         assert isinstance(request, CompletionRequest)
-        if not request.sampling.logit_bias:
-            return None
-        part = Part(threading.Event())
+        return bool(request.sampling.logit_bias)
+
+    def prepare(self, request: Request) -> Prepared:
+        assert isinstance(request, CompletionRequest)
+        part = Part(request)
         self.parts.append(part)
+        assert part.ready.wait(10)
+        if self.fail:
+            raise InvalidOption("logit_bias: no")
+        return part
 
-        def prepare() -> Prepared:
-            assert part.ready.wait(10)
-            if self.fail:
-                raise InvalidOption("logit_bias: no")
-            return part
-
-        return prepare
-
-    def add_prepared(self, request_id: int, request: Request, prepared: Prepared, mask: TokenMask | None) -> None:
+    def add_prepared(self, request_id: int, prepared: Prepared, mask: TokenMask | None) -> None:
+        assert isinstance(prepared, Part)
         self.taken.append(prepared)
-        self.add_request(request_id, request, mask)
+        self.add_request(request_id, prepared.request, mask)
 
 
 def biased(constraint: Constraint | None = None) -> CompletionRequest:
@@ -238,6 +240,7 @@ def test_an_engines_own_preparation_holds_nobody_up() -> None:
         assert turning.answer(3) == "no"
         assert turning.answer(4) == '"alpha"'
         assert turning.items[1] == turning.items[2] == []
+        wait_for(2, engine.parts)
         for part in engine.parts:
             part.ready.set()
         assert turning.answer(1) == "no"
@@ -254,6 +257,7 @@ def test_what_was_prepared_for_nothing_is_freed() -> None:
     turning = Turning(engine)
     try:
         turning.add(1, biased())
+        wait_for(1, engine.parts)
         turning.inbox.put(Abort(1))
         turning.add(1, biased())
         wait_for(2, engine.parts)
@@ -298,25 +302,23 @@ def test_what_is_prepared_for_a_model_that_is_closed_is_freed() -> None:
 
 def test_what_waits_for_its_mask_is_freed_when_it_is_given_up() -> None:
     """A request that is aborted while others' grammars are compiled leaves nothing behind."""
-    tokenizer, part = SlowTokenizer(), Part(threading.Event())
-    preparing = Preparing(FakeEngine(FakeLoadOptions()).info, tokenizer, lambda one: None)
-
-    def prepare() -> Part:
-        assert part.ready.wait(10)
-        return part
-
+    tokenizer = SlowTokenizer()
+    engine = PreparingFake(tokenizer)
+    preparing = Preparing(StepLoop(engine), lambda one: None)
     try:
         for number in range(4):  # every thread that makes masks is busy
-            preparing.begin(number, request(ONE_OF_TWO), ONE_OF_TWO, None)
-        waiting = preparing.begin(4, biased(ONE_OF_TWO), ONE_OF_TWO, prepare)
-        engines_part = waiting._job
-        part.ready.set()
+            preparing.begin(number, request(ONE_OF_TWO))
+        waiting = preparing.begin(4, biased(ONE_OF_TWO))
+        assert waiting is not None
+        engines_job = waiting._job
+        wait_for(1, engine.parts)
+        engine.parts[0].ready.set()
         deadline = time.monotonic() + 10
-        while waiting._job is engines_part:
+        while waiting._job is engines_job:
             assert time.monotonic() < deadline
             time.sleep(0.001)
-        waiting.give_up()
-        assert part.closed.is_set()
+        preparing.give_up(waiting)
+        assert engine.parts[0].closed.is_set()
     finally:
         tokenizer.let.set()
         preparing.close()
@@ -326,11 +328,10 @@ def test_an_engine_that_breaks_on_preparing_answers_that_request() -> None:
     """The fault is the answer to the request that met it; others go on."""
 
     class Breaking(PreparingFake):
-        def preparation(self, request: Request) -> Callable[[], Prepared] | None:
-            assert isinstance(request, CompletionRequest)
-            if request.sampling.logit_bias:
+        def needs_preparing(self, request: Request) -> bool:
+            if super().needs_preparing(request):
                 raise ZeroDivisionError("oops")
-            return None
+            return False
 
     turning = Turning(Breaking())
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
+import msgspec
 import pytest
 from msgspec import UNSET
 
@@ -17,9 +18,10 @@ from corral.core.ports.running import ModelInfo, RunningModel
 from corral.core.requests.outputs import Output
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import Request
+from corral.core.scheduling.engine_choice import Candidate
 from corral.core.scheduling.resident import Resident
 from corral.core.scheduling.residents import Residents
-from corral.core.specs.engines import EngineSpec, LoadRequest, Match
+from corral.core.specs.engines import Derivation, EngineSpec, LoadRequest, Match
 
 SPEC = EngineSpec(
     name="toy",
@@ -29,6 +31,7 @@ SPEC = EngineSpec(
     match=lambda *_: Match(score=1, reason=""),
     estimate=lambda *_: {},
 )
+CHOICE = Candidate(spec=SPEC, match=Match(score=1, reason=""))
 NAME = parse_name("a")
 RECORD = StoredModel(
     name=NAME,
@@ -68,7 +71,7 @@ class NoRunner:
 
 
 def added(residents: Residents, load: Callable[[Resident], Awaitable[RunningModel]]) -> Resident:
-    return residents.add(RECORD, SPEC, NoRunner(), None, converter=None, keep_alive_s=60, load=load)
+    return residents.add(RECORD, CHOICE, NoRunner(), keep_alive_s=60, load=load)
 
 
 async def at_once(resident: Resident) -> RunningModel:
@@ -130,7 +133,7 @@ def test_a_load_that_fails_leaves_nothing() -> None:
         with pytest.raises(LoadFailed, match="bad luck"):
             await one.loaded(None)
         await asyncio.sleep(0)
-        assert (one.gone, list(residents), residents.find(RECORD, SPEC, None)) == (True, [], None)
+        assert (one.gone, list(residents), residents.find(RECORD, CHOICE)) == (True, [], None)
         residents.give_back(one)
         assert residents.departures == 0
 
@@ -163,6 +166,22 @@ def test_a_load_that_ends_after_it_was_cancelled() -> None:
     asyncio.run(main())
 
 
+def test_another_derivation_is_another_load() -> None:
+    """A model converted one way does not serve a request for which it would be converted another way."""
+
+    async def main() -> None:
+        residents = Residents()
+        one = added(residents, at_once)
+        one.lease(NAME, UNSET)
+        await one.loaded(None)
+        match = Match(score=1, reason="", derive=Derivation(converter="press"))
+        assert residents.find(RECORD, CHOICE) is one
+        assert residents.find(RECORD, msgspec.structs.replace(CHOICE, match=match)) is None
+        await residents.aclose()
+
+    asyncio.run(main())
+
+
 def test_giving_way_ends() -> None:
     """A model that gives way accepts leases again when no model waits for its memory; one that drains does not."""
 
@@ -172,12 +191,12 @@ def test_giving_way_ends() -> None:
         one.lease(NAME, UNSET)
         await one.loaded(None)
         one.give_way()
-        assert residents.find(RECORD, SPEC, None) is None
+        assert residents.find(RECORD, CHOICE) is None
         one.stay()
-        assert residents.find(RECORD, SPEC, None) is one
+        assert residents.find(RECORD, CHOICE) is one
         assert residents.unload(one) is None
         one.stay()
-        assert residents.find(RECORD, SPEC, None) is None
+        assert residents.find(RECORD, CHOICE) is None
         await residents.aclose()
 
     asyncio.run(main())

@@ -24,7 +24,7 @@ from corral.core.scheduling.loading import Deriver
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.converters import ConverterSpec
-from corral.core.specs.engines import EngineSpec, LoadRequest, LocalFile, Match
+from corral.core.specs.engines import Derivation, EngineSpec, LoadRequest, LocalFile, Match
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,7 +38,7 @@ def spec(name: str = "toy", *, score: int = 10, module: str | None = None) -> En
         summary="",
         form="step",
         load="nowhere:load",
-        match=lambda record, metadata: Match(score=score, reason=f"{name} says {score}"),
+        match=lambda *_: Match(score=score, reason=f"{name} says {score}"),
         estimate=lambda record, metadata, options: {"cpu": options.size_bytes},
         load_options=Options,
         fits=lambda loaded, wanted: wanted.num_ctx <= loaded.num_ctx,
@@ -555,7 +555,10 @@ class TightDeriver:
     def __init__(self, runner: ToyRunner) -> None:
         self._runner, self._whole = runner, runner.memory
 
-    async def derive(self, record: StoredModel, converter: str, *, on_progress: OnLoadProgress) -> StoredModel:
+    async def derive(
+        self, record: StoredModel, converter: str, *, parameters: Mapping[str, Any], on_progress: OnLoadProgress
+    ) -> StoredModel:
+        assert (converter, parameters) == ("press", {"hard": True})
         self._runner.events.append(f"convert {record.name.short}")
         if self._runner.memory < self._whole:
             raise OutOfMemory("no room to convert")
@@ -572,7 +575,7 @@ def test_out_of_memory_while_converting() -> None:
         summary="",
         form="step",
         load="nowhere:load",
-        match=lambda *_: Match(score=1, reason="", converter="press"),
+        match=lambda *_: Match(score=1, reason="", derive=Derivation(converter="press", parameters={"hard": True})),
         estimate=lambda record, metadata, options: {"cpu": options.size_bytes},
         load_options=Options,
     )

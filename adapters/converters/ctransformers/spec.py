@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from corral.adapters.converters.ctransformers.layout import WANTED_KEYS
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import Match
 
@@ -53,8 +53,8 @@ def unsupported(metadata: ModelMetadata) -> str | None:
     return None
 
 
-def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
-    if metadata is None or record.weights is None or metadata.format != "gguf":
+def _match(model: Model, metadata: ModelMetadata | None) -> Match:
+    if metadata is None or model.weights is None or metadata.format != "gguf":
         return Match(score=0, reason="needs local GGUF weights")
     reason = unsupported(metadata)
     if reason is not None:

@@ -9,7 +9,7 @@ import msgspec
 
 from corral.adapters.formats.gguf.pretokenizers import PRE_TOKENIZERS
 from corral.adapters.formats.gguf.tables import DEQUANTIZED_TYPES, FOUR_BIT_TYPES, TENSOR_TYPES
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import Match
 
@@ -42,22 +42,22 @@ class OnnxParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     context_length: Annotated[int, msgspec.Meta(ge=1, le=4_194_304)] | None = None
 
 
-def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
-    obstacle = _obstacle(record, metadata)
+def _match(model: Model, metadata: ModelMetadata | None) -> Match:
+    obstacle = _obstacle(model, metadata)
     if obstacle is not None:
         return Match(score=0, reason=obstacle)
     return Match(score=100, reason="converts GGUF of the llama family to ONNX; 4-bit weights are kept as they are")
 
 
-def _obstacle(record: StoredModel, metadata: ModelMetadata | None) -> str | None:
+def _obstacle(model: Model, metadata: ModelMetadata | None) -> str | None:
     """Why a model cannot be converted, None where it can as far as its header says."""
-    if metadata is None or record.weights is None or metadata.format != "gguf":
-        found = metadata.format if metadata else record.format or "a model without weights"
+    if metadata is None or model.weights is None or metadata.format != "gguf":
+        found = metadata.format if metadata else model.format or "a model without weights"
         return f"converts GGUF weights only, not {found}"
     keys, architecture = metadata.keys, metadata.architecture
     if architecture not in ARCHITECTURES:
         return f"converts {', '.join(ARCHITECTURES)} only, not {architecture}"
-    if len(record.files_of("weights")) > 1:
+    if len(model.files_of("weights")) > 1:
         return "weights in several files cannot be converted"
     if keys.get(f"{architecture}.expert_count"):
         return "mixtures of experts cannot be converted"

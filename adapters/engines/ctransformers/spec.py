@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from corral.adapters.converters.ctransformers.spec import CONVERTER, KNOWN_TYPES, unsupported
-from corral.core.models.model import ModelMetadata, StoredModel
-from corral.core.specs.engines import EngineSpec, Match, options_fit
+from corral.core.models.model import Model, ModelMetadata, StoredModel
+from corral.core.specs.engines import Derivation, EngineSpec, Match, options_fit
 
 __all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "CtransformersOptions", "cache_bytes_per_token")
 
@@ -38,8 +38,8 @@ class CtransformersOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     use_mmap: bool | None = None
 
 
-def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
-    if metadata is None or record.weights is None:
+def _match(model: Model, metadata: ModelMetadata | None, options: CtransformersOptions) -> Match:
+    if metadata is None or model.weights is None:
         return Match(score=0, reason="runs local weights only")
     if metadata.format == "ggml":
         return Match(score=_DIRECT, reason=f"runs legacy GGML files ({metadata.architecture})")
@@ -47,10 +47,12 @@ def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
         return Match(score=0, reason=f"runs GGUF and legacy GGML, not {metadata.format}")
     if _is_direct(metadata):
         return Match(score=_DIRECT, reason="runs GGUF version 2 with an SPM vocabulary")
-    converted = CONVERTER.match(record, metadata)
+    converted = CONVERTER.match(model, metadata)
     if converted.score > 0:
         return Match(
-            score=converted.score, reason=f"runs it after conversion: {converted.reason}", converter=CONVERTER.name
+            score=converted.score,
+            reason=f"runs it after conversion: {converted.reason}",
+            derive=Derivation(converter=CONVERTER.name),
         )
     return Match(score=0, reason=f"reads GGUF version 2 of September 2023; cannot be converted: {converted.reason}")
 
@@ -64,20 +66,19 @@ def _is_direct(metadata: ModelMetadata) -> bool:
     )
 
 
-def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: CtransformersOptions) -> Mapping[str, int]:
     """Weights, the KV cache and the compute buffers."""
     if metadata is None:
         return {}
-    wanted = msgspec.convert(options, CtransformersOptions, from_attributes=True)
     weights = sum(file.size_bytes for file in record.files if file.role == "weights")
     width = metadata.embedding_length or 4096
     trained = metadata.context_length or DEFAULT_NUM_CTX
     if metadata.format == "ggml":
         return {"cpu": weights + trained * cache_bytes_per_token(metadata) + _LEGACY_BUFFER_BYTES}
-    context = min(wanted.num_ctx or DEFAULT_NUM_CTX, trained)
+    context = min(options.num_ctx or DEFAULT_NUM_CTX, trained)
     heads = metadata.keys.get("llama.attention.head_count", 32)
     # Scores of a piece against the whole context, and the widest rows.
-    compute = 4 * wanted.num_batch * (context * (heads if isinstance(heads, int) else 32) + 16 * width)
+    compute = 4 * options.num_batch * (context * (heads if isinstance(heads, int) else 32) + 16 * width)
     return {"cpu": weights + context * cache_bytes_per_token(metadata) + compute}
 
 

@@ -15,13 +15,12 @@ import struct
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from corral.adapters.engines.fake.tokenizer import EOS, FIRST_WORD, WORDS, FakeTokenizer
 from corral.core.errors import CorralError, ErrorInfo, LoadFailed, PromptTooLong, Unsupported
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import TokenMask
@@ -279,13 +278,13 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> FakeEngine:
     return FakeEngine(options)
 
 
-def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
-    if record.format == "fake":
+def _match(model: Model, metadata: ModelMetadata | None, options: FakeLoadOptions) -> Match:
+    if model.format == "fake":
         return Match(score=100, reason="the manifest's format is fake")
     return Match(score=-1, reason="made-up text; runs only if you name it")
 
 
-def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: FakeLoadOptions) -> Mapping[str, int]:
     return {"cpu": options.memory_bytes}
 
 

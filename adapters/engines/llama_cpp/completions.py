@@ -7,7 +7,6 @@ stream's cells are its own, so nothing is ever preempted: requests beyond the st
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 
 from corral.adapters.engine_kit.admission import admitted_context, prefilled
@@ -69,18 +68,20 @@ class Completions:
 
     def add(self, request_id: int, request: CompletionRequest, mask: TokenMask | None) -> None:
         """Raises `PromptTooLong`, `InvalidOption`, `Unsupported`."""
-        self.add_prepared(request_id, self._sequence(request), mask)
+        self.add_sequence(request_id, self.sequence(request), mask)
 
-    def preparation(self, request: CompletionRequest) -> Callable[[], LlamaSequence] | None:
-        """What makes the sequence for `add_prepared`, in any thread; None if `add` is quick."""
+    def takes_long(self, request: CompletionRequest) -> bool:
+        """Whether `sequence` is to be called in another thread than the engine's."""
         sampling = request.sampling
-        num_ctx = request.context.num_ctx or self._context.num_ctx
-        last_n = look_back(sampling.dry_penalty_last_n, min(num_ctx, self._context.num_ctx))
-        if not texts_take_time(sampling) and not (sampling.dry_multiplier > 0 and not self._dry.has(sampling, last_n)):
-            return None
-        return partial(self._sequence, request)
+        if texts_take_time(sampling):
+            return True
+        if sampling.dry_multiplier <= 0:
+            return False
+        num_ctx = min(request.context.num_ctx or self._context.num_ctx, self._context.num_ctx)
+        return not self._dry.has(sampling, look_back(sampling.dry_penalty_last_n, num_ctx))
 
-    def add_prepared(self, request_id: int, sequence: LlamaSequence, mask: TokenMask | None) -> None:
+    def add_sequence(self, request_id: int, sequence: LlamaSequence, mask: TokenMask | None) -> None:
+        """Takes in what `sequence` made."""
         sequence.request_id = request_id
         sequence.sampler.mask = mask
         self._waiting.append(sequence)
@@ -112,7 +113,8 @@ class Completions:
 
     # ── Requests in ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _sequence(self, request: CompletionRequest) -> LlamaSequence:
+    def sequence(self, request: CompletionRequest) -> LlamaSequence:
+        """In any thread, several at a time. Raises as `add`."""
         prompt = self._tokenizer.tokens(request.prompt)
         num_ctx = admitted_context(request, prompt, self._context.num_ctx)
         preserved = (self._tokenizer.control_id(text) for text in request.preserved_tokens)

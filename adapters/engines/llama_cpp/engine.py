@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from corral.adapters.engines.llama_cpp.completions import Completions, Outputs
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
@@ -57,23 +57,20 @@ class LlamaCppEngine:
         else:
             raise Unsupported(f"llama.cpp does not take a {type(request).__name__}")
 
-    def preparation(self, request: Request) -> Callable[[], Prepared] | None:
-        if not isinstance(request, CompletionRequest) or self._completions is None:
-            return None
-        make = self._completions.preparation(request)
-        if make is None:
-            return None
+    def needs_preparing(self, request: Request) -> bool:
+        completions = self._completions
+        return completions is not None and isinstance(request, CompletionRequest) and completions.takes_long(request)
 
-        def prepare() -> Prepared:
-            with self._preparing.one():
-                return make()
+    def prepare(self, request: Request) -> LlamaSequence:
+        assert isinstance(request, CompletionRequest)
+        assert self._completions is not None
+        with self._preparing.one():
+            return self._completions.sequence(request)
 
-        return prepare
-
-    def add_prepared(self, request_id: int, request: Request, prepared: Prepared, mask: TokenMask | None) -> None:
+    def add_prepared(self, request_id: int, prepared: Prepared, mask: TokenMask | None) -> None:
         assert isinstance(prepared, LlamaSequence)
         assert self._completions is not None
-        self._completions.add_prepared(request_id, prepared, mask)
+        self._completions.add_sequence(request_id, prepared, mask)
 
     def step(self) -> Sequence[tuple[int, EngineOutput]]:
         outputs: Outputs = []

@@ -9,7 +9,7 @@ import msgspec
 
 from corral.adapters.engines.llama_cpp.architectures import ARCHITECTURES
 from corral.adapters.engines.llama_cpp.memory_needs import LARGEST_BATCH, batch_tokens, compute_bytes, kv_bytes
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.specs.engines import EngineSpec, Match, options_fit
 
 __all__ = ("DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "VERSION", "LlamaCppOptions")
@@ -47,8 +47,8 @@ class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     amx: bool = False
 
 
-def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
-    if metadata is None or record.weights is None:
+def _match(model: Model, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Match:
+    if metadata is None or model.weights is None:
         return Match(score=0, reason="needs local GGUF weights")
     if metadata.format != "gguf":
         return Match(score=0, reason=f"runs GGUF only, not {metadata.format}")
@@ -101,17 +101,13 @@ def _fits(loaded: Any, wanted: Any) -> bool:
     return options_fit(loaded, wanted, {"num_ctx": DEFAULT_NUM_CTX, "num_parallel": None})
 
 
-def _estimate_any(record: StoredModel, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
-    return _estimate(record, metadata, msgspec.convert(options, LlamaCppOptions, from_attributes=True))
-
-
 SPEC = EngineSpec(
     name="llama-cpp",
     summary="GGUF models on CPU and GPU: continuous batching, shared prompt prefixes, exact texts",
     form="step",
     load="corral.adapters.engines.llama_cpp.loader:load",
     match=_match,
-    estimate=_estimate_any,
+    estimate=_estimate,
     fits=_fits,
     runners=("process", "thread"),
     tasks=frozenset({"completion", "embedding"}),

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.specs.engines import EngineSpec, Match, options_fit
 
 __all__ = ("SPEC", "OnnxEmbeddingsOptions")
@@ -29,20 +29,20 @@ class OnnxEmbeddingsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_un
     provider: str = "cpu"
 
 
-def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
-    paths = {file.path for file in record.files}
-    if record.format != "onnx":
+def _match(model: Model, metadata: ModelMetadata | None, options: OnnxEmbeddingsOptions) -> Match:
+    paths = {file.path for file in model.files}
+    if model.format != "onnx":
         return Match(score=0, reason="runs folders with an ONNX model only")
     if "genai_config.json" in paths:
         return Match(score=0, reason="runs sentence encoders; this folder is for ONNX Runtime GenAI")
     if "tokenizer.json" not in paths:
         return Match(score=0, reason="needs tokenizer.json in the model's folder")
-    if "embedding" not in record.capabilities:
+    if "embedding" not in model.capabilities:
         return Match(score=0, reason="runs sentence encoders; config.json names another kind of model")
     return Match(score=100, reason="a sentence encoder with its tokenizer")
 
 
-def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: OnnxEmbeddingsOptions) -> Mapping[str, int]:
     """Weights and the numbers of one step. Weights of few bits are often unpacked to float32 when they are loaded."""
     weights = sum(file.size_bytes for file in record.files if file.role == "weights")
     unpacked = 5 if record.quantization.upper().startswith(_SMALL_NUMBERS) else 1

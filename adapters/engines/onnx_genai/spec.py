@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from corral.adapters.converters.onnx.spec import CONVERTER
-from corral.core.models.model import ModelMetadata, StoredModel
-from corral.core.specs.engines import EngineSpec, Match, options_fit
+from corral.core.models.model import Model, ModelMetadata, StoredModel
+from corral.core.specs.engines import Derivation, EngineSpec, Match, options_fit
 
 __all__ = ("CONFIG_FILE", "DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "OnnxGenaiOptions")
 
@@ -37,28 +37,27 @@ class OnnxGenaiOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     provider_options: dict[str, str] = {}
 
 
-def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
-    if record.remote_host is not None:
+def _match(model: Model, metadata: ModelMetadata | None, options: OnnxGenaiOptions) -> Match:
+    if model.remote_host is not None:
         return Match(score=0, reason="runs local weights only")
-    if record.format == "onnx":
-        if any(file.path == CONFIG_FILE for file in record.files):
+    if model.format == "onnx":
+        if any(file.path == CONFIG_FILE for file in model.files):
             return Match(score=100, reason="runs folders for ONNX Runtime GenAI")
         return Match(score=0, reason=f"an ONNX model without {CONFIG_FILE} cannot generate text on this engine")
-    converted = CONVERTER.match(record, metadata)
+    converted = CONVERTER.match(model, metadata)
     if converted.score > 0:
         reason = f"runs it after conversion: {converted.reason}"
-        return Match(score=50, reason=reason, converter=CONVERTER.name)
+        return Match(score=50, reason=reason, derive=Derivation(converter=CONVERTER.name))
     return Match(score=0, reason=f"runs folders with {CONFIG_FILE}; cannot be converted: {converted.reason}")
 
 
-def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: OnnxGenaiOptions) -> Mapping[str, int]:
     """Weights, the KV caches, and the scores and logits of a piece of a prompt.
 
     A manifest does not tell how large a cache is: without metadata it is guessed.
     """
-    wanted = msgspec.convert(options, OnnxGenaiOptions, from_attributes=True)
     weights = sum(file.size_bytes for file in record.files if file.role in ("weights", "adapter"))
-    context = wanted.num_ctx or DEFAULT_NUM_CTX
+    context = options.num_ctx or DEFAULT_NUM_CTX
     trained = record.context_length or (metadata.context_length if metadata is not None else None)
     if trained:
         context = min(context, trained)
@@ -69,8 +68,8 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Any)
     heads = metadata.keys.get(f"{metadata.architecture}.attention.head_count") if metadata is not None else None
     vocabulary = (metadata.vocabulary_size if metadata is not None else None) or 32_000
     row = context * (heads if isinstance(heads, int) else 32) + vocabulary
-    piece = 4 * wanted.max_prefill_tokens * row
-    return {"cpu": weights + per_token * context * (wanted.num_parallel or 1) + piece}
+    piece = 4 * options.max_prefill_tokens * row
+    return {"cpu": weights + per_token * context * (options.num_parallel or 1) + piece}
 
 
 def _fits(loaded: Any, wanted: Any) -> bool:

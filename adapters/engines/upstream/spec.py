@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.specs.engines import EngineSpec, Match
 
 __all__ = ("APIS", "SPEC", "HostOptions", "UpstreamOptions")
@@ -50,13 +50,13 @@ class UpstreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     ] = {}
 
 
-def _match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
-    if record.remote_host is None or record.remote_model is None:
+def _match(model: Model, metadata: ModelMetadata | None, options: UpstreamOptions) -> Match:
+    if model.remote_host is None or model.remote_model is None:
         return Match(score=0, reason="runs models on other servers; corral upstream adds one")
-    return Match(score=100, reason=f"runs behind {record.remote_host}")
+    return Match(score=100, reason=f"runs behind {model.remote_host}")
 
 
-def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Any) -> Mapping[str, int]:
+def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: UpstreamOptions) -> Mapping[str, int]:
     return {}
 
 

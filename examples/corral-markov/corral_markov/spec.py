@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from corral.plugins import EngineSpec, Match, ModelMetadata, StoredModel
+from corral.plugins import EngineSpec, Match, Model, ModelMetadata, StoredModel
 
 __all__ = ("SPEC", "MarkovOptions")
 
@@ -24,8 +24,8 @@ class MarkovOptions(msgspec.Struct, frozen=True, kw_only=True):
     endless: bool = False
 
 
-def match(record: StoredModel, metadata: ModelMetadata | None) -> Match:
-    if record.format == "markov":
+def match(model: Model, metadata: ModelMetadata | None, options: MarkovOptions) -> Match:
+    if model.format == "markov":
         return Match(score=100, reason="a Markov chain")
     return Match(score=0, reason="only Markov chains (corral markov train TEXT OUT)")
 

@@ -1,0 +1,127 @@
+"""What the tokenizer makes of a request's texts before the engine sees them: look-alikes settled, long texts as ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import msgspec
+
+from corral.adapters.runners.turns import Steps
+from corral.core.errors import PromptTooLong
+from corral.core.ports.running import ModelInfo
+from corral.core.ports.tokens import GradualTokenizer, Tokenizer
+from corral.core.requests.control_tokens import LOOKALIKES
+from corral.core.requests.prompts import Prompt, TextPart, TokensPart, joined
+from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request
+
+__all__ = ("RequestTexts", "characters_of", "encoded")
+
+_LONG_TEXT = 8192  # characters; a tokenizer needs about a millisecond for this many
+_TURN_CHARACTERS = 8_192
+
+
+class RequestTexts:
+    """The texts of one model's requests. Without a tokenizer they all stay as they are."""
+
+    def __init__(self, info: ModelInfo, tokenizer: Tokenizer | None) -> None:
+        self._tokenizer = tokenizer
+        self._context_length = info.context_length
+        # A template keeps apart what only looks like a control token if nobody can list the real ones.
+        self._guessed = info.control_tokens is None and not hasattr(tokenizer, "vocabulary")
+
+    def work_on(self, request: Request) -> tuple[Steps[Request], int] | None:
+        """The steps to a request that an engine can take at once, and how many characters they read.
+
+        None if `request` is such a request already. The steps raise `PromptTooLong` as soon as a text is known to have
+        more tokens than fit.
+        """
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            return None
+        if isinstance(request, CompletionRequest):
+            characters = characters_of(request.prompt)
+            suspects = _suspects(request.prompt) if self._guessed else ()
+            if characters < _LONG_TEXT and not suspects:
+                return None
+            return self._completion(tokenizer, request, suspects), characters
+        if isinstance(request, EmbedRequest):
+            characters = sum(map(characters_of, request.inputs))
+            return None if characters < _LONG_TEXT else (self._embedding(tokenizer, request), characters)
+        return None
+
+    def _completion(
+        self, tokenizer: Tokenizer, request: CompletionRequest, suspects: Sequence[str]
+    ) -> Steps[CompletionRequest]:
+        prompt = request.prompt
+        if suspects:
+            prompt = yield from _settled(tokenizer, prompt, suspects)
+        if characters_of(prompt) >= _LONG_TEXT:
+            most = self._most_tokens(request.context.num_ctx)
+            [ids] = yield from encoded(tokenizer, [prompt], None if most is None else max(0, most - 1))
+            prompt = (TokensPart(ids=ids),)
+        return msgspec.structs.replace(request, prompt=prompt)
+
+    def _embedding(self, tokenizer: Tokenizer, request: EmbedRequest) -> Steps[EmbedRequest]:
+        most = self._most_tokens(request.num_ctx)
+        found = yield from encoded(tokenizer, request.inputs, most, cut=request.truncate)
+        return msgspec.structs.replace(request, inputs=tuple((TokensPart(ids=ids),) for ids in found))
+
+    def _most_tokens(self, num_ctx: int | None) -> int | None:
+        limits = [limit for limit in (num_ctx, self._context_length) if limit is not None]
+        return min(limits, default=None)
+
+
+def encoded(
+    tokenizer: Tokenizer, prompts: Iterable[Prompt], most: int | None, *, cut: bool = False
+) -> Steps[list[tuple[int, ...]]]:
+    """The ids of each prompt; `most` and `cut` as in `RunningModel.tokenize`. Raises what the tokenizer raises."""
+    gradual = cast(GradualTokenizer, tokenizer) if hasattr(tokenizer, "encode_gradually") else None
+    found: list[tuple[int, ...]] = []
+    since = 0
+    for prompt in prompts:
+        if since > _TURN_CHARACTERS:
+            since = 0
+            yield
+        if gradual is None:
+            found += (_bounded(ids, most, cut=cut) for ids in tokenizer.encode([prompt]))
+        else:
+            found.append((yield from gradual.encode_gradually(prompt, most=most, cut=cut)))
+        since += 1 + characters_of(prompt)
+    return found
+
+
+def characters_of(prompt: Prompt) -> int:
+    """How much of the prompt is still text."""
+    return sum([len(part.text) for part in prompt if isinstance(part, TextPart)])
+
+
+def _suspects(prompt: Prompt) -> tuple[str, ...]:
+    texts = [part.text for part in prompt if isinstance(part, TextPart) and not part.parse_special]
+    return tuple(dict.fromkeys(text for text in texts if LOOKALIKES.is_one(text)))
+
+
+def _settled(tokenizer: Tokenizer, prompt: Prompt, suspects: Sequence[str]) -> Steps[Prompt]:
+    """Joins look-alikes that are no control token of this model to the text around them."""
+    readings: list[Prompt] = []
+    for text in suspects:
+        readings += [(TextPart(text=text, parse_special=True),), (TextPart(text=text),)]
+    ids = yield from encoded(tokenizer, readings, None)
+    harmless = {text for text, special, plain in zip(suspects, ids[::2], ids[1::2], strict=True) if special == plain}
+    if not harmless:
+        return prompt
+    return joined(
+        TextPart(text=part.text, parse_special=True) if isinstance(part, TextPart) and part.text in harmless else part
+        for part in prompt
+    )
+
+
+def _bounded(ids: tuple[int, ...], most: int | None, *, cut: bool) -> tuple[int, ...]:
+    """Millions of ids that nobody needs would take memory in each process that they pass."""
+    if most is None or len(ids) <= most:
+        return ids
+    if not cut:
+        raise PromptTooLong(
+            f"the prompt of {len(ids)} tokens is longer than the {most} that fit", "shorten it, or raise num_ctx"
+        )
+    return ids[: most + 1]
