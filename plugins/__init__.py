@@ -76,6 +76,10 @@ from corral.core.models.names import (
     ModelName,
     parse_name,
 )
+from corral.core.models.references import (
+    Reference,
+    parse_reference,
+)
 from corral.core.ports.blobs import (
     BlobInfo,
     BlobStore,
@@ -103,6 +107,11 @@ from corral.core.ports.metadata import (
     MetadataCache,
     MetadataReader,
     RandomAccess,
+)
+from corral.core.ports.registries import (
+    Registry,
+    RemoteManifest,
+    RemoteWriter,
 )
 from corral.core.ports.runners import (
     OnLoadProgress,
@@ -206,6 +215,7 @@ from corral.plugins.hooks import (
     CommandSpec,
     ManifestFormatSpec,
     MetadataReaderSpec,
+    RegistrySpec,
     RouteSpec,
     RunnerSpec,
     SourceSpec,
@@ -306,8 +316,13 @@ __all__ = (
     "PromptTooLong",
     "RandomAccess",
     "RandomAccessFile",
+    "Reference",
     "Registrar",
+    "Registry",
+    "RegistrySpec",
     "RemoteFile",
+    "RemoteManifest",
+    "RemoteWriter",
     "Request",
     "RouteSpec",
     "Runner",
@@ -356,5 +371,6 @@ __all__ = (
     "options_fit",
     "parse_digest",
     "parse_name",
+    "parse_reference",
     "prompt_text",
 )
