@@ -12,6 +12,7 @@ import msgspec
 
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.runners.jobs import ProcessJobs
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.adapters.system.memory import free_memory
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.containment import beside
@@ -20,6 +21,7 @@ from corral.core.errors import SettingsError
 from corral.core.generation.service import InferenceService
 from corral.core.runtime import Runtime
 from corral.core.scheduling.devices import DeviceProbe
+from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.engines import EngineSpec
@@ -42,7 +44,7 @@ from corral.plugins.hooks import (
     CommandSpec,
 )
 from corral.plugins.manager import PluginManager
-from corral.plugins.parts import make_parts, make_store, resolve_targets, try_out
+from corral.plugins.parts import make_part, make_parts, resolve_targets, try_out
 from corral.plugins.settings.layers import Layers, parse_assignment, read_layers
 from corral.plugins.settings.model_settings import ConfiguredCatalog, by_model
 from corral.plugins.settings.schema import Settings
@@ -64,6 +66,7 @@ __all__ = (
     "Stores",
     "assemble",
     "decode_settings",
+    "engine_chooser",
     "load_plugins",
     "parse_assignment",
     "read_layers",
@@ -159,7 +162,7 @@ async def assemble(
         upstreams=ServerDirectory(settings.engines.get("upstream", {})),
         left_out=manager.left_out,
     )
-    jobs = ProcessJobs()
+    jobs, installation = ProcessJobs(), InstalledPackages()
     deriver = ModelDeriver(
         models=catalog,
         manifests=stores.manifests,
@@ -168,10 +171,11 @@ async def assemble(
         jobs=jobs,
         converters=manager.specs(CONVERTERS),
         free_memory=free_memory,
+        installation=installation,
         settings=settings.converters,
     )
     scheduler = ModelScheduler(
-        engines=engines,
+        chooser=engine_chooser(settings, manager, engines),
         runners=runners,
         preferred_runner=preferred,
         catalog=catalog,
@@ -181,12 +185,9 @@ async def assemble(
             max_queue=settings.scheduler.max_queue,
             load_timeout_s=settings.scheduler.load_timeout.limit_s,
             engine=settings.scheduler.engine,
-            engine_order=settings.scheduler.engine_order,
         ),
-        engine_settings=settings.engines,
         free_memory=free_memory,
         deriver=deriver,
-        left_out=manager.left_out,
     )
     manager.warn()
     models = by_model(settings.models)
@@ -202,16 +203,30 @@ async def assemble(
         deriver=deriver,
         devices=DeviceProbe(engines=engines, jobs=jobs),
         version=version("corral"),
-        engines=tuple(engine_status(spec) for spec in engines),
-        converters=tuple(converter_status(spec) for spec in manager.specs(CONVERTERS)),
+        engines=tuple(engine_status(spec, installation) for spec in engines),
+        converters=tuple(converter_status(spec, installation) for spec in manager.specs(CONVERTERS)),
         plugins=manager.statuses,
     )
     return Assembly(runtime=runtime, settings=settings, manager=manager)
 
 
+def engine_chooser(
+    settings: Settings, manager: PluginManager, engines: Sequence[EngineSpec] | None = None
+) -> EngineChooser:
+    """What a runtime with these settings chooses engines with, among the registered ones unless `engines` are given."""
+    return EngineChooser(
+        manager.specs(ENGINES) if engines is None else engines,
+        manager.specs(CONVERTERS),
+        installation=InstalledPackages(),
+        order=settings.scheduler.engine_order,
+        left_out=manager.left_out,
+        settings=settings.engines,
+    )
+
+
 def _open_store(settings: Settings, manager: PluginManager) -> Stores:
     _require(settings.store, [spec.name for spec in manager.specs(STORES)], "store", manager)
-    return make_store(manager, settings.store, settings)
+    return make_part(manager, STORES, settings.store, settings)
 
 
 def _require(name: str, known: Sequence[str] | dict[str, Any], path: str, manager: PluginManager) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.containment import short_line
 from corral.core.errors import PluginError
 from corral.core.models.model import Model, ModelMetadata
@@ -21,7 +22,6 @@ from corral.core.ports.runners import Runner
 from corral.core.ports.sources import ModelSource
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
-from corral.core.specs.installation import requirements
 from corral.plugins.guards import GuardedPart, GuardedRegistry, GuardedSource, GuardedTemplates
 from corral.plugins.hook_kinds import Factories, HookKind, Targets, implements, require_port
 from corral.plugins.specs import FactorySpec, LazySpec, Stores
@@ -96,7 +96,7 @@ class CommandSpec(LazySpec, frozen=True, kw_only=True):
 
 
 def _check_engine(spec: EngineSpec) -> None:
-    requirements(spec)
+    InstalledPackages().check(spec)
     if spec.api_version[0] != ENGINE_API[0]:
         stated = ".".join(map(str, spec.api_version))
         raise PluginError(
@@ -105,7 +105,7 @@ def _check_engine(spec: EngineSpec) -> None:
 
 
 def _check_converter(spec: ConverterSpec) -> None:
-    requirements(spec)
+    InstalledPackages().check(spec)
 
 
 def _check_stores(name: str, part: object) -> None:
@@ -127,7 +127,7 @@ def _has_scheme(port: Any) -> Callable[[str, Any], None]:
     return check
 
 
-def _check_templates(name: str, part: object) -> None:
+def _check_templates(name: str, part: Any) -> None:
     if not callable(part):
         raise PluginError(f"its factory returned {short_line(repr(part), 60)}, which is not callable")
 

@@ -1,4 +1,4 @@
-"""The `MaskFactory` of one vocabulary, over llguidance. Its work is bounded: see `_LIMITS`."""
+"""Makes masks from constraints for one vocabulary, with llguidance. Its work is bounded: see `_LIMITS`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from corral.adapters.constraints.grammars import complaint_about, lark_of
 from corral.adapters.constraints.starting_late import LateMask
 from corral.core.errors import InvalidRequest
 from corral.core.lru import SizedLruDict
-from corral.core.ports.tokens import ConstraintMask, Vocabulary
+from corral.core.ports.tokens import RequestMask, Vocabulary
 from corral.core.requests.requests import Constraint
 
 __all__ = ("GrammarMask", "GrammarMasks")
@@ -35,9 +35,9 @@ _BYTES_PER_MATCHER, _BYTES_PER_CHARACTER = 256 << 10, 1 << 10
 
 
 class GrammarMasks:
-    """A `MaskFactory`. Any thread makes masks; each may then be used in another.
+    """Any thread may make masks; each mask may then be used in another.
 
-    What was compiled lately is kept, by its text.
+    Grammars that were compiled recently are kept, by their text.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -49,7 +49,8 @@ class GrammarMasks:
         self._tokenizer = bare.with_slices(llguidance.LLTokenizer.general_slices())
         self._compiled: SizedLruDict[tuple[str, str], Any] = SizedLruDict(_KEPT_BYTES)
 
-    def __call__(self, constraint: Constraint) -> ConstraintMask:
+    def __call__(self, constraint: Constraint) -> RequestMask:
+        """Slow, up to seconds. Raises `InvalidRequest` for a grammar that is wrong, too large or impossible."""
         mask = GrammarMask(constraint, self._matcher(constraint), len(self._pieces))
         if constraint.starts_after is None:
             return mask
@@ -75,7 +76,7 @@ class GrammarMasks:
 
 
 class GrammarMask:
-    """A `ConstraintMask`: llguidance's matcher of one answer."""
+    """A `RequestMask`: llguidance's matcher of one answer."""
 
     def __init__(self, constraint: Constraint, matcher: Any, vocabulary_size: int) -> None:
         self._constraint = constraint

@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from corral.core.errors import InvalidRequest
-from corral.core.ports.tokens import ConstraintMask
+from corral.core.ports.tokens import RequestMask
+from corral.core.stepping.watching import TextWatch
 
 __all__ = ("LateMask",)
 
 
 class LateMask:
-    """A `ConstraintMask` that allows all until `starts_after`; another mask rules from the next token on.
+    """A `RequestMask` that allows all until `starts_after`; another mask rules from the next token on.
 
     Where a text ends inside a token, what else that token holds is still free.
     """
 
-    def __init__(self, mask: ConstraintMask, starts_after: str | int, pieces: Sequence[bytes]) -> None:
+    def __init__(self, mask: RequestMask, starts_after: str | int, pieces: Sequence[bytes]) -> None:
         if isinstance(starts_after, int) and not 0 <= starts_after < len(pieces):
             raise InvalidRequest(f"starts_after: token {starts_after} is not in the vocabulary of {len(pieces)}")
         if starts_after == "":
             raise InvalidRequest("starts_after is empty; omit it to begin immediately")
         self._mask = mask
         self._token_id = starts_after if isinstance(starts_after, int) else None
-        self._text = starts_after.encode() if isinstance(starts_after, str) else b""
+        self._watch = TextWatch(starts_after) if isinstance(starts_after, str) else None
         self._pieces = pieces
-        self._tail = b""
         self._begun = False
 
     @property
@@ -38,9 +38,7 @@ class LateMask:
     def accept(self, token_id: int) -> None:
         if self._begun:
             self._mask.accept(token_id)
-        elif self._token_id is not None:
-            self._begun = token_id == self._token_id
+        elif self._watch is not None:
+            self._begun = self._watch.push(self._pieces[token_id])
         else:
-            said = self._tail + self._pieces[token_id]
-            self._begun = self._text in said
-            self._tail = said[-len(self._text) :]
+            self._begun = token_id == self._token_id

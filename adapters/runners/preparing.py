@@ -1,7 +1,6 @@
 """Prepares one model's requests in parallel to its steps: their texts, what their engine wants to do, their masks.
 
-Each may take seconds, for a request that somebody made up to be slow. The vocabulary is read and llguidance imported
-when the first constraint comes.
+Each may take seconds, for a request that is made to be slow.
 """
 
 from __future__ import annotations
@@ -13,20 +12,18 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import cast
 
+from corral.adapters.runners.masks import RequestMasks
 from corral.adapters.runners.texts import RequestTexts
 from corral.adapters.runners.turns import Steps, Turns
-from corral.core.errors import ErrorInfo, Unsupported
+from corral.core.errors import ErrorInfo
 from corral.core.ports.engines import Prepared
-from corral.core.ports.tokens import ConstraintMask, MaskFactory, OpenTokenizer
-from corral.core.requests.requests import CompletionRequest, Request
+from corral.core.ports.tokens import RequestMask
+from corral.core.requests.requests import Request
 from corral.core.stepping.loops import EngineLoop, error_info
-from corral.core.wording.pip_lines import pip_line
 
 __all__ = ("Preparation", "Preparing")
 
-_REQUIREMENT = "llguidance>=1.9,<2"
 _MASK_THREADS = 4
 _ENGINE_THREADS = 2
 """The two kinds do not wait for each other, and within a kind a slow request leaves threads for others."""
@@ -41,7 +38,7 @@ class Preparation:
     def __init__(self, request_id: int, request: Request) -> None:
         self.request_id = request_id
         self.request = request
-        self.mask: ConstraintMask | None = None
+        self.mask: RequestMask | None = None
         self.prepared: Prepared | None = None
         self.error: ErrorInfo | None = None
         self._stages: deque[Callable[[Preparation], None]] = deque()
@@ -63,17 +60,14 @@ class Preparing:
     def __init__(self, loop: EngineLoop, done: Callable[[Preparation], None]) -> None:
         engine = loop.engine
         self._loop = loop
-        self._able = "constraints" in engine.info.features
-        self._tokenizer = engine.tokenizer
         self._texts = RequestTexts(engine.info, engine.tokenizer)
+        self._masks = RequestMasks(engine)
         self._done = done
         self._text_threads: Turns[Preparation] = Turns("texts", self._advance)
         self._mask_threads: ThreadPoolExecutor | None = None
         self._engine_threads: ThreadPoolExecutor | None = None
-        self._factory: MaskFactory | None = None
         self._closed = False
         self._lock = threading.Lock()  # never held for long: the loop's thread takes it
-        self._opening = threading.Lock()
 
     def begin(self, request_id: int, request: Request) -> Preparation | None:
         """None if there is nothing to prepare; otherwise `done` gets what this returns, unless `close` or `give_up`
@@ -82,7 +76,7 @@ class Preparing:
         """
         text_work = self._texts.work_on(request)
         needs_engine = self._loop.needs_preparing(request)
-        needs_mask = isinstance(request, CompletionRequest) and request.constraint is not None
+        needs_mask = self._masks.needed_by(request)
         if text_work is None and not needs_engine and not needs_mask:
             return None
         preparation = Preparation(request_id, request)
@@ -143,24 +137,10 @@ class Preparing:
 
     def _make_mask(self, preparation: Preparation) -> None:
         try:
-            assert isinstance(preparation.request, CompletionRequest)
-            assert preparation.request.constraint is not None
-            with self._opening:
-                if self._factory is None:
-                    self._factory = self._open()
-            preparation.mask = self._factory(preparation.request.constraint)
-        except BaseException as error:  # a panic of native code is no Exception
+            preparation.mask = self._masks.mask(preparation.request)
+        except BaseException as error:  # a panic of native code is not an Exception
             preparation.error = error_info(error)
         self._advance(preparation)
-
-    def _open(self) -> MaskFactory:
-        if not self._able or not hasattr(self._tokenizer, "vocabulary"):
-            raise Unsupported("this model's engine does not support formats or grammars")
-        try:
-            from corral.adapters.constraints.masks import GrammarMasks
-        except ImportError as error:
-            raise Unsupported(f"formats and grammars need llguidance: {error}", pip_line(_REQUIREMENT)) from error
-        return GrammarMasks(cast(OpenTokenizer, self._tokenizer).vocabulary())
 
 
 def _taken_up(preparation: Preparation, steps: Steps[Request]) -> Steps[Preparation]:

@@ -23,7 +23,7 @@ from corral.core.errors import BlobNotFound, CorralError, InvalidRequest, ModelN
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import Digest
-from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.view import ModelView
 from corral.core.ports.blobs import BlobStore, LocalBlobs
@@ -282,7 +282,7 @@ class ModelCatalog:
         """The files an engine loads, weights first, where their blobs are: to show to people."""
         return tuple(
             LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path)
-            for file in _engine_files(record)
+            for file in record.loaded_files
         )
 
     @asynccontextmanager
@@ -292,7 +292,7 @@ class ModelCatalog:
         Those that have paths lie in one folder under them. Raises `BlobNotFound` if one is missing or was changed
         since it was imported, `StorageError`.
         """
-        files = _engine_files(record)
+        files = record.loaded_files
         placed = {file.path: file.digest for file in files if file.path is not None}
         async with AsyncExitStack() as pins:
             folder = await self._local.folder(record.digest, placed) if placed else None
@@ -340,14 +340,6 @@ class ModelCatalog:
             if _size_of(known) <= _REMEMBERED_CHARACTERS:
                 self._records.put(stored.digest, known)
         return msgspec.structs.replace(known, name=stored.name, modified_at=stored.modified_at)
-
-
-def _engine_files(record: StoredModel) -> Sequence[ModelFile]:
-    """Weights first. Of several nameless weights the last one counts, as in Ollama."""
-    files = [file for file in record.files if file.role in ("projector", "adapter", "draft") or file.path]
-    if record.weights is not None and record.weights not in files:
-        files.insert(0, record.weights)
-    return sorted(files, key=lambda file: file.role != "weights")
 
 
 def _not_found(name: ModelName) -> ModelNotFound:

@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,24 +36,21 @@ from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredMode
 from corral.core.models.names import ModelName
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.jobs import JobRunner
+from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.converters import ConverterSpec, ConvertRequest, ConvertResult, derived_name, refuse_derived
-from corral.core.specs.engines import LocalFile
+from corral.core.specs.installation import Installation
 
-__all__ = ("ModelDeriver", "Models")
+__all__ = ("ConvertibleModels", "ModelDeriver")
 
 _log = logging.getLogger(__name__)
 
 
-class Models(Protocol):
-    """What deriving needs of the model catalog."""
+class ConvertibleModels(LoadableModels, Protocol):
+    """What deriving needs of the `ModelCatalog`."""
 
     async def get(self, name: ModelName) -> StoredModel: ...
-
-    async def metadata(self, record: StoredModel) -> ModelMetadata | None: ...
-
-    def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]: ...
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel: ...
 
@@ -72,13 +69,14 @@ class ModelDeriver:
     def __init__(
         self,
         *,
-        models: Models,
+        models: ConvertibleModels,
         manifests: ManifestStore,
         blobs: BlobStore,
         local: LocalBlobs,
         jobs: JobRunner,
         converters: Sequence[ConverterSpec],
         free_memory: Callable[[], Mapping[str, int]],
+        installation: Installation,
         settings: Mapping[str, Mapping[str, Any]] = {},
     ) -> None:
         self.converters = tuple(converters)
@@ -88,6 +86,7 @@ class ModelDeriver:
         self._local = local
         self._jobs = jobs
         self._free_memory = free_memory
+        self._installation = installation
         self._settings = settings
         self._turn = asyncio.Lock()
 
@@ -115,7 +114,7 @@ class ModelDeriver:
         if found is not None:
             return found
         metadata = await self._models.metadata(record)
-        require_able(spec, record, metadata)
+        require_able(spec, record, metadata, self._installation)
         async with self._manifests.claim(name):
             found = await self._whole(name)  # made while we waited
             if found is not None:

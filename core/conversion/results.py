@@ -16,7 +16,7 @@ from corral.core.models.names import DEFAULT_TAG, ModelName
 from corral.core.models.paths import check_together
 from corral.core.specs.converters import ConvertedFile, ConverterSpec, ConvertResult
 from corral.core.specs.engines import Match
-from corral.core.specs.installation import missing_packages
+from corral.core.specs.installation import Installation
 from corral.core.wording.pip_lines import install_line
 from corral.core.wording.type_names import type_name
 
@@ -46,7 +46,9 @@ def typed_parameters(spec: ConverterSpec, *layers: Mapping[str, Any]) -> dict[st
     return plain
 
 
-def require_able(spec: ConverterSpec, record: StoredModel, metadata: ModelMetadata | None) -> None:
+def require_able(
+    spec: ConverterSpec, record: StoredModel, metadata: ModelMetadata | None, installation: Installation
+) -> None:
     """Raises `Unsupported` where the converter cannot take the model, `EngineNotInstalled` where it cannot run, and
     `PluginError` where it cannot say."""
     if record.files_of("adapter"):
@@ -57,7 +59,7 @@ def require_able(spec: ConverterSpec, record: StoredModel, metadata: ModelMetada
             raise TypeError(f"it returned {type(match).__name__} instead of a Match")
     if match.score <= 0:
         raise Unsupported(f"the {spec.name} converter cannot convert {record.name.short}: {match.reason}")
-    missing = missing_packages(spec)
+    missing = installation.missing(spec)
     if missing:
         raise EngineNotInstalled(f"the {spec.name} converter cannot run here: {missing}", install_line(spec))
 

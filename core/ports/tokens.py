@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from corral.core.requests.prompts import Prompt
-from corral.core.requests.requests import Constraint
 from corral.core.values import Value
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ("ConstraintMask", "GradualTokenizer", "MaskFactory", "OpenTokenizer", "TokenMask", "Tokenizer", "Vocabulary")
+__all__ = ("GradualTokenizer", "OpenTokenizer", "RequestMask", "TokenMask", "Tokenizer", "Vocabulary")
 
 
 class Tokenizer(Protocol):
@@ -56,7 +52,7 @@ class OpenTokenizer(Tokenizer, Protocol):
 
 
 class TokenMask(Protocol):
-    """Which tokens may come next: a constraint, a thinking budget, forced tokens. Made by the driver."""
+    """Which tokens may come next: what an engine asks while it answers one request."""
 
     def allowed(self) -> bytes | None:
         """One bit per token id, least significant first; None: all. Asked once before each sampled token."""
@@ -67,21 +63,14 @@ class TokenMask(Protocol):
         ...
 
 
-class ConstraintMask(TokenMask, Protocol):
-    """The mask of one answer that must follow a `Constraint`. Where the grammar is complete, only an end may come.
+class RequestMask(TokenMask, Protocol):
+    """Everything that limits the tokens of one request: its `Constraint`, its `ThinkingBudget`, or both.
 
-    Both methods raise `InvalidRequest` where the grammar turns out too complex to be followed.
+    If a grammar is complete, only a token that ends the answer may come. Both methods raise `InvalidRequest` if the
+    grammar turns out too complex to be followed.
     """
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """What the grammar asks for and the mask does not hold the answer to, in words."""
-        ...
-
-
-class MaskFactory(Protocol):
-    """Makes the masks of one model. Slow, up to seconds: never called in the thread that steps."""
-
-    def __call__(self, constraint: Constraint) -> ConstraintMask:
-        """Raises `InvalidRequest` for a grammar that is wrong, cannot be fulfilled or is too large."""
+        """What the request asks for and the mask does not enforce, in words."""
         ...

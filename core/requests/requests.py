@@ -88,7 +88,10 @@ class Constraint(Value, frozen=True, kw_only=True):
 
 
 class ThinkingBudget(Value, frozen=True, kw_only=True):
-    """The most tokens between `start` and `end` tags; then `end` is forced."""
+    """The most tokens between the tags `start` and `end`; then `end` is forced.
+
+    `start` is empty if the prompt has opened the thinking already.
+    """
 
     max_tokens: int
     start: str

@@ -7,43 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from corral.core.errors import EngineDied, InvalidModelFile, LoadFailed, OutOfMemory
 from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import RunningModel
 from corral.core.scheduling.load_progress import LoadProgress, LoadStage
 from corral.core.scheduling.placement import Placement
 from corral.core.scheduling.resident import Resident
 from corral.core.scheduling.spec_calls import estimate_bytes
-from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import Derivation, LoadRequest, LocalFile
 
-__all__ = ("Deriver", "ModelLoader", "Models")
+__all__ = ("Deriver", "ModelLoader")
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
 
-class Models(Protocol):
-    """What loading needs of the model catalog."""
-
-    async def metadata(self, record: StoredModel) -> ModelMetadata | None: ...
-
-    def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]: ...
-
-
 class Deriver(Protocol):
     """What loading needs of the `ModelDeriver`."""
-
-    @property
-    def converters(self) -> Sequence[ConverterSpec]: ...
 
     async def derive(
         self, record: StoredModel, converter: str, *, parameters: Mapping[str, Any], on_progress: OnLoadProgress
@@ -55,7 +44,9 @@ class Deriver(Protocol):
 class ModelLoader:
     """Loads what the scheduler asks for. `timeout_s` is the longest that work may go without progress."""
 
-    def __init__(self, *, placement: Placement, models: Models, deriver: Deriver | None, timeout_s: float) -> None:
+    def __init__(
+        self, *, placement: Placement, models: LoadableModels, deriver: Deriver | None, timeout_s: float
+    ) -> None:
         self._placement = placement
         self._models = models
         self._deriver = deriver

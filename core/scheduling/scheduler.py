@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,18 +14,18 @@ import msgspec
 
 from corral.core.errors import ServerBusy
 from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import Task
 from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.scheduling.engine_choice import Candidate, EngineChooser, choose_runner
 from corral.core.scheduling.leases import Lease, LoadedModel
 from corral.core.scheduling.load_progress import LoadListener
-from corral.core.scheduling.loading import Deriver, ModelLoader, Models
+from corral.core.scheduling.loading import Deriver, ModelLoader
 from corral.core.scheduling.placement import Placement
 from corral.core.scheduling.resident import SHUTTING_DOWN, Resident
 from corral.core.scheduling.residents import Residents
 from corral.core.scheduling.settings import SchedulerSettings
-from corral.core.specs.engines import EngineSpec
 
 __all__ = ("ModelScheduler",)
 
@@ -46,19 +46,16 @@ class ModelScheduler:
     def __init__(
         self,
         *,
-        engines: Sequence[EngineSpec],
+        chooser: EngineChooser,
         runners: Mapping[str, Runner],
         preferred_runner: str,
-        catalog: Models,
+        catalog: LoadableModels,
         settings: SchedulerSettings,
-        engine_settings: Mapping[str, Mapping[str, Any]],
         free_memory: Callable[[], Mapping[str, int]],
         deriver: Deriver | None = None,
         clock: Callable[[], float] = time.monotonic,
-        left_out: Mapping[str, str] = {},
     ) -> None:
-        converters = () if deriver is None else deriver.converters
-        self._chooser = EngineChooser(engines, converters, settings.engine_order, left_out, engine_settings)
+        self._chooser = chooser
         self._runners = runners
         self._preferred_runner = preferred_runner
         self._catalog = catalog

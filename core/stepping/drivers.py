@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from corral.core.errors import PluginError, Unsupported
-from corral.core.ports.tokens import ConstraintMask, TokenMask
+from corral.core.ports.tokens import RequestMask, TokenMask
 from corral.core.requests.outputs import (
     Delta,
     Embedded,
@@ -49,9 +49,9 @@ class RequestDriver(Protocol):
 
 
 def driver_for(
-    request: Request, context_length: int | None, clock_ns: Callable[[], int], mask: ConstraintMask | None = None
+    request: Request, context_length: int | None, clock_ns: Callable[[], int], mask: RequestMask | None = None
 ) -> RequestDriver:
-    """The driver of a request's task; `mask` is what the request's constraint became.
+    """The driver of a request's task; `mask` is what its constraint and its thinking budget became.
 
     Raises `Unsupported` for what no driver of this version can do.
     """
@@ -90,12 +90,10 @@ class SequenceDriver:
         *,
         context_length: int | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
-        mask: ConstraintMask | None = None,
+        mask: RequestMask | None = None,
     ) -> None:
-        if request.constraint is not None and mask is None:
-            raise Unsupported("this model's engine does not support formats or grammars")
-        if request.thinking_budget is not None:
-            raise Unsupported("this version does not support thinking budgets")
+        if mask is None and (request.constraint is not None or request.thinking_budget is not None):
+            raise Unsupported("this model's engine does not support formats, grammars or thinking budgets")
         sampling = request.sampling
         num_ctx = request.context.num_ctx or context_length
         unlimited = _UNLIMITED_CONTEXTS * num_ctx if num_ctx else None

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from corral.core.errors import CorralError, ErrorInfo, OutOfMemory, PluginError, no_unicode
 from corral.core.ports.engines import Engine, GeneratorEngine, Prepared, PreparingEngine, StepEngine
-from corral.core.ports.tokens import ConstraintMask
+from corral.core.ports.tokens import RequestMask
 from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Output
 from corral.core.requests.requests import Request
 from corral.core.stepping.drivers import RequestDriver, driver_for
@@ -54,10 +54,10 @@ class EngineLoop(Protocol):
         self,
         request_id: int,
         request: Request,
-        mask: ConstraintMask | None = None,
+        mask: RequestMask | None = None,
         prepared: Prepared | None = None,
     ) -> None:
-        """Take a request in, with the mask that its constraint became and what its preparation gave.
+        """Take a request in, with the mask that it needs and what its preparation gave.
 
         One that cannot run gets its error from the next `step`.
         """
@@ -98,7 +98,7 @@ class StepLoop:
         self,
         request_id: int,
         request: Request,
-        mask: ConstraintMask | None = None,
+        mask: RequestMask | None = None,
         prepared: Prepared | None = None,
     ) -> None:
         try:
@@ -164,7 +164,7 @@ class GeneratorLoop:
     def __init__(self, engine: GeneratorEngine, *, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
         self.engine = engine
         self._clock_ns = clock_ns
-        self._waiting: deque[tuple[int, Request, ConstraintMask | None]] = deque()
+        self._waiting: deque[tuple[int, Request, RequestMask | None]] = deque()
         self._running: tuple[int, RequestDriver, Generator[EngineOutput | None, None, None]] | None = None
 
     def needs_preparing(self, request: Request) -> bool:
@@ -177,7 +177,7 @@ class GeneratorLoop:
         self,
         request_id: int,
         request: Request,
-        mask: ConstraintMask | None = None,
+        mask: RequestMask | None = None,
         prepared: Prepared | None = None,
     ) -> None:
         self._waiting.append((request_id, request, mask))

@@ -11,7 +11,7 @@ import pytest
 
 from corral.adapters.constraints.masks import GrammarMasks
 from corral.core.errors import InvalidOption, InvalidRequest
-from corral.core.ports.tokens import ConstraintMask, Vocabulary
+from corral.core.ports.tokens import RequestMask, Vocabulary
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.requests import Constraint
 
@@ -52,7 +52,7 @@ def spelt(text: str) -> list[int]:
     return list(text.encode())
 
 
-def allowed(mask: ConstraintMask) -> set[int]:
+def allowed(mask: RequestMask) -> set[int]:
     bits = mask.allowed()
     if bits is None:
         return set(range(len(PIECES)))
@@ -60,7 +60,7 @@ def allowed(mask: ConstraintMask) -> set[int]:
     return {index for index in range(len(PIECES)) if bits[index >> 3] >> (index & 7) & 1}
 
 
-def takes(mask: ConstraintMask, tokens: Sequence[int]) -> bool:
+def takes(mask: RequestMask, tokens: Sequence[int]) -> bool:
     """Whether the mask lets all the tokens through, and then an end."""
     for token in tokens:
         if token not in allowed(mask):

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from corral.adapters.runners.jobs import ProcessJobs
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import (
     Conflict,
@@ -101,6 +102,7 @@ class World:
             jobs=self.jobs,
             converters=[converter],
             free_memory=lambda: {"cpu": 1 << 30},
+            installation=InstalledPackages(),
         )
 
     async def source(self) -> StoredModel:

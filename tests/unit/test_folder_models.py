@@ -399,7 +399,8 @@ def test_published_blobs_must_be_there(store: Store) -> None:
     """A record that names a blob the store has not is a Conflict, and no model of that name appears."""
 
     async def scenario() -> None:
-        file = ModelFile(role="weights", media_type="", digest=digest_of(b"absent"), size_bytes=6, path="model.onnx")
+        digest = digest_of(b"absent")
+        file = ModelFile(role="weights", media_type="", digest=digest, size_bytes=6, path="model.onnx")
         with pytest.raises(Conflict, match=r"model\.onnx"):
             await store.catalog().publish(parse_name("m"), Model(files=(file,)))
         assert await store.catalog().list() == []

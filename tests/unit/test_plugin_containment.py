@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.containment import beside, contained, on_own_thread, short_line
 from corral.core.errors import LoadFailed, NoEngine, PluginError, UnknownEngine
 from corral.core.models.digests import digest_of
@@ -240,7 +241,7 @@ def test_functions_of_a_spec_that_never_return(modules: Path) -> None:
     bad = "register(engine(name='a', match=never))\nregister(engine(name='b', " + fields + "))"
     manager = manage(modules, {"hangs": hook("engines", bad) + hang + options})
     engines = [one for one in manager.specs(ENGINES) if one.name in ("a", "b")]
-    chooser = EngineChooser(engines)
+    chooser = EngineChooser(engines, installation=InstalledPackages())
     began = time.monotonic()
     for _ in range(20):
         candidate = chooser.choose(TOY, None)
@@ -442,7 +443,7 @@ def test_a_match_that_is_none(
     match: Callable[..., Any], said: str, thread: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The engine does not take the model, with the reason; others do; the log has it once, not once per model."""
-    chooser = EngineChooser([spec(name="bad", match=match), spec(name="sound")])
+    chooser = EngineChooser([spec(name="bad", match=match), spec(name="sound")], installation=InstalledPackages())
 
     def choose() -> None:
         for _ in range(3):
@@ -498,7 +499,7 @@ def test_a_fits_that_raises() -> None:
 def test_what_is_missing_names_the_plugin_that_is_not_there() -> None:
     """The one called like it alone; else a few, and where the rest is told."""
     left_out = {name: f"the plugin {name} is broken" for name in ("steam", "a", "b", "c", "d")}
-    chooser = EngineChooser([spec()], left_out=left_out)
+    chooser = EngineChooser([spec()], left_out=left_out, installation=InstalledPackages())
     with pytest.raises(UnknownEngine) as named:
         chooser.choose(TOY, None, "steam")
     assert named.value.remedy == "the plugin steam is broken; known engines: odd"

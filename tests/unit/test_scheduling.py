@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.errors import InvalidOption, LoadFailed, NoEngine, OutOfMemory, ServerBusy, UnknownEngine
 from corral.core.models.digests import digest_of
 from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
@@ -19,6 +20,7 @@ from corral.core.ports.running import ModelInfo, RunningModel
 from corral.core.requests.outputs import Output
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import Request
+from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.load_progress import LoadProgress
 from corral.core.scheduling.loading import Deriver
 from corral.core.scheduling.scheduler import ModelScheduler
@@ -139,15 +141,20 @@ def scheduled(
         runner = ToyRunner(memory) if runner_type is None else runner_type()
         whole = runner.memory
         runners: dict[str, Runner] = {"thread": runner}
+        deriver = None if deriver_type is None else deriver_type(runner)
         scheduler = ModelScheduler(
-            engines=[spec()] if engines is None else engines,
+            chooser=EngineChooser(
+                [spec()] if engines is None else engines,
+                () if deriver is None else TightDeriver.converters,
+                installation=InstalledPackages(),
+                settings=engine_settings,
+            ),
             runners=runners,
             preferred_runner="process",
             catalog=Catalog(),
             settings=SchedulerSettings(**settings),
-            engine_settings=engine_settings,
             free_memory=lambda: {"cpu": runner.memory},
-            deriver=None if deriver_type is None else deriver_type(runner),
+            deriver=deriver,
         )
         try:
             async with asyncio.timeout(5):
