@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from corral.core.containment import contained
-from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported, map_errors
+from corral.core.error_translation import map_errors
+from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import DEFAULT_TAG, ModelName
 from corral.core.models.paths import check_together

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from corral.plugins.testing.blob_store import BlobStoreContract
     from corral.plugins.testing.chat_template import ChatTemplateContract
     from corral.plugins.testing.converter import ConverterContract
-    from corral.plugins.testing.engine import GeneratorEngineContract, StepEngineContract
+    from corral.plugins.testing.generator_engine import GeneratorEngineContract
     from corral.plugins.testing.jobs import JobRunnerContract
     from corral.plugins.testing.local_blobs import LocalBlobsContract
     from corral.plugins.testing.manifest_store import ManifestStoreContract
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from corral.plugins.testing.registry import RegistryContract
     from corral.plugins.testing.runner import RunnerContract
     from corral.plugins.testing.running_model import RunningModelContract
+    from corral.plugins.testing.step_engine import StepEngineContract
 
 __all__ = (
     "BlobStoreContract",
@@ -55,7 +56,7 @@ _HOMES = {
     "BlobStoreContract": "blob_store",
     "ChatTemplateContract": "chat_template",
     "ConverterContract": "converter",
-    "GeneratorEngineContract": "engine",
+    "GeneratorEngineContract": "generator_engine",
     "JobRunnerContract": "jobs",
     "LocalBlobsContract": "local_blobs",
     "ManifestStoreContract": "manifest_store",
@@ -63,7 +64,7 @@ _HOMES = {
     "RegistryContract": "registry",
     "RunnerContract": "runner",
     "RunningModelContract": "running_model",
-    "StepEngineContract": "engine",
+    "StepEngineContract": "step_engine",
 }
 
 # Before a suite is imported: a promise that fails then shows the values it was about.
