@@ -22,8 +22,9 @@ import pytest
 from corral.plugins.testing.options import pytest_addoption, pytest_configure
 
 if TYPE_CHECKING:
+    from corral.plugins.testing.answer_parser import AnswerParserContract
     from corral.plugins.testing.blob_store import BlobStoreContract
-    from corral.plugins.testing.chat_template import ChatTemplateContract
+    from corral.plugins.testing.chat_format import ChatFormatContract
     from corral.plugins.testing.converter import ConverterContract
     from corral.plugins.testing.generator_engine import GeneratorEngineContract
     from corral.plugins.testing.jobs import JobRunnerContract
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     from corral.plugins.testing.step_engine import StepEngineContract
 
 __all__ = (
+    "AnswerParserContract",
     "BlobStoreContract",
-    "ChatTemplateContract",
+    "ChatFormatContract",
     "ConverterContract",
     "GeneratorEngineContract",
     "JobRunnerContract",
@@ -53,8 +55,9 @@ __all__ = (
 )
 
 _HOMES = {
+    "AnswerParserContract": "answer_parser",
     "BlobStoreContract": "blob_store",
-    "ChatTemplateContract": "chat_template",
+    "ChatFormatContract": "chat_format",
     "ConverterContract": "converter",
     "GeneratorEngineContract": "generator_engine",
     "JobRunnerContract": "jobs",

@@ -451,10 +451,8 @@ def test_a_cancelled_adoption_leaves_nothing(tmp_path: Path) -> None:
         task = asyncio.create_task(store.adopt(file))
         await asyncio.sleep(0.1)
         task.cancel()
-        before = time.monotonic()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert time.monotonic() - before < 5
         assert list((tmp_path / "models" / ".corral" / "partials").iterdir()) == []
         assert [info async for info in store.list()] == []
 
