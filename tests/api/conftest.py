@@ -24,6 +24,7 @@ from corral.adapters.runners.thread import ThreadRunner
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.api.http.app import create_app
 from corral.api.http.serve import run_event_loop, serve
 from corral.api.http.settings import HttpSettings
@@ -36,6 +37,7 @@ from corral.core.models.names import parse_name
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
 from corral.core.scheduling.devices import DeviceProbe
+from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.engines import EngineSpec
@@ -62,20 +64,19 @@ class World:
             readers=[GgufReader()],
             upstreams=ServerDirectory({}),
         )
-        jobs = ProcessJobs()
+        jobs, installation = ProcessJobs(), InstalledPackages()
         scheduler = ModelScheduler(
-            engines=engines,
+            chooser=EngineChooser(engines, installation=installation, settings={"fake": engine}),
             runners={"thread": ThreadRunner(), "event_loop": EventLoopRunner()},
             preferred_runner="thread",
             catalog=catalog,
             settings=SchedulerSettings(),
-            engine_settings={"fake": engine},
             free_memory=lambda: {"cpu": 1 << 40},
         )
         self.runtime = Runtime(
             catalog=catalog,
             scheduler=scheduler,
-            inference=InferenceService(catalog=catalog, scheduler=scheduler, templates=[]),
+            inference=InferenceService(catalog=catalog, scheduler=scheduler, languages={}, parsers={}),
             deriver=ModelDeriver(
                 models=catalog,
                 manifests=self.manifests,
@@ -84,6 +85,7 @@ class World:
                 jobs=jobs,
                 converters=[],
                 free_memory=dict,
+                installation=installation,
             ),
             devices=DeviceProbe(engines=engines, jobs=jobs),
             version="9.9.9",

@@ -28,7 +28,7 @@ from corral.core.models.digests import Digest, digest_of
 from corral.core.models.model import ModelMetadata
 from corral.core.models.names import parse_name
 from corral.core.ports.blobs import BlobInfo
-from corral.plugins.testing.blob_store import store_bytes
+from corral.plugins.testing.blob_writing import store_bytes
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="file modes and signals of POSIX")
 

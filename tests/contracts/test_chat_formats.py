@@ -1,0 +1,67 @@
+"""Our chat formats, through the contract of the port; and the contract, judged by formats that break it."""
+
+from __future__ import annotations
+
+import pytest
+
+from corral.adapters.templates.jinja import JinjaFormat
+from corral.core.generation.plain_format import PlainFormat
+from corral.plugins.testing.broken.formats import FORMATS, SoundFormat
+from corral.plugins.testing.chat_format import ChatFormatContract, MakeFormat
+from tests.contracts.broken_parts import failures, promises
+
+_CHATML = """{% for message in messages %}<|im_start|>{{ message['role'] }}
+{{ message['content'] | trim }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+# Refuses a system message and roles that do not alternate, as several families do.
+_STRICT = """{{ bos_token }}{% for message in messages %}
+{%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}
+{%- if message.role == 'user' %}[INST] {{ message.content }} [/INST]
+{%- else %}{{ ' ' + message.content + eos_token }}{% endif %}{% endfor %}"""
+
+# Looks into answers for their reasoning, as reasoning models do.
+_REASONING = """{% for message in messages %}
+{%- if message.role == 'assistant' and '</think>' in message.content %}
+{%- set content = message.content.split('</think>')[-1].lstrip('\\n') %}
+{%- else %}{% set content = message.content %}{% endif %}
+{{- '<|im_start|>' ~ message.role ~ '\\n' ~ content ~ '<|im_end|>\\n' }}
+{%- endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+
+
+class TestChatml(ChatFormatContract):
+    @pytest.fixture
+    def make_format(self) -> MakeFormat:
+        return lambda: JinjaFormat(_CHATML)
+
+
+class TestStrictRoles(ChatFormatContract):
+    control_token = "[INST]"
+
+    @pytest.fixture
+    def make_format(self) -> MakeFormat:
+        return lambda: JinjaFormat(_STRICT, bos_text="<s>", eos_text="</s>")
+
+
+class TestReasoning(ChatFormatContract):
+    @pytest.fixture
+    def make_format(self) -> MakeFormat:
+        return lambda: JinjaFormat(_REASONING)
+
+
+class TestPlain(ChatFormatContract):
+    @pytest.fixture
+    def make_format(self) -> MakeFormat:
+        return PlainFormat
+
+
+@pytest.mark.parametrize("made", [SoundFormat, *FORMATS])
+def test_a_broken_format_fails_its_own_test_alone(made: type[SoundFormat]) -> None:
+    """And a sound one passes all."""
+    assert failures(ChatFormatContract, made) == ({made.breaks} if made.breaks else set())
+
+
+def test_every_promise_has_a_format_that_breaks_it() -> None:
+    """None of the contract's tests is without proof."""
+    assert {made.breaks for made in FORMATS} == promises(ChatFormatContract)
