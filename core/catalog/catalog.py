@@ -25,7 +25,7 @@ from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.view import ModelView
 from corral.core.ports.blobs import BlobStore, LocalBlobs
-from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
+from corral.core.ports.manifests import ManifestEntry, ManifestFormat, ManifestStore, StoredManifest
 from corral.core.ports.metadata import MetadataCache, MetadataReader
 from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress
 from corral.core.ports.upstreams import UpstreamDirectory
@@ -122,15 +122,15 @@ class ModelCatalog:
         `derived`: those too that were converted from another for some engine.
         """
         records = []
-        async for stored in self._manifests.list():
-            if stored.name.host.lower() == DERIVED_HOST and not derived:
+        async for entry in self._manifests.list():
+            if entry.name.host.lower() == DERIVED_HOST and not derived:
                 continue
             try:
-                records.append(await self._listed(stored))
+                records.append(self._known_record(entry) or await self.get(entry.name))
             except ModelNotFound:  # deleted in this moment
                 continue
             except Exception as error:  # a plugin's dialect may raise anything, and the others are to be listed
-                self._complain(stored.digest, f"{stored.name} is missing from the list", error)
+                self._complain(entry.digest, f"{entry.name} is missing from the list", error)
         return sorted(records, key=lambda record: (-record.modified_at, record.name.key))
 
     async def metadata(self, record: Model) -> ModelMetadata | None:
@@ -306,21 +306,19 @@ class ModelCatalog:
             self._complained.add(digest)
             _log.warning("%s: %s", what, error, exc_info=None if isinstance(error, CorralError) else error)
 
-    async def _listed(self, stored: StoredManifest) -> StoredModel:
-        """As `get`, without another look at a manifest whose model is read already."""
-        try:
-            return await self._record(stored)
-        except StorageError:
-            return await self.get(stored.name)
-
     async def _record(self, stored: StoredManifest) -> StoredModel:
-        known = self._records.get(stored.digest)
+        known = self._known_record(stored)
         if known is None:
             model, size_bytes = await read_model(stored.name, stored.data, self._formats, self._blobs)
             known = stored_model(stored, model, size_bytes)
             if _size_of(known) <= _REMEMBERED_CHARACTERS:
                 self._records.put(stored.digest, known)
-        return msgspec.structs.replace(known, name=stored.name, modified_at=stored.modified_at)
+        return known
+
+    def _known_record(self, manifest: StoredManifest | ManifestEntry) -> StoredModel | None:
+        """The model of a manifest that was read before, whatever name it had then."""
+        known = self._records.get(manifest.digest)
+        return known and msgspec.structs.replace(known, name=manifest.name, modified_at=manifest.modified_at)
 
 
 def _not_found(name: ModelName) -> ModelNotFound:
