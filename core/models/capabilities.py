@@ -6,6 +6,7 @@ import re
 
 from corral.core.models.completion import template_text
 from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.requests.think_tags import think_tags_in
 
 __all__ = ("CAPABILITIES", "derive_capabilities")
 
@@ -49,6 +50,6 @@ def _from_template(record: StoredModel, metadata: ModelMetadata | None) -> set[s
     found = set()
     if "tools" in text or "tool_call" in text:
         found.add("tools")
-    if "<think>" in text and "</think>" in text:
+    if think_tags_in(text) is not None:
         found.add("thinking")
     return found

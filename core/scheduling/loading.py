@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
@@ -22,7 +22,6 @@ from corral.core.scheduling.load_progress import LoadProgress, LoadStage
 from corral.core.scheduling.placement import Placement
 from corral.core.scheduling.resident import Resident
 from corral.core.scheduling.spec_calls import estimate_bytes
-from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import Derivation, LoadRequest, LocalFile
 
 __all__ = ("Deriver", "ModelLoader")
@@ -34,9 +33,6 @@ _log = logging.getLogger(__name__)
 
 class Deriver(Protocol):
     """What loading needs of the `ModelDeriver`."""
-
-    @property
-    def converters(self) -> Sequence[ConverterSpec]: ...
 
     async def derive(
         self, record: StoredModel, converter: str, *, parameters: Mapping[str, Any], on_progress: OnLoadProgress
