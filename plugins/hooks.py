@@ -11,7 +11,7 @@ from typing import Any, Final
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.containment import short_line
 from corral.core.errors import PluginError
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelMetadata
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.chat import ChatTemplateFactory
 from corral.core.ports.manifests import ManifestFormat, ManifestStore
@@ -175,7 +175,7 @@ MANIFEST_FORMATS: Final[Factories[ManifestFormatSpec, ManifestFormat]] = Factori
     doc="""A manifest format: a `ManifestFormatSpec`, whose factory returns a `ManifestFormat`. The first one that
 recognizes a manifest reads it.""",
     check_part=implements(ManifestFormat),
-    guard=partial(GuardedPart, yes_or_no="recognises", results={"read": StoredModel}),
+    guard=partial(GuardedPart, yes_or_no="recognises", results={"read": Model, "blobs": tuple}),
 )
 
 METADATA_READERS: Final[Factories[MetadataReaderSpec, MetadataReader]] = Factories(

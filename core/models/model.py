@@ -120,6 +120,10 @@ class StoredModel(Model, frozen=True, kw_only=True):
     size_bytes: int
     modified_at: float
 
+    def content(self) -> Model:
+        """The same without what only a store knows: to write a new manifest from."""
+        return Model(**{field: getattr(self, field) for field in Model.__struct_fields__})
+
 
 class ModelMetadata(Value, frozen=True, kw_only=True):
     """What a weights file says of itself, read without native code.
