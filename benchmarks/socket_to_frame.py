@@ -1,4 +1,4 @@
-"""What a chat costs the server before its model has it: processor time from the socket to the frame, on a warm model."""
+"""What a chat with a loaded model costs the server before the model has it: processor time from socket to frame."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def make_store(folder: Path) -> None:
     try:
         catalog = assembly.runtime.catalog
         record = await catalog.import_file(weights, parse_name("warm"))
-        await catalog.publish(msgspec.structs.replace(record, format="fake"), await catalog.metadata(record))
+        await catalog.publish(record.name, msgspec.structs.replace(record, format="fake"))
     finally:
         await assembly.aclose()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from corral.adapters.runners.link import Link
-from corral.api.cli.__main__ import main as corral
+from corral.api.cli import main as corral
 from corral.api.http.connection import Connection
 
 __all__ = ("main",)
@@ -35,8 +35,9 @@ def main() -> None:
         add(link, *request)
         spent_ns.append(time.process_time_ns() - began_ns)
 
-    Connection.data_received = received  # type: ignore[method-assign]
-    Link._add = added  # type: ignore[method-assign]
+    connection_class: Any = Connection
+    link_class: Any = Link
+    connection_class.data_received, link_class._add = received, added
     try:
         corral()
     finally:

@@ -29,7 +29,8 @@ from corral.core.wording.left_out import remarks
 from corral.plugins.engine_status import converter_status, engine_status
 from corral.plugins.hook_kinds import HookKind
 from corral.plugins.hooks import (
-    CHAT_TEMPLATES,
+    ANSWER_PARSERS,
+    CHAT_LANGUAGES,
     COMMANDS,
     CONVERTERS,
     ENGINES,
@@ -189,7 +190,8 @@ async def assemble(
     inference = InferenceService(
         catalog=ConfiguredCatalog(catalog, models),
         scheduler=scheduler,
-        templates=list(parts.of(CHAT_TEMPLATES).values()),
+        languages=parts.of(CHAT_LANGUAGES),
+        parsers=parts.of(ANSWER_PARSERS),
     )
     runtime = Runtime(
         catalog=catalog,

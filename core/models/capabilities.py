@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.requests.think_tags import think_tags_in
 
 __all__ = ("CAPABILITIES", "derive_capabilities")
 
@@ -48,6 +49,6 @@ def _from_template(record: StoredModel, metadata: ModelMetadata | None) -> set[s
     found = set()
     if "tools" in text or "tool_call" in text:
         found.add("tools")
-    if "<think>" in text and "</think>" in text:
+    if think_tags_in(text) is not None:
         found.add("thinking")
     return found

@@ -14,6 +14,7 @@ import msgspec
 
 from corral.core.errors import ServerBusy
 from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.view import ModelView
 from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import Task
@@ -58,7 +59,6 @@ class ModelScheduler:
         self._chooser = chooser
         self._runners = runners
         self._preferred_runner = preferred_runner
-        self._catalog = catalog
         self._settings = settings
         self._clock = clock
         self._residents = Residents(clock_s=clock)
@@ -73,7 +73,7 @@ class ModelScheduler:
     @asynccontextmanager
     async def lease(
         self,
-        record: StoredModel,
+        view: ModelView,
         *,
         load_options: Mapping[str, Any] = {},
         engine: str | None = None,
@@ -90,7 +90,7 @@ class ModelScheduler:
         `InvalidOption`, `OutOfMemory`, and what `Runner.load` raises.
         """
         started = self._clock()
-        metadata = await self._catalog.metadata(record)
+        record, metadata = view.record, view.metadata
         choice = self._chooser.choose(record, metadata, engine or self._engine_for(record), tasks, load_options)
         resident = self._residents.find(record, choice)
         if (resident is None or resident.full) and self._residents.waiting >= self._settings.max_queue:

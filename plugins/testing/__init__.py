@@ -22,8 +22,9 @@ import pytest
 from corral.plugins.testing.options import pytest_addoption, pytest_configure
 
 if TYPE_CHECKING:
+    from corral.plugins.testing.answer_parser import AnswerParserContract
     from corral.plugins.testing.blob_store import BlobStoreContract
-    from corral.plugins.testing.chat_template import ChatTemplateContract
+    from corral.plugins.testing.chat_format import ChatFormatContract
     from corral.plugins.testing.converter import ConverterContract
     from corral.plugins.testing.engine import GeneratorEngineContract, StepEngineContract
     from corral.plugins.testing.jobs import JobRunnerContract
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from corral.plugins.testing.running_model import RunningModelContract
 
 __all__ = (
+    "AnswerParserContract",
     "BlobStoreContract",
-    "ChatTemplateContract",
+    "ChatFormatContract",
     "ConverterContract",
     "GeneratorEngineContract",
     "JobRunnerContract",
@@ -50,8 +52,9 @@ __all__ = (
 )
 
 _HOMES = {
+    "AnswerParserContract": "answer_parser",
     "BlobStoreContract": "blob_store",
-    "ChatTemplateContract": "chat_template",
+    "ChatFormatContract": "chat_format",
     "ConverterContract": "converter",
     "GeneratorEngineContract": "engine",
     "JobRunnerContract": "jobs",

@@ -76,7 +76,7 @@ class World:
         self.runtime = Runtime(
             catalog=catalog,
             scheduler=scheduler,
-            inference=InferenceService(catalog=catalog, scheduler=scheduler, templates=[]),
+            inference=InferenceService(catalog=catalog, scheduler=scheduler, languages={}, parsers={}),
             deriver=ModelDeriver(
                 models=catalog,
                 manifests=self.manifests,

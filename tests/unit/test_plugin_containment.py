@@ -276,12 +276,12 @@ def test_readers_templates_and_dialects_that_fail(modules: Path, tmp_path: Path)
         hook("metadata_readers", "register(MetadataReaderSpec(name='r', target='{me}:Bad'))")
         + "@hookimpl\ndef corral_register_manifest_formats(register):\n"
         + "    register(ManifestFormatSpec(name='f', target='{me}:Bad'))\n"
-        + "@hookimpl\ndef corral_register_chat_templates(register):\n"
-        + "    register(ChatTemplateSpec(name='t', target='{me}:Bad'))\n"
+        + "@hookimpl\ndef corral_register_chat_languages(register):\n"
+        + "    register(ChatLanguageSpec(name='t', target='{me}:Bad'))\n"
         + "def bad(*_, **__): sys.exit(9)\n"
         + "class Bad:\n    format = name = 'bad'\n"
         + "".join(f"    {name} = bad\n" for name in ("recognises", "read", "describe", "tensors", "blobs", "write"))
-        + "    __call__ = bad\n"
+        + "    compile = bad\n"
     )
     manager = manage(modules, {"asked": source})
     file = tmp_path / "toy.gguf"

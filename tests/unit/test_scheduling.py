@@ -15,6 +15,7 @@ from corral.core.errors import InvalidOption, LoadFailed, NoEngine, OutOfMemory,
 from corral.core.models.digests import digest_of
 from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import parse_name
+from corral.core.models.view import ModelView
 from corral.core.ports.runners import OnLoadProgress, Runner
 from corral.core.ports.running import ModelInfo, RunningModel
 from corral.core.requests.outputs import Output
@@ -112,6 +113,10 @@ class Catalog:
         yield ()
 
 
+def view_of(model: StoredModel) -> ModelView:
+    return ModelView(record=model, metadata=None, capabilities=())
+
+
 def record(name: str, weights: str = "") -> StoredModel:
     digest = digest_of((weights or name).encode())
     file = ModelFile(role="weights", media_type="", digest=digest, size_bytes=1)
@@ -167,7 +172,7 @@ def scheduled(
 
 
 async def touch(scheduler: ModelScheduler, model: StoredModel, **options: Any) -> None:
-    async with scheduler.lease(model, **options):
+    async with scheduler.lease(view_of(model), **options):
         pass
 
 
@@ -180,7 +185,7 @@ def test_one_load_for_many() -> None:
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await asyncio.gather(*(touch(scheduler, A) for _ in range(5)))
-        async with scheduler.lease(A) as lease:
+        async with scheduler.lease(view_of(A)) as lease:
             assert lease.engine == "toy"
             assert lease.model is runner.models[0]
         assert runner.events == ["load a:latest"]
@@ -207,7 +212,7 @@ def test_keep_alive() -> None:
     """A model leaves after its keep-alive, counted from the end of the last request."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
-        async with scheduler.lease(A):
+        async with scheduler.lease(view_of(A)):
             await asyncio.sleep(0.08)
             assert names(scheduler) == ["a"]
         await asyncio.sleep(0.02)
@@ -235,7 +240,7 @@ def test_keep_alive_zero() -> None:
     """With 0 the model leaves as soon as its last request ends."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
-        async with scheduler.lease(A), scheduler.lease(A, keep_alive_s=0):
+        async with scheduler.lease(view_of(A)), scheduler.lease(view_of(A), keep_alive_s=0):
             pass
         assert names(scheduler) == []
 
@@ -246,7 +251,7 @@ def test_unload_waits_for_requests() -> None:
     """Unloading a busy model answers at once; the model goes when its last request ends, and takes no new ones."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
-        async with scheduler.lease(A) as lease:
+        async with scheduler.lease(view_of(A)) as lease:
             assert await scheduler.unload(A)
             assert lease.model.alive
             await touch(scheduler, A)
@@ -262,10 +267,10 @@ def test_a_dead_model_is_loaded_again() -> None:
     """A model that died is not lent again."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
-        async with scheduler.lease(A):
+        async with scheduler.lease(view_of(A)):
             runner.models[0].alive = False
         assert names(scheduler) == []
-        async with scheduler.lease(A) as lease:
+        async with scheduler.lease(view_of(A)) as lease:
             assert lease.model is runner.models[1]
 
     scheduled(check)
@@ -312,7 +317,7 @@ def test_load_options_that_the_engine_lacks() -> None:
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         options = {"num_ctx": 8, "size_bytes": 11, "num_gpu": 0, "use_mmap": True}
-        async with scheduler.lease(A, load_options=options) as lease:
+        async with scheduler.lease(view_of(A), load_options=options) as lease:
             assert lease.ignored_options == ("num_gpu", "use_mmap")
 
     scheduled(check)
@@ -333,9 +338,9 @@ def test_choice_of_engine() -> None:
     engines = [spec("low", score=1), spec("high", score=5), spec("gone", score=9, module="no_such_module_here")]
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
-        async with scheduler.lease(A) as lease:
+        async with scheduler.lease(view_of(A)) as lease:
             assert lease.engine == "high"
-        async with scheduler.lease(A, engine="low") as lease:
+        async with scheduler.lease(view_of(A), engine="low") as lease:
             assert lease.engine == "low"
         with pytest.raises(UnknownEngine, match="nope"):
             await touch(scheduler, A, engine="nope")
@@ -461,7 +466,7 @@ def test_requests_beyond_the_streams_queue_up() -> None:
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with AsyncExitStack() as stack:
             for _ in range(3):  # two streams, one waits
-                await stack.enter_async_context(scheduler.lease(A))
+                await stack.enter_async_context(scheduler.lease(view_of(A)))
             with pytest.raises(ServerBusy):
                 await touch(scheduler, A)
 
@@ -495,7 +500,7 @@ def test_busy_models_are_waited_for() -> None:
     """A load that needs a busy model's room waits until its requests end, and gets ahead of later ones."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
-        async with scheduler.lease(A, load_options={"size_bytes": 60}):
+        async with scheduler.lease(view_of(A), load_options={"size_bytes": 60}):
             other = asyncio.create_task(touch(scheduler, B, load_options={"size_bytes": 60}))
             await asyncio.sleep(0.01)
             later = asyncio.create_task(touch(scheduler, A, load_options={"size_bytes": 60}))
@@ -517,7 +522,7 @@ def test_giving_up_the_wait_leaves_the_busy_model() -> None:
     """Where the waiting load is cancelled, the busy model stays."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
-        async with scheduler.lease(A, load_options={"size_bytes": 60}):
+        async with scheduler.lease(view_of(A), load_options={"size_bytes": 60}):
             other = asyncio.create_task(touch(scheduler, B, load_options={"size_bytes": 60}))
             await asyncio.sleep(0.01)
             other.cancel()
@@ -633,8 +638,8 @@ def test_room_found_elsewhere_leaves_the_busy_model() -> None:
     """A busy model that was to go stays, where there is room without it after all."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
-        async with scheduler.lease(A, keep_alive_s=10, load_options={"size_bytes": 60}):
-            async with scheduler.lease(B, load_options={"size_bytes": 30}):
+        async with scheduler.lease(view_of(A), keep_alive_s=10, load_options={"size_bytes": 60}):
+            async with scheduler.lease(view_of(B), load_options={"size_bytes": 30}):
                 other = asyncio.create_task(touch(scheduler, C, load_options={"size_bytes": 60}))
                 await asyncio.sleep(0.01)
                 runner.memory += 50
@@ -649,7 +654,7 @@ def test_an_unload_outlives_a_wait_for_room() -> None:
     """A busy model that somebody unloads goes after its last request, though a load gave up waiting for it."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
-        async with scheduler.lease(A, load_options={"size_bytes": 60}):
+        async with scheduler.lease(view_of(A), load_options={"size_bytes": 60}):
             other = asyncio.create_task(touch(scheduler, B, load_options={"size_bytes": 60}))
             await asyncio.sleep(0.01)
             assert await scheduler.unload(A)
