@@ -23,6 +23,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from corral.core.error_translation import map_errors as map_errors
 from corral.core.errors import *
 from corral.core.models.digests import Digest as Digest
 from corral.core.models.digests import digest_of as digest_of

@@ -45,8 +45,9 @@ from corral.plugins.hooks import (
 )
 from corral.plugins.manager import PluginManager
 from corral.plugins.parts import make_part, make_parts, resolve_targets, try_out
-from corral.plugins.settings.layers import Layers, parse_assignment, read_layers
+from corral.plugins.settings.layers import Layers
 from corral.plugins.settings.model_settings import ConfiguredCatalog, by_model
+from corral.plugins.settings.reading import parse_assignment, read_layers
 from corral.plugins.settings.schema import Settings
 from corral.plugins.settings.types import Address
 from corral.plugins.specs import Stores, resolve
@@ -125,20 +126,18 @@ async def assemble(
     *,
     default_runner: str = "process",
     manager: PluginManager | None = None,
-    stores: Stores | None = None,
-    engines: Sequence[EngineSpec] | None = None,
 ) -> Assembly:
-    """Builds a runtime; whoever called closes it. Nothing is loaded and no process is started yet.
+    """Builds a runtime, which the caller closes. Nothing is loaded and no process is started yet.
 
-    `layers` are read from the usual places if not given. `manager`, `stores` and `engines` replace what would be found:
-    a test hands in stores of its own and only the fake engine. Raises `SettingsError` and `PluginError`.
+    By default, `layers` are read from the usual places, and the installed plugins are loaded into a new `manager`.
+    Raises `SettingsError` and `PluginError`.
     """
     layers = read_layers() if layers is None else layers
     if manager is None:
         manager = await beside(partial(load_plugins, layers))  # a plugin may take its time
     settings = decode_settings(layers, manager)
-    engines = manager.specs(ENGINES) if engines is None else engines
-    stores = await beside(partial(_open_store, settings, manager)) if stores is None else stores
+    engines = manager.specs(ENGINES)
+    stores = await beside(partial(_open_store, settings, manager))
     parts = await beside(partial(make_parts, manager, settings))
     runners = parts.of(RUNNERS)
     preferred = settings.scheduler.runner or default_runner

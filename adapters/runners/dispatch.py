@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
 from corral.adapters.runners.mailbox import Mailbox
-from corral.core.errors import ErrorInfo, Unsupported, to_error
+from corral.core.error_translation import to_error
+from corral.core.errors import ErrorInfo, Unsupported
 from corral.core.ports.running import ModelInfo, Task
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output
 from corral.core.requests.prompts import has_media

@@ -26,7 +26,8 @@ from corral.adapters.runners.frames import (
     add_frame,
     encode,
 )
-from corral.core.errors import ErrorInfo, PluginError, to_error
+from corral.core.error_translation import to_error
+from corral.core.errors import ErrorInfo, PluginError
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import Request

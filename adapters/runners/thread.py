@@ -17,7 +17,8 @@ from corral.adapters.runners.outbox import Outbox
 from corral.adapters.runners.settings import ThreadSettings
 from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.adapters.runners.tokenizing import Tokenizing
-from corral.core.errors import Cancelled, EngineDied, ErrorInfo, Unsupported, to_error
+from corral.core.error_translation import to_error
+from corral.core.errors import Cancelled, EngineDied, ErrorInfo, Unsupported
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo
 from corral.core.requests.outputs import Output

@@ -17,6 +17,7 @@ import msgspec
 from corral.core.catalog.orphans import delete_unreferenced
 from corral.core.containment import contained
 from corral.core.conversion.results import checked_files, converted_name, derived_model, require_able, typed_parameters
+from corral.core.error_translation import map_errors
 from corral.core.errors import (
     BlobNotFound,
     Conflict,
@@ -29,7 +30,6 @@ from corral.core.errors import (
     PluginError,
     StorageError,
     Unsupported,
-    map_errors,
 )
 from corral.core.models.digests import Digest
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel

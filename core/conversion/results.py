@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 
 from corral.core.containment import contained
-from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported, map_errors
+from corral.core.error_translation import map_errors
+from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported
+from corral.core.models.completion import completed
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import DEFAULT_TAG, ModelName
 from corral.core.models.paths import check_together
@@ -93,17 +95,15 @@ def derived_model(
     files: tuple[ModelFile, ...],
 ) -> Model:
     """What the manifest of a converted model says: the converter's word first, then the source's."""
-    family = record.family or (metadata.architecture if metadata else "")
-    context_length = metadata.context_length if metadata else record.context_length
-    embedding_length = metadata.embedding_length if metadata else record.embedding_length
+    source = completed(record, metadata)
     return Model(
         format=result.format,
-        family=family,
-        families=record.families or (family,),
-        parameter_size=record.parameter_size,
-        quantization=result.quantization or record.quantization,
-        context_length=result.context_length or context_length,
-        embedding_length=result.embedding_length or embedding_length,
+        family=source.family,
+        families=source.families,
+        parameter_size=source.parameter_size,
+        quantization=result.quantization or source.quantization,
+        context_length=result.context_length or source.context_length,
+        embedding_length=result.embedding_length or source.embedding_length,
         files=files,
         capabilities=record.capabilities,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from corral.core.models.completion import template_text
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.requests.think_tags import think_tags_in
 
@@ -39,7 +40,7 @@ def derive_capabilities(
 
 def _from_template(record: StoredModel, metadata: ModelMetadata | None) -> set[str]:
     """The manifest's own template decides; without one, the template inside the weights."""
-    text = record.template.text if record.template else (metadata.chat_template if metadata else None) or ""
+    text = template_text(record, metadata)
     if len(text) > _TEMPLATE_LIMIT:
         return set()
     if record.template is not None and record.template.kind == "go":

@@ -102,10 +102,7 @@ class ModelLoader:
             model=resident.record.name.short,
             files=files,
             load_options={} if resident.options is None else msgspec.to_builtins(resident.options),
-            remote_host=record.remote_host,
-            remote_model=record.remote_model,
-            remote_replicas=record.remote_replicas,
-            remote_api=record.remote_api,
+            remote=record.remote,
         )
         async with self._watched(resident, "loading", self._timeout_s) as on_progress:
             return await resident.runner.load(resident.spec, request, on_progress)

@@ -133,7 +133,7 @@ class LiveServer:
         async def run() -> Any:
             return await function(self.world.runtime)
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(60)
 
     def active(self) -> int:
         """Requests that hold a model now."""
@@ -141,7 +141,7 @@ class LiveServer:
         async def count() -> int:
             return sum(model.active for model in self.world.runtime.scheduler.loaded())
 
-        return asyncio.run_coroutine_threadsafe(count(), self._loop).result(5)
+        return asyncio.run_coroutine_threadsafe(count(), self._loop).result(60)
 
     def loads(self) -> int:
         """Models on their way into memory."""
@@ -149,7 +149,7 @@ class LiveServer:
         async def count() -> int:
             return sum(task.get_name().startswith("load ") for task in asyncio.all_tasks())
 
-        return asyncio.run_coroutine_threadsafe(count(), self._loop).result(5)
+        return asyncio.run_coroutine_threadsafe(count(), self._loop).result(60)
 
 
 @contextmanager
@@ -187,13 +187,13 @@ def running_server(
 
     thread = threading.Thread(target=lambda: run_event_loop(main()), name="server")
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     loop, task, url = found
     try:
         yield LiveServer(url, world, loop)
     finally:
         loop.call_soon_threadsafe(task.cancel)
-        thread.join(10)
+        thread.join(60)
         if isinstance(world.blobs, MemoryBlobs):
             world.blobs.close()
         assert not thread.is_alive()
@@ -236,5 +236,5 @@ def strict_server() -> Iterator[LiveServer]:
 
 @pytest.fixture
 def client(shared_server: LiveServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=shared_server.url, timeout=10) as client:
+    with httpx.Client(base_url=shared_server.url, timeout=60) as client:
         yield client

@@ -279,7 +279,7 @@ def test_what_is_far_too_long_is_refused_before_it_is_rendered(
 
     monkeypatch.setattr(FormatInThreads, "render", counted)
     body = chat_of("word " * 400_000, stream=stream, options={"num_ctx": 16})
-    with start_server({"longest_token_bytes": 20}) as server, httpx.Client(base_url=server.url, timeout=10) as client:
+    with start_server({"longest_token_bytes": 20}) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         response = client.post("/api/chat", json=body)
         assert response.status_code == 400
         assert response.json()["error"].startswith("the prompt is longer than the context length currently available")

@@ -66,7 +66,7 @@ def slow(setup: dict[str, Any]) -> Iterator[Corral]:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not condition():
         if time.monotonic() > deadline:
             return False

@@ -33,7 +33,7 @@ from corral.plugins import hookimpl
 from corral.plugins.assembly import Assembly, assemble, try_out
 from corral.plugins.hooks import ENGINES
 from corral.plugins.manager import PluginManager
-from corral.plugins.settings.layers import read_layers
+from corral.plugins.settings.reading import read_layers
 from corral.plugins.testing.gguf import gguf_bytes
 
 TOY = StoredModel(name=parse_name("toy"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf")

@@ -215,10 +215,9 @@ def test_keep_alive() -> None:
         async with scheduler.lease(view_of(A)):
             await asyncio.sleep(0.08)
             assert names(scheduler) == ["a"]
-        await asyncio.sleep(0.02)
         assert names(scheduler) == ["a"]
-        await asyncio.sleep(0.08)
-        assert names(scheduler) == []
+        while names(scheduler):  # noqa: ASYNC110 - nothing tells that it has left
+            await asyncio.sleep(0.01)
 
     scheduled(check, keep_alive_s=0.05)
 
