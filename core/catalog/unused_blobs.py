@@ -11,12 +11,12 @@ from corral.core.models.digests import Digest, mentioned_digests
 from corral.core.ports.blobs import BlobStore
 from corral.core.ports.manifests import ManifestStore
 
-__all__ = ("delete_unreferenced", "drop_unused")
+__all__ = ("delete_unused", "discard_blobs")
 
 _log = logging.getLogger(__name__)
 
 
-async def drop_unused(candidates: Collection[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
+async def discard_blobs(candidates: Collection[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
     """Best effort, after something failed whose own error is what matters: deletes what came for nothing.
 
     What another model has stays. The caller holds no guard.
@@ -24,10 +24,10 @@ async def drop_unused(candidates: Collection[Digest], *, manifests: ManifestStor
     if candidates:
         with suppress(CorralError):
             async with manifests.guard(exclusive=True):
-                await delete_unreferenced(candidates, manifests=manifests, blobs=blobs)
+                await delete_unused(candidates, manifests=manifests, blobs=blobs)
 
 
-async def delete_unreferenced(candidates: Iterable[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
+async def delete_unused(candidates: Iterable[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
     """Deletes those `candidates` that no manifest mentions. The caller holds the store's guard, exclusively.
 
     Where one manifest cannot be read nothing is deleted: it might name any of them.
