@@ -230,7 +230,8 @@ that it compiles (`jinja`) and whose factory returns a `ChatLanguage`. Its `comp
 reads it. It receives `control`, the model's control tokens: any of them that appears in the text of a message or a
 tool must become a part of its own, with `parse_special` off. A `TypedText` does that for any language: it marks the
 texts on their way into the template, and makes the prompt of what comes out. Rendering runs in a thread; a slow
-template should check `abandoned()` and stop.""",
+template should check `abandoned()` and stop.
+With `interruptible = True`, a format promises to check at each step; short chats then need no thread.""",
     check_part=implements(ChatLanguage),
     guard=GuardedLanguage,
 )
