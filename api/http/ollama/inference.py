@@ -7,6 +7,7 @@ from typing import Any, Literal
 from litestar import Request, post
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
+from msgspec import UnsetType
 
 from corral.api.http.body import read_json
 from corral.api.http.disconnect import CancelOnDisconnect
@@ -60,19 +61,12 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
             return await _load(request, body, model, keep_alive_s, writer, "generate")
         constraint = await _constraint(runtime, name, body)
     call = GenerateCall(
-        model=model,
-        caller=caller_of(request.scope),
         prompt=body.prompt,
         images=decoded_images(body.images),
         system=body.system or None,
         raw=body.raw,
-        options=body.options,
-        keep_alive_s=keep_alive_s,
-        logprobs=logprobs,
-        shift=body.shift,
         return_token_ids=not body.raw,
-        think=_think(body),
-        constraint=constraint,
+        **_answering(request, body, model, keep_alive_s, logprobs, constraint),
     )
 
     async def open_generation() -> Generation:
@@ -104,16 +98,9 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
             return await _load(request, body, model, keep_alive_s, writer, "chat")
         constraint = await _constraint(runtime, name, body)
     call = ChatCall(
-        model=model,
-        caller=caller_of(request.scope),
         messages=tuple(message.to_core() for message in body.messages),
         tools=tuple(tool.to_core() for tool in body.tools),
-        think=_think(body),
-        constraint=constraint,
-        options=body.options,
-        keep_alive_s=keep_alive_s,
-        logprobs=logprobs,
-        shift=body.shift,
+        **_answering(request, body, model, keep_alive_s, logprobs, constraint),
     )
 
     async def open_generation() -> Generation:
@@ -135,6 +122,27 @@ class _NotFound:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ModelNotFound):
             raise ApiError(404, f"model '{self._typed}' not found") from error
+
+
+def _answering(
+    request: Request[Any, Any, Any],
+    body: InferenceBody,
+    model: str,
+    keep_alive_s: float | UnsetType | None,
+    logprobs: int | None,
+    constraint: Constraint | None,
+) -> dict[str, Any]:
+    """The fields of an `AnswerCall`: what both routes pass on from the body."""
+    return {
+        "model": model,
+        "caller": caller_of(request.scope),
+        "options": body.options,
+        "keep_alive_s": keep_alive_s,
+        "think": _think(body),
+        "logprobs": logprobs,
+        "shift": body.shift,
+        "constraint": constraint,
+    }
 
 
 def _logprobs(body: InferenceBody) -> int | None:
