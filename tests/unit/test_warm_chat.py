@@ -69,6 +69,7 @@ def test_a_warm_chat_is_one_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
             assert await answer() == [Load, Add]
             assert await answer() == [Add]
-            assert await touched.during(answer()) == {"stat": 1, "hop": 2}
+            counts = await touched.during(answer())
+            assert (counts.pop("stat"), set(counts)) == (1, {"hop"})
 
     asyncio.run(scenario())
