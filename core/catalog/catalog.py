@@ -14,6 +14,11 @@ from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.lookup import ModelLookup, model_not_found
 from corral.core.catalog.publishing import ManifestPublisher
+from corral.core.catalog.pulling import ModelPuller
+from corral.core.catalog.pushing import ModelPusher
+from corral.core.catalog.registries import Registries
+from corral.core.catalog.registry_pulls import RegistryPuller
+from corral.core.catalog.source_pulls import SourcePuller
 from corral.core.catalog.upstreams import upstream_model
 from corral.core.errors import BlobNotFound, CorralError, InvalidRequest, ModelNotFound, StorageError
 from corral.core.lru import LruDict
@@ -26,6 +31,7 @@ from corral.core.models.view import ModelView
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore
 from corral.core.ports.metadata import MetadataCache, MetadataReader
+from corral.core.ports.registries import Registry
 from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress
 from corral.core.ports.upstreams import UpstreamDirectory
 from corral.core.specs.converters import refuse_derived
@@ -44,7 +50,8 @@ class ModelCatalog:
     """The use cases of models. Safe for many tasks of one event loop, beside other processes on the same store.
 
     `formats` are tried in order to read a manifest; the first writes new ones. `cache` keeps what headers say between
-    runs. Stores and sources stay the caller's to close. `left_out` has a sentence for each plugin that is not there,
+    runs. `default_registry` is the scheme of the registry that reads references without one. Stores, sources and
+    registries stay the caller's to close. `left_out` has a sentence for each plugin that is not there,
     for errors about what is missing.
     """
 
@@ -57,6 +64,8 @@ class ModelCatalog:
         formats: Sequence[ManifestFormat],
         readers: Sequence[MetadataReader],
         sources: Sequence[ModelSource] = (),
+        registries: Sequence[Registry] = (),
+        default_registry: str | None = None,
         cache: MetadataCache | None = None,
         upstreams: UpstreamDirectory | None = None,
         left_out: Mapping[str, str] = {},
@@ -68,14 +77,28 @@ class ModelCatalog:
         self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
         self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats)
         self._importer = ModelImporter(
+            publisher=self._publisher,
             manifests=manifests,
             blobs=blobs,
             local=local,
-            publisher=self._publisher,
             inspector=self._inspector,
-            sources=sources,
             left_out=left_out,
         )
+        known_registries = Registries(registries, default_registry)
+        self._puller = ModelPuller(
+            from_source=SourcePuller(
+                publisher=self._publisher,
+                manifests=manifests,
+                blobs=blobs,
+                inspector=self._inspector,
+                left_out=left_out,
+            ),
+            from_registry=RegistryPuller(publisher=self._publisher, blobs=blobs, formats=formats),
+            sources=sources,
+            registries=known_registries,
+            left_out=left_out,
+        )
+        self._pusher = ModelPusher(blobs=blobs, formats=formats, registries=known_registries)
         self._upstreams = upstreams
         self._views: LruDict[Digest, ModelView] = LruDict(_REMEMBERED_VIEWS)
 
@@ -199,7 +222,14 @@ class ModelCatalog:
         """
         if name is not None:
             refuse_derived(name)
-        return await self._importer.pull(reference, name, on_progress)
+        return await self._puller.pull(reference, name, on_progress)
+
+    async def push(self, name: ModelName, reference: str, on_progress: OnProgress = _ignore) -> Digest:
+        """Publishes a model in the registry that reads the reference, and answers with its manifest's digest there.
+
+        The manifest is sent as it is. Raises `ModelNotFound`, `InvalidRequest`, `BlobNotFound`, `SourceError`.
+        """
+        return await self._pusher.push(await self._stored(name), reference, on_progress)
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
         """Makes a model of blobs that are in the store already. A name that is taken is replaced.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
+from contextlib import suppress
 
-from corral.core.errors import StorageError
+from corral.core.errors import CorralError, StorageError
 from corral.core.models.digests import Digest, mentioned_digests
 from corral.core.ports.blobs import BlobStore
 from corral.core.ports.manifests import ManifestStore, StoredManifest
 
-__all__ = ("delete_unreferenced", "every_manifest")
+__all__ = ("delete_unused", "discard_blobs", "every_manifest")
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +24,18 @@ async def every_manifest(manifests: ManifestStore) -> AsyncGenerator[StoredManif
             yield stored
 
 
-async def delete_unreferenced(candidates: Iterable[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
+async def discard_blobs(candidates: Collection[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
+    """Best effort, after something failed whose own error is what matters: deletes what came for nothing.
+
+    What another model has stays. The caller holds no guard.
+    """
+    if candidates:
+        with suppress(CorralError):
+            async with manifests.guard(exclusive=True):
+                await delete_unused(candidates, manifests=manifests, blobs=blobs)
+
+
+async def delete_unused(candidates: Iterable[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
     """Deletes those `candidates` that no manifest mentions. The caller holds the store's guard, exclusively.
 
     Where one manifest cannot be read nothing is deleted: it might name any of them.
