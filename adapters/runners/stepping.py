@@ -148,4 +148,6 @@ class Stepper:
             preparation.drop()
             self._deliver([(request_id, preparation.error)])
         else:
-            self._loop.add(request_id, preparation.request, preparation.mask, preparation.prepared)
+            self._loop.add(
+                request_id, preparation.request, preparation.mask, preparation.prepared, preparation.arrived_ns
+            )

@@ -14,7 +14,7 @@ import msgspec
 
 from corral.core.models.model import StoredModel
 from corral.core.ports.running import RunningModel
-from corral.core.requests.outputs import Delta, Output, Started
+from corral.core.requests.outputs import Delta, Finished, Output, Started
 
 __all__ = ("Generation", "Lease")
 
@@ -76,7 +76,22 @@ class Generation:
             output = msgspec.structs.replace(output, ignored_options=ignored)
         if isinstance(output, Started) and self._unknown:
             output = msgspec.structs.replace(output, ignored_options=(*self._unknown, *output.ignored_options))
+        elif isinstance(output, Finished):
+            self._log_usage(output)
         return output
+
+    def _log_usage(self, finished: Finished) -> None:
+        usage = finished.usage
+        _log.debug(
+            "%s: queued %.3f s; %d prompt tokens (%d cached) in %.3f s; %d tokens in %.3f s",
+            self.record.name.short,
+            usage.queued_ns / 1e9,
+            usage.prompt_tokens,
+            usage.cached_tokens,
+            usage.prefill_ns / 1e9,
+            usage.generated_tokens,
+            usage.decode_ns / 1e9,
+        )
 
     def read_ahead(self) -> None:
         """Go on without the reader, who stands still: what comes is kept for it, up to some million characters.

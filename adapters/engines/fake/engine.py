@@ -80,6 +80,7 @@ class _Sequence:
         self.ids = ids
         self.prompt_tokens = len(ids)
         self.prefilled = 0
+        self.began_ns = 0
         self.mask = mask
         self.num_ctx = num_ctx
         self.random = random.Random(request.sampling.seed)
@@ -141,6 +142,7 @@ class FakeEngine:
         self._embedding.clear()
         while self._waiting and len(self._running) < self._options.parallel:
             request_id, sequence = self._waiting.popleft()
+            sequence.began_ns = time.perf_counter_ns()
             self._running[request_id] = sequence
         budget = self._options.max_prefill_tokens
         for request_id, sequence in list(self._running.items()):
@@ -247,7 +249,12 @@ def _prefilled(sequence: _Sequence) -> Prefilled:
         if name not in _HONOURED and getattr(sampling, name) != getattr(default, name)
     )
     ids = tuple(sequence.ids) if sequence.request.return_token_ids else ()
-    return Prefilled(prompt_tokens=sequence.prompt_tokens, ignored_options=ignored, prompt_ids=ids)
+    return Prefilled(
+        prompt_tokens=sequence.prompt_tokens,
+        ignored_options=ignored,
+        prompt_ids=ids,
+        prefill_ns=time.perf_counter_ns() - sequence.began_ns,
+    )
 
 
 def _choose(logits: Mapping[int, float], sampling: SamplingParams, draw: random.Random) -> int:
