@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import io
 import signal
@@ -64,6 +63,8 @@ async def beside(work: Callable[[], T]) -> T:
     """Does work that may call plugins on a thread of its own, and waits without blocking the loop. Where that is
     cancelled, nobody waits for the thread any more, the end of the program neither.
     """
+    import asyncio  # only here: the processes of models import plugins without ever running a loop
+
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
     task = _Task(work)

@@ -20,339 +20,62 @@ Hooks only register; the specs hold import paths, so that listing models never i
 
 from __future__ import annotations
 
-from corral.core.errors import (
-    BlobNotFound,
-    Cancelled,
-    Conflict,
-    CorralError,
-    DigestMismatch,
-    EngineDied,
-    EngineError,
-    EngineNotInstalled,
-    EngineStalled,
-    ErrorInfo,
-    InvalidDigest,
-    InvalidEmbedding,
-    InvalidModelFile,
-    InvalidName,
-    InvalidOption,
-    InvalidRequest,
-    JobFailed,
-    LoadFailed,
-    ModelNotFound,
-    NoEngine,
-    NotFound,
-    OutOfMemory,
-    OutOfSpace,
-    PluginError,
-    PromptTooLong,
-    ServerBusy,
-    SettingsError,
-    SourceError,
-    StorageError,
-    UnknownEngine,
-    Unsupported,
-    UnsupportedField,
-    UpstreamError,
-    map_errors,
-)
-from corral.core.generation.rendering import (
-    abandoned,
-)
-from corral.core.models.digests import (
-    Digest,
-    digest_of,
-    parse_digest,
-)
-from corral.core.models.model import (
-    FileRole,
-    Model,
-    ModelFile,
-    ModelMetadata,
-    StoredModel,
-    TemplateText,
-)
-from corral.core.models.names import (
-    ModelName,
-    parse_name,
-)
-from corral.core.ports.blobs import (
-    BlobInfo,
-    BlobStore,
-    BlobWriter,
-    LocalBlobs,
-)
-from corral.core.ports.chat import (
-    ChatTemplate,
-    ChatTemplateFactory,
-)
-from corral.core.ports.engines import (
-    Engine,
-    GeneratorEngine,
-    Prepared,
-    PreparingEngine,
-    StepEngine,
-)
-from corral.core.ports.manifests import (
-    ManifestFormat,
-    ManifestStore,
-    StoredManifest,
-)
-from corral.core.ports.metadata import (
-    MetadataCache,
-    MetadataReader,
-    RandomAccess,
-)
-from corral.core.ports.runners import (
-    OnLoadProgress,
-    Runner,
-)
-from corral.core.ports.running import (
-    ModelInfo,
-    RunningModel,
-    Task,
-)
-from corral.core.ports.sources import (
-    FetchProgress,
-    ModelSource,
-    OnProgress,
-    RemoteFile,
-    SourceModel,
-)
-from corral.core.ports.tokens import (
-    GradualTokenizer,
-    OpenTokenizer,
-    RequestMask,
-    Tokenizer,
-    TokenMask,
-    Vocabulary,
-)
-from corral.core.random_access import (
-    RandomAccessFile,
-    buffered,
-)
-from corral.core.requests.caller import (
-    Caller,
-)
-from corral.core.requests.control_tokens import (
-    ControlTokens,
-)
-from corral.core.requests.messages import (
-    Message,
-    Tool,
-    ToolCall,
-)
-from corral.core.requests.outputs import (
-    Delta,
-    Embedded,
-    EngineEmbedded,
-    EngineFailed,
-    EngineFinished,
-    EngineOutput,
-    Finished,
-    FinishReason,
-    Output,
-    Prefilled,
-    Started,
-    Token,
-    TokenLogprob,
-    TopLogprob,
-    Usage,
-    Vectors,
-)
-from corral.core.requests.prompts import (
-    Prompt,
-    TextPart,
-    TokensPart,
-    prompt_text,
-)
-from corral.core.requests.requests import (
-    ChatRequest,
-    CompletionRequest,
-    Constraint,
-    ContextPolicy,
-    EmbedRequest,
-    Request,
-    SamplingParams,
-    ThinkingBudget,
-)
-from corral.core.runtime import (
-    Runtime,
-)
-from corral.core.specs.converters import (
-    ConvertedFile,
-    ConverterSpec,
-    ConvertRequest,
-    ConvertResult,
-)
-from corral.core.specs.engines import (
-    Derivation,
-    Device,
-    EngineSpec,
-    LoadRequest,
-    LocalFile,
-    Match,
-    options_fit,
-)
-from corral.core.stepping.stop_strings import (
-    StopStrings,
-)
-from corral.core.values import (
-    Value,
-)
-from corral.plugins.hooks import (
-    ChatTemplateSpec,
-    CommandSpec,
-    ManifestFormatSpec,
-    MetadataReaderSpec,
-    RouteSpec,
-    RunnerSpec,
-    SourceSpec,
-    StoreSpec,
-)
-from corral.plugins.hookspecs import PROJECT, hookimpl
-from corral.plugins.registrar import Registrar
-from corral.plugins.specs import Stores
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = (
-    "PROJECT",
-    "BlobInfo",
-    "BlobNotFound",
-    "BlobStore",
-    "BlobWriter",
-    "Caller",
-    "Cancelled",
-    "ChatRequest",
-    "ChatTemplate",
-    "ChatTemplateFactory",
-    "ChatTemplateSpec",
-    "CommandSpec",
-    "CompletionRequest",
-    "Conflict",
-    "Constraint",
-    "ContextPolicy",
-    "ControlTokens",
-    "ConvertRequest",
-    "ConvertResult",
-    "ConvertedFile",
-    "ConverterSpec",
-    "CorralError",
-    "Delta",
-    "Derivation",
-    "Device",
-    "Digest",
-    "DigestMismatch",
-    "EmbedRequest",
-    "Embedded",
-    "Engine",
-    "EngineDied",
-    "EngineEmbedded",
-    "EngineError",
-    "EngineFailed",
-    "EngineFinished",
-    "EngineNotInstalled",
-    "EngineOutput",
-    "EngineSpec",
-    "EngineStalled",
-    "ErrorInfo",
-    "FetchProgress",
-    "FileRole",
-    "FinishReason",
-    "Finished",
-    "GeneratorEngine",
-    "GradualTokenizer",
-    "InvalidDigest",
-    "InvalidEmbedding",
-    "InvalidModelFile",
-    "InvalidName",
-    "InvalidOption",
-    "InvalidRequest",
-    "JobFailed",
-    "LoadFailed",
-    "LoadRequest",
-    "LocalBlobs",
-    "LocalFile",
-    "ManifestFormat",
-    "ManifestFormatSpec",
-    "ManifestStore",
-    "Match",
-    "Message",
-    "MetadataCache",
-    "MetadataReader",
-    "MetadataReaderSpec",
-    "Model",
-    "ModelFile",
-    "ModelInfo",
-    "ModelMetadata",
-    "ModelName",
-    "ModelNotFound",
-    "ModelSource",
-    "NoEngine",
-    "NotFound",
-    "OnLoadProgress",
-    "OnProgress",
-    "OpenTokenizer",
-    "OutOfMemory",
-    "OutOfSpace",
-    "Output",
-    "PluginError",
-    "Prefilled",
-    "Prepared",
-    "PreparingEngine",
-    "Prompt",
-    "PromptTooLong",
-    "RandomAccess",
-    "RandomAccessFile",
-    "Registrar",
-    "RemoteFile",
-    "Request",
-    "RequestMask",
-    "RouteSpec",
-    "Runner",
-    "RunnerSpec",
-    "RunningModel",
-    "Runtime",
-    "SamplingParams",
-    "ServerBusy",
-    "SettingsError",
-    "SourceError",
-    "SourceModel",
-    "SourceSpec",
-    "Started",
-    "StepEngine",
-    "StopStrings",
-    "StorageError",
-    "StoreSpec",
-    "StoredManifest",
-    "StoredModel",
-    "Stores",
-    "Task",
-    "TemplateText",
-    "TextPart",
-    "ThinkingBudget",
-    "Token",
-    "TokenLogprob",
-    "TokenMask",
-    "Tokenizer",
-    "TokensPart",
-    "Tool",
-    "ToolCall",
-    "TopLogprob",
-    "UnknownEngine",
-    "Unsupported",
-    "UnsupportedField",
-    "UpstreamError",
-    "Usage",
-    "Value",
-    "Vectors",
-    "Vocabulary",
-    "abandoned",
-    "buffered",
-    "digest_of",
-    "hookimpl",
-    "map_errors",
-    "options_fit",
-    "parse_digest",
-    "parse_name",
-    "prompt_text",
-)
+from corral.core.errors import *
+from corral.core.models.digests import Digest as Digest
+from corral.core.models.digests import digest_of as digest_of
+from corral.core.models.digests import parse_digest as parse_digest
+from corral.core.models.model import *
+from corral.core.models.names import ModelName as ModelName
+from corral.core.models.names import parse_name as parse_name
+from corral.core.ports.blobs import *
+from corral.core.ports.chat import *
+from corral.core.ports.engines import *
+from corral.core.ports.manifests import *
+from corral.core.ports.metadata import *
+from corral.core.ports.runners import *
+from corral.core.ports.running import *
+from corral.core.ports.sources import *
+from corral.core.ports.tokens import *
+from corral.core.random_access import *
+from corral.core.requests.caller import ANONYMOUS as ANONYMOUS
+from corral.core.requests.caller import Caller as Caller
+from corral.core.requests.calls import *
+from corral.core.requests.control_tokens import ControlTokens as ControlTokens
+from corral.core.requests.messages import *
+from corral.core.requests.outputs import *
+from corral.core.requests.prompts import *
+from corral.core.requests.requests import *
+from corral.core.specs.converters import ConvertedFile as ConvertedFile
+from corral.core.specs.converters import ConverterSpec as ConverterSpec
+from corral.core.specs.converters import ConvertRequest as ConvertRequest
+from corral.core.specs.converters import ConvertResult as ConvertResult
+from corral.core.specs.engines import *
+from corral.core.stepping.stop_strings import StopStrings as StopStrings
+from corral.core.values import Value as Value
+from corral.plugins.hooks import *
+from corral.plugins.hookspecs import hookimpl as hookimpl
+from corral.plugins.registrar import Registrar as Registrar
+from corral.plugins.specs import Stores as Stores
+
+if TYPE_CHECKING:
+    from corral.adapters.engine_kit.choosing import ModelTokens as ModelTokens
+    from corral.adapters.engine_kit.choosing import TokenChooser as TokenChooser
+    from corral.adapters.engine_kit.sampling import LogitsSampler as LogitsSampler
+    from corral.core.generation.rendering import abandoned as abandoned
+    from corral.core.runtime import Runtime as Runtime
+else:
+    _IMPORTED_ON_USE = {
+        "LogitsSampler": "corral.adapters.engine_kit.sampling",  # needs NumPy
+        "ModelTokens": "corral.adapters.engine_kit.choosing",
+        "TokenChooser": "corral.adapters.engine_kit.choosing",
+        "Runtime": "corral.core.runtime",  # the whole server, which the process of a model does without
+        "abandoned": "corral.core.generation.rendering",
+    }
+
+    def __getattr__(name: str) -> Any:
+        if name not in _IMPORTED_ON_USE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_IMPORTED_ON_USE[name]), name)

@@ -41,7 +41,7 @@ from corral.plugins.hooks import (
     CommandSpec,
 )
 from corral.plugins.manager import PluginManager
-from corral.plugins.parts import make_parts, make_store, resolve_targets, try_out
+from corral.plugins.parts import make_part, make_parts, resolve_targets, try_out
 from corral.plugins.settings.layers import Layers, parse_assignment, read_layers
 from corral.plugins.settings.model_settings import ConfiguredCatalog, by_model
 from corral.plugins.settings.schema import Settings
@@ -206,7 +206,7 @@ async def assemble(
 
 def _open_store(settings: Settings, manager: PluginManager) -> Stores:
     _require(settings.store, [spec.name for spec in manager.specs(STORES)], "store", manager)
-    return make_store(manager, settings.store, settings)
+    return make_part(manager, STORES, settings.store, settings)
 
 
 def _require(name: str, known: Sequence[str] | dict[str, Any], path: str, manager: PluginManager) -> None:

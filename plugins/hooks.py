@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from corral.core.containment import short_line
 from corral.core.errors import PluginError
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelMetadata
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.chat import ChatTemplateFactory
 from corral.core.ports.manifests import ManifestFormat, ManifestStore
@@ -114,7 +114,7 @@ def _check_source(name: str, part: Any) -> None:
         raise PluginError(f"its scheme is {short_line(repr(part.scheme), 60)}, but it is registered as {name!r}")
 
 
-def _check_templates(name: str, part: object) -> None:
+def _check_templates(name: str, part: Any) -> None:
     if not callable(part):
         raise PluginError(f"its factory returned {short_line(repr(part), 60)}, which is not callable")
 
@@ -175,7 +175,7 @@ MANIFEST_FORMATS: Final[Factories[ManifestFormatSpec, ManifestFormat]] = Factori
     doc="""A manifest format: a `ManifestFormatSpec`, whose factory returns a `ManifestFormat`. The first one that
 recognizes a manifest reads it.""",
     check_part=implements(ManifestFormat),
-    guard=partial(GuardedPart, yes_or_no="recognises", results={"read": StoredModel}),
+    guard=partial(GuardedPart, yes_or_no="recognises", results={"read": Model, "blobs": tuple}),
 )
 
 METADATA_READERS: Final[Factories[MetadataReaderSpec, MetadataReader]] = Factories(

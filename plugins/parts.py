@@ -17,12 +17,12 @@ from corral.core.scheduling.spec_calls import check_match
 from corral.core.specs.engines import EngineSpec
 from corral.core.specs.imports import import_name
 from corral.plugins.hook_kinds import Factories, Factory, HookKind, Part, Target, Targets
-from corral.plugins.hooks import HOOKS, STORES
+from corral.plugins.hooks import HOOKS
 from corral.plugins.manager import BUILTIN, PluginManager
 from corral.plugins.settings.schema import Settings
-from corral.plugins.specs import Stores, build, resolve
+from corral.plugins.specs import build, resolve
 
-__all__ = ("Parts", "make_parts", "make_store", "resolve_targets", "try_out")
+__all__ = ("Parts", "make_part", "make_parts", "resolve_targets", "try_out")
 
 T = TypeVar("T")
 
@@ -54,10 +54,10 @@ def make_parts(manager: PluginManager, settings: Settings) -> Parts:
     return parts
 
 
-def make_store(manager: PluginManager, name: str, settings: Settings) -> Stores:
-    """The store that the settings select, without which nothing works. Raises what its factory raises."""
-    [spec] = [spec for spec in manager.specs(STORES) if spec.name == name]
-    return _make(manager, STORES, spec, settings.parts.get(STORES.plural, {}))
+def make_part(manager: PluginManager, kind: Factories[Factory, Part], name: str, settings: Settings) -> Part:
+    """Calls the factory that is registered as `name`. Raises what it raises, and `PluginError`."""
+    [spec] = [spec for spec in manager.specs(kind) if spec.name == name]
+    return _make(manager, kind, spec, settings.parts.get(kind.plural, {}))
 
 
 def resolve_targets(manager: PluginManager, kind: Targets[Target, Part]) -> list[Part]:
@@ -96,10 +96,8 @@ def try_out(manager: PluginManager, settings: Settings) -> None:
 
 def _try_match(manager: PluginManager, kind: HookKind[Any], spec: Any) -> None:
     try:
-        if isinstance(spec, EngineSpec):
-            check_match(spec.match(ANY_MODEL, None, typed_load_options(spec)))
-        else:
-            check_match(spec.match(ANY_MODEL, None))
+        options = (typed_load_options(spec),) if isinstance(spec, EngineSpec) else ()
+        check_match(spec.match(ANY_MODEL, None, *options))
     except Exception as fault:
         manager.failed(kind, spec.name, PluginError(f"its match failed: {short_line(fault) or type(fault).__name__}"))
 

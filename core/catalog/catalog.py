@@ -13,13 +13,14 @@ import msgspec
 from corral.core.catalog.deletion import delete_model, delete_replaced
 from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
-from corral.core.catalog.manifest_reading import read_manifest
-from corral.core.catalog.upstreams import upstream_record
-from corral.core.errors import CorralError, InvalidRequest, ModelNotFound, StorageError
+from corral.core.catalog.manifest_reading import read_model, stored_model
+from corral.core.catalog.publishing import ManifestPublisher, completed
+from corral.core.catalog.upstreams import upstream_model
+from corral.core.errors import BlobNotFound, CorralError, InvalidRequest, ModelNotFound, StorageError
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import Digest
-from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.view import ModelView
 from corral.core.ports.blobs import BlobStore, LocalBlobs
@@ -70,11 +71,12 @@ class ModelCatalog:
         self._local = local
         self._formats = tuple(formats)
         self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
+        self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats)
         self._importer = ModelImporter(
             manifests=manifests,
             blobs=blobs,
             local=local,
-            formats=formats,
+            publisher=self._publisher,
             inspector=self._inspector,
             sources=sources,
             left_out=left_out,
@@ -130,7 +132,7 @@ class ModelCatalog:
                 self._complain(stored.digest, f"{stored.name} is missing from the list", error)
         return sorted(records, key=lambda record: (-record.modified_at, record.name.key))
 
-    async def metadata(self, record: StoredModel) -> ModelMetadata | None:
+    async def metadata(self, record: Model) -> ModelMetadata | None:
         """What the weights say of themselves; None where there are none, or no reader knows their format.
 
         Raises `BlobNotFound` for weights that are gone or were changed since they were imported, `InvalidModelFile`.
@@ -146,7 +148,7 @@ class ModelCatalog:
             self._complain(record.digest, f"the weights of {record.name} cannot be read", error)
             return None
 
-    async def describe(self, record: StoredModel, *, verbose: bool) -> dict[str, object]:
+    async def describe(self, record: Model, *, verbose: bool) -> dict[str, object]:
         """``model_info`` of ``/api/show``: the header's key-values; arrays are None unless `verbose`.
 
         Where no header can be read, what the manifest says, under GGUF's names. Raises as `metadata`.
@@ -161,7 +163,7 @@ class ModelCatalog:
         lengths = {f"{record.family}.{key}": length for key, length in known.items() if length is not None}
         return {"general.architecture": record.family, **lengths}
 
-    async def tensors(self, record: StoredModel) -> builtins.list[tuple[str, str, tuple[int, ...]]]:
+    async def tensors(self, record: Model) -> builtins.list[tuple[str, str, tuple[int, ...]]]:
         """Name, type and shape of each tensor, in file order. Raises as `metadata`."""
         return await self._inspector.tensors(record.weights.digest) if record.weights else []
 
@@ -225,12 +227,15 @@ class ModelCatalog:
             refuse_derived(name)
         return await self._importer.pull(reference, name, on_progress)
 
-    async def publish(self, record: StoredModel, metadata: ModelMetadata | None) -> StoredModel:
-        """Makes a model of blobs that are in the store already; a name that is taken is replaced.
+    async def publish(self, name: ModelName, model: Model) -> StoredModel:
+        """Makes a model of blobs that are in the store already. A name that is taken is replaced.
 
-        `metadata` is what its weights say, where somebody can read them. Raises `Conflict` where a blob is gone.
+        What the model leaves empty (format, family, quantization) is taken from the header of its weights. Raises
+        `Conflict` if a blob is gone, `Unsupported` if no manifest can hold the model, and `InvalidModelFile`.
         """
-        return await self._importer.publish(record, metadata)
+        with suppress(BlobNotFound):  # a Conflict once the manifest is put
+            model = completed(model, await self.metadata(model))
+        return await self._publisher.publish(name, model)
 
     async def add_upstream(
         self,
@@ -251,13 +256,13 @@ class ModelCatalog:
             raise InvalidRequest("there is no server to ask for its models", "give its address, http://HOST:PORT")
         offers = [await self._upstreams.find(hosts[0], model, api)]
         offers += [await self._upstreams.find(host, offers[0].model, api) for host in hosts[1:]]
-        return await self.publish(upstream_record(name, offers, api=api, capabilities=capabilities), None)
+        return await self.publish(name, upstream_model(offers, api=api, capabilities=capabilities))
 
     def local_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
         """The files an engine loads, weights first, where their blobs are: to show to people."""
         return tuple(
             LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path)
-            for file in _engine_files(record)
+            for file in record.loaded_files
         )
 
     @asynccontextmanager
@@ -267,7 +272,7 @@ class ModelCatalog:
         Those that have paths lie in one folder under them. Raises `BlobNotFound` if one is missing or was changed
         since it was imported, `StorageError`.
         """
-        files = _engine_files(record)
+        files = record.loaded_files
         placed = {file.path: file.digest for file in files if file.path is not None}
         async with AsyncExitStack() as pins:
             folder = await self._local.folder(record.digest, placed) if placed else None
@@ -310,18 +315,11 @@ class ModelCatalog:
     async def _record(self, stored: StoredManifest) -> StoredModel:
         known = self._records.get(stored.digest)
         if known is None:
-            known = await read_manifest(stored, self._formats, self._blobs)
+            model, size_bytes = await read_model(stored.name, stored.data, self._formats, self._blobs)
+            known = stored_model(stored, model, size_bytes)
             if _size_of(known) <= _REMEMBERED_CHARACTERS:
                 self._records.put(stored.digest, known)
         return msgspec.structs.replace(known, name=stored.name, modified_at=stored.modified_at)
-
-
-def _engine_files(record: StoredModel) -> Sequence[ModelFile]:
-    """Weights first. Of several nameless weights the last one counts, as in Ollama."""
-    files = [file for file in record.files if file.role in ("projector", "adapter", "draft") or file.path]
-    if record.weights is not None and record.weights not in files:
-        files.insert(0, record.weights)
-    return sorted(files, key=lambda file: file.role != "weights")
 
 
 def _not_found(name: ModelName) -> ModelNotFound:

@@ -9,44 +9,29 @@ from pathlib import Path
 
 import msgspec
 
-from corral.core.catalog.deletion import delete_replaced
 from corral.core.catalog.inspection import WeightsInspector
-from corral.core.catalog.manifest_reading import read_manifest
-from corral.core.catalog.new_records import Part, file_record, folder_record, weights_among
+from corral.core.catalog.new_models import Part, file_model, folder_model, folder_name, weights_among
 from corral.core.catalog.orphans import delete_unreferenced
+from corral.core.catalog.publishing import BlobGone, ManifestPublisher, Published
 from corral.core.errors import (
-    Conflict,
     CorralError,
     DigestMismatch,
     InvalidModelFile,
     InvalidRequest,
     NotFound,
-    Unsupported,
 )
-from corral.core.models.digests import Digest, digest_of
+from corral.core.models.digests import Digest
 from corral.core.models.folders import scan_folder
 from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName, name_from_file
 from corral.core.ports.blobs import BlobInfo, BlobStore, LocalBlobs
-from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
+from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress, RemoteFile
-from corral.core.values import Value
 from corral.core.wording.left_out import remarks
 
 __all__ = ("ModelImporter",)
 
 _PULL_ATTEMPTS = 3
-
-
-class _BlobGone(Conflict):
-    """A blob was deleted between its coming and the manifest that would have named it."""
-
-
-class _Put(Value, frozen=True, kw_only=True):
-    """A manifest that was just put, and the model that it stands for."""
-
-    stored: StoredManifest
-    record: StoredModel
 
 
 class ModelImporter:
@@ -58,7 +43,7 @@ class ModelImporter:
         manifests: ManifestStore,
         blobs: BlobStore,
         local: LocalBlobs,
-        formats: Sequence[ManifestFormat],
+        publisher: ManifestPublisher,
         inspector: WeightsInspector,
         sources: Sequence[ModelSource],
         left_out: Mapping[str, str] = {},
@@ -66,7 +51,7 @@ class ModelImporter:
         self._manifests = manifests
         self._blobs = blobs
         self._local = local
-        self._formats = tuple(formats)
+        self._publisher = publisher
         self._inspector = inspector
         self._sources = {source.scheme: source for source in sources}
         self._left_out = left_out
@@ -75,7 +60,7 @@ class ModelImporter:
         """The name that `import_file` gives a file or folder that comes without one."""
         if await asyncio.to_thread(path.is_dir):
             files = await asyncio.to_thread(scan_folder, path)
-            return (await asyncio.to_thread(folder_record, path, files, None)).name
+            return folder_name(path, await asyncio.to_thread(folder_model, path, files))
         return name_from_file(path.name, self._known(await self._inspector.inspect(path), str(path)).file_type)
 
     async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredModel:
@@ -89,7 +74,7 @@ class ModelImporter:
         on_progress(FetchProgress(status=f"importing {path.name}"))
         adopted: list[Digest] = []
 
-        async def store() -> _Put:
+        async def store() -> Published:
             blob = await self._local.adopt(path)
             adopted.append(blob.digest)
             part = Part(file_name=path.name, blob=blob, metadata=metadata)
@@ -99,10 +84,11 @@ class ModelImporter:
 
     async def _import_folder(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredModel:
         files = await asyncio.to_thread(scan_folder, path)
-        record = await asyncio.to_thread(folder_record, path, files, name)
+        model = await asyncio.to_thread(folder_model, path, files)
+        name = name or folder_name(path, model)
         adopted: list[Digest] = []
 
-        async def store() -> _Put:
+        async def store() -> Published:
             kept = []
             for file in files:
                 on_progress(FetchProgress(status=f"importing {file.path}"))
@@ -114,12 +100,12 @@ class ModelImporter:
                     )
                 )
             on_progress(FetchProgress(status="writing manifest"))
-            return await self._put(msgspec.structs.replace(record, files=tuple(kept)), None)
+            return await self._publisher.put_model(name, msgspec.structs.replace(model, files=tuple(kept)))
 
         return await self._adopt_and_put(store, adopted, on_progress)
 
     async def _adopt_and_put(
-        self, store: Callable[[], Awaitable[_Put]], adopted: list[Digest], on_progress: OnProgress
+        self, store: Callable[[], Awaitable[Published]], adopted: list[Digest], on_progress: OnProgress
     ) -> StoredModel:
         """What `store` takes into the store goes again where it fails.
 
@@ -129,57 +115,16 @@ class ModelImporter:
         try:
             try:
                 put = await store()
-            except _BlobGone:
+            except BlobGone:
                 async with self._manifests.guard(exclusive=False):
                     put = await store()
         except BaseException:
             with suppress(CorralError):  # garbage, then; the import's own fault is what matters
                 await self._drop(adopted)
             raise
-        await self._delete_replaced(put)
+        await self._publisher.delete_replaced(put)
         on_progress(FetchProgress(status="success"))
         return put.record
-
-    async def publish(self, record: StoredModel, metadata: ModelMetadata | None) -> StoredModel:
-        """Makes a model of blobs that are in the store already, under ``record.name``; one that is taken is replaced.
-
-        The first dialect that has a place for everything writes it. `metadata` fills what the record leaves empty.
-        What the replaced model alone had is deleted. Raises `Conflict` where a blob is gone, `Unsupported` where no
-        dialect can write the record, and `StorageError` where the model could not be read again: its own files may say
-        what cannot be.
-        """
-        put = await self._put(record, metadata)
-        await self._delete_replaced(put)
-        return put.record
-
-    async def _put(self, record: StoredModel, metadata: ModelMetadata | None) -> _Put:
-        """As `publish`, and what the replaced model had is left to `_delete_replaced`, outside every guard."""
-        manifest, small_blobs = self._written(record, metadata)
-        async with self._manifests.guard(exclusive=False):
-            for file in record.files:
-                if await self._blobs.stat(file.digest) is None:
-                    raise _BlobGone(
-                        f"{file.path or file.digest} of '{record.name}' has been deleted meanwhile", "try again"
-                    )
-            written = StoredManifest(name=record.name, data=manifest, digest=digest_of(manifest), modified_at=0.0)
-            known = {digest_of(data): data for data in small_blobs}
-            read = await read_manifest(written, self._formats, self._blobs, known)
-            for data in small_blobs:
-                await self._store_small(data)
-            stored = await self._manifests.put(record.name, manifest)
-        # From here on somebody may replace the model and delete its blobs: it is not read from the store again.
-        return _Put(
-            stored=stored, record=msgspec.structs.replace(read, name=stored.name, modified_at=stored.modified_at)
-        )
-
-    def _written(self, record: StoredModel, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
-        complaints = []
-        for form in self._formats:
-            try:
-                return form.write(record, metadata)
-            except Unsupported as error:
-                complaints.append(f"{form.name}: {error.message}")
-        raise Unsupported(f"no manifest can hold '{record.name}': {'; '.join(complaints)}")
 
     async def pull(self, reference: str, name: ModelName | None, on_progress: OnProgress) -> StoredModel:
         scheme, separator, _ = reference.partition("://")
@@ -206,7 +151,7 @@ class ModelImporter:
                 with suppress(CorralError):  # garbage, then; the pull's own fault is what matters
                     await self._drop([digest for file, digest in fresh if not (keep and file.digest == digest)])
                 raise
-        await self._delete_replaced(put)
+        await self._publisher.delete_replaced(put)
         on_progress(FetchProgress(status="success"))
         return put.record
 
@@ -217,12 +162,12 @@ class ModelImporter:
         name: ModelName | None,
         fresh: list[tuple[RemoteFile, Digest]],
         on_progress: OnProgress,
-    ) -> _Put:
+    ) -> Published:
         for attempt in range(_PULL_ATTEMPTS):
             parts = tuple([await self._fetch(source, file, fresh, on_progress) for file in files])
             try:
                 return await self._put_parts(parts, name, on_progress)
-            except _BlobGone:  # as in `_adopt_and_put`; only what is gone is fetched again
+            except BlobGone:  # as in `_adopt_and_put`; only what is gone is fetched again
                 if attempt == _PULL_ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
@@ -270,27 +215,16 @@ class ModelImporter:
         finally:
             await writer.close()
 
-    async def _put_parts(self, parts: tuple[Part, ...], name: ModelName | None, on_progress: OnProgress) -> _Put:
+    async def _put_parts(self, parts: tuple[Part, ...], name: ModelName | None, on_progress: OnProgress) -> Published:
         weights = parts[weights_among([(part.file_name, part.metadata) for part in parts])]
         on_progress(FetchProgress(status="writing manifest"))
-        return await self._put(file_record(parts, weights, name), weights.metadata)
-
-    async def _delete_replaced(self, put: _Put) -> None:
-        await delete_replaced(put.stored, manifests=self._manifests, blobs=self._blobs, local=self._local)
+        name = name or name_from_file(weights.file_name, weights.metadata.file_type)
+        return await self._publisher.put_model(name, file_model(parts, weights))
 
     async def _drop(self, digests: Sequence[Digest]) -> None:
         if digests:
             async with self._manifests.guard(exclusive=True):
                 await delete_unreferenced(digests, manifests=self._manifests, blobs=self._blobs)
-
-    async def _store_small(self, data: bytes) -> None:
-        # Without a digest no other writer of the same text can be in the way.
-        writer = await self._blobs.begin(None, len(data))
-        try:
-            await writer.write(0, data)
-            await writer.commit()
-        finally:
-            await writer.close()
 
     def _known(self, metadata: ModelMetadata | None, file_name: str) -> ModelMetadata:
         if metadata is None:

@@ -1,49 +1,79 @@
-"""Reads a stored manifest with the small layers it names: texts, parameters, the facts of a folder."""
+"""Reads a manifest and the small layers that it names: texts, parameters, the facts of a folder."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from corral.core.errors import BlobNotFound, StorageError
 from corral.core.models.digests import Digest
-from corral.core.models.model import StoredModel
+from corral.core.models.model import Model, StoredModel
+from corral.core.models.names import ModelName
 from corral.core.ports.blobs import BlobStore
 from corral.core.ports.manifests import ManifestFormat, StoredManifest
 
-__all__ = ("read_manifest",)
+__all__ = ("format_of", "read_model", "stored_model")
+
+_log = logging.getLogger(__name__)
 
 _LAYER_LIMIT_BYTES = 16 * 1024 * 1024
 _LIMIT_BYTES = 64 * 1024 * 1024
 
 
-async def read_manifest(
-    stored: StoredManifest,
+def format_of(name: ModelName, manifest: bytes, formats: Sequence[ManifestFormat]) -> ManifestFormat:
+    """The first of the dialects that recognises a manifest. Raises `StorageError`; `name` is for its message."""
+    form = next((form for form in formats if form.recognises(manifest)), None)
+    if form is None:
+        names = ", ".join(form.name for form in formats)
+        raise StorageError(f"the manifest of '{name}' is in no known format ({names})")
+    return form
+
+
+async def read_model(
+    name: ModelName,
+    manifest: bytes,
     formats: Sequence[ManifestFormat],
     blobs: BlobStore,
     known: Mapping[Digest, bytes] = {},
-) -> StoredModel:
-    """The model that a manifest stands for, in the first of the dialects that knows it. Raises `StorageError`.
+) -> tuple[Model, int]:
+    """The model that a manifest describes, and the size of all its blobs in bytes. Raises `StorageError`.
 
-    A manifest may come from a stranger: what its small layers take in memory is bounded, whatever it says of them.
-    `known` are those that are not in the store yet.
+    A manifest may come from a stranger: the memory for its small layers is bounded, whatever it says about them.
+    `known` are small layers that are not in the store yet.
     """
-    form = next((form for form in formats if form.recognises(stored.data)), None)
-    if form is None:
-        names = ", ".join(form.name for form in formats)
-        raise StorageError(f"the manifest of '{stored.name}' is in no known format ({names})")
-    layers: dict[Digest, bytes] = {}
-    left_bytes = _LIMIT_BYTES
-    for digest in form.small_layers(stored.data):
-        text = known.get(digest)
-        if text is None:
-            text = await _small_blob(digest, blobs, min(_LAYER_LIMIT_BYTES, left_bytes))
-        if text is not None:
-            layers[digest] = text
-            left_bytes -= len(text)
-    return form.read(stored, layers)
+    form = format_of(name, manifest, formats)
+    try:
+        named = form.blobs(manifest)
+        texts: dict[Digest, bytes] = {}
+        left_bytes = _LIMIT_BYTES
+        for digest in dict.fromkeys(blob.digest for blob in named if blob.is_text):
+            text = known.get(digest)
+            if text is None:
+                text = await _text(digest, blobs, min(_LAYER_LIMIT_BYTES, left_bytes))
+            if text is not None:
+                texts[digest] = text
+                left_bytes -= len(text)
+        model = form.read(manifest, texts)
+    except StorageError as error:
+        raise StorageError(f"'{name}': {error.message}", error.remedy) from error
+    for file in model.files:
+        if file.role == "other" and file.path is None:
+            _log.warning("'%s' has a layer of a kind that Corral does not use: %s", name, file.media_type)
+    return model, sum(blob.size_bytes for blob in named)
 
 
-async def _small_blob(digest: Digest, blobs: BlobStore, limit_bytes: int) -> bytes | None:
+def stored_model(stored: StoredManifest, model: Model, size_bytes: int) -> StoredModel:
+    """The model under the name, digest and time of its manifest."""
+    return StoredModel(
+        name=stored.name,
+        digest=stored.digest,
+        size_bytes=size_bytes,
+        modified_at=stored.modified_at,
+        **{field: getattr(model, field) for field in Model.__struct_fields__},
+    )
+
+
+async def _text(digest: Digest, blobs: BlobStore, limit_bytes: int) -> bytes | None:
     data = bytearray()
     try:
         async for chunk in blobs.read(digest, 0, limit_bytes + 1):

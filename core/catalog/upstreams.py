@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from corral.core.models.digests import digest_of
-from corral.core.models.model import StoredModel
-from corral.core.models.names import ModelName
+from corral.core.models.model import Model
 from corral.core.ports.upstreams import OfferedModel
 
-__all__ = ("upstream_record",)
+__all__ = ("upstream_model",)
 
 _BARE_CAPABILITIES = ("completion",)
 
 
-def upstream_record(
-    name: ModelName, offers: Sequence[OfferedModel], *, api: str | None, capabilities: Sequence[str]
-) -> StoredModel:
+def upstream_model(offers: Sequence[OfferedModel], *, api: str | None, capabilities: Sequence[str]) -> Model:
     """`offers` is the model at each of its addresses, the first one first. `api`: what somebody said they speak.
 
     Without `capabilities` it has those that its server tells of, and completion where that tells nothing.
     """
     first = offers[0]
-    return StoredModel(
-        name=name,
-        digest=digest_of(b""),  # the manifest's own digest exists once it is written
-        size_bytes=0,
-        modified_at=0.0,
+    return Model(
         family=first.family,
         families=(first.family,) if first.family else (),
         parameter_size=first.parameter_size,

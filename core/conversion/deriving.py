@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import msgspec
 
 from corral.core.catalog.orphans import delete_unreferenced
 from corral.core.containment import contained
-from corral.core.conversion.results import checked_files, converted_name, derived_record, require_able, typed_parameters
+from corral.core.conversion.results import checked_files, converted_name, derived_model, require_able, typed_parameters
 from corral.core.errors import (
     BlobNotFound,
     Conflict,
@@ -32,30 +32,26 @@ from corral.core.errors import (
     map_errors,
 )
 from corral.core.models.digests import Digest
-from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.jobs import JobRunner
+from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.converters import ConverterSpec, ConvertRequest, ConvertResult, derived_name, refuse_derived
-from corral.core.specs.engines import LocalFile
 
-__all__ = ("ModelDeriver", "Models")
+__all__ = ("ConvertibleModels", "ModelDeriver")
 
 _log = logging.getLogger(__name__)
 
 
-class Models(Protocol):
-    """What deriving needs of the model catalog."""
+class ConvertibleModels(LoadableModels, Protocol):
+    """What deriving needs of the `ModelCatalog`."""
 
     async def get(self, name: ModelName) -> StoredModel: ...
 
-    async def metadata(self, record: StoredModel) -> ModelMetadata | None: ...
-
-    def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]: ...
-
-    async def publish(self, record: StoredModel, metadata: ModelMetadata | None) -> StoredModel: ...
+    async def publish(self, name: ModelName, model: Model) -> StoredModel: ...
 
 
 def _ignore(share: float) -> None:
@@ -72,7 +68,7 @@ class ModelDeriver:
     def __init__(
         self,
         *,
-        models: Models,
+        models: ConvertibleModels,
         manifests: ManifestStore,
         blobs: BlobStore,
         local: LocalBlobs,
@@ -143,15 +139,14 @@ class ModelDeriver:
         refuse_derived(target)
         derived = await self.derive(record, to, parameters=parameters, on_progress=on_progress)
         own = msgspec.structs.replace(
-            derived,
-            name=target,
+            derived.content(),
             system=record.system,
             parameters=record.parameters,
             messages=record.messages,
             licenses=record.licenses,
             template=record.template or derived.template,
         )
-        return await self._models.publish(own, await self._models.metadata(derived))
+        return await self._models.publish(target, own)
 
     async def discard_damaged(self, derived: StoredModel) -> bool:
         """Hashes the files of a derived model, and deletes those that are no longer what they were.
@@ -197,11 +192,11 @@ class ModelDeriver:
                             path=file.path if len(result.files) > 1 else None,
                         )
                     )
-            derived = derived_record(name, record, metadata, result, tuple(files))
+            derived = derived_model(record, metadata, result, tuple(files))
             assert record.weights is not None
             if await self._blobs.stat(record.weights.digest) is None:
                 raise Conflict(f"{record.name.short} was deleted while it was being converted")
-            published = await self._models.publish(derived, await self._models.metadata(derived))
+            published = await self._models.publish(name, derived)
         except BaseException:
             await self._drop(adopted)
             raise

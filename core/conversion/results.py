@@ -11,7 +11,7 @@ import msgspec
 
 from corral.core.containment import contained
 from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported, map_errors
-from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
+from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import DEFAULT_TAG, ModelName
 from corral.core.models.paths import check_together
 from corral.core.specs.converters import ConvertedFile, ConverterSpec, ConvertResult
@@ -20,7 +20,7 @@ from corral.core.specs.installation import missing_packages
 from corral.core.wording.pip_lines import install_line
 from corral.core.wording.type_names import type_name
 
-__all__ = ("checked_files", "converted_name", "derived_record", "require_able", "typed_parameters")
+__all__ = ("checked_files", "converted_name", "derived_model", "require_able", "typed_parameters")
 
 _TAG_LIMIT = 80
 
@@ -84,22 +84,17 @@ def checked_files(result: ConvertResult, folder: Path, spec: ConverterSpec) -> t
     return result.files
 
 
-def derived_record(
-    name: ModelName,
+def derived_model(
     record: StoredModel,
     metadata: ModelMetadata | None,
     result: ConvertResult,
     files: tuple[ModelFile, ...],
-) -> StoredModel:
+) -> Model:
     """What the manifest of a converted model says: the converter's word first, then the source's."""
     family = record.family or (metadata.architecture if metadata else "")
     context_length = metadata.context_length if metadata else record.context_length
     embedding_length = metadata.embedding_length if metadata else record.embedding_length
-    return StoredModel(
-        name=name,
-        digest=files[-1].digest,  # the manifest's own digest exists once it is written
-        size_bytes=0,
-        modified_at=0.0,
+    return Model(
         format=result.format,
         family=family,
         families=record.families or (family,),

@@ -8,32 +8,19 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import msgspec
 
 from corral.core.models.model import StoredModel
-from corral.core.ports.running import RunningModel
 from corral.core.requests.outputs import Delta, Finished, Output, Started
+from corral.core.scheduling.leases import Lease
 
-__all__ = ("Generation", "Lease")
+__all__ = ("Generation",)
 
 _log = logging.getLogger(__name__)
 
 _MOST_AHEAD_CHARS = 4 * 1024 * 1024
-
-
-class Lease(Protocol):
-    """A loaded model, ours to use (see `core.scheduling.scheduler`)."""
-
-    @property
-    def model(self) -> RunningModel: ...
-    @property
-    def load_ns(self) -> int: ...
-    @property
-    def engine(self) -> str: ...
-    @property
-    def ignored_options(self) -> tuple[str, ...]: ...
 
 
 class Generation:

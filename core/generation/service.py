@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UnsetType
 
 from corral.core.errors import Unsupported, UnsupportedField
-from corral.core.generation.answers import Generation, Lease
+from corral.core.generation.answers import Generation
 from corral.core.generation.chat import PlainTemplate, PromptedChat, require_room_for
 from corral.core.generation.embedding import embed_texts
 from corral.core.generation.rendering import RenderedApart, RenderingThreads
@@ -43,6 +43,7 @@ from corral.core.requests.outputs import Embedded, Vectors
 from corral.core.requests.prompts import Prompt, TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy
 from corral.core.requests.vectors import check_finite, normalise
+from corral.core.scheduling.leases import Lease
 from corral.core.scheduling.load_progress import LoadListener
 
 __all__ = ("InferenceService",)

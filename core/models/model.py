@@ -89,6 +89,14 @@ class Model(Value, frozen=True, kw_only=True):
         return tuple(file for file in self.files if file.role == role)
 
     @property
+    def loaded_files(self) -> tuple[ModelFile, ...]:
+        """Those that an engine opens, weights first. Of several nameless weights the last one counts, as in Ollama."""
+        files = [file for file in self.files if file.role in ("projector", "adapter", "draft") or file.path]
+        if self.weights is not None and self.weights not in files:
+            files.insert(0, self.weights)
+        return tuple(sorted(files, key=lambda file: file.role != "weights"))
+
+    @property
     def remote(self) -> bool:
         """Whether it lives behind another server."""
         return self.remote_host is not None
@@ -111,6 +119,10 @@ class StoredModel(Model, frozen=True, kw_only=True):
     digest: Digest
     size_bytes: int
     modified_at: float
+
+    def content(self) -> Model:
+        """The same without what only a store knows: to write a new manifest from."""
+        return Model(**{field: getattr(self, field) for field in Model.__struct_fields__})
 
 
 class ModelMetadata(Value, frozen=True, kw_only=True):

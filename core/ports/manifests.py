@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from corral.core.models.digests import Digest
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import Model
 from corral.core.models.names import ModelName
 from corral.core.values import Value
 
-__all__ = ("ManifestFormat", "ManifestStore", "StoredManifest")
+__all__ = ("ManifestBlob", "ManifestFormat", "ManifestStore", "StoredManifest")
 
 
 class StoredManifest(Value, frozen=True, kw_only=True):
@@ -67,8 +66,21 @@ class ManifestStore(Protocol):
         ...
 
 
+class ManifestBlob(Value, frozen=True, kw_only=True):
+    """A blob that a manifest names. `path` is the file's name inside a folder model; `ManifestFormat.read` needs the
+    blobs with `is_text`."""
+
+    digest: Digest
+    size_bytes: int
+    path: str | None = None
+    is_text: bool = False
+
+
 class ManifestFormat(Protocol):
-    """One manifest dialect: Ollama's, OCI ModelPack, … read into a `StoredModel` and written from one."""
+    """One manifest dialect: Ollama's, OCI ModelPack, … read into a `Model` and written from one.
+
+    The bytes may come from a stranger: whatever is wrong with them is a `StorageError`.
+    """
 
     @property
     def name(self) -> str: ...
@@ -77,14 +89,21 @@ class ManifestFormat(Protocol):
         """Cheap, and never raises."""
         ...
 
-    def small_layers(self, manifest: bytes) -> builtins.list[Digest]:
-        """Config and text layers that `read` needs. Raises `StorageError` for a malformed manifest or one too big."""
+    def blobs(self, manifest: bytes) -> tuple[ManifestBlob, ...]:
+        """Every blob that the manifest names, the config first; their sizes add up to the model's.
+
+        Raises `StorageError` for a malformed manifest, and for a text that is too large.
+        """
         ...
 
-    def read(self, stored: StoredManifest, layers: dict[Digest, bytes]) -> StoredModel:
-        """`layers` holds what `small_layers` named, as far as the store has it. Raises `StorageError`."""
+    def read(self, manifest: bytes, texts: Mapping[Digest, bytes]) -> Model:
+        """`texts` holds the blobs with `is_text`, as far as they exist. Raises `StorageError`."""
         ...
 
-    def write(self, record: StoredModel, metadata: ModelMetadata | None) -> tuple[bytes, builtins.list[bytes]]:
-        """The manifest, and the small blobs (config, texts) to be stored before it. `record.digest` is not read."""
+    def write(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
+        """A new manifest, and the small blobs (config, texts) that must be stored before it.
+
+        Raises `Unsupported` for what the dialect has no place for. A manifest that exists already is never written
+        again: its bytes are kept, and with them its digest.
+        """
         ...

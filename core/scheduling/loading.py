@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from corral.core.errors import EngineDied, InvalidModelFile, LoadFailed, OutOfMemory
 from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import RunningModel
 from corral.core.scheduling.load_progress import LoadProgress, LoadStage
@@ -24,19 +25,11 @@ from corral.core.scheduling.spec_calls import estimate_bytes
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import Derivation, LoadRequest, LocalFile
 
-__all__ = ("Deriver", "ModelLoader", "Models")
+__all__ = ("Deriver", "ModelLoader")
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-
-
-class Models(Protocol):
-    """What loading needs of the model catalog."""
-
-    async def metadata(self, record: StoredModel) -> ModelMetadata | None: ...
-
-    def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]: ...
 
 
 class Deriver(Protocol):
@@ -55,7 +48,9 @@ class Deriver(Protocol):
 class ModelLoader:
     """Loads what the scheduler asks for. `timeout_s` is the longest that work may go without progress."""
 
-    def __init__(self, *, placement: Placement, models: Models, deriver: Deriver | None, timeout_s: float) -> None:
+    def __init__(
+        self, *, placement: Placement, models: LoadableModels, deriver: Deriver | None, timeout_s: float
+    ) -> None:
         self._placement = placement
         self._models = models
         self._deriver = deriver

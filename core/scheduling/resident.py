@@ -18,28 +18,21 @@ from typing import Literal
 import msgspec
 
 from corral.core.errors import CorralError, LoadFailed, ServerBusy, to_error
-from corral.core.models.model import FileRole, StoredModel
+from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import RunningModel
 from corral.core.scheduling.engine_choice import Candidate
+from corral.core.scheduling.files_key import FilesKey, files_key
+from corral.core.scheduling.keep_alive import KeepAlive
 from corral.core.scheduling.load_options import fits
 from corral.core.scheduling.load_progress import LoadListener, LoadProgress
 
-__all__ = ("SHUTTING_DOWN", "Resident", "files_key")
+__all__ = ("SHUTTING_DOWN", "Resident")
 
 _log = logging.getLogger(__name__)
 
 SHUTTING_DOWN = "the server is shutting down"
-
-_KEY_ROLES: tuple[FileRole, ...] = ("weights", "projector", "adapter")
-_LONGEST_TIMER_S = 24 * 3600.0
-
-
-def files_key(record: StoredModel) -> tuple[str, ...]:
-    """Models with equal keys are the same in memory. A model without weights is identified by its manifest."""
-    files = (file.digest for role in _KEY_ROLES for file in record.files_of(role))
-    return tuple(files) or (record.digest,)
 
 
 class Resident:
@@ -76,11 +69,7 @@ class Resident:
         self._leases = 0
         self._draining = False
         self._giving_way = False
-        self._keep_alive_s = keep_alive_s
-        self._expires_at_s = math.inf
-        self._timer: asyncio.TimerHandle | None = None
-        self._clock_s = clock_s
-        self._on_expired = on_expired
+        self._keep_alive = KeepAlive(keep_alive_s, clock_s=clock_s, on_expired=lambda: on_expired(self))
 
     # ── State ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -130,7 +119,7 @@ class Resident:
         """Nobody uses it, and nothing keeps it in memory."""
         if self._leases or self.gone:
             return False
-        return self.loading or self.leaving or self._keep_alive_s == 0 or self.dead
+        return self.loading or self.leaving or self._keep_alive.duration_s == 0 or self.dead
 
     @property
     def placed(self) -> bool:
@@ -145,21 +134,21 @@ class Resident:
     @property
     def expires_at_s(self) -> float:
         """When it will be unloaded, by the clock, if nobody uses it from now on; infinite if never."""
-        return self._deadline() if self._leases else self._expires_at_s
+        return self._keep_alive.end_if_started_now_s() if self._leases else self._keep_alive.ends_at_s
 
     @property
     def eviction_order(self) -> tuple[bool, float, str]:
         """Idle before leased, then the shortest keep-alive."""
-        keep_alive_s = math.inf if self._keep_alive_s is None else self._keep_alive_s
-        return (self._leases > 0, keep_alive_s, self.record.name.key)
+        stays_s = math.inf if self._keep_alive.duration_s is None else self._keep_alive.duration_s
+        return (self._leases > 0, stays_s, self.record.name.key)
 
-    def serves(self, record: StoredModel, engine: Candidate) -> bool:
+    def serves(self, files: FilesKey, engine: Candidate) -> bool:
         """Whether it is the same model for the same engine, accepts leases, and was loaded in a way that will do."""
         return (
             self.spec is engine.spec
             and not self.leaving
             and self.derivation == engine.match.derive
-            and self.files == files_key(record)
+            and self.files == files
             and fits(engine.spec, self.options, engine.options)
         )
 
@@ -243,18 +232,17 @@ class Resident:
         if name.key not in self.names:
             self.names |= {name.key}
         if self.record.remote:
-            self._keep_alive_s = None  # it holds no memory, so it stays until it is unloaded
+            self._keep_alive.duration_s = None  # it holds no memory, so it stays until it is unloaded
         elif keep_alive_s is not msgspec.UNSET:
-            self._keep_alive_s = keep_alive_s
-        self._stop_timer()
+            self._keep_alive.duration_s = keep_alive_s
+        self._keep_alive.stop()
         self._check()
 
     def give_back(self) -> None:
         """End a lease. After the last one the keep-alive time of a loaded model starts, unless it is `finished`."""
         self._leases -= 1
         if self.idle and not self.finished:
-            self._expires_at_s = self._deadline()
-            self._start_timer()
+            self._keep_alive.start()
         self._check()
 
     # ── Leaving ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -287,35 +275,13 @@ class Resident:
     def _become(self, state: Literal["loaded", "gone"]) -> None:
         assert self._state != "gone", "it has gone already"
         self._state = state
-        self._stop_timer()
+        self._keep_alive.stop()
         self._check()
 
     def _check(self) -> None:
         assert self._leases >= 0
         assert (self._model is not None) == (self._state == "loaded")
-        assert self._timer is None or self.idle, "only an idle model has a timer"
-
-    # ── The timer ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _deadline(self) -> float:
-        return math.inf if self._keep_alive_s is None else self._clock_s() + self._keep_alive_s
-
-    def _start_timer(self) -> None:
-        if not math.isinf(self._expires_at_s):
-            wait_s = min(max(0.0, self._expires_at_s - self._clock_s()), _LONGEST_TIMER_S)
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._time_over)
-
-    def _time_over(self) -> None:
-        self._timer = None
-        if self._clock_s() >= self._expires_at_s:
-            self._on_expired(self)
-        else:
-            self._start_timer()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        assert self.idle or not self._keep_alive.running, "only an idle model has a timer"
 
 
 async def _close(model: RunningModel, name: ModelName) -> None:

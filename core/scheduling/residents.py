@@ -11,7 +11,8 @@ from corral.core.models.names import ModelName
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import RunningModel
 from corral.core.scheduling.engine_choice import Candidate
-from corral.core.scheduling.resident import Resident, files_key
+from corral.core.scheduling.files_key import files_key
+from corral.core.scheduling.resident import Resident
 
 __all__ = ("Residents",)
 
@@ -40,10 +41,11 @@ class Residents:
 
     def find(self, record: StoredModel, engine: Candidate) -> Resident | None:
         """The one that serves this choice and accepts leases. Clears away models that have died."""
+        files = files_key(record)
         for one in self:
             if one.dead:
                 self.remove(one)
-            elif one.serves(record, engine):
+            elif one.serves(files, engine):
                 return one
         return None
 

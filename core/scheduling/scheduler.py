@@ -14,13 +14,14 @@ import msgspec
 
 from corral.core.errors import ServerBusy
 from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import Task
 from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.scheduling.engine_choice import Candidate, EngineChooser, choose_runner
 from corral.core.scheduling.leases import Lease, LoadedModel
 from corral.core.scheduling.load_progress import LoadListener
-from corral.core.scheduling.loading import Deriver, ModelLoader, Models
+from corral.core.scheduling.loading import Deriver, ModelLoader
 from corral.core.scheduling.placement import Placement
 from corral.core.scheduling.resident import SHUTTING_DOWN, Resident
 from corral.core.scheduling.residents import Residents
@@ -49,7 +50,7 @@ class ModelScheduler:
         engines: Sequence[EngineSpec],
         runners: Mapping[str, Runner],
         preferred_runner: str,
-        catalog: Models,
+        catalog: LoadableModels,
         settings: SchedulerSettings,
         engine_settings: Mapping[str, Mapping[str, Any]],
         free_memory: Callable[[], Mapping[str, int]],

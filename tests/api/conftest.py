@@ -31,7 +31,7 @@ from corral.core.catalog.catalog import ModelCatalog
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import digest_of
-from corral.core.models.model import ModelFile, StoredModel
+from corral.core.models.model import Model, ModelFile
 from corral.core.models.names import parse_name
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
@@ -91,11 +91,7 @@ class World:
 
     async def add(self, name: str, **fields: Any) -> None:
         weights = await self._blob(f"weights of {name}".encode())
-        record = StoredModel(
-            name=parse_name(name),
-            digest=weights,
-            size_bytes=0,
-            modified_at=0.0,
+        model = Model(
             format="fake",
             family="fake",
             files=(
@@ -105,10 +101,10 @@ class World:
             ),
             **fields,
         )
-        manifest, layers = self.format.write(record, None)
+        manifest, layers = self.format.write(parse_name(name), model)
         for layer in layers:
             await self._blob(layer)
-        await self.manifests.put(record.name, manifest)
+        await self.manifests.put(parse_name(name), manifest)
 
     async def _blob(self, data: bytes) -> Any:
         writer = await self.blobs.begin(digest_of(data), len(data))

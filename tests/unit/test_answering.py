@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
-import msgspec
 import pytest
 
 from corral.core.errors import EngineDied
@@ -16,17 +15,13 @@ from corral.core.models.digests import Digest
 from corral.core.models.model import StoredModel
 from corral.core.models.names import parse_name
 from corral.core.requests.outputs import Delta, Finished, Output, Started, Usage
+from corral.core.scheduling.leases import Lease
 
 _RECORD = StoredModel(
     name=parse_name("tiny"), digest=Digest("sha256:" + "1" * 64), size_bytes=1, modified_at=0, format="gguf"
 )
-
-
-class FakeLease(msgspec.Struct):
-    model: Any = None
-    load_ns: int = 1
-    engine: str = "fake"
-    ignored_options: tuple[str, ...] = ()
+_MODEL: Any = None  # nobody asks for the lease's model
+_LEASE = Lease(model=_MODEL, record=_RECORD, load_ns=1, engine="fake")
 
 
 class Answer:
@@ -59,7 +54,7 @@ class Answer:
 
         stack = AsyncExitStack()
         stack.callback(give_back)
-        return Generation(_RECORD, FakeLease(), self.outputs(), stack)
+        return Generation(_RECORD, _LEASE, self.outputs(), stack)
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import corral
+import corral.plugins
 
 ROOT = Path(corral.__file__).parent
 PARTS = ("core", "adapters", "plugins", "api")
@@ -97,6 +98,26 @@ def test_what_is_heavy_is_imported_late(
     monkeypatch.setenv("CORRAL_MODELS", str(tmp_path))
     monkeypatch.setenv("CORRAL_CONFIG", "")
     assert not loaded_by(statement) & absent
+
+
+def test_what_authors_import_is_light_in_the_process_of_a_model() -> None:
+    """There, `corral.plugins` adds pluggy and no other package, no event loop, and nothing of the server."""
+    child = "import sys, corral.adapters.runners.child"
+    script = f"{child}; before = set(sys.modules); import corral.plugins; print(*set(sys.modules) - before)"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    added = ended.stdout.split()
+    assert {name.partition(".")[0] for name in added} <= sys.stdlib_module_names | {"corral", "pluggy"}
+    rooms = {".".join(name.split(".")[:3]) for name in added}
+    assert not rooms & {f"corral.core.{room}" for room in ("catalog", "conversion", "scheduling", "generation")}
+    assert "asyncio" not in added
+
+
+def test_what_authors_import_on_use_is_there() -> None:
+    """The few names that would make `import corral.plugins` slow are imported when they are asked for."""
+    for name in ("Runtime", "abandoned", "LogitsSampler", "TokenChooser", "ModelTokens"):
+        assert getattr(corral.plugins, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        import_module("corral.plugins").nothing  # noqa: B018 - asking is the test
 
 
 @pytest.mark.parametrize("part", PARTS)

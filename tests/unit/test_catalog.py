@@ -19,7 +19,7 @@ from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
 from corral.core.catalog.catalog import ModelCatalog
-from corral.core.catalog.upstreams import upstream_record
+from corral.core.catalog.upstreams import upstream_model
 from corral.core.errors import (
     BlobNotFound,
     Conflict,
@@ -32,8 +32,8 @@ from corral.core.errors import (
     Unsupported,
 )
 from corral.core.models.digests import Digest, digest_of
-from corral.core.models.model import ModelMetadata, StoredModel
-from corral.core.models.names import parse_name
+from corral.core.models.model import Model, ModelMetadata
+from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress, RemoteFile, SourceModel
@@ -389,8 +389,7 @@ def test_a_pull_under_a_taken_name_leaves_no_old_weights(store: Store, tmp_path:
         assert record.weights is not None
         assert len(await store.digests()) == 2
         offer = OfferedModel(host="http://127.0.0.1:9", model="m", api="ollama")
-        elsewhere = upstream_record(name, [offer], api=None, capabilities=())
-        await store.catalog().publish(elsewhere, None)
+        await store.catalog().publish(name, upstream_model([offer], api=None, capabilities=()))
         assert record.weights.digest not in await store.digests()
 
     asyncio.run(scenario())
@@ -421,7 +420,7 @@ def test_an_import_that_cannot_be_published_leaves_nothing(store: Store, weights
 
     async def scenario() -> None:
         class Refusing(OllamaManifestFormat):
-            def write(self, record: StoredModel, metadata: ModelMetadata | None) -> tuple[bytes, list[bytes]]:
+            def write(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
                 raise Unsupported("no")
 
         before = await store.digests()

@@ -405,13 +405,13 @@ def test_convert_makes_a_model_of_its_own(run: Run) -> None:
 
     async def check(world: World) -> None:
         own = msgspec.structs.replace(
-            await world.source(),
+            (await world.source()).content(),
             system="Be brief.",
             parameters={"temperature": 0.5},
             messages=(Message(role="user", content="hello"),),
             licenses=("free",),
         )
-        source = await world.catalog.publish(own, await world.catalog.metadata(own))
+        source = await world.catalog.publish(SMALL, own)
         converted = await world.deriver.convert(source, "stamp")
         assert converted.name.short == "small:stamp"
         assert (converted.system, converted.parameters) == ("Be brief.", {"temperature": 0.5})

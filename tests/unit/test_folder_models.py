@@ -19,11 +19,9 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.core.catalog.catalog import ModelCatalog
-from corral.core.catalog.importing import ModelImporter
-from corral.core.catalog.inspection import WeightsInspector
 from corral.core.errors import BlobNotFound, Conflict, InvalidModelFile, ModelNotFound, OutOfSpace, Unsupported
 from corral.core.models.digests import Digest, digest_of
-from corral.core.models.model import FileRole, ModelFile, StoredModel, TemplateText
+from corral.core.models.model import FileRole, Model, ModelFile, StoredModel, TemplateText
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.blobs import BlobInfo
 from corral.core.ports.manifests import ManifestStore
@@ -72,10 +70,6 @@ class Store:
     def catalog(self) -> ModelCatalog:
         return ModelCatalog(**self._parts, readers=[GgufReader()])
 
-    def importer(self) -> ModelImporter:
-        inspector = WeightsInspector(blobs=self.blobs, readers=[GgufReader()])
-        return ModelImporter(**self._parts, inspector=inspector, sources=[])
-
     async def digests(self) -> set[Digest]:
         return {info.digest async for info in self.blobs.list()}
 
@@ -84,9 +78,8 @@ class Store:
         assert source.weights is not None
         name = ModelName(host=DERIVED_HOST, namespace=source.weights.digest[7:], model="onnx", tag=tag)
         stored = [await self._blob(path, data) for path, data in files.items()]
-        record = msgspec.structs.replace(source, name=name, format="onnx", files=tuple(stored))
-        await self.importer().publish(record, None)
-        return await self.catalog().get(name)
+        model = msgspec.structs.replace(source.content(), format="onnx", files=tuple(stored))
+        return await self.catalog().publish(name, model)
 
     async def _blob(self, path: str, data: bytes) -> ModelFile:
         writer = await self.blobs.begin(None, len(data))
@@ -406,15 +399,10 @@ def test_published_blobs_must_be_there(store: Store) -> None:
     """A record that names a blob the store has not is a Conflict, and no model of that name appears."""
 
     async def scenario() -> None:
+        digest = digest_of(b"absent")
+        file = ModelFile(role="weights", media_type="", digest=digest, size_bytes=6, path="model.onnx")
         with pytest.raises(Conflict, match=r"model\.onnx"):
-            await store.importer().publish(
-                _record(
-                    ModelFile(
-                        role="weights", media_type="", digest=digest_of(b"absent"), size_bytes=6, path="model.onnx"
-                    )
-                ),
-                None,
-            )
+            await store.catalog().publish(parse_name("m"), Model(files=(file,)))
         assert await store.catalog().list() == []
 
     asyncio.run(scenario())
@@ -426,13 +414,9 @@ def test_what_no_dialect_can_hold_is_refused(store: Store) -> None:
 
     async def scenario() -> None:
         with pytest.raises(Unsupported, match=r"ollama: .*; modelpack: "):
-            await store.importer().publish(_record(file), None)
+            await store.catalog().publish(parse_name("m"), Model(files=(file,)))
 
     asyncio.run(scenario())
-
-
-def _record(*files: ModelFile) -> StoredModel:
-    return StoredModel(name=parse_name("m"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, files=files)
 
 
 async def _stored(store: Store) -> list[bytes]:

@@ -26,6 +26,7 @@ from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Star
 from corral.core.requests.prompts import Prompt, TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, EmbedRequest, Request
 from corral.core.requests.vectors import rows
+from corral.core.scheduling.leases import Lease
 from corral.core.scheduling.load_progress import LoadListener
 
 _CHATML = """{% for m in messages %}<|im_start|>{{ m.role }}
@@ -79,13 +80,6 @@ class FakeModel:
         self.alive = False
 
 
-class FakeLease(msgspec.Struct):
-    model: FakeModel
-    load_ns: int = 42
-    engine: str = "fake"
-    ignored_options: tuple[str, ...] = ()
-
-
 class FakeScheduler:
     """Lends one model; counts the leases out now and remembers what they asked for."""
 
@@ -106,12 +100,12 @@ class FakeScheduler:
         keep_alive_s: float | UnsetType | None = UNSET,
         caller: Caller = ANONYMOUS,
         on_progress: LoadListener | None = None,
-    ) -> AsyncIterator[FakeLease]:
+    ) -> AsyncIterator[Lease]:
         self.asked.append({"load": dict(load_options), "engine": engine, "keep_alive_s": keep_alive_s})
         self.callers.append(caller)
         self.active += 1
         try:
-            yield FakeLease(model=self.model)
+            yield Lease(model=self.model, record=record, load_ns=42, engine="fake")
         finally:
             self.active -= 1
 

@@ -12,10 +12,9 @@ import pytest
 
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.core.errors import StorageError, Unsupported
-from corral.core.models.digests import Digest, digest_of, mentioned_digests
-from corral.core.models.model import FileRole, ModelFile, StoredModel, TemplateText
+from corral.core.models.digests import digest_of, mentioned_digests
+from corral.core.models.model import FileRole, Model, ModelFile, TemplateText
 from corral.core.models.names import parse_name
-from corral.core.ports.manifests import StoredManifest
 from corral.core.requests.messages import Message
 
 FILES: Mapping[str, tuple[FileRole, bytes]] = {
@@ -32,56 +31,50 @@ FILES: Mapping[str, tuple[FileRole, bytes]] = {
 }
 
 
-def _record(files: Mapping[str, tuple[FileRole, bytes]] = FILES, **more: Any) -> StoredModel:
+def _model(files: Mapping[str, tuple[FileRole, bytes]] = FILES, **more: Any) -> Model:
     described = [
         ModelFile(role=role, media_type="", digest=digest_of(data), size_bytes=len(data), path=path)
         for path, (role, data) in files.items()
     ]
     fields: dict[str, Any] = {"format": "onnx", "family": "qwen2", "parameter_size": "494.03M", "quantization": "INT4"}
-    return StoredModel(
-        name=parse_name("m"),
-        digest=digest_of(b""),
-        size_bytes=0,
-        modified_at=0.0,
-        files=tuple(described),
-        **{**fields, **more},
-    )
+    return Model(files=tuple(described), **{**fields, **more})
 
 
-def _read(manifest: bytes, small: list[bytes], files: Mapping[str, tuple[FileRole, bytes]] = FILES) -> StoredModel:
+def _write(model: Model) -> tuple[bytes, tuple[bytes, ...]]:
+    return ModelPackFormat().write(parse_name("m"), model)
+
+
+def _read(manifest: bytes, small: tuple[bytes, ...], files: Mapping[str, tuple[FileRole, bytes]] = FILES) -> Model:
     form = ModelPackFormat()
     known = {digest_of(data): data for data in (*small, *(data for _, data in files.values()))}
-    layers = {digest: known[digest] for digest in form.small_layers(manifest)}
-    stored = StoredManifest(name=parse_name("m"), data=manifest, digest=digest_of(manifest), modified_at=1.0)
-    return form.read(stored, layers)
+    return form.read(manifest, {blob.digest: known[blob.digest] for blob in form.blobs(manifest) if blob.is_text})
 
 
 def test_what_is_written_is_read_back() -> None:
     """Files with their paths and roles, sizes and texts come back; facts are read from the model's own files."""
-    record = _record(
+    model = _model(
         template=TemplateText(kind="jinja", text="{{ messages }}"),
         system="Be brief.",
         parameters={"temperature": 0.5, "stop": ["x"]},
         messages=(Message(role="user", content="Hi"),),
     )
-    manifest, small = ModelPackFormat().write(record, None)
+    manifest, small = _write(model)
     found = _read(manifest, small)
     kept = {file.path: (file.role, file.digest, file.size_bytes) for file in found.files}
     assert kept.items() >= {(path, (role, digest_of(data), len(data))) for path, (role, data) in FILES.items()}
     assert (found.format, found.family, found.quantization) == ("onnx", "qwen2", "INT4")
     assert (found.context_length, found.embedding_length) == (32768, 896)
-    assert (found.template, found.system) == (record.template, "Be brief.")
-    assert (found.parameters, found.messages, found.licenses) == (record.parameters, record.messages, ("MIT",))
+    assert (found.template, found.system) == (model.template, "Be brief.")
+    assert (found.parameters, found.messages, found.licenses) == (model.parameters, model.messages, ("MIT",))
     assert found.capabilities == ("completion",)
-    assert found.digest == digest_of(manifest)
-    again, _ = ModelPackFormat().write(found, None)
+    again, _ = _write(found)
     assert {*mentioned_digests(again)} >= {file.digest for file in found.files}
     assert _read(again, small).files == found.files
 
 
 def test_the_manifest_is_as_the_specification_wants_it() -> None:
     """Types, one raw layer per file with its path, and a config of which every digest is in the manifest's order."""
-    manifest, (config, *_) = ModelPackFormat().write(_record(), None)
+    manifest, (config, *_) = _write(_model())
     found = json.loads(manifest)
     assert found["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
     assert found["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
@@ -117,7 +110,7 @@ def test_a_real_ollama_can_read_it() -> None:
 
     It decodes the config as its own, so that no key of the top level may have another type there.
     """
-    manifest, (config, *_) = ModelPackFormat().write(_record(), None)
+    manifest, (config, *_) = _write(_model())
     found = json.loads(manifest)
     assert found["schemaVersion"] == 2
     for descriptor in (found["config"], *found["layers"]):
@@ -135,13 +128,13 @@ def test_a_template_inside_the_tokenizers_settings_counts() -> None:
     for template in ('"{{ x }}"', '[{"name": "tool", "template": "no"}, {"name": "default", "template": "{{ x }}"}]'):
         settings = f'{{"chat_template": {template}, "eos_token": "</s>"}}'.encode()
         files: dict[str, tuple[FileRole, bytes]] = {**FILES, "tokenizer_config.json": ("config", settings)}
-        found = _read(*ModelPackFormat().write(_record(files), None), files)
+        found = _read(*_write(_model(files)), files)
         assert found.template == TemplateText(kind="jinja", text="{{ x }}", eos_text="</s>")
 
 
 def test_only_its_own_manifests_are_recognised() -> None:
     """By artifact type or config type; never raises."""
-    manifest, _ = ModelPackFormat().write(_record(), None)
+    manifest, _ = _write(_model())
     form = ModelPackFormat()
     assert form.recognises(manifest)
     assert form.recognises(manifest.replace(b'"artifactType"', b'"other"'))
@@ -150,7 +143,7 @@ def test_only_its_own_manifests_are_recognised() -> None:
 
 
 def _changed(**changes: Any) -> bytes:
-    manifest = json.loads(ModelPackFormat().write(_record(), None)[0])
+    manifest = json.loads(_write(_model())[0])
     manifest["layers"][0].update(changes)
     return json.dumps(manifest).encode()
 
@@ -172,50 +165,49 @@ def _changed(**changes: Any) -> bytes:
 def test_hostile_manifests_are_refused(manifest: bytes, complaint: str) -> None:
     """Whatever a stranger wrote, it is a StorageError that says what is wrong."""
     with pytest.raises(StorageError, match=complaint):
-        ModelPackFormat().small_layers(manifest)
+        ModelPackFormat().blobs(manifest)
 
 
 @pytest.mark.parametrize("broken", [b"{", b"[]", b'{"model": ' + b"[" * 100_000])
 def test_broken_files_of_a_model_are_told_by_name(broken: bytes) -> None:
     """A settings file that is no JSON object is named."""
     files: dict[str, tuple[FileRole, bytes]] = {**FILES, "genai_config.json": ("config", broken)}
-    manifest, small = ModelPackFormat().write(_record(files), None)
+    manifest, small = _write(_model(files))
     with pytest.raises(StorageError, match=r"genai_config\.json is malformed"):
         _read(manifest, small, files)
 
 
 def test_a_missing_small_file_is_told() -> None:
     """A store that lost a layer gives a record to nobody."""
-    manifest, _ = ModelPackFormat().write(_record(), None)
-    stored = StoredManifest(name=parse_name("m"), data=manifest, digest=Digest(digest_of(manifest)), modified_at=0.0)
+    manifest, _ = _write(_model())
     with pytest.raises(StorageError, match="incomplete"):
-        ModelPackFormat().read(stored, {})
+        ModelPackFormat().read(manifest, {})
 
 
 @pytest.mark.parametrize(
-    "record",
+    "model",
     [
-        _record(template=TemplateText(kind="go", text="{{ .Prompt }}")),
-        _record(remote_model="llama3", remote_host="http://127.0.0.1:1"),
+        _model(template=TemplateText(kind="go", text="{{ .Prompt }}")),
+        _model(remote_model="llama3", remote_host="http://127.0.0.1:1"),
     ],
 )
-def test_what_has_no_place_is_unsupported(record: StoredModel) -> None:
+def test_what_has_no_place_is_unsupported(model: Model) -> None:
     """Go templates and upstream models belong to Ollama's dialect."""
     with pytest.raises(Unsupported):
-        ModelPackFormat().write(record, None)
+        _write(model)
 
 
 def test_no_hostile_path_is_written() -> None:
     """A record made by hand whose path leads out of its folder is refused."""
     with pytest.raises(StorageError, match="not a valid path"):
-        ModelPackFormat().write(_record({"../x": ("weights", b"x")}), None)
+        _write(_model({"../x": ("weights", b"x")}))
 
 
 def test_a_text_of_the_record_replaces_its_file() -> None:
     """A new template is written in place of the file that held the old one."""
     files: dict[str, tuple[FileRole, bytes]] = {**FILES, "chat_template.jinja": ("template", b"old")}
-    record = msgspec.structs.replace(_record(files), template=TemplateText(kind="jinja", text="new"))
-    found = _read(*ModelPackFormat().write(record, None), files)
+    model = msgspec.structs.replace(_model(files), template=TemplateText(kind="jinja", text="new"))
+    found = _read(*_write(model), files)
     assert found.template is not None
     assert found.template.text == "new"
     assert [file.digest for file in found.files_of("template")] == [digest_of(b"new")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any
 
 import pytest
@@ -11,9 +10,8 @@ import pytest
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.core.errors import StorageError, Unsupported
 from corral.core.models.digests import Digest, digest_of
-from corral.core.models.model import ModelFile, StoredModel, TemplateText
+from corral.core.models.model import Model, ModelFile, TemplateText
 from corral.core.models.names import parse_name
-from corral.core.ports.manifests import StoredManifest
 from corral.core.requests.messages import Message
 
 _DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
@@ -33,26 +31,26 @@ def _manifest(config: bytes, layers: list[dict[str, Any]] | None) -> bytes:
     ).encode()
 
 
-def _stored(data: bytes) -> StoredManifest:
-    return StoredManifest(name=parse_name("m"), data=data, digest=digest_of(data), modified_at=12.0)
+def _read(data: bytes, *blobs: bytes) -> Model:
+    return OllamaManifestFormat().read(data, {digest_of(blob): blob for blob in blobs})
 
 
-def _read(data: bytes, *blobs: bytes) -> StoredModel:
-    return OllamaManifestFormat().read(_stored(data), {digest_of(blob): blob for blob in blobs})
+def _write(model: Model) -> tuple[bytes, tuple[bytes, ...]]:
+    return OllamaManifestFormat().write(parse_name("m"), model)
 
 
-def _record(**changes: Any) -> StoredModel:
+def _size_bytes(data: bytes) -> int:
+    return sum(blob.size_bytes for blob in OllamaManifestFormat().blobs(data))
+
+
+def _model(**changes: Any) -> Model:
     fields: dict[str, Any] = {
-        "name": parse_name("m"),
-        "digest": digest_of(b""),
-        "size_bytes": 0,
-        "modified_at": 0.0,
         "format": "gguf",
         "family": "llama",
         "families": ("llama",),
         "files": (ModelFile(role="weights", media_type="", digest=_WEIGHTS, size_bytes=7),),
     }
-    return StoredModel(**{**fields, **changes})
+    return Model(**{**fields, **changes})
 
 
 def test_a_published_model_is_read_whole() -> None:
@@ -79,39 +77,42 @@ def test_a_published_model_is_read_whole() -> None:
     ]
     layers += [_layer(kind, data) for kind, data in texts.items()]
     data = _manifest(config, layers)
-    record = _read(data, config, *texts.values(), b"MIT", b"Apache")
-    assert (record.name.short, record.digest, record.modified_at) == ("m:latest", digest_of(data), 12.0)
-    assert (record.format, record.family, record.families) == ("gguf", "llama", ("llama",))
-    assert (record.parameter_size, record.quantization) == ("8.0B", "Q4_K_M")
-    assert record.size_bytes == len(config) + sum(layer["size"] for layer in layers)
-    assert record.template == TemplateText(kind="go", text="{{ .Prompt }}")
-    assert record.system == "be kind"
-    assert record.parameters == {"stop": ["<|eot|>", "x"], "temperature": 0.5, "num_ctx": 4096, "seed": 7}
-    assert record.messages == (Message(role="user", content="hi"), Message(role="assistant", content="ho"))
-    assert record.licenses == ("MIT", "Apache")
-    assert record.weights is not None
-    assert record.weights.digest == _WEIGHTS
+    model = _read(data, config, *texts.values(), b"MIT", b"Apache")
+    assert (model.format, model.family, model.families) == ("gguf", "llama", ("llama",))
+    assert (model.parameter_size, model.quantization) == ("8.0B", "Q4_K_M")
+    assert _size_bytes(data) == len(config) + sum(layer["size"] for layer in layers)
+    assert model.template == TemplateText(kind="go", text="{{ .Prompt }}")
+    assert model.system == "be kind"
+    assert model.parameters == {"stop": ["<|eot|>", "x"], "temperature": 0.5, "num_ctx": 4096, "seed": 7}
+    assert model.messages == (Message(role="user", content="hi"), Message(role="assistant", content="ho"))
+    assert model.licenses == ("MIT", "Apache")
+    assert model.weights is not None
+    assert model.weights.digest == _WEIGHTS
 
 
-def test_small_layers_are_config_and_texts_only() -> None:
-    """Weights, projectors and unknown layers are never asked for."""
+def test_only_config_and_texts_are_read_whole() -> None:
+    """Every blob is named, in the manifest's order; weights, projectors and unknown layers are no texts."""
     layers = [_layer("model", b"weights"), _layer("projector", b"p"), _layer("system", b"s"), _layer("new", b"n")]
-    assert OllamaManifestFormat().small_layers(_manifest(b"{}", layers)) == [digest_of(b"{}"), digest_of(b"s")]
+    blobs = OllamaManifestFormat().blobs(_manifest(b"{}", layers))
+    assert [blob.digest for blob in blobs] == [digest_of(data) for data in (b"{}", b"weights", b"p", b"s", b"n")]
+    assert [blob.digest for blob in blobs if blob.is_text] == [digest_of(b"{}"), digest_of(b"s")]
 
 
 def test_the_old_prompt_layer_is_the_template() -> None:
     """`prompt` is what the template was called first."""
-    record = _read(_manifest(b"{}", [_layer("model", b"w"), _layer("prompt", b"{{ .P }}")]), b"{}", b"{{ .P }}")
-    assert record.template == TemplateText(kind="go", text="{{ .P }}")
+    model = _read(_manifest(b"{}", [_layer("model", b"w"), _layer("prompt", b"{{ .P }}")]), b"{}", b"{{ .P }}")
+    assert model.template == TemplateText(kind="go", text="{{ .P }}")
 
 
-def test_unknown_layers_are_ignored_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """A layer of a kind nobody here knows counts for the size, and does nothing else."""
-    with caplog.at_level(logging.WARNING):
-        record = _read(_manifest(b"{}", [_layer("model", b"weights"), _layer("hologram", b"12345")]), b"{}")
-    assert record.size_bytes == 2 + 7 + 5
-    assert [file.role for file in record.files] == ["weights", "other"]
-    assert "hologram" in caplog.text
+def test_unknown_layers_count_for_the_size_only() -> None:
+    """A layer of an unknown kind is kept with its media type, and does nothing else."""
+    data = _manifest(b"{}", [_layer("model", b"weights"), _layer("hologram", b"12345")])
+    model = _read(data, b"{}")
+    assert _size_bytes(data) == 2 + 7 + 5
+    assert [(file.role, file.media_type) for file in model.files] == [
+        ("weights", _IMAGE + "model"),
+        ("other", _IMAGE + "hologram"),
+    ]
 
 
 def test_an_upstream_has_no_layers() -> None:
@@ -119,16 +120,16 @@ def test_an_upstream_has_no_layers() -> None:
     config = b'{"remote_host":"https://ollama.com","remote_model":"big","capabilities":["tools"],"context_length":99}'
     data = _manifest(config, None)
     assert OllamaManifestFormat().recognises(data)
-    record = _read(data, config)
-    assert (record.remote_host, record.remote_model) == ("https://ollama.com", "big")
-    assert (record.capabilities, record.context_length, record.weights) == (("tools",), 99, None)
+    model = _read(data, config)
+    assert (model.remote_host, model.remote_model) == ("https://ollama.com", "big")
+    assert (model.capabilities, model.context_length, model.weights) == (("tools",), 99, None)
 
 
 def test_files_of_a_folder_model_keep_their_names() -> None:
     """Tensors and named configs carry their path."""
     layers = [_layer("tensor", b"t", name="blk.0.weight"), _layer("json", b"{ }", name="config.json")]
-    record = _read(_manifest(b"{}", layers), b"{}")
-    assert [(file.role, file.path) for file in record.files] == [("weights", "blk.0.weight"), ("config", "config.json")]
+    model = _read(_manifest(b"{}", layers), b"{}")
+    assert [(file.role, file.path) for file in model.files] == [("weights", "blk.0.weight"), ("config", "config.json")]
 
 
 @pytest.mark.parametrize(
@@ -152,9 +153,9 @@ def test_foreign_and_malformed_manifests_are_not_recognised(data: bytes) -> None
 
 @pytest.mark.parametrize("data", [b"no json", b"{}", _manifest(b"{}", [{"digest": "sha256:zz"}])])
 def test_malformed_manifests_raise_storage_error(data: bytes) -> None:
-    """`small_layers` and `read` say what is wrong."""
+    """`blobs` and `read` say what is wrong."""
     with pytest.raises(StorageError):
-        OllamaManifestFormat().small_layers(data)
+        OllamaManifestFormat().blobs(data)
     with pytest.raises(StorageError):
         _read(data)
 
@@ -162,21 +163,25 @@ def test_malformed_manifests_raise_storage_error(data: bytes) -> None:
 def test_text_layers_have_a_limit() -> None:
     """A manifest that announces a huge text is refused before anything is read."""
     with pytest.raises(StorageError, match="text layer"):
-        OllamaManifestFormat().small_layers(_manifest(b"{}", [_layer("system", b"s") | {"size": 1 << 40}]))
+        OllamaManifestFormat().blobs(_manifest(b"{}", [_layer("system", b"s") | {"size": 1 << 40}]))
 
 
 def test_missing_and_malformed_texts_are_named() -> None:
-    """A text that is not there, and parameters that are no object, raise StorageError with the model's name."""
-    with pytest.raises(StorageError, match=r"'m:latest' is incomplete"):
+    """A text that is not there, and parameters that are no object, raise StorageError."""
+    with pytest.raises(StorageError, match=r"incomplete: the layer sha256:.*system\) is missing"):
         _read(_manifest(b"{}", [_layer("system", b"s")]), b"{}")
-    for kind, text in (("params", b"[1]"), ("params", b"{"), ("messages", b'{"role":1}')):
-        with pytest.raises(StorageError, match=r"m:latest"):
+    for kind, subject, text in (
+        ("params", "parameters", b"[1]"),
+        ("params", "parameters", b"{"),
+        ("messages", "messages", b'{"role":1}'),
+    ):
+        with pytest.raises(StorageError, match=rf"the layer of {subject} is malformed"):
             _read(_manifest(b"{}", [_layer(kind, text)]), b"{}", text)
 
 
 def test_what_is_written_is_what_ollama_writes() -> None:
     """The manifest has exactly Ollama's fields, its config too, and the blobs are those it names."""
-    record = _record(
+    model = _model(
         parameter_size="134.52M",
         quantization="Q4_1",
         template=TemplateText(kind="go", text="{{ .Prompt }}"),
@@ -185,7 +190,7 @@ def test_what_is_written_is_what_ollama_writes() -> None:
         messages=(Message(role="user", content="hi"),),
         licenses=("MIT",),
     )
-    data, blobs = OllamaManifestFormat().write(record, None)
+    data, blobs = _write(model)
     manifest = json.loads(data)
     assert data.endswith(b"\n")
     assert (manifest["schemaVersion"], manifest["mediaType"]) == (2, _DOCKER)
@@ -207,9 +212,9 @@ def test_what_is_written_is_what_ollama_writes() -> None:
     }
 
 
-def test_a_written_record_is_read_back() -> None:
+def test_a_written_model_is_read_back() -> None:
     """Everything the dialect holds survives writing and reading."""
-    record = _record(
+    model = _model(
         parameter_size="8.0B",
         quantization="Q4_K_M",
         context_length=4096,
@@ -226,21 +231,21 @@ def test_a_written_record_is_read_back() -> None:
             ModelFile(role="projector", media_type="", digest=Digest("sha256:" + "2" * 64), size_bytes=9),
         ),
     )
-    data, blobs = OllamaManifestFormat().write(record, None)
+    data, blobs = _write(model)
     found = _read(data, *blobs)
     for field in (
         *("format", "family", "families", "parameter_size", "quantization", "context_length", "embedding_length"),
         *("template", "system", "parameters", "messages", "licenses", "capabilities", "requires"),
     ):
-        assert getattr(found, field) == getattr(record, field), field
-    assert [(file.role, file.digest) for file in found.files[:2]] == [(file.role, file.digest) for file in record.files]
-    assert OllamaManifestFormat().write(found, None) == (data, blobs)
+        assert getattr(found, field) == getattr(model, field), field
+    assert [(file.role, file.digest) for file in found.files[:2]] == [(file.role, file.digest) for file in model.files]
+    assert _write(found) == (data, blobs)
 
 
 def test_what_the_dialect_cannot_say_is_refused() -> None:
     """A Jinja template, and a file without an Ollama layer, raise Unsupported instead of being lost."""
     with pytest.raises(Unsupported, match="Go templates"):
-        OllamaManifestFormat().write(_record(template=TemplateText(kind="jinja", text="{{ x }}")), None)
+        _write(_model(template=TemplateText(kind="jinja", text="{{ x }}")))
     stray = ModelFile(role="other", media_type="text/plain", digest=_WEIGHTS, size_bytes=7)
     with pytest.raises(Unsupported, match="text/plain"):
-        OllamaManifestFormat().write(_record(files=(stray,)), None)
+        _write(_model(files=(stray,)))

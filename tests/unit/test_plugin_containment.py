@@ -279,9 +279,7 @@ def test_readers_templates_and_dialects_that_fail(modules: Path, tmp_path: Path)
         + "    register(ChatTemplateSpec(name='t', target='{me}:Bad'))\n"
         + "def bad(*_, **__): sys.exit(9)\n"
         + "class Bad:\n    format = name = 'bad'\n"
-        + "".join(
-            f"    {name} = bad\n" for name in ("recognises", "read", "describe", "tensors", "small_layers", "write")
-        )
+        + "".join(f"    {name} = bad\n" for name in ("recognises", "read", "describe", "tensors", "blobs", "write"))
         + "    __call__ = bad\n"
     )
     manager = manage(modules, {"asked": source})

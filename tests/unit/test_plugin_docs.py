@@ -131,3 +131,15 @@ def test_the_first_plugin_installs(tmp_path: Path, user_at: Callable[..., dict[s
     call("import", str(tmp_path / "small.gguf"), "--name", "small")
     answer = call("run", "small", "--raw", "--engine", "parrot", "Polly wants a cracker")
     assert answer.split() == ["Polly", "wants", "a", "cracker"]
+
+
+def test_authors_import_from_one_place() -> None:
+    """Neither the docs nor the scaffold nor the example need more than `corral.plugins` and its kit."""
+    root = Path(__file__).parents[2]
+    pages = [root / "docs/plugins.md", root / "docs/tutorial.md"]
+    templates = list((root / "plugins/scaffold").rglob("*.template"))
+    examples = list((root / "examples").rglob("*.py"))
+    assert templates
+    assert examples
+    for file in (*pages, *templates, *examples):
+        assert not re.search(r"corral\.(core|adapters)\b", file.read_text(encoding="utf-8")), file

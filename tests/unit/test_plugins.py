@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,7 +11,6 @@ from typing import Any
 import msgspec
 import pytest
 
-import corral.plugins
 from corral.core.errors import PluginError
 from corral.core.specs.engines import EngineSpec, Match
 from corral.plugins import (
@@ -21,7 +19,7 @@ from corral.plugins import (
     SourceSpec,
     hookimpl,
 )
-from corral.plugins.assembly import assemble, decode_settings
+from corral.plugins.assembly import assemble
 from corral.plugins.hook_kinds import Factories
 from corral.plugins.hooks import (
     ENGINES,
@@ -29,7 +27,6 @@ from corral.plugins.hooks import (
     RUNNERS,
     STORES,
 )
-from corral.plugins.hookspecs import HookSpecs
 from corral.plugins.manager import PluginManager
 from corral.plugins.settings.layers import read_layers
 from corral.plugins.specs import build, resolve
@@ -303,17 +300,3 @@ def test_an_adapter_that_cannot_be_made_is_left_out(tmp_path: Path) -> None:
             await assembly.runtime.aclose()
 
     asyncio.run(main())
-
-
-def test_everything_about_a_kind_of_hook_follows_from_its_row() -> None:
-    """A row alone gives the hook, its section of the settings, its export for authors, and its specs in the manager."""
-    manager = PluginManager()
-    manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
-    layers = read_layers("", environment={})
-    for kind in HOOKS:
-        assert list(inspect.signature(getattr(HookSpecs, kind.hook)).parameters) == ["register"]
-        assert getattr(corral.plugins, kind.spec_type.__name__) is kind.spec_type
-        assert {type(spec) for spec in manager.specs(kind)} <= {kind.spec_type}
-    settings = decode_settings(layers, manager)
-    assert set(settings.parts) == {kind.plural for kind in HOOKS if isinstance(kind, Factories)}
-    assert {f"corral_register_{plural}" for plural in settings.parts} < {kind.hook for kind in HOOKS}

@@ -19,6 +19,7 @@ from corral.core.requests.outputs import Output
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import Request
 from corral.core.scheduling.engine_choice import Candidate
+from corral.core.scheduling.files_key import files_key
 from corral.core.scheduling.resident import Resident
 from corral.core.scheduling.residents import Residents
 from corral.core.specs.engines import Derivation, EngineSpec, LoadRequest, Match
@@ -80,6 +81,49 @@ async def at_once(resident: Resident) -> RunningModel:
 
 async def failing(resident: Resident) -> RunningModel:
     raise LoadFailed("bad luck")
+
+
+def files(*described: tuple[str, str, str | None]) -> StoredModel:
+    """A model of files, each a role, contents and a path."""
+    made = tuple(
+        ModelFile(role=role, media_type="", digest=digest_of(text.encode()), size_bytes=1, path=path)  # type: ignore[arg-type]
+        for role, text, path in described
+    )
+    return msgspec.structs.replace(RECORD, digest=digest_of(str(described).encode()), files=made)
+
+
+WEIGHTS = ("weights", "w", None)
+FOLDER = [("weights", "w", "m.onnx"), ("config", "c", "c.json")]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ([WEIGHTS], [WEIGHTS, ("license", "MIT", None), ("system", "Be brief.", None)], True),
+        ([WEIGHTS], [("weights", "w", "model.gguf")], True),
+        ([WEIGHTS], [("weights", "v", None)], False),
+        ([("weights", "old", None), WEIGHTS], [WEIGHTS], True),  # the last one is loaded
+        ([WEIGHTS], [WEIGHTS, ("projector", "p", None)], False),
+        ([WEIGHTS], [WEIGHTS, ("adapter", "a", None)], False),
+        ([WEIGHTS], [WEIGHTS, ("draft", "d", None)], False),
+        ([WEIGHTS, ("adapter", "a", None)], [WEIGHTS, ("draft", "a", None)], False),
+        (
+            [WEIGHTS, ("adapter", "a", None), ("adapter", "b", None)],
+            [WEIGHTS, ("adapter", "b", None), ("adapter", "a", None)],
+            False,
+        ),
+        (FOLDER, [("weights", "w", "m.onnx")], False),
+        (FOLDER, [("weights", "w", "m.onnx"), ("config", "c", "d.json")], False),
+        (FOLDER, [*FOLDER, ("license", "MIT", "LICENSE")], True),
+        ([], [], True),
+        ([], [("system", "Be brief.", None)], False),
+    ],
+)
+def test_what_tells_models_in_memory_apart(
+    one: list[tuple[str, str, str | None]], other: list[tuple[str, str, str | None]], same: bool
+) -> None:
+    """The files that are loaded, their roles, their order, and their names in a folder; without files, the manifest."""
+    assert (files_key(files(*one)) == files_key(files(*other))) is same
 
 
 def test_the_life_of_a_model() -> None:

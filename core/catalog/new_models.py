@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corral.core.errors import InvalidModelFile, StorageError
-from corral.core.models.digests import digest_of
 from corral.core.models.folder_facts import FACT_FILES, folder_facts
 from corral.core.models.folders import FolderFile
-from corral.core.models.model import FileRole, ModelFile, ModelMetadata, StoredModel, parameter_size_text
+from corral.core.models.model import FileRole, Model, ModelFile, ModelMetadata, parameter_size_text
 from corral.core.models.names import ModelName, name_from_file, split_quantization
 from corral.core.ports.blobs import BlobInfo
 from corral.core.values import Value
 
-__all__ = ("Part", "file_record", "folder_record", "weights_among")
+__all__ = ("Part", "file_model", "folder_model", "folder_name", "weights_among")
 
 
 class Part(Value, frozen=True, kw_only=True):
@@ -43,14 +42,10 @@ def weights_among(files: Sequence[tuple[str, ModelMetadata]]) -> int:
     return weights[0]
 
 
-def file_record(parts: tuple[Part, ...], weights: Part, name: ModelName | None) -> StoredModel:
-    """Of files that are in the store already; `weights` is one of `parts`."""
+def file_model(parts: Sequence[Part], weights: Part) -> Model:
+    """A model of files that are in the store already; `weights` is one of `parts`."""
     metadata = weights.metadata
-    return StoredModel(
-        name=name or name_from_file(weights.file_name, metadata.file_type),
-        digest=weights.blob.digest,  # the manifest's own digest exists once it is written
-        size_bytes=0,
-        modified_at=0.0,
+    return Model(
         format=metadata.format,
         family=metadata.architecture,
         families=(metadata.architecture,),
@@ -67,26 +62,21 @@ def file_record(parts: tuple[Part, ...], weights: Part, name: ModelName | None) 
     )
 
 
-def folder_record(folder: Path, files: Sequence[FolderFile], name: ModelName | None) -> StoredModel:
-    """Blocking. Without files yet: they have no digests before they are in the store."""
+def folder_model(folder: Path, files: Sequence[FolderFile]) -> Model:
+    """Without files yet: they have no digests before they are in the store. Blocking."""
     try:
         texts = {file.path: Path(file.file).read_bytes() for file in files if file.path in FACT_FILES}
     except OSError as error:
         raise StorageError(f"cannot read {folder}: {error}") from error
-    facts = folder_facts(texts)
     model = next(file.path for file in files if file.path.endswith(".onnx"))
     _, in_file = split_quantization(Path(model).stem)
     _, in_folder = split_quantization(folder.resolve().name)
-    quantization = in_file or in_folder
-    return StoredModel(
-        name=name or name_from_file(f"{folder.resolve().name}.onnx", quantization),
-        digest=digest_of(b""),  # the manifest's own digest exists once it is written
-        size_bytes=0,
-        modified_at=0.0,
-        format="onnx",
-        family=facts.family,
-        quantization=quantization.upper(),
-    )
+    return Model(format="onnx", family=folder_facts(texts).family, quantization=(in_file or in_folder).upper())
+
+
+def folder_name(folder: Path, model: Model) -> ModelName:
+    """The name for a folder's model if none is given."""
+    return name_from_file(f"{folder.resolve().name}.onnx", model.quantization)
 
 
 def _role(metadata: ModelMetadata) -> FileRole:

@@ -1,0 +1,114 @@
+"""What Ollama's manifests and ModelPack's share: OCI descriptors, limits on what strangers claim, layers of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from corral.core.errors import CorralError, StorageError
+from corral.core.malformed import MALFORMED
+from corral.core.models.digests import Digest, parse_digest
+from corral.core.requests.messages import Message
+
+__all__ = (
+    "Descriptor",
+    "Word",
+    "check_descriptors",
+    "decode",
+    "decode_manifest",
+    "decode_messages",
+    "encode_manifest",
+    "encode_messages",
+    "layer_content",
+)
+
+_MANIFEST_LIMIT_BYTES = 4 * 1024 * 1024
+_SIZE_LIMIT_BYTES = 1 << 46  # of a layer; what all layers of a manifest claim together stays below 64 bits
+_PULL_AGAIN = "pull or import the model again"
+
+T = TypeVar("T")
+
+Word = Annotated[str, msgspec.Meta(max_length=256)]
+"""A short text of a config. It has a limit because lists of models show it."""
+
+
+class Descriptor(msgspec.Struct, frozen=True, rename={"media_type": "mediaType", "size_bytes": "size"}):
+    """How a manifest names a blob. A subclass adds the fields of its dialect; other fields are ignored."""
+
+    media_type: str
+    digest: str
+    size_bytes: int
+
+    @property
+    def parsed_digest(self) -> Digest:
+        """Raises `StorageError` if the digest is malformed."""
+        try:
+            return parse_digest(self.digest)
+        except CorralError as error:
+            raise StorageError(f"the manifest is malformed: {error}") from error
+
+
+class _Message(msgspec.Struct, frozen=True):
+    role: str
+    content: str = ""
+
+
+def decode(data: bytes, kind: type[T], what: str) -> T:
+    """JSON from a manifest or one of its layers; `what` names it in the error. Raises `StorageError`."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except MALFORMED as error:
+        raise StorageError(f"{what} is malformed: {error}", _PULL_AGAIN) from error
+
+
+def decode_manifest(manifest: bytes, kind: type[T]) -> T:
+    """As `decode`, and also refuses a manifest that is too large to be one."""
+    if len(manifest) > _MANIFEST_LIMIT_BYTES:
+        raise StorageError(f"a manifest of {len(manifest)} bytes; at most {_MANIFEST_LIMIT_BYTES} are read")
+    return decode(manifest, kind, "the manifest")
+
+
+def check_descriptors(descriptors: Iterable[Descriptor]) -> None:
+    """Raises `StorageError` for a malformed digest, and for a size that no layer can have."""
+    for descriptor in descriptors:
+        _ = descriptor.parsed_digest
+        if not 0 <= descriptor.size_bytes <= _SIZE_LIMIT_BYTES:
+            raise StorageError(f"the layer {descriptor.digest} claims {descriptor.size_bytes} bytes")
+
+
+def layer_content(descriptor: Descriptor, texts: Mapping[Digest, bytes], kind: str) -> bytes:
+    """The bytes of a small layer. Raises `StorageError` if the store has lost them; `kind` says what they were."""
+    data = texts.get(descriptor.parsed_digest)
+    if data is None:
+        raise StorageError(f"incomplete: the layer {descriptor.digest} ({kind}) is missing", _PULL_AGAIN)
+    return data
+
+
+def decode_messages(data: bytes, what: str) -> tuple[Message, ...]:
+    """The messages that a model begins each chat with. Raises `StorageError`."""
+    return tuple(Message(role=one.role, content=one.content) for one in decode(data, list[_Message], what))
+
+
+def encode_messages(messages: Sequence[Message]) -> bytes:
+    """What `decode_messages` reads."""
+    return msgspec.json.encode([{"role": message.role, "content": message.content} for message in messages])
+
+
+def encode_manifest(
+    config: Descriptor, layers: Sequence[Descriptor], *, media_type: str, artifact_type: str | None = None
+) -> bytes:
+    """The bytes of a manifest, ending in a line feed as Ollama's do. Fields that are None or empty are left out."""
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        **({} if artifact_type is None else {"artifactType": artifact_type}),
+        "config": _plain(config),
+        "layers": [_plain(layer) for layer in layers],
+    }
+    return msgspec.json.encode(manifest) + b"\n"
+
+
+def _plain(descriptor: Descriptor) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.to_builtins(descriptor).items() if value not in (None, "", {})}

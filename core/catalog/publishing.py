@@ -1,0 +1,109 @@
+"""Puts manifests under names: new ones written from a `Model`, existing ones as the bytes that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from corral.core.catalog.deletion import delete_replaced
+from corral.core.catalog.manifest_reading import format_of, read_model, stored_model
+from corral.core.errors import Conflict, Unsupported
+from corral.core.models.digests import digest_of
+from corral.core.models.model import Model, ModelMetadata, StoredModel
+from corral.core.models.names import ModelName
+from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
+from corral.core.values import Value
+
+__all__ = ("BlobGone", "ManifestPublisher", "Published", "completed")
+
+
+class BlobGone(Conflict):
+    """A blob was deleted after it was stored and before a manifest named it."""
+
+
+class Published(Value, frozen=True, kw_only=True):
+    """A manifest that was just put, and the model that it describes."""
+
+    stored: StoredManifest
+    record: StoredModel
+
+
+def completed(model: Model, metadata: ModelMetadata | None) -> Model:
+    """The model with format, family and quantization from its weights' header if it does not have them itself."""
+    if metadata is None:
+        return model
+    return msgspec.structs.replace(
+        model,
+        format=model.format or metadata.format,
+        family=model.family or metadata.architecture,
+        quantization=model.quantization or metadata.file_type,
+    )
+
+
+class ManifestPublisher:
+    """Writes in the first of `formats` that has a place for everything. Safe beside other tasks and processes."""
+
+    def __init__(
+        self, *, manifests: ManifestStore, blobs: BlobStore, local: LocalBlobs, formats: Sequence[ManifestFormat]
+    ) -> None:
+        self._manifests = manifests
+        self._blobs = blobs
+        self._local = local
+        self._formats = tuple(formats)
+
+    async def publish(self, name: ModelName, model: Model) -> StoredModel:
+        """Makes a model of blobs that are in the store already. A name that is taken is replaced.
+
+        What the replaced model alone had is deleted. Raises `Conflict` if a blob is gone, `Unsupported` if no dialect
+        can hold the model, and `StorageError` if its own files make it unreadable.
+        """
+        published = await self.put_model(name, model)
+        await self.delete_replaced(published)
+        return published.record
+
+    async def put_model(self, name: ModelName, model: Model) -> Published:
+        """As `publish`, but leaves what the replaced model had to `delete_replaced`."""
+        return await self.put(name, *self._written(name, model))
+
+    async def put(self, name: ModelName, manifest: bytes, texts: Sequence[bytes] = ()) -> Published:
+        """Stores a manifest as it is; its digest is that of these bytes. `texts` are small blobs to store with it.
+
+        Every other blob that it names must be in the store: raises `BlobGone`, and `StorageError` if it cannot be read.
+        Does not delete what the replaced model had: call `delete_replaced`, outside of every guard.
+        """
+        form = format_of(name, manifest, self._formats)
+        known = {digest_of(text): text for text in texts}
+        async with self._manifests.guard(exclusive=False):
+            for blob in form.blobs(manifest):
+                if blob.digest not in known and await self._blobs.stat(blob.digest) is None:
+                    raise BlobGone(f"{blob.path or blob.digest} of '{name}' has been deleted meanwhile", "try again")
+            model, size_bytes = await read_model(name, manifest, self._formats, self._blobs, known)
+            for text in texts:
+                await self._store_text(text)
+            stored = await self._manifests.put(name, manifest)
+        # From here on the model may be replaced and its blobs deleted: it is not read from the store again.
+        return Published(stored=stored, record=stored_model(stored, model, size_bytes))
+
+    async def delete_replaced(self, published: Published) -> None:
+        """Deletes what only the replaced model had. The caller holds no guard."""
+        await delete_replaced(published.stored, manifests=self._manifests, blobs=self._blobs, local=self._local)
+
+    def _written(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
+        complaints = []
+        for form in self._formats:
+            try:
+                return form.write(name, model)
+            except Unsupported as error:
+                complaints.append(f"{form.name}: {error.message}")
+        raise Unsupported(f"no manifest can hold '{name}': {'; '.join(complaints)}")
+
+    async def _store_text(self, data: bytes) -> None:
+        # Without a digest, no other writer of the same text can be in the way.
+        writer = await self._blobs.begin(None, len(data))
+        try:
+            await writer.write(0, data)
+            await writer.commit()
+        finally:
+            await writer.close()
