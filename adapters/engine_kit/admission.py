@@ -36,7 +36,7 @@ def prefilled(
     return Prefilled(
         prompt_tokens=len(prompt),
         cached_tokens=cached,
-        ignored_options=(*kept, *sorted(request.engine_options)),
+        ignored_options=kept,
         prompt_ids=tuple(prompt) if request.return_token_ids else (),
         prefill_ns=None if began_ns is None else time.perf_counter_ns() - began_ns,
     )

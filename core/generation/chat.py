@@ -107,6 +107,5 @@ class PromptedChat:
                 constraint=request.constraint,
                 logprobs=request.logprobs,
                 return_token_ids=request.return_token_ids,
-                engine_options=request.engine_options,
             )
         )
