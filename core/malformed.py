@@ -1,10 +1,37 @@
-"""What decoding bytes from elsewhere may raise."""
+"""What decoding foreign data may raise, and what msgspec's errors say."""
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
-__all__ = ("MALFORMED",)
+from corral.core.values import Value
+
+__all__ = ("MALFORMED", "Mistyped", "mistyped")
 
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """For ``except``: msgspec leaves texts that are no UTF-8, and values nested too deep, to Python's own errors."""
+
+_TEXT = re.compile(r"(?P<message>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
+_GIVEN = re.compile(r"got `(\w+)`")
+
+
+class Mistyped(Value, frozen=True, kw_only=True):
+    """What a `msgspec.ValidationError` says.
+
+    `message` is its text without the path; `path` is empty for the value itself, or reads like ``.options.stop[...]``.
+    `given` is msgspec's name of the type that was found (``str``, ``int``, ``array``), None if the type was right.
+    """
+
+    message: str
+    path: str
+    given: str | None
+
+
+def mistyped(error: msgspec.ValidationError) -> Mistyped:
+    """Takes the text of an error apart: msgspec has its parts only there."""
+    match = _TEXT.fullmatch(str(error))
+    assert match is not None
+    given = _GIVEN.search(match["message"])
+    return Mistyped(message=match["message"], path=match["path"] or "", given=given[1] if given else None)

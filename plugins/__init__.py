@@ -23,6 +23,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from corral.core.error_translation import map_errors as map_errors
 from corral.core.errors import *
 from corral.core.models.digests import Digest as Digest
 from corral.core.models.digests import digest_of as digest_of
@@ -30,6 +31,7 @@ from corral.core.models.digests import parse_digest as parse_digest
 from corral.core.models.model import *
 from corral.core.models.names import ModelName as ModelName
 from corral.core.models.names import parse_name as parse_name
+from corral.core.ports.answer_parsers import *
 from corral.core.ports.blobs import *
 from corral.core.ports.chat import *
 from corral.core.ports.engines import *
@@ -48,6 +50,8 @@ from corral.core.requests.messages import *
 from corral.core.requests.outputs import *
 from corral.core.requests.prompts import *
 from corral.core.requests.requests import *
+from corral.core.requests.think_tags import ThinkTags as ThinkTags
+from corral.core.requests.typed_text import TypedText as TypedText
 from corral.core.specs.converters import ConvertedFile as ConvertedFile
 from corral.core.specs.converters import ConverterSpec as ConverterSpec
 from corral.core.specs.converters import ConvertRequest as ConvertRequest

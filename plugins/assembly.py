@@ -12,6 +12,7 @@ import msgspec
 
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.runners.jobs import ProcessJobs
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.adapters.system.memory import free_memory
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.containment import beside
@@ -20,6 +21,7 @@ from corral.core.errors import SettingsError
 from corral.core.generation.service import InferenceService
 from corral.core.runtime import Runtime
 from corral.core.scheduling.devices import DeviceProbe
+from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.engines import EngineSpec
@@ -27,7 +29,8 @@ from corral.core.wording.left_out import remarks
 from corral.plugins.engine_status import converter_status, engine_status
 from corral.plugins.hook_kinds import HookKind
 from corral.plugins.hooks import (
-    CHAT_TEMPLATES,
+    ANSWER_PARSERS,
+    CHAT_LANGUAGES,
     COMMANDS,
     CONVERTERS,
     ENGINES,
@@ -42,8 +45,9 @@ from corral.plugins.hooks import (
 )
 from corral.plugins.manager import PluginManager
 from corral.plugins.parts import make_part, make_parts, resolve_targets, try_out
-from corral.plugins.settings.layers import Layers, parse_assignment, read_layers
+from corral.plugins.settings.layers import Layers
 from corral.plugins.settings.model_settings import ConfiguredCatalog, by_model
+from corral.plugins.settings.reading import parse_assignment, read_layers
 from corral.plugins.settings.schema import Settings
 from corral.plugins.settings.types import Address
 from corral.plugins.specs import Stores, resolve
@@ -63,6 +67,7 @@ __all__ = (
     "Stores",
     "assemble",
     "decode_settings",
+    "engine_chooser",
     "load_plugins",
     "parse_assignment",
     "read_layers",
@@ -121,20 +126,18 @@ async def assemble(
     *,
     default_runner: str = "process",
     manager: PluginManager | None = None,
-    stores: Stores | None = None,
-    engines: Sequence[EngineSpec] | None = None,
 ) -> Assembly:
-    """Builds a runtime; whoever called closes it. Nothing is loaded and no process is started yet.
+    """Builds a runtime, which the caller closes. Nothing is loaded and no process is started yet.
 
-    `layers` are read from the usual places if not given. `manager`, `stores` and `engines` replace what would be found:
-    a test hands in stores of its own and only the fake engine. Raises `SettingsError` and `PluginError`.
+    By default, `layers` are read from the usual places, and the installed plugins are loaded into a new `manager`.
+    Raises `SettingsError` and `PluginError`.
     """
     layers = read_layers() if layers is None else layers
     if manager is None:
         manager = await beside(partial(load_plugins, layers))  # a plugin may take its time
     settings = decode_settings(layers, manager)
-    engines = manager.specs(ENGINES) if engines is None else engines
-    stores = await beside(partial(_open_store, settings, manager)) if stores is None else stores
+    engines = manager.specs(ENGINES)
+    stores = await beside(partial(_open_store, settings, manager))
     parts = await beside(partial(make_parts, manager, settings))
     runners = parts.of(RUNNERS)
     preferred = settings.scheduler.runner or default_runner
@@ -154,7 +157,7 @@ async def assemble(
         upstreams=ServerDirectory(settings.engines.get("upstream", {})),
         left_out=manager.left_out,
     )
-    jobs = ProcessJobs()
+    jobs, installation = ProcessJobs(), InstalledPackages()
     deriver = ModelDeriver(
         models=catalog,
         manifests=stores.manifests,
@@ -163,10 +166,11 @@ async def assemble(
         jobs=jobs,
         converters=manager.specs(CONVERTERS),
         free_memory=free_memory,
+        installation=installation,
         settings=settings.converters,
     )
     scheduler = ModelScheduler(
-        engines=engines,
+        chooser=engine_chooser(settings, manager, engines),
         runners=runners,
         preferred_runner=preferred,
         catalog=catalog,
@@ -176,19 +180,17 @@ async def assemble(
             max_queue=settings.scheduler.max_queue,
             load_timeout_s=settings.scheduler.load_timeout.limit_s,
             engine=settings.scheduler.engine,
-            engine_order=settings.scheduler.engine_order,
         ),
-        engine_settings=settings.engines,
         free_memory=free_memory,
         deriver=deriver,
-        left_out=manager.left_out,
     )
     manager.warn()
     models = by_model(settings.models)
     inference = InferenceService(
         catalog=ConfiguredCatalog(catalog, models),
         scheduler=scheduler,
-        templates=list(parts.of(CHAT_TEMPLATES).values()),
+        languages=parts.of(CHAT_LANGUAGES),
+        parsers=parts.of(ANSWER_PARSERS),
     )
     runtime = Runtime(
         catalog=catalog,
@@ -197,11 +199,25 @@ async def assemble(
         deriver=deriver,
         devices=DeviceProbe(engines=engines, jobs=jobs),
         version=version("corral"),
-        engines=tuple(engine_status(spec) for spec in engines),
-        converters=tuple(converter_status(spec) for spec in manager.specs(CONVERTERS)),
+        engines=tuple(engine_status(spec, installation) for spec in engines),
+        converters=tuple(converter_status(spec, installation) for spec in manager.specs(CONVERTERS)),
         plugins=manager.statuses,
     )
     return Assembly(runtime=runtime, settings=settings, manager=manager)
+
+
+def engine_chooser(
+    settings: Settings, manager: PluginManager, engines: Sequence[EngineSpec] | None = None
+) -> EngineChooser:
+    """What a runtime with these settings chooses engines with, among the registered ones unless `engines` are given."""
+    return EngineChooser(
+        manager.specs(ENGINES) if engines is None else engines,
+        manager.specs(CONVERTERS),
+        installation=InstalledPackages(),
+        order=settings.scheduler.engine_order,
+        left_out=manager.left_out,
+        settings=settings.engines,
+    )
 
 
 def _open_store(settings: Settings, manager: PluginManager) -> Stores:

@@ -16,7 +16,8 @@ from corral.adapters.runners.settings import ProcessSettings
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.hooks import (
-    ChatTemplateSpec,
+    AnswerParserSpec,
+    ChatLanguageSpec,
     ManifestFormatSpec,
     MetadataReaderSpec,
     RunnerSpec,
@@ -86,5 +87,10 @@ def corral_register_metadata_readers(register: Registrar[MetadataReaderSpec]) ->
 
 
 @hookimpl
-def corral_register_chat_templates(register: Registrar[ChatTemplateSpec]) -> None:
-    register(ChatTemplateSpec(name="jinja", target="corral.adapters.templates.jinja:JinjaTemplates"))
+def corral_register_chat_languages(register: Registrar[ChatLanguageSpec]) -> None:
+    register(ChatLanguageSpec(name="jinja", target="corral.adapters.templates.jinja:JinjaLanguage"))
+
+
+@hookimpl
+def corral_register_answer_parsers(register: Registrar[AnswerParserSpec]) -> None:
+    register(AnswerParserSpec(name="think_tags", target="corral.adapters.answer_parsers.think_tags:ThinkTagParsers"))

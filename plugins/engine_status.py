@@ -7,23 +7,23 @@ import msgspec
 from corral.core.runtime import ConverterStatus, EngineStatus, OptionHelp
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
-from corral.core.specs.installation import installed_version, missing_packages
+from corral.core.specs.installation import Installation
 from corral.core.wording.pip_lines import install_line
 from corral.core.wording.type_names import type_name
 
 __all__ = ("converter_status", "engine_status")
 
 
-def engine_status(spec: EngineSpec) -> EngineStatus:
+def engine_status(spec: EngineSpec, installation: Installation) -> EngineStatus:
     """Whether the packages that the engine needs are there, in versions that its adapter takes."""
-    reason = missing_packages(spec)
+    reason = installation.missing(spec)
     return EngineStatus(
         name=spec.name,
         summary=spec.summary,
         available=not reason,
         reason=reason,
         install_hint=install_line(spec),
-        version=installed_version(spec),
+        version=installation.version(spec),
         tasks=tuple(sorted(spec.tasks)),
         takes=spec.takes,
         runners=spec.runners,
@@ -31,9 +31,9 @@ def engine_status(spec: EngineSpec) -> EngineStatus:
     )
 
 
-def converter_status(spec: ConverterSpec) -> ConverterStatus:
+def converter_status(spec: ConverterSpec, installation: Installation) -> ConverterStatus:
     """Whether the packages that the converter needs are there."""
-    reason = missing_packages(spec)
+    reason = installation.missing(spec)
     return ConverterStatus(
         name=spec.name,
         summary=spec.summary,

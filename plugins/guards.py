@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import cache
 from typing import Any, TypeVar
@@ -12,10 +12,14 @@ import msgspec
 
 from corral.core.containment import TookTooLong, contained, interrupts_reach_us, on_own_thread, short_line
 from corral.core.errors import CorralError, PluginError
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import ModelMetadata, TemplateText
+from corral.core.ports.answer_parsers import AnswerParser
+from corral.core.ports.chat import ChatFormat, RenderedChat
 from corral.core.ports.sources import OnProgress, RemoteFile, SourceModel
+from corral.core.requests.outputs import Delta
+from corral.core.requests.requests import ChatRequest
 
-__all__ = ("GuardedPart", "GuardedSource", "GuardedTemplates", "bounded")
+__all__ = ("GuardedLanguage", "GuardedParsers", "GuardedPart", "GuardedSource", "bounded")
 
 _log = logging.getLogger("corral.plugins")
 
@@ -92,26 +96,59 @@ class GuardedPart:
         return call
 
 
-class GuardedTemplates:
-    """A `ChatTemplateFactory`: where it fails, the next one is asked."""
+class GuardedLanguage:
+    """A `ChatLanguage`; the formats that it compiles are guarded too."""
+
+    def __init__(self, language: Any, where: str) -> None:
+        self._language = language
+        self._where = where
+
+    def compile(self, text: TemplateText, metadata: ModelMetadata | None) -> ChatFormat:
+        with _ours(f"{self._where}: compile"):
+            compiled = contained(self._language.compile, text, metadata)
+            if not callable(getattr(compiled, "render", None)):
+                raise TypeError(f"it returned {short_line(repr(compiled), 60)} instead of a ChatFormat")
+        guarded: ChatFormat = GuardedPart(compiled, self._where, results={"render": RenderedChat})
+        return guarded
+
+
+class GuardedParsers:
+    """An `AnswerParserFactory`; the parsers that it opens are guarded too."""
 
     def __init__(self, factory: Any, where: str) -> None:
         self._factory = factory
         self._where = where
 
-    def __call__(self, record: StoredModel, metadata: ModelMetadata | None) -> Any:
-        try:
-            template = contained(self._factory, record, metadata)
-            if template is None:
-                return None
-            if not callable(getattr(template, "render", None)) or not isinstance(template.source, str):
-                raise TypeError(f"it returned {short_line(repr(template), 60)} instead of a ChatTemplate")
-        except CorralError:
-            raise
-        except Exception as fault:
-            _complain(self._where, f"{type(fault).__name__}: {short_line(fault)}")
-            return None
-        return GuardedPart(template, self._where, results={"render": tuple})
+    def open(self, request: ChatRequest, rendered: RenderedChat) -> AnswerParser:
+        with _ours(f"{self._where}: open"):
+            parser = self._factory.open(request, rendered)
+            if not (callable(getattr(parser, "feed", None)) and callable(getattr(parser, "finish", None))):
+                raise TypeError(f"it returned {short_line(repr(parser), 60)} instead of an AnswerParser")
+        return _GuardedParser(parser, self._where)
+
+
+class _GuardedParser:
+    """An `AnswerParser`, called in the event loop for each delta: a fault of it ends this one answer."""
+
+    def __init__(self, parser: AnswerParser, where: str) -> None:
+        self._parser = parser
+        self._where = where
+
+    def feed(self, delta: Delta) -> Sequence[Delta]:
+        with _ours(f"{self._where}: feed"):
+            return _checked_deltas(self._parser.feed(delta))
+
+    def finish(self) -> Sequence[Delta]:
+        with _ours(f"{self._where}: finish"):
+            return _checked_deltas(self._parser.finish())
+
+
+def _checked_deltas(found: Iterable[Delta]) -> Sequence[Delta]:
+    deltas = tuple(found)
+    for delta in deltas:
+        if not isinstance(delta, Delta):
+            raise TypeError(f"it returned {short_line(repr(delta), 60)} instead of a Delta")
+    return deltas
 
 
 class GuardedSource:

@@ -8,24 +8,26 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.containment import short_line
 from corral.core.errors import PluginError
 from corral.core.models.model import Model, ModelMetadata
+from corral.core.ports.answer_parsers import AnswerParserFactory
 from corral.core.ports.blobs import BlobStore, LocalBlobs
-from corral.core.ports.chat import ChatTemplateFactory
+from corral.core.ports.chat import ChatLanguage
 from corral.core.ports.manifests import ManifestFormat, ManifestStore
 from corral.core.ports.metadata import MetadataReader
 from corral.core.ports.runners import Runner
 from corral.core.ports.sources import ModelSource
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
-from corral.core.specs.installation import requirements
-from corral.plugins.guards import GuardedPart, GuardedSource, GuardedTemplates
+from corral.plugins.guards import GuardedLanguage, GuardedParsers, GuardedPart, GuardedSource
 from corral.plugins.hook_kinds import Factories, HookKind, Targets, implements, require_port
 from corral.plugins.specs import FactorySpec, LazySpec, Stores
 
 __all__ = (
-    "CHAT_TEMPLATES",
+    "ANSWER_PARSERS",
+    "CHAT_LANGUAGES",
     "COMMANDS",
     "CONVERTERS",
     "ENGINES",
@@ -36,7 +38,8 @@ __all__ = (
     "RUNNERS",
     "SOURCES",
     "STORES",
-    "ChatTemplateSpec",
+    "AnswerParserSpec",
+    "ChatLanguageSpec",
     "CommandSpec",
     "ManifestFormatSpec",
     "MetadataReaderSpec",
@@ -70,8 +73,12 @@ class MetadataReaderSpec(FactorySpec, frozen=True, kw_only=True):
     """A format of weights whose header can be read without the engine: ``(settings) -> MetadataReader``."""
 
 
-class ChatTemplateSpec(FactorySpec, frozen=True, kw_only=True):
-    """A language of chat templates: ``(settings) -> ChatTemplateFactory``."""
+class ChatLanguageSpec(FactorySpec, frozen=True, kw_only=True):
+    """A language of chat templates; `name` is the `kind` of their texts: ``(settings) -> ChatLanguage``."""
+
+
+class AnswerParserSpec(FactorySpec, frozen=True, kw_only=True):
+    """A parser of answers, which chat formats choose by `name`: ``(settings) -> AnswerParserFactory``."""
 
 
 class RouteSpec(LazySpec, frozen=True, kw_only=True):
@@ -88,7 +95,7 @@ class CommandSpec(LazySpec, frozen=True, kw_only=True):
 
 
 def _check_engine(spec: EngineSpec) -> None:
-    requirements(spec)
+    InstalledPackages().check(spec)
     if spec.api_version[0] != ENGINE_API[0]:
         stated = ".".join(map(str, spec.api_version))
         raise PluginError(
@@ -97,7 +104,7 @@ def _check_engine(spec: EngineSpec) -> None:
 
 
 def _check_converter(spec: ConverterSpec) -> None:
-    requirements(spec)
+    InstalledPackages().check(spec)
 
 
 def _check_stores(name: str, part: object) -> None:
@@ -112,11 +119,6 @@ def _check_source(name: str, part: Any) -> None:
     implements(ModelSource)(name, part)
     if part.scheme != name:
         raise PluginError(f"its scheme is {short_line(repr(part.scheme), 60)}, but it is registered as {name!r}")
-
-
-def _check_templates(name: str, part: Any) -> None:
-    if not callable(part):
-        raise PluginError(f"its factory returned {short_line(repr(part), 60)}, which is not callable")
 
 
 ENGINES: Final = HookKind(
@@ -191,17 +193,32 @@ store, so that the header of a model in a remote store is read without fetching 
     guard=partial(GuardedPart, yes_or_no="recognises", results={"read": ModelMetadata, "describe": dict}),
 )
 
-CHAT_TEMPLATES: Final[Factories[ChatTemplateSpec, ChatTemplateFactory]] = Factories(
-    plural="chat_templates",
-    noun="chat template",
-    spec_type=ChatTemplateSpec,
-    doc="""A chat template language: a `ChatTemplateSpec`, whose factory returns a `ChatTemplateFactory`. The first
-one that has a template for a model is used. `ChatTemplate.render` receives `control`, the model's
-control tokens: any of them that appears in the text of a message or a tool must become a part of its
-own, with `parse_special` off. `control.guarded(text)` splits a text into such parts. Rendering runs in a
-thread; a slow template should check `abandoned()` and stop.""",
-    check_part=_check_templates,
-    guard=GuardedTemplates,
+CHAT_LANGUAGES: Final[Factories[ChatLanguageSpec, ChatLanguage]] = Factories(
+    plural="chat_languages",
+    noun="chat language",
+    spec_type=ChatLanguageSpec,
+    doc="""A language that chat templates are written in: a `ChatLanguageSpec`, whose `name` is the `kind` of the texts
+that it compiles (`jinja`) and whose factory returns a `ChatLanguage`. Its `compile` makes a `ChatFormat` of a text.
+`ChatFormat.render` returns a `RenderedChat`: the prompt, and what belongs to the answer, above all the `parser` that
+reads it. It receives `control`, the model's control tokens: any of them that appears in the text of a message or a
+tool must become a part of its own, with `parse_special` off. A `TypedText` does that for any language: it marks the
+texts on their way into the template, and makes the prompt of what comes out. Rendering runs in a thread; a slow
+template should check `abandoned()` and stop.""",
+    check_part=implements(ChatLanguage),
+    guard=GuardedLanguage,
+)
+
+ANSWER_PARSERS: Final[Factories[AnswerParserSpec, AnswerParserFactory]] = Factories(
+    plural="answer_parsers",
+    noun="answer parser",
+    spec_type=AnswerParserSpec,
+    doc="""A parser that tells thinking and tool calls from the visible text of answers: an `AnswerParserSpec`, whose
+factory returns an `AnswerParserFactory`. A chat format chooses it by name (`RenderedChat.parser`), and its `open` is
+called for each answer. The `AnswerParser` is fed one `Delta` after the other in the event loop, and returns the deltas
+that it makes of them. It holds text back only while that may be the beginning of a mark, and `finish` returns the rest.
+An exception ends that answer with an error that names the plugin.""",
+    check_part=implements(AnswerParserFactory),
+    guard=GuardedParsers,
 )
 
 ROUTES: Final[Targets[RouteSpec, Any]] = Targets(
@@ -230,7 +247,8 @@ HOOKS: Final[tuple[HookKind[Any], ...]] = (
     SOURCES,
     MANIFEST_FORMATS,
     METADATA_READERS,
-    CHAT_TEMPLATES,
+    CHAT_LANGUAGES,
+    ANSWER_PARSERS,
     ROUTES,
     COMMANDS,
 )

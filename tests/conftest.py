@@ -111,7 +111,7 @@ def serve_corral() -> Callable[..., AbstractContextManager[Served]]:
             reader = threading.Thread(target=lambda: log.extend(lines))  # what nobody reads stops it
             reader.start()
             try:
-                deadline = time.monotonic() + 30
+                deadline = time.monotonic() + 60
                 while not (said := [line for line in log if "listens on" in line]):
                     assert process.poll() is None, log
                     assert time.monotonic() < deadline, log
@@ -121,7 +121,7 @@ def serve_corral() -> Callable[..., AbstractContextManager[Served]]:
                 if process.poll() is None:
                     process.send_signal(signal.SIGINT)
                 try:
-                    process.wait(30)
+                    process.wait(60)
                 finally:
                     process.kill()
                     reader.join()

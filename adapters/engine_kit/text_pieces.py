@@ -15,8 +15,8 @@ from typing import TypeVar
 import numpy as np
 
 from corral.adapters.engine_kit.token_ids import TextIds, checked_ids
-from corral.core.errors import EngineError, InvalidRequest, PromptTooLong
-from corral.core.requests.prompts import Prompt, TokensPart
+from corral.core.errors import EngineError, InvalidRequest, PromptTooLong, Unsupported
+from corral.core.requests.prompts import MediaPart, Prompt, TokensPart
 
 __all__ = ("PIECE_CHARACTERS", "TextPieces", "TokenSizes", "finished", "gradual_ids")
 
@@ -205,6 +205,8 @@ def gradual_ids(
     for part in prompt:
         if isinstance(part, TokensPart):
             ids.extend(checked_ids(part.ids, vocabulary_size))
+        elif isinstance(part, MediaPart):
+            raise Unsupported("a tokenizer has no tokens for images")
         else:
             rest = None if most is None else max(0, most - len(ids))
             ids.extend((yield from pieces.gradually(part.text, parse_special=part.parse_special, most=rest, cut=cut)))

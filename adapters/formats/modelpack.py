@@ -176,7 +176,7 @@ class ModelPackFormat:
 
         Raises `Unsupported` for a file without a path and for an upstream, `StorageError` for a hostile path.
         """
-        if model.remote_model is not None:
+        if model.remote is not None:
             raise Unsupported("a ModelPack manifest cannot describe an upstream model")
         texts = _written_texts(model)
         layers = [_described(file) for file in model.files if file.path not in texts]

@@ -20,7 +20,7 @@ from corral.adapters.formats.oci import (
 )
 from corral.core.errors import CorralError, StorageError, Unsupported
 from corral.core.models.digests import Digest, digest_of
-from corral.core.models.model import FileRole, Model, ModelFile, TemplateText
+from corral.core.models.model import FileRole, Model, ModelFile, RemoteModel, TemplateText
 from corral.core.models.names import ModelName
 from corral.core.ports.manifests import ManifestBlob
 
@@ -163,10 +163,7 @@ class OllamaManifestFormat:
             requires=config.requires,
             renderer=config.renderer,
             parser=config.parser,
-            remote_host=config.remote_host,
-            remote_model=config.remote_model,
-            remote_replicas=tuple(config.corral.remote_replicas),
-            remote_api=config.corral.remote_api,
+            remote=_remote(config),
         )
 
     def write(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
@@ -208,6 +205,17 @@ def _described(file: ModelFile) -> _Layer:
     return _Layer(media_type=media_type, digest=file.digest, size_bytes=file.size_bytes, name=file.path)
 
 
+def _remote(config: _Config) -> RemoteModel | None:
+    if not config.remote_host or not config.remote_model:
+        return None
+    return RemoteModel(
+        host=config.remote_host,
+        model=config.remote_model,
+        replicas=tuple(config.corral.remote_replicas),
+        api=config.corral.remote_api,
+    )
+
+
 def _written_texts(model: Model) -> list[tuple[str, bytes]]:
     """Kind and content of each text layer, in the order in which Ollama writes them."""
     texts: list[tuple[str, bytes]] = []
@@ -226,13 +234,14 @@ def _written_texts(model: Model) -> list[tuple[str, bytes]]:
 
 
 def _config(model: Model, diff_ids: Sequence[str]) -> dict[str, Any]:
-    own = {"remote_replicas": list(model.remote_replicas), "remote_api": model.remote_api}
+    remote = model.remote
+    own = {"remote_replicas": list(remote.replicas), "remote_api": remote.api} if remote else {}
     optional = {
         "requires": model.requires,
         "renderer": model.renderer,
         "parser": model.parser,
-        "remote_host": model.remote_host,
-        "remote_model": model.remote_model,
+        "remote_host": remote.host if remote else None,
+        "remote_model": remote.model if remote else None,
         "capabilities": list(model.capabilities),
         "context_length": model.context_length,
         "embedding_length": model.embedding_length,

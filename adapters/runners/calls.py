@@ -7,7 +7,8 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from corral.adapters.runners.frames import Result, TokenizerCall
-from corral.core.errors import ErrorInfo, to_error
+from corral.core.error_translation import to_error
+from corral.core.errors import ErrorInfo
 from corral.core.requests.prompts import Prompt
 
 __all__ = ("TokenizerCalls",)

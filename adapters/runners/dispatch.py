@@ -8,9 +8,11 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
 from corral.adapters.runners.mailbox import Mailbox
-from corral.core.errors import ErrorInfo, Unsupported, to_error
+from corral.core.error_translation import to_error
+from corral.core.errors import ErrorInfo, Unsupported
 from corral.core.ports.running import ModelInfo, Task
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output
+from corral.core.requests.prompts import has_media
 from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request
 from corral.core.stepping.loops import Outcome
 
@@ -67,6 +69,8 @@ class Dispatch:
         task = _TASKS.get(type(request))
         if task is not None and task not in self.info.tasks:
             raise Unsupported(f"this model does not support {task}; it supports {', '.join(sorted(self.info.tasks))}")
+        if _has_images(request) and "images" not in self.info.features:
+            raise Unsupported("this model's engine does not support images")
         request_id = next(self._ids)
         mailbox = self._mailboxes[request_id] = Mailbox(self._loop)
         unfinished = True
@@ -88,3 +92,9 @@ class Dispatch:
             del self._mailboxes[request_id]
             if unfinished and self._failure is None:
                 self._abort(request_id)
+
+
+def _has_images(request: Request) -> bool:
+    if isinstance(request, CompletionRequest):
+        return has_media(request.prompt)
+    return isinstance(request, ChatRequest) and any(message.images for message in request.messages)

@@ -10,15 +10,8 @@ from contextlib import aclosing
 
 from corral.adapters.runners.dispatch import Dispatch
 from corral.core.containment import interrupts_reach_us
-from corral.core.errors import (
-    CorralError,
-    EngineDied,
-    EngineError,
-    EngineNotInstalled,
-    LoadFailed,
-    OutOfMemory,
-    to_error,
-)
+from corral.core.error_translation import to_error
+from corral.core.errors import CorralError, EngineDied, EngineError, EngineNotInstalled, LoadFailed, OutOfMemory
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo, RunningModel
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output

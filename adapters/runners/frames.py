@@ -14,7 +14,8 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
 
-from corral.core.errors import ErrorInfo, no_unicode
+from corral.core.error_translation import no_unicode
+from corral.core.errors import ErrorInfo
 from corral.core.ports.running import ModelInfo
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started
 from corral.core.requests.prompts import Prompt

@@ -12,7 +12,8 @@ import msgspec
 from corral.adapters.runners.frame_link import FrameLink
 from corral.adapters.runners.frames import PROTOCOL_VERSION, JobDone, JobFrame, JobUpFrame, encode, job_up_decoder
 from corral.adapters.runners.spawn import how_it_ended, start_child
-from corral.core.errors import JobFailed, PluginError, to_error
+from corral.core.error_translation import to_error
+from corral.core.errors import JobFailed, PluginError
 from corral.core.malformed import MALFORMED
 from corral.core.ports.runners import OnLoadProgress
 

@@ -15,16 +15,8 @@ from corral.adapters.runners.frames import PROTOCOL_VERSION, Close, Load, up_dec
 from corral.adapters.runners.link import Link
 from corral.adapters.runners.settings import ProcessSettings
 from corral.adapters.runners.spawn import ChildProcess, how_it_ended, start_child
-from corral.core.errors import (
-    CorralError,
-    EngineDied,
-    EngineStalled,
-    ErrorInfo,
-    LoadFailed,
-    Unsupported,
-    map_errors,
-    to_error,
-)
+from corral.core.error_translation import map_errors, to_error
+from corral.core.errors import CorralError, EngineDied, EngineStalled, ErrorInfo, LoadFailed, Unsupported
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo
 from corral.core.requests.outputs import Output

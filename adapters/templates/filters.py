@@ -10,8 +10,8 @@ from typing import Any, Protocol, cast
 import jinja2
 import markupsafe
 
-from corral.adapters.templates.marks import without_escapes
 from corral.adapters.templates.meter import LimitExceeded, Meter, running_meter
+from corral.core.requests.typed_text import without_escapes
 
 __all__ = ("FILTERS", "check_search", "line_count", "raise_exception", "strftime_now")
 

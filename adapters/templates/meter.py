@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jinja2
 from jinja2 import nodes
 
-from corral.adapters.templates.marks import without_escapes
 from corral.core.generation.rendering import abandoned
+from corral.core.requests.typed_text import without_escapes
 
 __all__ = ("METER", "LimitExceeded", "Meter", "running_meter")
 

@@ -10,7 +10,7 @@ import msgspec
 from corral.api.cli.output import echo
 from corral.api.library.results import ModelDetails
 from corral.api.modelfile.printing import parameters_text
-from corral.core.models.model import parameter_size_text
+from corral.core.models.completion import completed, template_text
 from corral.core.wording.printable import one_line
 
 __all__ = ("ModelFacts", "facts_of_details", "facts_of_reply", "print_facts")
@@ -44,21 +44,21 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def facts_of_details(details: ModelDetails) -> ModelFacts:
-    """From the store. The manifest's word first; what it leaves open, the weights say."""
-    record, metadata = details.record, details.metadata
+    """From the store."""
+    record = completed(details.record, details.metadata)
     return ModelFacts(
         name=record.name.short,
-        architecture=record.family or (metadata.architecture if metadata else ""),
-        parameter_size=record.parameter_size or (parameter_size_text(metadata.parameter_count) if metadata else ""),
-        context_length=record.context_length or (metadata.context_length if metadata else None) or 0,
-        embedding_length=record.embedding_length or (metadata.embedding_length if metadata else None) or 0,
-        quantization=record.quantization or (metadata.file_type if metadata else ""),
+        architecture=record.family,
+        parameter_size=record.parameter_size,
+        context_length=record.context_length or 0,
+        embedding_length=record.embedding_length or 0,
+        quantization=record.quantization,
         requires=record.requires or "",
-        remote_model=record.remote_model or "",
-        remote_host=record.remote_host or "",
+        remote_model=record.remote.model if record.remote else "",
+        remote_host=record.remote.host if record.remote else "",
         capabilities=details.capabilities,
         parameters=parameters_text(record.parameters),
-        template=(record.template.text if record.template else metadata.chat_template if metadata else None) or "",
+        template=template_text(record, details.metadata),
         system=record.system or "",
         license="\n".join(record.licenses),
     )

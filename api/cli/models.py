@@ -35,7 +35,7 @@ def list_(session: Session, prefix: str | None, everything: bool, as_json: bool)
             (
                 record.name.short,
                 short_digest(record.digest),
-                "-" if record.remote_model else human_bytes(record.size_bytes),
+                "-" if record.remote else human_bytes(record.size_bytes),
                 human_time(record.modified_at),
             )
             for record in records

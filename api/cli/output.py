@@ -79,11 +79,13 @@ def print_json(value: Any) -> None:
 
 def print_record(record: StoredModel) -> None:
     """A model that a command has just made, as a JSON object."""
-    shown = ("digest", "format", "quantization", "size_bytes", "remote_host", "remote_model")
+    shown = ("digest", "format", "quantization", "size_bytes")
+    remote = record.remote
     files = [plain(file) for file in record.files]
     print_json(
         {"name": record.name.short}
         | {field: getattr(record, field) for field in shown}
+        | {"remote_host": remote.host if remote else None, "remote_model": remote.model if remote else None}
         | {"modified_at": iso_time(record.modified_at), "files": files}
     )
 

@@ -33,8 +33,7 @@ from corral.api.cli.terminal import Interrupts, no_echo, open_terminal
 from corral.api.library import Corral
 from corral.core.errors import InvalidOption, InvalidRequest, ModelNotFound
 from corral.core.requests.options import parse_parameter
-from corral.core.scheduling.engine_choice import EngineChooser
-from corral.plugins.assembly import ENGINES
+from corral.plugins.assembly import ENGINES, engine_chooser
 
 __all__ = ("run",)
 
@@ -100,9 +99,7 @@ def run(
         backend: Backend = LocalBackend(corral) if server is None else ServerBackend(server)
         if server is None and (is_reference(model) or is_path(model)):
             # Before anything is fetched that could not be run.
-            EngineChooser(session.manager.specs(ENGINES), left_out=session.manager.left_out).require(
-                session.settings.scheduler.engine
-            )
+            engine_chooser(session.settings, session.manager).require(session.settings.scheduler.engine)
         name, facts = _find(corral, backend, model)
         asking = RunOptions(
             model=name,

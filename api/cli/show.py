@@ -17,8 +17,7 @@ from corral.api.modelfile.printing import modelfile_text
 from corral.core.errors import CorralError
 from corral.core.models.model import StoredModel
 from corral.core.models.unused_parts import unused_parts
-from corral.core.scheduling.engine_choice import EngineChooser
-from corral.plugins.assembly import CONVERTERS, ENGINES
+from corral.plugins.assembly import engine_chooser
 
 __all__ = ("show",)
 
@@ -50,8 +49,7 @@ def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as
         described = _describe(corral, details) if verbose or as_json else {}
         tensors = _tensors(corral, details) if verbose else []
     facts = facts_of_details(details)
-    chooser = EngineChooser(session.manager.specs(ENGINES), session.manager.specs(CONVERTERS))
-    candidates = chooser.candidates(details.record, details.metadata)
+    candidates = engine_chooser(session.settings, session.manager).candidates(details.record, details.metadata)
     engines = [
         (one.spec.name, f"{one.match.reason}; {one.missing}" if one.missing else one.match.reason)
         for one in candidates

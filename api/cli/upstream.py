@@ -52,5 +52,7 @@ def upstream(
     if as_json:
         print_record(record)
         return
-    more = f" and {len(record.remote_replicas)} more" if record.remote_replicas else ""
-    echo(f"added {record.name.short}: {record.remote_model} at {record.remote_host}{more}")
+    remote = record.remote
+    assert remote is not None
+    more = f" and {len(remote.replicas)} more" if remote.replicas else ""
+    echo(f"added {record.name.short}: {remote.model} at {remote.host}{more}")

@@ -10,9 +10,11 @@ from litestar.datastructures import State
 
 from corral.api.http.body import BodyTooLarge, refuse_body
 from corral.api.http.body_memory import BodyMemory
+from corral.api.http.dialects import Dialect, Dialects
 from corral.api.http.edge import Edge
 from corral.api.http.errors import EXCEPTION_HANDLERS
 from corral.api.http.ollama import router as ollama_router
+from corral.api.http.ollama.dialect import OLLAMA
 from corral.api.http.openapi import openapi_json
 from corral.api.http.settings import HttpSettings
 from corral.core.containment import short_line
@@ -31,9 +33,10 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
     """
     settings = settings or HttpSettings()
     bodies = BodyMemory(settings.max_body_bytes)
+    dialects = Dialects(OLLAMA)
     app = Litestar(
         route_handlers=[ollama_router, openapi_json],
-        state=State({"runtime": runtime, "bodies": bodies}),
+        state=State({"runtime": runtime, "bodies": bodies, "dialects": dialects}),
         exception_handlers={**EXCEPTION_HANDLERS, BodyTooLarge: refuse_body},
         on_shutdown=[bodies.close],
         request_max_body_size=settings.max_body_bytes,
@@ -43,7 +46,10 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
     for router in routers:
         try:
             app.register(router)
+            dialect = router.opt.get("dialect")
+            if isinstance(dialect, Dialect):
+                dialects.add(router.path, dialect)
         except Exception as error:  # a plugin's handlers may be anything
             _log.error("skipping the routes under %s: %s", router.path, short_line(error))
-    app.asgi_handler = Edge(bodies.wrapped(app.asgi_handler), settings)
+    app.asgi_handler = Edge(bodies.wrapped(app.asgi_handler), settings, dialects)
     return app

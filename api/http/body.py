@@ -13,7 +13,7 @@ from litestar.types import Receive, Send
 
 from corral.api.http.body_memory import BodyMemory, BytesRead
 from corral.api.http.disconnect import when_client_leaves
-from corral.api.http.errors import JSON, ApiError, error_body
+from corral.api.http.errors import JSON, ApiError, dialect_of
 from corral.api.http.go_json import Body, decode_body, decode_plain
 from corral.api.http.json_shape import MOST_DEPTH, JsonShape
 
@@ -156,10 +156,14 @@ class _Lingering(ASGIResponse):
 class _RefusedBody(Response[bytes]):
     def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIResponse:
         return _Lingering(
-            body=self.content, status_code=self.status_code, media_type=JSON, headers={"connection": "close"}
+            body=self.content,
+            status_code=self.status_code,
+            media_type=self.media_type or JSON,
+            headers={"connection": "close"},
         )
 
 
 def refuse_body(request: Request[Any, Any, Any], error: BodyTooLarge) -> Response[bytes]:
     """The exception handler for `BodyTooLarge`."""
-    return _RefusedBody(error_body(error.text), status_code=error.status)
+    reply = dialect_of(request).reply(error)
+    return _RefusedBody(reply.body, status_code=reply.status, media_type=reply.media_type)

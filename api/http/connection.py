@@ -23,8 +23,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from corral.api.http.connections import Connections
+from corral.api.http.dialects import Dialects
 from corral.api.http.disconnect import CLIENT_LEFT, READER_STALLED
-from corral.api.http.errors import JSON, error_body
+from corral.api.http.errors import ApiError
 from corral.api.http.settings import HttpSettings
 
 __all__ = ("Connection",)
@@ -87,10 +88,12 @@ class Connection(HttpToolsProtocol):
         *,
         settings: HttpSettings,
         connections: Connections,
+        dialects: Dialects,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._settings = settings
         self._all = connections
+        self._dialects = dialects
         self._refusal: tuple[int, str] | None = None
         self._is_refused = False
         self._lingering: asyncio.TimerHandle | None = None
@@ -371,9 +374,11 @@ class Connection(HttpToolsProtocol):
             if cycle.response_started:
                 self.transport.abort()
                 return
-        body = error_body(text)
-        headers = f"content-type: {JSON}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(STATUS_LINE[status] + headers.encode() + body)
+        path = getattr(self, "url", b"").partition(b"?")[0].decode("latin-1")
+        reply = self._dialects.of(path).reply(ApiError(status, text))
+        fields = {"content-type": reply.media_type, "content-length": len(reply.body), "connection": "close"}
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
+        self.transport.write(STATUS_LINE[reply.status] + head.encode() + reply.body)
         # Closed with unread data, the connection would be reset, and many a client would not see the answer.
         if self.transport.can_write_eof():
             self.transport.write_eof()

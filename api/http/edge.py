@@ -10,8 +10,9 @@ from typing import Any
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from corral.api.http.dialects import Dialects
 from corral.api.http.disconnect import SHUTTING_DOWN
-from corral.api.http.errors import JSON, error_body
+from corral.api.http.errors import ApiError
 from corral.api.http.origins import ALLOWED_HEADERS, ALLOWED_METHODS, OriginRules, host_is_local, is_loopback
 from corral.api.http.request_log import RequestLog
 from corral.api.http.settings import HttpSettings
@@ -22,14 +23,15 @@ __all__ = ("Edge", "caller_of")
 _PREFLIGHT_AGE_S = 12 * 3600
 _PASSED = PASSED_HEADER.encode()
 _KEY = "corral.caller"
-_LOOP = error_body("this server has already handled the request: an upstream model leads back to it")
+_LOOP = "this server has already handled the request: an upstream model leads back to it"
 
 
 class Edge:
     """Wraps the application's router. It sits outside of it because Litestar's middleware sees known paths only."""
 
-    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: HttpSettings, dialects: Dialects) -> None:
         self._app = app
+        self._dialects = dialects
         self._origins = OriginRules(settings.origins)
         self._name = uuid.uuid4().hex
         # A server that others may reach anyway has no local secrets to keep from a rebound name.
@@ -67,7 +69,7 @@ class Edge:
             elif scope["method"] == "OPTIONS":
                 await _empty(watched, 204)
             elif self._name in passed:
-                await _answer(watched, 508, [(b"content-type", JSON.encode())], _LOOP)
+                await self._fail(scope, watched, ApiError(508, _LOOP))
             else:
                 scope["state"][_KEY] = Caller(passed=(*passed, self._name))
                 await self._app(scope, receive, watched)
@@ -75,9 +77,13 @@ class Edge:
             if log.status is not None:
                 raise
             extra = []
-            await _answer(watched, 503, [(b"content-type", JSON.encode())], error_body(SHUTTING_DOWN))
+            await self._fail(scope, watched, ApiError(503, SHUTTING_DOWN))
         finally:
             log.write()
+
+    async def _fail(self, scope: Scope, send: Send, error: ApiError) -> None:
+        reply = self._dialects.of(scope["path"]).reply(error)
+        await _answer(send, reply.status, [(b"content-type", reply.media_type.encode())], reply.body)
 
 
 def caller_of(scope: Scope) -> Caller:

@@ -1,66 +1,25 @@
-"""Which status and text an error has on Ollama's routes, and its envelope ``{"error": "…"}``."""
+"""Errors as HTTP answers: `ApiError` for routes to raise, and the handlers that answer in the dialect of the path."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
-from corral.core.errors import (
-    Cancelled,
-    Conflict,
-    CorralError,
-    EngineNotInstalled,
-    InvalidOption,
-    InvalidRequest,
-    ModelNotFound,
-    NotFound,
-    PromptTooLong,
-    ServerBusy,
-    Unsupported,
-    UpstreamError,
-)
+from corral.core.values import Value
 from corral.core.wording.clipping import clipped
 
-__all__ = ("EXCEPTION_HANDLERS", "JSON", "PROMPT_TOO_LONG", "ApiError", "error_body", "problem_of")
+if TYPE_CHECKING:
+    from corral.api.http.dialects import Dialect
 
-_log = logging.getLogger("corral.http")
-
-PROMPT_TOO_LONG = (
-    "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust the "
-    "context length in settings, or use a model with a longer context length"
-)
-_LONGEST_TEXT = 4000
+__all__ = ("EXCEPTION_HANDLERS", "JSON", "ApiError", "ErrorReply", "dialect_of", "shown_text")
 
 JSON = "application/json; charset=utf-8"
 """The content type of everything that is one JSON value."""
 
-_STATUSES: Mapping[type[CorralError], int] = {
-    # Ollama answers a mistyped option only once it loads the model, hence 500.
-    InvalidOption: 500,
-    InvalidRequest: 400,
-    NotFound: 404,
-    Unsupported: 400,
-    Conflict: 409,
-    EngineNotInstalled: 501,
-    UpstreamError: 502,
-    ServerBusy: 503,
-    Cancelled: 499,
-    CorralError: 500,
-}
-
-_TEXTS: Mapping[type[CorralError], str] = {
-    PromptTooLong: PROMPT_TOO_LONG,
-    Cancelled: "request canceled",
-}
-"""Texts that clients know word for word, whatever the error says of itself."""
-
-_MESSAGE_ALONE = (ModelNotFound, InvalidOption, ServerBusy)
-"""Errors whose message is Ollama's own: no remedy is added to it."""
+_LONGEST_TEXT = 4000
 
 
 class ApiError(Exception):
@@ -72,39 +31,40 @@ class ApiError(Exception):
         self.text = text
 
 
-def error_body(text: str) -> bytes:
-    """Ollama's envelope, encoded. A text that repeats a long input is cut; half a surrogate pair is escaped."""
-    encodable = clipped(text, _LONGEST_TEXT).encode("utf-8", "backslashreplace").decode()
-    return msgspec.json.encode({"error": encodable})
+class ErrorReply(Value, frozen=True, kw_only=True):
+    """The response to a request that failed."""
+
+    status: int
+    body: bytes
+    media_type: str
 
 
-def problem_of(error: Exception) -> ApiError:
-    """What the caller is told of `error`. One that nobody foresaw is logged and told as 500 without its text."""
-    if isinstance(error, ApiError):
-        return error
-    if not isinstance(error, CorralError):
-        _log.error("unexpected error in a request", exc_info=error)
-        return ApiError(500, "internal server error; the server's log has the details")
-    kinds = type(error).__mro__
-    status = next(_STATUSES[kind] for kind in kinds if kind in _STATUSES)
-    text = next((_TEXTS[kind] for kind in kinds if kind in _TEXTS), error.message)
-    if text is error.message and error.remedy and not isinstance(error, _MESSAGE_ALONE):
-        text = f"{text}; {error.remedy}"
-    return ApiError(status, text)
+def shown_text(text: str) -> str:
+    """An error's text as a client may get it: cut if it repeats a long input, lone surrogates escaped."""
+    return clipped(text, _LONGEST_TEXT).encode("utf-8", "backslashreplace").decode()
+
+
+def dialect_of(request: Request[Any, Any, Any]) -> Dialect:
+    """The dialect that answers this request."""
+    found: Dialect = request.app.state.dialects.of(request.scope["path"])
+    return found
 
 
 def _answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    problem = problem_of(error)
-    return Response(error_body(problem.text), status_code=problem.status, media_type=JSON)
+    return _response(dialect_of(request).reply(error))
 
 
-def _framework_answer(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes] | Response[str]:
-    """What Litestar raises by itself. Unknown paths and verbs are plain text, as in Ollama's router."""
+def _framework_answer(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """The answer to errors that Litestar itself raises."""
     if isinstance(error, NotFoundException):
-        return Response("404 page not found", status_code=404, media_type="text/plain")
+        return _response(dialect_of(request).unknown_path())
     if isinstance(error, MethodNotAllowedException):
-        return Response("405 method not allowed", status_code=405, media_type="text/plain", headers=error.headers)
+        return _response(dialect_of(request).wrong_method(), error.headers)
     return _answer(request, ApiError(error.status_code, error.detail))
+
+
+def _response(reply: ErrorReply, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+    return Response(reply.body, status_code=reply.status, media_type=reply.media_type, headers=headers)
 
 
 EXCEPTION_HANDLERS: Mapping[Any, Any] = {HTTPException: _framework_answer, Exception: _answer}

@@ -19,7 +19,7 @@ import msgspec
 from corral.api.http.errors import ApiError
 from corral.api.http.go_syntax import GoSyntaxError, end_of_value
 from corral.api.http.json_shape import MOST_DEPTH, JsonShape
-from corral.core.malformed import MALFORMED
+from corral.core.malformed import MALFORMED, Mistyped, mistyped
 
 __all__ = ("Body", "decode_body", "decode_plain")
 
@@ -39,8 +39,6 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
 BodyT = TypeVar("BodyT", bound=Body)
 
 _decode = msgspec.json.Decoder().decode
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
-_GOT = re.compile(r"got `(\w+)`")
 _INDEX = re.compile(r"\[[^\]]*\]")
 _TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
 _SURROGATE = re.compile(
@@ -90,7 +88,7 @@ def _as_body(value: Any, kind: type[BodyT]) -> BodyT:
     try:
         body = msgspec.convert(folded, kind)
     except msgspec.ValidationError as error:
-        raise ApiError(400, _go_type_error(str(error), kind, folded)) from error
+        raise ApiError(400, _go_type_error(mistyped(error), kind, folded)) from error
     body.check()
     return body
 
@@ -189,15 +187,12 @@ def _nested_structs(kind: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct
     return found
 
 
-def _go_type_error(message: str, kind: type[Body], body: Mapping[str, Any]) -> str:
+def _go_type_error(error: Mistyped, kind: type[Body], body: Mapping[str, Any]) -> str:
     """msgspec's ``Expected `bool`, got `str` - at `$.stream` `` in Go's words."""
-    match = _AT.match(message)
-    path = _INDEX.sub("", match["path"] or "") if match else ""
-    got = _GOT.search(message)
-    given = _GO_KINDS.get(got[1], got[1]) if got else "value"
-    fields = path.strip(".")
+    given = _GO_KINDS.get(error.given, error.given) if error.given else "value"
+    fields = _INDEX.sub("", error.path).strip(".")
     wanted = _go_type(kind, fields)
-    if match and (match["path"] or "").endswith("]"):  # an element is wrong, not the list
+    if error.path.endswith("]"):  # an element is wrong, not the list
         wanted = wanted.removeprefix("[]")
     if given == "number" and wanted == "int" and fields in body and not isinstance(body[fields], list):
         given += f" {json.dumps(body[fields])}"  # Go shows the number that is no int

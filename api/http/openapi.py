@@ -12,7 +12,7 @@ from corral.api.http.errors import JSON
 
 __all__ = ("openapi_json",)
 
-_REF = "#/components/schemas/{name}"
+_PATH = "#/components/schemas/"
 
 
 @get("/openapi.json")
@@ -26,17 +26,27 @@ async def openapi_json(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 def _document(app: Litestar) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
-    kinds: dict[str, type[Any]] = {}
+    kinds: dict[str, dict[type[Any], None]] = {}
+    operations: list[tuple[str, str, str, Any]] = []
     for route in app.routes:
         if not isinstance(route, HTTPRoute):
             continue
+        dialect: str = app.state.dialects.of(route.path).name
         for method, (handler, _) in route.route_handler_map.items():
             if method not in ("OPTIONS", "HEAD"):
-                for kind in (handler.opt.get("body"), handler.opt.get("reply")):
-                    if kind is not None:
-                        kinds[kind.__name__] = kind
-                paths.setdefault(route.path_format, {})[method.lower()] = _operation(handler.fn.__doc__, handler.opt)
-    _, schemas = msgspec.json.schema_components(kinds.values(), ref_template=_REF)
+                operations.append((dialect, route.path_format, method.lower(), handler))
+                of_route = (handler.opt.get("body"), handler.opt.get("reply"))
+                kinds.setdefault(dialect, {}).update(dict.fromkeys(kind for kind in of_route if kind is not None))
+    schemas: dict[str, Any] = {}
+    references: dict[tuple[str, type[Any]], dict[str, Any]] = {}
+    for dialect, of_dialect in kinds.items():
+        # Two dialects may have structs of one name.
+        found, components = msgspec.json.schema_components(of_dialect, ref_template=f"{_PATH}{dialect}.{{name}}")
+        schemas |= {f"{dialect}.{name}": schema for name, schema in components.items()}
+        references |= {(dialect, kind): reference for kind, reference in zip(of_dialect, found, strict=True)}
+    for dialect, path, verb, handler in operations:
+        body, reply = (references.get((dialect, handler.opt.get(key))) for key in ("body", "reply"))
+        paths.setdefault(path, {})[verb] = _operation(handler, body, reply)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Corral", "version": app.state.runtime.version},
@@ -45,17 +55,13 @@ def _document(app: Litestar) -> dict[str, Any]:
     }
 
 
-def _operation(doc: str | None, opt: dict[str, Any]) -> dict[str, Any]:
+def _operation(handler: Any, body: dict[str, Any] | None, reply: dict[str, Any] | None) -> dict[str, Any]:
     operation: dict[str, Any] = {"responses": {"200": {"description": "The answer"}}}
-    if doc:
+    if doc := handler.fn.__doc__:
         operation["summary"] = doc.strip().splitlines()[0]
-    if (body := opt.get("body")) is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": _schema(body)}}
-    if (reply := opt.get("reply")) is not None:
-        types = ("application/json", "application/x-ndjson") if opt.get("ndjson") else ("application/json",)
-        operation["responses"]["200"]["content"] = {media_type: _schema(reply) for media_type in types}
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    if reply is not None:
+        types = ("application/json", "application/x-ndjson") if handler.opt.get("ndjson") else ("application/json",)
+        operation["responses"]["200"]["content"] = {media_type: {"schema": reply} for media_type in types}
     return operation
-
-
-def _schema(kind: type[Any]) -> dict[str, Any]:
-    return {"schema": {"$ref": _REF.format(name=kind.__name__)}}

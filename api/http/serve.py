@@ -69,7 +69,7 @@ async def serve(
     connections = Connections(settings.max_connections, raise_file_limit())
     config = uvicorn.Config(
         app,
-        http=partial(Connection, settings=settings, connections=connections),  # type: ignore[arg-type]
+        http=partial(Connection, settings=settings, connections=connections, dialects=app.state.dialects),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         log_config=None,

@@ -14,11 +14,12 @@ from corral.core.catalog.deletion import delete_model, delete_replaced
 from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.manifest_reading import read_model, stored_model
-from corral.core.catalog.publishing import ManifestPublisher, completed
+from corral.core.catalog.publishing import ManifestPublisher
 from corral.core.catalog.upstreams import upstream_model
 from corral.core.errors import BlobNotFound, CorralError, InvalidRequest, ModelNotFound, StorageError
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
+from corral.core.models.completion import completed
 from corral.core.models.digests import Digest
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
@@ -230,7 +231,7 @@ class ModelCatalog:
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
         """Makes a model of blobs that are in the store already. A name that is taken is replaced.
 
-        What the model leaves empty (format, family, quantization) is taken from the header of its weights. Raises
+        What the model leaves empty (format, family, lengths, …) is taken from the header of its weights. Raises
         `Conflict` if a blob is gone, `Unsupported` if no manifest can hold the model, and `InvalidModelFile`.
         """
         with suppress(BlobNotFound):  # a Conflict once the manifest is put

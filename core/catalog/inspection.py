@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from corral.core.catalog.blob_access import BlobAccess
 from corral.core.containment import beside
-from corral.core.errors import BlobNotFound, InvalidModelFile, map_errors
+from corral.core.error_translation import map_errors
+from corral.core.errors import BlobNotFound, InvalidModelFile
 from corral.core.lru import LruDict
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from corral.core.catalog.deletion import delete_replaced
 from corral.core.catalog.manifest_reading import format_of, read_model, stored_model
 from corral.core.errors import Conflict, Unsupported
 from corral.core.models.digests import digest_of
-from corral.core.models.model import Model, ModelMetadata, StoredModel
+from corral.core.models.model import Model, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
 from corral.core.values import Value
 
-__all__ = ("BlobGone", "ManifestPublisher", "Published", "completed")
+__all__ = ("BlobGone", "ManifestPublisher", "Published")
 
 
 class BlobGone(Conflict):
@@ -28,18 +26,6 @@ class Published(Value, frozen=True, kw_only=True):
 
     stored: StoredManifest
     record: StoredModel
-
-
-def completed(model: Model, metadata: ModelMetadata | None) -> Model:
-    """The model with format, family and quantization from its weights' header if it does not have them itself."""
-    if metadata is None:
-        return model
-    return msgspec.structs.replace(
-        model,
-        format=model.format or metadata.format,
-        family=model.family or metadata.architecture,
-        quantization=model.quantization or metadata.file_type,
-    )
 
 
 class ManifestPublisher:

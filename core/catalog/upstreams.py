@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from corral.core.models.model import Model
+from corral.core.models.model import Model, RemoteModel
 from corral.core.ports.upstreams import OfferedModel
 
 __all__ = ("upstream_model",)
@@ -26,8 +26,10 @@ def upstream_model(offers: Sequence[OfferedModel], *, api: str | None, capabilit
         context_length=first.context_length,
         embedding_length=first.embedding_length,
         capabilities=tuple(capabilities) or first.capabilities or _BARE_CAPABILITIES,
-        remote_host=first.host,
-        remote_model=first.model,
-        remote_replicas=tuple(dict.fromkeys(offer.host for offer in offers[1:] if offer.host != first.host)),
-        remote_api=api,
+        remote=RemoteModel(
+            host=first.host,
+            model=first.model,
+            replicas=tuple(dict.fromkeys(offer.host for offer in offers[1:] if offer.host != first.host)),
+            api=api,
+        ),
     )

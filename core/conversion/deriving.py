@@ -17,6 +17,7 @@ import msgspec
 from corral.core.catalog.orphans import delete_unreferenced
 from corral.core.containment import contained
 from corral.core.conversion.results import checked_files, converted_name, derived_model, require_able, typed_parameters
+from corral.core.error_translation import map_errors
 from corral.core.errors import (
     BlobNotFound,
     Conflict,
@@ -29,7 +30,6 @@ from corral.core.errors import (
     PluginError,
     StorageError,
     Unsupported,
-    map_errors,
 )
 from corral.core.models.digests import Digest
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
@@ -40,6 +40,7 @@ from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.converters import ConverterSpec, ConvertRequest, ConvertResult, derived_name, refuse_derived
+from corral.core.specs.installation import Installation
 
 __all__ = ("ConvertibleModels", "ModelDeriver")
 
@@ -75,6 +76,7 @@ class ModelDeriver:
         jobs: JobRunner,
         converters: Sequence[ConverterSpec],
         free_memory: Callable[[], Mapping[str, int]],
+        installation: Installation,
         settings: Mapping[str, Mapping[str, Any]] = {},
     ) -> None:
         self.converters = tuple(converters)
@@ -84,6 +86,7 @@ class ModelDeriver:
         self._local = local
         self._jobs = jobs
         self._free_memory = free_memory
+        self._installation = installation
         self._settings = settings
         self._turn = asyncio.Lock()
 
@@ -111,7 +114,7 @@ class ModelDeriver:
         if found is not None:
             return found
         metadata = await self._models.metadata(record)
-        require_able(spec, record, metadata)
+        require_able(spec, record, metadata, self._installation)
         async with self._manifests.claim(name):
             found = await self._whole(name)  # made while we waited
             if found is not None:

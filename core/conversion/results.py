@@ -10,13 +10,15 @@ from typing import Any
 import msgspec
 
 from corral.core.containment import contained
-from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported, map_errors
+from corral.core.error_translation import map_errors
+from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported
+from corral.core.models.completion import completed
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import DEFAULT_TAG, ModelName
 from corral.core.models.paths import check_together
 from corral.core.specs.converters import ConvertedFile, ConverterSpec, ConvertResult
 from corral.core.specs.engines import Match
-from corral.core.specs.installation import missing_packages
+from corral.core.specs.installation import Installation
 from corral.core.wording.pip_lines import install_line
 from corral.core.wording.type_names import type_name
 
@@ -46,7 +48,9 @@ def typed_parameters(spec: ConverterSpec, *layers: Mapping[str, Any]) -> dict[st
     return plain
 
 
-def require_able(spec: ConverterSpec, record: StoredModel, metadata: ModelMetadata | None) -> None:
+def require_able(
+    spec: ConverterSpec, record: StoredModel, metadata: ModelMetadata | None, installation: Installation
+) -> None:
     """Raises `Unsupported` where the converter cannot take the model, `EngineNotInstalled` where it cannot run, and
     `PluginError` where it cannot say."""
     if record.files_of("adapter"):
@@ -57,7 +61,7 @@ def require_able(spec: ConverterSpec, record: StoredModel, metadata: ModelMetada
             raise TypeError(f"it returned {type(match).__name__} instead of a Match")
     if match.score <= 0:
         raise Unsupported(f"the {spec.name} converter cannot convert {record.name.short}: {match.reason}")
-    missing = missing_packages(spec)
+    missing = installation.missing(spec)
     if missing:
         raise EngineNotInstalled(f"the {spec.name} converter cannot run here: {missing}", install_line(spec))
 
@@ -91,17 +95,15 @@ def derived_model(
     files: tuple[ModelFile, ...],
 ) -> Model:
     """What the manifest of a converted model says: the converter's word first, then the source's."""
-    family = record.family or (metadata.architecture if metadata else "")
-    context_length = metadata.context_length if metadata else record.context_length
-    embedding_length = metadata.embedding_length if metadata else record.embedding_length
+    source = completed(record, metadata)
     return Model(
         format=result.format,
-        family=family,
-        families=record.families or (family,),
-        parameter_size=record.parameter_size,
-        quantization=result.quantization or record.quantization,
-        context_length=result.context_length or context_length,
-        embedding_length=result.embedding_length or embedding_length,
+        family=source.family,
+        families=source.families,
+        parameter_size=source.parameter_size,
+        quantization=result.quantization or source.quantization,
+        context_length=result.context_length or source.context_length,
+        embedding_length=result.embedding_length or source.embedding_length,
         files=files,
         capabilities=record.capabilities,
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 
 from corral.core.errors import EngineError, PromptTooLong
-from corral.core.generation.chat import most_tokens, require_room
+from corral.core.generation.room import most_tokens, require_room
 from corral.core.ports.running import RunningModel
 from corral.core.requests.calls import EmbedCall
 from corral.core.requests.outputs import Embedded, Vectors
@@ -28,8 +28,12 @@ async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None)
             for text in call.inputs:
                 require_room(model.info, len(text), most)
         for group in _groups(call.inputs, _most_inputs(model)):
-            inputs = tuple((TextPart(text=text),) for text in group)
-            request = EmbedRequest(caller=call.caller, inputs=inputs, truncate=call.truncate, num_ctx=num_ctx)
+            request = EmbedRequest(
+                caller=call.caller,
+                inputs=tuple((TextPart(text=text),) for text in group),
+                truncate=call.truncate,
+                num_ctx=num_ctx,
+            )
             part = await _embedded(model, request, call.model)
             vectors += part.vectors.float32
             prompt_tokens += part.prompt_tokens

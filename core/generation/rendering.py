@@ -1,7 +1,7 @@
-"""Renders chat templates in threads of their own: a model with a slow template holds up no other model's chats.
+"""Renders chats in separate threads, so that a model with a slow template delays no other model's chats.
 
-Templates come with models, so they may be slow or hostile. Each has one rendering at a time, the threads are bounded,
-and a rendering that nobody waits for any longer is told to stop.
+Templates come with models, so they may be slow or hostile. Each has one rendering at a time, the number of threads is
+limited, and a rendering that nobody waits for any more is asked to stop.
 """
 
 from __future__ import annotations
@@ -9,19 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from functools import partial
-from typing import Any
 
-from corral.core.ports.chat import ChatTemplate
-from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
-from corral.core.requests.messages import Message, Tool
-from corral.core.requests.prompts import Prompt
+from corral.core.ports.chat import ChatFormat, RenderedChat
+from corral.core.requests.control_tokens import ControlTokens
+from corral.core.requests.requests import ChatRequest
 from corral.core.waiting import until_done
 
-__all__ = ("RenderedApart", "RenderingThreads", "abandoned")
+__all__ = ("FormatInThreads", "RenderingThreads", "abandoned")
 
 _THREADS = 8
 
@@ -29,48 +26,42 @@ _abandoned: ContextVar[threading.Event | None] = ContextVar("abandoned", default
 
 
 def abandoned() -> bool:
-    """For templates, in the thread that renders: whether nobody waits for this rendering any longer."""
+    """For chat formats, in the thread that renders: whether nobody waits for this rendering any more."""
     event = _abandoned.get()
     return event is not None and event.is_set()
 
 
 class RenderingThreads:
-    """The threads that templates are rendered in, until `close`."""
+    """The threads that chat formats are compiled and rendered in, until `close`."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="template")
 
-    async def apart(self, compile_template: Callable[[], ChatTemplate]) -> RenderedApart:
-        """The template that `compile_template` makes, compiled and rendered in these threads."""
-        template = await asyncio.get_running_loop().run_in_executor(self._executor, compile_template)
-        return RenderedApart(template, self._executor)
+    async def open(self, compile_format: Callable[[], ChatFormat]) -> FormatInThreads:
+        """The format that `compile_format` makes."""
+        chat_format = await asyncio.get_running_loop().run_in_executor(self._executor, compile_format)
+        return FormatInThreads(chat_format, self._executor)
 
     def close(self) -> None:
-        """Waits for nothing; a rendering under way ends by itself. Later ones raise `RuntimeError`."""
+        """Waits for nothing; a rendering in progress ends by itself. Later ones raise `RuntimeError`."""
         self._executor.shutdown(wait=False)
 
 
-class RenderedApart:
-    """A `ChatTemplate` for an event loop: `render` waits for its turn and then for the thread."""
+class FormatInThreads:
+    """A `ChatFormat` for an event loop: `render` waits for its turn and then for the thread."""
 
-    def __init__(self, template: ChatTemplate, executor: ThreadPoolExecutor) -> None:
-        self._template = template
+    def __init__(self, chat_format: ChatFormat, executor: ThreadPoolExecutor) -> None:
+        self._format = chat_format
         self._executor = executor
         self._turn = asyncio.Lock()
 
-    async def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[Tool] = (),
-        variables: Mapping[str, Any] | None = None,
-        control: ControlTokens = LOOKALIKES,
-    ) -> Prompt:
-        """As `ChatTemplate.render`. A caller cancelled in its turn waits until the rendering has noticed."""
-        render = partial(self._template.render, messages, tools=tools, variables=variables, control=control)
+    async def render(self, request: ChatRequest, control: ControlTokens) -> RenderedChat:
+        """As `ChatFormat.render`. A caller cancelled during its turn waits until the rendering has noticed."""
         async with self._turn:
             stop = threading.Event()
             context = contextvars.copy_context()
             context.run(_abandoned.set, stop)
-            job = asyncio.get_running_loop().run_in_executor(self._executor, context.run, render)
+            job = asyncio.get_running_loop().run_in_executor(
+                self._executor, context.run, self._format.render, request, control
+            )
             return await until_done(job, stop)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+from corral.core.models.completion import template_text
 from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.requests.think_tags import think_tags_in
 
 __all__ = ("CAPABILITIES", "derive_capabilities")
 
@@ -38,7 +40,7 @@ def derive_capabilities(
 
 def _from_template(record: StoredModel, metadata: ModelMetadata | None) -> set[str]:
     """The manifest's own template decides; without one, the template inside the weights."""
-    text = record.template.text if record.template else (metadata.chat_template if metadata else None) or ""
+    text = template_text(record, metadata)
     if len(text) > _TEMPLATE_LIMIT:
         return set()
     if record.template is not None and record.template.kind == "go":
@@ -48,6 +50,6 @@ def _from_template(record: StoredModel, metadata: ModelMetadata | None) -> set[s
     found = set()
     if "tools" in text or "tool_call" in text:
         found.add("tools")
-    if "<think>" in text and "</think>" in text:
+    if think_tags_in(text) is not None:
         found.add("thinking")
     return found

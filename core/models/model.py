@@ -15,6 +15,7 @@ __all__ = (
     "Model",
     "ModelFile",
     "ModelMetadata",
+    "RemoteModel",
     "StoredModel",
     "TemplateText",
     "parameter_size_text",
@@ -53,14 +54,26 @@ class TemplateText(Value, frozen=True, kw_only=True):
     eos_text: str = ""
 
 
+class RemoteModel(Value, frozen=True, kw_only=True):
+    """Where a model lives that runs behind another server: its address, and the model's name there.
+
+    Corral's own beside these: `replicas`, further addresses of the same model, and `api`, what they speak (None: asked
+    when it is loaded).
+    """
+
+    host: str
+    model: str
+    replicas: tuple[str, ...] = ()
+    api: str | None = None
+
+
 class Model(Value, frozen=True, kw_only=True):
     """What a model is, wherever it is kept: its files, and what its manifest says about it.
 
     `parameters` are the PARAMETER values (JSON types). `parameter_size` ("8.0B") and `quantization` ("Q4_K_M") are as
     the manifest has them, empty if it has none. `renderer` and `parser` name the parts of Ollama's program that write
     and read the model's chats there.
-    An upstream model has `remote_host` and `remote_model`, and no weights. Corral's own beside these:
-    `remote_replicas`, further addresses of the same model, and `remote_api`, what they speak where somebody said so.
+    An upstream model has `remote`, and no weights.
     """
 
     format: str = ""
@@ -80,10 +93,7 @@ class Model(Value, frozen=True, kw_only=True):
     requires: str | None = None
     renderer: str | None = None
     parser: str | None = None
-    remote_host: str | None = None
-    remote_model: str | None = None
-    remote_replicas: tuple[str, ...] = ()
-    remote_api: str | None = None
+    remote: RemoteModel | None = None
 
     def files_of(self, role: FileRole) -> tuple[ModelFile, ...]:
         return tuple(file for file in self.files if file.role == role)
@@ -95,11 +105,6 @@ class Model(Value, frozen=True, kw_only=True):
         if self.weights is not None and self.weights not in files:
             files.insert(0, self.weights)
         return tuple(sorted(files, key=lambda file: file.role != "weights"))
-
-    @property
-    def remote(self) -> bool:
-        """Whether it lives behind another server."""
-        return self.remote_host is not None
 
     @property
     def weights(self) -> ModelFile | None:

@@ -1,47 +1,52 @@
-"""The text ports: chat templates in front of an engine."""
+"""The chat ports: languages of chat templates, and what they make of a conversation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import ModelMetadata, TemplateText
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
-from corral.core.requests.messages import Message, Tool
 from corral.core.requests.prompts import Prompt
+from corral.core.requests.requests import ChatRequest
+from corral.core.requests.think_tags import ThinkTags
+from corral.core.values import Value
 
-__all__ = ("ChatTemplate", "ChatTemplateFactory")
+__all__ = ("ChatFormat", "ChatLanguage", "RenderedChat")
 
 
-class ChatTemplate(Protocol):
-    """One model's way to spell a conversation. Safe for many threads; rendering does no I/O."""
+class RenderedChat(Value, frozen=True, kw_only=True):
+    """A conversation as a prompt, and what belongs to the answer.
 
-    @property
-    def source(self) -> str:
-        """The template's own text, as `show` prints it."""
-        ...
+    `parser` names the `AnswerParser` that reads the answer; with None, the answer's text is shown as it is. `think` are
+    the tags around thinking, if the model writes any. `preserved_tokens` are control tokens that the parser needs to
+    see. `stops` end the answer like the request's own stop strings.
+    """
 
-    def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[Tool] = (),
-        variables: Mapping[str, Any] | None = None,
-        control: ControlTokens = LOOKALIKES,
-    ) -> Prompt:
+    prompt: Prompt
+    parser: str | None = None
+    think: ThinkTags | None = None
+    preserved_tokens: frozenset[str] = frozenset()
+    stops: tuple[str, ...] = ()
+
+
+class ChatFormat(Protocol):
+    """How one model wants conversations to be written. Called in several threads at once; does no I/O."""
+
+    def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
         """The prompt up to where the assistant begins to speak; a trailing assistant message is continued.
 
-        What is spelled like one of the `control` tokens in any text of messages and tools is a part of its own with
-        `parse_special` off. A long rendering ends soon once `corral.core.generation.rendering.abandoned` says so.
+        A `control` token in any text of messages and tools becomes a part of its own with `parse_special` off:
+        `corral.core.requests.typed_text.TypedText` takes care of it. A long rendering stops soon once
+        `corral.core.generation.rendering.abandoned` says so.
 
-        Raises `InvalidRequest` with the template's own complaint, or where it outgrows its limits.
+        Raises `InvalidRequest` with the template's own complaint, or if the template exceeds its limits.
         """
         ...
 
 
-class ChatTemplateFactory(Protocol):
-    """Picks and compiles a model's template."""
+class ChatLanguage(Protocol):
+    """A language that chat templates are written in. Its name is the `kind` of the texts that it compiles."""
 
-    def __call__(self, record: StoredModel, metadata: ModelMetadata | None) -> ChatTemplate | None:
-        """None where this has nothing for the model. Raises `InvalidModelFile` for one that does not compile."""
+    def compile(self, text: TemplateText, metadata: ModelMetadata | None) -> ChatFormat:
+        """`metadata` is that of the model's weights, if they have any. Raises `InvalidModelFile`."""
         ...

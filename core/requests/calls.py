@@ -14,6 +14,7 @@ from corral.core.requests.requests import Constraint
 from corral.core.values import Value
 
 __all__ = (
+    "AnswerCall",
     "Call",
     "ChatCall",
     "EmbedCall",
@@ -45,36 +46,38 @@ class LoadingCall(Call, frozen=True, kw_only=True):
     engine: str | None = None
 
 
-class GenerateCall(LoadingCall, frozen=True, kw_only=True):
+class AnswerCall(LoadingCall, frozen=True, kw_only=True):
+    """What generate and chat have in common.
+
+    `logprobs`: None for none, otherwise how many alternatives to report beside the chosen token. `shift` None means
+    yes. `constraint` is what the answer must follow. `think` asks a model on another server to think, or not to: with
+    False, the answer's text is not searched for thinking either.
+    """
+
+    think: bool | str | None = None
+    logprobs: int | None = None
+    shift: bool | None = None
+    constraint: Constraint | None = None
+
+
+class GenerateCall(AnswerCall, frozen=True, kw_only=True):
     """Complete a prompt. Unless `raw`, the model's chat template goes around it, with `system` or the model's own.
 
-    `logprobs`: None for none, else how many alternatives beside the chosen token. `shift` None is yes.
-    `return_token_ids`: `Finished` carries the ids of prompt and answer. `constraint`: what the answer must follow.
-    `think` is for models that own their template (an upstream).
+    `return_token_ids`: `Finished` carries the ids of prompt and answer.
     """
 
     prompt: str
+    images: tuple[bytes, ...] = ()
     system: str | None = None
     raw: bool = False
-    logprobs: int | None = None
-    shift: bool | None = None
     return_token_ids: bool = False
-    constraint: Constraint | None = None
-    think: bool | str | None = None
 
 
-class ChatCall(LoadingCall, frozen=True, kw_only=True):
-    """Answer a conversation. A trailing assistant message is continued. The others are as in `GenerateCall`.
-
-    `tools` and `think` are for models that own their template (an upstream).
-    """
+class ChatCall(AnswerCall, frozen=True, kw_only=True):
+    """Answer a conversation. A trailing assistant message is continued. `tools` are for models on other servers."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
-    think: bool | str | None = None
-    logprobs: int | None = None
-    shift: bool | None = None
-    constraint: Constraint | None = None
 
 
 class EmbedCall(LoadingCall, frozen=True, kw_only=True):

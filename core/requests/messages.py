@@ -28,10 +28,14 @@ class Tool(Value, frozen=True, kw_only=True):
 
 
 class Message(Value, frozen=True, kw_only=True):
-    """One turn. `role` is lower case; ``system``, ``user``, ``assistant`` and ``tool`` are what templates know."""
+    """One turn. `role` is lower case; ``system``, ``user``, ``assistant`` and ``tool`` are what templates know.
+
+    `images` are whole files, pictures or sounds, in the order in which the text refers to them.
+    """
 
     role: str
     content: str = ""
+    images: tuple[bytes, ...] = ()
     thinking: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_name: str | None = None

@@ -1,4 +1,4 @@
-"""Prompts: text to tokenize and token ids, in parts."""
+"""Prompts: text to tokenize, token ids, and media, in parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from corral.core.values import Value
 
-__all__ = ("Prompt", "TextPart", "TokensPart", "joined", "prompt_text")
+__all__ = ("MediaPart", "Prompt", "TextPart", "TokensPart", "has_media", "joined", "prompt_text")
 
 
 class TextPart(Value, frozen=True, kw_only=True):
@@ -22,18 +22,29 @@ class TokensPart(Value, frozen=True, kw_only=True):
     ids: tuple[int, ...]
 
 
-Prompt = tuple[TextPart | TokensPart, ...]
-"""Parts are tokenized one by one and joined. The engine adds the model's BOS once, where the model wants one."""
+class MediaPart(Value, frozen=True, kw_only=True):
+    """A picture or a sound at its place in the text: the whole file. For engines with the feature ``images``."""
+
+    data: bytes
+
+
+Prompt = tuple[TextPart | TokensPart | MediaPart, ...]
+"""Parts are tokenized one by one and joined. The engine adds the model's BOS once, if the model wants one."""
+
+
+def has_media(prompt: Prompt) -> bool:
+    """Whether the prompt needs an engine with the feature ``images``."""
+    return any(isinstance(part, MediaPart) for part in prompt)
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """The text of a prompt, for people to read."""
-    return "".join(part.text for part in prompt if isinstance(part, TextPart))
+    """The text of a prompt, for people to read. Parts that are not text are left out."""
+    return "".join([part.text for part in prompt if isinstance(part, TextPart)])
 
 
-def joined(parts: Iterable[TextPart | TokensPart]) -> Prompt:
+def joined(parts: Iterable[TextPart | TokensPart | MediaPart]) -> Prompt:
     """The same prompt without empty texts, and with neighbouring texts of one kind joined."""
-    result: list[TextPart | TokensPart] = []
+    result: list[TextPart | TokensPart | MediaPart] = []
     texts: list[str] = []
     special = False
 

@@ -19,7 +19,7 @@ from corral.core.scheduling.load_options import ignored_load_options, typed_load
 from corral.core.scheduling.spec_calls import check_match
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec, Match
-from corral.core.specs.installation import missing_packages
+from corral.core.specs.installation import Installation
 from corral.core.wording.left_out import remarks
 from corral.core.wording.pip_lines import install_line
 
@@ -64,6 +64,8 @@ class EngineChooser:
         self,
         specs: Sequence[EngineSpec],
         converters: Sequence[ConverterSpec] = (),
+        *,
+        installation: Installation,
         order: Sequence[str] = (),
         left_out: Mapping[str, str] = {},
         settings: Mapping[str, Mapping[str, Any]] = {},
@@ -72,6 +74,7 @@ class EngineChooser:
         self._specs = sorted(specs, key=lambda spec: ranks.get(spec.name, len(ranks)))
         self._converters = {converter.name: converter for converter in converters}
         self._there: set[str] = set()
+        self._installation = installation
         self._left_out = left_out
         self._settings = settings
         self._complained: set[tuple[str, str]] = set()
@@ -221,7 +224,7 @@ class EngineChooser:
         key = f"{type(spec).__name__} {spec.name}"
         if key in self._there:
             return ""
-        missing = missing_packages(spec)
+        missing = self._installation.missing(spec)
         if not missing:
             self._there.add(key)
         return missing

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
@@ -22,7 +22,6 @@ from corral.core.scheduling.load_progress import LoadProgress, LoadStage
 from corral.core.scheduling.placement import Placement
 from corral.core.scheduling.resident import Resident
 from corral.core.scheduling.spec_calls import estimate_bytes
-from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import Derivation, LoadRequest, LocalFile
 
 __all__ = ("Deriver", "ModelLoader")
@@ -34,9 +33,6 @@ _log = logging.getLogger(__name__)
 
 class Deriver(Protocol):
     """What loading needs of the `ModelDeriver`."""
-
-    @property
-    def converters(self) -> Sequence[ConverterSpec]: ...
 
     async def derive(
         self, record: StoredModel, converter: str, *, parameters: Mapping[str, Any], on_progress: OnLoadProgress
@@ -106,10 +102,7 @@ class ModelLoader:
             model=resident.record.name.short,
             files=files,
             load_options={} if resident.options is None else msgspec.to_builtins(resident.options),
-            remote_host=record.remote_host,
-            remote_model=record.remote_model,
-            remote_replicas=record.remote_replicas,
-            remote_api=record.remote_api,
+            remote=record.remote,
         )
         async with self._watched(resident, "loading", self._timeout_s) as on_progress:
             return await resident.runner.load(resident.spec, request, on_progress)

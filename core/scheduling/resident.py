@@ -17,7 +17,8 @@ from typing import Literal
 
 import msgspec
 
-from corral.core.errors import CorralError, LoadFailed, ServerBusy, to_error
+from corral.core.error_translation import to_error
+from corral.core.errors import CorralError, LoadFailed, ServerBusy
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName
 from corral.core.ports.runners import Runner

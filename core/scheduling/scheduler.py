@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import msgspec
 
 from corral.core.errors import ServerBusy
 from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.view import ModelView
 from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import Task
@@ -26,7 +27,6 @@ from corral.core.scheduling.placement import Placement
 from corral.core.scheduling.resident import SHUTTING_DOWN, Resident
 from corral.core.scheduling.residents import Residents
 from corral.core.scheduling.settings import SchedulerSettings
-from corral.core.specs.engines import EngineSpec
 
 __all__ = ("ModelScheduler",)
 
@@ -47,22 +47,18 @@ class ModelScheduler:
     def __init__(
         self,
         *,
-        engines: Sequence[EngineSpec],
+        chooser: EngineChooser,
         runners: Mapping[str, Runner],
         preferred_runner: str,
         catalog: LoadableModels,
         settings: SchedulerSettings,
-        engine_settings: Mapping[str, Mapping[str, Any]],
         free_memory: Callable[[], Mapping[str, int]],
         deriver: Deriver | None = None,
         clock: Callable[[], float] = time.monotonic,
-        left_out: Mapping[str, str] = {},
     ) -> None:
-        converters = () if deriver is None else deriver.converters
-        self._chooser = EngineChooser(engines, converters, settings.engine_order, left_out, engine_settings)
+        self._chooser = chooser
         self._runners = runners
         self._preferred_runner = preferred_runner
-        self._catalog = catalog
         self._settings = settings
         self._clock = clock
         self._residents = Residents(clock_s=clock)
@@ -77,7 +73,7 @@ class ModelScheduler:
     @asynccontextmanager
     async def lease(
         self,
-        record: StoredModel,
+        view: ModelView,
         *,
         load_options: Mapping[str, Any] = {},
         engine: str | None = None,
@@ -94,7 +90,7 @@ class ModelScheduler:
         `InvalidOption`, `OutOfMemory`, and what `Runner.load` raises.
         """
         started = self._clock()
-        metadata = await self._catalog.metadata(record)
+        record, metadata = view.record, view.metadata
         choice = self._chooser.choose(record, metadata, engine or self._engine_for(record), tasks, load_options)
         resident = self._residents.find(record, choice)
         if (resident is None or resident.full) and self._residents.waiting >= self._settings.max_queue:

@@ -13,7 +13,6 @@ class SchedulerSettings(Value, frozen=True, kw_only=True):
     `keep_alive_s`: how long a model stays after its last request, where no request said otherwise; None for ever.
     `max_loaded` 0 means three. `max_queue` requests may wait, for a load or for a free stream; the next is turned
     away. `load_timeout_s` is the longest a load may go without progress. `engine` is the one to use for every model.
-    `engine_order` are engines that come before others which suit a model equally well.
     """
 
     keep_alive_s: float | None = 300.0
@@ -21,4 +20,3 @@ class SchedulerSettings(Value, frozen=True, kw_only=True):
     max_queue: int = 512
     load_timeout_s: float = 300.0
     engine: str | None = None
-    engine_order: tuple[str, ...] = ()

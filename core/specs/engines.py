@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from corral.core.models.model import FileRole, Model, ModelMetadata, StoredModel
+from corral.core.models.model import FileRole, Model, ModelMetadata, RemoteModel, StoredModel
 from corral.core.requests.outputs import Output
 from corral.core.requests.requests import Request
 from corral.core.values import Value
@@ -59,16 +59,13 @@ class LoadRequest(Value, frozen=True, kw_only=True):
 
     Engines turn it back with ``msgspec.convert(request.load_options, MyLoadOptions)``. The files of a folder model have
     their `name`s under one folder, so ``genai_config.json`` lies where the others are looked for. An upstream has no
-    files: the fields that begin with `remote_`, those of its `StoredModel`, say where it lives.
+    files: `remote` says where it lives.
     """
 
     model: str
     files: tuple[LocalFile, ...]
     load_options: Mapping[str, Any] = {}
-    remote_host: str | None = None
-    remote_model: str | None = None
-    remote_replicas: tuple[str, ...] = ()
-    remote_api: str | None = None
+    remote: RemoteModel | None = None
 
 
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import cast
 
-from corral.core.errors import CorralError, ErrorInfo, OutOfMemory, PluginError, no_unicode
+from corral.core.error_translation import no_unicode
+from corral.core.errors import CorralError, ErrorInfo, OutOfMemory, PluginError
 from corral.core.ports.engines import Engine, GeneratorEngine, Prepared, PreparingEngine, StepEngine
 from corral.core.ports.tokens import RequestMask
 from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Output

@@ -8,7 +8,7 @@ import msgspec
 
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, SettingsError
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
 from corral.core.requests.options import parse_options
@@ -43,12 +43,6 @@ class ConfiguredCatalog:
         view = await self._catalog.view(name)
         record = self._overlaid(view.record)
         return view if record is view.record else msgspec.structs.replace(view, record=record)
-
-    async def metadata(self, record: StoredModel) -> ModelMetadata | None:
-        return await self._catalog.metadata(record)
-
-    async def capabilities(self, record: StoredModel) -> tuple[str, ...]:
-        return await self._catalog.capabilities(record)
 
     def _overlaid(self, record: StoredModel) -> StoredModel:
         model = self._settings.get(record.name.key)

@@ -22,20 +22,23 @@ import pytest
 from corral.plugins.testing.options import pytest_addoption, pytest_configure
 
 if TYPE_CHECKING:
+    from corral.plugins.testing.answer_parser import AnswerParserContract
     from corral.plugins.testing.blob_store import BlobStoreContract
-    from corral.plugins.testing.chat_template import ChatTemplateContract
+    from corral.plugins.testing.chat_format import ChatFormatContract
     from corral.plugins.testing.converter import ConverterContract
-    from corral.plugins.testing.engine import GeneratorEngineContract, StepEngineContract
+    from corral.plugins.testing.generator_engine import GeneratorEngineContract
     from corral.plugins.testing.jobs import JobRunnerContract
     from corral.plugins.testing.local_blobs import LocalBlobsContract
     from corral.plugins.testing.manifest_store import ManifestStoreContract
     from corral.plugins.testing.model_source import ModelSourceContract
     from corral.plugins.testing.runner import RunnerContract
     from corral.plugins.testing.running_model import RunningModelContract
+    from corral.plugins.testing.step_engine import StepEngineContract
 
 __all__ = (
+    "AnswerParserContract",
     "BlobStoreContract",
-    "ChatTemplateContract",
+    "ChatFormatContract",
     "ConverterContract",
     "GeneratorEngineContract",
     "JobRunnerContract",
@@ -50,17 +53,18 @@ __all__ = (
 )
 
 _HOMES = {
+    "AnswerParserContract": "answer_parser",
     "BlobStoreContract": "blob_store",
-    "ChatTemplateContract": "chat_template",
+    "ChatFormatContract": "chat_format",
     "ConverterContract": "converter",
-    "GeneratorEngineContract": "engine",
+    "GeneratorEngineContract": "generator_engine",
     "JobRunnerContract": "jobs",
     "LocalBlobsContract": "local_blobs",
     "ManifestStoreContract": "manifest_store",
     "ModelSourceContract": "model_source",
     "RunnerContract": "runner",
     "RunningModelContract": "running_model",
-    "StepEngineContract": "engine",
+    "StepEngineContract": "step_engine",
 }
 
 # Before a suite is imported: a promise that fails then shows the values it was about.

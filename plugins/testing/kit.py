@@ -13,9 +13,10 @@ import pytest
 from corral.core.ports.engines import GeneratorEngine, StepEngine
 from corral.core.specs.engines import LoadRequest
 from corral.core.specs.imports import import_name
-from corral.plugins.testing.engine import GeneratorEngineContract, StepEngineContract
+from corral.plugins.testing.generator_engine import GeneratorEngineContract
 from corral.plugins.testing.options import engine_of, load_request_of
 from corral.plugins.testing.running_model import RunningModelContract
+from corral.plugins.testing.step_engine import StepEngineContract
 
 __all__ = ("TestGeneratorEngine", "TestRunningModel", "TestStepEngine")
 

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from corral.core.errors import BlobNotFound, InvalidDigest, StorageError
 from corral.core.models.digests import Digest, digest_of
-from corral.core.ports.blobs import BlobInfo, BlobStore, LocalBlobs
-from corral.plugins.testing.blob_store import joined, store_bytes
+from corral.core.ports.blobs import BlobInfo
+from corral.plugins.testing.blob_writing import joined, store_bytes
+from corral.plugins.testing.local_folders import LocalBlobStore, LocalFolderPromises
 
-__all__ = ("LocalBlobStore", "LocalBlobsContract")
-
-
-KEY = digest_of(b"a manifest")
+__all__ = ("LocalBlobsContract",)
 
 
-def _shown(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-class LocalBlobStore(BlobStore, LocalBlobs, Protocol):
-    """A blob store whose blobs are files."""
-
-
-class LocalBlobsContract:
+class LocalBlobsContract(LocalFolderPromises):
     """What a store that is `LocalBlobs` as well promises. A subclass gives the fixture `store`, empty and fresh."""
 
     @pytest.fixture
@@ -167,166 +156,5 @@ class LocalBlobsContract:
             for path in (tmp_path, tmp_path / "absent"):
                 with pytest.raises(StorageError):
                     await store.adopt(path)
-
-        asyncio.run(scenario())
-
-    def test_a_folder_shows_blobs_by_their_paths(self, store: LocalBlobStore) -> None:
-        """Every blob stands under its relative path, in folders where it has any; one key is one folder."""
-
-        async def scenario() -> None:
-            files = {path: (await store_bytes(store, path.encode())).digest for path in ("model.onnx", "a/b/data.bin")}
-            folder = await store.folder(KEY, files)
-            assert _shown(folder) == {"model.onnx": b"model.onnx", "a/b/data.bin": b"a/b/data.bin"}
-            assert await store.folder(KEY, files) == folder
-            assert await store.folder(digest_of(b"another key"), files) != folder
-
-        asyncio.run(scenario())
-
-    def test_one_blob_may_stand_under_two_paths(self, store: LocalBlobStore) -> None:
-        """Two files of the same content are two files of the folder."""
-
-        async def scenario() -> None:
-            digest = (await store_bytes(store, b"{}")).digest
-            folder = await store.folder(KEY, {"config.json": digest, "tokenizer.json": digest})
-            assert _shown(folder) == {"config.json": b"{}", "tokenizer.json": b"{}"}
-
-        asyncio.run(scenario())
-
-    def test_files_of_a_folder_are_all_of_one_kind(self, store: LocalBlobStore) -> None:
-        """All are links, or none is: an engine refuses data that is a link out of a folder whose model is none."""
-
-        async def scenario() -> None:
-            files = {path: (await store_bytes(store, path.encode())).digest for path in ("model.onnx", "data.bin")}
-            folder = await store.folder(KEY, files)
-            assert len({path.is_symlink() for path in folder.iterdir()}) == 1
-
-        asyncio.run(scenario())
-
-    def test_a_folder_that_lost_a_file_is_made_whole(self, store: LocalBlobStore) -> None:
-        """What somebody deleted in the folder, or put in a file's place, is there again after the next call."""
-
-        async def scenario() -> None:
-            files = {path: (await store_bytes(store, path.encode())).digest for path in ("one", "two")}
-            folder = await store.folder(KEY, files)
-            (folder / "one").unlink()
-            (folder / "two").unlink()
-            (folder / "two").write_bytes(b"something else")
-            folder = await store.folder(KEY, files)
-            assert _shown(folder) == {"one": b"one", "two": b"two"}
-
-        asyncio.run(scenario())
-
-    def test_many_tasks_get_one_whole_folder(self, store: LocalBlobStore) -> None:
-        """Tasks that ask for the same folder at once all find every file in it."""
-
-        async def scenario() -> None:
-            files = {path: (await store_bytes(store, path.encode())).digest for path in ("one", "two", "three/four")}
-
-            async def look() -> dict[str, bytes]:
-                return _shown(await store.folder(KEY, files))
-
-            assert all(len(shown) == 3 for shown in await asyncio.gather(*(look() for _ in range(8))))
-
-        asyncio.run(scenario())
-
-    def test_a_folder_needs_all_its_blobs(self, store: LocalBlobStore) -> None:
-        """One absent blob is BlobNotFound, also where the folder was made while it was there."""
-
-        async def scenario() -> None:
-            info = await store_bytes(store, b"here")
-            with pytest.raises(BlobNotFound):
-                await store.folder(KEY, {"here": info.digest, "absent": digest_of(b"absent")})
-            await store.folder(KEY, {"here": info.digest})
-            await store.delete(info.digest)
-            with pytest.raises(BlobNotFound):
-                await store.folder(KEY, {"here": info.digest})
-
-        asyncio.run(scenario())
-
-    @pytest.mark.parametrize(
-        "path",
-        [
-            "",
-            "/etc/passwd",
-            "../out",
-            "a/../../out",
-            "a//b",
-            ".",
-            "a/.",
-            "a\\b",
-            "a\0b",
-            "C:x",
-            "nul",
-            "a/COM1.txt",
-            "a.",
-        ],
-    )
-    def test_no_path_leads_out_of_a_folder(self, store: LocalBlobStore, path: str) -> None:
-        """Absolute paths, ``..``, and what some system reads differently raise StorageError, and nothing is made."""
-
-        async def scenario() -> None:
-            info = await store_bytes(store, b"bytes")
-            with pytest.raises(StorageError):
-                await store.folder(KEY, {"fine": info.digest, path: info.digest})
-
-        asyncio.run(scenario())
-
-    def test_paths_that_cannot_stand_together_are_refused(self, store: LocalBlobStore) -> None:
-        """Paths that differ in case only, or where one is a folder of another, raise StorageError."""
-
-        async def scenario() -> None:
-            info = await store_bytes(store, b"bytes")
-            for paths in (("a", "A"), ("a", "a/b"), ("a/b", "a")):
-                with pytest.raises(StorageError):
-                    await store.folder(KEY, dict.fromkeys(paths, info.digest))
-
-        asyncio.run(scenario())
-
-    def test_a_dropped_folder_is_gone_and_its_blobs_are_not(self, store: LocalBlobStore) -> None:
-        """`drop_folder` leaves nothing of the folder and takes nothing from the store; twice is fine."""
-
-        async def scenario() -> None:
-            info = await store_bytes(store, b"bytes")
-            await store.drop_folder(KEY)
-            folder = await store.folder(KEY, {"deep/file": info.digest})
-            await store.drop_folder(KEY)
-            assert not folder.exists()
-            assert await joined(store.read(info.digest)) == b"bytes"
-            await store.drop_folder(KEY)
-            assert _shown(await store.folder(KEY, {"deep/file": info.digest})) == {"deep/file": b"bytes"}
-
-        asyncio.run(scenario())
-
-    def test_a_scratch_folder_goes_with_its_context(self, store: LocalBlobStore) -> None:
-        """It is empty and private; a file in it can be adopted, and the blob outlives the folder."""
-
-        async def scenario() -> None:
-            async with store.scratch() as one, store.scratch() as other:
-                assert one != other
-                assert not list(one.iterdir())
-                (one / "deep").mkdir()
-                (one / "deep" / "model.bin").write_bytes(b"converted")
-                info = await store.adopt(one / "deep" / "model.bin")
-            assert not one.exists()
-            assert not other.exists()
-            assert await joined(store.read(info.digest)) == b"converted"
-
-        asyncio.run(scenario())
-
-    def test_a_scratch_folder_goes_with_a_failure_too(self, store: LocalBlobStore) -> None:
-        """An error inside leaves no folder behind, and is not swallowed."""
-
-        async def scenario() -> None:
-            left: list[Path] = []
-
-            async def fail() -> None:
-                async with store.scratch() as folder:
-                    left.append(folder)
-                    (folder / "half").write_bytes(b"made")
-                    raise ZeroDivisionError
-
-            with pytest.raises(ZeroDivisionError):
-                await fail()
-            assert not left[0].exists()
 
         asyncio.run(scenario())

@@ -8,7 +8,7 @@ import pytest
 
 from corral.core.requests.outputs import Delta, Finished, Output, Started
 from corral.core.requests.requests import Constraint
-from corral.plugins.testing.engine import text_prompt
+from corral.plugins.testing.engine_requests import text_prompt
 from corral.plugins.testing.loaded import ModelUnderTest
 from corral.plugins.testing.loading import LoadedContract, asked, promise
 

@@ -24,6 +24,7 @@ from corral.adapters.runners.thread import ThreadRunner
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.api.http.app import create_app
 from corral.api.http.serve import run_event_loop, serve
 from corral.api.http.settings import HttpSettings
@@ -36,6 +37,7 @@ from corral.core.models.names import parse_name
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
 from corral.core.scheduling.devices import DeviceProbe
+from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.engines import EngineSpec
@@ -62,20 +64,19 @@ class World:
             readers=[GgufReader()],
             upstreams=ServerDirectory({}),
         )
-        jobs = ProcessJobs()
+        jobs, installation = ProcessJobs(), InstalledPackages()
         scheduler = ModelScheduler(
-            engines=engines,
+            chooser=EngineChooser(engines, installation=installation, settings={"fake": engine}),
             runners={"thread": ThreadRunner(), "event_loop": EventLoopRunner()},
             preferred_runner="thread",
             catalog=catalog,
             settings=SchedulerSettings(),
-            engine_settings={"fake": engine},
             free_memory=lambda: {"cpu": 1 << 40},
         )
         self.runtime = Runtime(
             catalog=catalog,
             scheduler=scheduler,
-            inference=InferenceService(catalog=catalog, scheduler=scheduler, templates=[]),
+            inference=InferenceService(catalog=catalog, scheduler=scheduler, languages={}, parsers={}),
             deriver=ModelDeriver(
                 models=catalog,
                 manifests=self.manifests,
@@ -84,6 +85,7 @@ class World:
                 jobs=jobs,
                 converters=[],
                 free_memory=dict,
+                installation=installation,
             ),
             devices=DeviceProbe(engines=engines, jobs=jobs),
             version="9.9.9",
@@ -131,7 +133,7 @@ class LiveServer:
         async def run() -> Any:
             return await function(self.world.runtime)
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(60)
 
     def active(self) -> int:
         """Requests that hold a model now."""
@@ -139,7 +141,7 @@ class LiveServer:
         async def count() -> int:
             return sum(model.active for model in self.world.runtime.scheduler.loaded())
 
-        return asyncio.run_coroutine_threadsafe(count(), self._loop).result(5)
+        return asyncio.run_coroutine_threadsafe(count(), self._loop).result(60)
 
     def loads(self) -> int:
         """Models on their way into memory."""
@@ -147,7 +149,7 @@ class LiveServer:
         async def count() -> int:
             return sum(task.get_name().startswith("load ") for task in asyncio.all_tasks())
 
-        return asyncio.run_coroutine_threadsafe(count(), self._loop).result(5)
+        return asyncio.run_coroutine_threadsafe(count(), self._loop).result(60)
 
 
 @contextmanager
@@ -185,13 +187,13 @@ def running_server(
 
     thread = threading.Thread(target=lambda: run_event_loop(main()), name="server")
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     loop, task, url = found
     try:
         yield LiveServer(url, world, loop)
     finally:
         loop.call_soon_threadsafe(task.cancel)
-        thread.join(10)
+        thread.join(60)
         if isinstance(world.blobs, MemoryBlobs):
             world.blobs.close()
         assert not thread.is_alive()
@@ -234,5 +236,5 @@ def strict_server() -> Iterator[LiveServer]:
 
 @pytest.fixture
 def client(shared_server: LiveServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=shared_server.url, timeout=10) as client:
+    with httpx.Client(base_url=shared_server.url, timeout=60) as client:
         yield client

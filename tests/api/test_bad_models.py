@@ -77,7 +77,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(start_server: Callable[..., Any], root: Path) -> Iterator[httpx.Client]:
-    with start_server(root=root) as server, httpx.Client(base_url=server.url, timeout=10) as client:
+    with start_server(root=root) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
 
 

@@ -397,7 +397,7 @@ def test_an_error_does_not_repeat_a_long_input(client: httpx.Client) -> None:
 
 def test_memory_for_a_body_comes_back_at_the_end_of_its_request(start_server: Callable[..., Any]) -> None:
     """After answers, errors and refusals nothing is held, so that any number of big requests may follow."""
-    with start_server(max_body_bytes=MIB) as server, httpx.Client(base_url=server.url, timeout=10) as client:
+    with start_server(max_body_bytes=MIB) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         for content in ("x" * 700_000, "😀" + "x" * 900_000, ["y" * 600_000]):
             for _ in range(3):
                 body = {"model": "smol:q4", "messages": [{"role": "user", "content": content}]}

@@ -35,7 +35,7 @@ ENDLESS = {"ignore_eos": True, "num_predict": -1}
 
 
 def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=10)
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -65,7 +65,7 @@ def generate(port: int, *, top_logprobs: int | None = None, **options: Any) -> s
     """Asks for a stream and reads none of it."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.settimeout(10)
+    connection.settimeout(60)
     connection.connect(("127.0.0.1", port))
     body: dict[str, Any] = {"model": MODEL, "prompt": "x", "options": options}
     if top_logprobs is not None:
@@ -311,11 +311,11 @@ def test_a_client_that_sent_one_ahead_and_leaves_is_noticed(
     """Its endless answer ends, although another request waits behind it."""
     with start_server({"step_delay_s": 0.02}) as server:
         connection = generate(server.port, **ENDLESS)
-        assert within(5, lambda: server.active() == 1)
+        assert within(30, lambda: server.active() == 1)
         connection.sendall(GET)
         time.sleep(0.1)
         connection.close()
-        assert within(5, lambda: server.active() == 0)
+        assert within(30, lambda: server.active() == 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it shows at the next line sent")
@@ -326,9 +326,9 @@ def test_a_client_that_sent_much_ahead_and_leaves_is_noticed(
     with start_server({"step_delay_s": 0.02}) as server, connect(server.port) as connection:
         body = {"model": MODEL, "prompt": "x", "stream": False, "options": ENDLESS}
         connection.sendall(post("/api/generate", body) + GET * 2000)
-        assert within(5, lambda: server.active() == 1)
+        assert within(30, lambda: server.active() == 1)
         connection.close()
-        assert within(5, lambda: server.active() == 0)
+        assert within(30, lambda: server.active() == 0)
 
 
 # ── Time ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -346,11 +346,11 @@ def test_clients_that_stand_still_are_given_up(
         body.sendall(POST + b"Content-Length: 100\r\n\r\n{")
         chunk.sendall(CHUNKED + b"5\r\n{")
         idle.sendall(GET)
-        steady.sendall(POST + b"Connection: close\r\nContent-Length: 20000\r\n\r\n{")
+        steady.sendall(POST + b"Connection: close\r\nContent-Length: 20000\r\n\r\n{" + b" " * 10_000)
         second_head.sendall(b"G")
-        for _ in range(10):
-            time.sleep(0.2)
-            steady.sendall(b" " * 1900)
+        for _ in range(6):  # longer than the limit, and never near what its bytes add to it
+            time.sleep(0.1)
+            steady.sendall(b" " * 1000)
         assert read_all(head).startswith(b"HTTP/1.1 408 Request Timeout")
         assert b"HTTP/1.1 408 Request Timeout" in read_all(second_head)
         for client in (body, chunk):
@@ -359,7 +359,7 @@ def test_clients_that_stand_still_are_given_up(
             assert answer.endswith(b'{"error":"the body of the request took too long"}')
         assert read_all(silent) == b""
         assert read_all(idle).startswith(b"HTTP/1.1 200 OK")
-        steady.sendall(b" " * 998 + b"}")
+        steady.sendall(b" " * 3998 + b"}")
         assert read_all(steady).startswith(b"HTTP/1.1 4")
     assert sum("body took too long" in message for message in caplog.messages) == 1
 
@@ -370,11 +370,10 @@ def test_a_reader_that_reads_nothing_is_dropped(
     """Its model gets free, and the log says so."""
     with caplog.at_level(logging.WARNING), start_server({"step_delay_s": 0.0}, reader_timeout_s=0.5) as server:
         connection = generate(server.port, top_logprobs=10, **ENDLESS)
-        assert within(5, lambda: server.active() == 1)
-        assert within(8, lambda: server.active() == 0)
+        assert within(30, lambda: "cut off an answer because its client stopped reading" in caplog.text)
+        assert within(30, lambda: server.active() == 0)
         assert httpx.get(f"{server.url}/").status_code == 200
         connection.close()
-    assert "cut off an answer because its client stopped reading" in caplog.text
 
 
 def test_an_answer_that_has_ended_gives_its_model_back(
@@ -384,9 +383,8 @@ def test_an_answer_that_has_ended_gives_its_model_back(
     words = " ".join(str(number) for number in range(1200))
     with start_server({"answer": words, "step_delay_s": 0.0, "num_ctx": 50_000}, reader_timeout_s=60.0) as server:
         connection = generate(server.port, top_logprobs=10, num_predict=50_000, num_ctx=50_000)
-        assert within(5, lambda: server.active() == 1)
-        assert within(8, lambda: server.active() == 0)
-        received = b""
+        received = connection.recv(1)  # it has begun
+        assert within(30, lambda: server.active() == 0)
         while not received.endswith(b"0\r\n\r\n"):
             received += connection.recv(1 << 20)
         connection.close()
@@ -416,7 +414,7 @@ def test_silent_connections_make_room(
             assert httpx.get(f"{server.url}/").status_code == 200
         gone = 0
         for client in clients:
-            client.settimeout(0.01)
+            client.settimeout(0.1)
             try:
                 gone += client.recv(1) == b""
             except ConnectionResetError:
@@ -435,12 +433,12 @@ def test_busy_connections_are_kept_and_others_told(
     """With every place taken by an answer, a newcomer is refused with 503 and the reason."""
     with start_server({"step_delay_s": 0.02}, max_connections=2) as server:
         streams = [generate(server.port, **ENDLESS) for _ in range(2)]
-        assert within(5, lambda: server.active() == 2)
+        assert within(30, lambda: server.active() == 2)
         status, body = ask(server.port, GET)
         assert status == 503
         assert "the server has reached its limit of connections" in body["error"]
         streams.pop().close()
-        assert within(5, lambda: server.active() == 1)
+        assert within(30, lambda: server.active() == 1)
         assert httpx.get(f"{server.url}/").status_code == 200
         streams.pop().close()
 
@@ -496,13 +494,25 @@ def test_the_limit_of_open_files_is_raised() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
-def test_unfinished_requests_are_bounded_together(monkeypatch: pytest.MonkeyPatch, start_server: Any) -> None:
+def test_unfinished_requests_are_bounded_together(
+    monkeypatch: pytest.MonkeyPatch, start_server: Any, within: Callable[..., bool]
+) -> None:
     """Each may be large, but not all of them at once."""
     monkeypatch.setattr("corral.api.http.connections._MOST_UNFINISHED_BYTES", 200_000)
+    held: list[int] = []
+    hold = Connections.hold
+
+    def counted(connections: Connections, size_bytes: int) -> bool:
+        held.append(size_bytes)
+        return hold(connections, size_bytes)
+
+    monkeypatch.setattr(Connections, "hold", counted)
     with start_server() as server, connected(server.port, 3) as clients:
-        for client in clients:
-            client.sendall(HEAD + b"a: " + b"x" * 90_000)
-            time.sleep(0.1)
+        clients[0].sendall(HEAD + b"a: " + b"x" * 90_000)
+        assert within(30, lambda: sum(held) > 90_000)
+        clients[1].sendall(HEAD + b"a: " + b"x" * 90_000)
+        assert within(30, lambda: sum(held) > 180_000)
+        clients[2].sendall(HEAD + b"a: " + b"x" * 90_000)
         assert read_all(clients[2]).startswith(b"HTTP/1.1 503 ")
         clients[0].sendall(b"\r\nConnection: close\r\n\r\n")
         assert read_all(clients[0]).startswith(b"HTTP/1.1 200 OK")
@@ -524,7 +534,7 @@ def test_a_client_that_left_while_it_waited_for_room_is_noticed(
             time.sleep(0.02)
         for client in clients[1:]:  # the first one keeps what it has
             client.close()
-        assert within(5, lambda: sum(message.startswith("499 POST") for message in caplog.messages) == 7)
+        assert within(30, lambda: sum(message.startswith("499 POST") for message in caplog.messages) == 7)
 
 
 # ── uvicorn ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -51,7 +51,7 @@ def test_without_an_engine_the_answer_is_501(start_server: Callable[..., Any], o
         install_hint="pip install 'corral[fake]'",
         match=lambda model, metadata, options: Match(score=100, reason="takes it"),
     )
-    with start_server(engines=[spec]) as server, httpx.Client(base_url=server.url, timeout=10) as client:
+    with start_server(engines=[spec]) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         options = {} if option is None else {"engine": option}
         answer = client.post("/api/generate", json={"model": "smol:q4", "prompt": "hi", "options": options})
         assert answer.status_code == 501

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
-from corral.core.generation.rendering import RenderedApart
-from corral.core.requests.messages import Message
-from corral.core.requests.prompts import Prompt
+from corral.core.generation.rendering import FormatInThreads
+from corral.core.ports.chat import RenderedChat
+from corral.core.requests.control_tokens import ControlTokens
+from corral.core.requests.requests import ChatRequest
 
 MODEL = "smol:q4"
 ANSWER = "the quick answer is: no"
@@ -184,7 +185,7 @@ def test_keep_alive_may_be_a_number_or_a_duration(client: httpx.Client, keep_ali
 
 
 LATER_IN_BOTH = {"think": True}
-LATER_IN_GENERATE = {**LATER_IN_BOTH, "suffix": "x", "template": "x", "context": [1], "images": ["aGk="]}
+LATER_IN_GENERATE = {**LATER_IN_BOTH, "suffix": "x", "template": "x", "context": [1]}
 LATER_IN_CHAT = {**LATER_IN_BOTH, "tools": [{"type": "function"}]}
 
 
@@ -201,15 +202,34 @@ def test_generate_names_fields_it_does_not_serve(client: httpx.Client, field: st
 
 @pytest.mark.parametrize("field", LATER_IN_CHAT)
 def test_chat_names_fields_it_does_not_serve(client: httpx.Client, field: str) -> None:
-    """The same for chats, images inside messages included."""
+    """The same for chats."""
     response = client.post("/api/chat", json=chat_of("x", **{field: LATER_IN_CHAT[field]}))
     assert response.status_code == 400
     assert response.json()["error"].startswith(f"{field} is not supported")
     body = chat_of("x", stream=False, format="", tools=[], think=False)
     body["messages"][0] |= {"images": None, "tool_calls": []}
     assert client.post("/api/chat", json=body).status_code == 200
-    body["messages"][0]["images"] = ["aGk="]
-    assert client.post("/api/chat", json=body).json()["error"].startswith("images is not supported")
+
+
+@pytest.mark.parametrize("route", ["/api/generate", "/api/chat"])
+def test_images_are_refused_by_name(client: httpx.Client, route: str) -> None:
+    """A model that cannot see says so; what is no base64 is refused in Go's words, and no images are fine."""
+
+    def answer(images: list[str] | None) -> httpx.Response:
+        if route == "/api/generate":
+            return client.post(route, json={"model": MODEL, "prompt": "x", "stream": False, "images": images})
+        body = chat_of("x", stream=False)
+        body["messages"][0]["images"] = images
+        return client.post(route, json=body)
+
+    for images, error in (
+        (["aGk="], f'"{MODEL}" does not support images'),
+        (["aGk=", "a*Gk"], "illegal base64 data at input byte 1"),
+    ):
+        response = answer(images)
+        assert response.status_code == 400
+        assert response.json()["error"].startswith(error)
+    assert answer(None).status_code == answer([]).status_code == 200
 
 
 @pytest.mark.parametrize(("think", "text"), [("very", 'invalid think value: "very"'), (3, "think must be a boolean")])
@@ -251,15 +271,15 @@ def test_what_is_far_too_long_is_refused_before_it_is_rendered(
 ) -> None:
     """A text that cannot fit by its mere size reaches no template; a shorter one does."""
     rendered: list[int] = []
-    render = RenderedApart.render
+    render = FormatInThreads.render
 
-    async def counted(template: RenderedApart, messages: Sequence[Message], **more: Any) -> Prompt:
-        rendered.append(len(messages))
-        return await render(template, messages, **more)
+    async def counted(chat_format: FormatInThreads, request: ChatRequest, control: ControlTokens) -> RenderedChat:
+        rendered.append(len(request.messages))
+        return await render(chat_format, request, control)
 
-    monkeypatch.setattr(RenderedApart, "render", counted)
+    monkeypatch.setattr(FormatInThreads, "render", counted)
     body = chat_of("word " * 400_000, stream=stream, options={"num_ctx": 16})
-    with start_server({"longest_token_bytes": 20}) as server, httpx.Client(base_url=server.url, timeout=10) as client:
+    with start_server({"longest_token_bytes": 20}) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         response = client.post("/api/chat", json=body)
         assert response.status_code == 400
         assert response.json()["error"].startswith("the prompt is longer than the context length currently available")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from corral.api.http.errors import ApiError, problem_of
+from corral.api.http.errors import ApiError
+from corral.api.http.ollama.dialect import OLLAMA
 from corral.api.http.ollama.naming import without_selector
 from corral.api.http.timestamps import local_timestamp, utc_now
 from corral.api.modelfile.printing import modelfile_text, parameters_text
@@ -127,13 +128,13 @@ def test_both_selectors_at_once_are_refused(typed: str) -> None:
 )  # fmt: skip
 def test_errors_have_their_status_and_text(error: Exception, status: int, text: str) -> None:
     """Errors keep Ollama's texts where it has some, and their remedy elsewhere; unforeseen ones tell nothing."""
-    problem = problem_of(error)
+    problem = OLLAMA.problem(error)
     assert (problem.status, problem.text) == (status, text)
 
 
 def test_a_prompt_that_is_too_long_has_ollama_s_text() -> None:
     """Clients show this text to people, word for word."""
-    problem = problem_of(PromptTooLong("5000 tokens"))
+    problem = OLLAMA.problem(PromptTooLong("5000 tokens"))
     assert problem.status == 400
     assert problem.text.startswith("the prompt is longer than the context length currently available to the model; ")
 

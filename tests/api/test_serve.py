@@ -16,6 +16,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -30,7 +31,7 @@ MODEL = "smol:q4"
 
 def send(port: int, path: str, body: dict[str, Any]) -> socket.socket:
     data = json.dumps(body).encode()
-    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
     connection.sendall(
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
     )
@@ -106,7 +107,7 @@ def test_requests_that_do_not_end_are_cut_off(
     def ask(url: str) -> None:
         options = {"ignore_eos": True, "num_predict": 9999}
         body = {"model": MODEL, "prompt": "x", "stream": stream, "options": options}
-        replies.append(httpx.post(f"{url}/api/generate", json=body, timeout=10))
+        replies.append(httpx.post(f"{url}/api/generate", json=body, timeout=60))
 
     with caplog.at_level(logging.WARNING):
         with start_server({"step_delay_s": 0.02}, shutdown_grace_s=0) as server:
@@ -145,6 +146,15 @@ world_of.run_event_loop(main())
 """
 
 
+def listens(url: str) -> bool:
+    address = urlsplit(url)
+    try:
+        socket.create_connection((address.hostname, address.port), timeout=60).close()
+    except ConnectionError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(("grace_s", "signals"), [(0, 1), (60, 2)])
 def test_a_signal_ends_streams_without_a_traceback(grace_s: int, signals: int) -> None:
     """The first signal starts the grace and the second ends it; the process ends well, and its log is calm."""
@@ -155,12 +165,13 @@ def test_a_signal_ends_streams_without_a_traceback(grace_s: int, signals: int) -
         assert process.stderr is not None
         url = process.stdout.readline().strip()
         body = {"model": MODEL, "prompt": "x", "options": {"ignore_eos": True, "num_predict": -1}}
-        with httpx.stream("POST", f"{url}/api/generate", json=body, timeout=20) as reply:
+        with httpx.stream("POST", f"{url}/api/generate", json=body, timeout=60) as reply:
             lines = reply.iter_lines()
             next(lines)
             for _ in range(signals):
                 process.send_signal(signal.SIGTERM)
-                time.sleep(0.2)
+                while listens(url):  # until the signal has arrived: a second one too early would be the same one
+                    time.sleep(0.01)
             *_, last = lines
         log = process.stderr.read()
         assert process.wait(20) == 0
@@ -175,7 +186,7 @@ def test_a_client_that_reads_nothing_does_not_hold_up_a_stop(start_server: Calla
     with start_server({"answer": "x" * 50_000, "step_delay_s": 0.0}, shutdown_grace_s=0) as server:
         body = {"model": MODEL, "prompt": "x", "options": {"ignore_eos": True, "num_predict": -1}}
         reader = send(server.port, "/api/generate", body)
-        uploader = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        uploader = socket.create_connection(("127.0.0.1", server.port), timeout=60)
         uploader.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
         while not server.active():
             pass

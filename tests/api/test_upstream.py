@@ -38,7 +38,7 @@ def pair(start_server: Any, **engine: Any) -> Iterator[tuple[Any, Any, httpx.Cli
     """A Corral that has the fake engine's models, one in front of it, and a client of that."""
     with start_server(engine=engine or None) as behind, in_front(start_server) as front:
         add(front, "far", behind.url, model=MODEL)
-        with httpx.Client(base_url=front.url, timeout=10) as client:
+        with httpx.Client(base_url=front.url, timeout=60) as client:
             yield behind, front, client
 
 
@@ -115,7 +115,7 @@ def test_a_client_that_leaves(start_server: Callable[..., Any], within: Callable
             lines = response.iter_lines()
             assert "error" not in json.loads(next(lines))
             assert (front.active(), behind.active()) == (1, 1)
-        assert within(10, lambda: front.active() == 0 and behind.active() == 0)
+        assert within(30, lambda: front.active() == 0 and behind.active() == 0)
 
 
 def test_tools_and_thinking(start_server: Callable[..., Any]) -> None:
@@ -235,7 +235,7 @@ def test_an_upstream_that_is_this_very_server(start_server: Callable[..., Any]) 
         add(second, "mirror", second.url, model="mirror")
         for server, name in ((first, "ring"), (second, "mirror")):
             body = {"model": name, "messages": QUESTION, "stream": False}
-            reply = httpx.post(f"{server.url}/api/chat", json=body, timeout=10)
+            reply = httpx.post(f"{server.url}/api/chat", json=body, timeout=60)
             assert reply.status_code == 502
             assert "leads back to" in reply.json()["error"]
         assert not first.active() + second.active()

@@ -9,8 +9,7 @@ import pytest
 
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.memory import MemoryBlobs
-from corral.plugins.testing.blob_store import BlobStoreContract
-from corral.plugins.testing.local_blobs import LocalBlobsContract
+from corral.plugins.testing import BlobStoreContract, LocalBlobsContract
 
 
 class TestFilesystemBlobs(BlobStoreContract, LocalBlobsContract):

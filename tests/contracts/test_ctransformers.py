@@ -38,7 +38,7 @@ from corral.core.requests.requests import (
     SamplingParams,
 )
 from corral.core.specs.engines import LoadRequest, LocalFile
-from corral.plugins.testing.engine import GeneratorEngineContract
+from corral.plugins.testing import GeneratorEngineContract
 from corral.plugins.testing.ggml import FAMILIES, ggml_bytes
 from corral.plugins.testing.gguf import gguf_bytes
 

@@ -12,7 +12,7 @@ from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import TokenMask
 from corral.core.requests.outputs import EngineOutput, Prefilled, Token
 from corral.core.requests.requests import CompletionRequest, Request
-from corral.plugins.testing.engine import GeneratorEngineContract, StepEngineContract
+from corral.plugins.testing import GeneratorEngineContract, StepEngineContract
 
 
 class TestFakeEngine(StepEngineContract):

@@ -16,6 +16,7 @@ from corral.adapters.engines.onnx_embeddings.spec import SPEC as ONNX_EMBEDDINGS
 from corral.adapters.engines.onnx_genai.spec import SPEC as ONNX_GENAI
 from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
 from corral.adapters.runners.thread import ThreadRunner
+from corral.core.models.model import RemoteModel
 from corral.core.ports.runners import Runner
 from corral.core.specs.engines import LoadRequest, LocalFile
 from corral.plugins.testing import RunningModelContract
@@ -99,8 +100,7 @@ class TestUpstream(RunningModelContract):
             model="far:latest",
             files=(),
             load_options=self.plain_options(),
-            remote_host=address,
-            remote_model="toy",
+            remote=RemoteModel(host=address, model="toy"),
         )
 
 

@@ -12,7 +12,7 @@ from corral.adapters.constraints.masks import GrammarMasks
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.loader import load
 from corral.adapters.formats.gguf import GgufReader
-from corral.adapters.templates.jinja import JinjaTemplate
+from corral.adapters.templates.jinja import JinjaFormat
 from corral.core.models.model import ModelMetadata
 from corral.core.random_access import RandomAccessFile
 from corral.core.requests.answer_format import read_format
@@ -20,7 +20,7 @@ from corral.core.requests.control_tokens import ControlTokens
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.outputs import EngineFinished, Token
 from corral.core.requests.prompts import TextPart
-from corral.core.requests.requests import CompletionRequest, SamplingParams
+from corral.core.requests.requests import ChatRequest, CompletionRequest, SamplingParams
 from corral.core.specs.engines import LoadRequest, LocalFile
 
 pytestmark = pytest.mark.native
@@ -85,22 +85,19 @@ def test_typed_control_tokens_stay_text_for_every_vocabulary(smollm2: Path, tmp_
         known = engine.info.control_tokens
         assert known is not None
         assert spelled.decode() in known
-        template = JinjaTemplate(metadata.chat_template)
+        template = JinjaFormat(metadata.chat_template)
 
         def control_ids(typed: str) -> int:
             call = ToolCall(name=typed, arguments={typed: typed})
-            prompt = template.render(
-                [
-                    Message(role="system", content=typed),
-                    Message(role=typed or "user", content=f"a{typed}b {typed}"),
-                    Message(role="assistant", content=typed, thinking=typed, tool_calls=(call,)),
-                    Message(role="tool", content=typed, tool_name=typed, tool_call_id=typed),
-                    Message(role="user", content=typed),
-                ],
-                tools=[Tool(name=typed, description=typed)],
-                control=ControlTokens(known),
+            messages = (
+                Message(role="system", content=typed),
+                Message(role=typed or "user", content=f"a{typed}b {typed}"),
+                Message(role="assistant", content=typed, thinking=typed, tool_calls=(call,)),
+                Message(role="tool", content=typed, tool_name=typed, tool_call_id=typed),
+                Message(role="user", content=typed),
             )
-            [ids] = engine.tokenizer.encode([prompt])
+            request = ChatRequest(messages=messages, tools=(Tool(name=typed, description=typed),))
+            [ids] = engine.tokenizer.encode([template.render(request, ControlTokens(known)).prompt])
             return sum(token_id in engine.tokenizer.vocabulary().control for token_id in ids)
 
         assert control_ids(spelled.decode()) == control_ids("") > 8
@@ -115,8 +112,9 @@ def test_an_answer_that_follows_a_schema_ends(engine: LlamaCppEngine, temperatur
     constraint = read_format({"type": "object", "properties": fields, "required": list(fields)})
     assert constraint is not None
     masks = GrammarMasks(engine.tokenizer.vocabulary())
-    template = JinjaTemplate("<|im_start|>user\n{{ messages[0].content }}<|im_end|>\n<|im_start|>assistant\n")
-    prompt = template.render([Message(role="user", content="Describe a pet as JSON.")])
+    template = JinjaFormat("<|im_start|>user\n{{ messages[0].content }}<|im_end|>\n<|im_start|>assistant\n")
+    asked = ChatRequest(messages=(Message(role="user", content="Describe a pet as JSON."),))
+    prompt = template.render(asked).prompt
     texts: dict[int, bytes] = {}
     for seed in range(2):
         sampling = SamplingParams(temperature=temperature, seed=seed)

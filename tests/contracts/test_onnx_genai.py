@@ -22,7 +22,7 @@ from corral.core.requests.outputs import EngineFinished, EngineOutput, Prefilled
 from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams
 from corral.core.specs.engines import LoadRequest, LocalFile
-from corral.plugins.testing.engine import StepEngineContract
+from corral.plugins.testing import StepEngineContract
 
 pytestmark = pytest.mark.native
 

@@ -19,7 +19,6 @@ pytestmark = pytest.mark.native
 SMOLLM2 = "smollm2-135m-instruct:q4_1"
 ENGINES = ("llama-cpp", "onnx-genai", "ctransformers")
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-GREEDY = ("-o", "temperature=0", "-o", "num_predict=24")
 
 
 @pytest.fixture
@@ -51,11 +50,10 @@ def test_the_same_model_on_every_engine(engine: str, emptied_server: Any) -> Non
     assert loaded["model"] == SMOLLM2
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_one_command_for_each_engine(engine: str, corral: Callable[..., Any]) -> None:
-    """The README's line for an engine, as it stands there, ends in the right word."""
-    [line] = [line for line in README.splitlines() if line.startswith("corral run") and f"--engine {engine}" in line]
-    done = corral(*shlex.split(line)[1:], "--local", *GREEDY)
+def test_the_readmes_line_for_llama_cpp(corral: Callable[..., Any]) -> None:
+    """It ends in the right word as it stands; the quick start tries those for the engines that need no compiler."""
+    [line] = [line for line in README.splitlines() if line.startswith("corral run") and "--engine llama-cpp" in line]
+    done = corral(*shlex.split(line)[1:], "--local", "-o", "temperature=0")
     assert done.returncode == 0, done.stderr
     assert "Paris" in done.stdout
 

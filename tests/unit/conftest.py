@@ -10,6 +10,7 @@ import pytest
 
 from corral.adapters.engines.upstream.spec import SPEC, UpstreamOptions
 from corral.adapters.runners.event_loop import EventLoopRunner
+from corral.core.models.model import RemoteModel
 from corral.core.ports.running import RunningModel
 from corral.core.specs.engines import LoadRequest
 from corral.plugins.testing.scripted_server import ScriptedServer
@@ -38,10 +39,7 @@ def load_upstream() -> Callable[..., Any]:
             model="big:latest",
             files=(),
             load_options=msgspec.to_builtins(msgspec.convert(options, UpstreamOptions)),
-            remote_host=urls[0],
-            remote_model=model,
-            remote_replicas=urls[1:],
-            remote_api=api,
+            remote=RemoteModel(host=urls[0], model=model, replicas=urls[1:], api=api),
         )
         return await EventLoopRunner().load(SPEC, request, lambda share: None)
 

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from corral.adapters.runners.jobs import ProcessJobs
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import (
     Conflict,
@@ -101,6 +102,7 @@ class World:
             jobs=self.jobs,
             converters=[converter],
             free_memory=lambda: {"cpu": 1 << 30},
+            installation=InstalledPackages(),
         )
 
     async def source(self) -> StoredModel:
@@ -126,14 +128,15 @@ Run = Callable[..., None]
 async def opened(
     tmp_path: Path, converter: ConverterSpec, engine: EngineSpec, settings: Mapping[str, Any]
 ) -> AsyncIterator[World]:
-    stores = filesystem(FilesystemStoreSettings(root=str(tmp_path / "store")))
+    root = str(tmp_path / "store")
+    stores = filesystem(FilesystemStoreSettings(root=root))
     manager = PluginManager()
     manager.load_entry_points()
     manager.register(Plugin(converter, engine), "stamps")
     assert manager.statuses[-1].state == "loaded"
-    flags = {"scheduler.engine": engine.name, **settings}
+    flags = {"stores.filesystem.root": root, "scheduler.engine": engine.name, **settings}
     layers = read_layers("", environment={}, flags=flags)
-    assembly = await assemble(layers, default_runner="thread", manager=manager, stores=stores)
+    assembly = await assemble(layers, default_runner="thread", manager=manager)
     try:
         file = tmp_path / "small.gguf"
         file.write_bytes(gguf_bytes())

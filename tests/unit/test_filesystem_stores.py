@@ -28,7 +28,7 @@ from corral.core.models.digests import Digest, digest_of
 from corral.core.models.model import ModelMetadata
 from corral.core.models.names import parse_name
 from corral.core.ports.blobs import BlobInfo
-from corral.plugins.testing.blob_store import store_bytes
+from corral.plugins.testing.blob_writing import store_bytes
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="file modes and signals of POSIX")
 
@@ -451,10 +451,8 @@ def test_a_cancelled_adoption_leaves_nothing(tmp_path: Path) -> None:
         task = asyncio.create_task(store.adopt(file))
         await asyncio.sleep(0.1)
         task.cancel()
-        before = time.monotonic()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert time.monotonic() - before < 5
         assert list((tmp_path / "models" / ".corral" / "partials").iterdir()) == []
         assert [info async for info in store.list()] == []
 

@@ -12,18 +12,30 @@ import msgspec
 import pytest
 from msgspec import UNSET, UnsetType
 
-from corral.adapters.templates.jinja import JinjaTemplates
-from corral.core.errors import CorralError, EngineDied, InvalidOption, InvalidRequest, PromptTooLong, Unsupported
+from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
+from corral.adapters.templates.jinja import JinjaLanguage
+from corral.core.errors import (
+    CorralError,
+    EngineDied,
+    InvalidOption,
+    InvalidRequest,
+    PluginError,
+    PromptTooLong,
+    Unsupported,
+)
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import Digest
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import ModelMetadata, StoredModel, TemplateText
 from corral.core.models.names import ModelName, parse_name
+from corral.core.models.view import ModelView
+from corral.core.ports.answer_parsers import AnswerParserFactory
+from corral.core.ports.chat import RenderedChat
 from corral.core.ports.running import ModelInfo, Task
 from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.messages import Message
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage, Vectors
-from corral.core.requests.prompts import Prompt, TextPart, prompt_text
+from corral.core.requests.prompts import MediaPart, Prompt, TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, EmbedRequest, Request
 from corral.core.requests.vectors import rows
 from corral.core.scheduling.leases import Lease
@@ -38,7 +50,7 @@ _RECORD = StoredModel(
 
 
 class FakeModel:
-    """Answers "Hello" letter by letter, or with `embedded`; remembers requests, and which of them were closed."""
+    """Answers "Hello" letter by letter, or with `vectors`; remembers requests, and which of them were closed."""
 
     def __init__(self, tasks: frozenset[str], error: CorralError | None = None) -> None:
         self.info = ModelInfo(tasks=tasks, features=frozenset({"tokenize"}), context_length=100)
@@ -46,6 +58,7 @@ class FakeModel:
         self.error = error
         self.requests: list[Request] = []
         self.running = asyncio.Event()
+        self.answer = list("Hello")
         self.closed = 0
         self.tokenized = 0
         self.vectors = Vectors(dimensions=2, float32=array("f", [3, 4]).tobytes())
@@ -60,10 +73,10 @@ class FakeModel:
                 yield Embedded(vectors=self.vectors, prompt_tokens=7)
                 return
             yield Started(prompt_tokens=3)
-            for letter in "Hello":
+            for piece in self.answer:
                 await asyncio.sleep(0)
-                yield Delta(text=letter, token_count=1)
-            yield Finished(reason="stop", usage=Usage(prompt_tokens=3, generated_tokens=5))
+                yield Delta(text=piece, token_count=1)
+            yield Finished(reason="stop", usage=Usage(prompt_tokens=3, generated_tokens=len(self.answer)))
         finally:
             self.closed += 1
 
@@ -92,7 +105,7 @@ class FakeScheduler:
     @asynccontextmanager
     async def lease(
         self,
-        record: StoredModel,
+        view: ModelView,
         *,
         load_options: Mapping[str, Any] = {},
         engine: str | None = None,
@@ -105,7 +118,7 @@ class FakeScheduler:
         self.callers.append(caller)
         self.active += 1
         try:
-            yield Lease(model=self.model, record=record, load_ns=42, engine="fake")
+            yield Lease(model=self.model, record=view.record, load_ns=42, engine="fake")
         finally:
             self.active -= 1
 
@@ -122,8 +135,8 @@ class FakeCatalog:
     async def get(self, name: ModelName) -> StoredModel:
         return self.record
 
-    async def metadata(self, record: StoredModel) -> ModelMetadata | None:
-        return ModelMetadata(
+    async def view(self, name: ModelName) -> ModelView:
+        metadata = ModelMetadata(
             format="gguf",
             architecture="llama",
             file_type="F16",
@@ -131,9 +144,7 @@ class FakeCatalog:
             tensor_bytes=1,
             chat_template=self._template,
         )
-
-    async def capabilities(self, record: StoredModel) -> tuple[str, ...]:
-        return self._capabilities
+        return ModelView(record=self.record, metadata=metadata, capabilities=self._capabilities)
 
 
 class Bench:
@@ -147,13 +158,17 @@ class Bench:
         capabilities: tuple[str, ...] = ("completion",),
         template: str | None = _CHATML,
         error: CorralError | None = None,
+        features: tuple[str, ...] = (),
+        parsers: Mapping[str, AnswerParserFactory] | None = None,
     ) -> None:
         self.model = FakeModel(frozenset(tasks), error)
+        self.model.info = msgspec.structs.replace(self.model.info, features=self.model.info.features.union(features))
         self.scheduler = FakeScheduler(self.model)
         self.service = InferenceService(
             catalog=FakeCatalog(record, capabilities, template),
             scheduler=self.scheduler,
-            templates=(JinjaTemplates(),),
+            languages={"jinja": JinjaLanguage()},
+            parsers={"think_tags": ThinkTagParsers()} if parsers is None else parsers,
         )
 
     def request(self) -> CompletionRequest:
@@ -240,7 +255,6 @@ def test_chat_assembles_messages_as_ollama_does() -> None:
     assert prompt_text(bench.request().prompt) == "user=M;system=T;user=q;"
     bench.generate(GenerateCall(model="tiny", prompt="q", system="T"))
     assert prompt_text(bench.request().prompt) == "system=T;user=M;user=q;"
-    assert asyncio.run(bench.service.render(_chat(("user", "q")))) == "system=S;user=M;user=q;"
 
 
 def test_chat_answers_in_chat_deltas() -> None:
@@ -258,6 +272,110 @@ def test_a_chat_native_engine_gets_the_messages() -> None:
     assert isinstance(request, ChatRequest)
     assert request.messages == (Message(role="user", content="q"),)
     assert sum(isinstance(output, Delta) for output in outputs) == 5
+
+
+_THINKING = "{{ messages[0].content.split('</think>')[-1] }}<think>"
+
+
+def test_thinking_is_told_from_the_answer() -> None:
+    """Where the template has think tags, what stands between them is thinking, in generate and chat alike."""
+    bench = Bench(template=_THINKING)
+    bench.model.answer = ["h", "m</thi", "nk>\n", "Yes"]
+    for outputs in (bench.generate(GenerateCall(model="tiny", prompt="q")), bench.chat(_chat(("user", "q")))):
+        deltas = [output for output in outputs if isinstance(output, Delta)]
+        assert ("".join(one.thinking for one in deltas), "".join(one.text for one in deltas)) == ("hm", "Yes")
+        assert sum(one.token_count for one in deltas) == 4
+        assert isinstance(outputs[-1], Finished)
+        assert bench.request().preserved_tokens == {"<think>", "</think>"}
+    assert (bench.scheduler.active, bench.model.closed) == (0, 2)
+
+
+def test_an_answer_is_left_alone_without_a_parser() -> None:
+    """With `think` false, in raw prompts, and for templates without think tags."""
+    said = ["<think>hm</think>", "Yes"]
+    bench = Bench(template=_THINKING)
+    bench.model.answer = said
+    plain = Bench()
+    plain.model.answer = said
+    for outputs in (
+        bench.generate(GenerateCall(model="tiny", prompt="q", raw=True)),
+        bench.chat(_chat(("user", "q"), think=False)),
+        plain.chat(_chat(("user", "q"))),
+    ):
+        assert [(one.text, one.thinking) for one in outputs if isinstance(one, Delta)] == [(text, "") for text in said]
+
+
+def test_a_parser_that_is_missing_or_fails() -> None:
+    """A format that names a parser nobody has is an error by name; one that raises ends its answer, not the model."""
+
+    class Failing:
+        def open(self, request: ChatRequest, rendered: RenderedChat) -> Failing:
+            return self
+
+        def feed(self, delta: Delta) -> tuple[Delta, ...]:
+            raise PluginError("the plugin far, it: feed: ValueError: no luck")
+
+        def finish(self) -> tuple[Delta, ...]:
+            return ()
+
+    missing = Bench(template=_THINKING, parsers={"harmony": ThinkTagParsers()})
+    with pytest.raises(PluginError, match="'think_tags'") as caught:
+        missing.chat(_chat(("user", "q")))
+    assert caught.value.remedy is not None
+    assert "harmony" in caught.value.remedy
+    failing = Bench(template=_THINKING, parsers={"think_tags": Failing()})
+    with pytest.raises(PluginError, match="no luck"):
+        failing.chat(_chat(("user", "q")))
+    for bench in (missing, failing):
+        assert bench.scheduler.active == 0
+    assert failing.model.closed == 1
+
+
+def test_the_manifests_template_goes_before_the_weights() -> None:
+    """A text in a language that nobody compiles is passed over, as a Go template is; without any, texts are joined."""
+    jinja = TemplateText(kind="jinja", text="manifest")
+    for template, weights, prompt in (
+        (jinja, "weights", "manifest"),
+        (TemplateText(kind="go", text="{{ .Prompt }}"), "weights", "weights"),
+        (TemplateText(kind="go", text="{{ .Prompt }}"), None, "q"),
+        (None, "weights", "weights"),
+        (None, None, "q"),
+    ):
+        bench = Bench(record=msgspec.structs.replace(_RECORD, template=template), template=weights)
+        bench.generate(GenerateCall(model="tiny", prompt="q"))
+        assert prompt_text(bench.request().prompt) == prompt
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_images_are_refused_by_whoever_cannot_take_them(raw: bool) -> None:
+    """By the model before it is loaded; by the engine's name otherwise; and never dropped by a chat format."""
+    calls: tuple[Callable[[Bench], list[Output]], ...] = (
+        lambda bench: bench.generate(GenerateCall(model="tiny", prompt="q", images=(b"x",), raw=raw)),
+        lambda bench: bench.chat(ChatCall(model="tiny", messages=(Message(role="user", images=(b"x",)),))),
+    )
+    for ask in calls:
+        blind = Bench()
+        with pytest.raises(Unsupported, match='"tiny" does not support images'):
+            ask(blind)
+        assert blind.scheduler.asked == []
+        seeing = Bench(capabilities=("completion", "vision"))
+        with pytest.raises(Unsupported, match='images: "tiny" runs on fake, which does not support images'):
+            ask(seeing)
+        assert (seeing.scheduler.active, seeing.model.requests) == (0, [])
+
+
+def test_images_reach_an_engine_that_takes_them() -> None:
+    """In a raw prompt and in a chat that the engine renders; a chat format that has no place for them says so."""
+    bench = Bench(tasks=("completion", "chat"), capabilities=("completion", "vision"), features=("images",))
+    bench.generate(GenerateCall(model="tiny", prompt="q", images=(b"x",), raw=True))
+    assert bench.request().prompt == (MediaPart(data=b"x"), TextPart(text="q", parse_special=True))
+    bench.generate(GenerateCall(model="tiny", prompt="q", images=(b"x",)))
+    request = bench.model.requests[-1]
+    assert isinstance(request, ChatRequest)
+    assert request.messages == (Message(role="user", content="q", images=(b"x",)),)
+    bench = Bench(capabilities=("completion", "vision"), features=("images",))
+    with pytest.raises(Unsupported, match="chat format"):
+        bench.generate(GenerateCall(model="tiny", prompt="q", images=(b"x",)))
 
 
 def test_options_reach_their_places() -> None:

@@ -17,7 +17,7 @@ from corral.plugins.hook_kinds import Factories
 from corral.plugins.hooks import HOOKS
 from corral.plugins.hookspecs import HookSpecs
 from corral.plugins.manager import PluginManager
-from corral.plugins.settings.layers import read_layers
+from corral.plugins.settings.reading import read_layers
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HOOKS if isinstance(kind, Factories)], ids=lambda kind: kind.plural)

@@ -7,75 +7,73 @@ import time
 import tracemalloc
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import pytest
 
-from corral.adapters.templates.jinja import JinjaTemplate, JinjaTemplates
+from corral.adapters.templates.jinja import JinjaFormat, JinjaLanguage
 from corral.core.errors import InvalidModelFile, InvalidRequest
 from corral.core.generation.rendering import RenderingThreads
-from corral.core.models.digests import Digest
-from corral.core.models.model import ModelMetadata, StoredModel, TemplateText
-from corral.core.models.names import parse_name
-from corral.core.requests.control_tokens import ControlTokens
+from corral.core.models.model import ModelMetadata, TemplateText
+from corral.core.ports.chat import RenderedChat
+from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.prompts import Prompt, TextPart, prompt_text
+from corral.core.requests.requests import ChatRequest
 
 _USER = [Message(role="user", content="hello")]
+_HELLO = ChatRequest(messages=tuple(_USER))
 
 
 def _render(source: str, messages: list[Message] | None = None, **options: str) -> str:
-    return prompt_text(JinjaTemplate(source, **options).render(_USER if messages is None else messages))
+    return prompt_text(_prompt(JinjaFormat(source, **options), _USER if messages is None else messages))
+
+
+def _prompt(
+    chat_format: JinjaFormat,
+    messages: Sequence[Message],
+    tools: Sequence[Tool] = (),
+    control: ControlTokens = LOOKALIKES,
+) -> Prompt:
+    return chat_format.render(ChatRequest(messages=tuple(messages), tools=tuple(tools)), control).prompt
 
 
 def _guarded(prompt: Prompt) -> list[str]:
     return [part.text for part in prompt if isinstance(part, TextPart) and not part.parse_special]
 
 
-def _record(template: TemplateText | None = None) -> StoredModel:
-    return StoredModel(
-        name=parse_name("m"), digest=Digest("sha256:" + "0" * 64), size_bytes=0, modified_at=0, template=template
-    )
+_METADATA = ModelMetadata(
+    format="gguf",
+    architecture="llama",
+    file_type="Q4_1",
+    parameter_count=1,
+    tensor_bytes=1,
+    bos_text="<s>",
+    eos_text="</s>",
+)
 
 
-def _metadata(chat_template: str | None) -> ModelMetadata:
-    return ModelMetadata(
-        format="gguf",
-        architecture="llama",
-        file_type="Q4_1",
-        parameter_count=1,
-        tensor_bytes=1,
-        chat_template=chat_template,
-        bos_text="<s>",
-        eos_text="</s>",
-    )
+_TEXT = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
 
 
-def test_the_weights_template_is_taken() -> None:
-    """Without one in the manifest, the GGUF's own template is used, with its special tokens."""
-    template = JinjaTemplates()(_record(), _metadata("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"))
-    assert template is not None
-    assert prompt_text(template.render(_USER)) == "<s>hello</s>"
+def test_a_template_gets_the_tokens_of_the_weights() -> None:
+    """Those that begin and end a text come from the weights, unless the template's own text brings some."""
+    compiled = JinjaLanguage().compile(TemplateText(kind="jinja", text=_TEXT), _METADATA)
+    assert prompt_text(_prompt(compiled, _USER)) == "<s>hello</s>"
+    own = TemplateText(kind="jinja", text=_TEXT, bos_text="[B]")
+    assert prompt_text(_prompt(JinjaLanguage().compile(own, _METADATA), _USER)) == "[B]hello</s>"
+    assert prompt_text(_prompt(JinjaLanguage().compile(own, None), _USER)) == "[B]hello"
 
 
-def test_the_manifests_jinja_template_wins() -> None:
-    """A Jinja template in the manifest goes before the weights'; a Go template is not for this factory."""
-    factory = JinjaTemplates()
-    ours = factory(_record(TemplateText(kind="jinja", text="A")), _metadata("B"))
-    go = factory(_record(TemplateText(kind="go", text="A")), _metadata("B"))
-    assert ours is not None
-    assert go is not None
-    assert (ours.source, go.source) == ("A", "B")
-    assert factory(_record(), _metadata(None)) is None
-    assert factory(_record(), None) is None
-
-
-def test_a_template_beside_the_weights_brings_its_tokens() -> None:
-    """Where the manifest says which tokens begin and end a text, they go before the weights' word."""
-    text = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
-    template = JinjaTemplates()(_record(TemplateText(kind="jinja", text=text, bos_text="[B]")), _metadata(None))
-    assert template is not None
-    assert prompt_text(template.render(_USER)) == "[B]hello</s>"
+@pytest.mark.parametrize(
+    ("think", "parser"), [(None, "think_tags"), (True, "think_tags"), ("low", "think_tags"), (False, None)]
+)
+def test_a_template_with_think_tags_names_the_parser(think: bool | str | None, parser: str | None) -> None:
+    """Its answers are searched for thinking unless the request wants none; those of other templates never are."""
+    compiled = JinjaFormat("{{ messages[0].content.split('</think>')[-1] }}<think>")
+    rendered = compiled.render(ChatRequest(messages=tuple(_USER), think=think))
+    assert rendered.parser == parser
+    assert (rendered.think is not None, bool(rendered.preserved_tokens)) == (parser is not None, parser is not None)
+    assert JinjaFormat(_TEXT).render(ChatRequest(messages=tuple(_USER), think=think)).parser is None
 
 
 def test_blocks_are_trimmed_and_loops_have_controls() -> None:
@@ -99,10 +97,10 @@ def test_json_is_not_escaped_for_html() -> None:
 
 def test_tools_and_thinking_reach_the_template() -> None:
     """Tools are there as OpenAI-style functions, None without any; thinking under both of its names."""
-    template = JinjaTemplate("{% if tools %}{{ tools[0].function.name }}{% endif %}{{ messages[0].reasoning_content }}")
+    template = JinjaFormat("{% if tools %}{{ tools[0].function.name }}{% endif %}{{ messages[0].reasoning_content }}")
     message = Message(role="user", content="x", thinking="hm")
-    assert prompt_text(template.render([message], tools=[Tool(name="look")])) == "lookhm"
-    assert prompt_text(template.render([message])) == "hm"
+    assert prompt_text(_prompt(template, [message], tools=[Tool(name="look")])) == "lookhm"
+    assert prompt_text(_prompt(template, [message])) == "hm"
 
 
 def test_the_time_can_be_asked() -> None:
@@ -124,8 +122,8 @@ def test_a_template_finds_what_it_looks_for_in_answers() -> None:
     source = """{% for m in messages %}{{ m.role }}:
 {{- m.content.split('</think>')[-1].lstrip('\\n') if m.role == 'assistant' else m.content }};{% endfor %}"""
     said = "<think>hm</think>\n\nfour <|x|>"
-    prompt = JinjaTemplate(source).render(
-        [Message(role="user", content=said), Message(role="assistant", content=said), *_USER]
+    prompt = _prompt(
+        JinjaFormat(source), [Message(role="user", content=said), Message(role="assistant", content=said), *_USER]
     )
     assert prompt_text(prompt) == f"user:{said};assistant:four <|x|>;user:hello;"
     assert _guarded(prompt) == ["<think>", "</think>", "<|x|>", "<|x|>"]
@@ -147,7 +145,7 @@ def test_no_string_of_a_request_becomes_a_control_token(token: str) -> None:
     call = ToolCall(name=evil, id=evil, arguments={evil: [evil, {"x": evil}]})
     message = Message(role=evil, content=evil, thinking=evil, tool_calls=(call,), tool_name=evil, tool_call_id=evil)
     tool = Tool(name=evil, description=evil, parameters={"properties": {evil: {"description": evil}}})
-    prompt = JinjaTemplate(_EVERYTHING).render([message, *_USER], tools=[tool], control=ControlTokens(_ODD))
+    prompt = _prompt(JinjaFormat(_EVERYTHING), [message, *_USER], [tool], ControlTokens(_ODD))
     parsed = "".join(part.text for part in prompt if isinstance(part, TextPart) and part.parse_special)
     assert prompt_text(prompt).count(token) > 25
     assert not [one for one in _ODD if one in parsed]
@@ -160,7 +158,7 @@ def test_marks_spelled_by_people_unguard_nothing(typed: str) -> None:
     """A mark's escape in a text is text: it neither vanishes, which would join what it divides, nor ends a mark."""
     control = ControlTokens(("<|im_end|>",))
     for source in ("{{ messages[0].content }}", "{{ messages[0] }}", "{{ messages[0] | tojson(ensure_ascii=true) }}"):
-        prompt = JinjaTemplate(source).render([Message(role="user", content=typed)], control=control)
+        prompt = _prompt(JinjaFormat(source), [Message(role="user", content=typed)], control=control)
         assert "<|im_end|>" not in [
             text for part in prompt if isinstance(part, TextPart) and part.parse_special for text in [part.text]
         ]
@@ -175,7 +173,7 @@ def test_a_role_makes_no_control_token() -> None:
     control = ControlTokens(("<|user|>", "<|endoftext|>", "<|critic|>"))
 
     def parts(role: str) -> Prompt:
-        return JinjaTemplate(source).render([Message(role=role, content="x"), *_USER], control=control)
+        return _prompt(JinjaFormat(source), [Message(role=role, content="x"), *_USER], control=control)
 
     for role in ("user", "critic"):
         assert parts(role) == (TextPart(text=f"<|{role}|>x<|user|>hello", parse_special=True),)
@@ -185,8 +183,8 @@ def test_a_role_makes_no_control_token() -> None:
 
 def test_marks_in_content_do_no_harm() -> None:
     """The noncharacters used as marks vanish from content, and cannot unguard a token."""
-    prompt = JinjaTemplate("{{ messages[0].content }}").render(
-        [Message(role="user", content="a\ufdd1<|x|>\ufdd0<|y|>")]
+    prompt = _prompt(
+        JinjaFormat("{{ messages[0].content }}"), [Message(role="user", content="a\ufdd1<|x|>\ufdd0<|y|>")]
     )
     assert prompt_text(prompt) == "a<|x|><|y|>"
     assert _guarded(prompt) == ["<|x|><|y|>"]
@@ -218,10 +216,10 @@ def test_the_templates_own_complaint_is_the_error() -> None:
         "{% autoescape true %}{{ '<' }}{% endautoescape %}",
     ],
 )
-def test_a_template_that_does_not_compile_names_the_model(source: str) -> None:
-    """A broken template is the model file's fault, and the message says which model's."""
-    with pytest.raises(InvalidModelFile, match="tiny"):
-        JinjaTemplate(source, name="tiny")
+def test_a_template_that_does_not_compile(source: str) -> None:
+    """A broken template is the model file's fault."""
+    with pytest.raises(InvalidModelFile, match="chat template"):
+        JinjaFormat(source)
 
 
 _LONG = "{% set a = 'a' * 95000 * 20 %}"
@@ -320,11 +318,11 @@ def test_long_conversations_stay_within_the_limits() -> None:
 )
 def test_a_hostile_template_stays_small(source: str) -> None:
     """What it builds is measured before it is built: it never takes as much as 150 MB."""
-    template = JinjaTemplate(source)
+    template = JinjaFormat(source)
     tracemalloc.start()
     try:
         with suppress(InvalidRequest):
-            template.render(_USER)
+            _prompt(template, _USER)
         assert tracemalloc.get_traced_memory()[1] < 150 << 20
     finally:
         tracemalloc.stop()
@@ -335,8 +333,8 @@ def test_texts_that_are_gone_do_not_count() -> None:
     source = (
         "{% set ns = namespace(x='') %}{% for i in range(60) %}{% set ns.x = m + i | string %}{% endfor %}{{ ns.x }}"
     )
-    template = JinjaTemplate(source.replace("m +", "messages[0].content +"))
-    assert len(_render(template.source, [Message(role="user", content="x" * 1_000_000)])) == 1_000_002
+    source = source.replace("m +", "messages[0].content +")
+    assert len(_render(source, [Message(role="user", content="x" * 1_000_000)])) == 1_000_002
 
 
 def test_a_rendering_that_nobody_waits_for_ends() -> None:
@@ -345,11 +343,11 @@ def test_a_rendering_that_nobody_waits_for_ends() -> None:
 
     async def scenario() -> None:
         threads = RenderingThreads()
-        busy = await threads.apart(lambda: JinjaTemplate(slow))
-        other = await threads.apart(lambda: JinjaTemplate("{{ messages[0].content }}"))
-        waiting = [asyncio.create_task(busy.render(_USER)) for _ in range(12)]
+        busy = await threads.open(lambda: JinjaFormat(slow))
+        other = await threads.open(lambda: JinjaFormat("{{ messages[0].content }}"))
+        waiting = [asyncio.create_task(busy.render(_HELLO, LOOKALIKES)) for _ in range(12)]
         await asyncio.sleep(0.05)
-        assert prompt_text(await other.render(_USER)) == "hello"
+        assert prompt_text((await other.render(_HELLO, LOOKALIKES)).prompt) == "hello"
         assert not any(task.done() for task in waiting)
         began_s = time.thread_time()
         for task in waiting:
@@ -366,18 +364,16 @@ def test_a_template_has_one_rendering_at_a_time() -> None:
     running = [0, 0]
 
     class Counting:
-        source = ""
-
-        def render(self, messages: Sequence[Message], **how: Any) -> Prompt:
+        def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
             running[0] += 1
             running[1] = max(running[1], running[0])
             time.sleep(0.005)
             running[0] -= 1
-            return ()
+            return RenderedChat(prompt=())
 
     async def scenario() -> None:
-        template = await RenderingThreads().apart(Counting)
-        await asyncio.gather(*(template.render(_USER) for _ in range(10)))
+        template = await RenderingThreads().open(Counting)
+        await asyncio.gather(*(template.render(_HELLO, LOOKALIKES) for _ in range(10)))
 
     asyncio.run(scenario())
     assert running == [0, 1]

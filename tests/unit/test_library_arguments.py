@@ -13,7 +13,8 @@ import pytest
 
 from corral import AsyncCorral, Corral
 from corral.api.library import Stream
-from corral.core.errors import CorralError, InvalidOption, InvalidRequest, ModelNotFound, to_error
+from corral.core.error_translation import to_error
+from corral.core.errors import CorralError, InvalidOption, InvalidRequest, ModelNotFound
 from corral.core.requests.messages import Message
 from corral.plugins.testing.gguf import gguf_bytes
 

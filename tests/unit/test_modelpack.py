@@ -13,7 +13,7 @@ import pytest
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.core.errors import StorageError, Unsupported
 from corral.core.models.digests import digest_of, mentioned_digests
-from corral.core.models.model import FileRole, Model, ModelFile, TemplateText
+from corral.core.models.model import FileRole, Model, ModelFile, RemoteModel, TemplateText
 from corral.core.models.names import parse_name
 from corral.core.requests.messages import Message
 
@@ -188,7 +188,7 @@ def test_a_missing_small_file_is_told() -> None:
     "model",
     [
         _model(template=TemplateText(kind="go", text="{{ .Prompt }}")),
-        _model(remote_model="llama3", remote_host="http://127.0.0.1:1"),
+        _model(remote=RemoteModel(host="http://127.0.0.1:1", model="llama3")),
     ],
 )
 def test_what_has_no_place_is_unsupported(model: Model) -> None:

@@ -10,7 +10,7 @@ import pytest
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.core.errors import StorageError, Unsupported
 from corral.core.models.digests import Digest, digest_of
-from corral.core.models.model import Model, ModelFile, TemplateText
+from corral.core.models.model import Model, ModelFile, RemoteModel, TemplateText
 from corral.core.models.names import parse_name
 from corral.core.requests.messages import Message
 
@@ -121,7 +121,7 @@ def test_an_upstream_has_no_layers() -> None:
     data = _manifest(config, None)
     assert OllamaManifestFormat().recognises(data)
     model = _read(data, config)
-    assert (model.remote_host, model.remote_model) == ("https://ollama.com", "big")
+    assert model.remote == RemoteModel(host="https://ollama.com", model="big")
     assert (model.capabilities, model.context_length, model.weights) == (("tools",), 99, None)
 
 

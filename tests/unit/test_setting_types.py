@@ -6,7 +6,7 @@ import pytest
 
 from corral.core.errors import SettingsError
 from corral.plugins.settings.environment import read_environment
-from corral.plugins.settings.layers import read_layers
+from corral.plugins.settings.reading import read_layers
 from corral.plugins.settings.types import Address
 
 BAD = ("h:notaport", "h:70000", "a b", "/run/corral.sock", "unix:", "ftp://h")

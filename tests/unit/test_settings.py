@@ -12,7 +12,7 @@ import pytest
 
 from corral.core.errors import SettingsError
 from corral.plugins.settings.environment import read_environment
-from corral.plugins.settings.layers import parse_assignment, read_layers
+from corral.plugins.settings.reading import parse_assignment, read_layers
 from corral.plugins.settings.schema import Settings
 from corral.plugins.settings.types import Address, Duration
 

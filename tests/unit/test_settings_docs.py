@@ -19,6 +19,7 @@ import click
 import msgspec
 import pytest
 
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.api.cli.group import cli
 from corral.api.library import AsyncCorral
 from corral.plugins.assembly import assemble, read_layers
@@ -103,7 +104,7 @@ def engine_table() -> str:
     manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
     lines = ["| engine | what it is | takes | tasks | runs in | install |", "|---|---|---|---|---|---|"]
     for spec in manager.specs(ENGINES):
-        engine = engine_status(spec)
+        engine = engine_status(spec, InstalledPackages())
         install = f"`{spec.install_hint.replace('corral[', '.[')}`" if spec.install_hint else "built in"
         cells = [f"`{engine.name}`", engine.summary, engine.takes or "-"]
         cells += [", ".join(engine.tasks), ", ".join(engine.runners), install]

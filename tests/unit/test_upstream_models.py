@@ -19,7 +19,7 @@ from corral.adapters.engines.upstream.spec import SPEC
 from corral.api.cli import main
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import InvalidRequest, ModelNotFound, UnsupportedField, UpstreamError
-from corral.core.models.model import StoredModel
+from corral.core.models.model import RemoteModel, StoredModel
 from corral.core.models.names import parse_name
 from corral.core.requests.calls import ChatCall, GenerateCall
 from corral.core.requests.messages import Message, Tool
@@ -66,8 +66,7 @@ def test_the_manifest(library: Corral, vllm: ScriptedServer, another_upstream: S
     """It is Ollama's, without layers; what is Corral's own stands under a key of its own, and is read again."""
     another_upstream.replies = dict(vllm.replies)
     record = add(library, "far", f"{vllm.url}/v1/", another_upstream.url, vllm.url, api="vllm")
-    assert (record.remote_host, record.remote_model) == (vllm.url, "org/big")
-    assert (record.remote_replicas, record.remote_api) == ((another_upstream.url,), "vllm")
+    assert record.remote == RemoteModel(host=vllm.url, model="org/big", replicas=(another_upstream.url,), api="vllm")
     assert (record.weights, record.context_length, record.capabilities) == (None, 512, ("completion",))
     manifest = json.loads((tmp_path / "store/manifests/registry.ollama.ai/library/far/latest").read_bytes())
     assert manifest["layers"] == []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from corral.core.errors import Unsupported
 from corral.core.ports.tokens import Vocabulary
-from corral.core.requests.prompts import Prompt, TokensPart
+from corral.core.requests.prompts import MediaPart, Prompt, TokensPart
 
 __all__ = ("BOS", "EOS", "FIRST_WORD", "WORDS", "FakeTokenizer")
 
@@ -64,6 +64,8 @@ class FakeTokenizer:
                 if any(not 0 <= index < len(self.pieces) for index in part.ids):
                     raise Unsupported(f"token ids of this model are 0 to {len(self.pieces) - 1}")
                 ids += part.ids
+            elif isinstance(part, MediaPart):
+                raise Unsupported("a tokenizer has no tokens for images")
             elif part.parse_special:
                 for text in self._special.split(part.text):
                     ids += [256 + _SPECIAL.index(text)] if text in _SPECIAL else self.text_ids(text)

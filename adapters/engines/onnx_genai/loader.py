@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 
 from corral.adapters.engines.onnx_genai.spec import SPEC
+from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.errors import EngineNotInstalled
 from corral.core.ports.engines import StepEngine
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.specs.engines import Device, LoadRequest
-from corral.core.specs.installation import missing_packages
 from corral.core.wording.pip_lines import install_line
 
 __all__ = ("devices", "load")
@@ -38,6 +38,6 @@ def devices() -> Sequence[Device]:
 def _prepare() -> None:
     # The wheel sends telemetry unless this is set before its first import.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    missing = missing_packages(SPEC)
+    missing = InstalledPackages().missing(SPEC)
     if missing:
         raise EngineNotInstalled(f"the {SPEC.name} engine cannot run here: {missing}", install_line(SPEC))

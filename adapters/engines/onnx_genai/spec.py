@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from corral.adapters.converters.onnx.spec import CONVERTER
+from corral.core.models.completion import completed
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.specs.engines import Derivation, EngineSpec, Match, options_fit
 
@@ -38,7 +39,7 @@ class OnnxGenaiOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 def _match(model: Model, metadata: ModelMetadata | None, options: OnnxGenaiOptions) -> Match:
-    if model.remote_host is not None:
+    if model.remote is not None:
         return Match(score=0, reason="runs local weights only")
     if model.format == "onnx":
         if any(file.path == CONFIG_FILE for file in model.files):
@@ -58,7 +59,7 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Onnx
     """
     weights = sum(file.size_bytes for file in record.files if file.role in ("weights", "adapter"))
     context = options.num_ctx or DEFAULT_NUM_CTX
-    trained = record.context_length or (metadata.context_length if metadata is not None else None)
+    trained = completed(record, metadata).context_length
     if trained:
         context = min(context, trained)
     if metadata is not None and metadata.kv_bytes_per_token:

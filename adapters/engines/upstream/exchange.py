@@ -25,10 +25,10 @@ class Exchange(Value, frozen=True, kw_only=True):
 
 
 def plain_text(prompt: Prompt) -> str:
-    """Raises `Unsupported` for token ids: they mean nothing to another server."""
+    """Raises `Unsupported` for token ids, which mean nothing to another server, and for images."""
     texts = [part.text for part in prompt if isinstance(part, TextPart)]
     if len(texts) != len(prompt):
-        raise Unsupported("an upstream accepts text, not token ids")
+        raise Unsupported("an upstream accepts text, neither token ids nor images")
     return "".join(texts)
 
 

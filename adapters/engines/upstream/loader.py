@@ -32,14 +32,15 @@ async def load(request: LoadRequest, on_progress: OnLoadProgress) -> UpstreamMod
 
     Raises what the last of them had to say where none does.
     """
-    if request.remote_host is None or request.remote_model is None:
+    remote = request.remote
+    if remote is None:
         raise InvalidModelFile(f"{request.model} has no remote_host and remote_model", "add it with corral upstream")
     options = msgspec.convert(request.load_options, UpstreamOptions)
     endpoints: list[Endpoint] = []
     try:
-        for host in (request.remote_host, *request.remote_replicas):
-            endpoints.append(await open_endpoint(host, request.remote_model, request.remote_api, options))
-        offer = await _first_offer(endpoints, request.remote_model)
+        for host in (remote.host, *remote.replicas):
+            endpoints.append(await open_endpoint(host, remote.model, remote.api, options))
+        offer = await _first_offer(endpoints, remote.model)
     except BaseException:
         await asyncio.gather(*(endpoint.aclose() for endpoint in endpoints))
         raise

@@ -51,9 +51,9 @@ class UpstreamOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _match(model: Model, metadata: ModelMetadata | None, options: UpstreamOptions) -> Match:
-    if model.remote_host is None or model.remote_model is None:
+    if model.remote is None:
         return Match(score=0, reason="runs models on other servers; corral upstream adds one")
-    return Match(score=100, reason=f"runs behind {model.remote_host}")
+    return Match(score=100, reason=f"runs behind {model.remote.host}")
 
 
 def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: UpstreamOptions) -> Mapping[str, int]:

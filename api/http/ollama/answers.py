@@ -8,8 +8,9 @@ from typing import Any
 from litestar.types import Receive, Scope, Send
 
 from corral.api.http.disconnect import CancelOnDisconnect, when_reader_stalls
-from corral.api.http.errors import JSON, error_body, problem_of
+from corral.api.http.errors import JSON
 from corral.api.http.ollama.chunks import AnswerWriter
+from corral.api.http.ollama.dialect import OLLAMA
 from corral.api.http.request_log import request_log
 from corral.core.errors import EngineError
 from corral.core.generation.answers import Generation
@@ -62,9 +63,9 @@ class AnswerResponse:
         except Exception as error:
             if not started:
                 raise
-            problem = problem_of(error)
+            problem = OLLAMA.problem(error)
             request_log(scope).error = problem.text
-            last = error_body(problem.text) + b"\n"
+            last = OLLAMA.body(problem) + b"\n"
         if not started:
             await _start(send, _NDJSON)
         await send({"type": "http.response.body", "body": last, "more_body": False})

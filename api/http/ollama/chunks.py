@@ -46,7 +46,7 @@ class AnswerWriter(Generic[ReplyT]):
     def begin(self, record: StoredModel) -> None:
         """Called before anything is written. Every line of an upstream's answer says where it came from."""
         if record.remote:
-            self._remote = {"remote_model": record.remote_model or "", "remote_host": record.remote_host or ""}
+            self._remote = {"remote_model": record.remote.model, "remote_host": record.remote.host}
             self._head = _head(self._model, self._remote)
 
     def line(self, output: Output, load_ns: int) -> bytes | None:

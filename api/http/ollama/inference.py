@@ -16,7 +16,7 @@ from corral.api.http.ollama.answers import AnswerResponse
 from corral.api.http.ollama.chunks import AnswerWriter, ChatWriter, GenerateWriter
 from corral.api.http.ollama.naming import read_name, without_selector
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
-from corral.api.http.ollama.requests import ChatBody, GenerateBody, InferenceBody
+from corral.api.http.ollama.requests import ChatBody, GenerateBody, InferenceBody, decoded_images
 from corral.api.http.request_log import request_log
 from corral.core.errors import InvalidOption, ModelNotFound
 from corral.core.generation.answers import Generation
@@ -50,19 +50,20 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
     runtime: Runtime = request.app.state.runtime
     writer = GenerateWriter(body.model, log.started_ns, with_context=not body.raw)
     with _NotFound(body.model):
-        if not body.prompt and keep_alive_s == 0:
+        if not body.prompt and not body.images and keep_alive_s == 0:
             return await _unload(request, model, writer)
         if body.raw and (body.template or body.system or body.context):
             await runtime.catalog.get(name)
             raise ApiError(400, "raw mode does not support template, system, or context")
-        _refuse_later(suffix=body.suffix, template=body.template, context=body.context, images=body.images)
-        if not body.prompt:
+        _refuse_later(suffix=body.suffix, template=body.template, context=body.context)
+        if not body.prompt and not body.images:
             return await _load(request, body, model, keep_alive_s, writer, "generate")
         constraint = await _constraint(runtime, name, body)
     call = GenerateCall(
         model=model,
         caller=caller_of(request.scope),
         prompt=body.prompt,
+        images=decoded_images(body.images),
         system=body.system or None,
         raw=body.raw,
         options=body.options,
@@ -99,7 +100,6 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     with _NotFound(body.model):
         if not body.messages and keep_alive_s == 0:
             return await _unload(request, model, writer)
-        _refuse_later(images=[image for message in body.messages for image in message.images])
         if not body.messages:
             return await _load(request, body, model, keep_alive_s, writer, "chat")
         constraint = await _constraint(runtime, name, body)

@@ -31,7 +31,8 @@ from corral.api.http.timestamps import local_timestamp
 from corral.api.modelfile.printing import modelfile_text, parameters_text
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, ModelNotFound
-from corral.core.models.model import ModelMetadata, StoredModel, parameter_size_text
+from corral.core.models.completion import completed, template_text
+from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.unused_parts import unused_parts
 from corral.core.runtime import Runtime
@@ -146,20 +147,16 @@ def _respond(request: Request[Any, Any, Any], body: bytes, media_type: str = JSO
 
 
 def _details(record: StoredModel, metadata: ModelMetadata | None) -> Details:
-    """The manifest's word first; what it leaves open, the weights say."""
-    family = record.family or (metadata.architecture if metadata else "")
-    families = record.families or ((family,) if family else ())
-    context_length = record.context_length or (metadata.context_length if metadata else None)
-    embedding_length = record.embedding_length or (metadata.embedding_length if metadata else None)
+    model = completed(record, metadata)
     return Details(
         parent_model="",
-        format=record.format or (metadata.format if metadata else ""),
-        family=family,
-        families=families or None,
-        parameter_size=record.parameter_size or (parameter_size_text(metadata.parameter_count) if metadata else ""),
-        quantization_level=record.quantization or (metadata.file_type if metadata else ""),
-        context_length=context_length or 0,
-        embedding_length=embedding_length or 0,
+        format=model.format,
+        family=model.family,
+        families=model.families or None,
+        parameter_size=model.parameter_size,
+        quantization_level=model.quantization,
+        context_length=model.context_length or 0,
+        embedding_length=model.embedding_length or 0,
     )
 
 
@@ -172,8 +169,8 @@ async def _listed(catalog: ModelCatalog, record: StoredModel) -> ListedModel:
         digest=record.digest.removeprefix("sha256:"),
         details=_details(record, await catalog.readable_metadata(record)),
         capabilities=await catalog.capabilities(record),
-        remote_model=record.remote_model or "",
-        remote_host=record.remote_host or "",
+        remote_model=record.remote.model if record.remote else "",
+        remote_host=record.remote.host if record.remote else "",
     )
 
 
@@ -225,7 +222,6 @@ async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody) -> ShowR
     for loaded in runtime.scheduler.loaded():
         if loaded.record.digest == record.digest:
             corral |= _corral_facts(loaded)
-    template = record.template.text if record.template else (metadata.chat_template if metadata else None)
     modelfile = modelfile_text(
         record,
         catalog.local_files(record),
@@ -240,7 +236,7 @@ async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody) -> ShowR
         modified_at=local_timestamp(record.modified_at),
         license="\n".join(record.licenses),
         parameters=parameters_text(record.parameters),
-        template=template or "",
+        template=template_text(record, metadata),
         system=record.system or "",
         messages=tuple(
             ReplyMessage(role=message.role, content=message.content, tool_calls=tool_calls_of(message.tool_calls))
@@ -249,7 +245,7 @@ async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody) -> ShowR
         tensors=tuple(TensorReply(name=name, type=kind, shape=shape) for name, kind, shape in tensors),
         capabilities=await catalog.capabilities(record),
         requires=record.requires or "",
-        remote_model=record.remote_model or "",
-        remote_host=record.remote_host or "",
+        remote_model=record.remote.model if record.remote else "",
+        remote_host=record.remote.host if record.remote else "",
         corral=corral,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import binascii
+import re
 from collections.abc import Sized
 from typing import Any, ClassVar
 
@@ -21,6 +23,7 @@ __all__ = (
     "MessageBody",
     "ShowBody",
     "ToolBody",
+    "decoded_images",
 )
 
 
@@ -30,6 +33,7 @@ _MOST_OPTIONS = 1024
 _MOST_INPUTS = 16_384
 _MOST_MESSAGES = 10_000
 _MOST_TOOLS = 2048
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 
 
 class ToolCallFunctionBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +66,7 @@ class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
         return core.Message(
             role=self.role.lower(),
             content=self.content,
+            images=decoded_images(self.images),
             thinking=self.thinking or None,
             tool_calls=tuple(
                 core.ToolCall(
@@ -225,3 +230,16 @@ class CopyBody(NativeBody, frozen=True, kw_only=True):
 def _require_few(field: str, values: Sized, limit: int) -> None:
     if len(values) > limit:
         raise ApiError(400, f"{field} has {len(values)} entries; at most {limit} are accepted")
+
+
+def decoded_images(encoded: tuple[str, ...]) -> tuple[bytes, ...]:
+    """The files that clients send as base64. Raises `ApiError` with the words of Go's decoder."""
+    return tuple(map(_decoded, encoded)) if encoded else ()
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:
+        legal = _BASE64.match(text)
+        raise ApiError(400, f"illegal base64 data at input byte {legal.end() if legal else 0}") from error

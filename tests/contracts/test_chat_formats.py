@@ -1,12 +1,12 @@
-"""Our chat templates, through the contract of the port."""
+"""Our chat formats, through the contract of the port."""
 
 from __future__ import annotations
 
 import pytest
 
-from corral.adapters.templates.jinja import JinjaTemplate
-from corral.core.generation.chat import PlainTemplate
-from corral.plugins.testing.chat_template import ChatTemplateContract, MakeTemplate
+from corral.adapters.templates.jinja import JinjaFormat
+from corral.core.generation.plain_format import PlainFormat
+from corral.plugins.testing.chat_format import ChatFormatContract, MakeFormat
 
 _CHATML = """{% for message in messages %}<|im_start|>{{ message['role'] }}
 {{ message['content'] | trim }}<|im_end|>
@@ -28,27 +28,27 @@ _REASONING = """{% for message in messages %}
 {%- endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 
 
-class TestChatml(ChatTemplateContract):
+class TestChatml(ChatFormatContract):
     @pytest.fixture
-    def make_template(self) -> MakeTemplate:
-        return lambda: JinjaTemplate(_CHATML)
+    def make_format(self) -> MakeFormat:
+        return lambda: JinjaFormat(_CHATML)
 
 
-class TestStrictRoles(ChatTemplateContract):
+class TestStrictRoles(ChatFormatContract):
     control_token = "[INST]"
 
     @pytest.fixture
-    def make_template(self) -> MakeTemplate:
-        return lambda: JinjaTemplate(_STRICT, bos_text="<s>", eos_text="</s>")
+    def make_format(self) -> MakeFormat:
+        return lambda: JinjaFormat(_STRICT, bos_text="<s>", eos_text="</s>")
 
 
-class TestReasoning(ChatTemplateContract):
+class TestReasoning(ChatFormatContract):
     @pytest.fixture
-    def make_template(self) -> MakeTemplate:
-        return lambda: JinjaTemplate(_REASONING)
+    def make_format(self) -> MakeFormat:
+        return lambda: JinjaFormat(_REASONING)
 
 
-class TestPlain(ChatTemplateContract):
+class TestPlain(ChatFormatContract):
     @pytest.fixture
-    def make_template(self) -> MakeTemplate:
-        return PlainTemplate
+    def make_format(self) -> MakeFormat:
+        return PlainFormat

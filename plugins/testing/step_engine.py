@@ -1,33 +1,28 @@
-"""The suites every engine must pass: `StepEngineContract` and `GeneratorEngineContract`."""
+"""The suite that every `StepEngine` must pass."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
 from corral.core.errors import CorralError, PromptTooLong
-from corral.core.ports.engines import Engine, GeneratorEngine, StepEngine
+from corral.core.ports.engines import StepEngine
 from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
-from corral.core.requests.prompts import Prompt, TextPart
-from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams
+from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest
+from corral.plugins.testing.engine_requests import (
+    WORDS,
+    EngineContract,
+    check_order,
+    completion,
+    text_of,
+    text_prompt,
+    tokens_of,
+)
 
-__all__ = ("GeneratorEngineContract", "StepEngineContract", "completion", "text_prompt")
+__all__ = ("StepEngineContract",)
 
 _TOO_MANY_STEPS = 20_000
-_WORDS = "Once upon a time there was a small horse that could count to ten."
-
-
-def text_prompt(text: str) -> Prompt:
-    """A prompt of plain text."""
-    return (TextPart(text=text),)
-
-
-def completion(text: str = _WORDS, *, logprobs: int | None = None, **sampling: object) -> CompletionRequest:
-    """A greedy completion of `text`, unless `sampling` says otherwise."""
-    params = SamplingParams(**{"temperature": 0.0, **sampling})  # type: ignore[arg-type]
-    return CompletionRequest(prompt=text_prompt(text), sampling=params, logprobs=logprobs)
 
 
 class _OnlyToken:
@@ -46,55 +41,7 @@ class _OnlyToken:
         self.accepted.append(token_id)
 
 
-def _tokens(outputs: Sequence[EngineOutput]) -> list[Token]:
-    return [output for output in outputs if isinstance(output, Token)]
-
-
-def _text(outputs: Sequence[EngineOutput]) -> bytes:
-    return b"".join(token.piece for token in _tokens(outputs))
-
-
-def _outputs(engine: GeneratorEngine, request: CompletionRequest, limit: int = 24) -> list[EngineOutput]:
-    """All of them, or those up to so many tokens: an engine may go on until its driver closes the generator."""
-    outputs: list[EngineOutput] = []
-    with contextlib.closing(engine.run(request, None)) as running:
-        for output in running:
-            outputs += [] if output is None else [output]
-            if len(_tokens(outputs)) == limit:
-                break
-    return outputs
-
-
-def _check_order(outputs: Sequence[EngineOutput]) -> None:
-    assert isinstance(outputs[0], Prefilled)
-    assert all(isinstance(output, Token) for output in outputs[1:-1])
-    assert isinstance(outputs[-1], EngineFinished)
-
-
-class _EngineContract:
-    """What both forms share."""
-
-    @pytest.fixture
-    def vocabulary_size(self) -> int | None:
-        """How many token ids there are; give it for the tests of masks to run."""
-        return None
-
-    @staticmethod
-    def require(engine: Engine, feature: str) -> None:
-        """Skips a test of a promise that ``info.features`` does not make."""
-        if feature not in engine.info.features:
-            pytest.skip(f"info.features does not name {feature!r}, so the engine is not asked for it")
-
-    @staticmethod
-    def _check_tokenizer(engine: Engine) -> None:
-        if engine.tokenizer is None:
-            pytest.skip("the engine has no tokenizer (its tokenizer is None), so none is tried")
-        [ids] = engine.tokenizer.encode([text_prompt(_WORDS)])
-        assert ids
-        assert _WORDS in engine.tokenizer.decode(ids).decode()
-
-
-class StepEngineContract(_EngineContract):
+class StepEngineContract(EngineContract):
     """Subclass it and give the fixture `engine`: a fresh `StepEngine` that does completions. The suite closes it.
 
     What an engine does not claim in its ``info`` is not asked of it.
@@ -127,7 +74,7 @@ class StepEngineContract(_EngineContract):
                 if mine and isinstance(mine[-1], EngineFinished):
                     continue
                 mine.append(output)
-                if len(_tokens(mine)) == limit:
+                if len(tokens_of(mine)) == limit:
                     mine.append(EngineFinished(reason="length"))
                     engine.abort_request(request_id)
         pytest.fail("the engine never finished")
@@ -140,8 +87,8 @@ class StepEngineContract(_EngineContract):
     def test_order_of_outputs(self, engine: StepEngine) -> None:
         """A completion gives `Prefilled`, then tokens, then `EngineFinished`."""
         [outputs] = self.run(engine, completion())
-        _check_order(outputs)
-        assert _text(outputs)
+        check_order(outputs)
+        assert text_of(outputs)
 
     def test_prompt_tokens_are_counted(self, engine: StepEngine) -> None:
         """`Prefilled` counts exactly the ids that the tokenizer gives."""
@@ -155,33 +102,33 @@ class StepEngineContract(_EngineContract):
 
     def test_tokenizer(self, engine: StepEngine) -> None:
         """Decoding what was encoded gives the text again."""
-        self._check_tokenizer(engine)
+        self.check_tokenizer(engine)
 
     def test_greedy_repeats(self, engine: StepEngine) -> None:
         """Temperature 0 says the same twice."""
         [first] = self.run(engine, completion())
         [second] = self.run(engine, completion())
-        assert _text(first) == _text(second)
+        assert text_of(first) == text_of(second)
 
     def test_seed_repeats(self, engine: StepEngine) -> None:
         """Where the engine says ``seed``, the same one says the same twice, another (of several) something else."""
         self.require(engine, "seed")
-        texts = [_text(self.run(engine, completion(temperature=1.5, seed=seed))[0]) for seed in (7, 7, 8, 9, 10)]
+        texts = [text_of(self.run(engine, completion(temperature=1.5, seed=seed))[0]) for seed in (7, 7, 8, 9, 10)]
         assert texts[0] == texts[1]
         assert len(set(texts)) > 1
 
     def test_requests_run_together(self, engine: StepEngine) -> None:
         """Several requests all finish, more of them than the engine has streams too."""
-        requests = [completion(f"{_WORDS} Number {index}:") for index in range(engine.info.parallel + 2)]
+        requests = [completion(f"{WORDS} Number {index}:") for index in range(engine.info.parallel + 2)]
         for outputs in self.run(engine, *requests, limit=8):
-            _check_order(outputs)
+            check_order(outputs)
 
     def test_exact(self, engine: StepEngine) -> None:
         """Where the engine says ``exact``, the text is the same alone and amid others."""
         self.require(engine, "exact")
-        requests = [completion(f"{_WORDS} Number {index}:") for index in range(4)]
-        alone = [_text(self.run(engine, request)[0]) for request in requests]
-        together = [_text(outputs) for outputs in self.run(engine, *requests)]
+        requests = [completion(f"{WORDS} Number {index}:") for index in range(4)]
+        alone = [text_of(self.run(engine, request)[0]) for request in requests]
+        together = [text_of(outputs) for outputs in self.run(engine, *requests)]
         assert together == alone
 
     def test_abort(self, engine: StepEngine) -> None:
@@ -213,9 +160,7 @@ class StepEngineContract(_EngineContract):
         if engine.info.context_length is None:
             pytest.skip("info.context_length is None: the engine knows no limit, so none is tried")
         num_ctx = min(32, engine.info.context_length)
-        request = CompletionRequest(
-            prompt=text_prompt(_WORDS * 20), context=ContextPolicy(num_ctx=num_ctx, shift=False)
-        )
+        request = CompletionRequest(prompt=text_prompt(WORDS * 20), context=ContextPolicy(num_ctx=num_ctx, shift=False))
         try:
             [outputs] = self.run(engine, request)
         except CorralError as error:
@@ -229,7 +174,7 @@ class StepEngineContract(_EngineContract):
         """As many alternatives as asked for, most likely first; the greedy token is the likeliest."""
         self.require(engine, "logprobs")
         [outputs] = self.run(engine, completion(logprobs=3), limit=4)
-        for token in _tokens(outputs):
+        for token in tokens_of(outputs):
             assert token.logprob is not None
             assert token.logprob.logprob <= 0.0
             assert len(token.logprob.top) == 3
@@ -267,41 +212,3 @@ class StepEngineContract(_EngineContract):
         first, second, third = (output.vectors.float32[size * row : size * (row + 1)] for row in range(3))
         assert first == third != second
         assert output.prompt_tokens > 0
-
-
-class GeneratorEngineContract(_EngineContract):
-    """Subclass it and give the fixture `engine`: a fresh `GeneratorEngine` that does completions."""
-
-    @pytest.fixture
-    def engine(self) -> GeneratorEngine:
-        raise NotImplementedError("give a fixture called engine")
-
-    @pytest.fixture(autouse=True)
-    def _closing(self, engine: GeneratorEngine) -> Iterator[None]:
-        yield
-        engine.close()
-        engine.close()
-
-    def test_outputs(self, engine: GeneratorEngine) -> None:
-        """A completion gives `Prefilled`, then tokens, then perhaps `EngineFinished`."""
-        first, *outputs = _outputs(engine, completion())
-        assert isinstance(first, Prefilled)
-        tokens = _tokens(outputs)
-        assert tokens
-        assert outputs[: len(tokens)] == tokens
-        assert all(isinstance(output, EngineFinished) for output in outputs[len(tokens) :])
-
-    def test_greedy_repeats(self, engine: GeneratorEngine) -> None:
-        """Temperature 0 says the same twice."""
-        assert _text(_outputs(engine, completion())) == _text(_outputs(engine, completion()))
-
-    def test_closing_early(self, engine: GeneratorEngine) -> None:
-        """A generator that is closed leaves the engine ready for the next request."""
-        running = engine.run(completion(), None)
-        next(running)
-        running.close()
-        assert _tokens(_outputs(engine, completion()))
-
-    def test_tokenizer(self, engine: GeneratorEngine) -> None:
-        """Decoding what was encoded gives the text again."""
-        self._check_tokenizer(engine)

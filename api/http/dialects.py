@@ -1,0 +1,110 @@
+"""Dialects: the APIs that clients know, such as Ollama's, and how each of them answers errors and names its schemas.
+
+The path of a request decides which dialect answers it, so that a client also understands errors that no route has
+raised: an unknown path, a wrong verb, a body that is too large.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import ClassVar
+
+from corral.api.http.errors import JSON, ApiError, ErrorReply
+from corral.core.errors import (
+    Cancelled,
+    Conflict,
+    CorralError,
+    EngineNotInstalled,
+    InvalidOption,
+    InvalidRequest,
+    NotFound,
+    ServerBusy,
+    Unsupported,
+    UpstreamError,
+)
+
+__all__ = ("STATUSES", "Dialect", "Dialects")
+
+_log = logging.getLogger("corral.http")
+
+STATUSES: Mapping[type[CorralError], int] = {
+    InvalidRequest: 400,
+    InvalidOption: 400,
+    NotFound: 404,
+    Unsupported: 400,
+    Conflict: 409,
+    EngineNotInstalled: 501,
+    UpstreamError: 502,
+    ServerBusy: 503,
+    Cancelled: 499,
+    CorralError: 500,
+}
+"""The status of each kind of error; the nearest base class counts."""
+
+
+class Dialect:
+    """How one API answers errors. Subclasses set `name` and implement `body`; the rest has defaults.
+
+    A plugin passes its own as ``Router(..., opt={"dialect": MyDialect()})``; it then applies to every path under the
+    router's. Schemas in ``/openapi.json`` are named ``NAME.Struct``.
+    """
+
+    name: ClassVar[str]
+    statuses: ClassVar[Mapping[type[CorralError], int]] = STATUSES
+
+    def body(self, problem: ApiError) -> bytes:
+        """The error as the bytes of a response, in this API's envelope."""
+        raise NotImplementedError
+
+    def text(self, error: CorralError) -> str:
+        """What the client reads about an error of ours: its message, and its remedy if it has one."""
+        return f"{error.message}; {error.remedy}" if error.remedy else error.message
+
+    def problem(self, error: Exception) -> ApiError:
+        """Status and text of any error. An unforeseen one is logged and becomes a 500 that does not show its text."""
+        if isinstance(error, ApiError):
+            return error
+        if not isinstance(error, CorralError):
+            _log.error("unexpected error in a request", exc_info=error)
+            return ApiError(500, "internal server error; the server's log has the details")
+        status = next(self.statuses[kind] for kind in type(error).__mro__ if kind in self.statuses)
+        return ApiError(status, self.text(error))
+
+    def reply(self, error: Exception) -> ErrorReply:
+        """The complete response to an error."""
+        problem = self.problem(error)
+        return ErrorReply(status=problem.status, body=self.body(problem), media_type=JSON)
+
+    def unknown_path(self) -> ErrorReply:
+        """The response when no route has this path."""
+        return self.reply(ApiError(404, "there is no such path"))
+
+    def wrong_method(self) -> ErrorReply:
+        """The response when the path has no route for this method."""
+        return self.reply(ApiError(405, "this path does not support the request's method"))
+
+
+class Dialects:
+    """The dialects of a server by path prefix; `default` has all other paths."""
+
+    def __init__(self, default: Dialect) -> None:
+        self.default = default
+        self._by_prefix: dict[str, Dialect] = {}
+
+    def add(self, prefix: str, dialect: Dialect) -> None:
+        """Let `dialect` answer for `prefix` and everything below it. Raises `ValueError` if the prefix is taken."""
+        prefix = prefix.rstrip("/")
+        if not prefix or prefix in self._by_prefix:
+            raise ValueError(f"the paths under {prefix or '/'} already have a dialect")
+        self._by_prefix[prefix] = dialect
+
+    def of(self, path: str) -> Dialect:
+        """The dialect of a path; the longest prefix wins."""
+        if not self._by_prefix:
+            return self.default
+        while path:
+            if (found := self._by_prefix.get(path)) is not None:
+                return found
+            path = path.rpartition("/")[0]
+        return self.default

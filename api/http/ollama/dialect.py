@@ -1,0 +1,52 @@
+"""Ollama's dialect: the statuses and texts of its errors, and their envelope ``{"error": "…"}``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import msgspec
+
+from corral.api.http.dialects import STATUSES, Dialect
+from corral.api.http.errors import ApiError, ErrorReply, shown_text
+from corral.core.errors import Cancelled, CorralError, InvalidOption, ModelNotFound, PromptTooLong, ServerBusy
+
+__all__ = ("OLLAMA", "PROMPT_TOO_LONG", "OllamaDialect")
+
+PROMPT_TOO_LONG = (
+    "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust the "
+    "context length in settings, or use a model with a longer context length"
+)
+
+_TEXTS: Mapping[type[CorralError], str] = {
+    PromptTooLong: PROMPT_TOO_LONG,
+    Cancelled: "request canceled",
+}
+"""Texts that clients know word for word, whatever the error itself says."""
+
+_MESSAGE_ALONE = (ModelNotFound, InvalidOption, ServerBusy)
+"""Errors whose message is Ollama's own, so that no remedy is added to it."""
+
+
+class OllamaDialect(Dialect):
+    name: ClassVar[str] = "ollama"
+    # Ollama answers a mistyped option only once it loads the model, hence 500.
+    statuses: ClassVar[Mapping[type[CorralError], int]] = {**STATUSES, InvalidOption: 500}
+
+    def body(self, problem: ApiError) -> bytes:
+        return msgspec.json.encode({"error": shown_text(problem.text)})
+
+    def text(self, error: CorralError) -> str:
+        known = next((_TEXTS[kind] for kind in type(error).__mro__ if kind in _TEXTS), None)
+        if known is not None:
+            return known
+        return error.message if isinstance(error, _MESSAGE_ALONE) else super().text(error)
+
+    def unknown_path(self) -> ErrorReply:
+        return ErrorReply(status=404, body=b"404 page not found", media_type="text/plain")
+
+    def wrong_method(self) -> ErrorReply:
+        return ErrorReply(status=405, body=b"405 method not allowed", media_type="text/plain")
+
+
+OLLAMA = OllamaDialect()

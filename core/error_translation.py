@@ -1,0 +1,46 @@
+"""Translates errors: foreign exceptions into those of Corral, and data from another process back into errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from corral.core.errors import CorralError, EngineError, ErrorInfo, InvalidRequest
+
+__all__ = ("map_errors", "no_unicode", "to_error")
+
+
+def _tree(root: type[CorralError]) -> Iterator[type[CorralError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _tree(child)
+
+
+def to_error(info: ErrorInfo) -> CorralError:
+    """The error of ``info.code``; a code nobody here knows gives an `EngineError` with the same text."""
+    for kind in _tree(CorralError):
+        if kind.code == info.code:
+            return kind(info.message, info.remedy)
+    return EngineError(info.message, info.remedy)
+
+
+def no_unicode(error: UnicodeEncodeError) -> InvalidRequest:
+    """What a caller is told whose text holds half a surrogate pair."""
+    return InvalidRequest(f"a string is not valid Unicode: {error}", "remove the surrogates")
+
+
+@contextmanager
+def map_errors(table: Mapping[type[BaseException], type[CorralError]], subject: str) -> Iterator[None]:
+    """Translate foreign exceptions at an adapter's edge: the first matching row wins, the cause is kept.
+
+    The message becomes ``<subject>: <foreign text>``; errors that are ours already pass through.
+    """
+    try:
+        yield
+    except CorralError:
+        raise
+    except BaseException as foreign:
+        for kind, ours in table.items():
+            if isinstance(foreign, kind):
+                raise ours(f"{subject}: {foreign}") from foreign
+        raise

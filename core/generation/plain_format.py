@@ -1,0 +1,18 @@
+"""The chat format of models without a chat template."""
+
+from __future__ import annotations
+
+from corral.core.ports.chat import RenderedChat
+from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
+from corral.core.requests.prompts import joined
+from corral.core.requests.requests import ChatRequest
+
+__all__ = ("PlainFormat",)
+
+
+class PlainFormat:
+    """A `ChatFormat` that writes the texts alone, with a blank line between turns, as base models like them."""
+
+    def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
+        text = "\n\n".join([message.content for message in request.messages if message.content])
+        return RenderedChat(prompt=joined(control.guarded(text)))

@@ -1,0 +1,54 @@
+"""Turns a chat into a completion, for models that only complete text.
+
+Text that people typed must never act as a control token. Chat formats therefore keep apart what is spelled like one of
+the model's control tokens in messages and tools, and nothing else, so that ordinary text is tokenized in one piece with
+the template around it. If a model does not say which tokens those are, everything that looks like one is kept apart,
+and the model's runner asks its tokenizer which of them really are.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from corral.core.errors import Unsupported
+from corral.core.generation.rendering import FormatInThreads
+from corral.core.generation.room import most_tokens_of_prompt, require_room, require_room_for
+from corral.core.ports.chat import RenderedChat
+from corral.core.ports.running import ModelInfo
+from corral.core.requests.control_tokens import control_tokens
+from corral.core.requests.prompts import has_media
+from corral.core.requests.requests import ChatRequest, CompletionRequest
+
+__all__ = ("completion_of", "rendered_chat")
+
+
+async def rendered_chat(request: ChatRequest, info: ModelInfo, chat_format: FormatInThreads) -> RenderedChat:
+    """The chat, rendered for a model with this `info`.
+
+    Raises `InvalidRequest`, and `PromptTooLong` before anything is rendered that is too long by its mere size: a
+    template may leave out earlier answers, never what is asked. Raises `Unsupported` if the format drops images.
+    """
+    asked = sum([len(message.content) for message in request.messages if message.role in ("user", "system")])
+    require_room(info, asked, most_tokens_of_prompt(info, request.context))
+    rendered = await chat_format.render(request, control_tokens(info.control_tokens))
+    if any(message.images for message in request.messages) and not has_media(rendered.prompt):
+        raise Unsupported("images: the chat format of this model has no place for them", "omit them")
+    require_room_for(info, rendered.prompt, request.context)
+    return rendered
+
+
+def completion_of(request: ChatRequest, rendered: RenderedChat) -> CompletionRequest:
+    """The completion whose answer is the chat's, still unparsed."""
+    sampling = request.sampling
+    if rendered.stops:
+        sampling = msgspec.structs.replace(sampling, stop=(*sampling.stop, *rendered.stops))
+    return CompletionRequest(
+        caller=request.caller,
+        prompt=rendered.prompt,
+        sampling=sampling,
+        context=request.context,
+        constraint=request.constraint,
+        preserved_tokens=rendered.preserved_tokens,
+        logprobs=request.logprobs,
+        return_token_ids=request.return_token_ids,
+    )

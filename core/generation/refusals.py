@@ -1,0 +1,54 @@
+"""Refuses what a model or its engine cannot do, by name, so that nothing of a call is dropped silently."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from corral.core.errors import Unsupported, UnsupportedField
+from corral.core.models.model import StoredModel
+from corral.core.ports.running import Task
+from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
+from corral.core.scheduling.leases import Lease
+
+__all__ = ("refuse_embedding_model", "refuse_unserved", "require_features", "require_task")
+
+
+def refuse_embedding_model(capabilities: Collection[str], name: str, task: str) -> None:
+    """Before loading, so that no model is evicted for a request that cannot be served. Raises `Unsupported`."""
+    if "embedding" in capabilities and "completion" not in capabilities:
+        raise Unsupported(f'"{name}" does not support {task}')
+
+
+def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: AnswerCall) -> None:
+    """Before loading too. Raises `UnsupportedField` and `Unsupported`."""
+    if not record.remote:  # tools and thinking on request are for models that own their template
+        for field in ("tools", "think"):
+            if getattr(call, field, None):
+                raise UnsupportedField(f"{field} is not supported by this version of Corral", "omit it")
+    if _has_images(call) and not {"vision", "audio"}.intersection(capabilities):
+        raise Unsupported(f'"{call.model}" does not support images', "omit them, or use a model with vision")
+
+
+def require_task(lease: Lease, task: Task, name: str, wanted: str) -> None:
+    """Raises `Unsupported` if the engine cannot do this task with the model."""
+    if task not in lease.model.info.tasks:
+        remedy = f"it runs on {lease.engine}, which cannot do this; corral show lists the engines that can run it"
+        raise Unsupported(f'"{name}" does not support {wanted}', remedy)
+
+
+def require_features(lease: Lease, call: AnswerCall, *, owns_format: bool) -> None:
+    """Raises `Unsupported` for a field of the call that needs a feature which the engine does not have.
+
+    `owns_format`: it takes chats as they are, and decides for itself which formats of answers it supports.
+    """
+    features = lease.model.info.features
+    if call.constraint is not None and not owns_format and "constraints" not in features:
+        raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which does not support formats')
+    if _has_images(call) and "images" not in features:
+        raise Unsupported(f'images: "{call.model}" runs on {lease.engine}, which does not support images')
+
+
+def _has_images(call: AnswerCall) -> bool:
+    if isinstance(call, GenerateCall):
+        return bool(call.images)
+    return isinstance(call, ChatCall) and any(message.images for message in call.messages)

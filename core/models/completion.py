@@ -1,0 +1,41 @@
+"""What a model is by its manifest first, and where that says nothing, by the header of its weights."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from corral.core.models.model import Model, ModelMetadata, parameter_size_text
+
+__all__ = ("completed", "template_text")
+
+M = TypeVar("M", bound=Model)
+
+
+def completed(model: M, metadata: ModelMetadata | None) -> M:
+    """The model with every field filled that its manifest leaves empty and its weights' header knows.
+
+    The template stays the manifest's own: see `template_text`.
+    """
+    family = model.family or (metadata.architecture if metadata else "")
+    families = model.families or ((family,) if family else ())
+    if metadata is None:
+        return msgspec.structs.replace(model, families=families)
+    return msgspec.structs.replace(
+        model,
+        format=model.format or metadata.format,
+        family=family,
+        families=families,
+        parameter_size=model.parameter_size or parameter_size_text(metadata.parameter_count),
+        quantization=model.quantization or metadata.file_type,
+        context_length=model.context_length or metadata.context_length,
+        embedding_length=model.embedding_length or metadata.embedding_length,
+    )
+
+
+def template_text(model: Model, metadata: ModelMetadata | None) -> str:
+    """The text of the chat template: the manifest's, else the one inside the weights, else empty."""
+    if model.template is not None:
+        return model.template.text
+    return (metadata.chat_template if metadata else None) or ""

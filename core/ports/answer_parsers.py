@@ -1,0 +1,36 @@
+"""The answer-parser port: tells thinking and tool calls from the visible text of an answer while it is generated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from corral.core.ports.chat import RenderedChat
+from corral.core.requests.outputs import Delta
+from corral.core.requests.requests import ChatRequest
+
+__all__ = ("AnswerParser", "AnswerParserFactory")
+
+
+class AnswerParser(Protocol):
+    """Reads one answer, in the event loop: nothing in it may take long.
+
+    What comes out does not depend on how the answer is divided into deltas. Token counts and log-probabilities are
+    passed on without delay and add up to what came in. Text is held back only while it may be the beginning of a mark.
+    """
+
+    def feed(self, delta: Delta) -> Sequence[Delta]:
+        """What can be said about the answer now. May be empty only if nothing of the delta is to be passed on yet."""
+        ...
+
+    def finish(self) -> Sequence[Delta]:
+        """What was held back. Called once, after the last delta."""
+        ...
+
+
+class AnswerParserFactory(Protocol):
+    """Opens parsers of one kind."""
+
+    def open(self, request: ChatRequest, rendered: RenderedChat) -> AnswerParser:
+        """A parser for the answer to `request`, which was rendered as `rendered`."""
+        ...

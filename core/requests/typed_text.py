@@ -1,0 +1,137 @@
+"""Keeps control tokens that people typed apart from those of a chat template, in whatever language it is written.
+
+The text goes through the template as it is, except that control tokens in it stand between two marks: Unicode
+noncharacters, which no text may contain. So the template can trim, test and join texts as it likes, and afterwards it
+is known which control tokens are its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from corral.core.requests.control_tokens import ControlTokens
+from corral.core.requests.messages import Message, Tool, ToolCall
+from corral.core.requests.prompts import Prompt, TextPart, joined
+
+__all__ = ("ROLES", "TypedText", "without_escapes")
+
+ROLES = frozenset({"system", "user", "assistant", "tool"})
+"""The roles that every template may know."""
+
+_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
+_UNMARK = {ord(_OPEN): None, ord(_CLOSE): None}
+# As themselves, or as `repr` within a format spells them.
+_MARKED = re.compile(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}|\\\\ufdd0((?:(?!\\\\ufdd)[^{_OPEN}{_CLOSE}])*)\\\\ufdd1")
+_ESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\\u(fdd[01])")
+
+
+class TypedText:
+    """Marks control tokens on the way into one rendering, and makes parts of what comes out.
+
+    Make one per rendering. `chars` is how much text has been marked so far.
+
+    `spared` are texts that the template itself looks for in answers (``</think>``). They stay unmarked there: a mark
+    would come between the text that the template cuts off and the whitespace that it strips then. A role that is not
+    among `roles` is marked as a whole, since templates make control tokens of roles (``<|user|>``).
+    """
+
+    def __init__(
+        self, control: ControlTokens, *, spared: frozenset[str] = frozenset(), roles: frozenset[str] = ROLES
+    ) -> None:
+        self._control = control
+        self._spared = spared
+        self._roles = roles
+        self._used = False
+        self.chars = 0
+
+    def message(self, message: Message) -> Message:
+        """The message with its texts marked, role and tool calls included."""
+        spared = self._spared if message.role == "assistant" else frozenset[str]()
+        return msgspec.structs.replace(
+            message,
+            role=self._role(message.role),
+            content=self.text(message.content, spared),
+            thinking=None if message.thinking is None else self.text(message.thinking, spared),
+            tool_calls=tuple(map(self._call, message.tool_calls)),
+            tool_name=None if message.tool_name is None else self.text(message.tool_name),
+            tool_call_id=None if message.tool_call_id is None else self.text(message.tool_call_id),
+        )
+
+    def tool(self, tool: Tool) -> Tool:
+        """The tool with its texts marked, those in its parameters included."""
+        return Tool(
+            name=self.text(tool.name),
+            description=self.text(tool.description),
+            parameters=self._data(tool.parameters),
+        )
+
+    def text(self, text: str, spared: frozenset[str] = frozenset()) -> str:
+        """The text with marks around every control token except the `spared`; marks that were typed are gone."""
+        self.chars += len(text)
+        if _OPEN in text or _CLOSE in text:
+            text = text.translate(_UNMARK)
+        marked = self._control.replace(text, lambda found: found[0] if found[0] in spared else _marked(found[0]))
+        self._used |= _OPEN in marked
+        return marked
+
+    def prompt(self, rendered: str, continued: str = "") -> Prompt:
+        """The prompt for a rendering, and for the beginning of an answer after it.
+
+        Marked stretches are parts with `parse_special` off. A mark whose partner was cut off is dropped.
+        """
+        parts = self._parts(rendered) if self._used else [TextPart(text=rendered, parse_special=True)]
+        return joined([*parts, *self._control.guarded(continued)])
+
+    def _call(self, call: ToolCall) -> ToolCall:
+        return msgspec.structs.replace(
+            call,
+            id=None if call.id is None else self.text(call.id),
+            name=self.text(call.name),
+            arguments=self._data(call.arguments),
+        )
+
+    def _data(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): self._data(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._data(item) for item in value]
+        return value
+
+    def _role(self, role: str) -> str:
+        if role in self._roles:
+            return self.text(role)
+        self.chars += len(role)
+        self._used = True
+        return _marked(role.translate(_UNMARK))
+
+    def _parts(self, rendered: str) -> list[TextPart]:
+        parts: list[TextPart] = []
+        position = 0
+        for match in _MARKED.finditer(rendered):
+            content = match[1]
+            if content is None:
+                if not self._control.is_one(match[2]):  # someone typed the escape itself
+                    continue
+                content = match[2]
+            parts.append(TextPart(text=rendered[position : match.start()].translate(_UNMARK), parse_special=True))
+            parts.append(TextPart(text=content))
+            position = match.end()
+        parts.append(TextPart(text=rendered[position:].translate(_UNMARK), parse_special=True))
+        return parts
+
+
+def without_escapes(text: str) -> str:
+    """What `repr` or an ASCII encoder made of a text, with the marks as themselves again."""
+    if "\\ufdd" not in text:
+        return text
+    return _ESCAPED.sub(lambda found: found[1] + chr(int(found[2], 16)), text)
+
+
+def _marked(text: str) -> str:
+    return f"{_OPEN}{text}{_CLOSE}"

@@ -1,0 +1,64 @@
+"""Requests, and checks of outputs, that the suites of both forms of engines share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from corral.core.ports.engines import Engine
+from corral.core.requests.outputs import EngineFinished, EngineOutput, Prefilled, Token
+from corral.core.requests.prompts import Prompt, TextPart
+from corral.core.requests.requests import CompletionRequest, SamplingParams
+
+__all__ = ("WORDS", "EngineContract", "check_order", "completion", "text_of", "text_prompt", "tokens_of")
+
+WORDS = "Once upon a time there was a small horse that could count to ten."
+
+
+def text_prompt(text: str) -> Prompt:
+    """A prompt of plain text."""
+    return (TextPart(text=text),)
+
+
+def completion(text: str = WORDS, *, logprobs: int | None = None, **sampling: object) -> CompletionRequest:
+    """A greedy completion of `text`, unless `sampling` says otherwise."""
+    params = SamplingParams(**{"temperature": 0.0, **sampling})  # type: ignore[arg-type]
+    return CompletionRequest(prompt=text_prompt(text), sampling=params, logprobs=logprobs)
+
+
+def tokens_of(outputs: Sequence[EngineOutput]) -> list[Token]:
+    return [output for output in outputs if isinstance(output, Token)]
+
+
+def text_of(outputs: Sequence[EngineOutput]) -> bytes:
+    return b"".join(token.piece for token in tokens_of(outputs))
+
+
+def check_order(outputs: Sequence[EngineOutput]) -> None:
+    assert isinstance(outputs[0], Prefilled)
+    assert all(isinstance(output, Token) for output in outputs[1:-1])
+    assert isinstance(outputs[-1], EngineFinished)
+
+
+class EngineContract:
+    """What both forms share."""
+
+    @pytest.fixture
+    def vocabulary_size(self) -> int | None:
+        """How many token ids there are; give it for the tests of masks to run."""
+        return None
+
+    @staticmethod
+    def require(engine: Engine, feature: str) -> None:
+        """Skips a test of a promise that ``info.features`` does not make."""
+        if feature not in engine.info.features:
+            pytest.skip(f"info.features does not name {feature!r}, so the engine is not asked for it")
+
+    @staticmethod
+    def check_tokenizer(engine: Engine) -> None:
+        if engine.tokenizer is None:
+            pytest.skip("the engine has no tokenizer (its tokenizer is None), so none is tried")
+        [ids] = engine.tokenizer.encode([text_prompt(WORDS)])
+        assert ids
+        assert WORDS in engine.tokenizer.decode(ids).decode()

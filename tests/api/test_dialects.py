@@ -1,0 +1,98 @@
+"""A second dialect, made of nothing but what a plugin can use, beside Ollama's."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import httpx
+import msgspec
+import pytest
+from litestar import Router, get, post
+from litestar.connection import Request
+
+from corral.api.http import ApiError, Body, Dialect, read_json
+from corral.core.errors import ModelNotFound
+
+
+class ChatBody(Body, frozen=True, kw_only=True):
+    """A struct with the name of one of Ollama's."""
+
+    wish: str = ""
+
+
+class Letters(Dialect):
+    """Errors as ``{"error": {"message": …, "code": …}}``."""
+
+    name: ClassVar[str] = "letters"
+
+    def body(self, problem: ApiError) -> bytes:
+        return msgspec.json.encode({"error": {"message": problem.text, "code": problem.status}})
+
+
+@post("/wish", opt={"body": ChatBody})
+async def wish(request: Request[Any, Any, Any]) -> dict[str, str]:
+    body = await read_json(request, ChatBody)
+    if body.wish == "broken":
+        raise RuntimeError("secret")
+    raise ModelNotFound(f"no {body.wish}", "wish for another")
+
+
+@get("/wish")
+async def no_wish() -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture
+def client(start_server: Callable[..., Any]) -> Iterator[httpx.Client]:
+    letters = Router(path="/letters", route_handlers=[wish, no_wish], opt={"dialect": Letters()})
+    with start_server(routers=[letters]) as server, httpx.Client(base_url=server.url) as client:
+        yield client
+
+
+def test_each_path_gets_errors_in_its_own_envelope(client: httpx.Client) -> None:
+    """Errors of ours, unforeseen ones, unknown paths, wrong verbs and bad bodies: all under the dialect's prefix."""
+
+    def error(method: str, path: str, **given: Any) -> tuple[int, Any]:
+        response = client.request(method, path, **given)
+        return response.status_code, response.json()["error"]
+
+    assert error("POST", "/letters/wish", json={"wish": "pony"}) == (
+        404,
+        {"message": "no pony; wish for another", "code": 404},
+    )
+    status, found = error("POST", "/letters/wish", json={"wish": "broken"})
+    assert (status, found["code"]) == (500, 500)
+    assert "secret" not in found["message"]
+    assert error("GET", "/letters/nothing")[1]["code"] == 404
+    assert error("PUT", "/letters/wish")[1]["code"] == 405
+    assert error("POST", "/letters/wish", content=b"{")[1]["code"] == 400
+    assert error("POST", "/api/chat", content=b"{")[1] == "unexpected EOF"
+    assert client.get("/lettersx").text == "404 page not found"
+
+
+def test_errors_before_a_route_is_reached(client: httpx.Client) -> None:
+    """A body or a head that is too large is refused in the envelope of the path that it was sent to."""
+
+    def answer(request: bytes) -> bytes:
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as sock:
+            sock.sendall(request)
+            return b"".join(iter(lambda: sock.recv(65536), b""))
+
+    huge = answer(b"POST /letters/wish HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000000000\r\n\r\n{}")
+    assert huge.startswith(b"HTTP/1.1 413 ")
+    assert b'"code":413' in huge
+    twice = answer(b"GET /letters/wish HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n")
+    assert twice.startswith(b"HTTP/1.1 400 ")
+    assert b'{"error":{"message":"the request has more than one Host header","code":400}}' in twice
+
+
+def test_schemas_of_one_name_do_not_collide(client: httpx.Client) -> None:
+    """Each dialect's structs are in the API document under the dialect's name."""
+    document = client.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert list(schemas["letters.ChatBody"]["properties"]) == ["wish"]
+    assert "messages" in schemas["ollama.ChatBody"]["properties"]
+    content = document["paths"]["/letters/wish"]["post"]["requestBody"]["content"]
+    assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/letters.ChatBody"}

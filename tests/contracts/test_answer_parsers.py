@@ -1,0 +1,81 @@
+"""Our answer parsers, through the contract of the port; and the contract, judged by parsers that break it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+
+from corral.adapters.answer_parsers.think_tags import ThinkTagParser, ThinkTagParsers
+from corral.core.ports.chat import RenderedChat
+from corral.core.requests.outputs import Delta
+from corral.core.requests.prompts import TextPart
+from corral.core.requests.requests import ChatRequest, Constraint
+from corral.core.requests.think_tags import ThinkTags
+from corral.plugins.testing.answer_parser import AnswerParserContract, MakeParser
+from corral.plugins.testing.broken.parsers import ANSWERS, PARSERS, SoundParser
+
+_TAGS = ThinkTags(start="<think>", end="</think>")
+_CHAT = ChatRequest(messages=())
+
+
+class TestThinkTags(AnswerParserContract):
+    answers = ANSWERS
+
+    @pytest.fixture
+    def make_parser(self) -> MakeParser:
+        return lambda: ThinkTagParsers().open(_CHAT, _rendered("<|assistant|>"))
+
+
+def _rendered(prompt: str) -> RenderedChat:
+    return RenderedChat(prompt=(TextPart(text=prompt, parse_special=True),), parser="think_tags", think=_TAGS)
+
+
+def _read(parser: ThinkTagParser, text: str) -> tuple[str, str]:
+    heard = [*parser.feed(Delta(text=text)), *parser.finish()]
+    return "".join(one.thinking for one in heard), "".join(one.text for one in heard)
+
+
+def test_a_prompt_may_end_with_the_opening_tag() -> None:
+    """The answer then begins with thinking, unless a constraint leaves no room for any."""
+    parsers, rendered = ThinkTagParsers(), _rendered("<|assistant|><think>\n")
+    assert _read(parsers.open(_CHAT, rendered), "hm</think>Yes") == ("hm", "Yes")
+    bound = ChatRequest(messages=(), constraint=Constraint(kind="json_schema", source="{}"))
+    assert _read(parsers.open(bound, rendered), "{}") == ("", "{}")
+    later = ChatRequest(messages=(), constraint=Constraint(kind="regex", source="a", starts_after="</think>"))
+    assert _read(parsers.open(later, rendered), "hm</think>a") == ("hm", "a")
+
+
+def _failures(parser: type[SoundParser]) -> Iterator[str]:
+    """The tests of the contract that fail with this parser."""
+
+    class Suite(AnswerParserContract):
+        answers = ANSWERS
+
+    suite = Suite()
+    for name in dir(suite):
+        if not name.startswith("test_"):
+            continue
+        test: Any = getattr(suite, name)
+        marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
+        for values in product(*(mark.args[1] for mark in marks)):
+            arguments = dict(zip((mark.args[0] for mark in marks), values, strict=True))
+            try:
+                test(parser, **arguments)
+            except (AssertionError, ValueError):
+                yield name
+
+
+@pytest.mark.parametrize("parser", [SoundParser, *PARSERS])
+def test_a_broken_parser_fails_its_own_test_alone(parser: type[SoundParser]) -> None:
+    """And a sound one passes all."""
+    assert set(_failures(parser)) == ({parser.breaks} if parser.breaks else set())
+
+
+def test_every_promise_has_a_parser_that_breaks_it() -> None:
+    """None of the contract's tests is without proof."""
+    assert {parser.breaks for parser in PARSERS} == {
+        name for name in dir(AnswerParserContract) if name.startswith("test_")
+    }
