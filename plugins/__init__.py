@@ -31,12 +31,15 @@ from corral.core.models.digests import parse_digest as parse_digest
 from corral.core.models.model import *
 from corral.core.models.names import ModelName as ModelName
 from corral.core.models.names import parse_name as parse_name
+from corral.core.models.references import Reference as Reference
+from corral.core.models.references import parse_reference as parse_reference
 from corral.core.ports.answer_parsers import *
 from corral.core.ports.blobs import *
 from corral.core.ports.chat import *
 from corral.core.ports.engines import *
 from corral.core.ports.manifests import *
 from corral.core.ports.metadata import *
+from corral.core.ports.registries import *
 from corral.core.ports.runners import *
 from corral.core.ports.running import *
 from corral.core.ports.sources import *

@@ -37,6 +37,7 @@ from corral.plugins.hooks import (
     HOOKS,
     MANIFEST_FORMATS,
     METADATA_READERS,
+    REGISTRIES,
     ROUTES,
     RUNNERS,
     SOURCES,
@@ -146,6 +147,8 @@ async def assemble(
         _require(settings.scheduler.engine, [spec.name for spec in engines], "scheduler.engine", manager)
     for name in settings.scheduler.engine_order:
         _require(name, [spec.name for spec in engines], "scheduler.engine_order", manager)
+    if settings.registry is not None:
+        _require(settings.registry, parts.of(REGISTRIES), "registry", manager)
     catalog = ModelCatalog(
         manifests=stores.manifests,
         blobs=stores.blobs,
@@ -153,6 +156,8 @@ async def assemble(
         formats=list(parts.of(MANIFEST_FORMATS).values()),
         readers=list(parts.of(METADATA_READERS).values()),
         sources=list(parts.of(SOURCES).values()),
+        registries=list(parts.of(REGISTRIES).values()),
+        default_registry=settings.registry,
         cache=stores.cache,
         upstreams=ServerDirectory(settings.engines.get("upstream", {})),
         left_out=manager.left_out,

@@ -12,14 +12,17 @@ import msgspec
 
 from corral.core.containment import TookTooLong, contained, interrupts_reach_us, on_own_thread, short_line
 from corral.core.errors import CorralError, PluginError
+from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata, TemplateText
+from corral.core.models.references import Reference
 from corral.core.ports.answer_parsers import AnswerParser
 from corral.core.ports.chat import ChatFormat, RenderedChat
+from corral.core.ports.registries import RemoteManifest, RemoteWriter
 from corral.core.ports.sources import OnProgress, RemoteFile, SourceModel
 from corral.core.requests.outputs import Delta
 from corral.core.requests.requests import ChatRequest
 
-__all__ = ("GuardedLanguage", "GuardedParsers", "GuardedPart", "GuardedSource", "bounded")
+__all__ = ("GuardedLanguage", "GuardedParsers", "GuardedPart", "GuardedRegistry", "GuardedSource", "bounded")
 
 _log = logging.getLogger("corral.plugins")
 
@@ -27,6 +30,7 @@ _CALL_LIMIT_S = 3.0
 """How long a function may take that opens no file: the event loop waits for it."""
 
 Spec = TypeVar("Spec", bound=msgspec.Struct)
+T = TypeVar("T")
 
 
 def bounded(spec: Spec, limit_s: float | None) -> Spec:
@@ -88,10 +92,7 @@ class GuardedPart:
         def call(*arguments: Any, **named: Any) -> Any:
             with _ours(f"{self._where}: {name}"):
                 result = contained(method, *arguments, **named)
-                wanted = self._results.get(name, object)
-                if not isinstance(result, wanted):
-                    raise TypeError(f"it returned {short_line(repr(result), 60)} instead of {wanted.__name__}")
-                return result
+                return _checked(result, self._results.get(name, object))
 
         return call
 
@@ -186,9 +187,48 @@ class GuardedSource:
         with _ours(f"{self._where}: fetch"):
             async with aclosing(self._source.fetch(file, start)) as chunks:
                 async for chunk in chunks:
-                    if not isinstance(chunk, bytes):
-                        raise TypeError(f"it returned {short_line(repr(chunk), 60)} instead of bytes")
-                    yield chunk
+                    yield _checked(chunk, bytes)
+
+
+class GuardedRegistry:
+    """A `Registry`, whose work is done in the event loop."""
+
+    def __init__(self, registry: Any, where: str) -> None:
+        self._registry = registry
+        self._where = where
+        self.scheme: str = registry.scheme
+
+    async def manifest(self, reference: Reference) -> RemoteManifest:
+        return await self._result("manifest", RemoteManifest, reference)
+
+    async def fetch(
+        self, reference: Reference, blob: Digest, start: int = 0, end: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        with _ours(f"{self._where}: fetch"):
+            async with aclosing(self._registry.fetch(reference, blob, start, end)) as chunks:
+                async for chunk in chunks:
+                    yield _checked(chunk, bytes)
+
+    async def mount(self, reference: Reference, blob: Digest, source: Reference) -> bool:
+        return await self._result("mount", bool, reference, blob, source)
+
+    async def begin(self, reference: Reference, blob: Digest, size_bytes: int) -> RemoteWriter:
+        with _ours(f"{self._where}: begin"):
+            writer: RemoteWriter = await self._registry.begin(reference, blob, size_bytes)
+            return writer
+
+    async def put(self, reference: Reference, data: bytes, media_type: str) -> Digest:
+        return Digest(await self._result("put", str, reference, data, media_type))
+
+    async def _result(self, name: str, wanted: type[T], *arguments: Any) -> T:
+        with _ours(f"{self._where}: {name}"):
+            return _checked(await getattr(self._registry, name)(*arguments), wanted)
+
+
+def _checked(result: Any, wanted: type[T]) -> T:
+    if not isinstance(result, wanted):
+        raise TypeError(f"it returned {short_line(repr(result), 60)} instead of {wanted.__name__}")
+    return result
 
 
 @contextmanager

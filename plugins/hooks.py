@@ -5,6 +5,7 @@ The hooks themselves, the checks, the settings' sections, the making of parts an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -17,11 +18,12 @@ from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.chat import ChatLanguage
 from corral.core.ports.manifests import ManifestFormat, ManifestStore
 from corral.core.ports.metadata import MetadataReader
+from corral.core.ports.registries import Registry
 from corral.core.ports.runners import Runner
 from corral.core.ports.sources import ModelSource
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
-from corral.plugins.guards import GuardedLanguage, GuardedParsers, GuardedPart, GuardedSource
+from corral.plugins.guards import GuardedLanguage, GuardedParsers, GuardedPart, GuardedRegistry, GuardedSource
 from corral.plugins.hook_kinds import Factories, HookKind, Targets, implements, require_port
 from corral.plugins.specs import FactorySpec, LazySpec, Stores
 
@@ -34,6 +36,7 @@ __all__ = (
     "HOOKS",
     "MANIFEST_FORMATS",
     "METADATA_READERS",
+    "REGISTRIES",
     "ROUTES",
     "RUNNERS",
     "SOURCES",
@@ -43,6 +46,7 @@ __all__ = (
     "CommandSpec",
     "ManifestFormatSpec",
     "MetadataReaderSpec",
+    "RegistrySpec",
     "RouteSpec",
     "RunnerSpec",
     "SourceSpec",
@@ -63,6 +67,10 @@ class StoreSpec(FactorySpec, frozen=True, kw_only=True):
 
 class SourceSpec(FactorySpec, frozen=True, kw_only=True):
     """A place to pull models from; `name` is the scheme (``pypi``): ``(settings) -> ModelSource``."""
+
+
+class RegistrySpec(FactorySpec, frozen=True, kw_only=True):
+    """A registry of manifests and blobs; `name` is the scheme of its references: ``(settings) -> Registry``."""
 
 
 class ManifestFormatSpec(FactorySpec, frozen=True, kw_only=True):
@@ -115,10 +123,15 @@ def _check_stores(name: str, part: object) -> None:
     require_port(f"the store {name!r}: local", part.local, LocalBlobs)
 
 
-def _check_source(name: str, part: Any) -> None:
-    implements(ModelSource)(name, part)
-    if part.scheme != name:
-        raise PluginError(f"its scheme is {short_line(repr(part.scheme), 60)}, but it is registered as {name!r}")
+def _has_scheme(port: Any) -> Callable[[str, Any], None]:
+    """A `check_part` for parts that implement a Protocol and are registered under their scheme."""
+
+    def check(name: str, part: Any) -> None:
+        implements(port)(name, part)
+        if part.scheme != name:
+            raise PluginError(f"its scheme is {short_line(repr(part.scheme), 60)}, but it is registered as {name!r}")
+
+    return check
 
 
 ENGINES: Final = HookKind(
@@ -166,8 +179,21 @@ SOURCES: Final[Factories[SourceSpec, ModelSource]] = Factories(
     spec_type=SourceSpec,
     doc="""Sources provide models to pull: a `SourceSpec`, whose `name` is the scheme (`pypi`) and whose factory
 returns a `ModelSource`.""",
-    check_part=_check_source,
+    check_part=_has_scheme(ModelSource),
     guard=GuardedSource,
+)
+
+REGISTRIES: Final[Factories[RegistrySpec, Registry]] = Factories(
+    plural="registries",
+    noun="registry",
+    spec_type=RegistrySpec,
+    doc="""Registries hold manifests and blobs, as OCI registries do: a `RegistrySpec`, whose `name` is the scheme and
+whose factory returns a `Registry`. `corral pull SCHEME://[HOST/]PATH[:TAG][@DIGEST]` stores the manifest as
+it is, so that it keeps its digest; one of the manifest formats must be able to read it. References without a
+scheme are read by the registry that the setting `registry` selects. `MemoryRegistry` is an example, and
+`RegistryContract` tests what a registry promises.""",
+    check_part=_has_scheme(Registry),
+    guard=GuardedRegistry,
 )
 
 MANIFEST_FORMATS: Final[Factories[ManifestFormatSpec, ManifestFormat]] = Factories(
@@ -245,6 +271,7 @@ HOOKS: Final[tuple[HookKind[Any], ...]] = (
     RUNNERS,
     STORES,
     SOURCES,
+    REGISTRIES,
     MANIFEST_FORMATS,
     METADATA_READERS,
     CHAT_LANGUAGES,

@@ -15,8 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 from corral.adapters.runners.masks import RequestMasks
+from corral.adapters.runners.text_threads import Steps, TextThreads
 from corral.adapters.runners.texts import RequestTexts
-from corral.adapters.runners.turns import Steps, Turns
 from corral.core.errors import ErrorInfo
 from corral.core.ports.engines import Prepared
 from corral.core.ports.tokens import RequestMask
@@ -65,7 +65,7 @@ class Preparing:
         self._texts = RequestTexts(engine.info, engine.tokenizer)
         self._masks = RequestMasks(engine)
         self._done = done
-        self._text_threads: Turns[Preparation] = Turns("texts", self._advance)
+        self._text_threads: TextThreads[Preparation] = TextThreads("texts", self._advance)
         self._mask_threads: ThreadPoolExecutor | None = None
         self._engine_threads: ThreadPoolExecutor | None = None
         self._closed = False

@@ -7,7 +7,7 @@ from typing import cast
 
 import msgspec
 
-from corral.adapters.runners.turns import Steps
+from corral.adapters.runners.text_threads import Steps
 from corral.core.errors import PromptTooLong
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import GradualTokenizer, Tokenizer

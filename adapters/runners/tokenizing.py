@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from corral.adapters.runners.frames import Result, TokenizerCall
+from corral.adapters.runners.text_threads import Steps, TextThreads
 from corral.adapters.runners.texts import characters_of, encoded
-from corral.adapters.runners.turns import Steps, Turns
 from corral.core.errors import Unsupported
 from corral.core.ports.tokens import Tokenizer
 from corral.core.stepping.loops import error_info
@@ -19,7 +19,7 @@ class Tokenizing:
 
     def __init__(self, tokenizer: Tokenizer | None, answer: Callable[[Result], object]) -> None:
         self._tokenizer = tokenizer
-        self._turns = Turns("tokenizer", answer)
+        self._turns = TextThreads("tokenizer", answer)
 
     def begin(self, call: TokenizerCall) -> None:
         """Its `Result` follows, unless `give_up` or `close` comes first. From any thread."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jinja2
+import msgspec
 from jinja2 import nodes
 
 from corral.adapters.templates.sandbox import MeteredEnvironment
@@ -107,7 +108,7 @@ def _fold_system(messages: list[Message]) -> list[Message]:
         return turns
     for number, turn in enumerate(turns):
         if turn.role == "user":
-            turns[number] = Message(role="user", content="\n\n".join((*systems, turn.content)))
+            turns[number] = msgspec.structs.replace(turn, content="\n\n".join((*systems, turn.content)))
             return turns
     return [Message(role="user", content="\n\n".join(systems)), *turns]
 

@@ -26,7 +26,7 @@ __all__ = (
     "AnyModel",
     "Assignment",
     "Capability",
-    "KeepAlive",
+    "KeepAliveParam",
     "LoadedModelParam",
     "ModelText",
     "NewName",
@@ -170,7 +170,7 @@ class Capability(Checked[str]):
         return CAPABILITIES
 
 
-class KeepAlive(Checked[float]):
+class KeepAliveParam(Checked[float]):
     """A duration in seconds, -1 for ever."""
 
     name = "duration"

@@ -20,7 +20,7 @@ from corral.api.cli.output import echo
 from corral.api.cli.parameters import (
     AnswerFormat,
     AnyModel,
-    KeepAlive,
+    KeepAliveParam,
     OptionAssignment,
     Registered,
     wrong_value,
@@ -63,7 +63,7 @@ __all__ = ("run",)
 @click.option(
     "--keepalive",
     "keep_alive_s",
-    type=KeepAlive(),
+    type=KeepAliveParam(),
     metavar="DURATION",
     help="How long the model stays loaded (5m); -1 keeps it loaded indefinitely.",
 )

@@ -15,6 +15,9 @@ from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.manifest_reading import read_model, stored_model
 from corral.core.catalog.publishing import ManifestPublisher
+from corral.core.catalog.pulling import ModelPuller
+from corral.core.catalog.registry_pulls import RegistryPuller
+from corral.core.catalog.source_pulls import SourcePuller
 from corral.core.catalog.upstreams import upstream_model
 from corral.core.errors import BlobNotFound, CorralError, InvalidRequest, ModelNotFound, StorageError
 from corral.core.lru import LruDict
@@ -27,6 +30,7 @@ from corral.core.models.view import ModelView
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
 from corral.core.ports.metadata import MetadataCache, MetadataReader
+from corral.core.ports.registries import Registry
 from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress
 from corral.core.ports.upstreams import UpstreamDirectory
 from corral.core.specs.converters import DERIVED_HOST, refuse_derived
@@ -50,7 +54,8 @@ class ModelCatalog:
     """The use cases of models. Safe for many tasks of one event loop, beside other processes on the same store.
 
     `formats` are tried in order to read a manifest; the first writes new ones. `cache` keeps what headers say between
-    runs. Stores and sources stay the caller's to close. `left_out` has a sentence for each plugin that is not there,
+    runs. `default_registry` is the scheme of the registry that reads references without one. Stores, sources and
+    registries stay the caller's to close. `left_out` has a sentence for each plugin that is not there,
     for errors about what is missing.
     """
 
@@ -63,6 +68,8 @@ class ModelCatalog:
         formats: Sequence[ManifestFormat],
         readers: Sequence[MetadataReader],
         sources: Sequence[ModelSource] = (),
+        registries: Sequence[Registry] = (),
+        default_registry: str | None = None,
         cache: MetadataCache | None = None,
         upstreams: UpstreamDirectory | None = None,
         left_out: Mapping[str, str] = {},
@@ -74,12 +81,25 @@ class ModelCatalog:
         self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
         self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats)
         self._importer = ModelImporter(
+            publisher=self._publisher,
             manifests=manifests,
             blobs=blobs,
             local=local,
-            publisher=self._publisher,
             inspector=self._inspector,
+            left_out=left_out,
+        )
+        self._puller = ModelPuller(
+            from_source=SourcePuller(
+                publisher=self._publisher,
+                manifests=manifests,
+                blobs=blobs,
+                inspector=self._inspector,
+                left_out=left_out,
+            ),
+            from_registry=RegistryPuller(publisher=self._publisher, blobs=blobs, formats=formats),
             sources=sources,
+            registries=registries,
+            default_registry=default_registry,
             left_out=left_out,
         )
         self._upstreams = upstreams
@@ -226,7 +246,7 @@ class ModelCatalog:
         """
         if name is not None:
             refuse_derived(name)
-        return await self._importer.pull(reference, name, on_progress)
+        return await self._puller.pull(reference, name, on_progress)
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
         """Makes a model of blobs that are in the store already. A name that is taken is replaced.

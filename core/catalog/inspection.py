@@ -17,6 +17,7 @@ from corral.core.models.model import ModelMetadata
 from corral.core.ports.blobs import BlobInfo, BlobStore
 from corral.core.ports.metadata import MetadataCache, MetadataReader, RandomAccess
 from corral.core.random_access import RandomAccessFile
+from corral.core.wording.left_out import remarks
 
 __all__ = ("WeightsInspector",)
 
@@ -47,10 +48,18 @@ class WeightsInspector:
         self._metadata: LruDict[Digest, ModelMetadata] = LruDict(_REMEMBERED)
         self._descriptions: LruDict[Digest, dict[str, object]] = LruDict(_REMEMBERED)
 
-    @property
-    def formats(self) -> tuple[str, ...]:
-        """The weights formats that can be read."""
-        return tuple(reader.format for reader in self._readers)
+    def known(self, metadata: ModelMetadata | None, file_name: str, left_out: Mapping[str, str]) -> ModelMetadata:
+        """`metadata`, of the file that is called so. Raises `InvalidModelFile` if it is None: no reader knows it.
+
+        `left_out` has a sentence for each plugin that is not there.
+        """
+        if metadata is None:
+            known = ", ".join(reader.format for reader in self._readers)
+            raise InvalidModelFile(
+                f"{file_name}: not a model file of a known format ({known})",
+                "; ".join(remarks(left_out, file_name.rpartition(".")[2])) or None,
+            )
+        return metadata
 
     async def metadata(self, digest: Digest) -> ModelMetadata | None:
         """None if no reader knows the format."""

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 
-from corral.core.errors import StorageError
+from corral.core.errors import CorralError, StorageError
 from corral.core.models.digests import Digest, mentioned_digests
 from corral.core.ports.blobs import BlobStore
 from corral.core.ports.manifests import ManifestStore
 
-__all__ = ("delete_unreferenced",)
+__all__ = ("delete_unreferenced", "drop_unused")
 
 _log = logging.getLogger(__name__)
+
+
+async def drop_unused(candidates: Collection[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
+    """Best effort, after something failed whose own error is what matters: deletes what came for nothing.
+
+    What another model has stays. The caller holds no guard.
+    """
+    if candidates:
+        with suppress(CorralError):
+            async with manifests.guard(exclusive=True):
+                await delete_unreferenced(candidates, manifests=manifests, blobs=blobs)
 
 
 async def delete_unreferenced(candidates: Iterable[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:

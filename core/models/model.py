@@ -46,9 +46,12 @@ class ModelFile(Value, frozen=True, kw_only=True):
 
 
 class TemplateText(Value, frozen=True, kw_only=True):
-    """A chat template that came with the manifest (not the one inside a GGUF), and the tokens it may ask for."""
+    """A chat template, and the tokens that it may ask for, empty if they are those of the weights.
 
-    kind: Literal["go", "jinja"]
+    `kind` is its language: ``go``, ``jinja``, or one that a plugin compiles.
+    """
+
+    kind: str
     text: str
     bos_text: str = ""
     eos_text: str = ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Protocol
 
 from corral.core.models.digests import Digest
@@ -26,20 +25,18 @@ OnProgress = Callable[[FetchProgress], None]
 
 
 class RemoteFile(Value, frozen=True, kw_only=True):
-    """A file of a remote model. `local_path` where the source had to fetch it whole already (a wheel, say)."""
+    """A file of a remote model."""
 
     file_name: str
     size_bytes: int | None = None
     digest: Digest | None = None
-    local_path: Path | None = None
 
 
 class SourceModel(Value, frozen=True, kw_only=True):
-    """What a reference resolved to. `default_name` is the name it gets where the user gives none."""
+    """What a reference resolved to."""
 
     reference: str
     files: tuple[RemoteFile, ...]
-    default_name: str | None = None
 
 
 class ModelSource(Protocol):

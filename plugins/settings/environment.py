@@ -91,6 +91,7 @@ VARIABLES = (
     Variable(name="HOST", path=("server", "host"), ollama=True, parse_ollama=_ollama_address),
     Variable(name="ORIGINS", path=("server", "origins"), parse=_list, ollama=True),
     Variable(name="STORE", path=("store",)),
+    Variable(name="REGISTRY", path=("registry",)),
     Variable(name="MODELS", path=("stores", "filesystem", "root"), ollama=True),
     Variable(name="ENGINE", path=("scheduler", "engine")),
     Variable(name="RUNNER", path=("scheduler", "runner")),

@@ -21,6 +21,10 @@ _STATED = ("engines", "converters")
 """Sections kept as stated: the options of a model and a request are merged with them before defaults are added."""
 
 
+_TOP_LEVEL: Mapping[str, str | None] = {"store": "filesystem", "registry": None}
+"""Settings outside of any section, and their defaults."""
+
+
 class Leaf(msgspec.Struct, frozen=True, kw_only=True):
     """A stated value and who stated it."""
 
@@ -50,13 +54,14 @@ class Layers:
         registered is an error if the plugins are `complete`, and ignored if one of them was not loaded.
         """
         tree, origins = self._merge(registered.get("engines", {}), _kinds(registered))
-        refuse_unknown(tree, [*SECTIONS, "store", "models", *registered], ())
+        refuse_unknown(tree, [*SECTIONS, *_TOP_LEVEL, "models", *registered], ())
         decoded: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
             decoded[section] = decode_section(_table(tree, section), kind, (section,), origins)
-        store = tree.get("store", "filesystem")
-        if not isinstance(store, str):
-            raise SettingsError(f"store: Expected `str`, got `{type(store).__name__}`")
+        top: dict[str, Any] = {name: tree.get(name, default) for name, default in _TOP_LEVEL.items()}
+        for name, value in top.items():
+            if name in tree and not isinstance(value, str):
+                raise SettingsError(f"{name}: Expected `str`, got `{type(value).__name__}`")
         models = {
             name: decode_section(value, ModelSettings, ("models", name), origins)
             for name, value in _table(tree, "models").items()
@@ -79,10 +84,10 @@ class Layers:
             **decoded,
             engines=stated.get("engines", {}),
             converters=stated.get("converters", {}),
-            store=store,
+            **top,
             models=models,
             parts={section: structs for section, structs in plugin_structs.items() if section not in _STATED},
-            origins=tuple(origin_rows(decoded | {"store": store, "models": models} | plugin_structs, origins)),
+            origins=tuple(origin_rows(decoded | top | {"models": models} | plugin_structs, origins)),
         )
 
     def _merge(

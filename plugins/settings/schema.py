@@ -160,6 +160,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerSettings = ServerSettings()
     scheduler: SchedulerSection = SchedulerSection()
     store: Annotated[str, Meta(description="The store that holds the models.")] = "filesystem"
+    registry: Annotated[
+        str | None, Meta(description="The registry that reads references without a scheme; if unset, none does.")
+    ] = None
     log: LogSettings = LogSettings()
     cli: CliSettings = CliSettings()
     plugins: PluginsSettings = PluginsSettings()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from corral.plugins.testing.local_blobs import LocalBlobsContract
     from corral.plugins.testing.manifest_store import ManifestStoreContract
     from corral.plugins.testing.model_source import ModelSourceContract
+    from corral.plugins.testing.registry import RegistryContract
     from corral.plugins.testing.runner import RunnerContract
     from corral.plugins.testing.running_model import RunningModelContract
     from corral.plugins.testing.step_engine import StepEngineContract
@@ -45,6 +46,7 @@ __all__ = (
     "LocalBlobsContract",
     "ManifestStoreContract",
     "ModelSourceContract",
+    "RegistryContract",
     "RunnerContract",
     "RunningModelContract",
     "StepEngineContract",
@@ -62,6 +64,7 @@ _HOMES = {
     "LocalBlobsContract": "local_blobs",
     "ManifestStoreContract": "manifest_store",
     "ModelSourceContract": "model_source",
+    "RegistryContract": "registry",
     "RunnerContract": "runner",
     "RunningModelContract": "running_model",
     "StepEngineContract": "step_engine",

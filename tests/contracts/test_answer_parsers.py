@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import product
-from typing import Any
-
 import pytest
 
 from corral.adapters.answer_parsers.think_tags import ThinkTagParser, ThinkTagParsers
@@ -16,6 +12,7 @@ from corral.core.requests.requests import ChatRequest, Constraint
 from corral.core.requests.think_tags import ThinkTags
 from corral.plugins.testing.answer_parser import AnswerParserContract, MakeParser
 from corral.plugins.testing.broken.parsers import ANSWERS, PARSERS, SoundParser
+from tests.contracts.broken_parts import failures, promises
 
 _TAGS = ThinkTags(start="<think>", end="</think>")
 _CHAT = ChatRequest(messages=())
@@ -48,34 +45,16 @@ def test_a_prompt_may_end_with_the_opening_tag() -> None:
     assert _read(parsers.open(later, rendered), "hm</think>a") == ("hm", "a")
 
 
-def _failures(parser: type[SoundParser]) -> Iterator[str]:
-    """The tests of the contract that fail with this parser."""
-
-    class Suite(AnswerParserContract):
-        answers = ANSWERS
-
-    suite = Suite()
-    for name in dir(suite):
-        if not name.startswith("test_"):
-            continue
-        test: Any = getattr(suite, name)
-        marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
-        for values in product(*(mark.args[1] for mark in marks)):
-            arguments = dict(zip((mark.args[0] for mark in marks), values, strict=True))
-            try:
-                test(parser, **arguments)
-            except (AssertionError, ValueError):
-                yield name
+class _Contract(AnswerParserContract):
+    answers = ANSWERS
 
 
 @pytest.mark.parametrize("parser", [SoundParser, *PARSERS])
 def test_a_broken_parser_fails_its_own_test_alone(parser: type[SoundParser]) -> None:
     """And a sound one passes all."""
-    assert set(_failures(parser)) == ({parser.breaks} if parser.breaks else set())
+    assert failures(_Contract, parser) == ({parser.breaks} if parser.breaks else set())
 
 
 def test_every_promise_has_a_parser_that_breaks_it() -> None:
     """None of the contract's tests is without proof."""
-    assert {parser.breaks for parser in PARSERS} == {
-        name for name in dir(AnswerParserContract) if name.startswith("test_")
-    }
+    assert {parser.breaks for parser in PARSERS} == promises(AnswerParserContract)

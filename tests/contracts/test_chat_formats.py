@@ -1,4 +1,4 @@
-"""Our chat formats, through the contract of the port."""
+"""Our chat formats, through the contract of the port; and the contract, judged by formats that break it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import pytest
 
 from corral.adapters.templates.jinja import JinjaFormat
 from corral.core.generation.plain_format import PlainFormat
+from corral.plugins.testing.broken.formats import FORMATS, SoundFormat
 from corral.plugins.testing.chat_format import ChatFormatContract, MakeFormat
+from tests.contracts.broken_parts import failures, promises
 
 _CHATML = """{% for message in messages %}<|im_start|>{{ message['role'] }}
 {{ message['content'] | trim }}<|im_end|>
@@ -52,3 +54,14 @@ class TestPlain(ChatFormatContract):
     @pytest.fixture
     def make_format(self) -> MakeFormat:
         return PlainFormat
+
+
+@pytest.mark.parametrize("made", [SoundFormat, *FORMATS])
+def test_a_broken_format_fails_its_own_test_alone(made: type[SoundFormat]) -> None:
+    """And a sound one passes all."""
+    assert failures(ChatFormatContract, made) == ({made.breaks} if made.breaks else set())
+
+
+def test_every_promise_has_a_format_that_breaks_it() -> None:
+    """None of the contract's tests is without proof."""
+    assert {made.breaks for made in FORMATS} == promises(ChatFormatContract)

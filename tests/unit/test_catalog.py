@@ -592,8 +592,9 @@ def test_a_pull_streams_into_the_store(store: Store) -> None:
         assert record.name.short == "a-model:q8_0"
         assert [file.role for file in record.files] == ["weights", "projector"]
         assert await store.catalog().capabilities(record) == ("completion", "vision")
-        counted = [step.completed_bytes for step in told if step.completed_bytes]
-        assert counted[-1] == len(projector)
+        for name, data in (("a-model.Q8_0.gguf", gguf_bytes()), ("mmproj.gguf", projector)):
+            counted = [step.completed_bytes for step in told if step.status == f"storing {name}"]
+            assert counted == [*range(100, len(data), 100), len(data)]
         assert told[-1].status == "success"
         assert source.closed == 1
 
@@ -670,11 +671,9 @@ def test_a_failed_pull_tells_its_own_fault() -> None:
     asyncio.run(scenario())
 
 
-def test_a_file_that_is_not_what_it_was_announced_as_is_refused(store: Store, tmp_path: Path) -> None:
-    """A source's file on this disk is checked against its digest too, and does not stay in the store."""
-    file = tmp_path / "m.gguf"
-    file.write_bytes(gguf_bytes())
-    announced = RemoteFile(file_name="m.gguf", digest=digest_of(b"something else"), local_path=file)
+def test_a_file_that_is_not_what_it_was_announced_as_is_refused(store: Store) -> None:
+    """A source's file is checked against its digest, and does not stay in the store."""
+    announced = RemoteFile(file_name="m.gguf", size_bytes=len(gguf_bytes()), digest=digest_of(b"something else"))
 
     class Liar(ListSource):
         @asynccontextmanager
@@ -683,7 +682,7 @@ def test_a_file_that_is_not_what_it_was_announced_as_is_refused(store: Store, tm
 
     async def scenario() -> None:
         with pytest.raises(DigestMismatch):
-            await store.catalog(Liar({})).pull("list://x")
+            await store.catalog(Liar({"m.gguf": gguf_bytes()})).pull("list://x")
         assert await store.digests() == set()
 
     asyncio.run(scenario())

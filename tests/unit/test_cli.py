@@ -375,6 +375,57 @@ def stamps(stocked: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     return stocked
 
 
+_SHELF = """
+import asyncio
+from corral.plugins import RegistrySpec, hookimpl, parse_reference
+from corral.plugins.testing.gguf import gguf_bytes
+from corral.plugins.testing.registry import MemoryRegistry, push_model
+
+CORRAL_PLUGIN_API = (1, 0)
+
+def shelf():
+    registry = MemoryRegistry()
+    model = ("application/vnd.ollama.image.model", gguf_bytes())
+    asyncio.run(push_model(registry, parse_reference("mem://house/small:q4"), b'{"model_format":"gguf"}', model))
+    return registry
+
+@hookimpl
+def corral_register_registries(register):
+    register(RegistrySpec(name="mem", target="corral_shelf:shelf"))
+"""
+
+
+@pytest.fixture
+def shelf(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """The command line, and a plugin installed that has a registry with one model."""
+    site = tmp_path / "site"
+    (site / "corral_shelf-1.0.dist-info").mkdir(parents=True)
+    (site / "corral_shelf.py").write_text(_SHELF)
+    (site / "corral_shelf-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: corral-shelf\n")
+    (site / "corral_shelf-1.0.dist-info" / "entry_points.txt").write_text("[corral]\nshelf = corral_shelf\n")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.delitem(sys.modules, "corral_shelf", raising=False)
+    return call
+
+
+def test_pulling_from_a_plugin_s_registry(shelf: Call) -> None:
+    """By its scheme, or without one if it is the registry that is set; what it does not have is said in its words."""
+    block = ("--set", "plugins.block=[]")
+    assert shelf(*block, "pull", "mem://house/small:q4") == (0, "pulled house/small:q4\n", "")
+    assert (
+        shelf(*block, "--set", "registry=mem", "pull", "house/small:q4", "--name", "mine").out == "pulled mine:latest\n"
+    )
+    listed = json.loads(shelf(*block, "list", "--json").out)
+    assert {model["name"] for model in listed} == {"house/small:q4", "mine:latest"}
+    assert len({model["digest"] for model in listed}) == 1
+    missing = shelf(*block, "pull", "mem://house/other")
+    assert missing.status == 1
+    assert "'mem://house/other:latest' is not in the registry" in missing.err
+    assert "no source for 'house/small:q4'" in shelf(*block, "pull", "house/small:q4").err
+    unknown = shelf(*block, "--set", "registry=shelf", "pull", "house/small:q4")
+    assert "registry: unknown name 'shelf' choose one of mem" in " ".join(unknown.err.split())
+
+
 def test_engines_with_devices(stamps: Call) -> None:
     """Each installed engine is asked for its devices; ``--verbose`` has their memory."""
     block = ("--set", "plugins.block=[]")

@@ -299,6 +299,41 @@ def test_readers_templates_and_dialects_that_fail(modules: Path, tmp_path: Path)
     assembled(manager, modules, use)
 
 
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("raise KeyError('whoops')", r"the plugin shelf, bad: manifest: KeyError: 'whoops'"),
+        ("return 7", r"bad: manifest: TypeError: it returned 7 instead of RemoteManifest"),
+        ("sys.exit(9)", r"bad: manifest: raised SystemExit"),
+        (
+            "return RemoteManifest(data=data, media_type='m')",
+            r"bad: fetch: TypeError: it returned 'text' instead of bytes",
+        ),
+    ],
+)
+def test_a_registry_that_fails(modules: Path, body: str, complaint: str) -> None:
+    """What a plugin's registry raises, or gives instead of what its port promises, is an error that names it."""
+    digest = digest_of(b"config")
+    config = f'{{"mediaType":"application/vnd.docker.container.image.v1+json","digest":"{digest}","size":6}}'
+    layer = config.replace("docker.container.image.v1+json", "ollama.image.system")
+    manifest = f'{{"schemaVersion":2,"config":{config},"layers":[{layer}]}}'
+    source = hook("registries", "register(RegistrySpec(name='bad', target='{me}:Bad'))") + (
+        f"data = {manifest.encode()!r}\n"
+        "class Bad:\n    scheme = 'bad'\n"
+        f"    async def manifest(self, reference):\n        {body}\n"
+        "    async def fetch(self, reference, blob, start=0, end=None):\n        yield 'text'\n"
+        "    mount = begin = put = manifest\n"
+    )
+    manager = manage(modules, {"shelf": source.replace("{me}", "corral_test_shelf")})
+
+    async def use(assembly: Assembly) -> None:
+        with pytest.raises(PluginError, match=complaint):
+            await assembly.runtime.catalog.pull("bad://m")
+        assert await assembly.runtime.catalog.list() == []
+
+    assembled(manager, modules, use)
+
+
 def test_a_hidden_distribution(modules: Path) -> None:
     """Metadata that cannot be read hide no other plugin, and are recorded under the distribution's name."""
     install(modules, "beside", hook("engines", "register(engine(name='beside'))"))

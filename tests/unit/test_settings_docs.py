@@ -77,9 +77,16 @@ def plugin_sections() -> Mapping[str, type[msgspec.Struct]]:
 
 def settings_tables() -> str:
     """Everything that can be set, as Markdown."""
-    lines = ["### Which store", "", "| setting | type | default | variables | what it is |", "|---|---|---|---|---|"]
-    help_text = get_type_hints(Settings, include_extras=True)["store"].__metadata__[0].description
-    lines.append(f'| `store` | str | `"{Settings().store}"` | {variables_of(("store",))} | {help_text} |')
+    lines = [
+        "### Which store and registry",
+        "",
+        "| setting | type | default | variables | what it is |",
+        "|---|---|---|---|---|",
+    ]
+    hints = get_type_hints(Settings, include_extras=True)
+    for top, default in (("store", f'`"{Settings().store}"`'), ("registry", "unset")):
+        help_text = hints[top].__metadata__[0].description
+        lines.append(f"| `{top}` | str | {default} | {variables_of((top,))} | {help_text} |")
     sections: dict[str, type[msgspec.Struct]] = {**SECTIONS, 'models."NAME"': ModelSettings, **plugin_sections()}
     for name, kind in sections.items():
         lines += ["", f"### `[{name}]`", "", *rows(kind, tuple(name.split(".")))]

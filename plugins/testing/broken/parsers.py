@@ -42,7 +42,7 @@ class SoundParser:
         return self._inner.finish()
 
 
-class Blind(SoundParser):
+class BlindParser(SoundParser):
     """Does not see thinking that comes all at once."""
 
     breaks = "test_answers_are_read"
@@ -51,7 +51,7 @@ class Blind(SoundParser):
         return (delta,) if _TAGS.start in delta.text and _TAGS.end in delta.text else super().feed(delta)
 
 
-class ShortSighted(SoundParser):
+class ShortSightedParser(SoundParser):
     """Does not see a tag that is divided between deltas."""
 
     breaks = "test_the_cuts_do_not_matter"
@@ -61,7 +61,7 @@ class ShortSighted(SoundParser):
         return (*heard, *self.finish())
 
 
-class Swallowing(SoundParser):
+class SwallowingParser(SoundParser):
     """Loses a character that it does not expect."""
 
     breaks = "test_plain_text_stays_as_it_is"
@@ -70,7 +70,7 @@ class Swallowing(SoundParser):
         return super().feed(replace(delta, text=delta.text.replace("🦔", "")))
 
 
-class Hoarding(SoundParser):
+class HoardingParser(SoundParser):
     """Gives visible text when the answer is over."""
 
     breaks = "test_plain_text_is_not_held_back"
@@ -88,7 +88,7 @@ class Hoarding(SoundParser):
         return (Delta(text=self._hoard), *super().finish())
 
 
-class Uncounting(SoundParser):
+class UncountingParser(SoundParser):
     """Does not count what it thinks."""
 
     breaks = "test_tokens_and_log_probabilities_are_kept"
@@ -97,7 +97,7 @@ class Uncounting(SoundParser):
         return tuple(replace(one, token_count=0) if one.thinking else one for one in super().feed(delta))
 
 
-class Deaf(SoundParser):
+class DeafParser(SoundParser):
     """Drops thinking that the engine has told apart."""
 
     breaks = "test_what_the_engine_has_told_apart_stays_so"
@@ -106,7 +106,7 @@ class Deaf(SoundParser):
         return super().feed(replace(delta, thinking=""))
 
 
-class Startled(SoundParser):
+class StartledParser(SoundParser):
     """Cannot bear an answer that ends in the middle of its opening tag."""
 
     breaks = "test_an_answer_that_breaks_off"
@@ -118,12 +118,12 @@ class Startled(SoundParser):
         return rest
 
 
-class Gossiping(SoundParser):
+class GossipingParser(SoundParser):
     """Behaves differently while another answer is read."""
 
     breaks = "test_nothing_is_left_from_another_answer"
 
-    _reading: ClassVar[WeakSet[Gossiping]] = WeakSet()
+    _reading: ClassVar[WeakSet[GossipingParser]] = WeakSet()
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,13 +134,13 @@ class Gossiping(SoundParser):
 
 
 PARSERS: tuple[type[SoundParser], ...] = (
-    Blind,
-    ShortSighted,
-    Swallowing,
-    Hoarding,
-    Uncounting,
-    Deaf,
-    Startled,
-    Gossiping,
+    BlindParser,
+    ShortSightedParser,
+    SwallowingParser,
+    HoardingParser,
+    UncountingParser,
+    DeafParser,
+    StartledParser,
+    GossipingParser,
 )
 """The broken parsers."""

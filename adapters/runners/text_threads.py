@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Generic, TypeVar, cast
 
-__all__ = ("Steps", "Turns")
+__all__ = ("Steps", "TextThreads")
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ Steps = Generator[None, None, T]
 _SHORT_CHARACTERS = 16_384
 
 
-class Turns(Generic[T]):
+class TextThreads(Generic[T]):
     """Two threads, one for short texts and one for long ones; each starts when it is first needed.
 
     `answer` is called in them with each result.

@@ -1,0 +1,108 @@
+"""Pulls models from sources, which have files and no manifests: Corral reads the files and writes the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from corral.core.catalog.fetching import fetch_blob, side_by_side
+from corral.core.catalog.inspection import WeightsInspector
+from corral.core.catalog.new_models import Part, file_model, weights_among
+from corral.core.catalog.orphans import drop_unused
+from corral.core.catalog.publishing import BlobGone, ManifestPublisher, Published
+from corral.core.errors import InvalidModelFile
+from corral.core.models.digests import Digest
+from corral.core.models.model import StoredModel
+from corral.core.models.names import ModelName, name_from_file
+from corral.core.ports.blobs import BlobStore
+from corral.core.ports.manifests import ManifestStore
+from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress, RemoteFile, SourceModel
+
+__all__ = ("SourcePuller",)
+
+_ATTEMPTS = 3
+
+
+class SourcePuller:
+    """`left_out` is for errors about a format that no reader knows."""
+
+    def __init__(
+        self,
+        *,
+        publisher: ManifestPublisher,
+        manifests: ManifestStore,
+        blobs: BlobStore,
+        inspector: WeightsInspector,
+        left_out: Mapping[str, str],
+    ) -> None:
+        self._publisher = publisher
+        self._manifests = manifests
+        self._blobs = blobs
+        self._inspector = inspector
+        self._left_out = left_out
+
+    async def pull(
+        self, source: ModelSource, reference: str, name: ModelName | None, on_progress: OnProgress
+    ) -> StoredModel:
+        """Raises what `ModelSource` raises, `InvalidModelFile`, `OutOfSpace`."""
+        fresh: list[tuple[RemoteFile, Digest]] = []
+        async with source.resolve(reference, on_progress) as remote:
+            try:
+                published = await self._fetch_and_publish(source, remote, name, fresh, on_progress)
+            except BaseException as error:
+                # What has a digest shortens the next attempt, unless it is no model at all.
+                keep = not isinstance(error, InvalidModelFile)
+                useless = [digest for file, digest in fresh if not (keep and file.digest == digest)]
+                await drop_unused(useless, manifests=self._manifests, blobs=self._blobs)
+                raise
+        await self._publisher.delete_replaced(published)
+        on_progress(FetchProgress(status="success"))
+        return published.record
+
+    async def _fetch_and_publish(
+        self,
+        source: ModelSource,
+        remote: SourceModel,
+        name: ModelName | None,
+        fresh: list[tuple[RemoteFile, Digest]],
+        on_progress: OnProgress,
+    ) -> Published:
+        for attempt in range(_ATTEMPTS):
+            parts = tuple(
+                await side_by_side([partial(self._part, source, file, fresh, on_progress) for file in remote.files])
+            )
+            weights = parts[weights_among([(part.file_name, part.metadata) for part in parts])]
+            on_progress(FetchProgress(status="writing manifest"))
+            try:
+                return await self._publisher.put_model(
+                    name or name_from_file(weights.file_name, weights.metadata.file_type), file_model(parts, weights)
+                )
+            except BlobGone:  # an older model had it, whose name just got another one; only that is fetched again
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _part(
+        self,
+        source: ModelSource,
+        file: RemoteFile,
+        fresh: list[tuple[RemoteFile, Digest]],
+        on_progress: OnProgress,
+    ) -> Part:
+        blob = await self._blobs.stat(file.digest) if file.digest else None
+        if blob is None:
+            blob = await fetch_blob(
+                self._blobs,
+                lambda start, _: source.fetch(file, start),
+                digest=file.digest,
+                size_bytes=file.size_bytes,
+                status=f"storing {file.file_name}",
+                on_progress=on_progress,
+            )
+            fresh.append((file, blob.digest))
+        metadata = await self._inspector.metadata(blob.digest)
+        return Part(
+            file_name=file.file_name,
+            blob=blob,
+            metadata=self._inspector.known(metadata, file.file_name, self._left_out),
+        )

@@ -1,0 +1,87 @@
+"""References to models in registries: ``[scheme://][host/]path[:tag][@digest]``."""
+
+from __future__ import annotations
+
+import re
+
+from corral.core.errors import InvalidRequest
+from corral.core.models.digests import Digest, parse_digest
+from corral.core.models.names import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, parse_name
+from corral.core.values import Value
+
+__all__ = ("Reference", "name_from_reference", "parse_reference")
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}")
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?(?::[0-9]{1,5})?")
+_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_PATH_LIMIT = 255  # characters, as registries have it
+_DIGEST_CHARACTERS = 12  # of a tag that is made from a digest
+
+
+class Reference(Value, frozen=True, kw_only=True):
+    """A model in a registry. Made by `parse_reference`, which checks the grammar of every part.
+
+    `host` is empty for the registry's own. A `digest` says which manifest it must be, whatever `tag` says.
+    """
+
+    path: str
+    scheme: str = ""
+    host: str = ""
+    tag: str = DEFAULT_TAG
+    digest: Digest | None = None
+
+    @property
+    def repository(self) -> str:
+        """Host and path: the place whose blobs belong together."""
+        return f"{self.host}/{self.path}" if self.host else self.path
+
+    def __str__(self) -> str:
+        scheme = f"{self.scheme}://" if self.scheme else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{scheme}{self.repository}:{self.tag}{digest}"
+
+
+def parse_reference(text: str) -> Reference:
+    """Reads a reference. The first part of several is a host if it has a dot or a port, or is ``localhost``.
+
+    Raises `InvalidRequest`.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "", text
+    rest, at, digest = rest.partition("@")
+    path, tag = rest, DEFAULT_TAG
+    if rest.rfind(":") > rest.rfind("/"):
+        path, _, tag = rest.rpartition(":")
+    first, slash, others = path.partition("/")
+    host = ""
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        host, path = first, others
+    well_formed = (
+        (not separator or _SCHEME.fullmatch(scheme))
+        and (not host or _HOST.fullmatch(host))
+        and len(path) <= _PATH_LIMIT
+        and all(_SEGMENT.fullmatch(segment) for segment in path.split("/"))
+        and _TAG.fullmatch(tag)
+    )
+    if not well_formed:
+        raise InvalidRequest(
+            f"invalid reference: {text[:100]!r}", "a reference is [SCHEME://][HOST/]PATH[:TAG][@sha256:DIGEST]"
+        )
+    return Reference(scheme=scheme, host=host, path=path, tag=tag, digest=parse_digest(digest) if at else None)
+
+
+def name_from_reference(reference: Reference) -> ModelName:
+    """The name of a model that is pulled without one: the reference's own host, path and tag.
+
+    A digest without a tag gives its first digits as the tag. Raises `InvalidRequest` if there is no such name.
+    """
+    *namespaces, model = reference.path.split("/")
+    if len(namespaces) > 1:
+        raise InvalidRequest(f"'{reference}' has more parts than the name of a model", "give it a name with --name")
+    tag = reference.tag
+    if reference.digest and tag == DEFAULT_TAG:
+        tag = reference.digest.partition(":")[2][:_DIGEST_CHARACTERS]
+    namespace = namespaces[0] if namespaces else DEFAULT_NAMESPACE
+    return parse_name(f"{reference.host or DEFAULT_HOST}/{namespace}/{model}:{tag}")

@@ -1,0 +1,78 @@
+"""The registry port: manifests and blobs elsewhere, to pull from and to push to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from corral.core.models.digests import Digest
+from corral.core.models.references import Reference
+from corral.core.values import Value
+
+__all__ = ("Registry", "RemoteManifest", "RemoteWriter")
+
+
+class RemoteManifest(Value, frozen=True, kw_only=True):
+    """A manifest as the registry has it: `data` are its exact bytes. Its `ManifestFormat` says what it names."""
+
+    data: bytes
+    media_type: str
+
+
+class RemoteWriter(Protocol):
+    """A blob on its way to a registry. Whoever began it calls `commit` or `abort`; after that, both writing and
+    committing raise `SourceError`.
+    """
+
+    async def write(self, data: bytes) -> None:
+        """The next bytes. Raises `SourceError`, also past the announced size."""
+        ...
+
+    async def commit(self) -> None:
+        """Publishes the blob. Raises `DigestMismatch`, or `SourceError` if bytes are missing; then nothing is there."""
+        ...
+
+    async def abort(self) -> None:
+        """Drops what was written. Safe to call twice, and after `commit`, when it does nothing."""
+        ...
+
+
+class Registry(Protocol):
+    """A place of manifests and blobs, such as an OCI registry; one for each scheme of references.
+
+    Everything raises `SourceError`, in the registry's own words, if it refuses or breaks.
+    """
+
+    @property
+    def scheme(self) -> str: ...
+
+    async def manifest(self, reference: Reference) -> RemoteManifest:
+        """The manifest with the reference's digest, or else its tag. Raises `NotFound`."""
+        ...
+
+    def fetch(
+        self, reference: Reference, blob: Digest, start: int = 0, end: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Chunks of at most 1 MiB, from byte `start` up to but without `end`. The caller closes the generator.
+
+        Raises `BlobNotFound` at the first chunk.
+        """
+        ...
+
+    async def mount(self, reference: Reference, blob: Digest, source: Reference) -> bool:
+        """Makes a blob of the repository `source` one of `reference`'s too, without sending its bytes.
+
+        False if the registry cannot: the blob has to be written.
+        """
+        ...
+
+    async def begin(self, reference: Reference, blob: Digest, size_bytes: int) -> RemoteWriter:
+        """Starts to write a blob to the repository of `reference`."""
+        ...
+
+    async def put(self, reference: Reference, data: bytes, media_type: str) -> Digest:
+        """Publishes a manifest, whose blobs are there already, under its digest and the reference's tag.
+
+        A tag that is taken is moved. Raises `DigestMismatch` if the reference has another digest.
+        """
+        ...

@@ -1,0 +1,233 @@
+"""The suite every registry must pass: `RegistryContract`; and `MemoryRegistry`, which does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+import pytest
+
+from corral.adapters.registries.memory import MemoryRegistry
+from corral.core.errors import BlobNotFound, CorralError, DigestMismatch, NotFound, SourceError
+from corral.core.models.digests import Digest, digest_of, mentioned_digests
+from corral.core.models.references import Reference, parse_reference
+from corral.core.ports.registries import Registry
+
+__all__ = ("MemoryRegistry", "RegistryContract", "fetched", "push_blob", "push_model")
+
+_MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+_CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
+_MOST_BYTES = 1 << 20
+
+
+async def fetched(
+    registry: Registry, reference: Reference, blob: Digest, start: int = 0, end: int | None = None
+) -> bytes:
+    """A range of a blob."""
+    async with aclosing(registry.fetch(reference, blob, start, end)) as chunks:
+        return b"".join([chunk async for chunk in chunks])
+
+
+async def push_blob(registry: Registry, reference: Reference, data: bytes) -> Digest:
+    """Makes `data` a blob of the reference's repository."""
+    digest = digest_of(data)
+    writer = await registry.begin(reference, digest, len(data))
+    try:
+        await writer.write(data)
+        await writer.commit()
+    except BaseException:
+        await writer.abort()
+        raise
+    return digest
+
+
+async def push_model(registry: Registry, reference: Reference, config: bytes, *layers: tuple[str, bytes]) -> bytes:
+    """Publishes a manifest as Ollama writes it, with these layers (media type, content), and answers with its bytes."""
+    described = []
+    for media_type, data in ((_CONFIG_TYPE, config), *layers):
+        digest = await push_blob(registry, reference, data)
+        described.append({"mediaType": media_type, "digest": digest, "size": len(data)})
+    head = {"schemaVersion": 2, "mediaType": _MANIFEST_TYPE, "config": described[0], "layers": described[1:]}
+    manifest = msgspec.json.format(msgspec.json.encode(head), indent=3)  # as nobody else spells it
+    await registry.put(reference, manifest, _MANIFEST_TYPE)
+    return manifest
+
+
+class RegistryContract:
+    """Subclass it and give the fixture `registry`, whose repositories ``suite/one`` and ``suite/two`` are empty and
+    may be written to."""
+
+    @pytest.fixture
+    def registry(self) -> Registry:
+        raise NotImplementedError("give a fixture called registry")
+
+    def test_a_manifest_comes_back_as_it_was(self, registry: Registry) -> None:
+        """The same bytes and media type, by tag and by digest; the digest is that of the bytes."""
+
+        async def check() -> None:
+            one = _reference(registry, "suite/one:first")
+            manifest = await push_model(registry, one, b"{}", ("x/weights", b"weights"))
+            for reference in (one, _with_digest(registry, digest_of(manifest))):
+                found = await registry.manifest(reference)
+                assert (found.data, found.media_type) == (manifest, _MANIFEST_TYPE)
+
+        asyncio.run(check())
+
+    def test_a_manifest_has_the_digest_of_its_bytes(self, registry: Registry) -> None:
+        """Which `put` answers with; under another digest it is not published."""
+
+        async def check() -> None:
+            one = _reference(registry, "suite/one:first")
+            manifest = await push_model(registry, one, b"{}")
+            assert await registry.put(one, manifest, _MANIFEST_TYPE) == digest_of(manifest)
+            other = _with_digest(registry, digest_of(b"something else"))
+            await _refused(DigestMismatch, lambda: registry.put(other, manifest, _MANIFEST_TYPE))
+
+        asyncio.run(check())
+
+    def test_a_tag_moves(self, registry: Registry) -> None:
+        """The latest manifest stands under the tag; the one before stays under its digest."""
+
+        async def check() -> None:
+            one = _reference(registry, "suite/one:first")
+            before = await push_model(registry, one, b"{}", ("x/weights", b"old"))
+            after = await push_model(registry, one, b"{}", ("x/weights", b"new"))
+            for reference, expected in ((one, after), (_with_digest(registry, digest_of(before)), before)):
+                found = (await registry.manifest(reference)).data
+                assert mentioned_digests(found) == mentioned_digests(expected)
+
+        asyncio.run(check())
+
+    def test_what_is_absent_is_not_found(self, registry: Registry) -> None:
+        """NotFound for a manifest, whether or not the repository is there; BlobNotFound for a blob."""
+
+        async def check() -> None:
+            one = _reference(registry, "suite/one:first")
+            await _refused(NotFound, lambda: registry.manifest(one))
+            await push_model(registry, one, b"{}")
+            await _refused(NotFound, lambda: registry.manifest(_reference(registry, "suite/one:other")))
+            await _refused(NotFound, lambda: registry.manifest(_with_digest(registry, digest_of(b"nothing"))))
+            await _refused(BlobNotFound, lambda: fetched(registry, one, digest_of(b"nothing")))
+
+        asyncio.run(check())
+
+    def test_a_blob_is_fetched_by_ranges(self, registry: Registry) -> None:
+        """From any byte up to any other, or to the end, in chunks of 1 MiB at most."""
+
+        async def check() -> None:
+            one = _reference(registry, "suite/one:first")
+            data = bytes(range(256)) * 10_000
+            digest = await push_blob(registry, one, data)
+            for start, end in ((0, None), (1_500_000, None), (10, 20), (5, 2_000_000), (7, 7), (0, len(data))):
+                assert await fetched(registry, one, digest, start, end) == data[start:end]
+            async with aclosing(registry.fetch(one, digest)) as chunks:
+                assert all([0 < len(chunk) <= _MOST_BYTES async for chunk in chunks])
+
+        asyncio.run(check())
+
+    def test_a_blob_is_written_in_pieces(self, registry: Registry) -> None:
+        """It is there once it is committed, not before."""
+
+        async def check() -> None:
+            one = _reference(registry, "suite/one:first")
+            digest = digest_of(b"abcdef")
+            writer = await registry.begin(one, digest, 6)
+            await writer.write(b"abc")
+            await writer.write(b"def")
+            await _refused(BlobNotFound, lambda: fetched(registry, one, digest))
+            await writer.commit()
+            assert await fetched(registry, one, digest) == b"abcdef"
+
+        asyncio.run(check())
+
+    @pytest.mark.parametrize(
+        ("data", "error"),
+        [(b"abcdeX", DigestMismatch), (b"abcde", SourceError), (b"abcdefg", SourceError)],
+        ids=["other bytes", "too few", "too many"],
+    )
+    def test_a_blob_is_what_was_announced(self, registry: Registry, data: bytes, error: type[CorralError]) -> None:
+        """Other bytes, too few or too many are refused, and nothing is there."""
+
+        async def check() -> None:
+            one = _reference(registry, "suite/one:first")
+            digest = digest_of(b"abcdef")
+            writer = await registry.begin(one, digest, 6)
+
+            async def write() -> None:
+                await writer.write(data)
+                await writer.commit()
+
+            await _refused(error, write)
+            await writer.abort()
+            await _refused(BlobNotFound, lambda: fetched(registry, one, digest))
+
+        asyncio.run(check())
+
+    def test_an_aborted_blob_is_gone(self, registry: Registry) -> None:
+        """Nothing is there, and nothing more can be written; another writer may begin anew."""
+
+        async def check() -> None:
+            one = _reference(registry, "suite/one:first")
+            writer = await registry.begin(one, digest_of(b"abcdef"), 6)
+            await writer.write(b"abcdef")
+            await writer.abort()
+            await writer.abort()
+            await _refused(SourceError, writer.commit)
+            await _refused(SourceError, lambda: writer.write(b"g"))
+            await _refused(BlobNotFound, lambda: fetched(registry, one, digest_of(b"abcdef")))
+            await push_blob(registry, one, b"abcdef")
+            assert await fetched(registry, one, digest_of(b"abcdef")) == b"abcdef"
+
+        asyncio.run(check())
+
+    def test_a_committed_blob_outlives_its_writer(self, registry: Registry) -> None:
+        """An abort after the commit does nothing."""
+
+        async def check() -> None:
+            one = _reference(registry, "suite/one:first")
+            writer = await registry.begin(one, digest_of(b"abcdef"), 6)
+            await writer.write(b"abcdef")
+            await writer.commit()
+            await writer.abort()
+            assert await fetched(registry, one, digest_of(b"abcdef")) == b"abcdef"
+
+        asyncio.run(check())
+
+    def test_a_blob_is_mounted(self, registry: Registry) -> None:
+        """A blob of another repository, if `mount` says so; one that is nowhere is never said to be mounted."""
+
+        async def check() -> None:
+            one, two = _reference(registry, "suite/one:first"), _reference(registry, "suite/two:first")
+            digest = await push_blob(registry, one, b"weights")
+            if await registry.mount(two, digest, one):
+                assert await fetched(registry, two, digest) == b"weights"
+            assert not await registry.mount(two, digest_of(b"nothing"), one)
+
+        asyncio.run(check())
+
+    def test_a_manifest_comes_after_its_blobs(self, registry: Registry) -> None:
+        """One that names a blob which the repository does not have is refused, and is not there."""
+
+        async def check() -> None:
+            one, two = _reference(registry, "suite/one:first"), _reference(registry, "suite/two:first")
+            manifest = await push_model(registry, one, b"{}", ("x/weights", b"weights"))
+            await _refused(SourceError, lambda: registry.put(two, manifest, _MANIFEST_TYPE))
+            await _refused(NotFound, lambda: registry.manifest(two))
+
+        asyncio.run(check())
+
+
+def _reference(registry: Registry, rest: str) -> Reference:
+    return parse_reference(f"{registry.scheme}://{rest}")
+
+
+def _with_digest(registry: Registry, digest: Digest) -> Reference:
+    return _reference(registry, f"suite/one@{digest}")
+
+
+async def _refused(error: type[CorralError], work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    with pytest.raises(error):
+        await work()

@@ -1,0 +1,27 @@
+"""Runs a contract's tests by hand, to see which of them a broken part fails."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+__all__ = ("failures", "promises")
+
+
+def promises(contract: type) -> set[str]:
+    """The names of the contract's tests."""
+    return {name for name in dir(contract) if name.startswith("test_")}
+
+
+def failures(contract: type, make: object) -> set[str]:
+    """The names of those that fail with what `make` makes. Each takes it first, and then its own parameters."""
+    failed = set()
+    for name in promises(contract):
+        test: Any = getattr(contract(), name)
+        marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
+        for values in product(*(mark.args[1] for mark in marks)):
+            try:
+                test(make, **dict(zip((mark.args[0] for mark in marks), values, strict=True)))
+            except Exception:
+                failed.add(name)
+    return failed

@@ -1,0 +1,304 @@
+"""Models pulled from registries: the manifest as it is, its blobs side by side, and nothing before all is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.adapters.formats.gguf import GgufReader
+from corral.adapters.formats.modelpack import ModelPackFormat
+from corral.adapters.formats.ollama import OllamaManifestFormat
+from corral.adapters.stores.filesystem import FilesystemBlobs
+from corral.adapters.stores.manifests import FilesystemManifests
+from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
+from corral.core.catalog.catalog import ModelCatalog
+from corral.core.errors import DigestMismatch, InvalidRequest, NotFound, SourceError, StorageError
+from corral.core.models.digests import Digest, digest_of
+from corral.core.models.names import parse_name
+from corral.core.models.references import Reference, name_from_reference, parse_reference
+from corral.core.ports.sources import FetchProgress
+from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
+from corral.plugins.testing.registry import MemoryRegistry, push_model
+
+_IMAGE = "application/vnd.ollama.image."
+CONFIG = b'{"model_format":"gguf","model_family":"llama","model_type":"32","file_type":"F32"}'
+WEIGHTS = gguf_bytes(SMALL_MODEL, (TensorEntry("w", (1 << 20,), 0, 1 << 22),))
+LAYERS = ((f"{_IMAGE}model", WEIGHTS), (f"{_IMAGE}system", b"Be brief."), (f"{_IMAGE}license", b"Free."))
+
+
+class Watched(MemoryRegistry):
+    """Counts what is fetched and how many fetches run at once; `cut_at` ends every stream there, until it is None."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ranges: list[tuple[Digest, int, int | None]] = []
+        self.running = self.most_running = 0
+        self.cut_at: int | None = None
+        self.stalled = asyncio.Event()
+        self.stall = False
+
+    async def fetch(
+        self, reference: Reference, blob: Digest, start: int = 0, end: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        self.ranges.append((blob, start, end))
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            async for chunk in super().fetch(reference, blob, start, end):
+                await asyncio.sleep(0)
+                if self.stall:
+                    self.stalled.set()
+                    await asyncio.Event().wait()
+                yield chunk
+                start += len(chunk)
+                if self.cut_at is not None and start >= self.cut_at:
+                    raise SourceError("the line went dead")
+        finally:
+            self.running -= 1
+
+
+class Store:
+    def __init__(self, blobs: Any, manifests: Any) -> None:
+        self.blobs = blobs
+        self.manifests = manifests
+        self.registry = Watched()
+
+    def catalog(self, default_registry: str | None = None) -> ModelCatalog:
+        return ModelCatalog(
+            manifests=self.manifests,
+            blobs=self.blobs,
+            local=self.blobs,
+            formats=[OllamaManifestFormat(), ModelPackFormat()],
+            readers=[GgufReader()],
+            registries=[self.registry],
+            default_registry=default_registry,
+        )
+
+    async def digests(self) -> set[Digest]:
+        return {info.digest async for info in self.blobs.list()}
+
+
+@pytest.fixture(params=["memory", "filesystem"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "memory":
+        blobs = MemoryBlobs()
+        yield Store(blobs, MemoryManifests())
+        blobs.close()
+    else:
+        yield Store(FilesystemBlobs(tmp_path), FilesystemManifests(tmp_path))
+
+
+SMALL = parse_reference("mem://house/small:q4")
+
+
+def test_a_pulled_model_is_the_published_one(store: Store) -> None:
+    """Name, manifest and digest are the registry's, to the byte; all blobs are there, and the model is read."""
+
+    async def scenario() -> None:
+        manifest = await push_model(store.registry, SMALL, CONFIG, *LAYERS)
+        told: list[FetchProgress] = []
+        record = await store.catalog().pull(str(SMALL), None, told.append)
+        assert (record.name.short, record.digest) == ("house/small:q4", digest_of(manifest))
+        assert (record.system, record.licenses, record.quantization) == ("Be brief.", ("Free.",), "F32")
+        stored = await store.manifests.get(record.name)
+        assert stored.data == manifest
+        assert await store.digests() == {digest_of(data) for data in (CONFIG, *(data for _, data in LAYERS))}
+        assert await store.catalog().get(record.name) == record
+        metadata = await store.catalog().metadata(record)
+        assert metadata is not None
+        assert metadata.architecture == "llama"
+        assert [told[0].status, told[-1].status] == ["pulling manifest", "success"]
+        status = f"pulling {digest_of(WEIGHTS)[7:19]}"
+        counted = [(step.completed_bytes, step.total_bytes) for step in told if step.status == status]
+        assert counted == sorted(counted)
+        assert counted[-1] == (len(WEIGHTS), len(WEIGHTS))
+
+    asyncio.run(scenario())
+
+
+def test_blobs_come_side_by_side_and_once(store: Store) -> None:
+    """Several at a time, but only a few; a layer that occurs twice, or is there already, is not fetched again."""
+
+    async def scenario() -> None:
+        layers = [(f"{_IMAGE}adapter", f"adapter {number}".encode()) for number in range(12)]
+        await push_model(store.registry, SMALL, CONFIG, *LAYERS, *layers, layers[0])
+        await store.catalog().pull(str(SMALL))
+        assert 2 <= store.registry.most_running <= 4
+        assert len(store.registry.ranges) == len({blob for blob, _, _ in store.registry.ranges}) == 16
+        store.registry.ranges.clear()
+        other = parse_reference("mem://house/other")
+        await push_model(store.registry, other, CONFIG, *LAYERS[1:], *layers[:2], (f"{_IMAGE}model", gguf_bytes()))
+        record = await store.catalog().pull(str(other), parse_name("mine"))
+        assert [blob for blob, _, _ in store.registry.ranges] == [digest_of(gguf_bytes())]
+        assert record.name.short == "mine:latest"
+
+    asyncio.run(scenario())
+
+
+def test_a_pull_that_broke_is_resumed(store: Store) -> None:
+    """What arrived is not fetched again, not even the part of a blob; meanwhile no model is there."""
+
+    async def scenario() -> None:
+        await push_model(store.registry, SMALL, CONFIG, *LAYERS)
+        store.registry.cut_at = 2 << 20
+        with pytest.raises(SourceError, match="the line went dead"):
+            await store.catalog().pull(str(SMALL))
+        assert await store.catalog().list() == []
+        store.registry.cut_at = None
+        store.registry.ranges.clear()
+        await store.catalog().pull(str(SMALL))
+        assert store.registry.ranges == [(digest_of(WEIGHTS), 2 << 20, len(WEIGHTS))]
+
+    asyncio.run(scenario())
+
+
+def test_a_pull_that_is_cancelled_leaves_nothing_running(store: Store) -> None:
+    """All streams are closed and the partials let go: the next pull begins where this one was."""
+
+    async def scenario() -> None:
+        await push_model(store.registry, SMALL, CONFIG, *LAYERS)
+        store.registry.stall = True
+        pull = asyncio.create_task(store.catalog().pull(str(SMALL)))
+        await store.registry.stalled.wait()
+        pull.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pull
+        assert store.registry.running == 0
+        store.registry.stall = False
+        assert (await store.catalog().pull(str(SMALL))).name.short == "house/small:q4"
+
+    asyncio.run(scenario())
+
+
+def test_a_digest_says_which_manifest_it_must_be(store: Store) -> None:
+    """By digest, an older manifest than the tag's is pulled; a registry that gives another one is refused."""
+
+    async def scenario() -> None:
+        old = await push_model(store.registry, SMALL, CONFIG, *LAYERS)
+        await push_model(store.registry, SMALL, CONFIG, (f"{_IMAGE}model", gguf_bytes()))
+        record = await store.catalog().pull(f"mem://house/small@{digest_of(old)}")
+        assert (record.digest, record.name.tag) == (digest_of(old), digest_of(old)[7:19])
+        repository = store.registry._repositories["house/small"]
+        repository.manifests[digest_of(b"another")] = repository.manifests[digest_of(old)]
+        with pytest.raises(DigestMismatch):
+            await store.catalog().pull(f"mem://house/small@{digest_of(b'another')}")
+
+    asyncio.run(scenario())
+
+
+def test_a_lying_blob_is_refused(store: Store) -> None:
+    """Bytes that are not what the manifest says never get into the store."""
+
+    async def scenario() -> None:
+        await push_model(store.registry, SMALL, CONFIG, *LAYERS)
+        store.registry._repositories["house/small"].blobs[digest_of(b"Be brief.")] = b"Be cruel."
+        with pytest.raises(DigestMismatch):
+            await store.catalog().pull(str(SMALL))
+        assert digest_of(b"Be cruel.") not in await store.digests()
+        assert await store.catalog().list() == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("config", "error"), [(b"[]", StorageError), (b'{"model_format":7}', StorageError)], ids=["a list", "a number"]
+)
+def test_what_cannot_be_read_is_refused_before_its_weights_come(
+    store: Store, config: bytes, error: type[Exception]
+) -> None:
+    """The texts are fetched first; a model that no format can read is no model of the store."""
+
+    async def scenario() -> None:
+        await push_model(store.registry, SMALL, config, *LAYERS)
+        with pytest.raises(error):
+            await store.catalog().pull(str(SMALL))
+        assert digest_of(WEIGHTS) not in {blob for blob, _, _ in store.registry.ranges}
+
+    asyncio.run(scenario())
+
+
+def test_a_manifest_of_no_known_format_is_refused(store: Store) -> None:
+    """Nothing is fetched for it; the message names the formats."""
+
+    async def scenario() -> None:
+        await store.registry.put(SMALL, b'{"some":"thing"}', "application/json")
+        with pytest.raises(StorageError, match="no known format"):
+            await store.catalog().pull(str(SMALL))
+        assert store.registry.ranges == []
+
+    asyncio.run(scenario())
+
+
+def test_what_the_registry_does_not_have(store: Store) -> None:
+    """Its own words reach whoever asked."""
+
+    async def scenario() -> None:
+        with pytest.raises(NotFound, match=r"mem://house/small:q4"):
+            await store.catalog().pull(str(SMALL))
+
+    asyncio.run(scenario())
+
+
+def test_a_reference_without_a_scheme(store: Store) -> None:
+    """Is read by the registry that is set, and by nobody if none is."""
+
+    async def scenario() -> None:
+        await push_model(store.registry, parse_reference("small"), CONFIG, *LAYERS)
+        with pytest.raises(InvalidRequest, match="no source for 'small'"):
+            await store.catalog().pull("small")
+        assert (await store.catalog("mem").pull("small")).name.short == "small:latest"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("text", "parts", "name"),
+    [
+        ("small", ("", "", "small", "latest"), "small:latest"),
+        ("mem://small:q4", ("mem", "", "small", "q4"), "small:q4"),
+        ("mem://house/Small", ("mem", "", "house/Small", "latest"), "house/Small:latest"),
+        ("oci://reg.example/house/m:1", ("oci", "reg.example", "house/m", "1"), "reg.example/house/m:1"),
+        ("localhost/m", ("", "localhost", "m", "latest"), "localhost/library/m:latest"),
+        ("oci://h:5000/a/b:t", ("oci", "h:5000", "a/b", "t"), "h:5000/a/b:t"),
+    ],
+)
+def test_the_parts_of_a_reference(text: str, parts: tuple[str, ...], name: str) -> None:
+    """Scheme, host, path and tag; the model gets the same name."""
+    found = parse_reference(text)
+    assert (found.scheme, found.host, found.path, found.tag) == parts
+    assert name_from_reference(found).short == name
+    assert parse_reference(str(found)) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "mem://",
+            "mem://../x",
+            "mem://a//b",
+            "mem://a:",
+            "mem://a b",
+            "MEM://a",
+            "mem://a@",
+            "mem://a@sha256:12",
+        ),
+        *("-x", "mem://h:port/x", f"mem://{'a/' * 200}b", "mem://a/b:c/d:e:f", "mem://a\n"),
+    ],
+)
+def test_what_is_no_reference(text: str) -> None:
+    """InvalidRequest that shows it."""
+    with pytest.raises(InvalidRequest):
+        parse_reference(text)
+
+
+def test_a_path_of_many_parts_needs_a_name() -> None:
+    """Names of models have a namespace and no more: the remedy is an own name."""
+    with pytest.raises(InvalidRequest, match="more parts") as caught:
+        name_from_reference(parse_reference("mem://a/b/c"))
+    assert "--name" in (caught.value.remedy or "")
