@@ -22,6 +22,7 @@ from corral.adapters.stores.kept import keep
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifest_paths import LEVELS, check_name, is_name, name_of, spelt
 from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
+from corral.adapters.system.local_disk import on_local_disk
 from corral.adapters.system.threads import in_thread
 from corral.core.errors import Conflict, StorageError
 from corral.core.models.digests import Digest, digest_of, mentioned_digests
@@ -58,6 +59,8 @@ class FilesystemManifests:
         known = self._known.get(name)
         if known is None:
             check_name(name)
+        elif known.on_local_disk and known.is_current():  # one `stat`: a thread would cost much more
+            return known.stored
         found, fresh = await in_thread(lambda _: self._look_up(name, known))
         if fresh is not None:
             self._known.put(name, fresh)
@@ -114,7 +117,13 @@ class FilesystemManifests:
         stored, fingerprint = read
         if not settled(fingerprint, now_ns):
             return stored, None
-        return stored, KnownManifest(path=path, preferred=preferred, fingerprint=fingerprint, stored=stored)
+        return stored, KnownManifest(
+            path=path,
+            preferred=preferred,
+            fingerprint=fingerprint,
+            stored=stored,
+            on_local_disk=on_local_disk(path),
+        )
 
     def _locate(self, name: ModelName) -> tuple[Path, tuple[Path, ...]]:
         """The path with the spelling found on disk, as deep as there is one, and paths that would come before it."""

@@ -19,6 +19,8 @@ __all__ = ("METER", "LimitExceeded", "Meter", "running_meter")
 
 _ROUNDS = 1_000_000
 _CPU_SECONDS = 3.0
+_STEPS_A_CHECK = 32
+_CHARS_A_STEP = 128
 _REPEATS = 100_000
 _MAX_INPUT = 4 << 20
 """Longer conversations do not raise the limits any further."""
@@ -58,6 +60,7 @@ class Meter:
         input_chars = min(input_chars, _MAX_INPUT)
         self._rounds = _ROUNDS
         self._deadline_s = time.thread_time() + _CPU_SECONDS
+        self._unchecked = 0
         self._longest = _TEXT + 3 * input_chars
         self._chars = _TEXT_IN_ALL + 512 * input_chars
         self._printed = 0
@@ -75,6 +78,10 @@ class Meter:
         self._rounds -= rounds
         if self._rounds < 0:
             raise LimitExceeded(f"it takes more than {_ROUNDS} steps")
+        self._unchecked += rounds
+        if self._unchecked < _STEPS_A_CHECK:  # a look at the clock costs more than most steps
+            return
+        self._unchecked = 0
         if time.thread_time() > self._deadline_s:
             raise LimitExceeded(f"it takes more than {_CPU_SECONDS:g} seconds")
         if abandoned():
@@ -133,6 +140,7 @@ class Meter:
         if isinstance(value, str):
             self.text(len(value))
             self._chars -= len(value)
+            self._unchecked += len(value) // _CHARS_A_STEP
             self._keep(value)
         elif isinstance(value, int):
             if value.bit_length() > 4096:
