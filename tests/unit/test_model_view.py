@@ -83,7 +83,7 @@ def _age(path: Path, seconds: int = 0) -> None:
 
 
 def test_a_warm_look_up_is_one_stat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that was looked up before costs one stat, in a thread only if the disk is not local: nothing is listed, opened or hashed."""
+    """A model that was looked up before costs one stat, in a thread only if the disk may not be local, and no more."""
 
     async def scenario() -> None:
         catalog = _catalog(tmp_path / "models")
