@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import msgspec
 
-__all__ = ("Value",)
+__all__ = ("Value", "fields_in_common")
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -12,3 +15,13 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=T
 
     A subclass repeats ``frozen=True, kw_only=True``: msgspec does not inherit them for type checkers.
     """
+
+
+def fields_in_common(source: msgspec.Struct, target: type[msgspec.Struct]) -> dict[str, Any]:
+    """The values of those fields of `source` that `target` has too, by name: what one passes on to the other."""
+    return {name: getattr(source, name) for name in _names_in_common(type(source), target)}
+
+
+@cache
+def _names_in_common(source: type[msgspec.Struct], target: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(name for name in source.__struct_fields__ if name in target.__struct_fields__)

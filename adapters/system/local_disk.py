@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 __all__ = ("on_local_disk",)
@@ -12,14 +13,20 @@ _LOCAL = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overla
 
 
 def on_local_disk(path: Path, mounts: Path = _MOUNTS) -> bool:
-    """False if that is not certain: for other kinds of file systems, and on systems without Linux's list of mounts."""
+    """False if that is not certain: for other kinds of file systems, and on systems without Linux's list of mounts.
+
+    Each device is looked up once in a process.
+    """
     try:
-        device = os.stat(path).st_dev
-        lines = mounts.read_text(errors="replace").splitlines()
+        return _is_local(os.stat(path).st_dev, mounts)
     except OSError:
         return False
+
+
+@lru_cache(64)
+def _is_local(device: int, mounts: Path) -> bool:
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in lines:
+    for line in mounts.read_text(errors="replace").splitlines():
         # ID, parent, device, root, mount point, options, …, "-", type of file system, …
         mount, _, system = line.partition(" - ")
         fields = mount.split()

@@ -10,10 +10,11 @@ import msgspec
 
 from corral.core.models.model import StoredModel
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
-from corral.core.requests.messages import Message, Tool
+from corral.core.requests.messages import Message
 from corral.core.requests.options import ResolvedOptions, resolve_options
 from corral.core.requests.prompts import MediaPart, TextPart
-from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy
+from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy, TextRequest
+from corral.core.values import fields_in_common
 
 __all__ = ("chat_request", "generate_request", "resolved_options")
 
@@ -30,7 +31,7 @@ def resolved_options(record: StoredModel, options: Mapping[str, Any]) -> Resolve
 
 
 def chat_request(record: StoredModel, call: ChatCall, options: ResolvedOptions) -> ChatRequest:
-    return _chat(call, options, _chat_messages(record, call.messages), call.tools)
+    return _chat(call, options, _chat_messages(record, call.messages))
 
 
 def generate_request(
@@ -38,17 +39,10 @@ def generate_request(
 ) -> ChatRequest | CompletionRequest:
     """A completion if the call is raw, else a chat."""
     if not call.raw:
-        return _chat(call, options, _generate_messages(record, call), return_token_ids=call.return_token_ids)
+        return _chat(call, options, _generate_messages(record, call))
     text = TextPart(text=call.prompt, parse_special=True)
-    return CompletionRequest(
-        caller=call.caller,
-        prompt=(*(MediaPart(data=image) for image in call.images), text),
-        sampling=options.sampling,
-        context=_context(options, call.shift),
-        constraint=call.constraint,
-        logprobs=call.logprobs,
-        return_token_ids=call.return_token_ids,
-    )
+    prompt = (*(MediaPart(data=image) for image in call.images), text)
+    return CompletionRequest(**_passed_on(call, options, CompletionRequest) | {"prompt": prompt})
 
 
 def _chat_messages(record: StoredModel, messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -65,25 +59,14 @@ def _generate_messages(record: StoredModel, call: GenerateCall) -> tuple[Message
     return (*opening, *record.messages, Message(role="user", content=call.prompt, images=call.images))
 
 
-def _chat(
-    call: AnswerCall,
-    options: ResolvedOptions,
-    messages: tuple[Message, ...],
-    tools: tuple[Tool, ...] = (),
-    *,
-    return_token_ids: bool = False,
-) -> ChatRequest:
-    return ChatRequest(
-        caller=call.caller,
-        messages=messages,
-        tools=tools,
-        sampling=options.sampling,
-        context=_context(options, call.shift),
-        think=call.think,
-        constraint=call.constraint,
-        logprobs=call.logprobs,
-        return_token_ids=return_token_ids,
-    )
+def _chat(call: AnswerCall, options: ResolvedOptions, messages: tuple[Message, ...]) -> ChatRequest:
+    return ChatRequest(**_passed_on(call, options, ChatRequest) | {"messages": messages})
+
+
+def _passed_on(call: AnswerCall, options: ResolvedOptions, request: type[TextRequest]) -> dict[str, Any]:
+    """What a call and the resolved options say about every request of this type: fields of one name are one thing."""
+    context = _context(options, call.shift)
+    return fields_in_common(call, request) | {"sampling": options.sampling, "context": context}
 
 
 def _context(options: ResolvedOptions, shift: bool | None) -> ContextPolicy:

@@ -18,6 +18,7 @@ from corral.core.ports.running import ModelInfo
 from corral.core.requests.control_tokens import control_tokens
 from corral.core.requests.prompts import has_media
 from corral.core.requests.requests import ChatRequest, CompletionRequest
+from corral.core.values import fields_in_common
 
 __all__ = ("completion_of", "rendered_chat")
 
@@ -42,14 +43,5 @@ def completion_of(request: ChatRequest, rendered: RenderedChat) -> CompletionReq
     sampling = request.sampling
     if rendered.stops:
         sampling = msgspec.structs.replace(sampling, stop=(*sampling.stop, *rendered.stops))
-    return CompletionRequest(
-        caller=request.caller,
-        prompt=rendered.prompt,
-        sampling=sampling,
-        context=request.context,
-        constraint=request.constraint,
-        preserved_tokens=rendered.preserved_tokens,
-        logprobs=request.logprobs,
-        return_token_ids=request.return_token_ids,
-        engine_options=request.engine_options,
-    )
+    passed_on = fields_in_common(request, CompletionRequest) | {"sampling": sampling}
+    return CompletionRequest(prompt=rendered.prompt, preserved_tokens=rendered.preserved_tokens, **passed_on)

@@ -49,6 +49,8 @@ class LoadingCall(Call, frozen=True, kw_only=True):
 class AnswerCall(LoadingCall, frozen=True, kw_only=True):
     """What generate and chat have in common.
 
+    Fields that `TextRequest`s have too, by the same name, are passed on to the model.
+
     `logprobs`: None for none, otherwise how many alternatives to report beside the chosen token. `shift` None means
     yes. `constraint` is what the answer must follow. `think` asks a model on another server to think, or not to: with
     False, the answer's text is not searched for thinking either.

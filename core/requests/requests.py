@@ -24,6 +24,7 @@ __all__ = (
     "EmbedRequest",
     "Request",
     "SamplingParams",
+    "TextRequest",
     "ThinkingBudget",
 )
 
@@ -105,35 +106,34 @@ class Request(Value, frozen=True, kw_only=True):
     engine_options: Mapping[str, msgspec.Raw] = {}
 
 
-class CompletionRequest(Request, frozen=True, kw_only=True):
-    """Continue a prompt.
+class TextRequest(Request, frozen=True, kw_only=True):
+    """What completions and chats have in common.
 
-    `logprobs`: None for none, else how many alternatives to report beside the chosen token (0: the chosen alone).
-    `preserved_tokens`: control tokens that must appear in the text. `return_token_ids`: `Finished` carries the ids
-    of prompt and answer.
+    `logprobs` is the number of alternatives to report beside each chosen token (0: the chosen one alone), None for no
+    log-probabilities. `return_token_ids`: `Finished` contains the ids of prompt and answer.
     """
 
-    prompt: Prompt
     sampling: SamplingParams = SamplingParams()
     context: ContextPolicy = ContextPolicy()
     constraint: Constraint | None = None
-    thinking_budget: ThinkingBudget | None = None
-    preserved_tokens: frozenset[str] = frozenset()
     logprobs: int | None = None
     return_token_ids: bool = False
 
 
-class ChatRequest(Request, frozen=True, kw_only=True):
+class CompletionRequest(TextRequest, frozen=True, kw_only=True):
+    """Continue a prompt. `preserved_tokens` are control tokens that must appear in the text."""
+
+    prompt: Prompt
+    thinking_budget: ThinkingBudget | None = None
+    preserved_tokens: frozenset[str] = frozenset()
+
+
+class ChatRequest(TextRequest, frozen=True, kw_only=True):
     """Answer a conversation. Taken by engines that own their template; `PromptedChat` turns it into a completion."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
-    sampling: SamplingParams = SamplingParams()
-    context: ContextPolicy = ContextPolicy()
     think: bool | str | None = None
-    constraint: Constraint | None = None
-    logprobs: int | None = None
-    return_token_ids: bool = False
 
 
 class EmbedRequest(Request, frozen=True, kw_only=True):
