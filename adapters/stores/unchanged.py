@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 
 from corral.adapters.stores.adoption import Fingerprint, fingerprint_of
-from corral.core.lru import LruDict
+from corral.core.lru import SizedLruDict
 from corral.core.models.names import ModelName
 from corral.core.ports.manifests import StoredManifest
 from corral.core.values import Value
 
 __all__ = ("KnownManifest", "KnownManifests", "settled")
 
-_REMEMBERED = 1024
-_REMEMBERED_BYTES = 64 * 1024  # of one manifest; Ollama's have one or two kilobytes
+_REMEMBERED_BYTES = 8 * 1024 * 1024  # of all manifests together; Ollama's have one or two kilobytes
+_OVERHEAD_BYTES = 1024  # of one manifest: its name, paths and digest
 
 _TICK_NS = 100_000_000  # file systems stamp files with a clock that advances every 10 ms or faster…
 _COARSE_TICK_NS = 2_000_000_000  # …except for those that know only whole seconds, or every other one
@@ -53,14 +53,13 @@ class KnownManifest(Value, frozen=True, kw_only=True):
 
 
 class KnownManifests:
-    """The manifests looked up last, by the spelling that was asked for. For one event loop."""
+    """The manifests read last, by the spelling of their names that was asked for. Thread-safe."""
 
     def __init__(self) -> None:
-        self._known: LruDict[tuple[str, ...], KnownManifest] = LruDict(_REMEMBERED)
+        self._known: SizedLruDict[tuple[str, ...], KnownManifest] = SizedLruDict(_REMEMBERED_BYTES)
 
     def get(self, name: ModelName) -> KnownManifest | None:
         return self._known.get(name.parts)
 
     def put(self, name: ModelName, known: KnownManifest) -> None:
-        if len(known.stored.data) <= _REMEMBERED_BYTES:
-            self._known.put(name.parts, known)
+        self._known.put(name.parts, known, len(known.stored.data) + _OVERHEAD_BYTES)

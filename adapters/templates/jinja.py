@@ -46,6 +46,8 @@ class JinjaFormat:
     If the template has no place for a system message, its text is put in front of the first user message.
     """
 
+    interruptible = True
+
     def __init__(self, source: str, *, bos_text: str = "", eos_text: str = "") -> None:
         """Raises `InvalidModelFile` naming the line of a template that does not compile."""
         if len(source) > _LONGEST_SOURCE:

@@ -260,6 +260,11 @@ class AsyncCorral:
         named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
         return await (await self.runtime()).catalog.pull(reference, named, report)
 
+    async def push(self, model: str, reference: str, *, on_progress: OnProgress | None = None) -> str:
+        """Publishes a model in a registry (``SCHEME://PATH:TAG``); answers with the digest of its manifest there."""
+        name, report = _name("model", model), checked_callback("on_progress", on_progress) or _ignore
+        return await (await self.runtime()).catalog.push(name, checked("reference", reference, str), report)
+
     async def import_model(
         self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
     ) -> StoredModel:

@@ -204,6 +204,10 @@ class Corral:
         """See `AsyncCorral.pull`. `on_progress` is called on other threads."""
         return self.call(lambda corral: corral.pull(reference, name=name, on_progress=on_progress))
 
+    def push(self, model: str, reference: str, *, on_progress: OnProgress | None = None) -> str:
+        """See `AsyncCorral.push`. `on_progress` is called on other threads."""
+        return self.call(lambda corral: corral.push(model, reference, on_progress=on_progress))
+
     def import_model(
         self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
     ) -> StoredModel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -13,9 +12,11 @@ import msgspec
 from corral.core.catalog.deletion import delete_model, delete_replaced
 from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
-from corral.core.catalog.manifest_reading import read_model, stored_model
+from corral.core.catalog.lookup import ModelLookup, model_not_found
 from corral.core.catalog.publishing import ManifestPublisher
 from corral.core.catalog.pulling import ModelPuller
+from corral.core.catalog.pushing import ModelPusher
+from corral.core.catalog.registries import Registries
 from corral.core.catalog.registry_pulls import RegistryPuller
 from corral.core.catalog.source_pulls import SourcePuller
 from corral.core.catalog.upstreams import upstream_model
@@ -28,22 +29,17 @@ from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.view import ModelView
 from corral.core.ports.blobs import BlobStore, LocalBlobs
-from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
+from corral.core.ports.manifests import ManifestFormat, ManifestStore
 from corral.core.ports.metadata import MetadataCache, MetadataReader
 from corral.core.ports.registries import Registry
 from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress
 from corral.core.ports.upstreams import UpstreamDirectory
-from corral.core.specs.converters import DERIVED_HOST, refuse_derived
+from corral.core.specs.converters import refuse_derived
 from corral.core.specs.engines import LocalFile
 
 __all__ = ("ModelCatalog",)
 
-_log = logging.getLogger(__name__)
-
-_REMEMBERED_RECORDS = 1024
 _REMEMBERED_VIEWS = 256  # a header's key-values are some kilobytes
-_REMEMBERED_CHARACTERS = 1 << 20  # of the texts of one record
-_FILE_CHARACTERS = 200  # what a file of a record counts as
 
 
 def _ignore(progress: FetchProgress) -> None:
@@ -77,7 +73,7 @@ class ModelCatalog:
         self._manifests = manifests
         self._blobs = blobs
         self._local = local
-        self._formats = tuple(formats)
+        self._lookup = ModelLookup(manifests=manifests, blobs=blobs, formats=formats)
         self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
         self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats)
         self._importer = ModelImporter(
@@ -88,6 +84,7 @@ class ModelCatalog:
             inspector=self._inspector,
             left_out=left_out,
         )
+        known_registries = Registries(registries, default_registry)
         self._puller = ModelPuller(
             from_source=SourcePuller(
                 publisher=self._publisher,
@@ -98,27 +95,16 @@ class ModelCatalog:
             ),
             from_registry=RegistryPuller(publisher=self._publisher, blobs=blobs, formats=formats),
             sources=sources,
-            registries=registries,
-            default_registry=default_registry,
+            registries=known_registries,
             left_out=left_out,
         )
+        self._pusher = ModelPusher(blobs=blobs, formats=formats, registries=known_registries)
         self._upstreams = upstreams
-        self._records: LruDict[Digest, StoredModel] = LruDict(_REMEMBERED_RECORDS)
         self._views: LruDict[Digest, ModelView] = LruDict(_REMEMBERED_VIEWS)
-        self._complained: set[Digest] = set()
 
     async def get(self, name: ModelName) -> StoredModel:
-        """The model, under the spelling the store has. Raises `ModelNotFound`, `StorageError`."""
-        stored = await self._stored(name)
-        while True:
-            try:
-                return await self._record(stored)
-            except StorageError:
-                # One that was replaced between the two reads has lost its config; the new one is meant.
-                found = await self._stored(name)
-                if found.digest == stored.digest:
-                    raise
-                stored = found
+        """The model, under the spelling that the store has. Raises `ModelNotFound`, `StorageError`."""
+        return await self._lookup.get(name)
 
     async def view(self, name: ModelName) -> ModelView:
         """The model with what is known about it, for answering a request. Raises as `get` and `metadata`.
@@ -137,21 +123,11 @@ class ModelCatalog:
         return msgspec.structs.replace(view, record=record)
 
     async def list(self, *, derived: bool = False) -> builtins.list[StoredModel]:
-        """Every readable model, newest first; one that cannot be read is logged once and passed over.
+        """Every readable model, newest first; one that cannot be read is logged once and skipped.
 
-        `derived`: those too that were converted from another for some engine.
+        `derived` includes those that were converted from another model for an engine.
         """
-        records = []
-        async for stored in self._manifests.list():
-            if stored.name.host.lower() == DERIVED_HOST and not derived:
-                continue
-            try:
-                records.append(await self._listed(stored))
-            except ModelNotFound:  # deleted in this moment
-                continue
-            except Exception as error:  # a plugin's dialect may raise anything, and the others are to be listed
-                self._complain(stored.digest, f"{stored.name} is missing from the list", error)
-        return sorted(records, key=lambda record: (-record.modified_at, record.name.key))
+        return await self._lookup.list(derived=derived)
 
     async def metadata(self, record: Model) -> ModelMetadata | None:
         """What the weights say of themselves; None where there are none, or no reader knows their format.
@@ -166,7 +142,7 @@ class ModelCatalog:
         try:
             return await self.metadata(record)
         except CorralError as error:
-            self._complain(record.digest, f"the weights of {record.name} cannot be read", error)
+            self._lookup.complain(record.digest, f"the weights of {record.name} cannot be read", error)
             return None
 
     async def describe(self, record: Model, *, verbose: bool) -> dict[str, object]:
@@ -201,7 +177,7 @@ class ModelCatalog:
         """
         refuse_derived(destination)
         async with self._manifests.guard(exclusive=False):
-            stored = await self._stored(source)
+            stored = await self._lookup.manifest(source)
             if stored.name.key == destination.key:
                 return
             put = await self._manifests.put(destination, stored.data)
@@ -218,7 +194,7 @@ class ModelCatalog:
             record = await self.get(name)
         async with self._manifests.guard(exclusive=True):
             if not await delete_model(name, manifests=self._manifests, blobs=self._blobs, local=self._local):
-                raise _not_found(name)
+                raise model_not_found(name)
         return record
 
     async def import_name(self, path: Path) -> ModelName:
@@ -247,6 +223,13 @@ class ModelCatalog:
         if name is not None:
             refuse_derived(name)
         return await self._puller.pull(reference, name, on_progress)
+
+    async def push(self, name: ModelName, reference: str, on_progress: OnProgress = _ignore) -> Digest:
+        """Publishes a model in the registry that reads the reference, and answers with its manifest's digest there.
+
+        The manifest is sent as it is. Raises `ModelNotFound`, `InvalidRequest`, `BlobNotFound`, `SourceError`.
+        """
+        return await self._pusher.push(await self._lookup.manifest(name), reference, on_progress)
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
         """Makes a model of blobs that are in the store already. A name that is taken is replaced.
@@ -313,42 +296,3 @@ class ModelCatalog:
             with suppress(CorralError):
                 return await self._inspector.metadata(projectors[0].digest)
         return None
-
-    async def _stored(self, name: ModelName) -> StoredManifest:
-        stored = await self._manifests.get(name)
-        if stored is None:
-            raise _not_found(name)
-        return stored
-
-    def _complain(self, digest: Digest, what: str, error: Exception) -> None:
-        """Once for each model. What is not an error of ours is a fault in a plugin, and its traceback helps."""
-        if digest not in self._complained:
-            self._complained.add(digest)
-            _log.warning("%s: %s", what, error, exc_info=None if isinstance(error, CorralError) else error)
-
-    async def _listed(self, stored: StoredManifest) -> StoredModel:
-        """As `get`, without another look at a manifest whose model is read already."""
-        try:
-            return await self._record(stored)
-        except StorageError:
-            return await self.get(stored.name)
-
-    async def _record(self, stored: StoredManifest) -> StoredModel:
-        known = self._records.get(stored.digest)
-        if known is None:
-            model, size_bytes = await read_model(stored.name, stored.data, self._formats, self._blobs)
-            known = stored_model(stored, model, size_bytes)
-            if _size_of(known) <= _REMEMBERED_CHARACTERS:
-                self._records.put(stored.digest, known)
-        return msgspec.structs.replace(known, name=stored.name, modified_at=stored.modified_at)
-
-
-def _not_found(name: ModelName) -> ModelNotFound:
-    return ModelNotFound(f"model '{name}' not found", "corral list shows the available models")
-
-
-def _size_of(record: StoredModel) -> int:
-    """About how many characters a record keeps in memory."""
-    texts = [*record.licenses, *(message.content for message in record.messages)]
-    texts += [record.system or "", record.template.text if record.template else ""]
-    return sum(map(len, texts)) + _FILE_CHARACTERS * len(record.files)

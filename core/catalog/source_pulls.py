@@ -8,8 +8,8 @@ from functools import partial
 from corral.core.catalog.fetching import fetch_blob, side_by_side
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.new_models import Part, file_model, weights_among
-from corral.core.catalog.orphans import drop_unused
 from corral.core.catalog.publishing import BlobGone, ManifestPublisher, Published
+from corral.core.catalog.unused_blobs import discard_blobs
 from corral.core.errors import InvalidModelFile
 from corral.core.models.digests import Digest
 from corral.core.models.model import StoredModel
@@ -53,7 +53,7 @@ class SourcePuller:
                 # What has a digest shortens the next attempt, unless it is no model at all.
                 keep = not isinstance(error, InvalidModelFile)
                 useless = [digest for file, digest in fresh if not (keep and file.digest == digest)]
-                await drop_unused(useless, manifests=self._manifests, blobs=self._blobs)
+                await discard_blobs(useless, manifests=self._manifests, blobs=self._blobs)
                 raise
         await self._publisher.delete_replaced(published)
         on_progress(FetchProgress(status="success"))

@@ -13,6 +13,8 @@ __all__ = ("PlainFormat",)
 class PlainFormat:
     """A `ChatFormat` that writes the texts alone, with a blank line between turns, as base models like them."""
 
+    interruptible = True  # there is nothing to interrupt
+
     def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
         text = "\n\n".join([message.content for message in request.messages if message.content])
         return RenderedChat(prompt=joined(control.guarded(text)))

@@ -1,7 +1,8 @@
-"""Renders chats in separate threads, so that a model with a slow template delays no other model's chats.
+"""Renders chats without delaying those of other models: short ones in the event loop, the others in threads.
 
-Templates come with models, so they may be slow or hostile. Each has one rendering at a time, the number of threads is
-limited, and a rendering that nobody waits for any more is asked to stop.
+Templates come with models, so they may be slow or hostile. In the event loop, a rendering is asked to stop after two
+milliseconds, is repeated in a thread, and its template gets no second chance there. In the threads, each template has
+one rendering at a time, and a rendering that nobody waits for any more is asked to stop.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -22,11 +24,26 @@ __all__ = ("FormatInThreads", "RenderingThreads", "abandoned")
 
 _THREADS = 8
 
-_abandoned: ContextVar[threading.Event | None] = ContextVar("abandoned", default=None)
+_SHORT_CHARS = 8192
+_SHORT_MESSAGES = 64
+_IN_LOOP_S = 0.002
+
+
+class _Limit:
+    """Like a `threading.Event` that is set once this thread has used its processor time."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._ends_s = time.thread_time() + limit_s
+
+    def is_set(self) -> bool:
+        return time.thread_time() > self._ends_s
+
+
+_abandoned: ContextVar[threading.Event | _Limit | None] = ContextVar("abandoned", default=None)
 
 
 def abandoned() -> bool:
-    """For chat formats, in the thread that renders: whether nobody waits for this rendering any more."""
+    """For chat formats, in the thread that renders: whether this rendering should stop, raising any `Exception`."""
     event = _abandoned.get()
     return event is not None and event.is_set()
 
@@ -48,15 +65,31 @@ class RenderingThreads:
 
 
 class FormatInThreads:
-    """A `ChatFormat` for an event loop: `render` waits for its turn and then for the thread."""
+    """A `ChatFormat` for an event loop.
+
+    Formats that are `interruptible` render short chats at once. For all others, `render` waits for its turn and then
+    for a thread.
+    """
 
     def __init__(self, chat_format: ChatFormat, executor: ThreadPoolExecutor) -> None:
         self._format = chat_format
         self._executor = executor
         self._turn = asyncio.Lock()
+        self._in_loop = bool(getattr(chat_format, "interruptible", False))
 
     async def render(self, request: ChatRequest, control: ControlTokens) -> RenderedChat:
         """As `ChatFormat.render`. A caller cancelled during its turn waits until the rendering has noticed."""
+        if self._in_loop and _is_short(request):
+            limit = _Limit(_IN_LOOP_S)
+            token = _abandoned.set(limit)
+            try:
+                return self._format.render(request, control)
+            except Exception:
+                if not limit.is_set():
+                    raise
+                self._in_loop = False
+            finally:
+                _abandoned.reset(token)
         async with self._turn:
             stop = threading.Event()
             context = contextvars.copy_context()
@@ -65,3 +98,12 @@ class FormatInThreads:
                 self._executor, context.run, self._format.render, request, control
             )
             return await until_done(job, stop)
+
+
+def _is_short(request: ChatRequest) -> bool:
+    messages = request.messages
+    if request.tools or len(messages) > _SHORT_MESSAGES:
+        return False
+    return not any(message.tool_calls for message in messages) and (
+        sum([len(message.content) + len(message.thinking or "") for message in messages]) <= _SHORT_CHARS
+    )

@@ -30,7 +30,11 @@ class RenderedChat(Value, frozen=True, kw_only=True):
 
 
 class ChatFormat(Protocol):
-    """How one model wants conversations to be written. Called in several threads at once; does no I/O."""
+    """How one model wants conversations to be written. Called in several threads at once; does no I/O.
+
+    A format with an attribute `interruptible` that is true asks `corral.core.generation.rendering.abandoned` at each
+    step, so that its rendering stops at once: short chats are then rendered without a thread.
+    """
 
     def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
         """The prompt up to where the assistant begins to speak; a trailing assistant message is continued.

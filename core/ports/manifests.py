@@ -11,7 +11,7 @@ from corral.core.models.model import Model
 from corral.core.models.names import ModelName
 from corral.core.values import Value
 
-__all__ = ("ManifestBlob", "ManifestFormat", "ManifestStore", "StoredManifest")
+__all__ = ("ManifestBlob", "ManifestEntry", "ManifestFormat", "ManifestStore", "StoredManifest")
 
 
 class StoredManifest(Value, frozen=True, kw_only=True):
@@ -26,6 +26,14 @@ class StoredManifest(Value, frozen=True, kw_only=True):
     digest: Digest
     modified_at: float
     replaced: bytes | None = None
+
+
+class ManifestEntry(Value, frozen=True, kw_only=True):
+    """A manifest in a list: its name as stored, the digest of its bytes, and its time in seconds since 1970."""
+
+    name: ModelName
+    digest: Digest
+    modified_at: float
 
 
 class ManifestStore(Protocol):
@@ -46,8 +54,8 @@ class ManifestStore(Protocol):
         """True where it was there, readable or not. Folders left empty go too."""
         ...
 
-    def list(self, *, strict: bool = False) -> AsyncIterator[StoredManifest]:
-        """Every readable manifest; an unreadable one, or a folder of them, is logged and passed over.
+    def list(self, *, strict: bool = False) -> AsyncIterator[ManifestEntry]:
+        """Every readable manifest, without its bytes; an unreadable one, or a folder of them, is logged and skipped.
 
         `strict`: it raises `StorageError`, unless it cannot hold a manifest at all, and so names no blob.
         """

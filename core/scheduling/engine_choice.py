@@ -40,7 +40,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """An engine, the load options it would have, as its own Struct, and what it says to a model with them.
 
     `missing` is what keeps it from running here, empty if nothing does. `ignored` are the load options asked for that
-    it does not have. `fault` is what is wrong with them; then `options` are those of the settings.
+    it does not have. `fault` is what is wrong with them; then `options` are those of the settings. `provisional`: one
+    that suits the model better would be chosen if it were installed.
     """
 
     spec: EngineSpec
@@ -50,6 +51,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     fault: InvalidOption | None = None
     missing: str = ""
     install_hint: str | None = None
+    provisional: bool = False
 
 
 class EngineChooser:
@@ -121,9 +123,9 @@ class EngineChooser:
             elif tasks and one.spec.tasks and one.spec.tasks.isdisjoint(tasks):
                 unsuited.append(candidate)
             else:
-                return candidate
+                return msgspec.structs.replace(candidate, provisional=bool(able))
         if unsuited:
-            return unsuited[0]
+            return msgspec.structs.replace(unsuited[0], provisional=bool(able))
         if able:
             raise _not_installed(f"no engine that can run {record.name.short} is installed", able)
         reasons = "; ".join(f"{one.spec.name}: {one.match.reason}" for one in matches)

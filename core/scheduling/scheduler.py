@@ -24,6 +24,7 @@ from corral.core.scheduling.leases import Lease, LoadedModel
 from corral.core.scheduling.load_progress import LoadListener
 from corral.core.scheduling.loading import Deriver, ModelLoader
 from corral.core.scheduling.placement import Placement
+from corral.core.scheduling.remembered_choices import RememberedChoices
 from corral.core.scheduling.resident import SHUTTING_DOWN, Resident
 from corral.core.scheduling.residents import Residents
 from corral.core.scheduling.settings import SchedulerSettings
@@ -56,7 +57,7 @@ class ModelScheduler:
         deriver: Deriver | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._chooser = chooser
+        self._choices = RememberedChoices(chooser)
         self._runners = runners
         self._preferred_runner = preferred_runner
         self._settings = settings
@@ -90,13 +91,13 @@ class ModelScheduler:
         `InvalidOption`, `OutOfMemory`, and what `Runner.load` raises.
         """
         started = self._clock()
-        record, metadata = view.record, view.metadata
-        choice = self._chooser.choose(record, metadata, engine or self._engine_for(record), tasks, load_options)
+        record = view.record
+        choice = self._choices.choose(view, engine or self._engine_for(record), tasks, load_options)
         resident = self._residents.find(record, choice)
         if (resident is None or resident.full) and self._residents.waiting >= self._settings.max_queue:
             raise ServerBusy(_BUSY, "wait for running requests to end, or raise max_queue")
         if resident is None:
-            resident = self._start(record, choice, metadata)
+            resident = self._start(record, choice, view.metadata)
             _log.debug("loading %s for %s", record.name.short, caller.id)
         resident.lease(record.name, keep_alive_s)
         try:

@@ -20,6 +20,7 @@ from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.runners.event_loop import EventLoopRunner
 from corral.adapters.runners.jobs import ProcessJobs
+from corral.adapters.runners.process import ProcessRunner
 from corral.adapters.runners.thread import ThreadRunner
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
@@ -51,7 +52,11 @@ class World:
     options."""
 
     def __init__(
-        self, engine: Mapping[str, Any], engines: Sequence[EngineSpec] = (SPEC,), root: Path | None = None
+        self,
+        engine: Mapping[str, Any],
+        engines: Sequence[EngineSpec] = (SPEC,),
+        root: Path | None = None,
+        runner: str = "thread",
     ) -> None:
         self.manifests = MemoryManifests() if root is None else FilesystemManifests(root)
         self.blobs = MemoryBlobs() if root is None else FilesystemBlobs(root)
@@ -67,8 +72,8 @@ class World:
         jobs, installation = ProcessJobs(), InstalledPackages()
         scheduler = ModelScheduler(
             chooser=EngineChooser(engines, installation=installation, settings={"fake": engine}),
-            runners={"thread": ThreadRunner(), "event_loop": EventLoopRunner()},
-            preferred_runner="thread",
+            runners={"thread": ThreadRunner(), "process": ProcessRunner(), "event_loop": EventLoopRunner()},
+            preferred_runner=runner,
             catalog=catalog,
             settings=SchedulerSettings(),
             free_memory=lambda: {"cpu": 1 << 40},
@@ -159,9 +164,10 @@ def running_server(
     engines: Sequence[EngineSpec] = (SPEC,),
     shutdown_grace_s: int = 1,
     root: Path | None = None,
+    runner: str = "thread",
     **settings: Any,
 ) -> Iterator[LiveServer]:
-    world = World({"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine, engines, root)
+    world = World({"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine, engines, root, runner)
     ready = threading.Event()
     found: list[Any] = []
 

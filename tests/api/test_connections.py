@@ -124,7 +124,7 @@ def test_many_headers_are_431(strict_server: Any) -> None:
 
 def test_very_many_chunks_are_413(monkeypatch: pytest.MonkeyPatch, start_server: Any) -> None:
     """A chunk of one byte costs as much time as one of a hundred thousand: there may not be millions in a body."""
-    monkeypatch.setattr("corral.api.http.connection._MOST_CHUNKS", 1000)
+    monkeypatch.setattr("corral.api.http.request_reading._MOST_CHUNKS", 1000)
     with start_server() as server:
         assert ask(server.port, CHUNKED + b"1\r\n \r\n" * 2000)[0] == 413
         body = json.dumps({"model": MODEL}).encode()

@@ -19,6 +19,7 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.unused_blobs import every_manifest
 from corral.core.errors import BlobNotFound, Conflict, InvalidModelFile, ModelNotFound, OutOfSpace, Unsupported
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.model import FileRole, Model, ModelFile, StoredModel, TemplateText
@@ -420,7 +421,7 @@ def test_what_no_dialect_can_hold_is_refused(store: Store) -> None:
 
 
 async def _stored(store: Store) -> list[bytes]:
-    return [stored.data async for stored in store.manifests.list()]
+    return [stored.data async for stored in every_manifest(store.manifests)]
 
 
 def _configs(manifests: list[bytes]) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import tracemalloc
 from collections.abc import Sequence
@@ -355,6 +356,60 @@ def test_a_rendering_that_nobody_waits_for_ends() -> None:
         ended = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(one, asyncio.CancelledError) for one in ended)
         assert time.thread_time() - began_s < 1
+
+    asyncio.run(scenario())
+
+
+def test_short_chats_are_rendered_in_the_event_loop() -> None:
+    """A short chat takes no thread; a long one, one with tools, and one of a format that cannot be interrupted do."""
+    threads: list[int] = []
+
+    class Noting(JinjaFormat):
+        def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
+            threads.append(threading.get_ident())
+            return super().render(request, control)
+
+    class Uninterruptible(Noting):
+        interruptible = False
+
+    async def scenario() -> None:
+        formats = RenderingThreads()
+        short = await formats.open(lambda: Noting("{{ messages[0].content }}"))
+        other = await formats.open(lambda: Uninterruptible("{{ messages[0].content }}"))
+        await short.render(_HELLO, LOOKALIKES)
+        await short.render(ChatRequest(messages=(Message(role="user", content="x" * 10_000),)), LOOKALIKES)
+        await other.render(_HELLO, LOOKALIKES)
+
+    asyncio.run(scenario())
+    assert [one == threading.get_ident() for one in threads] == [True, False, False]
+
+
+def test_a_slow_template_leaves_the_event_loop() -> None:
+    """It is stopped there after a moment, renders all the same, and is not tried there again."""
+    slow = "{% for a in range(999) %}{% for b in range(99) %}{% endfor %}{% endfor %}{{ messages[0].content }}"
+    threads: list[int] = []
+
+    class Noting(JinjaFormat):
+        def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
+            threads.append(threading.get_ident())
+            return super().render(request, control)
+
+    async def scenario() -> None:
+        opened = await RenderingThreads().open(lambda: Noting(slow))
+        for _ in range(2):
+            assert prompt_text((await opened.render(_HELLO, LOOKALIKES)).prompt) == "hello"
+
+    asyncio.run(scenario())
+    assert [one == threading.get_ident() for one in threads] == [True, False, False]
+
+
+def test_a_complaint_in_the_event_loop_is_the_templates() -> None:
+    """A template that refuses a chat is not asked again in a thread."""
+
+    async def scenario() -> None:
+        opened = await RenderingThreads().open(lambda: JinjaFormat("{{ raise_exception('no') }}"))
+        with pytest.raises(InvalidRequest, match="no"):
+            await opened.render(_HELLO, LOOKALIKES)
 
     asyncio.run(scenario())
 

@@ -229,3 +229,24 @@ def test_weights_that_disappear_are_noticed_when_they_are_loaded(tmp_path: Path)
             await catalog.view(parse_name("nobody"))
 
     asyncio.run(scenario())
+
+
+def test_a_warm_list_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that have not changed are listed from their folders and a stat each; one that has is read again."""
+
+    async def scenario() -> None:
+        root = tmp_path / "models"
+        catalog = _catalog(root)
+        for name in ("a", "b", "c"):
+            changed = await _imported(root, catalog, name, name)
+        touched = Touched(monkeypatch)
+        assert (await touched.during(catalog.list()))["open"] >= 3
+        warm = await touched.during(catalog.list())
+        assert (warm.get("open", 0), warm.get("hash", 0), warm["hop"]) == (0, 0, 1)
+        _rewrite(changed, root.joinpath("manifests", *parse_name("a").parts).read_bytes())
+        again = await touched.during(catalog.list())
+        assert (again["open"], again["hop"]) == (1, 1)
+        digests = {record.name.short: record.digest for record in await catalog.list()}
+        assert digests["c:latest"] == digests["a:latest"] != digests["b:latest"]
+
+    asyncio.run(scenario())

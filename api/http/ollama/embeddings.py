@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request, Response, post
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from corral.api.http.body import read_json
-from corral.api.http.disconnect import CancelOnDisconnect
-from corral.api.http.edge import caller_of
 from corral.api.http.errors import JSON, ApiError
-from corral.api.http.ollama.naming import read_name, without_selector
+from corral.api.http.ollama.prologue import InferenceRequest, begin
 from corral.api.http.ollama.replies import EmbeddingReply, EmbedReply
-from corral.api.http.ollama.requests import EmbedBody, EmbeddingBody
-from corral.api.http.request_log import request_log
-from corral.core.errors import InvalidEmbedding, ModelNotFound, PromptTooLong
-from corral.core.go.durations import parse_keep_alive_s
+from corral.api.http.ollama.requests import EmbedBody, EmbeddingBody, ModelBody
+from corral.core.errors import InvalidEmbedding, PromptTooLong
 from corral.core.requests.calls import EmbedCall, EmbedResult
 from corral.core.requests.outputs import Vectors
 from corral.core.requests.vectors import rows
-from corral.core.runtime import Runtime
 
 __all__ = ("embed", "embeddings")
 
+BodyT = TypeVar("BodyT", bound=ModelBody)
+
+_NOT_FOUND = 'model "{}" not found, try pulling it first'
 _TOO_LONG = "the input length exceeds the context length"
 _ROWS_PER_TURN = 32
 
@@ -36,24 +33,26 @@ _encode = msgspec.json.Encoder().encode
 @post("/api/embed", status_code=200, opt={"body": EmbedBody, "reply": EmbedReply})
 async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
     """One vector of length 1 per input, in order. Without input the model is loaded."""
-    log = request_log(request.scope)
-    body = await read_json(request, EmbedBody)
-    log.model = body.model
-    keep_alive_s = parse_keep_alive_s(body.keep_alive)
+    begun = await begin(
+        request,
+        EmbedBody,
+        check=lambda body: _check_input(body.input),
+        no_model=ApiError(404, "model '' not found"),
+        not_found=_NOT_FOUND,
+    )
+    body = begun.body
     inputs = _inputs(body.input)
-    if not body.model.strip():
-        raise ApiError(404, "model '' not found")
     call = EmbedCall(
-        model=without_selector(body.model),
-        caller=caller_of(request.scope),
+        model=begun.model,
+        caller=begun.caller,
         inputs=inputs,
         truncate=body.truncate,
         dimensions=body.dimensions if body.dimensions > 0 else None,
         options=body.options,
-        keep_alive_s=keep_alive_s,
+        keep_alive_s=begun.keep_alive_s,
     )
     try:
-        result = await _run(request, call, body.model)
+        result = await _run(begun, call)
     except InvalidEmbedding as error:
         raise ApiError(400, error.message) from error
     rest: dict[str, Any] = {}
@@ -69,48 +68,43 @@ async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
 @post("/api/embeddings", status_code=200, opt={"body": EmbeddingBody, "reply": EmbeddingReply})
 async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The vector of one text, as the model gives it. Without a prompt the model is loaded."""
-    log = request_log(request.scope)
-    body = await read_json(request, EmbeddingBody)
-    log.model = body.model
-    keep_alive_s = parse_keep_alive_s(body.keep_alive)
-    if not body.model.strip():
-        raise ApiError(400, "model is required")
+    begun = await begin(request, EmbeddingBody, no_model=ApiError(400, "model is required"), not_found=_NOT_FOUND)
+    body = begun.body
     call = EmbedCall(
-        model=without_selector(body.model),
-        caller=caller_of(request.scope),
+        model=begun.model,
+        caller=begun.caller,
         inputs=(body.prompt,) if body.prompt else (),
         normalise=False,
         options=body.options,
-        keep_alive_s=keep_alive_s,
+        keep_alive_s=begun.keep_alive_s,
     )
-    result = await _run(request, call, body.model)
+    result = await _run(begun, call)
     vectors = [_encode(row.tolist()) for row in rows(result.vectors)]
     return Response(b'{"embedding":' + (vectors[0] if vectors else b"[]") + b"}", media_type=JSON)
 
 
-async def _run(request: Request[Any, Any, Any], call: EmbedCall, typed: str) -> EmbedResult:
-    read_name(call.model)
-    runtime: Runtime = request.app.state.runtime
+async def _run(begun: InferenceRequest[BodyT], call: EmbedCall) -> EmbedResult:
     try:
-        async with CancelOnDisconnect(request.receive):
-            result = await runtime.inference.embed(call)
-    except ModelNotFound as error:
-        raise ApiError(404, f'model "{typed}" not found, try pulling it first') from error
+        with begun:
+            result = await begun.unless_client_leaves(begun.runtime.inference.embed(call))
     except PromptTooLong as error:
         raise ApiError(400, _TOO_LONG) from error
-    request_log(request.scope).prompt_tokens = result.prompt_tokens
+    begun.log.prompt_tokens = result.prompt_tokens
     return result
 
 
-def _inputs(given: Any) -> tuple[str, ...]:
-    """A text or a list of texts. No text, an empty one, and an empty list all mean: only load."""
-    if given is None or given == "":
-        return ()
-    if isinstance(given, str):
-        return (given,)
+def _check_input(given: Any) -> None:
+    if isinstance(given, str) or given is None:
+        return
     if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
         raise ApiError(400, "invalid input type")
-    return tuple(given)
+
+
+def _inputs(given: Any) -> tuple[str, ...]:
+    """The texts of an input that was checked. None, an empty text and an empty list all mean: only load."""
+    if isinstance(given, str):
+        return (given,) if given else ()
+    return tuple(given or ())
 
 
 class _Embeddings:

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from litestar import Request, post
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
-from msgspec import UnsetType
 
-from corral.api.http.body import read_json
-from corral.api.http.disconnect import CancelOnDisconnect
-from corral.api.http.edge import caller_of
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.ollama.answers import AnswerResponse
 from corral.api.http.ollama.chunks import AnswerWriter, ChatWriter, GenerateWriter
-from corral.api.http.ollama.naming import read_name, without_selector
+from corral.api.http.ollama.prologue import InferenceRequest, begin
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
 from corral.api.http.ollama.requests import ChatBody, GenerateBody, InferenceBody, decoded_images
-from corral.api.http.request_log import request_log
-from corral.core.errors import InvalidOption, ModelNotFound
+from corral.core.errors import InvalidOption
 from corral.core.generation.answers import Generation
-from corral.core.go.durations import parse_keep_alive_s
-from corral.core.models.names import ModelName
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.calls import ChatCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.requests import Constraint
-from corral.core.runtime import Runtime
 
 __all__ = ("chat", "generate")
 
+BodyT = TypeVar("BodyT", bound=InferenceBody)
+
+_NOT_FOUND = "model '{}' not found"
 _MOST_TOP_LOGPROBS = 20
 _THINK_LEVELS = ("high", "medium", "low", "max")
 _THINK_CHOICES = '"high", "medium", "low", "max", true, or false'
@@ -37,117 +32,87 @@ _THINK_CHOICES = '"high", "medium", "low", "max", true, or false'
 
 @post("/api/generate", status_code=200, opt={"body": GenerateBody, "reply": GenerateReply, "ndjson": True})
 async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Complete a prompt. Without one the model is loaded, or unloaded where `keep_alive` is 0."""
-    log = request_log(request.scope)
-    body = await read_json(request, GenerateBody)
-    log.model = body.model
-    keep_alive_s = parse_keep_alive_s(body.keep_alive)
-    _check_think(body.think)
-    logprobs = _logprobs(body)
-    if not body.model.strip():
-        raise ApiError(404, "model '' not found")
-    model = without_selector(body.model)
-    name = read_name(model)
-    runtime: Runtime = request.app.state.runtime
-    writer = GenerateWriter(body.model, log.started_ns, with_context=not body.raw)
-    with _NotFound(body.model):
-        if not body.prompt and not body.images and keep_alive_s == 0:
-            return await _unload(request, model, writer)
+    """Complete a prompt. Without one the model is loaded, or unloaded if `keep_alive` is 0."""
+    begun = await begin(
+        request, GenerateBody, check=_check, no_model=ApiError(404, "model '' not found"), not_found=_NOT_FOUND
+    )
+    body = begun.body
+    writer = GenerateWriter(body.model, begun.log.started_ns, with_context=not body.raw)
+    with begun:
+        if not body.prompt and not body.images and begun.keep_alive_s == 0:
+            return await _unload(begun, writer)
         if body.raw and (body.template or body.system or body.context):
-            await runtime.catalog.get(name)
+            await begun.runtime.catalog.get(begun.name)
             raise ApiError(400, "raw mode does not support template, system, or context")
         _refuse_later(suffix=body.suffix, template=body.template, context=body.context)
         if not body.prompt and not body.images:
-            return await _load(request, body, model, keep_alive_s, writer, "generate")
-        constraint = await _constraint(runtime, name, body)
+            return await _load(begun, writer, "generate")
+        constraint = await _constraint(begun)
     call = GenerateCall(
         prompt=body.prompt,
         images=decoded_images(body.images),
         system=body.system or None,
         raw=body.raw,
         return_token_ids=not body.raw,
-        **_answering(request, body, model, keep_alive_s, logprobs, constraint),
+        **_answering(begun, constraint),
     )
 
     async def open_generation() -> Generation:
-        with _NotFound(body.model):
-            return await runtime.inference.generate(call)
+        with begun:
+            return await begun.runtime.inference.generate(call)
 
     return AnswerResponse(open_generation, writer, stream=body.stream)
 
 
 @post("/api/chat", status_code=200, opt={"body": ChatBody, "reply": ChatReply, "ndjson": True})
 async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
-    """AnswerResponse a conversation. Without messages the model is loaded, or unloaded where `keep_alive` is 0."""
-    log = request_log(request.scope)
-    body = await read_json(request, ChatBody)
-    log.model = body.model
-    keep_alive_s = parse_keep_alive_s(body.keep_alive)
-    _check_think(body.think)
-    logprobs = _logprobs(body)
-    if not body.model.strip():
-        raise ApiError(400, "model is required")
-    model = without_selector(body.model)
-    name = read_name(model)
-    runtime: Runtime = request.app.state.runtime
-    writer = ChatWriter(body.model, log.started_ns)
-    with _NotFound(body.model):
-        if not body.messages and keep_alive_s == 0:
-            return await _unload(request, model, writer)
+    """Answer a conversation. Without messages the model is loaded, or unloaded if `keep_alive` is 0."""
+    begun = await begin(
+        request, ChatBody, check=_check, no_model=ApiError(400, "model is required"), not_found=_NOT_FOUND
+    )
+    body = begun.body
+    writer = ChatWriter(body.model, begun.log.started_ns)
+    with begun:
+        if not body.messages and begun.keep_alive_s == 0:
+            return await _unload(begun, writer)
         if not body.messages:
-            return await _load(request, body, model, keep_alive_s, writer, "chat")
-        constraint = await _constraint(runtime, name, body)
+            return await _load(begun, writer, "chat")
+        constraint = await _constraint(begun)
     call = ChatCall(
         messages=tuple(message.to_core() for message in body.messages),
         tools=tuple(tool.to_core() for tool in body.tools),
-        **_answering(request, body, model, keep_alive_s, logprobs, constraint),
+        **_answering(begun, constraint),
     )
 
     async def open_generation() -> Generation:
-        with _NotFound(body.model):
-            return await runtime.inference.chat(call)
+        with begun:
+            return await begun.runtime.inference.chat(call)
 
     return AnswerResponse(open_generation, writer, stream=body.stream)
 
 
-class _NotFound:
-    """Says ``not found`` of the name as it was typed, as these two routes do."""
-
-    def __init__(self, typed: str) -> None:
-        self._typed = typed
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ModelNotFound):
-            raise ApiError(404, f"model '{self._typed}' not found") from error
+def _check(body: InferenceBody) -> None:
+    _check_think(body.think)
+    if not 0 <= body.top_logprobs <= _MOST_TOP_LOGPROBS:
+        raise ApiError(400, f"top_logprobs must be between 0 and {_MOST_TOP_LOGPROBS}")
 
 
-def _answering(
-    request: Request[Any, Any, Any],
-    body: InferenceBody,
-    model: str,
-    keep_alive_s: float | UnsetType | None,
-    logprobs: int | None,
-    constraint: Constraint | None,
-) -> dict[str, Any]:
+def _answering(begun: InferenceRequest[BodyT], constraint: Constraint | None) -> dict[str, Any]:
     """The fields of an `AnswerCall`: what both routes pass on from the body."""
+    body = begun.body
     return {
-        "model": model,
-        "caller": caller_of(request.scope),
+        "model": begun.model,
+        "caller": begun.caller,
         "options": body.options,
-        "keep_alive_s": keep_alive_s,
+        "keep_alive_s": begun.keep_alive_s,
         "think": _think(body),
-        "logprobs": logprobs,
+        "logprobs": _logprobs(body),
         "shift": body.shift,
         "constraint": constraint,
     }
 
 
 def _logprobs(body: InferenceBody) -> int | None:
-    if not 0 <= body.top_logprobs <= _MOST_TOP_LOGPROBS:
-        raise ApiError(400, f"top_logprobs must be between 0 and {_MOST_TOP_LOGPROBS}")
     return body.top_logprobs if body.logprobs else None
 
 
@@ -164,12 +129,12 @@ def _think(body: InferenceBody) -> bool | str | None:
     return body.think if isinstance(body.think, bool) or body.think else None
 
 
-async def _constraint(runtime: Runtime, name: ModelName, body: InferenceBody) -> Constraint | None:
-    """An unknown model is complained of before a wrong format."""
+async def _constraint(begun: InferenceRequest[BodyT]) -> Constraint | None:
+    """What the answer must look like. If the model is unknown too, that is the error, rather than a wrong format."""
     try:
-        return read_format(body.format)
+        return read_format(begun.body.format)
     except InvalidOption:
-        await runtime.catalog.get(name)
+        await begun.runtime.catalog.get(begun.name)
         raise
 
 
@@ -181,26 +146,22 @@ def _refuse_later(**fields: object) -> None:
 
 
 async def _load(
-    request: Request[Any, Any, Any],
-    body: InferenceBody,
-    model: str,
-    keep_alive_s: Any,
-    writer: AnswerWriter[Any],
-    task: Literal["generate", "chat"],
+    begun: InferenceRequest[BodyT], writer: AnswerWriter[Any], task: Literal["generate", "chat"]
 ) -> ASGIResponse:
     """One object, never a stream."""
-    runtime: Runtime = request.app.state.runtime
     call = LoadCall(
-        model=model, caller=caller_of(request.scope), options=body.options, keep_alive_s=keep_alive_s, task=task
+        model=begun.model,
+        caller=begun.caller,
+        options=begun.body.options,
+        keep_alive_s=begun.keep_alive_s,
+        task=task,
     )
-    async with CancelOnDisconnect(request.receive):
-        await runtime.inference.load(call)
+    await begun.unless_client_leaves(begun.runtime.inference.load(call))
     return ASGIResponse(body=writer.empty("load"), media_type=JSON)
 
 
-async def _unload(request: Request[Any, Any, Any], model: str, writer: AnswerWriter[Any]) -> ASGIResponse:
+async def _unload(begun: InferenceRequest[BodyT], writer: AnswerWriter[Any]) -> ASGIResponse:
     """One object, never a stream, whether or not the model was loaded."""
-    runtime: Runtime = request.app.state.runtime
-    async with CancelOnDisconnect(request.receive):
-        await runtime.inference.unload(UnloadCall(model=model, caller=caller_of(request.scope)))
+    call = UnloadCall(model=begun.model, caller=begun.caller)
+    await begun.unless_client_leaves(begun.runtime.inference.unload(call))
     return ASGIResponse(body=writer.empty("unload"), media_type=JSON)

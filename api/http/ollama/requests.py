@@ -113,13 +113,18 @@ class NativeBody(Body, frozen=True, kw_only=True):
         _require_few("options", getattr(self, "options", {}), _MOST_OPTIONS)
 
 
-class InferenceBody(NativeBody, frozen=True, kw_only=True):
-    """What generate and chat have in common. `truncate` is taken for Ollama's sake (see docs/compatibility.md)."""
+class ModelBody(NativeBody, frozen=True, kw_only=True):
+    """What all requests to a model have in common."""
 
     model: str = ""
-    stream: bool = True
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     keep_alive: Any = None
+
+
+class InferenceBody(ModelBody, frozen=True, kw_only=True):
+    """What generate and chat have in common. `truncate` is accepted and has no effect (see docs/compatibility.md)."""
+
+    stream: bool = True
     format: Any = None
     think: Any = None
     truncate: bool = True
@@ -156,17 +161,14 @@ class ChatBody(InferenceBody, frozen=True, kw_only=True):
         _require_few("tools", self.tools, _MOST_TOOLS)
 
 
-class EmbedBody(NativeBody, frozen=True, kw_only=True):
+class EmbedBody(ModelBody, frozen=True, kw_only=True):
     """``POST /api/embed``. `input` is a text or a list of texts."""
 
     go_name: ClassVar[str] = "EmbedRequest"
 
-    model: str = ""
     input: Any = None
     truncate: bool = True
     dimensions: int = 0
-    keep_alive: Any = None
-    options: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def check(self) -> None:
         super().check()
@@ -174,15 +176,12 @@ class EmbedBody(NativeBody, frozen=True, kw_only=True):
             _require_few("input", self.input, _MOST_INPUTS)
 
 
-class EmbeddingBody(NativeBody, frozen=True, kw_only=True):
+class EmbeddingBody(ModelBody, frozen=True, kw_only=True):
     """``POST /api/embeddings``, the older form."""
 
     go_name: ClassVar[str] = "EmbeddingRequest"
 
-    model: str = ""
     prompt: str = ""
-    keep_alive: Any = None
-    options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class NamedBody(NativeBody, frozen=True, kw_only=True):

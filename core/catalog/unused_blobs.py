@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import suppress
 
 from corral.core.errors import CorralError, StorageError
 from corral.core.models.digests import Digest, mentioned_digests
 from corral.core.ports.blobs import BlobStore
-from corral.core.ports.manifests import ManifestStore
+from corral.core.ports.manifests import ManifestStore, StoredManifest
 
-__all__ = ("delete_unreferenced", "drop_unused")
+__all__ = ("delete_unused", "discard_blobs", "every_manifest")
 
 _log = logging.getLogger(__name__)
 
 
-async def drop_unused(candidates: Collection[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
+async def every_manifest(manifests: ManifestStore) -> AsyncGenerator[StoredManifest, None]:
+    """All manifests of a store with their bytes. Raises `StorageError` if one cannot be read."""
+    async for entry in manifests.list(strict=True):
+        stored = await manifests.get(entry.name)
+        if stored is not None:  # otherwise another program has just deleted it
+            yield stored
+
+
+async def discard_blobs(candidates: Collection[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
     """Best effort, after something failed whose own error is what matters: deletes what came for nothing.
 
     What another model has stays. The caller holds no guard.
@@ -24,17 +32,17 @@ async def drop_unused(candidates: Collection[Digest], *, manifests: ManifestStor
     if candidates:
         with suppress(CorralError):
             async with manifests.guard(exclusive=True):
-                await delete_unreferenced(candidates, manifests=manifests, blobs=blobs)
+                await delete_unused(candidates, manifests=manifests, blobs=blobs)
 
 
-async def delete_unreferenced(candidates: Iterable[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
+async def delete_unused(candidates: Iterable[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
     """Deletes those `candidates` that no manifest mentions. The caller holds the store's guard, exclusively.
 
     Where one manifest cannot be read nothing is deleted: it might name any of them.
     """
     doomed = set(candidates)
     try:
-        async for stored in manifests.list(strict=True):
+        async for stored in every_manifest(manifests):
             doomed -= mentioned_digests(stored.data)
     except StorageError as error:
         _log.warning("deleted no blobs, because a manifest cannot be read: %s", error)

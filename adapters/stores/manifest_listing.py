@@ -1,0 +1,116 @@
+"""Lists the manifests of a store. Files that have not changed since the last time are not read again."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from corral.adapters.stores.files import StoreFolders, storage_errors
+from corral.adapters.stores.manifest_files import check_inside, read_manifest
+from corral.adapters.stores.manifest_paths import LEVELS, is_name, name_of
+from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
+from corral.adapters.system.threads import stop_if_asked
+from corral.core.errors import StorageError
+from corral.core.ports.manifests import ManifestEntry, StoredManifest
+from corral.core.specs.converters import DERIVED_HOST
+
+__all__ = ("ManifestListing",)
+
+_log = logging.getLogger(__name__)
+
+
+class ManifestListing:
+    """Walks the folders of manifests. Every method blocks. What it skips is logged once."""
+
+    def __init__(self, folders: StoreFolders, known: KnownManifests) -> None:
+        self._folders = folders
+        self._known = known
+        self._complained: set[Path] = set()
+
+    def entries(self, strict: bool, stop: threading.Event) -> list[ManifestEntry]:
+        """What `ManifestStore.list` promises."""
+        found = []
+        for path in self._paths(strict):
+            stop_if_asked(stop)
+            try:
+                stored = self._read(path)
+            except StorageError as error:
+                self._skip(path, error, strict)
+                continue
+            if stored is not None:
+                entry = ManifestEntry(name=stored.name, digest=stored.digest, modified_at=stored.modified_at)
+                found.append(entry)
+        return found
+
+    def children(self, folder: Path) -> list[Path]:
+        """The folders in `folder`."""
+        return self._children(folder, files=False, strict=False)
+
+    def below(self, folder: Path, *, levels: int) -> list[Path]:
+        """The files that lie `levels` below `folder` and whose path is a model's name."""
+        return self._below([folder], levels=levels, strict=False)
+
+    def _read(self, path: Path) -> StoredManifest | None:
+        name = name_of(path)
+        known = self._known.get(name)
+        if known is not None and known.path == path and known.is_current():
+            return known.stored
+        now_ns = time.time_ns()
+        read = read_manifest(self._folders, path)
+        if read is None:
+            return None
+        stored, fingerprint = read
+        misplaced = name.host.lower() == DERIVED_HOST and not path.is_relative_to(self._folders.derived)
+        if settled(fingerprint, now_ns) and not misplaced:
+            self._known.put(name, KnownManifest(path=path, preferred=(), fingerprint=fingerprint, stored=stored))
+        return stored
+
+    def _paths(self, strict: bool) -> Sequence[Path]:
+        derived = self._below([self._folders.derived], levels=LEVELS, strict=strict)
+        moved = {path.relative_to(self._folders.derived) for path in derived}
+        paths = self._below([self._folders.manifests], levels=LEVELS, strict=strict)
+        return (*(path for path in paths if path.relative_to(self._folders.manifests) not in moved), *derived)
+
+    def _below(self, folders: Sequence[Path], *, levels: int, strict: bool) -> list[Path]:
+        level = folders
+        for depth in range(levels):
+            files = depth == levels - 1
+            level = [child for folder in level for child in self._children(folder, files=files, strict=strict)]
+        return [path for path in level if is_name(path)]
+
+    def _children(self, folder: Path, *, files: bool, strict: bool) -> list[Path]:
+        """What is one level below: folders, or with `files` everything else."""
+        try:
+            check_inside(self._folders, folder)
+            with storage_errors(f"cannot list {folder}"), os.scandir(folder) as entries:
+                return [
+                    folder / name for name in sorted(entry.name for entry in entries if _may_be(entry, files=files))
+                ]
+        except StorageError as error:
+            if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+                # Without the folder of all manifests there is no list: an empty one would be a lie.
+                self._skip(folder, error, strict or folder == self._folders.manifests)
+            return []
+
+    def _skip(self, path: Path, error: StorageError, strict: bool) -> None:
+        """A circle of links or a pipe has no bytes, so it names no blob: not even a strict list stops for it."""
+        cause = error.__cause__
+        empty = isinstance(cause, OSError) and cause.errno in (errno.ELOOP, errno.EINVAL)
+        if strict and not empty:
+            raise error
+        if path not in self._complained:
+            self._complained.add(path)
+            _log.warning("skipping a manifest: %s", error)
+
+
+def _may_be(entry: os.DirEntry[str], *, files: bool) -> bool:
+    """A circular link may be either: opening it says what is wrong."""
+    try:
+        return entry.is_dir() != files
+    except OSError:
+        return True

@@ -1,0 +1,68 @@
+"""Bytes of a connection that have come and are not parsed yet, handed out in pieces that are safe to parse at once."""
+
+from __future__ import annotations
+
+__all__ = ("END_OF_HEAD", "HELD_BYTES", "TURN_BYTES", "HeldBytes")
+
+END_OF_HEAD = b"\r\n\r\n"
+HELD_BYTES = 64 * 1024
+"""Reading pauses once more than this is held."""
+TURN_BYTES = 16 * 1024
+"""About how much of one connection is parsed before others get a turn."""
+
+_FREELY_FED_BYTES = 4096
+
+
+class HeldBytes:
+    """A piece ends where a head or a message ends, so that a request is not parsed before the one in front of it has
+    been answered."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._searched = 0
+        self._tail = b""
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, data: bytes) -> None:
+        self._held += data
+
+    def clear(self) -> None:
+        self._held.clear()
+
+    def take(self, length: int) -> bytes:
+        """Removes the first bytes, to be parsed."""
+        with memoryview(self._held) as held:
+            piece = bytes(held[:length])
+        del self._held[:length]
+        self._searched = 0
+        return piece
+
+    def parsed(self, piece: bytes) -> None:
+        """Remembers the end of a parsed piece of head or chunk framing: an end of a head may span two pieces."""
+        self._tail = b"" if piece.endswith(END_OF_HEAD) else (self._tail + piece[-3:])[-3:]
+
+    def message_ended(self) -> None:
+        self._tail = b""
+
+    def next_length(self, overhead_bytes: int, *, in_head: bool) -> int:
+        """How many bytes may be parsed at once: at most up to the end of a head. 0: more must come first.
+
+        `overhead_bytes` is how much of this head, or of these chunks' framing, has been parsed before.
+        """
+        held = self._held
+        if self._tail:
+            near = (self._tail + held[:3]).find(END_OF_HEAD)
+            if near >= 0:
+                return near + len(END_OF_HEAD) - len(self._tail)
+        end = held.find(END_OF_HEAD, max(0, self._searched - 3))
+        if end >= 0:
+            return end + len(END_OF_HEAD)
+        self._searched = len(held)
+        # The parser joins the parts of a long header, each time anew: it gets the beginning, and the rest in one piece.
+        if in_head:
+            return min(len(held), max(0, _FREELY_FED_BYTES - overhead_bytes))
+        if overhead_bytes > _FREELY_FED_BYTES and len(held) < min(overhead_bytes // 8, HELD_BYTES // 2):
+            return 0
+        return min(len(held), TURN_BYTES)

@@ -1,0 +1,72 @@
+"""What Ollama's inference routes do before their own work: check keep-alive and model, and name the model in errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from litestar import Request
+from msgspec import UNSET, UnsetType
+
+from corral.api.http.body import read_json
+from corral.api.http.errors import ApiError
+from corral.api.http.ollama.naming import read_name, without_selector
+from corral.api.http.ollama.requests import ModelBody
+from corral.api.http.received import Received
+from corral.core.errors import ModelNotFound
+from corral.core.go.durations import parse_keep_alive_s
+from corral.core.models.names import ModelName
+
+__all__ = ("InferenceRequest", "begin")
+
+BodyT = TypeVar("BodyT", bound=ModelBody)
+
+
+class InferenceRequest(Received[BodyT], Generic[BodyT]):
+    """A request for a model. As a context manager it answers `ModelNotFound` with the name as the client wrote it.
+
+    `model` is the name without ``:local``; `name` is the same, parsed.
+    """
+
+    __slots__ = ("_not_found", "keep_alive_s", "model", "name")
+
+    def __init__(self, request: Request[Any, Any, Any], body: BodyT, not_found: str) -> None:
+        super().__init__(request, body)
+        self._not_found = not_found
+        self.keep_alive_s: float | UnsetType | None = UNSET
+        self.model = ""
+        self.name: ModelName
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ModelNotFound):
+            raise ApiError(404, self._not_found.format(self.body.model)) from error
+
+
+async def begin(
+    request: Request[Any, Any, Any],
+    kind: type[BodyT],
+    *,
+    check: Callable[[BodyT], None] = lambda body: None,
+    no_model: ApiError,
+    not_found: str,
+) -> InferenceRequest[BodyT]:
+    """Reads the body and checks what all of these routes have, in Ollama's order; `check` is the route's own part.
+
+    `no_model` answers a request without a model; `not_found` one for an unknown model, whose name replaces ``{}``.
+    """
+    body = await read_json(request, kind)
+    begun = InferenceRequest(request, body, not_found)
+    begun.log.model = body.model
+    begun.keep_alive_s = parse_keep_alive_s(body.keep_alive)
+    check(body)
+    if not body.model.strip():
+        raise ApiError(no_model.status, no_model.text)
+    begun.model = without_selector(body.model)
+    begun.name = read_name(begun.model)
+    return begun
