@@ -229,7 +229,7 @@ class ModelCatalog:
 
         The manifest is sent as it is. Raises `ModelNotFound`, `InvalidRequest`, `BlobNotFound`, `SourceError`.
         """
-        return await self._pusher.push(await self._stored(name), reference, on_progress)
+        return await self._pusher.push(await self._lookup.manifest(name), reference, on_progress)
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
         """Makes a model of blobs that are in the store already. A name that is taken is replaced.
