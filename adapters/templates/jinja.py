@@ -11,7 +11,6 @@ from jinja2 import nodes
 
 from corral.adapters.templates.sandbox import MeteredEnvironment
 from corral.core.errors import InvalidModelFile, InvalidRequest
-from corral.core.models.model import ModelMetadata, TemplateText
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.requests.messages import Message, Tool
@@ -19,7 +18,7 @@ from corral.core.requests.requests import ChatRequest
 from corral.core.requests.think_tags import think_tags_in
 from corral.core.requests.typed_text import ROLES, TypedText
 
-__all__ = ("JinjaFormat", "JinjaLanguage")
+__all__ = ("JinjaFormat",)
 
 _LONGEST_SOURCE = 256 * 1024
 _MOST_NODES = 16_000
@@ -28,16 +27,6 @@ _MOST_NODES = 16_000
 _INSPECTING = frozenset(
     {"endswith", "find", "index", "partition", "replace", "rpartition", "rsplit", "split", "startswith"}
 )
-
-
-class JinjaLanguage:
-    """Compiles Jinja. A `ChatLanguage`."""
-
-    def compile(self, text: TemplateText, metadata: ModelMetadata | None) -> JinjaFormat:
-        """The tokens that begin and end a text are the template's own, or else those of the weights."""
-        bos_text = text.bos_text or (metadata.bos_text if metadata else "")
-        eos_text = text.eos_text or (metadata.eos_text if metadata else "")
-        return JinjaFormat(text.text, bos_text=bos_text, eos_text=eos_text)
 
 
 class JinjaFormat:

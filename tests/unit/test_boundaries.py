@@ -26,7 +26,7 @@ CHAT = {"prompt_toolkit", "wcwidth"}
 CLIENTS = {
     "adapters/engines/upstream/endpoint.py": "the address that an upstream model names",
     "api/cli/client.py": "the server that the user has named",
-    "api/http/serve.py": "the own port, to say who has taken it",
+    "api/http/listening.py": "its own port, to say who has taken it",
 }
 CLIENT_MODULES = {"http.client", "urllib.request", "httpx", "requests", "aiohttp", "ftplib", "smtplib", "webbrowser"}
 
