@@ -35,7 +35,7 @@ def in_front(start_server: Any) -> Any:
 
 @contextmanager
 def pair(start_server: Any, **engine: Any) -> Iterator[tuple[Any, Any, httpx.Client]]:
-    """A Corral that has the fake engine's models, one in front of it, and a client of that."""
+    """A Corral that runs models on the fake engine, another one in front of it, and a client of the latter."""
     with start_server(engine=engine or None) as behind, in_front(start_server) as front:
         add(front, "far", behind.url, model=MODEL)
         with httpx.Client(base_url=front.url, timeout=60) as client:
@@ -49,7 +49,7 @@ def stream(client: httpx.Client, path: str, **body: Any) -> list[dict[str, Any]]
 
 
 def test_one_corral_before_another(start_server: Callable[..., Any]) -> None:
-    """Chats, prompts, raw prompts and vectors are answered as the one behind answers them, with its figures."""
+    """Chats, prompts, raw prompts and vectors get the same answers and figures as from the server behind."""
     with pair(start_server) as (behind, _, client), httpx.Client(base_url=behind.url) as direct:
         lines = stream(client, "/api/chat", messages=QUESTION, options={"seed": 1})
         assert "".join(line["message"]["content"] for line in lines) == ANSWER

@@ -105,7 +105,7 @@ def gone() -> Callable[[int], bool]:
 
 @pytest.fixture(scope="session")
 def within() -> Callable[[float, Callable[[], bool]], bool]:
-    """Whether a condition comes true within so many seconds."""
+    """Whether a condition becomes true within a number of seconds."""
     return lambda limit_s, condition: wait_until(condition, limit_s)
 
 
