@@ -102,7 +102,8 @@ def shape_of(body: bytes, size: int = 64 * 1024) -> JsonShape:
     [b"{},", b"[],", b'{"role": "user"},', b"1,", b'"",', b'{"a": [{}]},'],
 )
 def test_too_many_values_are_refused_before_they_are_made(item: bytes) -> None:
-    """A body of two million small values gets 413 after a part of it was read, and takes less memory than a few slices."""
+    """A body of two million small values gets 413 after a part of it was read, and takes less memory than a few
+    slices."""
     body = HEAD + b'"messages": [' + item * (8 * MIB // len(item)) + b"{}]}"
     sender = Sender(BodyMemory(64 * MIB), chunks_of(body), len(body))
     tracemalloc.start()
@@ -356,7 +357,8 @@ def test_a_body_that_stands_still_makes_room_for_others(monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and asks glibc")
 def test_the_process_is_as_small_as_before_once_big_bodies_are_over() -> None:
-    """Bodies of 12 MB make the process grow by little more than their bytes and texts, and it shrinks again afterwards."""
+    """Bodies of 12 MB make the process grow by little more than their bytes and texts, and it shrinks again
+    afterwards."""
     done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, timeout=60, check=True)
     most_mib, left_mib = map(int, done.stdout.split())
     assert most_mib < 60

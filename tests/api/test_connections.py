@@ -135,7 +135,8 @@ def test_very_many_chunks_are_413(monkeypatch: pytest.MonkeyPatch, start_server:
 
 
 def test_a_head_and_chunks_within_the_limit_pass(strict_server: Any) -> None:
-    """A long header sent byte by byte and a body in a thousand chunks, with an extension and a trailer, are accepted."""
+    """A long header sent byte by byte and a body in a thousand chunks, with an extension and a trailer, are
+    accepted."""
     body = json.dumps({"model": MODEL, "system": "x" * 3000}).encode()
     chunks = b"".join(b"1;n=1\r\n%c\r\n" % byte for byte in body)
     whole = POST + b"a: " + b"x" * 9000 + b"\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks

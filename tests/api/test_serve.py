@@ -158,7 +158,8 @@ def listens(url: str) -> bool:
 
 @pytest.mark.parametrize(("grace_s", "signals"), [(0, 1), (60, 2)])
 def test_a_signal_ends_streams_without_a_traceback(grace_s: int, signals: int) -> None:
-    """The first signal starts the grace period and the second ends it; the exit status is 0, and the log has no errors."""
+    """The first signal starts the grace period and the second ends it; the exit status is 0, and the log has no
+    errors."""
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", _PROGRAM, str(grace_s)]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
