@@ -188,9 +188,10 @@ REGISTRIES: Final[Factories[RegistrySpec, Registry]] = Factories(
     noun="registry",
     spec_type=RegistrySpec,
     doc="""Registries hold manifests and blobs, as OCI registries do: a `RegistrySpec`, whose `name` is the scheme and
-whose factory returns a `Registry`. `corral pull SCHEME://[HOST/]PATH[:TAG][@DIGEST]` stores the manifest as
-it is, so that it keeps its digest; one of the manifest formats must be able to read it. References without a
-scheme are read by the registry that the setting `registry` selects. `MemoryRegistry` is an example, and
+whose factory returns a `Registry`. `corral pull SCHEME://[HOST/]PATH[:TAG][@DIGEST]` stores a manifest as
+it is, so that it keeps its digest; one of the manifest formats must be able to read it. `corral push MODEL
+REFERENCE` publishes one. References without a scheme go to the registry that the setting `registry` selects.
+`MemoryRegistry` in `corral.plugins.testing.registry` is an example, and
 `RegistryContract` tests what a registry promises.""",
     check_part=_has_scheme(Registry),
     guard=GuardedRegistry,

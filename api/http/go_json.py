@@ -17,8 +17,8 @@ from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 import msgspec
 
 from corral.api.http.errors import ApiError
-from corral.api.http.go_syntax import GoSyntaxError, end_of_value
 from corral.api.http.json_shape import MOST_DEPTH, JsonShape
+from corral.core.go.json_syntax import GoSyntaxError, end_of_value
 from corral.core.malformed import MALFORMED, Mistyped, mistyped
 
 __all__ = ("Body", "decode_body", "decode_plain")

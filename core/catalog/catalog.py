@@ -15,6 +15,8 @@ from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.lookup import ModelLookup, model_not_found
 from corral.core.catalog.publishing import ManifestPublisher
 from corral.core.catalog.pulling import ModelPuller
+from corral.core.catalog.pushing import ModelPusher
+from corral.core.catalog.registries import Registries
 from corral.core.catalog.registry_pulls import RegistryPuller
 from corral.core.catalog.source_pulls import SourcePuller
 from corral.core.catalog.upstreams import upstream_model
@@ -82,6 +84,7 @@ class ModelCatalog:
             inspector=self._inspector,
             left_out=left_out,
         )
+        known_registries = Registries(registries, default_registry)
         self._puller = ModelPuller(
             from_source=SourcePuller(
                 publisher=self._publisher,
@@ -92,10 +95,10 @@ class ModelCatalog:
             ),
             from_registry=RegistryPuller(publisher=self._publisher, blobs=blobs, formats=formats),
             sources=sources,
-            registries=registries,
-            default_registry=default_registry,
+            registries=known_registries,
             left_out=left_out,
         )
+        self._pusher = ModelPusher(blobs=blobs, formats=formats, registries=known_registries)
         self._upstreams = upstreams
         self._views: LruDict[Digest, ModelView] = LruDict(_REMEMBERED_VIEWS)
 
@@ -220,6 +223,13 @@ class ModelCatalog:
         if name is not None:
             refuse_derived(name)
         return await self._puller.pull(reference, name, on_progress)
+
+    async def push(self, name: ModelName, reference: str, on_progress: OnProgress = _ignore) -> Digest:
+        """Publishes a model in the registry that reads the reference, and answers with its manifest's digest there.
+
+        The manifest is sent as it is. Raises `ModelNotFound`, `InvalidRequest`, `BlobNotFound`, `SourceError`.
+        """
+        return await self._pusher.push(await self._lookup.manifest(name), reference, on_progress)
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
         """Makes a model of blobs that are in the store already. A name that is taken is replaced.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from corral.core.catalog.orphans import delete_unreferenced, every_manifest
+from corral.core.catalog.unused_blobs import delete_unused, every_manifest
 from corral.core.errors import CorralError, InvalidDigest, StorageError
 from corral.core.models.digests import Digest, digest_of, mentioned_digests, parse_digest
 from corral.core.models.names import ModelName
@@ -75,7 +75,7 @@ async def _delete_what_hangs_on(
         for orphan in _orphans(others):
             await manifests.delete(orphan.name)
             doomed.append(orphan.data)
-    await delete_unreferenced(gone, manifests=manifests, blobs=blobs)
+    await delete_unused(gone, manifests=manifests, blobs=blobs)
 
 
 def _orphans(others: Sequence[StoredManifest]) -> list[StoredManifest]:

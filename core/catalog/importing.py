@@ -10,8 +10,8 @@ import msgspec
 
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.new_models import Part, file_model, folder_model, folder_name, weights_among
-from corral.core.catalog.orphans import drop_unused
 from corral.core.catalog.publishing import BlobGone, ManifestPublisher, Published
+from corral.core.catalog.unused_blobs import discard_blobs
 from corral.core.errors import NotFound
 from corral.core.models.digests import Digest
 from corral.core.models.folders import scan_folder
@@ -111,7 +111,7 @@ class ModelImporter:
                 async with self._manifests.guard(exclusive=False):
                     published = await store()
         except BaseException:
-            await drop_unused(adopted, manifests=self._manifests, blobs=self._blobs)
+            await discard_blobs(adopted, manifests=self._manifests, blobs=self._blobs)
             raise
         await self._publisher.delete_replaced(published)
         on_progress(FetchProgress(status="success"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 
 from corral.core.catalog.fetching import fetch_blob, side_by_side
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.new_models import Part, file_model, weights_among
-from corral.core.catalog.orphans import drop_unused
 from corral.core.catalog.publishing import BlobGone, ManifestPublisher, Published
+from corral.core.catalog.unused_blobs import discard_blobs
 from corral.core.errors import InvalidModelFile
 from corral.core.models.digests import Digest
 from corral.core.models.model import StoredModel
@@ -53,7 +56,7 @@ class SourcePuller:
                 # What has a digest shortens the next attempt, unless it is no model at all.
                 keep = not isinstance(error, InvalidModelFile)
                 useless = [digest for file, digest in fresh if not (keep and file.digest == digest)]
-                await drop_unused(useless, manifests=self._manifests, blobs=self._blobs)
+                await discard_blobs(useless, manifests=self._manifests, blobs=self._blobs)
                 raise
         await self._publisher.delete_replaced(published)
         on_progress(FetchProgress(status="success"))
@@ -67,9 +70,12 @@ class SourcePuller:
         fresh: list[tuple[RemoteFile, Digest]],
         on_progress: OnProgress,
     ) -> Published:
+        turns: defaultdict[Digest | None, asyncio.Lock] = defaultdict(asyncio.Lock)
         for attempt in range(_ATTEMPTS):
             parts = tuple(
-                await side_by_side([partial(self._part, source, file, fresh, on_progress) for file in remote.files])
+                await side_by_side(
+                    [partial(self._part, source, file, fresh, turns, on_progress) for file in remote.files]
+                )
             )
             weights = parts[weights_among([(part.file_name, part.metadata) for part in parts])]
             on_progress(FetchProgress(status="writing manifest"))
@@ -87,19 +93,21 @@ class SourcePuller:
         source: ModelSource,
         file: RemoteFile,
         fresh: list[tuple[RemoteFile, Digest]],
+        turns: defaultdict[Digest | None, asyncio.Lock],
         on_progress: OnProgress,
     ) -> Part:
-        blob = await self._blobs.stat(file.digest) if file.digest else None
-        if blob is None:
-            blob = await fetch_blob(
-                self._blobs,
-                lambda start, _: source.fetch(file, start),
-                digest=file.digest,
-                size_bytes=file.size_bytes,
-                status=f"storing {file.file_name}",
-                on_progress=on_progress,
-            )
-            fresh.append((file, blob.digest))
+        async with turns[file.digest] if file.digest else nullcontext():  # of files that are alike only one is fetched
+            blob = await self._blobs.stat(file.digest) if file.digest else None
+            if blob is None:
+                blob = await fetch_blob(
+                    self._blobs,
+                    lambda start, _: source.fetch(file, start),
+                    digest=file.digest,
+                    size_bytes=file.size_bytes,
+                    status=f"storing {file.file_name}",
+                    on_progress=on_progress,
+                )
+                fresh.append((file, blob.digest))
         metadata = await self._inspector.metadata(blob.digest)
         return Part(
             file_name=file.file_name,

@@ -8,20 +8,18 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from corral.core.catalog.orphans import delete_unreferenced
+from corral.core.catalog.unused_blobs import discard_blobs
 from corral.core.containment import contained
 from corral.core.conversion.results import checked_files, converted_name, derived_model, require_able, typed_parameters
 from corral.core.error_translation import map_errors
 from corral.core.errors import (
     BlobNotFound,
     Conflict,
-    CorralError,
     InvalidRequest,
     JobFailed,
     ModelNotFound,
@@ -201,7 +199,7 @@ class ModelDeriver:
                 raise Conflict(f"{record.name.short} was deleted while it was being converted")
             published = await self._models.publish(name, derived)
         except BaseException:
-            await self._drop(adopted)
+            await discard_blobs(adopted, manifests=self._manifests, blobs=self._blobs)
             raise
         _log.info("converted %s in %.1f s", record.name.short, time.monotonic() - began_s)
         return published
@@ -227,12 +225,6 @@ class ModelDeriver:
             raise JobFailed(
                 f"converting {record.name.short} with the {spec.name} converter failed: {error.message}", error.remedy
             ) from error
-
-    async def _drop(self, digests: Sequence[Digest]) -> None:
-        if digests:
-            with suppress(CorralError):  # garbage, then; what went wrong before is what matters
-                async with self._manifests.guard(exclusive=True):
-                    await delete_unreferenced(digests, manifests=self._manifests, blobs=self._blobs)
 
     def _require_room(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from corral.core.errors import InvalidRequest
+from corral.core.go.quoting import quote_string
 
 __all__ = ("parse_duration_s", "parse_keep_alive_s", "parse_keep_alive_setting_s")
 
@@ -37,22 +38,22 @@ def parse_duration_s(text: str) -> float:
     if rest == "0":
         return 0.0
     if not rest:
-        raise InvalidRequest(f"time: invalid duration {_quote(text)}")
+        raise InvalidRequest(f"time: invalid duration {quote_string(text)}")
     total_ns, position = 0, 0
     while position < len(rest):
         term = _TERM.match(rest, position)
         if term is None or not (term["whole"] or (term["fraction"] or ".") != "."):
-            raise InvalidRequest(f"time: invalid duration {_quote(text)}")
+            raise InvalidRequest(f"time: invalid duration {quote_string(text)}")
         if not term["unit"]:
-            raise InvalidRequest(f"time: missing unit in duration {_quote(text)}")
+            raise InvalidRequest(f"time: missing unit in duration {quote_string(text)}")
         unit_ns = _UNITS_NS.get(term["unit"])
         if unit_ns is None:
-            raise InvalidRequest(f"time: unknown unit {_quote(term['unit'])} in duration {_quote(text)}")
+            raise InvalidRequest(f"time: unknown unit {quote_string(term['unit'])} in duration {quote_string(text)}")
         total_ns += int(term["whole"][:40] or 0) * unit_ns
         if term["fraction"]:
             total_ns += int(float("0" + term["fraction"][:40] + "0") * unit_ns)
         if total_ns > _MAX_NS:
-            raise InvalidRequest(f"time: invalid duration {_quote(text)}")
+            raise InvalidRequest(f"time: invalid duration {quote_string(text)}")
         position = term.end()
     return sign * total_ns / 1e9
 
@@ -83,16 +84,3 @@ def parse_keep_alive_setting_s(text: str) -> float | None:
     text = text.strip()
     seconds = float(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else parse_duration_s(text)
     return None if seconds < 0 else seconds
-
-
-def _quote(text: str) -> str:
-    """As Go's ``time`` package quotes: backslashes before quotes, bytes that are not plain ASCII as ``\\xNN``."""
-    quoted = []
-    for character in text[:200]:
-        if character in '"\\':
-            quoted.append("\\" + character)
-        elif " " <= character <= "~":
-            quoted.append(character)
-        else:
-            quoted.extend(f"\\x{byte:02x}" for byte in character.encode(errors="surrogatepass"))
-    return '"' + "".join(quoted) + '"'

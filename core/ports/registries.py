@@ -62,7 +62,7 @@ class Registry(Protocol):
     async def mount(self, reference: Reference, blob: Digest, source: Reference) -> bool:
         """Makes a blob of the repository `source` one of `reference`'s too, without sending its bytes.
 
-        False if the registry cannot: the blob has to be written.
+        True as well if it is one already. False if the registry cannot: the blob has to be written.
         """
         ...
 

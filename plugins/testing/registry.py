@@ -197,7 +197,7 @@ class RegistryContract:
         asyncio.run(check())
 
     def test_a_blob_is_mounted(self, registry: Registry) -> None:
-        """A blob of another repository, if `mount` says so; one that is nowhere is never said to be mounted."""
+        """A blob of another repository, if `mount` says so; one that is there already always; an absent one never."""
 
         async def check() -> None:
             one, two = _reference(registry, "suite/one:first"), _reference(registry, "suite/two:first")
@@ -205,6 +205,7 @@ class RegistryContract:
             if await registry.mount(two, digest, one):
                 assert await fetched(registry, two, digest) == b"weights"
             assert not await registry.mount(two, digest_of(b"nothing"), one)
+            assert await registry.mount(one, digest, two)
 
         asyncio.run(check())
 

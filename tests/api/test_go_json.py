@@ -6,8 +6,8 @@ import pytest
 
 from corral.api.http.errors import ApiError
 from corral.api.http.go_json import decode_body
-from corral.api.http.go_syntax import end_of_value
 from corral.api.http.ollama.requests import ChatBody, GenerateBody
+from corral.core.go.json_syntax import end_of_value
 
 
 def complaint(body: bytes, kind: type[GenerateBody] | type[ChatBody] = GenerateBody) -> str:

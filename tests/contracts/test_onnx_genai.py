@@ -549,6 +549,15 @@ def test_adapters_that_do_not_fit(tmp_path: Path) -> None:
         make(folder)
 
 
+def test_several_adapters_are_refused(tmp_path: Path) -> None:
+    """The last one would be applied alone: the model would silently answer without the others."""
+    folder = write_tiny(tmp_path / "tiny", lora=True)
+    for seed, name in enumerate(("one", "two")):
+        write_adapter(folder / f"{name}.onnx_adapter", seed, lora_A=(16, 2), lora_B=(2, LOGITS))
+    with pytest.raises(InvalidModelFile, match="has 2 adapters; one can be applied"):
+        make(folder)
+
+
 # ── Folders that do not load ──────────────────────────────────────────────────────────────────────────────────────
 
 

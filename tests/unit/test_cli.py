@@ -74,6 +74,7 @@ def test_help_and_version(call: Call) -> None:
         "serve",
         "run",
         "pull",
+        "push",
         "import",
         "list",
         "show",
@@ -408,7 +409,7 @@ def shelf(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     return call
 
 
-def test_pulling_from_a_plugin_s_registry(shelf: Call) -> None:
+def test_the_registry_of_a_plugin(shelf: Call) -> None:
     """By its scheme, or without one if it is the registry that is set; what it does not have is said in its words."""
     block = ("--set", "plugins.block=[]")
     assert shelf(*block, "pull", "mem://house/small:q4") == (0, "pulled house/small:q4\n", "")
@@ -418,6 +419,10 @@ def test_pulling_from_a_plugin_s_registry(shelf: Call) -> None:
     listed = json.loads(shelf(*block, "list", "--json").out)
     assert {model["name"] for model in listed} == {"house/small:q4", "mine:latest"}
     assert len({model["digest"] for model in listed}) == 1
+    digest = listed[0]["digest"].removeprefix("sha256:")[:12]
+    pushed = shelf(*block, "push", "mine", "mem://house/new:1")
+    assert pushed == (0, f"pushed mine to mem://house/new:1 ({digest})\n", "")
+    assert "no registry for 'house/new'" in shelf(*block, "push", "mine", "house/new").err
     missing = shelf(*block, "pull", "mem://house/other")
     assert missing.status == 1
     assert "'mem://house/other:latest' is not in the registry" in missing.err

@@ -19,7 +19,7 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.core.catalog.catalog import ModelCatalog
-from corral.core.catalog.orphans import every_manifest
+from corral.core.catalog.unused_blobs import every_manifest
 from corral.core.errors import BlobNotFound, Conflict, InvalidModelFile, ModelNotFound, OutOfSpace, Unsupported
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.model import FileRole, Model, ModelFile, StoredModel, TemplateText

@@ -18,9 +18,7 @@ NOT_YET_DIVIDED = {
     "adapters/constraints/schemas.py",
     "adapters/engines/fake/engine.py",
     "adapters/engines/llama_cpp/native.py",
-    "api/cli/repl.py",
     "api/http/connection.py",
-    "api/library/asynchronous.py",
     "core/catalog/catalog.py",
 }
 

@@ -13,7 +13,7 @@ from corral.api.cli.files import replace_file
 from corral.core.malformed import MALFORMED
 from corral.core.models.model import StoredModel
 
-__all__ = ("ReferenceBook",)
+__all__ = ("FetchedModels",)
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -22,7 +22,7 @@ class _Entry(msgspec.Struct, frozen=True):
     seal: str = ""
 
 
-class ReferenceBook:
+class FetchedModels:
     """``$XDG_CACHE_HOME/corral/references.json``. Losing it costs another pull, nothing else; it never raises."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:

@@ -1,4 +1,4 @@
-"""Models pulled from registries: the manifest as it is, its blobs side by side, and nothing before all is there."""
+"""Models pulled from registries and pushed to them: manifests as they are, blobs side by side, nothing half done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.core.catalog.catalog import ModelCatalog
-from corral.core.errors import DigestMismatch, InvalidRequest, NotFound, SourceError, StorageError
+from corral.core.errors import (
+    BlobNotFound,
+    DigestMismatch,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    SourceError,
+    StorageError,
+)
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.names import parse_name
 from corral.core.models.references import Reference, name_from_reference, parse_reference
@@ -170,6 +178,62 @@ def test_a_pull_that_is_cancelled_leaves_nothing_running(store: Store) -> None:
         assert store.registry.running == 0
         store.registry.stall = False
         assert (await store.catalog().pull(str(SMALL))).name.short == "house/small:q4"
+
+    asyncio.run(scenario())
+
+
+def test_a_pushed_model_is_the_stored_one(store: Store) -> None:
+    """Manifest and digest are the store's, to the byte; who pulls it has the same model, whatever it was called."""
+
+    async def scenario() -> None:
+        manifest = await push_model(store.registry, SMALL, CONFIG, *LAYERS)
+        await store.catalog().pull(str(SMALL), parse_name("mine"))
+        told: list[FetchProgress] = []
+        digest = await store.catalog().push(parse_name("mine"), "mem://me/other:1", told.append)
+        assert digest == digest_of(manifest)
+        assert (await store.registry.manifest(parse_reference("mem://me/other:1"))).data == manifest
+        assert (told[0].status, told[-1].status) == ("retrieving manifest", "success")
+        status = f"pushing {digest_of(WEIGHTS)[7:19]}"
+        counted = [step.completed_bytes or 0 for step in told if step.status == status]
+        assert counted == [*range(1 << 20, len(WEIGHTS), 1 << 20), len(WEIGHTS), len(WEIGHTS)]
+        assert (await store.catalog().pull("mem://me/other:1")).digest == digest
+
+    asyncio.run(scenario())
+
+
+def test_a_push_sends_only_what_is_not_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blobs of the target, and of the repository that the model came from, are not sent."""
+
+    async def scenario() -> None:
+        await push_model(store.registry, SMALL, CONFIG, *LAYERS)
+        await store.catalog().pull(str(SMALL))
+
+        async def refuse(*_: object) -> Any:
+            raise AssertionError("a blob is sent")
+
+        monkeypatch.setattr(store.registry, "begin", refuse)
+        await store.catalog().push(parse_name("house/small:q4"), "mem://me/other")
+        await store.catalog().copy(parse_name("house/small:q4"), parse_name("mine"))
+        await store.catalog().push(parse_name("mine"), str(SMALL))
+
+    asyncio.run(scenario())
+
+
+def test_a_push_that_breaks_publishes_nothing(store: Store) -> None:
+    """Uploads are dropped, and there is no manifest; what cannot be pushed at all is said before anything is sent."""
+
+    async def scenario() -> None:
+        await push_model(store.registry, SMALL, CONFIG, *LAYERS)
+        await store.catalog().pull(str(SMALL), parse_name("mine"))
+        await store.blobs.delete(digest_of(b"Be brief."))
+        with pytest.raises(BlobNotFound):
+            await store.catalog().push(parse_name("mine"), "mem://me/other")
+        with pytest.raises(NotFound):
+            await store.registry.manifest(parse_reference("mem://me/other"))
+        with pytest.raises(ModelNotFound):
+            await store.catalog().push(parse_name("nobody"), "mem://me/other")
+        with pytest.raises(InvalidRequest, match="no registry for 'me/other'"):
+            await store.catalog().push(parse_name("mine"), "me/other")
 
     asyncio.run(scenario())
 

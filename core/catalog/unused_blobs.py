@@ -11,7 +11,7 @@ from corral.core.models.digests import Digest, mentioned_digests
 from corral.core.ports.blobs import BlobStore
 from corral.core.ports.manifests import ManifestStore, StoredManifest
 
-__all__ = ("delete_unreferenced", "drop_unused", "every_manifest")
+__all__ = ("delete_unused", "discard_blobs", "every_manifest")
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ async def every_manifest(manifests: ManifestStore) -> AsyncGenerator[StoredManif
             yield stored
 
 
-async def drop_unused(candidates: Collection[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
+async def discard_blobs(candidates: Collection[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
     """Best effort, after something failed whose own error is what matters: deletes what came for nothing.
 
     What another model has stays. The caller holds no guard.
@@ -32,10 +32,10 @@ async def drop_unused(candidates: Collection[Digest], *, manifests: ManifestStor
     if candidates:
         with suppress(CorralError):
             async with manifests.guard(exclusive=True):
-                await delete_unreferenced(candidates, manifests=manifests, blobs=blobs)
+                await delete_unused(candidates, manifests=manifests, blobs=blobs)
 
 
-async def delete_unreferenced(candidates: Iterable[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
+async def delete_unused(candidates: Iterable[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
     """Deletes those `candidates` that no manifest mentions. The caller holds the store's guard, exclusively.
 
     Where one manifest cannot be read nothing is deleted: it might name any of them.

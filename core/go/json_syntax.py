@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from corral.core.go.quoting import quote_character
+
 __all__ = ("GoSyntaxError", "end_of_value")
 
 _MAX_DEPTH = 10_000
@@ -87,7 +89,7 @@ def _scalar(text: str, at: int) -> int:
         raise _invalid(text, at, "looking for beginning of value")
     for offset in range(1, len(literal)):
         if text[at + offset : at + offset + 1] != literal[offset]:
-            raise _invalid(text, at + offset, f"in literal {literal} (expecting {_quote(literal[offset])})")
+            raise _invalid(text, at + offset, f"in literal {literal} (expecting {quote_character(literal[offset])})")
     return at + len(literal)
 
 
@@ -122,18 +124,4 @@ def _number(text: str, at: int) -> int:
 def _invalid(text: str, at: int, where: str) -> GoSyntaxError:
     if at >= len(text):
         return GoSyntaxError("unexpected EOF", is_end=True)
-    return GoSyntaxError(f"invalid character {_quote(text[at])} {where}")
-
-
-def _quote(character: str) -> str:
-    character = chr(character.encode()[0])  # Go's decoder reads bytes
-    if character == "'":
-        return r"'\''"
-    if character == '"':
-        return "'\"'"
-    if character == "\\":
-        return r"'\\'"
-    named = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\b": r"\b", "\f": r"\f", "\a": r"\a", "\v": r"\v"}.get(character)
-    if named is None and not character.isprintable():
-        named = f"\\x{ord(character):02x}" if ord(character) < 0x80 else f"\\u{ord(character):04x}"
-    return f"'{named or character}'"
+    return GoSyntaxError(f"invalid character {quote_character(text[at])} {where}")

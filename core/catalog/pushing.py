@@ -1,0 +1,96 @@
+"""Pushes models to registries: blobs first, side by side, then the manifest as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+
+from corral.core.catalog.fetching import side_by_side
+from corral.core.catalog.manifest_reading import format_of
+from corral.core.catalog.registries import Registries
+from corral.core.errors import InvalidRequest
+from corral.core.malformed import MALFORMED
+from corral.core.models.digests import Digest
+from corral.core.models.references import Reference
+from corral.core.ports.blobs import BlobStore
+from corral.core.ports.manifests import ManifestBlob, ManifestFormat, StoredManifest
+from corral.core.ports.registries import Registry
+from corral.core.ports.sources import FetchProgress, OnProgress
+
+__all__ = ("ModelPusher",)
+
+_OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_SHOWN_DIGITS = 12  # of a digest, as Ollama shows it
+
+
+class _Head(msgspec.Struct, frozen=True):
+    mediaType: str = _OCI_MANIFEST  # the name in the file
+
+
+class ModelPusher:
+    """A blob that the registry has already is not sent."""
+
+    def __init__(self, *, blobs: BlobStore, formats: Sequence[ManifestFormat], registries: Registries) -> None:
+        self._blobs = blobs
+        self._formats = tuple(formats)
+        self._registries = registries
+
+    async def push(self, stored: StoredManifest, reference: str, on_progress: OnProgress) -> Digest:
+        """Answers with the digest under which the registry has the manifest.
+
+        Raises `InvalidRequest` for a reference that no registry reads, `BlobNotFound`, and what `Registry` raises.
+        """
+        found = self._registries.find(reference)
+        if found is None:
+            known = ", ".join(f"{scheme}://" for scheme in sorted(self._registries.schemes))
+            raise InvalidRequest(
+                f"no registry for {reference[:100]!r}",
+                f"references start with one of: {known}" if known else "install a plugin that has a registry",
+            )
+        registry, target = found
+        on_progress(FetchProgress(status="retrieving manifest"))
+        blobs = format_of(stored.name, stored.data, self._formats).blobs(stored.data)
+        once = {blob.digest: blob for blob in blobs}.values()
+        # What was pulled from the same registry lies there in a repository of the model's own name.
+        origin = Reference(scheme=target.scheme, host=target.host, path=f"{stored.name.namespace}/{stored.name.model}")
+        await side_by_side([partial(self._push, registry, target, origin, blob, on_progress) for blob in once])
+        on_progress(FetchProgress(status="pushing manifest"))
+        digest = await registry.put(target, stored.data, _media_type(stored.data))
+        on_progress(FetchProgress(status="success"))
+        return digest
+
+    async def _push(
+        self, registry: Registry, target: Reference, origin: Reference, blob: ManifestBlob, on_progress: OnProgress
+    ) -> None:
+        sent_bytes = 0
+
+        def tell() -> None:
+            status = f"pushing {blob.digest.partition(':')[2][:_SHOWN_DIGITS]}"
+            on_progress(
+                FetchProgress(
+                    status=status, digest=blob.digest, total_bytes=blob.size_bytes, completed_bytes=sent_bytes
+                )
+            )
+
+        if not await registry.mount(target, blob.digest, origin):
+            writer = await registry.begin(target, blob.digest, blob.size_bytes)
+            try:
+                async for chunk in self._blobs.read(blob.digest):
+                    await writer.write(chunk)
+                    sent_bytes += len(chunk)
+                    tell()
+                await writer.commit()
+            except BaseException:
+                await writer.abort()
+                raise
+        sent_bytes = blob.size_bytes
+        tell()
+
+
+def _media_type(manifest: bytes) -> str:
+    try:
+        return msgspec.json.decode(manifest, type=_Head).mediaType
+    except MALFORMED:
+        return _OCI_MANIFEST

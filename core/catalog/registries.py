@@ -1,0 +1,28 @@
+"""Finds the registry that reads a reference: the one of its scheme, or else the one that is set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from corral.core.models.references import Reference, parse_reference
+from corral.core.ports.registries import Registry
+
+__all__ = ("Registries",)
+
+
+class Registries:
+    """`default` is the scheme of the registry that reads references without one; None: nobody does."""
+
+    def __init__(self, registries: Sequence[Registry], default: str | None) -> None:
+        self._registries = {registry.scheme: registry for registry in registries}
+        self._default = default
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        return tuple(self._registries)
+
+    def find(self, text: str) -> tuple[Registry, Reference] | None:
+        """None if nobody reads such references. Raises `InvalidRequest` for a malformed one."""
+        scheme, separator, _ = text.partition("://")
+        registry = self._registries.get(scheme if separator else self._default or "")
+        return None if registry is None or not text else (registry, parse_reference(text))
