@@ -56,7 +56,7 @@ GENERATOR = {
 
 
 class Store:
-    """The parts of a catalog, to look at from outside."""
+    """A catalog and its parts, for tests that look inside."""
 
     def __init__(self, blobs: Any, manifests: ManifestStore) -> None:
         self.blobs = blobs
