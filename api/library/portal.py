@@ -37,8 +37,10 @@ class Portal:
 
     @property
     def forked(self) -> bool:
-        """True in a child process that was forked after this object was created. The thread does not exist there, and the
-        lock and the loop may be in any state: the portal cannot be used, and need not be closed.
+        """True in a child process that was forked after this object was created.
+
+        The thread does not exist there, and the lock and the loop may be in any state: the portal cannot be used, and
+        need not be closed.
         """
         return os.getpid() != self._process_id
 
@@ -110,7 +112,7 @@ class Portal:
 
 
 class _Call(Generic[T]):
-    """One caller's call: `begin` and `cancel` run on the loop; `outcome` and `finished` are read on the caller's thread.
+    """A call: `begin` and `cancel` run on the loop; `outcome` and `finished` are read on the caller's thread.
 
     Created before it is scheduled, so that it can be cancelled no matter where its caller is interrupted.
     """

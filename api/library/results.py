@@ -51,8 +51,9 @@ class Answer(Value, frozen=True, kw_only=True):
 
 
 class AnswerMessage(dict[str, Any]):
-    """A model's turn as a message of a conversation: a dict, so that it can be appended to a list of messages and written
-    as JSON. Keys without a value are left out.
+    """A model's turn as a message of a conversation. Keys without a value are left out.
+
+    It is a dict, so that it can be appended to a list of messages and written as JSON.
     """
 
     @property
