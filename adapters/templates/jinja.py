@@ -22,7 +22,7 @@ __all__ = ("JinjaFormat",)
 
 _LONGEST_SOURCE = 256 * 1024
 _MOST_NODES = 16_000
-"""What Python compiles in a fraction of a second, in which no other thread runs. Large templates have some thousand."""
+"""Python compiles this many in a fraction of a second, while no other thread runs. Large templates have thousands."""
 
 _INSPECTING = frozenset(
     {"endswith", "find", "index", "partition", "replace", "rpartition", "rsplit", "split", "startswith"}
@@ -38,7 +38,7 @@ class JinjaFormat:
     interruptible = True
 
     def __init__(self, source: str, *, bos_text: str = "", eos_text: str = "") -> None:
-        """Raises `InvalidModelFile` naming the line of a template that does not compile."""
+        """Raises `InvalidModelFile` that names the line if the template does not compile."""
         if len(source) > _LONGEST_SOURCE:
             raise InvalidModelFile(
                 f"chat template of {len(source)} characters", f"at most {_LONGEST_SOURCE} are allowed"
@@ -79,7 +79,7 @@ class JinjaFormat:
         whole = {**self._constants, "add_generation_prompt": True, **variables}
         try:
             return self._environment.run(self._template, whole, input_chars)
-        except Exception as error:  # anything at all: this is code that came with a model
+        except Exception as error:  # it can be anything: this is code that came with a model
             complaint = "its recursion never ends" if isinstance(error, RecursionError) else str(error)
             raise InvalidRequest(f"chat template: {complaint or type(error).__name__}") from error
 
@@ -127,7 +127,7 @@ def _tool_variables(tool: Tool) -> dict[str, Any]:
 
 
 def _check_size(template: nodes.Template) -> None:
-    """Raises `ValueError` for one with too many parts."""
+    """Raises `ValueError` for a template with too many parts."""
     waiting: list[nodes.Node] = [template]
     count = 0
     while waiting:
@@ -138,7 +138,7 @@ def _check_size(template: nodes.Template) -> None:
 
 
 def _compared_texts(template: nodes.Template) -> frozenset[str]:
-    """Texts that a template compares something with: the roles that it knows are among them."""
+    """Texts that a template compares values with; the roles that it knows are among them."""
     return frozenset(
         constant.value
         for compare in template.find_all(nodes.Compare)
@@ -148,7 +148,7 @@ def _compared_texts(template: nodes.Template) -> frozenset[str]:
 
 
 def _inspected_texts(template: nodes.Template) -> frozenset[str]:
-    """The texts a template looks for in other texts: ``'x' in content``, ``content.split('x')``."""
+    """Texts that a template looks for in other texts: ``'x' in content``, ``content.split('x')``."""
     found: set[str] = set()
 
     def collect(candidates: Iterable[nodes.Node]) -> None:
