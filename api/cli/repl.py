@@ -9,6 +9,7 @@ import msgspec
 
 from corral.api.cli.answers import print_reply, print_timings
 from corral.api.cli.backends import Backend, RunOptions
+from corral.api.cli.chat_help import COMMANDS_HELP, TOPICS_HELP
 from corral.api.cli.facts import print_facts
 from corral.api.cli.history import History
 from corral.api.cli.model_names import beginning_of, suggesting
@@ -20,50 +21,6 @@ from corral.core.requests.options import OPTIONS, parse_parameter
 from corral.core.wording.suggestions import nearest
 
 __all__ = ("Repl",)
-
-_HELP = """\
-Available Commands:
-  /set            Set session variables
-  /show           Show model information
-  /load <model>   Load another model and start a new conversation
-  /clear          Forget the conversation
-  /list [prefix]  List the models
-  /bye            Exit
-  /?, /help       Help for a command: /? set, /? show, /? shortcuts
-
-Use \"\"\" to begin and end a message of several lines; a paste is one message.
-"""
-_TOPICS = {
-    "set": """\
-Available Commands:
-  /set parameter <name> <value>   Set an option, such as temperature 0.2
-  /set parameter                  Show the options that are set
-  /set system <text>              Set the system text
-  /set format json | noformat     Answer with a JSON object, or in any format
-  /set history | nohistory        Turn the history on or off
-  /set wordwrap | nowordwrap      Turn word wrap on or off
-  /set verbose | quiet            Show or hide timings after an answer
-""",
-    "show": """\
-Available Commands:
-  /show info         Details of the model
-  /show license      Its license
-  /show parameters   Its parameters, and those of this session
-  /show system       The system text
-  /show template     Its chat template
-""",
-    "shortcuts": """\
-Available keyboard shortcuts:
-  Ctrl + a / e   Move to the beginning / the end of the line
-  Alt + b / f    Move back / forward a word
-  Ctrl + k / u   Delete the text after / before the cursor
-  Ctrl + w       Delete the word before the cursor
-  Ctrl + l       Clear the screen
-  Alt + Enter    Start a new line
-  Ctrl + c       Stop the answer, and drop what was typed meanwhile
-  Ctrl + d       Exit
-""",
-}
 
 _SWITCHES = ("noformat", "history", "nohistory", "wordwrap", "nowordwrap", "verbose", "quiet")
 
@@ -207,7 +164,7 @@ class Repl:
                 self._verbose = what == "verbose"
                 echo(f"Set '{what}' mode.")
             case "system" | "format":
-                echo(f"'/set {what}' needs a value.\n{_TOPICS['set']}")
+                echo(f"'/set {what}' needs a value.\n{TOPICS_HELP['set']}")
             case _ if what in OPTIONS:
                 echo(f"Unknown command '/set {what}'. Did you mean '/set parameter {text}'?")
             case _:
@@ -283,11 +240,11 @@ class Repl:
 
     def _help(self, text: str) -> None:
         topic = text.removeprefix("/")
-        if topic and topic not in _TOPICS:
-            suggestion = _suggestion("/? ", topic, _TOPICS)
-            echo(f"There is no help for '{topic}'.{suggestion or chr(10) + _HELP}")
+        if topic and topic not in TOPICS_HELP:
+            suggestion = _suggestion("/? ", topic, TOPICS_HELP)
+            echo(f"There is no help for '{topic}'.{suggestion or chr(10) + COMMANDS_HELP}")
         else:
-            echo(_TOPICS.get(topic, _HELP))
+            echo(TOPICS_HELP.get(topic, COMMANDS_HELP))
 
     def _lacking(self, command: str, what: str, known: Sequence[str]) -> None:
         """What to say of a subcommand that is missing or unknown."""
@@ -295,7 +252,7 @@ class Repl:
         if what:
             echo(f"Unknown command '/{command} {what}'.{suggestion}")
         if not suggestion:
-            echo(_TOPICS[command])
+            echo(TOPICS_HELP[command])
 
 
 def _first_word(text: str) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import os
 import time
@@ -24,9 +23,8 @@ from corral.api.library.arguments import (
 )
 from corral.api.library.messages import Messages, to_messages
 from corral.api.library.options import AnswerOptions, CorralOptions, RequestOptions
-from corral.api.library.portal import FORKED
+from corral.api.library.own_runtime import OwnRuntime
 from corral.api.library.results import (
-    AsyncStream,
     ChatResult,
     Embeddings,
     GenerateResult,
@@ -34,6 +32,7 @@ from corral.api.library.results import (
     chat_result,
     generate_result,
 )
+from corral.api.library.streams import AsyncStream
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.runners import OnLoadProgress
@@ -45,7 +44,6 @@ from corral.core.requests.vectors import rows
 from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
 from corral.core.scheduling.load_progress import LoadListener
-from corral.plugins.assembly import assemble, read_layers
 
 __all__ = ("AsyncCorral",)
 
@@ -61,24 +59,8 @@ class AsyncCorral:
     _name = "AsyncCorral"
 
     def __init__(self, **setup: Unpack[CorralOptions]) -> None:
-        refuse_unknown(f"{self._name}()", setup, CorralOptions.__annotations__)
-        self._flags = checked_options(setup.get("settings"), "settings")
-        for name, path in (("engine", "scheduler.engine"), ("runner", "scheduler.runner")):
-            value = checked(name, setup.get(name), str, None)
-            if value is not None:
-                self._flags[path] = value
-        if setup.get("models") is not None:
-            self._flags["stores.filesystem.root"] = checked_path("models", setup["models"])
-        config = setup.get("config")
-        self._config = config if config is None or config == "" else checked_path("config", config)
+        self._runtime = OwnRuntime(self._name, setup)
         self._options = checked_options(setup.get("options"))
-        self._runtime: Runtime | None = checked("runtime", setup.get("runtime"), Runtime, None)
-        self._owned = self._runtime is None
-        self._assembling = asyncio.Lock()
-        self._closed = False
-        # Where it is used first is where its threads, models and sockets are.
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._process_id = None if self._owned else os.getpid()
 
     async def __aenter__(self) -> Self:
         await self.runtime()
@@ -90,50 +72,15 @@ class AsyncCorral:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Unloads every model. Twice is fine; afterwards every other call raises `RuntimeError`.
+        """Unloads every model. May be called twice; afterwards every other call raises `RuntimeError`.
 
-        In a forked child it does nothing: what there is to close is the parent's.
+        Does nothing in a forked child, since everything there is to close belongs to the parent.
         """
-        if self._closed or self._forked:
-            return
-        if self._loop is not None:
-            self._require_place()
-        async with self._assembling:
-            self._closed = True
-            runtime, self._runtime = self._runtime, None
-        if runtime is not None and self._owned:
-            await runtime.aclose()
+        await self._runtime.aclose()
 
     async def runtime(self) -> Runtime:
-        """The assembled application behind this, for what has no method here. Raises `SettingsError`."""
-        self._require_place()
-        async with self._assembling:
-            if self._closed:
-                raise RuntimeError("this Corral is closed")
-            if self._runtime is None:
-                layers = await asyncio.to_thread(read_layers, self._config, flags=self._flags)
-                self._runtime = (await assemble(layers, default_runner="thread")).runtime
-            return self._runtime
-
-    @property
-    def _forked(self) -> bool:
-        return self._process_id not in (None, os.getpid())
-
-    def _require_place(self) -> None:
-        """The loop and the process of the first use are those of all uses."""
-        if self._closed:
-            raise RuntimeError("this Corral is closed")
-        if self._forked:
-            raise RuntimeError(FORKED.format(name=self._name))
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop, self._process_id = loop, os.getpid()
-        elif self._loop is not loop:
-            raise RuntimeError(
-                f"this {self._name} belongs to the event loop that first used it, and this is a different one "
-                "(each asyncio.run creates a new one): create one inside each asyncio.run, with "
-                "'async with AsyncCorral() as corral:', or use Corral, which has its own loop"
-            )
+        """The application behind this object, for what has no method here. Raises `SettingsError`."""
+        return await self._runtime.get()
 
     @overload
     async def chat(

@@ -8,21 +8,14 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Generic, Literal, NoReturn, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from corral.api.library.asynchronous import AsyncCorral
 from corral.api.library.messages import Messages
 from corral.api.library.options import AnswerOptions, CorralOptions, RequestOptions
 from corral.api.library.portal import Portal
-from corral.api.library.results import (
-    Answer,
-    AsyncStream,
-    ChatResult,
-    Chunk,
-    Embeddings,
-    GenerateResult,
-    ModelDetails,
-)
+from corral.api.library.results import ChatResult, Embeddings, GenerateResult, ModelDetails
+from corral.api.library.streams import AsyncStream, Stream
 from corral.core.models.model import StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress
@@ -30,51 +23,9 @@ from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
 from corral.core.scheduling.load_progress import LoadListener
 
-__all__ = ("Corral", "Stream")
+__all__ = ("Corral",)
 
 T = TypeVar("T")
-A = TypeVar("A", bound=Answer)
-
-
-class Stream(Generic[A]):
-    """An answer as it comes, for blocking code: an iterator of chunks, and a context manager.
-
-    Leaving it early, by `close`, by the context or by just forgetting the stream, cancels the request within a step.
-    """
-
-    def __init__(self, stream: AsyncStream[A], portal: Portal) -> None:
-        self._stream = stream
-        self._portal = portal
-
-    @property
-    def result(self) -> A:
-        """The whole answer. Raises `RuntimeError` before the last chunk has been read."""
-        return self._stream.result
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Chunk:
-        chunk = self._portal.call(self._next)
-        if chunk is None:
-            raise StopIteration
-        return chunk
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Cancels the request if it still runs. Twice is fine, and so is a stream whose `Corral` is closed."""
-        if not (self._portal.forked or self._portal.closed):
-            self._portal.call(self._stream.aclose)
-
-    async def _next(self) -> Chunk | None:
-        return await anext(self._stream, None)
 
 
 class _Behind(AsyncCorral):

@@ -24,7 +24,7 @@ ROLES = frozenset({"system", "user", "assistant", "tool"})
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _UNMARK = {ord(_OPEN): None, ord(_CLOSE): None}
-# As themselves, or as `repr` within a format spells them.
+# As they are, or as `repr` writes them in a format.
 _MARKED = re.compile(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}|\\\\ufdd0((?:(?!\\\\ufdd)[^{_OPEN}{_CLOSE}])*)\\\\ufdd1")
 _ESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\\u(fdd[01])")
 
@@ -35,7 +35,7 @@ class TypedText:
     Make one per rendering. `chars` is how much text has been marked so far.
 
     `spared` are texts that the template itself looks for in answers (``</think>``). They stay unmarked there: a mark
-    would come between the text that the template cuts off and the whitespace that it strips then. A role that is not
+    would stand between the text that the template cuts off and the whitespace that it then strips. A role that is not
     among `roles` is marked as a whole, since templates make control tokens of roles (``<|user|>``).
     """
 

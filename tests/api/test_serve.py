@@ -22,7 +22,8 @@ import httpx
 import pytest
 
 from corral.api.http.app import create_app
-from corral.api.http.serve import bind, serve, who_answers
+from corral.api.http.listening import bind, who_answers
+from corral.api.http.serve import serve
 from corral.api.http.settings import HttpSettings
 from corral.core.errors import Conflict, SettingsError
 

@@ -415,15 +415,6 @@ def test_control_tokens_have_no_text_unless_preserved(engine: StepEngine) -> Non
     assert text(shown) == b"<end><end>"
 
 
-def test_options_that_are_not_known_are_named(engine: StepEngine) -> None:
-    """Engine options that this engine does not have come back as ignored."""
-    import msgspec
-
-    request = CompletionRequest(prompt=(TextPart(text="a"),), engine_options={"speed": msgspec.Raw(b"11")})
-    [outputs] = answer(engine, request, limit=1)
-    assert prefilled(outputs).ignored_options == ("speed",)
-
-
 def test_what_is_kept_on_shifting_is_named(engine: StepEngine) -> None:
     """A full context ends the answer, so that ``num_keep`` has no effect: it comes back as ignored."""
     request = CompletionRequest(prompt=(TextPart(text="a"),), context=ContextPolicy(num_keep=8))
@@ -545,6 +536,15 @@ def test_adapters_that_do_not_fit(tmp_path: Path) -> None:
         make(folder)
     write_adapter(folder / "style.onnx_adapter", 1, other_A=(16, 2))
     with pytest.raises(InvalidModelFile, match="failed a test computation"):
+        make(folder)
+
+
+def test_several_adapters_are_refused(tmp_path: Path) -> None:
+    """The last one would be applied alone: the model would silently answer without the others."""
+    folder = write_tiny(tmp_path / "tiny", lora=True)
+    for seed, name in enumerate(("one", "two")):
+        write_adapter(folder / f"{name}.onnx_adapter", seed, lora_A=(16, 2), lora_B=(2, LOGITS))
+    with pytest.raises(InvalidModelFile, match="has 2 adapters; one can be applied"):
         make(folder)
 
 

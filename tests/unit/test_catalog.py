@@ -637,6 +637,19 @@ def test_a_pull_that_fails_leaves_nothing(store: Store) -> None:
     asyncio.run(scenario())
 
 
+def test_files_that_are_alike_are_fetched_once(store: Store) -> None:
+    """Two files with one digest are one blob, though files are fetched side by side."""
+    projector = gguf_bytes({"general.architecture": "clip", "clip.has_vision_encoder": True})
+    source = ListSource({"a.gguf": gguf_bytes(), "one.gguf": projector, "other.gguf": projector}, digests=True)
+
+    async def scenario() -> None:
+        record = await store.catalog(source).pull("list://x")
+        assert [file.role for file in record.files] == ["weights", "projector", "projector"]
+        assert len(source.starts) == 2
+
+    asyncio.run(scenario())
+
+
 def test_a_failed_pull_spares_blobs_in_use(store: Store) -> None:
     """Blobs that a failed pull brought, and a model has, stay."""
     source = ListSource({"a.gguf": gguf_bytes(), "b.gguf": b"text of no model"})

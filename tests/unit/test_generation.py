@@ -13,7 +13,7 @@ import pytest
 from msgspec import UNSET, UnsetType
 
 from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
-from corral.adapters.templates.jinja import JinjaLanguage
+from corral.adapters.templates.language import JinjaLanguage
 from corral.core.errors import (
     CorralError,
     EngineDied,

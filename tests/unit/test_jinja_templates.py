@@ -11,11 +11,12 @@ from contextlib import suppress
 
 import pytest
 
-from corral.adapters.templates.jinja import JinjaFormat, JinjaLanguage
+from corral.adapters.templates.jinja import JinjaFormat
+from corral.adapters.templates.language import JinjaLanguage
 from corral.core.errors import InvalidModelFile, InvalidRequest
 from corral.core.generation.rendering import RenderingThreads
 from corral.core.models.model import ModelMetadata, TemplateText
-from corral.core.ports.chat import RenderedChat
+from corral.core.ports.chat import ChatFormat, RenderedChat
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.prompts import Prompt, TextPart, prompt_text
@@ -30,7 +31,7 @@ def _render(source: str, messages: list[Message] | None = None, **options: str) 
 
 
 def _prompt(
-    chat_format: JinjaFormat,
+    chat_format: ChatFormat,
     messages: Sequence[Message],
     tools: Sequence[Tool] = (),
     control: ControlTokens = LOOKALIKES,
