@@ -1,4 +1,4 @@
-"""Jinja templates: what they see, which one is taken, and what a hostile one can not do."""
+"""Jinja templates: what they see, which one is used, and what a hostile one cannot do."""
 
 from __future__ import annotations
 
