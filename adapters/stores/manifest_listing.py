@@ -14,6 +14,7 @@ from corral.adapters.stores.files import StoreFolders, storage_errors
 from corral.adapters.stores.manifest_files import check_inside, read_manifest
 from corral.adapters.stores.manifest_paths import LEVELS, is_name, name_of
 from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
+from corral.adapters.system.local_disk import on_local_disk
 from corral.adapters.system.threads import stop_if_asked
 from corral.core.errors import StorageError
 from corral.core.ports.manifests import ManifestEntry, StoredManifest
@@ -67,7 +68,14 @@ class ManifestListing:
         stored, fingerprint = read
         misplaced = name.host.lower() == DERIVED_HOST and not path.is_relative_to(self._folders.derived)
         if settled(fingerprint, now_ns) and not misplaced:
-            self._known.put(name, KnownManifest(path=path, preferred=(), fingerprint=fingerprint, stored=stored))
+            known = KnownManifest(
+                path=path,
+                preferred=(),
+                fingerprint=fingerprint,
+                stored=stored,
+                on_local_disk=on_local_disk(path),
+            )
+            self._known.put(name, known)
         return stored
 
     def _paths(self, strict: bool) -> Sequence[Path]:

@@ -17,6 +17,7 @@ from corral.adapters.stores.manifest_files import check_inside, read_manifest
 from corral.adapters.stores.manifest_listing import ManifestListing
 from corral.adapters.stores.manifest_paths import LEVELS, check_name, spelt
 from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
+from corral.adapters.system.local_disk import on_local_disk
 from corral.adapters.system.threads import in_thread
 from corral.core.errors import Conflict, StorageError
 from corral.core.models.digests import Digest, digest_of, mentioned_digests
@@ -47,6 +48,8 @@ class FilesystemManifests:
         known = self._known.get(name)
         if known is None:
             check_name(name)
+        elif known.on_local_disk and known.is_current():  # one `stat`: a thread would cost much more
+            return known.stored
         return await in_thread(lambda _: self._look_up(name, known))
 
     async def put(self, name: ModelName, data: bytes, *, if_digest: Digest | None = None) -> StoredManifest:
@@ -91,7 +94,13 @@ class FilesystemManifests:
             return None
         stored, fingerprint = read
         if settled(fingerprint, now_ns):
-            known = KnownManifest(path=path, preferred=preferred, fingerprint=fingerprint, stored=stored)
+            known = KnownManifest(
+                path=path,
+                preferred=preferred,
+                fingerprint=fingerprint,
+                stored=stored,
+                on_local_disk=on_local_disk(path),
+            )
             self._known.put(name, known)
         return stored
 

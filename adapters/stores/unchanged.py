@@ -34,13 +34,14 @@ class KnownManifest(Value, frozen=True, kw_only=True):
     """A manifest as it was read from the file at `path`.
 
     `preferred` are paths that did not exist then, and that a look-up would follow first: those with the exact spelling
-    of the name, if the stored one differs in case.
+    of the name, if the stored one differs in case. `on_local_disk`: `is_current` needs no thread.
     """
 
     path: Path
     preferred: tuple[Path, ...]
     fingerprint: Fingerprint
     stored: StoredManifest
+    on_local_disk: bool
 
     def is_current(self) -> bool:
         """Whether looking the name up again would find the same bytes. Blocking."""

@@ -71,9 +71,6 @@ def _print_more(engine: EngineStatus, devices: tuple[Device, ...] | str) -> None
             ]
             echo(f"    {device.kind}: {', '.join((device.name, *memory))}")
     _print_options(engine.load_options)
-    if engine.request_options:
-        echo("    options of a request:")
-        _print_options(engine.request_options)
 
 
 def _print_options(options: Sequence[OptionHelp]) -> None:

@@ -1,4 +1,4 @@
-"""Pulls models from registries: the manifest is stored byte for byte, its blobs are fetched side by side."""
+"""Pulls models from registries: the manifest is stored byte for byte, its blobs are fetched concurrently."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Fetch = Callable[[Digest, int, int | None], AsyncGenerator[bytes, None]]
 
 
 class RegistryPuller:
-    """Nothing of a model is visible before all of it is there."""
+    """A model becomes visible when all of its blobs have arrived."""
 
     def __init__(self, *, publisher: ManifestPublisher, blobs: BlobStore, formats: Sequence[ManifestFormat]) -> None:
         self._publisher = publisher
@@ -68,7 +68,7 @@ class RegistryPuller:
             on_progress(FetchProgress(status="writing manifest"))
             try:
                 return await self._publisher.put(name, manifest)
-            except BlobGone:  # an older model had it, whose name just got another one; only that is fetched again
+            except BlobGone:  # it was deleted with an older model that was just replaced; only it is fetched again
                 if attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
