@@ -88,7 +88,7 @@ def corral_register_metadata_readers(register: Registrar[MetadataReaderSpec]) ->
 
 @hookimpl
 def corral_register_chat_languages(register: Registrar[ChatLanguageSpec]) -> None:
-    register(ChatLanguageSpec(name="jinja", target="corral.adapters.templates.jinja:JinjaLanguage"))
+    register(ChatLanguageSpec(name="jinja", target="corral.adapters.templates.language:JinjaLanguage"))
 
 
 @hookimpl

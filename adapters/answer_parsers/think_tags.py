@@ -1,4 +1,4 @@
-"""Tells thinking from the rest of an answer: what stands between the tags of the model's chat format."""
+"""Separates thinking, which stands between the tags of the model's chat format, from the rest of an answer."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ("ThinkTagParser", "ThinkTagParsers")
 
 
 class _State(Enum):
-    """Where in an answer the parser is. Whitespace after either tag belongs to nothing."""
+    """Where in an answer the parser is. Whitespace after either tag is dropped."""
 
-    BEGINNING = "before the first character that is no whitespace"
+    BEGINNING = "before the first character that is not whitespace"
     OPENED = "after the opening tag"
     THINKING = "between the tags"
     CLOSED = "after the closing tag"
@@ -39,7 +39,7 @@ class ThinkTagParsers:
 
 
 class ThinkTagParser:
-    """An `AnswerParser`. Only an answer that begins with the opening tag has thinking; `opened`: the prompt did."""
+    """An `AnswerParser`. An answer has thinking if it begins with the opening tag, or if the prompt `opened` it."""
 
     def __init__(self, tags: ThinkTags, *, opened: bool = False) -> None:
         self._tags = tags

@@ -1,4 +1,4 @@
-"""Jinja's filters that can make much of little, written so that what they build is measured before it is built."""
+"""Replaces Jinja's filters that can make large values of small ones: these measure a result before they build it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LINE_BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 
 class Metered(Protocol):
-    """The environment, as far as filters need it."""
+    """The part of the environment that filters need."""
 
     def metered(self, iterable: Iterable[Any]) -> Iterator[Any]: ...
 

@@ -11,7 +11,6 @@ from jinja2 import nodes
 
 from corral.adapters.templates.sandbox import MeteredEnvironment
 from corral.core.errors import InvalidModelFile, InvalidRequest
-from corral.core.models.model import ModelMetadata, TemplateText
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.requests.messages import Message, Tool
@@ -19,25 +18,15 @@ from corral.core.requests.requests import ChatRequest
 from corral.core.requests.think_tags import think_tags_in
 from corral.core.requests.typed_text import ROLES, TypedText
 
-__all__ = ("JinjaFormat", "JinjaLanguage")
+__all__ = ("JinjaFormat",)
 
 _LONGEST_SOURCE = 256 * 1024
 _MOST_NODES = 16_000
-"""What Python compiles in a fraction of a second, in which no other thread runs. Large templates have some thousand."""
+"""Python compiles this many in a fraction of a second, while no other thread runs. Large templates have thousands."""
 
 _INSPECTING = frozenset(
     {"endswith", "find", "index", "partition", "replace", "rpartition", "rsplit", "split", "startswith"}
 )
-
-
-class JinjaLanguage:
-    """Compiles Jinja. A `ChatLanguage`."""
-
-    def compile(self, text: TemplateText, metadata: ModelMetadata | None) -> JinjaFormat:
-        """The tokens that begin and end a text are those of the template's text, or else those of the weights."""
-        bos_text = text.bos_text or (metadata.bos_text if metadata else "")
-        eos_text = text.eos_text or (metadata.eos_text if metadata else "")
-        return JinjaFormat(text.text, bos_text=bos_text, eos_text=eos_text)
 
 
 class JinjaFormat:
@@ -49,7 +38,7 @@ class JinjaFormat:
     interruptible = True
 
     def __init__(self, source: str, *, bos_text: str = "", eos_text: str = "") -> None:
-        """Raises `InvalidModelFile` naming the line of a template that does not compile."""
+        """Raises `InvalidModelFile` that names the line if the template does not compile."""
         if len(source) > _LONGEST_SOURCE:
             raise InvalidModelFile(
                 f"chat template of {len(source)} characters", f"at most {_LONGEST_SOURCE} are allowed"
@@ -79,18 +68,27 @@ class JinjaFormat:
         spelt = [_message_variables(typed.message(turn)) for turn in turns]
         tools = [_tool_variables(typed.tool(tool)) for tool in request.tools] or None
         text = self._run({"messages": spelt, "tools": tools}, typed.chars)
-        prompt = typed.prompt(text, messages[-1].content if continued else "")
+        if continued:
+            text += self._begun(messages[-1], typed)
+        prompt = typed.prompt(text)
         if self._think is None or request.think is False:
             return RenderedChat(prompt=prompt)
         tags = self._think
         preserved = frozenset({tags.start, tags.end})
         return RenderedChat(prompt=prompt, parser="think_tags", think=tags, preserved_tokens=preserved)
 
+    def _begun(self, message: Message, typed: TypedText) -> str:
+        """The beginning of an answer that is to be continued: its thinking between the tags, and its text."""
+        content = typed.text(message.content)
+        if not message.thinking or self._think is None:
+            return content
+        return f"{self._think.start}\n{typed.text(message.thinking)}\n{self._think.end}\n\n{content}"
+
     def _run(self, variables: Mapping[str, Any], input_chars: int) -> str:
         whole = {**self._constants, "add_generation_prompt": True, **variables}
         try:
             return self._environment.run(self._template, whole, input_chars)
-        except Exception as error:  # anything at all: this is code that came with a model
+        except Exception as error:  # it can be anything: this is code that came with a model
             complaint = "its recursion never ends" if isinstance(error, RecursionError) else str(error)
             raise InvalidRequest(f"chat template: {complaint or type(error).__name__}") from error
 
@@ -138,7 +136,7 @@ def _tool_variables(tool: Tool) -> dict[str, Any]:
 
 
 def _check_size(template: nodes.Template) -> None:
-    """Raises `ValueError` for one with too many parts."""
+    """Raises `ValueError` for a template with too many parts."""
     waiting: list[nodes.Node] = [template]
     count = 0
     while waiting:
@@ -149,7 +147,7 @@ def _check_size(template: nodes.Template) -> None:
 
 
 def _compared_texts(template: nodes.Template) -> frozenset[str]:
-    """Texts that a template compares something with: the roles that it knows are among them."""
+    """Texts that a template compares values with; the roles that it knows are among them."""
     return frozenset(
         constant.value
         for compare in template.find_all(nodes.Compare)
@@ -159,7 +157,7 @@ def _compared_texts(template: nodes.Template) -> frozenset[str]:
 
 
 def _inspected_texts(template: nodes.Template) -> frozenset[str]:
-    """The texts a template looks for in other texts: ``'x' in content``, ``content.split('x')``."""
+    """Texts that a template looks for in other texts: ``'x' in content``, ``content.split('x')``."""
     found: set[str] = set()
 
     def collect(candidates: Iterable[nodes.Node]) -> None:

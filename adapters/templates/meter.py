@@ -15,13 +15,18 @@ from jinja2 import nodes
 from corral.core.generation.rendering import abandoned
 from corral.core.requests.typed_text import without_escapes
 
-__all__ = ("METER", "LimitExceeded", "Meter", "running_meter")
+__all__ = ("METER", "PLAIN", "LimitExceeded", "Meter", "running_meter")
 
 _ROUNDS = 1_000_000
 _CPU_SECONDS = 3.0
+PLAIN = frozenset({str, int, float, bool, type(None)})
+"""Types of values that hold no others; asking for them spares slower questions."""
+
+_STEPS_A_CHECK = 32
+_CHARS_A_STEP = 128
 _REPEATS = 100_000
 _MAX_INPUT = 4 << 20
-"""Longer conversations do not raise the limits any further."""
+"""Characters. Longer conversations do not raise the limits any further."""
 _TEXT = 2 << 20
 _TEXT_IN_ALL = 64 << 20
 _KEPT_BYTES = 32 << 20
@@ -31,33 +36,34 @@ _ITEMS = 2_000_000
 _DEEPEST = 100
 _REMEMBERED_WEIGHTS = 10_000
 
-# Python takes the digits of every script for a width.
+# Python accepts digits of every script as a width.
 _NUMBER = re.compile(r"\d+")
-# A width that an argument gives, in ``%`` and in ``format``.
+# A width that comes from an argument, in ``%`` and in ``format``.
 _WIDTH_FROM_ARGUMENT = re.compile(r"%[^%a-zA-Z]*\*|\{[^{}]*:[^{}]*\{")
 
 
 class LimitExceeded(jinja2.TemplateRuntimeError):
-    """The template is too busy or its output too big."""
+    """The template does too much, or its output is too long."""
 
 
 class _Weight(NamedTuple):
     container: object
-    """Kept beside its weight, so that its id is not given to another one meanwhile."""
+    """A value with its weight. Keeping the value ensures that its id is not reused."""
     weight: int
     depth: int
 
 
 class Meter:
-    """What one rendering may still spend, processor time of its thread included.
+    """What one rendering may still use, including processor time of its thread.
 
-    `input_chars` is how much text it was given.
+    `input_chars` is the length of its input.
     """
 
     def __init__(self, input_chars: int) -> None:
         input_chars = min(input_chars, _MAX_INPUT)
         self._rounds = _ROUNDS
-        self._deadline_s = time.thread_time() + _CPU_SECONDS
+        self._deadline_s: float | None = None
+        self._unchecked = 0
         self._longest = _TEXT + 3 * input_chars
         self._chars = _TEXT_IN_ALL + 512 * input_chars
         self._printed = 0
@@ -71,39 +77,46 @@ class Meter:
     # ── work ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def tick(self, rounds: int = 1) -> None:
-        """Rounds of a loop, calls, operators, pieces that a text is about to be divided into."""
+        """Count steps: iterations of a loop, calls, operators, pieces that a text is going to be split into."""
         self._rounds -= rounds
         if self._rounds < 0:
             raise LimitExceeded(f"it takes more than {_ROUNDS} steps")
-        if time.thread_time() > self._deadline_s:
+        self._unchecked += rounds
+        if self._unchecked < _STEPS_A_CHECK:  # a look at the clock costs more than most steps
+            return
+        self._unchecked = 0
+        now_s = time.thread_time()
+        if self._deadline_s is None:
+            self._deadline_s = now_s + _CPU_SECONDS
+        if now_s > self._deadline_s:
             raise LimitExceeded(f"it takes more than {_CPU_SECONDS:g} seconds")
         if abandoned():
             raise LimitExceeded("nobody waits for it")
 
     def repeats(self, value: object) -> int:
-        """A number that says how wide, how often, how precise."""
+        """Check a number that is a width, a count or a precision."""
         if isinstance(value, int | float) and abs(value) > _REPEATS:
             raise LimitExceeded(f"it uses a width or count above {_REPEATS}")
         return max(int(value), 0) if isinstance(value, int) else 0
 
     def comparisons(self, count: int) -> None:
-        """A list of this length is about to be sorted."""
+        """Count the comparisons for sorting a list of this length."""
         self.tick(count * count.bit_length() // 4)
 
     # ── texts ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def text(self, length: int) -> None:
-        """A text of this length is about to exist."""
+        """Count a text of this length before it is created."""
         if length > self._longest or length > self._chars:
             raise LimitExceeded("it builds too much text")
 
     def printed(self, length: int) -> None:
-        """So much is added to the prompt."""
+        """Count text that is added to the prompt."""
         self._printed += length
         self.text(self._printed)
 
     def spelled(self, value: object) -> str:
-        """The value as text, measured before it is made."""
+        """The value as text, measured before it is created."""
         if isinstance(value, str):
             return value
         if isinstance(value, int | float):
@@ -112,7 +125,7 @@ class Meter:
         return without_escapes(str(value))
 
     def pattern(self, text: str, arguments: Iterable[object] = ()) -> None:
-        """A pattern for ``format``, ``%`` or ``strftime``: fields of its widths, each with the longest argument."""
+        """Measure a pattern for ``format``, ``%`` or ``strftime``: widths, and each field with the longest argument."""
         if len(text) > 10_000 or _WIDTH_FROM_ARGUMENT.search(text):
             raise LimitExceeded("a format with such a width")
         numbers = _NUMBER.findall(text)
@@ -129,30 +142,31 @@ class Meter:
             self.weight(argument)
 
     def result(self, value: Any) -> Any:
-        """What a call or an operator has made."""
+        """Measure and return the result of a call or an operator."""
         if isinstance(value, str):
             self.text(len(value))
             self._chars -= len(value)
+            self._unchecked += len(value) // _CHARS_A_STEP
             self._keep(value)
         elif isinstance(value, int):
             if value.bit_length() > 4096:
                 raise LimitExceeded("a number of too many digits")
-        else:
+        elif type(value) not in PLAIN:
             self.weight(value)
         return value
 
     def weight(self, value: object) -> int:
-        """Texts and items inside, shared ones counted each time: what printing it, or comparing it, would cost."""
+        """Texts and items inside, counted each time they occur: what printing or comparing the value would cost."""
         return self._weigh(value, 0)[0]
 
     def depth(self, value: object) -> int:
-        """How deep its containers are nested."""
+        """How deeply its containers are nested."""
         return self._weigh(value, 0)[1]
 
     def _weigh(self, value: object, level: int) -> tuple[int, int]:
         if isinstance(value, str):
             return 1 + len(value), 0
-        if not isinstance(value, list | tuple | Mapping | set | frozenset):
+        if type(value) in PLAIN or not isinstance(value, list | tuple | Mapping | set | frozenset):
             return 1, 0
         known = self._weights.get(id(value))
         if known is not None:
@@ -176,7 +190,7 @@ class Meter:
         return weight, depth + 1
 
     def _keep(self, text: str) -> None:
-        """Count the texts that are alive at one time, however the template holds on to them."""
+        """Count the texts that are alive at the same time, no matter how the template refers to them."""
         size_bytes = sys.getsizeof(text)
         if size_bytes < _WORTH_COUNTING_BYTES or id(text) in self._kept:
             return
@@ -190,7 +204,7 @@ class Meter:
 
 
 def _used(texts: dict[int, str]) -> list[str]:
-    """Those that something else refers to as well. `texts` is empty afterwards."""
+    """The texts that something else refers to as well. `texts` is empty afterwards."""
     used = []
     while texts:
         _, text = texts.popitem()
@@ -200,7 +214,7 @@ def _used(texts: dict[int, str]) -> list[str]:
 
 
 def _references_of_unused() -> int:
-    """What `sys.getrefcount` says, in a loop like that of `_used`, of a text that nothing else refers to."""
+    """What `sys.getrefcount` returns, in a loop like that of `_used`, for a text that nothing else refers to."""
     texts = {0: "".join(("nothing", " else"))}
     count = 0
     while texts:
@@ -212,12 +226,12 @@ def _references_of_unused() -> int:
 _UNUSED = _references_of_unused()
 
 METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
-"""The meter of the rendering that runs in this thread; None while a template is compiled."""
+"""The meter of the rendering in this thread; None while a template is compiled."""
 
 
 def running_meter() -> Meter:
     """The meter of the rendering in this thread."""
     meter = METER.get()
-    if meter is None:  # a constant of the template: its code computes it when it runs
+    if meter is None:  # a constant expression: leave it to the compiled code
         raise nodes.Impossible
     return meter

@@ -1,8 +1,8 @@
-"""A Jinja environment for templates nobody vouches for: whatever one does, it ends soon and stays small.
+"""A Jinja environment for untrusted templates: whatever they do, rendering ends soon and uses little memory.
 
-Jinja's own sandbox keeps a template away from Python's insides. It does not keep it from looping for hours or from
-building a gigabyte out of three lines, so every loop round, call and operator here is counted by a `Meter`, and
-everything that could grow a text or a container is measured, before it is built where the size can be foretold.
+Jinja's own sandbox keeps a template away from Python's internals. It does not prevent it from looping for hours or
+building a gigabyte with three lines. Here a `Meter` therefore counts every iteration, call and operator, and measures
+everything that could make a text or a container grow, in advance if the size is predictable.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from corral.adapters.templates.filters import FILTERS, check_search, line_count, raise_exception, strftime_now
-from corral.adapters.templates.meter import METER, LimitExceeded, Meter, running_meter
+from corral.adapters.templates.meter import METER, PLAIN, LimitExceeded, Meter, running_meter
 
 __all__ = ("MeteredEnvironment",)
 
-# Nothing that a chat template has a use for, and each a way to make much of little.
+# Chat templates do not need these, and each can make large values of small ones.
 _REFUSED_FILTERS = (
     "batch", "center", "filesizeformat", "forceescape", "groupby", "pprint", "random", "slice", "striptags", "truncate",
     "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr",
 )  # fmt: skip
 _REFUSED_METHODS = frozenset({"encode", "expandtabs", "fromkeys", "maketrans", "to_bytes", "translate"})
-# Filters that make a text of whatever they get, and those that go through all of it before they answer.
+# Filters that turn any value into text, and those that read all of a value before they return.
 _OF_TEXT = frozenset({"capitalize", "lower", "string", "title", "trim", "upper"})
 _OF_WHOLE = frozenset({"list", "max", "min", "sort", "unique"})
 _SORTING = frozenset({"dictsort", "sort"})
-# Searches from the end, and stripping of given characters, compare each place with the whole of their argument.
+# Searching from the end and stripping given characters compare each position with the whole argument.
 _SLOW_SEARCHES = frozenset({"lstrip", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "strip"})
 
 
 class MeteredEnvironment(ImmutableSandboxedEnvironment):
-    """As chat templates expect it: blocks trimmed, loop controls, `raise_exception`, `strftime_now`, plain `tojson`."""
+    """What chat templates expect: trimmed blocks, loop controls, `raise_exception`, `strftime_now`, plain `tojson`."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
@@ -47,7 +47,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            optimized=False,  # else constants are computed while compiling, where nothing is counted
+            optimized=False,  # otherwise constants are computed during compilation, where nothing is counted
             finalize=_finalize,
             extensions=["jinja2.ext.loopcontrols", _GenerationTag],
         )
@@ -72,10 +72,10 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             METER.reset(token)
 
     @property
-    def concat(self) -> Any:  # type: ignore[override]  # Jinja reads it as an attribute: how a macro's output is joined
+    def concat(self) -> Any:  # type: ignore[override]  # an attribute of Jinja's, with which macros join their output
         return self.joined
 
-    # ── what compiled templates call ──────────────────────────────────────────────────────────────────────────────
+    # ── Called by compiled templates ──────────────────────────────────────────────────────────────────────────────
 
     def _generate(
         self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
@@ -83,14 +83,14 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         return super()._generate(_Metering(self).visit(source), name, filename, defer_init)
 
     def metered(self, iterable: Iterable[Any]) -> Iterator[Any]:
-        """A loop's rounds, counted."""
+        """Counts the iterations of a loop."""
         meter = running_meter()
         for item in iterable:
             meter.tick()
             yield item
 
     def built(self, container: Any) -> Any:
-        """A list, tuple or dict written out in the template; `call` weighs it on its way here."""
+        """A list, tuple or dict literal in the template. `call` has weighed it."""
         return container
 
     def sliced(self, value: Any, start: Any, stop: Any, step: Any) -> Any:
@@ -111,13 +111,16 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
         if isinstance(owner, str):
             args = __self._foreseen(meter, owner, __obj.__name__, args, kwargs)
-        elif isinstance(__obj, LoopContext) and args:  # a recursive loop: its rounds are no `for` of their own
+        elif isinstance(__obj, LoopContext) and args:  # a recursive loop: no `for` counts its iterations
             args = (__self.metered(args[0]), *args[1:])
         return __self._measured(meter, super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         meter = running_meter()
         meter.tick()
+        if operator == "+" and type(left) is str and type(right) is str:  # most of what templates do
+            meter.text(len(left) + len(right))
+            return meter.result(left + right)
         if operator == "*" and not (isinstance(left, int | float) and isinstance(right, int | float)):
             sized, times = (left, right) if isinstance(right, int) else (right, left)
             if isinstance(sized, str):
@@ -133,7 +136,9 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         return self._measured(meter, super().call_binop(context, operator, left, right))
 
     def _measured(self, meter: Meter, value: Any) -> Any:
-        """A result, with everything that is worked out only when it is read made countable."""
+        """The result of a call. If it is lazy, reading it is counted."""
+        if type(value) in PLAIN:
+            return meter.result(value)
         if isinstance(value, KeysView | ValuesView | ItemsView):
             value = list(value)
         elif isinstance(value, Iterator) and not isinstance(value, LoopContext | jinja2.utils.Cycler):
@@ -141,10 +146,10 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         return meter.result(value)
 
     def _guarded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        passed = jinja2.utils._PassArg.from_obj(function)  # whether its first argument is a context or environment
+        passed = jinja2.utils._PassArg.from_obj(function)  # not None if its first argument is a context or environment
         place = 0 if passed is None else 1
 
-        @wraps(function)  # carries over Jinja's marks too
+        @wraps(function)  # copies Jinja's marks too
         def guarded(*args: Any, **kwargs: Any) -> Any:
             meter = running_meter()
             meter.tick()
@@ -159,10 +164,10 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         return guarded
 
     def _taken(self, meter: Meter, name: str, value: Any) -> Any:
-        """What a filter is applied to, as it may have it."""
+        """The value that a filter is applied to, measured and in the form that it needs."""
         if name in _OF_TEXT:
             value = meter.spelled(value)
-            if name == "title":  # it makes a list of the words
+            if name == "title":  # it makes a list of words
                 meter.tick(len(value))
         elif name in _OF_WHOLE:
             value = list(self.metered(value))
@@ -174,7 +179,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
     def _foreseen(
         self, meter: Meter, owner: str, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Any, ...]:
-        """Measure what a method of a text is about to build. Answers the arguments, iterators among them read out."""
+        """Measure what a method of a text is going to build. Returns the arguments, with iterators read."""
         for arg in args:
             meter.repeats(arg)
         if method in _SLOW_SEARCHES:
@@ -185,7 +190,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             return (texts, *args[1:])
         if method == "replace" and len(args) > 1:
             meter.text(len(owner) + owner.count(str(args[0])) * len(str(args[1])))
-        elif method in ("format", "format_map"):  # Jinja's sandbox hands both out before it asks whether they are safe
+        elif method in ("format", "format_map"):  # Jinja's sandbox returns both before it checks whether they are safe
             meter.pattern(owner, (*args, *kwargs.values()))
         elif method in ("split", "rsplit"):
             separator = args[0] if args else kwargs.get("sep")
@@ -200,7 +205,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """Does not print what it holds: namespaces within namespaces could hold themselves a million times over."""
+    """Does not print its contents, since nested namespaces could contain each other a million times."""
 
     def __repr__(self) -> str:
         return "<namespace>"
@@ -265,6 +270,6 @@ class _GenerationTag(Extension):
 
 
 def _finalize(value: Any) -> Any:
-    """What is printed, as text."""
+    """A printed value as text."""
     meter = METER.get()
     return value if meter is None else meter.spelled(value)

@@ -9,6 +9,7 @@ import msgspec
 
 from corral.api.cli.answers import print_reply, print_timings
 from corral.api.cli.backends import Backend, RunOptions
+from corral.api.cli.chat_help import COMMANDS_HELP, TOPICS_HELP
 from corral.api.cli.facts import print_facts
 from corral.api.cli.history import History
 from corral.api.cli.model_names import beginning_of, suggesting
@@ -21,60 +22,16 @@ from corral.core.wording.suggestions import nearest
 
 __all__ = ("Repl",)
 
-_HELP = """\
-Available Commands:
-  /set            Set session variables
-  /show           Show model information
-  /load <model>   Load another model and start a new conversation
-  /clear          Forget the conversation
-  /list [prefix]  List the models
-  /bye            Exit
-  /?, /help       Help for a command: /? set, /? show, /? shortcuts
-
-Use \"\"\" to begin and end a message of several lines; a paste is one message.
-"""
-_TOPICS = {
-    "set": """\
-Available Commands:
-  /set parameter <name> <value>   Set an option, such as temperature 0.2
-  /set parameter                  Show the options that are set
-  /set system <text>              Set the system text
-  /set format json | noformat     Answer with a JSON object, or in any format
-  /set history | nohistory        Turn the history on or off
-  /set wordwrap | nowordwrap      Turn word wrap on or off
-  /set verbose | quiet            Show or hide timings after an answer
-""",
-    "show": """\
-Available Commands:
-  /show info         Details of the model
-  /show license      Its license
-  /show parameters   Its parameters, and those of this session
-  /show system       The system text
-  /show template     Its chat template
-""",
-    "shortcuts": """\
-Available keyboard shortcuts:
-  Ctrl + a / e   Move to the beginning / the end of the line
-  Alt + b / f    Move back / forward a word
-  Ctrl + k / u   Delete the text after / before the cursor
-  Ctrl + w       Delete the word before the cursor
-  Ctrl + l       Clear the screen
-  Alt + Enter    Start a new line
-  Ctrl + c       Stop the answer, and drop what was typed meanwhile
-  Ctrl + d       Exit
-""",
-}
-
 _SWITCHES = ("noformat", "history", "nohistory", "wordwrap", "nowordwrap", "verbose", "quiet")
 
 
 class Repl:
-    """One conversation with one model at a time, typed at `terminal`."""
+    """A conversation, typed at `terminal`, with one model at a time."""
 
     def __init__(
         self,
         backend: Backend,
-        asking: RunOptions,
+        run_options: RunOptions,
         *,
         terminal: ChatTerminal,
         history: History | None = None,
@@ -82,7 +39,7 @@ class Repl:
         wrap: bool = True,
     ) -> None:
         self._backend = backend
-        self._asking = asking
+        self._run_options = run_options
         self._terminal = terminal
         self._history = history or History(enabled=False)
         self._verbose = verbose
@@ -100,13 +57,13 @@ class Repl:
         }
 
     def run(self) -> None:
-        """Loads the model, and chats until the end of the input or ``/bye``.
+        """Loads the model, and runs the chat until the input ends or ``/bye``.
 
-        Raises what the first load raises, `KeyboardInterrupt` included.
+        Raises what the first load raises, including `KeyboardInterrupt`.
         """
         with self._terminal:
-            with self._terminal.busy(), load_progress(self._asking.model) as show:
-                self._backend.load(self._asking, show)
+            with self._terminal.busy(), load_progress(self._run_options.model) as show:
+                self._backend.load(self._run_options, show)
             echo("/? for help, Ctrl + d to exit", err=True)
             while (text := self._next()) is not None:
                 if not text.strip():
@@ -118,7 +75,7 @@ class Repl:
                     echo()
 
     def _next(self) -> str | None:
-        """What was typed, without the quotes of a message of several lines; None at the end."""
+        """The next message, without the quotes of a multi-line message; None at the end."""
         try:
             text = self._terminal.read()
         except EOFError:
@@ -143,7 +100,7 @@ class Repl:
             print_fault(fault)
 
     def _is_command(self, text: str) -> bool:
-        """A slash begins a command, but not a paste of several lines that happens to start with a path."""
+        """A slash begins a command, unless it begins a paste of several lines that starts with a path."""
         if not text.startswith("/"):
             return False
         return "\n" not in text.strip() or _first_word(text.removeprefix("/"))[0] in self._commands
@@ -152,16 +109,16 @@ class Repl:
         self._messages.append({"role": "user", "content": text})
         opening = [] if self._system is None else [{"role": "system", "content": self._system}]
         try:
-            reply = self._backend.chat(self._asking, [*opening, *self._messages])
+            reply = self._backend.chat(self._run_options, [*opening, *self._messages])
             answer, timings = print_reply(reply, wrap=self._wrap)
         except BaseException:
-            self._messages.pop()  # a question without an answer would confuse the next one
+            self._messages.pop()  # an unanswered question would confuse the model
             raise
         if answer:
             self._messages.append({"role": "assistant", "content": answer})
             echo()
         elif timings is None:
-            self._messages.pop()  # stopped before its first word: as if it had not been asked
+            self._messages.pop()  # stopped before the first word: treated as not asked
         if self._verbose and timings is not None:
             print_timings(timings)
 
@@ -184,18 +141,18 @@ class Repl:
                 name, *values = value.split()
                 self._set_parameter(name, values)
             case "parameter":
-                for name, option in self._asking.options.items():
+                for name, option in self._run_options.options.items():
                     echo(f"{name:<30} {option}")
             case "system" if value:
                 self._system = value.strip('"')
                 echo("Set system message.")
             case "format" if value == "json":
-                self._asking = msgspec.structs.replace(self._asking, format=value)
+                self._run_options = msgspec.structs.replace(self._run_options, format=value)
                 echo("Set format to 'json' mode.")
             case "format" if value:
                 echo(f"Unknown format '{value}'. The only format is 'json'.")
             case "noformat":
-                self._asking = msgspec.structs.replace(self._asking, format=None)
+                self._run_options = msgspec.structs.replace(self._run_options, format=None)
                 echo("Disabled format.")
             case "history" | "nohistory":
                 self._history.enabled = what == "history"
@@ -207,15 +164,15 @@ class Repl:
                 self._verbose = what == "verbose"
                 echo(f"Set '{what}' mode.")
             case "system" | "format":
-                echo(f"'/set {what}' needs a value.\n{_TOPICS['set']}")
+                echo(f"'/set {what}' needs a value.\n{TOPICS_HELP['set']}")
             case _ if what in OPTIONS:
                 echo(f"Unknown command '/set {what}'. Did you mean '/set parameter {text}'?")
             case _:
                 self._lacking("set", what, [*_SWITCHES, "parameter", "system", "format"])
 
     def _set_parameter(self, name: str, values: list[str]) -> None:
-        options: dict[str, Any] = {**self._asking.options, name: parse_parameter(name, values)}
-        self._asking = msgspec.structs.replace(self._asking, options=options)
+        options: dict[str, Any] = {**self._run_options.options, name: parse_parameter(name, values)}
+        self._run_options = msgspec.structs.replace(self._run_options, options=options)
         echo(f"Set parameter '{name}' to '{', '.join(values)}'")
 
     def _show(self, text: str) -> None:
@@ -227,7 +184,7 @@ class Repl:
         if value:
             echo(f"'/show {what}' takes no value, but got '{value}'.")
             return
-        facts = self._backend.facts(self._asking.model)
+        facts = self._backend.facts(self._run_options.model)
         match what:
             case "info":
                 print_facts(facts)
@@ -235,7 +192,7 @@ class Repl:
                 echo_content(facts.license or "No license was specified for this model.")
             case "parameters":
                 echo_content(facts.parameters or "No parameters were specified for this model.")
-                for name, option in self._asking.options.items():
+                for name, option in self._run_options.options.items():
                     echo(f"{name:<30} {option}  (this session)")
             case "system":
                 echo_content(self._system or facts.system or "No system message was specified for this model.")
@@ -248,15 +205,15 @@ class Repl:
             self._list("")
             return
         model = self._find(text)
-        asking = msgspec.structs.replace(self._asking, model=model)
+        run_options = msgspec.structs.replace(self._run_options, model=model)
         with load_progress(model) as show:
-            self._backend.load(asking, show)
-        self._asking = asking
+            self._backend.load(run_options, show)
+        self._run_options = run_options
         self._messages.clear()
         echo(f"Loaded '{model}'.")
 
     def _find(self, text: str) -> str:
-        """The model of that name, or the only one that begins with it. Raises `ModelNotFound` with the nearest."""
+        """The model of that name, or the only one that begins with it. `ModelNotFound` has the closest names."""
         try:
             with suggesting(text, self._backend.models):
                 self._backend.facts(text)
@@ -283,23 +240,23 @@ class Repl:
 
     def _help(self, text: str) -> None:
         topic = text.removeprefix("/")
-        if topic and topic not in _TOPICS:
-            suggestion = _suggestion("/? ", topic, _TOPICS)
-            echo(f"There is no help for '{topic}'.{suggestion or chr(10) + _HELP}")
+        if topic and topic not in TOPICS_HELP:
+            suggestion = _suggestion("/? ", topic, TOPICS_HELP)
+            echo(f"There is no help for '{topic}'.{suggestion or chr(10) + COMMANDS_HELP}")
         else:
-            echo(_TOPICS.get(topic, _HELP))
+            echo(TOPICS_HELP.get(topic, COMMANDS_HELP))
 
     def _lacking(self, command: str, what: str, known: Sequence[str]) -> None:
-        """What to say of a subcommand that is missing or unknown."""
+        """Says that a subcommand is missing or unknown."""
         suggestion = _suggestion(f"/{command} ", what, known) if what else ""
         if what:
             echo(f"Unknown command '/{command} {what}'.{suggestion}")
         if not suggestion:
-            echo(_TOPICS[command])
+            echo(TOPICS_HELP[command])
 
 
 def _first_word(text: str) -> tuple[str, str]:
-    """It, and what follows it."""
+    """The first word, and the text that follows it."""
     first, *rest = text.split(maxsplit=1) or [""]
     return first, rest[0].strip() if rest else ""
 

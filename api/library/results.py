@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import time
-import weakref
-from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
-from corral.api.library.portal import FORKED
-from corral.core.generation.answers import Generation
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.requests.messages import ToolCall
-from corral.core.requests.outputs import Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
+from corral.core.requests.outputs import FinishReason, TokenLogprob, Usage
 from corral.core.values import Value
 
 __all__ = (
     "Answer",
     "AnswerMessage",
-    "AsyncStream",
     "ChatResult",
     "Chunk",
     "Embeddings",
@@ -43,9 +35,9 @@ class Chunk(Value, frozen=True, kw_only=True):
 
 
 class Answer(Value, frozen=True, kw_only=True):
-    """What all answers say. `load_ns` is how long the model had to be waited for; `total_ns` includes it.
+    """What all answers have in common. `load_ns` is the time spent waiting for the model; `total_ns` includes it.
 
-    `ignored_options` are options of the request that the engine has no use for.
+    `ignored_options` are the options of the request that had no effect.
     """
 
     model: str
@@ -59,8 +51,9 @@ class Answer(Value, frozen=True, kw_only=True):
 
 
 class AnswerMessage(dict[str, Any]):
-    """A model's turn as a message of a conversation: a plain dict, so that it goes into a list of messages, and into
-    JSON, like those that a caller writes. Keys without a value are left out.
+    """A model's turn as a message of a conversation. Keys without a value are left out.
+
+    It is a dict, so that it can be appended to a list of messages and written as JSON.
     """
 
     @property
@@ -82,7 +75,7 @@ class AnswerMessage(dict[str, Any]):
 
 
 class ChatResult(Answer, frozen=True, kw_only=True):
-    """The answer to a chat; `message` can be appended to the conversation as it is."""
+    """The answer to a chat. `message` can be appended to the conversation as it is."""
 
     message: AnswerMessage
 
@@ -98,7 +91,7 @@ class GenerateResult(Answer, frozen=True, kw_only=True):
 
 
 class Embeddings(Value, frozen=True, kw_only=True):
-    """One vector per input, in order. `ignored_options` are options of the request without effect."""
+    """One vector per input, in order. `ignored_options` are the options of the request that had no effect."""
 
     model: str
     vectors: tuple[tuple[float, ...], ...]
@@ -109,7 +102,7 @@ class Embeddings(Value, frozen=True, kw_only=True):
 
 
 class ModelDetails(Value, frozen=True, kw_only=True):
-    """A model as its manifest and its weights describe it. `metadata` is None where the weights cannot be read."""
+    """A model as its manifest and its weights describe it. `metadata` is None if the weights cannot be read."""
 
     record: StoredModel
     metadata: ModelMetadata | None
@@ -132,129 +125,3 @@ def chat_result(chunks: Sequence[Chunk], common: Mapping[str, Any]) -> ChatResul
 def generate_result(chunks: Sequence[Chunk], common: Mapping[str, Any]) -> GenerateResult:
     """The chunks of a plain answer, joined."""
     return GenerateResult(text="".join(chunk.text for chunk in chunks), **common)
-
-
-class AsyncStream(Generic[A]):
-    """An answer as it comes: an async iterator of chunks, and an async context manager.
-
-    Leaving it early, by `aclose`, by the context or by just forgetting the stream, cancels the request within a step.
-    For one task at a time, on the event loop that it was made on.
-    """
-
-    def __init__(
-        self,
-        generation: Generation,
-        conclude: Callable[[Sequence[Chunk], Mapping[str, Any]], A],
-        model: str,
-        started_ns: int,
-    ) -> None:
-        self._generation = generation
-        self._conclude = conclude
-        self._model = model
-        self._started_ns = started_ns
-        self._chunks: list[Chunk] = []
-        self._ignored_options: tuple[str, ...] = ()
-        self._result: A | None = None
-        self._reading = False
-        self._loop = asyncio.get_running_loop()
-        self._process_id = os.getpid()
-        self._forgotten = weakref.finalize(self, _abort, generation, self._loop, self._process_id)
-        self._forgotten.atexit = False
-
-    @property
-    def result(self) -> A:
-        """The whole answer. Raises `RuntimeError` before the last chunk has been read."""
-        if self._result is None:
-            raise RuntimeError("the answer is not complete: read the stream to its end first")
-        return self._result
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Chunk:
-        self._require_place()
-        if self._reading:
-            raise RuntimeError("this stream is already being read: only one task or thread can read it at a time")
-        self._reading = True
-        try:
-            async for output in self._generation:
-                chunk = self._take(output)
-                if chunk is not None:
-                    return chunk
-        except BaseException:
-            self._forgotten.detach()  # a generation that failed has closed itself
-            raise
-        finally:
-            self._reading = False
-        self._forgotten.detach()
-        raise StopAsyncIteration
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Cancels the request if it still runs. Twice is fine; in a forked child it does nothing."""
-        if os.getpid() != self._process_id:
-            return
-        self._require_place()
-        self._forgotten.detach()
-        await self._generation.aclose()
-
-    async def complete(self) -> A:
-        """Reads to the end and answers the result."""
-        async with self:
-            async for _ in self:
-                pass
-        return self.result
-
-    def _require_place(self) -> None:
-        if os.getpid() != self._process_id:
-            raise RuntimeError(FORKED.format(name="stream"))
-        if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError("this stream belongs to the event loop that created it, and this is a different one")
-
-    def _take(self, output: Output) -> Chunk | None:
-        if isinstance(output, Delta):
-            chunk = Chunk(
-                text=output.text,
-                thinking=output.thinking,
-                tool_calls=output.tool_calls,
-                logprobs=output.logprobs,
-            )
-        else:
-            if isinstance(output, Started):
-                self._ignored_options = output.ignored_options
-            elif isinstance(output, Finished):
-                self._result = self._conclude(self._chunks, self._common(output))
-            return None
-        self._chunks.append(chunk)
-        # A delta may hold a token whose text is kept back; there is nothing to show yet.
-        return chunk if chunk != Chunk() else None
-
-    def _common(self, finished: Finished) -> dict[str, Any]:
-        return {
-            "model": self._model,
-            "engine": self._generation.engine,
-            "finish_reason": finished.reason,
-            "usage": finished.usage,
-            "load_ns": self._generation.load_ns,
-            "total_ns": time.perf_counter_ns() - self._started_ns,
-            "ignored_options": self._ignored_options,
-            "logprobs": tuple(logprob for chunk in self._chunks for logprob in chunk.logprobs),
-        }
-
-
-def _abort(generation: Generation, loop: asyncio.AbstractEventLoop, process_id: int) -> None:
-    """The garbage collector may call this on any thread. A forked child must not wake its parent's loop."""
-    if os.getpid() != process_id:
-        return
-    closing = generation.aclose()
-    try:
-        asyncio.run_coroutine_threadsafe(closing, loop)
-    except RuntimeError:  # the loop is closed already, and every request of it has ended
-        closing.close()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 
 from corral.core.catalog.fetching import fetch_blob, side_by_side
@@ -50,7 +53,7 @@ class SourcePuller:
             try:
                 published = await self._fetch_and_publish(source, remote, name, fresh, on_progress)
             except BaseException as error:
-                # What has a digest shortens the next attempt, unless it is no model at all.
+                # A file with a known digest shortens the next attempt, unless it is not a model at all.
                 keep = not isinstance(error, InvalidModelFile)
                 useless = [digest for file, digest in fresh if not (keep and file.digest == digest)]
                 await discard_blobs(useless, manifests=self._manifests, blobs=self._blobs)
@@ -67,9 +70,12 @@ class SourcePuller:
         fresh: list[tuple[RemoteFile, Digest]],
         on_progress: OnProgress,
     ) -> Published:
+        turns: defaultdict[Digest | None, asyncio.Lock] = defaultdict(asyncio.Lock)
         for attempt in range(_ATTEMPTS):
             parts = tuple(
-                await side_by_side([partial(self._part, source, file, fresh, on_progress) for file in remote.files])
+                await side_by_side(
+                    [partial(self._part, source, file, fresh, turns, on_progress) for file in remote.files]
+                )
             )
             weights = parts[weights_among([(part.file_name, part.metadata) for part in parts])]
             on_progress(FetchProgress(status="writing manifest"))
@@ -77,7 +83,7 @@ class SourcePuller:
                 return await self._publisher.put_model(
                     name or name_from_file(weights.file_name, weights.metadata.file_type), file_model(parts, weights)
                 )
-            except BlobGone:  # an older model had it, whose name just got another one; only that is fetched again
+            except BlobGone:  # it was deleted with an older model that was just replaced; only it is fetched again
                 if attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
@@ -87,19 +93,21 @@ class SourcePuller:
         source: ModelSource,
         file: RemoteFile,
         fresh: list[tuple[RemoteFile, Digest]],
+        turns: defaultdict[Digest | None, asyncio.Lock],
         on_progress: OnProgress,
     ) -> Part:
-        blob = await self._blobs.stat(file.digest) if file.digest else None
-        if blob is None:
-            blob = await fetch_blob(
-                self._blobs,
-                lambda start, _: source.fetch(file, start),
-                digest=file.digest,
-                size_bytes=file.size_bytes,
-                status=f"storing {file.file_name}",
-                on_progress=on_progress,
-            )
-            fresh.append((file, blob.digest))
+        async with turns[file.digest] if file.digest else nullcontext():  # of identical files only one is fetched
+            blob = await self._blobs.stat(file.digest) if file.digest else None
+            if blob is None:
+                blob = await fetch_blob(
+                    self._blobs,
+                    lambda start, _: source.fetch(file, start),
+                    digest=file.digest,
+                    size_bytes=file.size_bytes,
+                    status=f"storing {file.file_name}",
+                    on_progress=on_progress,
+                )
+                fresh.append((file, blob.digest))
         metadata = await self._inspector.metadata(blob.digest)
         return Part(
             file_name=file.file_name,

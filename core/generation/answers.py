@@ -1,4 +1,4 @@
-"""An answer under way: `Generation`, which holds a lease of the model until it is closed or has run to its end."""
+"""An answer in progress: `Generation`, which holds a lease on the model until it is closed or has ended."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _MOST_AHEAD_CHARS = 4 * 1024 * 1024
 
 
 class Generation:
-    """An answer under way: an async iterator of outputs, ending with `Finished`, and an async context manager.
+    """An answer in progress: an async iterator of outputs, ending with `Finished`, and an async context manager.
 
-    Nothing runs before the first output is asked for. Whoever got it iterates it to its end or closes it;
-    `aclose` aborts the request within a step, gives the model back, and may be called twice. One task at a time.
-    `unknown` are options that no engine knows: `Started` names them beside those that this engine ignores.
+    Nothing runs before the first output is requested. Iterate it to its end or close it; `aclose` aborts the request
+    within a step, returns the lease, and may be called twice. Use it from one task at a time.
+    `unknown` are options that no engine knows: `Started` lists them with those that this engine ignores.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Generation:
     async def __anext__(self) -> Output:
         try:
             output = await self._outputs.__anext__()
-        except BaseException:  # its end, its failure, or our own task cancelled: nothing more will come
+        except BaseException:  # it has ended or failed, or this task is cancelled: there will be no more outputs
             await self.aclose()
             raise
         if isinstance(output, Started) and (ignored := (*self._ignored, *output.ignored_options)):
@@ -81,12 +81,12 @@ class Generation:
         )
 
     def read_ahead(self) -> None:
-        """Go on without the reader, who stands still: what comes is kept for it, up to some million characters.
+        """Continue although the reader has stalled: outputs are kept for it, up to several million characters.
 
-        The model is given back once the answer has ended, whether or not anybody has read it. Does nothing while an
-        output is being waited for, since then nobody stands still.
+        The lease is returned as soon as the answer has ended, even if it has not been read yet. Does nothing while the
+        reader is waiting for an output, since it has not stalled then.
         """
-        # Costs a stream that is read nothing: no output passes through more than before.
+        # A stream that is read is not slowed down: its outputs do not pass through `_Ahead`.
         if not isinstance(self._outputs, _Ahead) and not getattr(self._outputs, "ag_running", True):
             self._outputs = _Ahead(self._outputs, self._resources)
 
@@ -106,7 +106,7 @@ class Generation:
 
 
 class _Ahead:
-    """Reads outputs in a task of its own, and frees `resources` at their end."""
+    """Reads outputs in a separate task, and frees `resources` when they end."""
 
     def __init__(self, outputs: AsyncGenerator[Output, None], resources: AsyncExitStack) -> None:
         self._outputs = outputs
@@ -118,7 +118,7 @@ class _Ahead:
         self._reading.add_done_callback(lambda done: self._changed.set())
 
     async def __anext__(self) -> Output:
-        """The next output; raises what the outputs ended with."""
+        """The next output. Raises the error that the outputs ended with, if any."""
         while not self._read:
             if self._reading.done():
                 await self._reading
@@ -149,12 +149,12 @@ class _Ahead:
         self._reading.cancel()
         await asyncio.wait([self._reading])
         if not self._reading.cancelled():
-            self._reading.exception()  # the reader has had it, or wants it no more
+            self._reading.exception()  # the reader has seen it, or no longer wants it
         await self._outputs.aclose()  # in case the task was cancelled before it began
 
 
 def _chars(output: Output) -> int:
-    """About what an output holds on to; a log-probability counts as much as a short text."""
+    """Roughly how much memory an output takes; a log-probability counts like a short text."""
     if isinstance(output, Delta):
         return len(output.text) + len(output.thinking) + 64 * (1 + len(output.logprobs))
     return 64

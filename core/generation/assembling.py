@@ -1,4 +1,4 @@
-"""Makes the request for a running model out of a call and what the model's manifest adds to it."""
+"""Makes the request for a running model from a call and what the model's manifest adds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def chat_request(record: StoredModel, call: ChatCall, options: ResolvedOptions) 
 def generate_request(
     record: StoredModel, call: GenerateCall, options: ResolvedOptions
 ) -> ChatRequest | CompletionRequest:
-    """A completion if the call is raw, else a chat."""
+    """A completion if the call is raw, otherwise a chat."""
     if not call.raw:
         return _chat(call, options, _generate_messages(record, call))
     text = TextPart(text=call.prompt, parse_special=True)
@@ -46,7 +46,7 @@ def generate_request(
 
 
 def _chat_messages(record: StoredModel, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """As Ollama: the model's own messages first; its SYSTEM before all, unless the caller begins with one."""
+    """As Ollama does: first the model's SYSTEM, unless the caller begins with one, then its own messages."""
     whole = (*record.messages, *messages)
     if record.system and not (messages and messages[0].role == "system"):
         return (Message(role="system", content=record.system), *whole)

@@ -1,4 +1,4 @@
-"""Embeds lists of texts: in groups, so that others get their turn and little of a list is held at once."""
+"""Embeds lists of texts in groups, so that other requests get their turn and little is in memory at once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from corral.core.requests.requests import EmbedRequest
 __all__ = ("embed_texts",)
 
 _GROUP_INPUTS, _GROUP_CHARACTERS = 64, 131_072
-"""The most of a list of texts that a model is given to embed at once; a longer text goes alone."""
+"""The most of a list that is embedded at once. A longer text goes alone."""
 
 
 async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None) -> Embedded:
-    """One vector for each of the call's inputs, in order. Raises `PromptTooLong` where an input may not be cut."""
+    """One vector for each of the call's inputs, in order. Raises `PromptTooLong` for one that must not be cut."""
     most = most_tokens(model.info, num_ctx)
     vectors, prompt_tokens, dimensions = bytearray(), 0, 0
     try:
@@ -44,13 +44,13 @@ async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None)
 
 
 def _most_inputs(model: RunningModel) -> int:
-    """Engines that serve one request at a time make everybody wait for a whole one."""
+    """One for engines that serve one request at a time, since all others wait until it is done."""
     one_at_a_time = model.info.parallel == 1 and "batch" not in model.info.features
     return 1 if one_at_a_time else _GROUP_INPUTS
 
 
 def _groups(inputs: Sequence[str], most: int) -> Iterator[list[str]]:
-    """As many as go together, and one at least."""
+    """Consecutive texts that fit into a group, at least one each."""
     group: list[str] = []
     characters = 0
     for text in inputs:
@@ -67,4 +67,4 @@ async def _embedded(model: RunningModel, request: EmbedRequest, name: str) -> Em
         async for output in outputs:
             if isinstance(output, Embedded):
                 return output
-    raise EngineError(f'"{name}" gave no embedding')
+    raise EngineError(f'"{name}" returned no embedding')

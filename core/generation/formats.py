@@ -20,7 +20,7 @@ _REMEMBERED = 64
 
 
 class ChatFormats:
-    """The formats of models whose chats are rendered here. `languages` by their names, which are kinds of texts."""
+    """The formats of models whose chats are rendered here. The keys of `languages` are kinds of template texts."""
 
     def __init__(self, languages: Mapping[str, ChatLanguage]) -> None:
         self._languages = languages
@@ -38,7 +38,7 @@ class ChatFormats:
         return opened
 
     def close(self) -> None:
-        """Lets the threads go; waits for nothing."""
+        """Ends the threads; waits for nothing."""
         self._threads.close()
 
     def _compile(self, view: ModelView) -> ChatFormat:

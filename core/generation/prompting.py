@@ -26,8 +26,9 @@ __all__ = ("completion_of", "rendered_chat")
 async def rendered_chat(request: ChatRequest, info: ModelInfo, chat_format: FormatInThreads) -> RenderedChat:
     """The chat, rendered for a model with this `info`.
 
-    Raises `InvalidRequest`, and `PromptTooLong` before anything is rendered that is too long by its mere size: a
-    template may leave out earlier answers, never what is asked. Raises `Unsupported` if the format drops images.
+    Raises `InvalidRequest`, and `PromptTooLong` without rendering if the size alone shows that the text is too long: a
+    template may leave out earlier answers, but never what the user asks. Raises `Unsupported` if the format drops
+    images.
     """
     asked = sum([len(message.content) for message in request.messages if message.role in ("user", "system")])
     require_room(info, asked, most_tokens_of_prompt(info, request.context))

@@ -1,4 +1,4 @@
-"""Refuses texts that are too long for a model by their mere size, before anything reads them."""
+"""Refuses texts whose size alone shows that they are too long for a model, before anything reads them."""
 
 from __future__ import annotations
 

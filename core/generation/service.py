@@ -158,7 +158,7 @@ class InferenceService:
         return await self._scheduler.unload(await self._catalog.get(parse_name(call.model)))
 
     def close(self) -> None:
-        """Lets its threads go. Called when no request is in progress any more; waits for nothing."""
+        """Ends its threads; waits for nothing. Call it once no request is in progress."""
         self._formats.close()
 
     async def _find(

@@ -1,4 +1,4 @@
-"""Which text a model's chats are rendered with, out of those that its manifest and its weights have."""
+"""Chooses which template a model's chats are rendered with: one in its manifest, or the one in its weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ("choose_template",)
 
 
 def choose_template(model: Model, metadata: ModelMetadata | None, languages: Container[str]) -> TemplateText | None:
-    """The manifest's template goes before the one in the weights, which is written in Jinja.
+    """The manifest's template takes precedence over the one in the weights, which is always Jinja.
 
-    A text in a language that is not among `languages` is passed over. None if no text is left.
+    Templates in a language that is not in `languages` are skipped. None if there is no other.
     """
     texts = [] if model.template is None else [model.template]
     if metadata is not None and metadata.chat_template:

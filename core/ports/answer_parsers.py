@@ -20,7 +20,7 @@ class AnswerParser(Protocol):
     """
 
     def feed(self, delta: Delta) -> Sequence[Delta]:
-        """What can be said about the answer now. May be empty only if nothing of the delta is to be passed on yet."""
+        """What is known about the answer after this delta."""
         ...
 
     def finish(self) -> Sequence[Delta]:

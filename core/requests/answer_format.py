@@ -1,4 +1,4 @@
-"""Reads `format`, as clients of Ollama say what an answer must look like."""
+"""Reads `format`, the field with which clients of Ollama say what an answer must look like."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ("read_format",)
 
 
 def read_format(value: Any) -> Constraint | None:
-    """``"json"`` is any JSON object, an object is a JSON Schema; None and ``""`` ask for nothing.
+    """``"json"`` means any JSON object, an object is a JSON Schema; None and ``""`` mean no constraint.
 
-    Raises `InvalidOption` for anything else, in Ollama's words, `InvalidRequest` for a number that JSON cannot have.
+    Raises `InvalidOption` with Ollama's text for anything else, `InvalidRequest` for a number that JSON does not have.
     """
     if value is None or value == "":
         return None
@@ -24,9 +24,9 @@ def read_format(value: Any) -> Constraint | None:
     is_schema = isinstance(value, Mapping)
     try:
         source = json.dumps(dict(value) if is_schema else value, ensure_ascii=False, allow_nan=False)
-    except ValueError as error:  # a number like 1e400, which is infinite by now
+    except ValueError as error:  # a number like 1e400, which has become infinity
         raise InvalidRequest(f"format: {error}", "numbers up to ±9007199254740992 are accepted") from error
-    except (TypeError, RecursionError) as error:  # bytes from the library, or lists in lists in lists
+    except (TypeError, RecursionError) as error:  # bytes passed to the library, or lists nested too deeply
         raise InvalidOption(f"invalid format: {error}; expected JSON") from error
     if is_schema:
         return Constraint(kind="json_schema", source=source)

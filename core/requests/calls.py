@@ -1,4 +1,4 @@
-"""What the use cases of inference are called with, and what `embed` answers."""
+"""The arguments of the inference use cases, and the result of `embed`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = (
 
 
 class Call(Value, frozen=True, kw_only=True):
-    """What all calls say. `model` is the name as the caller typed it: messages repeat it so."""
+    """What all calls have in common. `model` is the name as the caller typed it; messages repeat it in that form."""
 
     model: str
     caller: Caller = ANONYMOUS
@@ -83,7 +83,7 @@ class ChatCall(AnswerCall, frozen=True, kw_only=True):
 
 
 class EmbedCall(LoadingCall, frozen=True, kw_only=True):
-    """One vector per input. `dimensions` keeps the first so many, and needs `normalise`, which scales to length 1."""
+    """One vector per input. `normalise` scales it to length 1, after cutting it to the first `dimensions` numbers."""
 
     inputs: tuple[str, ...]
     truncate: bool = True
@@ -92,7 +92,7 @@ class EmbedCall(LoadingCall, frozen=True, kw_only=True):
 
 
 class LoadCall(LoadingCall, frozen=True, kw_only=True):
-    """Load a model ahead of its first request. `task` is what it is wanted for; None for anything."""
+    """Load a model ahead of its first request. `task` is what it will be used for; None means anything."""
 
     task: Literal["generate", "chat"] | None = None
 
@@ -102,7 +102,7 @@ class UnloadCall(Call, frozen=True, kw_only=True):
 
 
 class EmbedResult(Value, frozen=True, kw_only=True):
-    """The vectors in the order of the inputs, and what they cost. `ignored_options` had no effect."""
+    """The vectors in the order of the inputs, and what they cost. `ignored_options` are those that had no effect."""
 
     vectors: Vectors
     prompt_tokens: int

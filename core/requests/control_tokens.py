@@ -1,7 +1,6 @@
-"""Which texts are control tokens of a model, and where people typed one.
+"""Finds control tokens of a model in text that people typed, which must never act as one.
 
-Text that people typed must never act as a control token. The model's vocabulary says which texts are: they may be
-spelled in any way.
+The model's vocabulary determines which texts are control tokens; they can be spelled in any way.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _LOOKALIKE = re.compile(
     r"|\[/?[A-Za-z][A-Za-z0-9_]{2,60}\]|\[\|[^\[\]|]{1,60}\|\]"
     r"|\]~[^\[\]~]{1,60}~?[\[\]]|\[[a-z]{1,3}~\["
 )
-"""What control tokens are spelled like: ``<|im_end|>``, ``</s>``, ``[INST]``, ``]~b]``. Much else is, too."""
+"""How control tokens are usually spelled: ``<|im_end|>``, ``</s>``, ``[INST]``, ``]~b]``. Other texts match too."""
 
 _REMEMBERED = 16
 
@@ -27,7 +26,7 @@ _REMEMBERED = 16
 class ControlTokens:
     """The control tokens of a model, by spelling.
 
-    `spellings` None: nobody knows them, so everything that looks like a control token counts as one.
+    If `spellings` is None, they are unknown, and everything that looks like a control token counts as one.
     """
 
     def __init__(self, spellings: tuple[str, ...] | None) -> None:
@@ -36,7 +35,7 @@ class ControlTokens:
         self._pattern = re.compile(_any_of(texts)) if texts else None if self.known else _LOOKALIKE
 
     def find(self, text: str) -> Iterator[re.Match[str]]:
-        """Every control token in the text, the longest wherever several begin."""
+        """Every control token in the text. If several begin at the same place, the longest."""
         return iter(()) if self._pattern is None else self._pattern.finditer(text)
 
     def replace(self, text: str, by: Callable[[re.Match[str]], str]) -> str:
@@ -66,14 +65,14 @@ LOOKALIKES = ControlTokens(None)
 
 @lru_cache(_REMEMBERED)
 def control_tokens(spellings: tuple[str, ...] | None) -> ControlTokens:
-    """The same object for the same spellings: a vocabulary may have thousands."""
+    """The same object for the same spellings, since a vocabulary may have thousands of them."""
     return ControlTokens(spellings)
 
 
 def _any_of(texts: list[str]) -> str:
-    """A pattern that matches the longest of the texts, which are sorted backwards.
+    """A pattern that matches the longest of the texts, which are in descending order.
 
-    Beginnings that several share are compared once: a list of thousands would be gone through at every ``<``.
+    Shared prefixes are factored out: otherwise every ``<`` would be compared with thousands of alternatives.
     """
     prefix = _shared_prefix(texts[-1], texts[0])
     rests: dict[str, list[str]] = {}

@@ -11,7 +11,7 @@ __all__ = ("Message", "Tool", "ToolCall")
 
 
 class ToolCall(Value, frozen=True, kw_only=True):
-    """One call that the model asks for. `arguments` is the decoded JSON object, its key order kept."""
+    """One call that the model asks for. `arguments` is the decoded JSON object, in its original key order."""
 
     name: str
     arguments: Mapping[str, Any] = {}
@@ -28,9 +28,9 @@ class Tool(Value, frozen=True, kw_only=True):
 
 
 class Message(Value, frozen=True, kw_only=True):
-    """One turn. `role` is lower case; ``system``, ``user``, ``assistant`` and ``tool`` are what templates know.
+    """One turn. `role` is lower case; ``system``, ``user``, ``assistant`` and ``tool`` are the usual ones.
 
-    `images` are whole files, pictures or sounds, in the order in which the text refers to them.
+    `images` are the contents of image or sound files, in the order in which the text refers to them.
     """
 
     role: str

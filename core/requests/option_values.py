@@ -1,4 +1,4 @@
-"""The values of options by kind: checked where they come as JSON, read where they come as text."""
+"""The values of options, by kind: checks those that come as JSON, and reads those that come as text."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ OptionKind = Literal["integer", "float32", "boolean", "string", "array", "bias"]
 
 # A seed may be any 64-bit integer; everything else ends in a C int.
 _BITS = {"seed": 63}
-# Beyond these native code dies, or is busy with starting threads; any client may send options.
+# Larger values crash native code or keep it busy starting threads, and any client can send options.
 _MOST = {"num_thread": 512, "num_parallel": 256}
-# What is gone through for every token, or compared with the whole vocabulary.
+# These are searched for every token, or compared with the whole vocabulary.
 _MOST_TEXTS = {"dry_sequence_breakers": 32, "stop": 16_384}
 _MOST_BIASES, _MOST_BIASED_TEXTS, _MOST_BIASED_CHARS = 1 << 19, 4096, 64 << 10
 
 
 def checked(kind: OptionKind, name: str, value: Any) -> Any:
-    """Decoded JSON as the option takes it; a fraction is cut off where an integer is due. Raises `InvalidOption`."""
+    """The value for the option, from decoded JSON; integers drop a fraction. Raises `InvalidOption`."""
     return _CHECKS[kind](name, value)
 
 
 def read_text(kind: OptionKind, name: str, values: Sequence[str]) -> Any:
-    """The texts of a PARAMETER as JSON that `checked` takes: lists take all of them, everything else the last.
+    """The texts of a PARAMETER as JSON for `checked`: lists use all of them, other kinds the last one.
 
     Raises `InvalidOption` with Ollama's texts.
     """
@@ -73,7 +73,7 @@ def _parse_bias(text: str, shown: str) -> list[Any]:
 
 
 def _token(text: str) -> int | str:
-    """A token's id where the text is a number; one of many digits is out of range, however many."""
+    """A token id if the text is a number. Only its first digits matter: it is out of range anyway if it has more."""
     return int(text[:20]) if text.isdecimal() else text
 
 

@@ -1,6 +1,6 @@
 """The options of a request and of a Modelfile's PARAMETER lines: one table of names, types, scopes and defaults.
 
-Names, defaults and error texts are Ollama's; beyond them the names are llama-server's, and a few load options
+Names, defaults and error texts are Ollama's; names that Ollama does not have are llama-server's, and a few load options
 are Corral's own. Everything that reads, prints or documents an option goes through `OPTIONS`.
 """
 
@@ -35,8 +35,8 @@ class OptionSpec(Value, frozen=True, kw_only=True):
     """One row of the table.
 
     `scope`: ``sampling`` and ``context`` hold for one request, ``load`` for a loaded model (another value may reload
-    it), ``engine`` says which engine loads it, ``none`` is checked and then has no effect. `default` is what holds
-    where nobody says anything, None where the engine decides. `origin` is whose name it is.
+    it), ``engine`` says which engine loads it, ``none`` is checked and then has no effect. `default` is the
+    value if none is given; None means that the engine decides. `origin` says where the name comes from.
     """
 
     name: str
@@ -113,12 +113,12 @@ _TABLE: tuple[OptionSpec, ...] = (
 
 OPTIONS: Mapping[str, OptionSpec] = {row.name: row for row in _TABLE}
 
-# Names that old Modelfiles carry and Ollama still reads, to drop them.
+# Names in old Modelfiles that Ollama still accepts and ignores.
 _RETIRED = frozenset({"penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock"})
 
 
 class ParsedOptions(Value, frozen=True, kw_only=True):
-    """Checked options by scope, in JSON types; only what was given. `unknown` names have no effect: log them."""
+    """Checked options by scope, as JSON types; only those given. `unknown` names have no effect, so log them."""
 
     sampling: Mapping[str, Any] = {}
     context: Mapping[str, Any] = {}
@@ -128,9 +128,9 @@ class ParsedOptions(Value, frozen=True, kw_only=True):
 
 
 class ResolvedOptions(Value, frozen=True, kw_only=True):
-    """What a request runs with, all layers merged. `load` holds only load options that some layer names.
+    """What a request runs with, all layers merged. `load` holds only load options that some layer sets.
 
-    `engine` is the engine that must run it, None where any may.
+    `engine` is the engine that must run it, None if any engine may.
     """
 
     sampling: SamplingParams = SamplingParams()
@@ -141,7 +141,7 @@ class ResolvedOptions(Value, frozen=True, kw_only=True):
 
 
 def parse_options(options: Mapping[str, Any]) -> ParsedOptions:
-    """Check decoded JSON against the table: nulls are skipped, a fraction is cut off where an integer is due.
+    """Check decoded JSON against the table: nulls are skipped, and integers drop a fraction.
 
     Raises `InvalidOption` with Ollama's text for a value of the wrong type.
     """
@@ -196,9 +196,9 @@ def resolve_options(*layers: Mapping[str, Any]) -> ResolvedOptions:
 
 
 def parse_parameter(name: str, values: Sequence[str]) -> Any:
-    """A PARAMETER's text as the JSON value that `parse_options` takes.
+    """A PARAMETER's text as a JSON value for `parse_options`.
 
-    Lists (`stop`) take all the values, everything else the last one. A retired name of Ollama's gives None.
+    Lists (`stop`) use all values, other options the last one. Returns None for a name that Ollama has retired.
     Raises `InvalidOption` with Ollama's texts.
     """
     row = OPTIONS.get(name)

@@ -1,4 +1,4 @@
-"""What comes back: `EngineOutput` from an engine beside its driver, `Output` from a running model.
+"""What requests produce: `EngineOutput` goes from an engine to its driver, `Output` from a running model to its caller.
 
 Both are open bases, like `Request`.
 """
@@ -34,7 +34,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class Usage(Value, frozen=True, kw_only=True):
-    """What a request cost. `prompt_tokens` includes `cached_tokens`, those that needed no computing.
+    """What a request cost. `prompt_tokens` includes `cached_tokens`, which did not have to be computed.
 
     `queued_ns` is the time before the engine began with the prompt, `prefill_ns` the time until the prompt was
     computed, and `decode_ns` the time from then to the end.
@@ -60,14 +60,14 @@ class Vectors(Value, frozen=True, kw_only=True):
 
 
 class TopLogprob(Value, frozen=True, kw_only=True):
-    """One alternative: its text as bytes (a token may be a part of a character) and natural log-probability."""
+    """One alternative: its text as bytes (a token may be part of a character) and its natural log-probability."""
 
     token: bytes
     logprob: float
 
 
 class TokenLogprob(Value, frozen=True, kw_only=True):
-    """The chosen token, and as many alternatives as were asked for, most likely first."""
+    """The chosen token, and the requested number of alternatives, most likely first."""
 
     token: bytes
     logprob: float
@@ -78,13 +78,13 @@ class TokenLogprob(Value, frozen=True, kw_only=True):
 
 
 class Output(Value, frozen=True, kw_only=True):
-    """Open base. A run yields at most one `Started`, then deltas, then `Finished`; or one `Embedded`."""
+    """Open base. A run yields at most one `Started`, then `Delta`s, then `Finished`; or one `Embedded`."""
 
 
 class Started(Output, frozen=True, kw_only=True):
     """The prompt is in memory. `dropped_tokens` were cut to make it fit; `ignored_options` had no effect.
 
-    `prompt_tokens` None: a remote engine will tell in the end.
+    `prompt_tokens` is None if the engine only knows it at the end, as remote ones do.
     """
 
     prompt_tokens: int | None
@@ -108,14 +108,14 @@ class Delta(Output, frozen=True, kw_only=True):
 
 
 class Embedded(Output, frozen=True, kw_only=True):
-    """The vectors of an `EmbedRequest`, one per input, in order, as the model gives them (not normalised)."""
+    """The vectors of an `EmbedRequest`, one per input, in order, as the model returns them (not normalised)."""
 
     vectors: Vectors
     prompt_tokens: int
 
 
 class Finished(Output, frozen=True, kw_only=True):
-    """The last output. `token_ids`: prompt and answer, if they were asked for."""
+    """The last output. `token_ids` are those of prompt and answer, if requested."""
 
     reason: FinishReason
     usage: Usage
@@ -145,9 +145,9 @@ class Prefilled(EngineOutput, frozen=True, kw_only=True):
 
 
 class Token(EngineOutput, frozen=True, kw_only=True):
-    """One token. `piece` is its text, perhaps a part of a character. A text-only engine has no `token_id`.
+    """One token. `piece` is its text, possibly part of a character. A text-only engine has no `token_id`.
 
-    The token that ends a generation (EOS) is given too, with an empty piece, and counted.
+    The token that ends the answer (EOS) is reported too, with an empty piece, and counted.
     """
 
     token_id: int | None
@@ -163,12 +163,12 @@ class EngineEmbedded(EngineOutput, frozen=True, kw_only=True):
 
 
 class EngineFinished(EngineOutput, frozen=True, kw_only=True):
-    """The engine ended the request by itself: EOS, or the context is full."""
+    """The engine itself ended the request: EOS, or the context is full."""
 
     reason: FinishReason
 
 
 class EngineFailed(EngineOutput, frozen=True, kw_only=True):
-    """This request failed; others go on."""
+    """This request failed; others continue."""
 
     error: ErrorInfo

@@ -10,20 +10,20 @@ __all__ = ("MediaPart", "Prompt", "TextPart", "TokensPart", "has_media", "joined
 
 
 class TextPart(Value, frozen=True, kw_only=True):
-    """Text to tokenize. `parse_special`: control tokens spelt in it count as such (a template's own text)."""
+    """Text to tokenize. With `parse_special`, control tokens in it count as such, as in a template's own text."""
 
     text: str
     parse_special: bool = False
 
 
 class TokensPart(Value, frozen=True, kw_only=True):
-    """Token ids, taken as they are."""
+    """Token ids, used as they are."""
 
     ids: tuple[int, ...]
 
 
 class MediaPart(Value, frozen=True, kw_only=True):
-    """A picture or a sound at its place in the text: the whole file. For engines with the feature ``images``."""
+    """The contents of an image or sound file, at its place in the text. For engines with the feature ``images``."""
 
     data: bytes
 

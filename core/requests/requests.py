@@ -1,7 +1,7 @@
-"""What a caller asks of a running model: one struct per task, and what they are made of.
+"""Requests to a running model: one struct per task, and the structs that they consist of.
 
 `Request` is an open base: an engine plugin subclasses it (repeating ``frozen=True, kw_only=True``) and names
-its types in its `EngineSpec`, so that they cross the process boundary as well.
+its types in its `EngineSpec`, so that they can cross the process boundary as well.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = (
 
 
 class SamplingParams(Value, frozen=True, kw_only=True):
-    """How the next token is chosen, and when to stop. Ollama's names and defaults; beyond them llama-server's.
+    """How the next token is chosen, and when to stop. Names and defaults are Ollama's, or else llama-server's.
 
-    `temperature` 0 is greedy. `seed` None draws one. `num_predict` is the most tokens to generate, None for no
-    limit but the context's. `repeat_last_n` 0 turns penalties off, -1 looks at the whole context.
-    `mirostat` 0 is off, 1 and 2 the two versions. `logit_bias` maps a token id, or a text, to what is added to
+    `temperature` 0 is greedy. `seed` None draws one. `num_predict` is the most tokens to generate; with None,
+    only the context limits them. `repeat_last_n` 0 turns penalties off, -1 looks at the whole context.
+    `mirostat` 0 is off, 1 and 2 are its versions. `logit_bias` maps a token id, or a text, to what is added to
     its logit (``-inf`` forbids it).
     """
 
@@ -67,8 +67,8 @@ class SamplingParams(Value, frozen=True, kw_only=True):
 class ContextPolicy(Value, frozen=True, kw_only=True):
     """How much one request may remember, in tokens.
 
-    `num_ctx` bounds prompt and answer together (None: all the engine has). When an answer reaches it, `shift`
-    keeps the first `num_keep` tokens, drops the older half of the rest and goes on; without `shift`, or where the
+    `num_ctx` bounds prompt and answer together (None: as much as the engine has). When an answer reaches it, `shift`
+    keeps the first `num_keep` tokens, drops the older half of the rest and continues; without `shift`, or if the
     model's memory cannot shift, the answer ends with ``length``.
     """
 
@@ -125,7 +125,7 @@ class CompletionRequest(TextRequest, frozen=True, kw_only=True):
 
 
 class ChatRequest(TextRequest, frozen=True, kw_only=True):
-    """Answer a conversation. Taken by engines that own their template; `PromptedChat` turns it into a completion."""
+    """Answer a conversation. For engines that own their template; for others, it becomes a completion."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
@@ -133,7 +133,7 @@ class ChatRequest(TextRequest, frozen=True, kw_only=True):
 
 
 class EmbedRequest(Request, frozen=True, kw_only=True):
-    """One vector per input, in order. `truncate`: cut an input that is too long, else `PromptTooLong`."""
+    """One vector per input, in order. An input that is too long is cut with `truncate`, otherwise `PromptTooLong`."""
 
     inputs: tuple[Prompt, ...]
     truncate: bool = True

@@ -24,7 +24,7 @@ ROLES = frozenset({"system", "user", "assistant", "tool"})
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _UNMARK = {ord(_OPEN): None, ord(_CLOSE): None}
-# As themselves, or as `repr` within a format spells them.
+# As they are, or as `repr` writes them in a format.
 _MARKED = re.compile(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}|\\\\ufdd0((?:(?!\\\\ufdd)[^{_OPEN}{_CLOSE}])*)\\\\ufdd1")
 _ESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\\u(fdd[01])")
 
@@ -35,7 +35,7 @@ class TypedText:
     Make one per rendering. `chars` is how much text has been marked so far.
 
     `spared` are texts that the template itself looks for in answers (``</think>``). They stay unmarked there: a mark
-    would come between the text that the template cuts off and the whitespace that it strips then. A role that is not
+    would stand between the text that the template cuts off and the whitespace that it then strips. A role that is not
     among `roles` is marked as a whole, since templates make control tokens of roles (``<|user|>``).
     """
 
@@ -78,13 +78,12 @@ class TypedText:
         self._used |= _OPEN in marked
         return marked
 
-    def prompt(self, rendered: str, continued: str = "") -> Prompt:
-        """The prompt for a rendering, and for the beginning of an answer after it.
+    def prompt(self, rendered: str) -> Prompt:
+        """The prompt for a rendering: marked stretches become parts with `parse_special` off.
 
-        Marked stretches are parts with `parse_special` off. A mark whose partner was cut off is dropped.
+        A mark whose partner was cut off is dropped.
         """
-        parts = self._parts(rendered) if self._used else [TextPart(text=rendered, parse_special=True)]
-        return joined([*parts, *self._control.guarded(continued)])
+        return joined(self._parts(rendered) if self._used else [TextPart(text=rendered, parse_special=True)])
 
     def _call(self, call: ToolCall) -> ToolCall:
         return msgspec.structs.replace(

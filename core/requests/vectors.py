@@ -1,4 +1,4 @@
-"""Arithmetic on `Vectors`: reading them out, cutting dimensions, scaling to length 1."""
+"""Arithmetic on `Vectors`: reads them, cuts dimensions, scales to length 1."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rows(vectors: Vectors) -> Iterator[array[float]]:
 def normalise(vectors: Vectors, dimensions: int | None = None) -> Vectors:
     """Scale each vector to length 1, after cutting it to its first `dimensions` if it has more (Matryoshka).
 
-    A vector of zeros stays one. Raises `InvalidEmbedding` with Ollama's text for NaN and infinity.
+    A zero vector is left as it is. Raises `InvalidEmbedding` with Ollama's text for NaN and infinity.
     """
     width = dimensions if dimensions is not None and 0 < dimensions < vectors.dimensions else vectors.dimensions
     scaled = bytearray()
@@ -43,7 +43,7 @@ def normalise(vectors: Vectors, dimensions: int | None = None) -> Vectors:
 
 
 def check_finite(vectors: Vectors) -> None:
-    """Raises `InvalidEmbedding` with Ollama's text for NaN and infinity: no JSON could carry them."""
+    """Raises `InvalidEmbedding` with Ollama's text for NaN and infinity, which JSON cannot represent."""
     for row in rows(vectors):
         _require_finite(row)
 

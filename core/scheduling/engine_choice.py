@@ -11,9 +11,7 @@ import msgspec
 
 from corral.core.containment import contained, short_line
 from corral.core.errors import EngineNotInstalled, InvalidOption, NoEngine, UnknownEngine
-from corral.core.models.digests import digest_of
-from corral.core.models.model import ModelMetadata, StoredModel
-from corral.core.models.names import ModelName
+from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.ports.runners import Runner
 from corral.core.scheduling.load_options import ignored_load_options, typed_load_options
 from corral.core.scheduling.spec_calls import check_match
@@ -28,6 +26,7 @@ __all__ = (
     "Candidate",
     "EngineChooser",
     "choose_runner",
+    "lost_adapter",
 )
 
 _log = logging.getLogger(__name__)
@@ -132,9 +131,9 @@ class EngineChooser:
         remedy = "; ".join((_ELSEWHERE, *remarks(self._left_out, record.format)))
         raise NoEngine(f"no engine can run {record.name.short} ({reasons or 'there is none'})", remedy)
 
-    def candidates(self, record: StoredModel, metadata: ModelMetadata | None) -> list[Candidate]:
+    def candidates(self, model: Model, metadata: ModelMetadata | None) -> list[Candidate]:
         """What every engine says to the model, in the order that breaks ties."""
-        return [self._checked(self._matched(spec, record, metadata)) for spec in self._specs]
+        return [self._checked(self._matched(spec, model, metadata)) for spec in self._specs]
 
     def require(self, name: str | None = None) -> None:
         """What can be said before the model is there: raises `EngineNotInstalled` where the engine of that name lacks
@@ -175,7 +174,7 @@ class EngineChooser:
     def _matched(
         self,
         spec: EngineSpec,
-        record: StoredModel,
+        model: Model,
         metadata: ModelMetadata | None,
         load_options: Mapping[str, Any] = {},
     ) -> Candidate:
@@ -187,7 +186,7 @@ class EngineChooser:
             options, fault = typed_load_options(spec, settings), error
         return Candidate(
             spec=spec,
-            match=self._match(spec, record, metadata, options),
+            match=self._match(spec, model, metadata, options),
             options=options,
             ignored=ignored_load_options(spec, load_options),
             fault=fault,
@@ -201,24 +200,25 @@ class EngineChooser:
             missing, hint = self._missing(converter), install_line(converter)
         return msgspec.structs.replace(candidate, missing=missing, install_hint=hint)
 
-    def _match(self, spec: EngineSpec, record: StoredModel, metadata: ModelMetadata | None, options: Any) -> Match:
+    def _match(self, spec: EngineSpec, model: Model, metadata: ModelMetadata | None, options: Any) -> Match:
         try:
-            match = check_match(contained(spec.match, record, metadata, options))
+            match = check_match(contained(spec.match, model, metadata, options))
         except Exception as error:  # a plugin's fault is no reason to be without the other engines
             said = f"{type(error).__name__}: {short_line(error)}"
             if (spec.name, said) not in self._complained:  # once, not once for each model
                 self._complained.add((spec.name, said))
-                _log.warning("the %s engine's match failed for %s: %s", spec.name, record.name.short, said)
+                name = model.name.short if isinstance(model, StoredModel) else "a model"
+                _log.warning("the %s engine's match failed for %s: %s", spec.name, name, said)
                 _log.debug("the match of %s", spec.name, exc_info=True)
             return Match(score=0, reason=f"its match failed: {said}")
-        unfit = _unfit(spec, record, metadata) if match.score != 0 else None
+        unfit = _unfit(spec, model, metadata) if match.score != 0 else None
         if unfit is not None:
             return Match(score=0, reason=unfit)
         if match.derive is None:
             return match
         if match.derive.converter not in self._converters:
             return Match(score=0, reason=f"needs the {match.derive.converter} converter, which is not registered")
-        if record.files_of("adapter"):
+        if model.files_of("adapter"):
             return Match(score=0, reason="needs a conversion, which would drop the model's adapter")
         return match
 
@@ -232,10 +232,18 @@ class EngineChooser:
         return missing
 
 
-def _unfit(spec: EngineSpec, record: StoredModel, metadata: ModelMetadata | None) -> str | None:
-    """Why the answers would not be the model's, whatever the engine says; None where they would."""
-    if record.files_of("adapter") and not spec.adapters:
+def lost_adapter(spec: EngineSpec, model: Model) -> str | None:
+    """Why the engine must not load the model: it would leave out the model's adapter. None if it would not."""
+    if model.files_of("adapter") and not spec.adapters:
         return "does not support adapters, and without its adapter this model would give different answers"
+    return None
+
+
+def _unfit(spec: EngineSpec, model: Model, metadata: ModelMetadata | None) -> str | None:
+    """Why the answers would not be the model's, whatever the engine says; None where they would."""
+    lost = lost_adapter(spec, model)
+    if lost is not None:
+        return lost
     if metadata is not None:
         if metadata.keys.get("general.type") == "adapter":
             return "an adapter is not a model of its own"
@@ -246,9 +254,7 @@ def _unfit(spec: EngineSpec, record: StoredModel, metadata: ModelMetadata | None
 
 
 _UNASKED = Match(score=1, reason="")
-ANY_MODEL = StoredModel(
-    name=ModelName(model="any"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf"
-)
+ANY_MODEL = Model(format="gguf")
 
 
 def _ease(candidate: Candidate) -> tuple[bool, int]:

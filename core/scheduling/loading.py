@@ -13,11 +13,12 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from corral.core.errors import EngineDied, InvalidModelFile, LoadFailed, OutOfMemory
+from corral.core.errors import EngineDied, InvalidModelFile, LoadFailed, NoEngine, OutOfMemory
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import RunningModel
+from corral.core.scheduling.engine_choice import lost_adapter
 from corral.core.scheduling.load_progress import LoadProgress, LoadStage
 from corral.core.scheduling.placement import Placement
 from corral.core.scheduling.resident import Resident
@@ -83,6 +84,9 @@ class ModelLoader:
         return await self._load(resident, derived, await self._models.metadata(derived))
 
     async def _load(self, resident: Resident, record: StoredModel, metadata: ModelMetadata | None) -> RunningModel:
+        lost = lost_adapter(resident.spec, record)  # a converter may have written one
+        if lost is not None:
+            raise NoEngine(f"the {resident.spec.name} engine cannot run {resident.record.name.short}: it {lost}")
         resident.require(estimate_bytes(resident.spec, record, metadata, resident.options))
         async with self._models.loadable_files(record) as files:  # no other model makes room for missing files
             await self._placement.make_room(resident)

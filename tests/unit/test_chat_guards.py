@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
-from corral.adapters.templates.jinja import JinjaLanguage
+from corral.adapters.templates.language import JinjaLanguage
 from corral.core.errors import InvalidModelFile, InvalidRequest, PluginError
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat

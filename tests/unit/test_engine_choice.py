@@ -10,6 +10,7 @@ import pytest
 
 from corral.adapters.engines.ctransformers.spec import SPEC as CTRANSFORMERS
 from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
+from corral.adapters.engines.onnx_genai.spec import SPEC as ONNX_GENAI
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.errors import EngineNotInstalled, InvalidOption, NoEngine, PluginError, UnknownEngine
 from corral.core.models.digests import digest_of
@@ -19,6 +20,9 @@ from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import Derivation, EngineSpec, Match
 from corral.core.wording.pip_lines import pip_line
+from corral.plugins import builtin
+from corral.plugins.hooks import ENGINES
+from corral.plugins.manager import PluginManager
 
 ABSENT = "corral_no_such_module"
 
@@ -246,6 +250,20 @@ def test_our_engines_of_weights_refuse_an_adapter(spec: EngineSpec, form: str) -
     assert candidate.match.score > 0
     with pytest.raises(NoEngine, match="does not support adapters"):
         choosing([spec]).choose(model("weights", "adapter"), metadata)
+
+
+def test_only_one_of_our_engines_loads_adapters() -> None:
+    """All others refuse a model that has one; that one refuses a model with several, as it applies one only."""
+    manager = PluginManager()
+    manager.register(builtin, "builtin")
+    assert len(manager.specs(ENGINES)) >= 5
+    assert [spec.name for spec in manager.specs(ENGINES) if spec.adapters] == [ONNX_GENAI.name]
+    config = msgspec.structs.replace(model("config").files[0], path="genai_config.json")
+    for count, score in ((0, 100), (1, 100), (2, 0)):
+        files = (config, *model(*["adapter"] * count).files)
+        folder = msgspec.structs.replace(TOY, format="onnx", files=files)
+        [candidate] = choosing([ONNX_GENAI]).candidates(folder, None)
+        assert candidate.match.score == score
 
 
 @pytest.mark.parametrize(

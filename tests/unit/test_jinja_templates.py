@@ -11,11 +11,12 @@ from contextlib import suppress
 
 import pytest
 
-from corral.adapters.templates.jinja import JinjaFormat, JinjaLanguage
+from corral.adapters.templates.jinja import JinjaFormat
+from corral.adapters.templates.language import JinjaLanguage
 from corral.core.errors import InvalidModelFile, InvalidRequest
 from corral.core.generation.rendering import RenderingThreads
 from corral.core.models.model import ModelMetadata, TemplateText
-from corral.core.ports.chat import RenderedChat
+from corral.core.ports.chat import ChatFormat, RenderedChat
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.prompts import Prompt, TextPart, prompt_text
@@ -30,7 +31,7 @@ def _render(source: str, messages: list[Message] | None = None, **options: str) 
 
 
 def _prompt(
-    chat_format: JinjaFormat,
+    chat_format: ChatFormat,
     messages: Sequence[Message],
     tools: Sequence[Tool] = (),
     control: ControlTokens = LOOKALIKES,
@@ -75,6 +76,15 @@ def test_a_template_with_think_tags_names_the_parser(think: bool | str | None, p
     assert rendered.parser == parser
     assert (rendered.think is not None, bool(rendered.preserved_tokens)) == (parser is not None, parser is not None)
     assert JinjaFormat(_TEXT).render(ChatRequest(messages=tuple(_USER), think=think)).parser is None
+
+
+def test_the_thinking_of_a_continued_answer_is_kept() -> None:
+    """Between the template's tags, before the words that are to be continued; its own control tokens stay text."""
+    begun = [*_USER, Message(role="assistant", thinking="hm <|x|>", content="Yes, ")]
+    compiled = JinjaFormat("{{ messages[0].content.split('</think>')[-1] }}|{{ '' if '<think>' else '' }}")
+    assert prompt_text(_prompt(compiled, begun)) == "hello|<think>\nhm <|x|>\n</think>\n\nYes, "
+    assert _guarded(_prompt(compiled, begun)) == ["<|x|>"]
+    assert prompt_text(_prompt(JinjaFormat("{{ messages[0].content }}|"), begun)) == "hello|Yes, "
 
 
 def test_blocks_are_trimmed_and_loops_have_controls() -> None:

@@ -605,6 +605,33 @@ def test_out_of_memory_while_converting() -> None:
     scheduled(check, engines=[spec(), pressed], deriver_type=TightDeriver)
 
 
+class AdaptingDeriver(TightDeriver):
+    """Converts into a model that has an adapter."""
+
+    async def derive(
+        self, record: StoredModel, converter: str, *, parameters: Mapping[str, Any], on_progress: OnLoadProgress
+    ) -> StoredModel:
+        adapter = msgspec.structs.replace(record.files[0], role="adapter")
+        return msgspec.structs.replace(record, files=(*record.files, adapter))
+
+
+def test_an_adapter_that_a_conversion_adds_is_not_lost() -> None:
+    """An engine that loads no adapters does not run what its converter made either; nothing else is unloaded."""
+    pressed = msgspec.structs.replace(
+        spec(),
+        name="pressed",
+        match=lambda *_: Match(score=1, reason="", derive=Derivation(converter="press", parameters={})),
+    )
+
+    async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
+        await touch(scheduler, A, engine="toy")
+        with pytest.raises(NoEngine, match="the pressed engine cannot run b:latest: it does not support adapters"):
+            await touch(scheduler, B, engine="pressed")
+        assert runner.events == ["load a:latest"]
+
+    scheduled(check, engines=[spec(), pressed], deriver_type=AdaptingDeriver)
+
+
 def test_closing_while_loading() -> None:
     """Closing stops loads and tells those who wait."""
 

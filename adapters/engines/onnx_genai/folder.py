@@ -87,6 +87,9 @@ def open_folder(request: LoadRequest) -> ModelFolder:
             f"model {request.model!r}: {CONFIG_FILE} needs a vocab_size from 1 to {_MOST_TOKENS} and a context_length "
             f"from 1 to {_LONGEST_CONTEXT}"
         )
+    adapters = tuple(file.path for file in request.files if file.role == "adapter")
+    if len(adapters) > 1:  # each would replace the one before it
+        raise InvalidModelFile(f"model {request.model!r} has {len(adapters)} adapters; one can be applied")
     ends = model.eos_token_id if isinstance(model.eos_token_id, list) else [model.eos_token_id]
     decoder = model.decoder
     return ModelFolder(
@@ -98,7 +101,7 @@ def open_folder(request: LoadRequest) -> ModelFolder:
         kv_values_per_token=2 * decoder.num_hidden_layers * decoder.num_key_value_heads * decoder.head_size,
         ends=frozenset(ends),
         weights_bytes=sum(Path(file.path).stat().st_size for file in request.files if file.role == "weights"),
-        adapters=tuple(file.path for file in request.files if file.role == "adapter"),
+        adapters=adapters,
     )
 
 

@@ -42,6 +42,8 @@ def _match(model: Model, metadata: ModelMetadata | None, options: OnnxGenaiOptio
     if model.remote is not None:
         return Match(score=0, reason="runs local weights only")
     if model.format == "onnx":
+        if len(model.files_of("adapter")) > 1:
+            return Match(score=0, reason="applies one adapter, and this model has more: remove the others")
         if any(file.path == CONFIG_FILE for file in model.files):
             return Match(score=100, reason="runs folders for ONNX Runtime GenAI")
         return Match(score=0, reason=f"an ONNX model without {CONFIG_FILE} cannot generate text on this engine")

@@ -1,1 +1,1 @@
-"""The upstream engine: models that live behind another server, OpenAI-compatible, Ollama, or another Corral."""
+"""The upstream engine: models on other servers, which are OpenAI-compatible, Ollama, or Corral."""

@@ -1,4 +1,4 @@
-"""The addresses of upstreams: their normal form, and which of several is asked next."""
+"""The addresses of upstreams: their normal form, and which of several gets the next request."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ AddressT = TypeVar("AddressT", bound=_Address)
 
 
 def normal_address(text: str) -> str:
-    """``scheme://host[:port][/path]`` as addresses are compared: without a default port, a last slash or ``/v1``.
+    """The form in which addresses are compared: ``scheme://host[:port][/path]``.
 
-    Without a scheme it is http. Raises `InvalidRequest`, also for a user or key in it: keys belong into the settings.
+    A default port, a final slash and ``/v1`` are left out; the default scheme is http. Raises `InvalidRequest`, also
+    for a user or key in the address: keys belong in the settings.
     """
     shown = text.strip()
     parts = _split(shown if "://" in shown else f"http://{shown}")
@@ -54,9 +55,9 @@ def _split(text: str) -> SplitResult | None:
 def next_address(
     addresses: Sequence[AddressT], tried: Collection[AddressT], clock: Callable[[], float] = time.monotonic
 ) -> AddressT | None:
-    """The one with the fewest requests in flight; those that rest come last, the first to wake before others.
+    """The address with the fewest requests in progress. Those that failed recently come last, the longest ago first.
 
-    None where all have been tried.
+    None if all have been tried.
     """
     now_s = clock()
     left = [address for address in addresses if address not in tried]

@@ -16,7 +16,7 @@ __all__ = ("ServerDirectory",)
 
 
 class ServerDirectory:
-    """`settings` is the section ``[engines.upstream]`` as it was stated. The HTTP client is imported late."""
+    """`settings` is the section ``[engines.upstream]``, not decoded. The HTTP client is imported when it is needed."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._options = msgspec.convert(settings, UpstreamOptions)

@@ -1,4 +1,4 @@
-"""One address of an upstream: its connections, its key, what it speaks, and how much it does now."""
+"""One address of an upstream: its connections, its key, its API, and its requests in progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ("Endpoint",)
 
 _ERROR_LIMIT_BYTES = 64 * 1024
 _WHOLE_LIMIT_BYTES = 32 * 1024 * 1024
-# uvicorn and llama-server close a connection that was idle for five seconds.
+# uvicorn and llama-server close connections that have been idle for five seconds.
 _IDLE_CONNECTION_S = 4.0
 OutputT = TypeVar("OutputT")
 
@@ -32,9 +32,9 @@ _GONE = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError, httpx.Clo
 
 
 class Endpoint:
-    """Speaks to its own address and to no other: redirects are not followed, and no proxy is used unless set.
+    """Connects only to its own address: redirects are not followed, and no proxy is used unless the settings allow it.
 
-    `api` is None until it is known. Whoever made it closes it.
+    `api` is None until it is known. Its creator closes it.
     """
 
     def __init__(
@@ -59,16 +59,16 @@ class Endpoint:
 
     @classmethod
     async def open(cls, address: str, model: str, api: str | None, options: UpstreamOptions, host: HostOptions) -> Self:
-        """Connects to nothing yet. Raises `InvalidRequest`, and `SettingsError` for a key or header that is none."""
+        """Does not connect yet. Raises `InvalidRequest`, and `SettingsError` for an invalid key or header."""
         headers = {"accept-encoding": "identity", "user-agent": "corral"} | dict(host.headers)
         secrets = list(host.headers.values())
         if (key := _key(address, host)) is not None:
             headers["authorization"] = f"Bearer {key}"
             secrets.append(key)
-        # Reading the system's certificates takes a while.
+        # Reading the system's certificates takes time.
         verify = await asyncio.to_thread(ssl.create_default_context) if address.startswith("https") else False
         try:
-            _ = httpx.URL(address).host  # a name that is only spelt like an international one shows here
+            _ = httpx.URL(address).host  # fails for names that are not valid international domain names
         except (httpx.InvalidURL, UnicodeError) as error:
             raise InvalidRequest(f"not an address of a server: {address[:100]!r}: {error}") from error
         client = httpx.AsyncClient(
@@ -78,24 +78,24 @@ class Endpoint:
             trust_env=options.trust_env,
             follow_redirects=False,
             timeout=httpx.Timeout(options.silence_timeout_s, connect=options.connect_timeout_s, pool=None),
-            # How many there may be is counted here: httpx loses count of those that are given up while being closed.
+            # `_places` limits connections: httpx loses count of those that are abandoned while they are closed.
             limits=httpx.Limits(max_keepalive_connections=options.max_connections, keepalive_expiry=_IDLE_CONNECTION_S),
         )
         return cls(address, model, api, client, options, Secrets(secrets))
 
     def rest(self) -> None:
-        """It failed: others are asked first for a while."""
+        """It has failed: for a while, other addresses are tried first."""
         self.rests_until_s = time.monotonic() + self._options.rest_s
 
     @asynccontextmanager
     async def post(
         self, path: str, body: Any, passed: tuple[str, ...] = ()
     ) -> AsyncGenerator[AsyncIterator[bytes], None]:
-        """The body of the answer as it comes. Leaving the context early closes the connection at once.
+        """The body of the answer as it arrives. Leaving the context early closes the connection at once.
 
-        `passed` are the servers that have handled the request so far: the other server is told of them.
-        Raises `Unavailable` where nobody answers, what `refusal` makes of another status than 200, and `UpstreamError`
-        for an answer that breaks off.
+        `passed` are the servers that have handled the request so far; they are sent along.
+        Raises `Unavailable` if no server answers, what `refusal` returns for a status other than 200, and
+        `UpstreamError` for an answer that breaks off.
         """
         async with self._answer("POST", path, msgspec.json.encode(body), passed) as response:
             yield self._chunks(response)
@@ -123,7 +123,7 @@ class Endpoint:
         return bytes(data)
 
     async def in_time(self, outputs: AsyncIterator[OutputT]) -> AsyncGenerator[OutputT, None]:
-        """What was read of an answer. Raises `UpstreamError` where bytes come, but nothing of use, for too long."""
+        """The outputs of an answer. Raises `UpstreamError` if only useless bytes arrive for too long."""
         while True:
             try:
                 async with asyncio.timeout(self._options.silence_timeout_s):
@@ -158,7 +158,7 @@ class Endpoint:
             self.in_flight -= 1
 
     async def _send(self, method: str, path: str, content: bytes | None, passed: tuple[str, ...]) -> httpx.Response:
-        """The answer's head. A kept connection that the server had closed meanwhile is no failure: asked once more."""
+        """The head of the answer. If the server had closed a kept connection, the request is sent again."""
         headers = {} if content is None else {"content-type": "application/json"}
         if passed:
             headers[PASSED_HEADER] = ",".join(passed)
@@ -173,7 +173,7 @@ class Endpoint:
                 method, path, content=content, headers=headers, extensions={"trace": trace}
             )
             try:
-                # The client's own limits are for each piece of a head.
+                # The client's own limits apply to each piece of a head.
                 async with self._limited(self._options.connect_timeout_s + self._options.silence_timeout_s):
                     return await self._client.send(request, stream=True)
             except _GONE as error:
@@ -231,7 +231,7 @@ class Endpoint:
 
 
 def _sendable(address: str, headers: dict[str, str]) -> dict[str, str]:
-    """The client would say the value itself when it refuses one."""
+    """Checks headers here, because the client's own error would contain the value."""
     for name, value in headers.items():
         if not re.fullmatch(r"[!-9;-~]+", name) or not re.fullmatch(r"[ -~]*", value):
             raise SettingsError(

@@ -1,4 +1,4 @@
-"""What a dialect makes of a request: a path, a body, and the names of the options that had no place in it."""
+"""A request in the form of some API: a path, a body, and the names of the options that the API does not have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ("Exchange", "plain_text", "schema_of", "tool_entry")
 
 
 class Exchange(Value, frozen=True, kw_only=True):
-    """`logprobs` as in the request; the answer is cut to it."""
+    """`logprobs` is as in the request; the answer is cut to that number of alternatives."""
 
     path: str
     body: dict[str, Any]
@@ -39,7 +39,7 @@ def tool_entry(tool: Tool) -> dict[str, Any]:
 
 
 def schema_of(constraint: Constraint) -> Any:
-    """The JSON Schema of a constraint. Raises `Unsupported` for one of another kind."""
+    """The JSON Schema of a constraint. Raises `Unsupported` for other kinds of constraints."""
     if constraint.kind != "json_schema":
         raise Unsupported(
             f"this upstream does not support constraints of the kind {constraint.kind!r}",

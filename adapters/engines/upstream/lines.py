@@ -1,4 +1,4 @@
-"""Cuts a streamed body into lines, and lines into server-sent events, holding no more than one of them."""
+"""Divides a streamed body into lines, and lines into server-sent events, with at most one of them in memory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from corral.core.errors import CorralError, UpstreamError
 
 __all__ = ("read_events", "read_lines")
 
-_LINE_LIMIT_BYTES = 2 * 1024 * 1024  # as values, JSON takes up to thirty times its length
+_LINE_LIMIT_BYTES = 2 * 1024 * 1024  # decoded, JSON takes up to thirty times its length
 _SHOWN_BYTES = 64 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FIELDS = frozenset({b"", b"data", b"event", b"id", b"retry"})  # a comment has an empty name
 
 
 async def read_lines(chunks: AsyncIterable[bytes], address: str) -> AsyncGenerator[bytes, None]:
-    """Lines without their ends; the last may have none. Raises `UpstreamError` for an endless one."""
-    rest = bytearray()  # grows in place: a server may send a long line one byte at a time
+    """Lines without their line breaks. Raises `UpstreamError` for one that does not end."""
+    rest = bytearray()  # grows in place, since a server may send a long line one byte at a time
     async for chunk in chunks:
         first, *others = chunk.split(b"\n")
         rest += first
@@ -35,10 +35,10 @@ async def read_events(
     lines: AsyncIterator[bytes], address: str, error_in: Callable[[bytes], CorralError | None] = lambda body: None
 ) -> AsyncGenerator[bytes, None]:
     """The data of each event (``text/event-stream``, WHATWG HTML §9.2). Comments, other fields and events without data
-    are passed over.
+    are skipped.
 
-    Raises `UpstreamError` for an endless event. For a body that is no stream it raises the error that `error_in` finds
-    in it, or else `UpstreamError`.
+    Raises `UpstreamError` for an event that does not end. For a body that is not a stream, it raises the error that
+    `error_in` finds in it, or else `UpstreamError`.
     """
     data: list[bytes] = []
     held_bytes = idle_bytes = 0

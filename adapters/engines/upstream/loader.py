@@ -28,9 +28,9 @@ _EMBEDS: frozenset[Task] = frozenset({"embedding"})
 
 
 async def load(request: LoadRequest, on_progress: OnLoadProgress) -> UpstreamModel:
-    """Answers once one of the addresses has said what it is; the others may come later.
+    """Returns once one of the addresses has described its model; the others may become available later.
 
-    Raises what the last of them had to say where none does.
+    Raises the error of the last address if none does.
     """
     remote = request.remote
     if remote is None:
@@ -61,10 +61,10 @@ async def load(request: LoadRequest, on_progress: OnLoadProgress) -> UpstreamMod
 
 
 async def open_endpoint(host: str, model: str, api: str | None, options: UpstreamOptions) -> Endpoint:
-    """With what the settings have for this address. Connects to nothing yet.
+    """An endpoint with the settings for this address. Does not connect yet.
 
-    Raises `InvalidRequest`, `SettingsError`, and `Unsupported` for ollama.com: a manifest that came from somewhere may
-    name it, and then somebody's words would go there unasked.
+    Raises `InvalidRequest`, `SettingsError`, and `Unsupported` for ollama.com: any manifest could
+    name it, and users' texts would go there without their consent.
     """
     address = normal_address(host)
     if api is not None and api not in APIS:

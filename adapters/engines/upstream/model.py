@@ -30,7 +30,7 @@ _NO_TOKENIZER = "the tokens of an upstream model are unknown"
 
 
 class UpstreamModel:
-    """Each request goes to the least busy address; where that fails before its first output, to another."""
+    """Each request goes to the least busy address, and to another one if that fails before its first output."""
 
     def __init__(self, info: ModelInfo, endpoints: Sequence[Endpoint]) -> None:
         self.info = info
@@ -106,7 +106,7 @@ class UpstreamModel:
         return openai_requests.completion_exchange(request, endpoint.model, api, self.info.context_length)
 
     async def _embedded(self, request: EmbedRequest) -> Embedded:
-        """In pieces, one after the other, so that no answer is too long to be held."""
+        """Sends the texts in several requests, one after the other, so that no answer takes too much memory."""
         texts = [plain_text(prompt) for prompt in request.inputs]
         parts = [
             await self._piece(request, texts[start : start + _TEXTS_PER_REQUEST])
@@ -156,7 +156,7 @@ async def _vectors(endpoint: Endpoint, texts: Sequence[str], request: EmbedReque
 
 
 class _Attempts:
-    """The addresses asked for one answer, until one gives it. Iterating past the last raises what they said."""
+    """The addresses to try for one answer, one after the other. Iterating past the last one raises their error."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = endpoints
@@ -170,7 +170,7 @@ class _Attempts:
         raise self._problem
 
     def failed(self, endpoint: Endpoint, error: Unavailable | ServerBusy) -> None:
-        """Who is gone rests. That a server is busy tells more than that another is gone."""
+        """An unavailable address rests. The error of a busy server takes precedence, since it says more."""
         if isinstance(error, Unavailable):
             endpoint.rest()
         if not isinstance(self._problem, ServerBusy):

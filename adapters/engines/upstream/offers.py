@@ -1,4 +1,4 @@
-"""Finds out what a server speaks and which models it has."""
+"""Finds out which API a server has, and which models."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class _Shown(msgspec.Struct):
 
 
 async def known_api(endpoint: Endpoint) -> str:
-    """What the server speaks, asked for once. Raises `UpstreamError` where it is nothing that is known here."""
+    """The API of the server, which is asked once. Raises `UpstreamError` if it is unknown."""
     if endpoint.api is None:
         version = await _asked(endpoint, "/api/version", _Version)
         if version is not None:
@@ -83,7 +83,7 @@ async def known_api(endpoint: Endpoint) -> str:
 
 
 async def offers(endpoint: Endpoint) -> list[OfferedModel]:
-    """All of the server's models, those of Ollama's API by name alone. Empty where it does not tell."""
+    """All models of the server; with Ollama's API, only their names. Empty if the server does not list them."""
     api = await known_api(endpoint)
     if api in ("ollama", "corral"):
         tags = await _asked(endpoint, "/api/tags", _Tags)
@@ -103,7 +103,7 @@ async def offers(endpoint: Endpoint) -> list[OfferedModel]:
 
 
 async def offer_of(endpoint: Endpoint, model: str | None) -> OfferedModel:
-    """One model; see `UpstreamDirectory.find`. A server that does not tell which it has is believed to have it."""
+    """One model; see `UpstreamDirectory.find`. A server that does not list its models is assumed to have it."""
     with endpoint.secrets.kept():
         return await _offer_of(endpoint, model)
 
@@ -163,7 +163,7 @@ def _listed_capabilities(models: Any, name: str) -> tuple[str, ...]:
 
 
 async def _asked(endpoint: Endpoint, path: str, kind: type[Any]) -> Any:
-    """None where the server has no such path, or answers with something else."""
+    """None if the server does not have this path, or answers with something else."""
     try:
         return msgspec.json.decode(await endpoint.call("GET", path, limit_bytes=_LIMIT_BYTES), type=kind)
     except MALFORMED:

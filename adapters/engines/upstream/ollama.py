@@ -1,4 +1,4 @@
-"""Ollama's own API, which other Corrals speak as well: requests, and answers a line at a time.
+"""Ollama's API, which other Corral servers have too: requests, and answers line by line.
 
 https://docs.ollama.com/api
 """
@@ -26,7 +26,7 @@ from corral.core.requests.requests import ChatRequest, CompletionRequest
 __all__ = ("chat_exchange", "completion_exchange", "embed_exchange", "read_answer", "read_vectors")
 
 _NOTHING = msgspec.Raw(b"null")
-_CALL_COST = 4  # for each byte of a line with tool calls: as values, JSON takes many times its length
+_CALL_COST = 4  # for each byte of a line with tool calls: decoded, JSON takes many times its length
 
 
 def chat_exchange(request: ChatRequest, model: str, api: str) -> Exchange:
@@ -133,8 +133,11 @@ _vectors = msgspec.json.Decoder(_Vectors)
 async def read_answer(
     lines: AsyncIterator[bytes], exchange: Exchange, progress: AnswerProgress
 ) -> AsyncGenerator[Output, None]:
-    """`Started` with the first of the answer, deltas, `Finished`. Raises `UpstreamError` for one that is malformed or
-    has no last line, and the error that the server puts in its place."""
+    """`Started` at the beginning of the answer, deltas, `Finished`.
+
+    Raises `UpstreamError` for an answer that is malformed or has no last line, and the error
+    that the server sends instead of an answer.
+    """
     address = progress.address
     async for data in lines:
         if not data.strip():
@@ -174,7 +177,7 @@ async def read_answer(
 
 
 def read_vectors(data: bytes, address: str, count: int) -> Embedded:
-    """Raises `UpstreamError` where it is not one vector for each of `count` texts."""
+    """Raises `UpstreamError` unless there is one vector for each of `count` texts."""
     check_size(data, count, address)
     try:
         answer = _vectors.decode(data)
@@ -192,7 +195,7 @@ def _count(progress: AnswerProgress, line: _Line) -> None:
 
 
 def _call(call: _Call, address: str) -> ToolCall:
-    """Raises `UpstreamError` for arguments that are no JSON object."""
+    """Raises `UpstreamError` for arguments that are not a JSON object."""
     found = call.function
     try:
         arguments = read_arguments(found.arguments) if isinstance(found.arguments, str) else found.arguments or {}

@@ -24,7 +24,7 @@ _NOTHING = msgspec.Raw(b"null")
 
 
 class _Part(msgspec.Struct):
-    """A part of a content that is a list. Mistral's thinking is a list of such parts itself."""
+    """A part of content that is a list. Mistral's thinking is in turn a list of such parts."""
 
     type: str = "text"
     text: str | None = None
@@ -42,7 +42,7 @@ class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
-    logprobs: msgspec.Raw = _NOTHING  # not decoded unless asked for
+    logprobs: msgspec.Raw = _NOTHING  # not decoded unless requested
 
 
 class _PromptDetails(msgspec.Struct):
@@ -86,8 +86,11 @@ _vectors = msgspec.json.Decoder(_Vectors)
 async def read_answer(
     events: AsyncIterator[bytes], exchange: Exchange, progress: AnswerProgress
 ) -> AsyncGenerator[Output, None]:
-    """`Started` with the first of the answer, deltas, `Finished`. Raises `UpstreamError` for one that is malformed or
-    ends without a finish reason, and the error that the server puts in its place."""
+    """`Started` at the beginning of the answer, deltas, `Finished`.
+
+    Raises `UpstreamError` for an answer that is malformed or ends without a finish reason, and the error
+    that the server sends instead of an answer.
+    """
     address = progress.address
     calls = ToolCallFragments(address)
     reason: str | None = None
@@ -131,7 +134,7 @@ async def read_answer(
 
 
 def read_vectors(data: bytes, address: str, count: int) -> Embedded:
-    """Raises `UpstreamError` where it is not one vector for each of `count` texts."""
+    """Raises `UpstreamError` unless there is one vector for each of `count` texts."""
     check_size(data, count, address)
     try:
         answer = _vectors.decode(data)
@@ -147,7 +150,7 @@ def _error(exchange: Exchange, address: str, data: bytes) -> CorralError | None:
 
 
 def _texts(content: str | list[_Part | None] | None) -> tuple[str, str]:
-    """What was said and what was thought. Parts that hold no text, images for example, are left out."""
+    """The visible text and the thinking. Parts without text, such as images, are left out."""
     if content is None or isinstance(content, str):
         return content or "", ""
     parts = [part for part in content if part is not None]
@@ -170,7 +173,7 @@ def _count(progress: AnswerProgress, chunk: _Chunk) -> None:
 
 
 def _logprobs(raw: msgspec.Raw, wanted: int | None) -> tuple[TokenLogprob, ...]:
-    """Both forms: a list of entries, and the older lists side by side. What is no log-probability is passed over."""
+    """Reads both forms: a list of entries, and the older parallel lists. Other entries are skipped."""
     if wanted is None:
         return ()
     try:

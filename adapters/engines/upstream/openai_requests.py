@@ -1,4 +1,4 @@
-"""Requests in the form of OpenAI's HTTP API, with what vLLM, SGLang and llama-server take beyond it.
+"""Requests in the form of OpenAI's HTTP API, with the additions of vLLM, SGLang and llama-server.
 
 https://platform.openai.com/docs/api-reference/chat, https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
 """
@@ -18,7 +18,7 @@ from corral.core.requests.requests import ChatRequest, CompletionRequest, Constr
 __all__ = ("chat_exchange", "completion_exchange", "embed_exchange")
 
 _STREAM = {"stream": True, "stream_options": {"include_usage": True}}
-# OpenAI's completions end after 16 tokens where nobody says anything, and no server takes "as many as fit".
+# By default, OpenAI's completions end after 16 tokens, and there is no value for "as many as fit".
 _COMPLETION_TOKENS = 1024
 _ANY_OBJECT = {"type": "object"}
 _EFFORTS = {"max": "high"}
@@ -59,7 +59,7 @@ def embed_exchange(texts: Sequence[str], model: str, api: str, *, truncate: bool
 
 
 def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """A result names its call here. Ollama's clients name the tool instead, and their calls have no id."""
+    """Here, the result of a tool names its call. Ollama's clients name the tool instead, and their calls have no id."""
     written: list[dict[str, Any]] = []
     open_calls: list[tuple[str, str]] = []  # id and name, oldest first
     for place, message in enumerate(messages):
@@ -87,7 +87,7 @@ def _answered(open_calls: list[tuple[str, str]], name: str | None) -> str:
 
 
 def _thinking(think: bool | str | None, api: str) -> dict[str, Any]:
-    """Templates call their switch ``enable_thinking``; a level is OpenAI's ``reasoning_effort``."""
+    """Templates have the switch ``enable_thinking``; a level becomes OpenAI's ``reasoning_effort``."""
     if think is None:
         return {}
     sent: dict[str, Any] = {}
@@ -104,6 +104,6 @@ def _constraint(constraint: Constraint | None, api: str) -> dict[str, Any]:
     if constraint.kind == "gbnf" and api == "llama-server":
         return {"grammar": constraint.source}
     schema = schema_of(constraint)
-    if schema == _ANY_OBJECT:  # servers know the word for it that know no schemas
+    if schema == _ANY_OBJECT:  # understood even by servers without schemas
         return {"response_format": {"type": "json_object"}}
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}

@@ -1,4 +1,4 @@
-"""Which sampling options each kind of server knows, and by what name."""
+"""Which sampling options each kind of server has, and under which names."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
 }
 _DEFAULT_SAMPLING = SamplingParams()
 _DEFAULT_CONTEXT = ContextPolicy()
-_LEAST_BIAS = -100.0  # OpenAI's word for never
+_LEAST_BIAS = -100.0  # OpenAI's way to forbid a token
 
 
 def mapped_sampling(sampling: SamplingParams, api: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The options as the server takes them, and the names of those that it has no place for.
+    """The options in the server's form, and the names of those that it does not have.
 
-    Those that Ollama knows are sent at their defaults too, since a server's own may differ. The others are off by
-    default everywhere. What the server does not know is named only where it is not at its default.
+    Options of Ollama are also sent if they have their default value, since the server's default may differ. All others
+    are off by default everywhere. Options that the server does not have are named only if they differ from the default.
     """
     names = _NAMES[api]
     sent: dict[str, Any] = {}
@@ -67,7 +67,7 @@ def mapped_sampling(sampling: SamplingParams, api: str) -> tuple[dict[str, Any],
 
 
 def mapped_context(context: ContextPolicy, api: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The same for what a request may remember. Without a place for it the server's own context length holds."""
+    """The same for the context policy. If the server has no option for it, its own context length applies."""
     stated = {
         field: getattr(context, field)
         for field in ("num_ctx", "num_keep")
@@ -79,7 +79,7 @@ def mapped_context(context: ContextPolicy, api: str) -> tuple[dict[str, Any], tu
 
 
 def _bias(sampling: SamplingParams, api: str) -> Any:
-    """None where the server has no form for it: OpenAI's is by id alone."""
+    """None if the server cannot express it: OpenAI's form has only ids."""
     if not sampling.logit_bias:
         return ()
     if api in ("llama-server", "corral"):

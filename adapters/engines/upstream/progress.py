@@ -1,4 +1,4 @@
-"""Keeps the books of one answer: what has been counted and timed, and the outputs that go with it."""
+"""Keeps track of one answer: counts tokens and bytes, takes times, and makes the outputs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from corral.core.requests.outputs import Delta, Finished, FinishReason, Output, 
 __all__ = ("IDLE_LIMIT_BYTES", "AnswerProgress", "credible")
 
 IDLE_LIMIT_BYTES = 1024 * 1024
-"""How much of an answer in a row may be empty. It is as much work as the rest, and `num_predict` does not end it."""
+"""How many bytes without content may come in a row: they are as much work, and `num_predict` does not limit them."""
 
 _MOST = 1 << 62
 _LEAST_COST = 16
 _LOGPROB_COST = 32
-"""Bytes that a delta and a log-probability count for at least: each is an object, however little is in it."""
+"""The least number of bytes that a delta and a log-probability count as, since each of them is an object."""
 
 
 class AnswerProgress:
-    """What the server reports wins over what is counted and timed here. `generated_tokens` None: it said nothing.
+    """What the server reports takes precedence over what is counted and timed here.
 
-    `is_full` is True once the server has sent more tokens than `num_predict`; those are not passed on. `max_bytes`
-    bounds the whole answer. `ignored_there` are options that the server says it ignores.
+    `generated_tokens` is None if it reports nothing. `is_full` is True once the server has sent more tokens than
+    `num_predict`; those are not passed on. `max_bytes` limits the whole answer. `ignored_there` are options that the
+    server says it ignores.
     """
 
     def __init__(self, exchange: Exchange, address: str, *, num_predict: int | None, max_bytes: int) -> None:
@@ -53,7 +54,7 @@ class AnswerProgress:
         *,
         logprobs: tuple[TokenLogprob, ...] = (),
     ) -> Iterator[Output]:
-        """`Started` where it is the first. A delta counts as one token, or as many as there are log-probabilities.
+        """The delta, and `Started` before the first. It counts as one token, or as one for each log-probability.
 
         Raises `UpstreamError` for an answer of more than `max_bytes`.
         """
@@ -69,7 +70,7 @@ class AnswerProgress:
         yield Delta(text=text, thinking=thinking, tool_calls=calls, token_count=tokens, logprobs=logprobs)
 
     def idle(self, size_bytes: int) -> None:
-        """Counts what was read and says nothing. Raises `UpstreamError` for a server that sends only that."""
+        """Counts bytes without content. Raises `UpstreamError` for too many of them in a row."""
         self._idle_bytes += max(_LEAST_COST, size_bytes)
         if self._idle_bytes > IDLE_LIMIT_BYTES:
             raise UpstreamError(
@@ -77,7 +78,7 @@ class AnswerProgress:
             )
 
     def hold(self, size_bytes: int) -> None:
-        """Counts what has to be kept of the answer. Raises as `more` does."""
+        """Counts what the answer takes in memory. Raises as `more` does."""
         self._left_bytes -= size_bytes
         if self._left_bytes < 0:
             raise UpstreamError(
@@ -110,5 +111,5 @@ class AnswerProgress:
 
 
 def credible(reported: float) -> int:
-    """A number that a server reports, brought to what a count or a time can be."""
+    """A number that a server reports, limited to the range of counts and times."""
     return round(min(max(reported, 0), _MOST))

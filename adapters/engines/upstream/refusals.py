@@ -1,4 +1,4 @@
-"""Turns what an upstream server says when it refuses into errors of ours."""
+"""Turns refusals of upstream servers into errors of Corral."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _TOO_LONG = re.compile(
 
 
 class Unavailable(UpstreamError):
-    """Nobody there, or gone before the first token: another address may be asked."""
+    """The server is not there, or gone before the first token: another address can be tried."""
 
 
 class KeyRefused(UpstreamError):
-    """The server wants a key, or another one."""
+    """The server requires a key, or a different one."""
 
 
 class UpstreamLoop(UpstreamError):
-    """The way through the upstreams comes back to a server that it has passed."""
+    """The upstreams lead back to a server that has already handled the request."""
 
 
 def refusal(address: str, path: str, model: str, status: int, body: bytes, location: str | None = None) -> CorralError:
-    """The error for an answer whose status is not 200."""
+    """The error for a response whose status is not 200."""
     message = message_of(body)
     said = f": {message}" if message else ""
     if 300 <= status < 400:
@@ -65,7 +65,7 @@ def refusal(address: str, path: str, model: str, status: int, body: bytes, locat
 
 
 def error_in_answer(address: str, path: str, model: str, body: bytes) -> CorralError | None:
-    """The error for an error object in an answer whose status was 200, by the status that the object itself names.
+    """The error for an error object in a response with status 200, by the status in the object.
 
     None if `body` is something else.
     """
@@ -86,7 +86,7 @@ def _is_error(found: dict[str, Any]) -> bool:
 
 
 def _status(found: Any) -> int | None:
-    """``code`` or ``status`` of an error, however it is wrapped: a number, or a text that is one."""
+    """``code`` or ``status`` of an error, at any depth: a number, or a text with a number."""
     if not isinstance(found, dict):
         return None
     for key in ("code", "status", "status_code"):
@@ -99,14 +99,14 @@ def _status(found: Any) -> int | None:
 
 
 def told(address: str, message: str, *, ours: bool = True) -> CorralError:
-    """The error for a text that came in an answer or in the middle of one. `ours`: it is no fault of the caller's."""
+    """The error for a message that came instead of an answer or within one. `ours`: the caller is not to blame."""
     if _TOO_LONG.search(message):
         return PromptTooLong(f"{address}: {message}", "shorten the prompt")
     return UpstreamError(f"{address}: {message}") if ours else InvalidRequest(f"{address}: {message}")
 
 
 def message_of(body: bytes) -> str:
-    """The text of an error, however it is wrapped; the body itself where it is no JSON."""
+    """The text of an error, at any depth; the body itself if it is not JSON."""
     try:
         found = msgspec.json.decode(body)
     except MALFORMED:

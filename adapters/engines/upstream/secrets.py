@@ -1,4 +1,4 @@
-"""Keeps keys and header values that the settings hold out of errors and logs, even when a server repeats them."""
+"""Keeps keys and header values from the settings out of errors and logs, even if a server repeats them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ("Secrets",)
 
 _MASK = "[hidden]"
 _SHORTEST = 4
-"""Characters. Shorter values say nothing, and hiding them would spoil ordinary words."""
+"""In characters. Shorter values are no secrets, and hiding them would damage ordinary words."""
 
 
 class Secrets:
-    """The values that one address is sent and that nobody else may see."""
+    """The secret values that are sent to one address."""
 
     def __init__(self, values: Iterable[str]) -> None:
         found = {value.strip() for value in values}
         spellings = {spelling for value in found for spelling in (value, json.dumps(value)[1:-1])}
-        # The longest first: one secret may be part of another.
+        # The longest first, since one secret may be part of another.
         self._spellings = sorted((one for one in spellings if len(one) >= _SHORTEST), key=len, reverse=True)
 
     def hidden_in(self, text: str) -> str:
-        """`text` with every secret masked, also one that `text` ends in the middle of, as shortened texts do."""
+        """`text` with every secret masked, including one that is cut off at its end, as in shortened texts."""
         for secret in self._spellings:
             text = text.replace(secret, _MASK)
         for secret in self._spellings:

@@ -1,4 +1,4 @@
-"""What the upstream engine registers: its settings, and that it takes models which live behind another server."""
+"""The spec of the upstream engine: its settings, and that it runs models on other servers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from corral.core.specs.engines import EngineSpec, Match
 __all__ = ("APIS", "SPEC", "HostOptions", "UpstreamOptions")
 
 APIS = ("openai", "vllm", "sglang", "llama-server", "ollama", "corral")
-"""What a server may speak: plain OpenAI, three that take more options, Ollama's own, and Corral's form of that."""
+"""The APIs of servers: OpenAI's, three with more options, Ollama's, and Corral's form of it."""
 
 
 class HostOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[engines.upstream.hosts."ADDRESS"]``: what one address is sent, and no other."""
+    """``[engines.upstream.hosts."ADDRESS"]``: what is sent to this address only."""
 
     key: Annotated[str | None, Meta(description="Sent as a bearer token.", extra={"secret": True})] = None
     key_env: Annotated[str | None, Meta(description="The environment variable that holds the key.")] = None
@@ -27,11 +27,11 @@ class HostOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = {}
 
     def __repr__(self) -> str:
-        return f"HostOptions(key_env={self.key_env!r}, …)"  # keys end up in no log and no traceback
+        return f"HostOptions(key_env={self.key_env!r}, …)"  # keeps keys out of logs and tracebacks
 
 
 class UpstreamOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How upstreams are spoken to. Times are seconds."""
+    """How upstreams are accessed. Times are in seconds."""
 
     connect_timeout_s: Annotated[float, Meta(description="Longest wait for a connection.")] = 5.0
     silence_timeout_s: Annotated[

@@ -15,9 +15,9 @@ __all__ = ("Fragment", "ToolCallFragments", "read_arguments")
 
 _LIMIT = 2 * 1024 * 1024
 _FRAGMENT_COST = 64
-"""What keeping even an empty fragment counts for."""
+"""The least number of characters that a fragment counts as."""
 _CHECKED_LIMIT = 16 * _LIMIT
-"""How much may be read in all to find out whether arguments are complete: as a rule each text once."""
+"""How many characters may be read in total to find out whether arguments are complete; usually, each is read once."""
 
 
 class Function(msgspec.Struct):
@@ -28,7 +28,7 @@ class Function(msgspec.Struct):
 
 
 class Fragment(msgspec.Struct):
-    """A piece of a call. The first has the name, the others more of the arguments' JSON."""
+    """A piece of a call: the first one has the name, the others have more of the arguments' JSON."""
 
     index: int | None = None
     id: str | None = None
@@ -46,22 +46,22 @@ class _Call:
 class ToolCallFragments:
     """The calls of one answer.
 
-    Servers tell the calls apart in three ways: by `index`, as OpenAI does; by `id` alone; or not at all, when each call
-    comes whole. An id that comes with a name and differs from the call's own therefore begins another call, whatever
+    Servers distinguish calls in three ways: by `index`, as OpenAI does; only by `id`; or not at all, if each call comes
+    as a whole. An id that comes with a name and differs from the call's own therefore begins another call, whatever
     the index says. An id without a name does not: old versions of vLLM sent a new one with each fragment.
     """
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._calls: list[_Call] = []
-        # The latest of each: looking through all for each fragment would take minutes for an answer of many calls.
+        # The latest call for each. Searching all calls for each fragment would take minutes if there are many.
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
         self._held = 0
         self._checked = 0
 
     def add(self, fragments: Iterable[Fragment | None]) -> None:
-        """Raises `UpstreamError` for calls without end."""
+        """Raises `UpstreamError` if the calls become too long."""
         for fragment in fragments:
             if fragment is None:
                 continue
@@ -78,7 +78,7 @@ class ToolCallFragments:
                 raise self._too_long()
 
     def complete(self, *, cut: bool) -> tuple[ToolCall, ...]:
-        """Raises `UpstreamError` for arguments that are no JSON object; where the answer was cut they are left out."""
+        """Raises `UpstreamError` for arguments that are no JSON object; if the answer was `cut`, they are left out."""
         found: list[ToolCall] = []
         for place, call in enumerate(sorted(self._calls, key=lambda call: call.index)):
             try:
@@ -110,7 +110,7 @@ class ToolCallFragments:
             return bool(name) or fragment.index is None
         if fragment.id or fragment.index is not None or not (name and call.name):
             return False
-        # Neither index nor id: calls that come whole, one after the other.
+        # Neither index nor id: each call comes as a whole, one after the other.
         return name != call.name or self._is_complete(call)
 
     def _is_complete(self, call: _Call) -> bool:
@@ -129,7 +129,7 @@ class ToolCallFragments:
 
 
 def read_arguments(text: str, *, default: str = "{}") -> dict[str, Any]:
-    """The arguments of a call. Raises what `MALFORMED` lists for a text that is no JSON object."""
+    """The arguments of a call. Raises one of `MALFORMED` for a text that is not a JSON object."""
     arguments: dict[str, Any] = msgspec.json.decode(text or default, type=dict)
     return arguments
 

@@ -1,4 +1,4 @@
-"""Packs the vectors that a server wrote as lists of numbers."""
+"""Packs vectors that a server sent as lists of numbers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _MOST_DIMENSIONS = 16_384
 
 
 def check_size(data: bytes, count: int, address: str) -> None:
-    """Raises `UpstreamError` for JSON of more values than `count` vectors can have, before they are made."""
+    """Raises `UpstreamError` for JSON with more values than `count` vectors can have, before it is decoded."""
     if data.count(b",") > count * _MOST_DIMENSIONS + 1024 or data.count(b"[") + data.count(b"{") > 4 * count + 1024:
         raise UpstreamError(f"{address}: the answer is too long for the {count} vectors requested")
 
 
 def packed(rows: Sequence[Sequence[float]], count: int, address: str) -> Vectors:
-    """Raises `UpstreamError` where there are not `count` vectors of one length."""
+    """Raises `UpstreamError` unless there are `count` vectors of equal length."""
     dimensions = len(rows[0]) if rows else 0
     if len(rows) != count or not dimensions or any(len(row) != dimensions for row in rows):
         raise UpstreamError(f"{address}: expected {count} vectors of equal length, got {len(rows)}")

@@ -1,0 +1,20 @@
+"""The chat language Jinja; its library is imported for the first template, since most commands never compile one."""
+
+from __future__ import annotations
+
+from corral.core.models.model import ModelMetadata, TemplateText
+from corral.core.ports.chat import ChatFormat
+
+__all__ = ("JinjaLanguage",)
+
+
+class JinjaLanguage:
+    """Compiles Jinja. A `ChatLanguage`."""
+
+    def compile(self, text: TemplateText, metadata: ModelMetadata | None) -> ChatFormat:
+        """The tokens that begin and end a text are those of the template's text, or else those of the weights."""
+        from corral.adapters.templates.jinja import JinjaFormat
+
+        bos_text = text.bos_text or (metadata.bos_text if metadata else "")
+        eos_text = text.eos_text or (metadata.eos_text if metadata else "")
+        return JinjaFormat(text.text, bos_text=bos_text, eos_text=eos_text)
