@@ -56,7 +56,7 @@ def module(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("module", [("corral_monkey", "Constraints")], indirect=True)
 def test_the_engine_with_an_open_tokenizer(module: ModuleType) -> None:
-    """Its answers follow the constraint of a request, though it draws at random."""
+    """Its answers follow the constraint of a request, although it samples at random."""
     pytest.importorskip("llguidance")
     digits = Constraint(kind="regex", source="[0-9]{3}-[a-f]{2}")
 
