@@ -57,7 +57,7 @@ def _target(label: str, mood: str = "steady") -> Target:
 
 
 def test_two_servers_are_measured_in_turn() -> None:
-    """Every case gives figures for each server and round; the one who begins alternates."""
+    """Every case gives figures for each server and round; the servers take turns in going first."""
     steps: list[str] = []
     measured = asyncio.run(
         measure([_target("A"), _target("B")], list(CASES), streams=2, tokens=16, rounds=2, on_step=steps.append)
