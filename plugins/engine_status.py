@@ -54,7 +54,7 @@ def _option_help(options: type[msgspec.Struct] | None) -> tuple[OptionHelp, ...]
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
-    """As JSON; empty where the field must be given."""
+    """The default as JSON; empty if the field is required."""
     if field.default is not msgspec.NODEFAULT:
         value = field.default
     elif field.default_factory is not msgspec.NODEFAULT:

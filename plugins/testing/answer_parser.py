@@ -54,14 +54,14 @@ class AnswerParserContract:
         raise NotImplementedError("a subclass of AnswerParserContract gives the fixture make_parser")
 
     def test_answers_are_read(self, make_parser: MakeParser) -> None:
-        """Each of `answers` gives what it means."""
+        """Each of `answers` is parsed as expected."""
         assert self.answers, "a subclass of AnswerParserContract sets answers"
         for text, meant in self.answers:
             assert _said(_heard(make_parser(), [Delta(text=text)])) == meant
 
     @pytest.mark.parametrize("size", [1, 2, 3, 7])
     def test_the_cuts_do_not_matter(self, make_parser: MakeParser, size: int) -> None:
-        """However an answer is divided into deltas, the same comes out."""
+        """The result does not depend on how an answer is divided into deltas."""
         for text, meant in self.answers:
             assert _said(_heard(make_parser(), _cut(text, size))) == meant
 
@@ -71,7 +71,7 @@ class AnswerParserContract:
         assert _said(_heard(make_parser(), _cut(_PLAIN, size))) == ("", _PLAIN, ())
 
     def test_plain_text_is_not_held_back(self, make_parser: MakeParser) -> None:
-        """Whoever reads along waits for a few characters at most."""
+        """At most a few characters are held back."""
         parser, given, seen = make_parser(), 0, 0
         for delta in _cut("words and more words " * 40, 3):
             given += len(delta.text)
@@ -80,7 +80,7 @@ class AnswerParserContract:
 
     @pytest.mark.parametrize("size", [1, 4])
     def test_tokens_and_log_probabilities_are_kept(self, make_parser: MakeParser, size: int) -> None:
-        """Each delta's count and log-probabilities come out with it, whether or not its text is held back."""
+        """The count and log-probabilities of each delta are passed on, whether or not its text is held back."""
         for text in (_PLAIN, *(text for text, _ in self.answers)):
             parser = make_parser()
             for delta in _cut(text, size):
@@ -97,7 +97,7 @@ class AnswerParserContract:
         assert _said(_heard(make_parser(), given)) == ("hm", "Hi", (call,))
 
     def test_an_answer_that_breaks_off(self, make_parser: MakeParser) -> None:
-        """Wherever an answer ends, finishing is no error, and gives nothing twice."""
+        """Wherever an answer ends, `finish` raises nothing, and returns nothing twice."""
         for text, (_, _, calls) in self.answers:
             for end in range(len(text)):
                 thinking, visible, begun = _said(_heard(make_parser(), _cut(text[:end], 1)))

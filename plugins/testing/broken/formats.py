@@ -17,10 +17,10 @@ __all__ = ("FORMATS", "SoundFormat")
 
 
 class SoundFormat:
-    """A `ChatFormat` that keeps every promise, and the shortest that does."""
+    """The shortest `ChatFormat` that keeps every promise."""
 
     breaks: ClassVar[str | None] = None
-    """The test that fails with this format, and no other does."""
+    """The only test that fails with this format."""
 
     def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
         return RenderedChat(prompt=self.prompt(list(request.messages), control))
@@ -37,7 +37,7 @@ class SoundFormat:
 
 
 class ConfusedFormat(SoundFormat):
-    """Reads a long conversation from its end."""
+    """Renders a long conversation in reverse."""
 
     breaks = "test_every_turn_is_in_the_prompt_in_order"
 
@@ -46,7 +46,7 @@ class ConfusedFormat(SoundFormat):
 
 
 class ChoppingFormat(SoundFormat):
-    """Begins another part after each question."""
+    """Starts a new part after each question."""
 
     breaks = "test_ordinary_text_gives_one_part"
 
@@ -70,7 +70,7 @@ class TrustingFormat(SoundFormat):
 
 
 class GuessingFormat(SoundFormat):
-    """Thinks that it knows control tokens better than the vocabulary."""
+    """Guesses control tokens instead of using the vocabulary."""
 
     breaks = "test_the_vocabulary_says_what_a_control_token_is"
 
@@ -79,7 +79,7 @@ class GuessingFormat(SoundFormat):
 
 
 class ObedientFormat(SoundFormat):
-    """Lets a system message write control tokens."""
+    """Allows control tokens in a system message."""
 
     breaks = "test_no_role_may_write_control_tokens"
 
@@ -90,7 +90,7 @@ class ObedientFormat(SoundFormat):
 
 
 class HastyFormat(SoundFormat):
-    """Ends the turn that is to be continued."""
+    """Ends the turn that should be continued."""
 
     breaks = "test_a_trailing_assistant_message_is_continued"
 
@@ -101,7 +101,7 @@ class HastyFormat(SoundFormat):
 
 
 class RememberingFormat(SoundFormat):
-    """Has something to add after many conversations."""
+    """Adds something after many conversations."""
 
     breaks = "test_the_same_messages_give_the_same_prompt"
 
@@ -114,7 +114,7 @@ class RememberingFormat(SoundFormat):
 
 
 class FragileFormat(SoundFormat):
-    """Cannot begin without a message."""
+    """Fails without messages."""
 
     breaks = "test_no_messages_end_in_a_prompt_or_a_clear_error"
 

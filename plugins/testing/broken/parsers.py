@@ -30,7 +30,7 @@ class SoundParser:
     """An `AnswerParser` that keeps every promise."""
 
     breaks: ClassVar[str | None] = None
-    """The test that fails with this parser, and no other does."""
+    """The only test that fails with this parser."""
 
     def __init__(self) -> None:
         self._inner = ThinkTagParser(_TAGS)
@@ -43,7 +43,7 @@ class SoundParser:
 
 
 class BlindParser(SoundParser):
-    """Does not see thinking that comes all at once."""
+    """Misses thinking that comes in one delta."""
 
     breaks = "test_answers_are_read"
 
@@ -52,7 +52,7 @@ class BlindParser(SoundParser):
 
 
 class ShortSightedParser(SoundParser):
-    """Does not see a tag that is divided between deltas."""
+    """Misses a tag that is divided between deltas."""
 
     breaks = "test_the_cuts_do_not_matter"
 
@@ -71,7 +71,7 @@ class SwallowingParser(SoundParser):
 
 
 class HoardingParser(SoundParser):
-    """Gives visible text when the answer is over."""
+    """Holds back visible text until the answer ends."""
 
     breaks = "test_plain_text_is_not_held_back"
 
@@ -89,7 +89,7 @@ class HoardingParser(SoundParser):
 
 
 class UncountingParser(SoundParser):
-    """Does not count what it thinks."""
+    """Loses the count of thinking tokens."""
 
     breaks = "test_tokens_and_log_probabilities_are_kept"
 
@@ -98,7 +98,7 @@ class UncountingParser(SoundParser):
 
 
 class DeafParser(SoundParser):
-    """Drops thinking that the engine has told apart."""
+    """Drops thinking that the engine has already separated."""
 
     breaks = "test_what_the_engine_has_told_apart_stays_so"
 
@@ -107,7 +107,7 @@ class DeafParser(SoundParser):
 
 
 class StartledParser(SoundParser):
-    """Cannot bear an answer that ends in the middle of its opening tag."""
+    """Fails if an answer ends in the middle of its opening tag."""
 
     breaks = "test_an_answer_that_breaks_off"
 
@@ -119,7 +119,7 @@ class StartledParser(SoundParser):
 
 
 class GossipingParser(SoundParser):
-    """Behaves differently while another answer is read."""
+    """Behaves differently while another answer is parsed."""
 
     breaks = "test_nothing_is_left_from_another_answer"
 
