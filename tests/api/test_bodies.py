@@ -1,4 +1,4 @@
-"""Request bodies cost what they are worth: bounded memory, bounded time, whatever a client sends."""
+"""Request bodies take bounded memory and time, whatever a client sends."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ def shape_of(body: bytes, size: int = 64 * 1024) -> JsonShape:
     [b"{},", b"[],", b'{"role": "user"},', b"1,", b'"",', b'{"a": [{}]},'],
 )
 def test_too_many_values_are_refused_before_they_are_made(item: bytes) -> None:
-    """Two million small values are 413 after a part of them was read, for less memory than a few slices take."""
+    """A body of two million small values gets 413 after a part of it was read, and takes less memory than a few
+    slices."""
     body = HEAD + b'"messages": [' + item * (8 * MIB // len(item)) + b"{}]}"
     sender = Sender(BodyMemory(64 * MIB), chunks_of(body), len(body))
     tracemalloc.start()
@@ -119,7 +120,7 @@ def test_too_many_values_are_refused_before_they_are_made(item: bytes) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64 * 1024])
 def test_only_what_is_outside_of_texts_counts(size: int) -> None:
-    """Brackets, commas and escaped quotes inside of texts are text, wherever slices end."""
+    """Brackets, commas and escaped quotes inside strings are text, wherever a slice ends."""
     text = 'x [[[{{{ ,,, \\ " \\" ' * 50 + "\\"
     shape = shape_of(json.dumps({"prompt": text, "list": [1, {"a": text}]}).encode(), size)
     assert shape.is_complete
@@ -140,7 +141,7 @@ def test_text_is_counted_as_it_will_be_in_memory(text: str, width: int, ensure_a
 
 
 def test_nesting_has_a_bound() -> None:
-    """One level too many is Go's complaint, in small bodies and in big ones."""
+    """One level too many gets Go's error message, in small bodies and in big ones."""
     deepest = b'{"a":' * MOST_DEPTH + b"1" + b"}" * MOST_DEPTH
     assert decode_body(deepest, ChatBody) == ChatBody()
     for filling in (b"", b" " * 100_000):
@@ -150,7 +151,7 @@ def test_nesting_has_a_bound() -> None:
 
 
 def test_endless_digits_are_no_number() -> None:
-    """Digits that no float64 holds are refused as Go refuses them, and no integer is made of them."""
+    """A number that no float64 can hold is refused as Go refuses it, without creating an integer."""
     body = HEAD + b'"top_logprobs": ' + b"7" * 100_000 + b"}"
     with pytest.raises(ApiError, match="cannot unmarshal number"):
         asyncio.run(read(Sender(BodyMemory(MIB), chunks_of(body))))
@@ -166,7 +167,7 @@ def test_endless_digits_are_no_number() -> None:
     ],
 )
 def test_a_long_body_that_is_no_object_is_not_read_to_its_end(body: bytes, text: str) -> None:
-    """The first byte says what it is; the rest stays unread."""
+    """The first byte shows that it is not JSON; the rest is not read."""
     sender = Sender(BodyMemory(8 * MIB), chunks_of(body))
     with pytest.raises(ApiError) as caught:
         asyncio.run(read(sender))
@@ -176,7 +177,7 @@ def test_a_long_body_that_is_no_object_is_not_read_to_its_end(body: bytes, text:
 
 @pytest.mark.parametrize("end", [b" z", b"", b'"unfinished', b', "a": 01}'])
 def test_a_long_body_that_breaks_off_late_is_400(end: bytes) -> None:
-    """What is wrong far into a body is told in fewer words, and without looking at every token of it."""
+    """An error far into a body is reported briefly, without looking at every token."""
     body = HEAD + b'"context": [' + b"1, " * 100_000 + b"1]" + end
     sender = Sender(BodyMemory(8 * MIB), chunks_of(body))
     with pytest.raises(ApiError) as caught:
@@ -186,7 +187,7 @@ def test_a_long_body_that_breaks_off_late_is_400(end: bytes) -> None:
 
 
 def test_what_follows_the_value_is_not_read() -> None:
-    """After the first value a client may send what it likes: Go never looks at it."""
+    """Anything may follow the first value: Go never looks at it."""
     body = HEAD + b'"x": "' + b"y" * 100_000 + b'"} ' + b"[" * MIB
     sender = Sender(BodyMemory(8 * MIB), chunks_of(body))
     assert asyncio.run(read(sender)).model == "m"
@@ -202,7 +203,8 @@ def test_broken_text_is_mended_in_long_bodies_too() -> None:
 
 
 def test_wide_text_has_a_bound_and_images_have_not() -> None:
-    """Texts count as they are in memory, where an emoji takes four bytes for every character; images only as sent."""
+    """Texts count as much as they take in memory, where one emoji makes every character four bytes; images count as
+    sent."""
     big = b"x" * (5 * MIB)
 
     def message(body: bytes) -> Any:
@@ -217,7 +219,7 @@ def test_wide_text_has_a_bound_and_images_have_not() -> None:
 
 
 def test_others_run_while_a_long_body_is_read_and_decoded() -> None:
-    """Another task gets its turn between the chunks of a body, and while broken text in it is mended."""
+    """Other tasks run between the chunks of a body, and while broken text in it is repaired."""
     message = b'{"content": "' + rb"\ud800" * 20_000 + b'"},'
     body = HEAD + b'"messages": [' + message * 8 + b"{}]}"
     ticks = 0
@@ -238,7 +240,7 @@ def test_others_run_while_a_long_body_is_read_and_decoded() -> None:
 
 
 def test_many_bodies_at_once_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of ten bodies that arrive together one chunk is counted between two turns of others, not one of each."""
+    """When ten bodies arrive together, other tasks run after each chunk, not after a chunk of every body."""
     counted = most = 0
 
     class Counting(JsonShape):
@@ -266,7 +268,7 @@ def test_many_bodies_at_once_take_turns(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_bodies_at_the_same_time_share_a_bounded_memory() -> None:
-    """Of eight big bodies no more is held than half the limit and one body; all come to their end."""
+    """Eight big bodies together hold at most half the limit plus one body, and all of them finish."""
     memory = BodyMemory(2 * MIB)
     body = HEAD + b'"x": "' + b"y" * (MIB * 3 // 2) + b'"}'
     most_bytes = 0
@@ -290,7 +292,8 @@ def test_bodies_at_the_same_time_share_a_bounded_memory() -> None:
 
 
 def test_a_body_without_room_is_told_that_the_server_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While other requests hold all memory for bodies, a big one waits and is then refused; a small one is not."""
+    """While other requests hold all the memory for bodies, a big one waits and is then refused, and a small one is
+    accepted."""
     monkeypatch.setattr(body_memory, "_PATIENCE_S", 0.01)
     memory = BodyMemory(MIB)
     body = HEAD + b'"messages": [{"content": "' + b"y" * 700_000 + b'"}]}'
@@ -309,7 +312,7 @@ def test_a_body_without_room_is_told_that_the_server_is_busy(monkeypatch: pytest
 
 
 def test_who_gives_up_waiting_leaves_the_queue() -> None:
-    """A body whose client leaves while it waits for room holds nothing, and those behind it go on."""
+    """A body whose client leaves while waiting for room holds nothing, and those behind it continue."""
     memory = BodyMemory(MIB)
 
     async def main() -> None:
@@ -354,7 +357,8 @@ def test_a_body_that_stands_still_makes_room_for_others(monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and asks glibc")
 def test_the_process_is_as_small_as_before_once_big_bodies_are_over() -> None:
-    """Bodies of 12 MB grow the process by little more than their bytes and texts, and it shrinks again afterwards."""
+    """Bodies of 12 MB make the process grow by little more than their bytes and texts, and it shrinks again
+    afterwards."""
     done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, timeout=60, check=True)
     most_mib, left_mib = map(int, done.stdout.split())
     assert most_mib < 60
@@ -363,7 +367,7 @@ def test_the_process_is_as_small_as_before_once_big_bodies_are_over() -> None:
 
 @pytest.mark.parametrize("kind", [CopyBody, DeleteBody, ShowBody])
 def test_bodies_with_a_name_are_small(kind: type[Body]) -> None:
-    """Where a body is a name its limit is far below that of a conversation."""
+    """A body that only contains a name has a much lower limit than a conversation."""
     sender = Sender(BodyMemory(64 * MIB), chunks_of(b'{"model": "' + b"m" * (2 * MIB) + b'"}'))
     with pytest.raises(BodyTooLarge):
         asyncio.run(read(sender, kind))
@@ -382,13 +386,13 @@ def test_bodies_with_a_name_are_small(kind: type[Body]) -> None:
     ],
 )
 def test_names_options_and_lists_have_bounds(body: dict[str, Any], kind: type[Body], text: str) -> None:
-    """What nobody means is refused with its size, before anything is done with it."""
+    """A value of an absurd size is refused with that size before anything else happens."""
     with pytest.raises(ApiError, match=text):
         decode_body(json.dumps(body).encode(), kind)
 
 
 def test_an_error_does_not_repeat_a_long_input(client: httpx.Client) -> None:
-    """A complaint that quotes what was sent quotes its beginning."""
+    """An error that quotes what was sent quotes only its beginning."""
     response = client.post("/api/chat", json={"model": "smol:q4", "think": "x" * 50_000})
     assert response.status_code == 400
     assert response.json()["error"].startswith('invalid think value: "xxx')
@@ -396,7 +400,7 @@ def test_an_error_does_not_repeat_a_long_input(client: httpx.Client) -> None:
 
 
 def test_memory_for_a_body_comes_back_at_the_end_of_its_request(start_server: Callable[..., Any]) -> None:
-    """After answers, errors and refusals nothing is held, so that any number of big requests may follow."""
+    """Nothing is held after answers, errors and refusals, so any number of big requests may follow."""
     with start_server(max_body_bytes=MIB) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         for content in ("x" * 700_000, "😀" + "x" * 900_000, ["y" * 600_000]):
             for _ in range(3):
@@ -406,7 +410,7 @@ def test_memory_for_a_body_comes_back_at_the_end_of_its_request(start_server: Ca
 
 
 def test_many_embeddings_are_sent_row_by_row(client: httpx.Client) -> None:
-    """An answer of more rows than go into one piece is the same JSON as one of a few."""
+    """An answer of many rows, written in several pieces, is the same JSON as a short one."""
     texts = [f"text {number}" for number in range(100)]
     whole = client.post("/api/embed", json={"model": "embedder", "keep_alive": 0, "input": texts}).json()
     few = client.post("/api/embed", json={"model": "embedder", "keep_alive": 0, "input": texts[-2:]}).json()

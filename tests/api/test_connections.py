@@ -1,4 +1,4 @@
-"""What a connection takes from its client: the size of a head, the form of a message, how long each may last."""
+"""What a connection accepts from its client: the size of a head, the form of a message, how long each may take."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def connect(port: int) -> socket.socket:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Until the server closes."""
+    """Reads until the server closes the connection."""
     received = b""
     while data := connection.recv(65536):
         received += data
@@ -47,7 +47,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def ask(port: int, *pieces: bytes) -> tuple[int, Any]:
-    """Status and JSON of the answer to what is sent, whose connection the server must close."""
+    """Sends bytes and returns the status and JSON of the answer; the server must close the connection."""
     with connect(port) as connection:
         for piece in pieces:
             connection.sendall(piece)
@@ -116,14 +116,14 @@ def test_a_head_over_the_limit_is_431(strict_server: Any, pieces: list[bytes]) -
 
 
 def test_many_headers_are_431(strict_server: Any) -> None:
-    """Tiny ones cost far more memory than bytes."""
+    """Many tiny headers are refused, because they take far more memory than bytes."""
     status, body = ask(strict_server.port, HEAD + b"a:\r\n" * 2000 + b"\r\n")
     assert status == 431
     assert body == {"error": "the request has more than 1000 headers"}
 
 
 def test_very_many_chunks_are_413(monkeypatch: pytest.MonkeyPatch, start_server: Any) -> None:
-    """A chunk of one byte costs as much time as one of a hundred thousand: there may not be millions in a body."""
+    """A chunk of one byte costs as much time as one of a hundred thousand, so a body may not have millions of them."""
     monkeypatch.setattr("corral.api.http.request_reading._MOST_CHUNKS", 1000)
     with start_server() as server:
         assert ask(server.port, CHUNKED + b"1\r\n \r\n" * 2000)[0] == 413
@@ -135,7 +135,8 @@ def test_very_many_chunks_are_413(monkeypatch: pytest.MonkeyPatch, start_server:
 
 
 def test_a_head_and_chunks_within_the_limit_pass(strict_server: Any) -> None:
-    """However they are cut: a long header byte by byte, a body in a thousand chunks with an extension and a trailer."""
+    """A long header sent byte by byte and a body in a thousand chunks, with an extension and a trailer, are
+    accepted."""
     body = json.dumps({"model": MODEL, "system": "x" * 3000}).encode()
     chunks = b"".join(b"1;n=1\r\n%c\r\n" % byte for byte in body)
     whole = POST + b"a: " + b"x" * 9000 + b"\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
@@ -149,7 +150,7 @@ def test_a_head_and_chunks_within_the_limit_pass(strict_server: Any) -> None:
 
 
 def test_a_long_header_in_many_parts_is_joined_in_few(strict_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parser copies what it has of a header for each part that it gets."""
+    """The parser copies what it has of a header for each part that it gets, so it must get few."""
     from corral.api.http.connection import Connection
 
     parts: list[int] = []
@@ -210,14 +211,14 @@ def test_a_long_header_in_many_parts_is_joined_in_few(strict_server: Any, monkey
 def test_messages_that_can_be_read_in_two_ways_are_refused(
     shared_server: Any, request_bytes: bytes, status: int
 ) -> None:
-    """They are answered in the envelope at once, and nothing after them is read."""
+    """They get an error in the usual envelope at once, and nothing after them is read."""
     found, body = ask(shared_server.port, request_bytes + GET)
     assert found == status
     assert list(body) == ["error"]
 
 
 def test_http_1_0_needs_no_host(shared_server: Any) -> None:
-    """It has no such rule."""
+    """HTTP/1.0 does not require a Host header."""
     with connect(shared_server.port) as connection:
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert read_all(connection).startswith(b"HTTP/1.1 200 OK")
@@ -241,7 +242,7 @@ def test_an_upgrade_that_is_offered_changes_nothing(shared_server: Any) -> None:
 
 
 def test_requests_sent_ahead_are_answered_in_order(shared_server: Any) -> None:
-    """All of them, one after the other, bodies in both framings among them."""
+    """All of them are answered in turn, including bodies in both framings."""
     show = json.dumps({"model": MODEL}).encode()
     mixed = GET + CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(show), show) + POST
     mixed += b"Content-Length: %d\r\n\r\n" % len(show) + show + b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -253,7 +254,7 @@ def test_requests_sent_ahead_are_answered_in_order(shared_server: Any) -> None:
 
 
 def test_requests_sent_ahead_wait_with_the_client(shared_server: Any) -> None:
-    """A client that sends and does not read is not read either, and no request of it is made before its turn."""
+    """The server stops reading from a client that does not read, and creates no request before its turn."""
     with connect(shared_server.port) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(0.5)
@@ -288,7 +289,7 @@ def test_clients_that_send_ahead_take_turns(shared_server: Any, monkeypatch: pyt
 
 
 def test_turns_are_few_at_a_time_and_in_order() -> None:
-    """Whoever waits gets turns in the order of waiting, and the event loop does other work in between."""
+    """Turns are given in the order of waiting, and the event loop does other work in between."""
 
     async def look() -> None:
         turns, went, others = Turns(), list[int](), list[int]()
@@ -308,7 +309,7 @@ def test_turns_are_few_at_a_time_and_in_order() -> None:
 def test_a_client_that_sent_one_ahead_and_leaves_is_noticed(
     start_server: Callable[..., Any], within: Callable[..., bool]
 ) -> None:
-    """Its endless answer ends, although another request waits behind it."""
+    """Its endless answer ends even though another request waits behind it."""
     with start_server({"step_delay_s": 0.02}) as server:
         connection = generate(server.port, **ENDLESS)
         assert within(30, lambda: server.active() == 1)
@@ -322,7 +323,8 @@ def test_a_client_that_sent_one_ahead_and_leaves_is_noticed(
 def test_a_client_that_sent_much_ahead_and_leaves_is_noticed(
     start_server: Callable[..., Any], within: Callable[..., bool]
 ) -> None:
-    """Nothing is read of it while its first answer is made, and nothing sent: its leaving is looked for."""
+    """Nothing is read from it or sent to it while its first answer is computed, so the server checks whether it has
+    left."""
     with start_server({"step_delay_s": 0.02}) as server, connect(server.port) as connection:
         body = {"model": MODEL, "prompt": "x", "stream": False, "options": ENDLESS}
         connection.sendall(post("/api/generate", body) + GET * 2000)
@@ -367,7 +369,7 @@ def test_clients_that_stand_still_are_given_up(
 def test_a_reader_that_reads_nothing_is_dropped(
     start_server: Callable[..., Any], within: Callable[..., bool], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its model gets free, and the log says so."""
+    """Its model is released, and the log says why."""
     with caplog.at_level(logging.WARNING), start_server({"step_delay_s": 0.0}, reader_timeout_s=0.5) as server:
         connection = generate(server.port, top_logprobs=10, **ENDLESS)
         assert within(30, lambda: "cut off an answer because its client stopped reading" in caplog.text)
@@ -379,7 +381,7 @@ def test_a_reader_that_reads_nothing_is_dropped(
 def test_an_answer_that_has_ended_gives_its_model_back(
     start_server: Callable[..., Any], within: Callable[..., bool]
 ) -> None:
-    """Although its client has hardly read of it; which then reads all of it."""
+    """It does so even though its client has hardly read anything; the client can still read the whole answer."""
     words = " ".join(str(number) for number in range(1200))
     with start_server({"answer": words, "step_delay_s": 0.0, "num_ctx": 50_000}, reader_timeout_s=60.0) as server:
         connection = generate(server.port, top_logprobs=10, num_predict=50_000, num_ctx=50_000)
@@ -401,7 +403,7 @@ def test_an_answer_that_has_ended_gives_its_model_back(
 def test_silent_connections_make_room(
     start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture, beginning: bytes
 ) -> None:
-    """Connections that wait for nothing but their clients lock nobody out: the one that was silent longest goes."""
+    """Idle connections lock nobody out: the one that has been silent longest is closed."""
     with (
         caplog.at_level(logging.WARNING),
         start_server(max_connections=4) as server,
@@ -430,7 +432,7 @@ def test_silent_connections_make_room(
 def test_busy_connections_are_kept_and_others_told(
     start_server: Callable[..., Any], within: Callable[..., bool]
 ) -> None:
-    """With every place taken by an answer, a newcomer is refused with 503 and the reason."""
+    """When every place is taken by a running answer, a new connection gets 503 and the reason."""
     with start_server({"step_delay_s": 0.02}, max_connections=2) as server:
         streams = [generate(server.port, **ENDLESS) for _ in range(2)]
         assert within(30, lambda: server.active() == 2)
@@ -444,7 +446,7 @@ def test_busy_connections_are_kept_and_others_told(
 
 
 def test_places_are_kept_free_of_clients() -> None:
-    """The limit of open files is not all for connections."""
+    """Some of the open files that the system allows are kept for other uses than connections."""
     assert Connections(2048, None).limit == 2048
     assert Connections(2048, 65_536).limit == 2048
     assert Connections(2048, 1024).limit == 512
@@ -453,7 +455,8 @@ def test_places_are_kept_free_of_clients() -> None:
 
 
 def test_memory_goes_back_once_many_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each leaves small blocks behind; freed memory is returned to the system once for many, not for each."""
+    """Closed connections leave small blocks behind; memory is returned to the system once for many of them, not for
+    each."""
     returned = []
     monkeypatch.setattr("corral.api.http.connections.return_free_memory", lambda: returned.append(1))
 
@@ -484,7 +487,7 @@ def test_memory_goes_back_once_many_connections_are_closed(monkeypatch: pytest.M
 
 
 def test_the_limit_of_open_files_is_raised() -> None:
-    """As far as the system lets it."""
+    """The limit is raised as far as the system allows."""
     code = (
         "import resource as r; hard = r.getrlimit(r.RLIMIT_NOFILE)[1]; top = 4096 if hard < 0 else min(hard, 4096)\n"
         "r.setrlimit(r.RLIMIT_NOFILE, (64, top))\n"
@@ -497,7 +500,7 @@ def test_the_limit_of_open_files_is_raised() -> None:
 def test_unfinished_requests_are_bounded_together(
     monkeypatch: pytest.MonkeyPatch, start_server: Any, within: Callable[..., bool]
 ) -> None:
-    """Each may be large, but not all of them at once."""
+    """Each unfinished request may be large, but not all of them together."""
     monkeypatch.setattr("corral.api.http.connections._MOST_UNFINISHED_BYTES", 200_000)
     held: list[int] = []
     hold = Connections.hold
@@ -525,7 +528,7 @@ def test_unfinished_requests_are_bounded_together(
 def test_a_client_that_left_while_it_waited_for_room_is_noticed(
     start_server: Any, within: Callable[..., bool], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its connection is not read meanwhile, and would not say so; its request ends and gives its bytes back."""
+    """Its connection is not being read, but its leaving is still noticed: the request ends and releases its bytes."""
     caplog.set_level(logging.INFO, "corral.http")
     big = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n" + b'{"prompt": "'
     with start_server(max_body_bytes=2_000_000) as server, connected(server.port, 8) as clients:
@@ -541,7 +544,7 @@ def test_a_client_that_left_while_it_waited_for_room_is_noticed(
 
 
 def test_uvicorn_is_made_as_we_rely_on() -> None:
-    """Its protocol is no public interface: a release that changes what `Connection` uses is to be noticed here."""
+    """Its protocol is not a public interface: this test fails if a release changes what `Connection` uses."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None: ...
 

@@ -1,4 +1,4 @@
-"""A client that goes away cancels its request within a step, whatever the request was at."""
+"""A client that disconnects cancels its request within a step, whatever stage the request is in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def send(port: int, path: str, body: dict[str, Any]) -> socket.socket:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_while_tokens_come(start_server: Start, within: Within, stream: bool) -> None:
-    """An endless answer ends when its reader goes, streamed or not, and others go on."""
+    """An endless answer ends when its reader disconnects, streamed or not, and others continue."""
     with start_server({"step_delay_s": 0.02}) as server:
         endless = {
             "model": MODEL,
@@ -48,7 +48,7 @@ def test_while_tokens_come(start_server: Start, within: Within, stream: bool) ->
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_while_the_prompt_is_computed(start_server: Start, within: Within, stream: bool) -> None:
-    """Before the first byte of the answer a gone client is noticed as well."""
+    """A disconnected client is noticed before the first byte of the answer, too."""
     with start_server({"step_delay_s": 0.1, "max_prefill_tokens": 1}) as server:
         connection = send(server.port, "/api/generate", {"model": MODEL, "prompt": "word " * 500, "stream": stream})
         assert within(30, lambda: server.active() == 1)
@@ -57,7 +57,7 @@ def test_while_the_prompt_is_computed(start_server: Start, within: Within, strea
 
 
 def test_while_the_model_loads(start_server: Start, within: Within) -> None:
-    """A load that nobody waits for any more is given up."""
+    """A load is cancelled when nobody waits for it any more."""
     with start_server({"load_delay_s": 60.0}) as server:
         connection = send(server.port, "/api/chat", {"model": MODEL, "messages": []})
         assert within(30, lambda: server.loads() == 1)

@@ -27,7 +27,7 @@ def test_vectors_have_length_one_and_keep_their_order(client: httpx.Client) -> N
 
 
 def test_dimensions_cut_and_scale_again(client: httpx.Client) -> None:
-    """Fewer dimensions are the first ones, normalised; more than there are change nothing."""
+    """Asking for fewer dimensions gives the first ones, normalised; asking for more than there are changes nothing."""
     whole = client.post("/api/embed", json={"model": MODEL, "input": "x"}).json()["embeddings"][0]
     cut = client.post("/api/embed", json={"model": MODEL, "input": "x", "dimensions": 4}).json()["embeddings"][0]
     assert math.hypot(*cut) == pytest.approx(1, abs=1e-5)
@@ -38,7 +38,7 @@ def test_dimensions_cut_and_scale_again(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("given", [{}, {"input": ""}, {"input": []}, {"input": None}])
 def test_no_input_only_loads(client: httpx.Client, given: dict[str, Any]) -> None:
-    """Without a text the model is loaded and the list is empty."""
+    """A request without a text loads the model and returns an empty list."""
     assert client.post("/api/embed", json={"model": MODEL, **given}).json() == {"model": MODEL, "embeddings": []}
 
 
@@ -50,7 +50,7 @@ def test_other_inputs_are_refused(client: httpx.Client, given: Any) -> None:
 
 
 def test_an_input_beyond_the_context(client: httpx.Client) -> None:
-    """It is cut, unless the caller forbids that."""
+    """A text that is too long is truncated unless the caller forbids it."""
     body = {"model": MODEL, "input": "word " * 50, "options": {"num_ctx": 8}}
     assert client.post("/api/embed", json=body).json()["prompt_eval_count"] == 8
     response = client.post("/api/embed", json={**body, "truncate": False})
@@ -69,7 +69,7 @@ def test_the_older_form(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(("path", "status"), [("/api/embed", 400), ("/api/embeddings", 500)])
 def test_vectors_that_no_json_can_carry(start_server: Callable[..., Any], path: str, status: int) -> None:
-    """They are an error with Ollama's text, of the status each route gives to failures."""
+    """Such vectors are an error with Ollama's text, with the status that each route uses for failures."""
     with start_server({"infinite_vectors": True}) as server:
         response = httpx.post(f"{server.url}{path}", json={"model": MODEL, "input": "x", "prompt": "x"})
         assert (response.status_code, response.json()) == (status, {"error": "embedding contains NaN or Inf values"})

@@ -15,7 +15,7 @@ from corral.core.wording.pip_lines import pip_line
 
 
 def test_a_request_names_its_engine(client: httpx.Client) -> None:
-    """The option `engine`; a name that no engine has is an error that lists those there are."""
+    """The option `engine` chooses the engine; an unknown name is an error that lists the engines."""
     body = {"model": "smol:q4", "prompt": "hi", "stream": False}
     assert client.post("/api/generate", json=body | {"options": {"engine": "fake"}}).status_code == 200
     refused = client.post("/api/generate", json=body | {"options": {"engine": "steam"}})
@@ -24,13 +24,13 @@ def test_a_request_names_its_engine(client: httpx.Client) -> None:
 
 
 def test_options_that_the_engine_ignores_are_told(client: httpx.Client) -> None:
-    """In the last chunk, by name."""
+    """The last chunk names the ignored options."""
     body = {"model": "smol:q4", "prompt": "hi", "stream": False, "options": {"mirostat": 2, "num_predict": 2}}
     assert client.post("/api/generate", json=body).json()["ignored_options"] == ["mirostat"]
 
 
 def test_options_without_effect_are_told_by_every_route(client: httpx.Client) -> None:
-    """Those that nobody knows, and load options that the engine lacks: the request is answered all the same."""
+    """Unknown options and load options that the engine does not have are ignored, and the request is answered."""
     common = {"model": "smol:q4", "stream": False, "options": {"temprature": 1, "num_gpu": 0, "num_predict": 2}}
     asked: tuple[dict[str, object], ...] = (
         {"prompt": "hi"},
@@ -44,7 +44,7 @@ def test_options_without_effect_are_told_by_every_route(client: httpx.Client) ->
 
 @pytest.mark.parametrize("option", [None, "fake"])
 def test_without_an_engine_the_answer_is_501(start_server: Callable[..., Any], option: str | None) -> None:
-    """Whether it was chosen or asked for by name; the text ends with the line to paste."""
+    """Whether it was chosen automatically or by name, the error ends with the command to paste."""
     spec = msgspec.structs.replace(
         SPEC,
         module="corral_no_such_module",

@@ -1,4 +1,4 @@
-"""`format`: answers held to JSON and to schemas, through the official client and over bare HTTP."""
+"""`format`: answers constrained to JSON and to schemas, through the official client and over plain HTTP."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check(text: str | None) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_schema_through_the_client(ollama_client: ollama.Client, seed: int) -> None:
-    """Chats and prompts, streamed or not, answer as the schema says and end with ``stop``."""
+    """Answers to chats and prompts, streamed or not, follow the schema and end with ``stop``."""
     options = {"seed": seed, "temperature": 1.0}
     reply = ollama_client.chat(MODEL, MESSAGES, format=SCHEMA, options=options)
     check(reply.message.content)
@@ -66,14 +66,14 @@ def test_a_number_that_cannot_be_exact(shared_server: Any, route: str, bound: st
 
 
 def test_json_through_the_client(ollama_client: ollama.Client) -> None:
-    """``"json"`` is an object from the first character on; the limit still holds."""
+    """With ``"json"`` the answer is an object from its first character on; the token limit still applies."""
     reply = ollama_client.chat(MODEL, MESSAGES, format="json", options={"num_predict": 5, "temperature": 0})
     assert (reply.message.content or "").startswith("{")
     assert (reply.done_reason, reply.eval_count) == ("length", 5)
 
 
 def test_log_probabilities_are_the_model_s_own(client: httpx.Client) -> None:
-    """They are taken before the mask: what was forced upon the model is improbable."""
+    """Log-probabilities are taken before the mask, so a forced token is improbable."""
     body = {"model": MODEL, "prompt": "x", "format": {"const": "zzz"}, "logprobs": True, "stream": False}
     reply = client.post("/api/generate", json=body).json()
     assert reply["response"] == '"zzz"'
@@ -81,7 +81,7 @@ def test_log_probabilities_are_the_model_s_own(client: httpx.Client) -> None:
 
 
 def test_what_is_not_held_to_is_told(client: httpx.Client) -> None:
-    """Keywords without effect stand in `ignored_options`."""
+    """Schema keywords without effect are listed in `ignored_options`."""
     schema = {"type": "array", "items": {"enum": [1]}, "maxItems": 2, "uniqueItems": True}
     reply = client.post("/api/generate", json={"model": MODEL, "prompt": "x", "format": schema, "stream": False})
     [ignored] = reply.json()["ignored_options"]
@@ -99,7 +99,7 @@ def test_what_is_not_held_to_is_told(client: httpx.Client) -> None:
     ],
 )
 def test_a_wrong_format(client: httpx.Client, path: str, value: Any, status: int, text: str) -> None:
-    """It is an error before the answer begins, streamed or not; an unknown model is complained of first."""
+    """It is an error before the answer begins, streamed or not; an unknown model is reported first."""
     asked = {"prompt": "x"} if path == "/api/generate" else {"messages": MESSAGES}
     for stream in (True, False):
         reply = client.post(path, json={"model": MODEL, "format": value, "stream": stream, **asked})
@@ -109,7 +109,7 @@ def test_a_wrong_format(client: httpx.Client, path: str, value: Any, status: int
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_no_format(client: httpx.Client, value: Any) -> None:
-    """What many clients send who want none."""
+    """The values that many clients send when they want no format are accepted."""
     reply = client.post("/api/generate", json={"model": MODEL, "prompt": "x", "format": value, "stream": False})
     assert reply.json()["response"] == "the quick answer is: no"
 

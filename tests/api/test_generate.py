@@ -55,7 +55,7 @@ def test_generate_answers_at_once(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_keys_come_in_ollama_s_order(client: httpx.Client, stream: bool) -> None:
-    """The last or only object has the text before what ends it, and the metrics behind that."""
+    """In the last or only object, the text comes before the reason for the end, and the metrics after it."""
     start, end = ["model", "created_at"], ["total_duration", "load_duration", "prompt_eval_count"]
     end += ["prompt_eval_duration", "eval_count", "eval_duration"]
     reply = client.post("/api/generate", json={"model": MODEL, "prompt": "one two", "stream": stream})
@@ -67,7 +67,7 @@ def test_keys_come_in_ollama_s_order(client: httpx.Client, stream: bool) -> None
 
 
 def test_raw_has_no_context(client: httpx.Client) -> None:
-    """A raw prompt is taken as it is, and its last line carries no context."""
+    """A raw prompt is used as it is, and the last line of its answer has no context."""
     reply = client.post("/api/generate", json={"model": MODEL, "prompt": "x", "raw": True, "stream": False}).json()
     assert reply["response"] == ANSWER
     assert "context" not in reply
@@ -84,7 +84,7 @@ def test_chat_streams_lines(client: httpx.Client) -> None:
 
 
 def test_chat_answers_at_once(client: httpx.Client) -> None:
-    """Without streaming the message is whole."""
+    """Without streaming, the message comes in one piece."""
     reply = client.post("/api/chat", json=chat_of("hello", stream=False)).json()
     assert reply["message"] == {"role": "assistant", "content": ANSWER}
 
@@ -126,7 +126,8 @@ def test_top_logprobs_have_bounds(client: httpx.Client, count: int) -> None:
 
 
 def test_an_empty_prompt_loads_and_unloads(client: httpx.Client) -> None:
-    """Without a prompt the model is loaded, or unloaded where keep_alive is 0; one object either way."""
+    """A request without a prompt loads the model, or unloads it if keep_alive is 0; the answer is one object either
+    way."""
     loaded = client.post("/api/generate", json={"model": MODEL})
     assert loaded.headers["content-type"] == "application/json; charset=utf-8"
     reply = loaded.json()
@@ -156,7 +157,7 @@ def test_no_messages_load_and_unload(client: httpx.Client) -> None:
 def test_a_model_for_embeddings_is_not_loaded_to_generate(
     client: httpx.Client, path: str, fields: dict[str, Any], task: str
 ) -> None:
-    """Asked to load it, these routes refuse with Ollama's text; unloading goes as ever."""
+    """These routes refuse to load it, with Ollama's text; unloading works as usual."""
     response = client.post(path, json={"model": "embedder", **fields})
     assert (response.status_code, response.json()) == (400, {"error": f'"embedder" does not support {task}'})
     assert "embedder:latest" not in [model["name"] for model in client.get("/api/ps").json()["models"]]
@@ -172,14 +173,14 @@ def test_a_model_for_embeddings_is_not_loaded_to_generate(
     ],
 )
 def test_bad_keep_alive_is_told_as_go_does(client: httpx.Client, keep_alive: Any, text: str) -> None:
-    """A keep_alive that is no duration is 400 with Go's text."""
+    """A keep_alive that is not a duration is 400 with Go's text."""
     response = client.post("/api/chat", json=chat_of("x", keep_alive=keep_alive))
     assert (response.status_code, response.json()) == (400, {"error": text})
 
 
 @pytest.mark.parametrize("keep_alive", [60, 0.5, "10m", "1h30m", -1, "-1m", None])
 def test_keep_alive_may_be_a_number_or_a_duration(client: httpx.Client, keep_alive: Any) -> None:
-    """Seconds and Go durations are taken; negative is for ever."""
+    """Seconds and Go durations are accepted; negative means forever."""
     reply = client.post("/api/chat", json=chat_of("x", keep_alive=keep_alive, stream=False))
     assert reply.status_code == 200
 
@@ -191,7 +192,7 @@ LATER_IN_CHAT = {**LATER_IN_BOTH, "tools": [{"type": "function"}]}
 
 @pytest.mark.parametrize("field", LATER_IN_GENERATE)
 def test_generate_names_fields_it_does_not_serve(client: httpx.Client, field: str) -> None:
-    """A field of a later version is refused by name, and passes where it is empty."""
+    """A field of a later version is refused by name, and accepted if it is empty."""
     body = {"model": MODEL, "prompt": "x", "stream": False}
     response = client.post("/api/generate", json={**body, field: LATER_IN_GENERATE[field]})
     assert response.status_code == 400
@@ -234,14 +235,14 @@ def test_images_are_refused_by_name(client: httpx.Client, route: str) -> None:
 
 @pytest.mark.parametrize(("think", "text"), [("very", 'invalid think value: "very"'), (3, "think must be a boolean")])
 def test_bad_think_values_are_told(client: httpx.Client, think: Any, text: str) -> None:
-    """A think that no version knows is told apart from one that this version lacks."""
+    """A value of `think` that no version knows gets another error than one that this version lacks."""
     response = client.post("/api/chat", json={**chat_of("x", think=think), "model": "nope"})
     assert response.status_code == 400
     assert response.json()["error"].startswith(text)
 
 
 def test_raw_refuses_a_system_prompt(client: httpx.Client) -> None:
-    """Raw mode has no place for one; a request that only unloads is not looked at so closely."""
+    """Raw mode does not accept one; a request that only unloads is not checked that closely."""
     unload = {"model": MODEL, "raw": True, "system": "s", "keep_alive": 0}
     assert client.post("/api/generate", json=unload).json()["done_reason"] == "unload"
     response = client.post("/api/generate", json={"model": MODEL, "prompt": "x", "raw": True, "system": "s"})
@@ -269,7 +270,7 @@ def test_a_prompt_beyond_the_context_is_400(client: httpx.Client, stream: bool) 
 def test_what_is_far_too_long_is_refused_before_it_is_rendered(
     start_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    """A text that cannot fit by its mere size reaches no template; a shorter one does."""
+    """A text that cannot fit because of its size alone never reaches the template; a shorter one does."""
     rendered: list[int] = []
     render = FormatInThreads.render
 

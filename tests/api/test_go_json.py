@@ -1,4 +1,4 @@
-"""Request bodies are read as Go's encoding/json reads them, down to its complaints."""
+"""Request bodies are read as Go's encoding/json reads them, with the same error messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def complaint(body: bytes, kind: type[GenerateBody] | type[ChatBody] = GenerateB
 
 @pytest.mark.parametrize("body", [b"", b"  \n"])
 def test_an_empty_body_is_missing(body: bytes) -> None:
-    """Nothing, and nothing but space, is a missing body."""
+    """An empty body, or one of spaces only, counts as missing."""
     assert complaint(body) == "missing request body"
 
 
@@ -46,7 +46,7 @@ def test_an_empty_body_is_missing(body: bytes) -> None:
     ],
 )
 def test_malformed_json_is_told_in_go_s_words(body: bytes, text: str) -> None:
-    """Each way to break JSON gives the text that Go's decoder gives."""
+    """Each kind of broken JSON gets the error text of Go's decoder."""
     assert complaint(body) == text
 
 
@@ -79,7 +79,7 @@ def test_malformed_json_is_told_in_go_s_words(body: bytes, text: str) -> None:
     ],
 )
 def test_mistyped_fields_are_told_in_go_s_words(body: bytes, text: str) -> None:
-    """A value of the wrong type is named with its field and Go's type."""
+    """The error for a value of the wrong type names its field and Go's type."""
     assert complaint(body) == text
 
 
@@ -93,7 +93,7 @@ def test_a_mistyped_field_of_a_message_is_told_with_its_path() -> None:
 
 
 def test_keys_match_in_any_case_and_unknown_ones_are_ignored() -> None:
-    """Keys of requests and of messages fold; keys of options, which are a map, do not."""
+    """The case of keys does not matter in requests and messages; it does in options, which are a map."""
     body = decode_body(
         b'{"MODEL": "m", "Messages": [{"Role": "user", "CONTENT": "hi", "x": 1}], "y": 2, "Options": {"Seed": 1}}',
         ChatBody,
@@ -104,7 +104,7 @@ def test_keys_match_in_any_case_and_unknown_ones_are_ignored() -> None:
 
 
 def test_null_leaves_the_default() -> None:
-    """A null field, a null message field and a null body are as if they were not there."""
+    """A null field, a null message field and a null body count as missing."""
     body = decode_body(b'{"stream": null, "options": null, "messages": [{"role": "user", "content": null}]}', ChatBody)
     assert body.stream
     assert body.options == {}
@@ -118,7 +118,7 @@ def test_what_follows_the_first_value_is_ignored() -> None:
 
 
 def test_broken_text_becomes_replacement_characters() -> None:
-    """Bytes that are no UTF-8, and halves of surrogate pairs, become U+FFFD as in Go."""
+    """Bytes that are not UTF-8 and unpaired surrogates become U+FFFD, as in Go."""
     assert decode_body(b'{"prompt": "a\xffb"}', GenerateBody).prompt == "a�b"
     assert decode_body(rb'{"prompt": "a\ud800b"}', GenerateBody).prompt == "a�b"
     assert decode_body(rb'{"prompt": "\ud83d\ude00"}', GenerateBody).prompt == "😀"
@@ -126,5 +126,5 @@ def test_broken_text_becomes_replacement_characters() -> None:
 
 @pytest.mark.parametrize(("text", "end"), [('{"a": [1, {"b": []}]} x', 21), (" [] ", 3), ("1 2", 1), ('"a\\"b"c', 6)])
 def test_the_end_of_the_first_value_is_found(text: str, end: int) -> None:
-    """Objects, lists, numbers and strings end where they end."""
+    """The end of an object, list, number or string is found."""
     assert end_of_value(text) == end

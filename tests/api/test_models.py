@@ -1,4 +1,4 @@
-"""``/api/tags``, ``/api/show``, ``/api/ps``, copy, delete, and what each route says of names."""
+"""``/api/tags``, ``/api/show``, ``/api/ps``, copy, delete, and what each route says about names."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_root_and_the_version(client: httpx.Client) -> None:
 
 
 def test_ps_tells_what_is_loaded(client: httpx.Client) -> None:
-    """A loaded model has its size, context and time to leave; one that stays leaves in centuries."""
+    """A loaded model has its size, context and expiry time; one that stays forever expires in centuries."""
     client.post("/api/generate", json={"model": "other", "keep_alive": -1})
     models = {model["name"]: model for model in client.get("/api/ps").json()["models"]}
     model = models["other:latest"]
@@ -77,7 +77,7 @@ def test_show_tells_everything(client: httpx.Client) -> None:
 
 
 def test_copy_and_delete(client: httpx.Client) -> None:
-    """A copy answers under its new name until it is deleted; both answers have no body."""
+    """A copy answers under its new name until it is deleted; copying and deleting both return no body."""
     response = client.post("/api/copy", json={"source": "smol:q4", "destination": "me/copied"})
     assert (response.status_code, response.content) == (200, b"")
     assert client.post("/api/chat", json={"model": "me/copied", "messages": []}).json()["done_reason"] == "load"
@@ -129,7 +129,7 @@ def ask(client: httpx.Client, path: str, body: Any) -> tuple[int, str]:
 @pytest.mark.parametrize("path", ABSENT)
 @pytest.mark.parametrize("work", [{}, {"prompt": "x", "input": "x", "messages": [{"role": "user", "content": "x"}]}])
 def test_a_model_that_is_absent(client: httpx.Client, path: str, work: Any) -> None:
-    """Each route has its own words, with the name as it was typed."""
+    """Each route has its own error text, with the name as it was typed."""
     status, text = ABSENT[path]
     assert ask(client, path, {"model": "Nobody", **work}) == (status, text.format("Nobody"))
     assert ask(client, path, {"model": "Nobody", "keep_alive": 0, **work})[0] == status
@@ -137,14 +137,14 @@ def test_a_model_that_is_absent(client: httpx.Client, path: str, work: Any) -> N
 
 @pytest.mark.parametrize("path", EMPTY)
 def test_a_model_that_is_not_named(client: httpx.Client, path: str) -> None:
-    """An empty name is told in each route's own words."""
+    """Each route has its own error text for an empty name."""
     assert ask(client, path, {}) == EMPTY[path]
     assert ask(client, path, {"model": "  "}) == EMPTY[path]
 
 
 @pytest.mark.parametrize("path", EMPTY)
 def test_a_name_outside_the_grammar(client: httpx.Client, path: str) -> None:
-    """A name that cannot be one is 400; delete repeats it."""
+    """An invalid name is 400; delete repeats it."""
     text = 'name "a b" is invalid' if path == "/api/delete" else "invalid model name"
     assert ask(client, path, {"model": "a b"}) == (400, text)
 
@@ -159,6 +159,6 @@ def test_names_of_a_copy(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("path", [*EMPTY, "/api/copy"])
 def test_a_body_that_is_missing(client: httpx.Client, path: str) -> None:
-    """No route takes an empty body."""
+    """No route accepts an empty body."""
     response = client.request("DELETE" if path == "/api/delete" else "POST", path, content=b"")
     assert (response.status_code, response.json()) == (400, {"error": "missing request body"})

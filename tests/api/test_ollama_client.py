@@ -46,7 +46,7 @@ def test_generate_and_chat(ollama_client: ollama.Client) -> None:
 
 
 def test_embed_copy_delete(ollama_client: ollama.Client) -> None:
-    """Vectors, a second name, and its end."""
+    """Vectors are computed, and a copy is made and deleted."""
     assert len(ollama_client.embed(MODEL, ["a", "b"]).embeddings) == 2
     assert len(ollama_client.embeddings(MODEL, "a").embedding) == 16
     assert ollama_client.copy(MODEL, "copy-of-it").status == "success"
@@ -63,7 +63,7 @@ def test_errors_arrive_as_the_client_s_own(ollama_client: ollama.Client) -> None
 
 
 def test_the_asynchronous_client(shared_server: Any) -> None:
-    """All of it once more, awaited, several at a time."""
+    """The asynchronous client can do the same, several requests at a time."""
 
     async def use() -> None:
         async with ollama.AsyncClient(host=shared_server.url) as client:

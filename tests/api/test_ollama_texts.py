@@ -21,7 +21,8 @@ from corral.core.specs.engines import LocalFile
 
 
 def test_parameters_are_a_padded_table() -> None:
-    """Names are padded to thirty, lists give a line per item, texts are quoted, whole floats lose their point."""
+    """Names are padded to thirty characters, lists take a line per item, texts are quoted, whole floats lose their
+    point."""
     table = parameters_text({"stop": ["<s>", "a b"], "temperature": 0.7, "num_ctx": 4096.0, "use_mmap": True})
     assert table.splitlines() == [
         "num_ctx                        4096",
@@ -47,7 +48,7 @@ def test_parameters_are_a_padded_table() -> None:
     ],
 )
 def test_parameters_are_written_as_go_writes_them(value: object, text: str) -> None:
-    """Every number is a float64 to Go, and texts are quoted with Go's escapes."""
+    """Every number is a float64, as in Go, and texts are quoted with Go's escapes."""
     assert parameters_text({"x": value}).removeprefix("x").strip() == text
 
 
@@ -78,7 +79,7 @@ def test_a_modelfile_says_everything_and_quotes_where_it_must() -> None:
 
 
 def test_a_modelfile_of_a_folder_names_the_model() -> None:
-    """One of its files is no model, and neither is a bare adapter; a single file with a name is one."""
+    """One file of several is not a model, and neither is an adapter alone; a single file with a name is."""
     record = StoredModel(name=parse_name("m"), digest=digest_of(b""), size_bytes=0, modified_at=0)
     roles: tuple[FileRole, ...] = ("weights", "config", "adapter")
     files = [LocalFile(role=role, path=f"/blobs/{role}", name=f"{role}.bin") for role in roles]
@@ -94,13 +95,13 @@ def test_a_modelfile_of_a_folder_names_the_model() -> None:
     ("typed", "base"), [(" m ", "m"), ("m:local", "m"), ("m:20b:LOCAL", "m:20b"), ("ns/m", "ns/m")]
 )
 def test_local_selectors_are_taken_off(typed: str, base: str) -> None:
-    """``:local`` says where a model is, and is no part of its name."""
+    """``:local`` says where a model is and is not part of its name."""
     assert without_selector(typed) == base
 
 
 @pytest.mark.parametrize("typed", ["m:cloud", "m:20b-cloud", "m:20b:cloud"])
 def test_cloud_models_are_refused(typed: str) -> None:
-    """What only ollama.com has is answered as by an Ollama whose cloud is switched off."""
+    """What only ollama.com offers is answered as by an Ollama with its cloud switched off."""
     with pytest.raises(ApiError) as caught:
         without_selector(typed)
     assert (caught.value.status, caught.value.text) == (403, "ollama cloud is disabled: remote model is unavailable")
@@ -108,7 +109,7 @@ def test_cloud_models_are_refused(typed: str) -> None:
 
 @pytest.mark.parametrize("typed", ["m:cloud:local", "m:local:cloud"])
 def test_both_selectors_at_once_are_refused(typed: str) -> None:
-    """A model cannot be asked for here and there."""
+    """A request cannot ask for a local and a cloud model at once."""
     with pytest.raises(ApiError) as caught:
         without_selector(typed)
     assert (caught.value.status, caught.value.text) == (400, f'use either :local or :cloud, not both: "{typed}"')
@@ -127,7 +128,7 @@ def test_both_selectors_at_once_are_refused(typed: str) -> None:
     ],
 )  # fmt: skip
 def test_errors_have_their_status_and_text(error: Exception, status: int, text: str) -> None:
-    """Errors keep Ollama's texts where it has some, and their remedy elsewhere; unforeseen ones tell nothing."""
+    """Errors keep Ollama's texts if it has one, and otherwise have a remedy; unexpected errors reveal nothing."""
     problem = OLLAMA.problem(error)
     assert (problem.status, problem.text) == (status, text)
 

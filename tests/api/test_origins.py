@@ -1,4 +1,4 @@
-"""Browser origins and host names are let in by Ollama's rules."""
+"""Browser origins and host names are accepted by Ollama's rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_local_origins_are_always_allowed(origin: str) -> None:
     "origin", ["http://example.com", "http://localhost.example.com", "https://127.0.0.1.nip.io", "null"]
 )
 def test_other_origins_are_not(origin: str) -> None:
-    """A stranger's page is kept out, however much its name looks like a local one."""
+    """The page of another site is refused, however much its name looks like a local one."""
     assert not OriginRules().allows(origin)
 
 
@@ -39,13 +39,13 @@ def test_origins_of_the_settings_are_allowed() -> None:
      "nas.local", "box.internal:1", "a.localhost"],
 )  # fmt: skip
 def test_hosts_of_this_machine_and_network_are_local(host: str) -> None:
-    """Addresses that no public name server hands out pass, with or without a port."""
+    """Host names that no public name server resolves are accepted, with or without a port."""
     assert host_is_local(host)
 
 
 @pytest.mark.parametrize("host", ["example.com", "8.8.8.8", "localhost.example.com:11434", "local"])
 def test_hosts_of_strangers_are_not(host: str) -> None:
-    """A name that anyone could point at this machine does not pass."""
+    """A host name that anyone could point at this machine is refused."""
     assert not host_is_local(host)
 
 

@@ -60,21 +60,21 @@ def test_local_pages_may_ask_and_others_may_not(client: httpx.Client) -> None:
 
 
 def test_a_rebound_name_is_kept_out(client: httpx.Client) -> None:
-    """A page whose name was pointed at this machine has its own origin and yet no answer."""
+    """A page whose name was pointed at this machine gets no answer, even for its own origin."""
     headers = {"host": "evil.example.com", "origin": "http://evil.example.com"}
     response = client.get("/api/tags", headers=headers)
     assert (response.status_code, response.content) == (403, b"")
 
 
 def test_origins_of_the_settings_may_ask(start_server: Callable[..., Any]) -> None:
-    """An origin named in the settings is let in."""
+    """An origin named in the settings is accepted."""
     with start_server(origins=("https://chat.example.com",)) as server:
         response = httpx.get(f"{server.url}/", headers={"origin": "https://chat.example.com"})
         assert (response.status_code, response.headers["vary"]) == (200, "Origin")
 
 
 def test_a_body_over_the_limit_is_413_and_not_read(start_server: Callable[..., Any]) -> None:
-    """Ten announced gigabytes are answered at once; a body of unknown size once it has grown too big."""
+    """An announced body of ten gigabytes is refused at once; one of unknown size as soon as it is too big."""
     with start_server(max_body_bytes=10_000) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
             connection.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n{")
@@ -127,7 +127,7 @@ def test_the_api_document_names_routes_and_shapes(client: httpx.Client) -> None:
 
 
 def test_the_api_document_is_made_once(start_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Making it takes milliseconds in which nobody else is answered."""
+    """The document is built once: building it takes milliseconds in which nobody else is answered."""
     made = Mock(side_effect=openapi._document)
     monkeypatch.setattr(openapi, "_document", made)
     with start_server() as server, httpx.Client(base_url=server.url) as client:
@@ -138,7 +138,7 @@ def test_the_api_document_is_made_once(start_server: Callable[..., Any], monkeyp
 def test_one_line_is_logged_per_request_and_no_prompt(
     client: httpx.Client, caplog: pytest.LogCaptureFixture, within: Callable[..., bool]
 ) -> None:
-    """The log tells status, model, tokens and time, and never what was asked."""
+    """The log has status, model, tokens and time, and never the prompt."""
     with caplog.at_level(logging.INFO, "corral.http"):
         client.post("/api/generate", json={"model": MODEL, "prompt": "my secret", "stream": False})
         client.get("/nowhere")
@@ -154,7 +154,7 @@ def test_one_line_is_logged_per_request_and_no_prompt(
 
 
 def test_an_error_after_the_first_line_is_a_line(start_server: Callable[..., Any]) -> None:
-    """Once lines have been sent, a failure is the last of them, and no line says done."""
+    """After the first line has been sent, an error comes as the last line, and no line says done."""
     with start_server({"answer": "a b c d e f g h", "fail_after": 4, "step_delay_s": 0.02}) as server:
         response = httpx.post(f"{server.url}/api/generate", json={"model": MODEL, "prompt": "x"})
         assert response.status_code == 200
@@ -177,5 +177,5 @@ def test_an_error_before_the_first_line_has_its_status(start_server: Callable[..
 
 
 def test_the_app_needs_no_settings(shared_server: Any) -> None:
-    """Defaults suffice to make one."""
+    """The application can be created with default settings."""
     assert create_app(shared_server.world.runtime).state.runtime is shared_server.world.runtime

@@ -1,4 +1,4 @@
-"""Listening, the word about a taken port, and a shutdown that lets requests end."""
+"""Listening, the error about a port in use, and a shutdown that lets requests finish."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def send(port: int, path: str, body: dict[str, Any]) -> socket.socket:
 
 
 def test_a_port_that_corral_has_is_told(shared_server: Any) -> None:
-    """The error names who answers on the port and says what to do."""
+    """The error says who has the port and what to do."""
     with pytest.raises(Conflict, match=r"127.0.0.1:\d+ is in use by Corral 9.9.9") as caught:
         bind(HttpSettings(port=shared_server.port))
     assert caught.value.remedy is not None
@@ -66,7 +66,7 @@ def test_a_port_that_an_ollama_has_is_told() -> None:
 
 
 def test_a_port_that_something_else_has_is_told() -> None:
-    """What does not speak HTTP is another program."""
+    """A server that does not speak HTTP is called another program."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -78,7 +78,7 @@ def test_a_port_that_something_else_has_is_told() -> None:
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    """Listening is only possible on an address that is ours."""
+    """Listening is possible only on an address of this machine."""
     with pytest.raises(SettingsError, match=r"cannot listen on 203\.0\.113\.7:1"):
         bind(HttpSettings(host="203.0.113.7", port=1))
 
@@ -158,7 +158,8 @@ def listens(url: str) -> bool:
 
 @pytest.mark.parametrize(("grace_s", "signals"), [(0, 1), (60, 2)])
 def test_a_signal_ends_streams_without_a_traceback(grace_s: int, signals: int) -> None:
-    """The first signal starts the grace and the second ends it; the process ends well, and its log is calm."""
+    """The first signal starts the grace period and the second ends it; the exit status is 0, and the log has no
+    errors."""
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", _PROGRAM, str(grace_s)]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -183,7 +184,7 @@ def test_a_signal_ends_streams_without_a_traceback(grace_s: int, signals: int) -
 
 
 def test_a_client_that_reads_nothing_does_not_hold_up_a_stop(start_server: Callable[..., Any]) -> None:
-    """Its last line cannot be sent, and the server stops all the same; an upload under way is answered 503."""
+    """The server stops even though its last line cannot be sent; an unfinished upload gets 503."""
     with start_server({"answer": "x" * 50_000, "step_delay_s": 0.0}, shutdown_grace_s=0) as server:
         body = {"model": MODEL, "prompt": "x", "options": {"ignore_eos": True, "num_predict": -1}}
         reader = send(server.port, "/api/generate", body)
@@ -198,7 +199,7 @@ def test_a_client_that_reads_nothing_does_not_hold_up_a_stop(start_server: Calla
 
 
 def test_a_unix_socket_is_served_and_removed(shared_server: Any, tmp_path: Path) -> None:
-    """A socket file works as an address; one that a killed server left is replaced, one in use is not."""
+    """A socket file works as an address; one left by a killed server is replaced, one in use is not."""
     path = tmp_path / "corral.sock"
     with socket.socket(socket.AF_UNIX) as left_over:
         left_over.bind(str(path))
@@ -242,7 +243,7 @@ def make_link(path: Path) -> None:
     ],
 )
 def test_only_a_socket_is_replaced(tmp_path: Path, make: Callable[[Path], None], kind: str) -> None:
-    """What stands at the path and is no socket is named in the error and left as it is."""
+    """Anything else than a socket at the path is named in the error and left alone."""
     path = tmp_path / "x"
     make(path)
     before = os.lstat(path)
@@ -254,7 +255,7 @@ def test_only_a_socket_is_replaced(tmp_path: Path, make: Callable[[Path], None],
 
 @pytest.mark.parametrize("path", ["/nowhere/x.sock", "/dev/null", "a\0b", "x" * 200])
 def test_a_path_that_cannot_be_a_socket_is_told(path: str) -> None:
-    """A missing folder, a device, a NUL and an overlong path are settings to correct."""
+    """A missing folder, a device, a NUL and a path that is too long are errors in the settings."""
     with pytest.raises(SettingsError, match="cannot listen on"):
         bind(HttpSettings(unix_socket=path))
     assert os.path.exists("/dev/null")

@@ -35,7 +35,7 @@ def in_front(start_server: Any) -> Any:
 
 @contextmanager
 def pair(start_server: Any, **engine: Any) -> Iterator[tuple[Any, Any, httpx.Client]]:
-    """A Corral that has the fake engine's models, one in front of it, and a client of that."""
+    """A Corral that runs models on the fake engine, another one in front of it, and a client of the latter."""
     with start_server(engine=engine or None) as behind, in_front(start_server) as front:
         add(front, "far", behind.url, model=MODEL)
         with httpx.Client(base_url=front.url, timeout=60) as client:
@@ -49,7 +49,7 @@ def stream(client: httpx.Client, path: str, **body: Any) -> list[dict[str, Any]]
 
 
 def test_one_corral_before_another(start_server: Callable[..., Any]) -> None:
-    """Chats, prompts, raw prompts and vectors are answered as the one behind answers them, with its figures."""
+    """Chats, prompts, raw prompts and vectors get the same answers and figures as from the server behind."""
     with pair(start_server) as (behind, _, client), httpx.Client(base_url=behind.url) as direct:
         lines = stream(client, "/api/chat", messages=QUESTION, options={"seed": 1})
         assert "".join(line["message"]["content"] for line in lines) == ANSWER
@@ -75,7 +75,8 @@ def test_one_corral_before_another(start_server: Callable[..., Any]) -> None:
 
 
 def test_it_is_an_ordinary_model(start_server: Callable[..., Any]) -> None:
-    """It is listed, shown, seen running, copied and deleted; it takes no memory, no place and no timer."""
+    """It can be listed, shown, seen running, copied and deleted; it takes no memory, no place among loaded models and
+    no timer."""
     with pair(start_server) as (behind, _, client):
         listed = {model["name"]: model for model in client.get("/api/tags").json()["models"]}["far:latest"]
         shown = client.post("/api/show", json={"model": "far"}).json()
@@ -99,7 +100,7 @@ def test_it_is_an_ordinary_model(start_server: Callable[..., Any]) -> None:
 
 
 def test_it_is_loaded_and_unloaded(start_server: Callable[..., Any]) -> None:
-    """A request without a question connects; one with `keep_alive` 0 lets go."""
+    """A request without a prompt connects to the server; one with `keep_alive` 0 disconnects."""
     with pair(start_server) as (_, _, client):
         assert client.post("/api/generate", json={"model": "far"}).json()["done_reason"] == "load"
         assert len(client.get("/api/ps").json()["models"]) == 1
@@ -119,7 +120,7 @@ def test_a_client_that_leaves(start_server: Callable[..., Any], within: Callable
 
 
 def test_tools_and_thinking(start_server: Callable[..., Any]) -> None:
-    """Both go through in both directions, as Ollama's client sends and reads them."""
+    """Tools and thinking pass in both directions, as Ollama's client sends and reads them."""
     call = {"function": {"name": "weather", "arguments": {"city": "Paris"}}}
     lines = [
         {"message": {"role": "assistant", "content": "", "thinking": "Hm."}, "done": False},
@@ -152,7 +153,7 @@ def test_tools_and_thinking(start_server: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("fields", [{"think": True}, {"tools": [TOOL]}])
 def test_models_that_run_here(client: httpx.Client, fields: dict[str, Any]) -> None:
-    """They have neither in this version, and say so before anything is loaded."""
+    """Local models support neither in this version, and say so before anything is loaded."""
     response = client.post("/api/chat", json={"model": MODEL, "messages": QUESTION, **fields})
     name = next(iter(fields))
     expected = {"error": f"{name} is not supported by this version of Corral; omit it"}
@@ -187,7 +188,7 @@ OPENAI_MODELS = {"data": [{"id": "m", "owned_by": "vllm"}]}
     ],
 )
 def test_errors(start_server: Callable[..., Any], reply: ScriptedReply, status: int, text: str) -> None:
-    """An upstream's refusals have the status that tells a client what to do."""
+    """An upstream's errors get a status that tells a client what to do."""
     with ScriptedServer() as far, in_front(start_server) as front:
         far.replies |= {"/v1/models": ScriptedReply(body=OPENAI_MODELS), "/v1/chat/completions": reply}
         add(front, "far", far.url)
@@ -215,7 +216,7 @@ def test_it_breaks_off_in_the_middle(start_server: Callable[..., Any]) -> None:
 
 
 def test_an_address_that_changed(start_server: Callable[..., Any]) -> None:
-    """A name that is given to another server leads there, and nothing is kept of the first."""
+    """A name that is given a new address leads there, and nothing of the old one is kept."""
     with pair(start_server) as (_, front, client), start_server(engine={"answer": "another one"}) as other:
         stream(client, "/api/chat", messages=QUESTION)
         add(front, "far", other.url, model=MODEL)
@@ -226,7 +227,7 @@ def test_an_address_that_changed(start_server: Callable[..., Any]) -> None:
 
 
 def test_an_upstream_that_is_this_very_server(start_server: Callable[..., Any]) -> None:
-    """A model that leads back to the server it stands in, straight or through another, ends in a clear error."""
+    """A model that leads back to its own server, directly or through another, ends in a clear error."""
     with in_front(start_server) as first, in_front(start_server) as second:
         add(first, "ring", second.url, model=MODEL)
         add(second, "ring", first.url, model="ring")
@@ -242,7 +243,7 @@ def test_an_upstream_that_is_this_very_server(start_server: Callable[..., Any]) 
 
 
 def test_a_forged_list_of_passed_servers(start_server: Callable[..., Any]) -> None:
-    """What a client writes into the header stops nothing and breaks nothing."""
+    """Whatever a client writes into the header, requests are still answered."""
     with pair(start_server) as (_, _, client):
         for forged in (b"\xff, \xe9", b"a" * 32, b",".join([b"0" * 32] * 200)):
             reply = client.post(

@@ -81,13 +81,13 @@ def test_a_body_of_a_known_length_is_read() -> None:
     ],
 )
 def test_an_answer_cut_short_is_an_error(pieces: tuple[bytes, ...]) -> None:
-    """Half an answer is never taken for a whole one."""
+    """An incomplete answer is never taken for a complete one."""
     with pytest.raises(ConnectionError):
         asyncio.run(_ask(*pieces))
 
 
 def test_arrivals_can_be_waited_for_and_the_connection_dropped() -> None:
-    """A caller knows when a stream has begun, and hanging up is seen by the server."""
+    """A caller knows when a stream has begun, and the server notices a disconnect."""
 
     async def main() -> int:
         gone = asyncio.Event()
@@ -137,7 +137,7 @@ def test_llama_server_events_are_read() -> None:
 
 
 def test_openai_events_are_read() -> None:
-    """Choices' texts, usage where the server sends it, else the number of events."""
+    """The texts of the choices; token counts from `usage` if the server sends it, or else the number of events."""
     text = {"choices": [{"text": "a"}]}
     usage = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}
     assert read_completion("openai", _response(text, usage, b"[DONE]", prefix=b"data: ")).generated_tokens == 7

@@ -21,7 +21,7 @@ def _stream(*text_at_ms: int, started_ms: int = 0, tokens: int | None = None, me
 
 
 def test_percentiles_are_interpolated() -> None:
-    """The median lies between the middle two, the ends are the least and the greatest, of nothing it is NaN."""
+    """The median of an even count lies between the middle two, 0 and 1 give the extremes, and no values give NaN."""
     assert median([3, 1, 2, 10]) == 2.5
     assert percentile([5, 1, 3], 0) == 1
     assert percentile([5, 1, 3], 1) == 5
@@ -42,7 +42,7 @@ def test_figures_of_two_streams() -> None:
 
 
 def test_a_late_stream_counts_for_its_own_ttft_only() -> None:
-    """What was sent to disturb the others is in neither their gaps nor their TTFT."""
+    """The requests that disturb the others count neither in their gaps nor in their TTFT."""
     found = figures([_stream(10, 20, 30), _stream(500, 900, started_ms=20, measured=False)])
     assert found.gap_worst_s == pytest.approx(0.01)
     assert found.ttft_s == pytest.approx(0.01)
@@ -50,7 +50,7 @@ def test_a_late_stream_counts_for_its_own_ttft_only() -> None:
 
 
 def test_a_stream_without_text_is_an_error() -> None:
-    """A server that answers nothing is not fast."""
+    """A server that answers nothing does not count as fast."""
     with pytest.raises(RuntimeError, match="without any text"):
         figures([_stream()])
 

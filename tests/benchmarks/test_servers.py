@@ -38,7 +38,7 @@ def _target(port: int, program: str = _SERVER) -> Target:
 
 
 def test_a_server_runs_while_it_is_measured_and_no_longer() -> None:
-    """It answers inside the context, and its process is gone after it."""
+    """It answers inside the `with` block, and its process is gone afterwards."""
 
     async def main() -> int:
         async with running(_target(_free_port()), warm=False) as server:
@@ -62,7 +62,7 @@ def test_a_server_that_dies_shows_what_it_said() -> None:
 
 
 def test_an_address_that_is_taken_is_refused() -> None:
-    """Else the server that was there already would be measured."""
+    """A port in use is an error, because otherwise the server that is already there would be measured."""
 
     async def main() -> None:
         port = _free_port()
@@ -74,7 +74,7 @@ def test_an_address_that_is_taken_is_refused() -> None:
 
 
 def test_processor_time_grows_with_work() -> None:
-    """User and system time of a process, from a name that may hold brackets."""
+    """User and system time of a process are found even if its name contains brackets."""
     before = cpu_seconds(os.getpid())
     deadline = time.process_time() + 0.1
     while time.process_time() < deadline:

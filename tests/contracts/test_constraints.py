@@ -1,4 +1,5 @@
-"""Constraints with real weights: every engine with logits holds SmolLM2 to a schema, beside requests that are free."""
+"""Constraints with real weights: every engine with logits makes SmolLM2 follow a schema, next to unconstrained
+requests."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ QUESTION = "<|im_start|>user\nDescribe an animal of a stable.<|im_end|>\n<|im_st
 
 @dataclass
 class Held:
-    """An engine's loop and what makes its masks."""
+    """An engine's loop, and the factory of its masks."""
 
     loop: EngineLoop
     masks: GrammarMasks
@@ -49,7 +50,7 @@ class Held:
         self.loop.add(request_id, request, self.masks(constraint) if constraint is not None else None)
 
     def answers(self, *requests: CompletionRequest) -> list[list[Output]]:
-        """What each of the requests got, all running together."""
+        """Runs the requests together and returns the outputs of each."""
         for request_id, request in enumerate(requests):
             self.add(request_id, request)
         outputs: list[list[Output]] = [[] for _ in requests]
@@ -103,7 +104,7 @@ def finish(outputs: list[Output]) -> str:
 
 
 def test_answers_fit_the_schema(held: Held) -> None:
-    """At temperature 1, whatever the seed and the samplers: JSON that fits, and its own end."""
+    """At temperature 1, with any seed and samplers, the answer is JSON that fits the schema and ends by itself."""
     answers = held.answers(ask(), ask(), ask(seed=2, repeat_penalty=1.3, ignore_eos=True, mirostat=1))
     for outputs in answers:
         answer = json.loads(text(outputs))
@@ -117,7 +118,7 @@ def test_answers_fit_the_schema(held: Held) -> None:
 
 
 def test_neighbours_stay_as_they_are(held: Held) -> None:
-    """A free request says the same alone and among constrained ones, greedy and drawn."""
+    """An unconstrained request gets the same text alone and among constrained ones, greedy and sampled."""
     free = ask(None, num_predict=12, seed=3)
     [alone] = held.answers(free)
     together = held.answers(ask(seed=8, num_predict=16), free, ask(seed=9, num_predict=16))
@@ -125,7 +126,7 @@ def test_neighbours_stay_as_they_are(held: Held) -> None:
 
 
 def test_one_that_is_cancelled_midway_leaves_the_others(held: Held) -> None:
-    """After an abort nothing of it follows, and another answer goes on to its end."""
+    """After an abort no output of the request follows, and another answer continues to its end."""
     held.add(0, ask(seed=1))
     held.add(1, ask(seed=2))
     outputs: dict[int, list[Any]] = {0: [], 1: []}
@@ -142,7 +143,7 @@ def test_one_that_is_cancelled_midway_leaves_the_others(held: Held) -> None:
 
 
 def test_limits_and_stop_strings_hold(held: Held) -> None:
-    """An answer may be cut short by either, as any other."""
+    """A token limit or a stop string ends a constrained answer like any other."""
     limited, stopped = held.answers(ask(num_predict=5), ask(stop=('"age"',)))
     assert finish(limited) == "length"
     assert isinstance(limited[-1], Finished)
@@ -153,7 +154,7 @@ def test_limits_and_stop_strings_hold(held: Held) -> None:
 
 
 def test_log_probabilities_are_taken_before_the_mask(held: Held) -> None:
-    """What is told is what the model would have liked to say, not what it had to."""
+    """The reported log-probabilities are those of the model, before the mask."""
     forced = ask(Constraint(kind="regex", source="zzz"), logprobs=2, temperature=0.0)
     free = ask(None, logprobs=2, temperature=0.0, num_predict=1)
     (forced_outputs, free_outputs) = held.answers(forced, free)
@@ -165,7 +166,7 @@ def test_log_probabilities_are_taken_before_the_mask(held: Held) -> None:
 
 
 def test_a_constraint_that_begins_later(held: Held) -> None:
-    """The model says what it likes until the text has appeared; from there on the grammar holds."""
+    """The answer is unconstrained until the text has appeared; from then on it follows the grammar."""
     late = Constraint(kind="regex", source=r" \[[0-9]{3}\]", starts_after=" a")
     [outputs] = held.answers(ask(late, temperature=0.0, num_predict=60))
     assert finish(outputs) == "stop"

@@ -73,7 +73,7 @@ def ask(
 
 
 def outputs(engine: CtransformersEngine, request: CompletionRequest, tokens: int = 8) -> list[EngineOutput]:
-    """What the engine gives until the driver would stop it."""
+    """The engine's outputs up to where a driver would stop it."""
     given: list[EngineOutput] = []
     running = engine.run(request, None)
     for output in running:
@@ -143,7 +143,7 @@ def test_spm_tokens_are_ctransformers_own(smollm2_ctransformers: Path) -> None:
 
 
 def test_a_prefix_is_kept(shared: CtransformersEngine) -> None:
-    """The next prompt reuses whole pieces of the last one, and its answer is what it would have been without."""
+    """The next prompt reuses whole chunks of the last one, which does not change its answer."""
     long = ask(OCEAN * 2 + "Ships")
     [first, *answer] = outputs(shared, long)
     assert isinstance(first, Prefilled)
@@ -165,7 +165,8 @@ def test_seeds(shared: CtransformersEngine) -> None:
 
 
 def test_a_prompt_that_was_left_midway(shared: CtransformersEngine) -> None:
-    """A request closed within its prompt leaves the next one right, which uses the pieces that were computed."""
+    """A request that was closed within its prompt does not spoil the next one, which reuses the chunks computed so
+    far."""
     request = ask(OCEAN * 3)
     outputs(shared, ask("Something else entirely"))
     expected = outputs(shared, request)[1:]
@@ -207,7 +208,8 @@ def test_logprobs_and_bias(shared: CtransformersEngine) -> None:
 
 
 def test_embeddings(shared: CtransformersEngine) -> None:
-    """One vector per input; the same text gives the same vector bit by bit, texts on one matter lie nearer."""
+    """One vector per input; the same text gives the same vector bit by bit, and texts about the same subject are
+    closer."""
     inputs = ("A horse runs.", "A pony gallops.", "Interest rates rose.", "A horse runs.")
     request = EmbedRequest(inputs=tuple((TextPart(text=one),) for one in inputs))
     [output] = [one for one in shared.run(request, None) if one is not None]
@@ -227,7 +229,7 @@ def cosine(left: Sequence[float], right: Sequence[float]) -> float:
 
 
 def test_other_tasks(shared: CtransformersEngine) -> None:
-    """A request of a task that it has not is `Unsupported`."""
+    """A request for a task that the engine does not have is `Unsupported`."""
     with pytest.raises(Unsupported, match="ChatRequest"):
         shared.run(ChatRequest(messages=()), None)
 
@@ -253,7 +255,8 @@ def said(given: Sequence[Output]) -> str:
 
 
 def test_in_a_child(smollm2_ctransformers: Path) -> None:
-    """Through the process runner: a completion, a chat at control tokens, stops, limits, cancelling, tokenizing."""
+    """Through the process runner: a completion, a chat with control tokens, stop strings, limits, cancelling,
+    tokenizing."""
 
     async def check() -> None:
         async with loaded(smollm2_ctransformers) as model:
@@ -309,7 +312,7 @@ def bad_files(folder: Path, good: Path) -> Iterator[tuple[str, Path]]:
 
 
 def test_bad_files(tmp_path: Path, smollm2_ctransformers: Path) -> None:
-    """A file that it cannot run is an error that names the file, in a child as here; this process lives on."""
+    """A file that it cannot run is an error that names the file, in a child as in this process, which survives it."""
     for name, path in bad_files(tmp_path, smollm2_ctransformers):
         with pytest.raises(InvalidModelFile, match=path.name):
             make(path)

@@ -47,7 +47,7 @@ class TestHasty(StepEngineContract):
 
 
 class Echo:
-    """The smallest engine: it says the prompt again."""
+    """The smallest engine: it repeats the prompt."""
 
     info = ModelInfo(tasks=frozenset({"completion"}))
     tokenizer = FakeTokenizer()

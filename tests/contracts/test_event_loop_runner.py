@@ -109,7 +109,7 @@ def spec_of(name: str, **fields: Any) -> EngineSpec:
 
 
 class RunningFake:
-    """The runner under test, given an engine of the form ``running`` wherever the suite asks for the fake."""
+    """The runner under test, with an engine of the form ``running`` in place of the fake engine."""
 
     name = "event_loop"
 
@@ -150,7 +150,7 @@ async def collect(model: RunningModel, seen: list[Output] | None = None) -> list
     ],
 )
 def test_an_answer_that_goes_wrong(trouble: str, kind: type[CorralError], text: str) -> None:
-    """Its reader gets what came before, then an error of ours; the model goes on."""
+    """The reader gets the outputs so far, then one of our errors; the model continues."""
 
     async def check() -> None:
         model = await load("odd", trouble)
@@ -165,7 +165,7 @@ def test_an_answer_that_goes_wrong(trouble: str, kind: type[CorralError], text: 
 
 
 def test_a_reader_who_does_not_read() -> None:
-    """An engine is not asked for much more than has been read, and goes on when somebody reads again."""
+    """An engine does not get far ahead of its reader, and continues when the reader does."""
 
     async def check() -> None:
         model: Any = await load("odd", "never ends")
@@ -188,7 +188,7 @@ def test_a_reader_who_does_not_read() -> None:
 
 
 def test_tokenizing_that_goes_wrong() -> None:
-    """It raises an error of ours as well."""
+    """It raises one of our errors, too."""
 
     async def check() -> None:
         model = await load("odd", "fine")
@@ -211,7 +211,7 @@ def test_tokenizing_that_goes_wrong() -> None:
     ],
 )
 def test_a_load_that_raises(model: str, kind: type[CorralError], text: str) -> None:
-    """Foreign exceptions become the errors that runners raise; a missing package comes with the pip line."""
+    """Foreign exceptions become the errors that runners raise; the error for a missing package has the pip line."""
     with pytest.raises(kind, match=text) as caught:
         asyncio.run(load("broken", model, install_hint="pip install it"))
     assert caught.value.remedy == (pip_line("it") if model == "missing" else None)
@@ -228,7 +228,7 @@ def test_an_engine_of_another_form() -> None:
 
 
 def test_closing_while_an_answer_hangs() -> None:
-    """The reader is told that the model was unloaded, even where the engine would never say another word."""
+    """The reader gets an error that the model was unloaded, even if the engine never answers again."""
 
     async def check() -> None:
         model = await load("odd", "hangs")

@@ -38,7 +38,7 @@ def test_logs_of_a_job_carry_its_name(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_job_dies_with_its_parent(tmp_path: Path) -> None:
-    """A parent that is killed leaves no job behind."""
+    """A job ends when its parent is killed."""
     file = tmp_path / "pid"
     script = textwrap.dedent(
         f"""

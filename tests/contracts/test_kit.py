@@ -1,4 +1,4 @@
-"""The conformance kit judged by itself: a sound model passes all of it, and a broken one fails its own test alone."""
+"""A test of the conformance kit: a sound model passes all of it, and a broken model fails exactly one test."""
 
 from __future__ import annotations
 
@@ -64,20 +64,20 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
 
 
 def test_a_sound_model_passes_everything(outcomes: Outcomes) -> None:
-    """Nothing fails, nothing is left out, and every test of the suite has run."""
+    """Every test of the suite has run; none failed or was skipped."""
     assert outcomes[SOUND] == {"passed": set(promises()), "failed": set(), "skipped": set()}
 
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_model_fails_its_own_test_alone(outcomes: Outcomes, fault: str) -> None:
-    """The one promise that it breaks is the one that turns red, for every task that has it."""
+    """Only the test of the promise that it breaks fails, for every task that has this promise."""
     assert outcomes[fault]["failed"] == {fault}
     assert outcomes[fault]["passed"] | {fault} == set(promises())
     assert outcomes[fault]["skipped"] == set()
 
 
 def test_every_promise_has_a_model_that_breaks_it() -> None:
-    """No test of the suite is without its broken model."""
+    """Each test of the suite has a broken model."""
     assert set(BROKEN) == set(promises())
 
 
@@ -93,7 +93,7 @@ def test_every_promise_has_a_model_that_breaks_it() -> None:
     ],
 )
 def test_an_engine_that_cannot_be_tried(words: list[str], complaint: str, tmp_path: Path) -> None:
-    """A wrong name, option or path ends the run with what was wrong, before any test."""
+    """A wrong name, option or path ends the run before any test, with an error that says what was wrong."""
     kit = ["-p", "corral.plugins.testing", "--pyargs", "corral.plugins.testing.kit"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *kit, *words],

@@ -24,7 +24,7 @@ from corral.plugins.testing.gguf import gguf_bytes
 
 
 class _Native(RunningModelContract):
-    """With real weights: short answers, for many engines are to be asked."""
+    """With real weights; answers are short, because many engines are tested."""
 
     @classmethod
     def request_for(cls, path: Path) -> LoadRequest:
@@ -108,7 +108,7 @@ class TestUpstream(RunningModelContract):
 def address(
     tmp_path_factory: pytest.TempPathFactory, user_at: Callable[..., Any], serve_corral: Callable[..., Any]
 ) -> Iterator[str]:
-    """A server in a process of its own, with a model whose engine needs no weights."""
+    """A server in a separate process, with a model whose engine needs no weights."""
     home = tmp_path_factory.mktemp("far")
     (home / "toy.gguf").write_bytes(gguf_bytes())
     with Corral(models=home / "models", config="") as corral:

@@ -57,7 +57,7 @@ def ask(
 
 @dataclass
 class Answer:
-    """What one request got."""
+    """The outputs of one request."""
 
     text: bytes = b""
     tokens: list[Token] = field(default_factory=list)
@@ -99,7 +99,7 @@ def answer(engine: StepEngine, *requests: CompletionRequest, limit: int = 16) ->
 
 @pytest.fixture(scope="module")
 def engine(smollm2: Path) -> Iterator[LlamaCppEngine]:
-    """One engine for the tests that leave it as they found it."""
+    """One engine for all tests that leave it unchanged."""
     engine = make(smollm2)
     yield engine
     engine.close()
@@ -118,7 +118,7 @@ class TestContract(StepEngineContract):
 
 
 def test_a_load_that_is_cancelled(smollm2: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """What the progress callback raises ends the load, reaches whoever loads, and leaves no traceback of ctypes."""
+    """An exception from the progress callback ends the load and reaches the caller, without a traceback from ctypes."""
     request = LoadRequest(model="test", files=(LocalFile(role="weights", path=str(smollm2)),), load_options={})
 
     def cancel(share: float) -> None:
@@ -138,7 +138,7 @@ def test_it_knows_the_capital_of_france(engine: LlamaCppEngine) -> None:
 
 
 def test_control_tokens_in_plain_text_stay_text(engine: LlamaCppEngine) -> None:
-    """Only a part that says so has its control tokens parsed; decoding shows them again."""
+    """Control tokens are parsed only in parts that ask for it; decoding shows them again."""
     text = "<|im_start|>user"
     [special, plain] = engine.tokenizer.encode(
         [(TextPart(text=text, parse_special=True),), (TextPart(text=text, parse_special=False),)]
@@ -191,7 +191,7 @@ def drawn_without_options(engine: LlamaCppEngine) -> list[bytes]:
 
 
 def test_a_bias_forbids_and_forces(engine: LlamaCppEngine) -> None:
-    """A bias of minus infinity keeps a token out; a large one brings it in."""
+    """A bias of minus infinity forbids a token; a large one forces it."""
     [paris] = engine.tokenizer.encode([(TextPart(text=" Paris"),)])
     [zebra] = engine.tokenizer.encode([(TextPart(text=" zebra"),)])
     prompt = "The capital of France is"
@@ -204,7 +204,7 @@ def test_a_bias_forbids_and_forces(engine: LlamaCppEngine) -> None:
 
 
 def test_ignore_eos_goes_on(engine: LlamaCppEngine) -> None:
-    """A chat answer that would end goes on when told to ignore the end."""
+    """With `ignore_eos`, a chat answer continues past its end."""
     chat = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"
     [usual] = answer(engine, ask(chat), limit=60)
     [endless] = answer(engine, ask(chat, ignore_eos=True), limit=60)
@@ -217,7 +217,7 @@ def test_ignore_eos_goes_on(engine: LlamaCppEngine) -> None:
 
 
 def test_a_shared_prefix_is_computed_once(smollm2: Path) -> None:
-    """Requests that arrive together and begin alike wait for one of them to compute the beginning."""
+    """Requests that arrive together with the same beginning wait for one of them to compute it."""
     engine = make(smollm2)
     system = OCEAN * 4
     answers = answer(engine, *(ask(f"{system} Question {index}: what about ship {index}?") for index in range(4)))
@@ -230,7 +230,8 @@ def test_a_shared_prefix_is_computed_once(smollm2: Path) -> None:
 
 
 def test_an_aborted_prefill_lets_its_followers_go_on(smollm2: Path) -> None:
-    """Who waits for another's prefix takes what is there when that other is cancelled, and answers."""
+    """A request that waits for another's prefix uses what has been computed if the other is cancelled, and is
+    answered."""
     engine = make(smollm2, num_batch=64)
     for request_id in range(3):
         engine.add_request(request_id, ask(OCEAN * 10 + f"Ship {request_id}"), None)
@@ -291,7 +292,7 @@ def test_more_requests_than_streams_wait_in_order(smollm2: Path) -> None:
 
 
 def test_sliding_windows_share_prefixes_and_shift(gemma3: Path) -> None:
-    """A model whose layers see a window only reuses prefixes longer than it, and goes on past a full context."""
+    """A model with sliding windows reuses prefixes longer than its window, and continues past a full context."""
     engine = make(gemma3, num_ctx=1024, num_parallel=2)
     story = OCEAN * 26
     first, second = answer(engine, ask(story + "Then"), ask(story + "But"))
@@ -400,7 +401,7 @@ def embed(engine: StepEngine, *texts: str, truncate: bool = True) -> list[tuple[
 
 
 def test_like_texts_have_like_vectors(engine: LlamaCppEngine) -> None:
-    """Of three sentences the two about the same thing are nearer to each other."""
+    """Of three sentences, the two about the same thing have the closest vectors."""
 
     def dot(left: Sequence[float], right: Sequence[float]) -> float:
         length = math.hypot(*left) * math.hypot(*right)
@@ -411,7 +412,8 @@ def test_like_texts_have_like_vectors(engine: LlamaCppEngine) -> None:
 
 
 def test_an_input_longer_than_a_batch_is_embedded_and_cut_at_the_context(smollm2: Path) -> None:
-    """It goes in piece by piece between other inputs, to the same vector each time; beyond the context it is cut."""
+    """It is computed in pieces between other inputs, with the same vector each time; beyond the context it is
+    truncated."""
     engine = make(smollm2, num_ctx=160, num_batch=64, num_parallel=1)
     assert len(engine.tokenizer.encode([(TextPart(text=OCEAN * 6),)])[0]) > 2 * 64
     first, whole, last, again = embed(engine, "first", OCEAN * 6, "last", OCEAN * 6)
@@ -424,7 +426,7 @@ def test_an_input_longer_than_a_batch_is_embedded_and_cut_at_the_context(smollm2
 
 
 def test_many_inputs_keep_their_order(engine: LlamaCppEngine) -> None:
-    """More inputs than fit one batch come back in order, and each as if it were alone."""
+    """Many inputs come back in order, each with the vector it would have alone."""
     texts = [f"Sentence number {index} is about {'cats' if index % 2 else 'ships'}." for index in range(10)]
     together = embed(engine, *texts)
     for index in (0, 5, 9):
@@ -433,7 +435,8 @@ def test_many_inputs_keep_their_order(engine: LlamaCppEngine) -> None:
 
 
 def test_one_text_does_not_wait_for_a_list(engine: LlamaCppEngine) -> None:
-    """A text that comes while a long list is embedded has its vector within two steps, and the list its own later."""
+    """A text that arrives while a long list is embedded has its vector within two steps, and the list is finished
+    later."""
     texts = [f"Sentence number {index} is about ships." for index in range(16)]
     engine.add_request(1, EmbedRequest(inputs=tuple((TextPart(text=text),) for text in texts)), None)
     assert engine.step() == []
@@ -457,7 +460,7 @@ def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
 
 
 def test_the_architectures_are_those_of_the_library() -> None:
-    """Each name that the spec claims stands in the library as it is installed."""
+    """Each architecture that the spec lists is known to the installed library."""
     package = importlib.util.find_spec("llama_cpp")
     assert package is not None
     assert package.origin is not None
@@ -485,7 +488,7 @@ def test_ids_outside_the_vocabulary_are_refused(engine: LlamaCppEngine) -> None:
 
 
 def test_absurd_numbers_do_no_harm(engine: LlamaCppEngine) -> None:
-    """Looking back further than there is, and more alternatives than there are tokens, is as much as there is."""
+    """Looking back further than the text, or asking for more alternatives than there are tokens, gives all there is."""
     huge = 2**31 - 1
     request = ask(
         OCEAN, logprobs=60_000, repeat_last_n=huge, repeat_penalty=1.2, dry_multiplier=0.5, dry_penalty_last_n=huge
@@ -497,7 +500,7 @@ def test_absurd_numbers_do_no_harm(engine: LlamaCppEngine) -> None:
 
 @pytest.mark.parametrize("options", [{"num_batch": 1, "num_parallel": 1}, {"num_batch": 10**6, "num_ctx": 1}])
 def test_options_out_of_range_are_brought_into_it(smollm2: Path, options: Mapping[str, Any]) -> None:
-    """Batch and context sizes that llama.cpp would abort at are brought to what it can do."""
+    """Batch and context sizes that would make llama.cpp abort are adjusted to what it can do."""
     engine = make(smollm2, **options)
     assert answer(engine, ask("The"), limit=2)[0].tokens
     engine.close()
@@ -512,7 +515,7 @@ def test_a_closed_engine_tokenizes_no_more(smollm2: Path) -> None:
 
 
 def test_the_memory_that_is_reported_counts_attention(smollm2: Path) -> None:
-    """What `ps` shows grows with the context by the scores of nine heads for each token of a batch."""
+    """The memory in `ps` grows with the context by the attention scores of nine heads for each token of a batch."""
     reported = []
     for num_ctx in (2048, 8192):
         engine = make(smollm2, num_ctx=num_ctx, num_parallel=1)
@@ -523,7 +526,7 @@ def test_the_memory_that_is_reported_counts_attention(smollm2: Path) -> None:
 
 
 def test_a_quantized_cache_needs_flash_attention(smollm2: Path) -> None:
-    """A quantized KV cache switches flash attention on, says that texts are not exact, and refuses its absence."""
+    """A quantized KV cache turns flash attention on, gives up exactness, and is refused without flash attention."""
     engine = make(smollm2, kv_cache_type="q8_0")
     assert "exact" not in engine.info.features
     assert answer(engine, ask("The capital of France is"))[0].text.startswith(b" Paris")
@@ -536,7 +539,7 @@ def test_a_quantized_cache_needs_flash_attention(smollm2: Path) -> None:
 
 
 def test_common_prefix_is_the_longest() -> None:
-    """However long the lists, and wherever they part, the common beginning is found to the token."""
+    """The length of the common prefix is exact, however long the lists are and wherever they differ."""
     dice = random.Random(5)
     for _ in range(300):
         left = [dice.randrange(3) for _ in range(dice.randrange(1, 500))]
@@ -567,7 +570,7 @@ except LoadFailed as error:
 
 @pytest.mark.skipif(not _cpu_has("amx_tile"), reason="needs a CPU with AMX")
 def test_amx_that_is_on_already_is_refused() -> None:
-    """Where another library of the process has switched AMX on, loading is an error instead of the process's end."""
+    """If another library in the process has enabled AMX, loading raises an error instead of crashing the process."""
     script = [sys.executable, "-c", _AFTER_ANOTHER_LIBRARY]
     environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
     done = subprocess.run(script, capture_output=True, text=True, env=environment, timeout=60, check=True)

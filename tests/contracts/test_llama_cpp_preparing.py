@@ -1,4 +1,5 @@
-"""Samplers that take long to make, on real weights: made beside the steps, kept by content, the same texts."""
+"""Samplers that take long to create, with real weights: created beside the steps, cached by content, with the same
+texts."""
 
 from __future__ import annotations
 
@@ -80,7 +81,7 @@ def answers(
 
 
 def test_sequence_breakers_hold_nobody_up(engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that comes later than one with slow breakers has its whole answer before that one begins."""
+    """A request that arrives after one with slow sequence breakers has its whole answer before that one begins."""
     assert engine.needs_preparing(dry(*SLOW))
     assert not engine.needs_preparing(ask())
     prepare, answered = engine.prepare, threading.Event()
@@ -96,7 +97,7 @@ def test_sequence_breakers_hold_nobody_up(engine: LlamaCppEngine, monkeypatch: p
 
 
 def test_sequence_breakers_are_worked_out_once(engine: LlamaCppEngine) -> None:
-    """A request with parameters that are known is taken in at once, and its answer is the same."""
+    """A request with known parameters starts at once, and its answer is the same."""
     request = dry("\n", ":", "b")
     [first], _ = answers(engine, request)
     assert not engine.needs_preparing(request)
@@ -116,7 +117,7 @@ def test_long_biased_texts_are_prepared(engine: LlamaCppEngine) -> None:
 
 
 def test_a_model_outlives_a_preparation(smollm2: Path) -> None:
-    """Closing the engine waits for what reads its vocabulary in another thread; nothing begins afterwards."""
+    """Closing the engine waits for other threads that read its vocabulary; nothing begins afterwards."""
     engine = make(smollm2)
     prepared: list[object] = []
     begun = threading.Thread(target=lambda: prepared.append(engine.prepare(dry(*SLOW))))
@@ -131,7 +132,7 @@ def test_a_model_outlives_a_preparation(smollm2: Path) -> None:
 
 
 def test_an_aborted_preparation_leaves_the_rest(engine: LlamaCppEngine) -> None:
-    """A request that is given up while it is prepared never comes, and others do."""
+    """A request that is aborted during its preparation never starts; others do."""
     inbox: SimpleQueue[Command] = SimpleQueue()
     ended: list[int] = []
 

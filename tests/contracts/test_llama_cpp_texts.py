@@ -1,4 +1,4 @@
-"""Prompts and formats on real weights: what people type stays text, and answers that follow a schema end."""
+"""Prompts and formats with real weights: typed text stays text, and answers that follow a schema end."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def engine(smollm2: Path) -> Iterator[LlamaCppEngine]:
     ],
 )
 def test_a_text_in_pieces_has_the_ids_of_the_whole(engine: LlamaCppEngine, text: str) -> None:
-    """The model's tokenizer gives a long text piece by piece the ids that it gives all of it at once."""
+    """The model's tokenizer gives a long text the same ids in pieces as in one go."""
     steps = engine.tokenizer.encode_gradually((TextPart(text=text),))
     pauses = 0
     while True:
@@ -107,7 +107,7 @@ def test_typed_control_tokens_stay_text_for_every_vocabulary(smollm2: Path, tmp_
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8, 1.5])
 def test_an_answer_that_follows_a_schema_ends(engine: LlamaCppEngine, temperature: float) -> None:
-    """Even a model of 135 million parameters says what the schema lists, nothing else, and stops."""
+    """Even a model of 135 million parameters answers only what the schema allows, and stops."""
     fields = {"kind": {"type": "string"}, "name": {"type": "string"}, "legs": {"type": "integer"}}
     constraint = read_format({"type": "object", "properties": fields, "required": list(fields)})
     assert constraint is not None

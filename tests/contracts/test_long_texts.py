@@ -1,4 +1,4 @@
-"""Texts far longer than any context: what tokenizing them may not do to the rest of a process."""
+"""Texts far longer than any context: tokenizing them must not stop the rest of the process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tokenizers(smollm2_onnx: Path, minilm_int8: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("engine", ["onnx-genai", "onnx-embeddings"])
 def test_other_threads_run_meanwhile(smollm2_onnx: Path, minilm_int8: Path, engine: str) -> None:
-    """A process that tokenizes a long text still gives signs of life, or it would be taken for one that hangs."""
+    """Other threads still run while a long text is tokenized, so that the process is not taken for one that hangs."""
     tokenizer = tokenizers(smollm2_onnx, minilm_int8)[engine]
     done, ticks = threading.Event(), [0]
 

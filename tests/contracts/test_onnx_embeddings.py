@@ -60,7 +60,7 @@ def request(*texts: str, **more: Any) -> EmbedRequest:
 
 
 def answers(engine: StepEngine, *requests: EmbedRequest) -> list[EngineEmbedded]:
-    """Each request's answer, all computed together."""
+    """Runs the requests together and returns the answer of each."""
     found: dict[int, EngineEmbedded] = {}
     for request_id, asked in enumerate(requests):
         engine.add_request(request_id, asked, None)
@@ -147,7 +147,8 @@ def _erf(x: Floats) -> Floats:
 
 
 def test_vectors_agree_with_an_independent_forward_pass(minilm: Path, minilm_int8: Path) -> None:
-    """Of 100 sentences each vector has a cosine of 0.99 or more to NumPy's, and 95 the same nearest neighbour."""
+    """For 100 sentences, each vector has a cosine of 0.99 or more to NumPy's, and 95 have the same nearest
+    neighbour."""
     from tokenizers.implementations import BertWordPieceTokenizer
 
     tokenizer = BertWordPieceTokenizer(str(minilm / "vocab.txt"), lowercase=True)
@@ -189,7 +190,8 @@ def engine(minilm_int8: Path) -> StepEngine:
 
 
 def test_a_vector_does_not_depend_on_its_company(engine: StepEngine) -> None:
-    """Alone, among others of one request, beside other requests: bit for bit where the engine says exact."""
+    """If the engine says exact, a vector is the same bit for bit alone, among others of one request, and beside other
+    requests."""
     texts = [SENTENCES[number] for number in (0, 5, 94, 95, 99)]
     alone = np.concatenate([matrix(answers(engine, request(text))[0]) for text in texts])
     together = matrix(answers(engine, request(*texts))[0])
@@ -203,7 +205,7 @@ def test_a_vector_does_not_depend_on_its_company(engine: StepEngine) -> None:
 
 
 def test_a_short_request_does_not_wait_for_a_long_one(engine: StepEngine) -> None:
-    """However many texts another has left, one that comes later is answered within two steps."""
+    """A request that arrives later is answered within two steps, however many texts another one has left."""
     engine.add_request(1, request(*["a long text of many words " * 20] * 40), None)
     engine.step()
     engine.add_request(2, request("short"), None)
@@ -212,7 +214,7 @@ def test_a_short_request_does_not_wait_for_a_long_one(engine: StepEngine) -> Non
 
 
 def test_an_aborted_request_is_gone_within_a_step(engine: StepEngine) -> None:
-    """Nothing of it follows, an unknown id does nothing, and others go on."""
+    """After an abort no output follows, aborting an unknown id does nothing, and others continue."""
     engine.add_request(1, request(*["a long text of many words " * 20] * 12), None)
     engine.add_request(2, request("short"), None)
     engine.step()
@@ -246,7 +248,7 @@ def test_long_texts_are_cut_or_refused(engine: StepEngine) -> None:
 
 
 def test_control_tokens_in_a_text_stay_text(engine: StepEngine) -> None:
-    """ "[SEP]" typed by somebody is five characters; from a template it is the token."""
+    """ "[SEP]" is five characters in typed text, and the token in a template."""
     assert engine.tokenizer is not None
     typed, meant = engine.tokenizer.encode(
         [(TextPart(text="a [SEP] b"),), (TextPart(text="a [SEP] b", parse_special=True),)]
@@ -257,7 +259,7 @@ def test_control_tokens_in_a_text_stay_text(engine: StepEngine) -> None:
 
 
 def test_ids_are_taken_as_they_are(engine: StepEngine) -> None:
-    """A prompt tokenized beforehand gives the same vector; [CLS] and [SEP] are not put occurs twice."""
+    """A prompt that is already tokenized gives the same vector; [CLS] and [SEP] are not added twice."""
     assert engine.tokenizer is not None
     [ids] = engine.tokenizer.encode([(TextPart(text="The cat sat on the mat."),)])
     prompts = ((TokensPart(ids=ids),), (TokensPart(ids=ids[1:-1]),), (TextPart(text="The cat sat on the mat."),))
@@ -272,7 +274,7 @@ def test_ids_are_taken_as_they_are(engine: StepEngine) -> None:
 
 
 def test_odd_inputs(engine: StepEngine) -> None:
-    """No text at all, none in the list, and another task."""
+    """An empty text, an empty list and another task are refused."""
     [answer] = answers(engine, request("", " "))
     assert (answer.vectors.count, answer.prompt_tokens) == (2, 4)
     [empty] = answers(engine, request())
@@ -282,7 +284,7 @@ def test_odd_inputs(engine: StepEngine) -> None:
 
 
 def test_a_closed_engine_fails_its_requests(minilm_int8: Path) -> None:
-    """Closing twice is fine; what comes later fails by name and nothing crashes."""
+    """Closing twice is fine; a later request fails with a clear error, and nothing crashes."""
     engine = make(minilm_int8)
     engine.add_request(1, request("x"), None)
     engine.close()
@@ -334,14 +336,14 @@ def changed(minilm_int8: Path, tmp_path: Path) -> Callable[..., Path]:
     ],
 )
 def test_broken_folders_are_told(changed: Callable[..., Path], files: dict[str, bytes | None], complaint: str) -> None:
-    """Each lack is named, as a fault of the model's files."""
+    """Each missing part is named, as an error in the model's files."""
     with pytest.raises(InvalidModelFile, match=complaint):
         make(changed(**files))
 
 
 @pytest.mark.parametrize("options", [{"num_ctx": 0}, {"provider": "abacus"}])
 def test_options_that_cannot_be_meant(minilm_int8: Path, options: dict[str, object]) -> None:
-    """Out of range, or a provider that is not there: InvalidOption, with those that are."""
+    """A value out of range or an unknown provider is InvalidOption, which lists the valid ones."""
     with pytest.raises(InvalidOption):
         make(minilm_int8, **options)
 
@@ -365,7 +367,8 @@ def test_pooling_and_length_are_as_the_files_say(changed: Callable[..., Path]) -
 
 
 def test_without_a_word_on_pooling_the_mean_is_assumed(changed: Callable[..., Path]) -> None:
-    """As sentence-transformers does; the model's details say that it was assumed."""
+    """Without a pooling file the mean is used, as in sentence-transformers, and the model's details say that it was
+    assumed."""
     engine = make(changed(modules_json=None, **{"1_Pooling__config_json": None}))
     assert engine.info.details["pooling"] == "mean (assumed)"
     engine.close()

@@ -194,13 +194,13 @@ def write_tiny(folder: Path, *, lora: bool = False, begins: bool = True) -> Path
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose model says nothing sensible, at once."""
+    """A folder with a tiny model that answers at once, and nothing sensible."""
     return write_tiny(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")
 def engine(tiny: Path) -> Iterator[StepEngine]:
-    """One engine for the tests that leave it as they found it."""
+    """One engine for all tests that leave it unchanged."""
     engine = make(tiny, max_prefill_tokens=16)
     yield engine
     engine.close()
@@ -258,7 +258,8 @@ def test_a_chat_ends_by_itself(smollm2_engine: StepEngine) -> None:
 
 
 def test_a_later_turn_takes_over_the_earlier_one(smollm2_engine: StepEngine) -> None:
-    """A prompt that begins like an earlier one is computed from where they part, and says what it says afresh."""
+    """A prompt that begins like an earlier one is computed from where they differ, with the same answer as from
+    scratch."""
     first = "The ocean is wide and deep, and ships have crossed it for thousands of years to trade. " * 5
     answer(smollm2_engine, ask(first), limit=4)
     [again] = answer(smollm2_engine, ask(first + "The ships"))
@@ -292,7 +293,7 @@ def test_a_long_prompt_does_not_stop_others(engine: StepEngine) -> None:
 
 
 def test_an_abort_takes_effect_at_once(engine: StepEngine) -> None:
-    """Aborted while waiting, computing its prompt or generating, a request gives nothing more and leaves its place."""
+    """A request that is aborted while waiting, in its prompt or generating has no more output and frees its place."""
     for request_id in range(5):
         engine.add_request(request_id, ask("b" * 60, ignore_eos=True), None)
     engine.step()
@@ -307,7 +308,7 @@ def test_an_abort_takes_effect_at_once(engine: StepEngine) -> None:
 
 
 def test_prefixes_are_taken_over_in_whole_pieces(tiny: Path) -> None:
-    """What was computed for a prompt serves the next that begins so, whole pieces of it and never its last token."""
+    """A prompt reuses whole chunks of an earlier one with the same beginning, but never its own last token."""
     engine = make(tiny, max_prefill_tokens=16)
     try:
         for request, cached in (
@@ -349,7 +350,7 @@ def test_an_embedding_request_is_refused(engine: StepEngine) -> None:
 
 
 def test_ids_outside_the_vocabulary(engine: StepEngine) -> None:
-    """Padding's ids and nonsense are refused, and nothing breaks."""
+    """Ids of the padding and other invalid ids are refused, and nothing breaks."""
     for token_id in (LOGITS - 1, -1, 10**9):
         with pytest.raises(InvalidRequest, match=str(token_id)):
             engine.add_request(1, CompletionRequest(prompt=(TokensPart(ids=(token_id,)),)), None)
@@ -384,7 +385,7 @@ OPTIONS: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "+".join(options))
 def test_options_reach_the_engine(engine: StepEngine, options: dict[str, Any]) -> None:
-    """Each sampling option changes what a seed says; none comes back as ignored."""
+    """Each sampling option changes the text of a seed, and none is reported as ignored."""
     base: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 1, "ignore_eos": True}
     [plain] = answer(engine, ask("hello hello", **base), limit=40)
     [changed] = answer(engine, ask("hello hello", **{**base, **options}), limit=40)
@@ -416,7 +417,7 @@ def test_control_tokens_have_no_text_unless_preserved(engine: StepEngine) -> Non
 
 
 def test_what_is_kept_on_shifting_is_named(engine: StepEngine) -> None:
-    """A full context ends the answer, so that ``num_keep`` has no effect: it comes back as ignored."""
+    """A full context ends the answer, so ``num_keep`` has no effect and is reported as ignored."""
     request = CompletionRequest(prompt=(TextPart(text="a"),), context=ContextPolicy(num_keep=8))
     [outputs] = answer(engine, request, limit=1)
     assert prefilled(outputs).ignored_options == ("num_keep",)
@@ -441,7 +442,7 @@ def test_control_tokens_only_where_they_are_meant(engine: StepEngine) -> None:
 
 
 def test_beginnings(tiny: Path, tmp_path: Path) -> None:
-    """BOS comes first once, as the post-processor or tokenizer_config.json has it, and not where neither does."""
+    """BOS comes first, once, if the post-processor or tokenizer_config.json says so, and otherwise not at all."""
 
     def first(folder: Path, text: str) -> int:
         tokenizer = FolderTokenizer(folder, size=LOGITS, ends={EOS})
@@ -593,7 +594,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_folders(tmp_path: Path, name: str) -> None:
-    """A folder that is incomplete or does not fit together is an error of ours that says what is wrong."""
+    """A folder that is incomplete or inconsistent is one of our errors, which says what is wrong."""
     folder = write_tiny(tmp_path / "tiny")
     spoil, message = BROKEN[name]
     spoil(folder)
@@ -617,7 +618,7 @@ def test_missing_external_data(smollm2_onnx: Path, tmp_path: Path) -> None:
 
 
 def test_load_options(tiny: Path) -> None:
-    """Context, parallel requests and threads are those asked for, within what the model has."""
+    """Context, parallel requests and threads are as requested, within the limits of the model."""
     engine = make(tiny, num_ctx=100_000, num_parallel=2, num_thread=1)
     assert (engine.info.context_length, engine.info.parallel) == (1024, 2)
     assert engine.info.details["threads"] == "1"
@@ -630,7 +631,8 @@ def test_load_options(tiny: Path) -> None:
 
 
 def test_providers(tiny: Path) -> None:
-    """A provider that this build does not have is refused with those it has; options need one."""
+    """A provider that this build does not have is refused, with a list of those it has; provider options need a
+    provider."""
     assert devices()[0].kind == "cpu"
     for options in ({"provider": "cray"}, {"provider_options": {"device_id": "0"}}):
         with pytest.raises(InvalidOption) as caught:
@@ -652,7 +654,8 @@ def test_a_config_that_names_a_missing_provider(tmp_path: Path) -> None:
 
 
 def test_fits() -> None:
-    """A loaded model serves wishes left open and smaller ones; a wish that changes the load does not fit."""
+    """A loaded model fits requests that leave options open or ask for less; an option that changes the load does not
+    fit."""
     assert SPEC.fits is not None
     loaded = OnnxGenaiOptions(num_ctx=2048, num_parallel=4)
     for wanted, fits in (
@@ -666,7 +669,7 @@ def test_fits() -> None:
 
 
 def test_match_and_estimate() -> None:
-    """Folders for ONNX Runtime GenAI are taken at once, other ONNX models are not; context adds to the estimate."""
+    """Folders for ONNX Runtime GenAI match, other ONNX models do not; the context adds to the estimate."""
     name = parse_name("tiny")
 
     def record(path: str, size: int = 1_000_000) -> StoredModel:

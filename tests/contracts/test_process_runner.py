@@ -1,4 +1,4 @@
-"""What only real processes can do to us: crashes, stopped children, dead parents, full sockets."""
+"""What can happen only with real processes: crashes, stopped children, dead parents, full sockets."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_child_that_crashes_by_itself() -> None:
 
 
 def test_a_crash_while_loading() -> None:
-    """A child that dies while it loads is `EngineDied`, not a wait for ever."""
+    """A child that dies while it loads is `EngineDied` and does not block forever."""
 
     async def check() -> None:
         with pytest.raises(EngineDied, match="SIGKILL"):
@@ -145,7 +145,7 @@ def test_an_idle_child_is_not_stalled() -> None:
 
 
 def test_a_step_that_never_ends() -> None:
-    """A step past its limit counts as stalled, though heartbeats go on."""
+    """A step past its limit counts as stalled, even if heartbeats continue."""
 
     async def check() -> None:
         settings = ProcessSettings(heartbeat_timeout_s=4.0, step_timeout_s=0.5)
@@ -317,7 +317,7 @@ def test_on_uvloop() -> None:
 
 
 def test_an_engine_of_the_parents_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The child finds modules where the parent finds them; what it printed last stands in the error."""
+    """The child finds modules where the parent does; its last output is part of the error."""
     (tmp_path / "goodbye.py").write_text("import os\ndef load(*_):\n    print('so long')\n    os._exit(3)\n")
     monkeypatch.syspath_prepend(tmp_path)
     spec = msgspec.structs.replace(SPEC, load="goodbye:load")
@@ -330,7 +330,7 @@ def test_an_engine_of_the_parents_path(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_load_that_raises_anything() -> None:
-    """A foreign exception while loading is `LoadFailed`, told by class."""
+    """A foreign exception while loading is `LoadFailed`, which names the exception's class."""
     spec = msgspec.structs.replace(SPEC, load="platform:python_version")
 
     async def check() -> None:

@@ -1,4 +1,4 @@
-"""A real `corral serve` with real weights, under a guard that notes every connection its processes make."""
+"""A real `corral serve` with real weights, and a guard that records every connection of its processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Corral = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 class Server:
-    """A server that answers at `url`; `log` is what it has said so far."""
+    """A server at `url`; `log` has the lines of its log so far."""
 
     def __init__(self, process: subprocess.Popen[str], url: str, log: list[str]) -> None:
         self.process = process
@@ -72,7 +72,7 @@ class Server:
 
     @contextmanager
     def streaming(self, prompt: str = "Once upon a time", **options: Any) -> Iterator[Iterator[dict[str, Any]]]:
-        """An answer that would never end, line by line; leaving the block goes away from it."""
+        """An endless answer, line by line; leaving the block disconnects."""
         options = {"ignore_eos": True, "num_predict": 100_000, "temperature": 0} | options
         body = {"model": SMOLLM2, "prompt": prompt, "raw": True, "options": options}
         with httpx.stream("POST", self.url + "/api/generate", json=body, timeout=60) as response:
@@ -88,7 +88,7 @@ def exists(process_id: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], limit_s: float) -> bool:
-    """Whether it came true in time."""
+    """Whether the condition became true in time."""
     deadline = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline:
@@ -105,13 +105,13 @@ def gone() -> Callable[[int], bool]:
 
 @pytest.fixture(scope="session")
 def within() -> Callable[[float, Callable[[], bool]], bool]:
-    """Whether a condition comes true within so many seconds."""
+    """Whether a condition becomes true within a number of seconds."""
     return lambda limit_s, condition: wait_until(condition, limit_s)
 
 
 @pytest.fixture(scope="session")
 def connections(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the guard wrote: a line per process that started and per connection that one made."""
+    """The guard's record: a line for each process that started and for each connection."""
     return tmp_path_factory.mktemp("guard") / "connections.txt"
 
 
@@ -142,7 +142,7 @@ def environment(
 
 @pytest.fixture(scope="session")
 def corral(environment: dict[str, str], run_corral: Corral) -> Corral:
-    """Calls the command in a process of its own; keyword arguments are variables."""
+    """Runs the command in a separate process; keyword arguments are environment variables."""
     return lambda *arguments, **variables: run_corral(environment | variables, *arguments)
 
 
@@ -150,7 +150,7 @@ def corral(environment: dict[str, str], run_corral: Corral) -> Corral:
 def start_server(
     environment: dict[str, str], serve_corral: Callable[..., Any]
 ) -> Callable[..., AbstractContextManager[Server]]:
-    """Starts a server of one's own, with settings (``PATH=VALUE``); to be used with ``with``."""
+    """Starts another server, with settings (``PATH=VALUE``), for a ``with`` block."""
 
     @contextmanager
     def start(*assignments: str) -> Iterator[Server]:
@@ -162,7 +162,7 @@ def start_server(
 
 @pytest.fixture(scope="session")
 def server(start_server: Callable[..., AbstractContextManager[Server]]) -> Iterator[Server]:
-    """One server for all tests that leave it alive, which they check by asking it something."""
+    """One server for all tests that leave it running, which they check with a request."""
     with start_server() as server:
         yield server
     assert server.process.returncode == 0, server.log[-5:]

@@ -1,4 +1,4 @@
-"""Files that are no model, or none that fits: a clear message each time, and the server lives on."""
+"""Files that are not models, or models that do not fit: a clear error each time, and the server continues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.native
 
 @pytest.fixture
 def register(environment: dict[str, str]) -> Callable[..., None]:
-    """Puts a model into the store as another program would: blob and manifest, nothing looked at."""
+    """Puts a model into the store as another program would: blob and manifest, without any checks."""
     root = Path(environment["CORRAL_MODELS"])
 
     def put(name: str, weights: bytes, size_bytes: int | None = None) -> None:
@@ -46,7 +46,7 @@ def register(environment: dict[str, str]) -> Callable[..., None]:
 
 
 def refused(server: Any, name: str) -> str:
-    """What the server says of a model that it cannot load; it still answers for the others."""
+    """The server's error for a model that it cannot load; other models still answer."""
     response = server.generate(name)
     assert response.status_code == 500
     error: str = response.json()["error"]
@@ -55,7 +55,7 @@ def refused(server: Any, name: str) -> str:
 
 
 def test_a_truncated_file_is_not_imported(corral: Callable[..., Any], smollm2: Path, tmp_path: Path) -> None:
-    """Half a download is named as what it is, and nothing is stored."""
+    """A partial download is reported as such, and nothing is stored."""
     half = tmp_path / "half.gguf"
     with smollm2.open("rb") as whole:
         half.write_bytes(whole.read(20_000_000))
@@ -67,7 +67,7 @@ def test_a_truncated_file_is_not_imported(corral: Callable[..., Any], smollm2: P
 
 
 def test_a_truncated_file_in_the_store(server: Any, register: Callable[..., None], smollm2: Path) -> None:
-    """A store may hold one all the same: the request is refused with the reason."""
+    """If the store contains one anyway, the request is refused with the reason."""
     with smollm2.open("rb") as whole:
         register("half", whole.read(20_000_000))
     assert "truncated" in refused(server, "half")
@@ -93,7 +93,7 @@ def test_a_text_file(server: Any, register: Callable[..., None], corral: Callabl
 
 
 def test_a_file_bigger_than_memory(server: Any, register: Callable[..., None]) -> None:
-    """It is refused before anything is loaded, with what it needs and what is free."""
+    """It is refused before anything is loaded; the error says how much it needs and how much is free."""
     size_bytes = 8 << 40
     tensor = TensorEntry("token_embd.weight", shape=(32, size_bytes // 128), size_bytes=0)
     header = gguf_bytes(SMALL_MODEL, [tensor])

@@ -1,4 +1,4 @@
-"""`corral convert` interrupted at a terminal: the job ends, and nothing of it stays."""
+"""`corral convert` interrupted at a terminal: the job ends and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def files_below(root: Path) -> set[str]:
 
 
 def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path) -> None:
-    """Status 130, no process, no blob, no name, no scratch folder."""
+    """The status is 130, and no process, blob, name or scratch folder is left."""
     site, store, file, pid = (tmp_path / name for name in ("site", "store", "small.gguf", "pid"))
     (site / "corral_stamps-1.0.dist-info").mkdir(parents=True)
     (site / "corral_stamps.py").write_text(_STAMPS)

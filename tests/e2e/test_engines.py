@@ -23,7 +23,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def emptied_server(server: Any) -> Iterator[Any]:
-    """The common server, which has no model in memory any more when the test is over."""
+    """The shared server; its models are unloaded when the test is over."""
     yield server
     assert server.post("/api/generate", {"model": SMOLLM2, "keep_alive": 0}).status_code == 200
     assert server.running() == []
@@ -81,7 +81,7 @@ class _Stream(threading.Thread):
 
 
 def test_two_engines_under_load_and_one_is_killed(start_server: Callable[..., Any], corral: Callable[..., Any]) -> None:
-    """The other's answers are what they are without it; the killed one's end with an error, and it comes back."""
+    """The other engine's answers do not change; those of the killed one end with an error, and it is loaded again."""
     assert corral("cp", SMOLLM2, "second").returncode == 0
     prompts = ["Once upon a time", "The sea is", "A horse that could count"]
     with start_server('models.second.engine="onnx-genai"') as server:

@@ -1,4 +1,4 @@
-"""The example package as somebody else would have it: built as a wheel, installed from it, tested, and served."""
+"""The example package as its users would have it: built as a wheel, installed from it, tested, and served."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(
     installed: Path, tmp_path_factory: pytest.TempPathFactory, user_at: Callable[..., Mapping[str, str]]
 ) -> Mapping[str, str]:
-    """A user who has the package, and a home with nothing in it."""
+    """The environment of a user with an empty home who has installed the package."""
     return user_at(tmp_path_factory.mktemp("home"), PYTHONPATH=str(installed))
 
 
@@ -45,7 +45,7 @@ def environment(
 def corral(
     environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory, run_corral: Callable[..., Any]
 ) -> Corral:
-    """Calls the command in a process of its own, with a chain for a model: what it prints."""
+    """Runs the command in a separate process, with a chain as the model, and returns its output."""
     folder = tmp_path_factory.mktemp("work")
 
     def call(*arguments: str) -> str:
@@ -60,7 +60,7 @@ def corral(
 
 
 def test_its_own_tests_pass(environment: Mapping[str, str], tmp_path: Path) -> None:
-    """The kit and the package's tests run green on what the wheel installed, with the sources out of reach."""
+    """The kit and the package's tests pass for what the wheel installed, without access to the sources."""
     shutil.copytree(EXAMPLE / "tests", tmp_path / "tests")
     shutil.copy(EXAMPLE / "pyproject.toml", tmp_path)
     done = subprocess.run(
@@ -94,7 +94,7 @@ def test_the_kit_tries_it_by_name(environment: Mapping[str, str], corral: Corral
 
 
 def test_the_command_line_knows_it(corral: Corral) -> None:
-    """`plugins`, `engines`, `list` and the help tell of it; its model answers in this process."""
+    """`plugins`, `engines` and the help mention it; its model answers in the command's own process."""
     [plugin] = [one for one in json.loads(corral("plugins", "--json")) if one["name"] == "markov"]
     assert (plugin["state"], plugin["distribution"]) == ("loaded", "corral-markov")
     assert "markov" in [engine["name"] for engine in json.loads(corral("engines", "--json"))]

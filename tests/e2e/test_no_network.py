@@ -76,7 +76,7 @@ def test_the_trace_would_show_a_stranger(tmp_path: Path) -> None:
 
 @pytest.fixture
 def untold(environment: dict[str, str]) -> dict[str, str]:
-    """A user who has not set any of the variables by which libraries are told to keep quiet."""
+    """The environment of a user who has set none of the variables that turn telemetry off."""
     quiet = re.compile(r"TELEMETRY|DO_NOT_TRACK|HF_HUB|TRANSFORMERS_OFFLINE")
     return {name: value for name, value in environment.items() if not quiet.search(name)}
 
@@ -105,7 +105,7 @@ def test_an_embedding_connects_to_nothing(
 def test_an_upstream_is_all_that_is_connected_to(
     server: Any, tmp_path: Path, untold: dict[str, str], corral: Callable[..., Any]
 ) -> None:
-    """A model behind another server of this machine: only that server is spoken to."""
+    """A model behind another server on this machine connects only to that server."""
     done = corral("upstream", "behind", server.url, "--model", SMOLLM2)
     assert done.returncode == 0, done.stderr
     arguments = ["-m", "corral.api.cli", "run", "behind", "Why is the sky blue?", "--local", "-o", "num_predict=8"]

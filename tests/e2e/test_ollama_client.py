@@ -38,7 +38,7 @@ def test_what_there_is(client: ollama.Client) -> None:
 
 
 def test_an_answer_makes_sense(client: ollama.Client) -> None:
-    """Real weights know the capital of France, and have something to say about the sky."""
+    """Real weights know the capital of France and can explain the sky."""
     assert " Paris" in str(client.generate(MODEL, "The capital of France is", raw=True, options=SHORT).response)
     reply = client.chat(MODEL, SKY, options=SHORT)
     assert len((reply.message.content or "").split()) > 8
@@ -56,7 +56,7 @@ def test_a_stream_is_the_same_answer_in_pieces(client: ollama.Client) -> None:
 
 
 def test_embeddings(client: ollama.Client) -> None:
-    """Like sentences have like vectors, and those have length 1."""
+    """Similar sentences have similar vectors, of length 1."""
     cat, kitten, tax = client.embed(
         MODEL, ["The cat sleeps.", "The kitten sleeps.", "Taxes are due in April of each year!"]
     ).embeddings
@@ -69,7 +69,7 @@ def test_embeddings(client: ollama.Client) -> None:
 
 
 def test_copy_and_delete(client: ollama.Client) -> None:
-    """A copy answers, and goes; the model stays."""
+    """A copy answers and can be deleted; the model stays."""
     assert client.copy(MODEL, "spare").status == "success"
     assert " Paris" in str(client.generate("spare", "The capital of France is", raw=True, options=SHORT).response)
     assert client.delete("spare").status == "success"
@@ -81,7 +81,7 @@ def test_copy_and_delete(client: ollama.Client) -> None:
 
 
 def test_the_asynchronous_client(server: Any) -> None:
-    """All of it once more, awaited, several requests at a time."""
+    """The asynchronous client can do the same, several requests at a time."""
 
     async def use(client: ollama.AsyncClient) -> None:
         assert MODEL in [model.model for model in (await client.list()).models]

@@ -38,7 +38,7 @@ def rests(process_id: int) -> bool:
 
 
 def test_the_model_s_process_is_killed(server: Any, gone: Gone) -> None:
-    """In the middle of an answer: its reader is told why, no zombie stays, and the next request is answered."""
+    """In the middle of an answer, its reader gets the reason, no zombie stays, and the next request is answered."""
     with server.streaming() as lines:
         assert next(lines)["response"]
         child = server.child()
@@ -59,7 +59,7 @@ def test_the_server_is_killed(start_server: Callable[..., Any], gone: Gone) -> N
 
 
 def test_the_model_s_process_is_stopped(start_server: Callable[..., Any], gone: Gone) -> None:
-    """One that gives no sign of life is given up, its reader told so, and the next request is answered."""
+    """A process without a sign of life is killed, its reader gets the reason, and the next request is answered."""
     with start_server("runners.process.heartbeat_timeout_s=2.5") as server:
         with server.streaming() as lines:
             assert next(lines)["response"]
@@ -72,7 +72,7 @@ def test_the_model_s_process_is_stopped(start_server: Callable[..., Any], gone: 
 
 
 def test_a_client_goes_away_while_its_prompt_is_read(server: Any, within: Within) -> None:
-    """The prompt is given up within a step: nobody holds the model, and it computes nothing any more."""
+    """The prompt is abandoned within a step: no request holds the model, and it computes nothing any more."""
     server.generate()
     child = server.child()
     body = {
@@ -111,7 +111,7 @@ def test_unloading_gives_the_memory_back(server: Any, gone: Gone) -> None:
 
 
 def test_interrupting_the_server_ends_everything(start_server: Callable[..., Any], gone: Gone) -> None:
-    """Ctrl-C lets the request under way end, then the model's process, and the status is 0."""
+    """After Ctrl-C the running request may finish, the model's process ends, and the status is 0."""
     with start_server("server.shutdown_grace=1") as server:
         assert server.generate().status_code == 200
         child = server.child()
@@ -121,7 +121,7 @@ def test_interrupting_the_server_ends_everything(start_server: Callable[..., Any
 
 
 def test_nothing_phones_home(server: Any, connections: Path) -> None:
-    """Of all the processes of these tests, not one connected to anything but this machine."""
+    """None of the processes of these tests connected to another machine."""
     chat = {"model": "smollm2-135m-instruct:q4_1", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
     assert server.post("/api/chat", {**chat, "options": {"num_predict": 4}}).json()["message"]["content"]
     noted = connections.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The README followed by a newcomer: its first command in a new clone, then every block in what that installed."""
+"""A newcomer follows the README: the first command in a new clone, then every other block."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ README_PORT = "11435"  # where nothing listens on a machine that runs Ollama
 
 
 class Newcomer:
-    """A clone of the repository, and a home with nothing in it."""
+    """A clone of the repository, and an empty home."""
 
     def __init__(self, clone: Path, environment: dict[str, str]) -> None:
         self.clone = clone
@@ -56,7 +56,7 @@ FIRST = blocks()[0]["code"]
 
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory: pytest.TempPathFactory, user_at: Callable[..., dict[str, str]]) -> Newcomer:
-    """After the README's first command, which has to end in an answer."""
+    """A newcomer after the README's first command, which must end in an answer."""
     clone = tmp_path_factory.mktemp("clone")
     for name in PACKAGE:
         if (ROOT / name).is_dir():
@@ -86,7 +86,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory, user_at: Callable[..., di
 
 @contextmanager
 def serving(user: Newcomer) -> Iterator[str]:
-    """The block that starts a server, on a port that is free; the port."""
+    """Runs the block that starts a server, on a free port, and yields that port."""
     [command] = [block["code"].strip() for block in blocks() if block["code"].startswith("corral serve")]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
@@ -112,7 +112,7 @@ def serving(user: Newcomer) -> Iterator[str]:
 
 
 def test_every_block_works_after_the_first_command(newcomer: Newcomer, smollm2: Path) -> None:
-    """In the README's order, each block does what it says, with nothing installed but what it asks for."""
+    """In the README's order, each block works, with only what it asks for installed."""
     shutil.copy(smollm2, newcomer.clone / "model.gguf")
     done = []
     for block in blocks()[1:]:

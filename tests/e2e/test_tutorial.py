@@ -1,4 +1,4 @@
-"""The tutorial, followed word by word: its commands run, its files are written, its changes fit, its outputs come."""
+"""The tutorial, followed word by word: its commands run, its changes apply, and its outputs are right."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_tutorial_works(
 
 
 def install_entry_point(folder: Path, target: Path, environment: Mapping[str, str]) -> None:
-    """What an editable install writes down, with nothing fetched for it."""
+    """Writes what an editable install would write, without fetching anything."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-deps", "--no-index"]
     command = [*pip, "--no-build-isolation", "--target", str(target), str(folder)]
     subprocess.run(command, check=True, env=environment)
@@ -80,7 +80,7 @@ def shell(text: str, folder: Path, environment: Mapping[str, str]) -> str:
 
 
 def change(folder: Path, text: str) -> None:
-    """Applies a change as the page shows it; what it takes away, and what it stands beside, is there exactly once."""
+    """Applies a change as the page shows it; the text that it replaces must be there exactly once."""
     name, *lines = text.removeprefix("--- ").splitlines()
     old = "\n".join(line[1:] for line in lines if not line.startswith("+"))
     new = "\n".join(line[1:] for line in lines if not line.startswith("-"))

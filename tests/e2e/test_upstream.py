@@ -1,4 +1,4 @@
-"""Corral before other real servers: a second Corral, and llama-server; servers that are killed."""
+"""Corral in front of other real servers: a second Corral, llama-server, and servers that are killed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_same_words_through_a_second_corral(server: Any, start_server: Start
 
 
 def test_leaving_reaches_the_engine(server: Any, start_server: Start, corral: Corral, within: Within) -> None:
-    """A client that goes away ends the computing two servers further on."""
+    """A client that disconnects ends the computation two servers away."""
     added(corral, "far", server.url)
     with start_server() as front:
         body = {"model": "far", "messages": FRANCE, "options": ENDLESS}
@@ -74,7 +74,7 @@ def test_leaving_reaches_the_engine(server: Any, start_server: Start, corral: Co
 
 
 def test_a_server_dies_before_its_first_token(start_server: Start, corral: Corral) -> None:
-    """Another answers, again and again."""
+    """The other server answers every request."""
     with start_server(*FAKE) as one, start_server(*FAKE) as two, start_server() as front:
         added(corral, "pair", one.url, two.url)
         body = {"model": "pair", "messages": FRANCE, "stream": False}
@@ -92,7 +92,8 @@ def test_a_server_dies_before_its_first_token(start_server: Start, corral: Corra
 
 
 def test_a_server_dies_in_the_middle(start_server: Start, corral: Corral) -> None:
-    """The reader is told which one, and that the answer is not whole; the next is answered by the other."""
+    """The reader's error names the server and says that the answer is incomplete; the next request goes to the
+    other."""
     with start_server(*FAKE) as one, start_server(*FAKE) as two, start_server() as front:
         added(corral, "pair", one.url, two.url)
         body = {"model": "pair", "messages": FRANCE, "options": ENDLESS}
@@ -146,7 +147,7 @@ def far(llama_server: str, corral: Corral) -> str:
 
 
 def test_llama_server(far: str, llama_server: str, server: Any) -> None:
-    """Chats, prompts and raw prompts are answered; what it told of itself is shown."""
+    """Chats, prompts and raw prompts are answered, and the facts that the server reports are shown."""
     raw = server.post("/api/generate", PARIS | {"model": far, "options": GREEDY}).json()
     assert raw["response"].startswith(" Paris")
     assert (raw["eval_count"], raw["prompt_eval_count"], raw["done_reason"]) == (8, 5, "length")
@@ -161,7 +162,7 @@ def test_llama_server(far: str, llama_server: str, server: Any) -> None:
 
 
 def test_llama_server_takes_every_option(far: str, server: Any) -> None:
-    """All of them at once, as llama-server checks them; only the context's length is its own."""
+    """llama-server accepts all options at once; only the context length cannot be chosen."""
     options = {
         "temperature": 0.5, "top_k": 7, "top_p": 0.9, "min_p": 0.01, "typical_p": 0.99, "repeat_last_n": 9,
         "repeat_penalty": 1.1, "presence_penalty": 0.1, "frequency_penalty": 0.1, "seed": 3, "num_predict": 4,
@@ -195,7 +196,7 @@ def test_llama_server_refuses(far: str, server: Any) -> None:
 
 
 def test_leaving_reaches_llama_server(far: str, llama_server: str, server: Any, within: Within) -> None:
-    """It stops computing for a client that has gone away."""
+    """It stops computing for a client that has disconnected."""
     body = {"model": far, "messages": FRANCE, "options": ENDLESS}
     with httpx.stream("POST", server.url + "/api/chat", json=body, timeout=60) as response:
         lines = response.iter_lines()

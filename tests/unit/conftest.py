@@ -1,4 +1,4 @@
-"""Servers that answer as a test says, and a model behind them."""
+"""Scripted servers, and a model behind them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from corral.plugins.testing.scripted_server import ScriptedServer
 
 @pytest.fixture
 def upstream() -> Iterator[ScriptedServer]:
-    """A server that has nothing to say yet."""
+    """A server without any scripted answers yet."""
     with ScriptedServer() as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""A generation whose reader stands still: the model is given back once the answer has ended."""
+"""A generation whose reader stops reading: the model is released once the answer has ended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _LEASE = Lease(model=_MODEL, record=_RECORD, load_ns=1, engine="fake")
 
 
 class Answer:
-    """An answer of `count` deltas, each of `chars` characters; remembers what was made of it and given back."""
+    """An answer of `count` deltas of `chars` characters each; records how many were made, and whether the lease
+    came back."""
 
     def __init__(self, count: int, chars: int = 1, error: Exception | None = None) -> None:
         self._count = count
@@ -70,7 +71,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def test_the_model_is_given_back_before_the_answer_is_read() -> None:
-    """The rest is kept for a reader who stands still, whole and in order."""
+    """The rest of the answer is kept, complete and in order, for a reader that has stopped reading."""
 
     async def test() -> None:
         answer = Answer(20)
@@ -89,7 +90,7 @@ def test_the_model_is_given_back_before_the_answer_is_read() -> None:
 
 
 def test_a_reader_that_comes_back_early_waits_for_what_is_to_come() -> None:
-    """Reading goes on where it stopped, while the rest is still being made."""
+    """Reading continues where it stopped, while the rest is still being generated."""
 
     async def test() -> None:
         answer = Answer(50)
@@ -104,7 +105,7 @@ def test_a_reader_that_comes_back_early_waits_for_what_is_to_come() -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    """An answer without end stops being read ahead after some million characters, and goes on with its reader."""
+    """An endless answer is read ahead for some million characters at most, and continues with its reader."""
 
     async def test() -> None:
         answer = Answer(10**9, chars=100_000)
@@ -126,7 +127,7 @@ def test_what_is_kept_is_bounded() -> None:
 
 
 def test_a_failure_reaches_the_reader_after_what_came_before() -> None:
-    """What was read ahead is delivered, then the error; the model is given back at once."""
+    """What was read ahead is delivered, then the error; the model is released at once."""
 
     async def test() -> None:
         answer = Answer(3, error=EngineDied("it died"))
@@ -143,7 +144,7 @@ def test_a_failure_reaches_the_reader_after_what_came_before() -> None:
 
 
 def test_closing_ends_what_is_read_ahead() -> None:
-    """A client that leaves after all aborts its request."""
+    """A client that disconnects after all aborts its request."""
 
     async def test() -> None:
         answer = Answer(10**9)

@@ -1,4 +1,4 @@
-"""What may import what, where import-linter does not look; and that nothing phones home."""
+"""Import rules that import-linter cannot check, and that nothing phones home."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sources(part: str) -> list[Path]:
 
 
 def imports(file: Path) -> Iterator[str]:
-    """Every module that a file imports, wherever in it, relative ones left out."""
+    """Every module that a file imports anywhere in it, except relative imports."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -48,7 +48,7 @@ def imports(file: Path) -> Iterator[str]:
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The modules that a fresh interpreter has after a statement, top level names only."""
+    """The top-level modules that a fresh interpreter has after a statement."""
     script = f"import sys; {statement}; print(); print(*{{name.partition('.')[0] for name in sys.modules}})"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(ended.stdout.splitlines()[-1].split())
@@ -94,7 +94,7 @@ def test_core_loads_the_standard_library_and_msgspec_only() -> None:
 def test_what_is_heavy_is_imported_late(
     statement: str, absent: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No engine and no web framework before one is needed."""
+    """Neither an engine nor the web framework is imported before it is needed."""
     monkeypatch.setenv("CORRAL_MODELS", str(tmp_path))
     monkeypatch.setenv("CORRAL_CONFIG", "")
     assert not loaded_by(statement) & absent

@@ -1,4 +1,4 @@
-"""Capabilities: what config, weights, projector and template each say a model can do."""
+"""Capabilities: what a model can do, according to config, weights, projector and template."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def test_weights_speak(metadata: ModelMetadata | None, expected: tuple[str, ...]
     ],
 )
 def test_a_go_template_speaks_instead_of_the_weights_own(text: str, expected: tuple[str, ...]) -> None:
-    """The fields that the manifest's template uses count; the Jinja text in the weights does not any more."""
+    """The manifest's template decides by the fields that it uses; the Jinja template in the weights no longer
+    counts."""
     record = _record(template=TemplateText(kind="go", text=text))
     assert derive_capabilities(record, _metadata(chat_template="tools <think></think>"), None) == expected
 
@@ -67,12 +68,12 @@ def test_a_go_template_speaks_instead_of_the_weights_own(text: str, expected: tu
     ],
 )
 def test_a_projector_sees_or_hears(keys: dict[str, Any] | None, expected: tuple[str, ...]) -> None:
-    """A projector means vision, unless its header says that it hears only."""
+    """A projector means vision, unless its header says that it is only for audio."""
     projector = None if keys is None else _metadata(architecture="clip", keys=keys)
     assert derive_capabilities(_record(files=(_PROJECTOR,)), _metadata(), projector) == expected
 
 
 def test_the_config_adds_to_the_rest_in_a_fixed_order() -> None:
-    """What the manifest lists is believed; names nobody here knows come last."""
+    """Capabilities listed in the manifest are believed; unknown ones come last."""
     record = _record(capabilities=("zoom", "thinking", "completion", "dance"))
     assert derive_capabilities(record, _metadata(), None) == ("completion", "thinking", "dance", "zoom")

@@ -95,7 +95,7 @@ class ListSource:
 
 
 class Store:
-    """The parts of a catalog, to look at from outside."""
+    """A catalog and its parts, for tests that look inside."""
 
     def __init__(self, blobs: Any, manifests: ManifestStore) -> None:
         self.blobs: BlobStore = blobs
@@ -153,7 +153,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_an_imported_file_is_a_model(store: Store, weights: Path) -> None:
-    """Name, family, sizes, quantization and file of an imported GGUF are there; each step was told."""
+    """An imported GGUF has its name, family, sizes, quantization and file; each step was reported."""
 
     async def scenario() -> None:
         told: list[FetchProgress] = []
@@ -172,7 +172,7 @@ def test_an_imported_file_is_a_model(store: Store, weights: Path) -> None:
 
 
 def test_a_given_name_wins_and_replaces(store: Store, weights: Path) -> None:
-    """Importing over a name that is taken replaces the model, and keeps the spelling of the name."""
+    """Importing under an existing name replaces the model and keeps the spelling of the name."""
     other = weights.with_name("other.gguf")
     other.write_bytes(gguf_bytes({**SMALL_MODEL, "general.name": "Other"}))
 
@@ -198,7 +198,7 @@ def test_a_given_name_wins_and_replaces(store: Store, weights: Path) -> None:
     ],
 )
 def test_a_file_that_is_no_model_is_refused(store: Store, tmp_path: Path, data: bytes, complaint: str) -> None:
-    """The message says why, and no manifest comes of it."""
+    """The error says why, and no manifest is written."""
     path = tmp_path / "bad.gguf"
     path.write_bytes(data)
 
@@ -225,7 +225,7 @@ def test_what_is_no_file_is_not_found(store: Store, tmp_path: Path) -> None:
 
 
 def test_many_imports_of_one_file_at_once(store: Store, weights: Path) -> None:
-    """Several tasks that import the same file under different names all succeed, and share the blobs."""
+    """Importing the same file under different names at once succeeds, and the models share their blobs."""
 
     async def scenario() -> None:
         catalog = store.catalog()
@@ -250,7 +250,7 @@ def test_lists_are_newest_first(store: Store) -> None:
 
 
 def test_an_unreadable_model_does_not_hide_the_others(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    """A foreign or broken manifest is left out of the list, complained about once, and an error when asked for."""
+    """A foreign or broken manifest is missing from the list with one warning, and is an error when asked for."""
 
     async def scenario() -> None:
         await store.put("good", [("model", b"w")])
@@ -316,7 +316,7 @@ def test_many_copies_at_once(store: Store, weights: Path) -> None:
 
 
 def test_deletion_counts_references(store: Store) -> None:
-    """Blobs go with the last manifest that names them; what nobody ever named is not touched."""
+    """A blob is deleted with the last manifest that names it; blobs that no manifest ever named are left alone."""
 
     async def scenario() -> None:
         await store.put("a", [("model", b"shared"), ("system", b"only a")])
@@ -337,7 +337,7 @@ def test_deletion_counts_references(store: Store) -> None:
 
 
 def test_foreign_manifests_keep_their_blobs(store: Store) -> None:
-    """A manifest of a dialect nobody here reads still counts as a reference."""
+    """A manifest of an unknown dialect still counts as a reference."""
 
     async def scenario() -> None:
         await store.put("a", [("model", b"shared")])
@@ -379,7 +379,7 @@ def test_what_a_replaced_model_alone_had_is_deleted(store: Store, tmp_path: Path
 
 
 def test_a_pull_under_a_taken_name_leaves_no_old_weights(store: Store, tmp_path: Path) -> None:
-    """What the name had before goes, and an upstream that takes a name frees its files."""
+    """What the name referred to before is deleted, also if an upstream takes over the name."""
 
     async def scenario() -> None:
         name = parse_name("one")
@@ -416,7 +416,7 @@ def test_models_that_take_turns_under_one_name(store: Store, tmp_path: Path) -> 
 
 
 def test_an_import_that_cannot_be_published_leaves_nothing(store: Store, weights: Path) -> None:
-    """Weights that no manifest names after all go again, unless another model has them."""
+    """Weights that no manifest names in the end are deleted again, unless another model has them."""
 
     async def scenario() -> None:
         class Refusing(OllamaManifestFormat):
@@ -438,7 +438,8 @@ def test_an_import_that_cannot_be_published_leaves_nothing(store: Store, weights
 
 
 def test_any_model_can_be_deleted(store: Store) -> None:
-    """One whose config or weights are gone, one whose manifest is empty, broken or of no dialect: its blobs go too."""
+    """A model with missing config or weights, or an empty, broken or unknown manifest, can be deleted with its
+    blobs."""
 
     async def scenario() -> None:
         catalog = store.catalog()
@@ -522,7 +523,7 @@ def test_show_facts(store: Store, weights: Path) -> None:
 
 
 def test_missing_and_changed_weights_are_clear_errors(store: Store) -> None:
-    """Weights that are gone raise BlobNotFound; the list and the capabilities go on without them."""
+    """Missing weights raise BlobNotFound; list and capabilities work without them."""
 
     async def scenario() -> None:
         await store.put("m", [("model", b"not gguf"), ("template", b"{{ if .Tools }}x{{ end }}")])
@@ -582,7 +583,7 @@ def test_local_files_are_what_an_engine_loads(store: Store) -> None:
 
 
 def test_a_pull_streams_into_the_store(store: Store) -> None:
-    """Weights and projector of a source become one model; progress counts bytes; the source is let go."""
+    """Weights and projector of a source become one model; progress counts bytes; the source is released."""
     projector = gguf_bytes({"general.architecture": "clip", "clip.has_vision_encoder": True})
     source = ListSource({"a-model.Q8_0.gguf": gguf_bytes(), "mmproj.gguf": projector})
 
@@ -602,7 +603,7 @@ def test_a_pull_streams_into_the_store(store: Store) -> None:
 
 
 def test_an_interrupted_pull_is_resumed(store: Store) -> None:
-    """With a digest known the second attempt fetches the rest only, and what is there already not at all."""
+    """If the digest is known, a second attempt fetches only the rest, and nothing that is there already."""
     source = ListSource({"m.gguf": gguf_bytes()}, digests=True, fail_at=300)
 
     async def scenario() -> None:
@@ -651,7 +652,7 @@ def test_files_that_are_alike_are_fetched_once(store: Store) -> None:
 
 
 def test_a_failed_pull_spares_blobs_in_use(store: Store) -> None:
-    """Blobs that a failed pull brought, and a model has, stay."""
+    """Blobs that a failed pull has fetched stay if a model has them."""
     source = ListSource({"a.gguf": gguf_bytes(), "b.gguf": b"text of no model"})
 
     async def scenario() -> None:
@@ -665,7 +666,7 @@ def test_a_failed_pull_spares_blobs_in_use(store: Store) -> None:
 
 
 class HeldManifests(MemoryManifests):
-    """Somebody else holds the store for as long as anybody asks."""
+    """Another process holds the store's lock all the time."""
 
     def guard(self, *, exclusive: bool) -> AbstractAsyncContextManager[None]:
         if exclusive:
@@ -674,7 +675,7 @@ class HeldManifests(MemoryManifests):
 
 
 def test_a_failed_pull_tells_its_own_fault() -> None:
-    """Where what it brought cannot be deleted either, the pull's own fault is told, a cancellation all the same."""
+    """If what it fetched cannot be deleted either, the error is still the pull's own; the same for a cancellation."""
     source = ListSource({"m.gguf": b"text of no model"})
 
     async def scenario() -> None:

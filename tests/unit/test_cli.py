@@ -1,4 +1,4 @@
-"""Every command, on a store of its own and with the fake engine."""
+"""Every command, on a temporary store and with the fake engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODEL = "small:latest"
 
 
 class Ended(NamedTuple):
-    """How a call of the command line ended."""
+    """The outcome of a call of the command line."""
 
     status: object
     out: str
@@ -35,7 +35,7 @@ Call = Callable[..., Ended]
 
 @pytest.fixture
 def call(tmp_path: Path) -> Call:
-    """Calls ``corral`` in this process, with a store, a home and an address of its own, where no server is."""
+    """Runs ``corral`` in this process, with a temporary store and home, and an address without a server."""
     environment = {
         "CORRAL_MODELS": str(tmp_path / "store"),
         "CORRAL_HOST": f"unix:{tmp_path / 'no.sock'}",
@@ -67,7 +67,7 @@ def stocked(call: Call, tmp_path: Path) -> Call:
 
 
 def test_help_and_version(call: Call) -> None:
-    """``--help`` names every command, without importing one; ``--version`` says which Corral this is."""
+    """``--help`` names every command without importing any; ``--version`` prints Corral's version."""
     helped = call("--help")
     assert helped.status == 0
     for name in (
@@ -92,7 +92,7 @@ def test_help_and_version(call: Call) -> None:
 
 @pytest.mark.parametrize("name", cli.list_commands(click.Context(cli)))
 def test_every_command_has_help(call: Call, name: str) -> None:
-    """Each is importable and says what it is for."""
+    """Each command can be imported and says what it is for."""
     assert "Usage: corral" in call(name, "--help").out
 
 
@@ -194,7 +194,7 @@ def test_pull_wants_a_reference_that_a_source_knows(call: Call) -> None:
 
 
 def test_run_answers_once(stocked: Call) -> None:
-    """The same seed, the same answer; what is piped in goes before the prompt."""
+    """The same seed gives the same answer; piped input goes before the prompt."""
     first = stocked("run", MODEL, "hello", "there", "--engine", "fake", "-o", "seed=1")
     assert first.status == 0
     assert first.out.strip()
@@ -205,7 +205,7 @@ def test_run_answers_once(stocked: Call) -> None:
 
 
 def test_run_answers_in_a_format(stocked: Call, tmp_path: Path) -> None:
-    """JSON, or what a schema of a file says; anything else is named before anything is loaded."""
+    """The format may be JSON or a file with a schema; anything else is an error before anything is loaded."""
     schema = tmp_path / "schema.json"
     schema.write_text('{"enum": ["horse", "mule"]}')
     asked = ("run", MODEL, "hello", "--engine", "fake", "-o", "temperature=0", "-o", "num_predict=9", "--format")
@@ -267,14 +267,14 @@ def test_run_with_a_wrong_flag(stocked: Call, arguments: tuple[str, ...], messag
 
 
 def test_an_engine_that_is_not_there_may_be_of_a_plugin_that_was_skipped(stocked: Call) -> None:
-    """Then the remedy names the plugin and its reason."""
+    """If a broken plugin may be the cause, the remedy names the plugin and the reason."""
     status, _, err = stocked("run", MODEL, "hello", "--engine", "fake", CORRAL_PLUGINS_DISABLED="builtin")
     assert status == 2
     assert "the plugin builtin is blocked: listed in plugins.block" in err
 
 
 def test_run_with_an_engine_is_stronger_than_the_models_own(stocked: Call) -> None:
-    """Whatever a setting has for the model; and an engine that does not take it is refused, with those that do."""
+    """It overrides the setting; an engine that cannot run the model is an error that lists those that can."""
     setting = f'models."{MODEL}".engine=upstream'
     assert stocked("--set", setting, "run", MODEL, "hello", "--engine", "fake").status == 0
     status, _, err = stocked("run", MODEL, "hello", "--engine", "upstream")
@@ -284,7 +284,7 @@ def test_run_with_an_engine_is_stronger_than_the_models_own(stocked: Call) -> No
 
 
 def test_a_model_that_no_engine_takes(call: Call, tmp_path: Path) -> None:
-    """`run` and `show` tell what every engine says to it."""
+    """`run` and `show` print every engine's reason."""
     file = tmp_path / "zebra.gguf"
     file.write_bytes(gguf_bytes({**SMALL_MODEL, "general.architecture": "zebra"}))
     call("import", str(file), "--name", "zebra")
@@ -300,14 +300,14 @@ def test_a_model_that_no_engine_takes(call: Call, tmp_path: Path) -> None:
 
 
 def test_run_asked_nothing(stocked: Call) -> None:
-    """Without a terminal, a prompt or anything piped in, there is nothing to do: wrong usage."""
+    """Without a terminal, a prompt and piped input there is nothing to do: a usage error."""
     status, _, err = stocked("run", MODEL, "--engine", "fake")
     assert status == 2
     assert "there is no prompt" in err
 
 
 def test_run_takes_text_from_a_pipe_only(stocked: Call) -> None:
-    """Bytes that are no UTF-8 are named as what they are."""
+    """Bytes that are not UTF-8 are reported as such."""
     status, _, err = stocked("run", MODEL, "--engine", "fake", input=b"\xff\xfe")
     assert status == 1
     assert "not UTF-8 text" in err
@@ -324,7 +324,7 @@ def test_run_on_an_embedding_model_prints_the_vector(call: Call, tmp_path: Path)
 
 
 def test_commands_about_a_server_need_one(call: Call) -> None:
-    """`ps` and `stop` say where they looked, and how to start one."""
+    """`ps` and `stop` say where they looked for a server and how to start one."""
     for arguments in (("ps",), ("stop", MODEL)):
         status, _, err = call(*arguments)
         assert status == 1
@@ -333,7 +333,7 @@ def test_commands_about_a_server_need_one(call: Call) -> None:
 
 
 def test_engines(call: Call) -> None:
-    """Each with its version or what it needs; ``--verbose`` and ``--json`` with its options."""
+    """Each engine is listed with its version or what it needs; ``--verbose`` and ``--json`` add its options."""
     table = call("engines", "--no-devices").out
     assert table.splitlines()[0].split() == ["NAME", "AVAILABLE", "VERSION", "DEVICES", "TASKS"]
     verbose = call("engines", "--verbose", "--no-devices").out
@@ -443,7 +443,7 @@ def test_engines_with_devices(stamps: Call) -> None:
 
 
 def test_convert(stamps: Call) -> None:
-    """A model of its own name comes out, with the parameters that were given."""
+    """The result is a model under the given name, converted with the given parameters."""
     assert stamps("convert", MODEL, "--to", "stamp", "-p", "text=hello").out.startswith(
         "converted small:latest to small:stamp ("
     )
@@ -459,7 +459,7 @@ def test_convert(stamps: Call) -> None:
 
 
 def test_convert_lists_the_converters(stamps: Call) -> None:
-    """With their parameters, as a table and for programs."""
+    """Converters are listed with their parameters, as a table and as JSON."""
     assert "stamp" in stamps("convert", "--list").out
     converters = {one["name"]: one for one in json.loads(stamps("convert", "--list", "--json").out)}
     assert converters["stamp"]["available"] is True
@@ -467,7 +467,7 @@ def test_convert_lists_the_converters(stamps: Call) -> None:
 
 
 def test_convert_says_what_is_wrong(stamps: Call) -> None:
-    """Missing arguments are wrong usage; a converter, a parameter or a failure is named."""
+    """Missing arguments are usage errors; an unknown converter or parameter, or a failure, is named."""
     for arguments, code, told in (
         ((), 2, "--to CONVERTER"),
         ((MODEL,), 2, "--to CONVERTER"),
@@ -502,7 +502,7 @@ main(sys.argv[1:])
 
 @pytest.mark.parametrize("model", [MODEL, "pypi://corral-no-such-package"])
 def test_run_without_an_engine_says_what_to_install(stocked: Call, tmp_path: Path, model: str) -> None:
-    """The last line can be pasted; a model that is not here yet is not fetched first."""
+    """The last line of the error can be pasted; a model that is not stored yet is not fetched first."""
     environment = {
         "CORRAL_MODELS": str(tmp_path / "store"),
         "CORRAL_HOST": f"unix:{tmp_path / 'no.sock'}",
@@ -519,7 +519,7 @@ def test_run_without_an_engine_says_what_to_install(stocked: Call, tmp_path: Pat
 
 
 def test_plugins(call: Call) -> None:
-    """Found, blocked or broken, each with its reason."""
+    """Plugins are listed as found, blocked or broken, with the reason."""
     plugins: list[dict[str, Any]] = json.loads(call("plugins", "--json").out)
     assert (plugins[0]["name"], plugins[0]["state"]) == ("builtin", "loaded")
     assert "engine: llama-cpp" in call("plugins").out
@@ -527,7 +527,7 @@ def test_plugins(call: Call) -> None:
 
 
 def test_config(call: Call, tmp_path: Path) -> None:
-    """Every setting with its value and who set it."""
+    """Every setting is listed with its value and its origin."""
     file = tmp_path / "c.toml"
     file.write_text("[scheduler]\nmax_queue = 9\n")
     arguments = ("--config", str(file), "--set", "engines.fake.num_ctx=77", "config")
@@ -539,7 +539,7 @@ def test_config(call: Call, tmp_path: Path) -> None:
 
 
 def test_a_wrong_setting_ends_any_command(call: Call, tmp_path: Path) -> None:
-    """With its path and the nearest name that exists; on the command line it is wrong usage, in a file it is not."""
+    """The error has its path and the closest name; on the command line it is a usage error, in a file it is not."""
     told = "unknown setting engines.llama-cpp.num_prallel\ndid you mean engines.llama-cpp.num_parallel?\n"
     status, _, err = call("--set", "engines.llama-cpp.num_prallel=2", "list")
     assert status == 2
@@ -558,7 +558,7 @@ def test_wrong_usage_ends_with_2(call: Call, arguments: tuple[str, ...]) -> None
 
 
 def test_a_store_whose_path_is_no_text(call: Call, tmp_path: Path) -> None:
-    """It is refused before anything is stored there: its models could never be run."""
+    """It is refused before anything is stored there, because its models could never be run."""
     path = os.fsdecode(os.fsencode(tmp_path) + b"/m\xff")
     for command in (("list",), ("serve", "--host", "127.0.0.1:0"), ("import", str(tmp_path / "any.gguf"))):
         ended = call(*command, CORRAL_MODELS=path)
@@ -568,7 +568,7 @@ def test_a_store_whose_path_is_no_text(call: Call, tmp_path: Path) -> None:
 
 
 def test_show_names_what_is_not_used(call: Call, tmp_path: Path) -> None:
-    """A part of a manifest that nothing uses has a line; a sound model has none. JSON for programs has it too."""
+    """A part of a manifest that Corral does not use is listed, also in JSON; a complete model has no such line."""
     (tmp_path / "w.gguf").write_bytes(gguf_bytes(SMALL_MODEL))
     assert call("import", str(tmp_path / "w.gguf"), "--name", "small").status == 0
     assert "Not used" not in call("show", "small").out

@@ -1,4 +1,4 @@
-"""Words that a shell completes, asked for as the shells do, and by a real bash."""
+"""Completion, requested as shells do it, and by a real bash."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def environment(tmp_path: Path, user_at: Callable[..., dict[str, str]]) -> dict[
 
 
 def completed(environment: dict[str, str], line: str) -> list[str]:
-    """What the command answers a bash that asks for the end of a line."""
+    """The completions for bash at the end of a line."""
     asked = {"CORRAL_LINE": line, "CORRAL_BREAKS": " \t\n\"'><=;|&(:", "_CORRAL_COMPLETE": "bash_complete"}
     ended = subprocess.run(
         [sys.executable, "-m", "corral.api.cli"], env=environment | asked, capture_output=True, text=True, check=True
@@ -70,7 +70,7 @@ def test_words(environment: dict[str, str], line: str, words: list[str]) -> None
     "broken", [{"CORRAL_MODELS": "/dev/null/none"}, {"CORRAL_MAX_QUEUE": "many"}, {"CORRAL_CONFIG": "/none.toml"}]
 )
 def test_nothing_is_said_of_what_is_wrong(environment: dict[str, str], broken: dict[str, str]) -> None:
-    """A store that cannot be read or settings that are wrong complete nothing, in silence."""
+    """With an unreadable store or wrong settings nothing is completed and nothing is printed."""
     assert completed(environment | broken, "corral show ho") == []
     assert "run" in completed(environment | broken, "corral r")
 
@@ -95,7 +95,7 @@ def test_install(shell: str, environment: dict[str, str], run_corral: Corral, tm
 
 
 def test_a_shell_that_nobody_knows(environment: dict[str, str], run_corral: Corral) -> None:
-    """Is wrong usage, and the ones there are are named."""
+    """An unknown shell is a usage error that lists the known ones."""
     done = run_corral(environment | {"SHELL": "/bin/tcsh"}, "completion", "--install")
     assert done.returncode == 2
     assert "$SHELL is tcsh: name the shell (bash, zsh, fish)" in done.stderr
@@ -112,7 +112,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs a bash")
 def test_a_real_bash(environment: dict[str, str], run_corral: Corral) -> None:
-    """After the one command that installs it, bash has the words."""
+    """After the one command that installs completion, bash completes."""
     scripts = os.path.dirname(sys.executable)
     environment = environment | {"PATH": os.pathsep.join((scripts, environment["PATH"]))}
     assert run_corral(environment, "completion", "--install").returncode == 0
@@ -124,6 +124,6 @@ def test_a_real_bash(environment: dict[str, str], run_corral: Corral) -> None:
 
 
 def test_the_apis_of_upstreams_are_those_there_are() -> None:
-    """The option's choices are what the engine speaks."""
+    """The choices of the option are the APIs that the engine knows."""
     [option] = [one for one in upstream.params if one.name == "api"]
     assert list(option.type.choices) == list(APIS)  # type: ignore[attr-defined]

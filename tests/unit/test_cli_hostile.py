@@ -1,4 +1,4 @@
-"""What strangers wrote into files and errors, as the command line prints it."""
+"""How the command line prints untrusted text from files and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def corral(tmp_path: Path, user_at: Callable[..., dict[str, str]], run_corral: C
 
 
 def on_terminal(environment: dict[str, str], *arguments: str) -> str:
-    """What a terminal is sent."""
+    """The bytes that are sent to a terminal."""
     import pty
 
     sent = bytearray()
@@ -51,7 +51,7 @@ def on_terminal(environment: dict[str, str], *arguments: str) -> str:
 def test_headers_and_templates_show_their_escapes(
     corral: Corral, tmp_path: Path, user_at: Callable[..., dict[str, str]]
 ) -> None:
-    """Nothing of a GGUF header is obeyed by a terminal; a template that goes to a file is the template."""
+    """No escape sequence of a GGUF header reaches a terminal; a template that goes to a file is unchanged."""
     file = tmp_path / f"{EVIL.replace('/', '')}small.gguf"
     keys = {**SMALL_MODEL, "general.architecture": "llama", f"evil.{EVIL}": EVIL, "general.license": EVIL}
     file.write_bytes(gguf_bytes(keys | {"tokenizer.chat_template": f"{EVIL}{{{{ messages }}}}"}))
@@ -89,7 +89,7 @@ def test_headers_and_templates_show_their_escapes(
     ],
 )
 def test_errors_show_the_escapes_of_what_they_quote(corral: Corral, arguments: tuple[str, ...]) -> None:
-    """Whatever quotes it."""
+    """The name is escaped wherever it is quoted."""
     ended = corral(*arguments)
     assert ended.returncode in (1, 2)
     assert ended.stderr
@@ -98,7 +98,7 @@ def test_errors_show_the_escapes_of_what_they_quote(corral: Corral, arguments: t
 
 
 def test_a_path_that_is_no_text(corral: Corral, tmp_path: Path) -> None:
-    """Bytes that are no UTF-8 in a path are shown, and no traceback."""
+    """A path with bytes that are not UTF-8 is shown, without a traceback."""
     for arguments in (("import", os.fsdecode(b"/no\xff")), ("run", os.fsdecode(b"./no\xff"), "hello")):
         ended = corral(*arguments)
         assert ended.returncode == 1
@@ -117,7 +117,7 @@ def test_a_path_that_is_no_text(corral: Corral, tmp_path: Path) -> None:
     ],
 )
 def test_flags_of_show_that_exclude_each_other(corral: Corral, flags: tuple[str, ...]) -> None:
-    """Are wrong usage, by name, before the model is looked for."""
+    """Such values are usage errors that name them, before the model is looked for."""
     ended = corral("show", "absent", *flags)
     assert ended.returncode == 2
     assert "exclude each other" in ended.stderr

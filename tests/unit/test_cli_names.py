@@ -1,4 +1,4 @@
-"""What the command line makes of names that are not quite right, of paths, and of another program's server."""
+"""How the command line handles names that are almost right, paths, and another program's server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def environment(tmp_path: Path, user_at: Callable[..., dict[str, str]]) -> dict[
 
 @pytest.fixture
 def corral(environment: dict[str, str], run_corral: Corral) -> Corral:
-    """Calls the command as that user; keyword arguments are variables."""
+    """Runs the command as that user; keyword arguments are environment variables."""
     return lambda *arguments, **more: run_corral(environment | more, *arguments)
 
 
@@ -46,7 +46,7 @@ def stocked(corral: Corral, environment: dict[str, str], tmp_path: Path) -> Corr
 
 
 def test_the_nearest_name() -> None:
-    """A slip of the fingers is forgiven, whatever its case, and the only longer name is near; what is far is not."""
+    """A typo in any case and the beginning of only one name are close; a name that is too different is not."""
     assert nearest("lsit", ("list", "serve")) == "list"
     assert nearest("LLAMA-CCP", ("llama-cpp", "onnx-genai")) == "llama-cpp"
     assert nearest("onnx", ("onnx-genai", "fake")) == "onnx-genai"
@@ -65,14 +65,14 @@ def test_the_nearest_name() -> None:
     ],
 )
 def test_a_name_that_is_not_quite_right(stocked: Corral, command: str, wanted: str, told: str) -> None:
-    """The models it may mean are named; no command but `run` takes one unasked, and that only by its beginning."""
+    """The models it may mean are listed; only `run` uses one without asking, and only if its name begins that way."""
     ended = stocked(command, wanted, *(ASKED if command == "run" else ()))
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith(told)
 
 
 def test_run_takes_a_beginning(stocked: Corral) -> None:
-    """It says which model begins so; where several do, it lists them and runs none."""
+    """It says which model has that beginning; if several have, it lists them and runs none."""
     ended = stocked("run", "MU", *ASKED)
     assert (ended.returncode, ended.stderr) == (0, "running mule:latest, the only model whose name begins with 'MU'\n")
     ended = stocked("run", "horse", *ASKED)
@@ -81,7 +81,7 @@ def test_run_takes_a_beginning(stocked: Corral) -> None:
 
 
 def test_the_only_model_is_named(corral: Corral, tmp_path: Path) -> None:
-    """Whatever was asked for: there is no other."""
+    """The only model is suggested, whatever was asked for."""
     file = tmp_path / "any.gguf"
     file.write_bytes(gguf_bytes())
     corral("import", str(file), "--name", "mule")
@@ -101,7 +101,7 @@ def test_a_misspelt_command(corral: Corral, arguments: tuple[str, ...], told: st
 
 @pytest.mark.parametrize("path", ["small.gguf", "./small.gguf"])
 def test_run_of_a_file(corral: Corral, tmp_path: Path, path: str) -> None:
-    """It is imported under its own name, once; when the file has changed, the name is another model's."""
+    """It is imported once, under its own name; when the file has changed, the name is given to the new model."""
     file = tmp_path / "small.gguf"
     file.write_bytes(gguf_bytes())
     with chdir(tmp_path):
@@ -118,7 +118,7 @@ def test_run_of_a_file(corral: Corral, tmp_path: Path, path: str) -> None:
 
 
 def test_run_of_a_file_that_was_imported(corral: Corral, tmp_path: Path) -> None:
-    """By `corral import` under another name, or from a copy elsewhere: it is the same model and stays one."""
+    """A file imported under another name, or from a copy elsewhere, is the same model and is not imported again."""
     file, copy = tmp_path / "small.gguf", tmp_path / "copies" / "small.gguf"
     copy.parent.mkdir()
     for place in (file, copy):
@@ -132,7 +132,7 @@ def test_run_of_a_file_that_was_imported(corral: Corral, tmp_path: Path) -> None
 
 
 def test_run_of_a_path_that_is_not_there(corral: Corral, tmp_path: Path) -> None:
-    """The nearest file of its folder is named; a folder is not taken for a name unasked."""
+    """The error names the closest file in its folder; a folder is not taken for a model's name."""
     (tmp_path / "small.gguf").write_bytes(b"")
     (tmp_path / "models").mkdir()
     with chdir(tmp_path):
@@ -146,7 +146,7 @@ def test_run_of_a_path_that_is_not_there(corral: Corral, tmp_path: Path) -> None
 def test_another_programs_server_at_the_default_address(
     arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Is passed over in one line where nobody named it: the model runs in this process."""
+    """Unless the user named it, it is ignored with one line, and the model runs in this process."""
     from corral.api.cli import main
 
     class Ollama(BaseHTTPRequestHandler):
@@ -190,7 +190,7 @@ _ENDS = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all": "<&- >&- 2>&-
 @pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 @pytest.mark.parametrize("closed", _ENDS)
 def test_closed_standard_streams(closed: str, stocked: Corral, environment: dict[str, str]) -> None:
-    """No command ends in a traceback, and what it does is done: a closed stream is like /dev/null."""
+    """A closed stream is like /dev/null: no command ends in a traceback, and each does its work."""
     commands = ["list", "run mule hello --engine fake -o num_predict=3", "nosuch", "ps", "cp mule other"]
     for command in commands[1:2] if closed in ("stdin", "stdout", "stderr") else commands:
         line = f"exec {sys.executable} -X dev -m corral.api.cli {command} {_ENDS[closed]}"

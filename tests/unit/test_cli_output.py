@@ -22,7 +22,7 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
     ],
 )
 def test_sizes(size_bytes: int, text: str) -> None:
-    """Powers of 1000; whole numbers from ten up, one decimal below."""
+    """Sizes use powers of 1000, with one decimal below ten."""
     assert human_bytes(size_bytes) == text
 
 
@@ -44,7 +44,7 @@ def test_sizes(size_bytes: int, text: str) -> None:
     ],
 )
 def test_times(seconds: float, text: str) -> None:
-    """Rounded to what people say."""
+    """Times are rounded to what people would say."""
     assert human_time(1e9 - seconds, 1e9) == text
 
 
@@ -60,17 +60,17 @@ def test_times(seconds: float, text: str) -> None:
     ],
 )
 def test_durations(duration_ns: int, text: str) -> None:
-    """Go's form, to the precision that matters."""
+    """Durations have Go's form, with reasonable precision."""
     assert human_duration(duration_ns) == text
 
 
 def test_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    """Four spaces between, none at the end."""
+    """Columns are four spaces apart, with none at the end."""
     print_table(("A", "BEE"), [("long one", "x"), ("y", "")])
     assert capsys.readouterr().out == "A           BEE\nlong one    x\ny\n"
 
 
 def test_dates_and_digests() -> None:
-    """RFC 3339 in UTC, and the first 12 digits."""
+    """Times are RFC 3339 in UTC; of a digest the first 12 digits are shown."""
     assert iso_time(0.5) == "1970-01-01T00:00:00.500000Z"
     assert short_digest("sha256:" + "ab" * 32) == "abababababab"

@@ -1,4 +1,4 @@
-"""FetchProgress bars at a terminal of eighty columns, and in a pipe."""
+"""Progress bars at a terminal of eighty columns, and in a pipe."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def environment() -> dict[str, str]:
 
 
 def test_figures_are_whole_beside_a_long_status() -> None:
-    """Bytes and share are readable in eighty columns, whatever the text before them."""
+    """Bytes and percentage fit into eighty columns, whatever the text before them."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT], stderr=theirs, stdout=subprocess.PIPE, env=environment()
@@ -57,6 +57,6 @@ def test_figures_are_whole_beside_a_long_status() -> None:
 
 
 def test_a_pipe_gets_no_bars() -> None:
-    """Nothing but what the command itself prints."""
+    """A pipe gets only what the command itself prints."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, env=environment(), check=True)
     assert (done.stdout, done.stderr) == (b"done\n", b"")

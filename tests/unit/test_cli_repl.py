@@ -21,7 +21,7 @@ from corral.core.scheduling.load_progress import LoadListener, LoadProgress
 
 
 class EchoBackend:
-    """Answers with what was said last, in capitals, and remembers how it was asked."""
+    """Answers with the last message in capitals, and records the requests."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[RunOptions, list[Mapping[str, str]]]] = []
@@ -35,26 +35,26 @@ class EchoBackend:
     def models(self) -> list[str]:
         return ["echo:latest", "other:latest"]
 
-    def load(self, asking: RunOptions, on_progress: LoadListener) -> None:
+    def load(self, run_options: RunOptions, on_progress: LoadListener) -> None:
         on_progress(LoadProgress(stage="loading", share=1.0))
 
-    def chat(self, asking: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
-        self.asked.append((asking, list(messages)))
+    def chat(self, run_options: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
+        self.asked.append((run_options, list(messages)))
         if self.busy:
             raise ServerBusy("server busy", "try again")
         yield messages[-1]["content"].upper()
         return Timings(generated_tokens=1)
 
-    def generate(self, asking: RunOptions, prompt: str) -> Reply:
+    def generate(self, run_options: RunOptions, prompt: str) -> Reply:
         yield prompt
         return Timings()
 
-    def embed(self, asking: RunOptions, text: str) -> Sequence[float]:
+    def embed(self, run_options: RunOptions, text: str) -> Sequence[float]:
         return [1.0]
 
 
 def script(*lines: str | type[BaseException]) -> Any:
-    """What somebody types: lines, and the keys that raise; at the end, Ctrl-D."""
+    """Typed input: lines, keys that raise an exception, and Ctrl-D at the end."""
     left: Iterator[str | type[BaseException]] = iter(lines)
     prompts: list[str] = []
 
@@ -76,7 +76,7 @@ def chat(*lines: str | type[BaseException]) -> EchoBackend:
 
 
 def test_a_conversation_is_remembered(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every question carries what was said before."""
+    """Every question is sent with the conversation so far."""
     backend = chat("hello", "again")
     assert capsys.readouterr().out.split() == ["HELLO", "AGAIN"]
     assert [message["content"] for message in backend.asked[1][1]] == ["hello", "HELLO", "again"]
@@ -90,7 +90,7 @@ def test_clear_forgets(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_several_lines() -> None:
-    """Three quotes begin and end a message; the lines between have another prompt."""
+    """Three quotes begin and end a message; the lines in between have another prompt."""
     read = script('"""one', "two", 'three"""', '"""alone"""')
     backend = EchoBackend()
     Repl(backend, RunOptions(model="echo"), terminal=PlainTerminal(read), wrap=False).run()
@@ -105,7 +105,7 @@ def test_the_format_holds_until_it_is_lifted() -> None:
 
 
 def test_options_and_system_text(capsys: pytest.CaptureFixture[str]) -> None:
-    """They hold from then on; a wrong one is told and changes nothing."""
+    """They apply from then on; a wrong one is reported and changes nothing."""
     backend = chat(
         "/set parameter temperature 0.5",
         "/set parameter stop a b",
@@ -115,8 +115,8 @@ def test_options_and_system_text(capsys: pytest.CaptureFixture[str]) -> None:
         "/set parameter",
         "hello",
     )
-    asking, messages = backend.asked[0]
-    assert asking.options == {"temperature": 0.5, "stop": ["a", "b"]}
+    run_options, messages = backend.asked[0]
+    assert run_options.options == {"temperature": 0.5, "stop": ["a", "b"]}
     assert messages[0] == {"role": "system", "content": "be kind"}
     out, err = capsys.readouterr()
     assert "Set parameter 'temperature' to '0.5'" in out
@@ -164,7 +164,7 @@ def test_a_failed_question_is_taken_back(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_load_another_model(capsys: pytest.CaptureFixture[str]) -> None:
-    """The conversation begins anew; a model that is not there leaves everything as it was, and a beginning will do."""
+    """The conversation starts over; an unknown model changes nothing, and the beginning of a name is enough."""
     backend = chat("hello", "/load absent", "/load other", "again", "/load ech", "first")
     assert [asked[0].model for asked in backend.asked] == ["echo", "other", "echo:latest"]
     assert [len(asked[1]) for asked in backend.asked] == [1, 1, 1]
@@ -204,7 +204,7 @@ def test_load_another_model(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_what_is_unknown_is_said(typed: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the nearest that there is, or with all of it; no model is asked."""
+    """An unknown command gets the closest one, or the help; no model is asked."""
     backend = chat(typed)
     assert not backend.asked
     out, err = capsys.readouterr()
@@ -222,8 +222,8 @@ def test_a_question_that_was_stopped_before_its_answer_is_forgotten() -> None:
     """And one whose answer had begun is kept with it."""
 
     class Stopped(EchoBackend):
-        def chat(self, asking: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
-            self.asked.append((asking, list(messages)))
+        def chat(self, run_options: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
+            self.asked.append((run_options, list(messages)))
             if messages[-1]["content"] == "early":
                 raise KeyboardInterrupt
             yield "begun"
@@ -259,7 +259,7 @@ def test_verbose_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_ctrl_c_stops_an_answer() -> None:
-    """What was said so far is kept, the request is closed, and there are no timings."""
+    """The text so far is kept, the request is closed, and no timings are shown."""
     closed = []
     written: list[str] = []
 
@@ -299,7 +299,7 @@ def test_ctrl_c_stops_an_answer() -> None:
     ],
 )
 def test_words_are_wrapped(text: str, wrapped: str) -> None:
-    """By cells, between words if there are some, whatever pieces they come in."""
+    """Lines are wrapped by cells, between words if possible, however the text is split into pieces."""
     for size in (1, 3, 100):
         written: list[str] = []
         wrapper = WordWrapper(written.append, columns=10)
@@ -322,7 +322,7 @@ def test_long_text_without_spaces_is_not_held_back() -> None:
 
 
 def test_control_characters_of_a_model_reach_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They show as escapes, and are as wide as these when lines are wrapped."""
+    """Control characters are shown as escapes, which count with their width when lines are wrapped."""
     written: list[str] = []
 
     def reply() -> Reply:
@@ -337,7 +337,7 @@ def test_control_characters_of_a_model_reach_no_terminal(monkeypatch: pytest.Mon
 
 
 def test_history_is_kept_for_its_owner(tmp_path: Path) -> None:
-    """Each entry at once, those of several lines whole; readable by nobody else, and nothing while history is off."""
+    """Each entry is written at once, with all its lines, readable only by the user, and not while history is off."""
     environment = {"XDG_STATE_HOME": str(tmp_path)}
     history = History(enabled=True, environment=environment)
     typed = ["one", "two\nlines", r"C:\new\table \\n", "日本", "end\\"]
@@ -355,7 +355,7 @@ def test_history_is_kept_for_its_owner(tmp_path: Path) -> None:
 
 
 def test_history_has_bounds(tmp_path: Path) -> None:
-    """Of entries, of bytes, and of one entry; the latest stay, and the file is cut."""
+    """The number of entries, their bytes, and the length of one are limited: the latest entries stay."""
     environment = {"XDG_STATE_HOME": str(tmp_path)}
     history = History(enabled=True, environment=environment)
     history.append("x" * 100_000)

@@ -1,4 +1,4 @@
-"""The commands that talk to a server: Corral's own, somebody else's, and none."""
+"""The commands that talk to a server: to a Corral, to another program, and to none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def environment(tmp_path: Path, user_at: Callable[..., dict[str, str]]) -> dict[
 
 @pytest.fixture
 def corral(environment: dict[str, str], run_corral: Corral) -> Corral:
-    """Calls the command as that user; keyword arguments are variables."""
+    """Runs the command as that user; keyword arguments are environment variables."""
     return lambda *arguments, **more: run_corral(environment | more, *arguments)
 
 
@@ -105,7 +105,7 @@ def test_a_server_does_the_work(
 
 @pytest.mark.slow
 def test_a_taken_port(corral: Corral, environment: dict[str, str]) -> None:
-    """The second server says who has it; another program is not mistaken for one of us."""
+    """The second server says who has the port; another program is not mistaken for a Corral."""
     with answering({"/api/version": (200, b'{"version":"0.5.1"}')}) as address:
         ended = corral("serve", "--host", address)
         assert ended.returncode == 1
@@ -148,7 +148,7 @@ def test_a_foreign_server_is_not_used(corral: Corral, version: tuple[int, bytes]
     ],
 )
 def test_errors_of_a_server(status: int, body: bytes, error: type[Exception], message: str) -> None:
-    """The status decides the class, the server's own text is the message."""
+    """The status decides the class of the error; its message is the server's text."""
     with answering({"/api/show": (status, body)}) as address:
         client = ServerClient(Address(address))
         with pytest.raises(error, match=message):
@@ -156,7 +156,7 @@ def test_errors_of_a_server(status: int, body: bytes, error: type[Exception], me
 
 
 def test_a_stream_that_fails_midway() -> None:
-    """An error line is raised after what came before it."""
+    """An error line is raised after the chunks before it."""
     with answering({"/api/chat": (200, b'{"message":{"content":"a"}}\n{"error":"it broke"}\n')}) as address:
         lines = ServerClient(Address(address)).stream("/api/chat", {})
         assert next(lines)["message"]["content"] == "a"
@@ -165,7 +165,7 @@ def test_a_stream_that_fails_midway() -> None:
 
 
 def test_a_stream_that_ends_too_early() -> None:
-    """An answer without its last line is no answer."""
+    """An answer without its last line is an error."""
     with answering({"/api/chat": (200, b'{"message":{"content":"a"},"done":false}\n')}) as address:
         reply = ServerBackend(ServerClient(Address(address))).chat(RunOptions(model="x"), [])
         assert next(reply) == "a"
@@ -174,7 +174,7 @@ def test_a_stream_that_ends_too_early() -> None:
 
 
 def test_a_server_under_a_path() -> None:
-    """The path of the address goes before every route."""
+    """The path of the address is prepended to every route."""
     with answering({"/models/api/version": (200, b'{"version":"0","corral":"9"}')}) as address:
         assert ServerClient(Address(f"http://{address}/models")).state() == "corral"
         assert ServerClient(Address(f"http://{address}")).state() == "foreign"
@@ -194,7 +194,7 @@ def test_no_server(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
 def test_output_that_nobody_takes(corral: Corral, environment: dict[str, str], tmp_path: Path) -> None:
-    """A reader that goes away ends the answer without a word, a full disk with its name."""
+    """A reader that goes away ends the answer silently; a full disk ends it with an error."""
     file = tmp_path / "small.gguf"
     file.write_bytes(gguf_bytes())
     corral("import", str(file), "--name", MODEL)

@@ -1,4 +1,5 @@
-"""The chat at a real pseudo-terminal: pastes, Ctrl-C, what is typed ahead, history, and how the terminal is left."""
+"""The chat in a real pseudo-terminal: pastes, Ctrl-C, typing ahead, history, and the state of the terminal
+afterwards."""
 
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ CONTROLLED = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
 
 
 class Chat:
-    """A program in a process whose terminal this is."""
+    """A process with a program, and its terminal."""
 
     def __init__(self, program: str, *arguments: str, **variables: str) -> None:
         self._ours, theirs = os.openpty()
@@ -101,7 +102,7 @@ class Chat:
             self._read(0)
 
     def expect(self, pattern: str, within_s: float = 60.0) -> re.Match[str]:
-        """Waits until it is shown, after what the last call found; returns the match."""
+        """Waits until the pattern is shown after the last match; returns the match."""
         end = time.monotonic() + within_s
         while not (found := re.search(pattern, self.shown[self._looked_at :], re.DOTALL)):
             assert time.monotonic() < end, f"{pattern!r} is not in {self.shown[self._looked_at :][-400:]!r}"
@@ -223,7 +224,7 @@ def test_what_waits_behind_a_queued_message_is_dropped_too(chat: Callable[..., A
 
 
 def test_many_ctrl_c_stop_one_answer_and_leave_the_chat(chat: Callable[..., Any]) -> None:
-    """Ten at once: the first stops, those at the prompt say how to leave, and the chat goes on."""
+    """Of ten at once, the first stops the answer, those at the prompt print how to leave, and the chat continues."""
     one = chat()
     one.prompt()
     one.type("count\r")
@@ -243,7 +244,7 @@ def test_many_ctrl_c_stop_one_answer_and_leave_the_chat(chat: Callable[..., Any]
 
 
 def test_ctrl_c_right_behind_enter(chat: Callable[..., Any]) -> None:
-    """Read together with the message: it stops the answer all the same."""
+    """Read together with the message, it still stops the answer."""
     one = chat()
     one.prompt()
     one.type("wait\r\x03")
@@ -270,7 +271,7 @@ def test_ctrl_c_stops_loading(chat: Callable[..., Any]) -> None:
 
 
 def test_ctrl_c_at_the_prompt(chat: Callable[..., Any]) -> None:
-    """Drops the line that was begun; without one it says how to leave."""
+    """Ctrl-C discards the current line; on an empty line it prints how to leave."""
     one = chat()
     one.prompt()
     one.type("half a line\x03")
@@ -281,7 +282,7 @@ def test_ctrl_c_at_the_prompt(chat: Callable[..., Any]) -> None:
 
 
 def test_what_is_typed_is_not_shown_in_answers(chat: Callable[..., Any]) -> None:
-    """It appears at the next prompt; Ctrl-C shows nothing."""
+    """It appears at the next prompt; Ctrl-C is not shown."""
     one = chat()
     one.prompt()
     one.type("short\r")
@@ -320,7 +321,7 @@ def test_the_terminal_is_left_as_it_was_found(ending: str, chat: Callable[..., A
 
 
 def test_a_closed_window_loses_no_history(chat: Callable[..., Any], tmp_path: Path) -> None:
-    """Neither does a killed process: each message is on disk before it is answered, as one entry."""
+    """A killed process loses none either: each message is on disk, as one entry, before it is answered."""
     one = chat()
     one.prompt()
     one.type(pasted("two\nlines") + "\r")
@@ -386,7 +387,7 @@ def test_a_dumb_terminal(chat: Callable[..., Any]) -> None:
 
 
 def test_bytes_that_are_no_text(chat: Callable[..., Any]) -> None:
-    """Become replacement characters, which a request can carry."""
+    """Such bytes become replacement characters, which a request can contain."""
     one = chat()
     one.prompt()
     one.type("a\udcffb\r")
@@ -441,7 +442,7 @@ def test_the_command_itself_chats(run_small: Callable[..., Chat]) -> None:
 
 
 def test_one_answer_shows_nothing_that_is_typed(run_small: Callable[..., Chat]) -> None:
-    """It stays in the terminal's queue for the shell, and the terminal is left as it was."""
+    """It stays in the terminal's queue for the shell, and the terminal's state is restored."""
     one = run_small("hello", "-o", "seed=1", "-o", "ignore_eos=true", "-o", "num_predict=60")
     one.expect(r"\w+ \w+ \w+ ")
     one.type("ls\n")
@@ -453,7 +454,7 @@ def test_one_answer_shows_nothing_that_is_typed(run_small: Callable[..., Chat]) 
 
 @pytest.mark.parametrize("presses", [1, 10])
 def test_ctrl_c_stops_one_answer(presses: int, run_small: Callable[..., Chat]) -> None:
-    """With the status that a shell expects and no traceback, no matter how often the key is hit."""
+    """The status is the one a shell expects, without a traceback, however often the key is pressed."""
     stopped = run_small("hello", "-o", "seed=1", "-o", "ignore_eos=true", "-o", "num_predict=-1")
     stopped.expect(r"\w+ \w+ \w+ ")
     for _ in range(presses):

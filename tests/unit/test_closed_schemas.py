@@ -1,4 +1,4 @@
-"""What keys an object may have when a schema is the format of an answer, and which numbers are exact."""
+"""Which keys an object may have if a schema is the format of an answer, and which numbers are exact."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ PYDANTIC = {
 
 
 def number(*names: str, **more: Any) -> dict[str, Any]:
-    """An object of integers that all must be there."""
+    """A schema of an object with required integers."""
     return {"type": "object", "properties": {name: {"type": "integer"} for name in names}, "required": names, **more}
 
 
@@ -61,7 +61,7 @@ def masks() -> GrammarMasks:
 
 
 def fits(masks: GrammarMasks, schema: Any, text: str) -> bool:
-    """Whether the text may be said, and the answer may end with it."""
+    """Whether the mask allows the text, and the end of the answer after it."""
     constraint = read_format(schema)
     assert constraint is not None
     mask = masks(constraint)
@@ -117,7 +117,7 @@ def fits(masks: GrammarMasks, schema: Any, text: str) -> bool:
 def test_objects_have_the_keys_they_list(
     masks: GrammarMasks, schema: Any, fitting: list[str], failing: list[str]
 ) -> None:
-    """At every depth, in their order; others only where the schema asks for others."""
+    """At every depth, objects have the listed keys in order; others only if the schema asks for them."""
     assert [text for text in fitting if not fits(masks, schema, text)] == []
     assert [text for text in failing if fits(masks, schema, text)] == []
 
@@ -241,7 +241,7 @@ def test_a_count_is_a_whole_number(masks: GrammarMasks, key: str) -> None:
     ],
 )
 def test_numbers_are_held_to_exactly(masks: GrammarMasks, schema: Any, fitting: list[int], failing: list[int]) -> None:
-    """The greatest numbers that are taken, and their neighbours."""
+    """The greatest numbers that are accepted, and their neighbours."""
     assert [one for one in fitting if not fits(masks, schema, str(one))] == []
     assert [one for one in failing if fits(masks, schema, str(one))] == []
 

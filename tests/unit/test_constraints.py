@@ -1,4 +1,4 @@
-"""Grammars as token masks, over a small vocabulary: what they allow, what they refuse, how they stay within bounds."""
+"""Grammars as token masks over a small vocabulary: what they allow and refuse, and their limits."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def allowed(mask: RequestMask) -> set[int]:
 
 
 def takes(mask: RequestMask, tokens: Sequence[int]) -> bool:
-    """Whether the mask lets all the tokens through, and then an end."""
+    """Whether the mask allows all the tokens, and then an end."""
     for token in tokens:
         if token not in allowed(mask):
             return False
@@ -93,7 +93,7 @@ def takes(mask: RequestMask, tokens: Sequence[int]) -> bool:
 def test_what_fits_a_grammar_passes_and_nothing_else(
     masks: GrammarMasks, constraint: Constraint, fitting: Sequence[str], failing: Sequence[str]
 ) -> None:
-    """A text that fits is let through to its end, any other is stopped."""
+    """A text that fits is allowed to its end, any other is not."""
     for text in fitting:
         assert takes(masks(constraint), spelt(text)), text
     for text in failing:
@@ -101,7 +101,7 @@ def test_what_fits_a_grammar_passes_and_nothing_else(
 
 
 def test_tokens_of_several_bytes_count_as_their_text(masks: GrammarMasks) -> None:
-    """A word passes where its letters would, and control tokens pass for no text at all."""
+    """A word token is allowed where its letters would be; control tokens never count as text."""
     mask = masks(Constraint(kind="regex", source="yes.*"))
     assert allowed(mask) == {ord("y"), IDS[b"yes"]}
     mask.accept(IDS[b"yes"])
@@ -110,7 +110,7 @@ def test_tokens_of_several_bytes_count_as_their_text(masks: GrammarMasks) -> Non
 
 
 def test_a_complete_answer_can_only_end(masks: GrammarMasks) -> None:
-    """Where the grammar leaves nothing to say, every end of the model is allowed and nothing else."""
+    """If the grammar allows no more text, every end token of the model is allowed and nothing else."""
     mask = masks(schema({"const": "no"}))
     for token in (ord('"'), IDS[b"no"], ord('"')):
         assert not {END, OVER} & allowed(mask)
@@ -120,7 +120,7 @@ def test_a_complete_answer_can_only_end(masks: GrammarMasks) -> None:
 
 
 def test_a_forbidden_token_is_an_error(masks: GrammarMasks) -> None:
-    """An engine that chooses what was not allowed is told so."""
+    """Choosing a token that was not allowed is an error."""
     mask = masks(Constraint(kind="regex", source="a"))
     with pytest.raises(InvalidRequest):
         mask.accept(ord("b"))
@@ -137,7 +137,7 @@ def test_a_forbidden_token_is_an_error(masks: GrammarMasks) -> None:
     ],
 )
 def test_a_constraint_may_begin_later(masks: GrammarMasks, starts_after: str | int, before: Sequence[int]) -> None:
-    """Everything is allowed until the text or token has appeared; the grammar rules from the next token on."""
+    """Everything is allowed until the text or token has appeared; the grammar applies from the next token on."""
     mask = masks(Constraint(kind="regex", source="no", starts_after=starts_after))
     for token in before:
         assert mask.allowed() is None
@@ -192,7 +192,7 @@ def test_a_wrong_grammar_is_told_what_is_wrong(masks: GrammarMasks, constraint: 
     ],
 )
 def test_what_is_not_held_to_is_told(masks: GrammarMasks, value: Any, said: str) -> None:
-    """Keywords without effect are named; what a schema may say without meaning anything is not."""
+    """Keywords without effect are reported; those that never mean anything are not."""
     [ignored] = masks(schema(value)).ignored
     assert ignored.startswith("format: ")
     assert said in ignored
@@ -200,7 +200,7 @@ def test_what_is_not_held_to_is_told(masks: GrammarMasks, value: Any, said: str)
 
 
 def test_a_schema_cannot_loosen_json(masks: GrammarMasks) -> None:
-    """llguidance's own settings inside a schema count for nothing."""
+    """llguidance's own settings inside a schema are ignored."""
     loose = {"type": "array", "items": {"type": "integer"}, "x-guidance": {"item_separator": ";"}}
     assert not takes(masks(schema(loose)), spelt("[1;2]"))
     assert takes(masks(schema(loose)), spelt("[1,2]"))
@@ -259,7 +259,7 @@ NASTY = {
 
 @pytest.mark.parametrize("name", NASTY)
 def test_a_hostile_grammar_does_no_harm(masks: GrammarMasks, name: str) -> None:
-    """It becomes a mask or an error of ours, in bounded time and memory, and so does each of its next steps."""
+    """It becomes a mask or one of our errors, in bounded time and memory; the same holds for each step."""
     with suppress(InvalidRequest):
         mask = masks(NASTY[name])
         for _ in range(100):
@@ -275,14 +275,14 @@ def test_a_grammar_too_complex_to_follow_ends_its_answer(masks: GrammarMasks) ->
 
 
 def test_a_model_without_an_end_takes_no_format() -> None:
-    """An answer that must end cannot, where no token says so."""
+    """A constraint is refused if the model has no end token."""
     with pytest.raises(InvalidRequest, match="no token that ends"):
         GrammarMasks(Vocabulary(pieces=PIECES))
 
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_no_format(value: Any) -> None:
-    """Nothing asked is nothing held to."""
+    """Without a format there is no constraint."""
     assert read_format(value) is None
 
 

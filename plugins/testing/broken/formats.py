@@ -17,10 +17,10 @@ __all__ = ("FORMATS", "SoundFormat")
 
 
 class SoundFormat:
-    """The shortest `ChatFormat` that keeps every promise."""
+    """A `ChatFormat` that keeps every promise, and the shortest that does."""
 
     breaks: ClassVar[str | None] = None
-    """The only test that fails with this format."""
+    """The test that fails with this format, and no other does."""
 
     def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
         return RenderedChat(prompt=self.prompt(list(request.messages), control))
@@ -29,7 +29,7 @@ class SoundFormat:
         begun = messages.pop().content if messages and messages[-1].role == "assistant" else ""
         typed = TypedText(control)
         turns = [self.turn(typed, message) for message in messages]
-        return typed.prompt("".join([*turns, "<|im_start|>assistant\n"]), begun)
+        return typed.prompt("".join([*turns, "<|im_start|>assistant\n", typed.text(begun)]))
 
     def turn(self, typed: TypedText, message: Message) -> str:
         message = typed.message(message)
@@ -37,7 +37,7 @@ class SoundFormat:
 
 
 class ConfusedFormat(SoundFormat):
-    """Renders a long conversation in reverse."""
+    """Writes long conversations in reverse order."""
 
     breaks = "test_every_turn_is_in_the_prompt_in_order"
 
@@ -46,7 +46,7 @@ class ConfusedFormat(SoundFormat):
 
 
 class ChoppingFormat(SoundFormat):
-    """Starts a new part after each question."""
+    """Begins a new part after each question mark."""
 
     breaks = "test_ordinary_text_gives_one_part"
 
@@ -60,7 +60,7 @@ class ChoppingFormat(SoundFormat):
 
 
 class TrustingFormat(SoundFormat):
-    """Believes a user who counts to two."""
+    """Accepts control tokens from users who count to two."""
 
     breaks = "test_a_typed_control_token_stays_text"
 
@@ -70,7 +70,7 @@ class TrustingFormat(SoundFormat):
 
 
 class GuessingFormat(SoundFormat):
-    """Guesses control tokens instead of using the vocabulary."""
+    """Ignores what the vocabulary says about control tokens."""
 
     breaks = "test_the_vocabulary_says_what_a_control_token_is"
 
@@ -79,7 +79,7 @@ class GuessingFormat(SoundFormat):
 
 
 class ObedientFormat(SoundFormat):
-    """Allows control tokens in a system message."""
+    """Lets a system message write control tokens."""
 
     breaks = "test_no_role_may_write_control_tokens"
 
@@ -90,7 +90,7 @@ class ObedientFormat(SoundFormat):
 
 
 class HastyFormat(SoundFormat):
-    """Ends the turn that should be continued."""
+    """Ends a turn that should be continued."""
 
     breaks = "test_a_trailing_assistant_message_is_continued"
 
@@ -101,7 +101,7 @@ class HastyFormat(SoundFormat):
 
 
 class RememberingFormat(SoundFormat):
-    """Adds something after many conversations."""
+    """Writes something else after many conversations."""
 
     breaks = "test_the_same_messages_give_the_same_prompt"
 
@@ -114,7 +114,7 @@ class RememberingFormat(SoundFormat):
 
 
 class FragileFormat(SoundFormat):
-    """Fails without messages."""
+    """Fails if there are no messages."""
 
     breaks = "test_no_messages_end_in_a_prompt_or_a_clear_error"
 

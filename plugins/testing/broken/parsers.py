@@ -30,7 +30,7 @@ class SoundParser:
     """An `AnswerParser` that keeps every promise."""
 
     breaks: ClassVar[str | None] = None
-    """The only test that fails with this parser."""
+    """The test that fails with this parser, and no other does."""
 
     def __init__(self) -> None:
         self._inner = ThinkTagParser(_TAGS)
@@ -43,7 +43,7 @@ class SoundParser:
 
 
 class BlindParser(SoundParser):
-    """Misses thinking that comes in one delta."""
+    """Does not recognize thinking that comes in one delta."""
 
     breaks = "test_answers_are_read"
 
@@ -52,7 +52,7 @@ class BlindParser(SoundParser):
 
 
 class ShortSightedParser(SoundParser):
-    """Misses a tag that is divided between deltas."""
+    """Does not recognize a tag that is divided between deltas."""
 
     breaks = "test_the_cuts_do_not_matter"
 
@@ -71,7 +71,7 @@ class SwallowingParser(SoundParser):
 
 
 class HoardingParser(SoundParser):
-    """Holds back visible text until the answer ends."""
+    """Returns visible text only when the answer is over."""
 
     breaks = "test_plain_text_is_not_held_back"
 
@@ -89,7 +89,7 @@ class HoardingParser(SoundParser):
 
 
 class UncountingParser(SoundParser):
-    """Loses the count of thinking tokens."""
+    """Does not count the tokens of thinking."""
 
     breaks = "test_tokens_and_log_probabilities_are_kept"
 
@@ -98,16 +98,16 @@ class UncountingParser(SoundParser):
 
 
 class DeafParser(SoundParser):
-    """Drops thinking that the engine has already separated."""
+    """Drops thinking that the engine has separated."""
 
-    breaks = "test_what_the_engine_has_told_apart_stays_so"
+    breaks = "test_what_the_engine_has_separated_stays_so"
 
     def feed(self, delta: Delta) -> Sequence[Delta]:
         return super().feed(replace(delta, thinking=""))
 
 
 class StartledParser(SoundParser):
-    """Fails if an answer ends in the middle of its opening tag."""
+    """Fails for an answer that ends in the middle of its opening tag."""
 
     breaks = "test_an_answer_that_breaks_off"
 
@@ -119,7 +119,7 @@ class StartledParser(SoundParser):
 
 
 class GossipingParser(SoundParser):
-    """Behaves differently while another answer is parsed."""
+    """Behaves differently while another answer is read."""
 
     breaks = "test_nothing_is_left_from_another_answer"
 
