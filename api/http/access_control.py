@@ -12,7 +12,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral.api.http.dialects import Dialects
 from corral.api.http.disconnect import SHUTTING_DOWN
-from corral.api.http.errors import ApiError
+from corral.api.http.errors import ApiError, ErrorReply
 from corral.api.http.origins import ALLOWED_HEADERS, ALLOWED_METHODS, OriginRules, host_is_local, is_loopback
 from corral.api.http.request_log import RequestLog
 from corral.api.http.settings import HttpSettings
@@ -60,16 +60,16 @@ class AccessControl:
         try:
             if is_foreign and not self._origins.allows(origin):
                 extra = []
-                await _empty(watched, 403)
+                await _fail(watched, self._dialects.of(scope["path"]).forbidden())
             elif is_foreign and scope["method"] == "OPTIONS":
                 extra += _PREFLIGHT_HEADERS
-                await _empty(watched, 204)
+                await _answer(watched, 204, [])
             elif self._guards_hosts and not host_is_local(host):
-                await _empty(watched, 403)
+                await _fail(watched, self._dialects.of(scope["path"]).forbidden())
             elif scope["method"] == "OPTIONS":
-                await _empty(watched, 204)
+                await _answer(watched, 204, [])
             elif self._name in passed:
-                await self._fail(scope, watched, ApiError(508, _LOOP))
+                await _fail(watched, self._dialects.of(scope["path"]).reply(ApiError(508, _LOOP)))
             else:
                 scope["state"][_KEY] = Caller(passed=(*passed, self._name))
                 await self._app(scope, receive, watched)
@@ -77,13 +77,9 @@ class AccessControl:
             if log.status is not None:
                 raise
             extra = []
-            await self._fail(scope, watched, ApiError(503, SHUTTING_DOWN))
+            await _fail(watched, self._dialects.of(scope["path"]).reply(ApiError(503, SHUTTING_DOWN)))
         finally:
             log.write()
-
-    async def _fail(self, scope: Scope, send: Send, error: ApiError) -> None:
-        reply = self._dialects.of(scope["path"]).reply(error)
-        await _answer(send, reply.status, [(b"content-type", reply.media_type.encode())], reply.body)
 
 
 def caller_of(scope: Scope) -> Caller:
@@ -103,8 +99,9 @@ def _cors_headers(origin: str) -> list[tuple[bytes, bytes]]:
     return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
 
 
-async def _empty(send: Any, status: int) -> None:
-    await _answer(send, status, [])
+async def _fail(send: Any, reply: ErrorReply) -> None:
+    headers = [(b"content-type", reply.media_type.encode())] if reply.media_type is not None else []
+    await _answer(send, reply.status, headers, reply.body)
 
 
 async def _answer(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:

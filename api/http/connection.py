@@ -194,7 +194,9 @@ class Connection(RequestReading):
                 return
         path = getattr(self, "url", b"").partition(b"?")[0].decode("latin-1")
         reply = self._dialects.of(path).reply(ApiError(status, text))
-        fields = {"content-type": reply.media_type, "content-length": len(reply.body), "connection": "close"}
+        fields: dict[str, str | int] = {"content-length": len(reply.body), "connection": "close"}
+        if reply.media_type is not None:
+            fields["content-type"] = reply.media_type
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
         self.transport.write(STATUS_LINE[reply.status] + head.encode() + reply.body)
         # Closing with unread data would reset the connection, and many clients would not see the response.

@@ -1,7 +1,7 @@
 """Dialects: the APIs that clients know, such as Ollama's, and how each of them answers errors and names its schemas.
 
 The path of a request decides which dialect answers it, so that a client also understands errors that no route has
-raised: an unknown path, a wrong verb, a body that is too large.
+raised: an unknown path, a wrong method, a forbidden origin, a body that is too large.
 """
 
 from __future__ import annotations
@@ -83,6 +83,10 @@ class Dialect:
     def wrong_method(self) -> ErrorReply:
         """The response when the path has no route for this method."""
         return self.reply(ApiError(405, "this path does not support the request's method"))
+
+    def forbidden(self) -> ErrorReply:
+        """The response to a browser origin or host name that the server does not answer."""
+        return self.reply(ApiError(403, "the server does not answer this origin or host name"))
 
 
 class Dialects:

@@ -32,11 +32,11 @@ class ApiError(Exception):
 
 
 class ErrorReply(Value, frozen=True, kw_only=True):
-    """The response to a request that failed."""
+    """The response to a request that failed. `media_type` is None if the body is empty."""
 
     status: int
     body: bytes
-    media_type: str
+    media_type: str | None
 
 
 def shown_text(text: str) -> str:

@@ -70,6 +70,8 @@ def test_each_path_gets_errors_in_its_own_envelope(client: httpx.Client) -> None
     assert error("POST", "/letters/wish", content=b"{")[1]["code"] == 400
     assert error("POST", "/api/chat", content=b"{")[1] == "unexpected EOF"
     assert client.get("/lettersx").text == "404 page not found"
+    assert error("GET", "/letters/wish", headers={"origin": "https://elsewhere.example"})[1]["code"] == 403
+    assert client.get("/api/tags", headers={"origin": "https://elsewhere.example"}).content == b""
 
 
 def test_errors_before_a_route_is_reached(client: httpx.Client) -> None:

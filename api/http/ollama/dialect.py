@@ -48,5 +48,8 @@ class OllamaDialect(Dialect):
     def wrong_method(self) -> ErrorReply:
         return ErrorReply(status=405, body=b"405 method not allowed", media_type="text/plain")
 
+    def forbidden(self) -> ErrorReply:
+        return ErrorReply(status=403, body=b"", media_type=None)
+
 
 OLLAMA = OllamaDialect()
