@@ -1,4 +1,4 @@
-"""The composition root: the one place that knows every part, and builds the `Runtime` out of them."""
+"""The composition root: the one place that knows every part, and builds the `Runtime` from them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from corral.plugins.parts import make_part, make_parts, resolve_targets, try_out
 from corral.plugins.settings.layers import Layers
 from corral.plugins.settings.model_settings import ConfiguredCatalog, by_model
 from corral.plugins.settings.reading import parse_assignment, read_layers
-from corral.plugins.settings.schema import Settings
+from corral.plugins.settings.schema import ServerSettings, Settings
 from corral.plugins.settings.types import Address
 from corral.plugins.specs import Stores, resolve
 
@@ -64,6 +64,7 @@ __all__ = (
     "HookKind",
     "Layers",
     "PluginManager",
+    "ServerSettings",
     "Settings",
     "Stores",
     "assemble",
@@ -85,7 +86,7 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
     manager: PluginManager
 
     def routers(self) -> list[Any]:
-        """Imports the plugins' routers. One that is not there, or is none, is recorded and left out."""
+        """Imports the plugins' routers. One that is missing or not a router is recorded and left out."""
         routers = resolve_targets(self.manager, ROUTES)
         self.manager.warn()
         return routers
@@ -96,9 +97,9 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_plugins(layers: Layers, commands: Iterable[str] = ()) -> PluginManager:
-    """The installed plugins that the settings let in. Raises `SettingsError` for those settings themselves.
+    """Loads the installed plugins that the settings allow. Raises `SettingsError` if these settings are invalid.
 
-    `commands` are names of the command line's own, which no plugin gets.
+    `commands` are the names of Corral's own commands, which no plugin may use.
     """
     wanted = layers.plugins()
     limit_s = wanted.load_timeout.limit_s
@@ -135,7 +136,7 @@ async def assemble(
     """
     layers = read_layers() if layers is None else layers
     if manager is None:
-        manager = await beside(partial(load_plugins, layers))  # a plugin may take its time
+        manager = await beside(partial(load_plugins, layers))  # loading a plugin may take long
     settings = decode_settings(layers, manager)
     engines = manager.specs(ENGINES)
     stores = await beside(partial(_open_store, settings, manager))
