@@ -275,10 +275,10 @@ def _require_installed(candidate: Candidate) -> None:
 def _not_installed(what: str, able: Sequence[Candidate]) -> EngineNotInstalled:
     """The remedy is the pip line of the best; the message names the others."""
     best = max(able, key=_ease)
-    told = ", ".join(f"{candidate.spec.name} ({candidate.missing})" for candidate in able)
+    listed = ", ".join(f"{candidate.spec.name} ({candidate.missing})" for candidate in able)
     others = dict.fromkeys(hint for candidate in able if (hint := _hint(candidate)) and hint != _hint(best))
     also = f"; {' or '.join(others)} would work too" if others else ""
-    return EngineNotInstalled(f"{what}: {told}{also}", _hint(best))
+    return EngineNotInstalled(f"{what}: {listed}{also}", _hint(best))
 
 
 def choose_runner(spec: EngineSpec, runners: Mapping[str, Runner], preferred: str) -> Runner:
