@@ -46,7 +46,7 @@ def stocked(corral: Corral, environment: dict[str, str], tmp_path: Path) -> Corr
 
 
 def test_the_nearest_name() -> None:
-    """A typo has a suggestion in any case, as has the beginning of one name; a name that is too different has none."""
+    """A typo in any case and the beginning of only one name are close; a name that is too different is not."""
     assert nearest("lsit", ("list", "serve")) == "list"
     assert nearest("LLAMA-CCP", ("llama-cpp", "onnx-genai")) == "llama-cpp"
     assert nearest("onnx", ("onnx-genai", "fake")) == "onnx-genai"

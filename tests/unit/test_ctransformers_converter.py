@@ -222,7 +222,8 @@ def test_match() -> None:
 
 
 def test_engine_match(tmp_path: Path) -> None:
-    """The engine takes its own form as it is, newer files through the converter, and others with the reason not."""
+    """The engine runs its own format directly, newer files through the converter, and refuses others with the
+    reason."""
     source = write(tmp_path / "source.gguf")
     run(source, tmp_path / "out")
     converted = tmp_path / "out" / "model.gguf"
@@ -233,7 +234,7 @@ def test_engine_match(tmp_path: Path) -> None:
 
 
 def test_what_the_engine_checks(tmp_path: Path) -> None:
-    """A file that native code would end the process for is refused before, with the remedy."""
+    """A file that would make native code end the process is refused first, with a remedy."""
     source = write(tmp_path / "source.gguf")
     with pytest.raises(InvalidModelFile, match="GGUF version 3") as caught:
         check_gguf(source)
@@ -290,7 +291,7 @@ def spm(**changes: Any) -> TextTokenizer:
 
 
 def test_merging() -> None:
-    """The best pair first, of equals the leftmost, and what has merged is merged on."""
+    """The best pair is merged first, the leftmost of equal ones, and merged tokens can be merged again."""
     ranks = {("a", "b"): 1.0, ("b", "c"): 0.0, ("a", "bc"): 2.0, ("x", "x"): 3.0}
     assert merged("abc", lambda left, right: ranks.get((left, right))) == ["abc"]
     assert merged("xxx", lambda left, right: ranks.get((left, right))) == ["xx", "x"]
@@ -298,7 +299,7 @@ def test_merging() -> None:
 
 
 def test_bpe() -> None:
-    """Words are split before merges; what no merge makes stays bytes; texts come back as they were."""
+    """Words are split before merging; what no merge produces stays bytes; decoding gives the text back."""
     tokenizer = bpe()
     assert tokenizer.text_ids("ab abc") == [257, 1 + ord(" "), 258]
     assert tokenizer.text_ids("abc") == [258]
@@ -322,7 +323,7 @@ def test_words(name: str) -> None:
 
 
 def test_control_tokens_are_told_from_text() -> None:
-    """A control token's spelling counts as one where the part says so, and stays text where it does not."""
+    """A control token is recognised only in parts that ask for it, and stays text in others."""
     tokenizer = bpe()
     [ids] = tokenizer.encode([(TextPart(text="ab<|end|>", parse_special=True), TextPart(text="<|end|>"))])
     assert ids[:2] == (257, 0)
@@ -331,7 +332,7 @@ def test_control_tokens_are_told_from_text() -> None:
 
 
 def test_bos_comes_once() -> None:
-    """A model that wants BOS gets it, and not twice where the prompt has it."""
+    """BOS is added for models that want it, but not if the prompt begins with it."""
     tokenizer = spm()
     assert tokenizer.encode([(TextPart(text="ab"),), (TokensPart(ids=(1, 260)),)]) == [(1, 259, 262), (1, 260)]
     silent = spm(add_bos=False)
@@ -348,7 +349,7 @@ def test_spm() -> None:
 
 
 def test_ids_beyond_the_vocabulary() -> None:
-    """A token id that does not exist is refused: native code would read beside its tables."""
+    """A token id that does not exist is refused, because native code would read outside its tables."""
     with pytest.raises(InvalidRequest, match="token 999 is not in the vocabulary"):
         bpe().encode([(TokensPart(ids=(999,)),)])
     with pytest.raises(InvalidRequest, match="token -1"):
@@ -356,7 +357,7 @@ def test_ids_beyond_the_vocabulary() -> None:
 
 
 def test_a_very_long_word() -> None:
-    """A word of a hundred thousand letters is encoded, in time that does not grow with its square."""
+    """The time to encode a word of a hundred thousand letters does not grow with the square of its length."""
     assert len(bpe().text_ids("ab" * 50_000)) == 50_000
 
 

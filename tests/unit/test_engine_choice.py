@@ -1,4 +1,4 @@
-"""Which engine is chosen, and what is said where none can be."""
+"""Which engine is chosen, and what the error says if there is none."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_ties_go_by_the_setting_and_then_by_registration() -> None:
 
 
 def test_no_engine_lists_every_reason() -> None:
-    """Each engine by name, with its own words."""
+    """The error lists each engine with its own reason."""
     with pytest.raises(NoEngine, match=r"toy:latest \(a: a says 0; b: b says 0\)"):
         chosen(choosing([engine("a", 0), engine("b", 0)]))
     with pytest.raises(NoEngine, match="there is none"):
@@ -140,7 +140,7 @@ def test_what_must_be_compiled_is_proposed_where_it_can_be(tmp_path: Any, monkey
 
 
 def test_an_engine_asked_for_by_name() -> None:
-    """It is taken though another matches better; it must be there, be installed, and take the model."""
+    """A named engine is used even if another matches better; it must exist, be installed, and accept the model."""
     engines = [
         engine("best"),
         engine("other", 1),
@@ -169,7 +169,7 @@ def test_an_engine_that_is_shy_runs_only_when_asked() -> None:
 
 
 def test_a_match_that_raises_is_a_reason(caplog: pytest.LogCaptureFixture) -> None:
-    """A plugin's fault leaves the other engines; it is told and logged."""
+    """An error in a plugin's engine does not affect the others; it is reported and logged."""
 
     def broken(*_: Any) -> Match:
         raise KeyError("general.architecture")
@@ -242,7 +242,7 @@ def test_an_adapter_is_for_engines_that_load_it() -> None:
 
 @pytest.mark.parametrize(("spec", "form"), [(LLAMA_CPP, "gguf"), (CTRANSFORMERS, "ggml")])
 def test_our_engines_of_weights_refuse_an_adapter(spec: EngineSpec, form: str) -> None:
-    """They would answer as the bare weights do; without an adapter the same model is theirs."""
+    """They would ignore the adapter; without one, they run the same model."""
     metadata = ModelMetadata(
         format=form, architecture="llama", file_type="F16", parameter_count=1, tensor_bytes=1, block_count=1
     )
@@ -282,7 +282,8 @@ def test_weights_that_are_no_model(keys: dict[str, Any], reason: str) -> None:
 
 
 def test_what_is_said_before_a_model_is_there() -> None:
-    """Nothing where an engine is installed; else what to install. Shy and remote engines do not count."""
+    """Nothing if an engine is installed, otherwise what to install. Engines that never volunteer and remote ones do
+    not count."""
     absent, shy = engine("a", module=ABSENT), engine("shy", -1)
     remote = engine("remote", 0, form="running")
     choosing([absent, engine("there", 0)]).require()

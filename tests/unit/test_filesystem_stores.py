@@ -1,4 +1,4 @@
-"""The filesystem stores beyond their contract: Ollama's layout, other processes, links, full disks."""
+"""What the filesystem stores do beyond their contract: Ollama's layout, other processes, links, full disks."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_files_lie_where_ollama_looks_for_them(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_ollama_wrote_is_read_in_place(tmp_path: Path) -> None:
-    """Manifests and blobs are found; partials of Ollama's, stray files and other depths are passed over untouched."""
+    """Manifests and blobs are found; Ollama's partial downloads, stray files and other depths are ignored and kept."""
     digest = digest_of(b"weights")
     files = {
         f"blobs/sha256-{digest[7:]}": b"weights",
@@ -126,7 +126,7 @@ def test_a_folder_that_ollama_wrote_is_read_in_place(tmp_path: Path) -> None:
 @posix
 @pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root may write everywhere")
 def test_a_store_that_may_only_be_read_is_read(tmp_path: Path) -> None:
-    """Reading needs no lock and no folder of its own; writing says who should look at what."""
+    """Reading needs no lock and creates no folder; writing reports missing permissions."""
 
     async def fill() -> BlobInfo:
         await FilesystemManifests(tmp_path).put(parse_name("m"), b"{}")
@@ -151,7 +151,7 @@ def test_a_store_that_may_only_be_read_is_read(tmp_path: Path) -> None:
 
 @posix
 def test_a_killed_process_leaves_a_partial_that_another_resumes(tmp_path: Path) -> None:
-    """After SIGKILL in the middle of a download its ranges are there, its lock is not, and the rest suffices."""
+    """After SIGKILL during a download, its ranges are known, its lock is free, and only the rest is fetched."""
     killed = _child(
         """
         async def main():
@@ -215,7 +215,7 @@ def test_processes_that_put_and_delete_at_once_do_not_fail(tmp_path: Path) -> No
 
 @posix
 def test_a_full_disk_is_out_of_space(tmp_path: Path) -> None:
-    """A write that the system refuses for want of room raises OutOfSpace, and nothing half written is a blob."""
+    """A write that fails because the disk is full raises OutOfSpace, and no partly written blob appears."""
     ended = _child(
         """
         import resource
@@ -239,7 +239,8 @@ def test_a_full_disk_is_out_of_space(tmp_path: Path) -> None:
 
 
 def test_what_dead_writers_left_is_swept(tmp_path: Path) -> None:
-    """Scratch files of dead processes, and partials nobody resumed for a week, go; fresh and held ones stay."""
+    """Scratch files of dead processes and partials that are a week old are deleted; fresh ones and those in use
+    stay."""
     partials = tmp_path / ".corral" / "partials"
     partials.mkdir(parents=True)
     fresh, old = digest_of(b"fresh")[7:], digest_of(b"old")[7:]
@@ -379,7 +380,7 @@ def test_an_adopted_file_takes_no_room_where_it_can_be_linked(tmp_path: Path) ->
 
 
 def test_a_touched_hard_link_is_hashed_again_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A new mtime over the same bytes is no reason to lose the blob; changed bytes are, and the log says so."""
+    """A new mtime with the same bytes keeps the blob; changed bytes remove it, and the log says so."""
     file = tmp_path / "weights.gguf"
     file.write_bytes(b"weights")
 
@@ -427,7 +428,7 @@ def test_a_file_on_another_disk_is_copied(tmp_path: Path) -> None:
 
 
 def test_a_link_is_adopted_as_what_it_points_to(tmp_path: Path) -> None:
-    """A symbolic link, as in a Hugging Face cache, brings the file behind it, not itself."""
+    """A symbolic link, as in a Hugging Face cache, imports the file it points to, not itself."""
     (tmp_path / "real").write_bytes(b"weights")
     (tmp_path / "link.gguf").symlink_to(tmp_path / "real")
 
@@ -461,7 +462,7 @@ def test_a_cancelled_adoption_leaves_nothing(tmp_path: Path) -> None:
 
 @posix
 def test_manifests_that_lead_out_of_the_store_are_not_read(tmp_path: Path) -> None:
-    """A manifest, a model folder or a namespace that is a link to elsewhere gives nothing away and takes nothing in."""
+    """A manifest, model folder or namespace that is a link to elsewhere is neither read nor written."""
     outside = tmp_path / "outside"
     (outside / "model").mkdir(parents=True)
     (outside / "model" / "tag").write_bytes(b"secret")
@@ -509,7 +510,7 @@ def test_a_store_behind_a_link_works(tmp_path: Path) -> None:
 
 
 def test_a_manifest_too_big_to_be_one_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Its name raises StorageError, lists leave it out and complain once."""
+    """Its name raises StorageError; it is missing from lists, with one warning."""
     path = tmp_path / "manifests/registry.ollama.ai/library/huge/latest"
     path.parent.mkdir(parents=True)
     path.write_bytes(bytes(5 * 1024 * 1024))
@@ -542,7 +543,8 @@ def test_a_lock_that_is_never_given_back_is_a_conflict(tmp_path: Path) -> None:
 
 
 def test_metadata_is_remembered_between_processes(tmp_path: Path) -> None:
-    """What was put comes back whole; a broken or older entry, and a folder that cannot be written, are None."""
+    """What was stored is read back unchanged; a broken or older entry, or a folder that cannot be written, gives
+    None."""
     metadata = ModelMetadata(
         format="gguf",
         architecture="llama",
@@ -639,7 +641,8 @@ def _reflinks(folder: Path) -> bool:
 
 
 def test_folders_of_blobs_that_an_ollama_deleted_are_swept(tmp_path: Path) -> None:
-    """A blob deleted behind our back keeps no space through a link: its folder goes when another is made."""
+    """A blob that was deleted by another program takes no space through a link: its folder is removed when another
+    is made."""
 
     async def scenario() -> None:
         blobs = FilesystemBlobs(tmp_path)
@@ -656,7 +659,7 @@ def test_folders_of_blobs_that_an_ollama_deleted_are_swept(tmp_path: Path) -> No
 
 @posix
 def test_scratch_of_a_killed_process_is_swept_and_a_live_one_is_not(tmp_path: Path) -> None:
-    """What a process left that died goes with the next scratch folder; one that is in use stays."""
+    """What a dead process left is deleted with the next scratch folder; one in use stays."""
 
     async def scenario() -> None:
         async with FilesystemBlobs(tmp_path).scratch() as mine:
@@ -731,7 +734,7 @@ def test_a_file_in_use_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
 
 @posix
 def test_a_claim_of_a_killed_process_is_free(tmp_path: Path) -> None:
-    """A process that dies while it makes a model leaves the name to the next."""
+    """If a process dies while it creates a model, the next one can create it."""
     died = _child(
         """
         async def main():
@@ -773,7 +776,7 @@ def test_folders_that_were_never_finished(tmp_path: Path) -> None:
 @posix
 @pytest.mark.parametrize("kind", ["pipe", "loop", "dangling"])
 def test_what_is_no_manifest_is_replaced(tmp_path: Path, kind: str) -> None:
-    """A model can be put where something lies that no manifest can be read from; nothing is said to be replaced."""
+    """A model can be stored over something that is not a readable manifest; nothing is reported as replaced."""
     path = tmp_path / "manifests/registry.ollama.ai/library/m/latest"
     path.parent.mkdir(parents=True)
     if kind == "pipe":
@@ -793,7 +796,7 @@ def test_what_is_no_manifest_is_replaced(tmp_path: Path, kind: str) -> None:
 
 @posix
 def test_a_lock_that_is_a_pipe_holds_nobody_up(tmp_path: Path) -> None:
-    """Whatever lies in the place of a lock file is opened without waiting for another process."""
+    """Whatever is in the place of a lock file is opened without blocking."""
     (tmp_path / ".corral").mkdir()
     os.mkfifo(tmp_path / ".corral" / "manifests.lock")
 

@@ -1,4 +1,4 @@
-"""Models of several files in the catalog: imported, loaded by their paths, hidden where derived, deleted whole."""
+"""Models of several files in the catalog: imported, loaded by their paths, hidden if derived, deleted completely."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_generator_is_imported(store: Store, tmp_path: Path) -> None:
 
 
 def test_files_to_load_lie_in_one_folder(store: Store, tmp_path: Path) -> None:
-    """Each file stands under its own path in one folder, weights first; `show` still sees the blobs."""
+    """Each file has its own path in one folder, weights first; `show` still sees the blobs."""
 
     async def scenario() -> None:
         catalog = store.catalog()
@@ -184,7 +184,7 @@ def test_a_single_file_is_loaded_as_its_blob(store: Store, tmp_path: Path) -> No
 
 
 def test_weights_of_other_frameworks_stay_out(store: Store, tmp_path: Path) -> None:
-    """Hidden files, programs, pictures, other weights, and ONNX variants that are not the model are not taken."""
+    """Hidden files, programs, pictures, other weights and unused ONNX variants are not imported."""
     noise = {
         "model.safetensors": b"",
         "pytorch_model.bin": b"",
@@ -225,7 +225,7 @@ def _without(*paths: str) -> dict[str, bytes]:
     ],
 )
 def test_what_is_no_model_is_refused(store: Store, tmp_path: Path, files: Mapping[str, bytes], complaint: str) -> None:
-    """The reason is told, and nothing is left in the store."""
+    """The error gives the reason, and nothing is left in the store."""
     folder = _folder(tmp_path, files)
     folder.mkdir(exist_ok=True)
 
@@ -257,7 +257,7 @@ def test_links_are_not_followed_out_of_the_folder(store: Store, tmp_path: Path) 
 
 
 def test_a_file_that_is_too_large_beside_the_weights_is_refused(store: Store, tmp_path: Path) -> None:
-    """A settings file of gigabytes is none."""
+    """A settings file of gigabytes is ignored."""
     folder = _folder(tmp_path, ENCODER)
     with (folder / "vocab.txt").open("wb") as sparse:
         sparse.truncate(200 * 1024 * 1024)
@@ -270,7 +270,7 @@ def test_a_file_that_is_too_large_beside_the_weights_is_refused(store: Store, tm
 
 
 def test_a_failed_import_leaves_nothing(tmp_path: Path) -> None:
-    """Where one file cannot be stored the others go again, except those that another model has."""
+    """If one file cannot be stored, the others are deleted again, except those that another model has."""
 
     class Full(FilesystemBlobs):
         async def adopt(self, file: Path) -> BlobInfo:
@@ -293,7 +293,7 @@ def test_a_failed_import_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_deleted_folder_model_is_gone_whole(tmp_path: Path) -> None:
-    """Blobs, the folder of links and its note go; what was imported stays."""
+    """Blobs, the folder of links and its note are deleted; the imported files stay."""
     root = tmp_path / "models"
     store = Store(FilesystemBlobs(root), FilesystemManifests(root))
 
@@ -365,7 +365,7 @@ def test_derived_models_are_hidden_and_go_with_their_source(store: Store, tmp_pa
 
 
 def test_what_was_derived_from_a_derived_model_goes_too(store: Store, tmp_path: Path) -> None:
-    """Deleting a source takes the whole chain."""
+    """Deleting a source deletes everything derived from it."""
     (tmp_path / "m.gguf").write_bytes(gguf_bytes())
 
     async def scenario() -> None:
@@ -397,7 +397,7 @@ def test_a_derived_model_can_be_deleted_alone(store: Store, tmp_path: Path) -> N
 
 
 def test_published_blobs_must_be_there(store: Store) -> None:
-    """A record that names a blob the store has not is a Conflict, and no model of that name appears."""
+    """A record with a blob that the store does not have is a Conflict, and no model of that name appears."""
 
     async def scenario() -> None:
         digest = digest_of(b"absent")

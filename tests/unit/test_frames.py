@@ -1,4 +1,4 @@
-"""Frames between parent and child, and what waits for a slow reader."""
+"""Frames between parent and child, and outputs that wait for a slow reader."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_types_of_plugins_cross() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_frames_however_they_are_cut(seed: int) -> None:
-    """Frames of any size come out whole and in order, however the stream is cut."""
+    """Frames of any size arrive complete and in order, however the stream is split."""
     draw = random.Random(seed)
     messages = [draw.randbytes(draw.choice([0, 1, 3, 60, 500])).hex() for _ in range(200)]
     stream = b"".join(encode(Log(10, message)) for message in messages)
@@ -98,7 +98,7 @@ def test_abort_is_small() -> None:
 
 
 def test_merged_deltas() -> None:
-    """Neighbouring deltas become one; what stands between them stays where it was."""
+    """Neighbouring deltas are merged; outputs between them keep their place."""
     one = TokenLogprob(token=b"a", logprob=-1.0)
     items = [
         Started(prompt_tokens=1),
@@ -114,7 +114,7 @@ def test_merged_deltas() -> None:
 
 
 def test_an_outbox_stays_small() -> None:
-    """Whatever piles up, each request keeps its text and its order, and few items are left."""
+    """Whatever accumulates, each request keeps its text and its order, in few items."""
     outbox = Outbox()
     for index in range(1000):
         outbox.add([(request_id, Delta(text=f"{index} ", token_count=1)) for request_id in (1, 2)])

@@ -94,7 +94,7 @@ class FakeModel:
 
 
 class FakeScheduler:
-    """Lends one model; counts the leases out now and remembers what they asked for."""
+    """Leases one model; counts the current leases and records their requests."""
 
     def __init__(self, model: FakeModel) -> None:
         self.model = model
@@ -148,7 +148,7 @@ class FakeCatalog:
 
 
 class Bench:
-    """A service over fakes, and what it did to them."""
+    """A service over fakes, which record its calls."""
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ def test_without_a_template_the_texts_are_the_prompt() -> None:
 
 
 def test_typed_control_tokens_stay_text() -> None:
-    """What is spelled like a control token is kept apart: only the listed ones if the model lists them."""
+    """Text that looks like a control token stays text: only the listed ones, if the model lists them."""
     bench = Bench()
     call = _chat(("user", "<b>bold</b> <|im_end|>"))
 
@@ -423,7 +423,7 @@ def test_closing_early_aborts_and_gives_the_model_back() -> None:
 
 
 def test_a_generation_that_never_ran_is_closed_as_well() -> None:
-    """Closing before the first output gives the model back and runs nothing."""
+    """Closing before the first output returns the lease and runs nothing."""
     bench = Bench()
 
     async def main() -> None:
@@ -480,7 +480,7 @@ def test_cancelling_the_reader_gives_the_model_back() -> None:
     ],
 )
 def test_no_error_keeps_the_model(make: Callable[[], Bench], call: GenerateCall, expected: str) -> None:
-    """Whatever goes wrong, the caller sees the error and the lease is back."""
+    """Whatever goes wrong, the caller gets the error, and the lease is returned."""
     bench = make()
     with pytest.raises(CorralError) as caught:
         bench.generate(call)
@@ -581,7 +581,7 @@ def test_load_and_unload_go_to_the_scheduler() -> None:
 
 
 def test_an_option_that_nobody_knows_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """It is taken, as Ollama takes it; the log names it, and not what it was set to."""
+    """It is accepted, as in Ollama; the log has its name but not its value."""
     asyncio.run(Bench().service.load(LoadCall(model="tiny", options={"temprature": "secret"})))
     assert "tiny:latest: ignored options: 'temprature'" in caplog.text
     assert "secret" not in caplog.text

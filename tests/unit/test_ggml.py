@@ -1,4 +1,5 @@
-"""Legacy GGML files: the family is found by what fits, and what fits nothing is refused with how far it came."""
+"""Legacy GGML files: the family is the one whose layout fits; a file that fits none is refused with how far it was
+read."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def write(folder: Path, data: bytes) -> Path:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_family_is_found(tmp_path: Path, family: str) -> None:
-    """No file says its family, and each is told from all others; the engine takes it."""
+    """Although no file names its family, each is distinguished from all others, and the engine accepts it."""
     path = write(tmp_path, ggml_bytes(family))
     reader = GgmlReader()
     with RandomAccessFile(path) as source:
@@ -63,14 +64,14 @@ def test_truncated_anywhere(tmp_path: Path, family: str) -> None:
 
 
 def test_a_missing_tensor(tmp_path: Path) -> None:
-    """A file that ends between two tensors lacks one: the native loader would compute with whatever is in memory."""
+    """A file that ends between two tensors is refused: the native loader would compute with whatever is in memory."""
     data = ggml_bytes("mpt")
     with pytest.raises(InvalidModelFile, match=r"read as mpt.*it ends without the tensor"):
         read_file(write(tmp_path, data[: data.rindex(b"transformer.blocks.1.ffn.down_proj.weight") - 20]))
 
 
 def test_absurd_numbers(tmp_path: Path) -> None:
-    """Numbers that cannot be meant are refused before anything is allocated for them."""
+    """Absurd numbers are refused before anything is allocated for them."""
     data = bytearray(ggml_bytes("gpt2"))
     for offset, value in ((4, 1 << 30), (12, 33), (20, -5), (24, 999)):
         bad = bytearray(data)
@@ -107,7 +108,8 @@ def test_no_ggml_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tokens(tmp_path: Path, family: str) -> None:
-    """The longest tokens are taken, control tokens only where they are meant, and texts come back."""
+    """The longest tokens are taken, control tokens only in parts that ask for them, and decoding gives the text
+    back."""
     tokenizer = ggml_tokenizer(read_file(write(tmp_path, ggml_bytes(family))))
     pieces = tokenizer.vocabulary().pieces
     text = "Once upon a time, the horse"
@@ -125,7 +127,7 @@ def test_tokens(tmp_path: Path, family: str) -> None:
 
 
 def test_a_vocabulary_without_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens that are short enough one by one are bounded together: they all stay in memory."""
+    """Tokens that are short enough one by one also have a total limit, since they all stay in memory."""
     path = write(tmp_path, ggml_bytes("gpt2"))
     size_bytes = sum(map(len, read_file(path).tokens))
     monkeypatch.setattr("corral.adapters.formats.ggml.file._VOCABULARY_LIMIT_BYTES", size_bytes)

@@ -1,4 +1,4 @@
-"""The GGUF header reader: every field it fills, and every way in which a file can be broken."""
+"""The GGUF header reader: every field it fills, and every way a file can be broken."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_keys_hold_numbers_and_texts_but_no_arrays(write: Write) -> None:
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_versions_2_and_3_are_read(write: Write, version: int) -> None:
-    """The two differ in nothing that the header of a little-endian file shows."""
+    """Big-endian and little-endian files give the same header."""
     assert read_metadata(write(gguf_bytes(version=version))).architecture == "llama"
 
 
@@ -87,7 +87,7 @@ def test_versions_2_and_3_are_read(write: Write, version: int) -> None:
     ],
 )
 def test_kv_cache_size(write: Write, changes: dict[str, Any], expected: int | None) -> None:
-    """Per-layer head counts and explicit lengths count; without the numbers it takes, the answer is None."""
+    """Per-layer head counts and explicit lengths are used; if a needed number is missing, the result is None."""
     pairs = {key: value for key, value in {**SMALL_MODEL, **changes}.items() if value is not None}
     assert read_metadata(write(gguf_bytes(pairs))).kv_bytes_per_token == expected
 
@@ -131,7 +131,7 @@ def test_every_value_type_is_read(write: Write) -> None:
 
 
 def test_describe_shows_arrays_when_asked(write: Write) -> None:
-    """Arrays are None, the empty ones [], and whole when verbose; name and chat template are never there."""
+    """Arrays are None (empty ones []), and complete when verbose; name and chat template are always left out."""
     path = write(gguf_bytes({**SMALL_MODEL, "empty": [], "scores": [0.1, 1e-5], "flags": [True, False]}))
     with RandomAccessFile(path) as source:
         brief = GgufReader().describe(source, verbose=False)
@@ -161,7 +161,7 @@ def test_recognises_by_content(write: Write) -> None:
 
 
 def test_a_long_vocabulary_is_skipped_across_windows(write: Write) -> None:
-    """Strings longer than the reader's window, before and after short ones, do not lose its place."""
+    """Strings longer than the reader's window, before and after short ones, are read correctly."""
     tokens = ["x" * 3_000_000, *(f"t{number}" for number in range(200_000)), "y" * 1_500_000, "last"]
     pairs = {**SMALL_MODEL, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.eos_token_id": len(tokens) - 1, "z": 7}
     found = read_metadata(write(gguf_bytes(pairs)))
@@ -170,7 +170,7 @@ def test_a_long_vocabulary_is_skipped_across_windows(write: Write) -> None:
 
 
 def test_a_header_of_smollm2s_size_takes_a_tenth_of_a_second_at_most(write: Write) -> None:
-    """49,152 tokens with as many scores, types and merges are passed over in 100 ms, the best of five tries."""
+    """49,152 tokens with as many scores, types and merges are skipped within 100 ms in the best of five tries."""
     tokens = [f"token{number}" for number in range(49_152)]
     arrays = {"tokenizer.ggml.tokens": tokens, "merges": tokens, "types": list(range(49_152))}
     path = write(gguf_bytes({**SMALL_MODEL, **arrays}))
@@ -220,7 +220,7 @@ def test_a_sparse_file_of_a_terabyte_costs_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_broken_files_are_told_apart(write: Write, data: bytes, complaint: str) -> None:
-    """What is wrong, and in which file, is in the message; nothing but InvalidModelFile comes out."""
+    """The message says what is wrong and in which file; only InvalidModelFile is raised."""
     path = write(data)
     with pytest.raises(InvalidModelFile, match=complaint) as caught:
         read_metadata(path)
@@ -228,7 +228,7 @@ def test_broken_files_are_told_apart(write: Write, data: bytes, complaint: str) 
 
 
 def test_absurd_values_are_refused(write: Write) -> None:
-    """Types nobody knows, nested arrays, counts and lengths past the file's end, and keys that come twice."""
+    """Unknown types, nested arrays, counts and lengths past the file's end, and duplicate keys are refused."""
     key = struct.pack("<Q", 1) + b"k"
     bodies = {
         "unknown type 77": struct.pack("<I", 77) + bytes(16),

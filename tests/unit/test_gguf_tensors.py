@@ -95,7 +95,7 @@ def opened(tmp_path: Path) -> Callable[[bytes], GgufTensors]:
 
 
 def test_a_file_says_what_it_holds_and_gives_ranges_of_rows(opened: Callable[[bytes], GgufTensors]) -> None:
-    """Names are in the file's order, shapes in NumPy's, and rows come alone or all together."""
+    """Names are in the file's order, shapes in NumPy's; rows can be read one by one or all together."""
     matrix = np.arange(12, dtype=np.float32).reshape(3, 4)
     bias = np.ones(4, dtype=np.float32)
     entries = (TensorEntry("a", (4, 3), data=matrix.tobytes()), TensorEntry("b", (4,), data=bias.tobytes()))
@@ -113,7 +113,7 @@ def test_a_file_says_what_it_holds_and_gives_ranges_of_rows(opened: Callable[[by
 
 
 def test_a_missing_tensor_and_a_foreign_file_are_named(opened: Callable[[bytes], GgufTensors], tmp_path: Path) -> None:
-    """What the file lacks is named, and what is no GGUF file, or not there, is said so."""
+    """A missing tensor, a file that is not GGUF and a missing file are reported as such."""
     with opened(gguf_bytes()) as tensors, pytest.raises(InvalidModelFile, match=r"no tensor 'output.weight'"):
         tensors.dequantized("output.weight")
     with pytest.raises(InvalidModelFile, match="not a GGUF file"):

@@ -1,4 +1,4 @@
-"""Models made by an enemy, or by accident: manifests, small files and folders that are not what they claim to be."""
+"""Hostile and broken models: manifests, small files and folders that are not what they claim to be."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def put(root: Path, name: str, manifest: bytes) -> None:
-    """A manifest as somebody else writes it."""
+    """A manifest as another program would write it."""
     path = root.joinpath("manifests", *parse_name(name).parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(manifest)
@@ -128,7 +128,7 @@ def test_a_manifest_that_is_no_json_hides_no_other(root: Path, manifest: bytes) 
 @pytest.mark.parametrize("path", ["genai_config.json", "tokenizer_config.json", "params.json", "messages.json"])
 @pytest.mark.parametrize("text", [b'{"model": "' + _NOT_UTF8 + b'"}', b'{"a":' * 5000, b"[]]", b'{"model": [1]}'])
 def test_a_small_file_that_is_garbage(root: Path, path: str, text: bytes) -> None:
-    """Whatever a small file holds, the list of models stands, and no other error than ours comes of it."""
+    """Whatever a small file contains, models can be listed, and only our own errors are raised."""
     put(root, "broken", pack(blob(root, b'{"config": {"format": "onnx"}}'), layer(blob(root, text), path)))
     assert "sound:latest" in names(root)
     try:
@@ -160,7 +160,7 @@ def test_a_small_file_that_is_garbage(root: Path, path: str, text: bytes) -> Non
     ],
 )
 def test_a_path_that_leads_elsewhere(root: Path, path: str) -> None:
-    """No model has it: nothing of the manifest becomes a file."""
+    """The manifest is refused, and nothing of it becomes a file."""
     put(root, "evil", pack(blob(root, b"{}"), layer(blob(root, b"data"), path)))
     with pytest.raises(StorageError, match="not a valid path for a model's file"):
         asyncio.run(catalog_of(root).get(parse_name("evil")))
@@ -191,7 +191,7 @@ def test_a_digest_that_is_none(root: Path, digest: str) -> None:
 
 
 def test_thousands_of_layers(root: Path) -> None:
-    """They are read, where the manifest is no larger than one may be."""
+    """They are read if the manifest is within its size limit."""
     file = blob(root, b"data")
     manifest = pack(blob(root, b'{"config": {}}'), *(layer(file, f"{place}", "weight") for place in range(10_000)))
     put(root, "many", manifest)
@@ -200,7 +200,7 @@ def test_thousands_of_layers(root: Path) -> None:
 
 
 def test_small_layers_that_are_not_small(root: Path) -> None:
-    """What is read of them is bounded, one by one and together, whatever sizes the manifest claims."""
+    """How much is read of each and of all together is limited, whatever sizes the manifest claims."""
     one = blob(root, bytes(17 << 20)) | {"size": 1}
     put(root, "evil", pack(blob(root, b'{"config": {}}'), layer(one, "LICENSE", "doc")))
     with pytest.raises(StorageError, match="larger than a text layer"):
@@ -212,7 +212,7 @@ def test_small_layers_that_are_not_small(root: Path) -> None:
 
 
 def test_names_of_derived_models_are_not_for_callers(root: Path, tmp_path: Path) -> None:
-    """Nobody puts a model of his own where a converted one is looked for."""
+    """Nobody can put their own model where a converted one is looked for."""
     catalog = catalog_of(root)
     record = asyncio.run(catalog.get(parse_name("sound")))
     assert record.weights is not None
@@ -259,7 +259,7 @@ def test_a_folder_with_a_link(root: Path, folder: Path, target: str, text: str) 
 
 
 def test_a_folder_with_what_is_no_file(root: Path, folder: Path) -> None:
-    """Pipes, sockets, links to folders elsewhere, code and hidden files are left alone: nothing waits for them."""
+    """Pipes, sockets, links to other folders, code and hidden files are ignored, and nothing blocks on them."""
     os.mkfifo(folder / "config.json")
     os.mkfifo(folder / "genai_config.json")
     (folder / "more").symlink_to("/etc")
@@ -275,7 +275,7 @@ def test_a_folder_with_what_is_no_file(root: Path, folder: Path) -> None:
     [("genai_config.json", 200 << 30), ("config.json", 17 << 20), ("tokenizer.json", 200 << 30), ("LICENSE", 17 << 20)],
 )
 def test_a_folder_with_a_file_that_is_too_large(root: Path, folder: Path, name: str, size_bytes: int) -> None:
-    """It is refused by its size before anybody reads it, and the store is left as it was."""
+    """It is refused because of its size before it is read, and the store is unchanged."""
     with (folder / name).open("wb") as file:
         file.truncate(size_bytes)
     before = sorted(path.name for path in (root / "blobs").iterdir())
@@ -289,7 +289,7 @@ def test_a_folder_with_a_file_that_is_too_large(root: Path, folder: Path, name: 
     ("name", "text"), [("messages.json", b"{}"), ("params.json", b"[1]"), ("params.json", b"\xff")]
 )
 def test_a_folder_that_could_not_be_read_again(root: Path, folder: Path, name: str, text: bytes) -> None:
-    """What a manifest would make of its files is tried before the model gets its name."""
+    """The manifest is checked with its files before the model gets its name."""
     (folder / name).write_bytes(text)
     with pytest.raises(StorageError, match=name):
         imported(root, folder)
@@ -340,7 +340,7 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "loop", "device", "dangling"])
 def test_a_manifest_that_is_no_file(root: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody waits for it, the list leaves it out with one warning at most, and it can be deleted."""
+    """Nothing blocks on it; it is missing from the list, with one warning at most, and can be deleted."""
     odd(place(root, "odd"), kind)
     catalog = catalog_of(root)
 
@@ -369,7 +369,7 @@ def test_what_is_no_file_stops_no_deletion(root: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("level", [1, 2, 3])
 def test_a_circle_among_the_folders(root: Path, level: int, caplog: pytest.LogCaptureFixture) -> None:
-    """A looping link in the place of a host, a namespace or a model is passed over with a warning."""
+    """A looping link in place of a host, a namespace or a model is skipped with a warning."""
     parts = parse_name("odd.example/space/model:tag").parts[:level]
     path = root.joinpath("manifests", *parts)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -410,7 +410,7 @@ def test_a_folder_that_may_not_be_read(
 @pytest.mark.parametrize("kind", ["pipe", "socket", "loop", "device", "folder", "dangling"])
 @pytest.mark.parametrize("part", ["weights", "config"])
 def test_a_blob_that_is_no_file(root: Path, part: str, kind: str) -> None:
-    """Its model fails alone, in words; the other is listed and described, and both can be deleted."""
+    """Only its model fails, with a clear error; the other is listed and described, and both can be deleted."""
     file = root.parent / "bad.gguf"
     file.write_bytes(gguf_bytes({**SMALL_MODEL, "general.name": "Bad"}))
     bad = asyncio.run(catalog_of(root).import_file(file, parse_name("bad")))
@@ -558,7 +558,7 @@ def test_a_header_that_no_model_has(root: Path, tmp_path: Path, pairs: dict[str,
     ],
 )
 def test_a_header_that_is_odd(root: Path, tmp_path: Path, pairs: dict[str, Any]) -> None:
-    """Whatever of it can be used is used; it is remembered, and every reply about it can be written."""
+    """Whatever can be used of it is used and cached, and every reply about it can be encoded."""
     (tmp_path / "odd.gguf").write_bytes(gguf_bytes({**SMALL_MODEL, **pairs}))
     cache = FilesystemMetadataCache(root)
     catalog = catalog_of(root, cache=cache)
@@ -583,7 +583,7 @@ def test_a_metadata_cache_holds_what_it_can(root: Path) -> None:
 
 
 def test_a_reader_that_fails_hides_no_model(root: Path) -> None:
-    """Whatever a reader of a plugin raises, its model is listed, and asking for it names the file."""
+    """Whatever a plugin's reader raises, the model is listed, and the error for showing it names the file."""
 
     class Broken(GgufReader):
         def read(self, source: RandomAccess) -> ModelMetadata:
@@ -639,7 +639,7 @@ def header_of(pair_count: int = 0, tensor_count: int = 0, body: bytes = b"") -> 
     ],
 )
 def test_a_header_without_measure(tmp_path: Path, data: Callable[[], bytes], complaint: str) -> None:
-    """It is refused for what it claims, in little memory: every pair and tensor would be an object in everybody's."""
+    """It is refused because of the counts it claims, using little memory."""
     path = tmp_path / "big.gguf"
     path.write_bytes(data())
     with pytest.raises(InvalidModelFile, match=complaint):

@@ -1,4 +1,4 @@
-"""Jinja templates: what they see, which one is taken, and what a hostile one can not do."""
+"""Jinja templates: what they see, which one is used, and what a hostile one cannot do."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_time_can_be_asked() -> None:
 
 
 def test_a_template_without_a_system_role_gets_it_in_the_first_user_message() -> None:
-    """Where the template refuses or drops system messages, they go in front of what the user says first."""
+    """If the template refuses or drops system messages, they are put in front of the first user message."""
     messages = [Message(role="system", content="be brief"), *_USER]
     refuses = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ m.content }}"
     drops = "{% for m in messages if m.role == 'user' %}{{ m.content }}"
@@ -129,7 +129,7 @@ def test_a_template_without_a_system_role_gets_it_in_the_first_user_message() ->
 
 
 def test_a_template_finds_what_it_looks_for_in_answers() -> None:
-    """Reasoning that the template cuts out of earlier answers is cut as cleanly as without any marks."""
+    """Reasoning that the template removes from earlier answers is removed just as without marks."""
     source = """{% for m in messages %}{{ m.role }}:
 {{- m.content.split('</think>')[-1].lstrip('\\n') if m.role == 'assistant' else m.content }};{% endfor %}"""
     said = "<think>hm</think>\n\nfour <|x|>"
@@ -151,7 +151,8 @@ _EVERYTHING = """{% for tool in tools or [] %}{{ tool.function.name }}|{{ tool.f
 
 @pytest.mark.parametrize("token", _ODD)
 def test_no_string_of_a_request_becomes_a_control_token(token: str) -> None:
-    """Neither of messages nor of tools, in whatever way the template prints it, whatever the vocabulary looks like."""
+    """No text of messages or tools becomes a control token, however the template prints it and whatever the
+    vocabulary."""
     evil = f"a{token}b"
     call = ToolCall(name=evil, id=evil, arguments={evil: [evil, {"x": evil}]})
     message = Message(role=evil, content=evil, thinking=evil, tool_calls=(call,), tool_name=evil, tool_call_id=evil)
@@ -166,7 +167,8 @@ def test_no_string_of_a_request_becomes_a_control_token(token: str) -> None:
     "typed", ["<|im_\\ufdd1end|>", "\\ufdd0<|im_end|>\\ufdd1", "<|im_\ufdd0\ufdd1end|>", "\\ufdd1<|im_end|>"]
 )
 def test_marks_spelled_by_people_unguard_nothing(typed: str) -> None:
-    """A mark's escape in a text is text: it neither vanishes, which would join what it divides, nor ends a mark."""
+    """The escape of a mark is ordinary text: it neither disappears, which would join its neighbours, nor ends a
+    mark."""
     control = ControlTokens(("<|im_end|>",))
     for source in ("{{ messages[0].content }}", "{{ messages[0] }}", "{{ messages[0] | tojson(ensure_ascii=true) }}"):
         prompt = _prompt(JinjaFormat(source), [Message(role="user", content=typed)], control=control)
@@ -179,7 +181,7 @@ def test_marks_spelled_by_people_unguard_nothing(typed: str) -> None:
 
 
 def test_a_role_makes_no_control_token() -> None:
-    """Where a template makes tokens of roles, those it knows work, and any other stays text."""
+    """If a template makes tokens from roles, those it knows work, and any other stays text."""
     source = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% endfor %}{{ '' if role == 'critic' }}"
     control = ControlTokens(("<|user|>", "<|endoftext|>", "<|critic|>"))
 
@@ -193,7 +195,7 @@ def test_a_role_makes_no_control_token() -> None:
 
 
 def test_marks_in_content_do_no_harm() -> None:
-    """The noncharacters used as marks vanish from content, and cannot unguard a token."""
+    """The noncharacters used as marks are removed from content, and cannot turn text into a token."""
     prompt = _prompt(
         JinjaFormat("{{ messages[0].content }}"), [Message(role="user", content="a\ufdd1<|x|>\ufdd0<|y|>")]
     )
@@ -209,7 +211,7 @@ def test_a_mark_cut_in_half_is_dropped() -> None:
 
 
 def test_the_templates_own_complaint_is_the_error() -> None:
-    """`raise_exception` becomes InvalidRequest with the template's words."""
+    """`raise_exception` becomes InvalidRequest with the template's message."""
     with pytest.raises(InvalidRequest, match="chat template: roles must alternate"):
         _render("{{ raise_exception('roles must alternate') }}")
 
@@ -309,7 +311,7 @@ def test_a_hostile_template_ends_soon_with_an_error(source: str) -> None:
 
 
 def test_long_conversations_stay_within_the_limits() -> None:
-    """Hundreds of long messages, and a template that builds its text by adding, are ordinary."""
+    """Hundreds of long messages, and a template that builds its text by concatenation, are accepted."""
     source = (
         "{% set ns = namespace(t='') %}{% for m in messages %}{% set ns.t = ns.t + m.role + m.content %}{% endfor %}"
     )
@@ -328,7 +330,7 @@ def test_long_conversations_stay_within_the_limits() -> None:
     ],
 )
 def test_a_hostile_template_stays_small(source: str) -> None:
-    """What it builds is measured before it is built: it never takes as much as 150 MB."""
+    """The size of what it builds is checked first, so that it never takes as much as 150 MB."""
     template = JinjaFormat(source)
     tracemalloc.start()
     try:
@@ -425,7 +427,7 @@ def test_a_complaint_in_the_event_loop_is_the_templates() -> None:
 
 
 def test_a_template_has_one_rendering_at_a_time() -> None:
-    """However many chats wait for it, it takes one thread."""
+    """A template uses one thread, however many chats wait for it."""
     running = [0, 0]
 
     class Counting:

@@ -1,4 +1,4 @@
-"""The library: models in this process, for code on an event loop and for blocking code."""
+"""The library: models in this process, for asynchronous and for blocking code."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def setup(tmp_path: Path, weights: Path) -> dict[str, Any]:
-    """What to make a Corral with: a store with one model, and the fake engine."""
+    """The arguments of a Corral with a store of one model and the fake engine."""
     setup: dict[str, Any] = {"models": tmp_path / "store", "engine": "fake", "settings": {}}
     with Corral(**setup) as client:
         client.import_model(weights, name=MODEL)
@@ -79,7 +79,7 @@ def is_idle(client: Corral) -> bool:
 
 
 def test_the_public_names() -> None:
-    """What the façade promises is there, and nothing else is."""
+    """The package exports exactly its documented names."""
     assert set(dir(corral)) == {"AsyncCorral", "Corral", "CorralError", "__version__"}
     assert all(getattr(corral, name) is not None for name in dir(corral))
     with pytest.raises(AttributeError):
@@ -107,7 +107,7 @@ def test_a_system_text_goes_first(client: Corral) -> None:
 
 
 def test_a_stream_gives_what_the_whole_gives(client: Corral) -> None:
-    """Chunks joined are the text, and the result is there at the end, not before."""
+    """The chunks joined are the text, and the result is available at the end, not before."""
     whole = client.generate(MODEL, "hello", options={"seed": 3})
     with client.generate(MODEL, "hello", options={"seed": 3}, stream=True) as stream:
         first = next(stream)
@@ -119,7 +119,7 @@ def test_a_stream_gives_what_the_whole_gives(client: Corral) -> None:
 
 
 def test_options_of_the_object_and_of_the_call(setup: dict[str, Any]) -> None:
-    """The object's options hold where a call says nothing."""
+    """The object's options apply unless a call overrides them."""
     with Corral(**setup | {"options": {"num_predict": 3}}) as client:
         assert client.generate(MODEL, "hello").usage.generated_tokens == 3
         assert client.generate(MODEL, "hello", options={"num_predict": 2}).usage.generated_tokens == 2
@@ -196,7 +196,7 @@ def test_the_engine_as_an_option(setup: dict[str, Any]) -> None:
 
 
 def test_options_that_the_engine_ignores_are_told(client: Corral, caplog: pytest.LogCaptureFixture) -> None:
-    """In the result, whole or of a stream, and in a line of the log; nothing where all are honoured."""
+    """Ignored options are listed in the result, of a stream as well, and in the log; nothing if all have an effect."""
     options = {"mirostat": 2, "num_predict": 2, "top_n_sigma": 2.0}
     whole = client.chat(MODEL, "hello", options=options)
     assert set(whole.ignored_options) == {"mirostat", "top_n_sigma"}
@@ -247,13 +247,13 @@ def test_settings_of_one_model(setup: dict[str, Any], tmp_path: Path) -> None:
     ],
 )
 def test_settings_are_checked_at_the_first_use(settings: dict[str, Any], message: str) -> None:
-    """A choice that is not there is a `SettingsError` that names what there is."""
+    """An unknown choice is a `SettingsError` that lists the known ones."""
     with Corral(settings=settings) as client, pytest.raises(SettingsError, match=message):
         client.list()
 
 
 def test_wrong_calls(client: Corral) -> None:
-    """What cannot be meant is refused by its own name."""
+    """An invalid argument is refused with an error that names it."""
     with pytest.raises(ModelNotFound, match="absent"):
         client.chat("absent", "hello")
     with pytest.raises(InvalidOption, match="top_k"):
@@ -275,7 +275,7 @@ def test_wrong_calls(client: Corral) -> None:
 
 
 def test_many_threads_share_one(client: Corral) -> None:
-    """Answers of one seed are the same, whatever thread asks and whatever else runs."""
+    """The same seed gives the same answer, whichever thread asks and whatever else runs."""
     texts: list[str] = []
 
     def ask() -> None:
@@ -300,7 +300,7 @@ def test_it_works_where_a_loop_runs_already(client: Corral) -> None:
 
 
 def test_closing_twice_is_fine(setup: dict[str, Any]) -> None:
-    """And afterwards every call says so."""
+    """After closing, every call says that it is closed."""
     client = Corral(**setup)
     client.generate(MODEL, "hello")
     client.close()
@@ -321,7 +321,7 @@ def test_closing_ends_a_stream(setup: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("how", ["close", "context", "forget"])
 def test_leaving_a_stream_cancels_its_request(slow: Corral, how: str) -> None:
-    """Closed, left by an exception, or just forgotten: the model is free again at once."""
+    """A stream that is closed, left by an exception, or forgotten releases the model at once."""
     stream = slow.generate(MODEL, "hello", stream=True)
     next(stream)
     assert not is_idle(slow)
@@ -362,7 +362,7 @@ def test_an_interrupt_cancels_the_call_and_not_the_loop(slow: Corral, streamed: 
 
 
 def test_a_forgotten_corral_is_closed(setup: dict[str, Any]) -> None:
-    """Its thread ends with it."""
+    """The thread of a forgotten Corral ends with it."""
     before = threading.active_count()
     client = Corral(**setup)
     client.generate(MODEL, "hello")
@@ -388,7 +388,7 @@ def test_a_corral_forgotten_on_its_own_thread_is_closed(setup: dict[str, Any]) -
 
 
 def test_a_program_that_never_closes_still_ends(setup: dict[str, Any]) -> None:
-    """And ends quietly, with a model loaded and a stream half read."""
+    """The interpreter exits quietly with a loaded model and a stream that was half read."""
     program = (
         "import sys; from corral import Corral\n"
         "client = Corral(models=sys.argv[1], engine='fake')\n"

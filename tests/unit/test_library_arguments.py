@@ -1,4 +1,4 @@
-"""What callers of the library pass by mistake is refused in words that name the argument and the class called."""
+"""Wrong arguments to the library are refused with an error that names the argument and the class."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ def test_an_argument_of_a_wrong_type(client: Any, call: Callable[[Any], object],
     ],
 )
 def test_a_setup_of_a_wrong_type(setup: Any, words: str) -> None:
-    """It is refused where the Corral is made, not at its first use."""
+    """It is refused when the Corral is created, not at its first use."""
     with pytest.raises(InvalidRequest, match=words):
         Corral(**setup)
 
 
 def test_unknown_keywords_name_what_was_called(client: Any) -> None:
-    """The class and the method that the caller wrote, and what was perhaps meant."""
+    """The error names the class and the method that were called, and the closest argument."""
     with pytest.raises(TypeError, match=r"^Corral\(\) has no argument 'model'; did you mean models\?"):
         Corral(model="x")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"^AsyncCorral\(\) has no argument 'zzz'; its arguments are models, engine"):
@@ -149,7 +149,7 @@ def test_a_pydantic_model_as_a_format(client: Any) -> None:
 
 
 def test_remedies_show_in_tracebacks(client: Any) -> None:
-    """What an error says to do stands below it, for one that crossed a process as well, and for a copy."""
+    """The remedy of an error is shown below it, also for an error from another process and for a copy."""
     with pytest.raises(ModelNotFound) as caught:
         client.show("absent")
     assert caught.value.remedy is not None

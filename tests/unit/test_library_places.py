@@ -1,4 +1,4 @@
-"""Where a Corral may be used: in the process and on the event loop it belongs to, and what the others are told."""
+"""Where a Corral may be used: in its own process and on its own event loop, and the errors elsewhere."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ corral.close()
 
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What to make a Corral with: a store with one model, and the fake engine."""
+    """The arguments of a Corral with a store of one model and the fake engine."""
     folder = tmp_path_factory.mktemp("places")
     (folder / "small.gguf").write_bytes(gguf_bytes())
     setup: dict[str, Any] = {"models": folder / "store", "engine": "fake", "config": ""}
@@ -114,7 +114,7 @@ def test_a_forked_child(setup: dict[str, Any], runner: str) -> None:
 
 
 def test_a_corral_is_not_copied_into_another_process(setup: dict[str, Any]) -> None:
-    """A pool that would pickle it is told what to do, and so is a copy."""
+    """Pickling and copying it are errors that say what to do instead."""
     with Corral(**setup) as client:
         for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="create one in each process"):
@@ -122,7 +122,7 @@ def test_a_corral_is_not_copied_into_another_process(setup: dict[str, Any]) -> N
 
 
 def test_a_second_event_loop_is_refused(setup: dict[str, Any]) -> None:
-    """By every method, `aclose` too, in words about `asyncio.run`; a new object works there."""
+    """Every method, including `aclose`, refuses, and the error mentions `asyncio.run`; a new object works there."""
     client = AsyncCorral(**setup)
 
     async def first() -> Any:
@@ -156,7 +156,7 @@ def test_a_second_event_loop_is_refused(setup: dict[str, Any]) -> None:
 
 
 def test_two_readers_of_one_stream(setup: dict[str, Any]) -> None:
-    """The second is refused in plain words, and the first reads on to the end."""
+    """The second is refused with a clear error, and the first reads to the end."""
 
     async def main() -> None:
         async with AsyncCorral(**setup, settings=LONG) as client:

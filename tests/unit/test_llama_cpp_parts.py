@@ -65,7 +65,7 @@ def decode(machine: Machine, tuner: ThreadTuner, steps: int, tokens: int = 1) ->
 
 
 def test_all_threads_on_a_quiet_machine() -> None:
-    """Where nothing else runs, the thread count never moves: trials cost time."""
+    """If nothing else runs, the thread count never changes, because trials cost time."""
     machine = Machine()
     tuner = ThreadTuner(2, lambda: machine.now)
     tuner.begin(machine.decode)
@@ -73,7 +73,7 @@ def test_all_threads_on_a_quiet_machine() -> None:
 
 
 def test_fewer_threads_while_another_process_runs() -> None:
-    """When a processor is taken away, a thread less is used within a few steps, and all again when it is back."""
+    """When a processor is taken away, one thread fewer is used within a few steps, and all again when it is back."""
     machine = Machine()
     tuner = ThreadTuner(2, lambda: machine.now)
     decode(machine, tuner, 50)
@@ -92,7 +92,7 @@ def test_a_busy_machine_is_noticed_at_load() -> None:
 
 
 def test_a_number_that_was_asked_for_stays() -> None:
-    """A fixed count never moves, whatever the steps take."""
+    """A fixed count never changes, however long the steps take."""
     machine = Machine(cpus=4)
     tuner = ThreadTuner(3, lambda: machine.now, fixed=True)
     assert tuner.begin(machine.decode) == 3
@@ -111,7 +111,7 @@ def test_steps_of_different_sizes_are_not_compared() -> None:
 
 
 def test_a_deeper_prompt_is_no_sign() -> None:
-    """Chunks deep in a prompt take longer than the first; that moves no thread count."""
+    """Chunks deep in a prompt take longer than the first, which does not change the thread count."""
     tuner = ThreadTuner(2, lambda: 0.0)
     assert {tuner.record_prefill(64, 0.1 + 0.005 * depth) for depth in range(40)} == {2}
 
@@ -171,7 +171,7 @@ def test_only_gguf_models_match() -> None:
 
 
 def test_the_match_tells_about_exactness() -> None:
-    """The reason says whether texts depend on what else runs, and names the types that make them."""
+    """The reason says whether texts depend on what else runs, and names the weights types that cause it."""
     assert "do not depend" in SPEC.match(record(), metadata(), LlamaCppOptions()).reason
     assert "Q4_K" in SPEC.match(record(), metadata(tensor_types={"Q4_K": 5, "F32": 1}), LlamaCppOptions()).reason
 
@@ -190,7 +190,8 @@ def test_the_estimate_counts_weights_and_cache() -> None:
 
 
 def test_threads_that_an_option_may_have() -> None:
-    """0 and less are one for each processor; more than a few for each would wait for each other all the time."""
+    """0 or less means one per processor; the number is limited to a few per processor, because more would only wait
+    for each other."""
     assert threads_for(0) == threads_for(-5) == available_cpus()
     assert (threads_for(1), threads_for(3)) == (1, 3)
     assert threads_for(512) == max(16, 4 * available_cpus())

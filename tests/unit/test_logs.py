@@ -1,4 +1,4 @@
-"""What a log says is on lines of bounded length, and nothing in it reaches a terminal as a command."""
+"""Log lines have a limited length, and nothing in them reaches a terminal as a command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ESCAPED = r"a\x1b[2Jb\nc\rd\u009be\u202ef\u2028g\u007fh\ud800i\x00"
 
 @pytest.fixture(params=[False, True], ids=["text", "json"])
 def as_json(request: pytest.FixtureRequest) -> Any:
-    """Logging as a server sets it up, put back afterwards."""
+    """Logging as a server sets it up, restored afterwards."""
     root, corral = logging.getLogger(), logging.getLogger("corral")
     before = (root.handlers[:], root.level, corral.level)
     yield request.param
@@ -32,14 +32,14 @@ def messages(text: str, as_json: bool) -> list[str]:
 
 
 def test_long_text_is_cut_with_its_length() -> None:
-    """What is left out is counted; what moves a cursor or turns a line around is escaped."""
+    """The length of what is left out is given; characters that move the cursor or reverse a line are escaped."""
     assert clipped("x" * 10, 10) == "x" * 10
     assert clipped_line("\x1b" + "x" * 999, 10) == r"\x1b" + "x" * 9 + "… (1000 characters)"
     assert clipped_line(HOSTILE) == ESCAPED
 
 
 def test_a_message_is_one_line_whatever_is_in_it(as_json: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    """An engine's error, a name, a path: nothing of them begins a line or ends one."""
+    """Engine errors, names and paths cannot begin or end a line."""
     set_up_logging("info", as_json=as_json)
     logging.getLogger("corral.test").warning("an engine says: %s", HOSTILE)
     logging.getLogger("corral.test").warning("long: %s", "y" * 1_000_000)
@@ -50,7 +50,7 @@ def test_a_message_is_one_line_whatever_is_in_it(as_json: bool, capfd: pytest.Ca
 
 
 def test_a_traceback_is_indented_and_bounded(as_json: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    """The text of an exception is a stranger's too."""
+    """The text of an exception is untrusted, too."""
     set_up_logging("info", as_json=as_json)
     try:
         raise ValueError("first\n" * 5000 + "2026-01-01 00:00:00 INFO forged \x1b[2J")

@@ -17,7 +17,7 @@ def write(folder: Path, **files: object) -> None:
 
 
 def test_this_machine() -> None:
-    """There is some memory free here, or nothing is said of it."""
+    """Some memory is free, or the result is empty."""
     assert all(size_bytes > 0 for size_bytes in free_memory().values())
 
 
@@ -42,7 +42,7 @@ def test_version_1(tmp_path: Path) -> None:
 
 
 def test_over_the_limit(tmp_path: Path) -> None:
-    """A group over its limit has nothing left, not less than nothing."""
+    """A group over its limit has 0 bytes left, not a negative number."""
     write(tmp_path, cgroup="0::/")
     write(tmp_path / "fs", memory__max=100, memory__current=170)
     assert cgroup_rest(tmp_path / "cgroup", tmp_path / "fs") == 0
@@ -50,6 +50,6 @@ def test_over_the_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("membership", ["", "0::/nowhere", "3:cpu:/"])
 def test_without_a_limit(tmp_path: Path, membership: str) -> None:
-    """Without a limit there is room without end."""
+    """Without a limit, the room is unlimited."""
     write(tmp_path, cgroup=membership)
     assert cgroup_rest(tmp_path / ("cgroup" if membership else "missing"), tmp_path / "fs") == sys.maxsize

@@ -133,7 +133,7 @@ def test_a_template_inside_the_tokenizers_settings_counts() -> None:
 
 
 def test_only_its_own_manifests_are_recognised() -> None:
-    """By artifact type or config type; never raises."""
+    """A manifest is recognised by its artifact type or config type, without raising."""
     manifest, _ = _write(_model())
     form = ModelPackFormat()
     assert form.recognises(manifest)
@@ -163,7 +163,7 @@ def _changed(**changes: Any) -> bytes:
     ],
 )
 def test_hostile_manifests_are_refused(manifest: bytes, complaint: str) -> None:
-    """Whatever a stranger wrote, it is a StorageError that says what is wrong."""
+    """A malformed manifest is a StorageError that says what is wrong."""
     with pytest.raises(StorageError, match=complaint):
         ModelPackFormat().blobs(manifest)
 
@@ -178,7 +178,7 @@ def test_broken_files_of_a_model_are_told_by_name(broken: bytes) -> None:
 
 
 def test_a_missing_small_file_is_told() -> None:
-    """A store that lost a layer gives a record to nobody."""
+    """If a layer is missing from the store, there is no record."""
     manifest, _ = _write(_model())
     with pytest.raises(StorageError, match="incomplete"):
         ModelPackFormat().read(manifest, {})

@@ -1,4 +1,4 @@
-"""Digests, sizes in words, and what a record answers about its files."""
+"""Digests, sizes for people, and what a record says about its files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEX = "0123456789abcdef" * 4
 
 @pytest.mark.parametrize("text", [f"sha256:{_HEX}", f"sha256-{_HEX}", f"sha256:{_HEX.upper()}"])
 def test_digests_are_spelt_one_way(text: str) -> None:
-    """Colon or dash, upper or lower case: one digest."""
+    """A digest is the same with a colon or a dash, in upper or lower case."""
     assert parse_digest(text) == f"sha256:{_HEX}"
 
 
@@ -50,7 +50,7 @@ def test_mentioned_digests_are_found_in_any_dialect() -> None:
     ],
 )
 def test_parameter_counts_in_words(count: int, text: str) -> None:
-    """As Ollama writes them: no decimals where there is nothing behind them."""
+    """Sizes are written as by Ollama, without decimals that are zero."""
     assert parameter_size_text(count) == text
 
 

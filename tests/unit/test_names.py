@@ -1,4 +1,4 @@
-"""Model names: what Ollama's grammar takes, how a name is shown, and what a file is called."""
+"""Model names: what Ollama's grammar accepts, how a name is shown, and the name for a file."""
 
 from __future__ import annotations
 

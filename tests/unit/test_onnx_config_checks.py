@@ -1,4 +1,4 @@
-"""What of a ``genai_config.json`` may reach ONNX Runtime."""
+"""Which settings of a ``genai_config.json`` may reach ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def config(**decoder: Any) -> bytes:
 
 
 def test_what_models_say() -> None:
-    """The settings of models as they are published go through."""
+    """The settings of published models are accepted."""
     check_config(
         config(
             session_options={
@@ -44,7 +44,7 @@ def test_what_models_say() -> None:
     ],
 )
 def test_code_and_paths_do_not_come_with_a_model(decoder: dict[str, Any]) -> None:
-    """Wherever in the file such a setting stands, the model is refused."""
+    """The model is refused wherever in the file such a setting is."""
     with pytest.raises(InvalidModelFile, match="is not allowed in a model"):
         check_config(config(**decoder))
 
@@ -58,7 +58,7 @@ def test_files_lie_in_the_folder(name: str) -> None:
 
 
 def test_a_setting_that_hides_behind_its_twin() -> None:
-    """A key that stands twice is refused: two readers may take different ones."""
+    """A duplicate key is refused, because two readers may use different ones."""
     data = config(session_options={"custom_ops_library": "evil.so"})
     twice = data.replace(b"}}}}", b'}, "session_options": {}}}}')
     assert json.loads(data) != json.loads(twice)

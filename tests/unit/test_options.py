@@ -56,7 +56,7 @@ def test_a_wrong_type_has_ollamas_text(options: dict[str, Any], text: str) -> No
 
 
 def test_nulls_are_skipped_and_fractions_cut() -> None:
-    """Null means not given, and an integer option takes 3.9 as 3."""
+    """Null means unset, and an integer option takes 3.9 as 3."""
     assert parse_options({"top_k": None, "num_predict": 3.9, "temperature": 1}).sampling == {
         "num_predict": 3,
         "temperature": 1.0,
@@ -64,7 +64,7 @@ def test_nulls_are_skipped_and_fractions_cut() -> None:
 
 
 def test_the_engine_is_an_option() -> None:
-    """The last layer that names one wins; null and an empty text name none; it is no load option."""
+    """The last layer that names an engine wins; null and an empty text name none; it is not a load option."""
     resolved = resolve_options({"engine": "a", "num_ctx": 8}, {"engine": "b"})
     assert (resolved.engine, resolved.load, resolved.unknown) == ("b", {"num_ctx": 8}, ())
     assert resolve_options({"engine": "a"}, {"engine": None}).engine == "a"

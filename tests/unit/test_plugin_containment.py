@@ -1,4 +1,4 @@
-"""A plugin does what it likes, and hurts itself alone: it is recorded with the reason, and the rest works."""
+"""A plugin that misbehaves harms only itself: it is recorded with the reason, and the rest works."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def assembled(manager: PluginManager, folder: Path, use: Callable[[Assembly], An
 
 
 def test_plugins_that_fail_when_they_are_loaded(modules: Path) -> None:
-    """Each is recorded with its reason, whatever it raises or registers, and one that is sound is there."""
+    """Each is recorded with its reason, whatever it raises or registers, and a sound one works."""
     before = (open, sys.stdout, os.getcwd(), dict(os.environ))
     sources = {name: source for name, (source, _) in AT_ONCE.items()}
     manager = manage(modules, sources | {"sound": hook("engines", "register(engine(name='sound'))")})
@@ -220,7 +220,7 @@ def test_plugins_that_fail_when_something_is_made_of_them(modules: Path, caplog:
 
 
 def test_an_import_that_never_ends(modules: Path) -> None:
-    """It is given up after the limit and named, also where it computes; a second look does not wait for it again."""
+    """It is abandoned after the limit and named, even if it computes; a second attempt does not wait for it again."""
     never = {"waits": "import time\ntime.sleep(60)", "spins": "while True: pass"}
     manager = manage(modules, never)
     points = [EntryPoint(name, f"corral_test_{name}", "corral") for name in never]
@@ -234,7 +234,7 @@ def test_an_import_that_never_ends(modules: Path) -> None:
 
 
 def test_functions_of_a_spec_that_never_return(modules: Path) -> None:
-    """Each is given up once, and costs no time after that; the model goes to another engine, and the load fails."""
+    """Each is abandoned once and costs no time afterwards; another engine is chosen, and a load fails."""
     hang = "never = lambda *_: time.sleep(60)\n"
     fields = "load_options=Options, match=lambda *_: Match(score=1, reason='yes'), estimate=never, fits=never"
     options = "class Options(msgspec.Struct):\n    size: int = 0\n"
@@ -253,7 +253,7 @@ def test_functions_of_a_spec_that_never_return(modules: Path) -> None:
 
 
 def test_what_a_plugin_prints_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
-    """It cannot fill a terminal or steer it, nor close the stream that it is sent to."""
+    """It cannot flood or control a terminal, nor close the stream."""
 
     def work() -> None:
         print("\x1b[31mred")
@@ -271,7 +271,7 @@ def test_what_a_plugin_prints_is_bounded(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_readers_templates_and_dialects_that_fail(modules: Path, tmp_path: Path) -> None:
-    """They are asked about every model: a fault of theirs means no, and never the end of a list."""
+    """They are called for every model: an error in them means no, and never breaks a list."""
     source = (
         hook("metadata_readers", "register(MetadataReaderSpec(name='r', target='{me}:Bad'))")
         + "@hookimpl\ndef corral_register_manifest_formats(register):\n"
@@ -378,7 +378,7 @@ def test_the_command_line_goes_on(modules: Path, user_at: Callable[..., dict[str
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent to processes on POSIX only")
 def test_ctrl_c_still_ends_a_command(modules: Path, user_at: Callable[..., dict[str, str]], tmp_path: Path) -> None:
-    """At once, though a plugin's import has not come back."""
+    """Ctrl-C ends the command at once, even while a plugin is being imported."""
     marker = tmp_path / "began"
     install(modules, "waits", f"import time\nopen({str(marker)!r}, 'w').close()\ntime.sleep(60)")
     program = (
@@ -484,7 +484,7 @@ def test_a_match_that_is_none(
     ],
 )
 def test_an_estimate_that_is_none(estimate: Callable[..., Any]) -> None:
-    """The load fails and names the engine: a size that nobody knows is not taken for nothing."""
+    """The load fails and names the engine: an unknown size does not count as zero."""
     with pytest.raises(LoadFailed, match="the odd engine's estimate for toy:latest failed"):
         estimate_bytes(spec(estimate=estimate), TOY, None, None)
     assert estimate_bytes(spec(), TOY, None, None) == {"cpu": 1}

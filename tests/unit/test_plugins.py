@@ -1,4 +1,4 @@
-"""Plugins are taken whole or not at all, each on its own."""
+"""Each plugin is accepted completely or not at all, independently of the others."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_plugin_that_cannot_be_imported_is_skipped() -> None:
 
 @pytest.mark.parametrize("raised", [RuntimeError("no luck"), SystemExit("no luck"), PluginError("no luck")])
 def test_a_plugin_whose_hook_raises_leaves_nothing_behind(raised: BaseException) -> None:
-    """What it registered before it raised is gone too."""
+    """What it registered before it raised is removed, too."""
 
     class Half(EnginePlugin):
         @hookimpl
@@ -141,7 +141,7 @@ def test_an_unknown_hook_is_named() -> None:
 
 
 def test_an_unmarked_hook_is_named() -> None:
-    """A hook without the marker would never be called; the author is told."""
+    """A hook without the marker would never be called, so it is reported to the author."""
 
     def corral_register_engines(register: Registrar[EngineSpec]) -> None: ...
 
@@ -182,7 +182,7 @@ def test_a_wrong_type_is_refused() -> None:
 
 
 def test_a_taken_name_is_refused() -> None:
-    """The first plugin keeps the name, the second is skipped and told who has it."""
+    """The first plugin keeps the name; the second is skipped with an error that says who has it."""
     manager = PluginManager()
     manager.register(EnginePlugin(engine("a")), "first")
     manager.register(EnginePlugin(engine("b"), engine("a")), "second")

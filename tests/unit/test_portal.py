@@ -13,7 +13,7 @@ from corral.api.library.portal import Portal
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers that raise signals")
 def test_an_interrupt_waits_for_the_call_to_clean_up() -> None:
-    """When an interrupt comes out of a call, what the call was doing has ended: nothing runs into it afterwards."""
+    """When an interrupt leaves a call, what the call was doing has ended and does not run on afterwards."""
     portal = Portal("test")
     cleaned: list[bool] = []
 
@@ -41,7 +41,7 @@ def test_an_interrupt_waits_for_the_call_to_clean_up() -> None:
 
 
 def test_a_failing_call_is_told_at_once() -> None:
-    """An error of the call itself comes out without any waiting."""
+    """An error of the call itself is raised at once."""
     portal = Portal("test")
 
     async def fails() -> None:

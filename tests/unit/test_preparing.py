@@ -104,7 +104,7 @@ def test_others_go_on_while_a_grammar_is_compiled() -> None:
 
 
 def test_an_aborted_request_is_not_taken_in_later() -> None:
-    """One that is aborted while its grammar is compiled gets nothing, and its number may be used again."""
+    """One that is aborted while its grammar is compiled has no output, and its id may be used again."""
     engine = SlowEngine()
     turning = Turning(engine)
     try:
@@ -131,7 +131,7 @@ def test_closing_does_not_wait_for_a_grammar() -> None:
 
 
 def test_a_wrong_grammar_is_the_answer() -> None:
-    """What is wrong with a constraint reaches its caller, and the loop goes on."""
+    """An error in a constraint reaches its caller, and the loop continues."""
     turning = Turning(FakeEngine(FakeLoadOptions(answer="no")))
     try:
         turning.add(1, request(Constraint(kind="json_schema", source=json.dumps({"type": "strin"}))))

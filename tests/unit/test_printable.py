@@ -1,4 +1,4 @@
-"""What reaches a terminal of texts that strangers wrote."""
+"""How untrusted texts are shown at a terminal."""
 
 from __future__ import annotations
 

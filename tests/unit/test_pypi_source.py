@@ -1,4 +1,4 @@
-"""The pypi:// source: real pip on a local index, wheels of every kind, references that would be options."""
+"""The pypi:// source: real pip with a local index, wheels of every kind, references that look like options."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_an_archive_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_broken_archive_is_refused(tmp_path: Path) -> None:
-    """A file that is no zip, and a member whose bytes were damaged, raise SourceError with the wheel's name."""
+    """A file that is not a zip, and a damaged member, raise SourceError with the wheel's name."""
     (tmp_path / "text.whl").write_bytes(b"not a zip")
     with pytest.raises(SourceError, match=r"text\.whl"):
         find_models([tmp_path / "text.whl"])
@@ -314,7 +314,7 @@ def test_a_download_tells_bytes(index: LocalIndex) -> None:
 
 @pytest.mark.parametrize("package", ["silent", "half"])
 def test_cancelling_kills_pip(index: LocalIndex, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cancelled pull ends at once, and its pip with it; nothing is left, what pip itself had put aside neither."""
+    """A cancelled pull ends at once, together with pip; nothing is left, including pip's temporary files."""
     environment, silent = index
     temporary = tmp_path / "tmp"
     temporary.mkdir()

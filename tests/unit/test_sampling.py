@@ -126,7 +126,8 @@ def test_min_p() -> None:
 
 
 def test_typical_p() -> None:
-    """Those whose surprise is nearest the entropy are left, the likeliest not among them when it says too little."""
+    """The tokens whose surprise is nearest to the entropy are left, without the likeliest one if its surprise is
+    too low."""
     rows = logits(t1=0.3, t2=0.1, t3=0.1, t4=0.1, t5=0.1, t6=0.1, t7=0.1, t8=0.1)
     assert 1 in drawn(rows)
     assert 1 not in drawn(rows, typical_p=0.45)
@@ -321,7 +322,7 @@ def test_the_mask_has_the_last_word() -> None:
 
 
 def test_no_token_at_all() -> None:
-    """Logits that are no numbers, or forbidden all, are an error of ours, not a token."""
+    """Logits that are not numbers, or are all forbidden, raise one of our errors instead of choosing a token."""
     for params in ({"temperature": 0.0}, {"seed": 1}, {"seed": 1, "mirostat": 2}):
         for value in (math.nan, -math.inf):
             with pytest.raises(EngineError, match="no token"):
@@ -356,7 +357,7 @@ def test_padding_is_never_chosen() -> None:
     ],
 )
 def test_absurd_numbers(params: dict[str, Any]) -> None:
-    """No number of a caller's makes the sampler fail or choose a forbidden token."""
+    """No number from a caller makes the sampler fail or choose a forbidden token."""
     sampler = make(**{**OFF, **params})
     sampler.remember([1, 2, 3, 1, 2, 3, 1, 2])
     for _ in range(20):

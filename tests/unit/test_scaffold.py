@@ -22,7 +22,7 @@ _NOT_INHERITED = ("CORRAL_", "OLLAMA_", "PYTEST_")
 
 @pytest.mark.parametrize("name", ["parrot", "corral-parrot"])
 def test_names(name: str) -> None:
-    """With or without the prefix, engine, distribution and package are called the same."""
+    """Engine, distribution and package have the same names, with or without the prefix."""
     names = plugin_names(name)
     assert (names.engine, names.distribution, names.package) == ("parrot", "corral-parrot", "corral_parrot")
     assert plugin_names("grey-parrot-2").package == "corral_grey_parrot_2"
@@ -32,7 +32,7 @@ def test_names(name: str) -> None:
     "name", ["", "corral-", "Parrot", "../up", "/etc", "a b", "-a", "a-", "a--b", "2a", "a_b", "ä", "a\n", "a" * 41]
 )
 def test_names_that_are_none(name: str) -> None:
-    """What could be a path, an option, or no Python name is refused."""
+    """A name that could be a path or an option, or is not a Python name, is refused."""
     with pytest.raises(InvalidName):
         plugin_names(name)
 
@@ -46,7 +46,7 @@ def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    """It makes the folder where it is told to, says what comes next, and refuses the name of an engine it has."""
+    """It creates the folder in the given place, says what comes next, and refuses the name of an existing engine."""
     done = CliRunner().invoke(cli, ["new-plugin", "grey-parrot", "--dir", str(tmp_path / "new")])
     assert done.exit_code == 0, done.output
     folder = tmp_path / "new" / "corral-grey-parrot"
@@ -106,7 +106,7 @@ def test_what_it_writes_works(packages: Packages, form: str) -> None:
 
 
 def test_linters_and_type_checkers_find_nothing(packages: Packages) -> None:
-    """In what is written for each form."""
+    """Linters and type checkers accept what is written for each form."""
     folders = [folder.name for folder in packages.folders.values()]
     packages.call(packages.place, "ruff", "check", "--no-cache", "--extend-select", "I,B,UP,ANN", *folders)
     packages.call(packages.place, "ruff", "format", "--no-cache", "--check", *folders)

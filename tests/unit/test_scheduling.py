@@ -223,7 +223,7 @@ def test_keep_alive() -> None:
 
 
 def test_keep_alive_sticks() -> None:
-    """What a request says of keep-alive holds for later requests that say nothing."""
+    """The keep-alive of a request holds for later requests without one."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A, keep_alive_s=None)
@@ -263,7 +263,7 @@ def test_unload_waits_for_requests() -> None:
 
 
 def test_a_dead_model_is_loaded_again() -> None:
-    """A model that died is not lent again."""
+    """A model that died is not leased again."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A)):
@@ -312,7 +312,7 @@ def test_load_options_are_checked() -> None:
 
 
 def test_load_options_that_the_engine_lacks() -> None:
-    """They are passed over and named, but for `num_ctx`, which each request carries too."""
+    """They are ignored and reported, except `num_ctx`, which is also an option of each request."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         options = {"num_ctx": 8, "size_bytes": 11, "num_gpu": 0, "use_mmap": True}
@@ -358,7 +358,7 @@ def test_no_engine_lists_reasons() -> None:
 
 
 def test_leaving_stops_the_load() -> None:
-    """The last one who waits for a load takes it away on leaving; others keep it going."""
+    """A load is cancelled when the last request that waits for it leaves, and not before."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         runner.gate.clear()
@@ -377,7 +377,7 @@ def test_leaving_stops_the_load() -> None:
 
 
 def test_a_failed_load() -> None:
-    """Everyone who waited gets the error; the next request tries again."""
+    """All waiting requests get the error; the next request tries again."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         runner.error = LoadFailed("bad luck")
@@ -401,7 +401,7 @@ def test_load_timeout() -> None:
 
 
 def test_progress_reaches_those_who_wait() -> None:
-    """Load progress is told to everyone who asked for it."""
+    """Load progress is reported to everyone who asked for it."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         told: list[LoadProgress] = []
@@ -443,7 +443,7 @@ def test_loaded_models_do_not_wait() -> None:
 
 
 def test_the_queue_is_bounded() -> None:
-    """Beyond `max_queue` waiting requests the next is turned away in Ollama's words; loaded models still serve."""
+    """Beyond `max_queue` waiting requests, the next is refused with Ollama's text; loaded models still serve."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, B)
@@ -518,7 +518,7 @@ def test_busy_models_are_waited_for() -> None:
 
 
 def test_giving_up_the_wait_leaves_the_busy_model() -> None:
-    """Where the waiting load is cancelled, the busy model stays."""
+    """If the waiting load is cancelled, the busy model stays."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A), load_options={"size_bytes": 60}):
@@ -544,7 +544,7 @@ def test_what_can_never_fit() -> None:
 
 
 def test_out_of_memory_while_loading() -> None:
-    """Where the estimate was too small, idle models go and the load is tried once more."""
+    """If the estimate was too small, idle models are unloaded and the load is tried once more."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A)
@@ -633,7 +633,7 @@ def test_an_adapter_that_a_conversion_adds_is_not_lost() -> None:
 
 
 def test_closing_while_loading() -> None:
-    """Closing stops loads and tells those who wait."""
+    """Closing stops loads, and waiting requests get an error."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         runner.gate.clear()
@@ -661,7 +661,7 @@ def test_what_can_never_fit_replaces_nothing() -> None:
 
 
 def test_room_found_elsewhere_leaves_the_busy_model() -> None:
-    """A busy model that was to go stays, where there is room without it after all."""
+    """A busy model that was to be unloaded stays if there is room without it after all."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A), keep_alive_s=10, load_options={"size_bytes": 60}):
@@ -677,7 +677,8 @@ def test_room_found_elsewhere_leaves_the_busy_model() -> None:
 
 
 def test_an_unload_outlives_a_wait_for_room() -> None:
-    """A busy model that somebody unloads goes after its last request, though a load gave up waiting for it."""
+    """A busy model that was asked to unload goes after its last request, even if the load that waited for it was
+    cancelled."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A), load_options={"size_bytes": 60}):

@@ -1,4 +1,4 @@
-"""Addresses that are none: an error where Corral reads them, Ollama's default where Ollama's variable says them."""
+"""Invalid addresses: an error in Corral's settings, the default in Ollama's variables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_an_address_has_no_problem(text: str) -> None:
 
 @pytest.mark.parametrize("text", BAD)
 def test_what_is_no_address_is_refused(text: str) -> None:
-    """Nobody is to listen elsewhere than they meant: the error names the text and who said it."""
+    """A server never listens elsewhere than intended: the error names the text and where it was set."""
     for layers in (read_layers("", environment={"CORRAL_HOST": text}), read_layers("", flags={"server.host": text})):
         with pytest.raises(SettingsError, match="not an address") as caught:
             layers.decode()
@@ -32,12 +32,12 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", BAD[:2])
 def test_ollamas_variable_is_read_by_its_rules(text: str) -> None:
-    """A port that is none is the default one."""
+    """An invalid port falls back to the default."""
     assert read_environment({"OLLAMA_HOST": text})["server", "host"].value == "http://h:11434"
 
 
 def test_a_text_that_a_setting_does_not_take() -> None:
-    """The remedy says who set it, and which texts there are."""
+    """The remedy says where it was set, and which values there are."""
     with pytest.raises(SettingsError, match=r"log\.level") as caught:
         read_layers("", environment={"CORRAL_LOG_LEVEL": "loud"}).decode()
     assert caught.value.remedy == "it was set by CORRAL_LOG_LEVEL; choose one of debug, error, info, trace, warning"

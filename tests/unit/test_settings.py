@@ -1,4 +1,4 @@
-"""Settings come in layers, are decoded by the Structs of their owners, and complain by path."""
+"""Settings come in layers, are decoded by the Structs of their owners, and their errors name the path."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def origin_of(settings: Settings, path: str) -> tuple[Any, str]:
 
 
 def test_defaults() -> None:
-    """Nothing stated is Ollama's address and keep-alive, and the filesystem store."""
+    """The defaults are Ollama's address and keep-alive, and the filesystem store."""
     settings = decode()
     assert settings.server.host.url == "http://127.0.0.1:11434"
     assert settings.scheduler.keep_alive.keep_alive_s == 300
@@ -74,7 +74,8 @@ def test_defaults() -> None:
 
 
 def test_layers_win_in_order(tmp_path: Path) -> None:
-    """Flags win over the environment, CORRAL_ over OLLAMA_, the environment over the file; each is told."""
+    """Flags override the environment, CORRAL_ overrides OLLAMA_, the environment overrides the file; each origin is
+    known."""
     text = '[scheduler]\nmax_queue = 1\nkeep_alive = "1m"\n[server]\nhost = "a:1"\norigins = ["http://x"]\n'
     environment = {"OLLAMA_MAX_QUEUE": "2", "CORRAL_MAX_QUEUE": "3", "OLLAMA_HOST": "b:2"}
     settings = decode(text, folder=tmp_path, environment=environment, flags={"server.host": "c:3"})
@@ -107,7 +108,7 @@ def test_layers_win_in_order(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_name_their_path(tmp_path: Path, text: str, message: str, remedy: str | None) -> None:
-    """An unknown key or mistyped value is a `SettingsError` with the path, and the nearest name where there is one."""
+    """An unknown key or mistyped value is a `SettingsError` with the path, and the closest name if there is one."""
     with pytest.raises(SettingsError) as caught:
         decode(text, folder=tmp_path)
     assert message in caught.value.message
@@ -115,13 +116,13 @@ def test_mistakes_name_their_path(tmp_path: Path, text: str, message: str, remed
 
 
 def test_a_section_of_a_plugin_that_was_not_loaded_is_passed_over(tmp_path: Path) -> None:
-    """Where a plugin is blocked or broken, its sections must not stop the rest."""
+    """If a plugin is blocked or broken, its sections must not stop the rest."""
     settings = decode("[engines.other]\nspeed = 2\n", folder=tmp_path, complete=False)
     assert settings.engines == {}
 
 
 def test_an_engine_variable_reaches_every_engine_that_has_the_option() -> None:
-    """OLLAMA_CONTEXT_LENGTH and its like set the option where an engine has it, and nothing elsewhere."""
+    """OLLAMA_CONTEXT_LENGTH and similar variables set the option of engines that have it, and nothing else."""
     settings = decode(environment={"OLLAMA_CONTEXT_LENGTH": "8192", "OLLAMA_KV_CACHE_TYPE": "q8_0"})
     assert settings.engines == {"llama-cpp": {"num_ctx": 8192}, "cached": {"kv_cache_type": "q8_0"}}
     assert origin_of(settings, "engines.llama-cpp.num_ctx") == (8192, "OLLAMA_CONTEXT_LENGTH")
@@ -151,7 +152,7 @@ def test_the_file_of_a_flag_must_exist(tmp_path: Path) -> None:
 
 
 def test_the_users_own_file_is_found(tmp_path: Path) -> None:
-    """``$XDG_CONFIG_HOME/corral/config.toml`` is read where nobody names another."""
+    """``$XDG_CONFIG_HOME/corral/config.toml`` is read unless another file is named."""
     (tmp_path / "corral").mkdir()
     (tmp_path / "corral" / "config.toml").write_text('store = "memory"')
     assert read_layers(environment={"XDG_CONFIG_HOME": str(tmp_path)}).decode().store == "memory"
@@ -196,12 +197,12 @@ def test_ollamas_variables(variable: str, text: str, path: tuple[str, ...], valu
     [("OLLAMA_DEBUG", "0"), ("OLLAMA_DEBUG", "f"), ("OLLAMA_CONTEXT_LENGTH", "0"), ("OLLAMA_NUM_PARALLEL", "0")],
 )
 def test_a_variable_that_leaves_it_open(variable: str, text: str) -> None:
-    """0 is Ollama's way to say nothing here: what the file says stays."""
+    """0 means unset in these variables of Ollama: the file's value stays."""
     assert read_environment({variable: text}) == {}
 
 
 def test_an_unreadable_variable(caplog: pytest.LogCaptureFixture) -> None:
-    """Ollama's own are passed over with a warning; ours are refused by name."""
+    """Ollama's own are ignored with a warning; ours are refused by name."""
     with caplog.at_level(logging.WARNING):
         assert read_environment({"OLLAMA_MAX_QUEUE": "many"}) == {}
     assert "OLLAMA_MAX_QUEUE='many' is ignored" in caplog.text
@@ -229,7 +230,7 @@ def test_an_unreadable_variable(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_wrong_value_of_ollamas_leaves_what_the_file_says(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, variable: str, text: str, path: str, expected: object
 ) -> None:
-    """A value that its setting does not take is passed over with one warning, never an error; ours is an error."""
+    """An invalid value in Ollama's variable is ignored with one warning; in ours it is an error."""
     file = """
         server.host = "b:2"
         [scheduler]
@@ -294,7 +295,7 @@ def test_addresses_are_read_as_ollama_does(text: str, url: str) -> None:
 
 
 def test_durations() -> None:
-    """Bare seconds and Go durations; as a keep-alive negative is for ever, as a limit nothing is none."""
+    """Seconds and Go durations are accepted; a negative keep-alive means forever, a limit of 0 means none."""
     assert Duration("300").seconds == 300
     assert Duration(1.5).seconds == 1.5
     assert Duration("1h30m").seconds == 5400
@@ -312,7 +313,7 @@ def test_durations() -> None:
     ],
 )
 def test_assignments(text: str, path: str, value: object) -> None:
-    """A ``--set`` value is TOML where it can be, else a text."""
+    """A ``--set`` value is TOML if it is valid TOML, otherwise text."""
     assert parse_assignment(text) == (path, value)
 
 

@@ -1,4 +1,4 @@
-"""The loops that runners turn: engines that misbehave, requests that end."""
+"""The loops that runners run: engines that misbehave, requests that end."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_refused_request() -> None:
 
 
 def test_a_forgotten_request() -> None:
-    """A request that the engine lost ends with an error instead of never."""
+    """A request that the engine has lost ends with an error instead of hanging."""
     loop = StepLoop(Forgetful(FakeLoadOptions()))
     loop.add(1, request())
     [error] = finish(loop)[1]
@@ -194,7 +194,7 @@ def test_generator_that_has_nothing_yet() -> None:
 
 
 def test_outputs_after_the_end_are_dropped() -> None:
-    """What an engine still gives for a request that a stop string has ended goes nowhere."""
+    """Further outputs of a request that a stop string has ended are dropped."""
 
     class Eager(FakeEngine):
         def step(self) -> list[tuple[int, EngineOutput]]:

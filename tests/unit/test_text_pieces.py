@@ -1,4 +1,4 @@
-"""Long texts in pieces: the ids of the whole, an early end, a bound by size, and turns between callers."""
+"""Long texts in pieces: the ids of the whole text, an early end, a limit by size, and turns between callers."""
 
 from __future__ import annotations
 

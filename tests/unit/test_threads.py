@@ -1,4 +1,4 @@
-"""Blocking work in threads: what a cancelled caller may rely on."""
+"""Blocking work in threads: what a cancelled caller can rely on."""
 
 from __future__ import annotations
 

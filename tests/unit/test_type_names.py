@@ -1,4 +1,4 @@
-"""Types as they are told to people."""
+"""Types as they are shown to people."""
 
 from __future__ import annotations
 

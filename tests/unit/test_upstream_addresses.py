@@ -1,4 +1,4 @@
-"""Addresses of upstreams: their form, keys, choice among several, failover, connections that went stale."""
+"""Addresses of upstreams: their form, keys, choice among several, failover, stale connections."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_what_is_no_address(text: str) -> None:
 
 
 def test_a_key_in_an_address() -> None:
-    """It would end up in a manifest: refused, and not repeated."""
+    """A password in an address is refused and not repeated, because it would end up in a manifest."""
     with pytest.raises(InvalidRequest, match="contains a user name or a key") as caught:
         normal_address("http://user:sesame@h:8000")
     assert "sesame" not in str(caught.value)
@@ -89,7 +89,7 @@ class Place(msgspec.Struct):
 
 
 def test_the_next_address() -> None:
-    """The least busy first; those that rest last, and none twice."""
+    """The least busy address is tried first, resting ones last, and none twice."""
     busy, idle, resting = Place(in_flight=2), Place(), Place(rests_until_s=20.0)
     places = [busy, resting, idle]
 
@@ -145,7 +145,7 @@ def test_one_address_is_dead_from_the_start(servers: Any, load_upstream: Any) ->
 
 @pytest.mark.parametrize("failing", [{"breaks": True}, {"status": 502}, {"status": 503}, {"status": 429}])
 def test_another_answers(servers: Any, load_upstream: Any, failing: dict[str, Any]) -> None:
-    """A server that goes away or is too busy before its first token costs nobody an answer."""
+    """If a server goes away or is too busy before its first token, no answer is lost."""
     servers[0].replies[CHAT] = ScriptedReply(**failing)
 
     async def check() -> None:
@@ -184,7 +184,7 @@ def test_a_stream_that_dies_after_its_first_token(servers: Any, load_upstream: A
 
 
 def test_who_failed_rests(servers: Any, load_upstream: Any) -> None:
-    """For the time that is set it is asked last; after that it is asked again."""
+    """For the set time it is tried last; after that it is tried as before."""
     servers[0].replies[CHAT] = [ScriptedReply(status=502), ScriptedReply(pieces=answer("one"))]
 
     async def check() -> None:
@@ -218,7 +218,7 @@ def test_nobody_is_left(servers: Any, load_upstream: Any) -> None:
 
 
 def test_a_refusal_is_final(servers: Any, load_upstream: Any) -> None:
-    """What one server calls a bad request is not tried on the next."""
+    """A request that one server rejects as bad is not tried on the next."""
     servers[0].replies[CHAT] = ScriptedReply(status=400, body={"error": "bad"})
 
     async def check() -> None:
@@ -259,7 +259,7 @@ def test_connections_are_kept(servers: Any, load_upstream: Any) -> None:
 
 
 def test_a_kept_connection_that_was_closed(servers: Any, load_upstream: Any) -> None:
-    """A server that hangs up on the next request of a kept connection is asked once more, on a fresh one."""
+    """If a server closes a kept connection on the next request, it is asked once more, on a new connection."""
     server = servers[0]
     server.replies[CHAT] = [
         ScriptedReply(pieces=answer("one")),

@@ -1,4 +1,4 @@
-"""Servers that mean harm or are no model servers at all: each ends in one of our errors, soon and in little memory."""
+"""Hostile servers and servers that are not model servers: each ends soon in one of our errors, in little memory."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def ask(upstream: ScriptedServer, load_upstream: Any) -> Callable[..., list[Outp
     ],
 )
 def test_an_answer_that_is_none(ask: Any, reply: ScriptedReply, text: str) -> None:
-    """It is the server's fault, and the error shows what came, harmless to a terminal."""
+    """It is reported as the server's error, which shows what came, escaped for a terminal."""
     with pytest.raises(UpstreamError, match=text):
         ask(reply)
 
@@ -110,7 +110,7 @@ def test_an_answer_of_ollama_that_is_none(ask: Any, line: bytes) -> None:
     ],
 )
 def test_figures_that_cannot_be(ask: Any, last: bytes) -> None:
-    """A server that miscounts spoils no answer, and what is passed on are numbers that fit everywhere."""
+    """A server that miscounts does not break an answer, and only valid numbers are passed on."""
     finished = ask(ScriptedReply(pieces=[ENDED, b'data: {"choices": [], ' + last + b"}\n\n"]))[-1]
     assert isinstance(finished, Finished)
     usage = finished.usage
@@ -119,14 +119,14 @@ def test_figures_that_cannot_be(ask: Any, last: bytes) -> None:
 
 
 def test_bytes_without_an_answer(ask: Any) -> None:
-    """A server that keeps the connection busy with comments is silent all the same."""
+    """A server that only sends comments counts as silent."""
     with pytest.raises(UpstreamError, match=r"sent nothing for 0\.2 s"):
         ask(ScriptedReply(pieces=[b": still here\n\n"], endless=True), silence_timeout_s=0.2)
 
 
 @contextmanager
 def raw_server(head: bytes, repeated: bytes) -> Iterator[str]:
-    """Answers every connection with these bytes, the second ones for ever."""
+    """Answers every connection with the first bytes, and then endlessly with the second."""
     stopped = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -197,7 +197,7 @@ def test_a_long_event_is_no_idle_server() -> None:
 
 
 def test_a_long_line_in_single_bytes() -> None:
-    """It costs no more than its length: the time of a million bytes is not that of a million copies of it."""
+    """The work grows with its length, not with the square of it."""
     began_s = time.process_time()
     [event] = events_of(b"data: ", *[b"x"] * 1_000_000, b"\n\n")
     assert len(event) == 1_000_000
@@ -205,7 +205,7 @@ def test_a_long_line_in_single_bytes() -> None:
 
 
 def test_tool_calls_without_end() -> None:
-    """Their fragments are gathered up to a limit, and many of them take no longer than few: they are in the loop."""
+    """Their fragments are collected up to a limit, and many small ones do not hold up the event loop."""
     long = Fragment(function=Function(arguments="x" * 65536))
     named = Fragment(function=Function(name="a", arguments="}"))
     open_text = Fragment(function=Function(name="a", arguments='{"b":"' + "x" * 1_000_000))
@@ -287,7 +287,7 @@ def test_addresses_that_are_none(load_upstream: Any, address: str) -> None:
 
 @pytest.mark.parametrize("address", ["https://ollama.com:443", "http://OLLAMA.com./", "http://ollama.com/v2/x"])
 def test_ollama_com_however_it_is_spelt(load_upstream: Any, address: str) -> None:
-    """It is asked only by those whose settings name it."""
+    """ollama.com is contacted only if the settings name it."""
     with pytest.raises(Unsupported, match="ollama cloud"):
         asyncio.run(load_upstream(address))
 
@@ -340,7 +340,7 @@ def test_as_many_tokens_as_asked_for(ask: Any) -> None:
 
 @pytest.mark.parametrize(("api", "piece"), [("openai", OPENAI_WORD), ("ollama", OLLAMA_WORD)])
 def test_an_answer_has_a_largest_size(ask: Any, upstream: ScriptedServer, api: str, piece: bytes) -> None:
-    """Without a limit of the caller's, a server that never ends is cut off, and the error names the setting."""
+    """If the caller sets no limit, an endless answer is cut off, and the error names the setting."""
     with pytest.raises(UpstreamError, match="longer than 1024 bytes") as caught:
         ask(ScriptedReply(pieces=[piece], endless=True), api, max_answer_bytes=1024)
     assert "max_answer_bytes" in str(caught.value.remedy)
@@ -434,5 +434,5 @@ def test_a_model_named_like_the_key(load_upstream: Any, upstream: ScriptedServer
 
 
 def test_short_values_are_no_secrets() -> None:
-    """A header whose value is a digit does not spoil every number."""
+    """A header whose value is one digit is not hidden in every number."""
     assert Secrets(["1", ""]).hidden_in("11 tokens") == "11 tokens"

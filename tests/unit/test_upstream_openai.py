@@ -1,4 +1,4 @@
-"""An upstream that speaks OpenAI's API, as real servers word it: vLLM, SGLang, llama-server."""
+"""An upstream with OpenAI's API, as real servers implement it: vLLM, SGLang, llama-server."""
 
 from __future__ import annotations
 
@@ -466,7 +466,7 @@ def test_refusals(
 
 
 def test_redirects_are_not_followed(upstream: ScriptedServer, another_upstream: ScriptedServer, ask: Any) -> None:
-    """Nothing but the address named is asked, so that no key goes astray."""
+    """Only the named address is contacted, so that no key is sent elsewhere."""
     upstream.replies[CHAT] = ScriptedReply(status=307, headers={"location": f"{another_upstream.url}/v1/x"})
     with pytest.raises(UpstreamError, match="redirects to"):
         ask(HELLO)

@@ -1,4 +1,4 @@
-"""Vectors: length, dimensions, values no JSON can carry."""
+"""Vectors: length, dimensions, values that JSON cannot represent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_nan_and_infinity_are_errors(bad: float) -> None:
 
 
 def test_no_vectors_are_no_rows() -> None:
-    """Nothing in, nothing out."""
+    """No vectors give an empty result."""
     empty = Vectors(dimensions=0, float32=b"")
     assert list(rows(empty)) == []
     assert normalise(empty) == empty
