@@ -18,6 +18,7 @@ from benchmarks.loop import measure_loop
 from benchmarks.prompts import QUESTIONS
 from benchmarks.report import print_figures, print_table, write_json
 from benchmarks.servers import Target
+from benchmarks.socket_to_frame import measure_socket_to_frame
 from benchmarks.speed import measure
 
 _URL = "http://127.0.0.1:11434"
@@ -118,6 +119,7 @@ def exact(
 @click.option("--pid", type=int, help="The server's process, where it was not started with --start.")
 @click.option("--streams", default=8, show_default=True)
 @click.option("--tokens", default=1000, show_default=True, help="Tokens to generate per stream.")
+@click.option("--chats", default=400, show_default=True, help="Chats to measure from socket to frame; 0 for none.")
 def cpu(
     url: str,
     api: Any,
@@ -127,8 +129,23 @@ def cpu(
     pid: int | None,
     streams: int,
     tokens: int,
+    chats: int,
 ) -> None:
-    """Processor time per token: the server, its children, and a bare ASGI application sending the same lines."""
+    """Processor time, of this Corral from socket to frame, and of a server per token.
+
+    From socket to frame: what a short chat with a loaded model costs this environment's Corral until the model's
+    process has it. Per token, with --start or --pid: the server, its children, and a bare ASGI application that sends
+    the same lines.
+    """
+    socket_to_frame_us = None
+    if chats:
+        socket_to_frame_us = _socket_to_frame(chats)
+        print_table(
+            _console(), f"{chats} warm chats", ["", "CPU µs"], [["socket to frame", f"{socket_to_frame_us:.0f}"]]
+        )
+    if start is None and pid is None:
+        _save(json_file, {"command": "cpu", "socket_to_frame_us": socket_to_frame_us})
+        return
     target = Target(label="server", url=url, dialect=api, model=model, start=start)
     report = _run(measure_cpu(target, streams=streams, tokens=tokens, process_id=pid))
     rows = [
@@ -138,7 +155,8 @@ def cpu(
         ["parent ÷ bare", f"{report.parent_ms / report.bare_ms:.2f}" if report.bare_ms else ""],
     ]
     print_table(_console(), f"{report.tokens} tokens in {report.lines} lines", ["process", "CPU ms per token"], rows)
-    _save(json_file, {"command": "cpu", "target": target, "report": report})
+    measured = {"target": target, "report": report, "socket_to_frame_us": socket_to_frame_us}
+    _save(json_file, {"command": "cpu", **measured})
 
 
 @main.command()
@@ -165,6 +183,13 @@ def loop(model: Path, threads: int, tokens: int, rounds: int, bench: str | None,
 
 def _is(outcome: Any, mode: str, condition: str) -> bool:
     return bool(outcome.mode == mode and outcome.condition == condition)
+
+
+def _socket_to_frame(chats: int) -> float:
+    try:
+        return measure_socket_to_frame(chats)
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _run(work: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import signal
@@ -46,7 +47,7 @@ _WARM_UP = 50
 _READY_S = 60.0
 
 
-async def make_store(folder: Path) -> None:
+async def _make_store(folder: Path) -> None:
     """A store with one model, `warm`, which the fake engine runs."""
     weights = folder / "warm.gguf"
     weights.write_bytes(gguf_bytes(_MODEL))
@@ -59,16 +60,18 @@ async def make_store(folder: Path) -> None:
         await assembly.aclose()
 
 
-def measure_socket_to_frame(folder: Path, chats: int) -> float:
+def measure_socket_to_frame(chats: int) -> float:
     """Microseconds of processor time of a short chat with a loaded model, the median of `chats`, one after the other.
 
-    `folder` is what `make_store` was given. Raises `RuntimeError` if the server does not start.
+    The server is this environment's Corral, with a store of its own. Raises `RuntimeError` if it does not start.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as scratch:
-        report, log = Path(scratch) / "report", Path(scratch) / "log"
+        folder = Path(scratch)
+        asyncio.run(_make_store(folder))
+        report, log = folder / "report", folder / "log"
         settings = ["--set", f"stores.filesystem.root={folder / 'models'}"]
         command = [sys.executable, "-m", "benchmarks.stopwatch", str(report), *settings, "serve", "--port", str(port)]
         with log.open("wb") as output:

@@ -1,4 +1,4 @@
-"""Bytes that are read by ranges, wherever they are: the protocol, and files of this machine."""
+"""Files that are read by ranges, local or remote: the protocol, and its implementation for local files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _BUFFER_BYTES = 64 * 1024
 
 
 class RandomAccess(Protocol):
-    """A file to read from: one of this machine, or a blob of a store. For one thread at a time."""
+    """A file that is read by ranges: a local one, or a blob in a store. For one thread at a time."""
 
     @property
     def name(self) -> str:
-        """What error messages call it: a path or a digest."""
+        """Its name in error messages: a path or a digest."""
         ...
 
     @property
@@ -34,10 +34,10 @@ class RandomAccess(Protocol):
 
 
 class RandomAccessFile:
-    """A regular file of this machine, to be used with ``with``.
+    """A regular local file, used with ``with``.
 
-    Reads instead of mapping: a file cut short while it is mapped would kill the process. Everything raises
-    `InvalidModelFile` naming the file.
+    Reads instead of mapping: if a mapped file is truncated, the process dies. Everything raises `InvalidModelFile` with
+    the file's name.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -66,7 +66,7 @@ class RandomAccessFile:
 
 
 def buffered(source: RandomAccess) -> io.BufferedReader:
-    """A file object over `source`, for code that reads line by line or from the beginning to the end."""
+    """A file object that reads from `source`, for code that expects one."""
     return io.BufferedReader(_Raw(source), _BUFFER_BYTES)
 
 

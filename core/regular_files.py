@@ -1,4 +1,4 @@
-"""Opens files of a store without trust: what is no regular file is refused at once, and never waited for."""
+"""Opens files without trusting their paths: anything but a regular file is refused at once, without waiting."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ("open_regular", "read_regular")
 
 
 def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
-    """The file for reading, without a buffer; the caller closes it. Blocking, but never for another process.
+    """The file for reading, unbuffered; the caller closes it. Blocking, but never waits for another process.
 
     Raises `OSError`: `IsADirectoryError` for a folder, ``EINVAL`` for a pipe, a socket or a device. Opening a pipe that
-    nobody writes to would otherwise hold its thread for ever.
+    has no writer would otherwise block its thread forever.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
     try:
         descriptor = os.open(path, flags)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # what opening a socket gives
+        if error.errno == errno.ENXIO:  # opening a socket fails with this
             raise _not_regular(path) from error
         raise
     try:
@@ -36,7 +36,7 @@ def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
 
 
 def read_regular(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
-    """The whole of a small file. Raises as `open_regular`, and ``EFBIG`` for one of more than `limit_bytes`."""
+    """The content of a small file. Raises as `open_regular`, and ``EFBIG`` if it has more than `limit_bytes`."""
     with open_regular(path) as file:
         data = file.read(limit_bytes + 1)
         while data and len(data) <= limit_bytes and (more := file.read(limit_bytes + 1 - len(data))):

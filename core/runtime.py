@@ -38,7 +38,6 @@ class EngineStatus(Value, frozen=True, kw_only=True):
     takes: str = ""
     runners: tuple[str, ...] = ()
     load_options: tuple[OptionHelp, ...] = ()
-    request_options: tuple[OptionHelp, ...] = ()
 
 
 class ConverterStatus(Value, frozen=True, kw_only=True):

@@ -28,7 +28,6 @@ def engine_status(spec: EngineSpec, installation: Installation) -> EngineStatus:
         takes=spec.takes,
         runners=spec.runners,
         load_options=_option_help(spec.load_options),
-        request_options=_option_help(spec.request_options),
     )
 
 

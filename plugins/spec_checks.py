@@ -22,7 +22,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _IMPORT_PATHS = ("convert", "devices", "load", "target")
-_SETTINGS = ("load_options", "parameters", "request_options", "settings")
+_SETTINGS = ("load_options", "parameters", "settings")
 _LONGEST_TEXT = 1000
 
 
@@ -45,7 +45,7 @@ def checked_spec(spec: S, spec_type: type[S], kind: str) -> S:
             _check_text(f"{kind} {name!r}: {field}", field, values[field])
     for field in _SETTINGS:
         if values.get(field) is not None:
-            _check_settings(f"{kind} {name!r}: {field}", values[field], with_defaults=field != "request_options")
+            _check_settings(f"{kind} {name!r}: {field}", values[field])
     return spec if type(spec) is spec_type else spec_type(**values)
 
 
@@ -98,12 +98,11 @@ def _check_text(where: str, field: str, text: str) -> None:
         raise PluginError(f"{where}: invalid import path {text[:100]!r}", "write it as package.module:attribute")
 
 
-def _check_settings(where: str, kind: type[msgspec.Struct], *, with_defaults: bool) -> None:
+def _check_settings(where: str, kind: type[msgspec.Struct]) -> None:
     """A section of the settings is decoded by it, and shown: both must work while nothing is set."""
     try:
         get_type_hints(kind, include_extras=True)
-        if with_defaults:
-            msgspec.to_builtins(msgspec.convert({}, kind, dec_hook=decode_setting_type), enc_hook=encode_setting_type)
+        msgspec.to_builtins(msgspec.convert({}, kind, dec_hook=decode_setting_type), enc_hook=encode_setting_type)
     except Exception as fault:
         raise PluginError(
             f"{where}: {kind.__name__} cannot be made of nothing: {short_line(fault, 120)}",

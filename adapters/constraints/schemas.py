@@ -6,29 +6,22 @@ answer means that: where `additionalProperties` is not said, an object that desc
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
-from fractions import Fraction
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from corral.adapters.constraints.schema_numbers import COUNTS, NUMBERS, ExactNumbers, bound_integers
+
 __all__ = ("closed_schema",)
 
-_MAX_EXACT = 1 << 53
-"""Beyond it not every whole number has a double of its own, and doubles are what llguidance computes with."""
-_MAX_MULTIPLE_DIGITS = 20_000
-"""What all `multipleOf` of a schema may add up to, as whole numbers: one state of a machine for each remainder."""
 _MAX_LISTED = 20_000
 
-_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _SCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _SCHEMAS = ("additionalProperties", "items", "additionalItems", "contains", "unevaluatedItems", "unevaluatedProperties")
 _SCHEMA_LISTS = ("prefixItems", "items")
 _CHOICES = ("anyOf", "oneOf")
 _OF_OTHER_TYPES = frozenset(
-    {"type", "enum", "const", "$ref", "not", "pattern", "format", "contains", *_CHOICES, *_NUMBERS, *_COUNTS[:4]}
+    {"type", "enum", "const", "$ref", "not", "pattern", "format", "contains", *_CHOICES, *NUMBERS, *COUNTS[:4]}
     | {"items", "prefixItems", "allOf", "if", "$dynamicRef", "$recursiveRef"}
 )
 
@@ -71,7 +64,7 @@ class _Closing:
         self._listed: dict[str, _Listed] = {}
         self._opened: dict[str, str] = {}
         self._open_definitions: dict[str, Any] = {}
-        self._multiples: list[Fraction] = []
+        self._numbers = ExactNumbers()
         self._rewritten_schemas: list[dict[str, Any]] = []
         self._merges = False
         self._listed_in_all = 0
@@ -81,10 +74,10 @@ class _Closing:
         if self._open_definitions:
             definitions = made.get("$defs")
             made["$defs"] = {**(definitions if isinstance(definitions, dict) else {}), **self._open_definitions}
-        self._check_multiples()
-        if not self._multiples:  # a range as well would take too large a machine
+        self._numbers.check_multiples(at_once=self._merges)
+        if not self._numbers.multiples:  # a range as well would take too large a machine
             for each in self._rewritten_schemas:
-                _bound_integers(each)
+                bound_integers(each)
         return dict(made)
 
     # ── one schema ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -93,7 +86,7 @@ class _Closing:
         """`schema` rewritten. Not `closed`: something that applies to the same object lists its keys for it."""
         if not isinstance(schema, dict):
             return schema
-        self._check_numbers(schema)
+        self._numbers.check(schema)
         parts = [key for key in ("allOf", "$ref", *_CHOICES) if key in schema]
         beside = "properties" in schema or "required" in schema
         combined = bool(parts) and (beside or len(parts) > 1 or parts == ["allOf"])
@@ -122,7 +115,7 @@ class _Closing:
                 made[key] = [self._schema(item, closed=True) for item in value]
             elif key in _SCHEMAS:
                 made[key] = self._schema(value, closed=True)
-            elif key in _COUNTS and isinstance(value, float) and value.is_integer():
+            elif key in COUNTS and isinstance(value, float) and value.is_integer():
                 made[key] = int(value)  # 2.0 is a whole number to JSON Schema
             else:
                 made[key] = value
@@ -232,84 +225,7 @@ class _Closing:
                 value = value.get(key) if isinstance(value, dict) else None
         return value
 
-    # ── numbers ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _check_numbers(self, schema: Mapping[str, Any]) -> None:
-        for key in (*_NUMBERS, *_COUNTS):
-            _check_exact(key, schema.get(key))
-        for key in ("const", "enum"):
-            if key in schema:
-                _each_number(schema[key], lambda number, key=key: _check_exact(key, number))  # type: ignore[misc]
-        multiple = schema.get("multipleOf")
-        if isinstance(multiple, int | float) and not isinstance(multiple, bool) and multiple > 0:
-            self._multiples.append(Fraction(Decimal(repr(multiple))))
-
-    def _check_multiples(self) -> None:
-        states = sum(_as_whole(multiple) for multiple in self._multiples)
-        if self._merges and self._multiples:  # then several may have to hold at once
-            distinct = set(self._multiples)
-            numerators, denominators = ([getattr(one, part) for one in distinct] for part in _FRACTION)
-            states = max(states, _as_whole(Fraction(_bounded_lcm(numerators), math.gcd(*denominators))))
-        if states > _MAX_MULTIPLE_DIGITS:
-            raise ValueError(
-                f"its multipleOf values are too large together: without decimal points, they may add up to at most "
-                f"{_MAX_MULTIPLE_DIGITS}"
-            )
-
-
-_FRACTION = ("numerator", "denominator")
-
-
-def _bounded_lcm(numbers: Iterable[int]) -> int:
-    whole = 1
-    for number in numbers:
-        whole = math.lcm(whole, number)
-        if whole > _MAX_MULTIPLE_DIGITS * 10**20:
-            break
-    return whole
-
-
-def _as_whole(number: Fraction) -> int:
-    """A decimal fraction's digits without its decimal point: 0.25 is 25."""
-    while number.denominator != 1:
-        number *= 10
-    return number.numerator
-
-
-def _bound_integers(schema: dict[str, Any]) -> None:
-    """Small models write digits without end. Without a bound of its own a whole number keeps to what is exact."""
-    types = schema.get("type")
-    if types != "integer" and not (isinstance(types, list) and "integer" in types and "number" not in types):
-        return
-    if "const" in schema or "enum" in schema:
-        return
-    lowest, highest = schema.get("minimum"), schema.get("maximum")
-    if "exclusiveMinimum" not in schema and lowest is None and (highest is None or highest > -_MAX_EXACT):
-        schema["minimum"] = -_MAX_EXACT
-    if "exclusiveMaximum" not in schema and highest is None and (lowest is None or lowest < _MAX_EXACT):
-        schema["maximum"] = _MAX_EXACT
-
 
 def _required(schema: Mapping[str, Any]) -> list[str]:
     names = schema.get("required")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-
-
-def _each_number(value: Any, check: Callable[[Any], None]) -> None:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            _each_number(item, check)
-    else:
-        check(value)
-
-
-def _check_exact(key: str, value: Any) -> None:
-    """Raises `ValueError` for a number that llguidance would change."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return
-    limit = _MAX_EXACT - 1 if key.startswith("exclusive") else _MAX_EXACT  # the next whole number counts there
-    if not -limit <= value <= limit:
-        shown = repr(value) if isinstance(value, float) or abs(value) < 10**40 else "a number of many digits"
-        raise ValueError(f"{key}: {shown} cannot be enforced exactly; numbers up to ±{limit} are accepted")

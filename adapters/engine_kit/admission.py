@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from corral.core.errors import PromptTooLong, Unsupported
@@ -24,12 +25,18 @@ def admitted_context(request: CompletionRequest, prompt: Sequence[int], num_ctx:
     return own
 
 
-def prefilled(request: CompletionRequest, prompt: Sequence[int], *, cached: int, shifts: bool) -> Prefilled:
-    """The prompt is in memory, `cached` tokens of it from before. What is kept on shifting means nothing without."""
+def prefilled(
+    request: CompletionRequest, prompt: Sequence[int], *, cached: int, shifts: bool, began_ns: int | None = None
+) -> Prefilled:
+    """The prompt is in memory, `cached` tokens of it from before. `num_keep` has no effect unless the engine `shifts`.
+
+    `began_ns` is when the engine began with the prompt (`time.perf_counter_ns`); None if it never lets requests wait.
+    """
     kept = () if shifts or request.context.num_keep == ContextPolicy().num_keep else ("num_keep",)
     return Prefilled(
         prompt_tokens=len(prompt),
         cached_tokens=cached,
-        ignored_options=(*kept, *sorted(request.engine_options)),
+        ignored_options=kept,
         prompt_ids=tuple(prompt) if request.return_token_ids else (),
+        prefill_ns=None if began_ns is None else time.perf_counter_ns() - began_ns,
     )

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes."""
+"""Recognizes files by their first bytes."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ("begins_with",)
 
 
 def begins_with(source: RandomAccess, magic: bytes) -> bool:
-    """False for a file that is too short as well."""
+    """False also if the file is too short."""
     return source.read(0, len(magic)) == magic

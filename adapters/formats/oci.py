@@ -1,4 +1,4 @@
-"""What Ollama's manifests and ModelPack's share: OCI descriptors, limits on what strangers claim, layers of text."""
+"""What Ollama's and ModelPack's manifests have in common: OCI descriptors, limits on what they claim, text layers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = (
 )
 
 _MANIFEST_LIMIT_BYTES = 4 * 1024 * 1024
-_SIZE_LIMIT_BYTES = 1 << 46  # of a layer; what all layers of a manifest claim together stays below 64 bits
+_SIZE_LIMIT_BYTES = 1 << 46  # of a layer, so that the sum of all layers of a manifest stays below 64 bits
 _PULL_AGAIN = "pull or import the model again"
 
 T = TypeVar("T")

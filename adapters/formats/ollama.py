@@ -61,7 +61,7 @@ class _Layer(Descriptor, frozen=True):
 
 class _Manifest(msgspec.Struct, frozen=True, rename="camel"):
     config: _Layer
-    layers: list[_Layer] | None = None  # Go writes null for a model without layers
+    layers: list[_Layer] | None = None  # Go writes null if there are no layers
 
 
 _Address = Annotated[str, msgspec.Meta(max_length=2048)]

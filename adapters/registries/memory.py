@@ -1,4 +1,4 @@
-"""A registry in memory: for tests, and to show what a registry has to do."""
+"""A registry in memory, for tests and as an example."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Repository:
 
 
 class MemoryRegistry:
-    """The `Registry` of one process, for the tasks of one event loop. A repository has blobs of its own."""
+    """A `Registry` for the tasks of one event loop. Each repository has its own blobs."""
 
     def __init__(self, scheme: str = "mem") -> None:
         self._scheme = scheme

@@ -7,7 +7,7 @@ named in `Load` by import path, and both ends then decode the union of all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import or_
 from typing import Any, Generic, Literal, TypeVar, cast
@@ -43,13 +43,11 @@ __all__ = (
     "Step",
     "TokenizerCall",
     "UpFrame",
-    "add_frame",
     "down_decoder",
     "encode",
     "job_decoder",
     "job_up_decoder",
     "load_decoder",
-    "request_of",
     "up_decoder",
 )
 
@@ -83,11 +81,8 @@ class Load(_Frame, frozen=True, tag=True, array_like=True):
 
 
 class Add(_Frame, Generic[RequestT], frozen=True, tag=True, array_like=True):
-    """A request. `engine_options` travel beside it: they are JSON, which cannot stand raw inside MessagePack."""
-
     request_id: int
     request: RequestT
-    engine_options: Mapping[str, bytes] = {}
 
 
 class Abort(_Frame, frozen=True, tag=True, array_like=True):
@@ -214,22 +209,6 @@ def job_up_decoder() -> msgspec.msgpack.Decoder[JobUpFrame]:
     """For frames up from a job's child."""
     kinds: Any = JobUpFrame
     return cast("msgspec.msgpack.Decoder[JobUpFrame]", msgspec.msgpack.Decoder(kinds))
-
-
-def add_frame(request_id: int, request: Request) -> Add[Request]:
-    """A request as a frame; see `request_of`."""
-    if not request.engine_options:
-        return Add(request_id, request)
-    options = {name: bytes(value) for name, value in request.engine_options.items()}
-    return Add(request_id, msgspec.structs.replace(request, engine_options={}), options)
-
-
-def request_of(frame: Add[Request]) -> Request:
-    """The request of a frame made by `add_frame`."""
-    if not frame.engine_options:
-        return frame.request
-    options = {name: msgspec.Raw(value) for name, value in frame.engine_options.items()}
-    return msgspec.structs.replace(frame.request, engine_options=options)
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,11 +34,12 @@ _NICENESS = 5
 class Preparation:
     """A request on its way to the loop. `request`, `mask` and `prepared` are final when it is `done`, or `error` is."""
 
-    __slots__ = ("_given_up", "_job", "_stages", "error", "mask", "prepared", "request", "request_id")
+    __slots__ = ("_given_up", "_job", "_stages", "arrived_ns", "error", "mask", "prepared", "request", "request_id")
 
     def __init__(self, request_id: int, request: Request) -> None:
         self.request_id = request_id
         self.request = request
+        self.arrived_ns = time.perf_counter_ns()
         self.mask: RequestMask | None = None
         self.prepared: Prepared | None = None
         self.error: ErrorInfo | None = None

@@ -119,11 +119,11 @@ class ProcessModel:
         self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
     ) -> list[tuple[int, ...]]:
         self._require_tokenizer()
-        return (await self._link.call("tokenize", prompts=prompts, most=most, cut=cut)).ids
+        return await self._link.calls.tokenize(prompts, most=most, cut=cut)
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         self._require_tokenizer()
-        return (await self._link.call("detokenize", ids=ids)).text
+        return await self._link.calls.detokenize(ids)
 
     async def aclose(self) -> None:
         if self._closing is None:

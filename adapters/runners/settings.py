@@ -1,10 +1,10 @@
-"""The runners' settings, apart from the runners: reading them imports nothing else."""
+"""The settings of the process runner, apart from it: reading them imports nothing else."""
 
 from __future__ import annotations
 
 from corral.core.values import Value
 
-__all__ = ("ProcessSettings", "ThreadSettings")
+__all__ = ("ProcessSettings",)
 
 
 class ProcessSettings(Value, frozen=True, kw_only=True):
@@ -17,9 +17,3 @@ class ProcessSettings(Value, frozen=True, kw_only=True):
     heartbeat_timeout_s: float = 10.0
     step_timeout_s: float = 600.0
     close_grace_s: float = 5.0
-
-
-class ThreadSettings(Value, frozen=True, kw_only=True):
-    """`close_grace_s`: how long unloading waits for the engine's thread to end."""
-
-    close_grace_s: float = 10.0

@@ -9,7 +9,7 @@ from typing import cast
 
 import msgspec
 
-from corral.adapters.runners.frames import Abort, Add, Close, request_of
+from corral.adapters.runners.frames import Abort, Add, Close
 from corral.adapters.runners.preparing import Preparation, Preparing
 from corral.core.errors import CorralError, EngineNotInstalled, LoadFailed, OutOfMemory
 from corral.core.ports.engines import Engine, GeneratorEngine, StepEngine
@@ -98,7 +98,7 @@ class Stepper:
             while not inbox.empty() or not loop.unfinished():
                 command = inbox.get()
                 if isinstance(command, Add):
-                    self._add(command.request_id, request_of(command))
+                    self._add(command.request_id, command.request)
                 elif isinstance(command, Preparation):
                     self._add_prepared(command)
                 elif isinstance(command, Abort):
@@ -148,4 +148,6 @@ class Stepper:
             preparation.drop()
             self._deliver([(request_id, preparation.error)])
         else:
-            self._loop.add(request_id, preparation.request, preparation.mask, preparation.prepared)
+            self._loop.add(
+                request_id, preparation.request, preparation.mask, preparation.prepared, preparation.arrived_ns
+            )

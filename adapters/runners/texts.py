@@ -12,7 +12,7 @@ from corral.core.errors import PromptTooLong
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import GradualTokenizer, Tokenizer
 from corral.core.requests.control_tokens import LOOKALIKES
-from corral.core.requests.prompts import Prompt, TextPart, TokensPart, joined
+from corral.core.requests.prompts import Prompt, TextPart, TokensPart, has_media, joined
 from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request
 
 __all__ = ("RequestTexts", "characters_of", "encoded")
@@ -22,7 +22,10 @@ _TURN_CHARACTERS = 8_192
 
 
 class RequestTexts:
-    """The texts of one model's requests. Without a tokenizer they all stay as they are."""
+    """The texts of one model's requests. Without a tokenizer they all stay as they are.
+
+    A prompt with images is not turned into ids: only its engine knows how many tokens an image takes.
+    """
 
     def __init__(self, info: ModelInfo, tokenizer: Tokenizer | None) -> None:
         self._tokenizer = tokenizer
@@ -42,7 +45,7 @@ class RequestTexts:
         if isinstance(request, CompletionRequest):
             characters = characters_of(request.prompt)
             suspects = _suspects(request.prompt) if self._guessed else ()
-            if characters < _LONG_TEXT and not suspects:
+            if not suspects and (characters < _LONG_TEXT or has_media(request.prompt)):
                 return None
             return self._completion(tokenizer, request, suspects), characters
         if isinstance(request, EmbedRequest):
@@ -56,7 +59,7 @@ class RequestTexts:
         prompt = request.prompt
         if suspects:
             prompt = yield from _settled(tokenizer, prompt, suspects)
-        if characters_of(prompt) >= _LONG_TEXT:
+        if characters_of(prompt) >= _LONG_TEXT and not has_media(prompt):
             most = self._most_tokens(request.context.num_ctx)
             [ids] = yield from encoded(tokenizer, [prompt], None if most is None else max(0, most - 1))
             prompt = (TokensPart(ids=ids),)

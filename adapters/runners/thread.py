@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import Any
 
+from corral.adapters.runners.calls import TokenizerCalls
 from corral.adapters.runners.dispatch import Dispatch
-from corral.adapters.runners.frames import Abort, Add, Close, Result, TokenizerCall
+from corral.adapters.runners.frames import Abort, Add, Close, Result
 from corral.adapters.runners.outbox import Outbox
-from corral.adapters.runners.settings import ThreadSettings
 from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.adapters.runners.tokenizing import Tokenizing
-from corral.core.error_translation import to_error
 from corral.core.errors import Cancelled, EngineDied, ErrorInfo, Unsupported
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo
@@ -32,15 +30,15 @@ __all__ = ("ThreadModel", "ThreadRunner")
 
 _log = logging.getLogger("corral.engine")
 
+_CLOSE_GRACE_S = 10.0
+"""How long unloading waits for the engine's thread to end."""
+
 
 class ThreadRunner:
     """A `Runner`. A thread cannot be killed: a load that is cancelled ends at its next progress report, a model that
-    is closed at the end of its step; after `close_grace_s` nobody waits for it any longer."""
+    is closed at the end of its step; after ten seconds nobody waits for it any longer."""
 
     name = "thread"
-
-    def __init__(self, settings: ThreadSettings | None = None) -> None:
-        self._settings = settings or ThreadSettings()
 
     async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> ThreadModel:
         worker = _Worker(spec, request, on_progress)
@@ -49,7 +47,7 @@ class ThreadRunner:
         except asyncio.CancelledError:
             worker.abandon()
             raise
-        return ThreadModel(request.model, worker, loop, self._settings)
+        return ThreadModel(request.model, worker, loop)
 
 
 class _Worker:
@@ -138,14 +136,13 @@ class _Worker:
 class ThreadModel:
     """A `RunningModel` in a thread."""
 
-    def __init__(self, label: str, worker: _Worker, loop: EngineLoop, settings: ThreadSettings) -> None:
+    def __init__(self, label: str, worker: _Worker, loop: EngineLoop) -> None:
         self._label = label
         self._worker = worker
         self._event_loop = asyncio.get_running_loop()
-        self._tokenizing = None if loop.engine.tokenizer is None else Tokenizing(loop.engine.tokenizer, self._told)
-        self._call_ids = itertools.count(1)
-        self._calls: dict[int, asyncio.Future[Result]] = {}
-        self._close_grace_s = settings.close_grace_s
+        self._tokenizes = loop.engine.tokenizer is not None
+        self._tokenizing = Tokenizing(loop.engine.tokenizer, self._take_result)
+        self._calls = TokenizerCalls(begin=self._tokenizing.begin, give_up=self._tokenizing.give_up)
         self._dispatch = Dispatch(worker.info, add=self._add, abort=self._abort)
         worker.deliver = self._dispatch.deliver
         worker.ended.add_done_callback(self._ended)
@@ -164,53 +161,34 @@ class ThreadModel:
     async def tokenize(
         self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
     ) -> list[tuple[int, ...]]:
-        return (await self._call("tokenize", prompts=tuple(prompts), most=most, cut=cut)).ids
+        self._require_tokenizer()
+        return await self._calls.tokenize(prompts, most=most, cut=cut)
 
     async def detokenize(self, ids: Sequence[int]) -> str:
-        return (await self._call("detokenize", ids=tuple(ids))).text
+        self._require_tokenizer()
+        return await self._calls.detokenize(ids)
 
     async def aclose(self) -> None:
         self._end(EngineDied(f"{self._label} was unloaded").info)
         self._worker.inbox.put(Close())
         with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._worker.ended), self._close_grace_s)
+            await asyncio.wait_for(asyncio.shield(self._worker.ended), _CLOSE_GRACE_S)
 
-    async def _call(self, method: Literal["tokenize", "detokenize"], **arguments: Any) -> Result:
+    def _require_tokenizer(self) -> None:
         if not self.alive:
             raise EngineDied(f"{self._label} is no longer loaded")
-        if self._tokenizing is None:
+        if not self._tokenizes:
             raise Unsupported(f"the engine of {self._label} does not tokenize")
-        call_id = next(self._call_ids)
-        future: asyncio.Future[Result] = self._event_loop.create_future()
-        self._calls[call_id] = future
-        try:
-            self._tokenizing.begin(TokenizerCall(call_id, method, **arguments))
-            result = await future
-        except asyncio.CancelledError:
-            self._tokenizing.give_up(call_id)
-            raise
-        finally:
-            del self._calls[call_id]
-        if result.error is not None:
-            raise to_error(result.error)
-        return result
 
-    def _told(self, result: Result) -> None:
+    def _take_result(self, result: Result) -> None:
         """In a thread of the tokenizer."""
         with suppress(RuntimeError):  # the event loop was closed; nobody waits
-            self._event_loop.call_soon_threadsafe(self._take, result)
-
-    def _take(self, result: Result) -> None:
-        future = self._calls.get(result.call_id)
-        if future is not None and not future.done():
-            future.set_result(result)
+            self._event_loop.call_soon_threadsafe(self._calls.take, result)
 
     def _end(self, error: ErrorInfo) -> None:
         self._dispatch.fail(error)
-        if self._tokenizing is not None:
-            self._tokenizing.close()
-        for call_id in self._calls:
-            self._take(Result(call_id, error=error))
+        self._tokenizing.close()
+        self._calls.fail(error)
 
     def _add(self, request_id: int, request: Request) -> None:
         self._worker.inbox.put(Add(request_id, request))

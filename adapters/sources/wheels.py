@@ -31,15 +31,15 @@ class WheelPiece(Value, frozen=True, kw_only=True):
 
 
 class WheelFile(RemoteFile, frozen=True, kw_only=True):
-    """A model file, and the pieces it is read from in order."""
+    """A model file, and the pieces that it consists of, in order."""
 
     pieces: tuple[WheelPiece, ...]
 
 
 def find_models(wheels: Iterable[Path]) -> tuple[WheelFile, ...]:
-    """Every model file in the wheels together, sorted by name. Blocking.
+    """All model files in the wheels, sorted by name. Blocking.
 
-    Raises `SourceError` where there is none, a piece is missing or there twice, or an archive is not to be trusted.
+    Raises `SourceError` if there is none, if a piece is missing or occurs twice, or if an archive looks hostile.
     """
     wheels = sorted(wheels)
     found: dict[str, dict[int | None, WheelPiece]] = {}
@@ -65,7 +65,7 @@ def wheel_errors(wheel: Path) -> Iterator[None]:
 
 
 def _pieces(wheel: Path) -> Iterator[tuple[str, int | None, WheelPiece]]:
-    """File name, number of the piece (None: the whole file) and where it is."""
+    """File name, number of the piece (None for a whole file) and its place."""
     with wheel_errors(wheel), zipfile.ZipFile(wheel) as archive:
         for info in archive.infolist():
             _check_path(wheel, info.filename)
@@ -102,7 +102,7 @@ def _check_path(wheel: Path, member: str) -> None:
 
 
 def _check_size(wheel: Path, info: zipfile.ZipInfo) -> None:
-    packed = min(info.compress_size, wheel.stat().st_size)  # the archive's word, no further than it can be true
+    packed = min(info.compress_size, wheel.stat().st_size)  # never more than the archive itself
     if info.file_size > max(_RATIO_COUNTS_FROM_BYTES, packed * _MAX_RATIO):
         raise SourceError(
             f"{wheel.name}: {info.filename} claims to unpack {packed} bytes to {info.file_size}",

@@ -1,4 +1,4 @@
-"""Files taken into a store without copying, where the file system can, and the notes that tell when one was changed."""
+"""Adds files to a store without copying them, if the file system can, and notes whether they were changed since."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 
 
 class Fingerprint(msgspec.Struct, frozen=True):
-    """What changes when somebody edits a file: good enough to know when to hash again."""
+    """What changes when a file is edited: enough to know when to hash it again."""
 
     size_bytes: int
     mtime_ns: int
@@ -43,11 +43,11 @@ def fingerprint_of(status: os.stat_result) -> Fingerprint:
 def bring(source: Path, target: Path, stop: threading.Event) -> bool:
     """Makes `target` a reflink of `source`, else a hard link, else a copy. True for a hard link: the two share bytes.
 
-    Blocking. `target` must not exist, and is left behind half made where this raises.
+    Blocking. `target` must not exist. If this raises, an incomplete `target` may be left behind.
     """
     if _reflinked(source, target):
         return False
-    with suppress(OSError):  # another device, a file system without links, too many links, somebody else's file
+    with suppress(OSError):  # another device, no links on this file system, too many links, another user's file
         os.link(source, target)
         return True
     with open_regular(source) as original, target.open("xb", buffering=0) as copy:
@@ -74,14 +74,14 @@ def _reflinked(source: Path, target: Path) -> bool:
 
 
 class AdoptionNotes:
-    """One note per hard-linked blob: its fingerprint when it was last hashed, and what came out. All calls block."""
+    """One note per hard-linked blob: its fingerprint when it was last hashed, and the result. All calls block."""
 
     def __init__(self, folder: Path, scratch: Path) -> None:
         self._folder = folder
         self._scratch = scratch
 
     def verdict(self, digest: Digest, status: os.stat_result) -> bool | None:
-        """Whether the blob is intact; None where only hashing can tell. A blob without a note is the store's own."""
+        """Whether the blob is intact; None if only hashing can tell. A blob without a note is not a hard link."""
         try:
             note = msgspec.json.decode(read_regular(self._path(digest), _NOTE_LIMIT_BYTES), type=_Note)
         except FileNotFoundError:

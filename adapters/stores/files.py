@@ -21,13 +21,13 @@ __all__ = ("CHUNK_BYTES", "FULL_DISK", "StoreFolders", "hash_file", "replace_fil
 CHUNK_BYTES = 1024 * 1024
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers of a disk, a quota, or a limit of a file's size that is reached."""
+"""Error numbers for a full disk, a used-up quota, and a file at its size limit."""
 
 
 class StoreFolders:
-    """Where a store keeps what. ``blobs`` and ``manifests`` are Ollama's, which never looks into ``.corral``.
+    """The folders of a store. ``blobs`` and ``manifests`` are shared with Ollama, which never looks into ``.corral``.
 
-    `derived` has the manifests of derived models, `kept` the blobs that they name.
+    `derived` holds the manifests of derived models, `kept` the blobs that they name.
     """
 
     def __init__(self, root: Path) -> None:
@@ -81,7 +81,7 @@ def hash_file(path: Path, stop: threading.Event) -> Digest:
 def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True) -> None:
     """Makes `data` the content of `path` in one step; its folder must exist. `scratch` is on the same disk.
 
-    `durable` waits until it would survive a power cut.
+    `durable`: return only when the file would survive a power cut.
     """
     scratch.mkdir(parents=True, exist_ok=True, mode=0o755)
     temporary = scratch / f"{path.name}.{uuid.uuid4().hex}.tmp"
@@ -101,7 +101,7 @@ def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power cut, where the system can open folders at all."""
+    """Makes a rename in `folder` survive a power cut, on systems that can open folders."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

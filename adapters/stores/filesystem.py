@@ -34,10 +34,10 @@ _log = logging.getLogger(__name__)
 
 
 class FilesystemBlobs:
-    """``<root>/blobs/sha256-<hex>``; what is on its way in, and notes on adopted files, are under ``<root>/.corral``.
+    """``<root>/blobs/sha256-<hex>``; partial blobs and notes on adopted files are under ``<root>/.corral``.
 
-    Safe for many tasks, and for other processes, a real Ollama's too. Reading writes nothing, so a store of another
-    user can be read. Folders are made when first needed.
+    Safe for concurrent tasks and processes, including a real Ollama. Reading writes nothing, so another user's store
+    can be read. Folders are created when they are first needed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -46,7 +46,7 @@ class FilesystemBlobs:
         self._models = ModelFolders(self._folders.folders, self._folders.scratch)
 
     def path(self, digest: Digest) -> Path:
-        """Where the blob is, or would be. Raises `InvalidDigest`: nothing else ever becomes a path here."""
+        """Where the blob is, or would be. Raises `InvalidDigest`, so nothing but a digest becomes a path."""
         return blob_path(self._folders, digest)
 
     @asynccontextmanager
@@ -67,7 +67,7 @@ class FilesystemBlobs:
         with storage_errors(f"cannot read blob {digest}"):
             file = await in_thread(lambda _: open_regular(self.path(digest)), undo=lambda unread: unread.close())
             try:
-                file.seek(start)  # moves a number, touches no disk
+                file.seek(start)  # only sets an offset, does not touch the disk
                 while start < end:
                     chunk = await in_thread(partial(_read_chunk, file, min(CHUNK_BYTES, end - start)))
                     if not chunk:
@@ -99,7 +99,7 @@ class FilesystemBlobs:
 
     async def list(self) -> AsyncIterator[BlobInfo]:
         for name in await in_thread(lambda _: self._names()):
-            with suppress(InvalidDigest, StorageError):  # one that cannot be read hides no other
+            with suppress(InvalidDigest, StorageError):  # one unreadable blob does not hide the others
                 info = await self.stat(parse_digest(name))
                 if info is not None:
                     yield info
@@ -132,13 +132,13 @@ class FilesystemBlobs:
             except OSError as error:
                 if error.errno != errno.ELOOP:
                     raise
-                return None  # a circle of links holds no bytes
+                return None  # circular links have no bytes
             if not stat.S_ISREG(status.st_mode):
                 return None
             intact = self._notes.verdict(digest, status)
             if intact is None:
                 intact = hash_file(path, stop) == digest
-                with suppress(OSError):  # a store that may only be read is hashed each time
+                with suppress(OSError):  # in a read-only store, it is hashed each time
                     self._notes.put(digest, fingerprint_of(status), intact=intact)
                 if not intact:
                     _log.warning("%s is a hard link to a file that has changed since it was imported", path)
@@ -185,7 +185,7 @@ class FilesystemBlobs:
             raise StorageError(f"{source} changed while it was being read", "import it again")
         if self._stat(digest, stop) is None:
             if linked:
-                self._notes.put(digest, before, intact=True)  # before the blob, which is not to be trusted without
+                self._notes.put(digest, before, intact=True)  # before the blob, which cannot be trusted without it
             os.replace(scratch, self.path(digest))
             if not linked:
                 self._notes.remove(digest)

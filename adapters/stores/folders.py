@@ -1,4 +1,4 @@
-"""Folders that show blobs under the file names a model knows them by, without a second copy on disk."""
+"""Folders that present blobs under the file names that a model expects, without a second copy on disk."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _ABANDONED_AFTER_S = 24 * 3600.0
 
 
 class ModelFolders:
-    """``<folder>/<hex of the key>/…``, and beside each a note of its blobs. Safe for many tasks and processes.
+    """``<folder>/<hex of the key>/…``, with a note of its blobs beside it. Safe for concurrent tasks and processes.
 
-    All files of a folder are made alike: onnxruntime refuses external data that is a link out of the model's own
-    folder, but not where the model is such a link itself. `scratch` is on the same disk as `folder`.
+    All files of a folder are links of one kind: onnxruntime refuses external data that is a link out of the model's
+    folder, unless the model itself is such a link. `scratch` is on the same disk as `folder`.
     """
 
     def __init__(self, folder: Path, scratch: Path) -> None:
@@ -40,9 +40,9 @@ class ModelFolders:
         self._scratch = scratch
 
     async def show(self, key: Digest, blobs: Mapping[str, Path]) -> Path:
-        """The folder that has `blobs` under these paths; made where it is not there or no longer whole.
+        """The folder that has `blobs` under these paths; created if it is missing or incomplete.
 
-        Raises `StorageError` for paths that may not stand in one folder.
+        Raises `StorageError` for paths that cannot be in one folder.
         """
         check_together(blobs)
         target = self._path(key)
@@ -52,7 +52,7 @@ class ModelFolders:
         return target
 
     async def drop(self, key: Digest) -> None:
-        """Does nothing where there is none."""
+        """Does nothing if there is none."""
         async with self._lock(key):
             await in_thread(lambda _: self._remove(self._path(key)))
 
@@ -77,9 +77,9 @@ class ModelFolders:
             _note(target).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        """Drops folders whose blobs somebody else has deleted, a real Ollama say: links would keep the space taken.
+        """Drops folders whose blobs another program (Ollama) has deleted: the links would keep the space in use.
 
-        And what was begun long ago and never finished.
+        Also drops what was started long ago and never finished.
         """
         for note in self._folder.glob("*.json"):
             with suppress(OSError, *MALFORMED):
@@ -95,11 +95,11 @@ class ModelFolders:
         with suppress(FileNotFoundError):
             for left in self._scratch.iterdir():
                 with suppress(OSError):
-                    if left.stat().st_mtime < time.time() - _ABANDONED_AFTER_S:  # by a process that died meanwhile
+                    if left.stat().st_mtime < time.time() - _ABANDONED_AFTER_S:  # by a process that has died since
                         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def _put_aside(self, folder: Path) -> None:
-        """In one step, so that nobody sees half a folder; whoever has its files open keeps them."""
+        """In one step, so that nobody sees half a folder. Files that are open stay readable."""
         old = self._aside()
         with suppress(FileNotFoundError):
             os.rename(folder, old)
@@ -141,7 +141,7 @@ def _fill(folder: Path, blobs: Mapping[str, Path], stop: threading.Event) -> Non
             for path, blob in blobs.items():
                 target = folder.joinpath(*path_parts(path))
                 target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-                way(os.path.realpath(blob), target)  # a hard link to a link would be one more link
+                way(os.path.realpath(blob), target)  # a hard link to a symbolic link would be another symbolic link
         except OSError:
             if way is ways[-1]:
                 raise
@@ -157,4 +157,4 @@ def _copy(blob: str, target: Path, *, stop: threading.Event) -> None:
             copy.write(chunk)
         os.fsync(copy.fileno())
         status = os.fstat(original.fileno())
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))  # how `_shows` knows it again
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))  # `_shows` recognises it by this

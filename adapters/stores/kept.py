@@ -1,4 +1,4 @@
-"""Blobs that stay when another program on the same store deletes what none of its own manifests names."""
+"""Keeps blobs when another program on the same store deletes those that its own manifests do not name."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ("blob_path", "forget", "keep")
 
 
 def blob_path(folders: StoreFolders, digest: Digest) -> Path:
-    """Where the blob is, or would be. Raises `InvalidDigest`: nothing else ever becomes a path."""
+    """Where the blob is, or would be. Raises `InvalidDigest`, so nothing but a digest becomes a path."""
     name = _file_name(digest)
     path, kept = folders.blobs / name, folders.kept / name
     return kept if not os.path.lexists(path) and os.path.lexists(kept) else path
 
 
 def keep(folders: StoreFolders, digests: Iterable[Digest]) -> None:
-    """Gives each blob that is there a second name, which an Ollama does not see; where the file system has no hard
-    links its only one. Blocking. Raises `StorageError`."""
+    """Gives each existing blob a second name, which Ollama does not see; without hard links, it becomes its only name.
+    Blocking. Raises `StorageError`."""
     with storage_errors(f"cannot keep blobs in {folders.kept}"):
         folders.kept.mkdir(parents=True, exist_ok=True, mode=0o755)
         for digest in digests:
@@ -31,7 +31,7 @@ def keep(folders: StoreFolders, digests: Iterable[Digest]) -> None:
             if os.path.lexists(kept) or not path.is_file():
                 continue
             try:
-                os.link(os.path.realpath(path), kept)  # a hard link to a link would be one more link
+                os.link(os.path.realpath(path), kept)  # a hard link to a symbolic link would be another symbolic link
             except FileExistsError:
                 continue
             except OSError:
@@ -39,7 +39,7 @@ def keep(folders: StoreFolders, digests: Iterable[Digest]) -> None:
 
 
 def forget(folders: StoreFolders, digest: Digest) -> bool:
-    """Deletes the blob under both names. True where it was there."""
+    """Deletes the blob under both names. True if it existed."""
     found = False
     for folder in (folders.blobs, folders.kept):
         with suppress(FileNotFoundError):

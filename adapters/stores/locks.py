@@ -1,4 +1,4 @@
-"""Advisory file locks, between the tasks of one process and between processes alike."""
+"""Advisory file locks, between the tasks of one process as well as between processes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _TIMEOUT_S = 30.0
 class FileLock:
     """One holder's handle on a lock file. The system drops the lock when its process dies.
 
-    Two handles conflict even inside one process, so every holder makes its own. `remove`: the file goes with the
-    last holder. Windows knows no shared locks; there every lock is exclusive. `timeout_s` is how long ``async with``
-    waits for another holder, None without end.
+    Two handles conflict even inside one process, so each holder creates its own. `remove`: the last holder deletes the
+    file. Windows has no shared locks; there, every lock is exclusive. `timeout_s` is how long ``async with`` waits for
+    another holder; None means forever.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class FileLock:
         self._descriptor: int | None = None
 
     def try_acquire(self) -> bool:
-        """False where somebody else holds it. Raises `StorageError` where the file cannot be made."""
+        """False if it is held elsewhere. Raises `StorageError` if the file cannot be created."""
         with storage_errors(f"cannot lock {self._path}"):
             while True:
                 try:
@@ -57,10 +57,10 @@ class FileLock:
                 if self._is_current(descriptor):
                     self._descriptor = descriptor
                     return True
-                os.close(descriptor)  # its last holder removed the file between our opening and our locking
+                os.close(descriptor)  # its last holder removed the file after we opened it and before we locked it
 
     def release(self) -> None:
-        """Does nothing where it is not held."""
+        """Does nothing if it is not held."""
         if self._descriptor is None:
             return
         if self._remove:
@@ -70,7 +70,7 @@ class FileLock:
         self._descriptor = None
 
     async def __aenter__(self) -> FileLock:
-        """Waits its turn. Raises `Conflict` after `timeout_s`."""
+        """Waits for the lock. Raises `Conflict` after `timeout_s`."""
         began = time.monotonic()
         pause_s = 0.001
         while not await in_thread(lambda _: self.try_acquire(), undo=lambda _: self.release()):

@@ -1,4 +1,4 @@
-"""Reads the file of one manifest: within limits, and never a file outside of the store."""
+"""Reads the file of one manifest: within limits, and never a file outside the store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from corral.core.regular_files import open_regular
 __all__ = ("check_inside", "read_manifest")
 
 _LIMIT_BYTES = 4 * 1024 * 1024
-_LATEST_S = 253_370_764_800.0  # the year 9999: what calendars can show
+_LATEST_S = 253_370_764_800.0  # the year 9999, the last that calendars can show
 
 
 def read_manifest(folders: StoreFolders, path: Path) -> tuple[StoredManifest, Fingerprint] | None:

@@ -1,4 +1,4 @@
-"""Lists the manifests of a store. Files that have not changed since the last time are not read again."""
+"""Lists the manifests of a store. Files that have not changed since they were last read are not read again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from corral.adapters.stores.files import StoreFolders, storage_errors
 from corral.adapters.stores.manifest_files import check_inside, read_manifest
 from corral.adapters.stores.manifest_paths import LEVELS, is_name, name_of
 from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
+from corral.adapters.system.local_disk import on_local_disk
 from corral.adapters.system.threads import stop_if_asked
 from corral.core.errors import StorageError
 from corral.core.ports.manifests import ManifestEntry, StoredManifest
@@ -67,7 +68,14 @@ class ManifestListing:
         stored, fingerprint = read
         misplaced = name.host.lower() == DERIVED_HOST and not path.is_relative_to(self._folders.derived)
         if settled(fingerprint, now_ns) and not misplaced:
-            self._known.put(name, KnownManifest(path=path, preferred=(), fingerprint=fingerprint, stored=stored))
+            known = KnownManifest(
+                path=path,
+                preferred=(),
+                fingerprint=fingerprint,
+                stored=stored,
+                on_local_disk=on_local_disk(path),
+            )
+            self._known.put(name, known)
         return stored
 
     def _paths(self, strict: bool) -> Sequence[Path]:
@@ -84,7 +92,7 @@ class ManifestListing:
         return [path for path in level if is_name(path)]
 
     def _children(self, folder: Path, *, files: bool, strict: bool) -> list[Path]:
-        """What is one level below: folders, or with `files` everything else."""
+        """The children of `folder`: its folders, or with `files` everything else."""
         try:
             check_inside(self._folders, folder)
             with storage_errors(f"cannot list {folder}"), os.scandir(folder) as entries:
@@ -93,12 +101,12 @@ class ManifestListing:
                 ]
         except StorageError as error:
             if not isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
-                # Without the folder of all manifests there is no list: an empty one would be a lie.
+                # If the folder of all manifests cannot be read, an empty list would be wrong.
                 self._skip(folder, error, strict or folder == self._folders.manifests)
             return []
 
     def _skip(self, path: Path, error: StorageError, strict: bool) -> None:
-        """A circle of links or a pipe has no bytes, so it names no blob: not even a strict list stops for it."""
+        """Circular links and pipes have no bytes, so they name no blob: even a strict list skips them."""
         cause = error.__cause__
         empty = isinstance(cause, OSError) and cause.errno in (errno.ELOOP, errno.EINVAL)
         if strict and not empty:

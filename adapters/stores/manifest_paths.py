@@ -34,9 +34,9 @@ def is_name(path: Path) -> bool:
 
 
 def spelt(root: Path, name: ModelName) -> tuple[Path, tuple[Path, ...]]:
-    """The path below `root` with the spelling found on disk, as deep as there is one. Blocking.
+    """The path below `root`, in the spelling found on disk as far as it exists. Blocking.
 
-    Beside it the paths in the exact spelling that would be preferred, for each part that is spelt differently on disk.
+    Also the paths in the exact spelling, which would be preferred, for each part that is spelt differently on disk.
     """
     path, preferred = root, list[Path]()
     for part in name.parts:

@@ -17,6 +17,7 @@ from corral.adapters.stores.manifest_files import check_inside, read_manifest
 from corral.adapters.stores.manifest_listing import ManifestListing
 from corral.adapters.stores.manifest_paths import LEVELS, check_name, spelt
 from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
+from corral.adapters.system.local_disk import on_local_disk
 from corral.adapters.system.threads import in_thread
 from corral.core.errors import Conflict, StorageError
 from corral.core.models.digests import Digest, digest_of, mentioned_digests
@@ -30,10 +31,10 @@ _ATTEMPTS = 100  # a real Ollama takes no lock and removes folders that are empt
 
 
 class FilesystemManifests:
-    """Safe for many tasks and processes. Names are compared without case, and keep the case they were stored with.
+    """Safe for concurrent tasks and processes. Names are compared without case, and keep the case they were stored in.
 
-    Derived models are apart, under ``.corral``: an Ollama that shares the store would list them. Those that an earlier
-    version put among the others are found there, and moved with the next change of the store.
+    Derived models are kept under ``.corral``, because an Ollama that shares the store would list them. Those that an
+    earlier version put among the others are found there, and moved at the next change of the store.
 
     A manifest that is a link out of the store is treated as unreadable, so that no name reaches another file.
     """
@@ -47,6 +48,8 @@ class FilesystemManifests:
         known = self._known.get(name)
         if known is None:
             check_name(name)
+        elif known.on_local_disk and known.is_current():  # one `stat`: a thread would cost much more
+            return known.stored
         return await in_thread(lambda _: self._look_up(name, known))
 
     async def put(self, name: ModelName, data: bytes, *, if_digest: Digest | None = None) -> StoredManifest:
@@ -60,7 +63,7 @@ class FilesystemManifests:
             return await in_thread(lambda _: self._delete(name))
 
     async def list(self, *, strict: bool = False) -> AsyncGenerator[ManifestEntry, None]:
-        # In one go: a hop to a thread per manifest costs more than reading it.
+        # All at once: a switch to a thread for each manifest would cost more than reading it.
         for entry in await in_thread(lambda stop: self._listing.entries(strict, stop)):
             yield entry
 
@@ -91,12 +94,18 @@ class FilesystemManifests:
             return None
         stored, fingerprint = read
         if settled(fingerprint, now_ns):
-            known = KnownManifest(path=path, preferred=preferred, fingerprint=fingerprint, stored=stored)
+            known = KnownManifest(
+                path=path,
+                preferred=preferred,
+                fingerprint=fingerprint,
+                stored=stored,
+                on_local_disk=on_local_disk(path),
+            )
             self._known.put(name, known)
         return stored
 
     def _locate(self, name: ModelName) -> tuple[Path, tuple[Path, ...]]:
-        """The path with the spelling found on disk, as deep as there is one, and paths that would come before it."""
+        """The path in the spelling found on disk as far as it exists, and paths that would be preferred to it."""
         path, preferred = spelt(self._root_of(name), name)
         if _is_derived(name) and not os.path.lexists(path):
             old, preferred_old = spelt(self._folders.manifests, name)
@@ -108,7 +117,7 @@ class FilesystemManifests:
         return self._folders.derived if _is_derived(name) else self._folders.manifests
 
     def _move_derived(self) -> None:
-        """Of what an earlier version left among Ollama's manifests. Whoever calls holds the lock of changes."""
+        """Moves what an earlier version left among Ollama's manifests. The caller holds the lock for changes."""
         for folder in self._listing.children(self._folders.manifests):
             if folder.name.lower() != DERIVED_HOST:
                 continue
@@ -131,7 +140,7 @@ class FilesystemManifests:
         self._move_derived()
         path, _ = self._locate(name)
         replaced = None
-        with suppress(StorageError):  # what cannot be read is replaced all the same
+        with suppress(StorageError):  # an unreadable manifest is replaced anyway
             replaced = self._read(path)
         if if_digest is not None and (replaced is None or replaced.digest != if_digest):
             raise Conflict(
@@ -172,7 +181,7 @@ def _is_derived(name: ModelName) -> bool:
 
 
 def _remove_empty(path: Path) -> None:
-    """The folders that led to a manifest, as far as nothing else is in them."""
+    """Removes the folders above a manifest, as far as they are empty."""
     with suppress(OSError):  # not empty: done
         for folder in path.parents[: LEVELS - 1]:
             folder.rmdir()

@@ -1,4 +1,4 @@
-"""Stores that live in this process: for tests, and for programs that want no folder of models."""
+"""Stores in the memory of this process: for tests, and for programs without a folder of models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ("MemoryBlobs", "MemoryManifests")
 
 
 class MemoryBlobs:
-    """Whole blobs in memory. `path` writes one to a temporary folder, once; `close` removes that folder."""
+    """Whole blobs in memory. `path` writes a blob to a temporary folder once; `close` removes that folder."""
 
     def __init__(self) -> None:
         self._blobs: dict[Digest, bytes] = {}
@@ -40,7 +40,7 @@ class MemoryBlobs:
         self._remove_folder: weakref.finalize[[str], MemoryBlobs] | None = None
 
     def close(self) -> None:
-        """The blobs stay; their paths are gone. Twice is fine."""
+        """Deletes the files; the blobs stay. May be called twice."""
         if self._remove_folder is not None:
             self._remove_folder()
         self._folder = None
@@ -99,7 +99,7 @@ class MemoryBlobs:
         return path
 
     async def adopt(self, file: Path) -> BlobInfo:
-        """Reads the file whole: what lives in memory has to fit there."""
+        """Reads the whole file into memory."""
         with storage_errors(f"cannot add {file} to the store"):
             data = await asyncio.to_thread(file.read_bytes)
         digest = Digest("sha256:" + await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest()))
@@ -200,7 +200,7 @@ class _MemoryWriter:
 
 
 class MemoryManifests:
-    """For the tasks of one event loop."""
+    """Manifests in memory, for the tasks of one event loop."""
 
     def __init__(self) -> None:
         self._stored: dict[str, StoredManifest] = {}

@@ -1,4 +1,4 @@
-"""Remembers on disk what weights files say of themselves, so that a new process need not read them again."""
+"""Remembers on disk what the headers of weights say, so that a new process does not read them again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ("FilesystemMetadataCache",)
 
 _LIMIT_BYTES = 4 * 1024 * 1024
 _GENERATION = 2
-"""Raised when a reader begins to fill a field differently; new fields are noticed without it."""
+"""Increased when a reader starts to fill a field differently; new fields are noticed without it."""
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class FilesystemMetadataCache:
 
     async def put(self, digest: Digest, metadata: ModelMetadata) -> None:
         def work(_: threading.Event) -> None:
-            with suppress(OSError, OverflowError, TypeError, ValueError):  # a number beyond 64 bits, half a surrogate
+            with suppress(OSError, OverflowError, TypeError, ValueError):  # a number beyond 64 bits, a lone surrogate
                 raw = msgspec.Raw(msgspec.msgpack.encode(metadata))
                 entry = _Entry(_GENERATION, ModelMetadata.__struct_fields__, raw)
                 self._folders.metadata.mkdir(parents=True, exist_ok=True, mode=0o755)

@@ -1,4 +1,4 @@
-"""Blobs on their way into a filesystem store: a partial file, the ranges it has, and a lock that says who writes it."""
+"""Blobs that are being written to a filesystem store: a partial file, a journal of its ranges, and a lock."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from corral.core.ports.blobs import BlobInfo
 
 __all__ = ("PartialWriter", "scratch_path", "sweep")
 
-_ABANDONED_AFTER_S = 7 * 24 * 3600.0  # a download that nobody resumed for a week
+_ABANDONED_AFTER_S = 7 * 24 * 3600.0  # downloads that were not resumed for a week
 
 Publish = Callable[[Path, Digest], None]
-"""Moves a whole, verified file to its place. Blocking."""
+"""Moves a complete, verified file to its place. Blocking."""
 
 
 def scratch_path(folder: Path) -> Path:
-    """A fresh name for a file that belongs to this process alone; its lock is the same name with ``.lock``."""
+    """A new name for a file that only this process uses; its lock has the same name with ``.lock``."""
     return folder / f"scratch-{uuid.uuid4().hex}"
 
 
 def sweep(folder: Path) -> None:
-    """Deletes what dead writers left behind and nobody can or will resume. Blocking; touches nothing that is held."""
+    """Deletes what dead writers left behind, unless it may be resumed. Never touches what is locked. Blocking."""
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             stem, _, suffix = entry.name.partition(".")
-            # A scratch file without its lock is nobody's; a lock alone may be one that is being taken right now.
+            # A scratch file that is not locked has no owner; a lock without a file may be one that is just being taken.
             if not stem.startswith("scratch-") or suffix == "lock":
                 with suppress(FileNotFoundError):
                     if time.time() - entry.stat().st_mtime < _ABANDONED_AFTER_S:
@@ -76,13 +76,13 @@ class PartialWriter:
         self._publish = publish
         self._open = True
         self._busy = threading.Lock()
-        # Bytes that arrive in order are hashed as they come; the rest is read again at commit.
+        # Bytes that arrive in order are hashed on arrival; the rest is read again at commit.
         self._hash = hashlib.sha256()
         self._hashed_bytes = 0
 
     @classmethod
     def open(cls, folder: Path, digest: Digest | None, size_bytes: int | None, publish: Publish) -> PartialWriter:
-        """Blocking. Raises `Conflict` where somebody else writes this digest."""
+        """Raises `Conflict` if another writer holds this digest. Blocking."""
         path = folder / digest.partition(":")[2] if digest else scratch_path(folder)
         lock = FileLock(path.with_suffix(".lock"), remove=True)
         if not lock.try_acquire():
@@ -120,7 +120,7 @@ class PartialWriter:
         await in_thread(lambda _: self.release(keep=True))
 
     def release(self, *, keep: bool) -> None:
-        """What `abort` and `close` do. Blocking, and brief."""
+        """Does the work of `abort` and `close`. Blocks briefly."""
         with self._busy:
             if self._open:
                 self._release(keep=keep and self._digest is not None)
@@ -152,7 +152,7 @@ class PartialWriter:
             if not covers(ranges, self._size_bytes):
                 raise StorageError(f"the blob is incomplete: it has {ranges} of {self._size_bytes} bytes")
             size_bytes = ranges[-1][1] if ranges else 0
-            self._file.truncate(size_bytes)  # an earlier writer may have died with bytes beyond its note
+            self._file.truncate(size_bytes)  # an earlier writer may have died with bytes beyond its journal
             found = self._hash_rest(stop)
             if self._digest not in (None, found):
                 self._release(keep=False)
@@ -188,7 +188,7 @@ class PartialWriter:
 
 
 def _resumable(path: Path, journal: RangeJournal | None, size_bytes: int | None) -> tuple[int | None, list[Range]]:
-    """Size and ranges of what an earlier writer left, if the same size was announced and the file is that long."""
+    """Size and ranges that an earlier writer left, if it announced the same size and the file is long enough."""
     found = journal.read() if journal is not None else None
     if found is None:
         return size_bytes, []

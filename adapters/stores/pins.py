@@ -1,4 +1,4 @@
-"""Keeps a blob's file on the disk while somebody needs it, whatever is deleted meanwhile and by whom."""
+"""Keeps a blob's file on the disk while it is in use, even if another process deletes the blob."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ("pinned",)
 
 @asynccontextmanager
 async def pinned(path: Path, parent: Path) -> AsyncIterator[Path]:
-    """A second name of the file `path`, in a folder of `parent` that goes with the context.
+    """A second name of the file `path`, in a folder of `parent` that is removed with the context.
 
-    The bytes stay until both names are gone, even if another process deletes the first one. Without hard links, or
-    in a store that may only be read, it is `path` itself.
+    The bytes stay until both names are gone, even if another process deletes the first one. Where hard links are not
+    possible, as in a read-only store, it is `path` itself.
     """
     async with AsyncExitStack() as held:
         try:

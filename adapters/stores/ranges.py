@@ -1,4 +1,4 @@
-"""Arithmetic on the byte ranges that a blob on its way in has already."""
+"""Arithmetic on the byte ranges of a partial blob."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Range = tuple[int, int]
 
 
 def merged(ranges: Iterable[Range]) -> list[Range]:
-    """Sorted, without overlaps and without empty ones."""
+    """The ranges sorted, without overlaps and without empty ones."""
     result: list[Range] = []
     for start, end in sorted(ranges):
         if result and start <= result[-1][1]:
@@ -22,7 +22,7 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
 
 
 def covers(ranges: list[Range], size_bytes: int | None) -> bool:
-    """Whether merged ranges are one piece from 0 to the size; without a size, one piece from 0, or nothing."""
+    """Whether merged ranges are complete: one range from 0 to the size. Without a size, one range from 0, or none."""
     if size_bytes is None:
         return not ranges or (len(ranges) == 1 and ranges[0][0] == 0)
     return ranges == ([(0, size_bytes)] if size_bytes else [])

@@ -1,4 +1,4 @@
-"""Manifests that were read before, and whether looking one up again would find the same: one `stat`, no search."""
+"""Remembers manifests that were read, and tells with one `stat` whether looking one up would find the same again."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ class KnownManifest(Value, frozen=True, kw_only=True):
     """A manifest as it was read from the file at `path`.
 
     `preferred` are paths that did not exist then, and that a look-up would follow first: those with the exact spelling
-    of the name, if the stored one differs in case.
+    of the name, if the stored one differs in case. `on_local_disk`: `is_current` needs no thread.
     """
 
     path: Path
     preferred: tuple[Path, ...]
     fingerprint: Fingerprint
     stored: StoredManifest
+    on_local_disk: bool
 
     def is_current(self) -> bool:
         """Whether looking the name up again would find the same bytes. Blocking."""
@@ -53,7 +54,7 @@ class KnownManifest(Value, frozen=True, kw_only=True):
 
 
 class KnownManifests:
-    """The manifests read last, by the spelling of their names that was asked for. Thread-safe."""
+    """The manifests that were read last, by the exact spelling that was asked for. Thread-safe."""
 
     def __init__(self) -> None:
         self._known: SizedLruDict[tuple[str, ...], KnownManifest] = SizedLruDict(_REMEMBERED_BYTES)

@@ -1,4 +1,4 @@
-"""Empty folders to work in, which go when their owner is done, or has died."""
+"""Temporary folders, which are deleted when their owner has finished or died."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ("workspace",)
 
 @asynccontextmanager
 async def workspace(parent: Path) -> AsyncIterator[Path]:
-    """An empty folder in `parent`, for as long as the context lasts; what dead processes left there is swept first."""
+    """An empty folder in `parent`, for as long as the context lasts. Deletes what dead processes left there first."""
 
     def make(_: threading.Event) -> tuple[Path, FileLock]:
         with storage_errors(f"cannot create a folder in {parent}"):
@@ -44,7 +44,7 @@ async def workspace(parent: Path) -> AsyncIterator[Path]:
 
 
 def _sweep(parent: Path) -> None:
-    # An owner holds the lock before it makes the folder, so none is taken too early.
+    # An owner takes the lock before it creates the folder, so no live folder is deleted.
     with suppress(FileNotFoundError):
         for folder in [path for path in parent.iterdir() if path.is_dir()]:
             lock = FileLock(folder.with_suffix(".lock"), remove=True)

@@ -68,12 +68,21 @@ class JinjaFormat:
         spelt = [_message_variables(typed.message(turn)) for turn in turns]
         tools = [_tool_variables(typed.tool(tool)) for tool in request.tools] or None
         text = self._run({"messages": spelt, "tools": tools}, typed.chars)
-        prompt = typed.prompt(text, messages[-1].content if continued else "")
+        if continued:
+            text += self._begun(messages[-1], typed)
+        prompt = typed.prompt(text)
         if self._think is None or request.think is False:
             return RenderedChat(prompt=prompt)
         tags = self._think
         preserved = frozenset({tags.start, tags.end})
         return RenderedChat(prompt=prompt, parser="think_tags", think=tags, preserved_tokens=preserved)
+
+    def _begun(self, message: Message, typed: TypedText) -> str:
+        """The beginning of an answer that is to be continued: its thinking between the tags, and its text."""
+        content = typed.text(message.content)
+        if not message.thinking or self._think is None:
+            return content
+        return f"{self._think.start}\n{typed.text(message.thinking)}\n{self._think.end}\n\n{content}"
 
     def _run(self, variables: Mapping[str, Any], input_chars: int) -> str:
         whole = {**self._constants, "add_generation_prompt": True, **variables}

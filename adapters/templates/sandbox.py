@@ -20,7 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from corral.adapters.templates.filters import FILTERS, check_search, line_count, raise_exception, strftime_now
-from corral.adapters.templates.meter import METER, LimitExceeded, Meter, running_meter
+from corral.adapters.templates.meter import METER, PLAIN, LimitExceeded, Meter, running_meter
 
 __all__ = ("MeteredEnvironment",)
 
@@ -118,6 +118,9 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         meter = running_meter()
         meter.tick()
+        if operator == "+" and type(left) is str and type(right) is str:  # most of what templates do
+            meter.text(len(left) + len(right))
+            return meter.result(left + right)
         if operator == "*" and not (isinstance(left, int | float) and isinstance(right, int | float)):
             sized, times = (left, right) if isinstance(right, int) else (right, left)
             if isinstance(sized, str):
@@ -134,6 +137,8 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
     def _measured(self, meter: Meter, value: Any) -> Any:
         """The result of a call. If it is lazy, reading it is counted."""
+        if type(value) in PLAIN:
+            return meter.result(value)
         if isinstance(value, KeysView | ValuesView | ItemsView):
             value = list(value)
         elif isinstance(value, Iterator) and not isinstance(value, LoopContext | jinja2.utils.Cycler):

@@ -1,4 +1,4 @@
-"""``corral plugins`` and ``config``: what this installation is made of."""
+"""``corral plugins`` and ``config``: prints the installed plugins and the effective settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ("config", "plugins")
 @click.pass_obj
 def plugins(session: Session, as_json: bool) -> None:
     """List the installed plugins, what they provide, and why any were skipped."""
-    with suppress(SettingsError):  # whoever cannot be asked for settings may still be asked for plugins
+    with suppress(SettingsError):  # plugins can be listed even if the settings are invalid
         try_out(session.manager, session.settings)
     found = session.manager.statuses
     if as_json:

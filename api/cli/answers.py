@@ -1,4 +1,4 @@
-"""Prints answers as they come: wrapped at words on a terminal, with timings if asked for."""
+"""Prints answers as they are generated, wrapped between words on a terminal, and their timings."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Write = Callable[[str], None]
 
 
 def write_now(text: str) -> None:
-    """Standard output, at once; control characters of a model reach no terminal."""
+    """Writes to standard output immediately; control characters never reach a terminal."""
     echo_content(text, nl=False)
 
 
 def print_reply(reply: Reply, *, wrap: bool = False, write: Write = write_now) -> tuple[str, Timings | None]:
-    """Prints to the end, or to Ctrl-C, which cancels the request; there are no timings then. Closes `reply`.
+    """Prints until the end, or until Ctrl-C cancels the request; then there are no timings. Closes `reply`.
 
-    At a terminal a spinner turns until the first text comes.
+    On a terminal, a spinner turns until the first text arrives.
     """
     wrapper = None
     if wrap:
-        # Its tables of widths are for terminals only.
+        # Imported here because only terminals need its tables of widths.
         from corral.api.cli.word_wrap import WordWrapper
 
         wrapper = WordWrapper(write, shutil.get_terminal_size().columns)
@@ -49,7 +49,7 @@ def print_reply(reply: Reply, *, wrap: bool = False, write: Write = write_now) -
     except KeyboardInterrupt:
         pass
     finally:
-        reply.close()  # whoever reads us may be gone as well
+        reply.close()  # the reader of our output may have gone as well
     if wrapper:
         wrapper.end()
     write("\n")
@@ -57,7 +57,7 @@ def print_reply(reply: Reply, *, wrap: bool = False, write: Write = write_now) -
 
 
 def print_timings(timings: Timings) -> None:
-    """Ollama's table, on standard error."""
+    """Prints Ollama's table of timings on standard error."""
     rows = [("total duration", human_duration(timings.total_ns)), ("load duration", human_duration(timings.load_ns))]
     for label, count, duration_ns in (
         ("prompt eval", timings.prompt_tokens, timings.prefill_ns),

@@ -1,4 +1,4 @@
-"""The two places that ``corral run`` can run a model in: this process, or a server."""
+"""The two places where ``corral run`` can run a model: this process, or a server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ("Backend", "LocalBackend", "Reply", "RunOptions", "ServerBackend", "T
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer took. Counts are tokens."""
+    """How long an answer took. Counts are in tokens."""
 
     total_ns: int = 0
     load_ns: int = 0
@@ -30,9 +30,9 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to ask: the model, its options, how long it stays (seconds, -1 for ever, None as it is).
+    """How to run a request. `keep_alive` is in seconds: -1 means no limit, and None leaves the model's as it is.
 
-    `raw`: a prompt is completed as it stands, without the model's chat template. `format`: ``"json"`` or a JSON Schema.
+    `raw` completes a prompt without the model's chat template. `format` is ``"json"`` or a JSON Schema.
     """
 
     model: str
@@ -43,29 +43,29 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Reply = Generator[str, None, Timings]
-"""Yields text as it comes and returns the timings; closing it early cancels the request."""
+"""Yields text as it is generated, and returns the timings. Closing it early cancels the request."""
 
 Messages = Sequence[Mapping[str, str]]
 
 
 class Backend(Protocol):
-    """Where models run. Methods raise errors of `corral.core.errors`, `ModelNotFound` for a model that is not there."""
+    """Where models run. Methods raise `CorralError`s, and `ModelNotFound` if the model does not exist."""
 
     def facts(self, model: str) -> ModelFacts: ...
 
     def models(self) -> list[str]: ...
 
-    def load(self, asking: RunOptions, on_progress: LoadListener) -> None: ...
+    def load(self, run_options: RunOptions, on_progress: LoadListener) -> None: ...
 
-    def chat(self, asking: RunOptions, messages: Messages) -> Reply: ...
+    def chat(self, run_options: RunOptions, messages: Messages) -> Reply: ...
 
-    def generate(self, asking: RunOptions, prompt: str) -> Reply: ...
+    def generate(self, run_options: RunOptions, prompt: str) -> Reply: ...
 
-    def embed(self, asking: RunOptions, text: str) -> Sequence[float]: ...
+    def embed(self, run_options: RunOptions, text: str) -> Sequence[float]: ...
 
 
 class LocalBackend:
-    """This process."""
+    """Runs models in this process."""
 
     def __init__(self, corral: Corral) -> None:
         self._corral = corral
@@ -79,23 +79,27 @@ class LocalBackend:
     def models(self) -> list[str]:
         return [record.name.short for record in self._corral.list()]
 
-    def load(self, asking: RunOptions, on_progress: LoadListener) -> None:
-        self._corral.load(asking.model, on_progress=on_progress, **_how(asking))
+    def load(self, run_options: RunOptions, on_progress: LoadListener) -> None:
+        self._corral.load(run_options.model, on_progress=on_progress, **_how(run_options))
 
-    def chat(self, asking: RunOptions, messages: Messages) -> Reply:
-        return _local_reply(lambda: self._corral.chat(asking.model, messages, stream=True, **_answer_how(asking)))
-
-    def generate(self, asking: RunOptions, prompt: str) -> Reply:
+    def chat(self, run_options: RunOptions, messages: Messages) -> Reply:
         return _local_reply(
-            lambda: self._corral.generate(asking.model, prompt, raw=asking.raw, stream=True, **_answer_how(asking))
+            lambda: self._corral.chat(run_options.model, messages, stream=True, **_answer_how(run_options))
         )
 
-    def embed(self, asking: RunOptions, text: str) -> Sequence[float]:
-        return self._corral.embed(asking.model, text, **_how(asking)).vectors[0]
+    def generate(self, run_options: RunOptions, prompt: str) -> Reply:
+        return _local_reply(
+            lambda: self._corral.generate(
+                run_options.model, prompt, raw=run_options.raw, stream=True, **_answer_how(run_options)
+            )
+        )
+
+    def embed(self, run_options: RunOptions, text: str) -> Sequence[float]:
+        return self._corral.embed(run_options.model, text, **_how(run_options)).vectors[0]
 
 
 class ServerBackend:
-    """A Corral server."""
+    """Runs models on a Corral server."""
 
     def __init__(self, server: ServerClient) -> None:
         self._server = server
@@ -112,18 +116,22 @@ class ServerBackend:
     def models(self) -> list[str]:
         return [model["name"] for model in self._server.call("GET", "/api/tags")["models"]]
 
-    def load(self, asking: RunOptions, on_progress: LoadListener) -> None:
-        self._server.call("POST", "/api/generate", _body(asking, stream=False))
+    def load(self, run_options: RunOptions, on_progress: LoadListener) -> None:
+        self._server.call("POST", "/api/generate", _body(run_options, stream=False))
         on_progress(LoadProgress(stage="loading", share=1.0))
 
-    def chat(self, asking: RunOptions, messages: Messages) -> Reply:
-        return self._reply("/api/chat", _body(asking, messages=list(messages), format=asking.format))
+    def chat(self, run_options: RunOptions, messages: Messages) -> Reply:
+        return self._reply("/api/chat", _body(run_options, messages=list(messages), format=run_options.format))
 
-    def generate(self, asking: RunOptions, prompt: str) -> Reply:
-        return self._reply("/api/generate", _body(asking, prompt=prompt, raw=asking.raw, format=asking.format))
+    def generate(self, run_options: RunOptions, prompt: str) -> Reply:
+        return self._reply(
+            "/api/generate", _body(run_options, prompt=prompt, raw=run_options.raw, format=run_options.format)
+        )
 
-    def embed(self, asking: RunOptions, text: str) -> Sequence[float]:
-        vectors: list[list[float]] = self._server.call("POST", "/api/embed", _body(asking, input=text))["embeddings"]
+    def embed(self, run_options: RunOptions, text: str) -> Sequence[float]:
+        vectors: list[list[float]] = self._server.call("POST", "/api/embed", _body(run_options, input=text))[
+            "embeddings"
+        ]
         return vectors[0]
 
     def _reply(self, path: str, body: dict[str, Any]) -> Reply:
@@ -151,7 +159,7 @@ class ServerBackend:
 
 
 def _local_reply(ask: Callable[[], Stream[Any]]) -> Reply:
-    with ask() as stream:  # may load the model, and so only once somebody waits for the text
+    with ask() as stream:  # not called before the text is wanted, since this may load the model
         for chunk in stream:
             if chunk.text:
                 yield chunk.text
@@ -166,13 +174,15 @@ def _local_reply(ask: Callable[[], Stream[Any]]) -> Reply:
     )
 
 
-def _how(asking: RunOptions) -> dict[str, Any]:
-    return {"options": asking.options} | ({} if asking.keep_alive is None else {"keep_alive": asking.keep_alive})
+def _how(run_options: RunOptions) -> dict[str, Any]:
+    return {"options": run_options.options} | (
+        {} if run_options.keep_alive is None else {"keep_alive": run_options.keep_alive}
+    )
 
 
-def _answer_how(asking: RunOptions) -> dict[str, Any]:
-    return _how(asking) | {"format": asking.format}
+def _answer_how(run_options: RunOptions) -> dict[str, Any]:
+    return _how(run_options) | {"format": run_options.format}
 
 
-def _body(asking: RunOptions, **fields: Any) -> dict[str, Any]:
-    return {"model": asking.model} | _how(asking) | fields
+def _body(run_options: RunOptions, **fields: Any) -> dict[str, Any]:
+    return {"model": run_options.model} | _how(run_options) | fields

@@ -1,4 +1,4 @@
-"""A small HTTP client for a Corral server, on the standard library alone."""
+"""A small HTTP client for a Corral server, based on the standard library alone."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from corral.plugins.assembly import Address
 __all__ = ("ServerClient",)
 
 _PROBE_TIMEOUT_S = 2.0
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # an address to listen on everywhere is reached at home
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # a server that listens on all addresses is reached on loopback
 _ERRORS: dict[int, type[CorralError]] = {400: InvalidRequest, 404: NotFound, 501: Unsupported, 503: ServerBusy}
 
 
 class ServerClient:
-    """Every request is a connection of its own: an interrupt closes it, and the server cancels what it was for."""
+    """Each request has its own connection, which an interrupt closes, so that the server cancels the request."""
 
     def __init__(self, address: Address, *, timeout_s: float | None = None) -> None:
-        """`timeout_s` is for each wait for the server; None waits for ever."""
+        """`timeout_s` limits each wait for the server; None means no limit."""
         self.address = address
         self._timeout_s = timeout_s
 
     def state(self) -> Literal["corral", "foreign", "absent"]:
-        """Who answers there. Blocks for two seconds at most."""
+        """What answers at the address. Blocks for at most two seconds."""
         try:
             version = self._version()
         except (OSError, http.client.HTTPException):
@@ -44,7 +44,7 @@ class ServerClient:
         return "corral" if "corral" in version else "foreign"
 
     def require(self) -> None:
-        """Raises `SourceError` where nobody answers, or somebody who is not Corral."""
+        """Raises `SourceError` if nothing answers, or something other than Corral."""
         state = self.state()
         if state == "absent":
             raise SourceError(
@@ -58,14 +58,14 @@ class ServerClient:
             )
 
     def foreign(self) -> SourceError:
-        """What to say of a server that the user has named, and that is not Corral."""
+        """The error for a server that the user named, and that is not Corral."""
         return SourceError(
             f"the server at {self.address.url} is {self.who()}, not Corral",
             "run the model in this process with corral run --local, or set CORRAL_HOST to a Corral server",
         )
 
     def who(self) -> str:
-        """Which program answers there, where it is not Corral. Blocks for two seconds at most."""
+        """The program that answers, if it is not Corral. Blocks for at most two seconds."""
         try:
             version = self._version().get("version")
         except (OSError, http.client.HTTPException):
@@ -73,14 +73,14 @@ class ServerClient:
         return f"Ollama {version}" if isinstance(version, str) else "another program"
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One request, one JSON answer (None where it is empty). Raises the error that the server tells of."""
-        with closing(self._connection()) as connection, self._told():
+        """Sends a request; returns the decoded answer, None if empty. Raises the error that the server reports."""
+        with closing(self._connection()) as connection, self._translated():
             data = self._send(connection, method, path, body).read()
             return json.loads(data) if data.strip() else None
 
     def stream(self, path: str, body: Any) -> Generator[dict[str, Any], None, None]:
-        """The lines of a streamed answer. Closing the generator early cancels the request."""
-        with closing(self._connection()) as connection, self._told():
+        """Yields the lines of a streamed answer. Closing the generator early cancels the request."""
+        with closing(self._connection()) as connection, self._translated():
             response = self._send(connection, "POST", path, body)
             while line := response.readline():
                 message = json.loads(line)
@@ -117,12 +117,12 @@ class ServerClient:
         kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
         return kind(_LOOPBACK.get(address.host, address.host), address.port, timeout=timeout_s)
 
-    def _told(self) -> _Translated:
+    def _translated(self) -> _Translated:
         return _Translated(self.address.url)
 
 
 class _Translated:
-    """A connection that breaks is a `SourceError`."""
+    """Turns connection errors into `SourceError`."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -139,7 +139,7 @@ class _Translated:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a socket file."""
+    """HTTP over a Unix socket."""
 
     def __init__(self, path: str, timeout_s: float | None) -> None:
         super().__init__("localhost", timeout=timeout_s)

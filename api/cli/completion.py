@@ -1,4 +1,4 @@
-"""``corral completion``: commands, options, models and engines as words that a shell completes."""
+"""``corral completion``: prints or installs shell completion for commands, options, models and engines."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ complete -F %(complete_func)s %(prog_name)s
 
 @add_completion_class
 class _BashComplete(ShellComplete):
-    """As click's own, except that a word with a colon or an equals sign is one word, as names of models are.
+    """Like click's, except that a word may contain colons and equals signs, as names of models do.
 
-    bash breaks a line at them, hands over the parts, and replaces the last part only.
+    bash splits words at these characters, and replaces only the last part.
     """
 
     name = "bash"
@@ -101,7 +101,7 @@ def _own_shell(environment: Mapping[str, str]) -> str:
 
 
 def _install(shell: str, script: str, environment: Mapping[str, str]) -> list[str]:
-    """Writes the script where the shell finds it; what was done, in lines. Installing again changes nothing else."""
+    """Writes the script to where the shell finds it, and returns lines that say what was done. Can be repeated."""
     home = Path(environment.get("HOME") or Path.home())
     if shell == "fish":
         folder = Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "fish" / "completions"
@@ -110,7 +110,7 @@ def _install(shell: str, script: str, environment: Mapping[str, str]) -> list[st
     file = Path(environment.get("XDG_DATA_HOME") or home / ".local" / "share") / "corral" / f"completion.{shell}"
     start = home / ".bashrc" if shell == "bash" else Path(environment.get("ZDOTDIR") or home) / ".zshrc"
     _write(file, script)
-    told = [f"wrote {file}"]
+    done = [f"wrote {file}"]
     line = f"[ ! -r {shlex.quote(str(file))} ] || . {shlex.quote(str(file))}"
     if shell == "zsh":
         line = f"(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit }}; {line}"
@@ -120,10 +120,10 @@ def _install(shell: str, script: str, environment: Mapping[str, str]) -> list[st
             with start.open("a", encoding="utf-8") as lines:
                 gap = "\n" if text and not text.endswith("\n") else ""
                 lines.write(f"{gap}# Shell completion for corral.\n{line}\n")
-            told.append(f"added a line to {start}")
+            done.append(f"added a line to {start}")
     except OSError as fault:
         raise StorageError(f"cannot add a line to {start}: {fault}", f"add it yourself: {line}") from fault
-    return [*told, f"completion works in new {shell} shells; to use it in this one: . {file}"]
+    return [*done, f"completion works in new {shell} shells; to use it in this one: . {file}"]
 
 
 def _write(file: Path, script: str) -> None:

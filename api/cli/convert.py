@@ -1,4 +1,4 @@
-"""``corral convert``: a model for another engine."""
+"""``corral convert``: converts a model for another engine."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _list(session: Session, *, as_json: bool) -> None:
 
 
 def _values(assignments: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """A value that is TOML is what it says, and any other is a text."""
+    """Parses values as TOML; a value that is not TOML is a string."""
     values: dict[str, Any] = {}
     for name, value in assignments:
         try:

@@ -1,4 +1,4 @@
-"""``corral engines``: which there are, what each can do and on what, and what one that cannot run still needs."""
+"""``corral engines``: lists the engines, their tasks and devices, and what is missing to use them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def engines(session: Session, as_json: bool, verbose: bool, no_devices: bool) ->
 
 
 def _note(engine: EngineStatus, devices: tuple[Device, ...] | str) -> str:
-    """What is wrong with it, and the line to paste; empty where nothing is."""
+    """What is wrong with the engine and how to fix it; empty if nothing is."""
     if not engine.available:
         return f"{engine.name}: {engine.reason}{f'; {engine.install_hint}' if engine.install_hint else ''}"
     return f"{engine.name}: could not list its devices: {devices}" if isinstance(devices, str) else ""
@@ -71,13 +71,10 @@ def _print_more(engine: EngineStatus, devices: tuple[Device, ...] | str) -> None
             ]
             echo(f"    {device.kind}: {', '.join((device.name, *memory))}")
     _print_options(engine.load_options)
-    if engine.request_options:
-        echo("    options of a request:")
-        _print_options(engine.request_options)
 
 
 def _print_options(options: Sequence[OptionHelp]) -> None:
-    """A line for each, indented."""
+    """Prints an indented line for each option."""
     for option in options:
         echo(f"    {option.name} = {option.default}  ({option.kind})")
 
@@ -89,7 +86,7 @@ def _kinds(devices: tuple[Device, ...] | str) -> str:
 
 
 def _plain_devices(devices: tuple[Device, ...] | str) -> dict[str, object]:
-    """`devices_problem` says why they could not be found."""
+    """The devices as JSON fields; `devices_problem` says why they could not be listed."""
     if isinstance(devices, str):
         return {"devices": [], "devices_problem": devices}
     return {"devices": [plain(device) for device in devices], "devices_problem": None}

@@ -1,4 +1,4 @@
-"""What is known of one model, from the store or from a server's answer, and how ``show`` prints it."""
+"""The facts about a model that ``show`` prints, taken from the store or from a server's answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LICENSE_LINES = 2
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Plain data, ready to be printed; empty where nothing is known."""
+    """Plain data, ready to be printed. Unknown fields are empty."""
 
     name: str
     architecture: str = ""
@@ -39,12 +39,12 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def embeds_only(self) -> bool:
-        """True for a model that has vectors to give and no text."""
+        """Whether the model produces only embeddings, and no text."""
         return "embedding" in self.capabilities and "completion" not in self.capabilities
 
 
 def facts_of_details(details: ModelDetails) -> ModelFacts:
-    """From the store."""
+    """The facts from the store."""
     record = completed(details.record, details.metadata)
     return ModelFacts(
         name=record.name.short,
@@ -65,7 +65,7 @@ def facts_of_details(details: ModelDetails) -> ModelFacts:
 
 
 def facts_of_reply(name: str, reply: Mapping[str, Any]) -> ModelFacts:
-    """From a server's ``/api/show``."""
+    """The facts from a server's ``/api/show``."""
     details = reply.get("details", {})
     return ModelFacts(
         name=name,
@@ -86,7 +86,7 @@ def facts_of_reply(name: str, reply: Mapping[str, Any]) -> ModelFacts:
 
 
 def print_facts(facts: ModelFacts, *, more: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()) -> None:
-    """Ollama's sections, then `more` of the same kind."""
+    """Prints Ollama's sections, and the sections in `more`."""
     model = [
         ("Remote model", facts.remote_model),
         ("Remote URL", facts.remote_host),

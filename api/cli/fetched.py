@@ -1,4 +1,4 @@
-"""Remembers which model a reference or a path became, so that ``corral run`` fetches or imports it once."""
+"""Remembers which model was made from a reference or path, so that ``corral run`` fetches or imports it only once."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class FetchedModels:
-    """``$XDG_CACHE_HOME/corral/references.json``. Losing it costs another pull, nothing else; it never raises."""
+    """``$XDG_CACHE_HOME/corral/references.json``. Losing it only costs another pull. Never raises."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         cache = environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         self._path = Path(cache) / "corral" / "references.json"
 
     def find(self, reference: str, records: Sequence[StoredModel], seal: str = "") -> StoredModel | None:
-        """The model that the reference became, while it is in the store under that name, unchanged.
+        """The model that was made from the reference, if the store still has it, unchanged, under that name.
 
-        `seal` says in which state the reference itself was, where that may change: another one finds nothing.
+        `seal` describes the state of what the reference leads to, if that can change: None if it has changed since.
         """
         entry = self._read().get(reference)
         if entry is None or entry.seal != seal:

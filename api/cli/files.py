@@ -1,4 +1,4 @@
-"""Small files of the command line's own, written whole or not at all."""
+"""Writes small files atomically."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ("replace_file",)
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Writes the file, and its folder where there is none. Nobody ever sees a part of it. Raises `OSError`."""
+    """Replaces the file atomically, and creates its folder if needed. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         try:

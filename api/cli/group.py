@@ -1,4 +1,4 @@
-"""The command ``corral``: its subcommands, imported when they are called, and how every one of them ends."""
+"""The command ``corral``: imports the subcommand that is called, and maps errors to messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ _OWN_NAMES = (*_COMMANDS, *_ALIASES)
 
 
 class _Commands(click.Group):
-    """Imports a subcommand when it is called, so that none pays for the others' imports."""
+    """Imports a subcommand only when it is called, so that no command pays for the imports of others."""
 
     def make_context(self, *arguments: Any, **more: Any) -> click.Context:
         context = super().make_context(*arguments, **more)
-        _session(context)  # for every subcommand, and for words that a shell completes
+        _session(context)  # for every subcommand, and for shell completion
         return context
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -88,14 +88,14 @@ class _Commands(click.Group):
         return None
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands, without importing one."""
+        """Lists the commands without importing them."""
         rows = [(name, summary) for name, (_, summary) in _COMMANDS.items()]
         rows += [(spec.name, spec.summary) for spec in _plugin_commands(context)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
     def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
-        """As click does it, without importing one."""
+        """As in click, but without importing the commands."""
         if incomplete.startswith("-"):
             return click.Command.shell_complete(self, context, incomplete)
         rows = {name: summary for name, (_, summary) in _COMMANDS.items()}
@@ -120,14 +120,14 @@ class _Commands(click.Group):
 
 
 def _session(context: click.Context) -> Session:
-    """Help is formatted before the group's own function ran, so the session is made by whoever comes first."""
+    """The session, created at its first use: help is formatted before the group's function runs."""
     if not isinstance(context.obj, Session):
         context.obj = Session(context.params.get("config"), context.params.get("assignments") or (), _OWN_NAMES)
     return context.obj
 
 
 def _plugin_commands(context: click.Context) -> Sequence[CommandSpec]:
-    """None where the settings cannot be read: help is needed most then."""
+    """None if the settings cannot be read, so that help still works."""
     try:
         return _session(context).manager.specs(COMMANDS)
     except SettingsError:
@@ -163,7 +163,7 @@ def cli(config: str | None, assignments: tuple[str, ...]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and ends the process: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C."""
+    """Runs the command line and ends the process: 0 for success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
     open_standard_streams()
     set_up_warnings()
     sys.unraisablehook = _interrupts_again
@@ -172,8 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         quiet_warnings()
     status = _status(arguments)
     if status == _INTERRUPTED:
-        # One more Ctrl-C shows no traceback of the interpreter's last moments and changes no status: it ends a wait for
-        # threads at once, and is ignored after that.
+        # Another Ctrl-C must not show a traceback or change the status while the interpreter exits: it ends the wait
+        # for threads at once, and is ignored after that.
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(_INTERRUPTED))
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     if status:
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _interrupts_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """A Ctrl-C within a callback of the garbage collector would be lost, with a traceback: it is sent again."""
+    """Sends a Ctrl-C again that hit a callback of the garbage collector, where Python drops it with a traceback."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         again = threading.Timer(0.02, signal.raise_signal, (signal.SIGINT,))
         again.daemon = True
@@ -192,7 +192,7 @@ def _interrupts_again(unraisable: sys.UnraisableHookArgs) -> None:
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
-        # A command that ends by `Exit` has its status returned here.
+        # For a command that raises `Exit`, this returns its status.
         ended = cli.main(args=arguments, prog_name="corral", complete_var=_COMPLETE, standalone_mode=False)
         return ended if isinstance(ended, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -200,20 +200,20 @@ def _status(arguments: Sequence[str] | None) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as fault:
-        told = io.StringIO()
-        fault.show(told)
-        return _ended(fault.exit_code, told.getvalue())
+        message = io.StringIO()
+        fault.show(message)
+        return _ended(fault.exit_code, message.getvalue())
     except CorralError as fault:
         _log.debug("the command failed", exc_info=True)
         return _ended(1, fault_text(fault))
-    except BrokenPipeError:  # whoever read us went away, as `head` does
+    except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         return _ended(1)
     except OSError as fault:
         return _ended(1, f"Error: {fault}\n")
 
 
 def _ended(status: int, message: str = "") -> int:
-    """The status, after its message; what cannot be written any more is not tried again when the interpreter ends."""
+    """Prints the message and returns the status. Output that cannot be written is dropped, not retried at exit."""
     with suppress(OSError):
         echo(message, err=True, nl=False)
     for stream in (sys.stdout, sys.stderr):

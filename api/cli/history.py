@@ -1,4 +1,4 @@
-"""The messages typed into chats, kept in a file that grows with each of them."""
+"""The history of messages typed into chats, appended to a file as they are sent."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ("History",)
 
 _MOST_ENTRIES = 1000
 _MOST_BYTES = 1 << 20
-_LONGEST_ENTRY_BYTES = 64 << 10  # a pasted book is sent, but not remembered
+_LONGEST_ENTRY_BYTES = 64 << 10  # a pasted book is sent, but not stored
 
 
 class History:
-    """What was typed, one entry a line, in ``$XDG_STATE_HOME/corral/history``, which only its owner can read.
+    """Entries, one per line, in ``$XDG_STATE_HOME/corral/history``, which only its owner can read.
 
-    While `enabled`, `append` writes at once: a closed window or a killed process loses nothing, and several chats may
-    share the file. Nothing here ever raises.
+    While `enabled`, `append` writes immediately, so that a closed window or a killed process loses nothing, and several
+    chats can share the file. Methods never raise.
     """
 
     def __init__(self, *, enabled: bool, environment: Mapping[str, str] = os.environ) -> None:
@@ -29,7 +29,7 @@ class History:
         self._path = Path(state) / "corral" / "history"
 
     def entries(self) -> list[str]:
-        """The latest entries, oldest first; none while history is off. Also trims a file that has grown too long."""
+        """The latest entries, oldest first; empty while history is off. Also trims a file that has become too long."""
         if not self.enabled:
             return []
         with suppress(OSError), os.fdopen(self._open(os.O_RDONLY), "rb") as file:
@@ -37,7 +37,7 @@ class History:
             file.seek(max(0, size_bytes - _MOST_BYTES))
             lines = file.read(_MOST_BYTES).split(b"\n")
             if size_bytes > _MOST_BYTES:
-                lines = lines[1:]  # the first one may have lost its beginning
+                lines = lines[1:]  # the first one may be incomplete
             kept = [line for line in lines if line][-_MOST_ENTRIES:]
             if size_bytes > _MOST_BYTES or len(lines) > 2 * _MOST_ENTRIES:
                 with suppress(OSError):
@@ -55,12 +55,12 @@ class History:
             try:
                 if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
                     os.chmod(self._path, 0o600)
-                os.write(descriptor, line)  # in one piece, so that two chats do not mix their lines
+                os.write(descriptor, line)  # one write, so that the lines of two chats do not mix
             finally:
                 os.close(descriptor)
 
     def _open(self, flags: int) -> int:
-        # Not blocking: a pipe of that name would wait for its other end.
+        # Non-blocking, since opening a named pipe would wait for its other end.
         descriptor = os.open(self._path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), 0o600)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)

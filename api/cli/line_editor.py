@@ -1,4 +1,4 @@
-"""Line editing for a chat: whole pastes, several lines, history, and what is typed while an answer is printed."""
+"""Line editing for a chat: pastes, multi-line messages, history, and input typed while an answer is printed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PAUSE_S = 0.05
 
 
 class EditingTerminal:
-    """A `ChatTerminal` with prompt_toolkit. Nothing that is typed is echoed by the terminal until the context ends."""
+    """A `ChatTerminal` based on prompt_toolkit. The terminal itself echoes no input until the context ends."""
 
     def __init__(self, history: History) -> None:
         self._input = _chat_input()
@@ -71,20 +71,20 @@ class EditingTerminal:
     def read(self) -> str:
         self._interrupts.forget()
         try:
-            # An error is ours to show; prompt_toolkit would wait for Enter after it.
+            # We show errors ourselves; prompt_toolkit would wait for Enter after each.
             text = self._session.prompt(set_exception_handler=False)
         except KeyboardInterrupt:
             if self._session.default_buffer.text:
                 return ""
             raise
-        # Bytes that are no UTF-8 arrive as lone surrogates, which no request can carry.
+        # Bytes that are not UTF-8 arrive as lone surrogates, which no request can carry.
         return text.encode(errors="surrogateescape").decode(errors="replace").rstrip("\n")
 
     @contextmanager
     def busy(self) -> Iterator[None]:
         with ExitStack() as stack:
             if sys.platform != "win32":
-                self._output.write_raw(_BRACKETED_PASTE_ON)  # each prompt turns it off at its end
+                self._output.write_raw(_BRACKETED_PASTE_ON)  # each prompt turns it off when it ends
                 self._output.flush()
                 stack.enter_context(_TypedAhead(self._input, self._modes, self._interrupts))
             stack.enter_context(self._interrupts.raising())
@@ -92,9 +92,9 @@ class EditingTerminal:
 
 
 class _TypedAhead:
-    """A context that reads keys on a thread while an answer is printed, and keeps them for the next prompt.
+    """A context manager that reads keys on a thread while an answer is printed, and keeps them for the next prompt.
 
-    It reads all the time, so that Ctrl-C is seen behind any amount of pasted text; what was typed before it is dropped.
+    It reads continuously, so that Ctrl-C is noticed after any amount of pasted text; input before it is dropped.
     """
 
     def __init__(self, source: Input, modes: TerminalModes, interrupts: Interrupts) -> None:
@@ -125,12 +125,12 @@ class _TypedAhead:
         self._thread.join()
         for descriptor in (self._stop_read, self._signal_read, self._signal_write):
             os.close(descriptor)
-        if self._interrupts.stopped and not self._saw_interrupt:  # by a signal from elsewhere
+        if self._interrupts.stopped and not self._saw_interrupt:  # the signal came from elsewhere
             self._keys.clear()
         store_typeahead(self._source, self._keys)
 
     def _run(self) -> None:
-        self._take(get_typeahead(self._source))  # what the prompt has read beyond its message
+        self._take(get_typeahead(self._source))  # what the prompt read beyond its message
         watched = [self._source.fileno(), self._stop_read, self._signal_read]
         while True:
             ready, _, _ = select.select(watched, [], [])
@@ -140,14 +140,14 @@ class _TypedAhead:
                 self._send_again(os.read(self._signal_read, 64))
             if self._source.fileno() in ready:
                 keys = self._source.read_keys()
-                if self._source.closed:  # the window, too: nobody waits for the answer any more
+                if self._source.closed:  # the window is closed too, so nobody is waiting for the answer
                     watched.remove(self._source.fileno())
                     _signal_main_thread(signal.SIGINT)
                 self._take(keys)
         self._keys += self._source.flush_keys()
 
     def _send_again(self, numbers: bytes) -> None:
-        """A signal that comes just before the main thread begins to wait does not wake it, and is not handled."""
+        """Repeats signals: one that arrives just before the main thread starts to wait would not wake it."""
         time.sleep(_PAUSE_S)
         for number in {signal.SIGTERM, signal.SIGHUP, signal.SIGINT} & set(numbers):
             if number != signal.SIGINT or not self._interrupts.stopped:
@@ -165,19 +165,19 @@ class _TypedAhead:
                     self._modes.restore()
                     os.kill(0, signal.SIGTSTP if key.key is Keys.ControlZ else signal.SIGQUIT)
                 case Keys.ControlS | Keys.ControlQ:
-                    pass  # old habits of stopping the output, which would search the history at the prompt
+                    pass  # often typed to pause the output; at the prompt they would search the history
                 case _ if self._size < _MOST_TYPED_AHEAD:
                     self._keys.append(key)
                     self._size += len(key.data)
 
 
 def _signal_main_thread(number: int) -> None:
-    """It waits for the answer; a signal to the whole process may reach another thread, which would not wake it."""
+    """Wakes the main thread, which waits for the answer; a signal to the process might reach another thread."""
     signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 class _Remembered(PromptHistory):
-    """Our history, for prompt_toolkit."""
+    """Our `History` as prompt_toolkit's."""
 
     def __init__(self, history: History) -> None:
         super().__init__()
@@ -208,22 +208,22 @@ def _keys() -> KeyBindings:
 
 
 def _placeholder() -> FormattedText:
-    """Gone once the prompt is left, so that it does not stay in the scrolled text."""
+    """Empty once the prompt is done, so that it does not stay in the scrollback."""
     return FormattedText([] if get_app().is_done else [("ansibrightblack", "Send a message (/? for help)")])
 
 
 def _output() -> Output:
     output = create_output(sys.stdout)
-    # A terminal asked where its cursor is may answer in the middle of ours, or never.
+    # A terminal that is asked for its cursor position may reply in the middle of an answer, or never.
     if hasattr(output, "enable_cpr"):
         output.enable_cpr = False
     return output
 
 
 def merge_pasted_lines(keys: Sequence[KeyPress]) -> list[KeyPress]:
-    """Keys that arrived at once, with lines among them that nobody types that fast as one paste.
+    """The keys that arrived at once, with several lines of text among them merged into one paste.
 
-    For terminals that do not mark a paste. A last Enter stays one, and so do all where a line is a command.
+    For terminals without bracketed paste. A final Enter is kept, and so is every Enter if a line is a command.
     """
     merged: list[KeyPress] = []
     for typed, group in itertools.groupby(keys, key=_is_text):
@@ -249,14 +249,14 @@ def _chat_input() -> Input:
     from prompt_toolkit.input.vt100 import Vt100Input
 
     class ChatInput(Vt100Input):
-        """Reads all that is there at once, so that a large paste is not parsed in a thousand pieces."""
+        """Reads all available input at once, so that a large paste is not parsed in many pieces."""
 
         def read_keys(self) -> list[KeyPress]:
             data = piece = self.stdin_reader.read(_MOST_READ_BYTES)
             while piece and len(data) < _MOST_READ_BYTES:
                 lines = max(data.find(end, 0, len(data) - 1) for end in "\r\n") >= 0
                 if lines and data.endswith(("\r", "\n")):
-                    # Some lines of a paste, or the last ones: only a pause tells.
+                    # Only a pause shows whether these were the last lines of a paste.
                     select.select([self.fileno()], [], [], _PAUSE_S)
                 piece = self.stdin_reader.read(_MOST_READ_BYTES)
                 data += piece

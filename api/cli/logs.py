@@ -1,6 +1,6 @@
-"""How a server writes its log, and a command its warnings: one line per event, on standard error.
+"""Logging of the server, and warnings of other commands: one line per event, on standard error.
 
-Messages repeat what strangers wrote: names, paths, errors of engines. Nothing of it reaches the log unescaped or whole.
+Messages contain foreign text, such as names, paths and errors of engines, which is escaped and truncated here.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from corral.core.wording.printable import one_line, printable
 __all__ = ("TRACE", "quiet_warnings", "set_up_logging", "set_up_warnings")
 
 TRACE = 5
-_LONGEST_MESSAGE = 4000  # characters; whatever wrote it, a line of a log stays one that can be read
+_LONGEST_MESSAGE = 4000  # characters, so that every line of the log stays readable
 _MOST_LINES = 400
 _LEVELS = {"trace": TRACE, "debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def set_up_logging(level: str, *, as_json: bool) -> None:
-    """Once, for the process. Other packages' loggers speak from `warning` up, unless everything is wanted."""
+    """Sets up logging for the process. Other packages log only warnings, unless `level` is ``trace``."""
     logging.addLevelName(TRACE, "TRACE")
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonFormatter() if as_json else _TextFormatter())
@@ -31,17 +31,18 @@ def set_up_logging(level: str, *, as_json: bool) -> None:
     root.handlers[:] = [handler]
     root.setLevel(max(_LEVELS[level], logging.WARNING) if level != "trace" else TRACE)
     logging.getLogger("corral").setLevel(_LEVELS[level])
-    logging.getLogger("httpcore").setLevel(logging.WARNING)  # its debug lines hold headers, and those may hold keys
+    # Its debug messages include headers, which may contain keys.
+    logging.getLogger("httpcore").setLevel(logging.WARNING)
 
 
 def set_up_warnings() -> None:
-    """For commands without a log: a warning is one line on standard error, without a traceback."""
+    """For commands without a log: shows a warning as one line on standard error, without a traceback."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_WarningFormatter())
 
 
 def quiet_warnings() -> None:
-    """Nothing is printed: a shell that completes a word has no place for it."""
+    """Suppresses warnings, which would disturb shell completion."""
     logging.getLogger().addHandler(logging.NullHandler())
     warnings.simplefilter("ignore")
 
@@ -58,7 +59,7 @@ class _TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message on one line; a traceback's lines are indented, so that none passes for a message."""
+        """The message on one line; lines of a traceback are indented, so that they cannot pass for messages."""
         head, *trace = super().format(record).split("\n")
         return "\n    ".join([head, *_printable_lines(trace)])
 
@@ -69,7 +70,7 @@ class _TextFormatter(logging.Formatter):
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        """A request's own fields are fields here too."""
+        """One JSON object, which includes the fields of a request's log line."""
         fields: dict[str, object] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
@@ -85,7 +86,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _printable_lines(lines: Sequence[str]) -> list[str]:
-    """Lines of a traceback, the beginning and the end of a very long one."""
+    """The lines of a traceback; of a very long one, only the beginning and the end."""
     if len(lines) > _MOST_LINES:
         half = _MOST_LINES // 2
         lines = [*lines[:half], f"… {len(lines) - 2 * half} lines …", *lines[-half:]]

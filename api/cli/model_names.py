@@ -1,4 +1,4 @@
-"""Finds the model that a name means where it is not quite one of the store's, or says which ones are near."""
+"""Finds the model that an incomplete name means, and suggests the closest names for an unknown one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ HOW_TO_GET_MODELS = (
 
 
 def names_in(corral: Corral) -> list[str]:
-    """Of the store."""
+    """The names of the models in the store."""
     return [record.name.short for record in corral.list()]
 
 
 @contextmanager
 def suggesting(wanted: str, names: Callable[[], Sequence[str]]) -> Iterator[None]:
-    """A `ModelNotFound` gets the nearest of `names()` as its remedy; its own is kept after that."""
+    """Puts the closest of `names()` before the remedy of a `ModelNotFound`."""
     try:
         yield
     except ModelNotFound as fault:
@@ -33,9 +33,9 @@ def suggesting(wanted: str, names: Callable[[], Sequence[str]]) -> Iterator[None
 
 
 def beginning_of(wanted: str, names: Sequence[str]) -> str | None:
-    """The only one of `names` that begins with `wanted`, whatever its case; None where none does.
+    """The only one of `names` that begins with `wanted`, ignoring case; None if there is none.
 
-    Raises `ModelNotFound` with the candidates where there are several.
+    Raises `ModelNotFound` with the candidates if there are several.
     """
     found = [name for name in names if name.lower().startswith(wanted.lower())]
     if len(found) > 1:
@@ -49,7 +49,7 @@ def _remedy(wanted: str, names: Callable[[], Sequence[str]], otherwise: str) -> 
     try:
         known = names()
         near = _near(wanted, known)
-    except CorralError:  # the store cannot be listed, or the name is none: the first error says more
+    except CorralError:  # the store cannot be listed, or the name is invalid: the first error says more
         return otherwise
     if not near:
         return otherwise
@@ -57,7 +57,7 @@ def _remedy(wanted: str, names: Callable[[], Sequence[str]], otherwise: str) -> 
 
 
 def _near(wanted: str, known: Sequence[str]) -> str:
-    """What to say of the nearest models; empty where none is near."""
+    """A sentence that names the closest models; empty if none is close."""
     name = parse_name(wanted)
     others = [one for one in known if parse_name(one).key.rpartition(":")[0] == name.key.rpartition(":")[0]]
     if others:
@@ -65,7 +65,7 @@ def _near(wanted: str, known: Sequence[str]) -> str:
     begun = [one for one in known if one.lower().startswith(wanted.lower())]
     if begun:
         return f"did you mean {_listed(begun)}?"
-    # A name without its tag is near to one without its own, however long that tag is.
+    # Names are also compared without their tags, which may be long.
     bare = {one.rpartition(":")[0]: one for one in known}
     near = nearest(wanted, known) or bare.get(nearest(wanted.partition(":")[0], bare) or "")
     if near is not None:

@@ -1,4 +1,4 @@
-"""``corral list``, ``cp`` and ``rm``: the models of the store."""
+"""``corral list``, ``cp`` and ``rm``: manages the models in the store."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def rm(session: Session, models: tuple[str, ...]) -> None:
     with session.library() as corral:
         for model in models:
             if served:
-                with contextlib.suppress(CorralError):  # the server may use another store, and then knows nothing of it
+                with contextlib.suppress(CorralError):  # the server may use another store, and not have this model
                     server.call("POST", "/api/generate", {"model": model, "keep_alive": 0})
             with suggesting(model, lambda: names_in(corral)):
                 corral.delete(model)

@@ -1,4 +1,4 @@
-"""``corral new-plugin``: the beginning of somebody's own engine."""
+"""``corral new-plugin``: creates a package for a new engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the command line prints: columns, sizes and times as Ollama writes them, JSON for programs."""
+"""Prints the command line's output: tables, sizes and times in Ollama's format, and JSON for programs."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ _DAY_S = 86400
 
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
-    """Prints for people. Control characters show as escapes, whoever wrote them and wherever it goes."""
+    """Prints text for people. Control characters are always shown as escapes."""
     click.echo(printable(text), err=err, nl=nl)
 
 
 def echo_content(text: str, *, nl: bool = True) -> None:
-    """Prints what belongs to a model, such as its template: as `echo` to a terminal, unchanged to a file or pipe."""
+    """Prints a model's content, such as its template: like `echo` to a terminal, unchanged to a file or pipe."""
     if sys.stdout.isatty():
         echo(text, nl=nl)
     else:
-        sys.stdout.write(f"{text}\n" if nl else text)  # click would leave escapes out
+        sys.stdout.write(f"{text}\n" if nl else text)  # click would strip escapes
         sys.stdout.flush()
 
 
 def fault_text(fault: CorralError) -> str:
-    """An error and, on the next line, what to do about it."""
+    """The error and, on the next line, its remedy."""
     return f"Error: {fault.message}\n" + (f"{fault.remedy}\n" if fault.remedy else "")
 
 
 def print_fault(fault: CorralError) -> None:
-    """On standard error."""
+    """Prints the error and its remedy on standard error."""
     echo(fault_text(fault), err=True, nl=False)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns without borders, four spaces apart; a cell is one line."""
+    """Prints columns without borders, four spaces apart. Each cell is shown on one line."""
     lines = [[one_line(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) + _PADDING for column in range(len(header))]
     for line in lines:
@@ -69,16 +69,16 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Indented, one document."""
+    """Prints one indented JSON document."""
     try:
         encoded = msgspec.json.encode(value)
-    except UnicodeEncodeError:  # bytes of a file name that are no UTF-8, which JSON cannot carry
+    except UnicodeEncodeError:  # from a file name that is not UTF-8, which JSON cannot represent
         encoded = msgspec.json.encode(_encodable(msgspec.to_builtins(value)))
     echo(msgspec.json.format(encoded, indent=2).decode())
 
 
 def print_record(record: StoredModel) -> None:
-    """A model that a command has just made, as a JSON object."""
+    """Prints a model that a command has just created, as a JSON object."""
     shown = ("digest", "format", "quantization", "size_bytes")
     remote = record.remote
     files = [plain(file) for file in record.files]
@@ -91,7 +91,7 @@ def print_record(record: StoredModel) -> None:
 
 
 def plain(value: msgspec.Struct) -> dict[str, object]:
-    """All fields for `print_json`, those at their defaults too, and no tag."""
+    """All fields, for `print_json`: including those with default values, and without the tag."""
     return {field: _plain_item(getattr(value, field)) for field in value.__struct_fields__}
 
 
@@ -110,14 +110,14 @@ def _encodable(value: object) -> object:
 
 
 def human_bytes(size_bytes: int) -> str:
-    """Powers of 1000: ``98 MB``, ``4.7 GB``."""
+    """A size in powers of 1000, such as ``98 MB`` or ``4.7 GB``."""
     unit, factor = next((row for row in reversed(_SIZES) if size_bytes >= row[1]), _SIZES[0])
     amount = size_bytes / factor
     return f"{int(amount)} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"
 
 
 def human_time(epoch_s: float, now_s: float | None = None) -> str:
-    """``2 weeks ago``, ``4 minutes from now``."""
+    """A time relative to now, such as ``2 weeks ago`` or ``4 minutes from now``."""
     difference_s = (time.time() if now_s is None else now_s) - epoch_s
     return f"{_span(abs(difference_s))} {'ago' if difference_s >= 0 else 'from now'}"
 
@@ -141,7 +141,7 @@ def _span(seconds: float) -> str:
 
 
 def human_duration(duration_ns: int) -> str:
-    """As Go prints durations, to the precision that matters to people: ``1.52s``, ``310ms``, ``2m3.4s``."""
+    """A duration in Go's format, rounded for people: ``1.52s``, ``310ms``, ``2m3.4s``."""
     seconds = duration_ns / 1e9
     if seconds < 1:
         return f"{duration_ns / 1e6:.4g}ms"
@@ -153,10 +153,10 @@ def human_duration(duration_ns: int) -> str:
 
 
 def iso_time(epoch_s: float) -> str:
-    """RFC 3339, UTC."""
+    """The time in RFC 3339 format, in UTC."""
     return datetime.fromtimestamp(epoch_s, UTC).isoformat().replace("+00:00", "Z")
 
 
 def short_digest(digest: str) -> str:
-    """The ID that people see: 12 hex digits."""
+    """The ID shown to people: the first 12 hex digits."""
     return digest.removeprefix("sha256:")[:12]

@@ -1,4 +1,4 @@
-"""The types of the command line's values: each is checked while arguments are read, and completes itself in a shell."""
+"""The types of command-line values: each is checked when arguments are parsed, and provides its shell completions."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ T = TypeVar("T")
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]
-else:  # older ones of click have no parameters
+else:  # generic only in newer versions of click
     _ParamType = click.ParamType
 
 
 @contextmanager
 def wrong_value_of(option: str, *kinds: type[CorralError]) -> Iterator[None]:
-    """Errors of these kinds are raised as wrong usage of `option`."""
+    """Turns errors of these kinds into usage errors about `option`."""
     try:
         yield
     except kinds as fault:
@@ -57,7 +57,7 @@ def wrong_value_of(option: str, *kinds: type[CorralError]) -> Iterator[None]:
 
 
 def wrong_value(option: str | None, fault: CorralError) -> click.BadParameter:
-    """Wrong usage of `option`, or of one that the message names itself, with the words of an error of ours."""
+    """A usage error with the text of `fault`, about `option`, or about whatever the message itself names."""
     return click.BadParameter(_text(fault), param_hint=option and f"'{option}'")
 
 
@@ -66,7 +66,7 @@ def _text(fault: CorralError) -> str:
 
 
 class Checked(_ParamType, Generic[T]):
-    """A value that `read` understands, or says in an error of ours what is wrong with."""
+    """A value that `read` parses; it raises a `CorralError` if the value is invalid."""
 
     name = "text"
 
@@ -74,7 +74,7 @@ class Checked(_ParamType, Generic[T]):
         raise NotImplementedError
 
     def words(self, session: Session, context: click.Context) -> Iterable[str]:
-        """What may stand here. An error means that nothing is completed."""
+        """The words to complete. If this raises an error, nothing is completed."""
         return ()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -91,13 +91,13 @@ class Checked(_ParamType, Generic[T]):
             return []
         try:
             found = sorted(self.words(session, ctx))
-        except Exception:  # a shell has no place for a message: a store that is gone, broken settings, a plugin's fault
+        except Exception:  # completion cannot show a missing store, invalid settings or a plugin's error
             return []
         return [CompletionItem(word) for word in found if word.lower().startswith(incomplete.lower())]
 
 
 class ModelText(Checked[str]):
-    """A model's name, as it was typed; with `checked` False it may be the beginning of one."""
+    """A model's name, as typed. With `checked` False, it may also be only the beginning of one."""
 
     def __init__(self, *, checked: bool = True) -> None:
         self._checked = checked
@@ -112,14 +112,14 @@ class ModelText(Checked[str]):
 
 
 class NewName(ModelText):
-    """A name that a model is to get: none of those that are there is proposed."""
+    """The name for a new model: existing names are not offered as completions."""
 
     def words(self, session: Session, context: click.Context) -> Iterable[str]:
         return ()
 
 
 class AnyModel(ModelText):
-    """What `corral run` takes: a name, the beginning of one, a reference, a path. Checked where that is decided."""
+    """What `corral run` accepts: a name, the beginning of one, a reference, or a path. `run` checks which it is."""
 
     def __init__(self) -> None:
         super().__init__(checked=False)
@@ -130,14 +130,14 @@ class AnyModel(ModelText):
 
 
 class LoadedModelParam(ModelText):
-    """A model that the server has loaded."""
+    """The name of a model that the server has loaded."""
 
     def words(self, session: Session, context: click.Context) -> Iterable[str]:
         return [model["name"] for model in session.server(timeout_s=1).call("GET", "/api/ps")["models"]]
 
 
 class Registered(Checked[str]):
-    """The name of something that plugins register: an engine, a converter, a runner."""
+    """The name of something that plugins register: an engine, a converter or a runner."""
 
     def __init__(self, kind: HookKind[Any]) -> None:
         self._kind = kind
@@ -158,7 +158,7 @@ class Registered(Checked[str]):
 
 
 class Capability(Checked[str]):
-    """One of the capabilities that Corral knows."""
+    """A capability that Corral knows."""
 
     def read(self, text: str, context: click.Context | None) -> str:
         if text not in CAPABILITIES:
@@ -171,7 +171,7 @@ class Capability(Checked[str]):
 
 
 class KeepAliveParam(Checked[float]):
-    """A duration in seconds, -1 for ever."""
+    """A duration in seconds; -1 means no limit."""
 
     name = "duration"
 
@@ -181,7 +181,7 @@ class KeepAliveParam(Checked[float]):
 
 
 class AnswerFormat(Checked[object]):
-    """``json``, or the JSON Schema that a file holds."""
+    """``json``, or the name of a file with a JSON Schema."""
 
     def read(self, text: str, context: click.Context | None) -> object:
         if text == "json":
@@ -215,7 +215,7 @@ class Assignment(Checked[tuple[str, str]]):
 
 
 class OptionAssignment(Assignment):
-    """An option of a request; its value is checked, and read later, since one that is repeated makes a list."""
+    """A request option. Its value is only checked here; it is parsed later, since repeating an option makes a list."""
 
     what = "option"
     example = "-o temperature=0.2"
@@ -242,7 +242,7 @@ class ParameterAssignment(Assignment):
 
 
 class SettingsFile(Checked[str]):
-    """A file that is there; an empty name is none."""
+    """An existing file; an empty name stands for no file."""
 
     name = "file"
 
@@ -256,7 +256,7 @@ class SettingsFile(Checked[str]):
 
 
 class SettingAssignment(Checked[str]):
-    """``PATH=VALUE`` of a setting, as it was typed."""
+    """``PATH=VALUE`` of a setting, as typed."""
 
     def read(self, text: str, context: click.Context | None) -> str:
         parse_assignment(text)

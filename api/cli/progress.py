@@ -1,4 +1,4 @@
-"""Progress bars on a terminal, and nothing where there is none."""
+"""Progress bars, shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BAR_WIDTH = 14
 
 @contextmanager
 def transfer_progress() -> Iterator[OnProgress]:
-    """For pulls and imports: a line per status, and a bar with bytes and speed where bytes are counted."""
+    """For pulls and imports: a line per status, with a bar, size and speed if its bytes are counted."""
     if not sys.stderr.isatty():
         yield lambda progress: None
         return
@@ -28,7 +28,7 @@ def transfer_progress() -> Iterator[OnProgress]:
     from rich.table import Column
 
     class Counted(ProgressColumn):
-        """Another column, empty where no bytes are counted; never narrower than what it shows."""
+        """Wraps a column: empty if no bytes are counted, and never narrower than its content."""
 
         def __init__(self, column: ProgressColumn, width: int) -> None:
             super().__init__(Column(no_wrap=True, min_width=width))
@@ -38,7 +38,7 @@ def transfer_progress() -> Iterator[OnProgress]:
             return "" if task.total is None else self._column(task)
 
     with Bars(
-        # A status may be long: it gives way to the figures.
+        # A long status is cut to leave room for the figures.
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
         Counted(BarColumn(bar_width=_BAR_WIDTH), _BAR_WIDTH),
         Counted(DownloadColumn(), len("100.0/100.0 MB")),
@@ -58,21 +58,21 @@ def transfer_progress() -> Iterator[OnProgress]:
 
 @contextmanager
 def load_progress(model: str) -> Iterator[LoadListener]:
-    """For loading: one bar that goes away when it is full; its text says where the model is converted first."""
+    """For loading: a bar that disappears when it is full. Its text says if the model is converted first."""
     with _share_bar(f"loading {model}") as show:
         yield lambda progress: show(f"{progress.stage} {model}", progress.share)
 
 
 @contextmanager
 def convert_progress(model: str) -> Iterator[OnLoadProgress]:
-    """For conversions: one bar that goes away when it is full."""
+    """For conversions: a bar that disappears when it is full."""
     text = f"converting {model}"
     with _share_bar(text) as show:
         yield lambda share: show(text, share)
 
 
 def spinner() -> AbstractContextManager[object]:
-    """Turns while something is waited for whose share nobody knows, such as the first word of an answer."""
+    """Shown during a wait of unknown length, such as for the first word of an answer."""
     if not (sys.stderr.isatty() and sys.stdout.isatty()):
         return nullcontext()
     from rich.console import Console
@@ -82,7 +82,7 @@ def spinner() -> AbstractContextManager[object]:
 
 @contextmanager
 def _share_bar(text: str) -> Iterator[Callable[[str, float], None]]:
-    """A bar for a share of 0 to 1, with a text that may change."""
+    """A bar for a share from 0 to 1, with a text that can change."""
     if not sys.stderr.isatty():
         yield lambda text, share: None
         return

@@ -26,12 +26,12 @@ _SWITCHES = ("noformat", "history", "nohistory", "wordwrap", "nowordwrap", "verb
 
 
 class Repl:
-    """One conversation with one model at a time, typed at `terminal`."""
+    """A conversation, typed at `terminal`, with one model at a time."""
 
     def __init__(
         self,
         backend: Backend,
-        asking: RunOptions,
+        run_options: RunOptions,
         *,
         terminal: ChatTerminal,
         history: History | None = None,
@@ -39,7 +39,7 @@ class Repl:
         wrap: bool = True,
     ) -> None:
         self._backend = backend
-        self._asking = asking
+        self._run_options = run_options
         self._terminal = terminal
         self._history = history or History(enabled=False)
         self._verbose = verbose
@@ -57,13 +57,13 @@ class Repl:
         }
 
     def run(self) -> None:
-        """Loads the model, and chats until the end of the input or ``/bye``.
+        """Loads the model, and runs the chat until the input ends or ``/bye``.
 
-        Raises what the first load raises, `KeyboardInterrupt` included.
+        Raises what the first load raises, including `KeyboardInterrupt`.
         """
         with self._terminal:
-            with self._terminal.busy(), load_progress(self._asking.model) as show:
-                self._backend.load(self._asking, show)
+            with self._terminal.busy(), load_progress(self._run_options.model) as show:
+                self._backend.load(self._run_options, show)
             echo("/? for help, Ctrl + d to exit", err=True)
             while (text := self._next()) is not None:
                 if not text.strip():
@@ -75,7 +75,7 @@ class Repl:
                     echo()
 
     def _next(self) -> str | None:
-        """What was typed, without the quotes of a message of several lines; None at the end."""
+        """The next message, without the quotes of a multi-line message; None at the end."""
         try:
             text = self._terminal.read()
         except EOFError:
@@ -100,7 +100,7 @@ class Repl:
             print_fault(fault)
 
     def _is_command(self, text: str) -> bool:
-        """A slash begins a command, but not a paste of several lines that happens to start with a path."""
+        """A slash begins a command, unless it begins a paste of several lines that starts with a path."""
         if not text.startswith("/"):
             return False
         return "\n" not in text.strip() or _first_word(text.removeprefix("/"))[0] in self._commands
@@ -109,16 +109,16 @@ class Repl:
         self._messages.append({"role": "user", "content": text})
         opening = [] if self._system is None else [{"role": "system", "content": self._system}]
         try:
-            reply = self._backend.chat(self._asking, [*opening, *self._messages])
+            reply = self._backend.chat(self._run_options, [*opening, *self._messages])
             answer, timings = print_reply(reply, wrap=self._wrap)
         except BaseException:
-            self._messages.pop()  # a question without an answer would confuse the next one
+            self._messages.pop()  # an unanswered question would confuse the model
             raise
         if answer:
             self._messages.append({"role": "assistant", "content": answer})
             echo()
         elif timings is None:
-            self._messages.pop()  # stopped before its first word: as if it had not been asked
+            self._messages.pop()  # stopped before the first word: treated as not asked
         if self._verbose and timings is not None:
             print_timings(timings)
 
@@ -141,18 +141,18 @@ class Repl:
                 name, *values = value.split()
                 self._set_parameter(name, values)
             case "parameter":
-                for name, option in self._asking.options.items():
+                for name, option in self._run_options.options.items():
                     echo(f"{name:<30} {option}")
             case "system" if value:
                 self._system = value.strip('"')
                 echo("Set system message.")
             case "format" if value == "json":
-                self._asking = msgspec.structs.replace(self._asking, format=value)
+                self._run_options = msgspec.structs.replace(self._run_options, format=value)
                 echo("Set format to 'json' mode.")
             case "format" if value:
                 echo(f"Unknown format '{value}'. The only format is 'json'.")
             case "noformat":
-                self._asking = msgspec.structs.replace(self._asking, format=None)
+                self._run_options = msgspec.structs.replace(self._run_options, format=None)
                 echo("Disabled format.")
             case "history" | "nohistory":
                 self._history.enabled = what == "history"
@@ -171,8 +171,8 @@ class Repl:
                 self._lacking("set", what, [*_SWITCHES, "parameter", "system", "format"])
 
     def _set_parameter(self, name: str, values: list[str]) -> None:
-        options: dict[str, Any] = {**self._asking.options, name: parse_parameter(name, values)}
-        self._asking = msgspec.structs.replace(self._asking, options=options)
+        options: dict[str, Any] = {**self._run_options.options, name: parse_parameter(name, values)}
+        self._run_options = msgspec.structs.replace(self._run_options, options=options)
         echo(f"Set parameter '{name}' to '{', '.join(values)}'")
 
     def _show(self, text: str) -> None:
@@ -184,7 +184,7 @@ class Repl:
         if value:
             echo(f"'/show {what}' takes no value, but got '{value}'.")
             return
-        facts = self._backend.facts(self._asking.model)
+        facts = self._backend.facts(self._run_options.model)
         match what:
             case "info":
                 print_facts(facts)
@@ -192,7 +192,7 @@ class Repl:
                 echo_content(facts.license or "No license was specified for this model.")
             case "parameters":
                 echo_content(facts.parameters or "No parameters were specified for this model.")
-                for name, option in self._asking.options.items():
+                for name, option in self._run_options.options.items():
                     echo(f"{name:<30} {option}  (this session)")
             case "system":
                 echo_content(self._system or facts.system or "No system message was specified for this model.")
@@ -205,15 +205,15 @@ class Repl:
             self._list("")
             return
         model = self._find(text)
-        asking = msgspec.structs.replace(self._asking, model=model)
+        run_options = msgspec.structs.replace(self._run_options, model=model)
         with load_progress(model) as show:
-            self._backend.load(asking, show)
-        self._asking = asking
+            self._backend.load(run_options, show)
+        self._run_options = run_options
         self._messages.clear()
         echo(f"Loaded '{model}'.")
 
     def _find(self, text: str) -> str:
-        """The model of that name, or the only one that begins with it. Raises `ModelNotFound` with the nearest."""
+        """The model of that name, or the only one that begins with it. `ModelNotFound` has the closest names."""
         try:
             with suggesting(text, self._backend.models):
                 self._backend.facts(text)
@@ -247,7 +247,7 @@ class Repl:
             echo(TOPICS_HELP.get(topic, COMMANDS_HELP))
 
     def _lacking(self, command: str, what: str, known: Sequence[str]) -> None:
-        """What to say of a subcommand that is missing or unknown."""
+        """Says that a subcommand is missing or unknown."""
         suggestion = _suggestion(f"/{command} ", what, known) if what else ""
         if what:
             echo(f"Unknown command '/{command} {what}'.{suggestion}")
@@ -256,7 +256,7 @@ class Repl:
 
 
 def _first_word(text: str) -> tuple[str, str]:
-    """It, and what follows it."""
+    """The first word, and the text that follows it."""
     first, *rest = text.split(maxsplit=1) or [""]
     return first, rest[0].strip() if rest else ""
 

@@ -1,4 +1,4 @@
-"""``corral run``: one answer, or a chat, in this process or through a server."""
+"""``corral run``: prints one answer or starts a chat, in this process or through a server."""
 
 from __future__ import annotations
 
@@ -98,12 +98,12 @@ def run(
     with session.library() as corral:
         backend: Backend = LocalBackend(corral) if server is None else ServerBackend(server)
         if server is None and (is_reference(model) or is_path(model)):
-            # Before anything is fetched that could not be run.
+            # Checked before fetching a model that could not be run.
             engine_chooser(session.settings, session.manager).require(session.settings.scheduler.engine)
         name, facts = _find(corral, backend, model)
-        asking = RunOptions(
+        run_options = RunOptions(
             model=name,
-            # Asked for with the request too: a model's own engine is stronger than that of all models.
+            # Also set in the request: a model's own engine setting overrides the general one.
             options=_options(options) | ({} if engine is None else {"engine": engine}),
             raw=raw,
             format=answer_format,
@@ -111,15 +111,15 @@ def run(
         )
         try:
             wrap = not nowordwrap and sys.stdout.isatty()
-            _answer(session, backend, asking, facts, question, verbose=verbose, wrap=wrap)
-        except InvalidOption as fault:  # some values are known to be wrong by the model or its engine only
+            _answer(session, backend, run_options, facts, question, verbose=verbose, wrap=wrap)
+        except InvalidOption as fault:  # only the model or its engine knows that some values are invalid
             if any(option in fault.message for option, _ in options):
                 raise wrong_value("-o", fault) from fault
             raise
 
 
 def _server(session: Session) -> ServerClient | None:
-    """The server to ask; None for this process. Raises `SourceError` where the user named one that is not Corral."""
+    """The server to use, or None for this process. Raises `SourceError` if the user's server is not Corral."""
     server = session.server()
     state = server.state()
     if state == "foreign":
@@ -148,7 +148,7 @@ def _find(corral: Corral, backend: Backend, model: str) -> tuple[str, ModelFacts
 def _answer(
     session: Session,
     backend: Backend,
-    asking: RunOptions,
+    run_options: RunOptions,
     facts: ModelFacts,
     question: str | None,
     *,
@@ -157,23 +157,25 @@ def _answer(
 ) -> None:
     if facts.embeds_only:
         if question is None:
-            raise click.UsageError(f"{asking.model} is an embedding model, so it needs a PROMPT")
-        if asking.raw or asking.format is not None or verbose:
-            raise click.UsageError(f"{asking.model} is an embedding model: --raw, --format and --verbose are for text")
-        echo(json.dumps(list(backend.embed(asking, question))))
+            raise click.UsageError(f"{run_options.model} is an embedding model, so it needs a PROMPT")
+        if run_options.raw or run_options.format is not None or verbose:
+            raise click.UsageError(
+                f"{run_options.model} is an embedding model: --raw, --format and --verbose are for text"
+            )
+        echo(json.dumps(list(backend.embed(run_options, question))))
         return
-    if asking.raw and question is None:
+    if run_options.raw and question is None:
         raise click.UsageError("--raw completes a PROMPT: give one")
     if question is None:
         history = History(enabled=session.settings.cli.history)
         terminal = open_terminal(history)
-        Repl(backend, asking, terminal=terminal, history=history, verbose=verbose, wrap=wrap).run()
+        Repl(backend, run_options, terminal=terminal, history=history, verbose=verbose, wrap=wrap).run()
         return
-    # Of many Ctrl-C only the first must reach what runs: the next ones would interrupt its cleaning up.
+    # Only the first of several Ctrl-C may reach the request: the next ones would interrupt its cleanup.
     with no_echo(), Interrupts() as interrupts, interrupts.raising():
-        with load_progress(asking.model) as show:
-            backend.load(asking, show)
-        _, timings = print_reply(backend.generate(asking, question), wrap=wrap)
+        with load_progress(run_options.model) as show:
+            backend.load(run_options, show)
+        _, timings = print_reply(backend.generate(run_options, question), wrap=wrap)
     if timings is None:
         raise KeyboardInterrupt
     if verbose:
@@ -181,7 +183,7 @@ def _answer(
 
 
 def _question(prompt: Iterable[str]) -> str | None:
-    """The prompt with what is piped in before it; None where somebody sits at a terminal and gave none."""
+    """The prompt, after any piped input; None at a terminal without a prompt."""
     asked = _utf8_text(" ".join(prompt))
     if sys.stdin.isatty():
         return asked or None
@@ -196,7 +198,7 @@ def _question(prompt: Iterable[str]) -> str | None:
 
 
 def _utf8_text(argument: str) -> str:
-    """An argument whose bytes are UTF-8, whatever the locale has made of them."""
+    """The argument decoded as UTF-8, whatever the locale's encoding is."""
     try:
         escaped = any("\udc80" <= character <= "\udcff" for character in argument)
         return os.fsencode(argument).decode() if escaped else argument
@@ -205,7 +207,7 @@ def _utf8_text(argument: str) -> str:
 
 
 def _options(assignments: Iterable[tuple[str, str]]) -> dict[str, object]:
-    """Options by name; one that is repeated makes a list, as for `stop`."""
+    """Options by name; a repeated option, such as `stop`, makes a list."""
     values: dict[str, list[str]] = {}
     for name, value in assignments:
         values.setdefault(name, []).append(value)

@@ -1,4 +1,4 @@
-"""``corral ps`` and ``stop``: the models that a server has loaded."""
+"""``corral ps`` and ``stop``: lists and unloads the models that a server has loaded."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _processor(model: Mapping[str, Any]) -> str:
 
 
 def _until(expires_at: str) -> str:
-    # Nanoseconds are more than datetime reads.
+    # datetime cannot parse nanoseconds.
     whole, _, fraction = expires_at.partition(".")
     zone = fraction.lstrip("0123456789")
     seconds = (

@@ -1,4 +1,4 @@
-"""``corral serve``: the server. The one command that imports Litestar."""
+"""``corral serve``: starts the server. The only command that imports Litestar."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _with_port(address: Address, port: int | None) -> Address:
 
 
 def _names_port(host: str) -> bool:
-    """Whether the address leaves nothing for a port of its own to say."""
+    """Whether the address already includes a port, or needs none."""
     if host.startswith("unix:"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""What one call of the command line works with: settings, plugins, the library, a server to talk to."""
+"""What an invocation of the command line works with: settings, plugins, the library, and the server."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ __all__ = ("Session",)
 
 
 class Session:
-    """Everything is read when it is first asked for. Raises `SettingsError` then."""
+    """Everything is read at its first use, which raises `SettingsError` if the settings are invalid."""
 
     def __init__(self, config: str | None, assignments: Sequence[str], commands: Iterable[str] = ()) -> None:
-        """`commands` are the command line's own, whose names no plugin gets."""
+        """`commands` are the names of Corral's own commands, which plugins cannot use."""
         self._config = config
         self._commands = tuple(commands)
         self._assignments = assignments
         self.flags: dict[str, Any] = {}
 
     def set(self, **flags: Any) -> None:
-        """A command's own flags, strongest of all: ``set(scheduler__engine="fake")``. None says nothing."""
+        """Sets a command's own flags, which override all else: ``set(scheduler__engine="fake")``. None is ignored."""
         self.flags |= {name.replace("__", "."): value for name, value in flags.items() if value is not None}
-        for read in ("layers", "settings"):  # some types of arguments needed the plugins before the flags were known
+        for read in ("layers", "settings"):  # parsing arguments may have read them before the flags were known
             self.__dict__.pop(read, None)
 
     @property
     def stated(self) -> dict[str, Any]:
-        """All flags, by setting."""
+        """All settings given on the command line, by path."""
         return dict(parse_assignment(text) for text in self._assignments) | self.flags
 
     @cached_property
@@ -59,34 +59,34 @@ class Session:
         return decode_settings(self.layers, self.manager)
 
     def resolve(self, target: str) -> Any:
-        """Imports what a spec names. Raises `PluginError`, also where the import would end the program."""
+        """Imports what a spec names. Raises `PluginError`, even if the import tries to exit the program."""
         return contained(resolve, target)
 
     def library(self) -> Corral:
-        """Models in this process; the caller closes it."""
+        """A library instance, which runs models in this process. The caller closes it."""
         setup: dict[str, Any] = {"settings": self.stated}
         if self._config is not None:
             setup["config"] = self._config
         return Corral(**setup)
 
     def model_names(self) -> list[str]:
-        """Of the store."""
+        """The names of the models in the store."""
         with self.library() as corral:
             return names_in(corral)
 
     def server(self, timeout_s: float | None = None) -> ServerClient:
-        """The server at the address that is set, up or not. `timeout_s` as in `ServerClient`."""
+        """A client for the configured server, whether it is up or not. `timeout_s` as in `ServerClient`."""
         return ServerClient(self.settings.server.host, timeout_s=timeout_s)
 
     @property
     def address_is_stated(self) -> bool:
-        """True where a flag, a variable or a file names the server's address; False where it is the default one."""
+        """Whether a flag, a variable or a file sets the server's address."""
         return any(row.path == "server.host" and row.origin != "default" for row in self.settings.origins)
 
     def stated_wrongly(self, fault: SettingsError) -> bool:
-        """True where an error about settings names one that was set on the command line, and not somewhere else."""
+        """Whether a settings error is about a setting that was given on the command line."""
         message = fault.message.replace('"', "")
         stated = [path.replace('"', "") for path in self.stated]
-        # An unknown setting is named by its path as far as its first part that is unknown.
+        # The error names an unknown setting by its path up to the first unknown part.
         unknown = message.removeprefix("unknown setting ")
         return any(path in message or path.startswith(f"{unknown}.") for path in stated)

@@ -1,4 +1,4 @@
-"""``corral show``: everything the store knows of one model."""
+"""``corral show``: prints everything the store knows about a model."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as
 
 
 def _loaded(session: Session, digest: str) -> dict[str, Any] | None:
-    """How a Corral server that has the model loaded runs it; None where there is none, or it has not."""
+    """How a Corral server runs the model; None if no server is up, or it has not loaded the model."""
     server = session.server()
     try:
         models = server.call("GET", "/api/ps")["models"] if server.state() == "corral" else []
@@ -118,7 +118,7 @@ def _modelfile(corral: Corral, record: StoredModel) -> str:
 
 
 def _describe(corral: Corral, details: ModelDetails) -> dict[str, object]:
-    """Empty where the weights cannot be read: the rest of the answer is worth having all the same."""
+    """The weights' metadata; empty if they cannot be read, since the rest is still worth showing."""
     catalog = corral.runtime().catalog
     try:
         return corral.call(lambda _: catalog.describe(details.record, verbose=False))

@@ -1,4 +1,4 @@
-"""Makes the standard streams usable whatever the process was started with: closed ones, and narrow character sets."""
+"""Makes the standard streams usable, even if they are closed or their character set is not Unicode."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ("open_standard_streams",)
 
 
 def open_standard_streams() -> None:
-    """A stream that is closed, as by ``<&-`` in a shell, becomes the null device.
+    """Replaces closed streams, as by ``<&-`` in a shell, with the null device.
 
-    Otherwise the next file that is opened, a model or a socket, would get the number of a standard stream, and what
-    native code prints would be written into it. Python itself has None for such a stream.
+    Otherwise the next file to be opened, such as a model or a socket, would get the number of a standard stream, and
+    native code would print into it. Python itself sets such a stream to None.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -29,6 +29,6 @@ def open_standard_streams() -> None:
             stream = open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
     for output in (sys.stdout, sys.stderr):
-        # A terminal whose character set is not Unicode shows what it lacks as an escape.
+        # Characters that the terminal's character set lacks are shown as escapes.
         if isinstance(output, io.TextIOWrapper) and output.errors == "strict":
             output.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""What MODEL of ``corral run`` stands for: a reference, a file or folder, a name, the beginning of one."""
+"""Resolves MODEL of ``corral run``: a reference, a file or folder, a name, or the beginning of one."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _PATH_BEGINS = ("./", "../", "/", "~", f".{os.sep}", f"..{os.sep}")
 
 
 def is_reference(model: str) -> bool:
-    """A name may have a scheme too, its registry's: ``http://host/namespace/model``."""
+    """Whether this is a source's reference. A name can have a scheme too: ``http://host/namespace/model``."""
     scheme, separator, _ = model.partition("://")
     return bool(separator) and scheme not in ("http", "https")
 
 
 def is_path(model: str) -> bool:
-    """True for what can be nothing but a path."""
+    """Whether this can only be a path."""
     return model in (".", "..") or model.startswith(_PATH_BEGINS) or os.path.isabs(model)
 
 
 def pulled(corral: Corral, reference: str) -> str:
-    """The name of the model that the reference leads to; it is fetched when it is not there."""
+    """The name of the model that the reference stands for, which is pulled if it is not in the store."""
     fetched = FetchedModels()
     record = fetched.find(reference, corral.list())
     if record is None:
@@ -50,9 +50,9 @@ def pulled(corral: Corral, reference: str) -> str:
 
 
 def imported(corral: Corral, path: str) -> str:
-    """The name of the model that a file or folder makes; it is imported when it was not yet, or has changed since.
+    """The name of the model in a file or folder, which is imported if it is not in the store, or has changed since.
 
-    Raises `Conflict` where another model has that name, and what `Corral.import_model` raises.
+    Raises `Conflict` if another model has that name, and what `Corral.import_model` raises.
     """
     place = Path(path).expanduser()
     if not place.exists():
@@ -70,14 +70,14 @@ def imported(corral: Corral, path: str) -> str:
 
 
 def remember_import(path: Path, record: StoredModel) -> None:
-    """So that running the path runs this model."""
+    """Records that `corral run PATH` means this model."""
     FetchedModels().remember(_key(path), record, _seal(path))
 
 
 def find_model(backend: Backend, model: str) -> tuple[str, ModelFacts]:
-    """The name to run by and what is known of the model: `model` itself, or the only one that begins with it.
+    """The model's name, and its facts: `model` itself, or the only name that begins with it.
 
-    Raises `ModelNotFound` with the nearest names, and wrong usage where it is no name.
+    Raises `ModelNotFound` with the closest names, and a usage error if `model` is not a valid name.
     """
     try:
         with suggesting(model, backend.models):
@@ -108,7 +108,7 @@ def _import(corral: Corral, path: Path, show: OnProgress) -> StoredModel:
 
 
 def _same_files(path: Path, record: StoredModel) -> bool:
-    """Whether what is there would become the same model again. Reads all of it only where its sizes are the same."""
+    """Whether importing `path` would give `record` again. Hashes the files only if their sizes match."""
     files = [Path(file.file) for file in scan_folder(path)] if path.is_dir() else [path]
     sizes = {file.size_bytes for file in record.files}
     if any(file.stat().st_size not in sizes for file in files):
@@ -126,7 +126,7 @@ def _key(path: Path) -> str:
 
 
 def _seal(path: Path) -> str:
-    """The sizes and times of what is there: another seal, another content."""
+    """A digest of the files' sizes and times, which changes when their content does."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     states = [(str(file.relative_to(path)), file.stat()) for file in files]
     text = "\n".join(f"{name} {state.st_size} {state.st_mtime_ns} {state.st_ino}" for name, state in states)
@@ -134,7 +134,7 @@ def _seal(path: Path) -> str:
 
 
 def _path_hint(model: str) -> str | None:
-    """What to do where a name is that of a folder here: it might be meant, and is not taken for it unasked."""
+    """A hint if there is a folder of that name, which may be what the user meant."""
     return f"{model} is a folder here: corral run ./{model} runs the model in it" if Path(model).is_dir() else None
 
 

@@ -1,4 +1,4 @@
-"""The terminal that somebody chats at: how it is set while an answer is printed, and how it is given back."""
+"""The terminal of a chat: its modes while an answer is printed, how Ctrl-C works, and how both are restored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from corral.api.cli.history import History
 
 try:
     import termios
-except ImportError:  # Windows, where prompt_toolkit has its own ways
+except ImportError:  # on Windows, prompt_toolkit does this itself
     termios = None  # type: ignore[assignment]
 
 __all__ = ("ChatTerminal", "Interrupts", "PlainTerminal", "TerminalModes", "no_echo", "open_quote", "open_terminal")
@@ -26,7 +26,7 @@ _QUOTE = '"""'
 
 
 class ChatTerminal(Protocol):
-    """A context. `read` gives the next message, and `busy` is the time between two of them."""
+    """A context manager. `read` returns the next message; `busy` covers the time between two messages."""
 
     def __enter__(self) -> Self: ...
 
@@ -35,36 +35,36 @@ class ChatTerminal(Protocol):
     ) -> None: ...
 
     def read(self) -> str:
-        """A message, of several lines where they were pasted or quoted; empty where one was thrown away.
+        """The next message, which may have several lines if pasted or quoted; empty if the user discarded it.
 
-        Raises `EOFError` at the end of the input, `KeyboardInterrupt` for Ctrl-C while nothing has been typed.
+        Raises `EOFError` at the end of the input, and `KeyboardInterrupt` for Ctrl-C if nothing has been typed.
         """
         ...
 
     def busy(self) -> AbstractContextManager[None]:
-        """Inside, Ctrl-C raises `KeyboardInterrupt` and throws away what was typed ahead; nothing typed is shown."""
+        """A context in which Ctrl-C raises `KeyboardInterrupt` and discards typed input, and no input is echoed."""
         ...
 
 
 def open_terminal(history: History) -> ChatTerminal:
-    """Line editing where the terminal can do it; plain lines on a dumb one."""
+    """Line editing if the terminal supports it; otherwise plain lines."""
     dumb = os.name == "posix" and os.environ.get("TERM", "").lower() in ("", "dumb", "unknown")
     if dumb or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return PlainTerminal(history=history)
-    # Takes a tenth of a second to import, which nothing but a chat should pay.
+    # Imported here because it takes a tenth of a second, which only a chat should pay for.
     from corral.api.cli.line_editor import EditingTerminal
 
     return EditingTerminal(history)
 
 
 def open_quote(text: str) -> bool:
-    """Whether a message begins with three quotes and still lacks those that end it."""
+    """Whether a message begins with three quotes that are not closed yet."""
     begun = text.lstrip()
     return begun.startswith(_QUOTE) and not begun.removeprefix(_QUOTE).rstrip().endswith(_QUOTE)
 
 
 class PlainTerminal:
-    """Lines as the system reads them: `read` gives one for a prompt, as `input` does."""
+    """Reads plain lines: `read` takes a prompt and returns a line, as `input` does."""
 
     def __init__(self, read: Callable[[str], str] = input, *, history: History | None = None) -> None:
         self._read = read
@@ -102,11 +102,11 @@ class PlainTerminal:
 
 
 class Interrupts:
-    """A context that decides when Ctrl-C raises `KeyboardInterrupt`: inside `raising` only.
+    """A context manager in which Ctrl-C raises `KeyboardInterrupt` only inside `raising`.
 
-    Anywhere else it is remembered, as `stopped`, and raised when `raising` begins; `forget` ends that. Further ones are
-    only counted while what was interrupted cleans up, since the same key is often hit several times, but one that comes
-    a second later raises again. Does nothing on a thread that gets no signals.
+    Elsewhere it sets `stopped`, and is raised when `raising` begins; `forget` resets this. Further ones are ignored for
+    a second, while the interrupted code cleans up, since people often hit the key several times; after that, the next
+    one is raised again. Does nothing on a thread that receives no signals.
     """
 
     def __init__(self) -> None:
@@ -150,10 +150,10 @@ class Interrupts:
 
 
 class TerminalModes:
-    """A context that turns local modes of the terminal at `descriptor` off, and puts back at its end what was there.
+    """A context manager that turns off local modes of the terminal at `descriptor`, and restores them at its end.
 
-    It does so too before SIGTERM or SIGHUP end the process, writing `leave` to the terminal first, and turns them off
-    again when the process is continued after Ctrl-Z. A process in the background leaves the terminal alone.
+    It also writes `leave` and restores the modes before SIGTERM or SIGHUP ends the process, and turns them off again
+    when the process is continued after Ctrl-Z. A background process does not change the terminal.
     """
 
     def __init__(self, descriptor: int, *, raw: bool, leave: bytes = b"") -> None:
@@ -193,7 +193,7 @@ class TerminalModes:
         if self._found is None or not _in_foreground(self._descriptor):
             return
         modes = list(self._found)
-        if self._raw:  # as prompt_toolkit has it, so that nothing changes between its prompts and our answers
+        if self._raw:  # as prompt_toolkit sets it, so that nothing changes between its prompts and our answers
             modes[0] &= ~(termios.IXON | termios.IXOFF | termios.ICRNL | termios.INLCR | termios.IGNCR)
             modes[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
         else:
@@ -201,7 +201,7 @@ class TerminalModes:
         termios.tcsetattr(self._descriptor, termios.TCSANOW, modes)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a window that is closed sends both, and this is the end
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # closing a window sends both signals; this one ends the process
         self.restore()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -212,15 +212,15 @@ class TerminalModes:
 
 
 def no_echo() -> AbstractContextManager[object]:
-    """Inside, what is typed at the terminal is not shown amid the output, and left for whoever reads next."""
+    """A context in which typed input is not echoed into the output, and is kept for the next reader."""
     if termios is None or not sys.stdin.isatty():
         return ExitStack()
     return TerminalModes(sys.stdin.fileno(), raw=False)
 
 
 def _in_foreground(descriptor: int) -> bool:
-    """Whether the process may set the terminal: one in the background would be stopped for it."""
+    """Whether the process may set terminal modes: a background process would be stopped for it."""
     try:
         return os.tcgetpgrp(descriptor) == os.getpgrp()
     except OSError:
-        return True  # not the terminal that controls this process
+        return True  # not the controlling terminal of this process

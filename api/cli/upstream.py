@@ -1,4 +1,4 @@
-"""``corral upstream``: models that live behind another server."""
+"""``corral upstream``: adds models that run on another server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Breaks lines between words as a terminal shows them: by cells, of which wide characters take two."""
+"""Wraps lines between words, measured in terminal cells, of which wide characters take two."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Write = Callable[[str], None]
 _TAB_CELLS = 8
 _LONGEST_SHORT_RUN_CELLS = 16
 _ZERO_WIDTH_JOINER = "\u200d"
-_EMOJI_STYLE = "\ufe0f"  # makes a narrow sign a wide picture
+_EMOJI_STYLE = "\ufe0f"  # makes a narrow symbol a wide emoji
 _SKIN_TONES = ("\U0001f3fb", "\U0001f3ff")
 _REGIONAL_INDICATORS = ("\U0001f1e6", "\U0001f1ff")  # two of them are a flag
 
-# Writing without spaces between words: a line may break between any two of these (not Korean, which has spaces).
+# Scripts without spaces between words: a line may break between any two of these (not Korean, which has spaces).
 _IDEOGRAPHIC = (
     ("\u2e80", "\u303f"),
     ("\u3040", "\u312f"),
@@ -35,9 +35,9 @@ _NEVER_LAST = frozenset("（［｛〈《「『【〔〖〘〚‘“([{")
 
 
 class WordWrapper:
-    """Writes text in lines of `columns` cells. What may not be divided is held back until its end is known.
+    """Writes text in lines of `columns` cells. Text that may not be divided is held back until its end is known.
 
-    A word that fits into a line is never divided. Chinese and Japanese are divided between characters, where no
+    A word that fits into a line is never divided. Chinese and Japanese text is divided between characters unless
     punctuation forbids it, except for short runs between spaces.
     """
 
@@ -45,11 +45,11 @@ class WordWrapper:
         self._write = write
         self._columns = columns
         self._ready: list[str] = []
-        self._used = 0  # cells of the line
-        self._held: list[str] = []  # characters, each with the marks that join it
+        self._used = 0  # cells used in this line
+        self._held: list[str] = []  # characters, each with its combining marks
         self._held_cells = 0
-        self._dividing = False  # the run since the last space is too long to be one word
-        self._endless = False  # what is held began in a word that no line is long enough for
+        self._dividing = False  # the text since the last space is too long to be one word
+        self._endless = False  # the held text belongs to a word that is longer than a line
 
     def feed(self, text: str) -> None:
         """Writes at most once."""
@@ -65,7 +65,7 @@ class WordWrapper:
         self._flush()
 
     def end(self) -> None:
-        """Writes what is held back."""
+        """Writes the text that is held back."""
         self._end_run()
         self._flush()
 
@@ -91,7 +91,7 @@ class WordWrapper:
         if not self._dividing and self._held_cells > _LONGEST_SHORT_RUN_CELLS and any(map(_ideographic, self._held)):
             self._divide()
         elif self._held_cells > self._columns and not self._endless:
-            last = self._held.pop()  # a mark that joins it may follow
+            last = self._held.pop()  # a combining mark may follow
             if self._used:
                 self._end_line()
             self._dividing = self._endless = True
@@ -99,7 +99,7 @@ class WordWrapper:
             self._held, self._held_cells = [last], _cells(last)
 
     def _divide(self) -> None:
-        """Writes the run's words but the last, whose end is not known."""
+        """Writes all words of the held text except the last, whose end is not known yet."""
         run, self._held, self._held_cells, self._dividing = self._held, [], 0, True
         for character in run:
             if self._held and _may_break(self._held[-1], character):
@@ -134,7 +134,7 @@ class WordWrapper:
 
 
 def _cells(character: str) -> int:
-    """At least what any terminal uses: some show joined pictures as one, some side by side."""
+    """The most cells that any terminal uses: some show joined emoji as one, others side by side."""
     single = sum(max(0, wcwidth(part)) for part in character)
     if len(character) == 1:
         return single
@@ -144,7 +144,7 @@ def _cells(character: str) -> int:
 
 
 def _joins(before: str, character: str) -> bool:
-    """Whether a terminal shows `character` together with what is before it."""
+    """Whether a terminal shows `character` joined with the one before it."""
     flag = _within(character, _REGIONAL_INDICATORS) and len(before) == 1 and _within(before, _REGIONAL_INDICATORS)
     return flag or wcwidth(character) == 0 or before.endswith(_ZERO_WIDTH_JOINER) or _within(character, _SKIN_TONES)
 

@@ -28,8 +28,8 @@ _log = logging.getLogger("corral.http")
 def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpSettings | None = None) -> Litestar:
     """The ASGI application. The runtime stays the caller's to close.
 
-    Routers find it as ``request.app.state.runtime``. One that cannot be mounted, since a path is taken, is logged
-    and left out; what one raises is answered with the error envelope.
+    Routers find the runtime as ``request.app.state.runtime``. A router that cannot be mounted because its path is
+    taken is logged and left out. Whatever a router raises is answered in the error envelope of its dialect.
     """
     settings = settings or HttpSettings()
     bodies = BodyMemory(settings.max_body_bytes)

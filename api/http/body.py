@@ -1,4 +1,4 @@
-"""Reads a request's body within its limits, and turns away one that is bigger without reading it."""
+"""Reads a request's body within its limits, and rejects a larger one without reading it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LINGER_S = 2.0
 _SMALL_BYTES = 64 * 1024
 _FEW_CONTAINERS = 512
 _MOST_TEXT_BYTES = 16 * 1024 * 1024
-"""Of all texts of a request, in memory, where one emoji makes each character of its text take four bytes."""
+"""The most memory for the strings of a request; one emoji makes every character of its string take four bytes."""
 
 _TOO_MUCH_TEXT = (
     f"the strings of the request take more than the {_MOST_TEXT_BYTES} bytes of memory allowed for one request"
@@ -33,7 +33,7 @@ _TOO_MUCH_TEXT = (
 
 
 class BodyTooLarge(ApiError):
-    """The body is over the limit; most of it has not been read."""
+    """The body exceeds the limit. Most of it has not been read."""
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(413, f"the request body is larger than the limit of {limit_bytes} bytes")
@@ -42,7 +42,7 @@ class BodyTooLarge(ApiError):
 async def read_json(request: Request[Any, Any, Any], kind: type[BodyT]) -> BodyT:
     """The body as a `kind`, whatever its content type.
 
-    Raises `BodyTooLarge`, `ServerBusy` while other bodies take all memory there is for them, and `ApiError` as
+    Raises `BodyTooLarge`, `ServerBusy` while other bodies use all the memory reserved for bodies, and `ApiError` as
     `decode_body` does.
     """
     memory: BodyMemory = request.app.state.bodies
@@ -71,7 +71,7 @@ async def _next_chunk(request: Request[Any, Any, Any]) -> tuple[bytes, bool]:
 
 
 async def _decode_small(memory: BodyMemory, data: bytes, kind: type[BodyT]) -> BodyT:
-    """At once, unless it has very many values, or is not the JSON that it should be."""
+    """Decodes immediately, unless the body has very many values or is not valid JSON."""
     containers = data.count(b"{") + data.count(b"[")
     if containers > MOST_DEPTH:
         shape = JsonShape()
@@ -93,7 +93,7 @@ async def _read_big(
     is_last: bool,
     limit_bytes: int,
 ) -> BodyT:
-    """Goes on from the small body that it turned out not to be."""
+    """Continues after the body turned out not to be small."""
     shape = JsonShape()
     try:
         async with BytesRead(memory) as read:
@@ -122,7 +122,7 @@ async def _read_big(
 
 
 def _text_bytes(value: Any) -> int:
-    """What the texts in `value` take in memory. Images are left out: no template and no tokenizer gets them."""
+    """The memory that the strings in `value` use. Images are left out: no template or tokenizer gets them."""
     if isinstance(value, str):
         return sys.getsizeof(value)
     if isinstance(value, msgspec.Struct):
@@ -135,9 +135,10 @@ def _text_bytes(value: Any) -> int:
 
 
 class _Lingering(ASGIResponse):
-    """Complete at once; the connection is closed a moment later.
+    """A response that is sent completely, and whose connection is closed a moment later.
 
-    Closing it while the client still sends would reset it, and many a client would then not see the answer.
+    Closing the connection while the client is still sending would reset it, and many clients would never see the
+    response.
     """
 
     async def send_body(self, send: Send, receive: Receive) -> None:

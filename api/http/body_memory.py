@@ -1,7 +1,7 @@
-"""Bounds the memory that request bodies take together, and returns it to the system afterwards.
+"""Limits the memory that all request bodies use together, and returns it to the system afterwards.
 
-A body is counted as bytes while it is read and decoded, and as values until its request has ended. A request that
-finds no room waits, so that its connection takes no more bytes; after a while it is answered that the server is busy.
+A body counts as bytes while it is read and decoded, and as values until its request has ended. A request that finds
+no room waits without reading from its connection; after a while it gets the answer that the server is busy.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BUSY = "server busy, please try again: other requests fill the memory for reque
 
 
 class _Pool:
-    """Bytes that may be taken up to a capacity, first come, first served."""
+    """A number of bytes that can be taken, first come, first served."""
 
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
@@ -41,7 +41,7 @@ class _Pool:
         self._waiting: dict[asyncio.Future[None], tuple[int, Callable[[], bool]]] = {}
 
     async def take(self, size_bytes: int, exempt: Callable[[], bool] = lambda: False) -> None:
-        """Raises `ServerBusy` if there is no room for a while; who is `exempt` never waits for it."""
+        """Raises `ServerBusy` if there is no room for a while. A taker whose `exempt` returns true does not wait."""
         if exempt() or (not self._waiting and self._fits(size_bytes)):
             self.taken_bytes += size_bytes
             return
@@ -63,7 +63,7 @@ class _Pool:
         self.let_in()
 
     def let_in(self) -> None:
-        """Whoever may go on now."""
+        """Wakes those that may continue now."""
         is_open = True
         for turn, (size_bytes, exempt) in list(self._waiting.items()):
             is_open = is_open and self._fits(size_bytes)
@@ -77,10 +77,10 @@ class _Pool:
 
 
 class BytesRead:
-    """The bytes of one body that is being read: a context manager, at whose end they are given back.
+    """The bytes of one body that is being read. A context manager that gives them back on exit.
 
-    Raises `ApiError` 408 for a body that was long in coming when another one found no room, and 499 once its client
-    has left: who waits for room reads nothing, and would not notice.
+    Raises `ApiError` 408 if the body arrives slowly while another one finds no room, and 499 once the client has
+    left: a request that waits for room does not read, and would not notice.
     """
 
     def __init__(self, memory: BodyMemory) -> None:
@@ -93,7 +93,7 @@ class BytesRead:
         self.taken_bytes = 0
 
     async def add(self, size_bytes: int) -> None:
-        """Wait for room. The body that was begun first never waits: of many big ones, one always comes to its end."""
+        """Waits for room. The body that began first never waits, so that one of many large ones can finish."""
         began_s = time.monotonic()
         try:
             await self._memory.raw.take(size_bytes, self._is_first)
@@ -102,13 +102,13 @@ class BytesRead:
                 raise
             await self._memory.raw.take(size_bytes, self._is_first)
         self.taken_bytes += size_bytes
-        self.since_s += time.monotonic() - began_s  # that was not the client's fault
+        self.since_s += time.monotonic() - began_s  # the client did not cause this wait
 
     def drop(self) -> None:
         self._time.reschedule(0)
 
     def leave(self) -> None:
-        """The client has left. Nothing happens once the body has been read."""
+        """The client has left. Does nothing once the body has been read."""
         if self in self._memory.reading:
             self._has_left = True
             self.drop()
@@ -135,9 +135,9 @@ class BytesRead:
 
 
 class BodyMemory:
-    """Wraps an ASGI application whose routes take memory for what they decode; it is given back when they end.
+    """Wraps an ASGI application whose routes take memory for the values they decode, and give it back when they end.
 
-    All bodies together take, as values, `max_body_bytes`; as bytes half of that and one more body.
+    All bodies together may use `max_body_bytes` as values; and as bytes half of that, plus one more body.
     """
 
     def __init__(self, max_body_bytes: int) -> None:
@@ -146,13 +146,13 @@ class BodyMemory:
         self.reading: dict[BytesRead, None] = {}
         self.decoded = _Pool(max_body_bytes)
         self._counting = asyncio.Lock()
-        # One body at a time: decoding holds the interpreter's lock, and more threads would only hold others up.
+        # One body at a time: decoding holds the interpreter lock, so more threads would only delay everything else.
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="bodies")
         self._trim: asyncio.TimerHandle | None = None
         map_big_blocks()
 
     def wrapped(self, app: ASGIApp) -> ASGIApp:
-        """`app`, at the end of whose requests the memory is given back that `take` took for them."""
+        """Wraps `app` so that the memory that `take` took for a request is given back when the request ends."""
 
         async def call(scope: Scope, receive: Receive, send: Send) -> None:
             try:
@@ -163,13 +163,13 @@ class BodyMemory:
         return call
 
     async def count(self, shape: JsonShape, chunk: bytes | bytearray) -> None:
-        """One chunk a turn of the event loop: many big bodies at once delay others no more than one does."""
+        """Counts one chunk per turn of the event loop, so that many large bodies delay others no more than one does."""
         async with self._counting:
             shape.feed(chunk)
             await asyncio.sleep(0)
 
     async def take(self, scope: Scope, size_bytes: int) -> None:
-        """Room for values until the request of `scope` has ended. More than there is counts as all of it.
+        """Takes room for values until the request of `scope` has ended. More than the capacity counts as the capacity.
 
         Raises `ServerBusy`.
         """
@@ -178,7 +178,7 @@ class BodyMemory:
         scope["state"][_KEY] = size_bytes
 
     def drop_slow_body(self) -> bool:
-        """Have the biggest body given up that has been coming for long. False if there is none."""
+        """Gives up the largest of the bodies that have been arriving for a long time. False if there is none."""
         patient_since_s = time.monotonic() - _SLOW_AFTER_S
         slow = [body for body in self.reading if not body.is_whole and body.since_s < patient_since_s]
         if slow:
@@ -186,11 +186,11 @@ class BodyMemory:
         return bool(slow)
 
     async def run(self, decode: Callable[[], T]) -> T:
-        """In a thread for decoding alone: neither the store nor templates wait for it."""
+        """Runs `decode` in a thread that only decodes, so that neither the store nor templates wait for it."""
         return await asyncio.get_running_loop().run_in_executor(self._decoder, decode)
 
     def give(self, scope: Scope) -> None:
-        """What was taken for the request of `scope`, nothing if there was nothing."""
+        """Gives back what was taken for the request of `scope`, if anything was."""
         size_bytes = scope.get("state", {}).pop(_KEY, 0)
         if size_bytes:
             self.decoded.give(size_bytes)
@@ -198,7 +198,7 @@ class BodyMemory:
             self._trim = asyncio.get_running_loop().call_later(_TRIM_AFTER_S, self._trim_now)
 
     def close(self) -> None:
-        """Once no request is under way: lets the thread go. Waits for nothing."""
+        """Ends the thread, without waiting. To be called when no request is running."""
         if self._trim is not None:
             self._trim.cancel()
         self._decoder.shutdown(wait=False)

@@ -1,6 +1,6 @@
 """One client's connection: limits on what a client may queue up or leave unread, turns, refusals and timeouts.
 
-uvicorn queues requests that are sent ahead without limit, and waits for ever for a head, a body or a reader.
+uvicorn queues pipelined requests without limit, and waits forever for a head, a body or a reader.
 `RequestReading` counts and parses what comes in.
 """
 
@@ -36,7 +36,7 @@ _LINGER_S = 2.0
 
 
 class _Flow(FlowControl):
-    """Reading stays paused while the connection holds enough that it may not parse yet."""
+    """Keeps reading paused while the connection holds enough bytes that it may not parse yet."""
 
     holding = False
 
@@ -46,7 +46,7 @@ class _Flow(FlowControl):
 
 
 class Connection(RequestReading):
-    """A protocol of uvicorn's, made by `uvicorn.Server` for each connection."""
+    """The protocol that `uvicorn.Server` creates for each connection."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Connection(RequestReading):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # While a writer waits, what is unsent can only become less: that tells a slow reader from none.
+        # While a writer waits, the unsent bytes can only decrease, which distinguishes a slow reader from an idle one.
         transport.set_write_buffer_limits(high=_UNSENT_BYTES)
         self.flow = _Flow(transport)
         if not self._all.admit(self):
@@ -92,14 +92,14 @@ class Connection(RequestReading):
             self._lingering.cancel()
         super().connection_lost(exc)
         if self.cycle is not None:
-            self.cycle.body = bytearray()  # nobody gets it, and an error's traceback may keep the request for long
+            self.cycle.body = bytearray()  # no one reads it, and a traceback may keep the request alive
         if self._on_left is not None:
             self._on_left()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         if self._is_refused:
-            return  # read and forgotten, so that the client can see why
+            return  # read and discarded, so that the client can see the reason
         if not self._is_answering():
             if self._phase is Phase.HEAD and not self._overhead_bytes and not self._held:
                 self._since_s = time.monotonic()
@@ -119,7 +119,7 @@ class Connection(RequestReading):
         self._balance()
 
     def _balance(self) -> None:
-        """Stops reading while much is held, and counts what is held for all connections together."""
+        """Pauses reading while a lot is held, and counts the held bytes of all connections together."""
         if self._is_refused:
             return
         flow = self.flow
@@ -179,7 +179,7 @@ class Connection(RequestReading):
     # ── Giving up ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _refuse(self, status: int, text: str) -> None:
-        """Answers with an error, if no answer has begun, and closes the connection once the client can have read it."""
+        """Sends an error unless a response has begun; closes the connection once the client had time to read it."""
         self._is_refused = True
         self._forget_held()
         self._unset_keepalive_if_required()
@@ -197,7 +197,7 @@ class Connection(RequestReading):
         fields = {"content-type": reply.media_type, "content-length": len(reply.body), "connection": "close"}
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
         self.transport.write(STATUS_LINE[reply.status] + head.encode() + reply.body)
-        # Closed with unread data, the connection would be reset, and many a client would not see the answer.
+        # Closing with unread data would reset the connection, and many clients would not see the response.
         if self.transport.can_write_eof():
             self.transport.write_eof()
         assert isinstance(self.flow, _Flow)
@@ -215,7 +215,7 @@ class Connection(RequestReading):
     async def _contained(
         self, cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Only a stop of the server cancels a request. An answer that has no end then is broken off visibly."""
+        """Only the server's shutdown cancels a request. An unfinished response is then cut off visibly."""
         try:
             await app(scope, receive, send)
         except asyncio.CancelledError:
@@ -238,7 +238,7 @@ class Connection(RequestReading):
         elif self._stopped_reading(now_s):
             self._note("cut off an answer because its client stopped reading")
             self.transport.abort()
-        elif self._waits_for_turn:  # it is us who stand still
+        elif self._waits_for_turn:  # we are the ones who are waiting
             self._since_s = now_s
         elif self._phase is not Phase.HEAD:
             if self.flow.read_paused:
@@ -252,10 +252,10 @@ class Connection(RequestReading):
                     self._note("dropped a request because its head took too long")
                     self._refuse(408, "the head of the request took too long")
             elif self.cycle is None and now_s - self._since_s > self._settings.idle_timeout_s:
-                self.retire()  # uvicorn's own timer begins with the first answer
+                self.retire()  # uvicorn's own timer starts with the first response
 
     def _stopped_reading(self, now_s: float) -> bool:
-        """Whether the client has taken nothing of what waits for it for too long."""
+        """Whether the client has read nothing of its response for too long."""
         waits = self.flow.write_paused or not self._is_answering()
         unsent_bytes = self.transport.get_write_buffer_size() if waits else 0
         unread_s = self._reader.unread_s(unsent_bytes, now_s)

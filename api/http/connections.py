@@ -1,4 +1,4 @@
-"""All connections of a server: how many may be open, which go when room is needed, and what the log says of them."""
+"""All connections of a server: how many may be open, which are closed to make room, and what is logged about them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _MOST_UNFINISHED_BYTES = 16 * 1024 * 1024
 
 
 class Watched(Protocol):
-    """A connection, as far as the others are concerned."""
+    """What the other connections need to know about one."""
 
     def check(self, now_s: float) -> None:
-        """Closes the connection if its client has stood still for too long. Called about once a second."""
+        """Closes the connection if its client has been idle for too long. Called about once a second."""
 
     def retire(self) -> None:
         """Closes the connection at once, to make room for another."""
 
 
 def raise_file_limit() -> int | None:
-    """Raises this process's limit of open files as far as it may go, and returns it; None if there is no limit."""
+    """Raises this process's limit of open files as far as allowed, and returns it. None means no limit."""
     try:
         import resource
     except ImportError:  # Windows
@@ -55,8 +55,8 @@ def raise_file_limit() -> int | None:
 class Connections:
     """Keeps the number of connections below what the limit of open files allows. For one event loop.
 
-    `max_files` is the process's limit of open files, None for no limit. Models, stores and upstreams need files, too:
-    `reserved_files` of them are never given to clients. `turns` are those of connections that hold more than is parsed.
+    `max_files` is the process's limit of open files, None for no limit. Models, stores and upstreams need files too,
+    so `reserved_files` of them are never used for clients. `turns` schedules connections with unparsed bytes.
     """
 
     def __init__(self, max_connections: int, max_files: int | None) -> None:
@@ -70,14 +70,14 @@ class Connections:
         self._open: set[Watched] = set()
         self._waited_for: OrderedDict[Watched, None] = OrderedDict()
         self._refused: set[Watched] = set()
-        self._most_open = 0  # since freed memory was returned
+        self._most_open = 0  # since freed memory was last returned
         self._leaves_memory = False
         self._unfinished_bytes = 0
         self._counts: dict[str, int] = {}
         self._counted_since_s = time.monotonic()
 
     def admit(self, connection: Watched) -> bool:
-        """Adds a connection. The one that has been silent longest goes if there is no room; False if none is silent."""
+        """Adds a connection. If there is no room, the longest idle one is closed; False if none is idle."""
         if len(self._open) >= self.limit:
             silent = next(iter(self._waited_for), None)
             if silent is None:
@@ -92,49 +92,49 @@ class Connections:
         return True
 
     def refuse(self, connection: Watched) -> bool:
-        """Whether a connection that was not admitted may stay for a moment, to be told why; `forget` ends it."""
+        """Whether a connection that was not admitted may stay open for a moment to get an error; `forget` ends that."""
         if len(self._refused) >= self.reserved_files // 4:
             return False
         self._refused.add(connection)
         return True
 
     def forget(self, connection: Watched) -> None:
-        """The connection is closed. Twice is fine."""
+        """The connection is closed. May be called twice."""
         self._open.discard(connection)
         self._refused.discard(connection)
         self._waited_for.pop(connection, None)
 
     def wait_for(self, connection: Watched) -> None:
-        """It is the client's turn, and it has just given a sign of life."""
+        """The server is waiting for this client, which has just shown activity."""
         if connection in self._open:
             self._waited_for[connection] = None
             self._waited_for.move_to_end(connection)
 
     def work_for(self, connection: Watched) -> None:
-        """A whole request has come: the connection is kept while it is answered."""
+        """A complete request has arrived: the connection is kept while it is answered."""
         self._waited_for.pop(connection, None)
 
     def hold(self, size_bytes: int) -> bool:
-        """Counts bytes of requests that are not whole yet; negative once they are. False if all hold too many."""
+        """Counts bytes of incomplete requests; negative when they are complete. False if all hold too many."""
         self._unfinished_bytes += size_bytes
         return self._unfinished_bytes <= _MOST_UNFINISHED_BYTES
 
     def note(self, event: str, detail: str) -> None:
-        """A warning, at most one for an event in ten seconds: many clients may cause the same. The rest is counted."""
+        """Logs a warning, at most one per kind of event in ten seconds. The others are counted."""
         seen = self._counts.get(event, 0)
         self._counts[event] = seen + 1
         if not seen:
             _log.warning("%s: %s", event, detail)
 
     def check(self) -> None:
-        """Lets each connection look whether its client stands still. To be called about once a second."""
+        """Lets each connection check whether its client is idle. To be called about once a second."""
         now_s = time.monotonic()
         for connection in list(self._open):
             connection.check(now_s)
-        if self._leaves_memory:  # a moment ago: their requests have ended by now
+        if self._leaves_memory:  # a moment ago, so their requests have ended by now
             asyncio.get_running_loop().run_in_executor(None, return_free_memory)
         self._leaves_memory = self._most_open - len(self._open) >= _MANY_CLOSED
-        if self._leaves_memory:  # what they leave behind are many small blocks
+        if self._leaves_memory:  # closed connections leave many small blocks behind
             self._most_open = len(self._open)
         if now_s - self._counted_since_s >= _LOG_EVERY_S:
             counts, self._counts, self._counted_since_s = self._counts, {}, now_s

@@ -1,4 +1,4 @@
-"""Notices that a client has gone or stands still, or that the server stops, while it is being answered."""
+"""Detects, while a request is answered, that its client has left or stopped reading, or that the server stops."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ __all__ = (
 )
 
 CLIENT_LEFT = "corral.client_left"
-"""The ASGI extension that `when_client_leaves` needs of a server."""
+"""The ASGI extension that the server must have for `when_client_leaves`."""
 
 READER_STALLED = "corral.reader_stalled"
-"""The ASGI extension that `when_reader_stalls` needs of a server."""
+"""The ASGI extension that the server must have for `when_reader_stalls`."""
 
 SHUTTING_DOWN = "the server is shutting down"
 
 
 class CancelOnDisconnect:
-    """While the block runs, a client that goes away cancels it; the block then raises `Cancelled`.
+    """Cancels the block when the client disconnects; the block then raises `Cancelled`.
 
-    A task that is cancelled from outside belongs to a server that stops: the block raises `ServerBusy`, so that the
-    client can still be told.
+    If the task is cancelled from outside, the server is stopping: the block raises `ServerBusy`, so that the client
+    still gets an answer.
 
-    Works as `asyncio.timeout` does: no second task for the work itself, so a stream pays nothing per chunk. To be
-    entered once the request's body has been read; nobody else may call `receive` inside the block.
+    Works like `asyncio.timeout`: the work itself needs no second task, so a stream pays nothing per chunk. Enter it
+    after the request's body has been read; nothing else may call `receive` inside the block.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -73,14 +73,14 @@ class CancelOnDisconnect:
 
 
 def when_client_leaves(scope: Scope, callback: Callable[[], None]) -> None:
-    """Has `callback` called when the connection closes, be its body still read or not, if the server can tell."""
+    """Calls `callback` when the connection closes, even while the body is still being read, if the server can tell."""
     extension: dict[Any, Any] | None = (scope.get("extensions") or {}).get(CLIENT_LEFT)
     if extension is not None:
         extension["call"](callback)
 
 
 def when_reader_stalls(scope: Scope, callback: Callable[[], None]) -> None:
-    """Has `callback` called once a second while the client reads nothing of its answer, if the server can tell."""
+    """Calls `callback` once a second while the client reads nothing of its response, if the server can tell."""
     extension: dict[Any, Any] | None = (scope.get("extensions") or {}).get(READER_STALLED)
     if extension is not None:
         extension["call"](callback)

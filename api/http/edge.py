@@ -1,4 +1,4 @@
-"""What every request passes, whether or not a route is found: host and origin checks, CORS, the request log."""
+"""What every request goes through, even if no route is found: host and origin checks, CORS, and the request log."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _LOOP = "this server has already handled the request: an upstream model leads ba
 
 
 class Edge:
-    """Wraps the application's router. It sits outside of it because Litestar's middleware sees known paths only."""
+    """Wraps the whole application, because Litestar's middleware only sees requests for known paths."""
 
     def __init__(self, app: ASGIApp, settings: HttpSettings, dialects: Dialects) -> None:
         self._app = app
         self._dialects = dialects
         self._origins = OriginRules(settings.origins)
         self._name = uuid.uuid4().hex
-        # A server that others may reach anyway has no local secrets to keep from a rebound name.
+        # A server that other machines can reach anyway has nothing to protect from DNS rebinding.
         self._guards_hosts = settings.unix_socket is None and is_loopback(settings.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +50,7 @@ class Edge:
         extra = _cors_headers(origin) if is_foreign else []
 
         def watched(message: Message) -> Awaitable[None]:
-            # Not a coroutine function: a stream sends every chunk through here.
+            # Not a coroutine function, because every chunk of a stream goes through here.
             if message["type"] == "http.response.start":
                 log.status = message["status"]
                 if extra:
@@ -73,7 +73,7 @@ class Edge:
             else:
                 scope["state"][_KEY] = Caller(passed=(*passed, self._name))
                 await self._app(scope, receive, watched)
-        except asyncio.CancelledError:  # the server stops, and its grace is over
+        except asyncio.CancelledError:  # the server is stopping, and the grace period is over
             if log.status is not None:
                 raise
             extra = []
@@ -87,7 +87,7 @@ class Edge:
 
 
 def caller_of(scope: Scope) -> Caller:
-    """Who sent the request being served; anonymous outside of `Edge`."""
+    """Who sent this request. Anonymous if it did not come through `Edge`."""
     caller = scope["state"].get(_KEY)
     return caller if isinstance(caller, Caller) else ANONYMOUS
 

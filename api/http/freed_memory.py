@@ -1,6 +1,6 @@
-"""Has memory that was freed go back to the system, where the C library is glibc, which keeps it otherwise.
+"""Returns freed memory to the system. Only glibc needs this, because it would keep the memory.
 
-Other C libraries do not have these calls, and less need of them: there both functions do nothing.
+Other C libraries do not have these calls, and need them less: with those, both functions do nothing.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ _BIG_BLOCK_BYTES = 256 * 1024
 
 
 def map_big_blocks() -> None:
-    """From now on a big block is a mapping of its own, which goes when it is freed, in the whole process.
+    """Makes every large block a separate mapping from now on, which is unmapped when it is freed. Affects the process.
 
-    By default glibc maps only what is bigger than the biggest block that was freed so far, up to 32 MiB.
+    By default glibc maps only blocks larger than the largest one freed so far, up to 32 MiB.
     """
     _call("mallopt", _M_MMAP_THRESHOLD, _BIG_BLOCK_BYTES)
 
 
 def return_free_memory() -> None:
-    """Free pages between small blocks. Takes milliseconds, without the interpreter's lock."""
+    """Returns free pages between small blocks. Takes milliseconds, without holding the interpreter lock."""
     _call("malloc_trim", 0)
 
 
 def _call(name: str, *arguments: int) -> None:
-    # `pythonapi` would hold the interpreter's lock meanwhile.
+    # `pythonapi` would hold the interpreter lock during the call.
     function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
     if function is not None:
         function(*arguments)

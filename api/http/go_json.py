@@ -1,7 +1,7 @@
 """Decodes request bodies as Go's encoding/json does, which is what clients of Ollama rely on.
 
-Keys match whatever their case, unknown ones are ignored, null leaves a field as it was, bytes after the first value are
-not looked at, and the complaints are Go's.
+Keys match in any case, unknown ones are ignored, null leaves a field unchanged, bytes after the first value are not
+read, and the error texts are Go's.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ("Body", "decode_body", "decode_plain")
 class Body(msgspec.Struct, frozen=True, kw_only=True):
     """Base of request bodies. Every field has a default, Go's zero value. A subclass's name appears in error texts.
 
-    `max_body_bytes` is a limit beside the server's, None for none.
+    `max_body_bytes` is a limit in addition to the server's; None means no such limit.
     """
 
     max_body_bytes: ClassVar[int | None] = None
 
     def check(self) -> None:
-        """Raise `ApiError` for what is out of bounds. Called once, where decoding is done."""
+        """Raises `ApiError` if something is out of bounds. Called once, after decoding."""
 
 
 BodyT = TypeVar("BodyT", bound=Body)
@@ -53,7 +53,7 @@ _GO_TYPES = {str: "string", bool: "bool", int: "int", float: "float64", dict: "m
 
 
 def decode_plain(data: bytes | bytearray, kind: type[BodyT]) -> BodyT | None:
-    """The body of a client that writes the JSON everybody reads; None for anything else, which `decode_body` reads.
+    """Decodes plain, valid JSON. Returns None for anything else, which `decode_body` may still accept.
 
     Raises `ApiError` as `decode_body` does.
     """
@@ -69,8 +69,8 @@ def decode_body(
 ) -> BodyT:
     """The body as a `kind`. Raises `ApiError` 400 with Go's text; an empty body is ``missing request body``.
 
-    `is_counted`: the values have been counted (`JsonShape`) and are few enough. Not `is_whole`: the client sent more,
-    after the first value or after what is no object.
+    `is_counted` means that the values have been counted (`JsonShape`) and are few enough. If not `is_whole`, the client
+    sent more after the first value, or after something that is not an object.
     """
     if not data.strip():
         raise ApiError(400, "missing request body")
@@ -94,7 +94,7 @@ def _as_body(value: Any, kind: type[BodyT]) -> BodyT:
 
 
 def _first_value(data: bytes | bytearray, kind: type[Body], *, is_whole: bool) -> Any:
-    """What follows the value is cut off; what Go would read, with U+FFFD in its place, is mended."""
+    """Decodes the first value: cuts off what follows it, and replaces what Go would read as U+FFFD."""
     mends_left = 2  # one for bytes, one for escapes, whichever is found first
     while True:
         try:
@@ -114,7 +114,7 @@ def _first_value(data: bytes | bytearray, kind: type[Body], *, is_whole: bool) -
 
 
 def _mended(data: bytearray, error: Exception) -> bytearray | None:
-    """With U+FFFD for bytes that are no UTF-8 or escapes of half a surrogate pair. None if neither can be at fault."""
+    """Replaces invalid UTF-8 and lone surrogate escapes by U+FFFD. None if neither can be the problem."""
     if isinstance(error, UnicodeDecodeError) or "UTF-8" in str(error):
         data = _as_utf8(data)
     elif b"\\u" not in data:
@@ -124,11 +124,11 @@ def _mended(data: bytearray, error: Exception) -> bytearray | None:
         start = at
         while data[start - 1 : start] == b"\\":
             start -= 1
-        is_escape = (at - start) % 2 == 0  # a backslash that is escaped escapes nothing
+        is_escape = (at - start) % 2 == 0  # an escaped backslash does not start an escape
         surrogate = _SURROGATE.match(data, at) if is_escape else None
         at = surrogate.end() if surrogate else at + 2
         if surrogate and surrogate["half"]:
-            data[at - 6 : at] = rb"\ufffd"  # of the same length
+            data[at - 6 : at] = rb"\ufffd"  # the same length
     return data
 
 
@@ -137,12 +137,12 @@ def _as_utf8(data: bytearray) -> bytearray:
     mended = bytearray()
     for at in range(0, len(data), _SLICE_BYTES):
         mended += decoder.decode(data[at : at + _SLICE_BYTES]).encode()
-        time.sleep(0)  # other threads get a turn: replacing is slow, and this one has the interpreter's lock
+        time.sleep(0)  # lets other threads run: replacing is slow and holds the interpreter lock
     return mended + decoder.decode(b"", True).encode()
 
 
 def _complaint(data: bytearray, error: Exception, kind: type[Body], *, is_whole: bool) -> ApiError:
-    """Go's words for what is wrong near the beginning; finding them takes long, and so msgspec's for the rest."""
+    """Go's error text if the problem is near the beginning. Finding it is slow, so msgspec's text is used otherwise."""
     is_whole = is_whole and len(data) <= _LOOKED_AT_BYTES
     try:
         end_of_value(data[:_LOOKED_AT_BYTES].decode("utf-8", "replace"))
@@ -152,7 +152,7 @@ def _complaint(data: bytearray, error: Exception, kind: type[Body], *, is_whole:
     first = data.lstrip()[:1].decode("latin-1")
     if first != "{":
         return _not_an_object(_FIRST_BYTES.get(first, "number"), kind)
-    if isinstance(error, msgspec.ValidationError):  # a number that Go could not make a float64 of either
+    if isinstance(error, msgspec.ValidationError):  # a number that is not a float64 in Go either
         return ApiError(400, "json: cannot unmarshal number into Go value of type float64")
     return ApiError(400, f"invalid JSON: {error}")
 
@@ -162,7 +162,7 @@ def _not_an_object(go_kind: str, kind: type[Body]) -> ApiError:
 
 
 def _fold(value: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Keys of structs in lower case and nulls left out, at every depth that is a struct; maps stay as they are."""
+    """Lower-cases the keys of structs and drops nulls, at every level that is a struct. Maps are left unchanged."""
     nested = _nested_structs(kind)
     folded: dict[str, Any] = {}
     for key, item in value.items():
@@ -192,10 +192,10 @@ def _go_type_error(error: Mistyped, kind: type[Body], body: Mapping[str, Any]) -
     given = _GO_KINDS.get(error.given, error.given) if error.given else "value"
     fields = _INDEX.sub("", error.path).strip(".")
     wanted = _go_type(kind, fields)
-    if error.path.endswith("]"):  # an element is wrong, not the list
+    if error.path.endswith("]"):  # an element has the wrong type, not the list
         wanted = wanted.removeprefix("[]")
     if given == "number" and wanted == "int" and fields in body and not isinstance(body[fields], list):
-        given += f" {json.dumps(body[fields])}"  # Go shows the number that is no int
+        given += f" {json.dumps(body[fields])}"  # Go shows a number that is not an int
     return f"json: cannot unmarshal {given} into Go struct field {_go_name(kind)}.{fields} of type {wanted}"
 
 
@@ -226,6 +226,6 @@ def _go_kind(value: Any) -> str:
 
 
 def _go_name(kind: type[Any]) -> str:
-    """What Ollama's program calls the struct, where that is not our name."""
+    """Ollama's name of the struct, which appears in its error texts."""
     name: str = getattr(kind, "go_name", kind.__name__)
     return name

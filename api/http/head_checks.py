@@ -1,4 +1,4 @@
-"""Which request heads are refused, although the parser accepts them."""
+"""Rejects request heads that the parser accepts but that are ambiguous or unsupported."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ("HeadFacts", "check_head")
 
 
 class HeadFacts(Value, frozen=True, kw_only=True):
-    """What a head says about the body that follows: chunked, or so many bytes."""
+    """What a head says about the body that follows: that it is chunked, or its length."""
 
     is_chunked: bool
     content_length: int
 
 
 def check_head(version: str, headers: Iterable[tuple[bytes, bytes]]) -> HeadFacts | tuple[int, str]:
-    """What the head announces, or the status and text of a refusal."""
+    """What the head announces, or the status and text to reject it with."""
     if version not in ("1.0", "1.1"):
         return 505, f"HTTP {version} is not supported; use HTTP/1.1"
     values: dict[bytes, list[bytes]] = {b"host": [], b"transfer-encoding": [], b"content-length": []}

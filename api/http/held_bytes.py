@@ -1,4 +1,4 @@
-"""Bytes of a connection that have come and are not parsed yet, handed out in pieces that are safe to parse at once."""
+"""Received bytes of a connection that are not parsed yet, given out in pieces that are safe to parse."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _FREELY_FED_BYTES = 4096
 
 
 class HeldBytes:
-    """A piece ends where a head or a message ends, so that a request is not parsed before the one in front of it has
-    been answered."""
+    """A piece ends at the end of a head or of a message, so that no request is parsed before the previous one has been
+    answered."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -40,16 +40,16 @@ class HeldBytes:
         return piece
 
     def parsed(self, piece: bytes) -> None:
-        """Remembers the end of a parsed piece of head or chunk framing: an end of a head may span two pieces."""
+        """Remembers the last bytes of a parsed piece, because the end of a head may span two pieces."""
         self._tail = b"" if piece.endswith(END_OF_HEAD) else (self._tail + piece[-3:])[-3:]
 
     def message_ended(self) -> None:
         self._tail = b""
 
     def next_length(self, overhead_bytes: int, *, in_head: bool) -> int:
-        """How many bytes may be parsed at once: at most up to the end of a head. 0: more must come first.
+        """How many bytes may be parsed next: at most up to the end of a head. 0 means that more must arrive first.
 
-        `overhead_bytes` is how much of this head, or of these chunks' framing, has been parsed before.
+        `overhead_bytes` is how much of this head, or of the framing of these chunks, has been parsed already.
         """
         held = self._held
         if self._tail:
@@ -60,7 +60,7 @@ class HeldBytes:
         if end >= 0:
             return end + len(END_OF_HEAD)
         self._searched = len(held)
-        # The parser joins the parts of a long header, each time anew: it gets the beginning, and the rest in one piece.
+        # The parser copies a long header again with each part, so it gets the beginning and then the rest in one piece.
         if in_head:
             return min(len(held), max(0, _FREELY_FED_BYTES - overhead_bytes))
         if overhead_bytes > _FREELY_FED_BYTES and len(held) < min(overhead_bytes // 8, HELD_BYTES // 2):

@@ -1,8 +1,8 @@
-"""Counts what a JSON text would become, as it arrives and before any of it is made.
+"""Estimates the memory that the values of a JSON text would use, while it arrives and before anything is decoded.
 
-A value in JSON can be two bytes long and take a hundred in memory. `JsonShape` finds that out from the punctuation
-outside of strings, with searches that run in C over slices of bounded size, so that a body of any size costs the
-event loop about a millisecond at a time.
+A JSON value of two bytes can use a hundred in memory. `JsonShape` counts the punctuation outside of strings, with
+searches in C over slices of limited size, so that a body of any size takes the event loop about a millisecond at a
+time.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ MOST_DEPTH = 128
 
 _MOST_VALUES = 262_144
 _MOST_CONTAINERS = 32_768
-_MOST_ESCAPES = 4 * 1024 * 1024  # text is copied in blocks, what is escaped in it character by character
+_MOST_ESCAPES = 4 * 1024 * 1024  # text is copied in blocks, escapes one character at a time
 _SLICE_BYTES = 64 * 1024
-_CONTAINER_BYTES = 400  # a dict with a few keys, and the Struct that it becomes
+_CONTAINER_BYTES = 400  # a dict with a few keys, and the Struct made from it
 _VALUE_BYTES = 72
-_COPIES = 3  # of a text, on its way through a template and a tokenizer
+_COPIES = 3  # copies of a text in a template and a tokenizer
 
 _SPACE = b" \t\r\n"
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_LONG_NUMBER = re.compile(rb"[0-9]{400}")  # beyond any float64; making an int of it takes quadratic time
+_LONG_NUMBER = re.compile(rb"[0-9]{400}")  # longer than any float64; converting it to an int takes quadratic time
 
 
 class JsonShape:
-    """What has been seen of one JSON text so far. Texts that are no JSON are counted too, in whatever way comes out.
+    """The counts of one JSON text so far. Invalid JSON is counted too, with arbitrary results.
 
-    `is_complete`: the first value has ended, or it is no object and will be refused; what follows does not matter.
+    `is_complete` means that the first value has ended, or is not an object and will be rejected, so that what follows
+    does not matter.
     """
 
     def __init__(self) -> None:
@@ -45,17 +46,17 @@ class JsonShape:
         self._escapes = 0
         self._depth = 0
         self._in_string = False
-        self._string_bytes = 0  # of the string that has not ended
+        self._string_bytes = 0  # of the unfinished string
         self._string_width = 1
         self._carried = b""
 
     @property
     def memory_bytes(self) -> int:
-        """What a request with these values takes at most, until it has ended."""
+        """The most memory that a request with these values uses until it has ended."""
         return self.text_bytes * _COPIES + self.containers * _CONTAINER_BYTES + self._values * _VALUE_BYTES
 
     def feed(self, chunk: bytes | bytearray) -> None:
-        """Count what `chunk` adds. Raises `ApiError` 413 or 400 as soon as a bound is passed."""
+        """Counts a chunk. Raises `ApiError` 413 or 400 as soon as a limit is exceeded."""
         for at in range(0, len(chunk), _SLICE_BYTES):
             if self.is_complete:
                 return
@@ -73,7 +74,7 @@ class JsonShape:
         is_ascii, has_codes = data.isascii(), False
         if b"\\" in data:
             self._escapes += data.count(b"\\")
-            if (len(data) - len(data.rstrip(b"\\"))) % 2:  # what it escapes is in the next slice
+            if (len(data) - len(data.rstrip(b"\\"))) % 2:  # the escaped character is in the next slice
                 data, self._carried = data[:-1], b"\\"
             data = data.replace(b"\\\\", b"..").replace(b'\\"', b"..")
             has_codes = b"\\u" in data
@@ -96,7 +97,7 @@ class JsonShape:
             raise ApiError(400, "json: cannot unmarshal number into Go value of type float64")
 
     def _count_strings(self, strings: list[bytes], *, is_narrow: bool) -> None:
-        """The first of `strings` goes on with the one that has not ended; the last may go on in the next slice."""
+        """The first of `strings` continues the unfinished one; the last may continue in the next slice."""
         for number, string in enumerate(strings):
             if number or not self._in_string:
                 self._end_string()
@@ -109,7 +110,7 @@ class JsonShape:
         self._string_bytes, self._string_width = 0, 1
 
     def _follow(self, outside: bytes) -> None:
-        """Opens and closes what `outside` opens and closes."""
+        """Counts the brackets in `outside`."""
         for bracket in outside.translate(None, _NOT_BRACKETS):
             if bracket in b"[{":
                 self._depth += 1

@@ -1,4 +1,4 @@
-"""The socket that a server listens on: bound, replaced if a dead server left it, and removed at the end."""
+"""The socket that the server listens on: bound, replaced if a dead server left one, and removed at the end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def bind(settings: HttpSettings) -> socket.socket:
         ) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Connections inherit it. The system's own would take minutes of an answer before it shows that nobody reads.
+        # Inherited by connections. The system's default would buffer minutes of output before a stalled reader shows.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -52,7 +52,7 @@ def bind(settings: HttpSettings) -> socket.socket:
 
 
 def who_answers(host: str, port: int) -> str:
-    """Who has a port, in words: ``Corral 0.1.0``, ``Ollama 0.5.1``, another program. Blocks for two seconds at most."""
+    """Describes what uses a port: ``Corral 0.1.0``, ``Ollama 0.5.1``, another program. Blocks for up to 2 s."""
     target = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
     connection = http.client.HTTPConnection(target, port, timeout=_PROBE_TIMEOUT_S)
     try:
@@ -70,7 +70,7 @@ def who_answers(host: str, port: int) -> str:
 
 
 def _bind_unix(path: str) -> socket.socket:
-    """Replaces a socket that nobody listens on, which a killed server leaves behind, and nothing else."""
+    """Replaces a socket that a killed server left behind, and never anything else."""
     _require_free(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -123,7 +123,7 @@ _FILE_KINDS = (
 
 
 def inode_of(path: str | None) -> tuple[int, int] | None:
-    """Which file stands at `path` now; None if there is none."""
+    """Identifies the file at `path`. None if there is none."""
     try:
         status = None if path is None else os.lstat(path)
     except OSError:
@@ -132,7 +132,7 @@ def inode_of(path: str | None) -> tuple[int, int] | None:
 
 
 def release(listener: socket.socket, unix_socket: str | None, inode: tuple[int, int] | None) -> None:
-    """Another server may have taken the path meanwhile; its socket stays."""
+    """Removes the socket file, unless another server has replaced it in the meantime."""
     listener.close()
     if unix_socket is not None and inode is not None and inode_of(unix_socket) == inode:
         Path(unix_socket).unlink(missing_ok=True)

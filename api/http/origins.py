@@ -40,7 +40,7 @@ ALLOWED_HEADERS = ",".join(
 
 
 class OriginRules:
-    """The local origins, applications' own schemes, and those of the settings. A pattern has at most one ``*``."""
+    """Local origins, schemes of desktop applications, and configured origins. A pattern has at most one ``*``."""
 
     def __init__(self, extra: Sequence[str] = ()) -> None:
         patterns = [origin.strip().lower() for origin in (*_LOCAL_ORIGINS, *_APP_ORIGINS, *extra) if origin.strip()]
@@ -61,7 +61,7 @@ class OriginRules:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can only be reached from this machine."""
+    """Whether an address can only be reached from this machine."""
     if host.lower() == "localhost":
         return True
     try:
@@ -72,7 +72,7 @@ def is_loopback(host: str) -> bool:
 
 @lru_cache(256)
 def host_is_local(host_header: str) -> bool:
-    """Whether a ``Host`` header can be meant for this machine: a name that a stranger's DNS answers for cannot."""
+    """Whether a ``Host`` header names this machine. A name that somebody else's DNS could answer for does not."""
     host = _without_port(host_header).strip().lower()
     try:
         address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
@@ -93,7 +93,7 @@ def _without_port(host: str) -> str:
 
 
 def _is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """An address is this machine's own if a socket can be bound to it."""
+    """An address belongs to this machine if a socket can be bound to it."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -1,4 +1,4 @@
-"""Notices clients that stop reading their answer, or that have left without being read from."""
+"""Detects clients that stop reading their response, or that leave while nothing is read from them."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def has_left(transport: asyncio.Transport) -> bool:
 
 
 class ReaderWatch:
-    """Measures for how long the client has taken nothing of what waits to be sent."""
+    """Measures for how long the client has read nothing while bytes wait to be sent."""
 
     def __init__(self) -> None:
         self.on_stalled: Callable[[], None] | None = None
-        """Called at each check while the client has read nothing for a second: before it is given up."""
+        """Called at each check while the client has read nothing for at least a second."""
         self._unsent_bytes = 0
         self._unread_since_s = time.monotonic()
 
     def unread_s(self, unsent_bytes: int, now_s: float) -> float:
-        """For how long nothing of the unsent bytes has been taken; 0 if some have since the last check."""
+        """For how long none of the unsent bytes have been read; 0 if some have since the last check."""
         if not unsent_bytes:
             self._unsent_bytes = 0
             return 0.0

@@ -1,4 +1,4 @@
-"""A request whose body has been read, with what every route of every dialect needs beside it."""
+"""A request whose body has been read, with everything else that routes of all dialects need."""
 
 from __future__ import annotations
 

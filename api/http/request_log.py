@@ -1,4 +1,4 @@
-"""One log line per request: status, model, tokens, milliseconds. Never what was asked or answered."""
+"""One log line per request: status, model, tokens, milliseconds. Never the content of requests or answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_ERROR = 1000
 
 
 class RequestLog:
-    """What is known of a request so far; routes fill in what only they know."""
+    """What is known about a request so far. Routes fill in what only they know."""
 
     def __init__(self, scope: Scope) -> None:
         self.started_ns = time.monotonic_ns()
@@ -32,8 +32,8 @@ class RequestLog:
         scope["state"][_KEY] = self
 
     def write(self) -> None:
-        """At the end of the request. The fields are on the record too, as `http`, for structured formatters."""
-        status = self.status if self.status is not None else 499  # the client went away before there was an answer
+        """Writes the line. The record also has the fields as `http`, for structured formatters."""
+        status = self.status if self.status is not None else 499  # the client left before there was a response
         path = clipped_line(self.path)
         fields: dict[str, Any] = {"status": status, "method": self.method, "path": path}
         if self.model is not None:

@@ -1,7 +1,7 @@
-"""Reads the requests of one connection: bytes are counted before they are parsed, and parsed in pieces.
+"""Reads the requests of one connection: counts bytes before parsing them, and parses them in pieces.
 
-uvicorn parses whatever comes. Here a piece ends where a head or a message ends, so that a request is not even parsed
-before the one in front of it has been answered.
+uvicorn parses everything it receives. Here a piece ends at the end of a head or of a message, so that no request is
+parsed before the previous one has been answered.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ("Phase", "RequestReading")
 _MOST_HEADERS = 1000
 _TURN_PIECES = 256
 _MOST_CHUNKS = 262_144
-_CHUNK_FRAMING_BYTES = 20  # sixteen digits and two line ends
+_CHUNK_FRAMING_BYTES = 20  # sixteen digits and two line breaks
 
 
 class Phase(Enum):
@@ -37,11 +37,11 @@ class Phase(Enum):
 
 
 class _Refused(Exception):
-    """Stops the parser; the protocol knows why."""
+    """Stops the parser. The reason is in the protocol's `_refusal`."""
 
 
 class RequestReading(HttpToolsProtocol):
-    """A protocol of uvicorn's that limits what it parses. `Connection` decides what else happens."""
+    """uvicorn's protocol with limits on what is parsed. `Connection` adds everything else."""
 
     def __init__(
         self,
@@ -68,22 +68,22 @@ class RequestReading(HttpToolsProtocol):
         self._since_s = time.monotonic()
 
     def _refuse(self, status: int, text: str) -> None:
-        """Answer with an error, and read no more requests."""
+        """Sends an error and reads no further requests."""
         raise NotImplementedError
 
     def _note(self, event: str) -> None:
-        """Log something that a client did."""
+        """Logs something that a client did."""
         raise NotImplementedError
 
     def _message_was_read(self) -> None:
-        """A request has been read to its end; its answer may be complete already."""
+        """Called when a request has been read completely. Its response may already be complete."""
 
     def _is_answering(self) -> bool:
-        """Whether a whole request is being answered: nothing is parsed meanwhile."""
+        """Whether a complete request is being answered. Nothing is parsed until that is done."""
         return self._phase is Phase.HEAD and self.cycle is not None and not self.cycle.response_complete
 
     def _parse_some(self) -> bool:
-        """Parses what may be parsed now. True if more could be, but other connections should get a turn first."""
+        """Parses what may be parsed now. True if more could be parsed, but other connections should go first."""
         pieces = size_bytes = 0
         while self._held and not self._is_refused and not self.transport.is_closing() and not self._is_answering():
             if pieces >= _TURN_PIECES or size_bytes >= TURN_BYTES:
@@ -120,7 +120,7 @@ class RequestReading(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            pass  # to what, is the client's offer: the request is answered as it is
+            pass  # an offer by the client, which is ignored: the request is answered normally
         except httptools.HttpParserError as error:
             if self._refusal is None:
                 self._note("refused a request that is not valid HTTP")
@@ -136,7 +136,7 @@ class RequestReading(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase is not Phase.HEAD:
-            return  # a trailer: too late to change the request that is being answered
+            return  # a trailer cannot change the request that is already being answered
         if len(self.headers) >= _MOST_HEADERS:
             self._note("refused a request with too many headers")
             self._stop(431, f"the request has more than {_MOST_HEADERS} headers")
@@ -167,7 +167,7 @@ class RequestReading(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        # For a request with an upgrade, which many clients offer, the parser leaves the body to us.
+        # If a request offers an upgrade, as those of many clients do, the parser does not read the body.
         if not (self._is_upgrade and self._body_bytes < self._content_length):
             self._end_message()
 
@@ -179,7 +179,7 @@ class RequestReading(HttpToolsProtocol):
         self._message_was_read()
 
     def _stop(self, status: int, text: str) -> None:
-        """From within the parser, which does not let an exception through as it is."""
+        """Stops from within a parser callback, out of which exceptions do not pass unchanged."""
         self._refusal = (status, text)
         raise _Refused
 

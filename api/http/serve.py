@@ -1,4 +1,4 @@
-"""Runs the application on a port: one process, a clear word about a port that is taken, a shutdown that drains."""
+"""Runs the application on a port, in one process: clear errors if the port is taken, and a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LAST_WORDS_S = 1.0
 
 
 def run_event_loop(main: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """`asyncio.run` on the loop the server is fastest on: uvloop where there is one."""
+    """Like `asyncio.run`, on the fastest event loop available: uvloop, except on Windows."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if sys.platform != "win32":
         import uvloop
@@ -49,12 +49,12 @@ def run_event_loop(main: Coroutine[Any, Any, ResultT]) -> ResultT:
 async def serve(
     app: Litestar, settings: HttpSettings, *, on_ready: Callable[[str], None] = lambda address: None
 ) -> None:
-    """Serve until SIGINT or SIGTERM. `on_ready` is called with the address once requests are answered.
+    """Serves until SIGINT or SIGTERM. Calls `on_ready` with the address once requests are accepted.
 
-    A signal stops the server taking connections; requests in flight have `shutdown_grace_s` to end and are cancelled
-    then; a second signal cancels them at once. Cancelling the call is such a signal too. Models are the caller's to
-    unload afterwards (`Runtime.aclose`). Raises `Conflict` for an address that is taken, naming who has it, and
-    `SettingsError` for one that is not ours.
+    After a signal the server accepts no connections. Running requests have `shutdown_grace_s` to finish before they
+    are cancelled; a second signal cancels them immediately. Cancelling this call counts as a signal. The caller
+    unloads the models afterwards (`Runtime.aclose`). Raises `Conflict` if the address is taken, naming who uses it,
+    and `SettingsError` if it does not belong to this machine.
     """
     listener = await asyncio.to_thread(bind, settings)
     inode = inode_of(settings.unix_socket)
@@ -67,7 +67,7 @@ async def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        # Whoever waits to be accepted may be accepted all at once, before anyone can be refused.
+        # All waiting connections may be accepted at once, before any of them can be rejected.
         backlog=min(BACKLOG, connections.reserved_files // 2),
         timeout_keep_alive=math.ceil(min(settings.idle_timeout_s, _LONGEST_TIMER_S)),
     )
@@ -84,7 +84,7 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with signals that end `serve` normally, connections that are watched, and a stop that takes one line."""
+    """uvicorn, with signals that let `serve` return normally, checked connections, and a quiet shutdown."""
 
     def __init__(
         self, config: uvicorn.Config, grace_s: float, connections: Connections, on_ready: Callable[[], None]
@@ -102,7 +102,7 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
     async def main_loop(self) -> None:
-        """uvicorn's own, except that `stop` wakes it at once."""
+        """Like uvicorn's, except that `stop` wakes it immediately."""
         counter = 0
         while not await self.on_tick(counter):
             counter += 1
@@ -120,7 +120,7 @@ class _Server(uvicorn.Server):
             self._connections.check()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Lets requests end within the grace and cuts off the rest, so that uvicorn has nothing to wait for."""
+        """Lets requests finish within the grace period and cancels the rest: uvicorn has nothing to wait for."""
         for server in self.servers:
             server.close()
         for listener in sockets or []:
@@ -137,15 +137,15 @@ class _Server(uvicorn.Server):
             await self._drained(_LAST_WORDS_S)
         for connection in list(state.connections):
             connection.transport.abort()
-        self.force_exit = False  # there is nothing left to force, and the application is told of its end
-        await asyncio.sleep(0)  # connections hear that they are closed
+        self.force_exit = False  # nothing is left to force, and the application still gets its shutdown event
+        await asyncio.sleep(0)  # connections notice that they are closed
         if state.tasks or state.connections:
             await super().shutdown(sockets=sockets)
-        else:  # the same without its fixed pause
+        else:  # the same as uvicorn's, without its fixed pause
             await self.lifespan.shutdown()
 
     async def _drained(self, limit_s: float, *, until_forced: bool = False) -> None:
-        """Waits until all requests have been answered and sent, or the time is up."""
+        """Waits until all responses have been sent, or the time is up."""
         deadline_s = time.monotonic() + limit_s
         state = self.server_state
         while (state.tasks or state.connections) and time.monotonic() < deadline_s:
@@ -161,7 +161,11 @@ class _Server(uvicorn.Server):
         try:
             for number in numbers:
                 loop.add_signal_handler(number, self.stop)
-        except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread: its owner stops us
+        except (
+            NotImplementedError,
+            RuntimeError,
+            ValueError,
+        ):  # Windows, or another thread: its owner stops us
             yield
             return
         try:
@@ -171,7 +175,7 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def stop(self) -> None:
-        """End gently; at once the second time."""
+        """Stops gracefully; the second call stops immediately."""
         if self.should_exit:
             self.force_exit = True
         else:

@@ -8,18 +8,18 @@ __all__ = ("HttpSettings",)
 
 
 class HttpSettings(Value, frozen=True, kw_only=True):
-    """How the server listens, whom it answers, and what it takes from a client.
+    """Where the server listens, which clients it answers, and what it accepts from them.
 
-    `origins` are browser origins allowed beside the local ones (``OLLAMA_ORIGINS``); one may hold a single ``*``.
-    `max_body_bytes` bounds a request body: a bigger one is answered 413 without being read. `max_head_bytes` bounds
-    everything in a request that is not its body: request line, headers, trailers, chunk extensions.
-    `max_connections` bounds open connections; the limit of open files may allow fewer.
+    `origins` are browser origins that are allowed besides local ones (``OLLAMA_ORIGINS``); each may contain one ``*``.
+    `max_body_bytes` limits a request body: a larger one is answered 413 without being read. `max_head_bytes` limits
+    everything else in a request: request line, headers, trailers, chunk extensions. `max_connections` limits open
+    connections; the limit of open files may allow fewer.
 
-    A client that takes longer is disconnected; `inf` is no limit. `head_timeout_s` is for a request's head, from its
-    first byte, or from the connection's start. `body_timeout_s` is for its body, plus a second for every KiB that has
-    come. `idle_timeout_s` is for the next request of a connection. `reader_timeout_s` is how long a client may read
-    nothing of an answer that waits for it. `shutdown_grace_s` is how long requests may go on after SIGTERM before
-    they are cancelled.
+    Clients that exceed a timeout are disconnected; `inf` means no limit. `head_timeout_s` is the time for a request's
+    head, from its first byte or from the start of the connection. `body_timeout_s` is the time for its body, plus a
+    second for every KiB received. `idle_timeout_s` is the time until the next request of a connection.
+    `reader_timeout_s` is how long a client may read nothing of its response. `shutdown_grace_s` is how long requests
+    may continue after SIGTERM before they are cancelled.
     """
 
     host: str = "127.0.0.1"

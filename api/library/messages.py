@@ -1,4 +1,4 @@
-"""Conversations as callers of the library write them, made into messages."""
+"""Turns conversations, as callers of the library write them, into messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from corral.core.requests.messages import Message
 __all__ = ("Messages", "to_messages")
 
 Messages = str | Sequence[Message | Mapping[str, Any]]
-"""A text is one message of the user's."""
+"""A string is one message from the user."""
 
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "control")
@@ -21,7 +21,7 @@ _EXAMPLE = 'such as {"role": "user", "content": "Hello"}'
 
 
 def to_messages(messages: Messages, system: str | None = None) -> tuple[Message, ...]:
-    """`system` goes first. Raises `InvalidRequest`, and `UnsupportedField` for a key that no message has."""
+    """The messages, after `system` if given. Raises `InvalidRequest`, or `UnsupportedField` for an unknown key."""
     if isinstance(messages, str):
         spoken = [Message(role="user", content=messages)]
     elif isinstance(messages, Iterable) and not isinstance(messages, bytes | bytearray | Mapping):
@@ -34,7 +34,7 @@ def to_messages(messages: Messages, system: str | None = None) -> tuple[Message,
 
 def _to_message(message: Message | Mapping[str, Any]) -> Message:
     if isinstance(message, Message):
-        fields = msgspec.structs.asdict(message)  # nobody has checked its types yet
+        fields = msgspec.structs.asdict(message)  # its field types have not been checked yet
     elif isinstance(message, Mapping):
         fields = dict(message)
     else:
@@ -47,7 +47,7 @@ def _to_message(message: Message | Mapping[str, Any]) -> Message:
     if fields.get("content") is None and not (fields.get("tool_calls") or fields.get("thinking")):
         raise InvalidRequest(f"invalid message {_shown(message)}: it has no content", _EXAMPLE)
     if fields.get("content", "") is None:
-        del fields["content"]  # as OpenAI's clients write a message that only calls tools
+        del fields["content"]  # OpenAI's clients send this for a message that only calls tools
     try:
         decoded = msgspec.convert(fields, Message)
     except (msgspec.ValidationError, TypeError, ValueError) as fault:

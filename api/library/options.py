@@ -1,4 +1,4 @@
-"""What a Corral is set up with, and what its requests may say."""
+"""The keyword arguments of `Corral` and of its requests."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ("AnswerOptions", "CorralOptions", "RequestOptions")
 
 
 class CorralOptions(TypedDict, total=False):
-    """How to set a Corral up.
+    """The keyword arguments of `Corral` and `AsyncCorral`.
 
-    `models` is a folder in Ollama's layout. `engine` and `runner` say what runs the models, and where (``thread``, the
-    default, or ``process``). `options` hold for every request that does not say otherwise. `config` is a settings file,
-    `settings` maps dotted paths (``scheduler.max_loaded_models``) to values; without them the usual places count.
-    `runtime` is one that was assembled elsewhere, used as it is and left open.
+    `models` is a folder in Ollama's layout. `engine` names what runs the models, and `runner` where they run
+    (``thread``, the default, or ``process``). `options` are the defaults of every request. `config` is a settings file
+    to read instead of the usual one; `settings` maps dotted paths (``scheduler.max_loaded_models``) to values that
+    override it. `runtime` is an existing runtime, which is used as it is and not closed.
     """
 
     models: str | os.PathLike[str]
@@ -30,8 +30,8 @@ class CorralOptions(TypedDict, total=False):
 
 
 class RequestOptions(TypedDict, total=False):
-    """What every request may say: Ollama's `options` by name; `keep_alive` in seconds, as a text such as ``5m``, or -1
-    for ever (absent, the model's stays as it is); and the `engine` to use.
+    """The keyword arguments of every request: Ollama's `options` by name; `keep_alive` in seconds, as a string such as
+    ``5m``, or -1 for no limit (if absent, the model's is not changed); and the `engine` to use.
     """
 
     options: Mapping[str, Any]
@@ -40,8 +40,8 @@ class RequestOptions(TypedDict, total=False):
 
 
 class AnswerOptions(RequestOptions, total=False):
-    """What a request for text may say: a `system` text; `logprobs`, the number of alternatives to report beside each
-    chosen token (0: the chosen alone; absent: no log-probabilities); the `format` that the answer must have, ``"json"``
+    """The keyword arguments of a request for text: a `system` prompt; `logprobs`, the number of alternatives to report
+    for each token (0: only the chosen token; absent: no log-probabilities); and the `format` of the answer, ``"json"``
     or a JSON Schema.
     """
 

@@ -18,27 +18,29 @@ FORKED = (
     "this {name} belongs to the process that created it; its threads and models stayed there after the fork: "
     "create a {name} in each child process, or start children with multiprocessing's 'spawn' method"
 )
-"""What a forked child is told that uses what its parent made."""
+"""The error for a forked child that uses an object of its parent."""
 
-_CLEAN_UP_S = 5.0  # longer than a step of any engine takes; a call that refuses to end is left behind
+_CLEAN_UP_S = 5.0  # longer than any engine's step; a call that does not end in this time is abandoned
 
 
 class Portal:
-    """One event loop on one thread of its own, for callers on any other thread, a running loop of theirs or not."""
+    """An event loop in a separate thread, for callers on any other thread, whether a loop runs there or not."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._lock = threading.Lock()
         self._closed = False
         self._process_id = os.getpid()
-        # A daemon: a program that forgets to close still ends. Whoever owns the portal closes it at exit.
+        # A daemon thread, so that a program that does not close the portal still exits. Its owner closes it at exit.
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     @property
     def forked(self) -> bool:
-        """True in a child process that was forked after this was made. There is no thread behind it then, and its
-        lock and its loop's descriptors may be in any state: nothing of it can be used, or needs closing.
+        """True in a child process that was forked after this object was created.
+
+        The thread does not exist there, and the lock and the loop may be in any state: the portal cannot be used, and
+        need not be closed.
         """
         return os.getpid() != self._process_id
 
@@ -52,11 +54,11 @@ class Portal:
         return self._closed
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Awaits what `function` gives on the loop, and blocks for it.
+        """Awaits ``function()`` on the loop, and blocks until it is done.
 
-        An interrupt of the waiting thread (Ctrl-C) cancels this one call, and is raised once that has cleaned up after
-        itself, so that the caller may go on with what the call used; the loop and other calls go on. Raises
-        `RuntimeError` after `close`, in a forked child, and on the loop's own thread, which would wait for itself.
+        An interrupt of the waiting thread (Ctrl-C) cancels only this call, and is raised once the call has cleaned up,
+        so that the caller can continue to use whatever the call used. Raises `RuntimeError` after `close`, in a forked
+        child, and on the loop's own thread, which would wait for itself.
         """
         if self.forked:
             raise RuntimeError(FORKED.format(name="Corral"))
@@ -67,7 +69,7 @@ class Portal:
 
         call = _Call(function)
         try:
-            # Under the lock, so that a call is either refused or on the loop before the loop is told to stop.
+            # Under the lock, so that a call is either refused or scheduled before the loop is told to stop.
             with self._lock:
                 if self._closed:
                     call.outcome.set_exception(RuntimeError("this Corral is closed"))
@@ -75,16 +77,16 @@ class Portal:
                     self._loop.call_soon_threadsafe(call.begin)
             return call.outcome.result()
         except BaseException:
-            # An interrupt comes anywhere above, also right after the loop was told to begin.
+            # An interrupt may come anywhere above, even right after the call was scheduled.
             if not call.outcome.done():
-                with suppress(RuntimeError):  # the loop was closed meanwhile
+                with suppress(RuntimeError):  # the loop has been closed in the meantime
                     self._loop.call_soon_threadsafe(call.cancel)
                     call.finished.wait(_CLEAN_UP_S)
             raise
 
     def close(self) -> None:
-        """Cancels what still runs, and ends the thread. Twice is fine, from any thread; in a forked child it does
-        nothing.
+        """Cancels running calls and ends the thread. May be called twice, on any thread; does nothing in a forked
+        child.
         """
         if self.forked:
             return
@@ -110,9 +112,9 @@ class Portal:
 
 
 class _Call(Generic[T]):
-    """What one caller waits for: `begin` and `cancel` run on the loop, `outcome` and `finished` are read outside of it.
+    """A call: `begin` and `cancel` run on the loop; `outcome` and `finished` are read on the caller's thread.
 
-    Made before the loop hears of it, so that it can be cancelled no matter where its caller was interrupted.
+    Created before it is scheduled, so that it can be cancelled no matter where its caller is interrupted.
     """
 
     def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
@@ -139,11 +141,11 @@ class _Call(Generic[T]):
             result = await self._function()
         except asyncio.CancelledError:
             raise
-        except BaseException as fault:  # one that passed through the loop would end everybody's calls
+        except BaseException as fault:  # an exception that reached the loop would end all calls
             self.outcome.set_exception(fault)
         else:
             self.outcome.set_result(result)
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        self.outcome.cancel()  # does nothing to one that is there, and a task that was cancelled gave none
+        self.outcome.cancel()  # no effect on an existing result; a cancelled task has none
         self.finished.set()

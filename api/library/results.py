@@ -35,9 +35,9 @@ class Chunk(Value, frozen=True, kw_only=True):
 
 
 class Answer(Value, frozen=True, kw_only=True):
-    """What all answers say. `load_ns` is how long the model had to be waited for; `total_ns` includes it.
+    """What all answers have in common. `load_ns` is the time spent waiting for the model; `total_ns` includes it.
 
-    `ignored_options` are options of the request that the engine has no use for.
+    `ignored_options` are the options of the request that had no effect.
     """
 
     model: str
@@ -51,8 +51,9 @@ class Answer(Value, frozen=True, kw_only=True):
 
 
 class AnswerMessage(dict[str, Any]):
-    """A model's turn as a message of a conversation: a plain dict, so that it goes into a list of messages, and into
-    JSON, like those that a caller writes. Keys without a value are left out.
+    """A model's turn as a message of a conversation. Keys without a value are left out.
+
+    It is a dict, so that it can be appended to a list of messages and written as JSON.
     """
 
     @property
@@ -74,7 +75,7 @@ class AnswerMessage(dict[str, Any]):
 
 
 class ChatResult(Answer, frozen=True, kw_only=True):
-    """The answer to a chat; `message` can be appended to the conversation as it is."""
+    """The answer to a chat. `message` can be appended to the conversation as it is."""
 
     message: AnswerMessage
 
@@ -90,7 +91,7 @@ class GenerateResult(Answer, frozen=True, kw_only=True):
 
 
 class Embeddings(Value, frozen=True, kw_only=True):
-    """One vector per input, in order. `ignored_options` are options of the request without effect."""
+    """One vector per input, in order. `ignored_options` are the options of the request that had no effect."""
 
     model: str
     vectors: tuple[tuple[float, ...], ...]
@@ -101,7 +102,7 @@ class Embeddings(Value, frozen=True, kw_only=True):
 
 
 class ModelDetails(Value, frozen=True, kw_only=True):
-    """A model as its manifest and its weights describe it. `metadata` is None where the weights cannot be read."""
+    """A model as its manifest and its weights describe it. `metadata` is None if the weights cannot be read."""
 
     record: StoredModel
     metadata: ModelMetadata | None

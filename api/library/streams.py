@@ -21,10 +21,10 @@ A = TypeVar("A", bound=Answer)
 
 
 class AsyncStream(Generic[A]):
-    """An answer as it comes: an async iterator of chunks, and an async context manager.
+    """An answer as it is generated: an async iterator of chunks, and an async context manager.
 
-    Leaving it early, by `aclose`, by the context or by just forgetting the stream, cancels the request within a step.
-    For one task at a time, on the event loop that it was made on.
+    Leaving it early (by `aclose`, by leaving the context, or by dropping the stream) cancels the request within a step.
+    Only one task at a time may use it, on the event loop that created it.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class AsyncStream(Generic[A]):
 
     @property
     def result(self) -> A:
-        """The whole answer. Raises `RuntimeError` before the last chunk has been read."""
+        """The complete answer. Raises `RuntimeError` until the last chunk has been read."""
         if self._result is None:
             raise RuntimeError("the answer is not complete: read the stream to its end first")
         return self._result
@@ -68,7 +68,7 @@ class AsyncStream(Generic[A]):
                 if chunk is not None:
                     return chunk
         except BaseException:
-            self._forgotten.detach()  # a generation that failed has closed itself
+            self._forgotten.detach()  # a failed generation has closed itself
             raise
         finally:
             self._reading = False
@@ -84,7 +84,7 @@ class AsyncStream(Generic[A]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Cancels the request if it still runs. Twice is fine; in a forked child it does nothing."""
+        """Cancels the request if it is still running. May be called twice; does nothing in a forked child."""
         if os.getpid() != self._process_id:
             return
         self._require_place()
@@ -92,7 +92,7 @@ class AsyncStream(Generic[A]):
         await self._generation.aclose()
 
     async def complete(self) -> A:
-        """Reads to the end and answers the result."""
+        """Reads to the end and returns the result."""
         async with self:
             async for _ in self:
                 pass
@@ -119,7 +119,7 @@ class AsyncStream(Generic[A]):
                 self._result = self._conclude(self._chunks, self._common(output))
             return None
         self._chunks.append(chunk)
-        # A delta may hold a token whose text is kept back; there is nothing to show yet.
+        # A delta may hold a token whose text is held back, so that there is nothing to show yet.
         return chunk if chunk != Chunk() else None
 
     def _common(self, finished: Finished) -> dict[str, Any]:
@@ -136,9 +136,9 @@ class AsyncStream(Generic[A]):
 
 
 class Stream(Generic[A]):
-    """An answer as it comes, for blocking code: an iterator of chunks, and a context manager.
+    """An answer as it is generated, for blocking code: an iterator of chunks, and a context manager.
 
-    Leaving it early, by `close`, by the context or by just forgetting the stream, cancels the request within a step.
+    Leaving it early (by `close`, by leaving the context, or by dropping the stream) cancels the request within a step.
     """
 
     def __init__(self, stream: AsyncStream[A], portal: Portal) -> None:
@@ -147,7 +147,7 @@ class Stream(Generic[A]):
 
     @property
     def result(self) -> A:
-        """The whole answer. Raises `RuntimeError` before the last chunk has been read."""
+        """The complete answer. Raises `RuntimeError` until the last chunk has been read."""
         return self._stream.result
 
     def __iter__(self) -> Self:
@@ -168,7 +168,7 @@ class Stream(Generic[A]):
         self.close()
 
     def close(self) -> None:
-        """Cancels the request if it still runs. Twice is fine, and so is a stream whose `Corral` is closed."""
+        """Cancels the request if it is still running. Does nothing if it has ended, or if its `Corral` is closed."""
         if not (self._portal.forked or self._portal.closed):
             self._portal.call(self._stream.aclose)
 
@@ -177,11 +177,11 @@ class Stream(Generic[A]):
 
 
 def _abort(generation: Generation, loop: asyncio.AbstractEventLoop, process_id: int) -> None:
-    """The garbage collector may call this on any thread. A forked child must not wake its parent's loop."""
+    """Cancels a request whose stream was dropped: on any thread. A forked child must not wake its parent's loop."""
     if os.getpid() != process_id:
         return
     closing = generation.aclose()
     try:
         asyncio.run_coroutine_threadsafe(closing, loop)
-    except RuntimeError:  # the loop is closed already, and every request of it has ended
+    except RuntimeError:  # the loop is already closed, and all its requests have ended
         closing.close()

@@ -1,4 +1,4 @@
-"""Writes what a model's manifest says as Modelfile text and as the parameter table of ``show``."""
+"""Writes a model's manifest as Modelfile text, and its parameters as the table of ``show``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from corral.core.specs.engines import LocalFile
 __all__ = ("modelfile_text", "parameters_text")
 
 _NAME_WIDTH = 30
-_GO_PLAIN_FROM, _GO_PLAIN_BELOW = -4, 6  # decimal exponents that Go writes without an exponent
+_GO_PLAIN_FROM, _GO_PLAIN_BELOW = -4, 6  # the decimal exponents for which Go writes plain digits
 _GO_ESCAPES = {
     '"': r"\"", "\\": r"\\", "\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v",
 }  # fmt: skip
@@ -25,16 +25,16 @@ _HEADER = (
 
 
 def parameters_text(parameters: Mapping[str, Any]) -> str:
-    """One line per value, names padded; a list gives a line per item; values are written as Go's ``%#v`` has them."""
+    """One line per value, with padded names and values in the format of Go's ``%#v``; a list has a line per item."""
     return "\n".join(f"{name:<{_NAME_WIDTH}} {_literal(value)}" for name, value in _flat(parameters))
 
 
 def modelfile_text(
     record: StoredModel, files: Sequence[LocalFile], *, template: str, system: str, parameters: Mapping[str, Any]
 ) -> str:
-    """A Modelfile that makes the same model again on this machine. `files` are its files as paths.
+    """A Modelfile that recreates the model on this machine. `files` are the model's local files.
 
-    A model that is a folder is named: no single file of it is a model.
+    FROM gives the name of a model that consists of a folder, since none of its files alone is a model.
     """
     lines = [_HEADER.format(name=record.name.short)]
     named = [file for file in files if file.name is not None]
@@ -75,7 +75,7 @@ def _literal(value: Any) -> str:
 
 
 def _go_float(number: float) -> str:
-    """Numbers are float64 to Go: the fewest digits that tell one apart, ``1e+06`` from a million on."""
+    """As Go writes a float64: the fewest digits that identify it, and an exponent from a million (``1e+06``)."""
     digits = Decimal(repr(number))
     exponent = digits.adjusted() if number else 0
     if _GO_PLAIN_FROM <= exponent < _GO_PLAIN_BELOW:
@@ -93,7 +93,7 @@ def _escaped(character: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Quotes only where the grammar needs them: it knows no escapes."""
+    """Quoted only if the grammar requires it; the grammar has no escapes."""
     if "\n" not in text and text == text.strip() and not text.startswith('"'):
         return text
     return f'"""{text}"""' if '"' in text or "\n" in text else f'"{text}"'

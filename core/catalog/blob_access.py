@@ -12,10 +12,10 @@ _WINDOW_BYTES = 64 * 1024
 
 
 class BlobAccess:
-    """The `RandomAccess` of a blob, to be used with ``with`` in the event loop, and read in a thread meanwhile.
+    """The `RandomAccess` of a blob, used with ``with`` in the event loop, and read in a thread meanwhile.
 
-    Small reads are served from a window. Raises what `BlobStore.read` raises; once the context has ended, when nobody
-    waits for the thread any more, `CancelledError`.
+    Small reads are served from a window. Raises what `BlobStore.read` raises, and `CancelledError` after the context
+    has ended, when nothing waits for the thread any more.
     """
 
     def __init__(self, blobs: BlobStore, info: BlobInfo) -> None:

@@ -1,4 +1,4 @@
-"""The models of a store: looked up, listed, described, copied, deleted, imported and pulled."""
+"""The models of a store: find, list, describe, copy, delete, import, pull and push them."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def _ignore(progress: FetchProgress) -> None:
 
 
 class ModelCatalog:
-    """The use cases of models. Safe for many tasks of one event loop, beside other processes on the same store.
+    """Everything that can be done with models. For one event loop; safe with other processes on the same store.
 
-    `formats` are tried in order to read a manifest; the first writes new ones. `cache` keeps what headers say between
-    runs. `default_registry` is the scheme of the registry that reads references without one. Stores, sources and
-    registries stay the caller's to close. `left_out` has a sentence for each plugin that is not there,
-    for errors about what is missing.
+    `formats` are tried in this order, for reading and writing. `cache` keeps what headers say between runs.
+    `default_registry` is the scheme of the registry that reads references without one. The caller closes stores,
+    sources and registries. `left_out` has a sentence for each plugin that was not loaded, for errors about what is
+    missing.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class ModelCatalog:
     async def view(self, name: ModelName) -> ModelView:
         """The model with what is known about it, for answering a request. Raises as `get` and `metadata`.
 
-        Weights that were read before are not looked at again: `loadable_files` notices when they are gone.
+        Weights whose header is known are not checked again: `loadable_files` notices if they are gone.
         """
         record = await self.get(name)
         view = self._views.get(record.digest)
@@ -130,15 +130,14 @@ class ModelCatalog:
         return await self._lookup.list(derived=derived)
 
     async def metadata(self, record: Model) -> ModelMetadata | None:
-        """What the weights say of themselves; None where there are none, or no reader knows their format.
+        """What the header of the weights says; None if there are no weights, or no reader knows their format.
 
-        Raises `BlobNotFound` for weights that are gone or were changed since they were imported, `InvalidModelFile`.
+        Raises `InvalidModelFile`, and `BlobNotFound` for weights that are gone or have changed since their import.
         """
         return await self._inspector.metadata(record.weights.digest) if record.weights else None
 
     async def readable_metadata(self, record: StoredModel) -> ModelMetadata | None:
-        """As `metadata`, and None as well where the weights cannot be read, which is logged once: one bad model is no
-        reason to say nothing of itself or of others."""
+        """As `metadata`, but None if the weights cannot be read, which is logged once."""
         try:
             return await self.metadata(record)
         except CorralError as error:
@@ -148,7 +147,7 @@ class ModelCatalog:
     async def describe(self, record: Model, *, verbose: bool) -> dict[str, object]:
         """``model_info`` of ``/api/show``: the header's key-values; arrays are None unless `verbose`.
 
-        Where no header can be read, what the manifest says, under GGUF's names. Raises as `metadata`.
+        If no reader knows the format, it is what the manifest says, under GGUF's names. Raises as `metadata`.
         """
         if record.weights is not None:
             found = await self._inspector.describe(record.weights.digest, verbose=verbose)
@@ -165,15 +164,15 @@ class ModelCatalog:
         return await self._inspector.tensors(record.weights.digest) if record.weights else []
 
     async def capabilities(self, record: StoredModel) -> tuple[str, ...]:
-        """What the model can do, in Ollama's words. Weights that cannot be read count as weights that say nothing."""
+        """What the model can do, in Ollama's words. Weights that cannot be read are ignored."""
         metadata = await self.readable_metadata(record)
         projector = None if metadata is None else await self._projector_metadata(record)
         return derive_capabilities(record, metadata, projector)
 
     async def copy(self, source: ModelName, destination: ModelName) -> None:
-        """Another name for the same manifest; one that is taken is replaced, and what it alone had is deleted.
+        """Gives the manifest another name. A name that is taken is replaced, and what only its model had is deleted.
 
-        Raises `ModelNotFound`, `InvalidRequest` for a name that derived models have.
+        Raises `ModelNotFound`, and `InvalidRequest` for a name that is reserved for derived models.
         """
         refuse_derived(destination)
         async with self._manifests.guard(exclusive=False):
@@ -184,9 +183,9 @@ class ModelCatalog:
         await delete_replaced(put, manifests=self._manifests, blobs=self._blobs, local=self._local)
 
     async def delete(self, name: ModelName) -> StoredModel | None:
-        """The manifest, what was derived of it alone, and blobs that nobody names any more.
+        """Deletes the manifest, the models derived from it alone, and blobs that no manifest names any more.
 
-        Answers what it was; None for a model that could not be read, which can be deleted all the same. Raises
+        Returns what it was; None for a model that could not be read, which is deleted all the same. Raises
         `ModelNotFound`.
         """
         record = None
@@ -198,16 +197,16 @@ class ModelCatalog:
         return record
 
     async def import_name(self, path: Path) -> ModelName:
-        """The name that `import_file` gives this file or folder where none is given. Raises as it does."""
+        """The name that `import_file` gives this file or folder if it gets none. Raises as it does."""
         return await self._importer.name_of(path)
 
     async def import_file(
         self, path: Path, name: ModelName | None = None, on_progress: OnProgress = _ignore
     ) -> StoredModel:
-        """Makes a weights file, or a model's folder, of this machine a model; what was there stays as it is.
+        """Imports a weights file, or the folder of a model, of this machine. The original files are left untouched.
 
-        A name that is taken is replaced. Without a name it gets its file's or folder's (`name_from_file`). Raises
-        `NotFound`, `InvalidModelFile`, `OutOfSpace`.
+        A name that is taken is replaced. Without `name`, the model is named after its file or folder
+        (`name_from_file`). Raises `NotFound`, `InvalidModelFile`, `OutOfSpace`.
         """
         if name is not None:
             refuse_derived(name)
@@ -218,7 +217,7 @@ class ModelCatalog:
     ) -> StoredModel:
         """Fetches ``scheme://…`` through the source of that scheme, and stores it as `import_file` does.
 
-        Raises `InvalidRequest` where no source has the scheme, `SourceError`, `InvalidModelFile`, `OutOfSpace`.
+        Raises `InvalidRequest` if no source has the scheme, `SourceError`, `InvalidModelFile`, `OutOfSpace`.
         """
         if name is not None:
             refuse_derived(name)
@@ -237,7 +236,7 @@ class ModelCatalog:
         What the model leaves empty (format, family, lengths, …) is taken from the header of its weights. Raises
         `Conflict` if a blob is gone, `Unsupported` if no manifest can hold the model, and `InvalidModelFile`.
         """
-        with suppress(BlobNotFound):  # a Conflict once the manifest is put
+        with suppress(BlobNotFound):  # the publisher raises `Conflict` for it
             model = completed(model, await self.metadata(model))
         return await self._publisher.publish(name, model)
 
@@ -250,20 +249,20 @@ class ModelCatalog:
         api: str | None = None,
         capabilities: Sequence[str] = (),
     ) -> StoredModel:
-        """Makes a model of one that the servers at these addresses have; a name that is taken is replaced.
+        """Adds a model that runs on the servers at these addresses. A name that is taken is replaced.
 
-        The first is asked for `model`, or for the only one it has, and the others for the same. `api` None: found out.
-        Raises `UpstreamError`, `InvalidRequest`, and what else `UpstreamDirectory.find` raises.
+        The first server is asked for `model`, or for its only one, and the others for the same. `api` None: found out
+        from the server. Raises `UpstreamError`, `InvalidRequest`, and whatever else `UpstreamDirectory.find` raises.
         """
         refuse_derived(name)
         if self._upstreams is None or not hosts:
-            raise InvalidRequest("there is no server to ask for its models", "give its address, http://HOST:PORT")
+            raise InvalidRequest("no server address was given", "give its address, http://HOST:PORT")
         offers = [await self._upstreams.find(hosts[0], model, api)]
         offers += [await self._upstreams.find(host, offers[0].model, api) for host in hosts[1:]]
         return await self.publish(name, upstream_model(offers, api=api, capabilities=capabilities))
 
     def local_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
-        """The files an engine loads, weights first, where their blobs are: to show to people."""
+        """The files an engine loads, weights first, where their blobs are: for display."""
         return tuple(
             LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path)
             for file in record.loaded_files

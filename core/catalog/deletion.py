@@ -1,4 +1,4 @@
-"""Deletes models with all that hangs on them: derived models, folders of links, blobs that nobody names."""
+"""Deletes models with everything that belongs to them alone: derived models, folders of links, blobs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _log = logging.getLogger(__name__)
 
 
 async def delete_model(name: ModelName, *, manifests: ManifestStore, blobs: BlobStore, local: LocalBlobs) -> bool:
-    """The manifest, models derived from what no other model has, then blobs. The caller holds the guard, exclusively.
+    """Deletes the manifest, then models derived from it alone, then blobs. The caller holds the guard exclusively.
 
-    Of a manifest that cannot be read only the name goes: what it stood for is not known. Where another cannot be read
-    only this one goes: that one might name any of the blobs. False where there was nothing of that name.
+    If the manifest cannot be read, only its name is deleted, because its files are not known. If another manifest
+    cannot be read, only this manifest is deleted, because the other might name the same blobs. False if there was no
+    such name.
     """
     try:
         stored = await manifests.get(name)
@@ -31,7 +32,7 @@ async def delete_model(name: ModelName, *, manifests: ManifestStore, blobs: Blob
         _log.warning("deleted the name '%s', but none of its files: %s", name, error)
         return await manifests.delete(name)
     if stored is None:
-        return await manifests.delete(name)  # a link that leads nowhere
+        return await manifests.delete(name)  # a broken link
     await manifests.delete(stored.name)
     await _delete_what_hangs_on([stored.data], manifests=manifests, blobs=blobs, local=local)
     return True
@@ -40,9 +41,9 @@ async def delete_model(name: ModelName, *, manifests: ManifestStore, blobs: Blob
 async def delete_replaced(
     put: StoredManifest, *, manifests: ManifestStore, blobs: BlobStore, local: LocalBlobs
 ) -> None:
-    """What nobody names any more since `put` replaced another manifest; the caller holds no guard.
+    """Deletes what no manifest names any more since `put` replaced one. The caller holds no guard.
 
-    Never raises an error of ours: the new model is there, and what stays of the old one is garbage.
+    Best effort, never raises a `CorralError`: the new model is stored already.
     """
     if put.replaced is None or put.replaced == put.data:
         return
@@ -56,7 +57,7 @@ async def delete_replaced(
 async def _delete_what_hangs_on(
     doomed: list[bytes], *, manifests: ManifestStore, blobs: BlobStore, local: LocalBlobs
 ) -> None:
-    """`doomed` are manifests that no longer stand under their names."""
+    """`doomed` are manifests that were deleted or replaced."""
     gone = set[Digest]()
     while doomed:
         manifest = doomed.pop()
@@ -70,7 +71,7 @@ async def _delete_what_hangs_on(
         if all(other.digest != digest for other in others):
             try:
                 await local.drop_folder(digest)
-            except StorageError as error:  # links; no reason to keep what they lead to
+            except StorageError as error:  # only links: the blobs can be deleted all the same
                 _log.warning("could not remove a folder of links: %s", error)
         for orphan in _orphans(others):
             await manifests.delete(orphan.name)
@@ -79,9 +80,9 @@ async def _delete_what_hangs_on(
 
 
 def _orphans(others: Sequence[StoredManifest]) -> list[StoredManifest]:
-    """Derived models whose source no model has any more, those derived from it left aside.
+    """Derived models whose source belongs to no model any more, apart from other models derived from it.
 
-    That includes sources that another program on the same store has deleted.
+    This includes sources that another program on the same store has deleted.
     """
     sources = [_source(other) for other in others]
     alive = set[Digest]()
@@ -91,7 +92,7 @@ def _orphans(others: Sequence[StoredManifest]) -> list[StoredManifest]:
 
 
 def _source(stored: StoredManifest) -> Digest | None:
-    """The weights that a derived model was made of; None for any other model."""
+    """The weights that a derived model was converted from; None for any other model."""
     if stored.name.host.lower() != DERIVED_HOST:
         return None
     with suppress(InvalidDigest):

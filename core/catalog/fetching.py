@@ -1,4 +1,4 @@
-"""Fetches blobs into the store side by side, each from where an earlier attempt stopped."""
+"""Fetches blobs into the store concurrently; each continues where an earlier attempt stopped."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _AT_ONCE = 4
 T = TypeVar("T")
 
 Stream = Callable[[int, int | None], AsyncGenerator[bytes, None]]
-"""Bytes from an offset up to another, or to the end. More may come; it is cut off."""
+"""Bytes from one offset up to another, or to the end. It may give more, which is cut off."""
 
 
 async def side_by_side(jobs: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-    """The results of all jobs in order, a few of them at work at a time.
+    """The results of all jobs in order. A few run at a time.
 
-    Raises the first error, or the cancellation, once all others have been cancelled and have cleaned up.
+    If one fails, the others are cancelled and waited for; then its error is raised.
     """
     room = asyncio.Semaphore(_AT_ONCE)
 
@@ -32,11 +32,14 @@ async def side_by_side(jobs: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
         async with room:
             return await job()
 
+    first: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work(job)) for job in jobs]
     except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+        first = errors.exceptions[0]
+    if first is not None:  # raised out here, it keeps its own cause and does not get the group as its context
+        raise first
     return [task.result() for task in tasks]
 
 
@@ -48,10 +51,10 @@ async def fetch_blob(
     status: str,
     on_progress: OnProgress,
 ) -> BlobInfo:
-    """Fetches only what an earlier attempt has not stored, and keeps what came if this one fails.
+    """Fetches what earlier attempts have not stored; if this one fails, what arrived is kept for the next.
 
-    `status` is what its progress says. Raises `Conflict` if somebody else fetches the same blob, `DigestMismatch`,
-    `OutOfSpace`, and what `stream` raises.
+    `status` is the text of its progress. Raises `Conflict` if another task or process is fetching the same blob,
+    `DigestMismatch`, `OutOfSpace`, and what `stream` raises.
     """
     writer = await blobs.begin(digest, size_bytes)
     try:
@@ -84,6 +87,6 @@ async def fetch_blob(
 
 
 def _first_gap(written: Sequence[tuple[int, int]], size_bytes: int | None) -> tuple[int, int | None]:
-    """Where the first missing bytes begin and end; the two are equal if nothing is missing."""
+    """Start and end of the first missing range; they are equal if nothing is missing."""
     start = written[0][1] if written and written[0][0] == 0 else 0
     return start, next((first for first, _ in written if first > start), size_bytes)

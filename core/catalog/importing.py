@@ -1,4 +1,4 @@
-"""Turns weights files and model folders of this machine into models of the store."""
+"""Imports weights files and model folders of this machine into the store."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ModelImporter:
         self._left_out = left_out
 
     async def name_of(self, path: Path) -> ModelName:
-        """The name that `import_file` gives a file or folder that comes without one."""
+        """The name that `import_file` gives to a file or folder if none is given."""
         if await asyncio.to_thread(path.is_dir):
             files = await asyncio.to_thread(scan_folder, path)
             return folder_name(path, await asyncio.to_thread(folder_model, path, files))
@@ -53,7 +53,7 @@ class ModelImporter:
         return name_from_file(path.name, self._inspector.known(metadata, str(path), self._left_out).file_type)
 
     async def import_file(self, path: Path, name: ModelName | None, on_progress: OnProgress) -> StoredModel:
-        """A file of weights, or the folder of a model of several files."""
+        """Imports a weights file, or the folder of a model with several files."""
         if await asyncio.to_thread(path.is_dir):
             return await self._import_folder(path, name, on_progress)
         if not await asyncio.to_thread(path.is_file):
@@ -99,10 +99,10 @@ class ModelImporter:
     async def _adopt_and_publish(
         self, store: Callable[[], Awaitable[Published]], adopted: list[Digest], on_progress: OnProgress
     ) -> StoredModel:
-        """If `store` fails, what it took into the store goes again.
+        """If `store` fails, what it added to the store is removed again.
 
-        It is called twice if somebody deletes a blob between its adoption and the manifest: one that an older model
-        had, whose name just got another model. The second time, nothing can be deleted meanwhile.
+        It is called a second time if a blob was deleted between its adoption and the manifest: one of an older model
+        that was just replaced. The second time the guard is held, so that nothing can be deleted meanwhile.
         """
         try:
             try:

@@ -1,4 +1,4 @@
-"""What the weights in a store say of themselves: read once per digest, then remembered."""
+"""Reads the metadata of weights in a store: once per digest, then from memory."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Tensors = list[tuple[str, str, tuple[int, ...]]]
 
 
 class WeightsInspector:
-    """Answers from memory, else from `cache`, else from the file's header, read in a thread.
+    """Answers from memory, else from `cache`, else from the header of the weights, read in a thread.
 
-    Everything raises `BlobNotFound` for weights that are gone or were changed behind the store's back, and
-    `InvalidModelFile` for a header that cannot be read.
+    Everything raises `BlobNotFound` if the weights are gone or were changed outside of the store, `InvalidModelFile` if
+    the header cannot be read, and `StorageError` if the store fails.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class WeightsInspector:
         self._descriptions: LruDict[Digest, dict[str, object]] = LruDict(_REMEMBERED)
 
     def known(self, metadata: ModelMetadata | None, file_name: str, left_out: Mapping[str, str]) -> ModelMetadata:
-        """`metadata`, of the file that is called so. Raises `InvalidModelFile` if it is None: no reader knows it.
+        """`metadata` unless it is None; then raises `InvalidModelFile` that says that no reader knows the file.
 
-        `left_out` has a sentence for each plugin that is not there.
+        `left_out` has a sentence for each plugin that is not loaded.
         """
         if metadata is None:
             known = ", ".join(reader.format for reader in self._readers)

@@ -21,7 +21,7 @@ _LIMIT_BYTES = 64 * 1024 * 1024
 
 
 def format_of(name: ModelName, manifest: bytes, formats: Sequence[ManifestFormat]) -> ManifestFormat:
-    """The first of the dialects that recognises a manifest. Raises `StorageError`; `name` is for its message."""
+    """The first format that recognises the manifest. Raises `StorageError`, with `name` in its message."""
     form = next((form for form in formats if form.recognises(manifest)), None)
     if form is None:
         names = ", ".join(form.name for form in formats)

@@ -1,4 +1,4 @@
-"""The records of models that are about to be stored: what their files say of themselves."""
+"""Describes models that are about to be stored, from what their files say."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ("Part", "file_model", "folder_model", "folder_name", "weights_among")
 
 
 class Part(Value, frozen=True, kw_only=True):
-    """A file that is in the blob store, and what it says of itself."""
+    """A file that is in the blob store, and what its header says."""
 
     file_name: str
     blob: BlobInfo
@@ -25,7 +25,7 @@ class Part(Value, frozen=True, kw_only=True):
 
 
 def weights_among(files: Sequence[tuple[str, ModelMetadata]]) -> int:
-    """The place of the one file of weights. Raises `InvalidModelFile` where they make no model."""
+    """The index of the one weights file. Raises `InvalidModelFile` if the files are not one model."""
     weights = [place for place, (_, metadata) in enumerate(files) if _role(metadata) == "weights"]
     if len(weights) != 1:
         found = ", ".join(f"{file_name} ({_role(metadata)})" for file_name, metadata in files)
@@ -43,7 +43,7 @@ def weights_among(files: Sequence[tuple[str, ModelMetadata]]) -> int:
 
 
 def file_model(parts: Sequence[Part], weights: Part) -> Model:
-    """A model of files that are in the store already; `weights` is one of `parts`."""
+    """The model that consists of these stored files; `weights` is one of `parts`."""
     metadata = weights.metadata
     return Model(
         format=metadata.format,
@@ -63,7 +63,7 @@ def file_model(parts: Sequence[Part], weights: Part) -> Model:
 
 
 def folder_model(folder: Path, files: Sequence[FolderFile]) -> Model:
-    """Without files yet: they have no digests before they are in the store. Blocking."""
+    """The model in a folder, without its files, which have no digests before they are stored. Blocking."""
     try:
         texts = {file.path: Path(file.file).read_bytes() for file in files if file.path in FACT_FILES}
     except OSError as error:

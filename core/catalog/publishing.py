@@ -1,4 +1,4 @@
-"""Puts manifests under names: new ones written from a `Model`, existing ones as the bytes that they are."""
+"""Stores manifests under names: new ones written from a `Model`, existing ones byte for byte."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class BlobGone(Conflict):
 
 
 class Published(Value, frozen=True, kw_only=True):
-    """A manifest that was just put, and the model that it describes."""
+    """A manifest that was just stored, and the model that it describes."""
 
     stored: StoredManifest
     record: StoredModel
 
 
 class ManifestPublisher:
-    """Writes in the first of `formats` that has a place for everything. Safe beside other tasks and processes."""
+    """Writes the first of `formats` that can hold the model. Safe with concurrent tasks and processes."""
 
     def __init__(
         self, *, manifests: ManifestStore, blobs: BlobStore, local: LocalBlobs, formats: Sequence[ManifestFormat]
@@ -40,9 +40,9 @@ class ManifestPublisher:
         self._formats = tuple(formats)
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
-        """Makes a model of blobs that are in the store already. A name that is taken is replaced.
+        """Stores a model whose blobs are in the store already. A name that is taken is replaced.
 
-        What the replaced model alone had is deleted. Raises `Conflict` if a blob is gone, `Unsupported` if no dialect
+        What only the replaced model had is deleted. Raises `Conflict` if a blob is gone, `Unsupported` if no dialect
         can hold the model, and `StorageError` if its own files make it unreadable.
         """
         published = await self.put_model(name, model)

@@ -1,4 +1,4 @@
-"""Decides who reads a reference: the source or the registry of its scheme, or else the registry that is set."""
+"""Pulls a reference from the source or registry of its scheme, or else from the registry that is set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ("ModelPuller",)
 
 
 class ModelPuller:
-    """`left_out` has a sentence for each plugin that is not there."""
+    """`left_out` has a sentence for each plugin that is not loaded."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class ModelPuller:
         self._left_out = left_out
 
     async def pull(self, reference: str, name: ModelName | None, on_progress: OnProgress) -> StoredModel:
-        """Raises `InvalidRequest` for a reference that nobody reads, and what the source or the registry raises."""
+        """Raises `InvalidRequest` if nothing reads the reference, and what the source or the registry raises."""
         scheme, separator, _ = reference.partition("://")
         if separator and scheme in self._sources:
             return await self._from_source.pull(self._sources[scheme], reference, name, on_progress)

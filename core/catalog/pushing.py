@@ -1,4 +1,4 @@
-"""Pushes models to registries: blobs first, side by side, then the manifest as it is."""
+"""Pushes models to registries: first the blobs, concurrently, then the manifest, byte for byte."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 class ModelPusher:
-    """A blob that the registry has already is not sent."""
+    """A blob that the registry already has is not sent."""
 
     def __init__(self, *, blobs: BlobStore, formats: Sequence[ManifestFormat], registries: Registries) -> None:
         self._blobs = blobs
@@ -38,9 +38,9 @@ class ModelPusher:
         self._registries = registries
 
     async def push(self, stored: StoredManifest, reference: str, on_progress: OnProgress) -> Digest:
-        """Answers with the digest under which the registry has the manifest.
+        """Returns the manifest's digest in the registry.
 
-        Raises `InvalidRequest` for a reference that no registry reads, `BlobNotFound`, and what `Registry` raises.
+        Raises `InvalidRequest` if no registry reads the reference, `BlobNotFound`, and what `Registry` raises.
         """
         found = self._registries.find(reference)
         if found is None:
@@ -53,7 +53,7 @@ class ModelPusher:
         on_progress(FetchProgress(status="retrieving manifest"))
         blobs = format_of(stored.name, stored.data, self._formats).blobs(stored.data)
         once = {blob.digest: blob for blob in blobs}.values()
-        # What was pulled from the same registry lies there in a repository of the model's own name.
+        # A model that was pulled from this registry is there in a repository with the model's own name.
         origin = Reference(scheme=target.scheme, host=target.host, path=f"{stored.name.namespace}/{stored.name.model}")
         await side_by_side([partial(self._push, registry, target, origin, blob, on_progress) for blob in once])
         on_progress(FetchProgress(status="pushing manifest"))

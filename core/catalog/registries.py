@@ -11,7 +11,7 @@ __all__ = ("Registries",)
 
 
 class Registries:
-    """`default` is the scheme of the registry that reads references without one; None: nobody does."""
+    """`default` is the scheme of the registry that reads references without one; None means none does."""
 
     def __init__(self, registries: Sequence[Registry], default: str | None) -> None:
         self._registries = {registry.scheme: registry for registry in registries}
@@ -22,7 +22,7 @@ class Registries:
         return tuple(self._registries)
 
     def find(self, text: str) -> tuple[Registry, Reference] | None:
-        """None if nobody reads such references. Raises `InvalidRequest` for a malformed one."""
+        """None if no registry reads such references. Raises `InvalidRequest` for a malformed one."""
         scheme, separator, _ = text.partition("://")
         registry = self._registries.get(scheme if separator else self._default or "")
         return None if registry is None or not text else (registry, parse_reference(text))

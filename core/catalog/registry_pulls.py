@@ -1,4 +1,4 @@
-"""Pulls models from registries: the manifest is stored byte for byte, its blobs are fetched side by side."""
+"""Pulls models from registries: the manifest is stored byte for byte, its blobs are fetched concurrently."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from corral.core.ports.blobs import BlobStore
 from corral.core.ports.manifests import ManifestBlob, ManifestFormat
 from corral.core.ports.registries import Registry
 from corral.core.ports.sources import FetchProgress, OnProgress
+from corral.core.specs.converters import refuse_derived
 
 __all__ = ("RegistryPuller",)
 
@@ -28,7 +29,7 @@ Fetch = Callable[[Digest, int, int | None], AsyncGenerator[bytes, None]]
 
 
 class RegistryPuller:
-    """Nothing of a model is visible before all of it is there."""
+    """A model becomes visible when all of its blobs have arrived."""
 
     def __init__(self, *, publisher: ManifestPublisher, blobs: BlobStore, formats: Sequence[ManifestFormat]) -> None:
         self._publisher = publisher
@@ -44,6 +45,7 @@ class RegistryPuller:
         can read.
         """
         name = name or name_from_reference(reference)
+        refuse_derived(name)
         on_progress(FetchProgress(status="pulling manifest"))
         manifest = (await registry.manifest(reference)).data
         found = digest_of(manifest)
@@ -68,7 +70,7 @@ class RegistryPuller:
             on_progress(FetchProgress(status="writing manifest"))
             try:
                 return await self._publisher.put(name, manifest)
-            except BlobGone:  # an older model had it, whose name just got another one; only that is fetched again
+            except BlobGone:  # it was deleted with an older model that was just replaced; only it is fetched again
                 if attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")

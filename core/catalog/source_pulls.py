@@ -53,7 +53,7 @@ class SourcePuller:
             try:
                 published = await self._fetch_and_publish(source, remote, name, fresh, on_progress)
             except BaseException as error:
-                # What has a digest shortens the next attempt, unless it is no model at all.
+                # A file with a known digest shortens the next attempt, unless it is not a model at all.
                 keep = not isinstance(error, InvalidModelFile)
                 useless = [digest for file, digest in fresh if not (keep and file.digest == digest)]
                 await discard_blobs(useless, manifests=self._manifests, blobs=self._blobs)
@@ -83,7 +83,7 @@ class SourcePuller:
                 return await self._publisher.put_model(
                     name or name_from_file(weights.file_name, weights.metadata.file_type), file_model(parts, weights)
                 )
-            except BlobGone:  # an older model had it, whose name just got another one; only that is fetched again
+            except BlobGone:  # it was deleted with an older model that was just replaced; only it is fetched again
                 if attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
@@ -96,7 +96,7 @@ class SourcePuller:
         turns: defaultdict[Digest | None, asyncio.Lock],
         on_progress: OnProgress,
     ) -> Part:
-        async with turns[file.digest] if file.digest else nullcontext():  # of files that are alike only one is fetched
+        async with turns[file.digest] if file.digest else nullcontext():  # of identical files only one is fetched
             blob = await self._blobs.stat(file.digest) if file.digest else None
             if blob is None:
                 blob = await fetch_blob(

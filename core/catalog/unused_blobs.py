@@ -36,9 +36,9 @@ async def discard_blobs(candidates: Collection[Digest], *, manifests: ManifestSt
 
 
 async def delete_unused(candidates: Iterable[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
-    """Deletes those `candidates` that no manifest mentions. The caller holds the store's guard, exclusively.
+    """Deletes those `candidates` that no manifest mentions. The caller holds the store's guard exclusively.
 
-    Where one manifest cannot be read nothing is deleted: it might name any of them.
+    If a manifest cannot be read, nothing is deleted: it might name any of them.
     """
     doomed = set(candidates)
     try:
@@ -50,5 +50,5 @@ async def delete_unused(candidates: Iterable[Digest], *, manifests: ManifestStor
     for digest in sorted(doomed):
         try:
             await blobs.delete(digest)
-        except StorageError as error:  # one that cannot go keeps no other
+        except StorageError as error:  # the others can still be deleted
             _log.warning("could not delete an unused blob: %s", error)

@@ -1,4 +1,4 @@
-"""Makes a model of one that other servers have: a record without weights that names them."""
+"""Describes a model that runs on other servers: no weights, only where it lives."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _BARE_CAPABILITIES = ("completion",)
 
 
 def upstream_model(offers: Sequence[OfferedModel], *, api: str | None, capabilities: Sequence[str]) -> Model:
-    """`offers` is the model at each of its addresses, the first one first. `api`: what somebody said they speak.
+    """`offers` is the model at each of its addresses, the main one first. `api`: what they speak, if that was stated.
 
-    Without `capabilities` it has those that its server tells of, and completion where that tells nothing.
+    Without `capabilities`, it has those that its server reports, or completion if it reports none.
     """
     first = offers[0]
     return Model(

@@ -13,7 +13,7 @@ from typing import Self
 import msgspec
 
 from corral.core.models.model import StoredModel
-from corral.core.requests.outputs import Delta, Output, Started
+from corral.core.requests.outputs import Delta, Finished, Output, Started
 from corral.core.scheduling.leases import Lease
 
 __all__ = ("Generation",)
@@ -63,7 +63,22 @@ class Generation:
             output = msgspec.structs.replace(output, ignored_options=ignored)
         if isinstance(output, Started) and self._unknown:
             output = msgspec.structs.replace(output, ignored_options=(*self._unknown, *output.ignored_options))
+        elif isinstance(output, Finished):
+            self._log_usage(output)
         return output
+
+    def _log_usage(self, finished: Finished) -> None:
+        usage = finished.usage
+        _log.debug(
+            "%s: queued %.3f s; %d prompt tokens (%d cached) in %.3f s; %d tokens in %.3f s",
+            self.record.name.short,
+            usage.queued_ns / 1e9,
+            usage.prompt_tokens,
+            usage.cached_tokens,
+            usage.prefill_ns / 1e9,
+            usage.generated_tokens,
+            usage.decode_ns / 1e9,
+        )
 
     def read_ahead(self) -> None:
         """Continue although the reader has stalled: outputs are kept for it, up to several million characters.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from corral.core.errors import InvalidRequest
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.requests.prompts import joined
@@ -16,5 +17,11 @@ class PlainFormat:
     interruptible = True  # there is nothing to interrupt
 
     def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
+        """Raises `InvalidRequest` for tool calls: without a template, nothing says how to write them."""
+        if any(message.tool_calls for message in request.messages):
+            raise InvalidRequest(
+                "tool_calls: this model has no chat template, which would define how they are written",
+                "omit these messages, or use a model with a chat template",
+            )
         text = "\n\n".join([message.content for message in request.messages if message.content])
         return RenderedChat(prompt=joined(control.guarded(text)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -30,13 +31,17 @@ _IN_LOOP_S = 0.002
 
 
 class _Limit:
-    """Like a `threading.Event` that is set once this thread has used its processor time."""
+    """Like a `threading.Event` that is set once this thread has used its processor time, from the first question on."""
 
     def __init__(self, limit_s: float) -> None:
-        self._ends_s = time.thread_time() + limit_s
+        self._limit_s = limit_s
+        self._ends_s = math.inf
 
     def is_set(self) -> bool:
-        return time.thread_time() > self._ends_s
+        now_s = time.thread_time()
+        if math.isinf(self._ends_s):
+            self._ends_s = now_s + self._limit_s
+        return now_s > self._ends_s
 
 
 _abandoned: ContextVar[threading.Event | _Limit | None] = ContextVar("abandoned", default=None)

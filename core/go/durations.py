@@ -1,4 +1,4 @@
-"""Durations as Ollama's clients write them: numbers of seconds, and Go's ``1h30m`` texts."""
+"""Durations as Ollama's clients write them: numbers of seconds, and Go's notation such as ``1h30m``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _UNITS_NS = {
 _TERM = re.compile(r"(?P<whole>[0-9]*)(?P<fraction>\.[0-9]*)?(?P<unit>[^.0-9]*)")
 _MAX_NS = 2**63 - 1
 
-# How Go names the type of a decoded JSON value in its messages.
+# Go's names of decoded JSON types in error messages.
 _GO_TYPES = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
 
 
@@ -59,25 +59,26 @@ def parse_duration_s(text: str) -> float:
 
 
 def parse_keep_alive_s(value: Any) -> float | UnsetType | None:
-    """The ``keep_alive`` of a decoded JSON request: seconds, None for ever, ``UNSET`` where it says nothing.
+    """The ``keep_alive`` of a decoded JSON request in seconds. None means forever, ``UNSET`` that it is not given.
 
-    A number is seconds, a text a Go duration; negative is for ever. Raises `InvalidRequest` with Ollama's texts.
+    A number is in seconds, a string is a Go duration; negative means forever. Raises `InvalidRequest` with Ollama's
+    texts.
     """
     if value is None or value is UNSET:
         return UNSET
     if isinstance(value, str):
         seconds = parse_duration_s(value)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        # Ollama reads a number too big for its clock as for ever; so do we with one that is no number at all.
+        # Ollama treats a number too large for its clock as forever; NaN is treated likewise here.
         seconds = float(value) if abs(value) < _MAX_NS / 1e9 else -1.0
     else:
         raise InvalidRequest(f"Unsupported type: '{_GO_TYPES.get(type(value), type(value).__name__)}'")
-    # "-0s" is zero; only what is less than nothing means for ever.
+    # "-0s" is zero; only negative values mean forever.
     return None if seconds < 0 else seconds
 
 
 def parse_keep_alive_setting_s(text: str) -> float | None:
-    """A keep-alive from the environment or a settings file: as `parse_keep_alive_s`, bare seconds allowed.
+    """A keep-alive from the environment or a settings file: as `parse_keep_alive_s`, or plain seconds.
 
     Raises `InvalidRequest`.
     """

@@ -1,4 +1,4 @@
-"""Finds the end of the first JSON value in a text, or says what is wrong with it in the words of Go's decoder."""
+"""Finds the end of the first JSON value in a text, or reports what is wrong, with the text of Go's decoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LITERALS = {"t": "true", "f": "false", "n": "null"}
 
 
 class GoSyntaxError(ValueError):
-    """JSON that Go's decoder refuses; the text is Go's. `is_end`: all there is would do, if only there were more."""
+    """JSON that Go's decoder rejects, with Go's text. `is_end` means that it is valid so far, but incomplete."""
 
     def __init__(self, text: str, *, is_end: bool = False) -> None:
         super().__init__(text)
@@ -25,7 +25,7 @@ class GoSyntaxError(ValueError):
 
 
 def end_of_value(text: str) -> int:
-    """Index just after the first JSON value. What follows it is not looked at, as in Go's ``Decoder.Decode``."""
+    """The index just after the first JSON value. What follows it is not read, as in Go's ``Decoder.Decode``."""
     at = _SPACE.match(text).end()  # type: ignore[union-attr]  # matches the empty string
     closers: list[str] = []
     while True:
@@ -42,7 +42,7 @@ def end_of_value(text: str) -> int:
             at += 1
         else:
             at = _scalar(text, at)
-        # A value has ended: close what ends with it, or go on to the next one.
+        # A value has ended: close the containers that end with it, or continue with the next value.
         while True:
             if not closers:
                 return at
@@ -61,7 +61,7 @@ def end_of_value(text: str) -> int:
 
 
 def _skip_space(text: str, at: int) -> int:
-    """The next character that means something. Raises where the text ends."""
+    """The index of the next character that is not white space. Raises if the text ends."""
     at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
     if at == len(text):
         raise GoSyntaxError("unexpected EOF", is_end=True)

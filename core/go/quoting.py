@@ -1,15 +1,15 @@
-"""Texts and characters in quotes, as Go's programs show them in errors."""
+"""Quoted strings and characters, as Go programs show them in errors."""
 
 from __future__ import annotations
 
 __all__ = ("quote_character", "quote_string")
 
-_LONGEST = 200  # characters; an error repeats no more of a text
+_LONGEST = 200  # characters; longer strings are cut in errors
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\b": r"\b", "\f": r"\f", "\a": r"\a", "\v": r"\v"}
 
 
 def quote_string(text: str) -> str:
-    """As the ``time`` package quotes a text: other characters than printable ASCII are shown as the bytes of UTF-8."""
+    """Quotes like Go's ``time`` package: characters other than printable ASCII are shown as the bytes of UTF-8."""
     quoted = []
     for character in text[:_LONGEST]:
         if character in '"\\':
@@ -22,7 +22,7 @@ def quote_string(text: str) -> str:
 
 
 def quote_character(character: str) -> str:
-    """As ``encoding/json`` quotes the character that it did not expect: its first byte, in single quotes."""
+    """Quotes an unexpected character like ``encoding/json``: its first byte, in single quotes."""
     character = chr(character.encode()[0])
     if character == "'":
         return r"'\''"

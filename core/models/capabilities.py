@@ -14,14 +14,14 @@ CAPABILITIES = ("completion", "tools", "insert", "vision", "embedding", "thinkin
 """Every capability, in the order in which they are listed."""
 
 _GO_FIELD = re.compile(r"[.$](Tools|Suffix|Thinking)\b")
-_TEMPLATE_LIMIT = 1 << 18  # characters; a longer one is rendered by nobody, and lists of models would wait for it
+_TEMPLATE_LIMIT = 1 << 18  # characters; a longer one is never rendered, and lists of models would wait for it
 _GO_MEANING = {"Tools": "tools", "Suffix": "insert", "Thinking": "thinking"}
 
 
 def derive_capabilities(
     record: StoredModel, metadata: ModelMetadata | None, projector: ModelMetadata | None
 ) -> tuple[str, ...]:
-    """The capabilities, in the order of `CAPABILITIES`; one that a manifest names and nobody here knows comes last."""
+    """The capabilities, in the order of `CAPABILITIES`; unknown ones from a manifest come last."""
     found = set(record.capabilities)
     if metadata is not None:
         found.add("completion" if metadata.pooling is None else "embedding")
@@ -39,12 +39,12 @@ def derive_capabilities(
 
 
 def _from_template(record: StoredModel, metadata: ModelMetadata | None) -> set[str]:
-    """The manifest's own template decides; without one, the template inside the weights."""
+    """From the manifest's template, or without one, from the template inside the weights."""
     text = template_text(record, metadata)
     if len(text) > _TEMPLATE_LIMIT:
         return set()
     if record.template is not None and record.template.kind == "go":
-        # In pieces: an expression that looks for both brackets takes quadratic time where they are never closed.
+        # In pieces: a regular expression for both brackets would take quadratic time if they are never closed.
         actions = (piece.partition("}")[0] for piece in text.split("{{")[1:])
         return {_GO_MEANING[field] for action in actions for field in _GO_FIELD.findall(action)}
     found = set()

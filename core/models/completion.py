@@ -1,4 +1,4 @@
-"""What a model is by its manifest first, and where that says nothing, by the header of its weights."""
+"""Describes a model by its manifest, and by the header of its weights for what the manifest leaves out."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ M = TypeVar("M", bound=Model)
 
 
 def completed(model: M, metadata: ModelMetadata | None) -> M:
-    """The model with every field filled that its manifest leaves empty and its weights' header knows.
+    """The model, with the fields that its manifest leaves empty filled from the header of its weights.
 
-    The template stays the manifest's own: see `template_text`.
+    This does not include the template: see `template_text`.
     """
     family = model.family or (metadata.architecture if metadata else "")
     families = model.families or ((family,) if family else ())

@@ -11,7 +11,7 @@ from corral.core.errors import InvalidDigest
 __all__ = ("Digest", "digest_of", "mentioned_digests", "parse_digest")
 
 Digest = NewType("Digest", str)
-"""``sha256:`` and 64 lower-case hex digits. Made by `parse_digest` or `digest_of` only."""
+"""``sha256:`` and 64 lower-case hex digits. Created by `parse_digest` and `digest_of` only."""
 
 
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
@@ -21,7 +21,7 @@ _MENTIONED = re.compile(rb"sha256[:-]([0-9a-fA-F]{64})")
 
 
 def parse_digest(text: str) -> Digest:
-    """Accepts ``sha256:…`` and ``sha256-…``, any case. Raises `InvalidDigest` on anything else."""
+    """Accepts ``sha256:…`` and ``sha256-…`` in any case. Raises `InvalidDigest` for anything else."""
     match = _DIGEST.fullmatch(text)
     if match is None:
         raise InvalidDigest(f"invalid digest format: {text[:100]!r}", "a digest is sha256: and 64 hex digits")
@@ -29,10 +29,10 @@ def parse_digest(text: str) -> Digest:
 
 
 def digest_of(data: bytes) -> Digest:
-    """The digest of bytes already in memory."""
+    """The digest of these bytes."""
     return Digest("sha256:" + hashlib.sha256(data).hexdigest())
 
 
 def mentioned_digests(manifest: bytes) -> frozenset[Digest]:
-    """Every digest spelt anywhere in a manifest, whatever its dialect: what a deletion must not touch."""
+    """Every digest that appears anywhere in a manifest of any format: what a deletion must not touch."""
     return frozenset(Digest("sha256:" + match[1].decode().lower()) for match in _MENTIONED.finditer(manifest))

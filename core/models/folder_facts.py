@@ -1,4 +1,4 @@
-"""What the small files of a folder model say of it: ONNX Runtime GenAI's, sentence-transformers' and transformers'."""
+"""Reads the small files of a folder model: those of ONNX Runtime GenAI, sentence-transformers and transformers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOKENIZER, _TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 _SENTENCES, _MODULES = "sentence_bert_config.json", "modules.json"
 
 FACT_FILES = frozenset({_GENAI, _MODEL, _TOKENIZER, _TEMPLATE, _SENTENCES, _MODULES})
-"""The paths that `folder_facts` looks at."""
+"""The paths that `folder_facts` reads."""
 
 _UNBOUNDED_TOKENS = 10**9  # transformers writes 10**30 for "no limit"
 
@@ -32,7 +32,7 @@ _EMPTY = msgspec.Raw(b"null")
 
 
 class _Fields(msgspec.Struct, frozen=True):
-    """What is looked at of any of these files. The rest, whatever its size, never becomes a value."""
+    """The fields that are read from any of these files. Everything else is skipped, whatever its size."""
 
     model: msgspec.Raw = _EMPTY
     type: msgspec.Raw = _EMPTY
@@ -59,7 +59,7 @@ _NOTHING = _Fields()
 
 
 class FolderFacts(Value, frozen=True, kw_only=True):
-    """What was found; fields as in `StoredModel`. Nothing found leaves a field empty."""
+    """What was found; fields as in `Model`, empty if nothing was found."""
 
     family: str = ""
     context_length: int | None = None
@@ -69,9 +69,9 @@ class FolderFacts(Value, frozen=True, kw_only=True):
 
 
 def folder_facts(texts: Mapping[str, bytes]) -> FolderFacts:
-    """Reads the files of `FACT_FILES` that are there, by path. Raises `InvalidModelFile` for one that is broken.
+    """Reads the files of `FACT_FILES` that exist; `texts` are their contents by path. Raises `InvalidModelFile`.
 
-    A folder with ``genai_config.json`` generates. One without is a sentence encoder, unless ``config.json`` names a
+    A folder with ``genai_config.json`` is a generator. Any other is a sentence encoder, unless ``config.json`` names a
     model that generates or classifies.
     """
     genai, model, tokenizer = (_read(texts, path) for path in (_GENAI, _MODEL, _TOKENIZER))
@@ -97,7 +97,7 @@ def folder_facts(texts: Mapping[str, bytes]) -> FolderFacts:
 
 
 def _template(separate: bytes | None, tokenizer: _Fields) -> TemplateText | None:
-    """The file of its own first; of several named ones in the tokenizer's settings, ``default``."""
+    """From the separate file, else from the tokenizer's settings; if those have several, the one named ``default``."""
     text = separate.decode("utf-8", "replace") if separate is not None else ""
     if not text:
         named = {one.name: one.template for one in _value(tokenizer.chat_template, list[_NamedTemplate], [])}
@@ -113,7 +113,7 @@ def _token(token: msgspec.Raw) -> str:
 
 
 def _read(texts: Mapping[str, bytes], path: str) -> _Fields:
-    """The fields of one file, all empty where it is not there."""
+    """The fields of one file, all empty if it does not exist."""
     data = texts.get(path)
     if data is None:
         return _NOTHING
@@ -124,7 +124,7 @@ def _read(texts: Mapping[str, bytes], path: str) -> _Fields:
 
 
 def _value(raw: msgspec.Raw, kind: type[T], otherwise: T) -> T:
-    """`otherwise` for what is missing or of another type: people write these files by hand."""
+    """`otherwise` if it is missing or of another type: these files are often written by hand."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except (*MALFORMED, OverflowError):
@@ -140,7 +140,7 @@ def _text(raw: msgspec.Raw) -> str:
 
 
 def _family(raw: msgspec.Raw) -> str:
-    """Lists of models show it: a text that no family is called by counts as none."""
+    """Empty for a text that is too long to be a family: lists of models show it."""
     text = _text(raw)
     return text if len(text) <= _FAMILY_LIMIT else ""
 

@@ -1,4 +1,4 @@
-"""Which files of a folder make a model: what ONNX Runtime GenAI or a sentence encoder needs, and nothing else."""
+"""Selects the files of a folder that make up a model: what ONNX Runtime GenAI or a sentence encoder needs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ("FolderFile", "scan_folder")
 
 _DEPTH_LIMIT = 4
 _FILES_LIMIT = 500
-_SMALL_FILE_LIMIT_BYTES = 128 * 1024 * 1024  # the largest tokenizers have 40 MB
-_FACTS_LIMIT_BYTES = 16 * 1024 * 1024  # these are read as a whole whenever the model is looked at
+_SMALL_FILE_LIMIT_BYTES = 128 * 1024 * 1024  # the largest tokenizers take 40 MB
+_FACTS_LIMIT_BYTES = 16 * 1024 * 1024  # these are read whole whenever the manifest is read
 
 _ONNX, _ADAPTER = ".onnx", ".onnx_adapter"
 _SMALL_SUFFIXES = frozenset({".json", ".jinja", ".txt", ".model", ".tiktoken", ".vocab", ".yaml", ".yml"})
 _DOC_SUFFIXES = frozenset({".md", ".rst"})
 _DOC_STEMS = frozenset({"license", "licence", "copying", "notice", "readme"})
-# Weights of other frameworks, programs, and pictures: no engine of a folder model reads them.
+# Weights of other frameworks, programs, and pictures: no engine for folder models reads them.
 _LEFT_OUT = frozenset(
     {".ckpt", ".gguf", ".h5", ".mlmodel", ".msgpack", ".npz", ".ot", ".pickle", ".pkl", ".pt", ".pth", ".safetensors"}
     | {".dll", ".dylib", ".exe", ".gif", ".jpg", ".png", ".py", ".pyc", ".sh", ".so", ".tflite", ".xml", ".zip"}
@@ -43,13 +43,13 @@ class _GenaiModel(msgspec.Struct, frozen=True):
 
 
 class _GenaiConfig(msgspec.Struct, frozen=True):
-    """What is looked at of ``genai_config.json``; the rest never becomes a value."""
+    """The fields that are read from ``genai_config.json``."""
 
     model: _GenaiModel
 
 
 class FolderFile(Value, frozen=True, kw_only=True):
-    """A file of the model: `path` inside the folder, with ``/`` between parts; `file`, where it is on this machine."""
+    """A file of the model: `path` is relative to the folder, with ``/`` between parts; `file` is where it is."""
 
     path: str
     file: str
@@ -57,11 +57,12 @@ class FolderFile(Value, frozen=True, kw_only=True):
 
 
 def scan_folder(folder: Path) -> tuple[FolderFile, ...]:
-    """The files that make a model, by path. Blocking; reads names, sizes and a few bytes.
+    """The files that make up a model, sorted by path. Blocking; reads names, sizes and a few bytes.
 
-    With ``genai_config.json`` every ONNX file belongs to it. Without, one ONNX file is the encoder, ``model.onnx`` or
-    ``onnx/model.onnx`` where there are several, and ``tokenizer.json`` is needed. Hidden files, and weights of
-    other frameworks, stay out. Raises `NotFound`, and `InvalidModelFile` for what is no model, or leads elsewhere.
+    With ``genai_config.json``, every ONNX file is part of the model. Without it, one ONNX file is the encoder
+    (``model.onnx`` or ``onnx/model.onnx`` if there are several), and ``tokenizer.json`` is required. Hidden files and
+    weights of other frameworks are left out. Raises `NotFound`, and `InvalidModelFile` for a folder that is not a
+    model, or has links that lead out of it.
     """
     if not folder.is_dir():
         raise NotFound(f"no such folder: {folder}")
@@ -104,7 +105,7 @@ def _files(folder: Path, root: Path) -> dict[str, int]:
 def _check_link(file: Path, root: Path) -> None:
     try:
         target = file.resolve(strict=True)
-    except (OSError, RuntimeError) as error:  # a circle of links is a RuntimeError before Python 3.13
+    except (OSError, RuntimeError) as error:  # circular links are a RuntimeError before Python 3.13
         raise InvalidModelFile(f"{file} is a broken link", "remove it, or fetch the file") from error
     if not target.is_relative_to(root):
         raise InvalidModelFile(
@@ -144,14 +145,15 @@ def _encoder_files(folder: Path, paths: list[str]) -> list[str]:
     chosen = (usual or models)[0]
     if not usual and len(models) > 1:
         raise InvalidModelFile(
-            f"{folder}: which of {', '.join(models[:8])} is the model?", "name it model.onnx, or remove the others"
+            f"{folder}: it has several ONNX files ({', '.join(models[:8])}), and none is named model.onnx",
+            "rename the right one to model.onnx, or remove the others",
         )
     if "tokenizer.json" not in paths:
         raise InvalidModelFile(
             f"{folder}: tokenizer.json is missing", "copy the tokenizer.json of the original model into the folder"
         )
     _check_onnx(folder / chosen)
-    # What begins like another model's name is that model's data: model_fp16.onnx, model_fp16.onnx_data.
+    # Names that begin with another model's name are that model's data: model_fp16.onnx, model_fp16.onnx_data.
     others = tuple(path for path in models if path != chosen)
     return [path for path in paths if not path.startswith(others)]
 
@@ -159,7 +161,7 @@ def _encoder_files(folder: Path, paths: list[str]) -> list[str]:
 def _check_onnx(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(2)
-    if start[:1] != b"\x08":  # field 1 of ModelProto, ir_version, which every writer puts first
+    if start[:1] != b"\x08":  # field 1 of ModelProto, ir_version, which is always written first
         raise InvalidModelFile(f"{path} is not an ONNX model: it begins with {start!r}", "download the file again")
 
 

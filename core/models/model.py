@@ -1,4 +1,4 @@
-"""What a model is, whatever manifest dialect described it: `Model`, its files, its metadata."""
+"""What a model is, in whatever format its manifest is written: `Model`, its files, its metadata."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = (
 
 
 def parameter_size_text(count: int) -> str:
-    """A number of parameters as Ollama writes it: ``8.0B``, ``134.52M``, ``22K``."""
+    """A number of parameters, as Ollama writes it: ``8.0B``, ``134.52M``, ``22K``."""
     for unit, size, digits in (("T", 10**12, 1), ("B", 10**9, 1), ("M", 10**6, 2)):
         if count >= size:
             return f"{count / size:.{0 if count % size == 0 else digits}f}{unit}"
@@ -36,7 +36,7 @@ FileRole = Literal[
 
 
 class ModelFile(Value, frozen=True, kw_only=True):
-    """One layer. `path` is its file name inside a folder model, None where the dialect names no files."""
+    """One layer. `path` is the file's name inside a folder model; None if the format names no files."""
 
     role: FileRole
     media_type: str
@@ -58,10 +58,10 @@ class TemplateText(Value, frozen=True, kw_only=True):
 
 
 class RemoteModel(Value, frozen=True, kw_only=True):
-    """Where a model lives that runs behind another server: its address, and the model's name there.
+    """A model on another server: the server's address, and the model's name there.
 
-    Corral's own beside these: `replicas`, further addresses of the same model, and `api`, what they speak (None: asked
-    when it is loaded).
+    Corral adds `replicas`, further addresses of the same model, and `api`, what they speak (None: found out when the
+    model is loaded).
     """
 
     host: str
@@ -103,7 +103,7 @@ class Model(Value, frozen=True, kw_only=True):
 
     @property
     def loaded_files(self) -> tuple[ModelFile, ...]:
-        """Those that an engine opens, weights first. Of several nameless weights the last one counts, as in Ollama."""
+        """The files that an engine opens, weights first. Of weights without paths the last counts, as in Ollama."""
         files = [file for file in self.files if file.role in ("projector", "adapter", "draft") or file.path]
         if self.weights is not None and self.weights not in files:
             files.insert(0, self.weights)
@@ -111,7 +111,7 @@ class Model(Value, frozen=True, kw_only=True):
 
     @property
     def weights(self) -> ModelFile | None:
-        """The weights; where a manifest has several, the last one wins, as in Ollama. None for an upstream."""
+        """The weights; if a manifest has several, the last one, as in Ollama. None for an upstream."""
         found = self.files_of("weights")
         return found[-1] if found else None
 
@@ -129,17 +129,17 @@ class StoredModel(Model, frozen=True, kw_only=True):
     modified_at: float
 
     def content(self) -> Model:
-        """The same without what only a store knows: to write a new manifest from."""
+        """The model without what only the store knows, to write a new manifest from it."""
         return Model(**{field: getattr(self, field) for field in Model.__struct_fields__})
 
 
 class ModelMetadata(Value, frozen=True, kw_only=True):
-    """What a weights file says of itself, read without native code.
+    """What the header of a weights file says, read without native code.
 
     `architecture` is GGUF's ``general.architecture``; `file_type` the quantization name ("Q4_1"); `tensor_types` counts
     bytes by tensor type name; `keys` are the header's key-values with arrays left out (see `MetadataReader`).
-    `kv_bytes_per_token` is the f16 KV cache's size for one token over all layers, None where not derivable.
-    `format_version` is the file format's own (GGUF's 2 or 3), None where it has none.
+    `kv_bytes_per_token` is the f16 KV cache's size for one token over all layers, None if unknown.
+    `format_version` is the file format's own (GGUF's 2 or 3), None if it has none.
     """
 
     format: str

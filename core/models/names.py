@@ -1,4 +1,4 @@
-"""Model names, by Ollama's grammar: ``[scheme://][host/][namespace/]model[:tag]``, and names made from file names."""
+"""Model names in Ollama's grammar: ``[scheme://][host/][namespace/]model[:tag]``, and names made from file names."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
 
-# First character, then what may follow, then the greatest length of the whole part.
+# The first character, the characters that may follow, and the maximum length of the part.
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 
-# A quantization in a file's stem, as llama.cpp's tools and the hubs write it: ``.Q4_1``, ``-q4_k_m``, ``_F16``.
+# A quantization in a file name, as llama.cpp's tools and model hubs write it: ``.Q4_1``, ``-q4_k_m``, ``_F16``.
 _QUANTIZATION = re.compile(r"[._-]((?:i?q|tq|mxfp|nvfp)[1-9][a-z0-9_]*|u?int[48]|b?f16|fp16|fp?32)", re.IGNORECASE)
 
 
 class ModelName(Value, frozen=True, kw_only=True):
-    """A whole name, defaults filled in. Made by `parse_name`, which vouches for the grammar of every part.
+    """A full name, with defaults filled in. Created by `parse_name`, which checks the grammar of every part.
 
-    Two names are the same model when their `key` is equal: case does not count, the store keeps the spelling.
+    Two names are the same model if their `key` is equal: case does not matter, but the store keeps the spelling.
     """
 
     model: str
@@ -44,7 +44,7 @@ class ModelName(Value, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """What names of one model have in common; for comparing, never for showing."""
+        """Equal for all spellings of a name; for comparison, not for display."""
         return self.full.lower()
 
     @property
@@ -58,7 +58,7 @@ class ModelName(Value, frozen=True, kw_only=True):
 
     @property
     def short(self) -> str:
-        """The shortest form that means the same, its tag always shown: ``llama3:latest``, ``hf.co/ns/m:Q4_K_M``."""
+        """The shortest equivalent form, always with its tag: ``llama3:latest``, ``hf.co/ns/m:Q4_K_M``."""
         if self.host.lower() != DEFAULT_HOST:
             return self.full
         if self.namespace.lower() != DEFAULT_NAMESPACE:
@@ -70,7 +70,7 @@ class ModelName(Value, frozen=True, kw_only=True):
 
 
 def parse_name(text: str) -> ModelName:
-    """Reads a name as Ollama does, splitting from the right. Raises `InvalidName`."""
+    """Parses a name as Ollama does, splitting from the right. Raises `InvalidName`."""
     rest, scheme = text, "https"
     if "://" in rest:
         scheme, _, rest = rest.partition("://")
@@ -98,7 +98,7 @@ def parse_name(text: str) -> ModelName:
 
 
 def split_quantization(stem: str) -> tuple[str, str]:
-    """A file's stem, and the quantization at its end, which is taken off it; empty where there is none."""
+    """A file's stem without the quantization at its end, and the quantization; empty if there is none."""
     found = list(_QUANTIZATION.finditer(stem))
     if found and found[-1].end() == len(stem) and found[-1].start() > 0:
         return stem[: found[-1].start()], found[-1][1]
@@ -106,10 +106,10 @@ def split_quantization(stem: str) -> tuple[str, str]:
 
 
 def name_from_file(file_name: str, quantization: str = "") -> ModelName:
-    """The name a model file gets where its owner gives none: lower case, the quantization as the tag.
+    """The default name for a model file: lower case, with the quantization as the tag.
 
-    ``SmolLM2-135M-Instruct.Q4_1.gguf`` is ``smollm2-135m-instruct:q4_1``. A stem without a quantization gets the one
-    handed in, and ``latest`` where that is empty too. What the grammar does not allow becomes ``-``.
+    ``SmolLM2-135M-Instruct.Q4_1.gguf`` becomes ``smollm2-135m-instruct:q4_1``. Without a quantization in the file
+    name, the argument is used, or ``latest`` if that is empty too. Characters that are not allowed become ``-``.
     """
     stem, found = split_quantization(re.split(r"[/\\]", file_name)[-1].rpartition(".")[0] or file_name)
     quantization = found or quantization

@@ -1,4 +1,4 @@
-"""Which relative paths may name a file inside a model's folder, on every system that could hold it."""
+"""Checks the relative paths of a model's files, so that they are valid on every system."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ("check_together", "path_parts")
 
 _DEPTH_LIMIT = 16
 _PART_LIMIT_BYTES = 255
-# Control characters, and what Windows takes for a separator, a drive, a stream or a pattern.
+# Control characters, and what Windows interprets as a separator, a drive, a stream or a pattern.
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
-# Devices of Windows, with any suffix.
+# Windows device names, with any suffix.
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
 
 
 def path_parts(path: str) -> tuple[str, ...]:
-    """The parts of a path such as ``onnx/model.onnx``. Raises `StorageError` for one that could lead elsewhere.
+    """The parts of a path such as ``onnx/model.onnx``. Raises `StorageError` for an unsafe path.
 
-    Refused are absolute paths, ``..``, empty parts, backslashes, control characters, and names that some system keeps
-    for itself: a manifest from a stranger must name the same file everywhere.
+    Absolute paths, ``..``, empty parts, backslashes, control characters, and names that a system reserves are refused:
+    a manifest from a stranger must name the same file everywhere.
     """
     parts = tuple(path.split("/"))
     for part in parts:
@@ -44,9 +44,9 @@ def path_parts(path: str) -> tuple[str, ...]:
 
 
 def check_together(paths: Iterable[str]) -> None:
-    """Raises `StorageError` where `path_parts` does, and for paths that cannot lie in one folder.
+    """Raises `StorageError` if `path_parts` does, and for paths that cannot be in one folder.
 
-    Those are two that differ in case only, and one that is a folder of another.
+    These are paths that differ only in case, and a path that is also the folder of another.
     """
     files: set[tuple[str, ...]] = set()
     folders: set[tuple[str, ...]] = set()

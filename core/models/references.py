@@ -20,9 +20,9 @@ _DIGEST_CHARACTERS = 12  # of a tag that is made from a digest
 
 
 class Reference(Value, frozen=True, kw_only=True):
-    """A model in a registry. Made by `parse_reference`, which checks the grammar of every part.
+    """A model in a registry. Created by `parse_reference`, which checks the grammar of every part.
 
-    `host` is empty for the registry's own. A `digest` says which manifest it must be, whatever `tag` says.
+    An empty `host` means the registry's default. With a `digest`, it is that manifest, whatever the `tag`.
     """
 
     path: str
@@ -33,7 +33,7 @@ class Reference(Value, frozen=True, kw_only=True):
 
     @property
     def repository(self) -> str:
-        """Host and path: the place whose blobs belong together."""
+        """Host and path: manifests of one repository share its blobs."""
         return f"{self.host}/{self.path}" if self.host else self.path
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Reference(Value, frozen=True, kw_only=True):
 
 
 def parse_reference(text: str) -> Reference:
-    """Reads a reference. The first part of several is a host if it has a dot or a port, or is ``localhost``.
+    """Parses a reference. Its first part is a host if others follow and it has a dot or a port, or is ``localhost``.
 
     Raises `InvalidRequest`.
     """
@@ -73,9 +73,10 @@ def parse_reference(text: str) -> Reference:
 
 
 def name_from_reference(reference: Reference) -> ModelName:
-    """The name of a model that is pulled without one: the reference's own host, path and tag.
+    """The name for a pulled model if none is given: the reference's host, path and tag.
 
-    A digest without a tag gives its first digits as the tag. Raises `InvalidRequest` if there is no such name.
+    If there is a digest but no tag, its first digits become the tag. Raises `InvalidRequest` if the path has too
+    many parts for a name.
     """
     *namespaces, model = reference.path.split("/")
     if len(namespaces) > 1:

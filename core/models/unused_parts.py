@@ -1,4 +1,4 @@
-"""Which parts of a model's manifest nothing here uses, in words for people."""
+"""Tells users which parts of a model's manifest Corral does not use."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ __all__ = ("unused_parts",)
 
 
 def unused_parts(record: StoredModel) -> tuple[str, ...]:
-    """One sentence for each; empty where everything counts. What would make the answers another model's is no part of
-    it: such a model is refused (`corral.core.scheduling.engine_choice`)."""
+    """One phrase for each part; empty if everything is used. A part without which the answers would be another model's
+    is not among them: such a model is refused (`corral.core.scheduling.engine_choice`)."""
     found = []
     if record.template is not None and record.template.kind == "go":
         found.append("the Go template: Corral uses the chat template in the weights, or plain text if there is none")

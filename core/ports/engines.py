@@ -41,9 +41,11 @@ class StepEngine(Engine, Protocol):
         ...
 
     def step(self) -> Sequence[tuple[int, EngineOutput]]:
-        """One bounded round over all requests, short enough to cancel after. Never raises for one request's fault:
+        """One bounded round over all requests, short enough that cancelling may wait for its end.
 
-        that request gets `EngineFailed`. After `EngineFinished` or `EngineFailed` an id is free again.
+        A request may get several tokens in one step. What follows the token that ended it (a stop string, the limit)
+        is dropped. Never raises because of one request: that request gets `EngineFailed`. After `EngineFinished` or
+        `EngineFailed` its id is free again.
         """
         ...
 

@@ -17,8 +17,8 @@ __all__ = ("ManifestBlob", "ManifestEntry", "ManifestFormat", "ManifestStore", "
 class StoredManifest(Value, frozen=True, kw_only=True):
     """A manifest as stored. `data` are the exact bytes (the digest is over them); `modified_at` seconds since 1970.
 
-    `replaced`: in the answer of `ManifestStore.put` alone, the bytes that stood under the name until then. None where
-    there were none, or none that could be read.
+    `replaced` is set by `ManifestStore.put` only: the bytes that were stored under the name until then. None if there
+    were none, or none that could be read.
     """
 
     name: ModelName
@@ -37,40 +37,40 @@ class ManifestEntry(Value, frozen=True, kw_only=True):
 
 
 class ManifestStore(Protocol):
-    """Names to manifest bytes. Lookups ignore case and answer with the spelling that was stored first."""
+    """Maps names to the bytes of manifests. Lookups ignore case, and return the spelling that was stored first."""
 
     async def get(self, name: ModelName) -> StoredManifest | None:
-        """None where absent. Raises `StorageError` where the name is there and cannot be read."""
+        """None if there is no such name. Raises `StorageError` if the manifest cannot be read."""
         ...
 
     async def put(self, name: ModelName, data: bytes, *, if_digest: Digest | None = None) -> StoredManifest:
-        """Replace or create, atomically, and say in `replaced` what was replaced.
+        """Create or replace atomically, and return in `replaced` what was replaced.
 
-        `if_digest`: only over that version, else `Conflict`. A manifest that cannot be read is replaced all the same.
+        `if_digest`: replace only that version, else raise `Conflict`. A manifest that cannot be read is replaced too.
         """
         ...
 
     async def delete(self, name: ModelName) -> bool:
-        """True where it was there, readable or not. Folders left empty go too."""
+        """True if it existed, readable or not. Folders that become empty are deleted too."""
         ...
 
     def list(self, *, strict: bool = False) -> AsyncIterator[ManifestEntry]:
         """Every readable manifest, without its bytes; an unreadable one, or a folder of them, is logged and skipped.
 
-        `strict`: it raises `StorageError`, unless it cannot hold a manifest at all, and so names no blob.
+        `strict`: raises `StorageError` instead, unless the entry cannot contain a manifest, and so names no blob.
         """
         ...
 
     def guard(self, *, exclusive: bool) -> AbstractAsyncContextManager[None]:
-        """Keeps blobs and the manifests that name them together, against tasks and processes on the same store.
+        """Keeps manifests and the blobs that they name consistent, across the tasks and processes on a store.
 
-        Held shared from finding a manifest's blobs until the manifest is put; held exclusive while blobs that no
-        manifest names are deleted. Raises `Conflict` where somebody holds it for longer than half a minute.
+        Held shared from checking a manifest's blobs until the manifest is put; held exclusively while blobs that no
+        manifest names are deleted. Raises `Conflict` if it is held elsewhere for longer than half a minute.
         """
         ...
 
     def claim(self, name: ModelName) -> AbstractAsyncContextManager[None]:
-        """Whoever makes the model of this name holds it alone, among tasks and processes; others wait as long."""
+        """Held by whoever is creating the model of this name; other tasks and processes wait until it is released."""
         ...
 
 
@@ -85,7 +85,7 @@ class ManifestBlob(Value, frozen=True, kw_only=True):
 
 
 class ManifestFormat(Protocol):
-    """One manifest dialect: Ollama's, OCI ModelPack, … read into a `Model` and written from one.
+    """One manifest format (Ollama's, OCI ModelPack, …), read into a `Model` and written from one.
 
     The bytes may come from a stranger: whatever is wrong with them is a `StorageError`.
     """
@@ -111,7 +111,7 @@ class ManifestFormat(Protocol):
     def write(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:
         """A new manifest, and the small blobs (config, texts) that must be stored before it.
 
-        Raises `Unsupported` for what the dialect has no place for. A manifest that exists already is never written
-        again: its bytes are kept, and with them its digest.
+        Raises `Unsupported` if the format cannot hold the model. An existing manifest is never rewritten: its bytes,
+        and with them its digest, are kept.
         """
         ...

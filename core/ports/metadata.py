@@ -13,14 +13,14 @@ __all__ = ("MetadataCache", "MetadataReader", "RandomAccess")
 
 
 class MetadataCache(Protocol):
-    """Remembers what weights files say of themselves, by digest. Losing an entry costs time, nothing else."""
+    """Remembers the metadata of weights by digest. Losing an entry only costs time."""
 
     async def get(self, digest: Digest) -> ModelMetadata | None:
-        """None where unknown, or remembered by a version of Corral that knew other fields. Raises nothing."""
+        """None if unknown, or written by a version of Corral with other fields. Never raises."""
         ...
 
     async def put(self, digest: Digest, metadata: ModelMetadata) -> None:
-        """Raises nothing: an entry that cannot be kept is forgotten."""
+        """Never raises: an entry that cannot be stored is dropped."""
         ...
 
 

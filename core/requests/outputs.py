@@ -34,11 +34,16 @@ FinishReason = Literal["stop", "length"]
 
 
 class Usage(Value, frozen=True, kw_only=True):
-    """What a request cost. `prompt_tokens` includes `cached_tokens`, which did not have to be computed."""
+    """What a request cost. `prompt_tokens` includes `cached_tokens`, which did not have to be computed.
+
+    `queued_ns` is the time before the engine began with the prompt, `prefill_ns` the time until the prompt was
+    computed, and `decode_ns` the time from then to the end.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    queued_ns: int = 0
     prefill_ns: int = 0
     decode_ns: int = 0
 
@@ -125,13 +130,18 @@ class EngineOutput(Value, frozen=True, kw_only=True):
 
 
 class Prefilled(EngineOutput, frozen=True, kw_only=True):
-    """The prompt has been computed; tokens follow. `prompt_ids` if the request asked for ids."""
+    """The prompt has been computed; tokens follow.
+
+    `prompt_ids` are given if the request asks for ids. `prefill_ns` is how long ago the engine began with the prompt;
+    None counts the time that the request waited for its turn as prefill.
+    """
 
     prompt_tokens: int
     cached_tokens: int = 0
     dropped_tokens: int = 0
     ignored_options: tuple[str, ...] = ()
     prompt_ids: tuple[int, ...] = ()
+    prefill_ns: int | None = None
 
 
 class Token(EngineOutput, frozen=True, kw_only=True):

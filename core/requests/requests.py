@@ -6,10 +6,7 @@ its types in its `EngineSpec`, so that they can cross the process boundary as we
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
-
-import msgspec
 
 from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.messages import Message, Tool
@@ -100,10 +97,9 @@ class ThinkingBudget(Value, frozen=True, kw_only=True):
 
 
 class Request(Value, frozen=True, kw_only=True):
-    """Open base of all requests. `engine_options` are the engine's own `request_options`, still encoded (JSON)."""
+    """Open base of all requests."""
 
     caller: Caller = ANONYMOUS
-    engine_options: Mapping[str, msgspec.Raw] = {}
 
 
 class TextRequest(Request, frozen=True, kw_only=True):

@@ -78,13 +78,12 @@ class TypedText:
         self._used |= _OPEN in marked
         return marked
 
-    def prompt(self, rendered: str, continued: str = "") -> Prompt:
-        """The prompt for a rendering, and for the beginning of an answer after it.
+    def prompt(self, rendered: str) -> Prompt:
+        """The prompt for a rendering: marked stretches become parts with `parse_special` off.
 
-        Marked stretches are parts with `parse_special` off. A mark whose partner was cut off is dropped.
+        A mark whose partner was cut off is dropped.
         """
-        parts = self._parts(rendered) if self._used else [TextPart(text=rendered, parse_special=True)]
-        return joined([*parts, *self._control.guarded(continued)])
+        return joined(self._parts(rendered) if self._used else [TextPart(text=rendered, parse_special=True)])
 
     def _call(self, call: ToolCall) -> ToolCall:
         return msgspec.structs.replace(

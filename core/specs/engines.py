@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from corral.core.models.model import FileRole, Model, ModelMetadata, RemoteModel, StoredModel
-from corral.core.requests.outputs import EngineOutput, Output
+from corral.core.requests.outputs import Output
 from corral.core.requests.requests import Request
 from corral.core.values import Value
 
@@ -75,8 +75,8 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     GeneratorEngine | RunningModel``, by `form`; one of form ``running`` may be a coroutine function. `runners` are
     those it allows, preferred first. `match` gets the model, its metadata, and the load options it would have: an
     instance of `load_options`, or None without. The metadata is None if there are no weights (an upstream) or no reader
-    knows their format. `estimate` gets the same and returns bytes by device. `load_options` and `request_options` are
-    msgspec Struct types; every field of `load_options` has a default. `fits(loaded, wanted)` says whether a model
+    knows their format. `estimate` gets the same and returns bytes by device. `load_options` is
+    a msgspec Struct type, every field of which has a default. `fits(loaded, wanted)` says whether a model
     loaded with one set of load options serves another without a reload: see `options_fit`.
 
     `tasks` are those it may have; an engine that lacks the task of a request is chosen last. What a model really has is
@@ -99,11 +99,9 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     takes: str = ""
     devices: str | None = None
     load_options: type[msgspec.Struct] | None = None
-    request_options: type[msgspec.Struct] | None = None
     fits: Callable[[Any, Any], bool] | None = None
     request_types: tuple[type[Request], ...] = ()
     output_types: tuple[type[Output], ...] = ()
-    engine_output_types: tuple[type[EngineOutput], ...] = ()
     api_version: tuple[int, int] = (1, 0)
     module: str | None = None
     requirement: str | None = None

@@ -43,20 +43,32 @@ class RequestDriver(Protocol):
     @property
     def mask(self) -> TokenMask | None: ...
 
+    def begin(self) -> None:
+        """The engine begins with the request now: until here it waited."""
+        ...
+
     def feed(self, output: EngineOutput) -> tuple[list[Output], bool]:
         """What the caller gets for it, and whether the request is over; then nothing more may be fed."""
         ...
 
 
 def driver_for(
-    request: Request, context_length: int | None, clock_ns: Callable[[], int], mask: RequestMask | None = None
+    request: Request,
+    *,
+    context_length: int | None,
+    clock_ns: Callable[[], int],
+    mask: RequestMask | None = None,
+    arrived_ns: int | None = None,
 ) -> RequestDriver:
     """The driver of a request's task; `mask` is what its constraint and its thinking budget became.
 
-    Raises `Unsupported` for what no driver of this version can do.
+    `arrived_ns` is when the request came, by the same clock; None means now. Raises `Unsupported` for what no driver of
+    this version can do.
     """
     if isinstance(request, CompletionRequest):
-        return SequenceDriver(request, context_length=context_length, clock_ns=clock_ns, mask=mask)
+        return SequenceDriver(
+            request, context_length=context_length, clock_ns=clock_ns, mask=mask, arrived_ns=arrived_ns
+        )
     return TaskDriver()
 
 
@@ -65,11 +77,13 @@ class SequenceDriver:
 
     A stop string or the limit ends the sequence in the very step that reached it. Text held back for a stop string
     that never came goes out at the end; the bytes of a character that was not completed do not. `clock_ns` is read
-    when the driver is made, at the end of the prompt, and at the end: waiting for a free stream counts as prefill.
+    when the driver is made, when the engine begins, at the end of the prompt, and at the end.
     """
 
     __slots__ = (
+        "_arrived_ns",
         "_at_limit",
+        "_begun_ns",
         "_clock_ns",
         "_decoder",
         "_generated",
@@ -78,7 +92,6 @@ class SequenceDriver:
         "_limit",
         "_prefilled",
         "_prefilled_ns",
-        "_started_ns",
         "_stops",
         "_uncounted",
         "mask",
@@ -91,6 +104,7 @@ class SequenceDriver:
         context_length: int | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         mask: RequestMask | None = None,
+        arrived_ns: int | None = None,
     ) -> None:
         if mask is None and (request.constraint is not None or request.thinking_budget is not None):
             raise Unsupported("this model's engine does not support formats, grammars or thinking budgets")
@@ -107,9 +121,13 @@ class SequenceDriver:
         self._uncounted = 0
         self._at_limit = False
         self._clock_ns = clock_ns
-        self._started_ns = self._prefilled_ns = clock_ns()
+        self._begun_ns = self._prefilled_ns = clock_ns()
+        self._arrived_ns = self._begun_ns if arrived_ns is None else arrived_ns
         self.mask: TokenMask | None = mask
         self._ignored = mask.ignored if mask is not None else ()
+
+    def begin(self) -> None:
+        self._begun_ns = self._prefilled_ns = self._clock_ns()
 
     def feed(self, output: EngineOutput) -> tuple[list[Output], bool]:
         """What the caller gets, and whether the sequence is over. Raises `PluginError` for a foreign output."""
@@ -124,6 +142,8 @@ class SequenceDriver:
     def _start(self, output: Prefilled) -> tuple[list[Output], bool]:
         self._prefilled = output
         self._prefilled_ns = self._clock_ns()
+        if output.prefill_ns is not None:
+            self._begun_ns = max(self._begun_ns, self._prefilled_ns - output.prefill_ns)
         started = Started(
             prompt_tokens=output.prompt_tokens,
             cached_tokens=output.cached_tokens,
@@ -183,7 +203,8 @@ class SequenceDriver:
             prompt_tokens=prefilled.prompt_tokens if prefilled else 0,
             cached_tokens=prefilled.cached_tokens if prefilled else 0,
             generated_tokens=self._generated,
-            prefill_ns=self._prefilled_ns - self._started_ns,
+            queued_ns=self._begun_ns - self._arrived_ns,
+            prefill_ns=self._prefilled_ns - self._begun_ns,
             decode_ns=self._clock_ns() - self._prefilled_ns,
         )
         ids: tuple[int, ...] = ()
@@ -201,6 +222,9 @@ class TaskDriver:
     @property
     def mask(self) -> TokenMask | None:
         return None
+
+    def begin(self) -> None:
+        pass
 
     def feed(self, output: EngineOutput) -> tuple[list[Output], bool]:
         if isinstance(output, EngineEmbedded):

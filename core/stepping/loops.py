@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Protocol, cast
+from typing import cast
 
 from corral.core.error_translation import no_unicode
 from corral.core.errors import CorralError, ErrorInfo, OutOfMemory, PluginError
@@ -37,19 +38,24 @@ def error_info(error: BaseException) -> ErrorInfo:
     return ErrorInfo(code="engine_error", message=f"the engine raised {type(error).__name__}: {error}")
 
 
-class EngineLoop(Protocol):
+class EngineLoop(ABC):
     """What a runner turns. One thread calls everything but ``engine.tokenizer`` and `prepare`."""
 
-    @property
-    def engine(self) -> Engine: ...
+    engine: Engine
+
+    def __init__(self, engine: Engine, clock_ns: Callable[[], int]) -> None:
+        self.engine = engine
+        self._clock_ns = clock_ns
+        self._context_length = engine.info.context_length
+        self._refused: list[Outcome] = []
 
     def needs_preparing(self, request: Request) -> bool:
         """Whether `prepare` must be called before `add`."""
-        ...
+        return False
 
     def prepare(self, request: Request) -> Prepared:
         """What `add` is to be given. The one method to call in other threads; see `PreparingEngine`."""
-        ...
+        raise NotImplementedError("this engine prepares nothing")
 
     def add(
         self,
@@ -57,79 +63,89 @@ class EngineLoop(Protocol):
         request: Request,
         mask: RequestMask | None = None,
         prepared: Prepared | None = None,
+        arrived_ns: int | None = None,
     ) -> None:
-        """Take a request in, with the mask that it needs and what its preparation gave.
+        """Take a request in, with the mask that it needs and what `prepare` returned.
 
-        One that cannot run gets its error from the next `step`.
+        `arrived_ns` is when it came, None for now. A request that cannot run gets its error from the next `step`.
         """
-        ...
+        try:
+            driver = driver_for(
+                request,
+                context_length=self._context_length,
+                clock_ns=self._clock_ns,
+                mask=mask,
+                arrived_ns=arrived_ns,
+            )
+            self._take(request_id, request, driver, prepared)
+        except Exception as error:
+            if prepared is not None:
+                prepared.close()
+            self._refused.append((request_id, error_info(error)))
 
     def abort(self, request_id: int) -> None:
-        """Forget it; nothing of it follows. An unknown id does nothing."""
-        ...
-
-    def step(self) -> list[Outcome]:
-        """One round. Raises only where the engine itself is broken; then no request of it can go on."""
-        ...
+        """Drop the request; it yields no more outcomes. An unknown id does nothing."""
+        self._refused = [outcome for outcome in self._refused if outcome[0] != request_id]
+        self._drop(request_id)
 
     def unfinished(self) -> bool:
-        """False: there is nothing to step for until the next `add`."""
-        ...
+        """False if there is nothing to step for until the next `add`."""
+        return bool(self._refused) or self._busy()
+
+    def step(self) -> list[Outcome]:
+        """One round. Raises only if the engine itself is broken; then none of its requests can go on."""
+        outcomes, self._refused = self._refused, []
+        self._step(outcomes)
+        return outcomes
+
+    @abstractmethod
+    def _take(self, request_id: int, request: Request, driver: RequestDriver, prepared: Prepared | None) -> None:
+        """Raises what is wrong with the request."""
+
+    @abstractmethod
+    def _drop(self, request_id: int) -> None: ...
+
+    @abstractmethod
+    def _busy(self) -> bool: ...
+
+    @abstractmethod
+    def _step(self, outcomes: list[Outcome]) -> None: ...
 
 
-class StepLoop:
+class StepLoop(EngineLoop):
     """The loop of a `StepEngine`."""
 
     def __init__(self, engine: StepEngine, *, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
-        self.engine = engine
+        super().__init__(engine, clock_ns)
+        self._engine = engine
         self._preparing = cast(PreparingEngine, engine) if hasattr(engine, "needs_preparing") else None
-        self._clock_ns = clock_ns
-        self._context_length = engine.info.context_length
         self._drivers: dict[int, RequestDriver] = {}
-        self._refused: list[Outcome] = []
 
     def needs_preparing(self, request: Request) -> bool:
         return self._preparing is not None and self._preparing.needs_preparing(request)
 
     def prepare(self, request: Request) -> Prepared:
-        assert self._preparing is not None
-        return self._preparing.prepare(request)
+        return super().prepare(request) if self._preparing is None else self._preparing.prepare(request)
 
-    def add(
-        self,
-        request_id: int,
-        request: Request,
-        mask: RequestMask | None = None,
-        prepared: Prepared | None = None,
-    ) -> None:
-        try:
-            driver = driver_for(request, self._context_length, self._clock_ns, mask)
-            if prepared is None or self._preparing is None:
-                self.engine.add_request(request_id, request, driver.mask)
-            else:
-                self._preparing.add_prepared(request_id, prepared, driver.mask)
-        except Exception as error:
-            if prepared is not None:
-                prepared.close()
-            self._refused.append((request_id, error_info(error)))
+    def _take(self, request_id: int, request: Request, driver: RequestDriver, prepared: Prepared | None) -> None:
+        if prepared is None or self._preparing is None:
+            self._engine.add_request(request_id, request, driver.mask)
         else:
-            self._drivers[request_id] = driver
+            self._preparing.add_prepared(request_id, prepared, driver.mask)
+        self._drivers[request_id] = driver
 
-    def abort(self, request_id: int) -> None:
+    def _drop(self, request_id: int) -> None:
         if self._drivers.pop(request_id, None) is not None:
-            self.engine.abort_request(request_id)
-        else:
-            self._refused = [outcome for outcome in self._refused if outcome[0] != request_id]
+            self._engine.abort_request(request_id)
 
-    def unfinished(self) -> bool:
-        return bool(self._drivers or self._refused)
+    def _busy(self) -> bool:
+        return bool(self._drivers)
 
-    def step(self) -> list[Outcome]:
-        outcomes, self._refused = self._refused, []
+    def _step(self, outcomes: list[Outcome]) -> None:
         drivers = self._drivers
         if not drivers:
-            return outcomes
-        for request_id, output in self.engine.step():
+            return
+        for request_id, output in self._engine.step():
             driver = drivers.get(request_id)
             if driver is None:  # ended by us earlier in this very step
                 continue
@@ -140,7 +156,7 @@ class StepLoop:
             try:
                 made, done = driver.feed(output)
             except PluginError as error:
-                self.abort(request_id)
+                self._drop(request_id)
                 outcomes.append((request_id, error.info))
                 continue
             for item in made:
@@ -148,75 +164,64 @@ class StepLoop:
             if done:
                 del drivers[request_id]
                 if not isinstance(output, EngineFinished | EngineEmbedded):
-                    self.engine.abort_request(request_id)
-        if drivers and not self.engine.has_unfinished_requests():
+                    self._engine.abort_request(request_id)
+        if drivers and not self._engine.has_unfinished_requests():
             lost = ErrorInfo(code=PluginError.code, message="the engine ended a request without an answer")
             outcomes.extend((request_id, lost) for request_id in drivers)
             drivers.clear()
-        return outcomes
 
 
-class GeneratorLoop:
+class GeneratorLoop(EngineLoop):
     """The loop of a `GeneratorEngine`: one request at a time, in the order they came, one output a step.
 
     A generator that returns without `EngineFinished` has ended with ``stop``.
     """
 
     def __init__(self, engine: GeneratorEngine, *, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
-        self.engine = engine
-        self._clock_ns = clock_ns
-        self._waiting: deque[tuple[int, Request, RequestMask | None]] = deque()
+        super().__init__(engine, clock_ns)
+        self._engine = engine
+        self._waiting: deque[tuple[int, Request, RequestDriver]] = deque()
         self._running: tuple[int, RequestDriver, Generator[EngineOutput | None, None, None]] | None = None
 
-    def needs_preparing(self, request: Request) -> bool:
-        return False
+    def _take(self, request_id: int, request: Request, driver: RequestDriver, prepared: Prepared | None) -> None:
+        self._waiting.append((request_id, request, driver))
 
-    def prepare(self, request: Request) -> Prepared:
-        raise NotImplementedError("an engine of this form prepares nothing")
-
-    def add(
-        self,
-        request_id: int,
-        request: Request,
-        mask: RequestMask | None = None,
-        prepared: Prepared | None = None,
-    ) -> None:
-        self._waiting.append((request_id, request, mask))
-
-    def abort(self, request_id: int) -> None:
+    def _drop(self, request_id: int) -> None:
         if self._running is not None and self._running[0] == request_id:
             self._end()
         else:
             self._waiting = deque(item for item in self._waiting if item[0] != request_id)
 
-    def unfinished(self) -> bool:
+    def _busy(self) -> bool:
         return self._running is not None or bool(self._waiting)
 
-    def step(self) -> list[Outcome]:
-        if self._running is None:
-            if not self._waiting:
-                return []
-            request_id, request, mask = self._waiting.popleft()
-            try:
-                driver = driver_for(request, self.engine.info.context_length, self._clock_ns, mask)
-                self._running = (request_id, driver, self.engine.run(request, driver.mask))
-            except Exception as error:
-                return [(request_id, error_info(error))]
-        request_id, driver, generator = self._running
+    def _step(self, outcomes: list[Outcome]) -> None:
+        if self._running is None and not self._waiting:
+            return
+        request_id = self._running[0] if self._running is not None else self._waiting[0][0]
         try:
-            output = next(generator, EngineFinished(reason="stop"))
-            if output is None:
-                return []
-            if isinstance(output, EngineFailed):
-                self._end()
-                return [(request_id, output.error)]
-            made, done = driver.feed(output)
-            if done:
-                self._end()
+            outcomes.extend((request_id, item) for item in self._next_outputs())
         except Exception as error:
             self._end()
-            return [(request_id, error_info(error))]
-        return [(request_id, item) for item in made]
+            outcomes.append((request_id, error_info(error)))
+
+    def _next_outputs(self) -> list[Output | ErrorInfo]:
+        """What the running request gets next; begins with the first that waits if none runs."""
+        if self._running is None:
+            request_id, request, driver = self._waiting.popleft()
+            driver.begin()
+            self._running = (request_id, driver, self._engine.run(request, driver.mask))
+        _, driver, generator = self._running
+        output = next(generator, EngineFinished(reason="stop"))
+        if output is None:
+            return []
+        if isinstance(output, EngineFailed):
+            self._end()
+            return [output.error]
+        made, done = driver.feed(output)
+        if done:
+            self._end()
+        return list[Output | ErrorInfo](made)
 
     def _end(self) -> None:
         if self._running is not None:

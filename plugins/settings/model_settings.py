@@ -1,4 +1,4 @@
-"""Puts the settings of single models, ``[models."NAME"]``, between a model's own parameters and a request's options."""
+"""Applies the settings of single models, ``[models."NAME"]``: they override a model's own parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ("ConfiguredCatalog", "by_model")
 
 
 def by_model(settings: Mapping[str, ModelSettings]) -> dict[str, ModelSettings]:
-    """The settings by the model's key. Raises `SettingsError` for a name or an option that cannot be meant."""
+    """The settings by the model's key. Raises `SettingsError` for an invalid name or option."""
     found: dict[str, ModelSettings] = {}
     for name, model in settings.items():
         try:
@@ -30,7 +30,7 @@ def by_model(settings: Mapping[str, ModelSettings]) -> dict[str, ModelSettings]:
 
 
 class ConfiguredCatalog:
-    """The catalog as inference sees it: a record's parameters are overlaid with what is set for the model."""
+    """The catalog for inference: a model's parameters are overlaid with what is set for it."""
 
     def __init__(self, catalog: ModelCatalog, settings: Mapping[str, ModelSettings]) -> None:
         self._catalog = catalog

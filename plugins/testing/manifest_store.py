@@ -1,4 +1,4 @@
-"""The contract of manifest stores, as a suite to subclass: give it a fixture `store`."""
+"""The contract of manifest stores, as a test suite to subclass with a fixture `store`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ async def _names(store: ManifestStore) -> list[str]:
 
 
 class ManifestStoreContract:
-    """What every `ManifestStore` promises. A subclass gives the fixture `store`: an empty one, fresh for each test."""
+    """What every `ManifestStore` promises. A subclass provides the fixture `store`: a new, empty one for each test."""
 
     @pytest.fixture
     def store(self) -> ManifestStore:
-        raise NotImplementedError("a subclass of ManifestStoreContract gives the fixture store")
+        raise NotImplementedError("a subclass of ManifestStoreContract provides the fixture store")
 
     def test_the_exact_bytes_come_back(self, store: ManifestStore) -> None:
-        """Bytes, digest, name and time of a manifest are kept; nothing is parsed on the way."""
+        """The bytes, digest, name and time of a manifest are kept; nothing is parsed."""
 
         async def scenario() -> None:
             name, data = parse_name("hf.co/ns/model:Q4_K_M"), b'{ "any" :\tbytes\xff}\n'
@@ -69,7 +69,7 @@ class ManifestStoreContract:
         asyncio.run(scenario())
 
     def test_if_digest_guards_against_lost_updates(self, store: ManifestStore) -> None:
-        """A conditional put succeeds over the version it names only."""
+        """A conditional put succeeds only if the version it names is still stored."""
 
         async def scenario() -> None:
             name = parse_name("m")
@@ -86,7 +86,7 @@ class ManifestStoreContract:
         asyncio.run(scenario())
 
     def test_put_says_what_it_replaced(self, store: ManifestStore) -> None:
-        """The bytes that stood under the name before, in whatever case; nobody else's look at the manifest has them."""
+        """`put` returns the bytes that the name had before, in any case; other calls do not."""
 
         async def scenario() -> None:
             assert (await store.put(parse_name("m"), b"1")).replaced is None
@@ -103,7 +103,7 @@ class ManifestStoreContract:
         asyncio.run(scenario())
 
     def test_of_many_puts_each_replaces_another(self, store: ManifestStore) -> None:
-        """Of tasks that put under one name at once each is told of another's bytes, and none twice: nothing is lost."""
+        """If tasks put under one name at once, each gets the bytes of another, and nobody gets them twice."""
 
         async def scenario() -> None:
             puts = await asyncio.gather(*(store.put(parse_name("m"), f"{number}".encode()) for number in range(8)))
@@ -115,7 +115,7 @@ class ManifestStoreContract:
         asyncio.run(scenario())
 
     def test_of_many_conditional_puts_one_wins(self, store: ManifestStore) -> None:
-        """Of several tasks that replace the same version, exactly one succeeds."""
+        """If several tasks replace the same version, exactly one succeeds."""
 
         async def scenario() -> None:
             name = parse_name("m")
@@ -132,7 +132,7 @@ class ManifestStoreContract:
         asyncio.run(scenario())
 
     def test_many_puts_and_deletes_at_once(self, store: ManifestStore) -> None:
-        """Names that come and go under one folder never make another fail: each ends in what its task did last."""
+        """Names that are created and deleted under one folder do not disturb each other."""
 
         async def scenario() -> None:
             async def come_and_go(number: int) -> None:
@@ -148,7 +148,7 @@ class ManifestStoreContract:
         asyncio.run(scenario())
 
     def test_deleting_one_leaves_its_neighbours(self, store: ManifestStore) -> None:
-        """Other tags of the model, and models that begin alike, stay."""
+        """Other tags of the model, and models with the same prefix, stay."""
 
         async def scenario() -> None:
             for name in ("a:1", "a:2", "ab:1"):
@@ -159,7 +159,7 @@ class ManifestStoreContract:
         asyncio.run(scenario())
 
     def test_names_that_nobody_parsed_reach_nothing(self, store: ManifestStore) -> None:
-        """A name outside the grammar, made by hand, is InvalidName, or at most never found."""
+        """A name that breaks the grammar raises InvalidName, or is not found."""
 
         async def scenario() -> None:
             hostile = (
@@ -178,7 +178,7 @@ class ManifestStoreContract:
         asyncio.run(scenario())
 
     def test_the_guard_is_shared_or_exclusive(self, store: ManifestStore) -> None:
-        """Shared holders run together; an exclusive one runs alone, and both give way when they are done."""
+        """Shared holders run together, an exclusive one runs alone, and both release the guard in the end."""
 
         async def scenario() -> None:
             inside: list[str] = []
@@ -200,7 +200,7 @@ class ManifestStoreContract:
         asyncio.run(scenario())
 
     def test_a_cancelled_guard_is_free_again(self, store: ManifestStore) -> None:
-        """Whoever is cancelled while waiting or inside leaves the guard as it was."""
+        """A task that is cancelled while it waits for the guard, or holds it, releases it."""
 
         async def scenario() -> None:
             async def hold() -> None:
@@ -219,7 +219,7 @@ class ManifestStoreContract:
         asyncio.run(scenario())
 
     def test_a_claimed_name_has_one_holder(self, store: ManifestStore) -> None:
-        """Of tasks that claim one name, in whatever case, one is inside at a time; another name does not wait."""
+        """Only one task at a time holds a name, in any case; another name does not wait."""
 
         async def scenario() -> None:
             inside: list[str] = []
@@ -238,7 +238,7 @@ class ManifestStoreContract:
         asyncio.run(scenario())
 
     def test_a_claim_says_nothing_about_the_manifest(self, store: ManifestStore) -> None:
-        """A claimed name can be put, read and deleted, and a claim makes no model."""
+        """A claimed name can be put, read and deleted, and a claim creates no model."""
 
         async def scenario() -> None:
             name = parse_name("m")
@@ -251,7 +251,7 @@ class ManifestStoreContract:
         asyncio.run(scenario())
 
     def test_a_cancelled_claim_is_free_again(self, store: ManifestStore) -> None:
-        """Whoever is cancelled while waiting or inside gives the name back."""
+        """A task that is cancelled while it waits for a name, or holds it, releases it."""
 
         async def scenario() -> None:
             entered = asyncio.Event()

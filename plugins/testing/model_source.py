@@ -40,11 +40,11 @@ class ModelSourceContract:
         raise NotImplementedError("give a fixture called absent")
 
     def test_the_scheme_begins_references(self, source: ModelSource, reference: str) -> None:
-        """What stands before ``://`` is the source's scheme."""
+        """References begin with the source's scheme and ``://``."""
         assert reference.startswith(f"{source.scheme}://")
 
     def test_it_lists_the_files(self, source: ModelSource, reference: str, contents: Mapping[str, bytes]) -> None:
-        """All files are there by name; a size or digest that is told is right; progress is told in words."""
+        """All files are listed by name; sizes and digests are right if given; each line of progress has a text."""
 
         async def check() -> None:
             told: list[FetchProgress] = []
@@ -63,7 +63,7 @@ class ModelSourceContract:
     def test_it_fetches_from_anywhere(
         self, source: ModelSource, reference: str, contents: Mapping[str, bytes], share: float
     ) -> None:
-        """A file's bytes come from the given one on, in chunks of 1 MiB at most; from its end on there are none."""
+        """A file is read from any offset to its end, in chunks of at most 1 MiB; at its end there is nothing more."""
 
         async def check() -> None:
             async with source.resolve(reference, lambda progress: None) as remote:

@@ -1,4 +1,4 @@
-"""The suite every registry must pass: `RegistryContract`; and `MemoryRegistry`, which does."""
+"""The suite that every registry must pass, `RegistryContract`, and `MemoryRegistry`, which passes it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def fetched(
 
 
 async def push_blob(registry: Registry, reference: Reference, data: bytes) -> Digest:
-    """Makes `data` a blob of the reference's repository."""
+    """Adds `data` to the blobs of the reference's repository."""
     digest = digest_of(data)
     writer = await registry.begin(reference, digest, len(data))
     try:
@@ -45,7 +45,7 @@ async def push_blob(registry: Registry, reference: Reference, data: bytes) -> Di
 
 
 async def push_model(registry: Registry, reference: Reference, config: bytes, *layers: tuple[str, bytes]) -> bytes:
-    """Publishes a manifest as Ollama writes it, with these layers (media type, content), and answers with its bytes."""
+    """Publishes a manifest like Ollama's with these layers (media type, content), and returns its bytes."""
     described = []
     for media_type, data in ((_CONFIG_TYPE, config), *layers):
         digest = await push_blob(registry, reference, data)
@@ -57,15 +57,15 @@ async def push_model(registry: Registry, reference: Reference, config: bytes, *l
 
 
 class RegistryContract:
-    """Subclass it and give the fixture `registry`, whose repositories ``suite/one`` and ``suite/two`` are empty and
-    may be written to."""
+    """Subclass it and provide the fixture `registry`, in which the repositories ``suite/one`` and ``suite/two`` are
+    empty and writable."""
 
     @pytest.fixture
     def registry(self) -> Registry:
         raise NotImplementedError("give a fixture called registry")
 
     def test_a_manifest_comes_back_as_it_was(self, registry: Registry) -> None:
-        """The same bytes and media type, by tag and by digest; the digest is that of the bytes."""
+        """Reading by tag and by digest gives the same bytes and media type."""
 
         async def check() -> None:
             one = _reference(registry, "suite/one:first")
@@ -77,7 +77,7 @@ class RegistryContract:
         asyncio.run(check())
 
     def test_a_manifest_has_the_digest_of_its_bytes(self, registry: Registry) -> None:
-        """Which `put` answers with; under another digest it is not published."""
+        """`put` returns it, and refuses a reference with another digest."""
 
         async def check() -> None:
             one = _reference(registry, "suite/one:first")
@@ -89,7 +89,7 @@ class RegistryContract:
         asyncio.run(check())
 
     def test_a_tag_moves(self, registry: Registry) -> None:
-        """The latest manifest stands under the tag; the one before stays under its digest."""
+        """The tag leads to the latest manifest; the previous one stays available by digest."""
 
         async def check() -> None:
             one = _reference(registry, "suite/one:first")
@@ -102,7 +102,7 @@ class RegistryContract:
         asyncio.run(check())
 
     def test_what_is_absent_is_not_found(self, registry: Registry) -> None:
-        """NotFound for a manifest, whether or not the repository is there; BlobNotFound for a blob."""
+        """NotFound for a manifest, whether or not the repository exists; BlobNotFound for a blob."""
 
         async def check() -> None:
             one = _reference(registry, "suite/one:first")
@@ -115,7 +115,7 @@ class RegistryContract:
         asyncio.run(check())
 
     def test_a_blob_is_fetched_by_ranges(self, registry: Registry) -> None:
-        """From any byte up to any other, or to the end, in chunks of 1 MiB at most."""
+        """Any range, in chunks of at most 1 MiB."""
 
         async def check() -> None:
             one = _reference(registry, "suite/one:first")
@@ -129,7 +129,7 @@ class RegistryContract:
         asyncio.run(check())
 
     def test_a_blob_is_written_in_pieces(self, registry: Registry) -> None:
-        """It is there once it is committed, not before."""
+        """The blob exists after `commit`, not before."""
 
         async def check() -> None:
             one = _reference(registry, "suite/one:first")
@@ -149,7 +149,7 @@ class RegistryContract:
         ids=["other bytes", "too few", "too many"],
     )
     def test_a_blob_is_what_was_announced(self, registry: Registry, data: bytes, error: type[CorralError]) -> None:
-        """Other bytes, too few or too many are refused, and nothing is there."""
+        """Wrong bytes, too few or too many are refused, and nothing is published."""
 
         async def check() -> None:
             one = _reference(registry, "suite/one:first")
@@ -167,7 +167,7 @@ class RegistryContract:
         asyncio.run(check())
 
     def test_an_aborted_blob_is_gone(self, registry: Registry) -> None:
-        """Nothing is there, and nothing more can be written; another writer may begin anew."""
+        """Nothing is published, the writer is closed, and another one can write the same blob."""
 
         async def check() -> None:
             one = _reference(registry, "suite/one:first")
@@ -184,7 +184,7 @@ class RegistryContract:
         asyncio.run(check())
 
     def test_a_committed_blob_outlives_its_writer(self, registry: Registry) -> None:
-        """An abort after the commit does nothing."""
+        """`abort` after `commit` does nothing."""
 
         async def check() -> None:
             one = _reference(registry, "suite/one:first")
@@ -197,7 +197,7 @@ class RegistryContract:
         asyncio.run(check())
 
     def test_a_blob_is_mounted(self, registry: Registry) -> None:
-        """A blob of another repository, if `mount` says so; one that is there already always; an absent one never."""
+        """If `mount` returns True, the blob is there. True if it was there already; False if it is nowhere."""
 
         async def check() -> None:
             one, two = _reference(registry, "suite/one:first"), _reference(registry, "suite/two:first")
@@ -210,7 +210,7 @@ class RegistryContract:
         asyncio.run(check())
 
     def test_a_manifest_comes_after_its_blobs(self, registry: Registry) -> None:
-        """One that names a blob which the repository does not have is refused, and is not there."""
+        """A manifest that names a blob which the repository lacks is refused, and not published."""
 
         async def check() -> None:
             one, two = _reference(registry, "suite/one:first"), _reference(registry, "suite/two:first")

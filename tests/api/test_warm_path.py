@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from corral.adapters.runners.calls import TokenizerCalls
 from corral.adapters.runners.frame_link import FrameLink
-from corral.adapters.runners.link import Link
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the process runner is for POSIX systems")
 
@@ -50,7 +50,8 @@ def counting(monkeypatch: pytest.MonkeyPatch, root: Path) -> Counter[str]:
     for name in ("sha256", "new"):
         count(hashlib, name, "hash")
     count(FrameLink, "write", "frame")
-    count(Link, "call", "call")
+    for name in ("tokenize", "detokenize"):
+        count(TokenizerCalls, name, "call")
     return counts
 
 

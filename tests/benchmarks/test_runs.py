@@ -14,6 +14,7 @@ from benchmarks.cases import CASES
 from benchmarks.cpu import measure_cpu
 from benchmarks.exact import CONDITIONS, MODES, check
 from benchmarks.servers import Target
+from benchmarks.socket_to_frame import measure_socket_to_frame
 from benchmarks.speed import measure
 
 # Streams `num_predict` words. With "moody" its words are other ones for every request, also after a restart.
@@ -83,6 +84,11 @@ def test_processor_time_is_compared_with_a_bare_application() -> None:
     assert (report.tokens, report.lines) == (100, 100)
     assert all(math.isfinite(value) for value in (report.parent_ms, report.children_ms, report.bare_ms))
     assert report.children_ms == 0
+
+
+def test_a_warm_chat_is_timed_from_socket_to_frame() -> None:
+    """A server of this Corral is started, and each of its chats is timed; the figure is in microseconds."""
+    assert 50 < measure_socket_to_frame(3) < 1_000_000
 
 
 def test_a_server_that_is_not_there_is_a_clear_error() -> None:

@@ -25,6 +25,27 @@ class TestFakeEngine(StepEngineContract):
         return len(FakeTokenizer().pieces)
 
 
+class Hasty(FakeEngine):
+    """The fake engine, three times as fast: a step may give several tokens of one request."""
+
+    def step(self) -> list[tuple[int, EngineOutput]]:
+        outputs = super().step()
+        for _ in range(2):
+            if self.has_unfinished_requests():
+                outputs += super().step()
+        return outputs
+
+
+class TestHasty(StepEngineContract):
+    @pytest.fixture
+    def engine(self) -> StepEngine:
+        return Hasty(FakeLoadOptions(parallel=2))
+
+    @pytest.fixture
+    def vocabulary_size(self) -> int | None:
+        return len(FakeTokenizer().pieces)
+
+
 class Echo:
     """The smallest engine: it repeats the prompt."""
 

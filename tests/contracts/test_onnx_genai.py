@@ -416,15 +416,6 @@ def test_control_tokens_have_no_text_unless_preserved(engine: StepEngine) -> Non
     assert text(shown) == b"<end><end>"
 
 
-def test_options_that_are_not_known_are_named(engine: StepEngine) -> None:
-    """Options that this engine does not have are reported as ignored."""
-    import msgspec
-
-    request = CompletionRequest(prompt=(TextPart(text="a"),), engine_options={"speed": msgspec.Raw(b"11")})
-    [outputs] = answer(engine, request, limit=1)
-    assert prefilled(outputs).ignored_options == ("speed",)
-
-
 def test_what_is_kept_on_shifting_is_named(engine: StepEngine) -> None:
     """A full context ends the answer, so ``num_keep`` has no effect and is reported as ignored."""
     request = CompletionRequest(prompt=(TextPart(text="a"),), context=ContextPolicy(num_keep=8))

@@ -114,7 +114,7 @@ def test_what_authors_import_is_light_in_the_process_of_a_model() -> None:
 
 def test_what_authors_import_on_use_is_there() -> None:
     """The few names that would make `import corral.plugins` slow are imported when they are asked for."""
-    for name in ("Runtime", "abandoned", "LogitsSampler"):
+    for name in ("Runtime", "abandoned", "LogitsSampler", "TokenChooser", "ModelTokens"):
         assert getattr(corral.plugins, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         import_module("corral.plugins").nothing  # noqa: B018 - asking is the test

@@ -35,21 +35,21 @@ class EchoBackend:
     def models(self) -> list[str]:
         return ["echo:latest", "other:latest"]
 
-    def load(self, asking: RunOptions, on_progress: LoadListener) -> None:
+    def load(self, run_options: RunOptions, on_progress: LoadListener) -> None:
         on_progress(LoadProgress(stage="loading", share=1.0))
 
-    def chat(self, asking: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
-        self.asked.append((asking, list(messages)))
+    def chat(self, run_options: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
+        self.asked.append((run_options, list(messages)))
         if self.busy:
             raise ServerBusy("server busy", "try again")
         yield messages[-1]["content"].upper()
         return Timings(generated_tokens=1)
 
-    def generate(self, asking: RunOptions, prompt: str) -> Reply:
+    def generate(self, run_options: RunOptions, prompt: str) -> Reply:
         yield prompt
         return Timings()
 
-    def embed(self, asking: RunOptions, text: str) -> Sequence[float]:
+    def embed(self, run_options: RunOptions, text: str) -> Sequence[float]:
         return [1.0]
 
 
@@ -115,8 +115,8 @@ def test_options_and_system_text(capsys: pytest.CaptureFixture[str]) -> None:
         "/set parameter",
         "hello",
     )
-    asking, messages = backend.asked[0]
-    assert asking.options == {"temperature": 0.5, "stop": ["a", "b"]}
+    run_options, messages = backend.asked[0]
+    assert run_options.options == {"temperature": 0.5, "stop": ["a", "b"]}
     assert messages[0] == {"role": "system", "content": "be kind"}
     out, err = capsys.readouterr()
     assert "Set parameter 'temperature' to '0.5'" in out
@@ -222,8 +222,8 @@ def test_a_question_that_was_stopped_before_its_answer_is_forgotten() -> None:
     """And one whose answer had begun is kept with it."""
 
     class Stopped(EchoBackend):
-        def chat(self, asking: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
-            self.asked.append((asking, list(messages)))
+        def chat(self, run_options: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
+            self.asked.append((run_options, list(messages)))
             if messages[-1]["content"] == "early":
                 raise KeyboardInterrupt
             yield "begun"

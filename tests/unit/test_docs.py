@@ -75,12 +75,13 @@ def test_the_shell_examples_run(environment: dict[str, str], tmp_path: Path) -> 
 
 def test_every_command_of_the_shell_examples_exists() -> None:
     """The examples that are not run here use existing commands and flags."""
+    parent = click.Context(cli, **cli.context_settings)
     for line in SHELL_LINES:
         words = shlex.split(line.rpartition("|")[2].rpartition("&&")[2], comments=True)
         if words and Path(words[0]).name == "corral":
-            command = cli.get_command(click.Context(cli), words[1])
+            command = cli.get_command(parent, words[1])
             assert command is not None, line
-            command.make_context(words[1], words[2:], resilient_parsing=True)
+            command.make_context(words[1], words[2:], parent=parent, resilient_parsing=True)
 
 
 def test_the_library_examples_run(environment: dict[str, str], tmp_path: Path) -> None:

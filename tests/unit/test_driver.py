@@ -199,6 +199,28 @@ def test_times() -> None:
     assert (last(outputs).usage.prefill_ns, last(outputs).usage.decode_ns) == (30, 60)
 
 
+def test_time_in_the_queue_is_not_prefill() -> None:
+    """It lasts from the request's arrival until the engine begins, as the loop or the engine says."""
+    clock = iter([100, 130, 160, 200])
+    driver = SequenceDriver(request(), clock_ns=lambda: next(clock), arrived_ns=70)
+    driver.begin()  # at 130
+    driver.feed(Prefilled(prompt_tokens=3))  # at 160
+    outputs, _ = driver.feed(EngineFinished(reason="stop"))  # at 200
+    usage = last(outputs).usage
+    assert (usage.queued_ns, usage.prefill_ns, usage.decode_ns) == (60, 30, 40)
+
+
+@pytest.mark.parametrize(("told", "queued", "prefill"), [(10, 50, 10), (None, 0, 60), (1000, 0, 60)])
+def test_an_engine_tells_how_long_a_prompt_took(told: int | None, queued: int, prefill: int) -> None:
+    """The rest is time in the queue; it never began before it had the request."""
+    clock = iter([100, 160, 200])
+    driver = SequenceDriver(request(), clock_ns=lambda: next(clock))
+    driver.feed(Prefilled(prompt_tokens=3, prefill_ns=told))
+    outputs, _ = driver.feed(EngineFinished(reason="stop"))
+    usage = last(outputs).usage
+    assert (usage.queued_ns, usage.prefill_ns, usage.decode_ns) == (queued, prefill, 40)
+
+
 def test_logprobs_pass_at_once() -> None:
     """Log-probabilities go out with their token, even where its text is held back."""
     driver = SequenceDriver(request(stop=("END",)))

@@ -215,7 +215,7 @@ def _without(*paths: str) -> dict[str, bytes]:
         ({}, "not a known kind of model folder"),
         ({"README.md": b"words"}, "not a known kind of model folder"),
         (_without("tokenizer.json"), "tokenizer.json is missing"),
-        ({**_without("model.onnx"), "a.onnx": ONNX, "b.onnx": ONNX}, "which of a.onnx, b.onnx"),
+        ({**_without("model.onnx"), "a.onnx": ONNX, "b.onnx": ONNX}, r"several ONNX files \(a.onnx, b.onnx\)"),
         ({**ENCODER, "model.onnx": b"version https://git-lfs"}, "not an ONNX model"),
         ({**ENCODER, "model.onnx": b""}, "not an ONNX model"),
         ({**ENCODER, "config.json": b"{"}, "config.json is malformed"),

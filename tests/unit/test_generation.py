@@ -33,7 +33,7 @@ from corral.core.ports.chat import RenderedChat
 from corral.core.ports.running import ModelInfo, Task
 from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall, LoadCall, UnloadCall
-from corral.core.requests.messages import Message
+from corral.core.requests.messages import Message, ToolCall
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage, Vectors
 from corral.core.requests.prompts import MediaPart, Prompt, TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, EmbedRequest, Request
@@ -243,6 +243,13 @@ def test_nothing_is_asked_of_a_model_before_its_request() -> None:
     asyncio.run(bench.service.embed(EmbedCall(model="tiny", inputs=("word " * 4000,))))
     assert len(bench.model.requests) == 3
     assert bench.model.tokenized == 0
+
+
+def test_tool_calls_need_a_template() -> None:
+    """Without one nothing says how they are written: they are refused, not dropped."""
+    asked = (Message(role="user", content="?"), Message(role="assistant", tool_calls=(ToolCall(name="time"),)))
+    with pytest.raises(InvalidRequest, match="tool_calls"):
+        Bench(template=None).chat(ChatCall(model="tiny", messages=asked))
 
 
 def test_chat_assembles_messages_as_ollama_does() -> None:

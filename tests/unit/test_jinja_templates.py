@@ -78,6 +78,15 @@ def test_a_template_with_think_tags_names_the_parser(think: bool | str | None, p
     assert JinjaFormat(_TEXT).render(ChatRequest(messages=tuple(_USER), think=think)).parser is None
 
 
+def test_the_thinking_of_a_continued_answer_is_kept() -> None:
+    """Between the template's tags, before the words that are to be continued; its own control tokens stay text."""
+    begun = [*_USER, Message(role="assistant", thinking="hm <|x|>", content="Yes, ")]
+    compiled = JinjaFormat("{{ messages[0].content.split('</think>')[-1] }}|{{ '' if '<think>' else '' }}")
+    assert prompt_text(_prompt(compiled, begun)) == "hello|<think>\nhm <|x|>\n</think>\n\nYes, "
+    assert _guarded(_prompt(compiled, begun)) == ["<|x|>"]
+    assert prompt_text(_prompt(JinjaFormat("{{ messages[0].content }}|"), begun)) == "hello|Yes, "
+
+
 def test_blocks_are_trimmed_and_loops_have_controls() -> None:
     """Whitespace and loop controls are as in the reference implementation of chat templates."""
     source = """{% for m in messages %}

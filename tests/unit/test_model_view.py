@@ -16,6 +16,7 @@ from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
+from corral.adapters.system.local_disk import on_local_disk
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import BlobNotFound, ModelNotFound
 from corral.core.models.digests import digest_of
@@ -82,7 +83,7 @@ def _age(path: Path, seconds: int = 0) -> None:
 
 
 def test_a_warm_look_up_is_one_stat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that was looked up before costs one stat in one thread: nothing is listed, opened or hashed."""
+    """A model that was looked up before costs one stat, in a thread only if the disk may not be local, and no more."""
 
     async def scenario() -> None:
         catalog = _catalog(tmp_path / "models")
@@ -92,9 +93,10 @@ def test_a_warm_look_up_is_one_stat(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         configured = ConfiguredCatalog(catalog, settings)
         cold = await touched.during(configured.view(parse_name("small:q4")))
         assert {"stat", "list", "open", "hash", "hop"} <= set(cold)
+        hops = {} if on_local_disk(tmp_path) else {"hop": 1}
         for _ in range(3):
-            assert await touched.during(catalog.view(parse_name("small:q4"))) == {"stat": 1, "hop": 1}
-            assert await touched.during(configured.view(parse_name("small:q4"))) == {"stat": 1, "hop": 1}
+            assert await touched.during(catalog.view(parse_name("small:q4"))) == {"stat": 1} | hops
+            assert await touched.during(configured.view(parse_name("small:q4"))) == {"stat": 1} | hops
         view = await configured.view(parse_name("small:q4"))
         assert (view.record.parameters, view.capabilities) == ({"num_ctx": 8}, ("completion",))
         assert view.metadata is not None

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.testing import AsyncTestClient
 
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.runners.thread import ThreadRunner
@@ -24,7 +29,8 @@ from corral.core.requests.requests import CompletionRequest, Constraint, Samplin
 from corral.core.specs.converters import ConvertRequest
 from corral.core.specs.engines import EngineSpec, LoadRequest, LocalFile
 from corral.plugins import testing
-from corral.plugins.hooks import CONVERTERS
+from corral.plugins.assembly import assemble, read_layers
+from corral.plugins.hooks import CONVERTERS, SOURCES
 from corral.plugins.manager import PluginManager
 from corral.plugins.testing.gguf import gguf_bytes
 
@@ -94,6 +100,69 @@ def test_the_converter(module: ModuleType, tmp_path: Path) -> None:
     assert [(folder / file.path).read_text() for file in result.files] == ["POLLY!"]
 
 
+_SUITE = """
+import pytest
+from corral.plugins.testing import ModelSourceContract
+from corral_shelf import Settings, Shelf
+
+class TestShelf(ModelSourceContract):
+    @pytest.fixture
+    def source(self, tmp_path, contents):
+        for name, data in contents.items():
+            (tmp_path / name).write_bytes(data)
+        return Shelf(Settings(folder=str(tmp_path)))
+
+    @pytest.fixture
+    def reference(self):
+        return "shelf://small.gguf"
+
+    @pytest.fixture
+    def contents(self):
+        return {"small.gguf": b"weights"}
+
+    @pytest.fixture
+    def absent(self):
+        return "shelf://nothing.gguf"
+"""
+
+
+@pytest.mark.parametrize("module", [("corral_shelf", "Sources")], indirect=True)
+def test_the_source(module: ModuleType, tmp_path: Path) -> None:
+    """It is registered with its settings, and passes the suite of its port."""
+    manager = PluginManager()
+    manager.register(module, "shelf")
+    assert [spec.settings for spec in manager.specs(SOURCES)] == [module.Settings]
+    (tmp_path / "test_shelf.py").write_text(_SUITE)
+    pytest_here = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    done = subprocess.run(pytest_here, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("module", [("corral_capitals", "Routes and commands")], indirect=True)
+def test_the_route(module: ModuleType, tmp_path: Path) -> None:
+    """It is registered, and answers with what a model says."""
+    manager = PluginManager()
+    manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
+    manager.register(module, "capitals")
+    flags = {"stores.filesystem.root": str(tmp_path / "store"), "scheduler.engine": "fake"}
+    (tmp_path / "small.gguf").write_bytes(gguf_bytes())
+
+    async def ask() -> str:
+        layers = read_layers("", environment={}, flags=flags)
+        assembly = await assemble(layers, default_runner="thread", manager=manager)
+        await assembly.runtime.catalog.import_file(tmp_path / "small.gguf", parse_name("small"))
+        app = Litestar(assembly.routers(), state=State({"runtime": assembly.runtime}))
+        try:
+            async with AsyncTestClient(app) as client:
+                return (await client.post("/capitals/small", content="hello")).text
+        finally:
+            await assembly.aclose()
+
+    answer = asyncio.run(ask())
+    assert answer
+    assert answer == answer.upper()
+
+
 def test_every_suite_is_documented() -> None:
     """Each suite of the kit has its place in the table, and can be imported by its name."""
     for name in testing.__all__:
@@ -131,6 +200,10 @@ def test_the_first_plugin_installs(tmp_path: Path, user_at: Callable[..., dict[s
     call("import", str(tmp_path / "small.gguf"), "--name", "small")
     answer = call("run", "small", "--raw", "--engine", "parrot", "Polly wants a cracker")
     assert answer.split() == ["Polly", "wants", "a", "cracker"]
+    [line] = re.findall(r"```bash\n(pytest .*)\n```", section)
+    kit = [sys.executable, "-m", *shlex.split(line), "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    done = subprocess.run(kit, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_authors_import_from_one_place() -> None:

@@ -16,6 +16,7 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.fetching import side_by_side
 from corral.core.errors import (
     BlobNotFound,
     DigestMismatch,
@@ -29,6 +30,7 @@ from corral.core.models.digests import Digest, digest_of
 from corral.core.models.names import parse_name
 from corral.core.models.references import Reference, name_from_reference, parse_reference
 from corral.core.ports.sources import FetchProgress
+from corral.core.specs.converters import DERIVED_HOST
 from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
 from corral.plugins.testing.registry import MemoryRegistry, push_model
 
@@ -359,6 +361,35 @@ def test_what_is_no_reference(text: str) -> None:
     """InvalidRequest that shows it."""
     with pytest.raises(InvalidRequest):
         parse_reference(text)
+
+
+def test_a_registry_cannot_give_the_names_of_derived_models(store: Store) -> None:
+    """A reference whose host is the one under which conversions are kept is refused."""
+
+    async def scenario() -> None:
+        with pytest.raises(InvalidRequest):
+            await store.catalog().pull(f"mem://{DERIVED_HOST}/house/small")
+
+    asyncio.run(scenario())
+
+
+def test_an_error_keeps_its_cause() -> None:
+    """What fails first among several jobs is raised as it was, once the others have been cancelled."""
+    ended: list[str] = []
+
+    async def fail() -> None:
+        raise SourceError("broken") from OSError("the cable")
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cleaned up")
+
+    with pytest.raises(SourceError) as caught:
+        asyncio.run(side_by_side([wait, fail, wait]))
+    assert isinstance(caught.value.__cause__, OSError)
+    assert ended == ["cleaned up"] * 2
 
 
 def test_a_path_of_many_parts_needs_a_name() -> None:

@@ -333,7 +333,6 @@ def test_padding_is_never_chosen() -> None:
     """Logits beyond the vocabulary are the model's padding."""
     rows = np.append(OPEN, np.float32(99))
     assert make(temperature=0.0).choose(rows) == 1
-    assert make(temperature=0.0).logprob(rows, 1, 1).top[0].token == b" a"
 
 
 @pytest.mark.parametrize(
@@ -394,19 +393,6 @@ def test_logits_stay_as_they_were() -> None:
     sampler.remember([1, 2])
     sampler.choose(rows)
     assert (rows == OPEN).all()
-
-
-def test_logprobs() -> None:
-    """Log-probabilities are the model's own, before mask and samplers, the likeliest first."""
-    sampler = make(Mask(7), temperature=0.0, logit_bias=((7, 50.0),))
-    chosen = sampler.choose(OPEN)
-    found = sampler.logprob(OPEN, chosen, 2)
-    assert found.token == b"yz"
-    assert found.logprob == pytest.approx(math.log(0.01), abs=1e-4)
-    assert [top.token for top in found.top] == [b" a", b" b"]
-    assert found.top[0].logprob == pytest.approx(math.log(0.4), abs=1e-4)
-    assert sampler.logprob(OPEN, chosen, 0).top == ()
-    assert len(sampler.logprob(OPEN, chosen, 10**9).top) == len(WORDS)
 
 
 def test_large_vocabularies() -> None:

@@ -69,6 +69,47 @@ def test_a_stop_string_aborts_in_the_same_step() -> None:
     assert not engine.has_unfinished_requests()
 
 
+class Hasty(FakeEngine):
+    """Gives all that is left of its answers in one step."""
+
+    def step(self) -> list[tuple[int, EngineOutput]]:
+        outputs: list[tuple[int, EngineOutput]] = []
+        while self.has_unfinished_requests():
+            outputs += super().step()
+        return outputs
+
+
+def test_several_tokens_in_a_step() -> None:
+    """Each counts as if it came alone: stop strings and limits end the answer, and nothing behind them is in it."""
+    cases = [
+        (request(stop=("two",)), "one ", "stop", 2),
+        (request(num_predict=3), "one two more", "length", 3),
+        (request(), "one two more time", "stop", 5),
+    ]
+    engine = Hasty(FakeLoadOptions(answer="one two more time"))
+    loop = StepLoop(engine)
+    for number, (asked, *_) in enumerate(cases):
+        loop.add(number, asked)
+    outcomes = finish(loop)
+    for number, (_, text, reason, tokens) in enumerate(cases):
+        *deltas, end = outcomes[number]
+        assert isinstance(end, Finished)
+        assert (end.reason, end.usage.generated_tokens) == (reason, tokens)
+        assert "".join(item.text for item in deltas if isinstance(item, Delta)) == text
+    assert not engine.has_unfinished_requests()
+
+
+def test_a_request_that_waits_for_its_turn_is_queued() -> None:
+    """One request at a time: the second begins when the first has ended, and its queue time says so."""
+    loops: tuple[EngineLoop, ...] = (StepLoop(FakeEngine(FakeLoadOptions(parallel=1))), GeneratorLoop(Words()))
+    for loop in loops:
+        loop.add(1, request())
+        loop.add(2, request())
+        outcomes = finish(loop)
+        usages = [end.usage for end in (outcomes[1][-1], outcomes[2][-1]) if isinstance(end, Finished)]
+        assert usages[1].queued_ns >= usages[0].decode_ns > 0  # which it waited for
+
+
 def test_a_refused_request() -> None:
     """A request that the engine refuses gets its error from the next step, and others run."""
     loop = StepLoop(FakeEngine(FakeLoadOptions()))

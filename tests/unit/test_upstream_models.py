@@ -89,7 +89,7 @@ def test_what_a_replica_lacks(library: Corral, vllm: ScriptedServer, another_ups
 
 def test_no_address(library: Corral) -> None:
     """There is nobody to ask."""
-    with pytest.raises(InvalidRequest, match="there is no server to ask"):
+    with pytest.raises(InvalidRequest, match="no server address was given"):
         add(library, "far")
 
 

@@ -1,4 +1,4 @@
-"""`LogitsSampler`: chooses one request's tokens from logits, and tells how probable they were."""
+"""`LogitsSampler`: chooses the tokens of one request from logits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from corral.adapters.engine_kit.sampling.candidates import Candidates, Logits, d
 from corral.adapters.engine_kit.sampling.dry import Dry
 from corral.adapters.engine_kit.sampling.mirostat import Mirostat
 from corral.adapters.engine_kit.sampling.penalties import Penalties
-from corral.adapters.engine_kit.sampling.rules import look_back, token_biases, token_logprob
+from corral.adapters.engine_kit.sampling.rules import look_back, token_biases
 from corral.core.errors import EngineError
 from corral.core.ports.tokens import TokenMask
-from corral.core.requests.outputs import TokenLogprob
 from corral.core.requests.requests import SamplingParams
 
 __all__ = ("LogitsSampler",)
@@ -46,7 +45,6 @@ class LogitsSampler:
     ) -> None:
         self._params = params
         self._size = vocabulary_size
-        self._decode_piece = decode_piece
         self._mask = mask
         self._random = np.random.default_rng(None if params.seed is None else params.seed & 0xFFFF_FFFF_FFFF_FFFF)
         biases = token_biases(params, encode, ends, vocabulary_size)
@@ -87,10 +85,6 @@ class LogitsSampler:
         if self._mask is not None:
             self._mask.accept(token_id)
         return token_id
-
-    def logprob(self, logits: Logits, token_id: int, top: int) -> TokenLogprob:
-        """The token's natural log-probability before mask and samplers, and those of the `top` likeliest tokens."""
-        return token_logprob(logits[: self._size], token_id, top, self._decode_piece)
 
     def _allowed(self, size: int) -> npt.NDArray[np.bool_] | None:
         bits = self._mask.allowed() if self._mask is not None else None

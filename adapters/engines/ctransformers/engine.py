@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from corral.adapters.engine_kit.admission import admitted_context, prefilled
+from corral.adapters.engine_kit.choosing import ModelTokens, TokenChooser
 from corral.adapters.engine_kit.sampling import LogitsSampler
 from corral.adapters.engines.ctransformers.context import Context
 from corral.adapters.engines.ctransformers.tokenizer import TextTokenizer
 from corral.core.errors import InvalidRequest, PromptTooLong, Unsupported
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import TokenMask
-from corral.core.requests.outputs import EngineEmbedded, EngineFinished, EngineOutput, Token, Vectors
+from corral.core.requests.outputs import EngineEmbedded, EngineFinished, EngineOutput, Vectors
 from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request
 
 __all__ = ("CtransformersEngine",)
@@ -26,6 +27,12 @@ class CtransformersEngine:
         self._context = context
         self._tokenizer = tokenizer
         self._info = info
+        vocabulary = tokenizer.vocabulary()
+        self._tokens = ModelTokens.of(
+            vocabulary,
+            size=min(len(vocabulary.pieces), context.vocabulary_size),
+            control_id=tokenizer.control_id,
+        )
 
     @property
     def info(self) -> ModelInfo:
@@ -47,31 +54,25 @@ class CtransformersEngine:
 
     def _complete(self, request: CompletionRequest, mask: TokenMask | None) -> Outputs:
         context, tokenizer = self._context, self._tokenizer
-        vocabulary = tokenizer.vocabulary()
         [prompt] = tokenizer.encode([request.prompt])
         num_ctx = admitted_context(request, prompt, self._info.context_length or 0)
         sampler = LogitsSampler(
             request.sampling,
-            vocabulary_size=min(len(vocabulary.pieces), context.vocabulary_size),
+            vocabulary_size=self._tokens.size,
             num_ctx=num_ctx,
             encode=tokenizer.text_ids,
             decode_piece=tokenizer.piece,
-            ends=vocabulary.ends,
+            ends=self._tokens.ends,
             mask=mask,
         )
-        preserved = {tokenizer.control_id(text) for text in request.preserved_tokens}
+        chooser = TokenChooser(request, sampler, self._tokens)
         cached = context.begin(prompt)
         yield from context.prefill(prompt)
         yield prefilled(request, prompt, cached=cached, shifts=False)
         sampler.remember(prompt)
         while True:
-            logits = context.logits()
-            token_id = sampler.choose(logits)
-            logprob = None if request.logprobs is None else sampler.logprob(logits, token_id, request.logprobs)
-            ended = token_id in vocabulary.ends and token_id not in preserved
-            hidden = ended or (token_id in vocabulary.control and token_id not in preserved)
-            piece = b"" if hidden else tokenizer.piece(token_id)
-            yield Token(token_id=token_id, piece=piece, logprob=logprob)
+            token, token_id, ended = chooser.choose(context.logits())
+            yield token
             if ended or context.used >= num_ctx:
                 yield EngineFinished(reason="stop" if ended else "length")
                 return

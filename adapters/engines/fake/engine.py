@@ -16,12 +16,10 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
+from corral.adapters.engines.fake.options import FakeLoadOptions
+from corral.adapters.engines.fake.sampling import choose
 from corral.adapters.engines.fake.tokenizer import EOS, FIRST_WORD, WORDS, FakeTokenizer
-from corral.core.errors import CorralError, ErrorInfo, LoadFailed, PromptTooLong, Unsupported
-from corral.core.models.model import Model, ModelMetadata, StoredModel
-from corral.core.ports.runners import OnLoadProgress
+from corral.core.errors import CorralError, ErrorInfo, PromptTooLong, Unsupported
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import TokenMask
 from corral.core.requests.outputs import (
@@ -36,40 +34,11 @@ from corral.core.requests.outputs import (
     Vectors,
 )
 from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, SamplingParams
-from corral.core.specs.engines import EngineSpec, LoadRequest, Match
 
-__all__ = ("SPEC", "FakeEngine", "FakeLoadOptions", "load")
+__all__ = ("FakeEngine",)
 
 _CANDIDATES = 8
 _HONOURED = {"temperature", "top_k", "top_p", "seed", "num_predict", "stop", "ignore_eos", "logit_bias"}
-
-
-class FakeLoadOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fake model is like, and what is to go wrong with it.
-
-    `answer` is said to everything, else made-up words of a length that depends on the prompt. `*_after` count the
-    tokens generated since loading: `fail_after` fails one request, `raise_after` breaks a step, `hang_after` never
-    returns from one, `crash_after` kills the process. `infinite_vectors` makes embeddings that no JSON can carry.
-    With `longest_token_bytes` texts are refused by their mere size, as if no token were longer.
-    """
-
-    num_ctx: int = 4096
-    parallel: int = 8
-    max_prefill_tokens: int = 64
-    dimensions: int = 16
-    memory_bytes: int = 1 << 20
-    answer: str | None = None
-    step_delay_s: float = 0.0
-    load_delay_s: float = 0.0
-    hang_on_load: bool = False
-    fail_on_load: str | None = None
-    crash_on_load: bool = False
-    fail_after: int | None = None
-    raise_after: int | None = None
-    hang_after: int | None = None
-    crash_after: int | None = None
-    infinite_vectors: bool = False
-    longest_token_bytes: int | None = None
 
 
 class _Sequence:
@@ -80,6 +49,7 @@ class _Sequence:
         self.ids = ids
         self.prompt_tokens = len(ids)
         self.prefilled = 0
+        self.began_ns = 0
         self.mask = mask
         self.num_ctx = num_ctx
         self.random = random.Random(request.sampling.seed)
@@ -141,6 +111,7 @@ class FakeEngine:
         self._embedding.clear()
         while self._waiting and len(self._running) < self._options.parallel:
             request_id, sequence = self._waiting.popleft()
+            sequence.began_ns = time.perf_counter_ns()
             self._running[request_id] = sequence
         budget = self._options.max_prefill_tokens
         for request_id, sequence in list(self._running.items()):
@@ -188,7 +159,7 @@ class FakeEngine:
         if allowed is not None:
             legal = [id for id in range(len(self._tokenizer.pieces)) if allowed[id >> 3] >> (id & 7) & 1]
             logits = {id: logits.get(id, -50.0) for id in legal}
-        chosen = _choose(logits, sampling, sequence.random)
+        chosen = choose(logits, sampling, sequence.random)
         if sequence.mask is not None:
             sequence.mask.accept(chosen)
         sequence.ids.append(chosen)
@@ -247,61 +218,9 @@ def _prefilled(sequence: _Sequence) -> Prefilled:
         if name not in _HONOURED and getattr(sampling, name) != getattr(default, name)
     )
     ids = tuple(sequence.ids) if sequence.request.return_token_ids else ()
-    return Prefilled(prompt_tokens=sequence.prompt_tokens, ignored_options=ignored, prompt_ids=ids)
-
-
-def _choose(logits: Mapping[int, float], sampling: SamplingParams, draw: random.Random) -> int:
-    ranked = sorted(logits.items(), key=lambda item: (-item[1], item[0]))
-    if sampling.temperature <= 0:
-        return ranked[0][0]
-    ranked = ranked[: sampling.top_k] if sampling.top_k > 0 else ranked
-    weights = [math.exp((logit - ranked[0][1]) / sampling.temperature) for _, logit in ranked]
-    total, kept, mass = sum(weights), 0, 0.0
-    while kept < len(weights) and (kept == 0 or mass < sampling.top_p * total):
-        mass += weights[kept]
-        kept += 1
-    return draw.choices([id for id, _ in ranked[:kept]], weights[:kept])[0]
-
-
-def load(request: LoadRequest, on_progress: OnLoadProgress) -> FakeEngine:
-    """Loads nothing, as slowly and with as much trouble as the options say. Raises `LoadFailed` if they say so."""
-    options = msgspec.convert(request.load_options, FakeLoadOptions)
-    on_progress(0.0)
-    while options.hang_on_load:
-        time.sleep(3600)
-    time.sleep(options.load_delay_s)
-    if options.crash_on_load:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if options.fail_on_load is not None:
-        raise LoadFailed(f"{request.model}: {options.fail_on_load}")
-    on_progress(1.0)
-    return FakeEngine(options)
-
-
-def _match(model: Model, metadata: ModelMetadata | None, options: FakeLoadOptions) -> Match:
-    if model.format == "fake":
-        return Match(score=100, reason="the manifest's format is fake")
-    return Match(score=-1, reason="made-up text; runs only if you name it")
-
-
-def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: FakeLoadOptions) -> Mapping[str, int]:
-    return {"cpu": options.memory_bytes}
-
-
-def _fits(loaded: FakeLoadOptions, wanted: FakeLoadOptions) -> bool:
-    same = msgspec.structs.replace(wanted, num_ctx=loaded.num_ctx)
-    return same == loaded and wanted.num_ctx <= loaded.num_ctx
-
-
-SPEC = EngineSpec(
-    name="fake",
-    summary="made-up text without weights, for tests and experiments",
-    form="step",
-    load="corral.adapters.engines.fake:load",
-    match=_match,
-    estimate=_estimate,
-    runners=("process", "thread"),
-    tasks=frozenset({"completion", "embedding"}),
-    load_options=FakeLoadOptions,
-    fits=_fits,
-)
+    return Prefilled(
+        prompt_tokens=sequence.prompt_tokens,
+        ignored_options=ignored,
+        prompt_ids=ids,
+        prefill_ns=time.perf_counter_ns() - sequence.began_ns,
+    )

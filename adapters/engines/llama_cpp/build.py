@@ -11,6 +11,7 @@ import msgspec
 
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner, threads_for
 from corral.adapters.engines.llama_cpp.amx import avoid_amx
+from corral.adapters.engines.llama_cpp.batch import Batch
 from corral.adapters.engines.llama_cpp.completions import Completions
 from corral.adapters.engines.llama_cpp.computing import Computation
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
@@ -23,7 +24,8 @@ from corral.adapters.engines.llama_cpp.memory_needs import (
     batch_tokens,
     compute_bytes,
 )
-from corral.adapters.engines.llama_cpp.native import Batch, LlamaContext, LlamaModel, collect_log, supports_gpu
+from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel, supports_gpu
+from corral.adapters.engines.llama_cpp.native_log import collect_log
 from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, LlamaCppOptions
 from corral.adapters.engines.llama_cpp.streams import Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer

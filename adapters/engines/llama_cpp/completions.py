@@ -6,11 +6,13 @@ stream's cells are its own, so nothing is ever preempted: requests beyond the st
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from functools import partial
 
 from corral.adapters.engine_kit.admission import admitted_context, prefilled
-from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time, token_logprob
+from corral.adapters.engine_kit.choosing import ModelTokens, TokenChooser
+from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time
 from corral.adapters.engines.llama_cpp.computing import Computation
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
@@ -20,7 +22,7 @@ from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import CorralError, EngineError
 from corral.core.ports.tokens import TokenMask
-from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason, Token
+from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason
 from corral.core.requests.requests import CompletionRequest
 
 __all__ = ("Completions", "Outputs")
@@ -53,10 +55,15 @@ class Completions:
         self._computation = computation
         self._can_shift = can_shift
         self._exact = exact
-        self._spelt = partial(tokenizer.piece, special=True)
         self._candidates = CandidateArray(model.vocabulary_size)
         self._dry = DryPrototypes(model)
-        self._ends = frozenset(tokenizer.ends(model.vocabulary_size))
+        self._tokens = ModelTokens(
+            size=model.vocabulary_size,
+            ends=tokenizer.ends(model.vocabulary_size),
+            text=tokenizer.piece,
+            spelling=partial(tokenizer.piece, special=True),
+            control_id=tokenizer.control_id,
+        )
         self._waiting: deque[LlamaSequence] = deque()
         self._prefilling: deque[LlamaSequence] = deque()
         self._generating: list[LlamaSequence] = []
@@ -117,28 +124,22 @@ class Completions:
         """In any thread, several at a time. Raises as `add`."""
         prompt = self._tokenizer.tokens(request.prompt)
         num_ctx = admitted_context(request, prompt, self._context.num_ctx)
-        preserved = (self._tokenizer.control_id(text) for text in request.preserved_tokens)
         sampler = Sampler(
             request.sampling,
             model=self._model,
             tokenizer=self._tokenizer,
-            ends=sorted(self._ends),
+            ends=sorted(self._tokens.ends),
             num_ctx=num_ctx,
             candidates=self._candidates,
             dry=self._dry,
         )
-        return LlamaSequence(
-            request,
-            prompt,
-            sampler,
-            num_ctx=num_ctx,
-            preserved=frozenset(token for token in preserved if token is not None),
-        )
+        return LlamaSequence(request, prompt, sampler, TokenChooser(request, sampler, self._tokens), num_ctx=num_ctx)
 
     def _admit(self) -> None:
         """Give waiting requests a stream, in order, and the longest prefix that is already in memory."""
         while self._waiting and self._streams.any_idle:
             sequence = self._waiting.popleft()
+            sequence.began_ns = time.perf_counter_ns()
             limit = self._reusable_limit(sequence)
             source, shared = self._streams.best_prefix(sequence.prompt, limit)
             for other in self._prefilling:
@@ -192,7 +193,7 @@ class Completions:
         if not sequence.shift or not self._can_shift or drop <= 0:
             self._finish(sequence, "length", outputs)
             return False
-        self._context.discard(stream.index, keep, keep + drop)
+        self._context.discard(stream.index, stream.position(keep), stream.position(keep + drop))
         del stream.tokens[keep : keep + drop]
         stream.reusable = min(stream.reusable, keep)
         return True
@@ -222,7 +223,13 @@ class Completions:
 
     def _begin(self, sequence: LlamaSequence, row: int, outputs: Outputs) -> None:
         """The prompt is in memory: say so, and choose the first token."""
-        told = prefilled(sequence.request, sequence.prompt, cached=sequence.cached, shifts=self._can_shift)
+        told = prefilled(
+            sequence.request,
+            sequence.prompt,
+            cached=sequence.cached,
+            shifts=self._can_shift,
+            began_ns=sequence.began_ns,
+        )
         outputs.append((sequence.request_id, told))
         sequence.sampler.remember(sequence.prompt)
         self._generating.append(sequence)
@@ -232,17 +239,11 @@ class Completions:
 
     def _choose(self, sequence: LlamaSequence, row: int, outputs: Outputs) -> None:
         try:
-            logits = self._context.logits(row)
-            token = sequence.sampler.choose(logits)
+            token, sequence.pending, ended = sequence.chooser.choose(self._context.logits(row))
         except CorralError as error:
             self._fail(sequence, error, outputs)
             return
-        wanted = sequence.request.logprobs
-        logprob = None if wanted is None else token_logprob(logits, token, wanted, self._spelt)
-        ended = token in self._ends and token not in sequence.preserved
-        piece = b"" if ended else self._tokenizer.piece(token, special=token in sequence.preserved)
-        outputs.append((sequence.request_id, Token(token_id=token, piece=piece, logprob=logprob)))
-        sequence.pending = token
+        outputs.append((sequence.request_id, token))
         if ended:
             self._finish(sequence, "stop", outputs)
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
-from corral.adapters.engines.llama_cpp.native import Batch, LlamaContext
+from corral.adapters.engines.llama_cpp.batch import Batch
+from corral.adapters.engines.llama_cpp.native import LlamaContext
 from corral.adapters.engines.llama_cpp.rows import filler_rows
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
@@ -54,16 +55,16 @@ class Computation:
         one whose fault it was fails.
         """
         ready = sorted(sequences, key=_stream_index)
-        rows = [(sequence.pending, len(sequence.owned.tokens), sequence.owned.index) for sequence in ready]
+        rows = [(sequence.pending, sequence.owned.next_position, sequence.owned.index) for sequence in ready]
         fillers = self._fillers([sequence.owned.index for sequence in ready])
-        rows.extend((0, len(filler.tokens), filler.index) for filler in fillers)
+        rows.extend((0, filler.next_position, filler.index) for filler in fillers)
         order = sorted(range(len(rows)), key=lambda row: rows[row][2])
         self._batch.fill_rows([rows[row] for row in order])
         began = time.perf_counter()
         code = self._context.decode(self._batch)
         took = time.perf_counter() - began
         for filler in fillers:
-            self._context.trim(filler.index, len(filler.tokens))
+            self._context.trim(filler.index, filler.next_position)
         if code != 0:
             yield from self._one_by_one(ready, code)
             return
@@ -88,7 +89,7 @@ class Computation:
         for sequence in ready:
             if len(ready) > 1:
                 stream = sequence.owned
-                self._batch.fill_rows([(sequence.pending, len(stream.tokens), stream.index)])
+                self._batch.fill_rows([(sequence.pending, stream.next_position, stream.index)])
                 code = self._context.decode(self._batch)
             if code == 0:
                 self._computed(sequence)
@@ -127,7 +128,7 @@ class Computation:
         start = len(stream.tokens)
         tokens = sequence.prompt[start : start + count]
         last = start + count == len(sequence.prompt)
-        self._batch.fill_chunk(tokens, start, stream.index, last=last)
+        self._batch.fill_chunk(tokens, stream.next_position, stream.index, last=last)
         began = time.perf_counter()
         code = self._context.decode(self._batch)
         took = time.perf_counter() - began

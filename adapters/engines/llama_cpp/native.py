@@ -1,26 +1,20 @@
-"""Handles over llama.cpp's C API: model, context, batch, and its log; errors come out as Corral's."""
+"""Handles over llama.cpp's C API: the model and its contexts. Errors come out as Corral's."""
 
 from __future__ import annotations
 
 import ctypes
-import logging
-from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp as C
 import numpy as np
 import numpy.typing as npt
 
+from corral.adapters.engines.llama_cpp.batch import Batch
+from corral.adapters.engines.llama_cpp.native_log import failure_reason, forget_log
 from corral.core.errors import EngineError, InvalidModelFile, LoadFailed, OutOfMemory
 from corral.core.ports.runners import OnLoadProgress
 
-__all__ = ("Batch", "LlamaContext", "LlamaModel", "collect_log", "supports_gpu")
-
-_log = logging.getLogger("corral.engines.llama_cpp")
-_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, 4: logging.ERROR}
-_recent: deque[str] = deque(maxlen=20)
-_last_level = logging.DEBUG
+__all__ = ("LlamaContext", "LlamaModel", "supports_gpu")
 
 # The number of llama.cpp's own enums (llama.h) that are not attributes of the Python module.
 KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q5_1": 7, "q8_0": 8, "bf16": 30}
@@ -31,33 +25,6 @@ _MOST_VIEWS = 1024
 _logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
     ("llama_get_logits_ith", C.llama_cpp._lib)
 )
-
-
-@C.llama_log_callback  # type: ignore[untyped-decorator]
-def _on_log(level: int, text: bytes, _: Any) -> None:
-    global _last_level
-    if level != 5:  # 5 continues the line before
-        _last_level = _LEVELS.get(level, logging.DEBUG)
-    line = text.decode("utf-8", "replace").rstrip()
-    if line and line.strip("."):
-        if _last_level >= logging.WARNING:
-            _recent.append(line)
-        # What llama.cpp calls information and warnings is of use to its developers; a failure is told by its error.
-        _log.log(logging.DEBUG if _last_level <= logging.WARNING else _last_level, "%s", line)
-
-
-def collect_log() -> None:
-    """Send llama.cpp's log to `logging`, and keep its last warnings for error messages."""
-    C.llama_log_set(_on_log, ctypes.c_void_p(0))
-
-
-def _reason() -> str:
-    """What llama.cpp said last that explains a failure."""
-    telling = [
-        line for line in _recent if "error" in line.lower() or "unknown" in line.lower() or "failed" in line.lower()
-    ]
-    lines = telling or list(_recent)
-    return lines[0].split(": ", 1)[-1] if lines else "no reason given"
 
 
 def supports_gpu() -> bool:
@@ -90,13 +57,13 @@ class LlamaModel:
 
         callback = C.llama_progress_callback(progress)
         params.progress_callback = callback
-        _recent.clear()
+        forget_log()
         self.handle = C.llama_model_load_from_file(path.encode(), params)
         if stopped:
             self.close()
             raise stopped[0]
         if not self.handle:
-            reason = _reason()
+            reason = failure_reason()
             if "unknown model architecture" in reason or "invalid" in reason or "corrupt" in reason:
                 raise InvalidModelFile(
                     f"llama.cpp does not support this model: {reason}",
@@ -140,61 +107,6 @@ class LlamaModel:
             self.handle = None
 
 
-class Batch:
-    """One `llama_batch` over numpy arrays: tokens of several sequences for one call of decode."""
-
-    def __init__(self, capacity: int) -> None:
-        self.tokens = np.zeros(capacity, np.int32)
-        self.positions = np.zeros(capacity, np.int32)
-        self.sequences = np.zeros(capacity, np.int32)
-        self.wanted = np.zeros(capacity, np.int8)
-        self._counts = np.ones(capacity, np.int32)
-        base = self.sequences.ctypes.data
-        self._pointers = (ctypes.POINTER(C.llama_seq_id) * capacity)(
-            *(ctypes.cast(base + 4 * i, ctypes.POINTER(C.llama_seq_id)) for i in range(capacity))
-        )
-        self.native = C.llama_batch(
-            0,
-            self.tokens.ctypes.data_as(ctypes.POINTER(C.llama_token)),
-            None,
-            self.positions.ctypes.data_as(ctypes.POINTER(C.llama_pos)),
-            self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            ctypes.cast(self._pointers, ctypes.POINTER(ctypes.POINTER(C.llama_seq_id))),
-            self.wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
-        )
-
-    def fill_chunk(self, tokens: Sequence[int], position: int, sequence: int, *, last: bool) -> None:
-        """A run of one sequence's tokens; logits of the last one where `last` asks for them."""
-        count = len(tokens)
-        self.tokens[:count] = tokens
-        self.positions[:count] = np.arange(position, position + count, dtype=np.int32)
-        self.sequences[:count] = sequence
-        self.wanted[:count] = 0
-        self.wanted[count - 1] = 1 if last else 0
-        self.native.n_tokens = count
-
-    def fill_rows(self, rows: Sequence[tuple[int, int, int]]) -> None:
-        """One (token, position, sequence) each, logits of all of them."""
-        for index, (token, position, sequence) in enumerate(rows):
-            self.tokens[index] = token
-            self.positions[index] = position
-            self.sequences[index] = sequence
-            self.wanted[index] = 1
-        self.native.n_tokens = len(rows)
-
-    def fill_inputs(self, inputs: Sequence[Sequence[int]], position: int = 0) -> None:
-        """Inputs, one sequence each from `position` on, every token an output for pooling."""
-        at = 0
-        for sequence, tokens in enumerate(inputs):
-            end = at + len(tokens)
-            self.tokens[at:end] = tokens
-            self.positions[at:end] = np.arange(position, position + len(tokens), dtype=np.int32)
-            self.sequences[at:end] = sequence
-            at = end
-        self.wanted[:at] = 1
-        self.native.n_tokens = at
-
-
 class LlamaContext:
     """A KV cache of separate streams, and the compute graph over it."""
 
@@ -226,12 +138,12 @@ class LlamaContext:
         if pooling is not None:
             params.embeddings = True
             params.pooling_type = pooling
-        _recent.clear()
+        forget_log()
         self.model = model
         self.handle = C.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise OutOfMemory(
-                f"llama.cpp could not create a context of {streams} x {num_ctx} tokens: {_reason()}",
+                f"llama.cpp could not create a context of {streams} x {num_ctx} tokens: {failure_reason()}",
                 "lower num_ctx or num_parallel",
             )
         self.memory = C.llama_get_memory(self.handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from corral.adapters.engine_kit.choosing import TokenChooser
 from corral.adapters.engines.llama_cpp.sampler import Sampler
 from corral.adapters.engines.llama_cpp.streams import CacheStream, common_prefix
 from corral.core.requests.requests import CompletionRequest
@@ -15,11 +16,12 @@ class LlamaSequence:
     __slots__ = (
         "awaited",
         "awaited_length",
+        "began_ns",
         "cached",
+        "chooser",
         "num_ctx",
         "num_keep",
         "pending",
-        "preserved",
         "prompt",
         "request",
         "request_id",
@@ -33,19 +35,20 @@ class LlamaSequence:
         request: CompletionRequest,
         prompt: list[int],
         sampler: Sampler,
+        chooser: TokenChooser,
         *,
         num_ctx: int,
-        preserved: frozenset[int],
     ) -> None:
         self.request_id = -1  # until the engine takes it in
         self.request = request
         self.prompt = prompt
         self.sampler = sampler
+        self.chooser = chooser
         self.num_ctx = num_ctx
         self.num_keep = request.context.num_keep
         self.shift = request.context.shift
-        self.preserved = preserved
         self.stream: CacheStream | None = None
+        self.began_ns = 0
         self.cached = 0
         self.pending = -1
         self.awaited: LlamaSequence | None = None

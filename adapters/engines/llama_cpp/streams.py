@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,15 @@ class CacheStream:
         self.reusable = 0
         self.busy = False
         self.last_used = 0
+
+    def position(self, count: int) -> int:
+        """The position of the token behind the first `count`; positions are what llama.cpp's memory is cut by."""
+        return count
+
+    @property
+    def next_position(self) -> int:
+        """Where the next token goes."""
+        return self.position(len(self.tokens))
 
 
 class Streams:
@@ -134,7 +144,7 @@ class Streams:
     def cut(self, stream: CacheStream, length: int) -> int:
         """Trim a stream's memory to `length` tokens, or to nothing where that is impossible."""
         if length != len(stream.tokens) or length == 0:
-            if length == 0 or not self._context.trim(stream.index, length):
+            if length == 0 or not self._context.trim(stream.index, stream.position(length)):
                 length = 0
                 self._context.trim(stream.index, 0)
             del stream.tokens[length:]
@@ -150,8 +160,8 @@ class Streams:
     def resync(self) -> None:
         """After a failed decode: trim what it left behind, and believe what the memory says is missing."""
         for stream in self._all:
-            length = self._context.span(stream.index)[1] + 1
-            if length > len(stream.tokens):
-                self._context.trim(stream.index, len(stream.tokens))
-            elif length < len(stream.tokens):
-                self.cut(stream, length)
+            end = self._context.span(stream.index)[1] + 1
+            if end > stream.next_position:
+                self._context.trim(stream.index, stream.next_position)
+            elif end < stream.next_position:
+                self.cut(stream, bisect_left(range(len(stream.tokens)), end, key=stream.position))

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from corral.adapters.engine_kit.admission import admitted_context, prefilled
+from corral.adapters.engine_kit.choosing import ModelTokens, TokenChooser
 from corral.adapters.engine_kit.sampling import LogitsSampler
 from corral.adapters.engines.onnx_genai.continuations import Continuations
 from corral.adapters.engines.onnx_genai.native import Continuation
@@ -20,7 +21,7 @@ from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer
 from corral.core.errors import CorralError, Unsupported
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import TokenMask
-from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason, Token
+from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason
 from corral.core.requests.requests import CompletionRequest, Request
 
 __all__ = ("OnnxGenaiEngine",)
@@ -35,12 +36,13 @@ class _Sequence:
     """One request. It has a `continuation` from admission to its end; `pending` is the token to be computed next."""
 
     __slots__ = (
+        "began_ns",
         "cached",
+        "chooser",
         "continuation",
         "ignored",
         "num_ctx",
         "pending",
-        "preserved",
         "prompt",
         "request",
         "request_id",
@@ -53,17 +55,18 @@ class _Sequence:
         request: CompletionRequest,
         prompt: list[int],
         sampler: LogitsSampler,
+        chooser: TokenChooser,
         *,
         num_ctx: int,
-        preserved: frozenset[int],
     ) -> None:
         self.request_id = request_id
         self.request = request
         self.prompt = prompt
         self.sampler = sampler
+        self.chooser = chooser
         self.num_ctx = num_ctx
-        self.preserved = preserved
         self.continuation: Continuation | None = None
+        self.began_ns = 0
         self.cached = 0
         self.pending = -1
 
@@ -79,8 +82,7 @@ class OnnxGenaiEngine:
         self._info = info
         self._num_ctx = num_ctx
         self._piece = piece
-        self._ends = tokenizer.vocabulary().ends
-        self._control = tokenizer.vocabulary().control
+        self._tokens = ModelTokens.of(tokenizer.vocabulary(), size=tokenizer.size, control_id=tokenizer.control_id)
         self._waiting: deque[_Sequence] = deque()
         self._prefilling: deque[_Sequence] = deque()
         self._generating: list[_Sequence] = []
@@ -98,26 +100,17 @@ class OnnxGenaiEngine:
             raise Unsupported(f"the onnx-genai engine does not take a {type(request).__name__}")
         prompt = self._tokenizer.tokens(request.prompt)
         num_ctx = admitted_context(request, prompt, self._num_ctx)
-        preserved = (self._tokenizer.control_id(text) for text in request.preserved_tokens)
         sampler = LogitsSampler(
             request.sampling,
-            vocabulary_size=self._tokenizer.size,
+            vocabulary_size=self._tokens.size,
             num_ctx=num_ctx,
             encode=self._tokenizer.text_tokens,
             decode_piece=self._tokenizer.piece,
-            ends=self._ends,
+            ends=self._tokens.ends,
             mask=mask,
         )
-        self._waiting.append(
-            _Sequence(
-                request_id,
-                request,
-                prompt,
-                sampler,
-                num_ctx=num_ctx,
-                preserved=frozenset(token_id for token_id in preserved if token_id is not None),
-            )
-        )
+        chooser = TokenChooser(request, sampler, self._tokens)
+        self._waiting.append(_Sequence(request_id, request, prompt, sampler, chooser, num_ctx=num_ctx))
 
     def step(self) -> Sequence[tuple[int, EngineOutput]]:
         outputs: Outputs = []
@@ -148,6 +141,7 @@ class OnnxGenaiEngine:
     def _admit(self, outputs: Outputs) -> None:
         while self._waiting and self._continuations.free:
             sequence = self._waiting.popleft()
+            sequence.began_ns = time.perf_counter_ns()
             try:
                 sequence.continuation = self._continuations.take(sequence.prompt)
             except CorralError as error:
@@ -189,22 +183,17 @@ class OnnxGenaiEngine:
 
     def _begin(self, sequence: _Sequence, continuation: Continuation, outputs: Outputs) -> None:
         """The prompt is in memory: say so, and choose the first token."""
-        told = prefilled(sequence.request, sequence.prompt, cached=sequence.cached, shifts=False)
+        told = prefilled(
+            sequence.request, sequence.prompt, cached=sequence.cached, shifts=False, began_ns=sequence.began_ns
+        )
         outputs.append((sequence.request_id, told))
         sequence.sampler.remember(sequence.prompt)
         self._generating.append(sequence)
         self._choose(sequence, continuation, outputs)
 
     def _choose(self, sequence: _Sequence, continuation: Continuation, outputs: Outputs) -> None:
-        logits = continuation.logits()
-        token_id = sequence.sampler.choose(logits)
-        wanted = sequence.request.logprobs
-        logprob = None if wanted is None else sequence.sampler.logprob(logits, token_id, wanted)
-        ended = token_id in self._ends and token_id not in sequence.preserved
-        hidden = token_id in self._control and token_id not in sequence.preserved
-        piece = b"" if ended or hidden else self._tokenizer.piece(token_id)
-        outputs.append((sequence.request_id, Token(token_id=token_id, piece=piece, logprob=logprob)))
-        sequence.pending = token_id
+        token, sequence.pending, ended = sequence.chooser.choose(continuation.logits())
+        outputs.append((sequence.request_id, token))
         if ended:
             self._finish(sequence, "stop", outputs)
 

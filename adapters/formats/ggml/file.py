@@ -1,4 +1,4 @@
-"""Reads a GGML file's numbers, vocabulary and list of tensors, and finds its family by what fits to the last byte."""
+"""Reads the numbers, vocabulary and tensor list of a GGML file; its family is the one whose layout fits exactly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GgmlTensor(NamedTuple):
 
 
 class GgmlFile(NamedTuple):
-    """`family` is what ctransformers calls the model type. `scores` is empty where the layout has none."""
+    """`family` is the model type in ctransformers' terms. `scores` is empty if the layout has none."""
 
     family: str
     layout: Layout
@@ -50,7 +50,7 @@ class GgmlFile(NamedTuple):
 
 
 def read_ggml(source: RandomAccess) -> GgmlFile:
-    """The one layout that the whole file fits. Raises `InvalidModelFile` where none does, saying how far it came."""
+    """Reads the file in the one layout that fits. Raises `InvalidModelFile` that says how far the best one got."""
     best, farthest = "", -1
     for layout in LAYOUTS:
         try:
@@ -75,7 +75,7 @@ class _Mismatch(Exception):
 
 
 class _Reading:
-    """One attempt with one layout."""
+    """An attempt to read the file in one layout."""
 
     def __init__(self, source: RandomAccess, layout: Layout) -> None:
         self._file = buffered(source)

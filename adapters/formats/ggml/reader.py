@@ -1,4 +1,4 @@
-"""Turns a GGML file's start into the metadata of a model."""
+"""Turns the header of a GGML file into the metadata of a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _F16_BYTES = 2
 class GgmlReader:
     """The `MetadataReader` of legacy GGML files of gpt2, gptj, gpt_neox, dolly, starcoder, mpt and replit.
 
-    The family is found by what fits, for no file says it. Keeps nothing; safe for many threads.
+    Files do not state their family: it is the one whose layout fits. Stateless; safe for many threads.
     """
 
     @property

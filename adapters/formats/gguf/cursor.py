@@ -1,4 +1,4 @@
-"""Reads GGUF's numbers and strings one after the other through a window; nothing is read past the file's end."""
+"""Reads GGUF's numbers and strings in sequence through a window, and never past the end of the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _U64 = struct.Struct("<Q")
 
 
 class Cursor:
-    """A place in a file. Everything raises `InvalidModelFile` with the file's name, the offset and the fault."""
+    """A position in a file. Everything raises `InvalidModelFile` with the file's name, the offset and the fault."""
 
     def __init__(self, source: RandomAccess) -> None:
         self.name = source.name
@@ -27,7 +27,7 @@ class Cursor:
         self._position = 0  # in the window; may lie beyond its end after a skip
 
     def string(self, limit_bytes: int, what: str) -> str:
-        """A length and as many bytes of UTF-8; `what` names it in errors."""
+        """A length followed by UTF-8 text; `what` names it in errors."""
         length = self.u64()
         if length > self.size_bytes - self.offset_bytes:
             raise self.error(f"{what} claims to be {length} bytes long, past the file's end: it is truncated")
@@ -36,7 +36,7 @@ class Cursor:
         return self.take(length).decode("utf-8", "replace")
 
     def skip_strings(self, count: int) -> None:
-        # A tight loop, with its names at hand: vocabularies have hundreds of thousands of entries.
+        # A tight loop over local variables: vocabularies have hundreds of thousands of entries.
         window, position, length_at = self._window, self._position, _U64.unpack_from
         last = len(window) - 8
         for _ in range(count):
@@ -56,7 +56,7 @@ class Cursor:
         return int(_U64.unpack(self.take(8))[0])
 
     def take(self, size_bytes: int) -> bytes:
-        """The next bytes, however many; the caller bounds them."""
+        """The next bytes; the caller limits their number."""
         self._fill(size_bytes)
         start = self._position
         self._position += size_bytes
@@ -67,13 +67,13 @@ class Cursor:
         self._fill(0)
 
     def seek(self, offset_bytes: int) -> None:
-        """Moves to a byte of the file, which is checked when something is read there."""
+        """Moves to an offset, which is checked when something is read there."""
         self._position = offset_bytes - self._base
         if self._position < 0:
             self._base, self._window, self._position = offset_bytes, b"", 0
 
     def _fill(self, size_bytes: int) -> None:
-        """Makes the next bytes available in the window."""
+        """Loads the next bytes into the window."""
         if self.offset_bytes + size_bytes > self.size_bytes:
             raise self.error(f"the file ends here, at {self.size_bytes} bytes: it is truncated")
         if self._position + size_bytes <= len(self._window):
@@ -89,7 +89,7 @@ class Cursor:
         return self._base + self._position
 
     def error(self, text: str, remedy: str | None = None) -> InvalidModelFile:
-        """What is wrong at this place of the file."""
+        """An error about this position."""
         return InvalidModelFile(
             f"{self.name}: at byte {self.offset_bytes}: {text}", remedy or "fetch or convert the file again"
         )

@@ -1,7 +1,7 @@
 """Turns blocks of quantized weights into float32, as ggml's own reference code does.
 
 The block layouts are ggml's: the structs ``block_q4_0`` to ``block_q6_K`` of ``ggml-common.h``, and the functions
-``dequantize_row_*`` of ``ggml-quants.c``. Results are the same bit by bit.
+``dequantize_row_*`` of ``ggml-quants.c``. Results are identical, bit for bit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Groups(NamedTuple):
 
 
 def dequantize(type_name: str, blocks: Bytes) -> Floats:
-    """``(n, bytes of a block)`` becomes ``(n, elements of a block)``. Raises `Unsupported` for a type unknown here."""
+    """``(n, bytes of a block)`` becomes ``(n, elements of a block)``. Raises `Unsupported` for other types."""
     groups = four_bit_groups(type_name, blocks)
     if groups is not None:
         values = groups.steps[:, None] * groups.levels.astype(np.float32) + groups.minima[:, None]
@@ -46,7 +46,7 @@ def dequantize(type_name: str, blocks: Bytes) -> Floats:
 
 
 def four_bit_groups(type_name: str, blocks: Bytes) -> Groups | None:
-    """The blocks of a 4-bit type taken apart, nothing rounded; None for a type of other bits."""
+    """The blocks of a 4-bit type as levels and steps, without rounding; None for any other type."""
     function = _FOUR_BITS.get(type_name)
     return None if function is None else function(np.ascontiguousarray(blocks))
 

@@ -1,4 +1,4 @@
-"""Reads a GGUF file's header: key-values, places of arrays, tensors. Every number is checked before it is believed."""
+"""Reads a GGUF file's header: key-values, positions of arrays, tensors. Every number is checked before it is used."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MAGIC = b"GGUF"
 _KEY_LIMIT_BYTES = 65535
 _STRING_LIMIT_BYTES = 16 * 1024 * 1024
 _ARRAY_LIMIT_BYTES = 64 * 1024 * 1024
-# Far above what real files have: some 60 pairs, 2,000 tensors, 260,000 tokens with 520,000 merges, templates of 100 kB.
-# Every pair and tensor becomes a Python object, and every string of an array a turn of a loop.
+# Real files are far below: some 60 pairs, 2,000 tensors, 260,000 tokens with 520,000 merges, templates of 100 kB.
+# Each pair and tensor becomes a Python object, and each string of an array costs a turn of a loop.
 _PAIRS_LIMIT = 16_384
 _TENSORS_LIMIT = 65_536
 _STRINGS_LIMIT = 4_194_304
 _TEXT_LIMIT_BYTES = 32 * 1024 * 1024
 _TENSOR_NAME_LIMIT_BYTES = 255
-_ARRAY_LENGTH_LIMIT = 1_048_576  # of what is read of an array; longer ones may be there
+_ARRAY_LENGTH_LIMIT = 1_048_576  # of the arrays that are read; the file may have longer ones
 _MAX_DIMENSIONS = 4
 _MIN_PAIR_BYTES = 8 + 4 + 1  # an empty key, a type, one byte of value
 _MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
@@ -34,7 +34,7 @@ _PAST_FORMATS = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT"}
 
 
 class Array(NamedTuple):
-    """Where an array is; its values are read when somebody asks (`HeaderFile.values`)."""
+    """The position of an array, whose values `HeaderFile.values` reads on demand."""
 
     element_type: int
     length: int
@@ -42,7 +42,7 @@ class Array(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """`shape` is in file order, the fastest dimension first; `offset_bytes` counts from the file's beginning."""
+    """`shape` is in file order, the fastest dimension first; `offset_bytes` counts from the start of the file."""
 
     name: str
     type_name: str
@@ -58,14 +58,14 @@ class Header(NamedTuple):
 
 
 class HeaderFile:
-    """A GGUF file whose header is read. Everything raises `InvalidModelFile` with the file's name, offset and fault."""
+    """Reads the header of one GGUF file. Everything raises `InvalidModelFile` with file name, offset and fault."""
 
     def __init__(self, source: RandomAccess) -> None:
         self._at = Cursor(source)
         self._text_bytes = self._string_count = 0  # of the header so far
 
     def header(self) -> Header:
-        """Everything but the arrays' values, whose places are given."""
+        """The whole header, with positions instead of values for arrays."""
         version = self._begin()
         tensor_count, pair_count = self._at.u64(), self._at.u64()
         self._check_count(pair_count, _MIN_PAIR_BYTES, "key-value pairs", _PAIRS_LIMIT)
@@ -95,7 +95,7 @@ class HeaderFile:
         return Header(version, pairs, tensors)
 
     def values(self, array: Array, *, limit_bytes: int = _ARRAY_LIMIT_BYTES) -> list[Any] | None:
-        """An array's values; None for one too big to be of use, or larger than `limit_bytes`."""
+        """The values of an array; None if it is too long to be useful, or larger than `limit_bytes`."""
         if array.length > _ARRAY_LENGTH_LIMIT:
             return None
         self._at.seek(array.offset_bytes)
@@ -109,7 +109,7 @@ class HeaderFile:
         return [_shortest(number) for number in found] if code == "f" else found
 
     def strings_at(self, array: Array, indices: set[int]) -> dict[int, str]:
-        """Some strings of a long array, without reading the others."""
+        """The strings of an array at some indices, without decoding the others."""
         found: dict[int, str] = {}
         self._at.seek(array.offset_bytes)
         passed = 0
@@ -121,7 +121,7 @@ class HeaderFile:
         return found
 
     def _begin(self) -> int:
-        """Magic and version."""
+        """Checks the magic and returns the version."""
         start = self._at.take(min(self._at.size_bytes, 24))
         if start[:4] != MAGIC:
             raise InvalidModelFile(f"{self._at.name}: not a GGUF file: {_guess(start)}")
@@ -166,7 +166,7 @@ class HeaderFile:
         return array
 
     def _tensor(self) -> Tensor:
-        """The next entry of the list; its offset still counts from where the tensors' data begin."""
+        """The next entry of the tensor list; its offset still counts from the start of the tensor data."""
         name = self._text(_TENSOR_NAME_LIMIT_BYTES, "a tensor's name")
         dimensions = self._at.u32()
         if dimensions > _MAX_DIMENSIONS:
@@ -194,7 +194,7 @@ class HeaderFile:
         return found
 
     def _text(self, limit_bytes: int, what: str) -> str:
-        """A string that stays in memory with the header."""
+        """Reads a string that stays in memory with the header."""
         start = self._at.offset_bytes
         text = self._at.string(limit_bytes, what)
         self._text_bytes += self._at.offset_bytes - start
@@ -210,7 +210,7 @@ class HeaderFile:
 
 
 def _shortest(number: float) -> float:
-    """The shortest decimal that is the same 32-bit float: 1e-05, and not 9.999999747378752e-06."""
+    """The shortest decimal that is the same 32-bit float: 1e-05 instead of 9.999999747378752e-06."""
     if not math.isfinite(number):
         return number
     packed = struct.pack("<f", number)
@@ -221,12 +221,12 @@ def _shortest(number: float) -> float:
 def _packs_to(value: float, packed: bytes) -> bool:
     try:
         return struct.pack("<f", value) == packed
-    except OverflowError:  # rounded up beyond the greatest float
+    except OverflowError:  # rounded up beyond the largest float
         return False
 
 
 def _guess(start: bytes) -> str:
-    """What a file without the magic is, for the message."""
+    """What a file without the magic seems to be, for the error message."""
     if not start:
         return "it is empty"
     if start[:4] in _PAST_FORMATS:

@@ -25,7 +25,7 @@ _PER_LAYER = (".attention.head_count", ".attention.head_count_kv")
 _MAX_LAYERS = 4096
 _KV_BYTES = 2  # f16
 
-# What the numbers of a header may be, far above what models have: products of them stay below 64 bits.
+# The largest numbers a header may have. Real models are far below; products of these stay below 64 bits.
 _LIMITS = {
     "block_count": 1 << 16,
     "context_length": 1 << 40,
@@ -42,13 +42,13 @@ _MAX_PARAMETERS = 1 << 60
 _NAME_LIMIT = 256  # characters
 _TEMPLATE_LIMIT = 1 << 20  # characters
 _KEPT_TEXT_LIMIT = 1024  # characters of a value that is kept in `ModelMetadata.keys`
-_SHOWN_TEXT_LIMIT = 1 << 16  # characters of a value that `describe` shows unless it is asked for everything
+_SHOWN_TEXT_LIMIT = 1 << 16  # characters of a value that `describe` shows if it is not verbose
 _SHOWN_VALUES_LIMIT = 1 << 21  # of all arrays together
 _SHOWN_BYTES_LIMIT = 1 << 26
 
 
 class GgufReader:
-    """The `MetadataReader` of GGUF versions 2 and 3, little endian. Keeps nothing; safe for many threads."""
+    """The `MetadataReader` of GGUF versions 2 and 3, little endian. Stateless; safe for many threads."""
 
     @property
     def format(self) -> str:
@@ -85,7 +85,7 @@ class GgufReader:
 
 
 class _Room:
-    """What arrays may still be shown: a hostile file has thousands of them, each just short enough."""
+    """How much of the arrays may still be shown: a hostile file has thousands, each just short enough."""
 
     def __init__(self, values: int, size_bytes: int) -> None:
         self._values = values
@@ -102,7 +102,7 @@ class _Room:
 
 
 def _shown(file: HeaderFile, value: object, room: _Room | None) -> object:
-    """Arrays, and texts of many pages, only where there is `room` for everything."""
+    """Arrays, and texts of many pages, are shown only if there is `room`; otherwise they are None."""
     if isinstance(value, str):
         return value if room is not None or len(value) <= _SHOWN_TEXT_LIMIT else None
     if not isinstance(value, Array):
@@ -161,7 +161,7 @@ def _metadata(
 
 
 def _check(file_name: str, header: Header, architecture: str) -> None:
-    """Raises `InvalidModelFile` for what no model has, and no engine, list or reply could hold."""
+    """Raises `InvalidModelFile` for values that no real model has, and that no engine, list or reply could handle."""
 
     def refuse(what: str) -> InvalidModelFile:
         return InvalidModelFile(f"{file_name}: {what}, which no real model has", "fetch or convert the file again")
@@ -201,7 +201,7 @@ def _kv_bytes_per_token(
         return [count for count in listed if isinstance(count, int) and 0 <= count <= _LIMITS["attention.head_count"]]
 
     query_heads = heads("head_count")
-    cached_heads = heads("head_count_kv") or query_heads  # without grouping every query head has its own
+    cached_heads = heads("head_count_kv") or query_heads  # without grouping, each query head has its own
     most_heads = max(query_heads, default=0)
     embedding_length = _integer(pairs, f"{architecture}.embedding_length")
     head_length = embedding_length // most_heads if embedding_length and most_heads else None

@@ -76,7 +76,7 @@ DEQUANTIZED_TYPES = frozenset(
 """The tensor types that can be read as numbers here (`corral.adapters.formats.gguf.dequantize`)."""
 
 FOUR_BIT_TYPES = frozenset({"Q4_0", "Q4_1", "Q4_K"})
-"""Those whose blocks can be taken apart without rounding (`four_bit_groups`)."""
+"""The types whose blocks can be split into levels and steps without rounding (`four_bit_groups`)."""
 
 FILE_TYPES = {
     0: "F32",

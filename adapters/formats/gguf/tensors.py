@@ -24,10 +24,10 @@ _CHUNK_ELEMENTS = 4 * 1024 * 1024
 
 
 class GgufTensors:
-    """An open GGUF file, to be used with ``with``. Only the rows that are asked for are ever in memory.
+    """An open GGUF file, used with ``with``. Only the requested rows are in memory.
 
-    Reads instead of mapping: a file cut short while it is mapped would kill the process. Opening raises
-    `InvalidModelFile` for what is no GGUF file or is truncated. For one thread.
+    Reads instead of mapping: if a mapped file is truncated, the process dies. Opening raises `InvalidModelFile` if the
+    file is not GGUF or is truncated. For one thread.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,11 +51,11 @@ class GgufTensors:
 
     @property
     def pairs(self) -> Mapping[str, Any]:
-        """The header's key-values. Arrays stand as their places: see `array`."""
+        """The header's key-values. Arrays are given by their positions: see `array`."""
         return self._header.pairs
 
     def array(self, key: str) -> list[Any] | None:
-        """The values of the header's array `key`; None where there is no such array, or it is absurdly long."""
+        """The values of the header's array `key`; None if there is no such array, or if it is absurdly long."""
         found = self._header.pairs.get(key)
         return self._headers.values(found) if isinstance(found, Array) else None
 
@@ -73,7 +73,7 @@ class GgufTensors:
         return self._tensor(name).type_name
 
     def dequantized(self, name: str) -> NDArray[np.float32]:
-        """The whole tensor as float32. Raises `Unsupported` for a type that `dequantize` does not know."""
+        """The whole tensor as float32. Raises `Unsupported` if `dequantize` does not support its type."""
         tensor = self._tensor(name)
         whole = np.empty(tensor.shape[::-1], dtype=np.float32)
         columns = tensor.shape[0] if tensor.shape else 1

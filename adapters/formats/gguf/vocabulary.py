@@ -61,7 +61,7 @@ def byte_level_text(data: bytes) -> str:
 
 
 def bytes_of_byte_level(text: str) -> bytes:
-    """The bytes behind a byte-level spelling; characters that are none of it stand for themselves."""
+    """The bytes that a byte-level spelling stands for; other characters stand for themselves."""
     return b"".join([bytes((_BYTES[one],)) if one in _BYTES else one.encode() for one in text])
 
 
@@ -85,7 +85,7 @@ class GgufVocabulary(Value, frozen=True, kw_only=True):
     named: Mapping[str, int] = {}
 
     def kind(self, token_id: int) -> int:
-        """As the header says; tokens that end an answer by their spelling are control tokens even so."""
+        """As the header says, except that tokens whose spelling ends an answer are always control tokens."""
         if self.texts[token_id] in _ENDING_TEXTS:
             return CONTROL
         return self.kinds[token_id] if token_id < len(self.kinds) else NORMAL
@@ -95,7 +95,7 @@ class GgufVocabulary(Value, frozen=True, kw_only=True):
         return frozenset(place for place in range(len(self.texts)) if self.kind(place) in kinds)
 
     def control_ids(self) -> frozenset[int]:
-        """Tokens that are no text: control tokens and the unknown token."""
+        """Tokens that are not text: control tokens and the unknown token."""
         return self.ids_of(CONTROL, UNKNOWN)
 
     def ends(self) -> frozenset[int]:
@@ -104,7 +104,7 @@ class GgufVocabulary(Value, frozen=True, kw_only=True):
         return frozenset(named | {place for place, text in enumerate(self.texts) if text in _ENDING_TEXTS})
 
     def pieces(self) -> tuple[bytes, ...]:
-        """The bytes of every token, by id; of a control token its spelling."""
+        """The bytes of every token, by id; for a control token, its spelling."""
         spelt = bytes_of_byte_level if self.model == "gpt2" else _bytes_of_spm
         return tuple(
             [
@@ -120,7 +120,7 @@ def _bytes_of_spm(text: str) -> bytes:
 
 
 def read_vocabulary(path: Path, *, prefix: str = "") -> GgufVocabulary | None:
-    """The vocabulary whose keys begin with `prefix`; None where the file has none.
+    """The vocabulary whose keys begin with `prefix`; None if the file has none.
 
     Raises `InvalidModelFile` for a file that cannot be read, and for ids or counts that do not fit the tokens.
     """

@@ -1,4 +1,4 @@
-"""Writes the header of a GGUF file; the tensors' data follow it, each at its offset."""
+"""Writes the header of a GGUF file; the data of each tensor follows at its offset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from corral.adapters.formats.gguf.tables import ARRAY, STRING, TENSOR_TYPES
 __all__ = ("ALIGNMENT", "NewTensor", "gguf_header", "padding")
 
 ALIGNMENT = 32
-"""Bytes: what a file without ``general.alignment`` keeps to."""
+"""The alignment in bytes of a file without ``general.alignment``."""
 
 _U32, _I32, _F32, _BOOL, _U64, _I64 = 4, 5, 6, 7, 10, 11
 _CODES = {_U32: "I", _I32: "i", _F32: "f", _BOOL: "?", _U64: "Q", _I64: "q"}
@@ -29,7 +29,7 @@ class NewTensor(NamedTuple):
 
 
 def gguf_header(version: int, pairs: Mapping[str, Any], tensors: Sequence[NewTensor]) -> bytes:
-    """Everything before the data, padded. The data of each tensor are to be padded to `ALIGNMENT` as well.
+    """Everything before the data, padded. The data of each tensor must be padded to `ALIGNMENT` as well.
 
     A value's type follows from the Python type: bool, str, float (32 bits), int (32 bits where it fits, unsigned where
     not negative), and lists of one of them; bytes in a list are written as a string. A list of ints is of int32.
@@ -51,7 +51,7 @@ def gguf_header(version: int, pairs: Mapping[str, Any], tensors: Sequence[NewTen
 
 
 def padding(size_bytes: int) -> int:
-    """How many bytes are missing to the next multiple of `ALIGNMENT`."""
+    """The number of bytes up to the next multiple of `ALIGNMENT`."""
     return -size_bytes % ALIGNMENT
 
 

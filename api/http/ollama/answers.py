@@ -22,10 +22,10 @@ _NDJSON = b"application/x-ndjson"
 
 
 class AnswerResponse:
-    """An ASGI response. `open` loads the model and starts the generation; nothing has been done before it is called.
+    """An ASGI response. `open` loads the model and starts the generation; nothing happens before it is called.
 
-    Errors up to the first line are raised, for the error table to answer; later ones become the last line. A client
-    that goes away cancels everything, loading and prompt included.
+    Errors before the first line are raised, and answered by the dialect; later ones become the last line. If the
+    client disconnects, everything is cancelled, including loading and the prompt.
     """
 
     def __init__(self, open: Callable[[], Awaitable[Generation]], writer: AnswerWriter[Any], *, stream: bool) -> None:

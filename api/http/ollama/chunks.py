@@ -28,9 +28,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class AnswerWriter(Generic[ReplyT]):
-    """One request's answer. `started_ns` is the monotonic time at which the request came.
+    """The answer to one request. `started_ns` is the monotonic time at which the request arrived.
 
-    A chunk that is nothing but text, as nearly all are, is put together from bytes encoded once per stream.
+    A chunk with nothing but text, like nearly all, is assembled from bytes that are encoded once per stream.
     """
 
     _before_text: bytes
@@ -44,13 +44,13 @@ class AnswerWriter(Generic[ReplyT]):
         self._ignored: tuple[str, ...] = ()
 
     def begin(self, record: StoredModel) -> None:
-        """Called before anything is written. Every line of an upstream's answer says where it came from."""
+        """Must be called before anything is written. Every line of an upstream's answer says where it came from."""
         if record.remote:
             self._remote = {"remote_model": record.remote.model, "remote_host": record.remote.host}
             self._head = _head(self._model, self._remote)
 
     def line(self, output: Output, load_ns: int) -> bytes | None:
-        """The line for `output`, None where it has none. `load_ns` goes into the last one."""
+        """The line for `output`, or None if there is none. The last line contains `load_ns`."""
         if isinstance(output, Delta):
             text, plain = output.text, not (output.logprobs or output.thinking or output.tool_calls)
         elif isinstance(output, Finished):
@@ -66,7 +66,7 @@ class AnswerWriter(Generic[ReplyT]):
         return _encode(self.reply(done=False, **_parts((output,)))) + b"\n"
 
     def whole(self, outputs: list[Output], load_ns: int) -> bytes:
-        """All of the answer as one object, without a newline. `outputs` ends with `Finished`."""
+        """The whole answer as one object, without a newline. `outputs` ends with `Finished`."""
         metrics: dict[str, Any] = {}
         for output in outputs:
             if isinstance(output, Started):
@@ -76,7 +76,7 @@ class AnswerWriter(Generic[ReplyT]):
         return _encode(self.reply(done=True, **_parts(outputs), **metrics))
 
     def empty(self, done_reason: str) -> bytes:
-        """An answer without text, to a request that only loaded or unloaded a model."""
+        """The answer, without text, to a request that only loaded or unloaded a model."""
         return _encode(self.reply(done=True, done_reason=done_reason))
 
     def reply(
@@ -88,7 +88,7 @@ class AnswerWriter(Generic[ReplyT]):
         tool_calls: tuple[ToolCall, ...] = (),
         **fields: Any,
     ) -> ReplyT:
-        """The route's own shape; `fields` are those that `GenerateReply` and `ChatReply` share."""
+        """Builds the route's own reply; `fields` are those that `GenerateReply` and `ChatReply` share."""
         raise NotImplementedError
 
     def _metrics(self, finished: Finished, load_ns: int) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class AnswerWriter(Generic[ReplyT]):
 
 
 class GenerateWriter(AnswerWriter[GenerateReply]):
-    """Answers of ``/api/generate``. `with_context`: the last chunk carries the ids of prompt and answer."""
+    """Answers of ``/api/generate``. If `with_context`, the last chunk contains the ids of prompt and answer."""
 
     _before_text = b'","response":'
 
@@ -165,13 +165,13 @@ class ChatWriter(AnswerWriter[ChatReply]):
 
 
 def _head(model: str, remote: Mapping[str, str]) -> bytes:
-    """The beginning of a line, up to its time."""
+    """The start of a line, up to its timestamp."""
     fields = b"".join(b'"' + name.encode() + b'":' + _encode(text) + b"," for name, text in remote.items())
     return b'{"model":' + _encode(model) + b"," + fields + b'"created_at":"'
 
 
 def _parts(outputs: list[Output] | tuple[Output, ...]) -> dict[str, Any]:
-    """What the deltas among `outputs` say, joined."""
+    """The content of the deltas among `outputs`, joined."""
     text: list[str] = []
     thinking: list[str] = []
     tool_calls: list[ToolCall] = []

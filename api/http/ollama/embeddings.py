@@ -32,7 +32,7 @@ _encode = msgspec.json.Encoder().encode
 
 @post("/api/embed", status_code=200, opt={"body": EmbedBody, "reply": EmbedReply})
 async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
-    """One vector of length 1 per input, in order. Without input the model is loaded."""
+    """Computes one vector of length 1 per input, in order. Without input, only loads the model."""
     begun = await begin(
         request,
         EmbedBody,
@@ -67,7 +67,7 @@ async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
 
 @post("/api/embeddings", status_code=200, opt={"body": EmbeddingBody, "reply": EmbeddingReply})
 async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The vector of one text, as the model gives it. Without a prompt the model is loaded."""
+    """Computes the vector of one text, not normalised. Without a prompt, only loads the model."""
     begun = await begin(request, EmbeddingBody, no_model=ApiError(400, "model is required"), not_found=_NOT_FOUND)
     body = begun.body
     call = EmbedCall(
@@ -101,14 +101,14 @@ def _check_input(given: Any) -> None:
 
 
 def _inputs(given: Any) -> tuple[str, ...]:
-    """The texts of an input that was checked. None, an empty text and an empty list all mean: only load."""
+    """The texts of a checked input. None, an empty string and an empty list all mean that the model is only loaded."""
     if isinstance(given, str):
         return (given,) if given else ()
     return tuple(given or ())
 
 
 class _Embeddings:
-    """The answer of ``/api/embed``, sent some rows at a time: as text, vectors take five times their memory."""
+    """The answer of ``/api/embed``, sent a few rows at a time, because vectors as text take five times the memory."""
 
     def __init__(self, model: str, vectors: Vectors, rest: Mapping[str, Any]) -> None:
         self._head = b'{"model":' + _encode(model) + b',"embeddings":['

@@ -32,7 +32,7 @@ _THINK_CHOICES = '"high", "medium", "low", "max", true, or false'
 
 @post("/api/generate", status_code=200, opt={"body": GenerateBody, "reply": GenerateReply, "ndjson": True})
 async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Complete a prompt. Without one the model is loaded, or unloaded if `keep_alive` is 0."""
+    """Completes a prompt. Without one, loads the model, or unloads it if `keep_alive` is 0."""
     begun = await begin(
         request, GenerateBody, check=_check, no_model=ApiError(404, "model '' not found"), not_found=_NOT_FOUND
     )
@@ -66,7 +66,7 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
 
 @post("/api/chat", status_code=200, opt={"body": ChatBody, "reply": ChatReply, "ndjson": True})
 async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Answer a conversation. Without messages the model is loaded, or unloaded if `keep_alive` is 0."""
+    """Answers a conversation. Without messages, loads the model, or unloads it if `keep_alive` is 0."""
     begun = await begin(
         request, ChatBody, check=_check, no_model=ApiError(400, "model is required"), not_found=_NOT_FOUND
     )
@@ -98,7 +98,7 @@ def _check(body: InferenceBody) -> None:
 
 
 def _answering(begun: InferenceRequest[BodyT], constraint: Constraint | None) -> dict[str, Any]:
-    """The fields of an `AnswerCall`: what both routes pass on from the body."""
+    """The fields of an `AnswerCall` that both routes take from the body."""
     body = begun.body
     return {
         "model": begun.model,
@@ -117,7 +117,7 @@ def _logprobs(body: InferenceBody) -> int | None:
 
 
 def _check_think(think: Any) -> None:
-    """Ollama refuses these while it decodes the body."""
+    """Ollama rejects these while decoding the body."""
     if isinstance(think, str) and think and think not in _THINK_LEVELS:
         raise ApiError(400, f'invalid think value: "{think}" (must be {_THINK_CHOICES})')
     if think and not isinstance(think, (bool, str)):
@@ -125,12 +125,12 @@ def _check_think(think: Any) -> None:
 
 
 def _think(body: InferenceBody) -> bool | str | None:
-    """What was checked to be one of these; an empty text says nothing."""
+    """The checked value; an empty string means that it is not given."""
     return body.think if isinstance(body.think, bool) or body.think else None
 
 
 async def _constraint(begun: InferenceRequest[BodyT]) -> Constraint | None:
-    """What the answer must look like. If the model is unknown too, that is the error, rather than a wrong format."""
+    """The constraint on the answer. If the model is unknown too, that error takes precedence over a wrong format."""
     try:
         return read_format(begun.body.format)
     except InvalidOption:
@@ -139,7 +139,7 @@ async def _constraint(begun: InferenceRequest[BodyT]) -> Constraint | None:
 
 
 def _refuse_later(**fields: object) -> None:
-    """Fields that this version does not serve may be given as long as they are empty: many clients send them so."""
+    """Rejects fields that this version does not support, unless they are empty: many clients send empty ones."""
     for name, value in fields.items():
         if value:
             raise ApiError(400, f"{name} is not supported by this version of Corral; omit it")
@@ -148,7 +148,7 @@ def _refuse_later(**fields: object) -> None:
 async def _load(
     begun: InferenceRequest[BodyT], writer: AnswerWriter[Any], task: Literal["generate", "chat"]
 ) -> ASGIResponse:
-    """One object, never a stream."""
+    """Answers with one object, never a stream."""
     call = LoadCall(
         model=begun.model,
         caller=begun.caller,
@@ -161,7 +161,7 @@ async def _load(
 
 
 async def _unload(begun: InferenceRequest[BodyT], writer: AnswerWriter[Any]) -> ASGIResponse:
-    """One object, never a stream, whether or not the model was loaded."""
+    """Answers with one object, never a stream, whether or not the model was loaded."""
     call = UnloadCall(model=begun.model, caller=begun.caller)
     await begun.unless_client_leaves(begun.runtime.inference.unload(call))
     return ASGIResponse(body=writer.empty("unload"), media_type=JSON)

@@ -43,7 +43,7 @@ __all__ = ("OLLAMA_VERSION", "copy", "delete", "list_models", "list_running", "r
 OLLAMA_VERSION = "0.33.0"
 """The Ollama release whose contract these routes keep. Clients switch features on by it."""
 
-_FOREVER_S = 292 * 365.25 * 86400  # what Ollama shows for a model that stays: the most its clock can count
+_FOREVER_S = 292 * 365.25 * 86400  # what Ollama shows for a model that is kept forever: the maximum of its clock
 _LEFT_OUT_OF_INFO = ("general.name", "tokenizer.chat_template")
 
 _encode = msgspec.json.Encoder().encode
@@ -51,13 +51,13 @@ _encode = msgspec.json.Encoder().encode
 
 @route("/", http_method=["GET", "HEAD"], status_code=200)
 async def root(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """What people and health checks look for."""
+    """Answers people and health checks."""
     return _respond(request, b"Ollama is running", "text/plain; charset=utf-8")
 
 
 @route("/api/version", http_method=["GET", "HEAD"], status_code=200, opt={"reply": VersionReply})
 async def version(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Ollama's version whose contract is kept, and Corral's own: a server without the second is not Corral."""
+    """Ollama's version, whose API this is, and Corral's own. A server without the second is not Corral."""
     return _respond(request, _encode(VersionReply(version=OLLAMA_VERSION, corral=_runtime(request).version)))
 
 
@@ -71,7 +71,7 @@ async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get("/api/ps", opt={"reply": ProcessReply})
 async def list_running(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The models in memory, the one that stays longest first."""
+    """The models in memory; the one that stays longest comes first."""
     runtime = _runtime(request)
     models = [await _running(runtime.catalog, loaded) for loaded in runtime.scheduler.loaded()]
     return _respond(request, _encode(ProcessReply(models=models)))
@@ -79,7 +79,7 @@ async def list_running(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @post("/api/show", status_code=200, opt={"body": ShowBody, "reply": ShowReply})
 async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Everything that is known of a model. Weights that cannot be read leave `model_info` empty."""
+    """Everything that is known about a model. If the weights cannot be read, `model_info` is empty."""
     body = await read_json(request, ShowBody)
     request_log(request.scope).model = body.subject
     if not body.subject.strip():
@@ -95,7 +95,7 @@ async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @post("/api/copy", status_code=200, opt={"body": CopyBody})
 async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
-    """A second name for a model."""
+    """Gives a model a second name."""
     body = await read_json(request, CopyBody)
     request_log(request.scope).model = body.source
     source = read_name(without_selector(body.source), f'source "{body.source}" is invalid')
@@ -109,7 +109,7 @@ async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
 
 @delete_route("/api/delete", status_code=200, opt={"body": DeleteBody})
 async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Remove a name, and the blobs that only it used. A running copy stays in memory until its time is up."""
+    """Removes a name and the blobs that only it used. If the model is loaded, it stays so until its keep-alive ends."""
     body = await read_json(request, DeleteBody)
     request_log(request.scope).model = body.subject
     if not body.subject.strip():
@@ -123,7 +123,7 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
 
 
 async def _remove(runtime: Runtime, name: ModelName) -> None:
-    """An upstream's connections go with its name: no timer would end them."""
+    """Closes an upstream's connections with its name, since no timer would."""
     record = await runtime.catalog.delete(name)
     if record is not None and record.remote:
         await runtime.scheduler.unload(record)
@@ -135,13 +135,13 @@ def _runtime(request: Request[Any, Any, Any]) -> Runtime:
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
-    """200 without a body, and so without a content type."""
+    """Answers 200 without a body, and therefore without a content type."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _respond(request: Request[Any, Any, Any], body: bytes, media_type: str = JSON) -> Response[bytes]:
-    """The answer to a HEAD request has the headers of the one to GET."""
+    """The response to a HEAD request has the same headers as that to GET."""
     headers = {"content-length": str(len(body)), "content-type": media_type}
     return Response(b"" if request.method == "HEAD" else body, headers=headers)
 
@@ -191,7 +191,7 @@ async def _running(catalog: ModelCatalog, loaded: LoadedModel) -> RunningModelRe
 
 
 def _corral_facts(loaded: LoadedModel) -> dict[str, Any]:
-    """What runs a model, beyond what Ollama's shapes have room for."""
+    """What runs a model, which Ollama's own fields do not tell."""
     return {
         "engine": loaded.engine,
         "runner": loaded.runner,

@@ -1,4 +1,4 @@
-"""Reads the model names of native requests: trims them, takes off source selectors, checks the grammar."""
+"""Reads model names in native requests: trims them, removes source selectors, and checks the grammar."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ("read_name", "without_selector")
 
 
 def without_selector(typed: str, *, cloud_text: str = "remote model is unavailable") -> str:
-    """The name without ``:local``, which says where a model is and not which one.
+    """The name without ``:local``, which says where a model is rather than which model it is.
 
-    Raises `ApiError` for ``:cloud`` and ``-cloud``: those models are at ollama.com, which Corral never asks.
+    Raises `ApiError` for ``:cloud`` and ``-cloud``: those models are at ollama.com, which Corral never contacts.
     """
     name = typed.strip()
     cloud, local = _is_cloud(name), name.lower().endswith(":local")

@@ -1,4 +1,4 @@
-"""What Ollama's inference routes do before their own work: check keep-alive and model, and name the model in errors."""
+"""What Ollama's inference routes have in common: they check keep-alive and model, and name the model in errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BodyT = TypeVar("BodyT", bound=ModelBody)
 
 
 class InferenceRequest(Received[BodyT], Generic[BodyT]):
-    """A request for a model. As a context manager it answers `ModelNotFound` with the name as the client wrote it.
+    """A request to a model. As a context manager, answers `ModelNotFound` with the name as the client wrote it.
 
     `model` is the name without ``:local``; `name` is the same, parsed.
     """
@@ -56,9 +56,9 @@ async def begin(
     no_model: ApiError,
     not_found: str,
 ) -> InferenceRequest[BodyT]:
-    """Reads the body and checks what all of these routes have, in Ollama's order; `check` is the route's own part.
-
-    `no_model` answers a request without a model; `not_found` one for an unknown model, whose name replaces ``{}``.
+    """Reads the body and checks the fields that all of these routes have, in Ollama's order. `check` is the route's own
+    part. `no_model` answers a request without a model. `not_found` answers one for an unknown model, whose name
+    replaces ``{}``.
     """
     body = await read_json(request, kind)
     begun = InferenceRequest(request, body, not_found)

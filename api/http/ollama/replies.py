@@ -1,6 +1,6 @@
 """The response bodies of Ollama's native routes: keys in Ollama's order.
 
-A field with a default is left out of the JSON while it has it.
+A field that has its default value is left out of the JSON.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ToolCallReply(Reply, frozen=True, kw_only=True):
 class GenerateReply(Reply, frozen=True, kw_only=True):
     """A chunk or whole answer of generate. Durations are nanoseconds.
 
-    `cached_tokens` and `ignored_options` are Corral's own.
+    `cached_tokens` and `ignored_options` are Corral's additions.
     """
 
     model: str
@@ -159,7 +159,7 @@ class ListReply(Reply, frozen=True, kw_only=True):
 
 
 class RunningModelReply(Reply, frozen=True, kw_only=True):
-    """A loaded model. `corral` says what runs it: engine, runner, process, features."""
+    """A loaded model. `corral` describes what runs it: engine, runner, process, features."""
 
     name: str
     model: str
@@ -201,14 +201,14 @@ class ShowReply(Reply, frozen=True, kw_only=True):
 
 
 class VersionReply(Reply, frozen=True, kw_only=True):
-    """`version` is the Ollama release whose contract is kept; `corral` is ours."""
+    """`version` is the Ollama release whose API this is; `corral` is Corral's own version."""
 
     version: str
     corral: str
 
 
 def logprobs_of(logprobs: Iterable[TokenLogprob]) -> tuple[Logprob, ...]:
-    """Tokens that are a part of a character show as U+FFFD; `bytes` has what they are."""
+    """Tokens that are part of a character are shown as U+FFFD; `bytes` has their actual bytes."""
     return tuple(
         Logprob(
             token=entry.token.decode("utf-8", "replace"),

@@ -1,4 +1,4 @@
-"""The request bodies of Ollama's native routes, named as Ollama names its structs: the names appear in error texts."""
+"""The request bodies of Ollama's native routes. `go_name` is what Ollama calls the struct in error texts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = (
 
 
 _NAMES = ("model", "name", "source", "destination")
-_LONGEST_NAME = 1024  # characters; with every part as long as it may be a name has 601
+_LONGEST_NAME = 1024  # characters; the longest valid name has 601
 _MOST_OPTIONS = 1024
 _MOST_INPUTS = 16_384
 _MOST_MESSAGES = 10_000
@@ -90,7 +90,7 @@ class ToolFunctionBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A function that the model may ask for."""
+    """A function that the model may call."""
 
     go_name: ClassVar[str] = "Tool"
 
@@ -104,7 +104,7 @@ class ToolBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NativeBody(Body, frozen=True, kw_only=True):
-    """What all have in common: bounds of what is not text."""
+    """The base of all bodies: limits on everything that is not text."""
 
     def check(self) -> None:
         for field in _NAMES:
@@ -114,7 +114,7 @@ class NativeBody(Body, frozen=True, kw_only=True):
 
 
 class ModelBody(NativeBody, frozen=True, kw_only=True):
-    """What all requests to a model have in common."""
+    """The fields of all requests to a model."""
 
     model: str = ""
     options: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -122,7 +122,7 @@ class ModelBody(NativeBody, frozen=True, kw_only=True):
 
 
 class InferenceBody(ModelBody, frozen=True, kw_only=True):
-    """What generate and chat have in common. `truncate` is accepted and has no effect (see docs/compatibility.md)."""
+    """The fields that generate and chat share. `truncate` is accepted and has no effect (see docs/compatibility.md)."""
 
     stream: bool = True
     format: Any = None
@@ -198,7 +198,7 @@ class NamedBody(NativeBody, frozen=True, kw_only=True):
 
 
 class ShowBody(NamedBody, frozen=True, kw_only=True):
-    """``POST /api/show``. `system` and `options` show in the modelfile's text only."""
+    """``POST /api/show``. `system` and `options` only affect the modelfile's text."""
 
     go_name: ClassVar[str] = "ShowRequest"
 
@@ -232,7 +232,7 @@ def _require_few(field: str, values: Sized, limit: int) -> None:
 
 
 def decoded_images(encoded: tuple[str, ...]) -> tuple[bytes, ...]:
-    """The files that clients send as base64. Raises `ApiError` with the words of Go's decoder."""
+    """Decodes files that clients send as base64. Raises `ApiError` with the text of Go's decoder."""
     return tuple(map(_decoded, encoded)) if encoded else ()
 
 

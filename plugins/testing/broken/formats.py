@@ -29,7 +29,7 @@ class SoundFormat:
         begun = messages.pop().content if messages and messages[-1].role == "assistant" else ""
         typed = TypedText(control)
         turns = [self.turn(typed, message) for message in messages]
-        return typed.prompt("".join([*turns, "<|im_start|>assistant\n"]), begun)
+        return typed.prompt("".join([*turns, "<|im_start|>assistant\n", typed.text(begun)]))
 
     def turn(self, typed: TypedText, message: Message) -> str:
         message = typed.message(message)
