@@ -48,6 +48,7 @@ from corral.core.random_access import *
 from corral.core.requests.caller import ANONYMOUS as ANONYMOUS
 from corral.core.requests.caller import Caller as Caller
 from corral.core.requests.calls import *
+from corral.core.requests.control_tokens import LOOKALIKES as LOOKALIKES
 from corral.core.requests.control_tokens import ControlTokens as ControlTokens
 from corral.core.requests.messages import *
 from corral.core.requests.outputs import *

@@ -49,7 +49,7 @@ from corral.plugins.parts import make_part, make_parts, resolve_targets, try_out
 from corral.plugins.settings.layers import Layers
 from corral.plugins.settings.model_settings import ConfiguredCatalog, by_model
 from corral.plugins.settings.reading import parse_assignment, read_layers
-from corral.plugins.settings.schema import Settings
+from corral.plugins.settings.schema import ServerSettings, Settings
 from corral.plugins.settings.types import Address
 from corral.plugins.specs import Stores, resolve
 
@@ -64,6 +64,7 @@ __all__ = (
     "HookKind",
     "Layers",
     "PluginManager",
+    "ServerSettings",
     "Settings",
     "Stores",
     "assemble",

@@ -1,1 +1,1 @@
-"""Grammars become token masks: JSON Schema, GBNF, Lark and regular expressions, through llguidance."""
+"""Turns grammars into token masks: JSON Schema, GBNF, Lark and regular expressions, with llguidance."""

@@ -17,7 +17,7 @@ _starting = threading.Lock()
 
 
 def on_deep_stack(function: Callable[[], T]) -> T:
-    """What `function` returns or raises, from a thread of its own that has ended by then."""
+    """Call `function` in a separate thread, and return or raise its result once the thread has ended."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -28,7 +28,7 @@ def on_deep_stack(function: Callable[[], T]) -> T:
             errors.append(error)
 
     thread = threading.Thread(target=run, name="deep stack")
-    with _starting:  # the size is one setting for the whole process
+    with _starting:  # the size is a setting of the whole process
         usual = threading.stack_size(_STACK_BYTES)
         try:
             thread.start()

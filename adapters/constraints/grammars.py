@@ -1,4 +1,4 @@
-"""Every kind of constraint as one Lark grammar, the language that llguidance compiles.
+"""Converts every kind of constraint to a Lark grammar, the language that llguidance compiles.
 
 Syntax: llguidance's ``docs/syntax.md``; its JSON Schema options: ``docs/json_schema.md``.
 """
@@ -21,16 +21,17 @@ __all__ = ("complaint_about", "lark_of")
 
 _MAX_SOURCE_CHARS: Mapping[str, int] = {"json_schema": 64 << 10, "gbnf": 16 << 10, "lark": 32 << 10, "regex": 32 << 10}
 _MAX_PATTERN_PROPERTIES = 16
-"""What compiles in about two seconds at worst: the time grows with the square of a grammar's size, and each pattern
-for names is compared with each other one."""
+"""These compile in at most about two seconds: the time grows with the square of a grammar's size, and all patterns for
+names are compared with each other.
+"""
 
 _FREE_TOKENS = '\n%llguidance {"no_forcing": true}\n'
-"""The model spells a certain text with the tokens it likes best, and no tokenizer is asked."""
+"""The model spells a fixed text with the tokens it prefers, and no tokenizer is needed."""
 
 _JSON_OPTIONS: Mapping[str, Any] = {
-    # At most one break of a line and its indent: small models go on with blanks for ever.
+    # At most one line break with its indent: small models would continue with whitespace forever.
     "whitespace_pattern": r" |\n[ \t]{0,20}",
-    # What is not implemented is reported as a warning.
+    # Anything not implemented is reported as a warning.
     "lenient": True,
 }
 
@@ -47,7 +48,7 @@ _PLACE = re.compile(r"^(at )?(\d+)\((\d+)\): (failed to compile JSON schema: )?"
 
 
 def lark_of(constraint: Constraint) -> str:
-    """The grammar's text. Raises `InvalidRequest` for a source that is too long or not of its kind."""
+    """Return the grammar's text. Raises `InvalidRequest` if the source is too long or not of its kind."""
     limit = _MAX_SOURCE_CHARS[constraint.kind]
     if len(constraint.source) > limit:
         raise InvalidRequest(
@@ -61,7 +62,7 @@ def lark_of(constraint: Constraint) -> str:
 
 
 def complaint_about(constraint: Constraint, message: str) -> str:
-    """One line of what llguidance says, without the places and listings of a grammar that we made ourselves."""
+    """One line of llguidance's error, without positions and listings of a grammar that we generated."""
     lines = message.split("\n<")[0].splitlines() or ["unknown error"]
     line = lines[0]
     if line.startswith("NoExtension"):
@@ -86,7 +87,7 @@ def _json_schema(source: str) -> str:
     if patterns > _MAX_PATTERN_PROPERTIES:
         raise ValueError(f"it has {patterns} patternProperties; at most {_MAX_PATTERN_PROPERTIES} are accepted")
     schema = closed_schema(schema)
-    schema["x-guidance"] = _JSON_OPTIONS  # in place of the caller's, which could allow what is no JSON
+    schema["x-guidance"] = _JSON_OPTIONS  # replaces the caller's, which could allow invalid JSON
     return f"start: %json {json.dumps(schema)}"
 
 
@@ -108,7 +109,7 @@ def _gbnf(source: str) -> str:
         return str(gbnf_to_lark(source))
     except RecursionError:
         raise
-    except Exception as error:  # its own errors and plain ones, both of the grammar's making
+    except Exception as error:  # its own errors and plain ones, both caused by the grammar
         raise ValueError(error) from error
 
 

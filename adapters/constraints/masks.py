@@ -26,12 +26,12 @@ _LIMITS = {
     "max_items_in_row": 2_000,
     "verbose_errors": False,
 }
-"""A token's mask is ready in a fraction of a second even for a grammar made to be slow, and takes 50 MB at most."""
+"""The mask of a token takes a fraction of a second even for a grammar designed to be slow, and at most 50 MB."""
 
 
 _KEPT_BYTES = 64 << 20
 _BYTES_PER_MATCHER, _BYTES_PER_CHARACTER = 256 << 10, 1 << 10
-"""What a compiled grammar takes, by measuring: the largest that JSON Schemas made took 900 bytes for each character."""
+"""The measured size of a compiled grammar: the largest from a JSON Schema took 900 bytes per character."""
 
 
 class GrammarMasks:
@@ -44,7 +44,7 @@ class GrammarMasks:
         if not vocabulary.ends:
             raise InvalidRequest("this model has no token that ends an answer, so it cannot answer in a format")
         self._pieces = vocabulary.pieces
-        # Each call holds the GIL, for 1 µs a token: in two, so that other threads have their turn in between.
+        # Each call holds the GIL, for 1 µs per token: two calls let other threads run in between.
         bare = llguidance.LLTokenizer(_Tokens(vocabulary), eos_token=sorted(vocabulary.ends), slices=[])
         self._tokenizer = bare.with_slices(llguidance.LLTokenizer.general_slices())
         self._compiled: SizedLruDict[tuple[str, str], Any] = SizedLruDict(_KEPT_BYTES)
@@ -57,11 +57,11 @@ class GrammarMasks:
         return LateMask(mask, constraint.starts_after, self._pieces)
 
     def _matcher(self, constraint: Constraint) -> Any:
-        """One that is at its beginning, and the caller's own."""
+        """Return a matcher in its initial state, owned by the caller."""
         key = (constraint.kind, constraint.source)
         compiled = self._compiled.get(key)
         if compiled is None:
-            # llguidance follows references recursively: some ten thousand levels fit into the longest source.
+            # llguidance follows references recursively: ten thousand levels fit into the longest source.
             compiled = on_deep_stack(lambda: self._compile(constraint))
             size_bytes = _BYTES_PER_MATCHER + _BYTES_PER_CHARACTER * len(constraint.source)
             self._compiled.put(key, compiled, size_bytes)
@@ -70,13 +70,13 @@ class GrammarMasks:
     def _compile(self, constraint: Constraint) -> Any:
         limits = llguidance.LLParserLimits(**_LIMITS)
         matcher = llguidance.LLMatcher(self._tokenizer, lark_of(constraint), log_level=0, limits=limits)
-        # A grammar without any text shows only now, and what the first mask prepares takes time.
+        # An empty grammar is only noticed now, and the first mask takes time to prepare.
         GrammarMask(constraint, matcher, len(self._pieces)).allowed()
         return matcher
 
 
 class GrammarMask:
-    """A `RequestMask`: llguidance's matcher of one answer."""
+    """A `RequestMask` around llguidance's matcher for one answer."""
 
     def __init__(self, constraint: Constraint, matcher: Any, vocabulary_size: int) -> None:
         self._constraint = constraint
@@ -101,7 +101,7 @@ class GrammarMask:
 
 
 class _Tokens:
-    """A vocabulary with the attributes that llguidance asks of a tokenizer."""
+    """A vocabulary with the attributes that llguidance needs from a tokenizer."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None

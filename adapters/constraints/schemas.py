@@ -1,7 +1,7 @@
-"""A caller's JSON Schema as the one that is compiled: objects have the keys they list, and numbers are exact.
+"""Rewrites a caller's JSON Schema for compilation: objects have only the keys they list, and numbers are exact.
 
-By the letter of JSON Schema an object may have any key besides those it describes. Nobody who asks a model for an
-answer means that: where `additionalProperties` is not said, an object that describes keys has these and no others.
+According to JSON Schema, an object may have any key besides those it describes. Callers who want an answer from a model
+do not mean that: without `additionalProperties`, an object that describes keys has only these.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _OF_OTHER_TYPES = frozenset(
 
 
 def closed_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema to compile in place of `schema`, which stays as it is. Key order is kept.
+    """Return the schema to compile instead of `schema`, which is not changed. The order of keys is kept.
 
     Objects that are described in several places (`allOf`, a `$ref` beside `properties`, …) may have the keys of all
-    of these. Raises `ValueError` for a number that could not be held to exactly, and for nesting that is too deep.
+    of these. Raises `ValueError` for a number that cannot be enforced exactly, and for nesting that is too deep.
     """
     try:
         return _Closing(schema).whole()
@@ -39,7 +39,7 @@ def closed_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Listed:
-    """What a schema and all that applies to the same object list: keys, patterns, and whether others are asked for."""
+    """What a schema and all others for the same object list: keys, patterns, and whether further keys are requested."""
 
     def __init__(self) -> None:
         self.names: dict[str, None] = {}
@@ -75,7 +75,7 @@ class _Closing:
             definitions = made.get("$defs")
             made["$defs"] = {**(definitions if isinstance(definitions, dict) else {}), **self._open_definitions}
         self._numbers.check_multiples(at_once=self._merges)
-        if not self._numbers.multiples:  # a range as well would take too large a machine
+        if not self._numbers.multiples:  # with a range as well, the automaton would be too large
             for each in self._rewritten_schemas:
                 bound_integers(each)
         return dict(made)
@@ -83,7 +83,7 @@ class _Closing:
     # ── one schema ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _schema(self, schema: Any, *, closed: bool) -> Any:
-        """`schema` rewritten. Not `closed`: something that applies to the same object lists its keys for it."""
+        """Rewrite `schema`. If not `closed`, another schema for the same object lists its keys."""
         if not isinstance(schema, dict):
             return schema
         self._numbers.check(schema)
@@ -102,7 +102,9 @@ class _Closing:
         return made
 
     def _rewritten(self, schema: dict[str, Any], *, closed: bool) -> dict[str, Any]:
-        """A copy with the schemas within rewritten: those of the same object as `closed` says, all others closed."""
+        """Return a copy with all inner schemas rewritten: those for the same object according to `closed`, all others
+        closed.
+        """
         made: dict[str, Any] = {}
         for key, value in schema.items():
             if key == "$ref" and not closed:
@@ -122,19 +124,19 @@ class _Closing:
         return made
 
     def _close(self, schema: dict[str, Any], made: dict[str, Any]) -> None:
-        """An object that is described in one place."""
+        """Close an object that is described in one place."""
         others = made.pop("unevaluatedProperties", False)
         if "additionalProperties" not in made:
             made["additionalProperties"] = others
         if isinstance(made["properties"], dict) and made["additionalProperties"] is False:
             patterns = made.get("patternProperties") or {}
-            for name in _required(schema) if not patterns else ():  # a key that must be there may be
+            for name in _required(schema) if not patterns else ():  # a required key is allowed
                 made["properties"].setdefault(name, True)
         if _OF_OTHER_TYPES.isdisjoint(schema):
             made["type"] = "object"
 
     def _close_combination(self, schema: dict[str, Any], made: dict[str, Any]) -> None:
-        """An object that is described in several places: each is left open, and all of them together are closed."""
+        """Close an object that is described in several places: each stays open, and all together are closed."""
         said = "additionalProperties" in schema
         others = made.pop("unevaluatedProperties", False)
         choices = [key for key in _CHOICES if isinstance(made.get(key), list)]
@@ -159,7 +161,7 @@ class _Closing:
         return {"allOf": [made, self._only(listed, others)]} if listed.anything else made
 
     def _only(self, listed: _Listed, others: Any) -> dict[str, Any]:
-        names = listed.names | listed.required  # a key that must be there may be
+        names = listed.names | listed.required  # a required key is allowed
         self._listed_in_all += len(names) + len(listed.patterns)
         if self._listed_in_all > _MAX_LISTED:
             raise ValueError(f"its combinations list more than {_MAX_LISTED} keys in total")
@@ -190,14 +192,14 @@ class _Closing:
 
     def _keys_at(self, reference: str) -> _Listed:
         if reference not in self._listed:
-            self._listed[reference] = _Listed()  # one that comes back to itself adds nothing more
+            self._listed[reference] = _Listed()  # a recursive one adds nothing more
             self._listed[reference] = self._keys_of(self._target(reference))
         return self._listed[reference]
 
     # ── references ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _open_reference(self, reference: Any) -> Any:
-        """A reference to the same definition, left open: as part of a combination it is closed with the others."""
+        """Return a reference to an open copy of the definition: in a combination, it is closed with the others."""
         if not isinstance(reference, str):
             return reference
         target = self._target(reference)
@@ -206,12 +208,12 @@ class _Closing:
         name = self._opened.get(reference)
         if name is None:
             name = self._opened[reference] = f"{len(self._opened)} of a combination"
-            self._open_definitions[name] = None  # its place, should it come back to itself
+            self._open_definitions[name] = None  # a placeholder, in case it is recursive
             self._open_definitions[name] = self._schema(target, closed=False)
         return f"#/$defs/{name.replace(' ', '%20')}"
 
     def _target(self, reference: str) -> Any:
-        """What a reference within the schema points to; None for any other."""
+        """Return the target of a reference within the schema; None for any other reference."""
         if reference == "#":
             return self._root
         if not reference.startswith("#/"):

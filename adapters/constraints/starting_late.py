@@ -1,4 +1,4 @@
-"""A constraint that begins in the middle of an answer: once a text or a token has appeared."""
+"""A constraint that begins in the middle of an answer, after a certain text or token."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ("LateMask",)
 
 
 class LateMask:
-    """A `RequestMask` that allows all until `starts_after`; another mask rules from the next token on.
+    """A `RequestMask` that allows everything until `starts_after`; from the next token on, another mask applies.
 
-    Where a text ends inside a token, what else that token holds is still free.
+    If the text ends inside a token, the rest of that token is not constrained.
     """
 
     def __init__(self, mask: RequestMask, starts_after: str | int, pieces: Sequence[bytes]) -> None:

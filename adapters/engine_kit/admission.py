@@ -1,4 +1,6 @@
-"""What every engine of completions says when a request begins: that its prompt fits, and what was made of it."""
+"""What every engine of completions checks and reports when a request begins: that its prompt fits, and its token
+counts.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ __all__ = ("admitted_context", "prefilled")
 
 
 def admitted_context(request: CompletionRequest, prompt: Sequence[int], num_ctx: int) -> int:
-    """The request's own context, of the `num_ctx` tokens there are. Raises `PromptTooLong`, `Unsupported`."""
+    """Return the request's own context, at most `num_ctx` tokens. Raises `PromptTooLong` or `Unsupported`."""
     own = min(request.context.num_ctx or num_ctx, num_ctx)
     if len(prompt) >= own:
         raise PromptTooLong(
@@ -28,7 +30,8 @@ def admitted_context(request: CompletionRequest, prompt: Sequence[int], num_ctx:
 def prefilled(
     request: CompletionRequest, prompt: Sequence[int], *, cached: int, shifts: bool, began_ns: int | None = None
 ) -> Prefilled:
-    """The prompt is in memory, `cached` tokens of it from before. `num_keep` has no effect unless the engine `shifts`.
+    """Report that the prompt is in memory, with `cached` tokens reused. `num_keep` has no effect unless the engine
+    `shifts`.
 
     `began_ns` is when the engine began with the prompt (`time.perf_counter_ns`); None if it never lets requests wait.
     """

@@ -18,7 +18,7 @@ class TokenSampler(Protocol):
     """Chooses the tokens of one request, of those that its mask allows."""
 
     def choose(self, logits: Logits) -> int:
-        """The next token; `logits` is left as it was. Raises `EngineError` if no token can come next."""
+        """Return the next token; `logits` is not changed. Raises `EngineError` if no token can come next."""
         ...
 
 

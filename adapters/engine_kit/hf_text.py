@@ -1,4 +1,6 @@
-"""Reads out of a ``tokenizer.json`` how `tokenizers` treats long texts: what may be divided, and what bounded."""
+"""Finds out from a ``tokenizer.json`` how `tokenizers` treats long texts: whether they may be divided, and how few
+tokens they can have.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,11 @@ __all__ = ("component_types", "divided_text")
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _KEEPING = frozenset({"Sequence", "Prepend", "Replace", "ByteLevel", "Split", "Digits", "Metaspace"})
-"""Normalizers and pre-tokenizers that leave nothing out of a text, as far as their settings agree."""
+"""Normalizers and pre-tokenizers that keep all of a text, if their settings agree."""
 
 
 def divided_text(tokenizer: tokenizers.Tokenizer, described: Any, text_ids: TextIds) -> TextPieces:
-    """How texts are divided for `text_ids`, which uses this tokenizer; `described` is its file."""
+    """Create the `TextPieces` for `text_ids`, which uses this tokenizer; `described` is the content of its file."""
     added = tokenizer.get_added_tokens_decoder()
     byte_level = "ByteLevel" in component_types(described, "pre_tokenizer", "decoder")
     pieces = []
@@ -38,7 +40,7 @@ def divided_text(tokenizer: tokenizers.Tokenizer, described: Any, text_ids: Text
 
 
 def component_types(described: Any, *parts: str) -> set[str]:
-    """The types of these parts of a tokenizer, sequences opened."""
+    """The types of these components of a tokenizer, with sequences expanded."""
     return {str(component.get("type")) for component in _components(described, *parts)}
 
 

@@ -1,8 +1,8 @@
-"""Divides long texts for a tokenizer, into pieces whose ids are those of the whole text, and bounds texts by size.
+"""Divides long texts into pieces that have the same ids as the whole text, and estimates the fewest tokens of a text.
 
-A text may be divided before a space or line break that stands between a character and a letter if no token of the
-vocabulary reaches across: merges then cannot, and no known splitting into words looks further back. Every place is
-tried out on the text around it before it is used.
+A text may be divided before a space or line break between a character and a letter, if no token of the vocabulary spans
+that place: merges cannot either, and no known way of splitting words looks further back. Every place is tested on the
+text around it before it is used.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from corral.core.requests.prompts import MediaPart, Prompt, TokensPart
 __all__ = ("PIECE_CHARACTERS", "TextPieces", "TokenSizes", "finished", "gradual_ids")
 
 PIECE_CHARACTERS = 12_288
-"""What is tokenized between two turns, about ten milliseconds of work."""
-_LONGEST_RUN = 500_000  # characters in one call of the tokenizer, which nothing can interrupt
+"""The length of a piece: about ten milliseconds of work."""
+_LONGEST_RUN = 500_000  # characters in one call of the tokenizer, which cannot be interrupted
 _WINDOW = 65_536
 _AROUND = 64
 _CANDIDATES_PER_WINDOW = 32
 _BORDER = re.compile(r"(?<=\S)[ \n](?=[^\W\d_])")
 _LEADS = "aeotnx"
 _TEXT_BYTES = frozenset(range(0x20, 0xF1)) - {0xC0, 0xC1} | frozenset(b"\t\n\r")
-"""Of UTF-8, without control characters and planes that have no characters: vocabularies lack bytes for some of them."""
+"""The bytes of UTF-8, without control characters and unused planes: vocabularies lack bytes for some of them."""
 
 T = TypeVar("T")
 
 
 def finished(steps: Generator[None, None, T]) -> T:
-    """What the steps come to, taken one after the other without a pause."""
+    """Run all steps without a pause and return the result."""
     while True:
         try:
             next(steps)
@@ -45,12 +45,12 @@ def finished(steps: Generator[None, None, T]) -> T:
 
 
 class TokenSizes:
-    """The fewest tokens that a text can have, known from its bytes alone.
+    """Computes the fewest tokens that a text can have, from its bytes alone.
 
     A token of n bytes stands for at most n bytes of text, so each byte counts 1/n, where n is the longest token that it
-    occurs in. `lossless` says that the tokenizer leaves no byte out and joins none beyond its tokens; `free` are bytes
-    that it may leave out all the same. Without it nothing is known: `longest` is None and `fewest` 0. `longest` holds
-    for text without control characters, which many vocabularies lack.
+    occurs in. `lossless` says that the tokenizer drops no byte, and merges no bytes beyond its tokens; `free` are bytes
+    that it may drop anyway. If it is not lossless, nothing is known: `longest` is None and `fewest` is 0. `longest`
+    applies to text without control characters, which many vocabularies lack.
     """
 
     def __init__(self, pieces: Iterable[bytes], *, lossless: bool, free: bytes = b"") -> None:
@@ -59,11 +59,11 @@ class TokenSizes:
         sizes = np.fromiter(map(len, known), np.int64, len(known))
         longest = np.zeros(256, np.int64)
         self.before: dict[int, frozenset[int]] = {}
-        """For a space and a line break: the bytes that precede it within any token."""
+        """For a space and for a line break: the bytes that precede it in any token."""
         if known:
             spread = np.repeat(sizes, sizes)
             order = np.argsort(spread, kind="stable")
-            longest[data[order]] = spread[order]  # the last one written counts, which is the largest
+            longest[data[order]] = spread[order]  # the last value written, the largest, counts
             inner = np.ones(len(data), bool)
             inner[np.cumsum(sizes)[:-1]] = False  # the first byte of a token has no neighbour before it
             inner[0] = False
@@ -79,15 +79,15 @@ class TokenSizes:
         self.longest: int | None = int(sizes.max()) if covered else None
 
     def fewest(self, text: str) -> int:
-        """No tokenization of the text has fewer tokens."""
+        """Return a lower bound of the text's tokens."""
         data = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
         return int(np.bincount(data, minlength=256) @ self._weights - 1e-6) if len(data) else 0
 
 
 class TextPieces:
-    """The ids of texts of any length, a piece at a time. Safe for many threads if `text_ids` is.
+    """Tokenizes texts of any length, piece by piece. Thread-safe if `text_ids` is.
 
-    `marks` are the texts that the tokenizer looks for before anything else: control tokens and the like.
+    `marks` are the texts that the tokenizer searches for first, such as control tokens.
     """
 
     def __init__(self, text_ids: TextIds, sizes: TokenSizes, marks: Iterable[str]) -> None:
@@ -102,7 +102,8 @@ class TextPieces:
     def gradually(
         self, text: str, *, parse_special: bool, most: int | None = None, cut: bool = False
     ) -> Generator[None, None, list[int]]:
-        """The text's ids; it yields between pieces. With `cut` a beginning of more than `most` ids is enough.
+        """Return the text's ids; yield between pieces. With `cut`, the first ids are enough, if there are more than
+        `most`.
 
         Raises `PromptTooLong` as soon as it is known that there are more than `most`, if not `cut`; `InvalidRequest`
         for a long text that cannot be divided.
@@ -138,7 +139,10 @@ class TextPieces:
             yield
 
     def _piece(self, text: str, start: int, end: int, *, parse_special: bool) -> Sequence[int]:
-        """The ids of a part of the text. Later parts stand behind a letter, as they did in the whole."""
+        """Return the ids of a part of the text.
+
+        Parts after the first are put behind a letter, as they were in the whole.
+        """
         if start == 0:
             return self._text_ids(text[:end], parse_special=parse_special)
         ids = self._text_ids(self._lead + text[start:end], parse_special=parse_special)
@@ -147,7 +151,7 @@ class TextPieces:
         return ids[len(self._lead_ids) :]
 
     def _next_border(self, text: str, start: int) -> Generator[None, None, int]:
-        """Where the piece that begins at `start` ends: at the text's end where it can be divided nowhere."""
+        """Find the end of the piece that begins at `start`: the end of the text if it cannot be divided."""
         at = start + PIECE_CHARACTERS
         if not self._lead:
             return len(text)
@@ -183,7 +187,7 @@ class TextPieces:
         return True
 
     def _chosen_lead(self) -> tuple[str, tuple[int, ...]]:
-        """A letter that no token reaches across from, and its ids; empty where this tokenizer has none."""
+        """Find a letter after which no token continues, and its ids; empty if this tokenizer has none."""
         for letter in _LEADS:
             if letter in self._marks or any(ord(letter) in bytes_ for bytes_ in self.sizes.before.values()):
                 continue
@@ -196,9 +200,9 @@ class TextPieces:
 def gradual_ids(
     prompt: Prompt, pieces: TextPieces, vocabulary_size: int, most: int | None, *, cut: bool
 ) -> Generator[None, None, list[int]]:
-    """The ids of all parts in a row, a piece at a time; `most` and `cut` as in `TextPieces.gradually`.
+    """Return the ids of all parts, piece by piece; `most` and `cut` as in `TextPieces.gradually`.
 
-    Raises `InvalidRequest` for an id that the vocabulary does not have.
+    Raises `InvalidRequest` for an id that is not in the vocabulary.
     """
     ids: list[int] = []
     since = 0

@@ -1,9 +1,9 @@
-"""Moves the thread count to what is fastest now.
+"""Adjusts the number of threads to what is currently fastest.
 
-On a shared machine more threads can be slower: ggml's threads wait for each other at every operation, so one that
-the system has put aside holds up all. A step that suddenly takes longer than its kind used to is the sign. Then fewer
-threads are tried for a few steps, and kept if they are faster; while fewer run, more are tried again from time to time.
-Texts do not depend on the thread count: ggml splits work by rows.
+On a shared machine, more threads can be slower: ggml's threads wait for each other at every operation, so that one
+suspended thread delays all. The sign is a step that suddenly takes longer than usual for its kind. Then fewer threads
+are tried for a few steps, and kept if they are faster; while fewer run, more are tried from time to time. Texts do not
+depend on the number of threads: ggml divides work by rows.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _TOO_SLOW = 4.0
 _RETRY_UP_S = 2.0
 _LONGEST_RETRY_S = 60.0
 _PATIENCE = 64
-_PREFILL = -1  # the kind of all prompt chunks, told by seconds per token
+_PREFILL = -1  # the kind of all prompt chunks, measured in seconds per token
 
 
 def available_cpus() -> int:
-    """The processors this process may use."""
+    """The number of processors that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS or Windows
@@ -33,10 +33,9 @@ def available_cpus() -> int:
 
 
 def threads_for(num_thread: int) -> int:
-    """What the option `num_thread` means: 0 or less is one for each processor.
-
-    It gets no more than 16, or four for each processor: they wait for each other in busy loops, and a hundred on two
-    processors are slower by a factor that looks like a hang.
+    """Interpret the option `num_thread`: 0 or less means one per processor. The result is at most 16, or four per
+    processor: threads wait for each other in busy loops, and a hundred threads on two processors would be so slow that
+    they seem to hang.
     """
     available = available_cpus()
     return min(num_thread, max(16, 4 * available)) if num_thread > 0 else available
@@ -47,7 +46,7 @@ def _median(seconds: list[float]) -> float:
 
 
 class _Trial:
-    """Another thread count on trial, with steps of one number of tokens."""
+    """A trial of another number of threads, on steps with the same number of tokens."""
 
     def __init__(self, tokens: int, instead_of: int, before: float) -> None:
         self.tokens = tokens
@@ -58,10 +57,10 @@ class _Trial:
 
 
 class ThreadTuner:
-    """Told how long each decode took, it answers how many threads the next one should use.
+    """Is given the time of each decode, and returns the number of threads for the next one.
 
-    Steps are compared with steps of the same number of tokens only. `most` is the greatest count it tries, and the
-    only one where it is `fixed`.
+    Only steps with the same number of tokens are compared. `most` is the largest number it tries, and the only one if
+    it is `fixed`.
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic, *, fixed: bool = False) -> None:
@@ -76,19 +75,22 @@ class ThreadTuner:
         self._next_retry = 0.0
 
     def begin(self, time_decode: Callable[[int], float]) -> int:
-        """Compare all threads with one, so that a load on a busy machine is not held up; returns what to start with."""
+        """Compare all threads with one, so that a busy machine loads quickly; return the number to start with."""
         if self._tunes:
-            time_decode(1)  # the first one reads the weights
+            time_decode(1)  # the first run reads the weights
             alone = time_decode(1)
             together = time_decode(self._most)
-            if alone < together < alone * _TOO_SLOW:  # perhaps by chance
+            if alone < together < alone * _TOO_SLOW:  # it may be chance
                 together = time_decode(self._most)
             self.threads = self._most if together <= alone else 1
             self._next_retry = self._clock() + self._retry_s
         return self.threads
 
     def record_prefill(self, tokens: int, seconds: float) -> int:
-        """One chunk of a prompt took so long. Deeper in a prompt a token costs more, so only a great change counts."""
+        """Record the time of a prompt chunk.
+
+        Tokens cost more deeper in a prompt, so that only a large change counts.
+        """
         if not self._tunes:
             return self.threads
         per_token = seconds / tokens
@@ -101,7 +103,7 @@ class ThreadTuner:
         return self.record(_PREFILL, per_token)
 
     def record(self, tokens: int, seconds: float) -> int:
-        """One decode of so many tokens took so long; returns the thread count for the next."""
+        """Record the time of a decode of `tokens` tokens; return the number of threads for the next one."""
         if not self._tunes:
             return self.threads
         if self._trial is not None:
@@ -109,7 +111,7 @@ class ThreadTuner:
         recent = self._recent.setdefault(tokens, [])
         recent.append(seconds)
         usual = self._usual.get(tokens)
-        # A step of several times the usual length is sign enough: a prompt's steps are few and long.
+        # One step of several times the usual length is enough: a prompt's steps are few and long.
         if len(recent) < _TRIAL_STEPS and (usual is None or seconds < usual * _TOO_SLOW):
             return self.threads
         now = _median(recent)
@@ -130,7 +132,7 @@ class ThreadTuner:
     def _judge(self, trial: _Trial, tokens: int, seconds: float) -> int:
         if tokens != trial.tokens:
             trial.others += 1
-            if trial.others > _PATIENCE:  # steps of that kind have ended
+            if trial.others > _PATIENCE:  # there are no more steps of this kind
                 self._trial, self.threads = None, trial.instead_of
             return self.threads
         trial.seconds.append(seconds)
@@ -146,7 +148,7 @@ class ThreadTuner:
             if went_up:
                 self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S)
             elif self.threads == self._most:
-                # Slower with any count: this is how fast the machine is now.
+                # Slower with any number: this is how fast the machine is now.
                 self._usual[trial.tokens] = trial.before
         self._next_retry = self._clock() + self._retry_s
         return self.threads

@@ -1,4 +1,4 @@
-"""How an engine tokenizes a text, and which ids it may be given."""
+"""How an engine tokenizes a text, and which ids it accepts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ __all__ = ("TextIds", "checked_ids")
 
 
 class TextIds(Protocol):
-    """The ids of a text, nothing added. Control tokens spelt in it stay text unless `parse_special`."""
+    """Return the ids of a text, with nothing added. Control tokens in it stay text unless `parse_special`."""
 
     def __call__(self, text: str, *, parse_special: bool) -> Sequence[int]: ...
 
 
 def checked_ids(ids: Sequence[int], vocabulary_size: int) -> Sequence[int]:
-    """The same, where the vocabulary has them all: native code reads beside its tables, or ends the process."""
+    """Return the same ids if all are in the vocabulary; with others, native code would read outside its tables or
+    crash.
+    """
     if ids:
         for token_id in (min(ids), max(ids)):
             if not 0 <= token_id < vocabulary_size:

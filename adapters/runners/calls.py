@@ -15,7 +15,7 @@ __all__ = ("TokenizerCalls",)
 
 
 class TokenizerCalls:
-    """For one event loop. `begin` sends a call off; `give_up` says that nobody waits for it any more."""
+    """Belongs to one event loop. `begin` sends a call; `give_up` cancels it."""
 
     def __init__(self, *, begin: Callable[[TokenizerCall], object], give_up: Callable[[int], object]) -> None:
         self._begin = begin
@@ -32,13 +32,13 @@ class TokenizerCalls:
         return (await self._result(TokenizerCall(next(self._ids), "detokenize", ids=tuple(ids)))).text
 
     def take(self, result: Result) -> None:
-        """A result has come. One that nobody waits for is ignored."""
+        """Deliver a result. Results of unknown calls are ignored."""
         future = self._waiting.get(result.call_id)
         if future is not None and not future.done():
             future.set_result(result)
 
     def fail(self, error: ErrorInfo) -> None:
-        """Ends every call that waits with this error."""
+        """End every pending call with this error."""
         for call_id in self._waiting:
             self.take(Result(call_id, error=error))
 

@@ -1,7 +1,7 @@
-"""The program that holds one model in a process of its own: ``python -m corral.adapters.runners.child FD PARENT_PID``.
+"""The program of a model's child process: ``python -m corral.adapters.runners.child FD PARENT_PID``.
 
-The main thread owns the engine and steps it; one talks to the parent over the inherited socket, and is the watcher too:
-when the parent is gone it ends the process on the spot; two answer tokenizer calls (`tokenizing`).
+The main thread owns the engine and steps it. Another thread talks to the parent over the inherited socket, and ends the
+process at once if the parent is gone. Two more answer tokenizer calls (`tokenizing`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Child:
         self._first_frames: list[memoryview] = []
 
     def run(self) -> None:
-        """Serves until `Close`, then frees the engine and ends the process."""
+        """Serve until `Close`, then free the engine and end the process."""
         load = self._receive_load()
         extend_import_path(load.path)
         send_logs(self._uplink.send, load.log_level)
@@ -90,7 +90,7 @@ class _Child:
         self._end(0)
 
     def _end(self, code: int) -> None:
-        """Not through the interpreter's own clean-up: native libraries hang in it, and the system frees it all."""
+        """Skip the interpreter's clean-up: native libraries hang in it, and the system frees everything anyway."""
         deadline = time.monotonic() + _LAST_WORDS_S
         while self._uplink.pending and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -111,7 +111,7 @@ class _Child:
     # ── The I/O thread ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # then it is awake already
+        with contextlib.suppress(BlockingIOError):  # it is awake already
             os.write(self._wake_writer, b"\0")
 
     def _talk(self, decoder: msgspec.msgpack.Decoder[DownFrame], heartbeat_s: float) -> None:
@@ -120,7 +120,7 @@ class _Child:
         except BaseException:
             traceback.print_exc()
         finally:
-            os._exit(1)  # nobody would hear of the parent's end
+            os._exit(1)  # without this thread, the end of the parent would go unnoticed
 
     def _talk_on(self, decoder: msgspec.msgpack.Decoder[DownFrame], heartbeat_s: float) -> None:
         for frame in self._first_frames:
@@ -142,7 +142,7 @@ class _Child:
                     self._uplink.flush()
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + heartbeat_s
-                if not self._uplink.pending:  # a parent that does not read needs no more of them
+                if not self._uplink.pending:  # a parent that does not read needs no more heartbeats
                     self._uplink.send(Heartbeat(self._stepper.step_s if self._stepper is not None else 0.0))
 
     def _read(self, decoder: msgspec.msgpack.Decoder[DownFrame]) -> None:
@@ -153,13 +153,13 @@ class _Child:
         except OSError:
             size = 0
         if not size:
-            os._exit(0)  # the parent is gone; nobody is left to answer to
+            os._exit(0)  # the parent is gone
         for frame in self._frames.filled(size):
             self._take(decoder.decode(frame))
 
     def _take(self, frame: DownFrame) -> None:
         if isinstance(frame, TokenizerCall):
-            if self._tokenizing is not None:  # nobody asks before it is loaded
+            if self._tokenizing is not None:  # there are no calls before the model is loaded
                 self._tokenizing.begin(frame)
         elif isinstance(frame, GiveUp):
             if self._tokenizing is not None:

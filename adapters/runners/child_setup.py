@@ -1,4 +1,4 @@
-"""What every child process does before its own work: takes its socket, dies with its parent, sends its logs there."""
+"""The first steps of every child process: it takes its socket, dies with its parent, and sends its logs there."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def inherited_socket() -> socket.socket:
-    """The socket of ``python -m MODULE FD PARENT_PID``. From here on the process does not outlive its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    """Return the socket of ``python -m MODULE FD PARENT_PID``. From now on the process does not outlive its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     _die_with(int(sys.argv[2]))
     sock = socket.socket(fileno=int(sys.argv[1]))
     sock.set_inheritable(False)
@@ -26,14 +26,14 @@ def inherited_socket() -> socket.socket:
 
 
 def extend_import_path(entries: Iterable[str]) -> None:
-    """Makes importable here what is importable in the parent."""
+    """Make everything importable that the parent can import."""
     for entry in entries:
         if entry not in sys.path:
             sys.path.append(entry)
 
 
 def send_logs(send: Callable[[Log], None], level: int) -> None:
-    """Log records of that level and above go to the parent as frames."""
+    """Send log records of this level and above to the parent as frames."""
     logging.basicConfig(level=level, handlers=[_FrameHandler(send)])
 
 
@@ -50,7 +50,10 @@ class _FrameHandler(logging.Handler):
 
 
 def _die_with(parent_pid: int) -> None:
-    """On Linux the kernel ends us with the parent, even while native code holds everything up. A supplement only."""
+    """On Linux, have the kernel end this process with its parent, even while native code is blocking.
+
+    An extra precaution.
+    """
     if sys.platform != "linux":
         return
     import ctypes

@@ -1,4 +1,4 @@
-"""The event loop's side of every runner: gives each request its id and mailbox, and turns outcomes into a stream."""
+"""The event loop's side of every runner: gives each request an id and a mailbox, and turns outcomes into a stream."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TASKS: dict[type[Request], Task] = {
 
 
 class Dispatch:
-    """The requests of one running model. Everything here is for one event loop."""
+    """The requests of one running model. Belongs to one event loop."""
 
     def __init__(self, info: ModelInfo, *, add: Callable[[int, Request], Any], abort: Callable[[int], Any]) -> None:
         self.info = info
@@ -42,7 +42,7 @@ class Dispatch:
         return self._failure is None
 
     def deliver(self, outcomes: Iterable[Outcome]) -> None:
-        """Hands a step's outcomes out. Each reader wakes once, however many are its."""
+        """Distribute the outcomes of a step. Each reader wakes once, however many it gets."""
         mailboxes = self._mailboxes
         for request_id, item in outcomes:
             mailbox = mailboxes.get(request_id)
@@ -50,13 +50,13 @@ class Dispatch:
                 mailbox.put(item)
 
     async def taken(self, request_id: int) -> None:
-        """Waits until the request's reader has taken all that was delivered."""
+        """Wait until the request's reader has taken everything delivered so far."""
         mailbox = self._mailboxes.get(request_id)
         if mailbox is not None:
             await mailbox.emptied()
 
     def fail(self, error: ErrorInfo) -> None:
-        """Ends every request, and those to come, with this error. The first call counts."""
+        """End all current and future requests with this error. Only the first call counts."""
         if self._failure is None:
             self._failure = error
             for mailbox in self._mailboxes.values():
@@ -87,7 +87,7 @@ class Dispatch:
                         unfinished = not isinstance(item, Finished | Embedded)
                         yield item
                         if not unfinished:
-                            return  # the model may have died since: that is no matter of this request
+                            return  # the model may have died since, which does not concern this request
         finally:
             del self._mailboxes[request_id]
             if unfinished and self._failure is None:

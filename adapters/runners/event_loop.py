@@ -1,4 +1,4 @@
-"""The event-loop runner: engines that are a `RunningModel` by themselves, in this very loop; remote ones above all."""
+"""The event-loop runner, for engines that are a `RunningModel` themselves in this event loop: mainly upstreams."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ __all__ = ("EventLoopModel", "EventLoopRunner")
 _log = logging.getLogger("corral.engine")
 
 _AHEAD_BYTES = 256 * 1024
-"""How far an engine may run ahead of whoever reads its answer."""
+"""How far an engine may run ahead of the reader of its answer."""
 _OUTPUT_BYTES = 64
 
 
 class EventLoopRunner:
-    """A `Runner` for engines of the form ``running``, which must not block the loop. Their ``load`` may be a coroutine
-    function; a foreign exception of theirs reaches nobody, it becomes an error of ours."""
+    """A `Runner` for engines of the form ``running``, which must not block the loop.
+
+    Their ``load`` may be a coroutine function; exceptions that are not Corral's become errors of Corral.
+    """
 
     name = "event_loop"
 
@@ -57,7 +59,10 @@ class EventLoopRunner:
 
 
 class EventLoopModel:
-    """A `RunningModel` around an engine's own: each request in a task, so that closing the model ends them all."""
+    """A `RunningModel` around the engine's own.
+
+    Each request runs in a task, so that closing the model ends them all.
+    """
 
     def __init__(self, label: str, model: RunningModel) -> None:
         self._label = label
@@ -117,7 +122,7 @@ class EventLoopModel:
         task.add_done_callback(lambda done: self._ended(request_id, done))
 
     def _abort(self, request_id: int) -> None:
-        """Once, and not while an engine cleans up after its answer: interrupted there, it would lose connections."""
+        """Cancel once, and not while the engine cleans up: interrupted then, it would lose connections."""
         if task := self._answering.pop(request_id, None):
             task.cancel()
 
@@ -131,17 +136,17 @@ class EventLoopModel:
                         self._answering.pop(request_id, None)
                         return
                     ahead_bytes += _size_bytes(output)
-                    if ahead_bytes > _AHEAD_BYTES:  # an engine that is not asked for more holds its own server back
+                    if ahead_bytes > _AHEAD_BYTES:  # an engine that must wait slows down its own server
                         await self._dispatch.taken(request_id)
                         ahead_bytes = 0
-        except (SystemExit, KeyboardInterrupt) as fault:  # raised in a task it would end the loop
+        except (SystemExit, KeyboardInterrupt) as fault:  # in a task, they would end the event loop
             if isinstance(fault, KeyboardInterrupt) and interrupts_reach_us():
                 raise
             raise EngineError(f"the engine of {self._label} raised {type(fault).__name__}") from fault
         raise EngineError(f"{self._label} ended its answer without a reason")
 
     def _ended(self, request_id: int, task: asyncio.Task[None]) -> None:
-        """Whoever reads the answer still is told what went wrong; one that was aborted has no reader any more."""
+        """Report what went wrong to the reader. An aborted request no longer has one."""
         self._tasks.discard(task)
         self._answering.pop(request_id, None)
         error = EngineError(f"{self._label} cancelled its answer") if task.cancelled() else task.exception()

@@ -1,4 +1,4 @@
-"""The parent's end of the socket to a child process: bytes in, frames out of them, and when it is over."""
+"""The parent's end of the socket to a child process: turns bytes into frames, and notices the end."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ FrameT = TypeVar("FrameT")
 
 
 class FrameLink(asyncio.BufferedProtocol, Generic[FrameT]):
-    """Takes the frames that every child sends; a subclass takes its own kinds in `take`.
+    """Handles the frames that every child sends; subclasses handle their own kinds in `take`.
 
-    `ended` is done when nothing more will come, with the child's own error if it told one. `heard` is set by whatever
-    comes, for a watch to clear.
+    `ended` is done when nothing more will arrive, with the child's error if it sent one. `heard` is set whenever
+    something arrives; a watchdog clears it.
     """
 
     def __init__(self, label: str, decoder: msgspec.msgpack.Decoder[FrameT], on_progress: OnLoadProgress) -> None:
@@ -37,7 +37,7 @@ class FrameLink(asyncio.BufferedProtocol, Generic[FrameT]):
         self._transport: asyncio.WriteTransport | None = None
 
     def take(self, frame: FrameT) -> None:
-        """One frame from the child."""
+        """Handle one frame from the child."""
         if isinstance(frame, Log):
             _log.log(frame.level, "%s: %s", self.label, frame.message)
         elif isinstance(frame, LoadShare):
@@ -46,7 +46,7 @@ class FrameLink(asyncio.BufferedProtocol, Generic[FrameT]):
             self.end(frame.error)
 
     def write(self, data: bytes) -> None:
-        """Into the void once the connection is gone; `ended` tells."""
+        """Dropped silently once the connection is gone; see `ended`."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
@@ -62,7 +62,7 @@ class FrameLink(asyncio.BufferedProtocol, Generic[FrameT]):
     # ── asyncio's side ────────────────────────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are no subclass
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's transports are not a subclass
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._frames.buffer()

@@ -1,8 +1,8 @@
-"""The frames between a server and the child process that holds a model: their types and their coding.
+"""The frames between a server and a child process: their types and their encoding.
 
-A frame is four bytes of length (big-endian) and one MessagePack value of a tagged union. `Load` is the first one down
-and `Ready` the first one up that matters; both carry the protocol's version. Request and output types of plugins are
-named in `Load` by import path, and both ends then decode the union of all.
+A frame is four bytes of length (big-endian) and one MessagePack value of a tagged union. `Load` is the first frame down
+and `Ready` the first important frame up; both carry the protocol version. `Load` names the request and output types of
+plugins by import path, so that both ends can decode them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ OutputT = TypeVar("OutputT")
 
 
 class _Frame(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Arrays instead of maps: no field names on the wire."""
+    """Encoded as an array, without field names."""
 
 
 # ── Down ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -90,7 +90,10 @@ class Abort(_Frame, frozen=True, tag=True, array_like=True):
 
 
 class TokenizerCall(_Frame, frozen=True, tag=True, array_like=True):
-    """A question to the tokenizer, answered by a `Result` of the same id. `most`, `cut`: as `RunningModel.tokenize`."""
+    """A call to the tokenizer, answered by a `Result` with the same id.
+
+    `most` and `cut` as in `RunningModel.tokenize`.
+    """
 
     call_id: int
     method: Literal["tokenize", "detokenize"]
@@ -101,7 +104,7 @@ class TokenizerCall(_Frame, frozen=True, tag=True, array_like=True):
 
 
 class GiveUp(_Frame, frozen=True, tag=True, array_like=True):
-    """Nobody waits for the answer to this `TokenizerCall` any more."""
+    """Cancels a `TokenizerCall`."""
 
     call_id: int
 
@@ -111,7 +114,10 @@ class Close(_Frame, frozen=True, tag=True, array_like=True):
 
 
 class JobFrame(_Frame, frozen=True, tag=True, array_like=True):
-    """A function to call, instead of a model to load: the one frame down. `kind` is the request's import path."""
+    """A function to call, instead of a model to load; the only frame down.
+
+    `kind` is the import path of the request's type.
+    """
 
     protocol: int
     function: str
@@ -134,7 +140,7 @@ class Ready(_Frame, frozen=True, tag=True, array_like=True):
 
 
 class Step(_Frame, Generic[OutputT], frozen=True, tag=True, array_like=True):
-    """What one step gave, all requests together. `Finished`, `Embedded` and `ErrorInfo` end theirs."""
+    """The outcomes of one step, for all requests. `Finished`, `Embedded` and `ErrorInfo` end their request."""
 
     outcomes: list[tuple[int, OutputT]]
 
@@ -152,19 +158,19 @@ class Log(_Frame, frozen=True, tag=True, array_like=True):
 
 
 class Heartbeat(_Frame, frozen=True, tag=True, array_like=True):
-    """`step_s`: how long the step under way has taken so far."""
+    """`step_s` is how long the current step has taken so far."""
 
     step_s: float
 
 
 class Fatal(_Frame, frozen=True, tag=True, array_like=True):
-    """The engine could not be loaded, or broke; the child exits."""
+    """The engine could not be loaded, or failed; the child exits."""
 
     error: ErrorInfo
 
 
 class JobDone(_Frame, frozen=True, tag=True, array_like=True):
-    """The function's answer, as MessagePack."""
+    """The function's result, as MessagePack."""
 
     answer: bytes
 
@@ -182,31 +188,31 @@ def _union(kinds: Iterable[Any]) -> Any:
 
 
 def load_decoder() -> msgspec.msgpack.Decoder[Load]:
-    """For the first frame down, read before the plugin's types are known."""
+    """Decodes the first frame down, before the plugin's types are known."""
     return msgspec.msgpack.Decoder(Load)
 
 
 def down_decoder(request_types: Sequence[type[Request]] = ()) -> msgspec.msgpack.Decoder[DownFrame]:
-    """For every other frame down."""
+    """Decodes every other frame down."""
     add: Any = Add
     kinds = add[_union((*_REQUESTS, *request_types))] | Abort | TokenizerCall | GiveUp | Close
     return cast("msgspec.msgpack.Decoder[DownFrame]", msgspec.msgpack.Decoder(kinds))
 
 
 def up_decoder(output_types: Sequence[type[Output]] = ()) -> msgspec.msgpack.Decoder[UpFrame]:
-    """For frames up."""
+    """Decodes frames up."""
     step: Any = Step
     kinds = step[_union((*_OUTPUTS, *output_types, ErrorInfo))] | Ready | LoadShare | Result | Log | Heartbeat | Fatal
     return cast("msgspec.msgpack.Decoder[UpFrame]", msgspec.msgpack.Decoder(kinds))
 
 
 def job_decoder() -> msgspec.msgpack.Decoder[JobFrame]:
-    """For the one frame down to a job's child."""
+    """Decodes the only frame down to a job's child."""
     return msgspec.msgpack.Decoder(JobFrame)
 
 
 def job_up_decoder() -> msgspec.msgpack.Decoder[JobUpFrame]:
-    """For frames up from a job's child."""
+    """Decodes frames up from a job's child."""
     kinds: Any = JobUpFrame
     return cast("msgspec.msgpack.Decoder[JobUpFrame]", msgspec.msgpack.Decoder(kinds))
 
@@ -215,7 +221,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def encode(frame: _Frame) -> bytes:
-    """The frame with its length in front, ready to send. Safe for many threads. Raises `InvalidRequest`."""
+    """Encode a frame, preceded by its length. Thread-safe. Raises `InvalidRequest` for invalid Unicode."""
     buffer = bytearray(4)
     try:
         _encoder.encode_into(frame, buffer, 4)
@@ -226,7 +232,7 @@ def encode(frame: _Frame) -> bytes:
 
 
 class FrameReader:
-    """Cuts a byte stream into frames, in a buffer that is used again and again."""
+    """Splits a byte stream into frames, in a buffer that is reused."""
 
     __slots__ = ("_buffer", "_end", "_size_bytes", "_start", "_view")
 
@@ -237,10 +243,10 @@ class FrameReader:
         self._start = self._end = 0
 
     def buffer(self) -> memoryview:
-        """Where to read into; never empty. Frames given out before are no longer valid."""
+        """Return the buffer to read into; never empty. Frames returned earlier are no longer valid."""
         if self._start == self._end:
             self._start = self._end = 0
-            if len(self._buffer) > self._size_bytes:  # a big frame has passed; the next ones are small
+            if len(self._buffer) > self._size_bytes:  # after a big frame, return to the usual size
                 self._buffer = bytearray(self._size_bytes)
                 self._view = memoryview(self._buffer)
         elif self._end == len(self._buffer) or self._start:
@@ -254,7 +260,7 @@ class FrameReader:
         return self._view[self._end :]
 
     def filled(self, size_bytes: int) -> list[memoryview]:
-        """The frames (without their length) that are whole now that so much more has been read."""
+        """Return the frames (without their length) that are complete after `size_bytes` more bytes."""
         view, start = self._view, self._start
         self._end = end = self._end + size_bytes
         frames = []

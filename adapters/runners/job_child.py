@@ -1,6 +1,6 @@
-"""The program that runs one job in a process of its own: ``python -m corral.adapters.runners.job_child FD PARENT_PID``.
+"""The program of a job's child process: ``python -m corral.adapters.runners.job_child FD PARENT_PID``.
 
-Two threads: the main one calls the function; the other watches the socket and ends the process when the parent is gone.
+The main thread calls the function; the other one watches the socket and ends the process when the parent is gone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Child:
         self._sending = threading.Lock()
 
     def run(self) -> None:
-        """Calls the function, tells what came of it, and ends the process."""
+        """Call the function, send its result, and end the process."""
         job = self._receive()
         extend_import_path(job.path)
         send_logs(self._send, job.log_level)
@@ -50,7 +50,7 @@ class _Child:
         self._send(last)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)  # native libraries hang in the interpreter's own clean-up, and the system frees it all
+        os._exit(0)  # native libraries hang in the interpreter's clean-up, and the system frees everything anyway
 
     def _answer(self, job: JobFrame) -> bytes:
         if job.protocol != PROTOCOL_VERSION:
@@ -70,7 +70,7 @@ class _Child:
         self._send(LoadShare(float(share)))
 
     def _send(self, frame: Any) -> None:
-        """Waits for a parent that is slow to read. One that is gone ends the process."""
+        """Wait for a parent that reads slowly. If the parent is gone, end the process."""
         data = encode(frame)
         try:
             with self._sending:
@@ -92,7 +92,7 @@ class _Child:
             while self._sock.recv(4096):
                 pass
         finally:
-            os._exit(0)  # nobody is left to answer to
+            os._exit(0)  # the parent is gone
 
 
 def _error_info(error: Exception) -> ErrorInfo:

@@ -1,4 +1,4 @@
-"""Jobs: functions that are called in a process of their own, because they are native, heavy, or both."""
+"""Jobs: functions that are called in a separate process because they are native, heavy, or both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ResultT = TypeVar("ResultT")
 
 
 class ProcessJobs:
-    """A `JobRunner`: one child process per job. Needs inherited sockets, so not on Windows."""
+    """A `JobRunner` with one child process per job. Not available on Windows, since it needs inherited sockets."""
 
     async def run(
         self, function: str, request: msgspec.Struct | None, result: type[ResultT], on_progress: OnLoadProgress

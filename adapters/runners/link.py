@@ -1,4 +1,6 @@
-"""The server's end of the socket to a child that holds a model: who waits for what, and what goes to whom."""
+"""The server's end of the socket to a model's child process: delivers frames to the requests and calls that wait for
+them.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,10 @@ __all__ = ("Link",)
 
 
 class Link(FrameLink[UpFrame]):
-    """Lean on purpose: per step of the child it decodes one frame and wakes each reader once.
+    """Kept lean: for each step of the child, it decodes one frame and wakes each reader once.
 
-    `ready` gives the `Dispatch` once the model is loaded. `calls` asks the tokenizer. `step_s` is the last heartbeat's.
+    `ready` yields the `Dispatch` once the model is loaded. `calls` are the tokenizer calls. `step_s` comes from the
+    last heartbeat.
     """
 
     def __init__(self, label: str, decoder: msgspec.msgpack.Decoder[UpFrame], on_progress: OnLoadProgress) -> None:
@@ -49,7 +52,7 @@ class Link(FrameLink[UpFrame]):
         self.write(encode(frame))
 
     def fail(self, error: ErrorInfo) -> None:
-        """Ends every request and call with this error."""
+        """End every request and call with this error."""
         if self._dispatch is not None:
             self._dispatch.fail(error)
         self.calls.fail(error)

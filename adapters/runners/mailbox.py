@@ -1,4 +1,4 @@
-"""What one request has to read, between the runner that fills it and the task that takes it."""
+"""The outputs of one request, between the runner that adds them and the task that reads them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COMPACT_AT = 256
 
 
 class Mailbox:
-    """Filled by the runner, taken by one task of the same event loop. A slow one finds deltas merged."""
+    """Filled by the runner and read by one task of the same event loop. For a slow reader, deltas are merged."""
 
     __slots__ = ("_emptied", "_items", "_loop", "_waiter")
 
@@ -35,7 +35,7 @@ class Mailbox:
             self._items = merged(items)
 
     async def take(self) -> list[Output | ErrorInfo]:
-        """All there is, deltas merged; waits for the first."""
+        """Return everything available, with deltas merged; wait for the first."""
         if not self._items:
             self._waiter = self._loop.create_future()
             try:
@@ -48,7 +48,7 @@ class Mailbox:
         return items if len(items) == 1 else merged(items)
 
     async def emptied(self) -> None:
-        """Waits until everything in it has been taken. For one task at a time."""
+        """Wait until everything has been taken. For one task at a time."""
         if self._items:
             self._emptied = self._loop.create_future()
             try:

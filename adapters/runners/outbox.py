@@ -1,4 +1,4 @@
-"""Outputs that wait for a slow reader: deltas are merged, so that waiting costs no more than the text itself."""
+"""Outputs for a slow reader: deltas are merged, so that they take no more memory than the text itself."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _joined(run: Sequence[Delta]) -> Delta:
 
 
 class Outbox:
-    """Outcomes of many requests that the other side has not taken yet. Whoever shares it between threads locks it."""
+    """Outcomes of many requests that the other side has not read yet. Not thread-safe: callers lock it."""
 
     __slots__ = ("_compact_at", "_items", "_steps")
 
@@ -51,7 +51,7 @@ class Outbox:
         return bool(self._items)
 
     def add(self, outcomes: list[Outcome]) -> None:
-        """One step's outcomes."""
+        """Add the outcomes of one step."""
         self._items += outcomes
         self._steps += 1
         if len(self._items) > self._compact_at:
@@ -59,7 +59,7 @@ class Outbox:
             self._compact_at = max(_COMPACT_AT, 2 * len(self._items))
 
     def take(self) -> list[Outcome]:
-        """Everything; the deltas of several steps merged, each request's own order kept."""
+        """Return everything, with the deltas of several steps merged and each request's order kept."""
         items = self._items if self._steps <= 1 else _by_request(self._items)
         self._items, self._steps, self._compact_at = [], 0, _COMPACT_AT
         return items

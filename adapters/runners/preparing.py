@@ -27,12 +27,15 @@ __all__ = ("Preparation", "Preparing")
 
 _MASK_THREADS = 4
 _ENGINE_THREADS = 2
-"""The two kinds do not wait for each other, and within a kind a slow request leaves threads for others."""
+"""The two kinds do not wait for each other, and within each kind a slow request leaves threads for others."""
 _NICENESS = 5
 
 
 class Preparation:
-    """A request on its way to the loop. `request`, `mask` and `prepared` are final when it is `done`, or `error` is."""
+    """A request on its way to the loop.
+
+    When `done` is called, either `request`, `mask` and `prepared` are final, or `error` is set.
+    """
 
     __slots__ = ("_given_up", "_job", "_stages", "arrived_ns", "error", "mask", "prepared", "request", "request_id")
 
@@ -48,15 +51,15 @@ class Preparation:
         self._given_up = False
 
     def drop(self) -> None:
-        """Free what was prepared for nothing."""
+        """Free what was prepared but is no longer needed."""
         if self.prepared is not None:
             self.prepared.close()
 
 
 class Preparing:
-    """Threads that are started when they are first needed. `done` is called in them.
+    """Threads, started when they are first needed. `done` is called in them.
 
-    What has not begun at `close`, or when it is given up, never does; what is ready after `close` is dropped.
+    Work that has not begun when it is given up, or at `close`, never begins; what is ready after `close` is dropped.
     """
 
     def __init__(self, loop: EngineLoop, done: Callable[[Preparation], None]) -> None:
@@ -72,9 +75,9 @@ class Preparing:
         self._lock = threading.Lock()  # never held for long: the loop's thread takes it
 
     def begin(self, request_id: int, request: Request) -> Preparation | None:
-        """None if there is nothing to prepare; otherwise `done` gets what this returns, unless `close` or `give_up`
-
-        comes first. Called in the loop's thread. Raises what the engine raises when it is asked what it prepares.
+        """Begin to prepare a request; return None if there is nothing to prepare. Otherwise `done` gets the returned
+        object, unless `close` or `give_up` comes first. Called in the loop's thread. Raises what the engine's
+        `needs_preparing` raises.
         """
         text_work = self._texts.work_on(request)
         needs_engine = self._loop.needs_preparing(request)
@@ -94,12 +97,12 @@ class Preparing:
         return preparation
 
     def give_up(self, preparation: Preparation) -> None:
-        """Nobody waits for it any more. Called in the loop's thread."""
+        """Stop preparing a request. Called in the loop's thread."""
         self._text_threads.give_up(preparation)
         with self._lock:
             preparation._given_up = True
             if preparation._job is not None and preparation._job.cancel():
-                preparation.drop()  # the engine's part may be there already, and the mask was still to come
+                preparation.drop()  # the engine's part may be ready while the mask is not
 
     def close(self) -> None:
         with self._lock:
@@ -110,7 +113,7 @@ class Preparing:
                 threads.shutdown(wait=False, cancel_futures=True)
 
     def _advance(self, preparation: Preparation) -> None:
-        """Begins the next stage, or hands in what is complete."""
+        """Begin the next stage, or pass on the complete request."""
         with self._lock:
             if not self._closed and not preparation._given_up:
                 if preparation._stages and preparation.error is None:
@@ -160,7 +163,7 @@ def _threads(count: int, name: str) -> ThreadPoolExecutor:
 
 
 def _yield_to_steps() -> None:
-    """On Linux this thread alone gives way to those that compute answers."""
+    """On Linux, lower the priority of this thread below those that compute answers."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)

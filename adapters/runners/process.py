@@ -1,4 +1,4 @@
-"""The process runner: each model in a child process, so that its crash is its own and its memory goes with it."""
+"""The process runner: each model runs in a child process, which isolates crashes and frees all memory at its end."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = ("ProcessModel", "ProcessRunner")
 
 _CHILD = "corral.adapters.runners.child"
 _CHECKS = 4
-"""How often the watch looks within the heartbeat limit."""
+"""How often the watchdog checks within the heartbeat limit."""
 
 
 class ProcessRunner:
-    """A `Runner`. Needs inherited sockets, so not on Windows: the thread runner is for there."""
+    """A `Runner`. Not available on Windows, since it needs inherited sockets; use the thread runner there."""
 
     name = "process"
 
@@ -64,7 +64,7 @@ class ProcessRunner:
 
 
 async def _why(link: Link, child: ChildProcess, label: str) -> ErrorInfo:
-    """The child's own error, else how its process ended."""
+    """The child's own error, or how its process ended."""
     told = link.ended.result()
     if told is not None:
         return told
@@ -149,7 +149,7 @@ class ProcessModel:
         await self._attending
 
     async def _attend(self) -> None:
-        """Waits for the end, whoever brings it about, and tells everyone why."""
+        """Wait for the child's end, whatever its cause, and report the reason to all requests."""
         await self._link.ended
         self._fail(to_error(await _why(self._link, self._child, self._label)))
         if self._closing is None:
@@ -157,7 +157,10 @@ class ProcessModel:
             self._child.kill()
 
     def _check(self) -> None:
-        """Looks for signs of life. Counts its own ticks, so a server that was held up itself blames nobody."""
+        """Check for signs of life.
+
+        Counts its own ticks, so that a server that was blocked itself does not blame the child.
+        """
         self._silent_checks = 0 if self._link.heard else self._silent_checks + 1
         self._link.heard = False
         if self._silent_checks >= _CHECKS:

@@ -1,4 +1,4 @@
-"""The settings of the process runner, apart from it: reading them imports nothing else."""
+"""The settings of the process runner, in their own module so that reading them imports nothing else."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ("ProcessSettings",)
 
 
 class ProcessSettings(Value, frozen=True, kw_only=True):
-    """How long a child may keep quiet.
+    """How long a child may be silent.
 
-    `heartbeat_timeout_s` without a sign of life, once loaded, or one step of `step_timeout_s`: it counts as stalled and
-    is killed. On unloading it has `close_grace_s` to end by itself, and as long again after SIGTERM.
+    Once loaded, a child that sends nothing for `heartbeat_timeout_s`, or spends `step_timeout_s` in one step, counts as
+    stalled and is killed. On unloading, it has `close_grace_s` to end by itself, and the same time again after SIGTERM.
     """
 
     heartbeat_timeout_s: float = 10.0

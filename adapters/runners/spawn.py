@@ -1,4 +1,7 @@
-"""One child process: started, its output kept and logged, waited for. No zombie, no descriptor stays behind."""
+"""Starts a child process, logs and keeps its output, and waits for its end.
+
+Leaves no zombie and no descriptor behind.
+"""
 
 from __future__ import annotations
 
@@ -24,27 +27,27 @@ _log = logging.getLogger("corral.engine")
 
 _LAST_LINES = 12
 _LONGEST_LINE = 4096
-# What faulthandler writes after a crash: stacks, which would push the library's own last words out.
+# What faulthandler writes after a crash: stacks, which would displace the library's own last lines.
 _STACK = re.compile(r'File ".*", line \d+ in |(Current )?[Tt]hread 0x|Extension modules: ')
-# Why a process ends, in the words of ggml, the C and C++ libraries, Rust and Python; a panic's words follow it.
+# Messages of ggml, the C and C++ libraries, Rust and Python about why a process ends; a panic's text follows it.
 _REASON = re.compile(
     r".*GGML_ASSERT\(|.*: GGML_ABORT|ggml_abort|terminate called |what\(\):|thread '.*' \(?.*panicked at|"
     r"fatal runtime error: |.*Assertion .* failed|(double )?free\(\): |malloc\(\): |corrupted |"
     r"\*\*\* .* \*\*\*: |MemoryError|memory allocation of .* failed|.*error while loading shared libraries"
 )
 _FOLDERS = re.compile(r"^/\S*/(?=[^/\s]+:\d+: )")
-"""Of source files on the machine that the library was compiled on."""
+"""Paths of source files on the machine where the library was compiled."""
 _PANIC = re.compile(r"thread '.*' \(?.*panicked at")
 _MOST_REASONS = 4
 _REASON_LINES = 40
-"""How many other lines may follow a reason; one that is further back was survived."""
+"""How many other lines may follow a reason; the process survived anything further back."""
 _QUIET = {"GGML_NO_BACKTRACE": "1"}
-"""A debugger's stacks would push the reason of an abort out of the last lines, and may take minutes."""
-_DEATH_S = 2.0  # how much later than its connection a process may end
+"""A debugger's stacks would displace the reason of an abort from the last lines, and may take minutes."""
+_DEATH_S = 2.0  # how long a process may outlive its connection
 
 
 class ChildOutput:
-    """What a process wrote last, and the lines among it that say why it ends."""
+    """The last lines of a process, and those among them that say why it ends."""
 
     def __init__(self) -> None:
         self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)
@@ -54,11 +57,11 @@ class ChildOutput:
 
     @property
     def reasons(self) -> list[str]:
-        """Empty if nothing says why, or if it is so far back that the process survived it."""
+        """Empty if no line says why, or if the process survived it."""
         return [text for line, text in self._reasons if self._count - line <= _REASON_LINES]
 
     def add(self, line: str) -> None:
-        """One line, stripped. Frames of Python's stacks are left out."""
+        """Add one stripped line. Frames of Python's stacks are left out."""
         if _STACK.match(line) is not None:
             return
         self._count += 1
@@ -69,14 +72,14 @@ class ChildOutput:
 
 
 class ChildProcess:
-    """Runs ``python -m MODULE FD PARENT_PID`` with one end of a socket pair. For one event loop.
+    """Runs ``python -m MODULE FD PARENT_PID`` with one end of a socket pair. Belongs to one event loop.
 
-    A thread of its own starts the process and waits for it. It lives as long as the child, because Linux counts the
-    end of the thread that made a child as the parent's death (see `child`).
+    A dedicated thread starts the process and waits for it. It lives as long as the child, because Linux treats the end
+    of the thread that started a child as the death of the parent (see `child`).
     """
 
     def __init__(self, module: str, sock: socket.socket, label: str) -> None:
-        """Takes `sock` over: it is closed here once the child has it."""
+        """Takes ownership of `sock`, which is closed here once the child has it."""
         self._output = ChildOutput()
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -88,7 +91,7 @@ class ChildProcess:
         threading.Thread(target=self._keep, args=(module, sock), name=f"child {label}", daemon=True).start()
 
     async def started(self) -> None:
-        """Waits until the process runs. Raises `OSError` where it cannot be started."""
+        """Wait until the process runs. Raises `OSError` if it cannot be started."""
         await asyncio.shield(self._started)
 
     def terminate(self) -> None:
@@ -97,21 +100,23 @@ class ChildProcess:
                 self._process.terminate()
 
     def kill(self) -> None:
-        """Twice is fine, and so is a process that has ended, or not begun yet."""
+        """May be called twice, and also before the process begins or after it has ended."""
         with self._lock:
             self._doomed = True
             if self._process is not None:
                 self._process.kill()
 
     async def destroy(self) -> None:
-        """Kill it and wait until it is gone, even where the caller is cancelled meanwhile."""
+        """Kill it and wait until it is gone, even if the caller is cancelled meanwhile."""
         self.kill()
         with suppress(OSError):
             await asyncio.shield(self._started)
             await asyncio.shield(self.exited)
 
     def describe_end(self) -> str:
-        """``was killed by SIGKILL``, ``exited with code 1``, with the reason that its output gives, or its end."""
+        """How it ended (``was killed by SIGKILL``, ``exited with code 1``), with the reason from its output or its last
+        lines.
+        """
         code = self.exited.result() if self.exited.done() else None
         if code is None:
             end = "closed its connection"
@@ -140,7 +145,7 @@ class ChildProcess:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     env=_QUIET | os.environ,
-                    start_new_session=True,  # a terminal's Ctrl-C is for the parent, which drains first
+                    start_new_session=True,  # Ctrl-C in a terminal is for the parent, which finishes requests first
                 )
         except OSError as error:
             self._tell(self._started.set_exception, error)
@@ -153,7 +158,7 @@ class ChildProcess:
         reader = threading.Thread(target=self._read, args=(process,), name=f"output of {self._label}", daemon=True)
         reader.start()
         code = process.wait()
-        reader.join(timeout=1.0)  # whoever inherited its output may hold that open for longer
+        reader.join(timeout=1.0)  # processes that inherited its output may keep it open longer
         self._tell(self.exited.set_result, code)
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
@@ -166,12 +171,15 @@ class ChildProcess:
                     _log.debug("%s: %s", self._label, text)
 
     def _tell(self, tell: Callable[[Any], None], value: Any) -> None:
-        with suppress(RuntimeError):  # the loop was closed; nobody waits
+        with suppress(RuntimeError):  # the event loop was closed
             self._loop.call_soon_threadsafe(tell, value)
 
 
 async def start_child(module: str, label: str, link: asyncio.BaseProtocol) -> ChildProcess:
-    """A child that runs `module`, with `link` at our end of its socket. Raises `OSError`, leaving nothing behind."""
+    """Start a child that runs `module`, with `link` at our end of its socket.
+
+    Raises `OSError` and leaves nothing behind.
+    """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     child = ChildProcess(module, theirs, label)
@@ -186,7 +194,7 @@ async def start_child(module: str, label: str, link: asyncio.BaseProtocol) -> Ch
 
 
 async def how_it_ended(child: ChildProcess, label: str, kind: type[CorralError]) -> CorralError:
-    """The error for a child whose connection is over though it told nothing, as one of this class."""
+    """The error, of the given class, for a child whose connection ended without a message."""
     with suppress(TimeoutError):
         await asyncio.wait_for(asyncio.shield(child.exited), _DEATH_S)
     remedy = None

@@ -1,4 +1,4 @@
-"""What happens in an engine's own thread, whichever process that is in: load it, then turn its loop."""
+"""What happens in an engine's thread, in either process: load the engine, then run its loop."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Command = Add[Request] | Abort | Close | Preparation
 def load_engine(
     *, engine: str, form: str, load: str, install_hint: str | None, request: LoadRequest, on_progress: OnLoadProgress
 ) -> tuple[EngineLoop, ModelInfo]:
-    """Import the engine, load the model, put the engine's loop around it and ask what it can do.
+    """Import the engine, load the model, create its loop, and ask what it can do.
 
-    Raises as `Runner.load` does.
+    Raises the errors of `Runner.load`.
     """
     try:
         loaded = import_name(load)(request, on_progress)
@@ -46,7 +46,7 @@ def load_engine(
         raise EngineNotInstalled(f"the {engine} engine cannot be imported: {error}", install_hint) from error
     except MemoryError as error:
         raise OutOfMemory(f"loading {request.model}: out of memory") from error
-    except BaseException as error:  # SystemExit too, which would end the thread or the loop that waits for it
+    except BaseException as error:  # including SystemExit, which would end the thread or the waiting loop
         raise LoadFailed(f"loading {request.model}: {type(error).__name__}: {error}") from error
     if form == "step":
         return StepLoop(cast(StepEngine, loaded)), info
@@ -56,7 +56,7 @@ def load_engine(
 
 
 def described(engine: Engine) -> ModelInfo:
-    """The engine's own words, and its control tokens from its vocabulary if it does not name them itself."""
+    """The engine's `info`, with the control tokens of its vocabulary if it does not list them itself."""
     info, tokenizer = engine.info, engine.tokenizer
     if info.control_tokens is not None or not hasattr(tokenizer, "vocabulary"):
         return info
@@ -66,9 +66,9 @@ def described(engine: Engine) -> ModelInfo:
 
 
 class Stepper:
-    """Turns a loop until `Close` comes through the inbox: commands first, then one step, then its outcomes.
+    """Runs a loop until `Close` arrives in the inbox: first the commands, then one step, then its outcomes.
 
-    A request that takes time to prepare joins the loop once that is done; nobody waits for it meanwhile.
+    A request that takes time to prepare joins the loop once that is done; other requests do not wait for it.
     """
 
     def __init__(self, loop: EngineLoop, inbox: SimpleQueue[Command], deliver: Callable[[list[Outcome]], None]) -> None:
@@ -81,12 +81,12 @@ class Stepper:
 
     @property
     def step_s(self) -> float:
-        """How long the step under way has taken so far, 0 between steps. For other threads."""
+        """How long the current step has taken so far; 0 between steps. For other threads."""
         began = self._step_began_s
         return 0.0 if began is None else time.monotonic() - began
 
     def run(self) -> None:
-        """Returns after `Close`. Raises what a broken engine's step raises."""
+        """Run until `Close`. Raises what the step of a broken engine raises."""
         try:
             self._run()
         finally:
@@ -136,11 +136,11 @@ class Stepper:
         if preparation is None:
             self._loop.abort(request_id)
         else:
-            self._preparing.give_up(preparation)  # others wait for their turn behind it
+            self._preparing.give_up(preparation)  # others wait behind it
 
     def _add_prepared(self, preparation: Preparation) -> None:
         request_id = preparation.request_id
-        if self._unprepared.get(request_id) is not preparation:  # aborted; the number may be another's by now
+        if self._unprepared.get(request_id) is not preparation:  # aborted; the id may belong to another request by now
             preparation.drop()
             return
         del self._unprepared[request_id]

@@ -120,7 +120,7 @@ def _settled(tokenizer: Tokenizer, prompt: Prompt, suspects: Sequence[str]) -> S
 
 
 def _bounded(ids: tuple[int, ...], most: int | None, *, cut: bool) -> tuple[int, ...]:
-    """Millions of ids that nobody needs would take memory in each process that they pass."""
+    """Cut ids that are not needed: millions of them would take memory in every process they pass through."""
     if most is None or len(ids) <= most:
         return ids
     if not cut:

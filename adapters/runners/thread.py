@@ -1,4 +1,7 @@
-"""The thread runner: each model in a thread of this process, for the library and where no child can be had."""
+"""The thread runner: each model runs in a thread of this process.
+
+For the library, and for systems without child processes.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,11 @@ _CLOSE_GRACE_S = 10.0
 
 
 class ThreadRunner:
-    """A `Runner`. A thread cannot be killed: a load that is cancelled ends at its next progress report, a model that
-    is closed at the end of its step; after ten seconds nobody waits for it any longer."""
+    """A `Runner`.
+
+    A thread cannot be killed: a cancelled load ends at its next progress report, and a closed model at the end of its
+    step. Closing waits for at most ten seconds.
+    """
 
     name = "thread"
 
@@ -51,7 +57,7 @@ class ThreadRunner:
 
 
 class _Worker:
-    """The engine's thread. What it has to say it says to the event loop, once a step."""
+    """The engine's thread. It reports to the event loop once per step."""
 
     def __init__(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> None:
         self._event_loop = asyncio.get_running_loop()
@@ -71,7 +77,7 @@ class _Worker:
     def abandon(self) -> None:
         self._abandoned = True
         self.inbox.put(Close())
-        self.loaded.add_done_callback(lambda done: done.exception())  # nobody else will look
+        self.loaded.add_done_callback(lambda done: done.exception())  # avoids a warning that it was never retrieved
 
     # ── In the thread ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -122,7 +128,7 @@ class _Worker:
     def _tell(self, tell: Callable[[Any], object], value: Any) -> None:
         try:
             self._event_loop.call_soon_threadsafe(tell, value)
-        except RuntimeError:  # the event loop was closed without us: end
+        except RuntimeError:  # the event loop was closed without closing us: end
             self.inbox.put(Close())
 
     # ── In the event loop ─────────────────────────────────────────────────────────────────────────────────────────
@@ -181,8 +187,8 @@ class ThreadModel:
             raise Unsupported(f"the engine of {self._label} does not tokenize")
 
     def _take_result(self, result: Result) -> None:
-        """In a thread of the tokenizer."""
-        with suppress(RuntimeError):  # the event loop was closed; nobody waits
+        """Called in a thread of the tokenizer."""
+        with suppress(RuntimeError):  # the event loop was closed
             self._event_loop.call_soon_threadsafe(self._calls.take, result)
 
     def _end(self, error: ErrorInfo) -> None:

@@ -15,19 +15,19 @@ __all__ = ("Tokenizing",)
 
 
 class Tokenizing:
-    """For one model. `answer` is called with each result, in a thread; the threads start with the first calls."""
+    """For one model. `answer` is called with each result, in a thread; threads start with the first calls."""
 
     def __init__(self, tokenizer: Tokenizer | None, answer: Callable[[Result], object]) -> None:
         self._tokenizer = tokenizer
         self._turns = TextThreads("tokenizer", answer)
 
     def begin(self, call: TokenizerCall) -> None:
-        """Its `Result` follows, unless `give_up` or `close` comes first. From any thread."""
+        """Start a call. Its `Result` follows, unless `give_up` or `close` comes first. Thread-safe."""
         characters = len(call.ids) + sum(map(characters_of, call.prompts))
         self._turns.begin(call.call_id, _answered(self._tokenizer, call), characters)
 
     def give_up(self, call_id: int) -> None:
-        """Nobody waits for it any more: it ends with its current turn. An unknown id does nothing."""
+        """Cancel a call: it ends with its current turn. An unknown id does nothing."""
         self._turns.give_up(call_id)
 
     def close(self) -> None:

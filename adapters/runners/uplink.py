@@ -1,4 +1,4 @@
-"""The child's sending side: a frame goes out from the thread that made it, and what the socket will not take waits."""
+"""The sending side of a child: each frame is sent by the thread that created it, and queued if the socket is full."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MOST_LOGS = 1000
 
 
 class Uplink:
-    """Sends frames over a non-blocking socket. Safe for many threads; none ever waits.
+    """Sends frames over a non-blocking socket. Thread-safe; never blocks.
 
-    `wake` is called when something has begun to wait; somebody must then call `flush` whenever the socket is
-    writable, until `pending` is False.
+    `wake` is called when frames begin to queue. From then on, `flush` must be called whenever the socket is writable,
+    until `pending` is False.
     """
 
     def __init__(self, sock: socket.socket, wake: Callable[[], None]) -> None:
@@ -39,7 +39,7 @@ class Uplink:
         return bool(self._unsent or self._outbox or self._control or self._logs)
 
     def send_step(self, outcomes: list[Outcome]) -> None:
-        """One step's outcomes; while the socket is full, later steps' deltas are merged with them."""
+        """Send the outcomes of one step. While the socket is full, the deltas of later steps are merged with them."""
         with self._lock:
             if self.pending:
                 self._outbox.add(outcomes)
@@ -47,7 +47,7 @@ class Uplink:
                 self._send(encode(Step(outcomes)))
 
     def send(self, frame: Any) -> None:
-        """Any other frame. While a thousand log lines wait, the next one takes the place of the oldest."""
+        """Send any other frame. If a thousand log lines are queued, the next one replaces the oldest."""
         data = encode(frame)
         with self._lock:
             if self.pending:
@@ -56,14 +56,14 @@ class Uplink:
                 self._send(data)
 
     def flush(self) -> None:
-        """Send what the socket takes now."""
+        """Send as much as the socket accepts now."""
         with self._lock:
             while True:
                 if self._unsent:
                     self._send(self._unsent)
                     if self._unsent:
                         return
-                elif self._outbox:  # before what may be the last frame of all, a `Fatal`
+                elif self._outbox:  # before a `Fatal`, which may be the last frame
                     self._unsent = memoryview(encode(Step(self._outbox.take())))
                 elif self._control:
                     self._unsent = memoryview(self._control.popleft())
@@ -78,7 +78,7 @@ class Uplink:
         except BlockingIOError:
             sent = 0
         except OSError:
-            os._exit(0)  # the parent is gone, and so is the reason to live
+            os._exit(0)  # the parent is gone
         had_unsent = bool(self._unsent)
         self._unsent = memoryview(data)[sent:]
         if self._unsent and not had_unsent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
@@ -13,9 +13,12 @@ from corral.api.cli.parameters import Registered
 from corral.api.cli.session import Session
 from corral.core.errors import SettingsError
 from corral.core.wording.pip_lines import pip_line
-from corral.plugins.assembly import ENGINES, RUNNERS, Address, assemble
+from corral.plugins.assembly import ENGINES, RUNNERS, Address, ServerSettings, assemble
 
-__all__ = ("serve",)
+if TYPE_CHECKING:
+    from corral.api.http.settings import HttpSettings
+
+__all__ = ("http_settings", "serve")
 
 _log = logging.getLogger("corral")
 
@@ -56,26 +59,11 @@ def serve(
         from corral.api.http.app import create_app
         from corral.api.http.serve import run_event_loop
         from corral.api.http.serve import serve as serve_app
-        from corral.api.http.settings import HttpSettings
     except ModuleNotFoundError as missing:
         if (missing.name or "").startswith("corral"):
             raise
         raise SettingsError(f"the server needs {missing.name}", pip_line("corral[server]")) from missing
-    address = _with_port(settings.server.host, port)
-    http = HttpSettings(
-        host=address.host,
-        port=address.port,
-        unix_socket=address.unix_path,
-        origins=settings.server.origins,
-        max_body_bytes=settings.server.max_body_bytes,
-        max_head_bytes=settings.server.max_head_bytes,
-        max_connections=settings.server.max_connections,
-        head_timeout_s=settings.server.head_timeout.limit_s,
-        body_timeout_s=settings.server.body_timeout.limit_s,
-        idle_timeout_s=settings.server.idle_timeout.limit_s,
-        reader_timeout_s=settings.server.reader_timeout.limit_s,
-        shutdown_grace_s=round(settings.server.shutdown_grace.seconds),
-    )
+    http = http_settings(settings.server, port)
 
     async def run() -> None:
         assembly = await assemble(session.layers, default_runner="process", manager=session.manager)
@@ -86,6 +74,27 @@ def serve(
             await assembly.aclose()
 
     run_event_loop(run())
+
+
+def http_settings(server: ServerSettings, port: int | None = None) -> HttpSettings:
+    """The section ``[server]`` as the HTTP server takes it; `port` replaces that of the address."""
+    from corral.api.http.settings import HttpSettings
+
+    address = _with_port(server.host, port)
+    return HttpSettings(
+        host=address.host,
+        port=address.port,
+        unix_socket=address.unix_path,
+        origins=server.origins,
+        max_body_bytes=server.max_body_bytes,
+        max_head_bytes=server.max_head_bytes,
+        max_connections=server.max_connections,
+        head_timeout_s=server.head_timeout.limit_s,
+        body_timeout_s=server.body_timeout.limit_s,
+        idle_timeout_s=server.idle_timeout.limit_s,
+        reader_timeout_s=server.reader_timeout.limit_s,
+        shutdown_grace_s=round(server.shutdown_grace.seconds),
+    )
 
 
 def _with_port(address: Address, port: int | None) -> Address:

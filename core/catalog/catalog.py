@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
 import msgspec
@@ -13,6 +13,7 @@ from corral.core.catalog.deletion import delete_model, delete_replaced
 from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.lookup import ModelLookup, model_not_found
+from corral.core.catalog.model_files import displayed_files, loadable_files
 from corral.core.catalog.publishing import ManifestPublisher
 from corral.core.catalog.pulling import ModelPuller
 from corral.core.catalog.pushing import ModelPusher
@@ -262,31 +263,16 @@ class ModelCatalog:
         return await self.publish(name, upstream_model(offers, api=api, capabilities=capabilities))
 
     def local_files(self, record: StoredModel) -> tuple[LocalFile, ...]:
-        """The files an engine loads, weights first, where their blobs are: for display."""
-        return tuple(
-            LocalFile(role=file.role, path=str(self._local.path(file.digest)), name=file.path)
-            for file in record.loaded_files
-        )
+        """As `loadable_files`, but where the blobs are, whether or not they exist: for display."""
+        return displayed_files(record, self._local)
 
-    @asynccontextmanager
-    async def loadable_files(self, record: StoredModel) -> AsyncIterator[tuple[LocalFile, ...]]:
+    def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]:
         """The files an engine loads, weights first; they stay while the context lasts, even if the model is deleted.
 
-        Those that have paths lie in one folder under them. Raises `BlobNotFound` if one is missing or was changed
-        since it was imported, `StorageError`.
+        Those that have paths are in one folder under them. Raises `StorageError`, and `BlobNotFound` if a file is
+        missing or has changed since it was imported.
         """
-        files = record.loaded_files
-        placed = {file.path: file.digest for file in files if file.path is not None}
-        async with AsyncExitStack() as pins:
-            folder = await self._local.folder(record.digest, placed) if placed else None
-            found = []
-            for file in files:
-                if folder is not None and file.path is not None:
-                    path = folder / file.path
-                else:
-                    path = await pins.enter_async_context(self._local.local(file.digest))
-                found.append(LocalFile(role=file.role, path=str(path), name=file.path))
-            yield tuple(found)
+        return loadable_files(record, self._local)
 
     async def _projector_metadata(self, record: StoredModel) -> ModelMetadata | None:
         """None if the model has no projector, or one that cannot be read."""

@@ -1,6 +1,7 @@
-"""The engine ports: what the author of an engine implements, a `StepEngine` or a `GeneratorEngine`.
+"""The engine ports: the author of an engine implements either a `StepEngine` or a `GeneratorEngine`.
 
-Runners turn either into a `RunningModel`. An engine that works in the event loop (an upstream) is one directly.
+Runners turn either into a `RunningModel`. An engine that works in the event loop (an upstream) is a `RunningModel`
+already.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ("Engine", "GeneratorEngine", "Prepared", "PreparingEngine", "StepEngi
 
 
 class Engine(Protocol):
-    """What both engine forms share. One thread owns an engine, except its `tokenizer`."""
+    """What both forms of engines have in common. One thread owns an engine, except for its `tokenizer`."""
 
     @property
     def info(self) -> ModelInfo: ...
@@ -26,74 +27,77 @@ class Engine(Protocol):
     def tokenizer(self) -> Tokenizer | None: ...
 
     def close(self) -> None:
-        """Free everything. Twice is fine."""
+        """Free everything. May be called twice."""
         ...
 
 
 class StepEngine(Engine, Protocol):
-    """An engine that batches. One thread calls everything but `tokenizer`."""
+    """An engine that batches requests. One thread calls everything except `tokenizer`."""
 
     def add_request(self, request_id: int, request: Request, mask: TokenMask | None) -> None:
-        """Take a request in; it is worked on from the next `step`. Ids are unique among unfinished requests.
+        """Accept a request; the next `step` begins to work on it. Ids are unique among unfinished requests.
 
-        Raises errors of ours for a request that cannot run at all (`PromptTooLong`, `Unsupported`, …).
+        Raises an error of Corral (`PromptTooLong`, `Unsupported`, …) if the request cannot run at all.
         """
         ...
 
     def step(self) -> Sequence[tuple[int, EngineOutput]]:
-        """One bounded round over all requests, short enough that cancelling may wait for its end.
+        """Run one round over all requests, short enough that a cancelled request can wait for its end.
 
-        A request may get several tokens in one step. What follows the token that ended it (a stop string, the limit)
-        is dropped. Never raises because of one request: that request gets `EngineFailed`. After `EngineFinished` or
+        A request may get several tokens in one step. Tokens after the end of an answer (a stop string, the limit) are
+        dropped. Never raises because of one request: that request gets `EngineFailed`. After `EngineFinished` or
         `EngineFailed` its id is free again.
         """
         ...
 
     def has_unfinished_requests(self) -> bool:
-        """False: the runner sleeps until the next `add_request`."""
+        """If False, the runner sleeps until the next `add_request`."""
         ...
 
     def abort_request(self, request_id: int) -> None:
-        """Forget it; no output of it follows. An unknown id does nothing."""
+        """Drop the request; it yields no more output. An unknown id does nothing."""
         ...
 
 
 class Prepared(Protocol):
-    """What a `PreparingEngine` made of a request before its turn."""
+    """A request that a `PreparingEngine` has prepared."""
 
     def close(self) -> None:
-        """Free it: nobody wants it any longer. Not called once the engine has taken it."""
+        """Free it, because the request was given up. Not called after `add_prepared`."""
         ...
 
 
 class PreparingEngine(StepEngine, Protocol):
-    """A `StepEngine` that prepares some requests in parallel to its steps: those that `add_request` takes long for.
+    """A `StepEngine` that prepares requests in parallel to its steps if `add_request` would take long.
 
-    Optional: an engine without `needs_preparing` gets every request by `add_request`.
+    This is optional: an engine without `needs_preparing` gets every request through `add_request`.
     """
 
     def needs_preparing(self, request: Request) -> bool:
-        """Whether `prepare` and `add_prepared` take the place of `add_request`. Quick; in the engine's thread."""
+        """Whether to call `prepare` and `add_prepared` instead of `add_request`.
+
+        Quick; called in the engine's thread.
+        """
         ...
 
     def prepare(self, request: Request) -> Prepared:
-        """What `add_prepared` needs to be quick. Raises what `add_request` would.
+        """Do the slow part of accepting the request. Raises the same errors as `add_request`.
 
-        Called in other threads, several at a time. A long text of the request has become token ids by then.
+        Called in other threads, also in parallel. Long texts of the request have been replaced by token ids.
         """
         ...
 
     def add_prepared(self, request_id: int, prepared: Prepared, mask: TokenMask | None) -> None:
-        """As `add_request`, for the request that `prepared` was made from. Nothing in it takes long."""
+        """Accept the request that `prepared` was made from, as `add_request` does. Must be quick."""
         ...
 
 
 class GeneratorEngine(Engine, Protocol):
-    """An engine that serves one request at a time: the smallest thing to write."""
+    """An engine that serves one request at a time: the simplest form."""
 
     def run(self, request: Request, mask: TokenMask | None) -> Generator[EngineOutput | None, None, None]:
-        """Outputs as they come; the runner closes the generator to cancel.
+        """Yield outputs as they are computed. The runner closes the generator to cancel the request.
 
-        None is "nothing yet": yielded between the parts of long work, so that a cancelled request ends there.
+        Yield None ("nothing yet") between the parts of long work, so that a cancelled request can end there.
         """
         ...

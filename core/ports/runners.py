@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ("OnLoadProgress", "Runner")
 
 OnLoadProgress = Callable[[float], None]
-"""Called with the share done, 0 to 1."""
+"""Called with the completed share, 0 to 1."""
 
 
 class Runner(Protocol):
@@ -23,9 +23,9 @@ class Runner(Protocol):
     def name(self) -> str: ...
 
     async def load(self, spec: EngineSpec, request: LoadRequest, on_progress: OnLoadProgress) -> RunningModel:
-        """Load and wait until it answers. Cancelling the call stops the load and leaves nothing behind.
+        """Load the model and wait until it is ready. Cancelling the call stops the load and leaves nothing behind.
 
-        `on_progress` is called in the event loop. The engine's own reports come from the thread that loads.
+        `on_progress` is called in the event loop, although the engine reports from the thread that loads.
 
         Raises `EngineNotInstalled`, `InvalidModelFile`, `OutOfMemory`, `LoadFailed`, `EngineDied`, `EngineStalled`.
         """

@@ -1,4 +1,4 @@
-"""The running-model port: a loaded model that answers requests, and what it can do."""
+"""The port of a loaded model: it answers requests, and says what it can do."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Task = Literal["completion", "chat", "embedding"]
 
 
 class ModelInfo(Value, frozen=True, kw_only=True):
-    """What a loaded model can do: data, because an `isinstance` check does not survive a process boundary.
+    """What a loaded model can do. It is data because an `isinstance` check does not work across processes.
 
-    `tasks` names the requests it takes. `features` are engine-named abilities ("exact", "shift", "prefix_cache",
-    "tokenize", "logprobs", "constraints", …). `context_length` is the most tokens of one request, None where unlimited
-    or unknown. `parallel` is how many requests run at once. `memory_bytes` by device ("cpu", "cuda:0"). `process_id` of
-    the child, where there is one. `details` are for people: `corral show` and `/api/ps` print them.
-    `control_tokens` are the texts that count as control tokens where a prompt's part is parsed with them; None where
-    nobody knows. An engine with an `OpenTokenizer` may leave it None: its vocabulary is asked.
-    `longest_token_bytes` is the most bytes of text that one token stands for, None where unknown: with it a text that
-    is too long for the context by its mere size is refused before anybody looks at it.
+    `tasks` are the kinds of requests it accepts. `features` are abilities, named by the engine ("exact", "shift",
+    "prefix_cache", "tokenize", "logprobs", "constraints", …). `context_length` is the largest number of tokens in one
+    request; None if unlimited or unknown. `parallel` is how many requests run at once. `memory_bytes` is by device
+    ("cpu", "cuda:0"). `process_id` is that of the child process, if there is one. `details` are for people: `corral
+    show` and `/api/ps` print them. `control_tokens` are the texts that act as control tokens in parts with
+    `parse_special`; None if unknown. An engine with an `OpenTokenizer` may leave it None: the runner reads its
+    vocabulary. `longest_token_bytes` is the largest number of bytes that one token stands for; None if unknown. It
+    allows texts that are far too long for the context to be refused because of their size alone.
     """
 
     tasks: frozenset[str]
@@ -43,39 +43,46 @@ class ModelInfo(Value, frozen=True, kw_only=True):
 
 
 class RunningModel(Protocol):
-    """A model that answers. Made by a `Runner`; whoever made it closes it. Every method is for one event loop."""
+    """A loaded model. Created by a `Runner` and closed by the runner's caller. All methods belong to one event loop."""
 
     @property
     def info(self) -> ModelInfo: ...
 
     @property
     def alive(self) -> bool:
-        """False once the model can no longer answer: closed, died, stalled. It never becomes true again."""
+        """False once the model can no longer answer because it was closed, died or stalled.
+
+        It never becomes True again.
+        """
         ...
 
     def run(self, request: Request) -> AsyncGenerator[Output, None]:
         """The answer. Closing the generator early aborts the request within one step.
 
-        Raises errors of `corral.core.errors` only; `Unsupported` for a request that `info.tasks` does not have.
-        A slow reader gets deltas merged, never a queue without bound.
+        Raises only errors of `corral.core.errors`, such as `Unsupported` if `info.tasks` lacks the request's task.
+        For a slow reader, deltas are merged, so that no queue grows without bound.
         """
         ...
 
     async def tokenize(
         self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
     ) -> list[tuple[int, ...]]:
-        """Token ids of each prompt, BOS included as the model wants. `Unsupported` without feature ``tokenize``.
+        """Return the token ids of each prompt, with BOS if the model wants one. Raises `Unsupported` without the
+        feature ``tokenize``.
 
-        `most`: nobody needs more ids of a prompt than that. `PromptTooLong` may be raised for a prompt that has more,
-        as soon as it is known; with `cut` its ids may end anywhere beyond `most` instead. Cancelling the call ends the
-        work for it.
+        `most` is the largest number of ids that is useful. If a prompt has more, `PromptTooLong` may be raised as soon
+        as this is known; with `cut`, its ids may instead end anywhere beyond `most`. Cancelling the call stops its
+        work.
         """
         ...
 
     async def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of the ids; bytes that are no UTF-8 become U+FFFD. `Unsupported` without feature ``tokenize``."""
+        """Return the text of the ids; invalid UTF-8 becomes U+FFFD.
+
+        Raises `Unsupported` without the feature ``tokenize``.
+        """
         ...
 
     async def aclose(self) -> None:
-        """Ends every request with `EngineDied`, frees the memory, returns when it is free. Twice is fine."""
+        """End every request with `EngineDied`, and free the memory before returning. May be called twice."""
         ...

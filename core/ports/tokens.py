@@ -12,7 +12,7 @@ __all__ = ("GradualTokenizer", "OpenTokenizer", "RequestMask", "TokenMask", "Tok
 
 
 class Tokenizer(Protocol):
-    """Thread-safe; called off the step thread; never waits for a step."""
+    """Converts between text and token ids. Thread-safe; called outside the step thread; never waits for a step."""
 
     def encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]: ...
 
@@ -20,12 +20,12 @@ class Tokenizer(Protocol):
 
 
 class GradualTokenizer(Tokenizer, Protocol):
-    """A tokenizer that takes a long text a piece at a time, so that callers can take turns, and give up."""
+    """A tokenizer that processes a long text in pieces, so that callers can take turns and give up."""
 
     def encode_gradually(
         self, prompt: Prompt, *, most: int | None = None, cut: bool = False
     ) -> Generator[None, None, tuple[int, ...]]:
-        """What `encode` gives for one prompt, yielding between pieces of a few milliseconds.
+        """Return what `encode` returns for one prompt; yield between pieces of a few milliseconds.
 
         `most` and `cut` as in `RunningModel.tokenize`.
         """
@@ -35,7 +35,7 @@ class GradualTokenizer(Tokenizer, Protocol):
 class Vocabulary(Value, frozen=True, kw_only=True):
     """Every token of a model, by id: its bytes, and what is special.
 
-    `control` are the ids that are no text (``<|im_end|>``); `ends` those that end an answer.
+    `control` are the ids of control tokens, which are not text (``<|im_end|>``); `ends` are those that end an answer.
     """
 
     pieces: tuple[bytes, ...]
@@ -44,10 +44,10 @@ class Vocabulary(Value, frozen=True, kw_only=True):
 
 
 class OpenTokenizer(Tokenizer, Protocol):
-    """A tokenizer that shows its vocabulary: what constraints need. Its model has the feature ``constraints``."""
+    """A tokenizer that exposes its vocabulary, as constraints require. Its model has the feature ``constraints``."""
 
     def vocabulary(self) -> Vocabulary:
-        """The same value each time; made on first use."""
+        """Return the vocabulary: always the same value, created on first use."""
         ...
 
 

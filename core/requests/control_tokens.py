@@ -30,9 +30,8 @@ class ControlTokens:
     """
 
     def __init__(self, spellings: tuple[str, ...] | None) -> None:
-        self.known = spellings is not None
         texts = sorted({text for text in spellings or () if text}, reverse=True)
-        self._pattern = re.compile(_any_of(texts)) if texts else None if self.known else _LOOKALIKE
+        self._pattern = re.compile(_any_of(texts)) if texts else _LOOKALIKE if spellings is None else None
 
     def find(self, text: str) -> Iterator[re.Match[str]]:
         """Every control token in the text. If several begin at the same place, the longest."""

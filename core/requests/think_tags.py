@@ -8,7 +8,7 @@ __all__ = ("ThinkTags", "think_tags_in")
 
 
 class ThinkTags(Value, frozen=True, kw_only=True):
-    """What stands before and after the thinking in an answer."""
+    """The tags before and after the thinking in an answer."""
 
     start: str
     end: str
@@ -18,5 +18,5 @@ _USUAL = ThinkTags(start="<think>", end="</think>")
 
 
 def think_tags_in(template: str) -> ThinkTags | None:
-    """The tags that a chat template mentions; None if its model writes no thinking that can be told from its answer."""
+    """The tags that a chat template mentions, None if it has none."""
     return _USUAL if _USUAL.start in template and _USUAL.end in template else None

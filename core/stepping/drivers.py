@@ -1,4 +1,4 @@
-"""The generation driver: what every engine would otherwise rewrite between its tokens and a caller's text.
+"""Drivers turn an engine's tokens into a caller's text, so that no engine has to do it itself.
 
 Pure: no engine, no I/O. One `SequenceDriver` follows one completion; `TaskDriver` follows a request of any other task.
 """
@@ -32,7 +32,7 @@ from corral.core.stepping.stop_strings import StopStrings
 __all__ = ("RequestDriver", "SequenceDriver", "TaskDriver", "driver_for")
 
 _UNLIMITED_CONTEXTS = 10
-"""An answer without `num_predict` ends after so many contexts, as in Ollama: a model in a loop must end some day."""
+"""An answer without `num_predict` ends after this many contexts, as in Ollama, to stop a model caught in a loop."""
 
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -44,11 +44,11 @@ class RequestDriver(Protocol):
     def mask(self) -> TokenMask | None: ...
 
     def begin(self) -> None:
-        """The engine begins with the request now: until here it waited."""
+        """Call when the engine begins with the request; until then the request counts as queued."""
         ...
 
     def feed(self, output: EngineOutput) -> tuple[list[Output], bool]:
-        """What the caller gets for it, and whether the request is over; then nothing more may be fed."""
+        """Return what the caller gets, and whether the request is over. If it is, nothing more may be fed."""
         ...
 
 
@@ -60,10 +60,10 @@ def driver_for(
     mask: RequestMask | None = None,
     arrived_ns: int | None = None,
 ) -> RequestDriver:
-    """The driver of a request's task; `mask` is what its constraint and its thinking budget became.
+    """Create the driver for a request. `mask` enforces its constraint and its thinking budget.
 
-    `arrived_ns` is when the request came, by the same clock; None means now. Raises `Unsupported` for what no driver of
-    this version can do.
+    `arrived_ns` is when the request arrived, by the same clock; None means now. Raises `Unsupported` if the request
+    needs a mask and has none.
     """
     if isinstance(request, CompletionRequest):
         return SequenceDriver(
@@ -75,9 +75,9 @@ def driver_for(
 class SequenceDriver:
     """Follows one completion: whole characters, stop strings, length limit, timing.
 
-    A stop string or the limit ends the sequence in the very step that reached it. Text held back for a stop string
-    that never came goes out at the end; the bytes of a character that was not completed do not. `clock_ns` is read
-    when the driver is made, when the engine begins, at the end of the prompt, and at the end.
+    A stop string or the limit ends the sequence in the step that reaches it. Text held back for a stop string that
+    never came is sent at the end; the bytes of an incomplete character are dropped. `clock_ns` is read when the driver
+    is created, when the engine begins, after the prompt, and at the end.
     """
 
     __slots__ = (
@@ -130,7 +130,10 @@ class SequenceDriver:
         self._begun_ns = self._prefilled_ns = self._clock_ns()
 
     def feed(self, output: EngineOutput) -> tuple[list[Output], bool]:
-        """What the caller gets, and whether the sequence is over. Raises `PluginError` for a foreign output."""
+        """Return what the caller gets, and whether the sequence is over.
+
+        Raises `PluginError` for an unexpected output.
+        """
         if isinstance(output, Token):
             return self._token(output)
         if isinstance(output, Prefilled):
@@ -178,7 +181,7 @@ class SequenceDriver:
         if self._generated == self._limit:
             if token.piece:
                 return self._finish(outputs, "length")
-            # An empty piece may be the EOS, and the engine about to say "stop": let it.
+            # An empty piece may be the EOS, and the engine may be about to say "stop": let it.
             self._at_limit = True
         return outputs, False
 
@@ -194,7 +197,7 @@ class SequenceDriver:
         return text
 
     def _finish(self, outputs: list[Output], reason: FinishReason) -> tuple[list[Output], bool]:
-        # Bytes that still wait in the decoder began a character that the answer's end cut off: they are left out.
+        # Bytes still in the decoder belong to a character that was cut off by the end of the answer: drop them.
         rest = self._stops.flush() if self._stops is not None else ""
         if rest:
             outputs.append(Delta(text=rest, token_count=self._uncounted))
@@ -215,7 +218,7 @@ class SequenceDriver:
 
 
 class TaskDriver:
-    """Follows any other task. Vectors end it; an engine's own outputs pass through where they are an `Output` too."""
+    """Follows any other task. Vectors end it; an engine's own outputs pass through if they are an `Output` too."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Several masks of one request as one."""
+"""Combines several masks of a request into one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ("JoinedMasks",)
 
 
 class JoinedMasks:
-    """A `RequestMask` that allows what all of its masks allow. Raises `InvalidRequest` if that is nothing."""
+    """A `RequestMask` that allows a token if all of its masks do. Raises `InvalidRequest` if no token is left."""
 
     def __init__(self, masks: Sequence[RequestMask]) -> None:
         self._masks = tuple(masks)

@@ -1,4 +1,4 @@
-"""An engine with a driver for each of its requests: the one loop body that every runner turns."""
+"""Connects an engine with the drivers of its requests: the loop body that every runner uses."""
 
 from __future__ import annotations
 
@@ -23,23 +23,26 @@ __all__ = ("EngineLoop", "GeneratorLoop", "Outcome", "StepLoop", "error_info")
 _log = logging.getLogger(__name__)
 
 Outcome = tuple[int, Output | ErrorInfo]
-"""A request id and what it gets. An `ErrorInfo`, `Finished` or `Embedded` is its last."""
+"""A request id and what the request gets. An `ErrorInfo`, `Finished` or `Embedded` is the last."""
 
 
 def error_info(error: BaseException) -> ErrorInfo:
-    """An exception as data: ours as they are, foreign ones as an engine's failure, told by class and text."""
+    """Convert an exception to data.
+
+    Corral's errors stay as they are; others become an engine error with class and text.
+    """
     if isinstance(error, CorralError):
         return error.info
-    if isinstance(error, UnicodeEncodeError):  # a prompt with half a surrogate pair: no tokenizer can take it
+    if isinstance(error, UnicodeEncodeError):  # half a surrogate pair in a prompt: no tokenizer can handle it
         return no_unicode(error).info
     if isinstance(error, MemoryError):
         return ErrorInfo(code=OutOfMemory.code, message=f"out of memory: {error}" if str(error) else "out of memory")
-    _log.debug("the engine raised an exception", exc_info=error)  # what an engine's author looks for
+    _log.debug("the engine raised an exception", exc_info=error)  # for the author of the engine
     return ErrorInfo(code="engine_error", message=f"the engine raised {type(error).__name__}: {error}")
 
 
 class EngineLoop(ABC):
-    """What a runner turns. One thread calls everything but ``engine.tokenizer`` and `prepare`."""
+    """What a runner drives. One thread calls everything except ``engine.tokenizer`` and `prepare`."""
 
     engine: Engine
 
@@ -54,7 +57,7 @@ class EngineLoop(ABC):
         return False
 
     def prepare(self, request: Request) -> Prepared:
-        """What `add` is to be given. The one method to call in other threads; see `PreparingEngine`."""
+        """Prepare a request for `add`. The only method that other threads may call; see `PreparingEngine`."""
         raise NotImplementedError("this engine prepares nothing")
 
     def add(
@@ -65,9 +68,9 @@ class EngineLoop(ABC):
         prepared: Prepared | None = None,
         arrived_ns: int | None = None,
     ) -> None:
-        """Take a request in, with the mask that it needs and what `prepare` returned.
+        """Accept a request, with the mask it needs and the result of `prepare`.
 
-        `arrived_ns` is when it came, None for now. A request that cannot run gets its error from the next `step`.
+        `arrived_ns` is when it arrived; None means now. If the request cannot run, the next `step` reports its error.
         """
         try:
             driver = driver_for(
@@ -100,7 +103,7 @@ class EngineLoop(ABC):
 
     @abstractmethod
     def _take(self, request_id: int, request: Request, driver: RequestDriver, prepared: Prepared | None) -> None:
-        """Raises what is wrong with the request."""
+        """Raises an error if the request cannot run."""
 
     @abstractmethod
     def _drop(self, request_id: int) -> None: ...
@@ -147,7 +150,7 @@ class StepLoop(EngineLoop):
             return
         for request_id, output in self._engine.step():
             driver = drivers.get(request_id)
-            if driver is None:  # ended by us earlier in this very step
+            if driver is None:  # we ended it earlier in this step
                 continue
             if isinstance(output, EngineFailed):
                 del drivers[request_id]
@@ -172,9 +175,9 @@ class StepLoop(EngineLoop):
 
 
 class GeneratorLoop(EngineLoop):
-    """The loop of a `GeneratorEngine`: one request at a time, in the order they came, one output a step.
+    """The loop of a `GeneratorEngine`: one request at a time, in order of arrival, one output per step.
 
-    A generator that returns without `EngineFinished` has ended with ``stop``.
+    If a generator returns without `EngineFinished`, the reason is ``stop``.
     """
 
     def __init__(self, engine: GeneratorEngine, *, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
@@ -206,7 +209,7 @@ class GeneratorLoop(EngineLoop):
             outcomes.append((request_id, error_info(error)))
 
     def _next_outputs(self) -> list[Output | ErrorInfo]:
-        """What the running request gets next; begins with the first that waits if none runs."""
+        """What the running request gets next. If none is running, the first waiting one begins."""
         if self._running is None:
             request_id, request, driver = self._waiting.popleft()
             driver.begin()
@@ -227,5 +230,5 @@ class GeneratorLoop(EngineLoop):
         if self._running is not None:
             generator = self._running[2]
             self._running = None
-            with contextlib.suppress(Exception):  # its clean-up failed; the request is over all the same
+            with contextlib.suppress(Exception):  # its clean-up failed, but the request is over anyway
                 generator.close()

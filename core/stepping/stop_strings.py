@@ -1,4 +1,4 @@
-"""Finding stop strings in text that arrives in pieces, holding back what may become one."""
+"""Finds stop strings in text that arrives in pieces, and holds back what may become one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ("StopStrings",)
 
 
 class StopStrings:
-    """Looks for any of several stop strings, wherever the pieces happen to be cut.
+    """Looks for any of several stop strings, wherever the pieces are cut.
 
-    Where several would match, the one completed first wins, and of those the longest: the answer is what it would be
-    if characters came one by one.
+    If several match, the one that is complete first wins, and of those the longest: the result is the same as if the
+    characters arrived one by one.
     """
 
     __slots__ = ("_held", "_stops")
@@ -21,9 +21,9 @@ class StopStrings:
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """What may go out now, and whether a stop has been reached (then it is the text up to the stop)."""
+        """Return the text that can be sent now, and whether a stop was reached (then the text ends before it)."""
         text = self._held + text
-        first: tuple[int, int] | None = None  # where a stop ends, and where it starts
+        first: tuple[int, int] | None = None  # the end and the start of a stop string
         held = 0
         for stop in self._stops:
             start = text.find(stop)
@@ -40,13 +40,13 @@ class StopStrings:
         return text[:cut], False
 
     def flush(self) -> str:
-        """The text held back, for when the generation ends otherwise: it belongs to the answer."""
+        """Return the text held back. It belongs to the answer if the generation ends for another reason."""
         held, self._held = self._held, ""
         return held
 
 
 def _begun(stop: str, text: str) -> int:
-    """How many characters at the end of the text are the beginning of the stop string."""
+    """Return how many characters at the end of the text could begin the stop string."""
     start = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while start >= 0 and not stop.startswith(text[start:]):
         start = text.find(stop[0], start + 1)

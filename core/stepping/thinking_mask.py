@@ -15,7 +15,7 @@ _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class Spelling:
-    """The tokens that one text can be spelled with. Reads the whole vocabulary once."""
+    """The tokens that can spell a given text. Reads the whole vocabulary once."""
 
     def __init__(self, text: str, vocabulary: Vocabulary) -> None:
         """Raises `InvalidRequest` for an empty text, and for one that the vocabulary cannot spell."""
@@ -31,7 +31,7 @@ class Spelling:
             raise InvalidRequest(f"thinking_budget: this model has no tokens for {text!r}")
 
     def allowed(self, rest: bytes) -> bytes:
-        """The mask of the longest token that the rest of the text begins with."""
+        """The mask that allows only the longest token at the beginning of `rest`."""
         bits = bytearray((len(self.pieces) + 7) // 8)
         for token_id in self._next(rest):
             bits[token_id >> 3] |= 1 << (token_id & 7)
@@ -45,9 +45,10 @@ class Spelling:
 
 
 class ThinkingMask:
-    """A `RequestMask`: everything is allowed until `max_tokens` have come after `start`, then `end` alone.
+    """A `RequestMask` that allows everything until `max_tokens` tokens have followed `start`, and then only `end`.
 
-    Nothing is forced in the middle of a character, and what the model has begun of the end tag counts.
+    The end tag is never forced in the middle of a character, and the part that the model has already written is not
+    repeated.
     """
 
     ignored: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Finds a text among the bytes of tokens, wherever it is cut."""
+"""Finds a text in the bytes of successive tokens, even if it is split between them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ("TextWatch",)
 
 
 class TextWatch:
-    """Waits for one text to appear in an answer. An empty text has appeared at once."""
+    """Waits for a text to appear in an answer. An empty text counts as found from the start."""
 
     __slots__ = ("_tail", "_text", "found")
 
@@ -16,7 +16,7 @@ class TextWatch:
         self.found = not self._text
 
     def push(self, piece: bytes) -> bool:
-        """Whether the text has appeared by the end of this token's bytes."""
+        """Add a token's bytes; return whether the text has been found."""
         said = self._tail + piece
         self.found = self.found or self._text in said
         self._tail = said[-len(self._text) :]
@@ -24,7 +24,7 @@ class TextWatch:
 
     @property
     def missing(self) -> bytes:
-        """What would have to come next for the text to be complete."""
+        """The bytes that must come next to complete the text."""
         for length in range(min(len(self._tail), len(self._text) - 1), 0, -1):
             if self._tail.endswith(self._text[:length]):
                 return self._text[length:]

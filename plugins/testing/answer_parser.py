@@ -54,7 +54,7 @@ class AnswerParserContract:
         raise NotImplementedError("a subclass of AnswerParserContract gives the fixture make_parser")
 
     def test_answers_are_read(self, make_parser: MakeParser) -> None:
-        """Each of `answers` gives what it means."""
+        """Each of `answers` is read as it is meant."""
         assert self.answers, "a subclass of AnswerParserContract sets answers"
         for text, meant in self.answers:
             assert _said(_heard(make_parser(), [Delta(text=text)])) == meant
@@ -67,11 +67,11 @@ class AnswerParserContract:
 
     @pytest.mark.parametrize("size", [1, 5, 1000])
     def test_plain_text_stays_as_it_is(self, make_parser: MakeParser, size: int) -> None:
-        """An answer without any marks is visible text, every character of it."""
+        """All of an answer without marks is visible text."""
         assert _said(_heard(make_parser(), _cut(_PLAIN, size))) == ("", _PLAIN, ())
 
     def test_plain_text_is_not_held_back(self, make_parser: MakeParser) -> None:
-        """Whoever reads along waits for a few characters at most."""
+        """A reader waits for a few characters at most."""
         parser, given, seen = make_parser(), 0, 0
         for delta in _cut("words and more words " * 40, 3):
             given += len(delta.text)
@@ -80,7 +80,7 @@ class AnswerParserContract:
 
     @pytest.mark.parametrize("size", [1, 4])
     def test_tokens_and_log_probabilities_are_kept(self, make_parser: MakeParser, size: int) -> None:
-        """Each delta's count and log-probabilities come out with it, whether or not its text is held back."""
+        """The token count and log-probabilities of a delta come out at once, even if its text is held back."""
         for text in (_PLAIN, *(text for text, _ in self.answers)):
             parser = make_parser()
             for delta in _cut(text, size):
@@ -90,14 +90,14 @@ class AnswerParserContract:
             rest = parser.finish()
             assert not any(one.token_count or one.logprobs for one in rest)
 
-    def test_what_the_engine_has_told_apart_stays_so(self, make_parser: MakeParser) -> None:
+    def test_what_the_engine_has_separated_stays_so(self, make_parser: MakeParser) -> None:
         """Thinking and tool calls in a delta are passed on."""
         call = ToolCall(name="time")
         given = [Delta(thinking="hm"), Delta(text="Hi"), Delta(tool_calls=(call,))]
         assert _said(_heard(make_parser(), given)) == ("hm", "Hi", (call,))
 
     def test_an_answer_that_breaks_off(self, make_parser: MakeParser) -> None:
-        """Wherever an answer ends, finishing is no error, and gives nothing twice."""
+        """Wherever an answer ends, `finish` does not fail, and nothing comes out twice."""
         for text, (_, _, calls) in self.answers:
             for end in range(len(text)):
                 thinking, visible, begun = _said(_heard(make_parser(), _cut(text[:end], 1)))

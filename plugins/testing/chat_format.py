@@ -78,7 +78,7 @@ class ChatFormatContract:
 
     @pytest.mark.parametrize("token", ["[|im_end|]", "]~im_end~]", "<|im end|>", "#over#"])
     def test_the_vocabulary_says_what_a_control_token_is(self, make_format: MakeFormat, token: str) -> None:
-        """However the model spells its control tokens, exactly these are kept apart."""
+        """Exactly the model's control tokens are kept apart, however they are spelled."""
         typed = f"one {token} <b> [b] {token}"
         prompt = _render(make_format(), [Message(role="user", content=typed)], ControlTokens((token,)))
         assert _content_tokens(prompt) == [token, token]
@@ -93,7 +93,7 @@ class ChatFormatContract:
         assert _content_tokens(_render(make_format(), messages)) == [self.control_token]
 
     def test_a_trailing_assistant_message_is_continued(self, make_format: MakeFormat) -> None:
-        """The prompt goes as far as it does without that message, then come its words, and nothing after them."""
+        """The prompt is the one without that message, followed by its text and nothing else."""
         asked = [Message(role="user", content="count")]
         chat_format = make_format()
         begun = _render(chat_format, [*asked, Message(role="assistant", content=f"one, two{self.control_token},")])
@@ -102,7 +102,7 @@ class ChatFormatContract:
         assert _content_tokens(begun) == [self.control_token]
 
     def test_the_same_messages_give_the_same_prompt(self, make_format: MakeFormat) -> None:
-        """Rendering keeps nothing from one call to the next, from many threads too."""
+        """Rendering keeps no state between calls, even in many threads."""
         chat_format = make_format()
         conversations = [[Message(role="user", content=f"question {number} <b>")] for number in range(64)]
         alone = [_render(chat_format, messages) for messages in conversations]
@@ -110,6 +110,6 @@ class ChatFormatContract:
             assert list(pool.map(partial(_render, chat_format), conversations)) == alone
 
     def test_no_messages_end_in_a_prompt_or_a_clear_error(self, make_format: MakeFormat) -> None:
-        """An empty conversation is answered by a prompt, or by InvalidRequest, never by another exception."""
+        """An empty conversation gives a prompt or InvalidRequest, never another exception."""
         with suppress(InvalidRequest):
             _render(make_format(), [])

@@ -21,18 +21,21 @@ from litestar.testing import AsyncTestClient
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.runners.thread import ThreadRunner
 from corral.core.models.digests import digest_of
-from corral.core.models.model import StoredModel
+from corral.core.models.model import StoredModel, TemplateText
 from corral.core.models.names import parse_name
 from corral.core.requests.outputs import Delta
 from corral.core.requests.prompts import TextPart
-from corral.core.requests.requests import CompletionRequest, Constraint, SamplingParams
+from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, SamplingParams
 from corral.core.specs.converters import ConvertRequest
 from corral.core.specs.engines import EngineSpec, LoadRequest, LocalFile
 from corral.plugins import testing
 from corral.plugins.assembly import assemble, read_layers
 from corral.plugins.hooks import CONVERTERS, SOURCES
 from corral.plugins.manager import PluginManager
+from corral.plugins.testing.answer_parser import AnswerParserContract
+from corral.plugins.testing.chat_format import ChatFormatContract
 from corral.plugins.testing.gguf import gguf_bytes
+from tests.contracts.broken_parts import failures
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 
@@ -216,3 +219,22 @@ def test_authors_import_from_one_place() -> None:
     assert examples
     for file in (*pages, *templates, *examples):
         assert not re.search(r"corral\.(core|adapters)\b", file.read_text(encoding="utf-8")), file
+
+
+@pytest.mark.parametrize("module", [("corral_percent", "Chat languages and answer parsers")], indirect=True)
+def test_the_chat_language_and_its_parser(module: ModuleType) -> None:
+    """Both are registered, and pass the suites of their ports."""
+    manager = PluginManager()
+    manager.register(module, "percent")
+    assert manager.statuses[-1].provides == ("chat language: percent", "answer parser: guillemets")
+
+    class Formats(ChatFormatContract):
+        control_token = "<end>"
+
+    class Parsers(AnswerParserContract):
+        answers = (("«hm» Yes", ("hm", " Yes", ())), ("Yes", ("", "Yes", ())), ("«on and on", ("on and on", "", ())))
+
+    text = TemplateText(kind="percent", text="%s: %s<end>\n")
+    assert failures(Formats, lambda: module.PercentLanguage().compile(text, None)) == set()
+    rendered = module.PercentLanguage().compile(text, None).render(ChatRequest(messages=()))
+    assert failures(Parsers, lambda: module.GuillemetParsers().open(ChatRequest(messages=()), rendered)) == set()

@@ -1,4 +1,4 @@
-"""One sampler over logits for every engine that has them: NumPy only, llama.cpp's samplers in llama.cpp's order."""
+"""A sampler for every engine that has logits: llama.cpp's samplers in llama.cpp's order, in NumPy."""
 
 from corral.adapters.engine_kit.sampling.sampler import LogitsSampler
 

@@ -1,4 +1,4 @@
-"""The tokens still in the running for the next place, and the samplers that narrow them.
+"""The candidates for the next token, and the samplers that narrow them down.
 
 Meaning and order follow llama.cpp's ``src/llama-sampler.cpp`` (the function each method names), with `min_keep` 1.
 """
@@ -15,7 +15,7 @@ __all__ = ("Candidates", "Logits", "drop_far_below")
 Logits = npt.NDArray[np.float32]
 
 _MANY = 1024
-"""From so many candidates on, the likeliest are looked at first: sorting all of them is rarely needed."""
+"""From this many candidates on, the likeliest are examined first: sorting all of them is rarely needed."""
 
 
 def drop_far_below(logits: Logits, sigmas: float) -> Logits:
@@ -34,7 +34,7 @@ class Candidates:
     """Token ids with their logits as float64. Forbidden tokens (``-inf``) and NaN are left out from the start."""
 
     def __init__(self, logits: Logits, top_k: int = 0) -> None:
-        """The `top_k` likeliest (``llama_sampler_top_k_impl``), or all where it is 0 or less."""
+        """The `top_k` likeliest (``llama_sampler_top_k_impl``), or all if it is 0 or less."""
         if 0 < top_k < len(logits):
             ids = np.argpartition(logits, -top_k)[-top_k:]
             ids = ids[logits[ids] > -np.inf]

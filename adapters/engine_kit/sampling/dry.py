@@ -1,4 +1,4 @@
-"""DRY ("don't repeat yourself"): a token that would go on with a passage said before becomes less likely.
+"""DRY ("don't repeat yourself"): a token that would continue a repetition of an earlier passage becomes less likely.
 
 Source: ``llama_sampler_dry_apply`` and ``get_overlapping_token_sequences`` in llama.cpp's ``src/llama-sampler.cpp``.
 """
@@ -45,7 +45,7 @@ class Dry:
         self._rests: dict[bytes, tuple[int, ...]] = {}
         self._history = np.empty(2 * last_n, np.int64)
         self._length = 0
-        # Beyond this the penalty would overflow a float; longer repetitions count as so long.
+        # Beyond this the penalty would overflow a float; longer repetitions count as this long.
         self._max_exponent = int(_FLOAT_MAX_LOG / math.log(self._base)) if self._base > 1.000001 else None
 
     def remember(self, ids: Sequence[int]) -> None:
@@ -57,7 +57,7 @@ class Dry:
             self._length += 1
 
     def apply(self, logits: Logits) -> None:
-        """Changes `logits`. Forbidden tokens stay so."""
+        """Change `logits` in place. Forbidden tokens stay forbidden."""
         history = self._history[max(0, self._length - self._last_n) : self._length]
         if len(history) <= self._allowed:
             return
@@ -91,7 +91,7 @@ class Dry:
         return len(history)
 
     def _tails_of(self, token_id: int) -> Tails:
-        """What must follow the token for a breaker to be complete: ``()`` where the token holds a whole one."""
+        """The ids that complete a breaker after this token: ``()`` if the token contains a whole one."""
         known = self._tails.get(token_id)
         if known is None:
             word = self._decode_piece(token_id)
@@ -111,7 +111,7 @@ class Dry:
         ]
 
     def _tail(self, rest: bytes) -> tuple[int, ...]:
-        """The ids of what is left of a breaker: tokenized once, however many tokens end in its beginning."""
+        """The ids of the rest of a breaker: tokenized once, however many tokens end with its beginning."""
         known = self._rests.get(rest)
         if known is None:
             known = tuple(self._encode(rest.decode("utf-8", "replace")))[:_MAX_TAIL_TOKENS]
@@ -120,9 +120,10 @@ class Dry:
 
 
 def _runs(history: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
-    """For each place but the last: how many tokens up to it equal as many at the end of the history, `limit` at most.
+    """For each place but the last: how many tokens up to it match the end of the history, at most `limit`.
 
-    Lengths grow together, one comparison of all surviving places a round: usually few survive the first.
+    All lengths grow together, with one comparison of the remaining places per round: usually few remain after the
+    first.
     """
     last = len(history) - 1
     runs = np.zeros(last, np.int64)

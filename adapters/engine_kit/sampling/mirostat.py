@@ -1,4 +1,4 @@
-"""Mirostat 1 and 2: samplers that steer how surprising the text is. The paper is arXiv 2007.14966."""
+"""Mirostat 1 and 2: samplers that control how surprising the text is. The paper is arXiv 2007.14966."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from corral.adapters.engine_kit.sampling.candidates import Candidates
 __all__ = ("Mirostat",)
 
 _LIKELIEST = 100
-"""How many tokens the first version estimates the distribution's shape from (``m`` in the paper)."""
+"""The number of tokens from which the first version estimates the shape of the distribution (``m`` in the paper)."""
 
 
 class Mirostat:
@@ -28,7 +28,7 @@ class Mirostat:
         self._mu = 2 * tau
 
     def choose(self, candidates: Candidates, random: float) -> int:
-        """The token that `random` falls on, among those not more surprising than has been said lately allows."""
+        """The token that `random` falls on, among those that are not too surprising after the recent text."""
         if self._version == 1:
             candidates.keep_likeliest(self._count(candidates))
         else:

@@ -1,4 +1,4 @@
-"""Repeat, presence and frequency penalties: what was said lately becomes less likely."""
+"""Repeat, presence and frequency penalties: recent tokens become less likely."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Penalties:
             counts[token_id] += 1
 
     def apply(self, logits: Logits) -> None:
-        """Changes `logits`. Forbidden tokens stay so, and none becomes infinite."""
+        """Change `logits` in place. Forbidden tokens stay forbidden, and no logit becomes infinite."""
         said = np.flatnonzero(self._counts)
         said = said[np.isfinite(logits[said])]
         values = logits[said].astype(np.float64)

@@ -1,4 +1,4 @@
-"""What every sampler here counts alike: biases, how far a look back goes, and how probable a token was."""
+"""Rules that all samplers share: biases, how far they look back, and log-probabilities."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from corral.core.requests.requests import SamplingParams
 __all__ = ("look_back", "texts_take_time", "token_biases", "token_logprob")
 
 _QUICK_CHARS = 1024
-_MOST_BIAS = 1e30  # an infinite logit is no number to go on with
+_MOST_BIAS = 1e30  # an infinite logit would make NaN of others
 
 
 def token_biases(
     params: SamplingParams, encode: Callable[[str], Sequence[int]], ends: Collection[int], vocabulary_size: int
 ) -> dict[int, float]:
-    """What is added to which token's logit. A text stands for every token it is made of, as in llama-server.
+    """Compute what is added to which token's logit. A text stands for each of its tokens, as in llama-server.
 
-    `encode` gives a text's ids with nothing added; `ends` are the ids that ``ignore_eos`` forbids. Raises
+    `encode` returns a text's ids with nothing added; `ends` are the ids that ``ignore_eos`` forbids. Raises
     `InvalidOption` for a token that does not exist.
     """
     biases: dict[int, float] = {}
@@ -39,17 +39,17 @@ def token_biases(
 
 
 def texts_take_time(params: SamplingParams) -> bool:
-    """Whether `token_biases` has more text to tokenize than is done between two steps."""
+    """Whether `token_biases` must tokenize too much text to do so between two steps."""
     return sum(len(key) for key, _ in params.logit_bias if isinstance(key, str)) > _QUICK_CHARS
 
 
 def look_back(last_n: int, num_ctx: int) -> int:
-    """Tokens to look back at: -1 is the whole context, and there are never more."""
+    """The number of tokens to look back at: -1 is the whole context, which is also the maximum."""
     return num_ctx if last_n < 0 else min(last_n, num_ctx)
 
 
 def token_logprob(logits: Logits, token_id: int, top: int, spelt: Callable[[int], bytes]) -> TokenLogprob:
-    """The token's natural log-probability, and those of the `top` likeliest tokens. `spelt` gives a token's bytes."""
+    """The token's natural log-probability, and those of the `top` likeliest tokens. `spelt` returns a token's bytes."""
     highest = float(logits.max())
     normaliser = highest + float(np.log(np.exp(logits - np.float32(highest)).sum(dtype=np.float64)))
     top = min(top, len(logits))

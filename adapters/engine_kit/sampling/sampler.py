@@ -27,9 +27,9 @@ class LogitsSampler:
     equal logits choose equal tokens, whatever other requests do; the numbers drawn are NumPy's, not llama.cpp's.
 
     `vocabulary_size` is how many token ids there are; logits beyond it are padding and never chosen. `num_ctx` is how
-    far a look back of -1 reaches. `encode` gives a text's ids with nothing added; `decode_piece` a token's bytes,
-    control tokens spelt out. `ends` are the ids that ``ignore_eos`` forbids. Raises `InvalidOption` for a bias on a
-    token that does not exist.
+    far a look back of -1 reaches. `encode` returns a text's ids with nothing added; `decode_piece` returns a token's
+    bytes, with control tokens spelled out. `ends` are the ids that ``ignore_eos`` forbids. Raises `InvalidOption` for a
+    bias on a token that does not exist.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class LogitsSampler:
             penalty.remember(ids)
 
     def choose(self, logits: Logits) -> int:
-        """The next token; `logits` is left as it was. Raises `EngineError` where no token can come next."""
+        """Return the next token; `logits` is not changed. Raises `EngineError` if no token can come next."""
         logits = logits[: self._size]
         weighed = self._weigh(logits)
         allowed = self._allowed(len(logits))
         if allowed is not None:
             weighed = np.where(allowed, weighed, np.float32(-np.inf))
-            if not weighed.max() > -np.inf:  # biases forbid all that the mask allows: the mask has the last word
+            if not weighed.max() > -np.inf:  # biases forbid everything that the mask allows: the mask wins
                 weighed = np.where(allowed, logits, np.float32(-np.inf))
         token_id = int(weighed.argmax()) if self._params.temperature <= 0 else self._draw(weighed)
         if not weighed[token_id] > -np.inf:
@@ -93,7 +93,7 @@ class LogitsSampler:
         return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little", count=size).view(np.bool_)
 
     def _weigh(self, logits: Logits) -> Logits:
-        """After biases and penalties."""
+        """The logits after biases and penalties."""
         if not len(self._biased) and not self._looks_back:
             return logits
         logits = logits.copy()
@@ -108,7 +108,7 @@ class LogitsSampler:
             logits = drop_far_below(logits, params.top_n_sigma)
         candidates = Candidates(logits, params.top_k if self._mirostat is None else 0)
         if not len(candidates):
-            return 0  # forbidden too, as the caller finds
+            return 0  # forbidden as well, which the caller notices
         if self._mirostat is not None:
             candidates.cool(params.temperature)
             return self._mirostat.choose(candidates, self._random.random())

@@ -1,4 +1,4 @@
-"""Builds a `CtransformersEngine` from a `LoadRequest`: the file is checked, loaded, and its threads are tuned."""
+"""Builds a `CtransformersEngine` from a `LoadRequest`: checks the file, loads it, and tunes its threads."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from corral.core.specs.engines import LoadRequest
 
 __all__ = ("build_engine",)
 
-_LARGEST_BATCH = 512  # what llama's compute buffers are made for
+_LARGEST_BATCH = 512  # llama's compute buffers are designed for this
 _LEGACY_BATCH = 8
-"""The other families' buffers grow by a guess, and the process ends where it was low: short pieces keep it safe."""
+"""The buffers of other families grow by an estimate, and a low one crashes the process: short pieces are safe."""
 _FEATURES = frozenset({"exact", "prefix_cache", "tokenize", "logprobs", "constraints"})
 _MODEL_TYPES = {"gpt_neox": "gptneox", "dolly": "dollyv2"}
-"""What ctransformers calls them, where that is something else."""
+"""Names in ctransformers that differ."""
 
 
 class _Prepared(NamedTuple):
-    """A file that was looked over, and what loading it needs to know."""
+    """A file that was checked, and what is needed to load it."""
 
     metadata: ModelMetadata
     tokenizer: TextTokenizer
@@ -53,7 +53,7 @@ class _Prepared(NamedTuple):
 
 
 def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> CtransformersEngine:
-    """Load one file. On any failure what was loaded is freed again."""
+    """Load one file. On failure, everything that was loaded is freed."""
     options = msgspec.convert(request.load_options, CtransformersOptions)
     path = next((file.path for file in request.files if file.role == "weights"), None)
     if path is None:
@@ -70,7 +70,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> Ctransfor
     )
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
-        num_ctx = model.num_ctx  # some types have as much as the file says, whatever is asked for
+        num_ctx = model.num_ctx  # some types always use the context that the file names
         tuner = ThreadTuner(threads_for(options.num_thread), fixed=options.num_thread > 0)
         model.evaluate([0], 0, tuner.threads)
         tuner.begin(lambda threads: _time_decode(model, threads))

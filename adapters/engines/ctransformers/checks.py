@@ -1,4 +1,4 @@
-"""Looks a GGUF file over before native code does: that one ends the process for what it does not expect."""
+"""Checks a GGUF file before native code reads it, which crashes on anything unexpected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REMEDY = "convert it first: corral convert MODEL --to ctransformers"
 
 
 def check_gguf(path: Path) -> tuple[ModelMetadata, GgufVocabulary]:
-    """What the file says of itself, and the vocabulary that ctransformers sees.
+    """Return the file's header, and the vocabulary that ctransformers sees.
 
     Raises `InvalidModelFile` for a file that is truncated, foreign, or not in the form that ctransformers reads.
     """

@@ -1,7 +1,7 @@
-"""The one context of a model: computes prompts in pieces on a fixed grid, and keeps whole pieces for the next prompt.
+"""The only context of a model: computes prompts in pieces on a fixed grid, and reuses whole pieces for the next prompt.
 
-A piece begins at a multiple of its length, so the same prompt is always divided in the same way, and a piece that is
-kept is what computing it again would give, bit by bit. Generated tokens are computed one by one and never kept.
+A piece begins at a multiple of its length, so that the same prompt is always divided in the same way, and a reused
+piece is identical, bit by bit, to a computed one. Generated tokens are computed one by one and never reused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ("Context",)
 
 
 class Context:
-    """Where one request at a time is computed. `batch` is the length of a piece."""
+    """Computes one request at a time. `batch` is the length of a piece."""
 
     def __init__(self, model: NativeModel, tuner: ThreadTuner, *, batch: int) -> None:
         self._model = model
@@ -34,11 +34,11 @@ class Context:
 
     @property
     def used(self) -> int:
-        """Tokens in the context."""
+        """The number of tokens in the context."""
         return self._position
 
     def begin(self, prompt: Sequence[int]) -> int:
-        """Go back to where `prompt` parts from what is kept; returns how many of its tokens are there already."""
+        """Go back to the end of the common prefix with `prompt`; return its length."""
         limit = min(len(prompt) - 1, len(self._kept))  # the last token is always computed, for its logits
         shared = next((place for place in range(limit) if prompt[place] != self._kept[place]), limit)
         self._position = shared - shared % self._batch
@@ -46,7 +46,7 @@ class Context:
         return self._position
 
     def prefill(self, prompt: Sequence[int]) -> Iterator[None]:
-        """Compute the rest of the prompt; stops after each piece but the last."""
+        """Compute the rest of the prompt; yield after each piece but the last."""
         while self._position < len(prompt):
             piece = prompt[self._position : self._position + self._batch]
             began = time.perf_counter()
@@ -66,7 +66,7 @@ class Context:
         self._tuner.record(1, time.perf_counter() - began)
 
     def logits(self) -> NDArray[np.float32]:
-        """Of the last token; valid until the next is computed."""
+        """The logits of the last token; valid until the next one is computed."""
         return self._model.logits()
 
     def embedding(self) -> NDArray[np.float32]:

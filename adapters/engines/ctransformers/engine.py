@@ -21,7 +21,7 @@ Outputs = Generator[EngineOutput | None, None, None]
 
 
 class CtransformersEngine:
-    """Made by `loader.load`; one thread owns it. A context that is full ends an answer: it cannot be shifted."""
+    """Created by `loader.load`; one thread owns it. A context that is full ends an answer: it cannot be shifted."""
 
     def __init__(self, context: Context, tokenizer: TextTokenizer, info: ModelInfo) -> None:
         self._context = context
@@ -79,7 +79,7 @@ class CtransformersEngine:
             context.append(token_id)
 
     def _embed(self, request: EmbedRequest) -> Outputs:
-        """The last token's hidden state, as llama.cpp pools for models that name no pooling."""
+        """Embed with the last token's hidden state, which is what llama.cpp does for models without a pooling type."""
         most = self._info.context_length or 0
         limit = min(request.num_ctx or most, most)
         rows, total = list[bytes](), 0

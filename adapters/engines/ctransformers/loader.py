@@ -1,4 +1,4 @@
-"""The entry points: loading, which refuses other versions of ctransformers by name first, and looking for devices."""
+"""The entry points: loading, which rejects other versions of ctransformers, and device discovery."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ("devices", "load")
 
 
 def load(request: LoadRequest, on_progress: OnLoadProgress) -> GeneratorEngine:
-    """The engine of one file. Blocking; called in the process that will own it.
+    """Load the engine of one file. Blocking; called in the process that will own it.
 
     Raises `EngineNotInstalled`, `InvalidModelFile`, `LoadFailed`.
     """
@@ -28,7 +28,7 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> GeneratorEngine:
         found = "none"
     if found != VERSION:
         raise EngineNotInstalled(f"the ctransformers engine needs {REQUIREMENT}, found {found}", install_line(SPEC))
-    # Its package imports huggingface_hub, which is to connect to nothing.
+    # The package imports huggingface_hub, which must not connect to anything.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
@@ -38,5 +38,5 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> GeneratorEngine:
 
 
 def devices() -> Sequence[Device]:
-    """The processor. Whether its CUDA libraries would load shows when layers are put there (`num_gpu`), not before."""
+    """The processor. Whether the CUDA libraries can be loaded is only known when layers are put there (`num_gpu`)."""
     return (Device(kind="cpu", name="CPU", free_bytes=free_memory().get("cpu")),)

@@ -1,4 +1,4 @@
-"""Puts neighbouring pieces of a text together, best pair first: the common heart of BPE and SPM tokenizers."""
+"""Merges neighbouring pieces of a text, best pair first: the common core of BPE and SPM tokenizers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ("merged",)
 
 
 def merged(pieces: Sequence[str], rank: Callable[[str, str], float | None]) -> list[str]:
-    """The pieces once no neighbours can be joined any more.
+    """Merge until no neighbours can be merged, and return the pieces.
 
-    `rank` says how good a pair is, less is better, None never joins; of equals the leftmost is joined first. Takes
-    time in proportion to n log n, so that a word of a million letters is no trouble.
+    `rank` says how good a pair is: lower is better, None is never merged; of equals, the leftmost is merged first.
+    Takes time in O(n log n), so that a word of a million letters is not a problem.
     """
     texts = list(pieces)
     count = len(texts)
@@ -31,7 +31,7 @@ def merged(pieces: Sequence[str], rank: Callable[[str, str], float | None]) -> l
     while queue:
         _, left, head, tail = heapq.heappop(queue)
         right = after[left]
-        # A pair that was queued and has since been joined with something else no longer stands there.
+        # A queued pair may have been merged with something else since.
         if right >= count or texts[left] != head or texts[right] != tail:
             continue
         texts[left] = head + tail

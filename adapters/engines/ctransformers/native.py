@@ -1,4 +1,4 @@
-"""ctransformers' low-level model class as little as is needed: tokens in, logits out. One thread owns it."""
+"""The part of ctransformers' low-level model class that is needed: tokens in, logits out. One thread owns it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ _KINDS_OF_X86 = (("avx2", {"avx2"}), ("avx", {"avx", "f16c"}))
 
 
 class NativeModel:
-    """A loaded model and its one context. Positions are the caller's business: what was computed at one is replaced."""
+    """A loaded model and its only context.
+
+    The caller chooses positions; what was computed at a position is replaced.
+    """
 
     def __init__(self, path: str, *, model_type: str, num_ctx: int, gpu_layers: int = 0, use_mmap: bool = True) -> None:
-        """Raises `LoadFailed`. A file that the native code does not expect ends the process: check it before."""
+        """Raises `LoadFailed`. Native code crashes on unexpected files: check them first."""
         config = Config(context_length=num_ctx, gpu_layers=gpu_layers, mmap=use_mmap)
         try:
             self._llm: Any = LLM(path, model_type, config=config, lib=_library() if gpu_layers < 1 else None)
@@ -41,20 +44,20 @@ class NativeModel:
         return int(self._lib.ctransformers_llm_vocab_size(self._handle))
 
     def evaluate(self, ids: Sequence[int], position: int, threads: int) -> None:
-        """Compute tokens from `position` on; they must end within the context. Lets go of the GIL."""
+        """Compute tokens from `position` on; they must fit into the context. Releases the GIL."""
         count = len(ids)
         tokens = (ctypes.c_int * count)(*ids)
         if not self._lib.ctransformers_llm_batch_eval(self._handle, tokens, count, position, count, threads):
             raise EngineError(f"ctransformers could not compute {count} tokens at position {position}")
 
     def logits(self) -> NDArray[np.float32]:
-        """Of the last token computed: a view, which the next `evaluate` overwrites."""
+        """The logits of the last token: a view that the next `evaluate` overwrites."""
         size = int(self._lib.ctransformers_llm_logits_size(self._handle))
         values = np.ctypeslib.as_array(self._lib.ctransformers_llm_logits_data(self._handle), (size,))
         return values[size - self.vocabulary_size :]
 
     def embedding(self) -> NDArray[np.float32]:
-        """The last hidden state of the last token computed, copied; empty for model types that keep none."""
+        """A copy of the last token's hidden state; empty for model types that keep none."""
         size = int(self._lib.ctransformers_llm_embeddings_size(self._handle))
         if not size:
             return np.empty(0, np.float32)
@@ -69,7 +72,7 @@ class NativeModel:
 
 
 def _library() -> str | None:
-    """The build for this processor; None: let ctransformers look, which takes it a second and a process of its own."""
+    """The build for this processor; None lets ctransformers find it, which takes a second and a child process."""
     folder = Path(sys.modules[LLM.__module__].__file__ or "").parent / "lib"
     if (folder / "local").is_dir():
         return None

@@ -1,4 +1,4 @@
-"""What the ctransformers engine registers: its options, which models it takes, how much memory they need."""
+"""What the ctransformers engine registers: its options, which models it runs, and how much memory they need."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _LEGACY_BUFFER_BYTES = 256 * 1024 * 1024
 
 
 class CtransformersOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Load options. None is "choose": the engine's own choice is printed by ``corral ps`` and ``corral show``.
+    """Load options. None lets the engine choose: ``corral ps`` and ``corral show`` print its choice.
 
-    `num_ctx`: most tokens of one request. `num_batch`: prompts are computed in pieces of so many tokens; a cancelled
-    request ends with its piece, and a prefix is kept in whole pieces. `num_gpu`: layers on the GPU, which needs
+    `num_ctx`: most tokens of one request. `num_batch`: prompts are computed in pieces of this many tokens; a cancelled
+    request ends with its piece, and prefixes are reused in whole pieces. `num_gpu`: layers on the GPU, which needs
     ctransformers' CUDA libraries; less than 1 is none. `num_thread`: 0 tunes itself.
     """
 
@@ -77,13 +77,13 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Ctra
         return {"cpu": weights + trained * cache_bytes_per_token(metadata) + _LEGACY_BUFFER_BYTES}
     context = min(options.num_ctx or DEFAULT_NUM_CTX, trained)
     heads = metadata.keys.get("llama.attention.head_count", 32)
-    # Scores of a piece against the whole context, and the widest rows.
+    # The scores of a piece against the whole context, and the widest rows.
     compute = 4 * options.num_batch * (context * (heads if isinstance(heads, int) else 32) + 16 * width)
     return {"cpu": weights + context * cache_bytes_per_token(metadata) + compute}
 
 
 def cache_bytes_per_token(metadata: ModelMetadata) -> int:
-    """Of the KV cache; a guess from the width where the header says too little."""
+    """The size of the KV cache; estimated from the width if the header lacks details."""
     f16 = metadata.kv_bytes_per_token or 4 * metadata.block_count * (metadata.embedding_length or 4096)
     return 2 * f16 if metadata.architecture in _FLOAT32_CACHES else f16
 

@@ -1,6 +1,6 @@
-"""The engine's `OpenTokenizer`: prompts are cut at control tokens, the text between is encoded, BOS comes once.
+"""The engine's `OpenTokenizer`: splits prompts at control tokens, encodes the text between them, and adds BOS once.
 
-Nothing here is native or shared with the computation, so it never waits for a step. Safe for many threads.
+Nothing here is native or shared with the computation, so that it never waits for a step. Thread-safe.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _LEGACY_CONTROL = _LEGACY_ENDS | {
     "<|padding|>", "<|im_start|>", "<|system|>", "<|user|>", "<|assistant|>", "### Instruction:", "### Response:",
     *(f"<fim{dash}{name}>" for dash in "-_" for name in ("prefix", "middle", "suffix", "pad")),
 }  # fmt: skip
-"""Legacy files do not say which tokens are control tokens; these are, in every vocabulary that has them."""
+"""Legacy files do not list their control tokens; these are control tokens in every vocabulary that has them."""
 
 
 class TextTokenizer:
-    """`marked` are the tokens that a prompt is cut at, by spelling; those that are no control tokens always count."""
+    """`marked` are the tokens at which prompts are split, by text; those that are not control tokens always count."""
 
     def __init__(
         self,
@@ -78,11 +78,11 @@ class TextTokenizer:
         return self._vocabulary
 
     def piece(self, token_id: int) -> bytes:
-        """The token's bytes; of a control token its spelling."""
+        """The token's bytes, with control tokens spelled out."""
         return self._vocabulary.pieces[token_id]
 
     def text_ids(self, text: str, *, parse_special: bool = False) -> list[int]:
-        """The ids of a text, nothing added. Control tokens spelt in it stay text unless `parse_special`."""
+        """Return the ids of a text, with nothing added. Control tokens in it stay text unless `parse_special`."""
         marks = self._all if parse_special else self._always
         if marks is None:
             return self._encode_text(text) if text else []
@@ -95,12 +95,12 @@ class TextTokenizer:
         return ids
 
     def control_id(self, text: str) -> int | None:
-        """The id of the control token that is spelt so."""
+        """The id of the control token with this text; None if there is none."""
         return self._marked.get(text)
 
 
 def gguf_tokenizer(path: str, vocabulary: GgufVocabulary) -> TextTokenizer:
-    """The tokenizer of a GGUF vocabulary. Raises `InvalidModelFile` for one of a kind that is not known here."""
+    """Create the tokenizer of a GGUF vocabulary. Raises `InvalidModelFile` if its kind is unknown."""
     marked = {
         text: place
         for place, text in enumerate(vocabulary.texts)
@@ -135,7 +135,10 @@ def gguf_tokenizer(path: str, vocabulary: GgufVocabulary) -> TextTokenizer:
 
 
 def ggml_tokenizer(file: GgmlFile) -> TextTokenizer:
-    """The tokenizer of a legacy file, which has tokens, perhaps scores, and nothing else. No BOS: they want none."""
+    """Create the tokenizer of a legacy file, which has tokens, perhaps scores, and nothing else.
+
+    Its models want no BOS.
+    """
     texts = [token.decode("utf-8", "replace") for token in file.tokens]
     marked = {text: place for place, text in enumerate(texts) if text in _LEGACY_CONTROL}
     ends = frozenset(marked[text] for text in _LEGACY_ENDS if text in marked)
@@ -152,7 +155,7 @@ def ggml_tokenizer(file: GgmlFile) -> TextTokenizer:
 
 
 def _alternatives(texts: Sequence[str] | dict[str, int]) -> re.Pattern[str] | None:
-    """One group that matches any of the texts, the longest first; None where there are none."""
+    """A group that matches any of the texts, the longest first; None if there are none."""
     if not texts:
         return None
     return re.compile("(" + "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)) + ")")

@@ -1,6 +1,6 @@
-"""The ways in which vocabularies of this engine turn plain text into token ids, none of them native.
+"""The ways in which this engine's vocabularies turn plain text into token ids, in pure Python.
 
-ctransformers' own tokenizer is not used: it knows SPM alone, adds a space to every part, shares its context with the
+ctransformers' own tokenizer is not used: it supports only SPM, adds a space to every part, shares its context with the
 computation, overruns its buffer on text beyond ASCII, and recurses without bound on a long word of a legacy model.
 """
 
@@ -20,7 +20,7 @@ from corral.adapters.formats.gguf.vocabulary import SPACE, byte_level_text
 __all__ = ("TextEncoder", "byte_pairs", "longest_matches", "sentence_pieces", "unigrams", "words_of")
 
 TextEncoder = Callable[[str], list[int]]
-"""Ids of plain text, nothing added. Safe for many threads."""
+"""Returns the ids of plain text, with nothing added. Thread-safe."""
 
 _REMEMBERED_WORDS = 65_536
 _UNKNOWN_COSTS = 10.0
@@ -28,9 +28,9 @@ _LEGACY_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\
 
 
 def byte_pairs(ids: Mapping[str, int], merges: Sequence[str], pretokenizer: PreTokenizer) -> TextEncoder:
-    """Byte-level BPE as GPT-2 has it: words by patterns, then the merges in their order.
+    """Byte-level BPE as in GPT-2: words by patterns, then the merges in their order.
 
-    `ids` maps byte-level spellings. A byte that the vocabulary lacks is left out, as in llama.cpp.
+    `ids` maps byte-level spellings. A byte that the vocabulary lacks is dropped, as in llama.cpp.
     """
     ranks = {merge: float(place) for place, merge in enumerate(merges)}
 
@@ -56,9 +56,10 @@ def byte_pairs(ids: Mapping[str, int], merges: Sequence[str], pretokenizer: PreT
 def sentence_pieces(
     ids: Mapping[str, int], scores: Sequence[float], bytes_of: Mapping[int, int], *, space_prefix: bool
 ) -> TextEncoder:
-    """SPM: neighbours are joined wherever the result is a token, the highest score first.
+    """SPM: neighbours are merged if the result is a token, the highest score first.
 
-    `bytes_of` maps a byte to its token, for characters that are no token. `space_prefix`: a space goes before the text.
+    `bytes_of` maps a byte to its token, for characters that are not tokens. `space_prefix`: a space is put before the
+    text.
     """
 
     def rank(left: str, right: str) -> float | None:
@@ -79,9 +80,9 @@ def sentence_pieces(
 
 
 def longest_matches(ids: Mapping[bytes, int]) -> TextEncoder:
-    """The longest token that a word begins with, again and again: all that a legacy file's vocabulary allows.
+    """Repeatedly takes the longest token that a word begins with: all that the vocabulary of a legacy file allows.
 
-    As ``gpt_tokenize`` of ggml's examples does; a byte that is no token is left out. The words are GPT-2's.
+    As ``gpt_tokenize`` in ggml's examples; a byte that is not a token is dropped. Words are split as in GPT-2.
     """
     pattern = _compiled(_LEGACY_WORDS)
     longest = max(map(len, ids), default=0)
@@ -106,7 +107,7 @@ def longest_matches(ids: Mapping[bytes, int]) -> TextEncoder:
 
 
 def unigrams(ids: Mapping[str, int], scores: Sequence[float], *, unknown: int) -> TextEncoder:
-    """The pieces whose scores add up to the most, over the whole text; a character that is no token is `unknown`."""
+    """Takes the pieces with the highest total score for the whole text; characters without a token are `unknown`."""
     longest = max(map(len, ids), default=0)
     worst = min(scores, default=0.0) - _UNKNOWN_COSTS
 
@@ -131,7 +132,7 @@ def unigrams(ids: Mapping[str, int], scores: Sequence[float], *, unknown: int) -
 
 
 def words_of(text: str, pretokenizer: PreTokenizer) -> list[str]:
-    """The words that merges stay within; together they are the text."""
+    """The words that limit merges; together they are the text."""
     words = [text]
     for pattern in map(_compiled, pretokenizer.patterns):
         parts: list[str] = []
@@ -151,7 +152,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def _category_in(found: re.Match[str], pattern: str) -> str:
-    r"""``\p{L}``, which `re` does not know, as ranges: bare within brackets, else in brackets of its own."""
+    r"""Replace ``\p{L}``, which `re` does not support, by ranges: bare within brackets, otherwise in brackets."""
     opened = pattern.rfind("[", 0, found.start())
     within = opened > pattern.rfind("]", 0, found.start())
     ranges = _category_ranges(found[1])

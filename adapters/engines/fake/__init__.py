@@ -1,4 +1,4 @@
-"""An engine without weights, for tests and for trying things out."""
+"""An engine without weights, for tests and experiments."""
 
 from corral.adapters.engines.fake.engine import FakeEngine
 from corral.adapters.engines.fake.options import FakeLoadOptions

@@ -1,7 +1,7 @@
-"""An engine without weights: deterministic text, honest token counts, and trouble on demand.
+"""An engine without weights: deterministic text, correct token counts, and failures on demand.
 
-It answers with made-up words that depend on the prompt, the seed and nothing else, or with a fixed `answer`. It serves
-models whose manifest has the format ``fake``, and any model where it is asked for by name.
+It answers with made-up words that depend only on the prompt and the seed, or with a fixed `answer`. It runs models
+whose manifest has the format ``fake``, and any model if it is requested by name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _HONOURED = {"temperature", "top_k", "top_p", "seed", "num_predict", "stop", "ig
 
 
 class _Sequence:
-    """One completion on its way."""
+    """One unfinished completion."""
 
     def __init__(self, request: CompletionRequest, ids: list[int], mask: TokenMask | None, num_ctx: int) -> None:
         self.request = request
@@ -58,7 +58,7 @@ class _Sequence:
 
 
 class FakeEngine:
-    """A `StepEngine` with chunked prefill and continuous batching, as real ones have them."""
+    """A `StepEngine` with chunked prefill and continuous batching, like real ones."""
 
     def __init__(self, options: FakeLoadOptions) -> None:
         self._options = options
@@ -147,7 +147,7 @@ class FakeEngine:
             time.sleep(3600)
         try:
             token = self._sample(sequence)
-        except CorralError as error:  # its mask's
+        except CorralError as error:  # raised by its mask
             return [EngineFailed(error=error.info)]
         return [token, EngineFinished(reason="stop")] if token.token_id == EOS else [token]
 
@@ -171,7 +171,7 @@ class FakeEngine:
         return Token(token_id=chosen, piece=piece, logprob=TokenLogprob(token=piece, logprob=own, top=top))
 
     def _logits(self, sequence: _Sequence) -> dict[int, float]:
-        """A few words that the last tokens decide, and one certain token where the answer is fixed or at its end."""
+        """A few words that depend on the last tokens, or one certain token if the answer is fixed or at its end."""
         generated = len(sequence.ids) - sequence.prompt_tokens
         key = struct.pack("<5i", generated, *sequence.ids[-4:], *(0,) * max(0, 4 - len(sequence.ids)))
         drawn = struct.unpack(f"<{_CANDIDATES}H", hashlib.blake2b(key, digest_size=2 * _CANDIDATES).digest())
@@ -200,7 +200,7 @@ class FakeEngine:
                 problem = PromptTooLong(f"an input has {len(ids)} tokens, but the context holds {num_ctx}")
                 return EngineFailed(error=problem.info)
             tokens += min(len(ids), num_ctx)
-            # A sum over tokens: texts that share words lie near each other.
+            # A sum over tokens, so that texts with common words are close to each other.
             row = [math.inf if self._options.infinite_vectors else 0.0] * self._options.dimensions
             for id in ids[:num_ctx]:
                 draw = random.Random(id)

@@ -8,12 +8,12 @@ __all__ = ("FakeLoadOptions",)
 
 
 class FakeLoadOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fake model is like, and what is to go wrong with it.
+    """The properties of a fake model, and its failures.
 
-    `answer` is said to everything, else made-up words of a length that depends on the prompt. `*_after` count the
-    tokens generated since loading: `fail_after` fails one request, `raise_after` breaks a step, `hang_after` never
-    returns from one, `crash_after` kills the process. `infinite_vectors` makes embeddings that no JSON can carry.
-    With `longest_token_bytes` texts are refused by their mere size, as if no token were longer.
+    `answer` is the answer to everything; without it, made-up words of a length that depends on the prompt. `*_after`
+    count the tokens generated since loading: `fail_after` fails one request, `raise_after` breaks a step, `hang_after`
+    never returns from one, `crash_after` kills the process. `infinite_vectors` makes embeddings that JSON cannot
+    represent. With `longest_token_bytes`, texts are refused because of their size, as if no token were longer.
     """
 
     num_ctx: int = 4096

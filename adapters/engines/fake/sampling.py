@@ -1,4 +1,4 @@
-"""Chooses one of a few candidates, as the sampling options say."""
+"""Chooses one of a few candidates according to the sampling options."""
 
 from __future__ import annotations
 

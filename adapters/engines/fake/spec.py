@@ -20,7 +20,7 @@ __all__ = ("SPEC", "load")
 
 
 def load(request: LoadRequest, on_progress: OnLoadProgress) -> FakeEngine:
-    """Loads nothing, as slowly and with as much trouble as the options say. Raises `LoadFailed` if they say so."""
+    """Load nothing, as slowly and with the failures that the options request. Raises `LoadFailed` if they say so."""
     options = msgspec.convert(request.load_options, FakeLoadOptions)
     on_progress(0.0)
     while options.hang_on_load:

@@ -48,7 +48,7 @@ class FakeTokenizer:
         return self._vocabulary
 
     def text_ids(self, text: str) -> list[int]:
-        """Ids of plain text: control tokens spelt in it stay text."""
+        """The ids of plain text: control tokens in it stay text."""
         data, ids, done = text.encode(), list[int](), 0
         for match in self._words.finditer(data):
             ids += data[done : match.start()]

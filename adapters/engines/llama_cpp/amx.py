@@ -1,11 +1,11 @@
-"""Keeps llama.cpp from using a CPU's AMX unit.
+"""Prevents llama.cpp from using a CPU's AMX unit.
 
 ggml's AMX code loads the tile configuration with ``_tile_loadconfig``. The header of GCC before 13 tells the compiler
 that this reads 8 of the 64 bytes, so the optimiser drops the stores to the rest, and the first matrix product of a
 wheel compiled on such a machine dies with SIGSEGV. A process has to ask Linux for AMX (``ARCH_REQ_XCOMP_PERM``), and
-Linux says no while a thread's alternate signal stack is too small for the larger register state. ggml asks once, when
-it first lists the CPU's buffer types; told no, it takes its AVX-512 kernels for good. Where another library has asked
-before it (onnxruntime does when it is imported) nothing can be refused any more.
+Linux refuses while a thread's alternate signal stack is too small for the larger register state. ggml asks once, when
+it first lists the CPU's buffer types; if it is refused, it uses its AVX-512 kernels from then on. If another library
+has asked before (onnxruntime does when it is imported), it is too late to refuse.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ class _SignalStack(ctypes.Structure):
 
 
 def avoid_amx() -> None:
-    """Let ggml ask for AMX now, and be refused. Only a process's first call has an effect, and only on such CPUs.
+    """Let ggml ask for AMX now, so that it is refused. Only the first call in a process has an effect, and only on such
+    CPUs.
 
-    Raises `LoadFailed` where the process has AMX already: the next matrix product might end it.
+    Raises `LoadFailed` if the process has AMX already, since the next matrix product might crash it.
     """
     global _decided
     if _decided or not _has_amx():
@@ -100,10 +101,10 @@ def _small_signal_stack() -> Iterator[None]:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """ggml reports the refusal on stderr by itself, past its log."""
+    """ggml reports the refusal on stderr, bypassing its log."""
     try:
         kept = os.dup(2)
-    except OSError:  # no stderr at all
+    except OSError:  # there is no stderr
         yield
         return
     nothing = os.open(os.devnull, os.O_WRONLY)

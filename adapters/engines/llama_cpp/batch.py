@@ -1,4 +1,4 @@
-"""What one call of llama.cpp computes: the tokens of several sequences, with their positions."""
+"""The input of one llama.cpp call: tokens of several sequences, with their positions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Batch:
         )
 
     def fill_chunk(self, tokens: Sequence[int], position: int, sequence: int, *, last: bool) -> None:
-        """A run of one sequence's tokens; logits of the last one where `last` asks for them."""
+        """Fill in consecutive tokens of one sequence, with logits of the last one if `last` is set."""
         count = len(tokens)
         self.tokens[:count] = tokens
         self.positions[:count] = np.arange(position, position + count, dtype=np.int32)
@@ -45,7 +45,7 @@ class Batch:
         self.native.n_tokens = count
 
     def fill_rows(self, rows: Sequence[tuple[int, int, int]]) -> None:
-        """One (token, position, sequence) each, logits of all of them."""
+        """Fill in one (token, position, sequence) per row, with logits of every row."""
         for index, (token, position, sequence) in enumerate(rows):
             self.tokens[index] = token
             self.positions[index] = position
@@ -54,7 +54,7 @@ class Batch:
         self.native.n_tokens = len(rows)
 
     def fill_inputs(self, inputs: Sequence[Sequence[int]], position: int = 0) -> None:
-        """Inputs, one sequence each from `position` on, every token an output for pooling."""
+        """Fill in inputs, one sequence each, from `position` on; every token is an output for pooling."""
         at = 0
         for sequence, tokens in enumerate(inputs):
             end = at + len(tokens)

@@ -1,4 +1,4 @@
-"""Builds a `LlamaCppEngine` from a `LoadRequest`: weights, streams, abilities found out by trying."""
+"""Builds a `LlamaCppEngine` from a `LoadRequest`: weights, streams, and abilities that are found by trying."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _FLASH_OFF, _FLASH_ON, _FLASH_AUTO = 0, 1, -1
 
 
 def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppEngine:
-    """Load the weights and everything around them. On any failure what was loaded is freed again."""
+    """Load the weights and everything around them. On failure, everything that was loaded is freed."""
     options = msgspec.convert(request.load_options, LlamaCppOptions)
     path = next((file.path for file in request.files if file.role == "weights"), None)
     if path is None:
@@ -138,7 +138,7 @@ class _Builder:
             exact=exactness.exact,
         )
 
-        # Where the size of a piece changes the numbers it is one size, so that a text always has the same vector.
+        # If the size of a piece changes the numbers, it is fixed, so that a text always has the same vector.
         one_size = options.exact and not exactness.exact
 
         def piece(remaining: int) -> int:
@@ -207,7 +207,9 @@ class _Builder:
         )
 
     def _require_memory(self, batch: int, *, flash: bool) -> None:
-        """Before the context of embeddings is made, which no estimate counts for models that generate text."""
+        """Check the memory before the context for embeddings is created: estimates for models that generate text do not
+        include it.
+        """
         free = free_memory().get("cpu")
         model = self._model
         needed = int(self._num_ctx * model.kv_values_per_token * KV_BYTES_PER_VALUE["f16"])
@@ -231,7 +233,9 @@ class _Builder:
         )
 
     def _memory_bytes(self, streams: int) -> int:
-        """Weights, KV cache and compute buffers, without the context of embeddings, which is made when it is needed."""
+        """Weights, KV cache and compute buffers, without the context for embeddings, which is created when it is
+        needed.
+        """
         if not streams:
             return self._model.size_bytes
         batch = batch_tokens(self._options.num_batch, streams)
@@ -272,7 +276,7 @@ class _Builder:
 
 
 def _time_decode(context: LlamaContext, batch: Batch, threads: int) -> float:
-    """Seconds to decode two tokens with so many threads."""
+    """Seconds to decode two tokens with this many threads."""
     context.set_threads(threads)
     batch.fill_chunk([0, 0], 0, 0, last=True)
     began = time.perf_counter()
@@ -283,7 +287,7 @@ def _time_decode(context: LlamaContext, batch: Batch, threads: int) -> float:
 
 
 def _can_trim(context: LlamaContext, batch: Batch) -> bool:
-    """Whether memory can be cut back: tried, not looked up."""
+    """Whether memory can be truncated: found by trying."""
     batch.fill_chunk([0, 0, 0, 0], 0, 0, last=True)
     trimmed = context.decode(batch) == 0 and context.trim(0, 2)
     context.clear()

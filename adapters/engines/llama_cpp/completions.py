@@ -1,7 +1,7 @@
 """The step loop over llama.cpp: admit requests to streams, decode one token each, prefill within a budget.
 
-A step is one `llama_decode` with one token of every generating sequence, then prompt chunks, one sequence per call. A
-stream's cells are its own, so nothing is ever preempted: requests beyond the streams wait in order.
+A step is one `llama_decode` with one token of every generating sequence, then prompt chunks, one sequence per call.
+Each stream has its own cells, so that nothing is ever preempted: requests that find no stream wait in order.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Completions:
 
     @property
     def busy(self) -> bool:
-        """Whether anybody waits for an answer or reads one."""
+        """Whether any request is unfinished."""
         return bool(self._waiting or self._prefilling or self._generating)
 
     def add(self, request_id: int, request: CompletionRequest, mask: TokenMask | None) -> None:
@@ -78,7 +78,7 @@ class Completions:
         self.add_sequence(request_id, self.sequence(request), mask)
 
     def takes_long(self, request: CompletionRequest) -> bool:
-        """Whether `sequence` is to be called in another thread than the engine's."""
+        """Whether `sequence` takes so long that it should be called in another thread."""
         sampling = request.sampling
         if texts_take_time(sampling):
             return True
@@ -88,7 +88,7 @@ class Completions:
         return not self._dry.has(sampling, look_back(sampling.dry_penalty_last_n, num_ctx))
 
     def add_sequence(self, request_id: int, sequence: LlamaSequence, mask: TokenMask | None) -> None:
-        """Takes in what `sequence` made."""
+        """Accept the result of `sequence`."""
         sequence.request_id = request_id
         sequence.sampler.mask = mask
         self._waiting.append(sequence)
@@ -101,7 +101,7 @@ class Completions:
             self._prefill(outputs)
 
     def abort(self, request_id: int) -> bool:
-        """False where it is no request of this."""
+        """Return False if the request is unknown here."""
         for sequences in (self._waiting, self._prefilling, self._generating):
             for sequence in sequences:
                 if sequence.request_id == request_id:
@@ -121,7 +121,7 @@ class Completions:
     # ── Requests in ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def sequence(self, request: CompletionRequest) -> LlamaSequence:
-        """In any thread, several at a time. Raises as `add`."""
+        """Prepare a request, in any thread, also in parallel. Raises the same errors as `add`."""
         prompt = self._tokenizer.tokens(request.prompt)
         num_ctx = admitted_context(request, prompt, self._context.num_ctx)
         sampler = Sampler(
@@ -145,7 +145,7 @@ class Completions:
             for other in self._prefilling:
                 soon = sequence.shares(other, limit)
                 if soon >= shared + _WORTH_WAITING and soon > sequence.awaited_length:
-                    # Another is computing this very prefix: wait for it rather than compute it as well.
+                    # Another request is computing this prefix: wait for it instead of computing it twice.
                     sequence.awaited, sequence.awaited_length = other, soon
             sequence.stream = self._streams.take(source, shared)
             if sequence.awaited is None:
@@ -222,7 +222,7 @@ class Completions:
                 budget = min(budget, self._computation.budget(answering=True))
 
     def _begin(self, sequence: LlamaSequence, row: int, outputs: Outputs) -> None:
-        """The prompt is in memory: say so, and choose the first token."""
+        """The prompt is in memory: report it, and choose the first token."""
         told = prefilled(
             sequence.request,
             sequence.prompt,

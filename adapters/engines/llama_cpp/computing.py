@@ -1,4 +1,4 @@
-"""What llama.cpp is given to compute: rows of one token for each answer, and pieces of prompts within a budget."""
+"""What llama.cpp computes in a step: one row per answer, and pieces of prompts within a budget."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from corral.core.errors import EngineError
 __all__ = ("Computation",)
 
 _STEP_GOAL_S = 0.5
-"""A step that only prefills takes about so long: cancelling waits for no more."""
+"""A step that only prefills takes about this long, so that cancelling is quick."""
 _WORTH_TIMING = 16
-"""A piece of so many tokens tells how fast prompts are computed."""
+"""Pieces with at least this many tokens show how fast prompts are computed."""
 
 
 class Computation:
-    """Times what it does, and sets the threads to what is fastest now. One thread owns it."""
+    """Measures its own speed and sets the number of threads to what is currently fastest. One thread owns it."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class Computation:
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def tokens(self, sequences: list[LlamaSequence]) -> Iterator[tuple[LlamaSequence, int | EngineError]]:
-        """Computes the pending token of each. Gives each with the row of its logits, or with what went wrong.
+        """Compute the pending token of each sequence. Yield each with the row of its logits, or with its error.
 
-        Logits are to be read before the next is asked for. Where a batch fails, each is computed by itself: only the
-        one whose fault it was fails.
+        Logits must be read before the next is requested. If a batch fails, each sequence is computed alone, so that
+        only the cause of the failure fails.
         """
         ready = sorted(sequences, key=_stream_index)
         rows = [(sequence.pending, sequence.owned.next_position, sequence.owned.index) for sequence in ready]
@@ -75,7 +75,7 @@ class Computation:
         self._context.set_threads(self._tuner.record(len(rows), took))
 
     def _fillers(self, busy: list[int]) -> list[CacheStream]:
-        """Streams to compute along, with room for a token that is dropped afterwards."""
+        """Idle streams to compute as well, with room for a token that is dropped afterwards."""
         if not self._streams.trimmable:
             return []
         fillers = [self._streams[index] for index in filler_rows(busy, len(self._streams), pair_rows=self._pair_rows)]
@@ -100,20 +100,20 @@ class Computation:
     def _computed(self, sequence: LlamaSequence) -> None:
         stream = sequence.owned
         stream.tokens.append(sequence.pending)
-        # A generated token was computed as one row; as part of a prompt it would come out a little different.
+        # A generated token was computed as a single row; within a prompt, it would come out slightly different.
         if not self._exact:
             stream.reusable = len(stream.tokens)
 
     # ── Prompts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def budget(self, *, answering: bool) -> int:
-        """The most prompt tokens of this step: few while anybody gets an answer."""
+        """The largest number of prompt tokens in this step: few while an answer is being generated."""
         if answering:
             return self._max_prefill_tokens
         return int(min(self._largest_chunk, max(self._max_prefill_tokens, self._prefill_rate * _STEP_GOAL_S)))
 
     def chunk(self, remaining: int, budget: int) -> int:
-        """How many tokens of a prompt to compute now. Never one of several: a lone row takes another kernel."""
+        """How many tokens of a prompt to compute now. Never one of several, since a single row uses another kernel."""
         count = min(remaining, budget)
         if self._exact and remaining > 1:
             if remaining - count == 1:
@@ -123,7 +123,7 @@ class Computation:
         return count
 
     def prompt(self, sequence: LlamaSequence, count: int) -> None:
-        """Computes the prompt's next `count` tokens; its last row has the logits. Raises `EngineError`."""
+        """Compute the next `count` tokens of the prompt; the last row has the logits. Raises `EngineError`."""
         stream = sequence.owned
         start = len(stream.tokens)
         tokens = sequence.prompt[start : start + count]

@@ -1,4 +1,4 @@
-"""The devices that this build of llama.cpp computes on, asked of ggml's registry. Called in a process of its own."""
+"""The devices that this build of llama.cpp can use, from ggml's registry. Called in a separate process."""
 
 from __future__ import annotations
 

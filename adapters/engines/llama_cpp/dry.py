@@ -1,4 +1,4 @@
-"""llama.cpp's DRY samplers, kept by content: to find every token that ends in a sequence breaker takes seconds."""
+"""A cache of llama.cpp's DRY samplers: finding every token that ends with a sequence breaker takes seconds."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ("DryPrototype", "DryPrototypes")
 _KEPT_BYTES = 64 << 20
 _LIVE_BYTES = 512 << 20
 _BYTES_PER_TOKEN_AND_BREAKER = 16
-"""By measuring: what 32 letters as breakers take, of which most tokens have some."""
+"""Measured with 32 letters as breakers, which most tokens contain."""
 
 _Key = tuple[float, float, int, int, tuple[str, ...]]
 
 
 class DryPrototype:
-    """A sampler that has seen no tokens. It is freed with the object; the copies that it gives are their owner's."""
+    """A sampler that has seen no tokens. It is freed with this object; the caller owns the copies."""
 
     def __init__(self, chain: Any, size_bytes: int) -> None:
         self.size_bytes = size_bytes
@@ -37,7 +37,7 @@ class DryPrototype:
 
 
 class DryPrototypes:
-    """One model's, shared by requests of the same parameters. Safe for many threads."""
+    """The samplers of one model, shared by requests with the same parameters. Thread-safe."""
 
     def __init__(self, model: LlamaModel) -> None:
         self._model = model
@@ -50,7 +50,7 @@ class DryPrototypes:
         return self._kept.get(_key(params, last_n)) is not None
 
     def get(self, params: SamplingParams, last_n: int) -> DryPrototype:
-        """Slow for parameters that are new. Raises `ServerBusy` if requests hold too many of them."""
+        """Slow for new parameters. Raises `ServerBusy` if requests hold too many samplers."""
         key = _key(params, last_n)
         found = self._kept.get(key)
         if found is None:

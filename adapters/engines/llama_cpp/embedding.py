@@ -1,4 +1,4 @@
-"""Embeddings: a second context with pooling, made on first use, fed in batches of several inputs."""
+"""Embeddings: a second context with pooling, created on first use, that computes several inputs per batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Job:
         self.request_id = request_id
         self.inputs = inputs
         self.vectors: list[npt.NDArray[np.float32]] = []
-        self.computed = 0  # tokens of the next input that are in memory already
+        self.computed = 0  # tokens of the next input that are already in memory
 
     @property
     def prompt_tokens(self) -> int:
@@ -35,11 +35,11 @@ class _Job:
 class LlamaEmbedder:
     """Each step computes one batch of one `EmbedRequest`; the requests take turns.
 
-    An input longer than `piece` says goes in over several steps, and the next request waits for its end, since a
-    context remembers one. Contexts that pool over all tokens need an input in one piece: `piece` is None for them.
-    `make_context` is called once, when the first request comes. `limit` is the most tokens of an input. A vector
-    depends a little on the other inputs of its batch, so `inputs_at_once` is 1 where that is not wanted. `threads`
-    says how many are fastest now.
+    An input that is longer than `piece` allows is computed in several steps, and the next request waits until it is
+    done, since the context holds only one. Contexts that pool over all tokens need each input in one piece: for them,
+    `piece` is None. `make_context` is called once, for the first request. `limit` is the largest number of tokens in an
+    input. A vector depends slightly on the other inputs of its batch; to avoid this, `inputs_at_once` is 1. `threads`
+    returns the number of threads that is currently fastest.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class LlamaEmbedder:
         job.vectors.extend(self._context.pooled(index) for index in range(len(chosen)))
 
     def _next_inputs(self, job: _Job) -> list[list[int]]:
-        """As many as go in one batch, and one at least."""
+        """The inputs of the next batch, at least one."""
         chosen: list[list[int]] = []
         total = 0
         most = _TOKENS_AT_ONCE if self._piece is None else self._piece(_TOKENS_AT_ONCE)

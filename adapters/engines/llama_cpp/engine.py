@@ -21,7 +21,7 @@ __all__ = ("LlamaCppEngine",)
 
 
 class LlamaCppEngine:
-    """Made by `loader.load`; one thread owns it. `completions` is None for a model that only makes embeddings."""
+    """Created by `loader.load`; one thread owns it. `completions` is None for a model that only makes embeddings."""
 
     def __init__(
         self,

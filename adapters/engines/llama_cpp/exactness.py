@@ -1,14 +1,14 @@
 """Measures, when a model is loaded, whether its texts depend on what else runs.
 
-Whether a row of a matrix product comes out the same alone and among others depends on the kernel, so on the weights'
-types, the processor and the build. Rather than keep a table, a few tokens are computed in several ways and the logits
-compared bit by bit. Flash attention is off for this to hold at all: with it, chunk boundaries and neighbours change
-the order of sums.
+Whether a row of a matrix product comes out the same alone and among others depends on the kernel, and therefore on the
+weights' types, the processor and the build. Instead of looking it up in a table, a few tokens are computed in several
+ways, and the logits are compared bit by bit. Flash attention must be off: with it, chunk boundaries and neighbours
+change the order of sums.
 
 What was found on three kinds of x86 machines: Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 agree throughout; F16, BF16 and F32
-agree from two rows on, since one row takes another kernel; K-quants and IQ4_NL do not agree. A chunk of one prompt
-token never agrees with a longer one (attention takes another kernel), which is why prompts are computed in chunks of
-two or more, and tokens that were generated are not reused as a prefix of another prompt.
+agree from two rows on, since a single row uses another kernel; K-quants and IQ4_NL do not agree. A chunk of one prompt
+token never agrees with a longer one (attention uses another kernel); therefore prompts are computed in chunks of two or
+more, and generated tokens are not reused as a prefix.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Exactness(Value, frozen=True, kw_only=True):
 
 
 def measure_exactness(context: LlamaContext, batch: Batch, streams: int) -> Exactness:
-    """About fifty tokens' work; the memory is empty before and after."""
+    """Costs about fifty tokens; the memory is empty before and after."""
     size = context.model.vocabulary_size
     tokens = [(7919 * (i + 1)) % max(1, size - 1) for i in range(_PROMPT + 1)]
     try:

@@ -1,4 +1,4 @@
-"""The entry point of loading: refuses other versions of llama-cpp-python by name before anything native is imported."""
+"""The entry point for loading: rejects other versions of llama-cpp-python before anything native is imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ("load",)
 
 
 def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
-    """The engine of one GGUF file. Blocking; called in the thread or process that will own it.
+    """Load the engine of one GGUF file. Blocking; called in the thread or process that will own it.
 
     Raises `EngineNotInstalled`, `InvalidModelFile`, `InvalidOption`, `OutOfMemory`, `LoadFailed`.
     """

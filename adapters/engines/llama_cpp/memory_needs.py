@@ -1,7 +1,7 @@
-"""How much memory llama.cpp takes beside the weights: the KV cache, and the buffers of its computation.
+"""How much memory llama.cpp needs besides the weights: the KV cache and the compute buffers.
 
-Measured (llama.cpp reports them when it makes a context): the buffers are as large as the larger of two things that do
-not live at the same time, the logits of a batch and the attention scores of a layer, and a few rows.
+Measured (llama.cpp reports them when it creates a context): the buffers hold the larger of two things that are not
+needed at the same time, the logits of a batch and the attention scores of a layer, plus a few rows.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ KV_BYTES_PER_VALUE = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_
 SMALLEST_BATCH, LARGEST_BATCH = 32, 512
 _FLOAT = 4
 _WIDE_ROWS = 8  # rows of the model's width for each token of a batch
-_MASK_BYTES = 6  # of a token and a cell with flash attention: as float32, and as float16
+_MASK_BYTES = 6  # per token and cell with flash attention: as float32 and as float16
 
 
 def batch_tokens(num_batch: int, streams: int) -> int:
-    """The tokens of the largest batch that is computed at once."""
+    """The number of tokens in the largest batch."""
     return max(streams, SMALLEST_BATCH, min(num_batch, LARGEST_BATCH))
 
 
 def kv_bytes(metadata: ModelMetadata, tokens: int, kv_cache_type: str) -> int:
-    """The KV cache of so many tokens; a guess from the embedding length where the header says too little."""
+    """The size of the KV cache; estimated from the embedding length if the header lacks details."""
     per_token = metadata.kv_bytes_per_token or 4 * metadata.block_count * (metadata.embedding_length or 4096)
     return int(per_token * tokens * KV_BYTES_PER_VALUE[kv_cache_type] / 2)
 
@@ -31,7 +31,7 @@ def kv_bytes(metadata: ModelMetadata, tokens: int, kv_cache_type: str) -> int:
 def compute_bytes(
     *, num_ctx: int, batch: int, heads: int, vocabulary: int, width: int, windows: bool, flash_attention: bool
 ) -> int:
-    """The buffers of one context. `windows`: some layers see a sliding window, and need a mask of their own."""
+    """The compute buffers of one context. `windows`: some layers have a sliding window, and need their own mask."""
     masks = 2 if windows else 1
     per_cell = _MASK_BYTES * masks if flash_attention else _FLOAT * (heads + masks)
     return max(_FLOAT * batch * vocabulary, batch * num_ctx * per_cell) + _FLOAT * batch * width * _WIDE_ROWS

@@ -16,12 +16,12 @@ from corral.core.ports.runners import OnLoadProgress
 
 __all__ = ("LlamaContext", "LlamaModel", "supports_gpu")
 
-# The number of llama.cpp's own enums (llama.h) that are not attributes of the Python module.
+# Numbers of llama.cpp's enums (llama.h) that the Python module does not export.
 KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q5_1": 7, "q8_0": 8, "bf16": 30}
 
 _MOST_VIEWS = 1024
 
-# The module's own prototype makes a pointer object per call; an address is enough.
+# The module's own prototype creates a pointer object per call; an address is enough.
 _logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
     ("llama_get_logits_ith", C.llama_cpp._lib)
 )
@@ -32,7 +32,7 @@ def supports_gpu() -> bool:
 
 
 class LlamaModel:
-    """Weights and vocabulary. Closed after every context made from it."""
+    """Weights and vocabulary. Must be closed after all of its contexts."""
 
     def __init__(
         self, path: str, *, gpu_layers: int, main_gpu: int | None, use_mmap: bool | None, on_progress: OnLoadProgress
@@ -48,7 +48,7 @@ class LlamaModel:
         stopped: list[BaseException] = []
 
         def progress(share: float, _: Any) -> bool:
-            # An exception cannot pass through native code: ctypes would print it. Answering False ends the load.
+            # An exception cannot pass through native code: ctypes would print it. Returning False ends the load.
             try:
                 on_progress(share)
             except BaseException as reason:
@@ -108,7 +108,7 @@ class LlamaModel:
 
 
 class LlamaContext:
-    """A KV cache of separate streams, and the compute graph over it."""
+    """A KV cache of separate streams, and its compute graph."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class LlamaContext:
         params.n_threads_batch = threads
         params.flash_attn_type = flash_attention
         params.type_k = params.type_v = KV_TYPES[kv_cache_type]
-        params.swa_full = True  # sliding windows keep everything, so that prefixes can be cut anywhere
+        params.swa_full = True  # sliding windows keep everything, so that prefixes can be truncated anywhere
         params.no_perf = True
         if pooling is not None:
             params.embeddings = True
@@ -154,7 +154,7 @@ class LlamaContext:
         self._views: dict[int, npt.NDArray[np.float32]] = {}
 
     def decode(self, batch: Batch) -> int:
-        """llama.cpp's own code: 0 done, 1 no room, 2 aborted, negative failed."""
+        """Return llama.cpp's code: 0 done, 1 no room, 2 aborted, negative failed."""
         return int(C.llama_decode(self.handle, batch.native))
 
     def logits(self, row: int) -> npt.NDArray[np.float32]:
@@ -171,28 +171,28 @@ class LlamaContext:
         return view
 
     def pooled(self, sequence: int) -> npt.NDArray[np.float32]:
-        """The pooled vector of a sequence of the last batch, copied."""
+        """A copy of the pooled vector of a sequence of the last batch."""
         pointer = C.llama_get_embeddings_seq(self.handle, sequence)
         if not pointer:
             raise EngineError(f"llama.cpp has no embedding for sequence {sequence}")
         return np.ctypeslib.as_array(pointer, (self.model.embedding_size,)).copy()
 
     def set_threads(self, threads: int) -> None:
-        """For every decode from now on."""
+        """Set the number of threads for all decodes from now on."""
         if threads != self.threads:
             C.llama_set_n_threads(self.handle, threads, threads)
             self.threads = threads
 
     def trim(self, stream: int, length: int) -> bool:
-        """Forget all but the first `length` tokens; False where this kind of memory cannot."""
+        """Drop all but the first `length` positions; return False if this kind of memory cannot do that."""
         return bool(C.llama_memory_seq_rm(self.memory, stream, length, -1))
 
     def clear(self) -> None:
-        """Forget every stream's tokens. What they left in the cells is overwritten before it is read."""
+        """Drop the tokens of every stream. What they left in the cells is overwritten before it is read."""
         C.llama_memory_clear(self.memory, False)
 
     def discard(self, stream: int, start: int, end: int) -> None:
-        """Drop tokens `start` to `end` and move what follows down."""
+        """Drop positions `start` to `end` and move what follows down."""
         C.llama_memory_seq_rm(self.memory, stream, start, end)
         C.llama_memory_seq_add(self.memory, stream, end, -1, start - end)
 
@@ -204,7 +204,7 @@ class LlamaContext:
         )
 
     def save(self, stream: int) -> ctypes.Array[ctypes.c_uint8]:
-        """The stream's state; restored into another one by `restore`."""
+        """A copy of the stream's state, which `restore` can load into another one."""
         size = C.llama_state_seq_get_size(self.handle, stream)
         data: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
         if C.llama_state_seq_get_data(self.handle, data, size, stream) != size:

@@ -20,7 +20,7 @@ _last_level = logging.DEBUG
 @C.llama_log_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, _: Any) -> None:
     global _last_level
-    if level != 5:  # 5 continues the line before
+    if level != 5:  # 5 continues the previous line
         _last_level = _LEVELS.get(level, logging.DEBUG)
     line = text.decode("utf-8", "replace").rstrip()
     if line and line.strip("."):
@@ -36,7 +36,7 @@ def collect_log() -> None:
 
 
 def forget_log() -> None:
-    """Before something that may fail: what came earlier does not explain it."""
+    """Forget earlier messages. Call before something that may fail."""
     _recent.clear()
 
 

@@ -1,7 +1,8 @@
-"""Which idle streams are computed along with the busy ones, and thrown away.
+"""Chooses idle streams that are computed together with the busy ones, although their results are dropped.
 
-llama.cpp computes only streams of consecutive numbers together, so a gap of one is worth filling: one row more costs
-less than a second pass over the weights. And where one row takes another kernel than several do, no row may go alone.
+llama.cpp computes only streams with consecutive numbers together, so that a gap of one is worth filling: an extra row
+costs less than a second pass over the weights. And if a single row uses a different kernel, no row may be computed
+alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ __all__ = ("filler_rows",)
 
 
 def filler_rows(busy: Collection[int], count: int, *, pair_rows: bool) -> list[int]:
-    """The idle streams, of `count` in all, to compute beside the `busy` ones. With `pair_rows` none is left alone."""
+    """The idle streams, of `count` in total, to compute with the `busy` ones.
+
+    With `pair_rows`, no row is computed alone.
+    """
     taken = set(busy)
     fillers = {index + 1 for index in taken if index + 1 not in taken and index + 2 in taken}
     if pair_rows and count > 1:

@@ -1,4 +1,4 @@
-"""Sampling params become a llama.cpp sampler chain, which chooses tokens."""
+"""Turns sampling parameters into a llama.cpp sampler chain, which chooses tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32
 
 
 class CandidateArray:
-    """The array that sampler chains work on: one for the whole engine, which samples one sequence at a time."""
+    """The array that sampler chains work on. One for the whole engine, since it samples one sequence at a time."""
 
     def __init__(self, vocabulary_size: int) -> None:
         self._rows = np.zeros(vocabulary_size, _CANDIDATE)
@@ -37,7 +37,7 @@ class CandidateArray:
         self._data = self._rows.ctypes.data_as(ctypes.POINTER(C.llama_token_data))
 
     def allowed_ids(self, mask: bytes) -> Ids:
-        """The tokens whose bit is set; there must be one, since samplers end the process without any."""
+        """The tokens whose bit is set. Raises `EngineError` if there are none, since samplers would crash."""
         bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little", count=len(self._ids))
         ids = np.flatnonzero(bits.view(np.bool_))
         if not len(ids):
@@ -65,9 +65,9 @@ class CandidateArray:
 
 
 class Sampler:
-    """Chooses one request's tokens, of those that `mask` allows. `close` frees the chain; every sampler is closed.
+    """Chooses the tokens of one request, of those that `mask` allows. `close` frees the chain and must be called.
 
-    Making one may take seconds, in any thread; everything else is for the engine's.
+    Creating one may take seconds, in any thread; everything else belongs to the engine's thread.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Sampler:
 
     @property
     def _chain(self) -> Any:
-        """Made when it is first needed: a request that waits takes little memory."""
+        """Created when it is first needed, so that waiting requests take little memory."""
         if self._made is None:
             params = self._params
             links = []
@@ -114,7 +114,7 @@ class Sampler:
             self._made = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
             for link in links:
                 C.llama_sampler_chain_add(self._made, link)
-            self._dry = None  # its copy is the chain's
+            self._dry = None  # the chain has its copy
         return self._made
 
     def remember(self, tokens: Sequence[int]) -> None:
@@ -124,9 +124,9 @@ class Sampler:
                 C.llama_sampler_accept(self._chain, token)
 
     def choose(self, logits: Logits) -> int:
-        """The next token. `logits` is as it was afterwards."""
+        """Return the next token. `logits` is restored afterwards."""
         allowed = self.mask.allowed() if self.mask is not None else None
-        # At a grammar's end `ignore_eos` would leave nothing: the mask has the last word.
+        # At the end of a grammar, `ignore_eos` would leave nothing: the mask wins.
         if len(self._biased) and (allowed is None or not self._forbids(allowed)):
             before = logits[self._biased]
             logits[self._biased] = before + self._bias
@@ -141,7 +141,7 @@ class Sampler:
         return token
 
     def _forbids(self, allowed: bytes) -> bool:
-        """Whether biases leave nothing of what a mask allows."""
+        """Whether biases forbid everything that the mask allows."""
         return bool(np.isin(self._candidates.allowed_ids(allowed), self._forbidden).all())
 
     def _pick(self, logits: Logits, allowed: bytes | None) -> int:
@@ -176,7 +176,7 @@ def _penalties(params: SamplingParams, model: LlamaModel, num_ctx: int) -> Any:
 
 
 def _random_links(params: SamplingParams, model: LlamaModel, seed: int) -> list[Any]:
-    """What narrows the choice and draws from it, in llama-server's order."""
+    """The samplers that narrow down the candidates and draw one, in llama-server's order."""
     if params.mirostat == 1:
         return [
             C.llama_sampler_init_temp(params.temperature),

@@ -1,4 +1,4 @@
-"""A completion on its way through the engine: its prompt, its stream, how far it got."""
+"""A completion on its way through the engine: its prompt, its stream and its progress."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LlamaSequence:
         *,
         num_ctx: int,
     ) -> None:
-        self.request_id = -1  # until the engine takes it in
+        self.request_id = -1  # until the engine accepts it
         self.request = request
         self.prompt = prompt
         self.sampler = sampler
@@ -55,7 +55,7 @@ class LlamaSequence:
         self.awaited_length = 0
 
     def close(self) -> None:
-        """Free what the engine never took in."""
+        """Free a sequence that the engine never accepted."""
         self.sampler.close()
 
     @property
@@ -65,12 +65,12 @@ class LlamaSequence:
 
     @property
     def computed(self) -> int:
-        """Prompt tokens in memory."""
+        """The number of prompt tokens in memory."""
         return len(self.stream.tokens) if self.stream is not None else 0
 
     @property
     def remaining(self) -> int:
-        """Prompt tokens yet to be computed."""
+        """The number of prompt tokens yet to be computed."""
         return len(self.prompt) - self.computed
 
     def shares(self, other: LlamaSequence, limit: int) -> int:

@@ -1,4 +1,4 @@
-"""What the llama.cpp engine registers: its options, which models it takes, how much memory they need."""
+"""What the llama.cpp engine registers: its options, which models it runs, and how much memory they need."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ VERSION = "0.3.36"
 REQUIREMENT = f"llama-cpp-python=={VERSION}"
 DEFAULT_NUM_CTX = 4096
 
-# Types whose kernels gave the same rows alone and among others wherever they were measured: see `exactness`.
+# Types whose kernels computed the same rows alone and among others wherever measured: see `exactness`.
 _EXACT_TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"})
 
 
 class LlamaCppOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Load options. None is "choose": the engine's own choice is printed by ``corral ps`` and ``corral show``.
+    """Load options. None lets the engine choose: ``corral ps`` and ``corral show`` print its choice.
 
     `num_ctx`: most tokens of one request. `num_parallel`: requests at once; None: the largest of 8, 4, 2, 1 whose KV
     cache fits a quarter of free memory. `num_gpu`: layers on the GPU, -1 all that fit. `num_thread`: 0 tunes itself.
@@ -90,7 +90,7 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Llam
 
 
 def _heads(metadata: ModelMetadata) -> int:
-    """Attention heads of a layer; a guess from the width where the header lists them layer by layer."""
+    """Attention heads of a layer; estimated from the width if the header lists them per layer."""
     heads = metadata.keys.get(f"{metadata.architecture}.attention.head_count")
     if isinstance(heads, int) and heads > 0:
         return heads

@@ -1,4 +1,4 @@
-"""The KV streams: who owns which, which prefix each one holds, and which to take for a new prompt."""
+"""The KV streams: which are in use, which prefix each one holds, and which to use for a new prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ("CacheStream", "Streams", "common_prefix")
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int], limit: int) -> int:
-    """How many tokens two lists begin with in common, at most `limit`. It compares slices: quick for long lists."""
+    """The length of the common prefix of two lists, at most `limit`. Compares slices, which is quick for long lists."""
     low, high = 0, min(len(left), len(right), limit)
     if left[:high] == right[:high]:
         return high
@@ -41,20 +41,20 @@ class CacheStream:
         self.last_used = 0
 
     def position(self, count: int) -> int:
-        """The position of the token behind the first `count`; positions are what llama.cpp's memory is cut by."""
+        """The position of the token after the first `count`. llama.cpp's memory is addressed by positions."""
         return count
 
     @property
     def next_position(self) -> int:
-        """Where the next token goes."""
+        """The position of the next token."""
         return self.position(len(self.tokens))
 
 
 class Streams:
-    """All streams of a context. Idle ones are a cache: the least recently used is overwritten first.
+    """All streams of a context. Idle streams are a cache: the least recently used one is overwritten first.
 
-    `trimmable` says whether memory can be cut back at will; where not (recurrent models), a prefix is taken only as
-    it stands.
+    `trimmable` says whether memory can be truncated anywhere; if not (recurrent models), a prefix is reused only as a
+    whole.
     """
 
     def __init__(self, context: LlamaContext, count: int, *, trimmable: bool) -> None:
@@ -72,7 +72,7 @@ class Streams:
 
     @property
     def capacity(self) -> int:
-        """The most tokens one stream holds."""
+        """The largest number of tokens in one stream."""
         return self._context.num_ctx
 
     @property
@@ -80,11 +80,11 @@ class Streams:
         return any(not stream.busy for stream in self._all)
 
     def best_prefix(self, prompt: Sequence[int], limit: int) -> tuple[CacheStream | None, int]:
-        """The stream whose memory begins with most of the prompt, and how much of it."""
+        """The stream whose memory shares the longest prefix with the prompt, and its length."""
         best, length = None, 0
         for stream in self._all:
             shared = self._usable(stream, common_prefix(stream.tokens, prompt, min(stream.reusable, limit)))
-            # Of equals an idle one: it can be continued in place.
+            # Of equals, prefer an idle one: it can be continued in place.
             if shared > length or (shared == length and shared and best is not None and best.busy and not stream.busy):
                 best, length = stream, shared
         return best, length
@@ -97,9 +97,9 @@ class Streams:
         return shared
 
     def take(self, source: CacheStream | None, shared: int) -> CacheStream:
-        """An idle stream to be owned from now on: the source where little would be lost, else the one least needed.
+        """Take an idle stream: the source if little would be lost, otherwise the least recently used one.
 
-        Between equally old ones a neighbour of a busy stream is taken, because llama.cpp computes only streams of
+        Of unused streams, a neighbour of a busy one is preferred, because llama.cpp computes only streams with
         consecutive numbers together.
         """
         self._clock += 1
@@ -119,7 +119,7 @@ class Streams:
         return near, -stream.index
 
     def load_prefix(self, stream: CacheStream, source: CacheStream | None, shared: int) -> int:
-        """Make the stream hold the first `shared` tokens of the source; returns how many it holds now."""
+        """Make the stream hold the first `shared` tokens of the source; return how many it holds now."""
         if source is None or shared == 0:
             return self.cut(stream, 0)
         if source is not stream:
@@ -131,18 +131,18 @@ class Streams:
         return self.cut(stream, shared)
 
     def _state_of(self, source: CacheStream) -> Any:
-        # Whole states are copied: between streams llama.cpp copies no part of one. Several requests that begin
-        # alike arrive together, so the last state is kept until `drop_snapshot`.
+        # Whole states are copied, since llama.cpp cannot copy parts between streams. Requests that begin
+        # alike often arrive together, so the last state is kept until `drop_snapshot`.
         if self._snapshot is None or self._snapshot[0] is not source or self._snapshot[1] != len(source.tokens):
             self._snapshot = (source, len(source.tokens), self._context.save(source.index))
         return self._snapshot[2]
 
     def drop_snapshot(self) -> None:
-        """Before any stream's memory changes."""
+        """Call before the memory of any stream changes."""
         self._snapshot = None
 
     def cut(self, stream: CacheStream, length: int) -> int:
-        """Trim a stream's memory to `length` tokens, or to nothing where that is impossible."""
+        """Truncate a stream's memory to `length` tokens, or to nothing if that is impossible; return its length."""
         if length != len(stream.tokens) or length == 0:
             if length == 0 or not self._context.trim(stream.index, stream.position(length)):
                 length = 0
@@ -152,13 +152,13 @@ class Streams:
         return length
 
     def release(self, stream: CacheStream) -> None:
-        """Give a stream back; what it holds stays as cache."""
+        """Return a stream; its content stays as cache."""
         self._clock += 1
         stream.busy = False
         stream.last_used = self._clock
 
     def resync(self) -> None:
-        """After a failed decode: trim what it left behind, and believe what the memory says is missing."""
+        """After a failed decode: truncate what it left behind, and forget tokens that the memory no longer has."""
         for stream in self._all:
             end = self._context.span(stream.index)[1] + 1
             if end > stream.next_position:

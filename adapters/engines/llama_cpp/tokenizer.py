@@ -18,10 +18,10 @@ from corral.core.requests.prompts import Prompt
 
 __all__ = ("LlamaTokenizer",)
 
-_SPM, _BPE = 1, 2  # of llama.cpp's kinds of vocabularies those that leave nothing out of a text
+_SPM, _BPE = 1, 2  # the kinds of vocabularies that keep all of a text
 _UNKNOWN, _CONTROL, _USER_DEFINED, _STRIPS_LEFT, _STRIPS_RIGHT = 1, 8, 16, 128, 256  # attributes of a token
 _SHALLOW = PIECE_CHARACTERS * 4 // 3
-"""Characters that the regular expressions of any vocabulary can take on an ordinary stack: they recurse for each."""
+"""The number of characters that fit on an ordinary stack: regular expressions of vocabularies recurse for each one."""
 
 
 class LlamaTokenizer:
@@ -79,15 +79,17 @@ class LlamaTokenizer:
             return self._vocabulary
 
     def close(self) -> None:
-        """Before the model is freed: waits for calls under way, refuses later ones."""
+        """Call before the model is freed: waits for running calls and refuses later ones."""
         self._users.close()
 
     def tokens(self, prompt: Prompt) -> list[int]:
-        """The prompt's ids: BOS first where the model wants it and the prompt has none, EOS or SEP last likewise."""
+        """The prompt's ids, with BOS at the beginning, and EOS or SEP at the end, if the model wants them and they are
+        missing.
+        """
         return self._surrounded(finished(gradual_ids(prompt, self._text_pieces, self._size, None, cut=False)))
 
     def shortened(self, ids: list[int], limit: int) -> list[int]:
-        """At most `limit` ids: the end of the text goes, and not what closes it."""
+        """At most `limit` ids: the end of the text is cut, but the closing tokens are kept."""
         return ids if len(ids) <= limit else [*ids[: max(0, limit - len(self._ending))], *self._ending][:limit]
 
     def _surrounded(self, ids: list[int]) -> list[int]:
@@ -98,7 +100,7 @@ class LlamaTokenizer:
         return ids
 
     def text_tokens(self, text: str, *, parse_special: bool = False) -> list[int]:
-        """The ids of a text, nothing added. Control tokens spelt in it stay text unless `parse_special`."""
+        """Return the ids of a text, with nothing added. Control tokens in it stay text unless `parse_special`."""
         if not text:
             return []
         if len(text) > _SHALLOW:
@@ -136,7 +138,7 @@ class LlamaTokenizer:
         return buffer.raw[:length]
 
     def control_tokens(self) -> tuple[str, ...]:
-        """The spellings that count as control tokens only where they are asked for."""
+        """The texts that act as control tokens only with `parse_special`."""
         wanted = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN
         texts = (
             C.llama_vocab_get_text(self._vocab, token_id).decode("utf-8", "replace")
@@ -153,12 +155,12 @@ class LlamaTokenizer:
         return [token_id for token_id in range(vocabulary_size) if self.is_end(token_id)]
 
     def control_id(self, text: str) -> int | None:
-        """The id of a control token spelt so; None where the text is no single token."""
+        """The id of the control token with this text; None if the text is not a single token."""
         ids = self.text_tokens(text, parse_special=True)
         return ids[0] if len(ids) == 1 else None
 
     def _divided(self) -> TextPieces:
-        """Looks at every token once: how long texts may be divided, and how few tokens they can have."""
+        """Read every token once, to find out how long texts may be divided and how few tokens they can have."""
         pieces: list[bytes] = []
         marks: list[str] = []
         strips = False

@@ -1,4 +1,4 @@
-"""Threads that read a loaded model beside the engine's own: the model outlives their calls."""
+"""Counts threads that read a loaded model besides the engine's own, so that the model is freed after their calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ("Users",)
 
 
 class Users:
-    """Counts them. Safe for many threads."""
+    """The threads that are reading the model. Thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -21,7 +21,7 @@ class Users:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
-        """Around a call that reads the model. Raises `EngineDied` after `close`."""
+        """Use as a context around a call that reads the model. Raises `EngineDied` after `close`."""
         with self._changed:
             if self._closed:
                 raise EngineDied("the model was unloaded")
@@ -34,7 +34,7 @@ class Users:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Before the model is freed: refuses later calls and waits for those under way."""
+        """Call before the model is freed: refuses later calls and waits for running ones."""
         with self._changed:
             self._closed = True
             self._changed.wait_for(lambda: not self._count)

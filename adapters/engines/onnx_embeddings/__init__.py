@@ -1,4 +1,4 @@
-"""ONNX Runtime as an engine of embeddings: sentence encoders with their own tokenizer."""
+"""The ONNX Runtime embeddings engine: sentence encoders with their own tokenizer."""
 
 from __future__ import annotations
 

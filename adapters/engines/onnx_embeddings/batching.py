@@ -1,4 +1,4 @@
-"""Which texts are computed together: of about one length, few enough for a short step, and nobody's turn is skipped."""
+"""Chooses texts to compute together: of similar length, few per step, and with a turn for every request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EmbeddingJob:
     def __init__(self, request_id: int, texts: Sequence[list[int]]) -> None:
         self.request_id = request_id
         self.texts = texts
-        self.vectors: dict[int, npt.NDArray[np.float32]] = {}  # by the text's place
+        self.vectors: dict[int, npt.NDArray[np.float32]] = {}  # by the text's index
         self._waiting = deque(sorted(range(len(texts)), key=lambda place: -len(texts[place])))
 
     @property
@@ -32,16 +32,16 @@ class EmbeddingJob:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text that was not taken yet; 0 where all were."""
+        """The length of the longest text that has not been taken yet; 0 if all have."""
         return len(self.texts[self._waiting[0]]) if self._waiting else 0
 
     def take(self) -> int:
-        """The place of that text."""
+        """The index of that text."""
         return self._waiting.popleft()
 
 
 class Batcher:
-    """Jobs lead in turn. A step is to take `step_s`; how many tokens that allows, earlier steps have told."""
+    """Jobs take turns in leading. A step should take `step_s`; earlier steps show how many tokens that allows."""
 
     def __init__(self, step_s: float, tokens_per_s: float) -> None:
         self._step_s = step_s
@@ -60,9 +60,9 @@ class Batcher:
         self._jobs = deque(job for job in self._jobs if job.request_id != request_id)
 
     def next(self) -> list[tuple[EmbeddingJob, int]]:
-        """The texts of the next step, by job and place; one at least where a job has any left.
+        """The texts of the next step, by job and index; at least one if any are left.
 
-        Those of the job whose turn it is, then others' of like length that fit in beside them.
+        First those of the job whose turn it is, then others of similar length that fit.
         """
         if not self._jobs:
             return []
@@ -72,14 +72,14 @@ class Batcher:
         room = max(1, self._budget() // longest) if longest else 0
         chosen: list[tuple[EmbeddingJob, int]] = []
         for job in (lead, *(job for job in self._jobs if job is not lead)):
-            # The lead's own go on getting shorter; beside another's they may not cost much padding.
+            # The leading job's own texts may get shorter; texts of others may not cost much padding.
             least = 1 if job is lead else longest // 2
             while len(chosen) < room and least <= job.longest <= longest:
                 chosen.append((job, job.take()))
         return chosen
 
     def took(self, tokens: int, seconds: float) -> None:
-        """What a step of so many tokens, padding included, cost."""
+        """Record the time of a step with this many tokens, including padding."""
         if tokens and seconds > 0:
             self._tokens_per_s += 0.3 * (tokens / seconds - self._tokens_per_s)
 

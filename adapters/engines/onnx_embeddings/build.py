@@ -1,4 +1,4 @@
-"""Builds an `OnnxEmbeddingsEngine`: opens folder, tokenizer and session, and measures what the model is like."""
+"""Builds an `OnnxEmbeddingsEngine`: opens folder, tokenizer and session, and measures the model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 _STEP_S = 0.2  # how long a request may wait for another's batch, and a cancellation for its own
 _PARALLEL = 64  # nothing is kept for a request but its own vectors
-_USUAL_TOKENS = 512  # where no file says: memory grows with the square of a text's length
+_USUAL_TOKENS = 512  # if no file says: memory grows with the square of a text's length
 _PROBE_LENGTHS = (96, 24, 7, 3)
 
 
@@ -92,7 +92,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxEmbed
 
 
 def _resident_bytes() -> int:
-    """Memory of this process, 0 where the system does not tell: weights of few bits may be unpacked, or may not."""
+    """The memory of this process, 0 if unknown: quantized weights may or may not be unpacked."""
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     except OSError:
@@ -101,9 +101,9 @@ def _resident_bytes() -> int:
 
 
 def _probe(session: EncoderSession, tokenizer: EncoderTokenizer, limit: int) -> _Probe:
-    """Computes a few texts alone and together. Raises `InvalidModelFile` for a model whose vectors are none."""
+    """Compute a few texts alone and together. Raises `InvalidModelFile` if the vectors are invalid."""
     texts = [_text(tokenizer, min(length, limit)) for length in _PROBE_LENGTHS]
-    together = session.vectors(texts)  # the first run is slow: memory is taken
+    together = session.vectors(texts)  # the first run is slow, since it allocates memory
     began = time.perf_counter()
     alone = [session.vectors([text])[0] for text in texts]
     seconds = time.perf_counter() - began
@@ -117,7 +117,7 @@ def _probe(session: EncoderSession, tokenizer: EncoderTokenizer, limit: int) -> 
 
 
 def _text(tokenizer: EncoderTokenizer, length: int) -> Sequence[int]:
-    """Any ids at all: what matters is the arithmetic."""
+    """Arbitrary ids: only the arithmetic matters."""
     return [(7919 * place + 31 * length) % tokenizer.vocabulary_size for place in range(length)]
 
 

@@ -72,7 +72,7 @@ class OnnxEmbeddingsEngine:
     def close(self) -> None:
         for job in self._batcher.jobs:
             self._batcher.remove(job.request_id)
-        self._session = None  # the last reference: ONNX Runtime frees the weights
+        self._session = None  # this was the last reference, so ONNX Runtime frees the weights
 
     def _fitted(self, text: list[int], limit: int, *, cut: bool) -> list[int]:
         if len(text) > limit and not cut:
@@ -80,7 +80,10 @@ class OnnxEmbeddingsEngine:
         return self._tokenizer.shortened(text, limit)
 
     def _computed(self, chosen: Sequence[tuple[EmbeddingJob, int]]) -> list[tuple[int, EngineOutput]]:
-        """What failed. Texts of several requests that fail together are tried apart: it may be one request's fault."""
+        """Compute the texts and return what failed.
+
+        If texts of several requests fail together, each request is tried alone.
+        """
         try:
             self._compute(chosen)
         except CorralError as error:

@@ -1,4 +1,4 @@
-"""A sentence encoder's folder: which file is the model, and what its settings say of pooling and lengths.
+"""The folder of a sentence encoder: which file is the model, and its settings for pooling and lengths.
 
 The files are sentence-transformers' (``modules.json``, ``1_Pooling/config.json``, ``sentence_bert_config.json``) and
 transformers' (``config.json``, ``tokenizer_config.json``).
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 _SETTINGS_LIMIT_BYTES = 16 * 1024 * 1024
 _UNBOUNDED_TOKENS = 10**9  # transformers writes 10**30 for "no limit"
 
-# In the order in which sentence-transformers joins them where a model has several.
+# In the order in which sentence-transformers concatenates them if a model has several.
 _POOLINGS = {
     "cls": "pooling_mode_cls_token",
     "max": "pooling_mode_max_tokens",
@@ -33,12 +33,13 @@ _POOLINGS = {
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
 }
-# Positions of these begin after the padding token's own, so that the table of positions is longer than a text may be.
+# Their positions begin after that of the padding token, so that the table of positions is longer than the longest text.
 _OFFSET_POSITIONS = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"})
 
 
 class EncoderFolder(msgspec.Struct, frozen=True, kw_only=True):
-    """`poolings` are joined, empty where no file says. `max_tokens` is the most tokens of an input, None if unknown.
+    """`poolings` are concatenated; empty if no file says. `max_tokens` is the largest number of tokens in an input,
+    None if unknown.
 
     `more_modules` are steps after the transformer that are neither pooling nor normalisation.
     """
@@ -55,7 +56,7 @@ class EncoderFolder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def open_folder(request: LoadRequest) -> EncoderFolder:
-    """Raises `InvalidModelFile` for a folder that lacks something, or whose settings cannot be meant."""
+    """Raises `InvalidModelFile` if something is missing from the folder, or if its settings make no sense."""
     files = {file.name or "": Path(file.path) for file in request.files}
     models = [(name, path) for name, path in files.items() if name.endswith(".onnx")]
     if len(models) != 1:

@@ -17,7 +17,7 @@ __all__ = ("devices", "load")
 
 
 def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
-    """The engine of one sentence encoder. Blocking; called in the thread or process that will own it.
+    """Load the engine of one sentence encoder. Blocking; called in the thread or process that will own it.
 
     Raises `EngineNotInstalled`, `InvalidModelFile`, `InvalidOption`, `OutOfMemory`, `LoadFailed`.
     """
@@ -28,7 +28,7 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
 
 
 def devices() -> Sequence[Device]:
-    """What ONNX Runtime can compute on here. Raises `EngineNotInstalled`."""
+    """The devices that ONNX Runtime can use here. Raises `EngineNotInstalled`."""
     _prepare()
     from corral.adapters.engines.onnx_embeddings.session import providers
 

@@ -1,4 +1,4 @@
-"""Token vectors become one vector of a text: sentence-transformers' ways of pooling, in NumPy."""
+"""Pools the vectors of tokens into one vector of a text, in the ways of sentence-transformers, in NumPy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def pooled(tokens: Floats, ways: Sequence[str]) -> Floats:
-    """One vector of rows ``(tokens, width)`` without padding; several ways are joined end to end.
+    """One vector from rows ``(tokens, width)`` without padding; the results of several ways are concatenated.
 
     Source of the formulas: sentence-transformers, ``models/Pooling.py``.
     """

@@ -20,19 +20,19 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _SENTENCES = "sentence_embedding"
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _ERRORS_ONLY = 3  # of ONNX Runtime's levels
-_REMOTE = "AzureExecutionProvider"  # sends what is to be computed to a server
-# What its exceptions are called where the file is at fault; they share no class but Exception.
+_REMOTE = "AzureExecutionProvider"  # sends the input to a server
+# Names of its exceptions for invalid files; they have no common class but Exception.
 _BAD_FILE = frozenset({"InvalidProtobuf", "InvalidGraph", "NoSuchFile", "InvalidArgument", "Fail"})
 
 
 def providers() -> Sequence[str]:
-    """ONNX Runtime's execution providers that compute here, as it calls them; the first is its own choice."""
+    """The execution providers that ONNX Runtime can use here, by its names; the first is its own choice."""
     found: list[str] = onnxruntime.get_available_providers()
     return [name for name in found if name != _REMOTE]
 
 
 class EncoderSession:
-    """One thread owns it. `poolings` is empty where the graph pools by itself."""
+    """One thread owns it. `poolings` is empty if the graph does the pooling."""
 
     def __init__(self, folder: EncoderFolder, *, threads: int, provider: str) -> None:
         """`threads` 0 is ONNX Runtime's choice.
@@ -44,7 +44,7 @@ class EncoderSession:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
-        # Threads that spin between two operations take the cores from whatever else runs here.
+        # Threads that spin between operations would take the cores from everything else.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         with _errors(f"{folder.weights.name} of {folder.model!r}", loading=True):
             self._session = onnxruntime.InferenceSession(str(folder.weights), options, providers=[self.provider])
@@ -54,7 +54,7 @@ class EncoderSession:
         self._normalise = folder.normalise
 
     def vectors(self, texts: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
-        """The vector of each text, in order, from one run of all of them. Raises `EngineError`, `OutOfMemory`."""
+        """Return the vector of each text, in order, from one run. Raises `EngineError`, `OutOfMemory`."""
         shape = (len(texts), max(map(len, texts)))
         ids, mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         for row, text in enumerate(texts):
@@ -82,7 +82,7 @@ def _provider(wanted: str) -> str:
 
 
 def _checked_inputs(inputs: Sequence[Any], model: str) -> dict[str, type[Any]]:
-    """The integer type of each. Raises `InvalidModelFile` for what is no text encoder."""
+    """The integer type of each input. Raises `InvalidModelFile` if this is not a text encoder."""
     strange = [f"{one.name} ({one.type})" for one in inputs if one.name not in _INPUTS or one.type not in _INTEGERS]
     if strange or "input_ids" not in {one.name for one in inputs}:
         raise InvalidModelFile(
@@ -99,7 +99,7 @@ def _checked_inputs(inputs: Sequence[Any], model: str) -> dict[str, type[Any]]:
 
 
 def _chosen_output(outputs: Sequence[Any], folder: EncoderFolder) -> tuple[str, int]:
-    """Name and rank: finished vectors where the graph makes them, else those of the tokens."""
+    """The name and rank of the output: finished vectors if the graph has them, otherwise those of the tokens."""
     ranks = {one.name: len(one.shape) for one in outputs}
     if ranks.get(_SENTENCES) == 2:
         return _SENTENCES, 2

@@ -1,4 +1,4 @@
-"""What the ONNX Runtime embeddings engine registers: its options, which models it takes, how much memory they need."""
+"""What the ONNX Runtime embeddings engine registers: options, which models it runs, and their memory needs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ _SMALL_NUMBERS = ("INT8", "UINT8", "INT4", "Q4", "Q8")
 
 
 class OnnxEmbeddingsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Load options. `num_thread`: 0 is ONNX Runtime's choice, one for each core.
-
-    `num_ctx`: most tokens of one input, None: what the model's files say. `provider`: what computes, by ONNX Runtime's
-    name for it without ``ExecutionProvider`` (``CPU``, ``CUDA``, ``CoreML``), in any case.
+    """Load options. `num_thread`: 0 is ONNX Runtime's choice, one per core. `num_ctx`: most tokens of one input; None
+    uses the value from the model's files. `provider`: what computes, by ONNX Runtime's name for it without
+    ``ExecutionProvider`` (``CPU``, ``CUDA``, ``CoreML``), in any case.
     """
 
     num_ctx: int | None = None
@@ -43,7 +42,7 @@ def _match(model: Model, metadata: ModelMetadata | None, options: OnnxEmbeddings
 
 
 def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: OnnxEmbeddingsOptions) -> Mapping[str, int]:
-    """Weights and the numbers of one step. Weights of few bits are often unpacked to float32 when they are loaded."""
+    """Weights and the numbers of one step. Quantized weights are often unpacked to float32 when they are loaded."""
     weights = sum(file.size_bytes for file in record.files if file.role == "weights")
     unpacked = 5 if record.quantization.upper().startswith(_SMALL_NUMBERS) else 1
     return {"cpu": weights * unpacked + _ACTIVATION_BYTES}
@@ -61,7 +60,7 @@ SPEC = EngineSpec(
     match=_match,
     estimate=_estimate,
     fits=_fits,
-    # Importing onnxruntime switches a CPU's AMX unit on for the whole process: llama.cpp could not run beside it.
+    # Importing onnxruntime enables a CPU's AMX unit for the whole process, in which llama.cpp could not run.
     runners=("process",),
     tasks=frozenset({"embedding"}),
     takes="model folders with an ONNX sentence encoder and tokenizer.json",

@@ -18,7 +18,7 @@ __all__ = ("EncoderTokenizer",)
 
 
 class EncoderTokenizer:
-    """The `Tokenizer` port over a ``tokenizer.json``, whose own limits and padding do not count.
+    """The `Tokenizer` port over a ``tokenizer.json``, whose own limits and padding are ignored.
 
     `opening` and `closing` are the ids that the model wants around each text (``[CLS]`` and ``[SEP]``).
     """
@@ -57,7 +57,7 @@ class EncoderTokenizer:
         return text.encode("utf-8", "replace")
 
     def tokens(self, prompt: Prompt) -> list[int]:
-        """The prompt's ids, with `opening` and `closing` where they are not there yet."""
+        """The prompt's ids, with `opening` and `closing` added if they are missing."""
         return self._surrounded(finished(gradual_ids(prompt, self._text_pieces, self.vocabulary_size, None, cut=False)))
 
     def _surrounded(self, ids: list[int]) -> list[int]:
@@ -68,14 +68,14 @@ class EncoderTokenizer:
         return list(checked_ids(ids, self.vocabulary_size))
 
     def shortened(self, ids: list[int], limit: int) -> list[int]:
-        """At most `limit` ids: the end of the text goes, and not what closes it."""
+        """At most `limit` ids: the end of the text is cut, but the closing tokens are kept."""
         if len(ids) <= limit:
             return ids
         return ids[: max(limit - len(self.closing), len(self.opening))] + self.closing
 
     def _text_ids(self, text: str, *, parse_special: bool) -> Sequence[int]:
         tokenizer = self._special if parse_special else self._plain
-        # Unlike `encode` this lets other threads run, which a long text would keep from their signs of life.
+        # Unlike `encode`, this releases the GIL, so that heartbeats continue during a long text.
         ids: list[int] = tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 

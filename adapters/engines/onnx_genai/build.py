@@ -1,4 +1,4 @@
-"""Builds an `OnnxGenaiEngine` from a `LoadRequest`: what is chosen where the options leave a choice."""
+"""Builds an `OnnxGenaiEngine` from a `LoadRequest`, and chooses what the options leave open."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ _FEATURES = {"constraints", "exact", "logprobs", "seed", "tokenize"}
 
 
 def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxGenaiEngine:
-    """Load the folder's model. Between the tokenizer and the end `on_progress` hears nothing: the library is silent."""
+    """Load the folder's model.
+
+    After the tokenizer, `on_progress` is not called until the end: the library reports nothing.
+    """
     options = msgspec.convert(request.load_options, OnnxGenaiOptions)
     folder = open_folder(request)
     tokenizer = FolderTokenizer(folder.path, size=folder.vocabulary_size, ends=folder.ends)
@@ -57,7 +60,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> OnnxGenai
 
 
 def _try(continuations: Continuations, folder: ModelFolder, vocabulary_size: int) -> bool:
-    """Compute a few tokens: what does not fit together in a folder shows only then. Whether memory can be rewound."""
+    """Compute a few tokens, since some defects of a folder show only then. Return whether memory can be rewound."""
     prompt = [0, 0, 0, 0]
     try:
         continuation = continuations.take(prompt)

@@ -1,7 +1,7 @@
 """Which settings of a ``genai_config.json`` may reach ONNX Runtime: a model is data, and must not bring code or paths.
 
-The library takes session options from the file that load native code (``custom_ops_library``) or write files
-(``enable_profiling``, whatever ends in a path), and opens any file that is named.
+The library accepts session options from the file that load native code (``custom_ops_library``) or write files
+(``enable_profiling``, anything that ends in a path), and opens any file that is named.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PLACES = re.compile("path|file|dir|lib|cache", re.IGNORECASE)
 
 
 def check_config(data: bytes) -> None:
-    """Raises `InvalidModelFile` for a setting that is not let through, and for what is no JSON object."""
+    """Raises `InvalidModelFile` for a setting that is not allowed, and for anything but a JSON object."""
     try:
         config = json.loads(data, object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:
@@ -46,7 +46,7 @@ def check_config(data: bytes) -> None:
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # The library heeds both values of a key that stands twice, and a dict would show the last one only.
+    # The library uses both values of a duplicate key, while a dict would only show the last one.
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("an object has the same key twice")

@@ -1,7 +1,7 @@
-"""Which continuation a request gets: one that already begins with its prompt, where there is one.
+"""Chooses the continuation for a request: one that already begins with its prompt, if there is one.
 
-A finished request's continuation is kept and wound back: a chat's next turn need not compute the turns before. Two
-requests never share one; nothing is copied between them.
+The continuation of a finished request is kept and rewound, so that the next turn of a chat need not compute the earlier
+ones. Two requests never share one; nothing is copied between them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def shared_pieces(first: Sequence[int], second: Sequence[int], piece: int) -> in
 
 
 class Continuations:
-    """Up to `count` continuations of `max_length` tokens each. What is idle keeps its memory until it is needed."""
+    """Up to `count` continuations of `max_length` tokens each. Idle ones keep their memory until it is needed."""
 
     def __init__(self, model: GenAiModel, *, count: int, max_length: int, piece: int) -> None:
         self._model = model
@@ -36,11 +36,11 @@ class Continuations:
 
     @property
     def free(self) -> bool:
-        """Whether another can be taken."""
+        """Whether another one is free."""
         return self._in_use < self._count
 
     def take(self, prompt: list[int]) -> Continuation:
-        """One that holds as many whole pieces of the prompt as possible, but never its last token.
+        """Take a continuation that holds as many whole pieces of the prompt as possible, but never its last token.
 
         Raises `EngineError`, `OutOfMemory`.
         """
@@ -56,7 +56,7 @@ class Continuations:
             continuation, _ = self._idle.pop(best)
             try:
                 continuation.rewind(most)
-            except EngineError:  # some kinds of models cannot
+            except EngineError:  # some kinds of models cannot do this
                 continuation = None
         if continuation is None:
             continuation = self._model.begin(self._max_length)
@@ -64,12 +64,15 @@ class Continuations:
         return continuation
 
     def give_back(self, continuation: Continuation, prompt: Sequence[int]) -> None:
-        """`prompt` is what it was taken for. What came after it was computed another way and is not used again."""
+        """Return a continuation.
+
+        `prompt` is the one it was taken for; what follows was computed differently and is not reused.
+        """
         self._in_use -= 1
         self._idle.append((continuation, list(prompt[: continuation.length])))
 
     def drop(self) -> None:
-        """One that was taken and has failed is not coming back."""
+        """Count a taken continuation that failed as gone."""
         self._in_use -= 1
 
     def close(self) -> None:

@@ -1,9 +1,8 @@
 """The ONNX Runtime GenAI `StepEngine`: one continuation per request, computed in turn.
 
-The library's own batching needs kernels that CPUs have not, so a step computes one token of every generating request,
-one after the other, then prompt pieces within a budget. Every prompt is computed in pieces that begin at multiples of
-one length, and only whole pieces are taken over from an earlier request: what a request computes does not depend on
-what else runs or ran.
+The library's own batching needs kernels that do not exist for CPUs, so that a step computes one token of every
+generating request, one after the other, then prompt pieces within a budget. Every prompt is computed in pieces that
+begin at multiples of a fixed length, and only whole pieces are reused: the result does not depend on other requests.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from corral.core.requests.requests import CompletionRequest, Request
 __all__ = ("OnnxGenaiEngine",)
 
 _STEP_GOAL_S = 0.25
-"""A step that only prefills takes about so long: cancelling waits for no more."""
+"""A step that only prefills takes about this long, so that cancelling is quick."""
 
 Outputs = list[tuple[int, EngineOutput]]
 
@@ -72,7 +71,7 @@ class _Sequence:
 
 
 class OnnxGenaiEngine:
-    """Made by `build_engine`; one thread owns it."""
+    """Created by `build_engine`; one thread owns it."""
 
     def __init__(
         self, *, continuations: Continuations, tokenizer: FolderTokenizer, info: ModelInfo, num_ctx: int, piece: int
@@ -163,7 +162,7 @@ class OnnxGenaiEngine:
             self._fail(sequence, error, outputs)
 
     def _prefill(self, outputs: Outputs) -> None:
-        """One piece of one prompt while anything is being generated, else pieces in turn for a while."""
+        """Compute one piece of one prompt while anything is being generated, otherwise pieces in turn for a while."""
         until = time.monotonic() + _STEP_GOAL_S
         while self._prefilling:
             sequence = self._prefilling.popleft()
@@ -182,7 +181,7 @@ class OnnxGenaiEngine:
                 return
 
     def _begin(self, sequence: _Sequence, continuation: Continuation, outputs: Outputs) -> None:
-        """The prompt is in memory: say so, and choose the first token."""
+        """The prompt is in memory: report it, and choose the first token."""
         told = prefilled(
             sequence.request, sequence.prompt, cached=sequence.cached, shifts=False, began_ns=sequence.began_ns
         )

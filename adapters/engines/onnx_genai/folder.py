@@ -1,4 +1,6 @@
-"""A model folder for ONNX Runtime GenAI: found among the files to load, its ``genai_config.json`` read and checked."""
+"""Finds the model folder for ONNX Runtime GenAI among the files to load, and reads and checks its
+``genai_config.json``.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ _NOT_TEXT = ("encoder", "vision", "speech", "embedding")
 
 
 class ModelFolder(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine needs to know before anything native opens the folder.
+    """What the engine must know before anything native opens the folder.
 
     `model` is its name, for messages. `vocabulary_size` counts logits, padding included. `kv_values_per_token` is over
     all layers. `adapters` are the paths of LoRA files.
@@ -63,7 +65,7 @@ class _Config(msgspec.Struct):
 
 
 def open_folder(request: LoadRequest) -> ModelFolder:
-    """Raises `InvalidModelFile` for a folder that is incomplete, or whose model is not a decoder of text."""
+    """Raises `InvalidModelFile` if the folder is incomplete, or if its model is not a text decoder."""
     config_path = next((Path(file.path) for file in request.files if file.name == CONFIG_FILE), None)
     if config_path is None:
         raise InvalidModelFile(f"model {request.model!r} has no {CONFIG_FILE}", "import the whole folder")

@@ -1,4 +1,4 @@
-"""The entry points: loading and looking for devices. Other versions are refused before anything native is imported."""
+"""The entry points: loading and device discovery. Other versions are rejected before anything native is imported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ("devices", "load")
 
 
 def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
-    """The engine of one model folder. Blocking, and it holds the GIL for long: only for a process of its own.
+    """Load the engine of one model folder. Blocking, and it holds the GIL for a long time: only for a separate process.
 
     Raises `EngineNotInstalled`, `InvalidModelFile`, `InvalidOption`, `OutOfMemory`, `LoadFailed`.
     """
@@ -28,7 +28,7 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> StepEngine:
 
 
 def devices() -> Sequence[Device]:
-    """The CPU, and the execution providers that are there. Raises `EngineNotInstalled`."""
+    """The CPU and the available execution providers. Raises `EngineNotInstalled`."""
     _prepare()
     from corral.adapters.engines.onnx_genai.native import find_devices
 

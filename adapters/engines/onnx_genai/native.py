@@ -1,4 +1,4 @@
-"""Everything that touches onnxruntime_genai: a loaded model, a text it continues, devices. Its errors become ours."""
+"""Everything that uses onnxruntime_genai: a loaded model, a text it continues, devices. Translates its errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-import onnxruntime_genai as og  # `loader` has switched its telemetry off
+import onnxruntime_genai as og  # `loader` has disabled its telemetry
 
 from corral.adapters.engines.onnx_genai.folder import ModelFolder
 from corral.adapters.system.memory import free_memory
@@ -28,13 +28,13 @@ _PROVIDERS = {
 
 
 def _providers() -> list[str]:
-    """Those that can be used: both libraries must have them."""
+    """Those that can be used: both libraries must support them."""
     there = onnxruntime.get_available_providers()
     return ["cpu", *(kind for kind, (name, built) in _PROVIDERS.items() if name in there and built())]
 
 
 def find_devices() -> list[Device]:
-    """The CPU with its free memory, and every other provider of this build; their memory is not known."""
+    """The CPU with its free memory, and every other provider of this build, whose memory is unknown."""
     free = min(free_memory().values(), default=None)
     others = [Device(kind=kind, name=f"ONNX Runtime {kind}") for kind in _providers() if kind != "cpu"]
     return [Device(kind="cpu", name="CPU", free_bytes=free), *others]
@@ -78,7 +78,10 @@ class GenAiModel:
         self.device = str(self._model.device_type).lower()
 
     def begin(self, max_length: int) -> Continuation:
-        """An empty text of up to so many tokens, with its own KV cache. Raises `EngineError`, `OutOfMemory`."""
+        """Create an empty text of up to `max_length` tokens, with its own KV cache.
+
+        Raises `EngineError`, `OutOfMemory`.
+        """
         try:
             params = og.GeneratorParams(self._model)
             params.set_search_options(max_length=max_length, batch_size=1, num_beams=1)
@@ -95,7 +98,7 @@ class GenAiModel:
 
 
 class Continuation:
-    """One text in the model's memory. Forgetting it frees the memory."""
+    """One text in the model's memory, which is freed with this object."""
 
     __slots__ = ("_generator", "length")
 
@@ -112,7 +115,7 @@ class Continuation:
         self.length += len(ids)
 
     def rewind(self, length: int) -> None:
-        """Forget what comes after so many tokens. Raises `EngineError` for models that cannot."""
+        """Drop everything after this many tokens. Raises `EngineError` for models that cannot do this."""
         if length == self.length:
             return
         try:
@@ -122,7 +125,7 @@ class Continuation:
         self.length = length
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """Those after the last token: one row."""
+        """The logits after the last token: one row."""
         try:
             rows = self._generator.get_logits()
         except Exception as error:
@@ -144,7 +147,7 @@ def _run_error(error: Exception) -> CorralError:
 
 
 def _load_error(error: Exception, folder: ModelFolder) -> CorralError:
-    """The library has one class for all errors: the text tells them apart."""
+    """The library has one class for all errors, which only the text distinguishes."""
     subject = f"ONNX Runtime GenAI cannot load model {folder.model!r} of the type {folder.model_type!r}: {error}"
     if _out_of_memory(error):
         return OutOfMemory(subject)

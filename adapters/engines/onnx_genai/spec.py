@@ -1,4 +1,4 @@
-"""What the ONNX Runtime GenAI engine registers: its options, which models it takes, how much memory they need."""
+"""What the ONNX Runtime GenAI engine registers: its options, which models it runs, and how much memory they need."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from corral.core.specs.engines import Derivation, EngineSpec, Match, options_fit
 
 __all__ = ("CONFIG_FILE", "DEFAULT_NUM_CTX", "REQUIREMENT", "SPEC", "OnnxGenaiOptions")
 
-# The package for CPUs, and those with other execution providers: all bring the same module.
+# The package for CPUs, and those with other execution providers: all contain the same module.
 REQUIREMENT = "onnxruntime-genai==0.18.* | onnxruntime-genai-cuda==0.18.* | onnxruntime-genai-directml==0.18.*"
 CONFIG_FILE = "genai_config.json"
 DEFAULT_NUM_CTX = 4096
 
 
 class OnnxGenaiOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Load options. None is "choose": the engine's own choice is printed by ``corral ps`` and ``corral show``.
+    """Load options. None lets the engine choose: ``corral ps`` and ``corral show`` print its choice.
 
     `num_ctx`: most tokens of one request. `num_parallel`: requests worked on at once; None: the largest of 8, 4, 2, 1
-    whose KV caches fit a quarter of free memory. `num_thread`: 0 is one for each processor. `max_prefill_tokens`: most
-    prompt tokens of a step while any answer is being generated; prompts are computed in pieces of so many. `provider`:
-    the execution provider (``cpu``, ``cuda``, ``dml``, ``webgpu``, ``openvino``, ``qnn``), None: what the model's
-    ``genai_config.json`` names. `provider_options` are handed to it as they are.
+    whose KV caches fit a quarter of free memory. `num_thread`: 0 is one per processor. `max_prefill_tokens`: most
+    prompt tokens of a step while any answer is being generated; prompts are computed in pieces of this size.
+    `provider`: the execution provider (``cpu``, ``cuda``, ``dml``, ``webgpu``, ``openvino``, ``qnn``), None: what the
+    model's ``genai_config.json`` names. `provider_options` are handed to it as they are.
     """
 
     num_ctx: int | None = None
@@ -55,9 +55,8 @@ def _match(model: Model, metadata: ModelMetadata | None, options: OnnxGenaiOptio
 
 
 def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: OnnxGenaiOptions) -> Mapping[str, int]:
-    """Weights, the KV caches, and the scores and logits of a piece of a prompt.
-
-    A manifest does not tell how large a cache is: without metadata it is guessed.
+    """Weights, the KV caches, and the scores and logits of a piece of a prompt. Without metadata, the size of a cache
+    is estimated, since a manifest does not contain it.
     """
     weights = sum(file.size_bytes for file in record.files if file.role in ("weights", "adapter"))
     context = options.num_ctx or DEFAULT_NUM_CTX

@@ -26,7 +26,7 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 class FolderTokenizer:
     """The `OpenTokenizer` port over the library `tokenizers`.
 
-    `size` bounds the ids: the model may have fewer or, as padding, more logits. `ends` are the ids that end an answer.
+    `size` limits the ids: the model may have fewer or, as padding, more logits. `ends` are the ids that end an answer.
     """
 
     def __init__(self, folder: Path, *, size: int, ends: Collection[int]) -> None:
@@ -69,7 +69,7 @@ class FolderTokenizer:
         return b"".join([self.piece(token_id) for token_id in checked_ids(ids, self.size)])
 
     def tokens(self, prompt: Prompt) -> list[int]:
-        """The prompt's ids, those first that every text of the model begins with (BOS), unless it begins so already."""
+        """The prompt's ids, with the BOS that every text of the model begins with, unless it is there already."""
         return self._begun(finished(gradual_ids(prompt, self._text_pieces, self.size, None, cut=False)))
 
     def _begun(self, ids: list[int]) -> list[int]:
@@ -78,24 +78,24 @@ class FolderTokenizer:
         return ids
 
     def text_tokens(self, text: str, *, parse_special: bool = False) -> list[int]:
-        """The ids of a text, nothing added. Control tokens spelt in it are read as such only if `parse_special`."""
+        """The ids of a text, with nothing added. Control tokens in it stay text unless `parse_special`."""
         if not text:
             return []
         tokenizer = self._special if parse_special else self._plain
-        # Unlike `encode` this lets other threads run, which a long text would keep from their signs of life.
+        # Unlike `encode`, this releases the GIL, so that heartbeats continue during a long text.
         return list(tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def piece(self, token_id: int) -> bytes:
-        """The token's bytes, a control token spelt out."""
+        """The token's bytes, with control tokens spelled out."""
         return self._vocabulary.pieces[token_id]
 
     def control_id(self, text: str) -> int | None:
-        """The id of a control token spelt so."""
+        """The id of the control token with this text; None if there is none."""
         token_id: int | None = self._special.token_to_id(text)
         return token_id if token_id in self._vocabulary.control else None
 
     def _beginning(self, folder: Path) -> list[int]:
-        """What the post-processor puts first, else the BOS that ``tokenizer_config.json`` asks for."""
+        """The ids that the post-processor puts first, or the BOS that ``tokenizer_config.json`` asks for."""
         bare = self._special.encode("a", add_special_tokens=False).ids
         whole = self._special.encode("a").ids
         for start in range(len(whole) - len(bare) + 1):

@@ -150,8 +150,8 @@ async def _shown(endpoint: Endpoint, offer: OfferedModel) -> OfferedModel:
     )
 
 
-def _length(told: Any) -> int | None:
-    return told if type(told) is int and 0 < told < _LENGTHS else None
+def _length(value: Any) -> int | None:
+    return value if type(value) is int and 0 < value < _LENGTHS else None
 
 
 def _listed_capabilities(models: Any, name: str) -> tuple[str, ...]:

@@ -150,8 +150,8 @@ async def read_answer(
         if line is None:
             progress.idle(len(data))
             continue
-        told = (line.error, line.detail) != (_NOTHING, _NOTHING)
-        if told and (refused := error_in_answer(address, exchange.path, exchange.body["model"], data)):
+        has_error = (line.error, line.detail) != (_NOTHING, _NOTHING)
+        if has_error and (refused := error_in_answer(address, exchange.path, exchange.body["model"], data)):
             raise refused
         message = line.message or _Message(content=line.response, thinking=line.thinking)
         calls = tuple(_call(call, address) for call in message.tool_calls or () if call is not None)

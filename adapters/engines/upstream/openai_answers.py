@@ -165,8 +165,8 @@ def _count(progress: AnswerProgress, chunk: _Chunk) -> None:
         details = chunk.usage.prompt_tokens_details
         progress.prompt_tokens = credible(chunk.usage.prompt_tokens or 0)
         progress.cached_tokens = credible((details.cached_tokens if details else None) or 0)
-        told = chunk.usage.completion_tokens
-        progress.generated_tokens = None if told is None else credible(told)
+        reported = chunk.usage.completion_tokens
+        progress.generated_tokens = None if reported is None else credible(reported)
     if chunk.timings is not None:
         progress.prefill_ns = (chunk.timings.prompt_ms or 0) * 1e6
         progress.decode_ns = (chunk.timings.predicted_ms or 0) * 1e6

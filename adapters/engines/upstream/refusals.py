@@ -11,7 +11,7 @@ from corral.core.errors import CorralError, InvalidRequest, PromptTooLong, Serve
 from corral.core.malformed import MALFORMED
 from corral.core.wording.printable import one_line
 
-__all__ = ("KeyRefused", "Unavailable", "UpstreamLoop", "error_in_answer", "message_of", "refusal", "told")
+__all__ = ("KeyRefused", "Unavailable", "UpstreamLoop", "error_in_answer", "message_of", "refusal", "reported_error")
 
 _SHOWN_CHARACTERS = 400
 _TOO_LONG = re.compile(
@@ -61,7 +61,7 @@ def refusal(address: str, path: str, model: str, status: int, body: bytes, locat
         return Unavailable(f"{address} cannot reach its server ({status}){said}", "check that it is up")
     if status == 501:
         return Unsupported(f"{address} does not support this{said}")
-    return told(address, message or f"it answered {status}", ours=not 400 <= status < 500)
+    return reported_error(address, message or f"it answered {status}", ours=not 400 <= status < 500)
 
 
 def error_in_answer(address: str, path: str, model: str, body: bytes) -> CorralError | None:
@@ -76,7 +76,7 @@ def error_in_answer(address: str, path: str, model: str, body: bytes) -> CorralE
     if not isinstance(found, dict) or not _is_error(found):
         return None
     status = _status(found)
-    return told(address, message_of(body)) if status is None else refusal(address, path, model, status, body)
+    return reported_error(address, message_of(body)) if status is None else refusal(address, path, model, status, body)
 
 
 def _is_error(found: dict[str, Any]) -> bool:
@@ -98,7 +98,7 @@ def _status(found: Any) -> int | None:
     return _status(found.get("error")) or _status(found.get("detail"))
 
 
-def told(address: str, message: str, *, ours: bool = True) -> CorralError:
+def reported_error(address: str, message: str, *, ours: bool = True) -> CorralError:
     """The error for a message that came instead of an answer or within one. `ours`: the caller is not to blame."""
     if _TOO_LONG.search(message):
         return PromptTooLong(f"{address}: {message}", "shorten the prompt")

@@ -37,7 +37,7 @@ class SoundFormat:
 
 
 class ConfusedFormat(SoundFormat):
-    """Reads a long conversation from its end."""
+    """Writes long conversations in reverse order."""
 
     breaks = "test_every_turn_is_in_the_prompt_in_order"
 
@@ -46,7 +46,7 @@ class ConfusedFormat(SoundFormat):
 
 
 class ChoppingFormat(SoundFormat):
-    """Begins another part after each question."""
+    """Begins a new part after each question mark."""
 
     breaks = "test_ordinary_text_gives_one_part"
 
@@ -60,7 +60,7 @@ class ChoppingFormat(SoundFormat):
 
 
 class TrustingFormat(SoundFormat):
-    """Believes a user who counts to two."""
+    """Accepts control tokens from users who count to two."""
 
     breaks = "test_a_typed_control_token_stays_text"
 
@@ -70,7 +70,7 @@ class TrustingFormat(SoundFormat):
 
 
 class GuessingFormat(SoundFormat):
-    """Thinks that it knows control tokens better than the vocabulary."""
+    """Ignores what the vocabulary says about control tokens."""
 
     breaks = "test_the_vocabulary_says_what_a_control_token_is"
 
@@ -90,7 +90,7 @@ class ObedientFormat(SoundFormat):
 
 
 class HastyFormat(SoundFormat):
-    """Ends the turn that is to be continued."""
+    """Ends a turn that should be continued."""
 
     breaks = "test_a_trailing_assistant_message_is_continued"
 
@@ -101,7 +101,7 @@ class HastyFormat(SoundFormat):
 
 
 class RememberingFormat(SoundFormat):
-    """Has something to add after many conversations."""
+    """Writes something else after many conversations."""
 
     breaks = "test_the_same_messages_give_the_same_prompt"
 
@@ -114,7 +114,7 @@ class RememberingFormat(SoundFormat):
 
 
 class FragileFormat(SoundFormat):
-    """Cannot begin without a message."""
+    """Fails if there are no messages."""
 
     breaks = "test_no_messages_end_in_a_prompt_or_a_clear_error"
 

@@ -43,7 +43,7 @@ class SoundParser:
 
 
 class BlindParser(SoundParser):
-    """Does not see thinking that comes all at once."""
+    """Does not recognize thinking that comes in one delta."""
 
     breaks = "test_answers_are_read"
 
@@ -52,7 +52,7 @@ class BlindParser(SoundParser):
 
 
 class ShortSightedParser(SoundParser):
-    """Does not see a tag that is divided between deltas."""
+    """Does not recognize a tag that is divided between deltas."""
 
     breaks = "test_the_cuts_do_not_matter"
 
@@ -71,7 +71,7 @@ class SwallowingParser(SoundParser):
 
 
 class HoardingParser(SoundParser):
-    """Gives visible text when the answer is over."""
+    """Returns visible text only when the answer is over."""
 
     breaks = "test_plain_text_is_not_held_back"
 
@@ -89,7 +89,7 @@ class HoardingParser(SoundParser):
 
 
 class UncountingParser(SoundParser):
-    """Does not count what it thinks."""
+    """Does not count the tokens of thinking."""
 
     breaks = "test_tokens_and_log_probabilities_are_kept"
 
@@ -98,16 +98,16 @@ class UncountingParser(SoundParser):
 
 
 class DeafParser(SoundParser):
-    """Drops thinking that the engine has told apart."""
+    """Drops thinking that the engine has separated."""
 
-    breaks = "test_what_the_engine_has_told_apart_stays_so"
+    breaks = "test_what_the_engine_has_separated_stays_so"
 
     def feed(self, delta: Delta) -> Sequence[Delta]:
         return super().feed(replace(delta, thinking=""))
 
 
 class StartledParser(SoundParser):
-    """Cannot bear an answer that ends in the middle of its opening tag."""
+    """Fails for an answer that ends in the middle of its opening tag."""
 
     breaks = "test_an_answer_that_breaks_off"
 
