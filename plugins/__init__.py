@@ -1,11 +1,11 @@
-"""What a plugin author imports.
+"""Everything that the author of a plugin imports.
 
 A plugin is a module named by an entry point of the group ``corral``::
 
     [project.entry-points.corral]
     parrot = "corral_parrot"
 
-It states the plugin API it is written for, and marks its hooks::
+It states the version of the plugin API, and marks its hooks::
 
     from corral.plugins import EngineSpec, Registrar, hookimpl
 
@@ -15,7 +15,7 @@ It states the plugin API it is written for, and marks its hooks::
     def corral_register_engines(register: Registrar[EngineSpec]) -> None:
         register(SPEC)
 
-Hooks only register; the specs hold import paths, so that listing models never imports an engine.
+Hooks only register specs. These contain import paths, so that listing models never imports an engine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The composition root: the one place that knows every part, and builds the `Runtime` out of them."""
+"""The composition root: the one place that knows every part, and builds the `Runtime` from them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
     manager: PluginManager
 
     def routers(self) -> list[Any]:
-        """Imports the plugins' routers. One that is not there, or is none, is recorded and left out."""
+        """Imports the plugins' routers. One that is missing or not a router is recorded and left out."""
         routers = resolve_targets(self.manager, ROUTES)
         self.manager.warn()
         return routers
@@ -97,9 +97,9 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_plugins(layers: Layers, commands: Iterable[str] = ()) -> PluginManager:
-    """The installed plugins that the settings let in. Raises `SettingsError` for those settings themselves.
+    """Loads the installed plugins that the settings allow. Raises `SettingsError` if these settings are invalid.
 
-    `commands` are names of the command line's own, which no plugin gets.
+    `commands` are the names of Corral's own commands, which no plugin may use.
     """
     wanted = layers.plugins()
     limit_s = wanted.load_timeout.limit_s
@@ -136,7 +136,7 @@ async def assemble(
     """
     layers = read_layers() if layers is None else layers
     if manager is None:
-        manager = await beside(partial(load_plugins, layers))  # a plugin may take its time
+        manager = await beside(partial(load_plugins, layers))  # loading a plugin may take long
     settings = decode_settings(layers, manager)
     engines = manager.specs(ENGINES)
     stores = await beside(partial(_open_store, settings, manager))

@@ -1,4 +1,4 @@
-"""Corral's own plugin: what comes with the package, found and registered like anyone's."""
+"""Corral's own plugin: it registers what comes with the package, as any other plugin would."""
 
 from __future__ import annotations
 

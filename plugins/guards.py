@@ -1,4 +1,4 @@
-"""Puts a guard around what a plugin made: its faults become errors of ours that name it, and nothing ends a thread."""
+"""Wraps the objects of plugins: their exceptions become errors of Corral that name the plugin, and end no thread."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ __all__ = ("GuardedLanguage", "GuardedParsers", "GuardedPart", "GuardedRegistry"
 _log = logging.getLogger("corral.plugins")
 
 _CALL_LIMIT_S = 3.0
-"""How long a function may take that opens no file: the event loop waits for it."""
+"""How long a function that opens no file may take: the event loop waits for it."""
 
 Spec = TypeVar("Spec", bound=msgspec.Struct)
 T = TypeVar("T")
 
 
 def bounded(spec: Spec, limit_s: float | None) -> Spec:
-    """The spec of a plugin, whose functions are abandoned if they do not return in time; never if `limit_s` is None."""
+    """The spec with its functions wrapped: they are abandoned if they take too long, never if `limit_s` is None."""
     if limit_s is None:
         return spec
     limit_s = min(limit_s, _CALL_LIMIT_S)
@@ -44,7 +44,7 @@ def bounded(spec: Spec, limit_s: float | None) -> Spec:
 
 
 class _Bounded:
-    """A function that once did not return is not called again: each call would cost as long, and another thread."""
+    """A function that is abandoned if it takes too long, and then never called again: each call would cost a thread."""
 
     def __init__(self, function: Callable[..., Any], limit_s: float) -> None:
         self._function = function
@@ -62,7 +62,7 @@ class _Bounded:
 
 
 class GuardedPart:
-    """A part whose methods are short calls. One of them answers yes or no, and where it fails: no."""
+    """An object with short methods. The method `yes_or_no` counts as answering no if it raises."""
 
     def __init__(
         self, part: Any, where: str, *, yes_or_no: str | None = None, results: dict[str, type] | None = None
@@ -129,7 +129,7 @@ class GuardedParsers:
 
 
 class _GuardedParser:
-    """An `AnswerParser`, called in the event loop for each delta: a fault of it ends this one answer."""
+    """An `AnswerParser`, called in the event loop for each delta: an exception ends only this answer."""
 
     def __init__(self, parser: AnswerParser, where: str) -> None:
         self._parser = parser
@@ -176,7 +176,7 @@ class GuardedSource:
                 with _ours(f"{self._where}: resolve"):
                     await context.__aexit__(type(fault), fault, fault.__traceback__)
             except PluginError as error:
-                if error.__cause__ is not fault:  # the fault of whoever reads passes through, and is not the plugin's
+                if error.__cause__ is not fault:  # an error of the reader passes through: it is not the plugin's
                     raise
             raise
         else:
@@ -233,7 +233,7 @@ def _checked(result: Any, wanted: type[T]) -> T:
 
 @contextmanager
 def _ours(where: str) -> Iterator[None]:
-    """What a plugin raises as an error of ours; what cancels or interrupts us passes."""
+    """Turns what a plugin raises into a `PluginError`; cancellation and real interrupts pass."""
     try:
         yield
     except CorralError:
@@ -248,5 +248,5 @@ def _ours(where: str) -> Iterator[None]:
 
 @cache
 def _complain(where: str, said: str) -> None:
-    """Once for each fault: a reader is asked about every model."""
+    """Logs each fault once: a reader is asked about every model."""
     _log.warning("%s: %s", where, said)

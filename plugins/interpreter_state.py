@@ -1,4 +1,4 @@
-"""What all code of a process shares and no plugin may change: built-ins, streams, search path, environment."""
+"""State that all code in a process shares and no plugin may change: built-ins, streams, search path, environment."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from corral.core.containment import usual_stream
 __all__ = ("InterpreterState",)
 
 _SHOWN = 5
-_RECURSION_LIMIT = 1000  # Python's own; more is nobody's harm
+_RECURSION_LIMIT = 1000  # Python's default; a higher limit does no harm
 
 
 class InterpreterState:
-    """As it is now, to be held against what a plugin leaves behind. Additions are allowed: only what is replaced or
-    removed is a fault."""
+    """A snapshot, to compare with the state that a plugin leaves behind. A plugin may add things, but not replace or
+    remove them."""
 
     def __init__(self) -> None:
         self._builtins = dict(vars(builtins))
@@ -33,7 +33,7 @@ class InterpreterState:
             self._folder = os.getcwd()
 
     def restore(self) -> str:
-        """Puts back what is no longer as it was, and says what that is; empty where nothing is."""
+        """Undoes the changes since the snapshot. Returns a description of them, empty if there are none."""
         parts = {
             "built-ins": self._restored_builtins,
             "streams": self._restored_streams,
@@ -60,7 +60,7 @@ class InterpreterState:
         changed = [
             name
             for name, stream in self._streams.items()
-            # A plugin that never returned keeps its diversion.
+            # The streams of a plugin that never returned stay redirected.
             if usual_stream(getattr(sys, name, None)) is not usual_stream(stream)
         ]
         for name in changed:

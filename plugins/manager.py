@@ -1,4 +1,4 @@
-"""Finds plugins, checks them one by one, and keeps what the sound ones registered."""
+"""Finds plugins, checks them one by one, and keeps what the valid ones register."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ PLUGIN_API: Final = (1, 0)
 """The version of the hooks. A plugin states the one it is written for as ``CORRAL_PLUGIN_API``."""
 
 BUILTIN: Final = "builtin"
-"""The entry point of Corral's own plugin. It is loaded first, and stays outside the allow-list."""
+"""The entry point of Corral's own plugin. It is loaded first, whatever `plugins.allow` says."""
 
 _log = logging.getLogger("corral.plugins")
 
 _given_up: dict[str, str] = {}
-"""Why the entry point of a plugin that never returned is not tried again in this process: it would hang again."""
+"""The reason by entry point, for plugins that never returned: this process does not try them again."""
 
 
 class _Incompatible(Exception):
@@ -41,10 +41,10 @@ class _Incompatible(Exception):
 
 
 class PluginManager:
-    """What is installed, and what it registered.
+    """The installed plugins, and what they registered.
 
-    Every plugin is taken whole or not at all: one that fails to import or does not end, raises, misspells a hook, hands
-    over a wrong value or a name that is taken is recorded in `statuses` with its reason, and nothing of it remains.
+    A plugin is loaded completely or not at all. If it cannot be imported, does not return, raises, misspells a hook, or
+    registers a wrong value or a name that is taken, it is recorded in `statuses` with the reason and registers nothing.
 
     `limit_s` is how long a plugin's import and hooks may take, and each thing that is made of it later; None is for
     ever. `commands` are names of the command line's own.
@@ -68,17 +68,17 @@ class PluginManager:
 
     @property
     def statuses(self) -> tuple[PluginStatus, ...]:
-        """Every plugin found, in the order it was looked at."""
+        """Every plugin found, in the order of loading."""
         return tuple(self._statuses)
 
     @property
     def complete(self) -> bool:
-        """True where every plugin found was loaded."""
+        """True if every plugin found was loaded."""
         return all(status.state == "loaded" for status in self._statuses)
 
     @property
     def left_out(self) -> dict[str, str]:
-        """A sentence for each plugin that is not there, or not whole, by its name: for errors about what is missing."""
+        """A sentence for each plugin that was not loaded, by name, for errors about something missing."""
         return {
             status.name: f"the plugin {status.name} is {status.state}: {status.reason}" for status in self._left_out()
         }
@@ -87,18 +87,18 @@ class PluginManager:
         return [status for status in self._statuses if status.state != "loaded"]
 
     def load_entry_points(self, found: Iterable[EntryPoint] | None = None) -> None:
-        """Loads the installed plugins, the built-in one first, then by name. Never raises for a plugin's fault."""
+        """Loads the installed plugins, the built-in one first, then by name. Never raises because of a plugin."""
         points = list(self._installed() if found is None else found)
         for point in sorted(points, key=lambda point: (point.name != BUILTIN, point.name)):
             distribution, version = _distribution(point)
             self._take(point.name, point.load, place=point.value, distribution=distribution, version=version)
 
     def register(self, plugin: ModuleType | object, name: str) -> None:
-        """Takes a plugin that is at hand already; the rules are the same as for an installed one."""
+        """Loads a plugin object that is not installed, by the same rules as an installed one."""
         self._take(name, lambda: plugin)
 
     def warn(self) -> None:
-        """One line in the log for each plugin that is broken or incompatible; once in a process for each reason."""
+        """Logs one line for each plugin that is broken or incompatible, once per process and reason."""
         for status in self._left_out():
             if status.state != "blocked":
                 _warn_once(status.name, status.state, status.reason)
@@ -130,7 +130,7 @@ class PluginManager:
         except Exception:
             _log.debug("the entry points of a distribution cannot be read", exc_info=True)
         seen: set[str] = set()
-        for distribution in distributions():  # one whose metadata are damaged hides no other
+        for distribution in distributions():  # one with damaged metadata does not hide the others
             name = short_line(getattr(distribution, "_path", "?"))
             try:
                 name = distribution.name
@@ -205,7 +205,7 @@ class PluginManager:
     def _hooked(self, name: str, plugin: object) -> tuple[Registrar[Any], ...]:
         _check_api(plugin)
         _check_hooks(plugin)
-        # One pluggy manager per plugin: a fault in one cannot leave anything behind in the others' hooks.
+        # One pluggy manager per plugin, so that a faulty plugin leaves nothing behind in the hooks of the others.
         plugins = pluggy.PluginManager(PROJECT)
         plugins.add_hookspecs(HookSpecs)
         plugins.register(plugin, name)
@@ -233,7 +233,7 @@ def _check_api(plugin: object) -> None:
 
 
 def _check_hooks(plugin: object) -> None:
-    """pluggy passes over an unmarked function in silence; an author would look for that mistake for hours."""
+    """pluggy silently ignores a hook that is not marked, a mistake that is hard to find."""
     hooks = [kind.hook for kind in HOOKS]
     for name in dir(plugin):
         if not name.startswith("corral_"):
@@ -255,7 +255,7 @@ def _describe(fault: BaseException) -> str:
 
 
 def _distribution(point: EntryPoint) -> tuple[str | None, str | None]:
-    """Name and version of the distribution that an entry point is of, as far as its metadata say."""
+    """Name and version of the distribution of an entry point; None for what its metadata do not say."""
     try:
         return (point.dist.name, point.dist.version) if point.dist is not None else (None, None)
     except Exception:
@@ -264,5 +264,5 @@ def _distribution(point: EntryPoint) -> tuple[str | None, str | None]:
 
 @cache
 def _warn_once(name: str, state: str, reason: str) -> None:
-    """A process may look for plugins more than once; people need to be told once."""
+    """A process may load plugins more than once, but one warning is enough."""
     _log.warning("the plugin %s is %s: %s (corral plugins lists all)", name, state, reason)

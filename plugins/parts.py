@@ -1,4 +1,4 @@
-"""Makes what specs name, and checks that it is what it should be; a plugin's that fails is recorded and left out."""
+"""Creates the objects that specs name, and checks them; those of plugins that fail are recorded and left out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Parts:
-    """What was made from specs when Corral was assembled."""
+    """The objects created from specs when Corral is assembled."""
 
     def __init__(self) -> None:
         self._made: dict[HookKind[Any], dict[str, Any]] = {}
@@ -44,7 +44,7 @@ class Parts:
 def make_parts(manager: PluginManager, settings: Settings) -> Parts:
     """Calls the factories of all kinds whose parts are not selected by a setting.
 
-    A plugin's factory that fails is recorded in `manager` and left out: the others do their work. Blocks for as long as
+    If a plugin's factory fails, this is recorded in `manager`, and the others are still called. Blocks for as long as
     a plugin may take. Raises what Corral's own factories raise, and `SettingsError`.
     """
     parts = Parts()
@@ -83,7 +83,7 @@ def resolve_targets(manager: PluginManager, kind: Targets[Target, Part]) -> list
 
 
 def try_out(manager: PluginManager, settings: Settings) -> None:
-    """Makes everything that plugins register once, so that `manager` knows what cannot be made."""
+    """Creates everything that plugins register once, so that `manager` knows what cannot be created."""
     make_parts(manager, settings)
     for kind in HOOKS:
         if isinstance(kind, Targets):

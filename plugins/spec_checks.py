@@ -1,4 +1,4 @@
-"""Whether the fields of a spec hold what their annotations say: a plugin's mistake is found before it is used."""
+"""Checks that the fields of a spec have the types that their annotations say, so that mistakes are found early."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _LONGEST_TEXT = 1000
 
 
 def checked_spec(spec: S, spec_type: type[S], kind: str) -> S:
-    """The spec as a plain value of its own type. Raises `PluginError` that names the field that is wrong."""
+    """The spec as an instance of exactly `spec_type`. Raises `PluginError` that names the wrong field."""
     values = {name: getattr(spec, name) for name in spec_type.__struct_fields__}
     name = values["name"]
     if not isinstance(name, str) or not name:
         raise PluginError(f"{kind} needs a name, not {name!r:.100}")
     if _NAME.fullmatch(name) is None:
         raise PluginError(
-            f"{kind} {short_line(repr(name), 80)}: no name for it",
+            f"{kind} {short_line(repr(name), 80)}: not a valid name",
             "letters, digits, dots, hyphens and underscores, 64 at most",
         )
     for field, annotation in _annotations(spec_type).items():
@@ -56,7 +56,7 @@ def _annotations(spec_type: type[msgspec.Struct]) -> Mapping[str, Any]:
 
 
 def _wrong(value: Any, annotation: Any) -> str:
-    """What is wrong with a value of this type; empty where nothing is."""
+    """What is wrong with a value of this type; empty if nothing is."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
         wrongs = [_wrong(value, one) for one in arguments if one is not type(None)]
@@ -80,7 +80,7 @@ def _wrong_function(value: Any, arguments: int) -> str:
         return f"expected a function, got {short_line(repr(value), 60)}"
     try:
         signature = inspect.signature(value)
-    except (TypeError, ValueError):  # written in C, without saying what it takes
+    except (TypeError, ValueError):  # written in C, without a signature
         return ""
     try:
         signature.bind(*range(arguments))
@@ -99,12 +99,12 @@ def _check_text(where: str, field: str, text: str) -> None:
 
 
 def _check_settings(where: str, kind: type[msgspec.Struct]) -> None:
-    """A section of the settings is decoded by it, and shown: both must work while nothing is set."""
+    """A section of the settings is decoded by `kind` and shown: both must work if nothing is set."""
     try:
         get_type_hints(kind, include_extras=True)
         msgspec.to_builtins(msgspec.convert({}, kind, dec_hook=decode_setting_type), enc_hook=encode_setting_type)
     except Exception as fault:
         raise PluginError(
-            f"{where}: {kind.__name__} cannot be made of nothing: {short_line(fault, 120)}",
-            "every field has a default, of a type that settings can hold",
+            f"{where}: {kind.__name__} cannot be created without values: {short_line(fault, 120)}",
+            "give every field a default, of a type that settings can have",
         ) from fault

@@ -1,4 +1,4 @@
-"""The stores that come with Corral, put together from their adapters."""
+"""The stores that come with Corral, assembled from their adapters."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ("filesystem", "memory")
 
 
 def filesystem(settings: FilesystemStoreSettings) -> Stores:
-    """A folder in Ollama's layout. Raises `SettingsError` for a path that could not be handed on: to the processes of
-    models, to native code, in JSON."""
+    """A folder in Ollama's layout. Raises `SettingsError` for a path that is not valid UTF-8: it could not be passed to
+    child processes, native code or JSON."""
     root = Path(settings.root).expanduser().absolute()
     try:
         str(root).encode()
     except UnicodeEncodeError:
         raise SettingsError(
-            f"stores.filesystem.root: the path {str(root)!a} is no UTF-8", "rename the folder, or choose another"
+            f"stores.filesystem.root: the path {str(root)!a} is not valid UTF-8", "rename the folder, or choose another"
         ) from None
     blobs = FilesystemBlobs(root)
     return Stores(blobs=blobs, manifests=FilesystemManifests(root), local=blobs, cache=FilesystemMetadataCache(root))
 
 
 def memory() -> Stores:
-    """Nothing outlives the process."""
+    """A store in memory, which ends with the process."""
     blobs = MemoryBlobs()
     return Stores(blobs=blobs, manifests=MemoryManifests(), local=blobs)

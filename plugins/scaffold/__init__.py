@@ -1,4 +1,4 @@
-"""Writes the beginning of a plugin's package: an engine that works, with its tests."""
+"""Writes a new plugin package: a working engine with its tests."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _PREFIX = "corral-"
 _SUFFIX = ".template"
 _PACKAGE = "package"
 
-# What the form is called to Corral, where it may live, and what it does.
+# The value of `EngineSpec.form`, the runners, and the task.
 _FORMS = {
     "generator": {"form": "generator", "runners": '"process", "thread"', "task": "completion"},
     "step": {"form": "step", "runners": '"process", "thread"', "task": "completion"},
     "chat": {"form": "running", "runners": '"event_loop",', "task": "chat"},
 }
 FORMS = tuple(_FORMS)
-"""What an engine may be: one request at a time, batches, or whole conversations."""
+"""The forms of an engine: one request at a time, batches, or whole conversations."""
 
 
 class PluginNames(msgspec.Struct, frozen=True, kw_only=True):
-    """What a plugin is called: its engine, its distribution, its import package."""
+    """The names of a plugin: of its engine, its distribution, and its import package."""
 
     engine: str
     distribution: str
@@ -53,9 +53,9 @@ def plugin_names(name: str) -> PluginNames:
 
 
 def write_plugin(names: PluginNames, parent: Path, form: str = "generator") -> Path:
-    """The package's folder under `parent`, whole or not at all. `form` is one of `FORMS`.
+    """Writes the package's folder under `parent`, completely or not at all, and returns it. `form` is one of `FORMS`.
 
-    Raises `Conflict` where there is something of its name, `StorageError` where it cannot be written.
+    Raises `Conflict` if the folder exists, `StorageError` if it cannot be written.
     """
     folder = parent / names.distribution
     if folder.exists() or folder.is_symlink():

@@ -1,4 +1,4 @@
-"""Settings from environment variables: ``CORRAL_*``, and Ollama's names where they mean something here."""
+"""Reads settings from environment variables: ``CORRAL_*``, and those of Ollama that have a meaning here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _text(text: str) -> str:
 
 
 def _flag(text: str) -> bool:
-    """As Ollama reads booleans: Go's spellings, and anything else that is not empty is true."""
+    """Booleans as Ollama reads them: Go's spellings; any other text is true, unless it is empty."""
     return text not in _FALSE
 
 
@@ -40,7 +40,7 @@ def _count(text: str) -> int:
 
 
 def _count_or_automatic(text: str) -> int | UnsetType:
-    """0 is Ollama's word for "decide by itself", which is what an engine does when it is told nothing."""
+    """For Ollama, 0 means "decide by itself", which an engine does if it gets no value."""
     return _count(text) or UNSET
 
 
@@ -49,7 +49,7 @@ def _list(text: str) -> list[str]:
 
 
 def _ollama_address(text: str) -> str:
-    """What Ollama makes of it: an invalid port falls back to the default. The setting refuses what is no address."""
+    """As Ollama: an invalid port falls back to the default. The setting refuses what is not an address."""
     address = Address(text)
     if address.problem is None:
         return text
@@ -113,7 +113,7 @@ VARIABLES = (
 
 
 class EnvironmentLeaf(msgspec.Struct, frozen=True, kw_only=True):
-    """A value, and the variable it came from."""
+    """A value, and the variable that contained it."""
 
     value: Any
     variable: str

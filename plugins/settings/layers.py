@@ -26,14 +26,14 @@ _TOP_LEVEL: Mapping[str, str | None] = {"store": "filesystem", "registry": None}
 
 
 class Leaf(msgspec.Struct, frozen=True, kw_only=True):
-    """A stated value and who stated it."""
+    """A value that was set, and where it was set."""
 
     value: Any
     origin: str
 
 
 class Layers:
-    """What was stated. `plugins` can be decoded at once, the rest when the plugins are known."""
+    """All values that were set. `plugins` can be decoded at once, the rest when the plugins are known."""
 
     def __init__(self, layers: Iterable[Mapping[Path, Leaf]] = ()) -> None:
         self._layers = tuple(layers)
@@ -100,7 +100,7 @@ class Layers:
                     if leaf.origin.startswith("OLLAMA_") and (fault := fault_of(target, leaf.value, kinds)):
                         self._warn(f"{leaf.origin}={leaf.value!r} is ignored: {fault}")
                         continue
-                    # A table replaces what stood at its place, and a value a whole table.
+                    # A table replaces a value at its path, and a value replaces a whole table.
                     for other in [known for known in leaves if known[: len(target)] == target]:
                         del leaves[other]
                     leaves[target] = leaf
@@ -115,7 +115,7 @@ class Layers:
         return tree, {path: leaf.origin for path, leaf in leaves.items()}
 
     def _warn(self, message: str) -> None:
-        """Once, however often the settings are decoded."""
+        """Logs a message once, however often the settings are decoded."""
         if message not in self._warned:
             self._warned.add(message)
             _log.warning("%s", message)

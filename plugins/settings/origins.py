@@ -26,7 +26,7 @@ def origin_rows(values: Mapping[str, Any], origins: Mapping[Path, str], prefix: 
 
 
 def _plain(value: Any) -> Any:
-    """As JSON says it. A table that was set as one value may hold secrets as well."""
+    """The value as plain data. A table that was set as one value may contain secrets as well."""
     if isinstance(value, msgspec.Struct):
         return {field: _plain(_shown(value, field)) for field in value.__struct_fields__}
     if isinstance(value, dict):
@@ -35,7 +35,7 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(settings: msgspec.Struct, field: str) -> Any:
-    """What ``corral config`` may print: a field with ``Meta(extra={"secret": True})`` only says that it is set."""
+    """What ``corral config`` may print: a field with ``Meta(extra={"secret": True})`` only shows that it is set."""
     value = getattr(settings, field)
     hint = get_type_hints(type(settings), include_extras=True)[field]
     secret = any((meta.extra or {}).get("secret") for meta in getattr(hint, "__metadata__", ()))

@@ -22,10 +22,10 @@ def read_layers(
     environment: Mapping[str, str] = os.environ,
     flags: Mapping[str, Any] = {},
 ) -> Layers:
-    """Reads the file, then the environment; `flags` (dotted paths, as in TOML) are strongest.
+    """Reads the file, then the environment; `flags` (by dotted path, as in TOML) override both.
 
-    `path` is the file to read, which must exist then; without it ``CORRAL_CONFIG``, else the user's own file where
-    there is one; an empty `path` reads no file. Raises `SettingsError`.
+    `path` is the file to read, which must exist. If it is None, ``CORRAL_CONFIG`` names the file, or else it is the
+    user's own file, which may be absent. An empty `path` reads no file. Raises `SettingsError`.
     """
     stated = path if path is not None else environment.get("CORRAL_CONFIG") or None
     file = default_config_path(environment) if stated is None else stated
@@ -40,7 +40,7 @@ def read_layers(
 
 
 def _parts(dotted: str) -> Path:
-    """A TOML key, so that a part with dots can stand in quotes; or else what stands between the dots."""
+    """Reads the path as a TOML key, in which a part with dots is quoted; otherwise splits it at its dots."""
     try:
         node = tomllib.loads(f"{dotted} = 0")
     except tomllib.TOMLDecodeError:
@@ -50,7 +50,7 @@ def _parts(dotted: str) -> Path:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """``PATH=VALUE`` of a ``--set`` flag; the value is TOML, or else a text. Raises `SettingsError`."""
+    """``PATH=VALUE`` of a ``--set`` flag; the value is TOML, or otherwise a text. Raises `SettingsError`."""
     path, separator, value = text.partition("=")
     if not separator or not path.strip():
         raise SettingsError(f"--set {text!r} is not PATH=VALUE", "for example --set engines.llama-cpp.num_ctx=8192")

@@ -1,4 +1,4 @@
-"""What can be set: one Struct per section, which every check, ``corral config`` and docs/settings.md are read from."""
+"""What can be set: one Struct per section. All checks, ``corral config`` and docs/settings.md are derived from them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class CliSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PluginsSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """``[plugins]``, which is read before any plugin is."""
+    """``[plugins]``, which is read before any plugin is loaded."""
 
     allow: Annotated[
         tuple[str, ...] | None, Meta(description="The only plugins to load; the built-in one is always loaded.")
@@ -135,14 +135,14 @@ class PluginsSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """``[models."NAME"]``: what holds for one model, under the options of a request and over those of its manifest."""
+    """``[models."NAME"]``: settings of one model. A request's options override them; they override the manifest's."""
 
     engine: Annotated[str | None, Meta(description="The engine for this model.")] = None
     options: Annotated[dict[str, Any], Meta(description="Options as in a request: `num_ctx`, `temperature`, …")] = {}
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """An effective setting: its path, its value as plain data, and who said so."""
+    """An effective setting: its path, its value as plain data, and where it was set."""
 
     path: str
     value: Any
@@ -180,7 +180,7 @@ SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "cli": CliSettings,
     "plugins": PluginsSettings,
 }
-"""The sections of Corral itself, in the order they are shown."""
+"""The sections of Corral itself, in the order in which they are shown."""
 
 
 def default_config_path(environment: Mapping[str, str] = os.environ) -> str:

@@ -1,4 +1,4 @@
-"""Decodes a section of the settings by its Struct, and says what is wrong with it by its path."""
+"""Decodes a section of the settings into its Struct; errors name the path of the setting."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def decode_section(table: Any, kind: type[S], prefix: Path, origins: Mapping[Pat
 
 
 def _choices(kind: type[msgspec.Struct], name: str) -> list[str]:
-    """What may stand in a field that takes certain texts only; empty for any other field."""
+    """The texts that a field accepts; empty for a field that accepts others."""
     for field in msgspec.structs.fields(kind):
         found = msgspec.inspect.type_info(field.type)
         if isinstance(found, msgspec.inspect.Metadata):
@@ -61,7 +61,7 @@ def _choices(kind: type[msgspec.Struct], name: str) -> list[str]:
 
 
 def fault_of(path: Path, value: Any, kinds: Mapping[Path, type[msgspec.Struct]]) -> str | None:
-    """What is wrong with a value for the setting at `path`; None if nothing is, or if nobody knows the setting."""
+    """What is wrong with a value for the setting at `path`; None if nothing is, or if the setting is unknown."""
     kind = kinds.get(path[:-1])
     if kind is None:
         return None

@@ -1,4 +1,4 @@
-"""The settings' own types, durations and addresses, spelt as Ollama spells them."""
+"""The types of settings: durations and addresses, written as Ollama writes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Duration:
-    """Seconds, or a Go duration text. What zero and less mean is the setting's affair."""
+    """A number of seconds, or a text such as ``5m``. Each setting defines what 0 and negative values mean."""
 
     __slots__ = ("seconds", "text")
 
@@ -38,17 +38,17 @@ class Duration:
 
     @property
     def keep_alive_s(self) -> float | None:
-        """As a keep-alive: less than nothing is for ever, which is None."""
+        """The value as a keep-alive: negative means forever (None)."""
         return None if self.seconds < 0 else self.seconds
 
     @property
     def limit_s(self) -> float:
-        """As a time limit: nothing and less is no limit."""
+        """The value as a time limit: 0 or negative means no limit (infinity)."""
         return math.inf if self.seconds <= 0 else self.seconds
 
 
 class Address:
-    """Where a server listens, and a client looks for it.
+    """The address where a server listens, and where a client looks for it.
 
     ``HOST``, ``HOST:PORT``, ``:PORT``, a URL, or ``unix:PATH``. A bare host has port 11434, a URL its scheme's own;
     a port that is none is replaced by the default one, as in Ollama. `unix_path` is None for a network address. Never
@@ -99,7 +99,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        """The base URL, without a slash at its end."""
+        """The base URL, without a trailing slash."""
         if self.unix_path is not None:
             return f"unix:{self.unix_path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -114,7 +114,7 @@ def _split_host_port(place: str) -> tuple[str, str]:
 
 
 def decode_setting_type(wanted: type, value: Any) -> Any:
-    """msgspec's ``dec_hook`` of the settings. Raises `ValueError` with what was wrong."""
+    """msgspec's ``dec_hook`` of the settings. Raises `ValueError` that says what is wrong."""
     if wanted is Duration:
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             try:
@@ -133,7 +133,7 @@ def decode_setting_type(wanted: type, value: Any) -> Any:
 
 
 def encode_setting_type(value: Any) -> Any:
-    """The text that a value of these types was written as."""
+    """The text that a value of these types was read from."""
     if isinstance(value, Duration | Address):
         return value.text
     raise NotImplementedError(type(value).__name__)

@@ -37,7 +37,7 @@ class BlobStoreContract(BlobWritingPromises):
         asyncio.run(scenario())
 
     def test_the_empty_blob_is_a_blob(self, store: BlobStore) -> None:
-        """Nothing at all can be stored, and read."""
+        """A blob without any bytes can be stored and read."""
 
         async def scenario() -> None:
             info = await store_bytes(store, b"")
@@ -84,7 +84,7 @@ class BlobStoreContract(BlobWritingPromises):
         asyncio.run(scenario())
 
     def test_nothing_is_visible_before_commit(self, store: BlobStore) -> None:
-        """Bytes that are written and not committed are no blob: not in stat, not in list."""
+        """Bytes that are written and not committed are not a blob yet: neither stat nor list shows them."""
 
         async def scenario() -> None:
             writer = await store.begin(digest_of(b"abc"), 3)
@@ -122,7 +122,7 @@ class BlobStoreContract(BlobWritingPromises):
         asyncio.run(scenario())
 
     def test_deleted_blobs_are_gone(self, store: BlobStore) -> None:
-        """Deleting answers True once; the others stay."""
+        """Deleting a blob returns True once; other blobs remain."""
 
         async def scenario() -> None:
             gone, kept = await store_bytes(store, b"gone"), await store_bytes(store, b"kept")
@@ -135,7 +135,7 @@ class BlobStoreContract(BlobWritingPromises):
 
     @pytest.mark.parametrize("hostile", ["sha256:../../../etc/passwd", "../x", "sha256:" + "g" * 64, "", "sha256:"])
     def test_what_is_no_digest_reaches_nothing(self, store: BlobStore, hostile: str) -> None:
-        """A text that is no digest is absent or InvalidDigest, for reading, writing and deleting alike."""
+        """A text that is not a digest is absent or raises InvalidDigest, for reading, writing and deleting alike."""
 
         async def scenario() -> None:
             digest = Digest(hostile)

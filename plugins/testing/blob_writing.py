@@ -1,4 +1,4 @@
-"""What stores of blobs promise to those who write one, piece by piece; a part of the suite for blob stores."""
+"""What stores promise to those who write a blob piece by piece; part of the suite for blob stores."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ("BlobWritingPromises", "joined", "store_bytes")
 
 
 async def joined(chunks: AsyncIterator[bytes]) -> bytes:
-    """All of a stream."""
+    """All bytes of a stream."""
     return b"".join([chunk async for chunk in chunks])
 
 
 async def store_bytes(store: BlobStore, data: bytes) -> BlobInfo:
-    """A blob of these bytes, put there as a download would."""
+    """Stores these bytes as a download would."""
     writer = await store.begin(digest_of(data), len(data))
     try:
         await writer.write(0, data)
@@ -40,7 +40,7 @@ class BlobWritingPromises:
     """What the `BlobWriter` of every `BlobStore` promises."""
 
     def test_ranges_may_come_in_any_order(self, store: BlobStore) -> None:
-        """Pieces written out of order, and twice, make the blob; `written` tells what is there."""
+        """Pieces written out of order, and twice, make the blob; `written` shows which ranges exist."""
 
         async def scenario() -> None:
             writer = await store.begin(digest_of(b"abcdefgh"), 8)
@@ -122,7 +122,7 @@ class BlobWritingPromises:
         asyncio.run(scenario())
 
     def test_a_closed_partial_is_resumed(self, store: BlobStore) -> None:
-        """What `close` leaves is there for the next writer of the digest, also when it does not say the size."""
+        """The next writer of the digest continues after `close`, even if it does not know the size."""
 
         async def scenario() -> None:
             digest = digest_of(b"abcdef")
@@ -137,7 +137,7 @@ class BlobWritingPromises:
         asyncio.run(scenario())
 
     def test_an_aborted_partial_is_gone(self, store: BlobStore) -> None:
-        """After `abort` the next writer begins at nothing; a second `abort` does nothing."""
+        """After `abort`, the next writer starts from nothing; a second `abort` does nothing."""
 
         async def scenario() -> None:
             digest = digest_of(b"abcdef")
@@ -152,7 +152,7 @@ class BlobWritingPromises:
         asyncio.run(scenario())
 
     def test_another_size_begins_anew(self, store: BlobStore) -> None:
-        """A partial that was announced with another size is not trusted."""
+        """A partial blob of another announced size is discarded."""
 
         async def scenario() -> None:
             digest = digest_of(b"abcdef")
@@ -166,7 +166,7 @@ class BlobWritingPromises:
         asyncio.run(scenario())
 
     def test_one_writer_for_a_digest_at_a_time(self, store: BlobStore) -> None:
-        """A second writer of a digest that is being written gets Conflict; of another digest it does not."""
+        """A second writer of a digest that is being written raises Conflict; a writer of another digest does not."""
 
         async def scenario() -> None:
             writer = await store.begin(digest_of(b"one"), 3)

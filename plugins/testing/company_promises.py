@@ -1,4 +1,4 @@
-"""What is promised of answers beside each other: that none touches another, and that the same is answered the same."""
+"""Promises about concurrent answers: none affects another, and the same request gets the same answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CompanyPromises(LoadedContract):
 
     @promise("completion", "chat")
     def test_greedy_repeats(self, loaded: ModelUnderTest, task: str) -> None:
-        """Temperature 0 says the same however often it is asked."""
+        """With temperature 0, the same request always gets the same text."""
         request = asked(task, self.prompts[0], num_predict=6)
         answers = [loaded.run(loaded.ask(request)) for _ in range(3)]
         self._unless_ignored(answers[0], "temperature")
@@ -30,7 +30,7 @@ class CompanyPromises(LoadedContract):
 
     @promise("completion", "chat")
     def test_a_seed_repeats(self, loaded: ModelUnderTest, task: str) -> None:
-        """The same seed says the same again."""
+        """The same seed gives the same text again."""
         request = asked(task, self.prompts[1], temperature=1.0, seed=11)
         first, second = (loaded.run(loaded.ask(request)) for _ in range(2))
         self._unless_ignored(first, "seed")
@@ -38,7 +38,7 @@ class CompanyPromises(LoadedContract):
 
     @promise("completion", "chat")
     def test_a_seed_repeats_under_load(self, loaded: ModelUnderTest, task: str) -> None:
-        """Where the model says ``exact``, the same seed says the same amid other requests too."""
+        """With ``exact``, the same seed gives the same text alongside other requests too."""
         self.require(loaded, "exact")
         request = asked(task, self.prompts[2], temperature=1.0, seed=12)
         others = [asked(task, prompt, temperature=1.0, seed=place) for place, prompt in enumerate(self.prompts)]
@@ -49,7 +49,7 @@ class CompanyPromises(LoadedContract):
 
     @promise("completion", "chat")
     def test_requests_do_not_mix(self, loaded: ModelUnderTest, task: str) -> None:
-        """Each of several requests gets an answer to its own prompt: where ``exact``, the very text it gets alone."""
+        """Each of several requests gets an answer to its own prompt: with ``exact``, the same text as alone."""
         requests = [asked(task, prompt, num_predict=3 + place) for place, prompt in enumerate(self.prompts)]
         alone = [loaded.run(loaded.ask(request)) for request in requests]
         together = loaded.run(loaded.ask_together(*requests))
@@ -59,7 +59,7 @@ class CompanyPromises(LoadedContract):
 
     @promise("completion", "chat")
     def test_more_requests_than_run_at_once(self, loaded: ModelUnderTest, task: str) -> None:
-        """Requests beyond `info.parallel` wait for their turn, and every one is answered to its end."""
+        """Requests beyond `info.parallel` wait for their turn, and each of them is answered completely."""
         number = min(loaded.info.parallel, _MOST_AT_ONCE) + 4
         requests = [asked(task, f"{self.prompts[0]} {place}", num_predict=3) for place in range(number)]
         answers = loaded.run(loaded.ask_together(*requests))
@@ -68,7 +68,7 @@ class CompanyPromises(LoadedContract):
     @promise("completion", "chat")
     @pytest.mark.parametrize("leaving", ["closed", "cancelled"])
     def test_who_leaves_frees_the_place(self, loaded: ModelUnderTest, task: str, leaving: str) -> None:
-        """An answer that is closed, or whose reader is cancelled, stops within a step: the next request has room."""
+        """An answer that is closed, or whose reader is cancelled, stops within a step: the next request can start."""
         endless = asked(task, self.prompts[3], ignore_eos=True, num_predict=100_000)
         places = min(loaded.info.parallel, _MOST_AT_ONCE)
 

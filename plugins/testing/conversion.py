@@ -106,7 +106,7 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> FakeEngine:
 
 
 def devices() -> list[Device]:
-    """One that nobody has."""
+    """A device that no machine has."""
     return [Device(kind="abacus", name="Abacus of ten rods", total_bytes=10_000, free_bytes=5_000)]
 
 

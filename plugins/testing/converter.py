@@ -24,7 +24,7 @@ class _Convert(Protocol):
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion gave, where it wrote, and the shares of work that it told of."""
+    """The result of a conversion, the folder it wrote to, and the progress that it reported."""
 
     result: ConvertResult
     folder: Path
@@ -32,7 +32,7 @@ class Conversion:
 
 
 class ConverterContract:
-    """Subclass it, set `spec`, and give the fixture `files`: those of a model that the converter takes.
+    """Subclass it, set `spec`, and give the fixture `files`: those of a model that the converter accepts.
 
     The converter runs in this process.
     """
@@ -65,7 +65,7 @@ class ConverterContract:
         return convert(request, on_progress)
 
     def test_it_says_what_it_wrote(self, conversion: Conversion) -> None:
-        """Each file that it names lies in the folder, is a file of its own and not empty; weights are among them."""
+        """Each file that the result names is in the folder, is not a link and not empty; some of them are weights."""
         assert conversion.result.format
         assert "weights" in [file.role for file in conversion.result.files]
         paths = [file.path for file in conversion.result.files]
@@ -78,14 +78,14 @@ class ConverterContract:
             assert file.stat().st_size > 0
 
     def test_nothing_else_is_left(self, conversion: Conversion) -> None:
-        """The folder holds what it names, and no scratch of its work."""
+        """The folder contains what the result names, and no temporary files."""
         left = {
             file.relative_to(conversion.folder).as_posix() for file in conversion.folder.rglob("*") if file.is_file()
         }
         assert left == {file.path for file in conversion.result.files}
 
     def test_it_tells_how_far_it_is(self, conversion: Conversion) -> None:
-        """Shares from 0 to 1 that never fall."""
+        """Progress goes from 0 to 1 and never falls."""
         assert conversion.told
         assert all(0.0 <= share <= 1.0 for share in conversion.told)
         assert list(conversion.told) == sorted(conversion.told)
@@ -93,7 +93,7 @@ class ConverterContract:
     def test_the_model_stays_as_it_was(
         self, files: tuple[LocalFile, ...], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
-        """Its files are read and never written, though the work fails."""
+        """The model's files are only read, even if the conversion fails."""
         before = [(Path(file.path).stat().st_size, Path(file.path).stat().st_mtime_ns) for file in files]
         with pytest.raises(CorralError):
             self._convert(files, tmp_path / "absent" / "folder", lambda share: None)
@@ -101,7 +101,7 @@ class ConverterContract:
 
     @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all\n" * 100, bytes(5000)])
     def test_a_file_of_another_kind(self, tmp_path: Path, content: bytes) -> None:
-        """It is an error of ours with words in it, never one of Python's."""
+        """The error is a `CorralError` with a message, never another exception."""
         foreign, folder = tmp_path / "foreign", tmp_path / "out"
         foreign.write_bytes(content)
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""What is promised of vectors: one for each input, in order, and the same for the same text."""
+"""Promises about vectors: one for each input, in order, and the same for the same text."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class EmbeddingPromises(LoadedContract):
     """Embeddings of one text and of several."""
 
     tolerance = 1e-4
-    """How far the cosine of two vectors of the same text may be from 1."""
+    """How much the cosine of two vectors of the same text may differ from 1."""
 
     @promise("embedding")
     def test_one_vector_for_each_input(self, loaded: ModelUnderTest, task: str) -> None:
-        """As many vectors come back as there are texts, and the tokens of all are counted."""
+        """There are as many vectors as texts, and the tokens of all texts are counted."""
         for texts in (_TEXTS[:1], (*_TEXTS, *_TEXTS[1:3])):
             embedded = loaded.run(loaded.ask(embedding(*texts))).embedded
             assert embedded.vectors.count == len(texts)
@@ -34,7 +34,7 @@ class EmbeddingPromises(LoadedContract):
 
     @promise("embedding")
     def test_vectors_come_in_order(self, loaded: ModelUnderTest, task: str) -> None:
-        """The vector of a text stands where the text stood."""
+        """The vectors are in the order of the texts."""
         together = self._vectors(loaded, *_TEXTS[:3])
         for place, text in enumerate(_TEXTS[:3]):
             [alone] = self._vectors(loaded, text)
@@ -43,7 +43,7 @@ class EmbeddingPromises(LoadedContract):
 
     @promise("embedding")
     def test_vectors_are_of_one_length(self, loaded: ModelUnderTest, task: str) -> None:
-        """Every text, long or short, alone or in company, has as many dimensions as any other."""
+        """All vectors have the same number of dimensions, for long and short texts, alone or together."""
         answers = [loaded.run(loaded.ask(embedding(text))).embedded for text in (*_TEXTS, *_ODD)]
         answers.append(loaded.run(loaded.ask(embedding(*_TEXTS[:2]))).embedded)
         dimensions = {answer.vectors.dimensions for answer in answers}
@@ -52,13 +52,13 @@ class EmbeddingPromises(LoadedContract):
 
     @promise("embedding")
     def test_numbers_are_finite(self, loaded: ModelUnderTest, task: str) -> None:
-        """No text, however odd, has a vector that holds NaN or infinity."""
+        """No vector contains NaN or infinity, however unusual the text is."""
         for vector in self._vectors(loaded, *_ODD):
             assert all(math.isfinite(value) for value in vector)
 
     @promise("embedding")
     def test_the_same_text_has_the_same_vector(self, loaded: ModelUnderTest, task: str) -> None:
-        """Twice in one request and in the next; another text has another."""
+        """The same text has the same vector, within a request and in the next one; another text has another."""
         vectors = self._vectors(loaded, *_TEXTS) + self._vectors(loaded, _TEXTS[0])
         assert _cosine(vectors[0], vectors[3]) == pytest.approx(1.0, abs=self.tolerance)
         assert _cosine(vectors[0], vectors[4]) == pytest.approx(1.0, abs=self.tolerance)

@@ -1,4 +1,4 @@
-"""Requests, and checks of outputs, that the suites of both forms of engines share."""
+"""Requests and checks of outputs that the suites of both forms of engines share."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def check_order(outputs: Sequence[EngineOutput]) -> None:
 
 
 class EngineContract:
-    """What both forms share."""
+    """What the suites of both forms share."""
 
     @pytest.fixture
     def vocabulary_size(self) -> int | None:
-        """How many token ids there are; give it for the tests of masks to run."""
+        """The number of token ids; override it, so that masks are tested."""
         return None
 
     @staticmethod

@@ -16,7 +16,7 @@ __all__ = ("GeneratorEngineContract",)
 
 
 def _outputs(engine: GeneratorEngine, request: CompletionRequest, limit: int = 24) -> list[EngineOutput]:
-    """All of them, or those up to so many tokens: an engine may go on until its driver closes the generator."""
+    """The outputs up to `limit` tokens: an engine may continue until the generator is closed."""
     outputs: list[EngineOutput] = []
     with contextlib.closing(engine.run(request, None)) as running:
         for output in running:
@@ -27,7 +27,7 @@ def _outputs(engine: GeneratorEngine, request: CompletionRequest, limit: int = 2
 
 
 class GeneratorEngineContract(EngineContract):
-    """Subclass it and give the fixture `engine`: a fresh `GeneratorEngine` that does completions."""
+    """Subclass it and provide the fixture `engine`: a fresh `GeneratorEngine` that does completions."""
 
     @pytest.fixture
     def engine(self) -> GeneratorEngine:
@@ -49,11 +49,11 @@ class GeneratorEngineContract(EngineContract):
         assert all(isinstance(output, EngineFinished) for output in outputs[len(tokens) :])
 
     def test_greedy_repeats(self, engine: GeneratorEngine) -> None:
-        """Temperature 0 says the same twice."""
+        """With temperature 0, the same request gets the same text twice."""
         assert text_of(_outputs(engine, completion())) == text_of(_outputs(engine, completion()))
 
     def test_closing_early(self, engine: GeneratorEngine) -> None:
-        """A generator that is closed leaves the engine ready for the next request."""
+        """After a generator is closed early, the engine is ready for the next request."""
         running = engine.run(completion(), None)
         next(running)
         running.close()

@@ -1,4 +1,4 @@
-"""Writes small legacy GGML files with random weights, so that tests of their families need no real ones."""
+"""Writes small legacy GGML files with random weights, so that tests need no real models."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _FAMILY_TOKENS = {"starcoder": ["<fim_prefix>", "<|end|>"], "dolly": ["### End",
 _LAYOUTS = {layout.name: layout for layout in LAYOUTS} | {layout.twin: layout for layout in LAYOUTS if layout.twin}
 
 FAMILIES: tuple[str, ...] = tuple(_LAYOUTS)
-"""The families of which a file can be made."""
+"""The families for which a file can be written."""
 
 
 def small_vocabulary(family: str) -> list[bytes]:
-    """All bytes, some words and the family's control tokens."""
+    """A vocabulary of all bytes, some words and the family's control tokens."""
     words = ["<|endoftext|>", " the", " a", "Once", " upon", " time", " horse", *_FAMILY_TOKENS.get(family, ())]
     if family == "replit":
         spelt = ["<unk>", *(chr(code) for code in range(0x21, 0x7F)), "\u2581", *words]
@@ -59,7 +59,7 @@ def ggml_bytes(family: str, *, tokens: Sequence[bytes] | None = None, seed: int 
             parts.append(struct.pack("<f", len(token) - 0.001 * place))
     for name, shape in layout.shapes(numbers).items():
         if name not in layout.optional:
-            # Gains near 1 and small weights: what a trained model's are like, so that nothing overflows.
+            # Gains near 1 and small weights, as in a trained model, so that nothing overflows.
             middle = 1.0 if len(shape) == 1 and not name.endswith(("b", "bias")) else 0.0
             values = [draw.gauss(middle, 0.3) for _ in range(math.prod(shape))]
             parts.append(struct.pack(f"<III{len(shape)}I", len(shape), len(name), 0, *shape) + name.encode())

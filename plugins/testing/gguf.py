@@ -13,7 +13,7 @@ _ALIGNMENT = 32
 
 
 class Tagged(NamedTuple):
-    """A value with its GGUF type spelt out, where the Python type does not say enough."""
+    """A value with an explicit GGUF type, if the Python type is ambiguous."""
 
     type_id: int
     value: Any
@@ -44,7 +44,7 @@ SMALL_MODEL: Mapping[str, Any] = {
     "tokenizer.ggml.eos_token_id": 2,
     "tokenizer.chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}",
 }
-"""Key-values of a complete little model."""
+"""The key-values of a complete small model."""
 
 
 def gguf_bytes(

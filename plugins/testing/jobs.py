@@ -1,4 +1,4 @@
-"""The job port's promises: `JobRunnerContract`, and the small functions that its jobs call."""
+"""The suite that every runner of jobs must pass: `JobRunnerContract`, with the functions that its jobs call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HERE = __name__
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """What the jobs below are asked: a number and, where they leave a trace, a file to write."""
+    """The request of the jobs below: a number, and a file for those that leave a trace."""
 
     number: int = 0
     file: str = ""
@@ -36,7 +36,7 @@ class TaskDone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def double(task: Task, on_progress: OnLoadProgress) -> TaskDone:
-    """Reports progress, logs, prints, and answers twice the number."""
+    """Reports progress, logs, prints, and returns twice the number."""
     on_progress(0.25)
     logging.getLogger("corral.test").warning("working on %d", task.number)
     print("a line on stdout")
@@ -50,32 +50,32 @@ def numbers() -> list[int]:
 
 
 def unsendable() -> object:
-    """Answers with what is no data."""
+    """Returns something that is not data."""
     return object()
 
 
 def refuse(task: Task, on_progress: OnLoadProgress) -> TaskDone:
-    """Raises an error of ours."""
+    """Raises a `CorralError`."""
     raise InvalidModelFile(f"file {task.number} is broken", "fetch it again")
 
 
 def stumble(task: Task, on_progress: OnLoadProgress) -> TaskDone:
-    """Raises an error of somebody else's."""
+    """Raises a foreign exception."""
     raise ZeroDivisionError(f"cannot divide {task.number}")
 
 
 def overflow(task: Task, on_progress: OnLoadProgress) -> TaskDone:
-    """Has no disk left."""
+    """Fails because the disk is full."""
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def outgrow(task: Task, on_progress: OnLoadProgress) -> TaskDone:
-    """May not write files so large."""
+    """Fails because the file is too large."""
     raise OSError(errno.EFBIG, "File too large")
 
 
 def exhaust(task: Task, on_progress: OnLoadProgress) -> TaskDone:
-    """Has no memory left."""
+    """Fails because memory is exhausted."""
     raise MemoryError("cannot allocate 7 GiB")
 
 
@@ -87,13 +87,13 @@ def crash(task: Task, on_progress: OnLoadProgress) -> TaskDone:
 
 
 def leave(task: Task, on_progress: OnLoadProgress) -> TaskDone:
-    """Ends the process behind everyone's back."""
+    """Ends the process without any clean-up."""
     sys.stdout.flush()
     os._exit(3)
 
 
 def linger(task: Task, on_progress: OnLoadProgress) -> TaskDone:
-    """Writes its process id to the file and then takes very long."""
+    """Writes its process id to the file, and then takes very long."""
     part = Path(f"{task.file}.part")
     part.write_text(str(os.getpid()))
     part.rename(task.file)
@@ -115,21 +115,21 @@ def _gone(process_id: int) -> bool:
 
 
 class JobRunnerContract:
-    """Derive from it and give a fixture ``jobs``."""
+    """Subclass it and provide the fixture `jobs`."""
 
     @pytest.fixture
     def jobs(self) -> JobRunner:
         raise NotImplementedError("the derived class gives the job runner")
 
     def test_a_job_answers_from_another_process(self, jobs: JobRunner) -> None:
-        """Request and answer arrive as they were sent, and the function ran elsewhere."""
+        """Request and result arrive as they were sent, and the function runs in another process."""
         done = asyncio.run(jobs.run(f"{_HERE}:double", Task(number=21), TaskDone, _ignore))
         assert done.number == 42
         assert done.process_id != os.getpid()
         assert _gone(done.process_id)
 
     def test_progress_comes_in_order_and_in_the_event_loop(self, jobs: JobRunner) -> None:
-        """Every report, before the answer."""
+        """Every report of progress arrives before the result."""
         shares: list[float] = []
 
         async def check() -> None:
@@ -145,11 +145,11 @@ class JobRunnerContract:
         assert shares == [0.25, 1.0]
 
     def test_a_job_without_a_request(self, jobs: JobRunner) -> None:
-        """It is called with nothing."""
+        """A function without a request is called without arguments."""
         assert asyncio.run(jobs.run(f"{_HERE}:numbers", None, list[int], _ignore)) == [1, 2, 3]
 
     def test_many_jobs_at_once(self, jobs: JobRunner) -> None:
-        """Each gets its own answer."""
+        """Each job gets its own result."""
 
         async def check() -> list[TaskDone]:
             return await asyncio.gather(
@@ -159,13 +159,13 @@ class JobRunnerContract:
         assert [done.number for done in asyncio.run(check())] == [0, 2, 4, 6]
 
     def test_errors_of_ours_pass(self, jobs: JobRunner) -> None:
-        """Class, message and remedy."""
+        """An error keeps its class, message and remedy."""
         with pytest.raises(InvalidModelFile, match="file 7 is broken") as caught:
             asyncio.run(jobs.run(f"{_HERE}:refuse", Task(number=7), TaskDone, _ignore))
         assert caught.value.remedy == "fetch it again"
 
     def test_foreign_exceptions_are_job_failed(self, jobs: JobRunner) -> None:
-        """With their class and text."""
+        """Other exceptions become `JobFailed`, with their class and text."""
         with pytest.raises(JobFailed, match="ZeroDivisionError: cannot divide 7"):
             asyncio.run(jobs.run(f"{_HERE}:stumble", Task(number=7), TaskDone, _ignore))
 
@@ -175,19 +175,19 @@ class JobRunnerContract:
     def test_a_full_disk_and_full_memory_have_their_own_errors(
         self, jobs: JobRunner, function: str, kind: type[CorralError]
     ) -> None:
-        """Whoever reads them knows what to do."""
+        """The message says what to do."""
         with pytest.raises(kind, match=r"No space left|File too large|cannot allocate 7 GiB"):
             asyncio.run(jobs.run(f"{_HERE}:{function}", Task(), TaskDone, _ignore))
 
     @pytest.mark.parametrize("function", [f"{_HERE}:nothing", "corral_no_such_package:function"])
     def test_a_function_that_is_not_there(self, jobs: JobRunner, function: str) -> None:
-        """It is named."""
+        """The error names the function that does not exist."""
         with pytest.raises((PluginError, JobFailed), match=r"nothing|corral_no_such_package"):
             asyncio.run(jobs.run(function, Task(), TaskDone, _ignore))
 
     @pytest.mark.parametrize(("function", "result"), [("unsendable", int), ("numbers", TaskDone)])
     def test_a_wrong_answer_is_the_plugins_fault(self, jobs: JobRunner, function: str, result: type) -> None:
-        """No data, or other data than was promised."""
+        """A result that is not data, or of another type than announced, is an error."""
         with pytest.raises(PluginError, match=function):
             asyncio.run(jobs.run(f"{_HERE}:{function}", None, result, _ignore))
 
@@ -195,12 +195,12 @@ class JobRunnerContract:
         ("function", "told"), [("crash", "SIGABRT.*the last words"), ("leave", "exited with code 3")]
     )
     def test_a_process_that_dies(self, jobs: JobRunner, function: str, told: str) -> None:
-        """`JobFailed` with the signal or the exit code, and the last lines."""
+        """The error is `JobFailed`, with the signal or exit code, and the last lines."""
         with pytest.raises(JobFailed, match=told):
             asyncio.run(jobs.run(f"{_HERE}:{function}", Task(), TaskDone, _ignore))
 
     def test_cancelling_ends_the_process(self, jobs: JobRunner, tmp_path: Path) -> None:
-        """It is gone when the cancelled call returns."""
+        """The process is gone when the cancelled call returns."""
 
         async def check() -> int:
             task = Task(file=str(tmp_path / "pid"))

@@ -22,7 +22,7 @@ __all__ = ("TestGeneratorEngine", "TestRunningModel", "TestStepEngine")
 
 
 class TestRunningModel(RunningModelContract):
-    """The engine in the first runner that it allows."""
+    """The engine, loaded by the first runner that it allows."""
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
@@ -37,7 +37,7 @@ class TestRunningModel(RunningModelContract):
 
 
 class TestStepEngine(StepEngineContract):
-    """A batching engine by itself, where it may live in this process."""
+    """A batching engine by itself, if it may run in this process."""
 
     @pytest.fixture
     def engine(self, request: pytest.FixtureRequest) -> StepEngine:
@@ -46,7 +46,7 @@ class TestStepEngine(StepEngineContract):
 
 
 class TestGeneratorEngine(GeneratorEngineContract):
-    """An engine of one request at a time by itself, where it may live in this process."""
+    """An engine for one request at a time by itself, if it may run in this process."""
 
     @pytest.fixture
     def engine(self, request: pytest.FixtureRequest) -> GeneratorEngine:

@@ -1,4 +1,4 @@
-"""A loaded model in a test's hands: its event loop, and what it answered."""
+"""A loaded model for tests: with its event loop, and its answers."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class HeardAnswer:
 
     @property
     def text(self) -> str:
-        """What a person reads: thinking counts as text."""
+        """The text including thinking."""
         return "".join(delta.thinking + delta.text for delta in self.deltas)
 
     @property
     def token_count(self) -> int:
-        """The tokens that the deltas say they stand for."""
+        """The number of tokens according to the deltas."""
         return sum(delta.token_count for delta in self.deltas)
 
     @property
@@ -61,9 +61,9 @@ class HeardAnswer:
 
 
 class ModelUnderTest:
-    """A model and the event loop it lives in, for tests that are no coroutines. Close it.
+    """A model and its event loop, for tests that are not coroutines. Close it.
 
-    `limit_s` is how long anything may take before the test fails: no promise is about time, but a suite must end.
+    `limit_s` is how long anything may take before the test fails: no promise is about time, but tests must end.
     """
 
     def __init__(self, spec: EngineSpec, request: LoadRequest, runner: Runner, *, limit_s: float) -> None:
@@ -81,7 +81,7 @@ class ModelUnderTest:
         return self.model.info
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Does it in the model's event loop, and fails the test where it does not end."""
+        """Runs it in the model's event loop, and fails the test if it does not end."""
 
         async def limited() -> T:
             try:
@@ -102,7 +102,7 @@ class ModelUnderTest:
         return HeardAnswer(tuple([output async for output in self.model.run(request)]))
 
     async def ask_together(self, *requests: Request) -> list[HeardAnswer]:
-        """Their answers, all requests under way at once."""
+        """The answers to these requests, which run at the same time."""
         return list(await asyncio.gather(*(self.ask(request) for request in requests)))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the suites of loaded models have in common: one load for a whole class, and promises that name their task."""
+"""What the suites of loaded models share: one load for a whole class, and promises that name their tasks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RUNNERS = {
 
 
 def promise(*tasks: Task) -> Callable[[Test], Test]:
-    """Marks a test as asked of models that do one of these tasks, once for each that it does."""
+    """Marks a test for models with one of these tasks; it runs once for each task that the model has."""
     return pytest.mark.parametrize("task", tasks, indirect=True)
 
 
@@ -50,7 +50,7 @@ def asked(
     return_token_ids: bool = False,
     **sampling: Any,
 ) -> CompletionRequest | ChatRequest:
-    """`text` as a request of the task: to be continued, or said by a user. Greedy and short, unless told otherwise."""
+    """`text` as a request of the task: a prompt, or a message of a user. By default, greedy and short."""
     common: dict[str, Any] = {
         "sampling": SamplingParams(**{"temperature": 0.0, "num_predict": 8} | sampling),
         "context": context,
@@ -71,7 +71,7 @@ def embedding(*texts: str) -> EmbedRequest:
 class LoadedContract:
     """Loads a model once for all tests of a class.
 
-    A subclass sets `spec`, and `load_options` where the defaults will not do; an engine that needs files overrides the
+    A subclass sets `spec`, and `load_options` if the defaults do not suffice; an engine that needs files overrides the
     fixture `load_request`. `prompts` are asked, each of them different in length. `limit_s` ends what hangs.
     """
 
@@ -87,17 +87,17 @@ class LoadedContract:
 
     @pytest.fixture
     def load_request(self) -> LoadRequest:
-        """What the engine is handed to load; made anew for each test, and the first one counts."""
+        """The request that the model is loaded with; only that of the first test is used."""
         return LoadRequest(model="kit:latest", files=(), load_options=self.plain_options())
 
     @pytest.fixture
     def runner(self) -> Runner:
-        """Where the model lives: the first place that the spec allows."""
+        """The runner of the model: the first that the spec allows."""
         runner: Runner = import_name(_RUNNERS[self.spec.runners[0]])()
         return runner
 
     def require(self, loaded: ModelUnderTest, feature: str) -> None:
-        """Skips a test of what the model does not claim in ``info.features``."""
+        """Skips a test of a feature that the model does not claim in ``info.features``."""
         if feature not in loaded.info.features:
             pytest.skip(
                 f"info.features does not name {feature!r}: the {self.spec.name} engine does not promise it here"
@@ -127,7 +127,7 @@ class LoadedContract:
 
     @pytest.fixture
     def task(self, request: pytest.FixtureRequest, loaded: ModelUnderTest) -> str:
-        """The task that a promise is about; the test is skipped where the model does not do it."""
+        """The task that a promise is about; the test is skipped if the model does not have it."""
         task: str = request.param
         if task not in loaded.info.tasks:
             pytest.skip(

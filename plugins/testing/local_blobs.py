@@ -17,7 +17,7 @@ __all__ = ("LocalBlobsContract",)
 
 
 class LocalBlobsContract(LocalFolderPromises):
-    """What a store that is `LocalBlobs` as well promises. A subclass gives the fixture `store`, empty and fresh."""
+    """What a store promises that also implements `LocalBlobs`. Subclass it and provide the fixture `store`, empty."""
 
     @pytest.fixture
     def store(self) -> LocalBlobStore:
@@ -36,7 +36,7 @@ class LocalBlobsContract(LocalFolderPromises):
         asyncio.run(scenario())
 
     def test_a_file_in_use_outlives_its_blob(self, store: LocalBlobStore) -> None:
-        """A blob that is deleted while its file is in use is gone for everybody else, and its file goes afterwards."""
+        """A blob deleted while its file is in use is gone for everyone else, and its file is removed afterwards."""
 
         async def scenario() -> None:
             info = await store_bytes(store, b"short life")
@@ -69,7 +69,7 @@ class LocalBlobsContract(LocalFolderPromises):
         asyncio.run(scenario())
 
     def test_an_absent_blob_has_no_file(self, store: LocalBlobStore) -> None:
-        """BlobNotFound, before any path is handed out."""
+        """It raises BlobNotFound before it returns any path."""
 
         async def scenario() -> None:
             with pytest.raises(BlobNotFound):
@@ -79,7 +79,7 @@ class LocalBlobsContract(LocalFolderPromises):
         asyncio.run(scenario())
 
     def test_a_deleted_blob_has_no_file(self, store: LocalBlobStore) -> None:
-        """After a deletion nothing is left where the blob was."""
+        """After a deletion, nothing is left at the path of the blob."""
 
         async def scenario() -> None:
             info = await store_bytes(store, b"short life")
@@ -91,7 +91,7 @@ class LocalBlobsContract(LocalFolderPromises):
         asyncio.run(scenario())
 
     def test_no_hostile_digest_becomes_a_path(self, store: LocalBlobStore) -> None:
-        """What is no digest raises InvalidDigest."""
+        """A text that is not a digest raises InvalidDigest."""
         with pytest.raises(InvalidDigest):
             store.path(Digest("sha256:../../secret"))
 

@@ -1,4 +1,4 @@
-"""What stores promise about folders of blobs; a part of the suite for stores whose blobs are files."""
+"""What stores promise about folders of blobs; part of the suite for stores whose blobs are files."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class LocalBlobStore(BlobStore, LocalBlobs, Protocol):
 
 
 class LocalFolderPromises:
-    """What folders that a store makes of its blobs promise."""
+    """What a store promises about the folders that it creates from blobs."""
 
     def test_a_folder_shows_blobs_by_their_paths(self, store: LocalBlobStore) -> None:
-        """Every blob stands under its relative path, in folders where it has any; one key is one folder."""
+        """Every blob is at its relative path, and one key is one folder."""
 
         async def scenario() -> None:
             files = {path: (await store_bytes(store, path.encode())).digest for path in ("model.onnx", "a/b/data.bin")}
@@ -52,7 +52,7 @@ class LocalFolderPromises:
         asyncio.run(scenario())
 
     def test_files_of_a_folder_are_all_of_one_kind(self, store: LocalBlobStore) -> None:
-        """All are links, or none is: an engine refuses data that is a link out of a folder whose model is none."""
+        """Either all files are links, or none is: engines refuse links out of a folder whose model is a real file."""
 
         async def scenario() -> None:
             files = {path: (await store_bytes(store, path.encode())).digest for path in ("model.onnx", "data.bin")}
@@ -62,7 +62,7 @@ class LocalFolderPromises:
         asyncio.run(scenario())
 
     def test_a_folder_that_lost_a_file_is_made_whole(self, store: LocalBlobStore) -> None:
-        """What somebody deleted in the folder, or put in a file's place, is there again after the next call."""
+        """Files that someone deleted or replaced in the folder are restored by the next call."""
 
         async def scenario() -> None:
             files = {path: (await store_bytes(store, path.encode())).digest for path in ("one", "two")}
@@ -76,7 +76,7 @@ class LocalFolderPromises:
         asyncio.run(scenario())
 
     def test_many_tasks_get_one_whole_folder(self, store: LocalBlobStore) -> None:
-        """Tasks that ask for the same folder at once all find every file in it."""
+        """Tasks that request the same folder at once all find every file in it."""
 
         async def scenario() -> None:
             files = {path: (await store_bytes(store, path.encode())).digest for path in ("one", "two", "three/four")}
@@ -89,7 +89,7 @@ class LocalFolderPromises:
         asyncio.run(scenario())
 
     def test_a_folder_needs_all_its_blobs(self, store: LocalBlobStore) -> None:
-        """One absent blob is BlobNotFound, also where the folder was made while it was there."""
+        """An absent blob raises BlobNotFound, even if the folder was created before it was deleted."""
 
         async def scenario() -> None:
             info = await store_bytes(store, b"here")
@@ -121,7 +121,7 @@ class LocalFolderPromises:
         ],
     )
     def test_no_path_leads_out_of_a_folder(self, store: LocalBlobStore, path: str) -> None:
-        """Absolute paths, ``..``, and what some system reads differently raise StorageError, and nothing is made."""
+        """Absolute paths, ``..``, and paths that other systems read differently raise StorageError; nothing is made."""
 
         async def scenario() -> None:
             info = await store_bytes(store, b"bytes")
@@ -131,7 +131,7 @@ class LocalFolderPromises:
         asyncio.run(scenario())
 
     def test_paths_that_cannot_stand_together_are_refused(self, store: LocalBlobStore) -> None:
-        """Paths that differ in case only, or where one is a folder of another, raise StorageError."""
+        """Paths that differ only in case, or of which one is a folder of another, raise StorageError."""
 
         async def scenario() -> None:
             info = await store_bytes(store, b"bytes")
@@ -142,7 +142,7 @@ class LocalFolderPromises:
         asyncio.run(scenario())
 
     def test_a_dropped_folder_is_gone_and_its_blobs_are_not(self, store: LocalBlobStore) -> None:
-        """`drop_folder` leaves nothing of the folder and takes nothing from the store; twice is fine."""
+        """`drop_folder` removes the whole folder and nothing from the store; it may be called twice."""
 
         async def scenario() -> None:
             info = await store_bytes(store, b"bytes")
@@ -173,7 +173,7 @@ class LocalFolderPromises:
         asyncio.run(scenario())
 
     def test_a_scratch_folder_goes_with_a_failure_too(self, store: LocalBlobStore) -> None:
-        """An error inside leaves no folder behind, and is not swallowed."""
+        """After an error inside, the folder is gone, and the error is raised."""
 
         async def scenario() -> None:
             left: list[Path] = []

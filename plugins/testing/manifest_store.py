@@ -53,7 +53,7 @@ class ManifestStoreContract:
         asyncio.run(scenario())
 
     def test_case_does_not_count_and_the_first_spelling_stays(self, store: ManifestStore) -> None:
-        """Names that differ in case are one model, under the spelling that was stored first."""
+        """Names that differ only in case are one model, with the spelling that was stored first."""
 
         async def scenario() -> None:
             await store.put(parse_name("User/Llama3:Latest"), b"1")

@@ -1,4 +1,4 @@
-"""The suite every source of models must pass: `ModelSourceContract`."""
+"""The suite that every source of models must pass: `ModelSourceContract`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_BYTES = 1 << 20
 
 
 class ModelSourceContract:
-    """Subclass it and give the fixtures `source`, `reference`, `contents` and `absent`."""
+    """Subclass it and provide the fixtures `source`, `reference`, `contents` and `absent`."""
 
     @pytest.fixture
     def source(self) -> ModelSource:
@@ -31,12 +31,12 @@ class ModelSourceContract:
 
     @pytest.fixture
     def contents(self) -> Mapping[str, bytes]:
-        """What it holds: the bytes of its files, by file name."""
+        """The contents of the model behind `reference`: the bytes of its files, by file name."""
         raise NotImplementedError("give a fixture called contents")
 
     @pytest.fixture
     def absent(self) -> str:
-        """A reference of the right form that nothing is behind."""
+        """A valid reference to a model that does not exist."""
         raise NotImplementedError("give a fixture called absent")
 
     def test_the_scheme_begins_references(self, source: ModelSource, reference: str) -> None:
@@ -78,7 +78,7 @@ class ModelSourceContract:
         asyncio.run(check())
 
     def test_a_fetch_may_end_early(self, source: ModelSource, reference: str, contents: Mapping[str, bytes]) -> None:
-        """A generator that is closed after its first chunk leaves the file to be fetched again."""
+        """After a generator is closed early, the file can be fetched again."""
 
         async def check() -> None:
             async with source.resolve(reference, lambda progress: None) as remote:
@@ -91,7 +91,7 @@ class ModelSourceContract:
         asyncio.run(check())
 
     def test_many_at_once(self, source: ModelSource, reference: str, contents: Mapping[str, bytes]) -> None:
-        """The same reference can be resolved by two callers; the end of one takes nothing from the other."""
+        """Two callers can resolve the same reference; the end of one does not affect the other."""
 
         async def check() -> None:
             async with source.resolve(reference, lambda progress: None) as remote:
@@ -104,7 +104,7 @@ class ModelSourceContract:
         asyncio.run(check())
 
     def test_nothing_behind_a_reference(self, source: ModelSource, absent: str) -> None:
-        """A model that is not there is `SourceError`, in the source's own words."""
+        """A model that does not exist raises `SourceError` with the source's own message."""
 
         async def check() -> None:
             with pytest.raises(SourceError) as caught:
@@ -116,7 +116,7 @@ class ModelSourceContract:
 
     @pytest.mark.parametrize("text", ["", " ", "a b", "../up", "--option", "a\0b", "\n"])
     def test_a_reference_that_means_nothing(self, source: ModelSource, text: str) -> None:
-        """Spaces, paths, options and control characters are an error of ours, never one of Python's."""
+        """Spaces, paths, options and control characters raise a `CorralError`, never another exception."""
 
         async def check() -> None:
             with pytest.raises(CorralError):
@@ -126,7 +126,7 @@ class ModelSourceContract:
         asyncio.run(check())
 
     def test_a_file_of_another_source(self, source: ModelSource) -> None:
-        """A file that this source did not name is `SourceError`."""
+        """Fetching a file that this source did not list raises `SourceError`."""
 
         async def check() -> None:
             with pytest.raises(SourceError):

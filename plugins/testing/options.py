@@ -1,4 +1,4 @@
-"""What the kit asks of pytest's command line: which installed engine to try, and with what."""
+"""The kit's options on pytest's command line: which installed engine to test, and with which model."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _CONFIG_SUFFIXES = {".json", ".txt", ".jinja", ".model"}
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of ``corral.plugins.testing.kit``."""
     group = parser.getgroup("corral", "Corral's conformance kit (--pyargs corral.plugins.testing.kit)")
-    group.addoption("--corral-engine", metavar="NAME", help="The installed engine to try.")
-    group.addoption("--corral-model", metavar="PATH", help="The file or folder that the engine is to load.")
+    group.addoption("--corral-engine", metavar="NAME", help="The installed engine to test.")
+    group.addoption("--corral-model", metavar="PATH", help="The file or folder that the engine loads.")
     group.addoption(
         "--corral-option",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="A load option; the value is TOML, or else a text. May be given several times.",
+        help="A load option; the value is TOML, or otherwise a text. May be given several times.",
     )
 
 
@@ -48,14 +48,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def engine_of(config: pytest.Config) -> EngineSpec:
-    """The engine that the command line names; without one there is nothing to try, and the run ends."""
+    """The engine that the command line names. Without one, there is nothing to test, and the run ends."""
     if _ENGINE not in config.stash:
         pytest.exit("name the engine: pytest -p corral.plugins.testing … --corral-engine NAME", returncode=4)
     return config.stash[_ENGINE]
 
 
 def load_request_of(config: pytest.Config) -> LoadRequest:
-    """What that engine is handed: the model's files, and its load options."""
+    """The engine's request to load: the model's files, and its load options."""
     return config.stash[_REQUEST]
 
 

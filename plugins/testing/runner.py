@@ -38,7 +38,7 @@ def _text(outputs: list[Output]) -> str:
 
 
 class RunnerContract:
-    """Subclass it and give the fixture `runner`."""
+    """Subclass it and provide the fixture `runner`."""
 
     @pytest.fixture
     def runner(self) -> Runner:
@@ -53,7 +53,7 @@ class RunnerContract:
     @classmethod
     @asynccontextmanager
     async def model(cls, runner: Runner, **load_options: Any) -> AsyncGenerator[RunningModel, None]:
-        """As `load`, closed in the end."""
+        """As `load`, but closed at the end."""
         model = await cls.load(runner, **load_options)
         try:
             yield model
@@ -134,7 +134,7 @@ class RunnerContract:
         asyncio.run(check())
 
     def test_cancelling_the_reader_aborts(self, runner: Runner) -> None:
-        """A task cancelled while it waits for output takes its request with it."""
+        """If a task is cancelled while it waits for output, its request is aborted."""
 
         async def check() -> None:
             async with self.model(runner, parallel=1, step_delay_s=0.005) as model:
@@ -149,7 +149,7 @@ class RunnerContract:
         asyncio.run(check())
 
     def test_a_slow_reader_gets_deltas_merged(self, runner: Runner) -> None:
-        """Whoever reads late gets fewer, longer deltas, and all of the text and the counts."""
+        """A slow reader gets fewer, longer deltas, with all of the text and the counts."""
 
         async def check() -> None:
             sampling = SamplingParams(seed=1, num_predict=2000, ignore_eos=True)
@@ -167,7 +167,7 @@ class RunnerContract:
         asyncio.run(check())
 
     def test_one_request_fails_alone(self, runner: Runner) -> None:
-        """A request's own failure is raised to its reader; others go on and the model stays alive."""
+        """The failure of a request is raised to its reader; others continue and the model stays alive."""
 
         async def check() -> None:
             async with self.model(runner, fail_after=3, num_ctx=64) as model:
@@ -183,7 +183,7 @@ class RunnerContract:
         asyncio.run(check())
 
     def test_a_broken_engine_ends_the_model(self, runner: Runner) -> None:
-        """A step that raises fails every request with what was raised, and the model is not alive any longer."""
+        """A step that raises fails every request with what was raised, and the model is no longer alive."""
 
         async def check() -> None:
             async with self.model(runner, raise_after=5) as model:
@@ -199,7 +199,7 @@ class RunnerContract:
         asyncio.run(check())
 
     def test_an_unknown_task(self, runner: Runner) -> None:
-        """A request that the model's tasks do not have raises `Unsupported`."""
+        """A request of a task that the model does not have raises `Unsupported`."""
 
         async def check() -> None:
             async with self.model(runner) as model:
@@ -209,7 +209,7 @@ class RunnerContract:
         asyncio.run(check())
 
     def test_tokenize(self, runner: Runner) -> None:
-        """Tokenizing and back gives the text, while a request runs too."""
+        """Tokenizing and detokenizing gives the text again, even while a request runs."""
 
         async def check() -> None:
             async with self.model(runner, step_delay_s=0.01) as model:
@@ -222,7 +222,7 @@ class RunnerContract:
         asyncio.run(check())
 
     def test_text_that_is_no_unicode(self, runner: Runner) -> None:
-        """Half a surrogate pair, which no encoding has a place for, is `InvalidRequest`; others run on."""
+        """Half a surrogate pair, which cannot be encoded, is `InvalidRequest`; other requests continue."""
 
         async def check() -> None:
             async with self.model(runner) as model:
@@ -235,7 +235,7 @@ class RunnerContract:
         asyncio.run(check())
 
     def test_a_tokenizer_that_fails(self, runner: Runner) -> None:
-        """What an engine's tokenizer raises, for an id that it does not have, becomes an error of ours."""
+        """What an engine's tokenizer raises for an unknown id becomes a `CorralError`."""
 
         async def check() -> None:
             async with self.model(runner) as model:
@@ -255,7 +255,7 @@ class RunnerContract:
         asyncio.run(check())
 
     def test_a_cancelled_load(self, runner: Runner) -> None:
-        """Cancelling a load returns soon, even from an engine that hangs."""
+        """Cancelling a load returns soon, even if the engine hangs."""
 
         async def check() -> None:
             loading = asyncio.create_task(self.load(runner, hang_on_load=True))
@@ -269,7 +269,7 @@ class RunnerContract:
         asyncio.run(check())
 
     def test_closing_ends_the_runs(self, runner: Runner) -> None:
-        """`aclose` ends running requests with `EngineDied`; the model is not alive then. Twice is fine."""
+        """`aclose` ends running requests with `EngineDied`; and ends the model. It may be called twice."""
 
         async def check() -> None:
             model = await self.load(runner, step_delay_s=0.005)

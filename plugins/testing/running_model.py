@@ -1,4 +1,4 @@
-"""The suite that every engine must pass in the end, loaded by a runner: `RunningModelContract`."""
+"""The suite that every engine must pass, loaded by a runner: `RunningModelContract`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
     """
 
     def test_it_says_what_it_does(self, loaded: ModelUnderTest) -> None:
-        """The model has a task at least, tasks are among those of the spec, and lengths are positive."""
+        """The model has at least one task, its tasks are among those of the spec, and lengths are positive."""
         info = loaded.info
         assert info.tasks
         assert info.tasks <= self.spec.tasks
@@ -47,7 +47,7 @@ class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
         assert loaded.model.alive
 
     def test_a_task_it_does_not_have(self, loaded: ModelUnderTest) -> None:
-        """A request of another task raises `Unsupported`, and the model goes on."""
+        """A request of another task raises `Unsupported`, and the model keeps working."""
         strange = [_request_of(task) for task in get_args(Task) if task not in loaded.info.tasks]
         for request in strange or [_UnheardOf()]:
             with pytest.raises(Unsupported):
@@ -56,7 +56,7 @@ class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
 
     @promise("completion", "chat")
     def test_a_prompt_beyond_the_context(self, loaded: ModelUnderTest, task: str) -> None:
-        """It raises `PromptTooLong`, where the model knows how long its context is; the next request is answered."""
+        """It raises `PromptTooLong` if the model knows its context length; the next request is answered."""
         if loaded.info.context_length is None:
             pytest.skip("info.context_length is None: the model knows no limit, so none is tried")
         num_ctx = min(_SHORT_CONTEXT, loaded.info.context_length)
@@ -66,7 +66,7 @@ class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
         assert loaded.run(loaded.ask(asked(task, self.prompts[0], num_predict=2))).outputs
 
     def test_closing_twice(self, loaded: ModelUnderTest) -> None:
-        """A model that is closed twice is closed; it is not alive then, and asking it raises an error of ours."""
+        """A model can be closed twice; then it is not alive, and a request raises a `CorralError`."""
 
         async def close() -> None:
             model = await loaded.load()

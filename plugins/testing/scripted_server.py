@@ -1,4 +1,4 @@
-"""A small HTTP server that answers as a test says, for whatever speaks to servers."""
+"""A small HTTP server that answers as a test specifies, for tests of HTTP clients."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ("Asked", "ScriptedReply", "ScriptedServer")
 
 
 class ScriptedReply(msgspec.Struct, kw_only=True):
-    """What one path answers. `pieces` are streamed, each at once; then the answer ends, `breaks` off, or goes on with
-    the last piece for ever, which tells when the client leaves. `hangs`: nothing comes at all."""
+    """The response of one path. `pieces` are streamed one by one; then the response ends, `breaks` off, or repeats the
+    last piece forever, which shows when the client leaves. `hangs`: no response is sent."""
 
     status: int = 200
     body: Any = None
@@ -29,7 +29,7 @@ class ScriptedReply(msgspec.Struct, kw_only=True):
 
 
 class Asked(msgspec.Struct, kw_only=True):
-    """A request that came."""
+    """A request that was received."""
 
     method: str
     path: str
@@ -69,7 +69,7 @@ class ScriptedServer:
         return f"http://{host!s}:{port}"
 
     def bodies(self, path: str) -> list[Any]:
-        """What was asked there, oldest first."""
+        """The requests to this path, oldest first."""
         return [asked.body for asked in self.asked if asked.path == path]
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ _TOO_MANY_STEPS = 20_000
 
 
 class _OnlyToken:
-    """A mask that lets one token through and records what the engine says it chose."""
+    """A mask that allows one token, and records what the engine reports as chosen."""
 
     def __init__(self, token_id: int, vocabulary_size: int) -> None:
         bits = bytearray((vocabulary_size + 7) // 8)
@@ -42,9 +42,9 @@ class _OnlyToken:
 
 
 class StepEngineContract(EngineContract):
-    """Subclass it and give the fixture `engine`: a fresh `StepEngine` that does completions. The suite closes it.
+    """Subclass it and provide the fixture `engine`: a fresh `StepEngine` that does completions. The suite closes it.
 
-    What an engine does not claim in its ``info`` is not asked of it.
+    Only what the engine claims in its ``info`` is tested.
     """
 
     @pytest.fixture
@@ -61,7 +61,7 @@ class StepEngineContract(EngineContract):
     def run(
         engine: StepEngine, *requests: CompletionRequest | EmbedRequest, limit: int = 24
     ) -> list[list[EngineOutput]]:
-        """Each request's outputs, all run together; one is aborted after `limit` tokens, as a driver would."""
+        """The outputs of each request, run together; a request is aborted after `limit` tokens, as a driver would."""
         outputs: dict[int, list[EngineOutput]] = {}
         for request_id, request in enumerate(requests):
             outputs[request_id] = []
@@ -80,7 +80,7 @@ class StepEngineContract(EngineContract):
         pytest.fail("the engine never finished")
 
     def test_idle(self, engine: StepEngine) -> None:
-        """Without requests there is nothing unfinished, and a step gives nothing."""
+        """Without requests, nothing is unfinished, and a step returns nothing."""
         assert not engine.has_unfinished_requests()
         assert list(engine.step()) == []
 
@@ -105,26 +105,26 @@ class StepEngineContract(EngineContract):
         self.check_tokenizer(engine)
 
     def test_greedy_repeats(self, engine: StepEngine) -> None:
-        """Temperature 0 says the same twice."""
+        """With temperature 0, the same request gets the same text twice."""
         [first] = self.run(engine, completion())
         [second] = self.run(engine, completion())
         assert text_of(first) == text_of(second)
 
     def test_seed_repeats(self, engine: StepEngine) -> None:
-        """Where the engine says ``seed``, the same one says the same twice, another (of several) something else."""
+        """With ``seed``, the same seed gives the same text twice, and one of several others another text."""
         self.require(engine, "seed")
         texts = [text_of(self.run(engine, completion(temperature=1.5, seed=seed))[0]) for seed in (7, 7, 8, 9, 10)]
         assert texts[0] == texts[1]
         assert len(set(texts)) > 1
 
     def test_requests_run_together(self, engine: StepEngine) -> None:
-        """Several requests all finish, more of them than the engine has streams too."""
+        """All requests finish, even if there are more of them than the engine has streams."""
         requests = [completion(f"{WORDS} Number {index}:") for index in range(engine.info.parallel + 2)]
         for outputs in self.run(engine, *requests, limit=8):
             check_order(outputs)
 
     def test_exact(self, engine: StepEngine) -> None:
-        """Where the engine says ``exact``, the text is the same alone and amid others."""
+        """With ``exact``, a request gets the same text alone and alongside others."""
         self.require(engine, "exact")
         requests = [completion(f"{WORDS} Number {index}:") for index in range(4)]
         alone = [text_of(self.run(engine, request)[0]) for request in requests]
@@ -132,7 +132,7 @@ class StepEngineContract(EngineContract):
         assert together == alone
 
     def test_abort(self, engine: StepEngine) -> None:
-        """After an abort no output of the request follows, others go on, and its id is free again."""
+        """An aborted request yields no more output, others continue, and its id can be used again."""
         engine.add_request(1, completion(ignore_eos=True), None)
         engine.add_request(2, completion(), None)
         engine.step()
@@ -150,12 +150,12 @@ class StepEngineContract(EngineContract):
         assert not engine.has_unfinished_requests()
 
     def test_abort_of_an_unknown_id(self, engine: StepEngine) -> None:
-        """Aborting what is not there does nothing."""
+        """Aborting an unknown request does nothing."""
         engine.abort_request(99)
 
     def test_too_long_a_prompt(self, engine: StepEngine) -> None:
-        """Where the engine knows how long its context is, a prompt beyond it that is not to be cut is refused with
-        `PromptTooLong`, at once or by its output.
+        """If the engine knows its context length, a longer prompt that must not be cut is refused with `PromptTooLong`,
+        at once or as an output.
         """
         if engine.info.context_length is None:
             pytest.skip("info.context_length is None: the engine knows no limit, so none is tried")
@@ -171,7 +171,7 @@ class StepEngineContract(EngineContract):
         assert not engine.has_unfinished_requests()
 
     def test_logprobs(self, engine: StepEngine) -> None:
-        """As many alternatives as asked for, most likely first; the greedy token is the likeliest."""
+        """There are as many alternatives as requested, most likely first; the greedy token is the most likely."""
         self.require(engine, "logprobs")
         [outputs] = self.run(engine, completion(logprobs=3), limit=4)
         for token in tokens_of(outputs):
@@ -184,7 +184,7 @@ class StepEngineContract(EngineContract):
             )
 
     def test_mask(self, engine: StepEngine, vocabulary_size: int | None) -> None:
-        """Only what the mask allows is chosen, and the mask hears of every choice."""
+        """Only tokens that the mask allows are chosen, and the mask is told about each of them."""
         self.require(engine, "constraints")
         if engine.tokenizer is None or vocabulary_size is None:
             pytest.skip("the engine has no tokenizer, or the test class gives no fixture vocabulary_size")

@@ -1,4 +1,4 @@
-"""What is promised of answers in words: that they begin, end, stop where they should, and are counted."""
+"""Promises about answers in words: they begin, end, stop where they should, and are counted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TextPromises(LoadedContract):
     @promise("completion", "chat")
     @pytest.mark.parametrize("num_predict", [1, 8])
     def test_a_finish_reason_always(self, loaded: ModelUnderTest, task: str, num_predict: int) -> None:
-        """The last output says why the answer ended, after a single token too."""
+        """The last output says why the answer ended, even after a single token."""
         answer = loaded.run(loaded.ask(asked(task, self.prompts[0], num_predict=num_predict)))
         assert isinstance(answer.outputs[-1], Finished)
         assert answer.outputs[-1].reason in ("stop", "length")
@@ -58,11 +58,11 @@ class TextPromises(LoadedContract):
 
     @promise("completion", "chat")
     def test_stop_strings_end_the_answer(self, loaded: ModelUnderTest, task: str) -> None:
-        """An answer ends before the first stop string, which is no part of it, with the reason ``stop``."""
+        """An answer ends before the first stop string, with the reason ``stop``."""
         text = loaded.run(loaded.ask(asked(task, self.prompts[2]))).text.strip()
         if not text:
             pytest.skip("the answer has no words to stop at")
-        # The commonest letter comes again, whatever else the engine draws.
+        # The most common letter occurs again, whatever else the engine draws.
         stop = max(sorted(set(text)), key=text.count)
         answer = loaded.run(loaded.ask(asked(task, self.prompts[2], stop=(stop,))))
         assert stop not in answer.text
@@ -70,7 +70,7 @@ class TextPromises(LoadedContract):
 
     @promise("completion", "chat")
     def test_usage_adds_up(self, loaded: ModelUnderTest, task: str) -> None:
-        """Prompt tokens are those that `Started` told, the cached among them; each token given is counted once."""
+        """Prompt and cached tokens are those that `Started` reports; each generated token is counted once."""
         request = asked(task, self.prompts[3], num_predict=6, return_token_ids=True)
         for answer in (loaded.run(loaded.ask(request)), loaded.run(loaded.ask(request))):
             usage = answer.finished.usage
@@ -84,7 +84,7 @@ class TextPromises(LoadedContract):
 
     @promise("completion", "chat")
     def test_log_probabilities(self, loaded: ModelUnderTest, task: str) -> None:
-        """One for each token, at most 0, beside as many others as were asked for, the likeliest first."""
+        """There is one for each token, at most 0, with as many alternatives as requested, most likely first."""
         self.require(loaded, "logprobs")
         answer = loaded.run(loaded.ask(asked(task, self.prompts[0], logprobs=3, num_predict=4)))
         assert len(answer.logprobs) == answer.token_count
@@ -96,7 +96,7 @@ class TextPromises(LoadedContract):
 
     @promise("completion", "chat")
     def test_a_constraint_holds(self, loaded: ModelUnderTest, task: str) -> None:
-        """An answer held to a regular expression follows it to its end, which ends the answer too."""
+        """An answer constrained by a regular expression matches it as a whole, and ends with it."""
         self.require(loaded, "constraints")
         digits = Constraint(kind="regex", source="[0-9]{1,4}")
         answer = loaded.run(loaded.ask(asked(task, self.prompts[2], constraint=digits, num_predict=12)))
@@ -105,7 +105,7 @@ class TextPromises(LoadedContract):
 
     @promise("completion")
     def test_tokens_and_back(self, loaded: ModelUnderTest, task: str) -> None:
-        """Ids of a text, back in order, give the text again; a completion counts just these ids as its prompt."""
+        """The ids of a text give the text again, and a completion counts exactly these ids as its prompt."""
         self.require(loaded, "tokenize")
         [ids] = loaded.run(loaded.model.tokenize([text_prompt(self.prompts[2])]))
         assert self.prompts[2] in loaded.run(loaded.model.detokenize(ids))

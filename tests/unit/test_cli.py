@@ -563,7 +563,7 @@ def test_a_store_whose_path_is_no_text(call: Call, tmp_path: Path) -> None:
     for command in (("list",), ("serve", "--host", "127.0.0.1:0"), ("import", str(tmp_path / "any.gguf"))):
         ended = call(*command, CORRAL_MODELS=path)
         assert ended.status != 0
-        assert "is no UTF-8" in ended.err
+        assert "is not valid UTF-8" in ended.err
     assert not os.path.exists(path)
 
 

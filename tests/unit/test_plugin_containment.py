@@ -91,16 +91,16 @@ AT_ONCE = {
         HEAD + "import os, sys, threading\nos.chdir('/')\nsys.setrecursionlimit(80)\nthreading.excepthook = None",
         "settings: threading.excepthook, the recursion limit, the current folder",
     ),
-    "called": (hook("engines", "register(engine(name='n' * 10**6))"), "no name for it"),
+    "called": (hook("engines", "register(engine(name='n' * 10**6))"), "not a valid name"),
     "collides": (hook("engines", "register(engine(name='llama-cpp'))"), "already registered by the plugin 'builtin'"),
     "command": (hook("commands", "register(CommandSpec(name='list', target='a:b'))"), "command 'list' is already"),
     "required": (
         hook("sources", "class S(msgspec.Struct):\n  a: int\nregister(SourceSpec(name='s', target='a:b', settings=S))"),
-        "settings: S cannot be made of nothing",
+        "settings: S cannot be created without values",
     ),
     "unresolved": (
         hook("engines", "class S(msgspec.Struct):\n  a: 'Nope' = 3\nregister(engine(load_options=S))"),
-        "load_options: S cannot be made of nothing",
+        "load_options: S cannot be created without values",
     ),
 }
 WHEN_MADE = {

@@ -1,4 +1,4 @@
-"""Markov chains as models of Corral: what the plugin registers, by import path where that is heavy."""
+"""Markov chains as models for Corral: what the plugin registers."""
 
 from __future__ import annotations
 

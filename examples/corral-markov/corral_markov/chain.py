@@ -22,7 +22,7 @@ __all__ = ("END", "MAGIC", "Chain", "Facts", "read_facts", "words_of")
 
 MAGIC = b"corral-markov 1\n"
 END = ""
-"""What follows the last word of a sentence."""
+"""Marks the end of a sentence."""
 
 _MOST_FACTS_BYTES = 4096
 _MOST_ORDER = 8
@@ -66,7 +66,7 @@ class Chain:
 
     @classmethod
     def read(cls, path: Path) -> Chain:
-        """Raises `InvalidModelFile` for a file that is no chain, or a part of one. Blocking."""
+        """Raises `InvalidModelFile` for a file that is not a complete chain. Blocking."""
         with RandomAccessFile(path) as source:
             facts = read_facts(source)
         try:
@@ -86,7 +86,7 @@ class Chain:
         return Facts(order=self.order, contexts=len(self._table), transitions=transitions)
 
     def write(self, path: Path) -> None:
-        """Puts the file in place whole, or not at all. Raises `OSError`."""
+        """Writes the file completely or not at all. Raises `OSError`."""
         lines = (MAGIC, msgspec.json.encode(self.facts), b"\n", msgspec.json.encode(self._table))
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -113,14 +113,14 @@ class Chain:
 
 
 def words_of(text: str) -> list[str]:
-    """Words with the punctuation that clings to them."""
+    """The words of a text, with their punctuation."""
     return _WORD.findall(text)
 
 
 def read_facts(source: RandomAccess) -> Facts:
-    """The facts alone. Raises `InvalidModelFile`. Blocking."""
+    """Reads only the facts. Raises `InvalidModelFile`. Blocking."""
     if source.read(0, len(MAGIC)) != MAGIC:
-        raise InvalidModelFile(f"{source.name}: no Markov chain: it does not begin with {MAGIC.decode().strip()!r}")
+        raise InvalidModelFile(f"{source.name}: not a Markov chain: it does not begin with {MAGIC.decode().strip()!r}")
     line, _, _ = source.read(len(MAGIC), _MOST_FACTS_BYTES).partition(b"\n")
     try:
         return msgspec.json.decode(line, type=Facts)

@@ -1,4 +1,4 @@
-"""The engine: says one word after the other, each drawn from what followed the last ones in the chain's text."""
+"""The engine: generates word after word, each drawn from those that followed the last words in the chain's text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HONOURED = {"temperature", "top_k", "seed", "num_predict", "stop", "ignore_eos"
 
 
 class MarkovEngine:
-    """A `GeneratorEngine`: stop strings, limits and timing are Corral's work, words are ours."""
+    """A `GeneratorEngine`: stop strings, limits and timing are Corral's work, words are the engine's."""
 
     tokenizer = None
 
@@ -73,13 +73,13 @@ class MarkovEngine:
 
 
 def _choose(following: Mapping[str, int], sampling: SamplingParams, draw: random.Random) -> str:
-    """As language models do it: counts are what exponentials of logits are there."""
+    """Sampling as in language models, with counts in place of the exponentials of logits."""
     ranked = sorted(following.items(), key=lambda item: (-item[1], item[0]))
     if sampling.temperature <= 0:
         return ranked[0][0]
     if sampling.top_k > 0:
         ranked = ranked[: sampling.top_k]
-    # Relative to the commonest, so that no temperature overflows.
+    # Relative to the most common word, so that no temperature overflows.
     weights = [(count / ranked[0][1]) ** (1 / sampling.temperature) for _, count in ranked]
     return draw.choices([word for word, _ in ranked], weights)[0]
 

@@ -16,7 +16,7 @@ __all__ = ("Next", "next_words", "router")
 
 
 class Next(msgspec.Struct, frozen=True, kw_only=True):
-    """One way on; the word is null where the sentence ends there."""
+    """A word that may follow, null for the end of the sentence."""
 
     word: str | None
     probability: float
@@ -24,11 +24,11 @@ class Next(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/{model:str}/next")
 async def next_words(request: Request[Any, Any, Any]) -> list[Next]:
-    """The likeliest first. An error of Corral's becomes the answer that it has on every route."""
+    """The words that may follow, most likely first. Corral's errors become the same responses as on every route."""
     runtime: Runtime = request.app.state.runtime
     record = await runtime.catalog.get(parse_name(request.path_params["model"]))
     if record.format != "markov":
-        raise Unsupported(f"{record.name} is no Markov chain")
+        raise Unsupported(f"{record.name} is not a Markov chain")
     async with runtime.catalog.loadable_files(record) as [file]:
         chain = await asyncio.to_thread(Chain.read, Path(file.path))
     following = chain.following(words_of(request.query_params.get("after", "")))

@@ -1,4 +1,4 @@
-"""What Corral knows of the engine before it is imported: which models it takes, what they cost, how it is set."""
+"""The engine as data, which Corral reads before it imports the engine: its models, their memory, its settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from corral.plugins import EngineSpec, Match, Model, ModelMetadata, StoredModel
 __all__ = ("SPEC", "MarkovOptions")
 
 _MEMORY_PER_FILE_BYTE = 8
-"""Python's own objects are so much larger than the JSON they were read from, about."""
+"""About how much larger Python's objects are than the JSON that they are read from."""
 
 
 class MarkovOptions(msgspec.Struct, frozen=True, kw_only=True):

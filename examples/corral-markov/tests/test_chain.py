@@ -29,7 +29,7 @@ def test_what_was_never_said_falls_back() -> None:
 
 
 def test_a_file_and_back(tmp_path: Path, text: str) -> None:
-    """What was written is read; the facts stand in front, and nothing else is left in the folder."""
+    """A written file is read back; the facts come first, and no other file is left in the folder."""
     chain = Chain.train(text, order=3)
     path = tmp_path / "c.markov"
     chain.write(path)
@@ -42,20 +42,20 @@ def test_a_file_and_back(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("order", [0, 9, -1])
 def test_orders_out_of_range(order: int) -> None:
-    """No words, and more than anybody needs, are refused."""
+    """Orders below 1 or above the limit are refused."""
     with pytest.raises(InvalidRequest):
         Chain.train("a b", order)
 
 
 def test_a_text_without_words() -> None:
-    """There is nothing to learn from blanks."""
+    """A text of blanks is refused."""
     with pytest.raises(InvalidRequest, match="no words"):
         Chain.train(" \n ", 2)
 
 
 @pytest.mark.parametrize("damage", ["foreign", "cut", "facts", "emptied"])
 def test_files_that_are_no_chains(chain_file: Path, damage: str) -> None:
-    """A foreign file, a cut one, and facts that are wrong are an error that names the file."""
+    """A foreign file, a truncated one, and wrong facts raise an error that names the file."""
     whole = chain_file.read_bytes()
     damaged = {
         "foreign": b"GGUF" + whole,

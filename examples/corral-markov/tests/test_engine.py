@@ -65,7 +65,7 @@ class TestByItself(GeneratorEngineContract):
 
 
 def test_it_goes_on_with_the_prompt(chain_file: Path) -> None:
-    """Greedy, it says what most often followed; the words are joined as in a text."""
+    """With temperature 0, it says what followed most often; the words are joined as in a text."""
     engine = engine_of(chain_file)
     assert said(engine, "Once upon", temperature=0, words=3) == " a time a"
     assert said(engine, "Once upon ", temperature=0, words=1) == "a"
@@ -89,7 +89,7 @@ def test_its_settings_reach_it(chain_file: Path) -> None:
 
 @pytest.mark.parametrize("sampling", [{"temperature": 5.0}, {"temperature": 0.01}, {"top_k": 1}, {"seed": 3}])
 def test_it_draws(chain_file: Path, sampling: dict[str, object]) -> None:
-    """Hot, cold, cut to the best one: it always finds words."""
+    """It finds words at any temperature, and with top_k 1."""
     assert said(engine_of(chain_file), "The cat", **{"seed": 1, **sampling})
 
 
@@ -102,6 +102,6 @@ def test_what_it_ignores_is_told(chain_file: Path) -> None:
 
 
 def test_a_model_without_its_file() -> None:
-    """An engine asked to load nothing says what is missing."""
+    """If there is no file to load, the error says so."""
     with pytest.raises(InvalidModelFile, match="has no file"):
         load(LoadRequest(model="m", files=()), lambda share: None)

@@ -38,7 +38,7 @@ def test_from_a_text_to_an_answer(tmp_path: Path, text: str) -> None:
 
 
 def test_the_route(tmp_path: Path, chain_file: Path) -> None:
-    """It tells the ways on of a model of the store; a model that is not there is answered as on Ollama's routes."""
+    """It lists the words that may follow; an unknown model gets the same response as on Ollama's routes."""
     with Corral(models=tmp_path / "models", config="") as corral:
         corral.import_model(chain_file)
         with TestClient(create_app(corral.runtime(), [router]), base_url="http://127.0.0.1") as client:
@@ -50,7 +50,7 @@ def test_the_route(tmp_path: Path, chain_file: Path) -> None:
 
 
 def test_the_reader(chain_file: Path, tmp_path: Path) -> None:
-    """It knows its files by their content, and nothing else."""
+    """It recognizes its files by their content only."""
     reader = MarkovReader()
     (tmp_path / "other.markov").write_text("GGUF")
     with RandomAccessFile(tmp_path / "other.markov") as source:

@@ -1,4 +1,4 @@
-"""Models that break one promise each, and a sound one: they show that `RunningModelContract` sees what it says.
+"""Models that break one promise each, and a sound one: they prove that `RunningModelContract` notices.
 
 `SPEC` is their engine: the load option `fault` names the test that is to fail, None is the sound one.
 """
@@ -19,7 +19,7 @@ from corral.plugins.testing.broken.words import WORDS
 __all__ = ("BROKEN", "SPEC", "BareRunner", "SoundModel", "load")
 
 BROKEN = {model.breaks: model for model in (*WORDS, *COMPANY, *VECTORS)}
-"""The broken models, by the test that each of them fails."""
+"""The broken models, by the test that they fail."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def load(request: LoadRequest, on_progress: OnLoadProgress) -> SoundModel:
-    """The model of that fault, over the fake engine in a thread."""
+    """The model with this fault, on top of the fake engine in a thread."""
     options = msgspec.convert(request.load_options, Options)
     model = SoundModel if options.fault is None else BROKEN[options.fault]
     inner = LoadRequest(model=request.model, files=(), load_options={"num_ctx": 512})
@@ -35,7 +35,7 @@ async def load(request: LoadRequest, on_progress: OnLoadProgress) -> SoundModel:
 
 
 class BareRunner:
-    """A `Runner` of models that are loaded in the event loop; it puts nothing around them that would hide a fault."""
+    """A `Runner` of models that are loaded in the event loop; it adds nothing that would hide a fault."""
 
     name = "event_loop"
 

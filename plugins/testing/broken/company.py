@@ -1,4 +1,4 @@
-"""Models that break one promise each about requests beside each other, about repeating themselves, about their life."""
+"""Models that break one promise each about concurrent requests, repeated answers, or their lifetime."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ("COMPANY",)
 
 
 def temperature(request: Request) -> float | None:
-    """None for a request that samples nothing."""
+    """None for a request without sampling."""
     return request.sampling.temperature if isinstance(request, CompletionRequest | ChatRequest) else None
 
 
 class Counting(SoundModel):
-    """Knows how often it was asked the same."""
+    """Counts how often it gets the same request."""
 
     def __init__(self, inner: RunningModel) -> None:
         super().__init__(inner)
@@ -37,7 +37,7 @@ class Counting(SoundModel):
 
 
 class Moody(Counting):
-    """Says something else when a greedy request comes for the third time."""
+    """Gives another answer to a greedy request the third time."""
 
     breaks = "test_greedy_repeats"
 
@@ -51,7 +51,7 @@ class Moody(Counting):
 
 
 class Forgetful(Counting):
-    """Draws anew where the same seed is asked for a second time, with nobody else around."""
+    """Gives another answer to the same seed the second time, without other requests."""
 
     breaks = "test_a_seed_repeats"
 
@@ -64,7 +64,7 @@ class Forgetful(Counting):
 
 
 class Distracted(SoundModel):
-    """Draws otherwise while others are around."""
+    """Gives other answers while other requests run."""
 
     breaks = "test_a_seed_repeats_under_load"
 
@@ -77,7 +77,7 @@ class Distracted(SoundModel):
 
 
 class Gossiping(SoundModel):
-    """Answers what somebody else asked, where somebody else is around."""
+    """Answers another request if one runs at the same time."""
 
     breaks = "test_requests_do_not_mix"
 
@@ -95,7 +95,7 @@ class Gossiping(SoundModel):
 
 
 class Impatient(SoundModel):
-    """Sends people away as soon as more than three wait."""
+    """Refuses requests if more than three wait."""
 
     breaks = "test_more_requests_than_run_at_once"
 
@@ -106,7 +106,7 @@ class Impatient(SoundModel):
 
 
 class Leaking(SoundModel):
-    """Goes on for whoever left, so that the next one finds no place."""
+    """Continues after an abort, so that the next request finds no place."""
 
     breaks = "test_who_leaves_frees_the_place"
 
@@ -141,7 +141,7 @@ class Boasting(SoundModel):
 
 
 class Rude(SoundModel):
-    """Meets a request that it does not know with an error of Python's."""
+    """Raises a foreign exception for an unknown request."""
 
     breaks = "test_a_task_it_does_not_have"
 
@@ -153,7 +153,7 @@ class Rude(SoundModel):
 
 
 class Fragile(SoundModel):
-    """Can be closed once."""
+    """Can be closed only once."""
 
     breaks = "test_closing_twice"
 

@@ -24,7 +24,7 @@ class SoundModel:
     """A `RunningModel` of every task, over one that completes and embeds: two requests at a time, others wait."""
 
     breaks: ClassVar[str | None] = None
-    """The test that fails with this model, and no other does."""
+    """The only test that fails with this model."""
 
     def __init__(self, inner: RunningModel) -> None:
         self._inner = inner
@@ -61,12 +61,12 @@ class SoundModel:
         await self._inner.aclose()
 
     def check(self, request: Request) -> None:
-        """Raises `Unsupported` for a request of a task that nobody has heard of."""
+        """Raises `Unsupported` for a request of an unknown task."""
         if not isinstance(request, CompletionRequest | ChatRequest | EmbedRequest):
             raise Unsupported(f"this model takes no {type(request).__name__}")
 
     async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
-        """The inner model's answer, once there is a place; a chat is completed."""
+        """The inner model's answer, when there is a place; a chat becomes a completion."""
         asked = _completion(request) if isinstance(request, ChatRequest) else request
         async with aclosing(self._inner.run(asked)) as outputs:
             async for output in outputs:

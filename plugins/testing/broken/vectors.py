@@ -22,7 +22,7 @@ Rows = list["array[float]"]
 
 
 class BrokenEmbedder(SoundModel):
-    """Gives other vectors than were computed, as `altered` says."""
+    """Returns vectors that `altered` changes."""
 
     async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
         async with aclosing(super().answer(request)) as outputs:
@@ -37,7 +37,7 @@ class BrokenEmbedder(SoundModel):
 
 
 class Stingy(BrokenEmbedder):
-    """Keeps the last of six vectors."""
+    """Drops the last of six vectors."""
 
     breaks = "test_one_vector_for_each_input"
 
@@ -46,7 +46,7 @@ class Stingy(BrokenEmbedder):
 
 
 class Backwards(BrokenEmbedder):
-    """Gives the last vector first."""
+    """Returns the last vector first."""
 
     breaks = "test_vectors_come_in_order"
 
@@ -55,7 +55,7 @@ class Backwards(BrokenEmbedder):
 
 
 class Growing(BrokenEmbedder):
-    """Gives long texts a dimension more."""
+    """Gives long texts one more dimension."""
 
     breaks = "test_vectors_are_of_one_length"
 
@@ -64,7 +64,7 @@ class Growing(BrokenEmbedder):
 
 
 class Undefined(BrokenEmbedder):
-    """Divides by zero where a text is not English."""
+    """Divides by zero if a text is not English."""
 
     breaks = "test_numbers_are_finite"
 
@@ -74,7 +74,7 @@ class Undefined(BrokenEmbedder):
 
 
 class Drifting(BrokenEmbedder):
-    """Gives the same text another vector the next time."""
+    """Gives the same text a different vector the next time."""
 
     breaks = "test_the_same_text_has_the_same_vector"
 

@@ -1,4 +1,4 @@
-"""Models whose answers in words break one promise each."""
+"""Models whose answers break one promise each."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ("WORDS",)
 
 
 def with_sampling(request: Request, **changes: Any) -> Request:
-    """The request with other sampling, where it has any."""
+    """The request with other sampling, if it has any."""
     if isinstance(request, CompletionRequest | ChatRequest):
         return replace(request, sampling=replace(request.sampling, **changes))
     return request
 
 
 class Silent(SoundModel):
-    """Begins and ends, and says nothing in between, where a horse comes up."""
+    """Answers without any text if the prompt mentions a horse."""
 
     breaks = "test_an_answer_has_words"
 
@@ -37,7 +37,7 @@ class Silent(SoundModel):
 
 
 class Breathless(SoundModel):
-    """Gives no reason for its end where it may say one token only."""
+    """Gives no reason for the end if it may generate only one token."""
 
     breaks = "test_a_finish_reason_always"
 
@@ -50,7 +50,7 @@ class Breathless(SoundModel):
 
 
 class Hasty(SoundModel):
-    """Speaks before it says that it started."""
+    """Sends a delta before `Started`."""
 
     breaks = "test_outputs_come_in_order"
 
@@ -63,7 +63,7 @@ class Hasty(SoundModel):
 
 
 class Talkative(SoundModel):
-    """Goes two tokens beyond the limit."""
+    """Generates two tokens beyond the limit."""
 
     breaks = "test_it_stops_at_num_predict"
 
@@ -76,7 +76,7 @@ class Talkative(SoundModel):
 
 
 class Deaf(SoundModel):
-    """Does not hear stop strings."""
+    """Ignores stop strings."""
 
     breaks = "test_stop_strings_end_the_answer"
 
@@ -87,7 +87,7 @@ class Deaf(SoundModel):
 
 
 class Miscounting(SoundModel):
-    """Counts one prompt token too many in the end."""
+    """Counts one prompt token too many at the end."""
 
     breaks = "test_usage_adds_up"
 
@@ -115,7 +115,7 @@ class UpsideDown(SoundModel):
 
 
 class Unbound(SoundModel):
-    """Forgets what its answer is held to."""
+    """Ignores the constraint of its answer."""
 
     breaks = "test_a_constraint_holds"
 
@@ -128,7 +128,7 @@ class Unbound(SoundModel):
 
 
 class Shouting(SoundModel):
-    """Gives other text for the ids than they were made of."""
+    """Detokenizes ids to another text."""
 
     breaks = "test_tokens_and_back"
 
@@ -137,7 +137,7 @@ class Shouting(SoundModel):
 
 
 class Overfull(SoundModel):
-    """Meets a prompt beyond its context with an error of its own kind."""
+    """Raises an error of the wrong kind for a prompt that is too long."""
 
     breaks = "test_a_prompt_beyond_the_context"
 
