@@ -52,7 +52,7 @@ class Address:
 
     ``HOST``, ``HOST:PORT``, ``:PORT``, a URL, or ``unix:PATH``. A bare host has port 11434, a URL its scheme's own;
     a port that is none is replaced by the default one, as in Ollama. `unix_path` is None for a network address. Never
-    raises: `problem` says what is wrong with the text, None where nothing is.
+    raises: `problem` says what is wrong with the text, None if nothing is.
     """
 
     __slots__ = ("host", "path", "port", "problem", "scheme", "text", "unix_path")
