@@ -29,8 +29,8 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def _server_options(command: _Command) -> _Command:
     options = [
         click.option("--url", default=_URL, show_default=True, help="The server to measure."),
-        click.option("--api", type=_APIS, help="How to talk to it; found out where not given."),
-        click.option("--model", help="The model to ask for; the first one listed where not given."),
+        click.option("--api", type=_APIS, help="Its API; detected if not given."),
+        click.option("--model", help="The model to ask for; the first one listed if not given."),
         click.option("--start", metavar="CMD", help="Start the server with this command and stop it afterwards."),
         click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything measured here."),
     ]
@@ -41,16 +41,16 @@ def _server_options(command: _Command) -> _Command:
 
 @click.group()
 def main() -> None:
-    """Measure model servers: any that talks like Ollama, OpenAI or llama-server."""
+    """Measure model servers with the API of Ollama, OpenAI or llama-server."""
 
 
 @main.command()
 @_server_options
-@click.option("--vs", metavar="URL", help="A second server, measured in turn with the first.")
+@click.option("--vs", metavar="URL", help="A second server, measured alternately with the first.")
 @click.option("--vs-api", type=_APIS)
 @click.option("--vs-model")
 @click.option("--vs-start", metavar="CMD", help="Start the second one with this command; the two never run together.")
-@click.option("--cases", default=",".join(CASES), show_default=True, help="Which of the cases, with commas between.")
+@click.option("--cases", default=",".join(CASES), show_default=True, help="Cases to run, separated by commas.")
 @click.option("--streams", default=8, show_default=True, help="N.")
 @click.option("--tokens", default=64, show_default=True, help="Tokens to generate per stream.")
 @click.option("--rounds", default=1, show_default=True, help="How often; medians are shown.")
@@ -69,7 +69,7 @@ def speed(
     tokens: int,
     rounds: int,
 ) -> None:
-    """Throughput, time to first token and gaps, for one server or for two in turn."""
+    """Measure throughput, time to first token and gaps of one server, or of two alternately."""
     chosen = [case.strip() for case in cases.split(",") if case.strip()]
     if unknown := [case for case in chosen if case not in CASES]:
         raise click.BadParameter(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
@@ -87,7 +87,9 @@ def speed(
 
 @main.command()
 @_server_options
-@click.option("--conditions", default=",".join(CONDITIONS), show_default=True, help="Which, with commas between.")
+@click.option(
+    "--conditions", default=",".join(CONDITIONS), show_default=True, help="Conditions to check, separated by commas."
+)
 @click.option("--prompts", default=len(QUESTIONS), show_default=True, help="How many prompts.")
 @click.option("--tokens", default=48, show_default=True, help="Tokens to compare.")
 def exact(
@@ -100,7 +102,7 @@ def exact(
     prompts: int,
     tokens: int,
 ) -> None:
-    """Whether the same request gives the same text whatever else the server does."""
+    """Check that the same request gives the same text, whatever else the server does."""
     chosen = [condition.strip() for condition in conditions.split(",") if condition.strip()]
     if unknown := [condition for condition in chosen if condition not in CONDITIONS]:
         raise click.BadParameter(f"no such condition: {', '.join(unknown)}; there are {', '.join(CONDITIONS)}")
@@ -116,7 +118,7 @@ def exact(
 
 @main.command()
 @_server_options
-@click.option("--pid", type=int, help="The server's process, where it was not started with --start.")
+@click.option("--pid", type=int, help="The server's process, if it was not started with --start.")
 @click.option("--streams", default=8, show_default=True)
 @click.option("--tokens", default=1000, show_default=True, help="Tokens to generate per stream.")
 @click.option("--chats", default=400, show_default=True, help="Chats to measure from socket to frame; 0 for none.")
@@ -164,10 +166,10 @@ def cpu(
 @click.option("--threads", default=2, show_default=True)
 @click.option("--tokens", default=256, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--llama-bench", "bench", metavar="CMD", help="llama-bench, to measure in turn with the loop.")
+@click.option("--llama-bench", "bench", metavar="CMD", help="llama-bench, to measure alternately with the loop.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything measured here.")
 def loop(model: Path, threads: int, tokens: int, rounds: int, bench: str | None, json_file: Path | None) -> None:
-    """The engine's own step loop, without a server: a GGUF beside llama-bench, an ONNX folder beside a bare loop."""
+    """Measure an engine's step loop without a server: a GGUF and llama-bench, or an ONNX folder and a bare loop."""
     try:
         report = measure_loop(model, threads=threads, tokens=tokens, rounds=rounds, bench=bench)
     except RuntimeError as error:
@@ -200,7 +202,7 @@ def _run(work: Any) -> Any:
 
 
 def _console() -> Console:
-    """Wide enough for the tables, also where the output goes to a file."""
+    """Wide enough for the tables, also if the output goes to a file."""
     return Console(width=max(Console().width, 110))
 
 

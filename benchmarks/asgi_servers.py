@@ -1,9 +1,9 @@
-"""Which ASGI server streams cheapest: lines per second and CPU per line of uvicorn and granian, on a bare application.
+"""Compares how cheaply uvicorn and granian stream: lines per second and CPU time per line of a bare application.
 
     python benchmarks/asgi_servers.py [--lines 20000] [--clients 1 8] [--servers uvicorn granian]
 
-Each server runs in a process of its own and sends lines as fast as it can; then it sends them at a set rate, as a model
-would. CPU time is the server process's, children included, so that a server written in Rust hides nothing.
+Each server runs in a separate process. It sends lines as fast as it can, and then at a fixed rate, as a model would.
+CPU time is that of the server's process and its children, so it includes the threads of a server written in Rust.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def fetch(port: int, path: str) -> int:
-    """Bytes of one answer, read by a client as cheap as can be."""
+    """The number of bytes of an answer, read by the cheapest possible client."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     size = 0
@@ -54,7 +54,7 @@ async def fetch(port: int, path: str) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process and of those below it (Linux)."""
+    """User and system time of a process and its descendants (Linux)."""
     threads = list(Path(f"/proc/{pid}/task").iterdir())
     own = sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
     children = [child for thread in threads for child in (thread / "children").read_text().split()]

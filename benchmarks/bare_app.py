@@ -1,4 +1,4 @@
-"""The least an ASGI server can do to stream recorded lines: ``python -m benchmarks.bare_app RECORDING PORT``."""
+"""The smallest ASGI application that streams recorded lines: ``python -m benchmarks.bare_app RECORDING PORT``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ("BareApp", "main")
 
 
 class BareApp:
-    """Answers ``/<number>`` with that recording, each piece at its time, and everything else with an empty 200."""
+    """Plays back the recording of a number at ``/<number>``; answers other paths with an empty 200."""
 
     def __init__(self, recordings: list[list[tuple[float, bytes]]]) -> None:
         self._recordings = recordings

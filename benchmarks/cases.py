@@ -1,4 +1,4 @@
-"""The measured cases: one stream, a shared system prompt, distinct prompts, a long prompt that arrives late."""
+"""The cases: one stream, a shared system prompt, distinct prompts, a long prompt that arrives late."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LATE_AFTER_READS = 8
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """How much to ask for. `round` changes every prompt, so that no round finds the last one's in a cache."""
+    """How much to ask for. `round` changes every prompt, so that no round finds earlier prompts in a cache."""
 
     streams: int
     tokens: int
@@ -32,7 +32,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def run_streams(dialect: Dialect, completions: list[Completion]) -> list[Stream]:
-    """All at once, each on its own connection."""
+    """All requests at once, each on a separate connection."""
     exchanges = await asyncio.gather(*(send(dialect.path(), dialect.body(one)) for one in completions))
     return [await _stream(dialect, exchange) for exchange in exchanges]
 
@@ -77,7 +77,7 @@ async def _distinct(dialect: Dialect, load: Load) -> Figures:
 
 
 async def _late(dialect: Dialect, load: Load) -> Figures:
-    """Half the streams run, the late prompt comes when each of them has shown some text."""
+    """Half the streams run; the late prompt is sent when each of them has shown some text."""
     count = max(load.streams // 2, 1)
     early = [
         Completion(prompt=words(20, _seed(load, 200 + number)), max_tokens=max(4 * load.tokens, 64))

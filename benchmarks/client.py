@@ -1,7 +1,7 @@
-"""A lean HTTP/1.1 client over asyncio: one connection per request, bytes and their arrival times, nothing parsed yet.
+"""A lean HTTP/1.1 client: one connection per request; it records bytes with their arrival times and parses later.
 
-What a client computes while a server streams is taken from the server where both share the cores, so an `Exchange`
-only notes what arrives when; `response` takes it apart afterwards.
+On shared cores, the client takes processor time away from the server. So an `Exchange` only records what arrives when,
+and `response` parses it afterwards.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ("Exchange", "Response", "request", "send")
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole answer. `lines` are those of the body without their ends, each with the time its end arrived."""
+    """A whole answer. `lines` are those of the body without line ends, each with the arrival time of its end."""
 
     status: int
     headers: dict[str, str]
@@ -26,7 +26,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exchange(asyncio.Protocol):
-    """One request on its way. `arrivals` are the reads so far as (nanoseconds, bytes)."""
+    """A request in progress. `arrivals` are the reads so far as (nanoseconds, bytes)."""
 
     def __init__(self, payload: bytes) -> None:
         self.started_ns = time.perf_counter_ns()
@@ -55,25 +55,25 @@ class Exchange(asyncio.Protocol):
                 future.set_result(None)
 
     async def wait_arrivals(self, count: int) -> None:
-        """Until so many reads have come, or the connection is closed."""
+        """Wait for this many reads, or until the connection is closed."""
         if len(self.arrivals) < count and not self.closed.done():
             future = asyncio.get_running_loop().create_future()
             self._waiting.append((count, future))
             await future
 
     async def finish(self) -> Response:
-        """Until the server closes. Raises `ConnectionError` for an answer cut short."""
+        """Read until the server closes the connection. Raises `ConnectionError` for an incomplete answer."""
         await self.closed
         return _parse(self.arrivals)
 
     def abort(self) -> None:
-        """Hang up, as a client that has gone away."""
+        """Close the connection, like a client that has gone away."""
         if self._transport is not None:
             self._transport.abort()
 
 
 async def send(url: str, body: object = None, *, method: str = "POST") -> Exchange:
-    """Open a connection and send a request; the answer is read as it comes. Raises `OSError` where nobody listens."""
+    """Open a connection and send a request; the answer is read as it comes. Raises `OSError` if nobody listens."""
     parts = urlsplit(url)
     payload = b"" if body is None else msgspec.json.encode(body)
     head = (
@@ -116,7 +116,7 @@ def _parse(arrivals: list[tuple[int, bytes]]) -> Response:
 
 
 def _clock(arrivals: list[tuple[int, bytes]]) -> Callable[[int], int]:
-    """When the byte at an offset arrived; offsets are asked in rising order."""
+    """When the byte at an offset arrived. To be called with increasing offsets."""
     ends: list[tuple[int, int]] = []
     total = 0
     for at_ns, chunk in arrivals:
@@ -148,7 +148,7 @@ def _unchunk(data: bytes, position: int, arrived: Callable[[int], int]) -> tuple
 
 
 def _lines(pieces: list[tuple[int, bytes]], arrived: Callable[[int], int]) -> list[tuple[int, bytes]]:
-    """Lines of a body that came in pieces, each with the arrival of its last byte."""
+    """The lines of a body that came in pieces, each with the arrival time of its last byte."""
     lines: list[tuple[int, bytes]] = []
     pending = b""
     for offset, piece in pieces:

@@ -1,4 +1,4 @@
-"""Processor time per token of a server and its children, beside a bare ASGI application that sends the same lines."""
+"""Processor time per token of a server and its children, compared with a bare ASGI application."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class CpuReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def measure_cpu(target: Target, *, streams: int, tokens: int, process_id: int | None = None) -> CpuReport:
-    """Streams at full speed; beside them a bare server sends what they sent a moment ago, at the same times.
+    """Streams at full speed, while a bare server plays back what the same streams sent before, at the same times.
 
-    Both are measured in the same seconds, since processor time per line grows with what else the processor does.
+    Both are measured at the same time, because processor time per line grows with the load of the machine.
     Raises `RuntimeError`.
     """
     async with running(target) as server:
@@ -81,7 +81,7 @@ def _spent(root: int) -> dict[int, float]:
 
 
 def _recorded(exchange: Exchange) -> list[tuple[float, bytes]]:
-    """What one stream sent, as (seconds since its start, body bytes), the chunk framing left to the next server."""
+    """What a stream sent after the head, as (seconds since its start, bytes)."""
     response = [((at_ns - exchange.started_ns) / 1e9, data) for at_ns, data in exchange.arrivals]
     first_at, first = response[0]
     return [(first_at, first.partition(b"\r\n\r\n")[2]), *response[1:]]

@@ -25,7 +25,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back. `text_at_ns` has one time per line that brought text; token counts are the server's own."""
+    """An answer. `text_at_ns` has a time for each line that contains text; token counts are the server's own."""
 
     text: str
     text_at_ns: list[int]
@@ -35,7 +35,7 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
-    """A server: its address, the way it talks, the model to ask."""
+    """A server: its address, its API, and the model to ask for."""
 
     name: DialectName
     url: str
@@ -62,7 +62,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def detect(url: str) -> DialectName:
-    """Which dialect a server talks. Raises `OSError` where nobody listens."""
+    """Which API a server has. Raises `OSError` if nobody listens."""
     base = url.rstrip("/")
     if (await request(base + "/api/version", method="GET", timeout_s=10)).status == 200:
         return "ollama"
@@ -72,7 +72,7 @@ async def detect(url: str) -> DialectName:
 
 
 async def first_model(dialect: DialectName, url: str) -> str:
-    """The first model that the server lists, empty for llama-server, which has one. Raises `RuntimeError`."""
+    """The first model that the server lists; empty for llama-server, which has only one. Raises `RuntimeError`."""
     if dialect == "llama-server":
         return ""
     path = "/api/tags" if dialect == "ollama" else "/v1/models"
@@ -86,7 +86,7 @@ async def first_model(dialect: DialectName, url: str) -> str:
 
 
 def read_completion(dialect: DialectName, response: Response) -> Generated:
-    """Take a streamed answer apart. Raises `RuntimeError` with the server's words for an error."""
+    """Parse a streamed answer. Raises `RuntimeError` with the server's message for an error."""
     if response.status != 200:
         raise RuntimeError(f"status {response.status}: {response.body[:500].decode(errors='replace')}")
     reader = _Reader(dialect)

@@ -1,4 +1,4 @@
-"""Whether the same request gives the same text whatever else runs: alone on a fresh server, then amid company."""
+"""Whether the same request gives the same text alone on a fresh server and among other requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BEGUN_READS = 5
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How many texts were the same under one condition. `differing` are the numbers of the prompts that were not."""
+    """How many texts were the same under one condition. `differing` are the numbers of the other prompts."""
 
     mode: str
     condition: str
@@ -56,7 +56,7 @@ async def _open(dialect: Dialect, completion: Completion) -> Exchange:
 
 @asynccontextmanager
 async def _neighbours(dialect: Dialect, completions: Sequence[Completion]) -> AsyncIterator[list[Exchange]]:
-    """Streams under way around what is inside; hung up on afterwards."""
+    """Streams that run while the context lasts, and are disconnected afterwards."""
     exchanges = [await _open(dialect, one) for one in completions]
     try:
         await asyncio.gather(*(exchange.wait_arrivals(_BEGUN_READS) for exchange in exchanges))
@@ -67,7 +67,7 @@ async def _neighbours(dialect: Dialect, completions: Sequence[Completion]) -> As
 
 
 async def _in_traffic(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
-    """All of them, eight at a time, in another order."""
+    """All prompts, eight at a time, in another order."""
     slots = asyncio.Semaphore(8)
     texts = [""] * len(completions)
 
@@ -82,7 +82,7 @@ async def _in_traffic(dialect: Dialect, completions: Sequence[Completion]) -> li
 
 
 async def _on_cached_prefix(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
-    """Each after a request with the same beginning and another end, and after itself."""
+    """Each prompt after one with the same beginning and another end, and after itself."""
     texts = []
     for completion in completions:
         longer = msgspec.structs.replace(completion, prompt=completion.prompt + "Well, to begin with,", max_tokens=8)
@@ -93,7 +93,7 @@ async def _on_cached_prefix(dialect: Dialect, completions: Sequence[Completion])
 
 
 async def _joining_late(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
-    """Each arrives while three others are generating."""
+    """Each prompt arrives while three others are generating."""
     texts = []
     for number, completion in enumerate(completions):
         async with _neighbours(dialect, [_neighbour(3 * number + one) for one in range(3)]):
@@ -102,7 +102,7 @@ async def _joining_late(dialect: Dialect, completions: Sequence[Completion]) -> 
 
 
 async def _neighbour_cancelled(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
-    """Each loses three neighbours, one by one, while it is being generated."""
+    """While each prompt is being answered, three neighbours are cancelled one by one."""
     texts = []
     for number, completion in enumerate(completions):
         async with _neighbours(dialect, [_neighbour(3 * number + one) for one in range(3)]) as neighbours:
@@ -115,7 +115,7 @@ async def _neighbour_cancelled(dialect: Dialect, completions: Sequence[Completio
 
 
 async def _neighbour_shifted(dialect: Dialect, completions: Sequence[Completion]) -> list[str]:
-    """Each runs beside a stream whose context is so small that it is shifted all the time."""
+    """Each prompt runs next to a stream whose context is so small that it is shifted all the time."""
     texts = []
     for number, completion in enumerate(completions):
         async with _neighbours(dialect, [_neighbour(number, num_ctx=96)]):
@@ -186,7 +186,7 @@ async def check(
 
 
 async def _alone(target: Target, completions: Sequence[Completion]) -> list[str]:
-    """Each on a server that has nothing in memory: the model is unloaded before it, or the server started anew."""
+    """Each prompt on a server with nothing in memory: the model is unloaded first, or the server is restarted."""
     texts = []
     if target.start is not None and target.dialect not in (None, "ollama"):
         for completion in completions:

@@ -1,4 +1,4 @@
-"""From arrival times to figures: throughput, time to first token, gaps; medians over rounds and ratios of pairs."""
+"""Computes figures from arrival times: throughput, time to first token, gaps, medians over rounds and ratios."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ("Figures", "Stream", "figures", "median", "percentile", "ratios", "ty
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
-    """One request as it went, in nanoseconds. `measured` False: in the way on purpose, not counted in the gaps."""
+    """The times of one request in nanoseconds. `measured` False: it only disturbs others; its gaps do not count."""
 
     started_ns: int
     text_at_ns: list[int]
@@ -23,10 +23,10 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What one case came to. Times in seconds; `gap_*` between the arrivals of text within a stream.
+    """The result of one case. Times are in seconds; `gap_*` are those between arrivals of text within a stream.
 
-    `decode_tokens_per_s` is a stream's own speed once it has begun (median), `tokens_per_s` all streams' together
-    over the whole time. `late_ttft_s` is that of the request that came late, where there was one.
+    `decode_tokens_per_s` is the speed of a stream after its first token (median), `tokens_per_s` that of all streams
+    together over the whole time. `late_ttft_s` is that of the late request, if there was one.
     """
 
     total_s: float
@@ -41,7 +41,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which that share lies, interpolated. NaN of nothing."""
+    """The value below which this share of the values lies, interpolated. NaN without values."""
     if not values:
         return math.nan
     ordered = sorted(values)
@@ -56,7 +56,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def figures(streams: Sequence[Stream]) -> Figures:
-    """Raises `RuntimeError` where a stream brought no text."""
+    """Raises `RuntimeError` if a stream brought no text."""
     for stream in streams:
         if not stream.text_at_ns:
             raise RuntimeError("a stream ended without any text")
@@ -97,7 +97,7 @@ def typical(rounds: Sequence[Figures]) -> Figures:
 
 
 def ratios(ours: Sequence[Figures], theirs: Sequence[Figures]) -> Figures:
-    """The median over the pairs of each figure of ours over theirs."""
+    """Each figure of ours divided by theirs, as the median over the pairs."""
     columns: list[list[float | None]] = []
     for name in Figures.__struct_fields__:
         pairs = [(getattr(one, name), getattr(other, name)) for one, other in zip(ours, theirs, strict=True)]

@@ -1,4 +1,4 @@
-"""An engine's step loop without any server, beside its library alone: what Python costs between two decodes."""
+"""An engine's step loop without a server, compared with its library alone: what Python costs between two decodes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _TOGETHER = 4
 
 
 class LoopReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens per second, a figure per round: of one stream, of four together, of the library alone.
+    """Tokens per second in each round: of one stream, of four together, of the library alone.
 
-    `bench` is empty where llama-bench was not given.
+    `bench` is empty if llama-bench was not given.
     """
 
     loop: list[float]
@@ -37,19 +37,19 @@ class LoopReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ratio(self) -> float | None:
-        """One stream beside the library alone."""
+        """One stream divided by the library alone."""
         return median(self.loop) / median(self.bench) if self.bench else None
 
     @property
     def gain(self) -> float:
-        """Four streams beside one."""
+        """Four streams divided by one."""
         return median(self.together) / median(self.loop)
 
 
 def measure_loop(model: Path, *, threads: int, tokens: int, rounds: int, bench: str | None) -> LoopReport:
-    """All in turn. A GGUF runs on llama.cpp, a folder on ONNX Runtime GenAI beside a bare loop over its generator.
+    """Measure all in turn: a GGUF on llama.cpp, a folder on ONNX Runtime GenAI and with a bare loop over its generator.
 
-    `bench` is llama-bench's command; it gets the GGUF, threads and tokens. Raises `RuntimeError`.
+    `bench` is llama-bench's command; it is run with the GGUF, threads and tokens. Raises `RuntimeError`.
     """
     alone: Callable[[], float] | None = None
     if model.is_dir():
@@ -118,7 +118,7 @@ def _onnx_genai(folder: Path, threads: int, tokens: int) -> tuple[StepEngine, Ca
     [prompt] = engine.tokenizer.encode([_PROMPT])
 
     import numpy as np
-    import onnxruntime_genai as og  # after `load`, which has switched its telemetry off
+    import onnxruntime_genai as og  # after `load`, which switches off its telemetry
 
     config = og.Config(str(folder))
     session = {"intra_op_num_threads": threads}
@@ -129,9 +129,9 @@ def _onnx_genai(folder: Path, threads: int, tokens: int) -> tuple[StepEngine, Ca
     generator = og.Generator(model, params)
 
     def bare() -> float:
-        generator.rewind_to(0)  # the engine keeps its generators too
+        generator.rewind_to(0)  # the engine reuses its generators, too
         generator.append_tokens(np.array(prompt, np.int32))
-        generator.generate_next_token()  # from the prompt's logits: nothing is computed for it
+        generator.generate_next_token()  # from the prompt's logits, without computing anything
         began = time.perf_counter()
         for _ in range(tokens):
             generator.generate_next_token()

@@ -1,4 +1,4 @@
-"""Prompts of a set length, the same in every run: a seed gives the same words, another seed shares none of them."""
+"""Prompts of a given length, the same in every run: a seed determines the words, and other seeds give other words."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUESTIONS = tuple(
 
 
 def words(count: int, seed: int) -> str:
-    """So many words of made-up English."""
+    """This many words of made-up English."""
     chance = random.Random(seed)
     chosen: list[str] = []
     while len(chosen) < count:
@@ -38,5 +38,5 @@ def words(count: int, seed: int) -> str:
 
 
 def chat(system: str, user: str) -> str:
-    """A conversation in ChatML, spelt out, so that every server reads the same tokens."""
+    """A conversation written in ChatML, so that every server reads the same tokens."""
     return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"

@@ -28,7 +28,7 @@ _COLUMNS: tuple[tuple[str, str, float, str], ...] = (
 
 
 def print_figures(console: Console, title: str, measured: Mapping[str, Sequence[Figures]]) -> None:
-    """One table per case: a row per server with medians over the rounds, and the ratios where there are two."""
+    """A table for each case: a row per server with medians over the rounds, and the ratios if there are two."""
     rows = [
         (label, [_cell(getattr(typical(rounds), name), scale, form) for _, name, scale, form in _COLUMNS])
         for label, rounds in measured.items()

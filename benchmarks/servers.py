@@ -1,4 +1,4 @@
-"""Servers under test: started and stopped here or running already, with the processor time of their processes."""
+"""Servers under test, running already or started and stopped here, and the processor time of their processes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """A server that answers. `process_id` where it was started here."""
+    """A server that answers. `process_id` is known if it was started here."""
 
     dialect: Dialect
     process_id: int | None = None
@@ -43,10 +43,10 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def running(target: Target, *, warm: bool = True) -> AsyncIterator[Running]:
-    """The server, started if need be, ready, with its model loaded by a first small request unless not `warm`.
+    """The server, started if necessary. With `warm`, its model has been loaded by a small first request.
 
-    Raises `RuntimeError` with the end of its output for a server that does not come up, and where something answers
-    at its address already.
+    Raises `RuntimeError` with the end of its output if it does not come up, and if something answers at its address
+    already.
     """
     process: Process | None = None
     with tempfile.TemporaryFile() as output:
@@ -106,7 +106,7 @@ async def _stop(process: Process) -> None:
 
 
 def process_tree(root: int) -> list[int]:
-    """A process and all below it, the root first."""
+    """A process and its descendants, the root first."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -122,12 +122,12 @@ def process_tree(root: int) -> list[int]:
 
 
 def cpu_seconds(process_id: int) -> float:
-    """Processor time of one process so far, user and system, in ticks of a hundredth. `OSError` where there is none."""
+    """User and system time of a process so far, in steps of 0.01 s. Raises `OSError` if there is no such process."""
     fields = _stat(process_id)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _stat(process_id: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on: the name before it may hold spaces and brackets."""
+    """The fields of /proc/PID/stat after the name, which may contain spaces and brackets."""
     text = Path(f"/proc/{process_id}/stat").read_text(errors="replace")
     return text[text.rindex(")") + 2 :].split()

@@ -1,4 +1,4 @@
-"""Runs the cases against one server, or against two in alternating turns."""
+"""Runs the cases against one server, or against two alternately."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ async def measure(
     rounds: int,
     on_step: Callable[[str], None] = lambda text: None,
 ) -> Measured:
-    """Every round asks each server for all the cases, with the same prompts; who goes first alternates.
+    """Each round runs all cases on each server, with the same prompts; the server that goes first alternates.
 
-    A server that has a start command runs only during its turn. Raises `RuntimeError`.
+    A server with a start command runs only during its turn. Raises `RuntimeError`.
     """
     measured: Measured = {case: {target.label: [] for target in targets} for case in cases}
     for number in range(rounds):

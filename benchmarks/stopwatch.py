@@ -1,7 +1,7 @@
 """``corral serve`` with a stopwatch: ``python -m benchmarks.stopwatch REPORT ARGUMENTS…`` starts ``corral ARGUMENTS``.
 
-Per chat it notes the processor time of the server's process from the arrival of the request's bytes to the frame that
-hands it to the model's process. The nanoseconds are written to REPORT, one chat a line, when the server has ended.
+For each chat, it measures the processor time of the server's process from the arrival of the request to the frame that
+is written to the model's process. When the server has ended, the nanoseconds are written to REPORT, one line per chat.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> None:
     began_ns = 0
     spent_ns: list[int] = []
     receive: Any = Connection.data_received
-    add: Any = Link._add  # what `Dispatch.run` writes its one frame with
+    add: Any = Link._add  # writes the one frame of `Dispatch.run`
 
     def received(connection: Connection, data: bytes) -> None:
         nonlocal began_ns

@@ -1,4 +1,4 @@
-"""Which engines and converters this installation can run, found out without importing them."""
+"""Describes engines and converters, and whether they can run here, without importing them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ("converter_status", "engine_status")
 
 
 def engine_status(spec: EngineSpec, installation: Installation) -> EngineStatus:
-    """Whether the packages that the engine needs are there, in versions that its adapter takes."""
+    """The engine, and whether the packages that it needs are installed in the right versions."""
     reason = installation.missing(spec)
     return EngineStatus(
         name=spec.name,
@@ -32,7 +32,7 @@ def engine_status(spec: EngineSpec, installation: Installation) -> EngineStatus:
 
 
 def converter_status(spec: ConverterSpec, installation: Installation) -> ConverterStatus:
-    """Whether the packages that the converter needs are there."""
+    """The converter, and whether the packages that it needs are installed."""
     reason = installation.missing(spec)
     return ConverterStatus(
         name=spec.name,
@@ -54,7 +54,7 @@ def _option_help(options: type[msgspec.Struct] | None) -> tuple[OptionHelp, ...]
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
-    """The default as JSON; empty if the field is required."""
+    """The default as JSON; empty if the field has none."""
     if field.default is not msgspec.NODEFAULT:
         value = field.default
     elif field.default_factory is not msgspec.NODEFAULT:

@@ -1,1 +1,1 @@
-"""Converters: a model becomes one that another engine takes."""
+"""Converters of models into formats that other engines run."""

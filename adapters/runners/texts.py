@@ -29,7 +29,7 @@ class RequestTexts:
 
     def __init__(self, info: ModelInfo, tokenizer: Tokenizer | None) -> None:
         self._tokenizer = tokenizer
-        self._context_length = info.context_length
+        self._info = info
         # A template keeps apart what only looks like a control token if nobody can list the real ones.
         self._guessed = info.control_tokens is None and not hasattr(tokenizer, "vocabulary")
 
@@ -60,19 +60,15 @@ class RequestTexts:
         if suspects:
             prompt = yield from _settled(tokenizer, prompt, suspects)
         if characters_of(prompt) >= _LONG_TEXT and not has_media(prompt):
-            most = self._most_tokens(request.context.num_ctx)
+            most = self._info.most_tokens(request.context.num_ctx)
             [ids] = yield from encoded(tokenizer, [prompt], None if most is None else max(0, most - 1))
             prompt = (TokensPart(ids=ids),)
         return msgspec.structs.replace(request, prompt=prompt)
 
     def _embedding(self, tokenizer: Tokenizer, request: EmbedRequest) -> Steps[EmbedRequest]:
-        most = self._most_tokens(request.num_ctx)
+        most = self._info.most_tokens(request.num_ctx)
         found = yield from encoded(tokenizer, request.inputs, most, cut=request.truncate)
         return msgspec.structs.replace(request, inputs=tuple((TokensPart(ids=ids),) for ids in found))
-
-    def _most_tokens(self, num_ctx: int | None) -> int | None:
-        limits = [limit for limit in (num_ctx, self._context_length) if limit is not None]
-        return min(limits, default=None)
 
 
 def encoded(

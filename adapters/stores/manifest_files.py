@@ -42,8 +42,9 @@ def read_manifest(folders: StoreFolders, path: Path) -> tuple[StoredManifest, Fi
 
 def check_inside(folders: StoreFolders, path: Path) -> None:
     """Raises `StorageError` for a path that leads out of the store's manifests through a link. Blocking."""
-    own = path.is_relative_to(folders.derived)
-    root = os.path.realpath(folders.derived if own else folders.manifests)
+    derived = str(folders.derived)  # as text: this is done for every manifest of a list
+    own = f"{path}{os.sep}".startswith(derived + os.sep)
+    root = os.path.realpath(derived if own else folders.manifests)
     real = os.path.realpath(path)
     if os.path.commonpath((root, real)) != root:
         raise StorageError(

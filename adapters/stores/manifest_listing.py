@@ -80,9 +80,9 @@ class ManifestListing:
 
     def _paths(self, strict: bool) -> Sequence[Path]:
         derived = self._below([self._folders.derived], levels=LEVELS, strict=strict)
-        moved = {path.relative_to(self._folders.derived) for path in derived}
+        moved = {path.parts[-LEVELS:] for path in derived}
         paths = self._below([self._folders.manifests], levels=LEVELS, strict=strict)
-        return (*(path for path in paths if path.relative_to(self._folders.manifests) not in moved), *derived)
+        return (*(path for path in paths if path.parts[-LEVELS:] not in moved), *derived)
 
     def _below(self, folders: Sequence[Path], *, levels: int, strict: bool) -> list[Path]:
         level = folders

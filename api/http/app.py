@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from litestar import Litestar, Router
 from litestar.datastructures import State
 
+from corral.api.http.access_control import AccessControl
 from corral.api.http.body import BodyTooLarge, refuse_body
 from corral.api.http.body_memory import BodyMemory
 from corral.api.http.dialects import Dialect, Dialects
-from corral.api.http.edge import Edge
 from corral.api.http.errors import EXCEPTION_HANDLERS
 from corral.api.http.ollama import router as ollama_router
 from corral.api.http.ollama.dialect import OLLAMA
@@ -51,5 +51,5 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
                 dialects.add(router.path, dialect)
         except Exception as error:  # a plugin's handlers may be anything
             _log.error("skipping the routes under %s: %s", router.path, short_line(error))
-    app.asgi_handler = Edge(bodies.wrapped(app.asgi_handler), settings, dialects)
+    app.asgi_handler = AccessControl(bodies.wrapped(app.asgi_handler), settings, dialects)
     return app

@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from litestar import Request
 
+from corral.api.http.access_control import caller_of
 from corral.api.http.disconnect import CancelOnDisconnect
-from corral.api.http.edge import caller_of
 from corral.api.http.go_json import Body
 from corral.api.http.request_log import request_log
 from corral.core.runtime import Runtime

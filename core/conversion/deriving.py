@@ -1,4 +1,4 @@
-"""Models made from other models: found where they were made before, else converted and kept."""
+"""Derives models from other models: finds those that were derived before, converts and keeps the others."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def _ignore(share: float) -> None:
 
 
 class ModelDeriver:
-    """Converts models, one at a time, in processes of their own. Safe beside other processes on the same store.
+    """Converts models one at a time, in separate processes. Other processes may use the same store.
 
-    What was made is kept under a name of its source, converter and parameters (`derived_name`). `settings` are the
-    parameters that hold where a caller says nothing, by converter.
+    Results are kept under a name made of source, converter and parameters (`derived_name`). `settings` are the default
+    parameters by converter.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class ModelDeriver:
         parameters: Mapping[str, Any] = {},
         on_progress: OnLoadProgress = _ignore,
     ) -> StoredModel:
-        """What the converter makes of the model; made where it is not there whole. Cancelling it leaves nothing.
+        """What the converter makes of the model; converted now unless it is there already. Cancelling leaves nothing.
 
-        `on_progress` is called first when the work begins: another process may be at it before. Raises `Unsupported`
-        where there is no such converter or it cannot take the model, `EngineNotInstalled` where it lacks its packages,
-        `InvalidOption` for a parameter, `OutOfSpace`, `OutOfMemory`, `PluginError` for a result that is none, and
-        `JobFailed` or what else the conversion raises.
+        `on_progress` is first called when the work begins; before that, another process may be doing it. Raises
+        `Unsupported` if there is no such converter or it cannot convert the model, `EngineNotInstalled` if it lacks its
+        packages, `InvalidOption` for a parameter, `OutOfSpace`, `OutOfMemory`, `PluginError` for an invalid result, and
+        `JobFailed` or whatever else the conversion raises.
         """
         spec, weights = self._spec(converter), record.weights
         if weights is None:
@@ -114,7 +114,7 @@ class ModelDeriver:
         metadata = await self._models.metadata(record)
         require_able(spec, record, metadata, self._installation)
         async with self._manifests.claim(name):
-            found = await self._whole(name)  # made while we waited
+            found = await self._whole(name)  # another process made it meanwhile
             if found is not None:
                 return found
             async with self._turn:
@@ -129,10 +129,11 @@ class ModelDeriver:
         parameters: Mapping[str, Any] = {},
         on_progress: OnLoadProgress = _ignore,
     ) -> StoredModel:
-        """As `derive`, and the result is a model by itself: with the system text, the parameters, the messages and the
-        template of its source, under `name` or, without one, the source's with the converter in its tag.
+        """As `derive`, but the result is an independent model that has the texts, parameters and template of
+        its source. Without `name`, it gets the source's name with the converter added to the tag.
 
-        It shares its files with the derived model, and stays when the source goes. A name that is taken is replaced.
+        It shares its files with the derived model, and stays if the source is deleted. An existing model of this name
+        is replaced.
         """
         target = name or converted_name(record.name, to)
         if target.key == record.name.key:
@@ -150,9 +151,9 @@ class ModelDeriver:
         return await self._models.publish(target, own)
 
     async def discard_damaged(self, derived: StoredModel) -> bool:
-        """Hashes the files of a derived model, and deletes those that are no longer what they were.
+        """Hash the files of a derived model, and delete those that have changed.
 
-        True where there were any: the next `derive` makes the model anew.
+        True if there were any: the next `derive` converts the model again.
         """
         damaged = [file.digest for file in derived.files if await self._hash(file.digest) != file.digest]
         if damaged:
@@ -259,7 +260,7 @@ class ModelDeriver:
         raise Unsupported(f"there is no converter {name!r}", f"there are: {known}" if known else None)
 
     async def _whole(self, name: ModelName) -> StoredModel | None:
-        """The model where it is there with every file."""
+        """The model if it is there with all its files."""
         try:
             record = await self._models.get(name)
         except ModelNotFound:
@@ -275,7 +276,7 @@ class ModelDeriver:
         return record
 
     async def _hash(self, digest: Digest) -> str:
-        """What the blob's bytes hash to now; empty where it is missing."""
+        """The digest of the blob's bytes as they are now; empty if it is missing."""
         found = hashlib.sha256()
         try:
             async for chunk in self._blobs.read(digest):

@@ -1,4 +1,4 @@
-"""What goes into a conversion and what comes out of one: parameters, obstacles, names, files, records."""
+"""Checks what goes into a conversion and what comes out of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TAG_LIMIT = 80
 
 
 def typed_parameters(spec: ConverterSpec, *layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Every parameter with its value, as plain data; later layers win. Raises `InvalidOption`."""
+    """All parameters with their values, as plain data; later layers override earlier ones. Raises `InvalidOption`."""
     given = {name: value for layer in layers for name, value in layer.items()}
     known = () if spec.parameters is None else [field.encode_name for field in msgspec.structs.fields(spec.parameters)]
     for name in given:
@@ -51,8 +51,8 @@ def typed_parameters(spec: ConverterSpec, *layers: Mapping[str, Any]) -> dict[st
 def require_able(
     spec: ConverterSpec, record: StoredModel, metadata: ModelMetadata | None, installation: Installation
 ) -> None:
-    """Raises `Unsupported` where the converter cannot take the model, `EngineNotInstalled` where it cannot run, and
-    `PluginError` where it cannot say."""
+    """Raises `Unsupported` if the converter cannot convert the model, `EngineNotInstalled` if it cannot run here, and
+    `PluginError` if its `match` fails."""
     if record.files_of("adapter"):
         raise Unsupported(f"{record.name.short} has an adapter, which would be lost in a conversion")
     with map_errors({Exception: PluginError}, f"the match of the {spec.name} converter failed"):
@@ -94,7 +94,7 @@ def derived_model(
     result: ConvertResult,
     files: tuple[ModelFile, ...],
 ) -> Model:
-    """What the manifest of a converted model says: the converter's word first, then the source's."""
+    """What the manifest of a converted model says: what the converter's result says, else what the source says."""
     source = completed(record, metadata)
     return Model(
         format=result.format,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 
 from corral.core.errors import EngineError, PromptTooLong
-from corral.core.generation.room import most_tokens, require_room
+from corral.core.generation.room import require_room
 from corral.core.ports.running import RunningModel
 from corral.core.requests.calls import EmbedCall
 from corral.core.requests.outputs import Embedded, Vectors
@@ -21,7 +21,7 @@ _GROUP_INPUTS, _GROUP_CHARACTERS = 64, 131_072
 
 async def embed_texts(model: RunningModel, call: EmbedCall, num_ctx: int | None) -> Embedded:
     """One vector for each of the call's inputs, in order. Raises `PromptTooLong` for one that must not be cut."""
-    most = most_tokens(model.info, num_ctx)
+    most = model.info.most_tokens(num_ctx)
     vectors, prompt_tokens, dimensions = bytearray(), 0, 0
     try:
         if not call.truncate:

@@ -7,18 +7,12 @@ from corral.core.ports.running import ModelInfo
 from corral.core.requests.prompts import Prompt, TextPart
 from corral.core.requests.requests import ContextPolicy
 
-__all__ = ("most_tokens", "most_tokens_of_prompt", "require_room", "require_room_for")
-
-
-def most_tokens(info: ModelInfo, num_ctx: int | None) -> int | None:
-    """The most tokens that one request may have; None if that is not known."""
-    limits = [limit for limit in (num_ctx, info.context_length) if limit is not None]
-    return min(limits, default=None)
+__all__ = ("most_tokens_of_prompt", "require_room", "require_room_for")
 
 
 def most_tokens_of_prompt(info: ModelInfo, context: ContextPolicy) -> int | None:
     """The most tokens of a prompt that leaves room for an answer; None if that is not known."""
-    most = most_tokens(info, context.num_ctx)
+    most = info.most_tokens(context.num_ctx)
     return None if most is None else max(0, most - 1)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from corral.core.errors import InvalidRequest
-from corral.core.go.quoting import quote_string
+from corral.core.go.quoting import quote_ascii
 
 __all__ = ("parse_duration_s", "parse_keep_alive_s", "parse_keep_alive_setting_s")
 
@@ -38,22 +38,22 @@ def parse_duration_s(text: str) -> float:
     if rest == "0":
         return 0.0
     if not rest:
-        raise InvalidRequest(f"time: invalid duration {quote_string(text)}")
+        raise InvalidRequest(f"time: invalid duration {quote_ascii(text)}")
     total_ns, position = 0, 0
     while position < len(rest):
         term = _TERM.match(rest, position)
         if term is None or not (term["whole"] or (term["fraction"] or ".") != "."):
-            raise InvalidRequest(f"time: invalid duration {quote_string(text)}")
+            raise InvalidRequest(f"time: invalid duration {quote_ascii(text)}")
         if not term["unit"]:
-            raise InvalidRequest(f"time: missing unit in duration {quote_string(text)}")
+            raise InvalidRequest(f"time: missing unit in duration {quote_ascii(text)}")
         unit_ns = _UNITS_NS.get(term["unit"])
         if unit_ns is None:
-            raise InvalidRequest(f"time: unknown unit {quote_string(term['unit'])} in duration {quote_string(text)}")
+            raise InvalidRequest(f"time: unknown unit {quote_ascii(term['unit'])} in duration {quote_ascii(text)}")
         total_ns += int(term["whole"][:40] or 0) * unit_ns
         if term["fraction"]:
             total_ns += int(float("0" + term["fraction"][:40] + "0") * unit_ns)
         if total_ns > _MAX_NS:
-            raise InvalidRequest(f"time: invalid duration {quote_string(text)}")
+            raise InvalidRequest(f"time: invalid duration {quote_ascii(text)}")
         position = term.end()
     return sign * total_ns / 1e9
 

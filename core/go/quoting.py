@@ -1,14 +1,21 @@
-"""Quoted strings and characters, as Go programs show them in errors."""
+"""Quoted strings and characters, as Go programs write them."""
 
 from __future__ import annotations
 
-__all__ = ("quote_character", "quote_string")
+__all__ = ("quote", "quote_ascii", "quote_character")
 
 _LONGEST = 200  # characters; longer strings are cut in errors
-_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\b": r"\b", "\f": r"\f", "\a": r"\a", "\v": r"\v"}
+_ESCAPES = {
+    '"': r"\"", "\\": r"\\", "\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v",
+}  # fmt: skip
 
 
-def quote_string(text: str) -> str:
+def quote(text: str) -> str:
+    """Quotes like ``strconv.Quote``: printable characters stay as they are."""
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def quote_ascii(text: str) -> str:
     """Quotes like Go's ``time`` package: characters other than printable ASCII are shown as the bytes of UTF-8."""
     quoted = []
     for character in text[:_LONGEST]:
@@ -26,11 +33,13 @@ def quote_character(character: str) -> str:
     character = chr(character.encode()[0])
     if character == "'":
         return r"'\''"
-    if character == '"':
-        return "'\"'"
-    if character == "\\":
-        return r"'\\'"
-    named = _NAMED.get(character)
-    if named is None and not character.isprintable():
-        named = f"\\x{ord(character):02x}" if ord(character) < 0x80 else f"\\u{ord(character):04x}"
-    return f"'{named or character}'"
+    return "'\"'" if character == '"' else f"'{_escaped(character)}'"
+
+
+def _escaped(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

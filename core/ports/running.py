@@ -41,6 +41,11 @@ class ModelInfo(Value, frozen=True, kw_only=True):
     control_tokens: tuple[str, ...] | None = None
     longest_token_bytes: int | None = None
 
+    def most_tokens(self, num_ctx: int | None) -> int | None:
+        """The most tokens of a request with this `num_ctx`; None if that is unlimited or unknown."""
+        limits = [limit for limit in (num_ctx, self.context_length) if limit is not None]
+        return min(limits, default=None)
+
 
 class RunningModel(Protocol):
     """A loaded model. Created by a `Runner` and closed by the runner's caller. All methods belong to one event loop."""

@@ -1,4 +1,4 @@
-"""Which devices engines compute on: found out in processes of their own, for native code may do anything."""
+"""Which devices engines can compute on: found out in separate processes, because native code may crash."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class DeviceProbe:
-    """Asks engines for their devices, all at once. One that takes longer than `timeout_s` is stopped."""
+    """Asks all engines for their devices at the same time. One that takes longer than `timeout_s` is stopped."""
 
     def __init__(self, *, engines: Sequence[EngineSpec], jobs: JobRunner, timeout_s: float = 20.0) -> None:
         self._functions = {spec.name: spec.devices for spec in engines if spec.devices is not None}
@@ -24,7 +24,7 @@ class DeviceProbe:
         self._timeout_s = timeout_s
 
     async def devices(self, engines: Collection[str]) -> Mapping[str, tuple[Device, ...] | str]:
-        """By name of engine: its devices, or why they could not be found. Engines that cannot tell are left out."""
+        """By engine name: its devices, or why they could not be found. Engines that list none are left out."""
         asked = {name: function for name, function in self._functions.items() if name in engines}
         found = await asyncio.gather(*(self._ask(function) for function in asked.values()))
         return dict(zip(asked, found, strict=True))

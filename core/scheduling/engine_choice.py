@@ -36,11 +36,11 @@ _COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """An engine, the load options it would have, as its own Struct, and what it says to a model with them.
+    """An engine, the load options it would get (its own Struct), and how well it suits a model with them.
 
-    `missing` is what keeps it from running here, empty if nothing does. `ignored` are the load options asked for that
-    it does not have. `fault` is what is wrong with them; then `options` are those of the settings. `provisional`: one
-    that suits the model better would be chosen if it were installed.
+    `missing` says what it needs that is not installed; empty if nothing. `ignored` are requested load options that it
+    does not have. `fault` is what is wrong with the requested ones; `options` are then those of the settings.
+    `provisional`: another engine suits the model better, but is not installed.
     """
 
     spec: EngineSpec
@@ -132,15 +132,14 @@ class EngineChooser:
         raise NoEngine(f"no engine can run {record.name.short} ({reasons or 'there is none'})", remedy)
 
     def candidates(self, model: Model, metadata: ModelMetadata | None) -> list[Candidate]:
-        """What every engine says to the model, in the order that breaks ties."""
+        """All engines with how well they suit the model, in the order that breaks ties."""
         return [self._checked(self._matched(spec, model, metadata)) for spec in self._specs]
 
     def require(self, name: str | None = None) -> None:
-        """What can be said before the model is there: raises `EngineNotInstalled` where the engine of that name lacks
-        its packages, or without a name every engine that runs files of this machine does; `UnknownEngine` as
-        `choose` does.
+        """Check what can be checked without a model.
 
-        Engines that run only where they are asked for by name do not count.
+        Raises `EngineNotInstalled` if the named engine lacks its packages or, without a name, if all engines that run
+        local files do. Engines that run only if they are named do not count. Raises `UnknownEngine` as `choose` does.
         """
         if name is not None:
             _require_installed(self._checked(Candidate(spec=self._spec(name), match=_UNASKED)))
@@ -193,7 +192,7 @@ class EngineChooser:
         )
 
     def _checked(self, candidate: Candidate) -> Candidate:
-        """With what is missing, and how to install it."""
+        """The candidate with what is missing, and how to install it."""
         missing, hint = self._missing(candidate.spec), install_line(candidate.spec)
         if not missing and candidate.match.derive is not None:
             converter = self._converters[candidate.match.derive.converter]
@@ -203,9 +202,9 @@ class EngineChooser:
     def _match(self, spec: EngineSpec, model: Model, metadata: ModelMetadata | None, options: Any) -> Match:
         try:
             match = check_match(contained(spec.match, model, metadata, options))
-        except Exception as error:  # a plugin's fault is no reason to be without the other engines
+        except Exception as error:  # a faulty plugin must not keep other engines from being used
             said = f"{type(error).__name__}: {short_line(error)}"
-            if (spec.name, said) not in self._complained:  # once, not once for each model
+            if (spec.name, said) not in self._complained:  # once, not for each model
                 self._complained.add((spec.name, said))
                 name = model.name.short if isinstance(model, StoredModel) else "a model"
                 _log.warning("the %s engine's match failed for %s: %s", spec.name, name, said)
@@ -240,7 +239,7 @@ def lost_adapter(spec: EngineSpec, model: Model) -> str | None:
 
 
 def _unfit(spec: EngineSpec, model: Model, metadata: ModelMetadata | None) -> str | None:
-    """Why the answers would not be the model's, whatever the engine says; None where they would."""
+    """Why the answers would not be those of the model, whatever the engine says; None if they would."""
     lost = lost_adapter(spec, model)
     if lost is not None:
         return lost
@@ -258,7 +257,7 @@ ANY_MODEL = Model(format="gguf")
 
 
 def _ease(candidate: Candidate) -> tuple[bool, int]:
-    """What can be installed here before what cannot, then the better match."""
+    """A sort key: what can be installed here comes before what cannot, then the better match."""
     return not candidate.spec.compiled or any(map(shutil.which, _COMPILERS)), candidate.match.score
 
 
@@ -274,7 +273,7 @@ def _require_installed(candidate: Candidate) -> None:
 
 
 def _not_installed(what: str, able: Sequence[Candidate]) -> EngineNotInstalled:
-    """The pip line of the best is the remedy; the message tells what else would do."""
+    """The remedy is the pip line of the best; the message names the others."""
     best = max(able, key=_ease)
     told = ", ".join(f"{candidate.spec.name} ({candidate.missing})" for candidate in able)
     others = dict.fromkeys(hint for candidate in able if (hint := _hint(candidate)) and hint != _hint(best))
@@ -283,7 +282,7 @@ def _not_installed(what: str, able: Sequence[Candidate]) -> EngineNotInstalled:
 
 
 def choose_runner(spec: EngineSpec, runners: Mapping[str, Runner], preferred: str) -> Runner:
-    """The preferred runner where the engine allows it, else the first it allows. Raises `NoEngine`."""
+    """The preferred runner if the engine allows it, else the first that it allows. Raises `NoEngine`."""
     for name in (preferred, *spec.runners):
         if name in spec.runners and name in runners:
             return runners[name]

@@ -8,7 +8,7 @@ from corral.core.models.model import FileRole, StoredModel
 __all__ = ("FilesKey", "files_key")
 
 _NEVER_READ: frozenset[FileRole] = frozenset({"license", "messages", "params", "system"})
-"""Roles that are Corral's own business, also in a folder."""
+"""Roles that only Corral reads, also in a folder."""
 
 FilesKey = tuple[tuple[FileRole, Digest, str | None], ...] | Digest
 

@@ -1,4 +1,4 @@
-"""What the model scheduler is set to, lends out, and lists."""
+"""What the model scheduler lends and lists: `Lease` and `LoadedModel`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ("Lease", "LoadedModel")
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """A loaded model, for as long as its context lasts. `load_ns` is how long the caller waited for it.
 
-    `ignored_options` are the load options asked for that its engine does not have.
+    `ignored_options` are requested load options that its engine does not have.
     """
 
     model: RunningModel
@@ -25,7 +25,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadedModel(Value, frozen=True, kw_only=True):
-    """A model in memory. `expires_at` is seconds since 1970, None for ever; `active` counts its leases."""
+    """A model in memory. `expires_at` is in seconds since 1970, None means never; `active` is the number of leases."""
 
     record: StoredModel
     engine: str

@@ -1,4 +1,4 @@
-"""The load options of an engine: decoded from their layers, compared, and those it does not have."""
+"""Decodes and compares the load options of an engine."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _log = logging.getLogger(__name__)
 
 
 def typed_load_options(spec: EngineSpec, *layers: Mapping[str, Any]) -> Any:
-    """The engine's own Struct, later layers winning and null meaning "not given"; None for an engine without options.
+    """The options as the engine's own Struct; None for an engine without options.
 
-    Names that the engine does not have are passed over: they may be another engine's. Raises `InvalidOption`.
+    Later layers override earlier ones, and null means "not given". Unknown names are skipped, because another engine
+    may know them. Raises `InvalidOption`.
     """
     if spec.load_options is None:
         return None
@@ -34,7 +35,7 @@ def typed_load_options(spec: EngineSpec, *layers: Mapping[str, Any]) -> Any:
 
 
 def ignored_load_options(spec: EngineSpec, wanted: Mapping[str, Any]) -> tuple[str, ...]:
-    """Those asked for that the engine does not have. `num_ctx` goes with each request too, which answers for it."""
+    """The requested options that the engine does not have, except `num_ctx`, which is also part of each request."""
     known = () if spec.load_options is None else spec.load_options.__struct_fields__
     return tuple(name for name in wanted if name not in known and name != "num_ctx")
 
@@ -45,6 +46,6 @@ def fits(spec: EngineSpec, loaded: Any, wanted: Any) -> bool:
         return bool(loaded == wanted)
     try:
         return bool(contained(spec.fits, loaded, wanted))
-    except Exception:  # a plugin's fault costs another load, and nobody's request
+    except Exception:  # a faulty plugin costs another load, but no request
         _log.exception("the %s engine's fits failed", spec.name)
         return False

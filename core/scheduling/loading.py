@@ -1,6 +1,6 @@
-"""One load of a model: converted first where its engine needs that, then room for it, then the runner.
+"""Loads a model: converts it first if its engine needs that, makes room for it, then calls the runner.
 
-There is one more try where memory was short after all, and where converted files turn out to be damaged.
+It tries once more if memory was short after all, or if converted files turn out to be damaged.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Deriver(Protocol):
 
 
 class ModelLoader:
-    """Loads what the scheduler asks for. `timeout_s` is the longest that work may go without progress."""
+    """Loads what the scheduler asks for. `timeout_s` is the longest time without progress."""
 
     def __init__(
         self, *, placement: Placement, models: LoadableModels, deriver: Deriver | None, timeout_s: float
@@ -72,7 +72,7 @@ class ModelLoader:
 
     async def _derive(self, resident: Resident, deriver: Deriver, derivation: Derivation) -> StoredModel:
         async def derive() -> StoredModel:
-            # The clock starts with the first report: until then another process may be converting the same model.
+            # The time limit starts with the first report: before that, another process may convert the same model.
             async with self._watched(resident, "converting", None) as on_progress:
                 return await deriver.derive(
                     resident.record, derivation.converter, parameters=derivation.parameters, on_progress=on_progress
@@ -88,12 +88,12 @@ class ModelLoader:
         if lost is not None:
             raise NoEngine(f"the {resident.spec.name} engine cannot run {resident.record.name.short}: it {lost}")
         resident.require(estimate_bytes(resident.spec, record, metadata, resident.options))
-        async with self._models.loadable_files(record) as files:  # no other model makes room for missing files
+        async with self._models.loadable_files(record) as files:  # first, so that missing files unload no other model
             await self._placement.make_room(resident)
             return await self._with_second_try(lambda: self._run(resident, record, files))
 
     async def _with_second_try(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Where memory was short after all, everything idle goes, then there is one more try, as in Ollama."""
+        """If memory is short after all, unload everything idle and try once more, as Ollama does."""
         try:
             return await work()
         except OutOfMemory:
@@ -115,13 +115,13 @@ class ModelLoader:
     async def _watched(
         self, resident: Resident, stage: LoadStage, timeout_s: float | None
     ) -> AsyncGenerator[OnLoadProgress, None]:
-        """Gives what to call with the progress of a stage; `timeout_s` is how long the first call may take."""
+        """Yields the function to call with the progress of a stage, for the first time within `timeout_s`."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s) as deadline:
 
                 def on_progress(share: float) -> None:
-                    with suppress(RuntimeError):  # a late report of work that is over
+                    with suppress(RuntimeError):  # a late report of work that has ended
                         deadline.reschedule(loop.time() + self._timeout_s)
                     resident.report(LoadProgress(stage=stage, share=share))
 

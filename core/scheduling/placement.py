@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class Placement:
-    """Admits loads one after the other, in the order they came."""
+    """Admits loads one by one, in the order in which they were requested."""
 
     def __init__(self, *, residents: Residents, free_memory: Callable[[], Mapping[str, int]], max_loaded: int) -> None:
         self._residents = residents
@@ -25,7 +25,7 @@ class Placement:
         self._turn = asyncio.Lock()
 
     async def make_room(self, resident: Resident) -> None:
-        """Return when its estimate fits, with the memory reserved.
+        """Wait until its estimate fits, then reserve the memory.
 
         Raises `OutOfMemory`, without having unloaded anything, if it can never fit. An upstream takes no memory and
         does not count.
@@ -49,7 +49,7 @@ class Placement:
         return bool(departures)
 
     async def _fits(self, resident: Resident) -> bool:
-        """Whether it fits now; if not, one thing has been done about it, or waited for."""
+        """Whether it fits now. If not, takes one step towards it: unloads something, or waits for a change."""
         others = self._residents.placed()
         device, needed, free = self._shortfall(resident, others)
         if device is not None:
@@ -78,7 +78,7 @@ class Placement:
         return False
 
     async def _evict(self, victim: Resident | None) -> None:
-        if victim is None:  # all of them are loading
+        if victim is None:  # all others are still loading
             await self._residents.change()
         elif victim.idle:
             _log.info("unloading %s to make room", victim.record.name.short)

@@ -1,4 +1,4 @@
-"""Remembers which engine was chosen for the same question before: most requests ask for a loaded model in one way."""
+"""Remembers which engine was chosen: most requests for a loaded model repeat an earlier question."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RememberedChoices:
         )
         try:
             found = self._choices.get(key)
-        except TypeError:  # an option whose value cannot be a key
+        except TypeError:  # an option whose value is not hashable
             return self._chooser.choose(record, view.metadata, engine, tasks, load_options)
         if found is None:
             found = self._chooser.choose(record, view.metadata, engine, tasks, load_options)

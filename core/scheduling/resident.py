@@ -4,7 +4,7 @@
        └──────────────────↗
 
 A loaded model is leased or idle. An idle one has a timer, unless it stays until it is unloaded; a leased one may be
-*leaving*: it accepts no new leases and goes after its last one.
+*leaving*: it accepts no new leases and is unloaded after its last one.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Resident:
 
     @property
     def dead(self) -> bool:
-        """Loaded, but its process or connection has failed."""
+        """Whether it was loaded, but its process or connection has failed since."""
         return self._model is not None and not self._model.alive
 
     @property
@@ -108,7 +108,7 @@ class Resident:
 
     @property
     def full(self) -> bool:
-        """One more lease would have to wait."""
+        """Whether another lease would have to wait."""
         return self._model is None or self._leases >= self._model.info.parallel
 
     @property
@@ -117,14 +117,14 @@ class Resident:
 
     @property
     def finished(self) -> bool:
-        """Nobody uses it, and nothing keeps it in memory."""
+        """Whether nobody uses it and nothing keeps it in memory."""
         if self._leases or self.gone:
             return False
         return self.loading or self.leaving or self._keep_alive.duration_s == 0 or self.dead
 
     @property
     def placed(self) -> bool:
-        """Its memory is reserved."""
+        """Whether its memory is reserved."""
         return self._placed
 
     @property
@@ -134,17 +134,17 @@ class Resident:
 
     @property
     def expires_at_s(self) -> float:
-        """When it will be unloaded, by the clock, if nobody uses it from now on; infinite if never."""
+        """When it will be unloaded if nobody uses it from now on, as a time of the clock; infinite means never."""
         return self._keep_alive.end_if_started_now_s() if self._leases else self._keep_alive.ends_at_s
 
     @property
     def eviction_order(self) -> tuple[bool, float, str]:
-        """Idle before leased, then the shortest keep-alive."""
+        """A sort key: idle before leased, then the shortest keep-alive."""
         stays_s = math.inf if self._keep_alive.duration_s is None else self._keep_alive.duration_s
         return (self._leases > 0, stays_s, self.record.name.key)
 
     def serves(self, files: FilesKey, engine: Candidate) -> bool:
-        """Whether it is the same model for the same engine, accepts leases, and was loaded in a way that will do."""
+        """Whether it accepts leases, is this model on this engine, and has load options that serve the request."""
         return (
             self.spec is engine.spec
             and not self.leaving
@@ -154,7 +154,7 @@ class Resident:
         )
 
     def same_weights(self, other: Resident) -> bool:
-        """The same model with any options: one of the two replaces the other."""
+        """Whether both are the same model on the same engine, with whatever options: one replaces the other."""
         return self.spec is other.spec and self.files == other.files
 
     # ── Loading ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -181,10 +181,10 @@ class Resident:
         if self.loading:
             self._become("gone")
         if not load.cancelled():
-            load.exception()  # those who wait raise it; asyncio need not report it
+            load.exception()  # raised by those who wait; asyncio need not report it
 
     def require(self, estimate: Mapping[str, int]) -> None:
-        """Set what it will take, before a place is found for it."""
+        """Set how much memory it needs, before that is reserved."""
         assert self._state != "loaded", "it has its memory already"
         self._estimate = estimate
         self._placed = False

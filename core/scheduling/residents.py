@@ -36,11 +36,11 @@ class Residents:
 
     @property
     def departures(self) -> int:
-        """How many models still free their memory."""
+        """How many models are still freeing their memory."""
         return len(self._departures)
 
     def find(self, record: StoredModel, engine: Candidate) -> Resident | None:
-        """The one that serves this choice and accepts leases. Clears away models that have died."""
+        """The resident that serves this choice and accepts leases, or None. Removes models that have died."""
         files = files_key(record)
         for one in self:
             if one.dead:
@@ -50,7 +50,7 @@ class Residents:
         return None
 
     def of(self, record: StoredModel) -> list[Resident]:
-        """The same model, with any engine and options."""
+        """All residents that are this model, with any engine and options."""
         files = files_key(record)
         return [one for one in self._residents if one.files == files]
 
@@ -59,7 +59,7 @@ class Residents:
         return [one for one in self._residents if one.record.remote and name.key in one.names]
 
     def placed(self) -> list[Resident]:
-        """Those whose memory is reserved."""
+        """The residents whose memory is reserved."""
         return [one for one in self._residents if one.placed]
 
     def add(
@@ -71,7 +71,7 @@ class Residents:
         keep_alive_s: float | None,
         load: Callable[[Resident], Awaitable[RunningModel]],
     ) -> Resident:
-        """Start loading a model. It is removed when its load fails, and when its keep-alive time is over."""
+        """Start loading a model. It is removed if its load fails, or when its keep-alive time is over."""
         resident = Resident(
             record,
             engine,
@@ -105,12 +105,12 @@ class Residents:
         return departure
 
     async def change(self) -> None:
-        """Return after the next lease, load or model has ended. For one caller at a time."""
+        """Wait until a lease, a load or an unload has ended. For one caller at a time."""
         self._changed.clear()
         await self._changed.wait()
 
     async def departure(self) -> None:
-        """Return when one of the `departures` has ended; at once if there is none."""
+        """Wait until one of the `departures` has ended; return at once if there is none."""
         if self._departures:
             await asyncio.wait(self._departures, return_when=asyncio.FIRST_COMPLETED)
 

@@ -1,4 +1,4 @@
-"""Which models are in memory: loads on demand, lends, evicts, and unloads what nobody has asked for in a while."""
+"""Loads models on demand, lends them, and unloads those that are not needed: `ModelScheduler`."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _BUSY = "server busy, please try again.  maximum pending requests exceeded"  # O
 
 
 class ModelScheduler:
-    """Lends loaded models. For one event loop; whoever made it closes it.
+    """Lends loaded models. For one event loop; the creator closes it.
 
-    Models are told apart by their files and engine, not by name. A load waits for room: idle models go first, those
-    with the shortest keep-alive before others; where all are busy the first of them takes no new requests and goes
-    when it is done. Requests for loaded models never wait for a load.
+    Models are identified by their files and engine, not by name. A load waits for memory: idle models are unloaded
+    first, those with the shortest keep-alive before others. If all are busy, the first one accepts no new requests and
+    is unloaded when it is done. Requests for loaded models never wait for a load.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class ModelScheduler:
         caller: Caller = ANONYMOUS,
         on_progress: LoadListener | None = None,
     ) -> AsyncGenerator[Lease, None]:
-        """The model, loaded if need be, and safe from unloading while the context lasts.
+        """The model, loaded if necessary. It is not unloaded while the context lasts.
 
-        Unless `engine` names one, an engine is chosen that can do one of `tasks`, if there is any. `keep_alive_s`
-        stays with the model until a request says otherwise: None for ever, 0 to unload after the last request.
-        Leaving while the model loads stops the load, if nobody else waits for it. Raises `ServerBusy`, `NoEngine`,
+        Without `engine`, one is chosen that can do one of `tasks`, if there is any. `keep_alive_s` applies to the model
+        until another request changes it: None means forever, 0 unloads it after the last request. Leaving while the
+        model loads cancels the load, unless somebody else waits for it. Raises `ServerBusy`, `NoEngine`,
         `InvalidOption`, `OutOfMemory`, and what `Runner.load` raises.
         """
         started = self._clock()
@@ -145,14 +145,14 @@ class ModelScheduler:
         await self._residents.aclose()
 
     def _engine_for(self, record: StoredModel) -> str | None:
-        """The engine that is set for every model; it is meant for those that run here."""
+        """The engine that is set for all models that run here."""
         return None if record.remote else self._settings.engine
 
     def _start(self, record: StoredModel, choice: Candidate, metadata: ModelMetadata | None) -> Resident:
         if self._closed:
             raise ServerBusy(SHUTTING_DOWN)
         runner = choose_runner(choice.spec, self._runners, self._preferred_runner)
-        if record.remote:  # its manifest changed, and no timer ends those that were loaded before
+        if record.remote:  # its manifest has changed, and those loaded before have no timer
             for one in self._residents.upstreams_named(record.name):
                 self._residents.unload(one)
         return self._residents.add(

@@ -1,4 +1,4 @@
-"""What the model scheduler can be set to."""
+"""The settings of the model scheduler."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ("SchedulerSettings",)
 
 
 class SchedulerSettings(Value, frozen=True, kw_only=True):
-    """How models come and go.
+    """When models are loaded and unloaded.
 
-    `keep_alive_s`: how long a model stays after its last request, where no request said otherwise; None for ever.
-    `max_loaded` 0 means three. `max_queue` requests may wait, for a load or for a free stream; the next is turned
-    away. `load_timeout_s` is the longest a load may go without progress. `engine` is the one to use for every model.
+    `keep_alive_s` is how long a model stays after its last request, unless a request says otherwise; None is forever.
+    `max_loaded` 0 means three. At most `max_queue` requests wait for a load or a free stream; further ones are refused.
+    `load_timeout_s` is the longest time without progress of a load. `engine` is used for all models.
     """
 
     keep_alive_s: float | None = 300.0

@@ -16,15 +16,16 @@ __all__ = ("check_match", "estimate_bytes")
 def estimate_bytes(
     spec: EngineSpec, record: StoredModel, metadata: ModelMetadata | None, options: Any
 ) -> Mapping[str, int]:
-    """What the engine says that the model will take, by device. Raises `LoadFailed` where it says no such thing: a load
-    whose size nobody knows could take everybody's memory.
+    """The bytes that the engine expects the model to take, by device.
+
+    Raises `LoadFailed` if the engine fails to answer: a load of unknown size could take all memory.
     """
     try:
         estimate = contained(spec.estimate, record, metadata, options)
         return {_device(device): _byte_count(count) for device, count in estimate.items()}
     except Exception as error:
         if isinstance(error, CorralError) and not isinstance(error, PluginError):
-            raise  # it says on purpose that this does not go
+            raise  # an intended refusal
         said = f"{type(error).__name__}: {short_line(error)}"
         raise LoadFailed(
             f"the {spec.name} engine's estimate for {record.name.short} failed: {said}",

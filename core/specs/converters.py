@@ -1,4 +1,4 @@
-"""What a converter plugin registers: how a model becomes one that another engine takes."""
+"""What a converter plugin registers: how a model is converted for another engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = (
 )
 
 DERIVED_HOST = "corral.derived"
-"""The host part of derived models' names: lists leave them out."""
+"""The host in the names of derived models, which are not listed."""
 
 
 class ConvertRequest(Value, frozen=True, kw_only=True):
@@ -39,16 +39,16 @@ class ConvertRequest(Value, frozen=True, kw_only=True):
 
 
 class ConvertedFile(Value, frozen=True, kw_only=True):
-    """A file that the converter wrote, by its path inside the folder; ``/`` between parts."""
+    """A file that the converter wrote: its path inside the folder, with ``/`` between parts."""
 
     path: str
     role: FileRole = "weights"
 
 
 class ConvertResult(Value, frozen=True, kw_only=True):
-    """What came out. One file alone is an ordinary model; several are a folder model, kept with their paths.
+    """The result. A single file is an ordinary model; several are a folder model, kept with their paths.
 
-    `format` (``gguf``, ``onnx``), `quantization` and the lengths are what the new manifest says of the model.
+    `format` (``gguf``, ``onnx``), `quantization` and the lengths go into the new manifest.
     """
 
     files: tuple[ConvertedFile, ...]
@@ -62,12 +62,12 @@ class ConverterSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A converter, described by pure data and pure functions like an `EngineSpec`.
 
     `name` is what ``corral convert --to`` takes. `convert` is the import path of a blocking function
-    ``(ConvertRequest, on_progress) -> ConvertResult``, called in a process of its own, which raises errors of ours.
-    `match` answers 0 for what it cannot convert, with the reason. `parameters` is a Struct whose fields all have
-    defaults. Results are kept by source, name, `version` and parameters: another `version` means that the same
-    parameters no longer give the same files. `estimate(record, metadata, parameters)` answers the bytes that it takes
-    at most while it works, of ``disk`` and by device; None: as much disk as the weights. `requirement`, `module`,
-    `needs` and `install_hint` as in `EngineSpec`.
+    ``(ConvertRequest, on_progress) -> ConvertResult``, called in a separate process. It raises errors of
+    `corral.core.errors`. `match` returns score 0 for what it cannot convert, with the reason. `parameters` is a Struct
+    whose fields all have defaults. Results are kept by source, name, `version` and parameters: increase `version` when
+    the same parameters no longer produce the same files. `estimate(record, metadata, parameters)` returns the most
+    bytes that the conversion takes, of ``disk`` and by device; without it, as much disk as the weights is assumed.
+    `requirement`, `module`, `needs` and `install_hint` are as in `EngineSpec`.
     """
 
     name: str
@@ -84,9 +84,9 @@ class ConverterSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def derived_name(source: Digest, spec: ConverterSpec, parameters: Mapping[str, Any]) -> ModelName:
-    """``corral.derived/<source's weights digest>/<converter>:<hash>``: the same request is the same name.
+    """``corral.derived/<source's weights digest>/<converter>:<hash>``, which is equal for equal requests.
 
-    The name keeps to Ollama's grammar: with one that does not, an Ollama that shares the store stops pruning.
+    The name follows Ollama's grammar: with one that does not, an Ollama that shares the store stops pruning.
     """
     stated = msgspec.json.encode([spec.version, dict(parameters)], order="deterministic")
     return ModelName(
@@ -98,6 +98,6 @@ def derived_name(source: Digest, spec: ConverterSpec, parameters: Mapping[str, A
 
 
 def refuse_derived(name: ModelName) -> None:
-    """Raises `InvalidRequest` for a name of a derived model: what stands under one is loaded in its source's place."""
+    """Raises `InvalidRequest` for the name of a derived model, which would be loaded in place of its source."""
     if name.host.lower() == DERIVED_HOST:
         raise InvalidRequest(f"{name.short} is a name that Corral reserves for itself", "choose another name")

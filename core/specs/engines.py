@@ -1,4 +1,4 @@
-"""What an engine plugin registers, `EngineSpec`, and what an engine is handed to load."""
+"""What an engine plugin registers, `EngineSpec`, and what an engine gets when it loads a model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Match(Value, frozen=True, kw_only=True):
 
 
 class Device(Value, frozen=True, kw_only=True):
-    """Something that computes: `kind` (``cpu``, ``cuda``, ``metal``, …), its name, and its memory where known."""
+    """Something that computes: its `kind` (``cpu``, ``cuda``, ``metal``, …), its name, and its memory if known."""
 
     kind: str
     name: str
@@ -47,7 +47,7 @@ class Device(Value, frozen=True, kw_only=True):
 
 
 class LocalFile(Value, frozen=True, kw_only=True):
-    """A model's file where the engine can open it."""
+    """A file of the model, at a path that the engine can open."""
 
     role: FileRole
     path: str
@@ -58,7 +58,7 @@ class LoadRequest(Value, frozen=True, kw_only=True):
     """What an engine gets to load. `load_options` is an instance of its spec's `load_options`, as plain data.
 
     Engines turn it back with ``msgspec.convert(request.load_options, MyLoadOptions)``. The files of a folder model have
-    their `name`s under one folder, so ``genai_config.json`` lies where the others are looked for. An upstream has no
+    their `name`s under one folder, so that they find each other. An upstream has no
     files: `remote` says where it lives.
     """
 
@@ -75,17 +75,17 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     GeneratorEngine | RunningModel``, by `form`; one of form ``running`` may be a coroutine function. `runners` are
     those it allows, preferred first. `match` gets the model, its metadata, and the load options it would have: an
     instance of `load_options`, or None without. The metadata is None if there are no weights (an upstream) or no reader
-    knows their format. `estimate` gets the same and returns bytes by device. `load_options` is
-    a msgspec Struct type, every field of which has a default. `fits(loaded, wanted)` says whether a model
-    loaded with one set of load options serves another without a reload: see `options_fit`.
+    knows their format. `estimate` gets the same and returns bytes by device. `load_options` is a msgspec Struct type
+    whose fields all have defaults. `fits(loaded, wanted)` says whether a model loaded with one set of load options
+    serves another without a reload: see `options_fit`.
 
-    `tasks` are those it may have; an engine that lacks the task of a request is chosen last. What a model really has is
-    in its `ModelInfo`. `takes` says in words what it runs. `devices` is the import path of ``() -> Sequence[Device]``,
-    called in a child process. `requirement` is the distribution and version it needs (``llama-cpp-python==0.3.36``),
-    `module` the import to look for, `needs` further ones, `install_hint` the line that installs them; one that
-    begins with ``pip install`` is shown as this Python's own pip. `compiled`: there are no wheels, so that pip needs a
-    C++ compiler.
-    `adapters`: it loads the model's LoRA adapters; a model that has one is refused for any other engine.
+    `tasks` are those that it may support; an engine without the task of a request is chosen last. What a loaded model
+    supports is in its `ModelInfo`. `takes` says in words what the engine runs. `devices` is the import path of
+    ``() -> Sequence[Device]``, called in a child process. `requirement` is the distribution and version it needs
+    (``llama-cpp-python==0.3.36``), `module` the module that must be importable, `needs` further ones, `install_hint`
+    the command that installs them; one that begins with ``pip install`` is shown with the path of this Python.
+    `compiled`: there are no wheels, so pip needs a C++ compiler. `adapters`: it loads LoRA adapters; other engines
+    refuse models that have one.
     """
 
     name: str
@@ -112,10 +112,10 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def options_fit(loaded: Any, wanted: Any, at_most: Mapping[str, float | None]) -> bool:
-    """Whether a wish for load options, of the same Struct as those `loaded`, is served without another load.
+    """Whether a model that was `loaded` with some options serves a request for the `wanted` ones without a reload.
 
-    A wish left at its default is; any other must be what was loaded. Of the options in `at_most` less than was loaded
-    serves too, and the value there is what None stands for; None again where that is not known.
+    Options left at their default fit; others must be equal. For those in `at_most`, less than what was loaded fits too;
+    its values are what None stands for, or None if that is not known.
     """
     default = type(wanted)()
     for name in wanted.__struct_fields__:

@@ -1,4 +1,4 @@
-"""What an import path, ``package.module:name``, leads to."""
+"""Imports what an import path, ``package.module:name``, names."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ("import_name",)
 
 
 def import_name(path: str) -> Any:
-    """What ``package.module:name`` names; a name may be dotted. Raises `PluginError` where there is no such name.
+    """What ``package.module:name`` names; the name may be dotted. Raises `PluginError` if there is no such name.
 
-    What importing the module raises passes: a missing package is the caller's to explain.
+    Errors from importing the module are passed on: the caller explains a missing package.
     """
     module, separator, name = path.partition(":")
     if not (module and separator and name):

@@ -1,4 +1,4 @@
-"""What an engine or a converter needs installed, and who knows whether it is: `HasRequirements`, `Installation`."""
+"""Which packages an engine or converter needs, and whether they are installed: `HasRequirements`, `Installation`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ("HasRequirements", "Installation")
 class HasRequirements(Protocol):
     """The fields of `EngineSpec` and `ConverterSpec` that say what must be installed.
 
-    `requirement` is a distribution with its versions, as pip takes them (``onnx>=1.17``). It may name several of which
-    one is enough, ``|`` between them, the usual one first. `module` and `needs` are modules that must be importable.
+    `requirement` is a distribution with its versions, as pip takes them (``onnx>=1.17``). It may name several,
+    separated by ``|`` and the usual one first, of which one is enough. `module` and `needs` must be importable.
     """
 
     @property

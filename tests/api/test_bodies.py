@@ -21,7 +21,7 @@ from corral.api.http.body_memory import BodyMemory, BytesRead
 from corral.api.http.errors import ApiError
 from corral.api.http.go_json import Body, decode_body
 from corral.api.http.json_shape import MOST_DEPTH, JsonShape
-from corral.api.http.ollama.requests import ChatBody, CopyBody, DeleteBody, EmbedBody, ShowBody
+from corral.api.http.ollama.bodies import ChatBody, CopyBody, DeleteBody, EmbedBody, ShowBody
 from corral.core.errors import ServerBusy
 
 MIB = 1024 * 1024
@@ -32,7 +32,7 @@ import asyncio, resource
 from types import SimpleNamespace
 from corral.api.http.body import read_json
 from corral.api.http.body_memory import BodyMemory
-from corral.api.http.ollama.requests import ChatBody
+from corral.api.http.ollama.bodies import ChatBody
 
 def rss_mib():
     with open("/proc/self/statm") as statm:

@@ -6,7 +6,7 @@ import pytest
 
 from corral.api.http.errors import ApiError
 from corral.api.http.go_json import decode_body
-from corral.api.http.ollama.requests import ChatBody, GenerateBody
+from corral.api.http.ollama.bodies import ChatBody, GenerateBody
 from corral.core.go.json_syntax import end_of_value
 
 

@@ -35,7 +35,7 @@ _BLOCKS = {kind.name: (kind.block, kind.block_bytes) for kind in TENSOR_TYPES.va
 
 
 def convert(request: ConvertRequest, on_progress: OnLoadProgress) -> ConvertResult:
-    """Writes ``model.gguf`` into the request's folder. Needs as much space as the source, and the tied output matrix.
+    """Writes ``model.gguf`` into the request's folder. Needs as much space as the source, plus the output matrix.
 
     Raises `InvalidModelFile`, `OutOfSpace`, `StorageError`, and `Unsupported` for a model that ctransformers cannot
     compute.
@@ -80,7 +80,7 @@ def convert(request: ConvertRequest, on_progress: OnLoadProgress) -> ConvertResu
 
 
 def _sources(path: Path, source: GgufTensors, vocabulary_size: int) -> dict[str, str]:
-    """Which tensor of the source each tensor of the result comes from: a tied output matrix is the embedding's."""
+    """The source tensor of each tensor of the result: a tied output matrix is copied from the embedding."""
     shapes = llama_shapes(source.pairs, vocabulary_size)
     present = set(source.names)
     sources = {name: name for name in shapes}
@@ -104,14 +104,14 @@ def _new_tensor(source: GgufTensors, name: str, origin: str) -> NewTensor:
     kind = source.type(origin)
     shape = source.shape(origin)[::-1]
     if len(shape) == 1 and kind != "F32":
-        kind = "F32"  # norms: its kernels multiply by float32 alone
+        kind = "F32"  # norms: its kernels can only multiply by float32
     kind = RE_ENCODED.get(kind, kind)
     block, block_bytes = _BLOCKS[kind]
     return NewTensor(name, kind, shape, math.prod(shape) // block * block_bytes)
 
 
 def _data(source: GgufTensors, origin: str, tensor: NewTensor) -> Iterator[bytes]:
-    """The tensor's bytes in pieces, re-encoded where its type changes."""
+    """The tensor's bytes in pieces, re-encoded if its type changes."""
     rows = math.prod(tensor.shape[1:])
     step = max(1, _CHUNK_BYTES * rows // max(tensor.size_bytes, 1))
     for start in range(0, rows, step):
@@ -123,7 +123,7 @@ def _data(source: GgufTensors, origin: str, tensor: NewTensor) -> Iterator[bytes
 
 
 def _pairs(source: GgufTensors) -> dict[str, Any]:
-    """The source's header without its vocabulary and without what holds for the source's own layout alone."""
+    """The source's header without its vocabulary, and without what is only true of the source's layout."""
     left_out = ("tokenizer.ggml.", "split.", "general.alignment")
     pairs: dict[str, Any] = {}
     for key, value in source.pairs.items():

@@ -16,13 +16,13 @@ WANTED_KEYS = (
     "llama.block_count",
     "llama.attention.head_count",
 )
-"""Keys that must be there, as whole numbers above 0. ``head_count_kv`` may be missing."""
+"""Keys that must be present, as whole numbers above 0. ``head_count_kv`` may be missing."""
 
 
 def llama_shapes(keys: Mapping[str, Any], vocabulary_size: int) -> dict[str, tuple[int, ...]]:
-    """Every tensor's shape in file order, the fastest dimension first. `keys` has the `WANTED_KEYS`.
+    """The shapes of all tensors in file order, the fastest dimension first. `keys` has the `WANTED_KEYS`.
 
-    Source: llama.cpp of September 2023, ``llm_load_tensors``. It takes no tensor more and none less.
+    Source: llama.cpp of September 2023, ``llm_load_tensors``. It accepts exactly these tensors.
     """
     width, inner = keys["llama.embedding_length"], keys["llama.feed_forward_length"]
     heads = keys["llama.attention.head_count"]

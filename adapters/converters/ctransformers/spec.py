@@ -1,4 +1,4 @@
-"""What the ctransformers converter registers: which models it takes, and why not the others."""
+"""What the ctransformers converter registers: which models it converts, and why not the others."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ KNOWN_TYPES = frozenset({"F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "
 """Tensor types of llama.cpp in September 2023, whose layouts have not changed since."""
 
 RE_ENCODED = {"BF16": "F16"}
-"""Types that came later, and what becomes of them."""
+"""Types that were added later, and what they are converted to."""
 
 _SCALINGS = ("", "none", "linear")
 
 
 def unsupported(metadata: ModelMetadata) -> str | None:
-    """Why llama.cpp of September 2023 cannot compute this model, as a sentence's end; None where it can."""
+    """Why llama.cpp of September 2023 cannot compute this model, as the end of a sentence; None if it can."""
     keys = metadata.keys
     if metadata.architecture != "llama":
         return f"it supports only the llama architecture, not {metadata.architecture}"
@@ -63,7 +63,7 @@ def _match(model: Model, metadata: ModelMetadata | None) -> Match:
 
 
 def _estimate(record: StoredModel, metadata: ModelMetadata | None, parameters: None) -> Mapping[str, int]:
-    """The disk that the result takes: the weights, and the token table once more as the output, in 16 bits at most."""
+    """The disk space of the result: the weights, and the token table again as output matrix, in at most 16 bits."""
     if metadata is None:
         return {}
     table = (metadata.vocabulary_size or 0) * (metadata.embedding_length or 0)

@@ -1,4 +1,4 @@
-"""Makes the table of tokens that llama.cpp of September 2023 wants: SPM pieces with scores, and a token per byte."""
+"""Makes a token table for llama.cpp of September 2023: SPM pieces with scores, and a token for each byte."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from corral.core.errors import Unsupported
 __all__ = ("KEPT_PREFIX", "spm_table")
 
 KEPT_PREFIX = "corral."
-"""Before the keys under which the original vocabulary stays in the file: `corral` encodes prompts by that one."""
+"""The prefix of the keys that hold the original vocabulary, which Corral encodes prompts with."""
 
 _PRINTABLE = range(0x21, 0x7F)
 _NEVER = -1e9
-"""The score of tokens that no merge makes."""
+"""The score of tokens that no merge produces."""
 
 
 def spm_table(vocabulary: GgufVocabulary) -> dict[str, Any]:
     """The ``tokenizer.ggml.*`` pairs without named ids. An SPM vocabulary stays as it is, byte-level BPE is rewritten.
 
-    A piece's score is the place of the first merge that makes it, negated: the earlier merge wins there as here. What
-    SPM cannot say is lost: how words are split, and which two halves a piece is made of. Raises `Unsupported`.
+    A piece's score is the negated index of the first merge that produces it, so that earlier merges win as in BPE. What
+    SPM cannot express is lost: how words are split, and which two halves a piece is made of. Raises `Unsupported`.
     """
     if vocabulary.model == "llama":
         if not vocabulary.scores or "<0x0A>" not in vocabulary.texts:
@@ -59,7 +59,7 @@ def spm_table(vocabulary: GgufVocabulary) -> dict[str, Any]:
 
 
 def _kept(vocabulary: GgufVocabulary) -> dict[str, Any]:
-    """The original vocabulary, under keys that llama.cpp passes over."""
+    """The original vocabulary, under keys that llama.cpp ignores."""
     stem = f"{KEPT_PREFIX}tokenizer.ggml."
     pairs: dict[str, Any] = {
         f"{stem}model": vocabulary.model,

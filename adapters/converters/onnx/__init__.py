@@ -1,1 +1,1 @@
-"""GGUF becomes a folder that ONNX Runtime GenAI runs, without torch or transformers."""
+"""Converts GGUF to a folder that ONNX Runtime GenAI runs, without torch or transformers."""

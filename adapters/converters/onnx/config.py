@@ -1,4 +1,4 @@
-"""Writes ``genai_config.json``, from which ONNX Runtime GenAI knows the model's inputs, outputs and ends."""
+"""Writes ``genai_config.json``, which tells ONNX Runtime GenAI the model's inputs, outputs and end tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Converts one GGUF model into the folder that ONNX Runtime GenAI loads. Runs as a job, in a process of its own."""
+"""Converts one GGUF model into the folder that ONNX Runtime GenAI loads. Runs as a job, in a separate process."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ("convert",)
 
 
 def convert(request: ConvertRequest, on_progress: Callable[[float], None]) -> ConvertResult:
-    """Writes the folder's files, the weights as they are read: a few rows are in memory at a time.
+    """Writes the files of the folder. Only a few rows of the weights are in memory at a time.
 
-    Raises `Unsupported` for a model whose graph or tokenizer is not known here, `InvalidModelFile` for a file that is
-    broken, `InvalidOption` for parameters, `OutOfSpace` and `StorageError` for the folder.
+    Raises `Unsupported` for a model whose graph or tokenizer is unknown, `InvalidModelFile` for a broken file,
+    `InvalidOption` for parameters, `OutOfSpace` and `StorageError` for the folder.
     """
     parameters = _parameters(request)
     folder = Path(request.folder)

@@ -1,4 +1,4 @@
-"""What a decoder of the llama family is made of, read from a GGUF header."""
+"""The structure of a decoder of the llama family, read from a GGUF header."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from corral.core.values import Value
 __all__ = ("LONGEST_CONTEXT", "Decoder", "context_length", "read_decoder")
 
 LONGEST_CONTEXT = 1 << 20
-"""No model of these architectures was trained for more; one that claims it would fill the disk with rotary tables."""
+"""No model of these architectures was trained for more; the rotary tables of one that claims it would fill the disk."""
 
 
 class Decoder(Value, frozen=True, kw_only=True):
-    """Lengths are in elements. `interleaved`: the rows of Q and K are in the order of rotated pairs, as GGUF keeps
-    llama's; otherwise the first half of a head is rotated with the second.
+    """Lengths are in elements. `interleaved`: the rows of Q and K are in the order of rotated pairs, as GGUF stores
+    those of llama; otherwise, the first half of a head is rotated with the second.
 
-    `tied`: the output is the token table. `biases`: Q, K and V have one. `head_norms`: each head of Q and K is
+    `tied`: the token table is also the output. `biases`: Q, K and V have one. `head_norms`: each head of Q and K is
     normalised. `rope_scale` divides positions, `rope_factors` names the tensor that divides frequencies.
     """
 
@@ -44,7 +44,7 @@ class Decoder(Value, frozen=True, kw_only=True):
 
 
 def read_decoder(tensors: GgufTensors) -> Decoder:
-    """Raises `InvalidModelFile` for a number that is missing or impossible, `Unsupported` for what is no such graph."""
+    """Raises `InvalidModelFile` for a missing or impossible number, `Unsupported` for other graphs."""
     pairs = tensors.pairs
     architecture = str(pairs.get("general.architecture"))
     header = _Numbers(pairs, architecture)
@@ -80,7 +80,7 @@ def read_decoder(tensors: GgufTensors) -> Decoder:
 
 
 def context_length(decoder: Decoder, parameters: OnnxParameters) -> int:
-    """The most tokens of a context that the result has: what was asked for, else the model's own, within reason."""
+    """The context length of the result: the requested one, else the model's own, within reason."""
     return parameters.context_length or min(decoder.context_length, LONGEST_CONTEXT)
 
 
@@ -89,12 +89,12 @@ def _rope_scale(header: _Numbers) -> float:
     kind = header.pairs.get(f"{header.architecture}.rope.scaling.type", "none")
     if kind not in ("none", "linear"):
         raise Unsupported(f"the rope scaling {kind!r} cannot be converted")
-    old = header.number("rope.scale_linear", 1.0)  # the key before there were kinds
+    old = header.number("rope.scale_linear", 1.0)  # the key that was used before there were several kinds
     return header.number("rope.scaling.factor", old) if kind == "linear" else old
 
 
 class _Numbers:
-    """The header's numbers of one architecture."""
+    """The numbers in the header that belong to one architecture."""
 
     def __init__(self, pairs: Mapping[str, Any], architecture: str) -> None:
         self.pairs = pairs

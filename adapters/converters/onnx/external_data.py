@@ -1,4 +1,4 @@
-"""Writes weights into ONNX's external data file, each tensor at its place, as its rows come."""
+"""Writes weights into ONNX's external data file, row by row, each tensor at its place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from corral.adapters.stores.files import storage_errors
 __all__ = ("ExternalData", "Region", "write_file")
 
 _ALIGNMENT = 4096
-"""ONNX Runtime maps tensors that begin at a page and copies others."""
+"""ONNX Runtime maps tensors that begin at a page boundary, and copies others."""
 
 _ELEMENT_BYTES = {TensorProto.FLOAT: 4, TensorProto.UINT8: 1}
 
@@ -25,7 +25,7 @@ _ELEMENT_BYTES = {TensorProto.FLOAT: 4, TensorProto.UINT8: 1}
 class ExternalData:
     """An external data file that grows, to be used with ``with``; leaving flushes it to the disk.
 
-    Writing raises `OutOfSpace` where the disk is full, `StorageError` for other faults.
+    Writing raises `OutOfSpace` if the disk is full, `StorageError` for other errors.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,7 @@ class ExternalData:
                 os.fsync(self._file.fileno())
 
     def tensor(self, name: str, data_type: int, shape: Sequence[int]) -> Region:
-        """Room for a tensor (``TensorProto.FLOAT`` or ``UINT8``), to be filled in order."""
+        """Reserve space for a tensor (``TensorProto.FLOAT`` or ``UINT8``), to be filled in order."""
         size_bytes = math.prod(shape) * _ELEMENT_BYTES[data_type]
         start = -(-self._end // _ALIGNMENT) * _ALIGNMENT
         self._end = start + size_bytes
@@ -55,7 +55,7 @@ class ExternalData:
         return Region(self, proto, start, self._end)
 
     def write_at(self, offset_bytes: int, data: NDArray[np.generic]) -> int:
-        """Where the written bytes end."""
+        """The offset at which the written bytes end."""
         view = memoryview(np.ascontiguousarray(data).data).cast("B")
         end = offset_bytes + len(view)
         with storage_errors(f"writing {self._path}"):
@@ -75,14 +75,14 @@ class Region:
         self._end = end
 
     def write(self, rows: NDArray[np.generic]) -> None:
-        """The next rows. Writing past the tensor's end is a fault of the caller (`ValueError`)."""
+        """Append the next rows. Raises `ValueError` past the end of the tensor."""
         if self._position + rows.nbytes > self._end:
             raise ValueError(f"{self.proto.name}: {rows.nbytes} bytes do not fit its shape")
         self._position = self._data.write_at(self._position, rows)
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """A whole small file, flushed to the disk. Raises as `ExternalData` does."""
+    """Write a whole small file and flush it to the disk. Raises as `ExternalData` does."""
     with storage_errors(f"writing {path}"), path.open("wb") as file:
         file.write(data)
         file.flush()

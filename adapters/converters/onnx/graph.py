@@ -60,7 +60,7 @@ class _Graph:
     def _layer(
         self, layer: int, state: str, branch: str, lengths: tuple[str, str], rotation: tuple[str, str]
     ) -> tuple[str, str]:
-        """The state before the last addition, and what is to be added: the next norm adds them."""
+        """The state before the last addition, and what to add to it: the next norm does that."""
         hidden, heads = self._decoder.hidden, self._decoder.heads * self._decoder.head_size
         name = f"blk.{layer}"
         state, normed = self._normed(f"{name}.attn_norm", state, branch)
@@ -77,7 +77,7 @@ class _Graph:
             )
             for part in ("ffn_gate", "ffn_up")
         )
-        active = self._node("QuickGelu", [gate], f"{name}.ffn_act", domain="com.microsoft", alpha=1.0)  # that is SiLU
+        active = self._node("QuickGelu", [gate], f"{name}.ffn_act", domain="com.microsoft", alpha=1.0)  # together: SiLU
         product = self._node("Mul", [active, up], f"{name}.ffn_product")
         width = self._weights.columns(f"{name}.ffn_down.weight")
         down = self._matrix(f"{name}.ffn_down", [Source(f"{name}.ffn_down.weight")], width, self._parameters.bits)
@@ -85,7 +85,7 @@ class _Graph:
 
     def _attention(self, layer: int, normed: str, lengths: tuple[str, str], rotation: tuple[str, str]) -> str:
         decoder, name = self._decoder, f"blk.{layer}"
-        if decoder.head_norms:  # between the product and the rotation, so that each goes its own way
+        if decoder.head_norms:  # between product and rotation, so Q and K are handled separately
             inputs = [
                 self._head_norm(name, part, self._projected(layer, (part,), normed)) for part in ("attn_q", "attn_k")
             ]
@@ -112,7 +112,7 @@ class _Graph:
         return attended
 
     def _projected(self, layer: int, parts: Sequence[str], normed: str) -> str:
-        """One product for all `parts`."""
+        """A single product for all `parts`."""
         decoder = self._decoder
         turned = decoder.head_size if decoder.interleaved else 0
         name = f"blk.{layer}." + "_".join(part.removeprefix("attn_") for part in parts)
@@ -135,7 +135,7 @@ class _Graph:
         return self._node("Reshape", [normed, joined], f"{name}.{part}.joined")
 
     def _normed(self, name: str, state: str, branch: str) -> tuple[str, str]:
-        """The sum of both, and its norm; without a branch the state itself is the sum."""
+        """The sum of both, and its norm; without a branch, the state itself is the sum."""
         weight = self._weights.vector(name, [Source(f"{name}.weight")], self._decoder.hidden)
         normed = f"{name}.out"
         if not branch:
@@ -184,7 +184,7 @@ class _Graph:
         )
 
     def _with_sums(self, state: str) -> str:
-        """The activations, and behind them the sum of each block of theirs: see `quantize`."""
+        """The activations, followed by the sums of their blocks: see `quantize`."""
         joined = f"{state}.with_sums"
         if joined not in self._summed:
             self._summed.add(joined)
@@ -194,7 +194,7 @@ class _Graph:
         return joined
 
     def _embedded(self, table: Matrix) -> str:
-        """Rows of the token table, which is quantized and shared with the output, made float32 again."""
+        """Rows of the token table as float32; the table is quantized and shared with the output."""
         levels = self._node("Gather", [table.levels, "input_ids"], "embedding.levels", axis=0)
         scales = self._node("Gather", [table.scales, "input_ids"], "embedding.row_scales", axis=0)
         column = self._node("Unsqueeze", [scales, self._integers("column", [-1])], "embedding.scales")
@@ -210,7 +210,7 @@ class _Graph:
         return self._node("Slice", [rows, *bounds], "embedding.cut")
 
     def _lengths(self) -> tuple[str, str]:
-        """What the attention wants of the mask: the index of each row's last token, and the length of all."""
+        """What the attention needs from the mask: the index of the last token of each row, and the total length."""
         total = self._node("ReduceSum", ["attention_mask", self._integers("one", [1])], "lengths.sum", keepdims=0)
         last = self._node("Sub", [total, self._integers("one", [1])], "lengths.last")
         shape = self._node("Shape", ["attention_mask"], "lengths.shape")

@@ -3,10 +3,10 @@
 A block of 32 is ``scale * (level - zero point)``. The layout is that of the operator's schema in ONNX Runtime's
 ``ContribOperators.md``: levels of 4 bits are packed in pairs, the first in the low half of a byte; so are zero points.
 
-A zero point of 4 bits is a whole number, and the minimum of a GGUF block is none: rounding it costs as much as the
-quantization itself did. What rounding leaves of a block, its remainder, is the same for all weights of the block, so it
-is to be multiplied by the sum of the 32 activations. The remainders therefore follow the weights as more columns, in
-blocks of their own, and the graph gives the product those sums.
+A zero point of 4 bits is a whole number, but the minimum of a GGUF block is not: rounding it would cost as much
+accuracy as the quantization itself. The rounding error of a block, its remainder, is the same for all weights of the
+block, so it has to be multiplied by the sum of the 32 activations. The remainders are therefore appended to the weights
+as more columns, in separate blocks, and the graph appends those sums to the activations.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 BLOCK = 32
-"""Weights that share a scale: as in GGUF, so that its 4-bit blocks can be taken as they are."""
+"""Weights that share a scale: as in GGUF, so that its 4-bit blocks can be kept as they are."""
 
 EIGHT_BIT_ZERO = 128
-"""The zero point that ``MatMulNBits`` assumes for 8 bits where none is given."""
+"""The zero point that ``MatMulNBits`` assumes for 8 bits if none is given."""
 
 _REMAINDER_ZERO = 8
 _TINY = np.float32(1e-30)
@@ -42,12 +42,12 @@ class QuantizedRows(NamedTuple):
 
 
 def row_blocks(columns: int) -> int:
-    """Blocks of a row; the last is filled up with zeros."""
+    """The blocks of a row; the last one is padded with zeros."""
     return -(-columns // BLOCK)
 
 
 def eight_bits(weights: Floats) -> QuantizedRows:
-    """``(rows, columns)`` symmetric, from -127 to 127. What Q8_0 holds comes out as it was: it reaches 127 too."""
+    """``(rows, columns)`` symmetric, from -127 to 127. Weights from Q8_0, whose range is the same, do not change."""
     grouped = _filled(weights)
     scales = np.abs(grouped).max(axis=2) / np.float32(127)
     levels = np.rint(grouped / np.maximum(scales, _TINY)[:, :, None]) + EIGHT_BIT_ZERO
@@ -55,7 +55,7 @@ def eight_bits(weights: Floats) -> QuantizedRows:
 
 
 def four_bits(groups: Groups, rows: int, *, remainders: bool) -> QuantizedRows:
-    """Groups of whole rows. With `remainders` every row goes on with those of its blocks; without, they are dropped."""
+    """Groups of whole rows. With `remainders`, each row is followed by those of its blocks; else they are dropped."""
     scales, minima = groups.steps.reshape(rows, -1), groups.minima.reshape(rows, -1)
     zeros = np.clip(np.rint(-minima / np.where(scales == 0, 1, scales)), 0, 15)
     levels = groups.levels.reshape(rows, -1, BLOCK)
@@ -78,7 +78,7 @@ def nearest_groups(weights: Floats) -> Groups:
 
 
 def _remainders(values: Floats) -> tuple[Bytes, Floats]:
-    """Symmetric in 4 bits: they are at most half a step, so that a seventh of that is near enough."""
+    """Symmetric in 4 bits: remainders are at most half a step, so a seventh of that is accurate enough."""
     grouped = _filled(values)
     scales = np.abs(grouped).max(axis=2) / np.float32(7)
     levels = np.rint(grouped / np.maximum(scales, _TINY)[:, :, None]) + _REMAINDER_ZERO
@@ -86,7 +86,7 @@ def _remainders(values: Floats) -> tuple[Bytes, Floats]:
 
 
 def _filled(values: Floats) -> Floats:
-    """Rows as blocks."""
+    """The rows, divided into blocks."""
     rows, columns = values.shape
     blocks = row_blocks(columns)
     return np.pad(values, ((0, 0), (0, blocks * BLOCK - columns))).reshape(rows, blocks, BLOCK)

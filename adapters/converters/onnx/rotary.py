@@ -1,4 +1,4 @@
-"""Computes the tables of cosines and sines by which positions turn queries and keys."""
+"""Computes the tables of cosines and sines that rotate queries and keys by their positions."""
 
 from __future__ import annotations
 

@@ -22,18 +22,18 @@ _TOKENIZERS = ("gpt2", "llama")
 _ROPE_SCALINGS = (None, "none", "linear")
 
 _EIGHT_BIT_BYTES, _FOUR_BIT_BYTES = 1 + 4 / 32, 0.5 * 33 / 32 + 4.5 / 32
-"""Of a weight, with its share of scales, zero points and remainders."""
+"""Bytes of a weight, including its share of scales, zero points and remainders."""
 
 _OTHER_BYTES = 64 * 1024 * 1024
 _MEMORY_BYTES = 512 * 1024 * 1024
 
 
 class OnnxParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a conversion may be told.
+    """The parameters of a conversion.
 
-    `bits` of a weight in the layers: None takes 4-bit weights over as they are and gives all others 8. The token table
-    and the output always have 8. `accuracy_level`: what ONNX Runtime computes a product of matrices in, 4 is int8 and
-    the fastest, 1 is float32. `context_length`: most tokens of a context, None for the model's own; the rotary tables
+    `bits` of a weight in the layers: None keeps 4-bit weights as they are and gives all others 8. The token table and
+    the output always have 8. `accuracy_level`: the type in which ONNX Runtime multiplies matrices; 4 is int8 and the
+    fastest, 1 is float32. `context_length`: the most tokens of a context, None for the model's own; the rotary tables
     have a row for each.
     """
 
@@ -50,7 +50,7 @@ def _match(model: Model, metadata: ModelMetadata | None) -> Match:
 
 
 def _obstacle(model: Model, metadata: ModelMetadata | None) -> str | None:
-    """Why a model cannot be converted, None where it can as far as its header says."""
+    """Why a model cannot be converted; None if its header says nothing against it."""
     if metadata is None or model.weights is None or metadata.format != "gguf":
         found = metadata.format if metadata else model.format or "a model without weights"
         return f"converts GGUF weights only, not {found}"
@@ -85,7 +85,7 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, parameters: O
     for name, size_bytes in metadata.tensor_types.items():
         wide = parameters.bits == 8 or (parameters.bits is None and name not in FOUR_BIT_TYPES)
         disk += size_bytes / sizes[name] * (_EIGHT_BIT_BYTES if wide else _FOUR_BIT_BYTES)
-    table = (metadata.vocabulary_size or 0) * (metadata.embedding_length or 0)  # 8 bits at all times
+    table = (metadata.vocabulary_size or 0) * (metadata.embedding_length or 0)  # always 8 bits
     return {"disk": int(disk + table * (_EIGHT_BIT_BYTES - _FOUR_BIT_BYTES)) + _OTHER_BYTES, "cpu": _MEMORY_BYTES}
 
 

@@ -1,4 +1,4 @@
-"""Writes a vocabulary as ``tokenizer.json`` of the library ``tokenizers``, and what goes with it."""
+"""Writes a vocabulary as ``tokenizer.json`` of the library ``tokenizers``, and ``tokenizer_config.json``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ("tokenizer_config", "tokenizer_json")
 
 
 def tokenizer_json(vocabulary: OnnxVocabulary) -> dict[str, Any]:
-    """The file's content; it makes the tokens that llama.cpp makes of the same text."""
+    """The file's content. It gives the same tokens as llama.cpp for the same text."""
     parts = _byte_level(vocabulary) if vocabulary.kind == "bpe" else _sentence_pieces(vocabulary)
     return {
         "version": "1.0",
@@ -61,7 +61,7 @@ def _byte_level(vocabulary: OnnxVocabulary) -> dict[str, Any]:
 
 
 def _sentence_pieces(vocabulary: OnnxVocabulary) -> dict[str, Any]:
-    """SentencePiece's BPE: spaces are ``▁``, one stands before the text, and what has no token becomes its bytes."""
+    """SentencePiece's BPE: spaces become ``▁``, one is put before the text, and text without a token becomes bytes."""
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     prepend = [{"type": "Prepend", "prepend": SPACE}] if vocabulary.add_space_prefix else []
     strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if vocabulary.add_space_prefix else []
@@ -97,7 +97,7 @@ def _model(
 
 
 def _known_merges(vocabulary: OnnxVocabulary) -> Iterator[tuple[str, str]]:
-    """Merges of tokens that exist: the library refuses others, which can never make a token."""
+    """The merges that produce an existing token: the library refuses others."""
     known = frozenset(vocabulary.tokens)
     for merge in vocabulary.merges:
         space = merge.find(" ", 1)
@@ -107,7 +107,7 @@ def _known_merges(vocabulary: OnnxVocabulary) -> Iterator[tuple[str, str]]:
 
 
 def _scored_merges(vocabulary: OnnxVocabulary) -> Iterator[tuple[str, str]]:
-    """Every way to make a token of two others, those of the best scores first."""
+    """All ways to make a token from two others, those with the best scores first."""
     ids = {token: index for index, token in enumerate(vocabulary.tokens) if index not in vocabulary.special}
     by_score = sorted(ids, key=lambda token: -vocabulary.scores[ids[token]])
     for token in by_score:
@@ -132,7 +132,7 @@ def _added_tokens(vocabulary: OnnxVocabulary) -> Iterator[dict[str, Any]]:
 
 
 def _template(vocabulary: OnnxVocabulary) -> dict[str, Any] | None:
-    """What stands around a text that is encoded with special tokens."""
+    """The tokens put around a text that is encoded with special tokens."""
     before = vocabulary.bos if vocabulary.add_bos else None
     after = vocabulary.eos if vocabulary.add_eos else None
     if before is None and after is None:

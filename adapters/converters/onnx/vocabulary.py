@@ -1,4 +1,4 @@
-"""Settles what a GGUF vocabulary leaves open: how text becomes tokens, what stands around it, which tokens end it."""
+"""Reads a GGUF vocabulary: how text becomes tokens, which tokens are put around it, and which end an answer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from corral.core.values import Value
 __all__ = ("OnnxVocabulary", "read_vocabulary")
 
 _SPM_IDS = {"unknown": 0, "bos": 1, "eos": 2}
-"""Special tokens of a SentencePiece vocabulary whose header names none, as in llama.cpp."""
+"""Special tokens of a SentencePiece vocabulary if its header names none, as in llama.cpp."""
 
 
 class OnnxVocabulary(Value, frozen=True, kw_only=True):
-    """`special` are control and unknown tokens, `user_defined` those that are found in any text. Ids throughout.
+    """Tokens are ids. `special` are control and unknown tokens, `user_defined` those that are found in any text.
 
     `kind` ``bpe`` is byte-level with `merges` and a `pre_tokenizer`; ``spm`` is SentencePiece's with `scores`. `ends`
     are the tokens that end an answer, EOS first.
@@ -43,7 +43,7 @@ class OnnxVocabulary(Value, frozen=True, kw_only=True):
 
 
 def read_vocabulary(path: Path) -> OnnxVocabulary:
-    """Raises `InvalidModelFile` for a vocabulary that is missing or at odds with itself, `Unsupported` for a kind."""
+    """Raises `InvalidModelFile` for a missing or contradictory vocabulary, `Unsupported` for an unknown kind."""
     found = read_gguf_vocabulary(path)
     if found is None:
         raise InvalidModelFile(f"{path}: the header has no tokenizer.ggml.tokens", "convert the model again")

@@ -1,4 +1,4 @@
-"""Carries tensors from a GGUF file into ONNX's external data, quantized anew, a piece at a time."""
+"""Copies tensors from a GGUF file into ONNX's external data, quantized again, piece by piece."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ Floats = NDArray[np.float32]
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 _CENTRED = "Q4_0"
-"""The 4-bit type whose minimum is a whole number of steps: the zero point 8 says it all."""
+"""The 4-bit type whose minimum is a whole number of steps: its zero point is 8, without a remainder."""
 
 _PIECE_ELEMENTS = 1024 * 1024
 
 
 class Source(NamedTuple):
-    """A GGUF tensor. `head_size` above 0: its rows are pairs to be rotated, wanted as two halves of each such head."""
+    """A GGUF tensor. `head_size` above 0: its rows are rotated pairs, to be rearranged as halves of each head."""
 
     name: str
     head_size: int = 0
 
 
 class Matrix(NamedTuple):
-    """A quantized matrix in the graph: initializers' names, and what ``MatMulNBits`` wants to know.
+    """A quantized matrix in the graph: names of initializers, and the attributes of ``MatMulNBits``.
 
-    `sums` columns behind the weights' own are to be multiplied by the sums of the activations' blocks.
+    The last `sums` columns are multiplied by the sums of the activations' blocks.
     """
 
     levels: str
@@ -65,8 +65,8 @@ class Matrix(NamedTuple):
 class WeightWriter:
     """Writes matrices and vectors by name, and keeps the graph's `initializers`.
 
-    `least_bits` is the smallest width of a matrix so far. `on_progress` gets the share done of all of the file's
-    elements, 0 to 1. Raises as `GgufTensors` and `ExternalData`.
+    `least_bits` is the smallest width of a matrix so far. `on_progress` gets the share of the file's elements that is
+    done, 0 to 1. Raises as `GgufTensors` and `ExternalData`.
     """
 
     def __init__(self, tensors: GgufTensors, data: ExternalData, on_progress: Callable[[float], None]) -> None:
@@ -81,9 +81,9 @@ class WeightWriter:
         self._threads = max(1, min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
 
     def matrix(self, name: str, sources: Sequence[Source], columns: int, bits: int | None) -> Matrix:
-        """The rows of all sources, one below the other. `bits` None: 4 where the sources have 4 bits, else 8.
+        """The rows of all sources, one below the other. `bits` None: 4 if the sources have 4 bits, else 8.
 
-        Rows that are no whole number of blocks have 8 in any case.
+        Rows that are not a whole number of blocks always have 8.
         """
         rows = sum(self._rows(source, columns) for source in sources)
         types = {self._tensors.type(source.name) for source in sources}
@@ -124,29 +124,29 @@ class WeightWriter:
         return name
 
     def constant(self, name: str, values: NDArray[np.generic]) -> str:
-        """A small tensor that is computed and not read."""
+        """A small tensor that is computed, not read."""
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
     def table(self, name: str, values: Floats) -> str:
-        """A large tensor that is computed and not read: outside the graph, whose size has a limit."""
+        """A large tensor that is computed, not read. It is kept outside of the graph, whose size is limited."""
         region = self._data.tensor(name, TensorProto.FLOAT, values.shape)
         region.write(values)
         self.initializers.append(region.proto)
         return name
 
     def columns(self, name: str) -> int:
-        """How long the rows of a tensor are."""
+        """The length of the rows of a tensor."""
         return self._tensors.shape(name)[-1]
 
     def numbers(self, name: str) -> Floats:
-        """A tensor's values for a computation, counted as used."""
+        """The values of a tensor for a computation; the tensor counts as used."""
         values = self._tensors.dequantized(name)
         self._count(name, values.size)
         return values
 
     def check_all_used(self) -> None:
-        """Raises `Unsupported` where the file has tensors that no part of the graph took: the result would be wrong."""
+        """Raises `Unsupported` if the file has tensors that the graph does not use: the result would be wrong."""
         left = [name for name in self._tensors.names if name not in self._used]
         if left:
             shown = ", ".join(left[:5]) + (" …" if len(left) > 5 else "")
@@ -161,7 +161,7 @@ class WeightWriter:
     def _quantized(
         self, sources: Sequence[Source], columns: int, bits: int, remainders: bool
     ) -> Iterator[QuantizedRows]:
-        """Pieces in order; NumPy lets go of the GIL, so that a few threads work ahead of the one that writes."""
+        """Pieces in order. NumPy releases the GIL, so a few threads can work ahead of the one that writes."""
         with ThreadPoolExecutor(self._threads) as threads:
             ahead: deque[Future[QuantizedRows]] = deque()
             for source in sources:

@@ -11,9 +11,9 @@ from litestar import Request, Response, post
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from corral.api.http.errors import JSON, ApiError
+from corral.api.http.ollama.bodies import EmbedBody, EmbeddingBody, ModelBody
 from corral.api.http.ollama.prologue import InferenceRequest, begin
 from corral.api.http.ollama.replies import EmbeddingReply, EmbedReply
-from corral.api.http.ollama.requests import EmbedBody, EmbeddingBody, ModelBody
 from corral.core.errors import InvalidEmbedding, PromptTooLong
 from corral.core.requests.calls import EmbedCall, EmbedResult
 from corral.core.requests.outputs import Vectors

@@ -10,10 +10,10 @@ from litestar.types import ASGIApp
 
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.ollama.answers import AnswerResponse
+from corral.api.http.ollama.bodies import ChatBody, GenerateBody, InferenceBody, decoded_images
 from corral.api.http.ollama.chunks import AnswerWriter, ChatWriter, GenerateWriter
 from corral.api.http.ollama.prologue import InferenceRequest, begin
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
-from corral.api.http.ollama.requests import ChatBody, GenerateBody, InferenceBody, decoded_images
 from corral.core.errors import InvalidOption
 from corral.core.generation.answers import Generation
 from corral.core.requests.answer_format import read_format

@@ -12,6 +12,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from corral.api.http.body import read_json
 from corral.api.http.errors import JSON, ApiError
+from corral.api.http.ollama.bodies import CopyBody, DeleteBody, ShowBody
 from corral.api.http.ollama.naming import read_name, without_selector
 from corral.api.http.ollama.replies import (
     Details,
@@ -25,7 +26,6 @@ from corral.api.http.ollama.replies import (
     VersionReply,
     tool_calls_of,
 )
-from corral.api.http.ollama.requests import CopyBody, DeleteBody, ShowBody
 from corral.api.http.request_log import request_log
 from corral.api.http.timestamps import local_timestamp
 from corral.api.modelfile.printing import modelfile_text, parameters_text

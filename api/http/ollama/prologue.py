@@ -11,8 +11,8 @@ from msgspec import UNSET, UnsetType
 
 from corral.api.http.body import read_json
 from corral.api.http.errors import ApiError
+from corral.api.http.ollama.bodies import ModelBody
 from corral.api.http.ollama.naming import read_name, without_selector
-from corral.api.http.ollama.requests import ModelBody
 from corral.api.http.received import Received
 from corral.core.errors import ModelNotFound
 from corral.core.go.durations import parse_keep_alive_s

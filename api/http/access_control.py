@@ -18,7 +18,7 @@ from corral.api.http.request_log import RequestLog
 from corral.api.http.settings import HttpSettings
 from corral.core.requests.caller import ANONYMOUS, PASSED_HEADER, Caller, servers_in
 
-__all__ = ("Edge", "caller_of")
+__all__ = ("AccessControl", "caller_of")
 
 _PREFLIGHT_AGE_S = 12 * 3600
 _PASSED = PASSED_HEADER.encode()
@@ -26,7 +26,7 @@ _KEY = "corral.caller"
 _LOOP = "this server has already handled the request: an upstream model leads back to it"
 
 
-class Edge:
+class AccessControl:
     """Wraps the whole application, because Litestar's middleware only sees requests for known paths."""
 
     def __init__(self, app: ASGIApp, settings: HttpSettings, dialects: Dialects) -> None:
@@ -87,7 +87,7 @@ class Edge:
 
 
 def caller_of(scope: Scope) -> Caller:
-    """Who sent this request. Anonymous if it did not come through `Edge`."""
+    """Who sent this request. Anonymous if it did not come through `AccessControl`."""
     caller = scope["state"].get(_KEY)
     return caller if isinstance(caller, Caller) else ANONYMOUS
 
