@@ -69,10 +69,10 @@ def _log_level(text: str) -> str | UnsetType:
 
 
 class Variable(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting's variables: ``CORRAL_<name>`` and, where Ollama has it, ``OLLAMA_<name>``.
+    """One setting's variables: ``CORRAL_<name>`` and, if Ollama has it, ``OLLAMA_<name>``.
 
     `path` is the setting; ``*`` for the engine stands for every engine that has an option of that name.
-    `parse_ollama` reads Ollama's where its rules are others.
+    `parse_ollama` reads Ollama's variable if it follows other rules.
     """
 
     name: str

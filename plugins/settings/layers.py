@@ -50,7 +50,7 @@ class Layers:
         """Phase two: everything, the sections of registered specs by their own Structs.
 
         `registered` has the Struct of each spec with settings by section and name; None for a spec without any. Raises
-        `SettingsError` that names the path of an unknown key or a mistyped value. A section of a spec that nobody
+        `SettingsError` that names the path of an unknown key or a mistyped value. A section of a spec that is not
         registered is an error if the plugins are `complete`, and ignored if one of them was not loaded.
         """
         tree, origins = self._merge(registered.get("engines", {}), _kinds(registered))

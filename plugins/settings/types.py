@@ -50,9 +50,9 @@ class Duration:
 class Address:
     """The address where a server listens, and where a client looks for it.
 
-    ``HOST``, ``HOST:PORT``, ``:PORT``, a URL, or ``unix:PATH``. A bare host has port 11434, a URL its scheme's own;
-    a port that is none is replaced by the default one, as in Ollama. `unix_path` is None for a network address. Never
-    raises: `problem` says what is wrong with the text, None where nothing is.
+    Written as ``HOST``, ``HOST:PORT``, ``:PORT``, a URL, or ``unix:PATH``. The default port is 11434, or that of the
+    URL's scheme; an invalid port falls back to it, as in Ollama. `unix_path` is None for a network address. Never
+    raises: `problem` says what is wrong with the text, None if nothing is.
     """
 
     __slots__ = ("host", "path", "port", "problem", "scheme", "text", "unix_path")

@@ -59,7 +59,7 @@ def _engine(config: pytest.Config, form: str) -> Any:
     if spec.form != form:
         pytest.skip(f"the {spec.name} engine has the form {spec.form}")
     if "thread" not in spec.runners:
-        pytest.skip(f"the {spec.name} engine runs in a process of its own only")
+        pytest.skip(f"the {spec.name} engine runs only in a separate process")
     engine = import_name(spec.load)(load_request_of(config), lambda share: None)
     if "completion" not in engine.info.tasks:
         engine.close()
