@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from corral.core.catalog.fetching import side_by_side
 from corral.core.catalog.manifest_reading import format_of
 from corral.core.catalog.registries import Registries
-from corral.core.errors import InvalidRequest
+from corral.core.errors import CorralError, InvalidRequest
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest
 from corral.core.models.references import Reference
@@ -83,7 +84,8 @@ class ModelPusher:
                     tell()
                 await writer.commit()
             except BaseException:
-                await writer.abort()
+                with suppress(CorralError):  # the original error is what matters
+                    await writer.abort()
                 raise
         sent_bytes = blob.size_bytes
         tell()

@@ -106,6 +106,8 @@ class ModelDeriver:
         spec, weights = self._spec(converter), record.weights
         if weights is None:
             raise Unsupported(f"{record.name.short} has no local weights to convert")
+        if record.files_of("adapter"):  # before looking for a result, which the weights alone may have already
+            raise Unsupported(f"{record.name.short} has an adapter, which would be lost in a conversion")
         stated = typed_parameters(spec, self._settings.get(converter, {}), parameters)
         name = derived_name(weights.digest, spec, stated)
         found = await self._whole(name)

@@ -53,8 +53,6 @@ def require_able(
 ) -> None:
     """Raises `Unsupported` if the converter cannot convert the model, `EngineNotInstalled` if it cannot run here, and
     `PluginError` if its `match` fails."""
-    if record.files_of("adapter"):
-        raise Unsupported(f"{record.name.short} has an adapter, which would be lost in a conversion")
     with map_errors({Exception: PluginError}, f"the match of the {spec.name} converter failed"):
         match = contained(spec.match, record, metadata)
         if not isinstance(match, Match):
