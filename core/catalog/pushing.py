@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 
 import msgspec
@@ -78,10 +78,11 @@ class ModelPusher:
         if not await registry.mount(target, blob.digest, origin):
             writer = await registry.begin(target, blob.digest, blob.size_bytes)
             try:
-                async for chunk in self._blobs.read(blob.digest):
-                    await writer.write(chunk)
-                    sent_bytes += len(chunk)
-                    tell()
+                async with aclosing(self._blobs.read(blob.digest)) as chunks:
+                    async for chunk in chunks:
+                        await writer.write(chunk)
+                        sent_bytes += len(chunk)
+                        tell()
                 await writer.commit()
             except BaseException:
                 with suppress(CorralError):  # the original error is what matters

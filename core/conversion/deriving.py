@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -281,8 +282,9 @@ class ModelDeriver:
         """The digest of the blob's bytes as they are now; empty if it is missing."""
         found = hashlib.sha256()
         try:
-            async for chunk in self._blobs.read(digest):
-                await asyncio.to_thread(found.update, chunk)
+            async with aclosing(self._blobs.read(digest)) as chunks:
+                async for chunk in chunks:
+                    await asyncio.to_thread(found.update, chunk)
         except (StorageError, BlobNotFound):
             return ""
         return f"sha256:{found.hexdigest()}"
