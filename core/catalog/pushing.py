@@ -13,7 +13,7 @@ from corral.core.catalog.manifest_reading import format_of
 from corral.core.catalog.registries import Registries
 from corral.core.errors import CorralError, InvalidRequest
 from corral.core.malformed import MALFORMED
-from corral.core.models.digests import Digest
+from corral.core.models.digests import Digest, short_digest
 from corral.core.models.references import Reference
 from corral.core.ports.blobs import BlobStore
 from corral.core.ports.manifests import ManifestBlob, ManifestFormat, StoredManifest
@@ -23,7 +23,6 @@ from corral.core.ports.sources import FetchProgress, OnProgress
 __all__ = ("ModelPusher",)
 
 _OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-_SHOWN_DIGITS = 12  # of a digest, as Ollama shows it
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -68,7 +67,7 @@ class ModelPusher:
         sent_bytes = 0
 
         def tell() -> None:
-            status = f"pushing {blob.digest.partition(':')[2][:_SHOWN_DIGITS]}"
+            status = f"pushing {short_digest(blob.digest)}"
             on_progress(
                 FetchProgress(
                     status=status, digest=blob.digest, total_bytes=blob.size_bytes, completed_bytes=sent_bytes
