@@ -62,3 +62,8 @@ class GeneratorEngineContract(EngineContract):
     def test_tokenizer(self, engine: GeneratorEngine) -> None:
         """Decoding what was encoded gives the text again."""
         self.check_tokenizer(engine)
+
+    def test_a_prompt_of_ids(self, engine: GeneratorEngine) -> None:
+        """The ids of a text are the same prompt as the text: an engine with a tokenizer gets long texts as ids."""
+        request = self.prompt_of_ids(engine)
+        self.check_same_prompt(_outputs(engine, request), _outputs(engine, completion()))

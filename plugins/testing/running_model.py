@@ -40,7 +40,7 @@ class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
     def test_it_says_what_it_does(self, loaded: ModelUnderTest) -> None:
         """The model has at least one task, its tasks are among those of the spec, and lengths are positive."""
         info = loaded.info
-        assert info.tasks
+        assert info.tasks, "info.tasks is empty: name what the model does, for example 'completion'"
         assert info.tasks <= self.spec.tasks
         assert info.parallel >= 1
         assert info.context_length is None or info.context_length > 0
@@ -73,7 +73,7 @@ class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
             await model.aclose()
             await model.aclose()
             assert not model.alive
-            task = min(model.info.tasks)
+            task = min(model.info.tasks, default="completion")
             with pytest.raises(CorralError):
                 async for _ in model.run(_request_of(task)):
                     pass

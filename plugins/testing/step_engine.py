@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -41,6 +41,14 @@ class _OnlyToken:
         self.accepted.append(token_id)
 
 
+def _pairs(outputs: Iterable[tuple[int, EngineOutput]]) -> list[tuple[int, EngineOutput]]:
+    pairs = list(outputs)
+    for pair in pairs:
+        assert isinstance(pair, tuple), f"step() gives pairs (request id, output), but this is {pair!r}"
+        assert len(pair) == 2, f"step() gives pairs (request id, output), but this is {pair!r}"
+    return pairs
+
+
 class StepEngineContract(EngineContract):
     """Subclass it and provide the fixture `engine`: a fresh `StepEngine` that does completions. The suite closes it.
 
@@ -69,7 +77,7 @@ class StepEngineContract(EngineContract):
         for _ in range(_TOO_MANY_STEPS):
             if not engine.has_unfinished_requests():
                 return list(outputs.values())
-            for request_id, output in engine.step():
+            for request_id, output in _pairs(engine.step()):
                 mine = outputs[request_id]
                 if mine and isinstance(mine[-1], EngineFinished):
                     continue
@@ -103,6 +111,12 @@ class StepEngineContract(EngineContract):
     def test_tokenizer(self, engine: StepEngine) -> None:
         """Decoding what was encoded gives the text again."""
         self.check_tokenizer(engine)
+
+    def test_a_prompt_of_ids(self, engine: StepEngine) -> None:
+        """The ids of a text are the same prompt as the text: an engine with a tokenizer gets long texts as ids."""
+        [ids] = self.run(engine, self.prompt_of_ids(engine))
+        [text] = self.run(engine, completion())
+        self.check_same_prompt(ids, text)
 
     def test_greedy_repeats(self, engine: StepEngine) -> None:
         """With temperature 0, the same request gets the same text twice."""

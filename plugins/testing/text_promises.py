@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
+from msgspec.structs import replace
 
 from corral.core.requests.outputs import Delta, Finished, Output, Started
-from corral.core.requests.requests import Constraint
-from corral.plugins.testing.engine_requests import text_prompt
+from corral.core.requests.prompts import TokensPart
+from corral.core.requests.requests import CompletionRequest, Constraint
+from corral.plugins.testing.engine_requests import LOST_IDS, text_prompt
 from corral.plugins.testing.loaded import ModelUnderTest
 from corral.plugins.testing.loading import LoadedContract, asked, promise
 
@@ -80,7 +82,12 @@ class TextPromises(LoadedContract):
             assert 0 <= usage.cached_tokens <= usage.prompt_tokens
             assert usage.generated_tokens >= max(1, answer.token_count)
             if answer.finished.token_ids:
-                assert len(answer.finished.token_ids) == usage.prompt_tokens + usage.generated_tokens
+                counted = usage.prompt_tokens + usage.generated_tokens
+                assert len(answer.finished.token_ids) == counted, (
+                    f"Finished.token_ids has {len(answer.finished.token_ids)} ids, but {counted} tokens are counted: if "
+                    "a request has return_token_ids, Prefilled.prompt_ids needs the ids of the prompt, and each Token a "
+                    "token_id"
+                )
 
     @promise("completion", "chat")
     def test_log_probabilities(self, loaded: ModelUnderTest, task: str) -> None:
@@ -112,3 +119,18 @@ class TextPromises(LoadedContract):
         started = loaded.run(loaded.ask(asked(task, self.prompts[2]))).started
         assert started is not None
         assert started.prompt_tokens == len(ids)
+
+    @promise("completion")
+    def test_a_prompt_of_ids(self, loaded: ModelUnderTest, task: str) -> None:
+        """The ids of a text are the same prompt as the text: an engine with a tokenizer gets long texts as ids."""
+        self.require(loaded, "tokenize")
+        request = asked(task, self.prompts[2])
+        assert isinstance(request, CompletionRequest)
+        [ids] = loaded.run(loaded.model.tokenize([request.prompt]))
+        as_ids = replace(request, prompt=(TokensPart(ids=ids),))
+        assert loaded.run(loaded.model.tokenize([as_ids.prompt])) == [ids], LOST_IDS
+        answer = loaded.run(loaded.ask(as_ids))
+        assert answer.started is not None
+        assert answer.started.prompt_tokens == len(ids), LOST_IDS
+        if "exact" in loaded.info.features:
+            assert answer.text == loaded.run(loaded.ask(request)).text, LOST_IDS

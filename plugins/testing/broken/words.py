@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from corral.core.errors import PromptTooLong
 from corral.core.requests.outputs import Delta, Finished, Output
+from corral.core.requests.prompts import TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Request
 from corral.plugins.testing.broken.sound import SoundModel
 
@@ -136,6 +137,19 @@ class Shouting(SoundModel):
         return (await super().detokenize(ids)).upper()
 
 
+class Losing(SoundModel):
+    """Reads the texts of a prompt only, and loses its ids."""
+
+    breaks = "test_a_prompt_of_ids"
+
+    async def answer(self, request: Request) -> AsyncGenerator[Output, None]:
+        if isinstance(request, CompletionRequest):
+            request = replace(request, prompt=(TextPart(text=prompt_text(request.prompt)),))
+        async with aclosing(super().answer(request)) as outputs:
+            async for output in outputs:
+                yield output
+
+
 class Overfull(SoundModel):
     """Raises an error of the wrong kind for a prompt that is too long."""
 
@@ -160,5 +174,6 @@ WORDS: tuple[type[SoundModel], ...] = (
     UpsideDown,
     Unbound,
     Shouting,
+    Losing,
     Overfull,
 )
