@@ -69,7 +69,7 @@ class BlobStore(Protocol):
         ...
 
     async def delete(self, digest: Digest) -> bool:
-        """True if it existed."""
+        """Returns True if it existed."""
         ...
 
     def list(self) -> AsyncIterator[BlobInfo]:

@@ -1,4 +1,4 @@
-"""What makes two models the same in memory: `files_key`."""
+"""Decides whether two models are the same in memory: `files_key`."""
 
 from __future__ import annotations
 
