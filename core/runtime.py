@@ -7,7 +7,7 @@ import msgspec
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.generation.service import InferenceService
-from corral.core.scheduling.devices import DeviceProbe
+from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.values import Value
 
@@ -52,7 +52,7 @@ class ConverterStatus(Value, frozen=True, kw_only=True):
 
 
 class PluginStatus(Value, frozen=True, kw_only=True):
-    """A plugin that was found. `state` is ``loaded``, ``blocked``, ``broken`` or ``incompatible``; `reason` says why."""
+    """A plugin found. `state` is ``loaded``, ``blocked``, ``broken`` or ``incompatible``; `reason` says why."""
 
     name: str
     state: str

@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from io import RawIOBase
@@ -22,7 +22,7 @@ from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
 from corral.adapters.stores.pins import pinned
 from corral.adapters.stores.workspaces import workspace
-from corral.adapters.system.threads import in_thread
+from corral.adapters.system.blocking_work import in_thread
 from corral.core.errors import BlobNotFound, Conflict, InvalidDigest, StorageError
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.ports.blobs import BlobInfo, BlobWriter
@@ -59,7 +59,7 @@ class FilesystemBlobs:
     async def stat(self, digest: Digest) -> BlobInfo | None:
         return await in_thread(lambda stop: self._stat(digest, stop))
 
-    async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         info = await self.stat(digest)
         if info is None:
             raise _not_found(digest)

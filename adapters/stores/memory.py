@@ -49,7 +49,7 @@ class MemoryBlobs:
         data = self._blobs.get(digest)
         return None if data is None else BlobInfo(digest=digest, size_bytes=len(data))
 
-    async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         data = self._blobs.get(digest)
         if data is None:
             raise BlobNotFound(f"blob {digest} not found")

@@ -9,7 +9,7 @@ from corral.core.catalog.fetching import fetch_blob, side_by_side
 from corral.core.catalog.manifest_reading import format_of, read_model
 from corral.core.catalog.publishing import BlobGone, ManifestPublisher, Published
 from corral.core.errors import DigestMismatch
-from corral.core.models.digests import Digest, digest_of
+from corral.core.models.digests import Digest, digest_of, short_digest
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.references import Reference, name_from_reference
@@ -22,7 +22,6 @@ from corral.core.specs.converters import refuse_derived
 __all__ = ("RegistryPuller",)
 
 _ATTEMPTS = 3
-_SHOWN_DIGITS = 12  # of a digest, as Ollama shows it
 
 Fetch = Callable[[Digest, int, int | None], AsyncGenerator[bytes, None]]
 """`Registry.fetch` for one reference."""
@@ -76,7 +75,7 @@ class RegistryPuller:
         raise AssertionError("unreachable")
 
     async def _fetch(self, fetch: Fetch, blob: ManifestBlob, on_progress: OnProgress) -> None:
-        status = f"pulling {blob.digest.partition(':')[2][:_SHOWN_DIGITS]}"
+        status = f"pulling {short_digest(blob.digest)}"
         if await self._blobs.stat(blob.digest) is None:
             stream = partial(fetch, blob.digest)
             await fetch_blob(
