@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.files import CHUNK_BYTES, replace_file
+from corral.adapters.system.files import CHUNK_BYTES, replace_file
 from corral.adapters.system.threads import stop_if_asked
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.files import CHUNK_BYTES, replace_file, storage_errors
 from corral.adapters.stores.locks import FileLock
+from corral.adapters.system.files import CHUNK_BYTES, replace_file, storage_errors
 from corral.adapters.system.threads import in_thread, stop_if_asked
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, parse_digest

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from corral.adapters.stores.files import storage_errors
+from corral.adapters.system.files import storage_errors
 from corral.adapters.system.threads import in_thread
 from corral.core.errors import Conflict
 

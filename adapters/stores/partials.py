@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from corral.adapters.stores.files import CHUNK_BYTES, storage_errors
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.range_journal import RangeJournal
 from corral.adapters.stores.ranges import Range, covers, merged
+from corral.adapters.system.files import CHUNK_BYTES, storage_errors
 from corral.adapters.system.threads import in_thread, stop_if_asked
 from corral.core.errors import Conflict, DigestMismatch, StorageError
 from corral.core.models.digests import Digest
