@@ -22,8 +22,8 @@ from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
 from corral.adapters.stores.pins import pinned
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.workspaces import workspace
+from corral.adapters.system.blocking_work import in_thread
 from corral.adapters.system.files import CHUNK_BYTES, hash_file, storage_errors, sync_folder
-from corral.adapters.system.threads import in_thread
 from corral.core.errors import BlobNotFound, Conflict, InvalidDigest, StorageError
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.ports.blobs import BlobInfo, BlobWriter

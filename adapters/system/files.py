@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from corral.adapters.system.threads import stop_if_asked
+from corral.adapters.system.blocking_work import stop_if_asked
 from corral.core.errors import CorralError, OutOfSpace, StorageError
 from corral.core.models.digests import Digest
 from corral.core.regular_files import open_regular

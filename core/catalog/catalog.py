@@ -22,8 +22,8 @@ from corral.core.catalog.upstreams import upstream_model
 from corral.core.errors import BlobNotFound, CorralError, InvalidRequest, ModelNotFound, StorageError
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
-from corral.core.models.completion import completed
 from corral.core.models.digests import Digest
+from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.view import ModelView

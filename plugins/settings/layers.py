@@ -1,4 +1,4 @@
-"""The layers that settings come in, weakest first, and their decoding into `Settings` in two phases."""
+"""The layers of settings (defaults, file, environment, flags: the last wins), decoded into `Settings` in two phases."""
 
 from __future__ import annotations
 

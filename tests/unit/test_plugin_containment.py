@@ -412,7 +412,7 @@ def test_ctrl_c_still_ends_a_command(modules: Path, user_at: Callable[..., dict[
     install(modules, "waits", f"import time\nopen({str(marker)!r}, 'w').close()\ntime.sleep(60)")
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from corral.api.cli.group import main; main()"
+        "from corral.api.cli.command_group import main; main()"
     )
     for words in (("list",), ("config",)):
         marker.unlink(missing_ok=True)
