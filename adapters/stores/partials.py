@@ -12,11 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from corral.adapters.stores.files import CHUNK_BYTES, storage_errors
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.range_journal import RangeJournal, resumable
 from corral.adapters.stores.ranges import Range, covers, merged
 from corral.adapters.system.blocking_work import in_thread, stop_if_asked
+from corral.adapters.system.files import CHUNK_BYTES, storage_errors
 from corral.core.errors import Conflict, DigestMismatch, StorageError
 from corral.core.models.digests import Digest
 from corral.core.ports.blobs import BlobInfo

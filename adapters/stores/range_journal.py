@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.files import replace_file
 from corral.adapters.stores.ranges import Range, merged
+from corral.adapters.system.files import replace_file
 from corral.core.malformed import MALFORMED
 from corral.core.regular_files import read_regular
 
