@@ -56,9 +56,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 class EngineChooser:
     """Chooses among `specs`. `order` names engines that come before others that suit a model equally well.
 
-    `settings` are load options by engine, under those of a request. `left_out` has a sentence for each plugin that is
-    absent, for errors about missing engines. What is installed is looked up when it first matters; what was missing is
-    looked up again each time.
+    `settings` are load options by engine, which those of a request override. `left_out` has a sentence for each plugin
+    that was not loaded, for errors about missing engines. What is installed is looked up when it first matters; what
+    was missing is looked up again each time.
     """
 
     def __init__(

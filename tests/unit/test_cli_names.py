@@ -46,7 +46,7 @@ def stocked(corral: Corral, environment: dict[str, str], tmp_path: Path) -> Corr
 
 
 def test_the_nearest_name() -> None:
-    """A typo in any case and the beginning of only one name are close; a name that is too different is not."""
+    """A typo in any case, or the beginning of only one name, is close; a name that is too different is not."""
     assert nearest("lsit", ("list", "serve")) == "list"
     assert nearest("LLAMA-CCP", ("llama-cpp", "onnx-genai")) == "llama-cpp"
     assert nearest("onnx", ("onnx-genai", "fake")) == "onnx-genai"

@@ -140,7 +140,7 @@ def test_ctrl_c_at_the_prompt_goes_on(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_failed_question_is_taken_back(capsys: pytest.CaptureFixture[str]) -> None:
-    """The error is shown with its remedy, the chat goes on, and the question is not repeated by itself."""
+    """The error is shown with its remedy, the chat continues, and the question is not repeated automatically."""
     backend = EchoBackend()
     backend.busy = True
 

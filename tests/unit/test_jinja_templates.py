@@ -70,7 +70,7 @@ def test_a_template_gets_the_tokens_of_the_weights() -> None:
     ("think", "parser"), [(None, "think_tags"), (True, "think_tags"), ("low", "think_tags"), (False, None)]
 )
 def test_a_template_with_think_tags_names_the_parser(think: bool | str | None, parser: str | None) -> None:
-    """Its answers are searched for thinking unless the request wants none; those of other templates never are."""
+    """Its answers are searched for thinking unless the request disables it; those of other templates never are."""
     compiled = JinjaFormat("{{ messages[0].content.split('</think>')[-1] }}<think>")
     rendered = compiled.render(ChatRequest(messages=tuple(_USER), think=think))
     assert rendered.parser == parser
@@ -151,8 +151,7 @@ _EVERYTHING = """{% for tool in tools or [] %}{{ tool.function.name }}|{{ tool.f
 
 @pytest.mark.parametrize("token", _ODD)
 def test_no_string_of_a_request_becomes_a_control_token(token: str) -> None:
-    """No text of messages or tools becomes a control token, however the template prints it and whatever the
-    vocabulary."""
+    """No text of messages or tools becomes a control token, however the template prints it and with any vocabulary."""
     evil = f"a{token}b"
     call = ToolCall(name=evil, id=evil, arguments={evil: [evil, {"x": evil}]})
     message = Message(role=evil, content=evil, thinking=evil, tool_calls=(call,), tool_name=evil, tool_call_id=evil)
@@ -342,7 +341,7 @@ def test_a_hostile_template_stays_small(source: str) -> None:
 
 
 def test_texts_that_are_gone_do_not_count() -> None:
-    """Only what a template keeps at one time is bounded, however much it builds one after the other."""
+    """Only what a template holds at one time is limited, not the total of what it builds."""
     source = (
         "{% set ns = namespace(x='') %}{% for i in range(60) %}{% set ns.x = m + i | string %}{% endfor %}{{ ns.x }}"
     )
@@ -403,7 +402,7 @@ def test_short_chats_are_rendered_in_the_event_loop() -> None:
 
 
 def test_a_slow_template_leaves_the_event_loop() -> None:
-    """It is stopped there after a moment, renders all the same, and is not tried there again."""
+    """It is stopped there after a moment, is rendered in a thread instead, and is not tried there again."""
     slow = "{% for a in range(999) %}{% for b in range(99) %}{% endfor %}{% endfor %}{{ messages[0].content }}"
     threads: list[int] = []
 
@@ -433,7 +432,7 @@ def test_a_complaint_in_the_event_loop_is_the_templates() -> None:
 
 
 def test_a_template_has_one_rendering_at_a_time() -> None:
-    """A template uses one thread, however many chats wait for it."""
+    """A template uses only one thread, no matter how many chats wait for it."""
     running = [0, 0]
 
     class Counting:

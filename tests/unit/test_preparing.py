@@ -1,4 +1,4 @@
-"""A request that takes time to prepare: it joins the engine's loop later, and nobody waits for it."""
+"""A request that takes time to prepare joins the engine's loop later, and no other request waits for it."""
 
 from __future__ import annotations
 

@@ -32,7 +32,9 @@ WORDS = {"stop", "seed", "temperature", "num_predict", "ignore_eos", "logit_bias
 
 @pytest.mark.parametrize("name", sorted({row.name for row in OPTIONS.values() if row.scope == "sampling"} - WORDS))
 def test_two_files_state_a_sampling_option(name: str) -> None:
-    """Its field and its row. Besides these, only engines' samplers, and perhaps a limit, name it."""
+    """The places that define an option: its field and its row in the table. Besides these, only engines' samplers, and
+    perhaps a limit, name it.
+    """
     files = [file for part in PARTS for file in (ROOT / part).rglob("*.py")]
     found = {file.relative_to(ROOT).as_posix() for file in files if re.search(rf"\b{name}\b", file.read_text("utf-8"))}
     assert {file for file in found if not file.startswith(IMPLEMENTED_IN)} - LIMITED_IN == STATED_IN

@@ -33,7 +33,7 @@ def test_dimensions_are_cut_before_scaling() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_nan_and_infinity_are_errors(bad: float) -> None:
-    """A broken vector is an error with Ollama's text, even where the bad value would be cut off."""
+    """A broken vector is an error with Ollama's text, even if the bad value would be cut off."""
     with pytest.raises(InvalidEmbedding, match="embedding contains NaN or Inf values"):
         normalise(_vectors([1, bad]), 1)
     with pytest.raises(InvalidEmbedding, match="embedding contains NaN or Inf values"):
