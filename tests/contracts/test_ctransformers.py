@@ -313,7 +313,7 @@ def bad_files(folder: Path, good: Path) -> Iterator[tuple[str, Path]]:
 
 
 def test_bad_files(tmp_path: Path, smollm2_ctransformers: Path) -> None:
-    """A file that it cannot run is an error that names the file, in a child process and in this one, which survives it."""
+    """A file that it cannot run is an error that names it, in a child process and in this one, which survives."""
     for name, path in bad_files(tmp_path, smollm2_ctransformers):
         with pytest.raises(InvalidModelFile, match=path.name):
             make(path)

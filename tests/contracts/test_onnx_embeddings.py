@@ -165,7 +165,7 @@ def test_vectors_agree_with_an_independent_forward_pass(minilm: Path, minilm_int
 
 
 def test_from_a_folder_to_a_vector(minilm_int8: Path, tmp_path: Path) -> None:
-    """Imported into a store and requested by name, the model gives the same vector as the engine does for the folder."""
+    """Imported into a store and requested by name, the model gives the same vector as its folder."""
     with Corral(models=tmp_path) as corral:
         record = corral.import_model(minilm_int8)
         assert record.name.short == "all-minilm-l6-v2:int8"
@@ -275,7 +275,7 @@ def test_ids_are_taken_as_they_are(engine: StepEngine) -> None:
 
 
 def test_odd_inputs(engine: StepEngine) -> None:
-    """An empty text, an empty list and another task are refused."""
+    """An empty text, an empty list and a request for another task are refused."""
     [answer] = answers(engine, request("", " "))
     assert (answer.vectors.count, answer.prompt_tokens) == (2, 4)
     [empty] = answers(engine, request())

@@ -416,7 +416,7 @@ def test_models_that_take_turns_under_one_name(store: Store, tmp_path: Path) -> 
 
 
 def test_an_import_that_cannot_be_published_leaves_nothing(store: Store, weights: Path) -> None:
-    """Weights that no manifest names in the end are deleted again, unless another model has them."""
+    """Weights that end up in no manifest are deleted again, unless another model has them."""
 
     async def scenario() -> None:
         class Refusing(OllamaManifestFormat):

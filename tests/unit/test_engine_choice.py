@@ -128,7 +128,7 @@ def test_what_to_install_is_one_line() -> None:
 
 
 def test_what_must_be_compiled_is_proposed_where_it_can_be(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a C++ compiler an engine that has wheels is proposed, though it matches less well."""
+    """Without a C++ compiler, an engine that has wheels is suggested, although it matches less well."""
     engines = [engine("compiled", 100, module=ABSENT, compiled=True), engine("wheels", 50, module=ABSENT)]
     compiler = tmp_path / "c++"
     compiler.touch(mode=0o755)

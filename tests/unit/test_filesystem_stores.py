@@ -443,7 +443,7 @@ def test_a_link_is_adopted_as_what_it_points_to(tmp_path: Path) -> None:
 
 
 def test_a_cancelled_adoption_leaves_nothing(tmp_path: Path) -> None:
-    """Cancelling while a big file is hashed stops at once, and no lock, link or scratch file stays."""
+    """Cancelling while a big file is hashed takes effect at once, and leaves no lock, link or scratch file."""
     file = tmp_path / "big"
     with file.open("wb") as sparse:
         sparse.truncate(20 * 1024**3)

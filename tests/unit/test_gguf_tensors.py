@@ -134,7 +134,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_crash(
 
 @pytest.fixture(scope="module")
 def ggml() -> Any:
-    """llama.cpp's own library of tensors."""
+    """ggml, llama.cpp's tensor library."""
     llama_cpp = pytest.importorskip("llama_cpp")
     folder = Path(llama_cpp.__file__).parent / "lib"
     library = ctypes.CDLL(str(next(folder.glob("*ggml-base*"))))

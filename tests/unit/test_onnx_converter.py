@@ -117,7 +117,7 @@ def tiny(
     rope_factors: bool = False,
     more: Mapping[str, Any] = {},
 ) -> Tiny:
-    """A random model of two layers. `more` are additional key-values of its header, without the architecture's prefix."""
+    """A random model of two layers. `more` are additional header keys, without the architecture's prefix."""
     rng = np.random.default_rng(11)
     weights: dict[str, Floats] = {}
     tensors: list[TensorEntry] = []
@@ -181,7 +181,7 @@ def tiny(
 
 
 def forward(model: Tiny, ids: list[int]) -> Floats:
-    """Logits of every position: an independent llama implementation that works directly on the GGUF's layout."""
+    """Logits of every position, by an independent llama implementation on the GGUF's layout."""
     architecture, w = model.pairs["general.architecture"], model.weights
     head_size = model.pairs[f"{architecture}.attention.key_length"]
     scale = model.pairs.get(f"{architecture}.rope.scaling.factor", 1.0)
@@ -415,7 +415,7 @@ def test_broken_files_are_named(converted: Convert) -> None:
 
 
 def test_a_full_disk_and_a_missing_folder_are_said_so(converted: Convert, tmp_path: Path) -> None:
-    """A disk without room is `OutOfSpace`, any other fault of the folder `StorageError`."""
+    """A full disk raises `OutOfSpace`, any other fault of the folder `StorageError`."""
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     (tmp_path / "out").mkdir()
