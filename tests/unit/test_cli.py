@@ -392,7 +392,7 @@ def shelf():
 
 @hookimpl
 def corral_register_registries(register):
-    register(RegistrySpec(name="mem", target="corral_shelf:shelf"))
+    register(RegistrySpec(name="mem", target="corral_cellar:shelf"))
 """
 
 
@@ -400,12 +400,12 @@ def corral_register_registries(register):
 def shelf(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     """The command line, and a plugin installed that has a registry with one model."""
     site = tmp_path / "site"
-    (site / "corral_shelf-1.0.dist-info").mkdir(parents=True)
-    (site / "corral_shelf.py").write_text(_SHELF)
-    (site / "corral_shelf-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: corral-shelf\n")
-    (site / "corral_shelf-1.0.dist-info" / "entry_points.txt").write_text("[corral]\nshelf = corral_shelf\n")
+    (site / "corral_cellar-1.0.dist-info").mkdir(parents=True)
+    (site / "corral_cellar.py").write_text(_SHELF)
+    (site / "corral_cellar-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: corral-cellar\n")
+    (site / "corral_cellar-1.0.dist-info" / "entry_points.txt").write_text("[corral]\nshelf = corral_cellar\n")
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.delitem(sys.modules, "corral_shelf", raising=False)
+    monkeypatch.delitem(sys.modules, "corral_cellar", raising=False)
     return call
 
 
