@@ -215,7 +215,7 @@ async def assemble(
 def engine_chooser(
     settings: Settings, manager: PluginManager, engines: Sequence[EngineSpec] | None = None
 ) -> EngineChooser:
-    """What a runtime with these settings chooses engines with, among the registered ones unless `engines` are given."""
+    """The engine chooser of a runtime with these settings, among the registered engines unless `engines` is given."""
     return EngineChooser(
         manager.specs(ENGINES) if engines is None else engines,
         manager.specs(CONVERTERS),

@@ -1,4 +1,4 @@
-"""Adds files to a store without copying them, if the file system can, and notes whether they were changed since."""
+"""Adds files to a store without copying them, if the file system supports that, and detects later changes to them."""
 
 from __future__ import annotations
 

@@ -186,7 +186,9 @@ class FilesystemBlobs:
             raise StorageError(f"{source} changed while it was being read", "import it again")
         if self._stat(digest, stop) is None:
             if linked:
-                self._notes.put(digest, before, intact=True)  # before the blob, which cannot be trusted without it
+                self._notes.put(
+                    digest, before, intact=True
+                )  # written before the blob, which cannot be trusted without it
             os.replace(scratch, self.path(digest))
             if not linked:
                 self._notes.remove(digest)

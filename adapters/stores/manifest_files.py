@@ -30,7 +30,7 @@ def read_manifest(folders: StoreFolders, path: Path) -> tuple[StoredManifest, Fi
         try:
             check_inside(folders, path)
             with io.BufferedReader(open_regular(path)) as file:
-                status = os.fstat(file.fileno())  # before reading, so that a write meanwhile outdates it
+                status = os.fstat(file.fileno())  # taken before reading, so that a write in the meantime invalidates it
                 data = file.read(_LIMIT_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None

@@ -39,7 +39,7 @@ def sweep(folder: Path) -> None:
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             stem, _, suffix = entry.name.partition(".")
-            # A scratch file that is not locked has no owner; a lock without a file may be one that is just being taken.
+            # A scratch file that is not locked has no owner; a lock without a file may be just being taken.
             if not stem.startswith("scratch-") or suffix == "lock":
                 with suppress(FileNotFoundError):
                     if time.time() - entry.stat().st_mtime < _ABANDONED_AFTER_S:

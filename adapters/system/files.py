@@ -55,7 +55,7 @@ def hash_file(path: Path, stop: threading.Event) -> Digest:
 def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True) -> None:
     """Makes `data` the content of `path` in one step; its folder must exist. `scratch` is on the same disk.
 
-    `durable`: return only when the file would survive a power cut.
+    `durable`: return only once the file would survive a power cut.
     """
     scratch.mkdir(parents=True, exist_ok=True, mode=0o755)
     temporary = scratch / f"{path.name}.{uuid.uuid4().hex}.tmp"

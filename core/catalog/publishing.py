@@ -87,7 +87,7 @@ class ManifestPublisher:
         return Published(stored=stored, record=stored_model(stored, model, size_bytes))
 
     async def delete_replaced(self, published: Published) -> None:
-        """Deletes what only the replaced model had. The caller holds no guard."""
+        """Deletes the blobs that only the replaced model used. The caller holds no guard."""
         await delete_replaced(published.stored, manifests=self._manifests, blobs=self._blobs, local=self._local)
 
     def _written(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:

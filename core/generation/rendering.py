@@ -31,7 +31,7 @@ _IN_LOOP_S = 0.002
 
 
 class _Limit:
-    """Like a `threading.Event` that is set once this thread has used its processor time, from the first question on."""
+    """Like a `threading.Event` that is set once this thread has used its processor time since the first check."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
@@ -48,7 +48,7 @@ _abandoned: ContextVar[threading.Event | _Limit | None] = ContextVar("abandoned"
 
 
 def abandoned() -> bool:
-    """For chat formats, in the thread that renders: whether this rendering should stop, raising any `Exception`."""
+    """Whether this rendering should stop, by raising any `Exception`. For chat formats, in the thread that renders."""
     event = _abandoned.get()
     return event is not None and event.is_set()
 
@@ -60,7 +60,7 @@ class RenderingThreads:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="template")
 
     async def open(self, compile_format: Callable[[], ChatFormat]) -> FormatInThreads:
-        """The format that `compile_format` makes."""
+        """The format that `compile_format` returns."""
         chat_format = await asyncio.get_running_loop().run_in_executor(self._executor, compile_format)
         return FormatInThreads(chat_format, self._executor)
 

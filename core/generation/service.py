@@ -158,7 +158,7 @@ class InferenceService:
         return await self._scheduler.unload(await self._catalog.get(parse_name(call.model)))
 
     def close(self) -> None:
-        """Ends its threads; waits for nothing. Call it once no request is in progress."""
+        """Ends its threads without waiting. Call it once no request is in progress."""
         self._formats.close()
 
     async def _find(

@@ -14,7 +14,7 @@ CAPABILITIES = ("completion", "tools", "insert", "vision", "embedding", "thinkin
 """Every capability, in the order in which they are listed."""
 
 _GO_FIELD = re.compile(r"[.$](Tools|Suffix|Thinking)\b")
-_TEMPLATE_LIMIT = 1 << 18  # characters; a longer one is never rendered, and lists of models would wait for it
+_TEMPLATE_LIMIT = 1 << 18  # characters; longer ones are never rendered, and would delay lists of models
 _GO_MEANING = {"Tools": "tools", "Suffix": "insert", "Thinking": "thinking"}
 
 

@@ -40,7 +40,7 @@ _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class RequestDriver(Protocol):
-    """Turns an engine's outputs of one request into the caller's."""
+    """Turns an engine's outputs for one request into the caller's."""
 
     @property
     def mask(self) -> TokenMask | None: ...

@@ -1,4 +1,4 @@
-"""A second dialect, made of nothing but what a plugin can use, beside Ollama's."""
+"""A second dialect beside Ollama's, built only from what plugins can use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from corral.core.errors import ModelNotFound
 
 
 class ChatBody(Body, frozen=True, kw_only=True):
-    """A struct with the name of one of Ollama's."""
+    """A struct with the same name as one of Ollama's."""
 
     wish: str = ""
 

@@ -33,7 +33,7 @@ def _raise(fault: BaseException) -> Callable[..., Any]:
 
 
 class Made:
-    """An object with the methods that it is made with."""
+    """An object with the given methods."""
 
     def __init__(self, **methods: Callable[..., Any]) -> None:
         self.__dict__.update(methods)

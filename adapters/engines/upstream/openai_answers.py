@@ -56,7 +56,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Timings(msgspec.Struct):
-    """llama-server's own."""
+    """An extension of llama-server."""
 
     prompt_ms: float | None = None
     predicted_ms: float | None = None

@@ -191,7 +191,7 @@ async def _running(catalog: ModelCatalog, loaded: LoadedModel) -> RunningModelRe
 
 
 def _corral_facts(loaded: LoadedModel) -> dict[str, Any]:
-    """What runs a model, which Ollama's own fields do not tell."""
+    """What runs a model, which Ollama's own fields do not say."""
     return {
         "engine": loaded.engine,
         "runner": loaded.runner,
