@@ -7,7 +7,7 @@ import msgspec
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.generation.service import InferenceService
-from corral.core.scheduling.devices import DeviceProbe
+from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.values import Value
 

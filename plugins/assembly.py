@@ -20,7 +20,7 @@ from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import SettingsError
 from corral.core.generation.service import InferenceService
 from corral.core.runtime import Runtime
-from corral.core.scheduling.devices import DeviceProbe
+from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings

@@ -15,11 +15,11 @@ import pluggy
 from corral.core.containment import TookTooLong, on_own_thread, short_line
 from corral.core.errors import CorralError
 from corral.core.runtime import PluginStatus
-from corral.plugins.guards import bounded
+from corral.plugins.guarded_parts import bounded
 from corral.plugins.hook_kinds import HookKind, Spec
 from corral.plugins.hooks import COMMANDS, HOOKS
-from corral.plugins.hookspecs import PROJECT, HookSpecs
 from corral.plugins.interpreter_state import InterpreterState
+from corral.plugins.pluggy_markers import PROJECT, HookSpecs
 from corral.plugins.registrar import Registrar
 
 __all__ = ("BUILTIN", "PLUGIN_API", "PluginManager")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.files import CHUNK_BYTES, replace_file
-from corral.adapters.system.threads import stop_if_asked
+from corral.adapters.system.blocking_work import stop_if_asked
+from corral.adapters.system.files import CHUNK_BYTES, replace_file
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest
 from corral.core.regular_files import open_regular, read_regular

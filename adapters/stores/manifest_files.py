@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from corral.adapters.stores.adoption import Fingerprint, fingerprint_of
-from corral.adapters.stores.files import StoreFolders, storage_errors
 from corral.adapters.stores.manifest_paths import name_of
+from corral.adapters.stores.store_folders import StoreFolders
+from corral.adapters.system.files import storage_errors
 from corral.core.errors import StorageError
 from corral.core.models.digests import digest_of
 from corral.core.ports.manifests import StoredManifest

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.files import StoreFolders, replace_file, storage_errors
 from corral.adapters.stores.kept import keep
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifest_files import check_inside, read_manifest
 from corral.adapters.stores.manifest_listing import ManifestListing
 from corral.adapters.stores.manifest_paths import LEVELS, check_name, spelt
+from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
+from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.files import replace_file, storage_errors
 from corral.adapters.system.local_disk import on_local_disk
-from corral.adapters.system.threads import in_thread
 from corral.core.errors import Conflict, StorageError
 from corral.core.models.digests import Digest, digest_of, mentioned_digests
 from corral.core.models.names import ModelName

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.files import CHUNK_BYTES, storage_errors
 from corral.adapters.stores.folders import ModelFolders
 from corral.adapters.stores.ranges import Range, covers, merged
 from corral.adapters.stores.workspaces import workspace
+from corral.adapters.system.files import CHUNK_BYTES, storage_errors
 from corral.core.errors import BlobNotFound, Conflict, DigestMismatch, StorageError
 from corral.core.models.digests import Digest, digest_of, parse_digest
 from corral.core.models.names import ModelName
@@ -49,7 +49,7 @@ class MemoryBlobs:
         data = self._blobs.get(digest)
         return None if data is None else BlobInfo(digest=digest, size_bytes=len(data))
 
-    async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         data = self._blobs.get(digest)
         if data is None:
             raise BlobNotFound(f"blob {digest} not found")

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
-import msgspec
-
 from corral.core.catalog.deletion import delete_model, delete_replaced
 from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
@@ -24,8 +22,8 @@ from corral.core.catalog.upstreams import upstream_model
 from corral.core.errors import BlobNotFound, CorralError, InvalidRequest, ModelNotFound, StorageError
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
-from corral.core.models.completion import completed
 from corral.core.models.digests import Digest
+from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.view import ModelView
@@ -101,7 +99,7 @@ class ModelCatalog:
         )
         self._pusher = ModelPusher(blobs=blobs, formats=formats, registries=known_registries)
         self._upstreams = upstreams
-        self._views: LruDict[Digest, ModelView] = LruDict(_REMEMBERED_VIEWS)
+        self._views: LruDict[Digest, tuple[ModelMetadata | None, tuple[str, ...]]] = LruDict(_REMEMBERED_VIEWS)
 
     async def get(self, name: ModelName) -> StoredModel:
         """The model, under the spelling that the store has. Raises `ModelNotFound`, `StorageError`."""
@@ -113,15 +111,14 @@ class ModelCatalog:
         Weights whose header is known are not checked again: `loadable_files` notices if they are gone.
         """
         record = await self.get(name)
-        view = self._views.get(record.digest)
-        if view is None:
+        known = self._views.get(record.digest)  # without the record, whose texts may be long
+        if known is None:
             metadata = await self.metadata(record)
             projector = await self._projector_metadata(record)
-            capabilities = derive_capabilities(record, metadata, projector)
-            view = ModelView(record=record, metadata=metadata, capabilities=capabilities)
+            known = metadata, derive_capabilities(record, metadata, projector)
             if projector is not None or not record.files_of("projector"):
-                self._views.put(record.digest, view)
-        return msgspec.structs.replace(view, record=record)
+                self._views.put(record.digest, known)
+        return ModelView(record=record, metadata=known[0], capabilities=known[1])
 
     async def list(self, *, derived: bool = False) -> builtins.list[StoredModel]:
         """Every readable model, newest first; one that cannot be read is logged once and skipped.
@@ -216,9 +213,10 @@ class ModelCatalog:
     async def pull(
         self, reference: str, name: ModelName | None = None, on_progress: OnProgress = _ignore
     ) -> StoredModel:
-        """Fetches ``scheme://…`` through the source of that scheme, and stores it as `import_file` does.
+        """Fetches a reference through the source or registry that reads it. A name that is taken is replaced.
 
-        Raises `InvalidRequest` if no source has the scheme, `SourceError`, `InvalidModelFile`, `OutOfSpace`.
+        A source's files are stored as by `import_file`, a registry's manifest as it is. Raises `InvalidRequest` if
+        nothing reads the reference, `SourceError`, `InvalidModelFile`, `DigestMismatch`, `StorageError`, `OutOfSpace`.
         """
         if name is not None:
             refuse_derived(name)

@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,6 +107,8 @@ class ModelDeriver:
         spec, weights = self._spec(converter), record.weights
         if weights is None:
             raise Unsupported(f"{record.name.short} has no local weights to convert")
+        if record.files_of("adapter"):  # before looking for a result, which the weights alone may have already
+            raise Unsupported(f"{record.name.short} has an adapter, which would be lost in a conversion")
         stated = typed_parameters(spec, self._settings.get(converter, {}), parameters)
         name = derived_name(weights.digest, spec, stated)
         found = await self._whole(name)
@@ -279,8 +282,9 @@ class ModelDeriver:
         """The digest of the blob's bytes as they are now; empty if it is missing."""
         found = hashlib.sha256()
         try:
-            async for chunk in self._blobs.read(digest):
-                await asyncio.to_thread(found.update, chunk)
+            async with aclosing(self._blobs.read(digest)) as chunks:
+                async for chunk in chunks:
+                    await asyncio.to_thread(found.update, chunk)
         except (StorageError, BlobNotFound):
             return ""
         return f"sha256:{found.hexdigest()}"

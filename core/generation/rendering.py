@@ -109,6 +109,9 @@ def _is_short(request: ChatRequest) -> bool:
     messages = request.messages
     if request.tools or len(messages) > _SHORT_MESSAGES:
         return False
-    return not any(message.tool_calls for message in messages) and (
-        sum([len(message.content) + len(message.thinking or "") for message in messages]) <= _SHORT_CHARS
-    )
+    chars = 0
+    for message in messages:
+        if message.tool_calls or message.tool_name or message.tool_call_id:
+            return False
+        chars += len(message.content) + len(message.thinking or "") + len(message.role)
+    return chars <= _SHORT_CHARS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from corral.core.models.completion import template_text
+from corral.core.models.manifest_or_weights import template_text
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.requests.think_tags import think_tags_in
 

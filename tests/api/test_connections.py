@@ -24,7 +24,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from corral.api.http.connections import Connections
-from corral.api.http.turns import Turns
+from corral.api.http.parse_turns import Turns
 
 MODEL = "smol:q4"
 GET = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"

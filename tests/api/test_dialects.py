@@ -74,6 +74,14 @@ def test_each_path_gets_errors_in_its_own_envelope(client: httpx.Client) -> None
     assert client.get("/api/tags", headers={"origin": "https://elsewhere.example"}).content == b""
 
 
+def test_what_is_not_a_dialect(start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    """A router whose dialect is something else, such as the class itself, is left out, and the log says why."""
+    letters = Router(path="/letters", route_handlers=[wish, no_wish], opt={"dialect": Letters})
+    with start_server(routers=[letters]) as server, httpx.Client(base_url=server.url) as client:
+        assert client.get("/letters/wish").status_code == 404
+    assert "skipping the routes under /letters: its dialect is <class" in caplog.text
+
+
 def test_errors_before_a_route_is_reached(client: httpx.Client) -> None:
     """A body or a head that is too large is refused in the envelope of the path that it was sent to."""
 

@@ -559,7 +559,7 @@ def _cpu_has(flag: str) -> bool:
 _AFTER_ANOTHER_LIBRARY = """
 import sys
 import onnxruntime
-from corral.adapters.engines.llama_cpp.amx import avoid_amx
+from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
 from corral.core.errors import LoadFailed
 try:
     avoid_amx()

@@ -17,7 +17,7 @@ from corral.core.requests.messages import Message
 from corral.core.requests.outputs import Delta
 from corral.core.requests.requests import ChatRequest
 from corral.core.requests.think_tags import ThinkTags
-from corral.plugins.guards import GuardedLanguage, GuardedParsers
+from corral.plugins.guarded_parts import GuardedLanguage, GuardedParsers
 
 _WHERE = "the plugin far, it"
 _CHAT = ChatRequest(messages=(Message(role="user", content="q"),))

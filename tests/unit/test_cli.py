@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from corral.api.cli import main
-from corral.api.cli.group import cli
+from corral.api.cli.command_group import cli
 from corral.core.wording.pip_lines import pip_line
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
@@ -101,7 +101,7 @@ def test_the_command_line_needs_the_base_install_only() -> None:
     program = (
         "import sys\n"
         "for name in ('litestar', 'uvicorn', 'numpy', 'llama_cpp', 'httpx'): sys.modules[name] = None\n"
-        "import click; from corral.api.cli.group import cli\n"
+        "import click; from corral.api.cli.command_group import cli\n"
         "context = click.Context(cli)\n"
         "for name in cli.list_commands(context): cli.get_command(context, name)\n"
     )

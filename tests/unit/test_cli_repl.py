@@ -11,8 +11,8 @@ import pytest
 
 from corral.api.cli.answers import print_reply
 from corral.api.cli.backends import Reply, RunOptions, Timings
-from corral.api.cli.facts import ModelFacts
 from corral.api.cli.history import History
+from corral.api.cli.model_facts import ModelFacts
 from corral.api.cli.repl import Repl
 from corral.api.cli.terminal import PlainTerminal
 from corral.api.cli.word_wrap import WordWrapper

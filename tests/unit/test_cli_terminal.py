@@ -29,7 +29,7 @@ from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 CHAT = """
 import json, os, sys, threading, time
 from corral.api.cli.backends import RunOptions, Timings
-from corral.api.cli.facts import ModelFacts
+from corral.api.cli.model_facts import ModelFacts
 from corral.api.cli.history import History
 from corral.api.cli.repl import Repl
 from corral.api.cli.terminal import open_terminal

@@ -371,6 +371,8 @@ def test_what_cannot_be_converted_is_refused_at_once(run: Run) -> None:
         stamped = await world.deriver.derive(source, "stamp")
         with pytest.raises(Unsupported, match="stamps GGUF weights only"):
             await world.deriver.derive(stamped, "stamp")
+        with pytest.raises(Unsupported, match="adapter"):  # even if its weights alone have been converted
+            await world.deriver.convert(msgspec.structs.replace(source, files=(source.weights, adapter)), "stamp")
         assert world.jobs.count == 1
 
     run(check)

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from corral.adapters.engines.fake import SPEC as FAKE
-from corral.api.cli.group import cli
+from corral.api.cli.command_group import cli
 from corral.api.library import AsyncCorral
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.assembly import ENGINES as ENGINE_KIND

@@ -24,7 +24,7 @@ from corral.core.requests.outputs import (
 )
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, Constraint, ContextPolicy, SamplingParams
-from corral.core.stepping.drivers import SequenceDriver, TaskDriver
+from corral.core.stepping.answer_driver import SequenceDriver, TaskDriver
 from corral.core.stepping.stop_strings import StopStrings
 
 

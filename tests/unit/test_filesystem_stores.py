@@ -732,6 +732,26 @@ def test_a_file_in_use_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
     asyncio.run(scenario())
 
 
+def test_a_file_that_is_deleted_while_it_is_taken(tmp_path: Path) -> None:
+    """It is reported as missing, and no path is given that leads nowhere."""
+
+    class Racing(FilesystemBlobs):
+        async def stat(self, digest: Digest) -> BlobInfo | None:
+            found = await super().stat(digest)
+            self.path(digest).unlink()
+            return found
+
+    async def scenario() -> None:
+        blobs = Racing(tmp_path)
+        info = await store_bytes(FilesystemBlobs(tmp_path), b"weights")
+        with pytest.raises(BlobNotFound, match="deleted by another process"):
+            async with blobs.local(info.digest):
+                raise AssertionError("a path was given")
+        assert not list((tmp_path / ".corral" / "pins").iterdir())
+
+    asyncio.run(scenario())
+
+
 @posix
 def test_a_claim_of_a_killed_process_is_free(tmp_path: Path) -> None:
     """If a process dies while it creates a model, the next one can create it."""

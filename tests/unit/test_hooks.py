@@ -15,8 +15,8 @@ from corral.plugins import hooks
 from corral.plugins.assembly import decode_settings
 from corral.plugins.hook_kinds import Factories
 from corral.plugins.hooks import HOOKS
-from corral.plugins.hookspecs import HookSpecs
 from corral.plugins.manager import PluginManager
+from corral.plugins.pluggy_markers import HookSpecs
 from corral.plugins.settings.reading import read_layers
 
 

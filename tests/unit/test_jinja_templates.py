@@ -391,9 +391,15 @@ def test_short_chats_are_rendered_in_the_event_loop() -> None:
         await short.render(_HELLO, LOOKALIKES)
         await short.render(ChatRequest(messages=(Message(role="user", content="x" * 10_000),)), LOOKALIKES)
         await other.render(_HELLO, LOOKALIKES)
+        for message in (
+            Message(role="x" * 10_000),
+            Message(role="tool", tool_name="x" * 10_000),
+            Message(role="tool", tool_call_id="x" * 10_000),
+        ):
+            await short.render(ChatRequest(messages=(message,)), LOOKALIKES)
 
     asyncio.run(scenario())
-    assert [one == threading.get_ident() for one in threads] == [True, False, False]
+    assert [one == threading.get_ident() for one in threads] == [True, False, False, False, False, False]
 
 
 def test_a_slow_template_leaves_the_event_loop() -> None:

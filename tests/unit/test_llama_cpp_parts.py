@@ -7,8 +7,8 @@ import random
 import pytest
 
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner, available_cpus, threads_for
+from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.memory_needs import compute_bytes
-from corral.adapters.engines.llama_cpp.rows import filler_rows
 from corral.adapters.engines.llama_cpp.spec import SPEC, LlamaCppOptions
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelFile, ModelMetadata, StoredModel

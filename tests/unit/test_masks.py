@@ -12,7 +12,7 @@ from corral.core.ports.tokens import RequestMask, Vocabulary
 from corral.core.requests.outputs import Delta, Finished
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, Constraint, SamplingParams, ThinkingBudget
-from corral.core.stepping.drivers import SequenceDriver
+from corral.core.stepping.answer_driver import SequenceDriver
 from corral.core.stepping.loops import StepLoop
 from corral.core.stepping.thinking_mask import Spelling, ThinkingMask
 from corral.core.stepping.watching import TextWatch

@@ -72,6 +72,17 @@ def test_what_is_written_is_read_back() -> None:
     assert _read(again, small).files == found.files
 
 
+def test_licenses_of_another_format_become_files() -> None:
+    """A converted model keeps the licenses of its source; those that are files already are not written twice."""
+    files = {path: file for path, file in FILES.items() if path != "LICENSE"}
+    manifest, small = _write(_model(files, licenses=("MIT", "Free.")))
+    found = _read(manifest, small)
+    assert found.licenses == ("MIT", "Free.")
+    assert [file.path for file in found.files_of("license")] == ["LICENSE", "LICENSE.2"]
+    again, _ = _write(found)
+    assert _read(again, small).files == found.files
+
+
 def test_the_manifest_is_as_the_specification_wants_it() -> None:
     """Types, one raw layer per file with its path, and a config of which every digest is in the manifest's order."""
     manifest, (config, *_) = _write(_model())

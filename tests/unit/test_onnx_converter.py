@@ -481,7 +481,7 @@ numpy.save(out, logits)
 
 LLAMA_CPP = """
 import json, sys
-from corral.adapters.engines.llama_cpp.amx import avoid_amx
+from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
 avoid_amx()
 import numpy, llama_cpp
 path, text, out = sys.argv[1:]

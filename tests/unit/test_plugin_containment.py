@@ -334,6 +334,35 @@ def test_a_registry_that_fails(modules: Path, body: str, complaint: str) -> None
     assembled(manager, modules, use)
 
 
+@pytest.mark.parametrize(
+    ("begin", "complaint"),
+    [
+        ("return None", r"the plugin shelf, bad: begin: TypeError: it returned None instead of a RemoteWriter"),
+        ("return self", r"the plugin shelf, bad: write: KeyError: 'whoops'"),
+    ],
+)
+def test_a_registry_that_fails_while_it_is_written(modules: Path, tmp_path: Path, begin: str, complaint: str) -> None:
+    """What goes wrong while a blob is pushed is an error that names the plugin too."""
+    source = hook("registries", "register(RegistrySpec(name='bad', target='{me}:Bad'))") + (
+        "class Bad:\n    scheme = 'bad'\n"
+        "    async def mount(self, reference, blob, source):\n        return False\n"
+        f"    async def begin(self, reference, blob, size_bytes):\n        {begin}\n"
+        "    async def write(self, data):\n        raise KeyError('whoops')\n"
+        "    async def abort(self):\n        raise OSError('gone')\n    commit = abort\n"
+        "    manifest = fetch = put = mount\n"
+    )
+    manager = manage(modules, {"shelf": source.replace("{me}", "corral_test_shelf")})
+    file = tmp_path / "toy.gguf"
+    file.write_bytes(gguf_bytes())
+
+    async def use(assembly: Assembly) -> None:
+        await assembly.runtime.catalog.import_file(file, parse_name("toy"), lambda progress: None)
+        with pytest.raises(PluginError, match=complaint):
+            await assembly.runtime.catalog.push(parse_name("toy"), "bad://m")
+
+    assembled(manager, modules, use)
+
+
 def test_a_hidden_distribution(modules: Path) -> None:
     """Metadata that cannot be read hide no other plugin, and are recorded under the distribution's name."""
     install(modules, "beside", hook("engines", "register(engine(name='beside'))"))
@@ -383,7 +412,7 @@ def test_ctrl_c_still_ends_a_command(modules: Path, user_at: Callable[..., dict[
     install(modules, "waits", f"import time\nopen({str(marker)!r}, 'w').close()\ntime.sleep(60)")
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from corral.api.cli.group import main; main()"
+        "from corral.api.cli.command_group import main; main()"
     )
     for words in (("list",), ("config",)):
         marker.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ class RemoteBlobs(MemoryBlobs):
     read_bytes = 0
     most = 1 << 62
 
-    async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         async for chunk in super().read(digest, start, end):
             self.read_bytes += len(chunk)
             if self.read_bytes > self.most:

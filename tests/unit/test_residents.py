@@ -19,9 +19,9 @@ from corral.core.requests.outputs import Output
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import Request
 from corral.core.scheduling.engine_choice import Candidate
-from corral.core.scheduling.files_key import files_key
 from corral.core.scheduling.resident import Resident
 from corral.core.scheduling.residents import Residents
+from corral.core.scheduling.sharing import files_key
 from corral.core.specs.engines import Derivation, EngineSpec, LoadRequest, Match
 
 SPEC = EngineSpec(

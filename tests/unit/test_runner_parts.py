@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from corral.adapters.engines.fake import SPEC, FakeTokenizer
+from corral.adapters.runners.child_link import Uplink
 from corral.adapters.runners.dispatch import Dispatch
 from corral.adapters.runners.frames import (
     Fatal,
@@ -25,7 +26,6 @@ from corral.adapters.runners.frames import (
 )
 from corral.adapters.runners.thread import ThreadRunner
 from corral.adapters.runners.tokenizing import Tokenizing
-from corral.adapters.runners.uplink import Uplink
 from corral.core.errors import EngineDied, InvalidRequest, LoadFailed
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from corral.api.cli.group import cli
+from corral.api.cli.command_group import cli
 from corral.core.errors import Conflict, InvalidName
 from corral.core.wording.pip_lines import pip_line
 from corral.plugins.scaffold import FORMS, plugin_names, write_plugin

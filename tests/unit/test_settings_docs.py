@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from corral.adapters.system.installed_packages import InstalledPackages
-from corral.api.cli.group import cli
+from corral.api.cli.command_group import cli
 from corral.api.library import AsyncCorral
 from corral.plugins.assembly import assemble, read_layers
 from corral.plugins.engine_status import engine_status

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from corral.adapters.engines.upstream import lines, openai_answers, progress
+from corral.adapters.engines.upstream import answer_tracking as progress
+from corral.adapters.engines.upstream import lines, openai_answers
 from corral.adapters.engines.upstream.lines import read_events, read_lines
 from corral.adapters.engines.upstream.secrets import Secrets
 from corral.adapters.engines.upstream.tool_calls import Fragment, Function, ToolCallFragments

@@ -46,7 +46,7 @@ def test_a_warm_chat_is_one_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         frames.append(frame)
         return encode(frame)
 
-    monkeypatch.setattr("corral.adapters.runners.link.encode", counted)
+    monkeypatch.setattr("corral.adapters.runners.parent_link.encode", counted)
 
     async def scenario() -> None:
         settings = {"engines.fake.answer": "Hello there"}

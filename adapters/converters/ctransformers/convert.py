@@ -17,7 +17,7 @@ from corral.adapters.formats.gguf.tables import TENSOR_TYPES
 from corral.adapters.formats.gguf.tensors import GgufTensors
 from corral.adapters.formats.gguf.vocabulary import read_vocabulary
 from corral.adapters.formats.gguf.writer import NewTensor, gguf_header, padding
-from corral.adapters.stores.files import storage_errors
+from corral.adapters.system.files import storage_errors
 from corral.core.errors import InvalidModelFile, Unsupported
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.random_access import RandomAccessFile

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from corral.adapters.converters.onnx.spec import CONVERTER
-from corral.core.models.completion import completed
+from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.specs.engines import Derivation, EngineSpec, Match, options_fit
 

@@ -1,4 +1,4 @@
-"""Refuses texts whose size alone shows that they are too long for a model, before anything reads them."""
+"""Refuses texts whose size alone shows that they are too long for a model; engines check exactly (`admission.py`)."""
 
 from __future__ import annotations
 

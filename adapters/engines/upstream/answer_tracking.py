@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from corral.adapters.engines.upstream.exchange import Exchange
+from corral.adapters.engines.upstream.api_request import Exchange
 from corral.core.errors import UpstreamError
 from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
