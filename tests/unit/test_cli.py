@@ -539,14 +539,15 @@ def test_config(call: Call, tmp_path: Path) -> None:
 
 
 def test_a_wrong_setting_ends_any_command(call: Call, tmp_path: Path) -> None:
-    """The error has its path and the closest name; on the command line it is a usage error, in a file it is not."""
-    told = "unknown setting engines.llama-cpp.num_prallel\ndid you mean engines.llama-cpp.num_parallel?\n"
+    """The error names its path, its origin and the closest name. Only on the command line is it a usage error."""
+    told = "unknown setting engines.llama-cpp.num_prallel\nit was set by {}; "
+    told += "did you mean engines.llama-cpp.num_parallel?\n"
     status, _, err = call("--set", "engines.llama-cpp.num_prallel=2", "list")
     assert status == 2
-    assert err.endswith(f"Error: Invalid value: {told}")
+    assert err.endswith(f"Error: Invalid value: {told.format('flag')}")
     file = tmp_path / "wrong.toml"
     file.write_text("[engines.llama-cpp]\nnum_prallel = 2\n")
-    assert call("list", CORRAL_CONFIG=str(file)) == (1, "", f"Error: {told}")
+    assert call("list", CORRAL_CONFIG=str(file)) == (1, "", f"Error: {told.format(file)}")
 
 
 @pytest.mark.parametrize("arguments", [("nosuch",), ("list", "--nosuch"), ("cp", "one")])
