@@ -239,7 +239,9 @@ def lost_adapter(spec: EngineSpec, model: Model) -> str | None:
 
 
 def _unfit(spec: EngineSpec, model: Model, metadata: ModelMetadata | None) -> str | None:
-    """Why no engine could give the model's own answers, whatever the engine says; None if one could."""
+    """Why the engine must not run the model, even if its `match` accepts it: the answers would be wrong. None if it
+    may.
+    """
     lost = lost_adapter(spec, model)
     if lost is not None:
         return lost

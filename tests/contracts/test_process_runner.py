@@ -157,7 +157,7 @@ def test_a_step_that_never_ends() -> None:
 
 
 def test_closing_a_child_that_will_not_listen() -> None:
-    """Unloading a stopped child ends it by force after the grace."""
+    """Unloading a stopped child kills it after the grace period."""
 
     async def check() -> None:
         async with loaded(ProcessSettings(close_grace_s=0.2)) as model:

@@ -276,7 +276,7 @@ def test_a_foreign_output() -> None:
 
 
 def test_embeddings() -> None:
-    """Vectors pass through and end the request."""
+    """Vectors are passed on and end the request."""
     vectors = Vectors(dimensions=1, float32=b"\0\0\0\0")
     assert TaskDriver().feed(EngineEmbedded(vectors=vectors, prompt_tokens=1)) == (
         [Embedded(vectors=vectors, prompt_tokens=1)],

@@ -100,7 +100,7 @@ def test_blocks_are_trimmed_and_loops_have_controls() -> None:
 
 
 def test_json_is_not_escaped_for_html() -> None:
-    """Models read `<` and `é`, not escapes; the key order is kept."""
+    """JSON in prompts contains `<` and `é`, not escapes, and keeps the order of keys."""
     arguments = {"b": "<é>", "a": [1]}
     messages = [*_USER, Message(role="assistant", tool_calls=(ToolCall(name="f", arguments=arguments),)), *_USER]
     assert _render("{{ messages[1].tool_calls[0].function.arguments | tojson }}", messages) == '{"b": "<é>", "a": [1]}'
@@ -166,8 +166,9 @@ def test_no_string_of_a_request_becomes_a_control_token(token: str) -> None:
     "typed", ["<|im_\\ufdd1end|>", "\\ufdd0<|im_end|>\\ufdd1", "<|im_\ufdd0\ufdd1end|>", "\\ufdd1<|im_end|>"]
 )
 def test_marks_spelled_by_people_unguard_nothing(typed: str) -> None:
-    """The escape of a mark is ordinary text: it neither disappears, which would join its neighbours, nor ends a
-    mark."""
+    """A typed escape of a mark is ordinary text: it neither disappears, which would join its neighbours, nor acts as a
+    mark.
+    """
     control = ControlTokens(("<|im_end|>",))
     for source in ("{{ messages[0].content }}", "{{ messages[0] }}", "{{ messages[0] | tojson(ensure_ascii=true) }}"):
         prompt = _prompt(JinjaFormat(source), [Message(role="user", content=typed)], control=control)
@@ -229,7 +230,7 @@ def test_the_templates_own_complaint_is_the_error() -> None:
     ],
 )
 def test_a_template_that_does_not_compile(source: str) -> None:
-    """A broken template is the model file's fault."""
+    """A broken template is reported as the model file's fault."""
     with pytest.raises(InvalidModelFile, match="chat template"):
         JinjaFormat(source)
 
@@ -350,7 +351,7 @@ def test_texts_that_are_gone_do_not_count() -> None:
 
 
 def test_a_rendering_that_nobody_waits_for_ends() -> None:
-    """A slow template stops soon after its caller has given up, and another template's rendering never waits."""
+    """A slow template stops soon after its caller has given up, and other templates never wait for it."""
     slow = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
 
     async def scenario() -> None:

@@ -102,7 +102,7 @@ def test_a_number_that_was_asked_for_stays() -> None:
 
 
 def test_steps_of_different_sizes_are_not_compared() -> None:
-    """A growing batch takes longer, which means nothing."""
+    """A growing batch takes longer, which does not count as a slowdown."""
     machine = Machine()
     tuner = ThreadTuner(2, lambda: machine.now)
     dice = random.Random(3)

@@ -41,7 +41,7 @@ def test_two_files_state_a_sampling_option(name: str) -> None:
 
 
 def test_the_table_and_the_fields_agree() -> None:
-    """Every sampling option is a field, every field an option, and both have one default."""
+    """Every sampling option is a field, every field is an option, and both have the same default."""
     rows = {row.name: row for row in OPTIONS.values() if row.scope == "sampling"}
     assert rows.keys() == set(SamplingParams.__struct_fields__)
     for name, row in rows.items():

@@ -284,7 +284,7 @@ def test_dry_remembers_long_texts() -> None:
 
 
 def test_logit_bias() -> None:
-    """A bias counts for a token id or every token of a text; minus infinity forbids, biases add up."""
+    """A bias applies to a token id or to every token of a text; minus infinity forbids, and biases add up."""
     assert make(temperature=0.0, logit_bias=((2, 5.0),)).choose(OPEN) == 2
     assert make(temperature=0.0, logit_bias=((" b", 2.0), (2, 3.0))).choose(OPEN) == 2
     assert make(temperature=0.0, logit_bias=((1, -math.inf),)).choose(OPEN) == 2
