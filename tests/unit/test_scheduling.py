@@ -223,7 +223,7 @@ def test_keep_alive() -> None:
 
 
 def test_keep_alive_sticks() -> None:
-    """The keep-alive of a request holds for later requests without one."""
+    """The keep-alive of a request also applies to later requests without one."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A, keep_alive_s=None)

@@ -23,7 +23,7 @@ def test_vectors_are_scaled_to_length_one() -> None:
 
 
 def test_dimensions_are_cut_before_scaling() -> None:
-    """The first dimensions are kept and scaled again; more than there are changes nothing."""
+    """The first dimensions are kept and scaled again; asking for more than the vector has changes nothing."""
     cut = normalise(_vectors([3, 4, 12]), 2)
     assert cut.dimensions == 2
     assert list(next(rows(cut))) == pytest.approx([0.6, 0.8])
