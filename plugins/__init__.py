@@ -64,7 +64,7 @@ from corral.core.specs.engines import *
 from corral.core.stepping.stop_strings import StopStrings as StopStrings
 from corral.core.values import Value as Value
 from corral.plugins.hooks import *
-from corral.plugins.hookspecs import hookimpl as hookimpl
+from corral.plugins.pluggy_markers import hookimpl as hookimpl
 from corral.plugins.registrar import Registrar as Registrar
 from corral.plugins.specs import Stores as Stores
 

@@ -23,7 +23,7 @@ from corral.core.ports.runners import Runner
 from corral.core.ports.sources import ModelSource
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
-from corral.plugins.guards import GuardedLanguage, GuardedParsers, GuardedPart, GuardedRegistry, GuardedSource
+from corral.plugins.guarded_parts import GuardedLanguage, GuardedParsers, GuardedPart, GuardedRegistry, GuardedSource
 from corral.plugins.hook_kinds import Factories, HookKind, Targets, implements, require_port
 from corral.plugins.specs import FactorySpec, LazySpec, Stores
 
@@ -204,7 +204,7 @@ MANIFEST_FORMATS: Final[Factories[ManifestFormatSpec, ManifestFormat]] = Factori
     doc="""A manifest format: a `ManifestFormatSpec`, whose factory returns a `ManifestFormat`. The first one that
 recognizes a manifest reads it.""",
     check_part=implements(ManifestFormat),
-    guard=partial(GuardedPart, yes_or_no="recognises", results={"read": Model, "blobs": tuple}),
+    guard=partial(GuardedPart, yes_or_no="recognises", results={"read": Model, "blobs": tuple, "write": tuple}),
 )
 
 METADATA_READERS: Final[Factories[MetadataReaderSpec, MetadataReader]] = Factories(
@@ -217,7 +217,9 @@ factory returns a `MetadataReader`. The first one that recognizes a file reads i
 store, so that the header of a model in a remote store is read without fetching the weights.
 `RandomAccessFile(path)` opens a file as one, and `buffered(source)` makes a file object of one.""",
     check_part=implements(MetadataReader),
-    guard=partial(GuardedPart, yes_or_no="recognises", results={"read": ModelMetadata, "describe": dict}),
+    guard=partial(
+        GuardedPart, yes_or_no="recognises", results={"read": ModelMetadata, "describe": dict, "tensors": list}
+    ),
 )
 
 CHAT_LANGUAGES: Final[Factories[ChatLanguageSpec, ChatLanguage]] = Factories(

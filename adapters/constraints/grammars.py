@@ -13,7 +13,7 @@ from typing import Any
 import llguidance
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from corral.adapters.constraints.schemas import closed_schema
+from corral.adapters.constraints.closed_schemas import closed_schema
 from corral.core.errors import InvalidRequest
 from corral.core.requests.requests import Constraint
 

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from corral.adapters.stores.files import storage_errors
 from corral.adapters.stores.locks import FileLock
-from corral.adapters.system.threads import in_thread
+from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.files import storage_errors
 from corral.core.errors import Conflict
 
 __all__ = ("workspace",)

@@ -22,7 +22,9 @@ __all__ = ("JinjaFormat",)
 
 _LONGEST_SOURCE = 256 * 1024
 _MOST_NODES = 16_000
-"""Python compiles this many in a fraction of a second, while no other thread runs. Large templates have thousands."""
+"""Python compiles this many in a fraction of a second, during which no other thread runs. Large templates have
+thousands.
+"""
 
 _INSPECTING = frozenset(
     {"endswith", "find", "index", "partition", "replace", "rpartition", "rsplit", "split", "startswith"}
@@ -88,7 +90,7 @@ class JinjaFormat:
         whole = {**self._constants, "add_generation_prompt": True, **variables}
         try:
             return self._environment.run(self._template, whole, input_chars, self._parts)
-        except Exception as error:  # it can be anything: this is code that came with a model
+        except Exception as error:  # it can be anything, since this code came with a model
             complaint = "its recursion never ends" if isinstance(error, RecursionError) else str(error)
             raise InvalidRequest(f"chat template: {complaint or type(error).__name__}") from error
 

@@ -20,7 +20,7 @@ __all__ = ("METER", "PLAIN", "LimitExceeded", "Meter", "running_meter")
 _ROUNDS = 1_000_000
 _CPU_SECONDS = 3.0
 PLAIN = frozenset({str, int, float, bool, type(None)})
-"""Types of values that hold no others; asking for them spares slower questions."""
+"""Types of values that contain no others; checking for them first avoids slower checks."""
 
 _STEPS_A_CHECK = 32
 _PARTS = 1000
@@ -87,7 +87,7 @@ class Meter:
         if self._rounds < 0:
             raise LimitExceeded(f"it takes more than {_ROUNDS} steps")
         self._unchecked += rounds
-        if self._unchecked < self._steps_a_check:  # a look at the clock costs more than most steps
+        if self._unchecked < self._steps_a_check:  # reading the clock costs more than most steps
             return
         self._unchecked = 0
         now_s = time.thread_time()
@@ -227,7 +227,7 @@ class Meter:
 
 
 def _used(texts: dict[int, str]) -> list[str]:
-    """The texts that something else refers to as well. `texts` is empty afterwards."""
+    """The texts that something else also refers to. `texts` is empty afterwards."""
     used = []
     while texts:
         _, text = texts.popitem()

@@ -24,7 +24,7 @@ from corral.adapters.templates.rewriting import Metering
 
 __all__ = ("MeteredEnvironment",)
 
-# Chat templates do not need these, and each can make large values of small ones.
+# Chat templates do not need these, and each can turn small values into large ones.
 _REFUSED_FILTERS = (
     "batch", "center", "filesizeformat", "forceescape", "groupby", "pprint", "random", "slice", "striptags", "truncate",
     "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr",

@@ -10,8 +10,8 @@ import msgspec
 from corral.api.cli.answers import print_reply, print_timings
 from corral.api.cli.backends import Backend, RunOptions
 from corral.api.cli.chat_help import COMMANDS_HELP, TOPICS_HELP
-from corral.api.cli.facts import print_facts
 from corral.api.cli.history import History
+from corral.api.cli.model_facts import print_facts
 from corral.api.cli.model_names import beginning_of, suggesting
 from corral.api.cli.output import echo, echo_content, print_fault
 from corral.api.cli.progress import load_progress

@@ -8,8 +8,8 @@ import shlex
 from pathlib import Path
 
 from corral.api.cli.backends import Backend
-from corral.api.cli.facts import ModelFacts
 from corral.api.cli.fetched import FetchedModels
+from corral.api.cli.model_facts import ModelFacts
 from corral.api.cli.model_names import beginning_of, suggesting
 from corral.api.cli.output import echo
 from corral.api.cli.parameters import wrong_value

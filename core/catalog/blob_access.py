@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 from corral.core.ports.blobs import BlobInfo, BlobStore
 
@@ -15,7 +16,7 @@ class BlobAccess:
     """The `RandomAccess` of a blob, used with ``with`` in the event loop, and read in a thread meanwhile.
 
     Small reads are served from a window. Raises what `BlobStore.read` raises, and `CancelledError` after the context
-    has ended, when nothing waits for the thread any more.
+    has ended, when nothing waits for the thread any longer.
     """
 
     def __init__(self, blobs: BlobStore, info: BlobInfo) -> None:
@@ -47,4 +48,5 @@ class BlobAccess:
         return self._window[offset_bytes - self._start : end - self._start]
 
     async def _fetch(self, start: int, end: int) -> bytes:
-        return b"".join([chunk async for chunk in self._blobs.read(self._digest, start, end)])
+        async with aclosing(self._blobs.read(self._digest, start, end)) as chunks:
+            return b"".join([chunk async for chunk in chunks])

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
-import msgspec
-
 from corral.core.catalog.deletion import delete_model, delete_replaced
 from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
@@ -24,8 +22,8 @@ from corral.core.catalog.upstreams import upstream_model
 from corral.core.errors import BlobNotFound, CorralError, InvalidRequest, ModelNotFound, StorageError
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
-from corral.core.models.completion import completed
 from corral.core.models.digests import Digest
+from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.view import ModelView
@@ -48,9 +46,9 @@ def _ignore(progress: FetchProgress) -> None:
 
 
 class ModelCatalog:
-    """Everything that can be done with models. For one event loop; safe with other processes on the same store.
+    """Everything that can be done with stored models. For one event loop; safe with other processes on the same store.
 
-    `formats` are tried in this order, for reading and writing. `cache` keeps what headers say between runs.
+    `formats` are tried in this order, for reading and writing. `cache` keeps the metadata from headers between runs.
     `default_registry` is the scheme of the registry that reads references without one. The caller closes stores,
     sources and registries. `left_out` has a sentence for each plugin that was not loaded, for errors about what is
     missing.
@@ -101,7 +99,7 @@ class ModelCatalog:
         )
         self._pusher = ModelPusher(blobs=blobs, formats=formats, registries=known_registries)
         self._upstreams = upstreams
-        self._views: LruDict[Digest, ModelView] = LruDict(_REMEMBERED_VIEWS)
+        self._views: LruDict[Digest, tuple[ModelMetadata | None, tuple[str, ...]]] = LruDict(_REMEMBERED_VIEWS)
 
     async def get(self, name: ModelName) -> StoredModel:
         """The model, under the spelling that the store has. Raises `ModelNotFound`, `StorageError`."""
@@ -113,15 +111,14 @@ class ModelCatalog:
         Weights whose header is known are not checked again: `loadable_files` notices if they are gone.
         """
         record = await self.get(name)
-        view = self._views.get(record.digest)
-        if view is None:
+        known = self._views.get(record.digest)  # without the record, whose texts may be long
+        if known is None:
             metadata = await self.metadata(record)
             projector = await self._projector_metadata(record)
-            capabilities = derive_capabilities(record, metadata, projector)
-            view = ModelView(record=record, metadata=metadata, capabilities=capabilities)
+            known = metadata, derive_capabilities(record, metadata, projector)
             if projector is not None or not record.files_of("projector"):
-                self._views.put(record.digest, view)
-        return msgspec.structs.replace(view, record=record)
+                self._views.put(record.digest, known)
+        return ModelView(record=record, metadata=known[0], capabilities=known[1])
 
     async def list(self, *, derived: bool = False) -> builtins.list[StoredModel]:
         """Every readable model, newest first; one that cannot be read is logged once and skipped.
@@ -186,7 +183,7 @@ class ModelCatalog:
     async def delete(self, name: ModelName) -> StoredModel | None:
         """Deletes the manifest, the models derived from it alone, and blobs that no manifest names any more.
 
-        Returns what it was; None for a model that could not be read, which is deleted all the same. Raises
+        Returns the deleted model; None if it could not be read, in which case it is still deleted. Raises
         `ModelNotFound`.
         """
         record = None
@@ -216,23 +213,24 @@ class ModelCatalog:
     async def pull(
         self, reference: str, name: ModelName | None = None, on_progress: OnProgress = _ignore
     ) -> StoredModel:
-        """Fetches ``scheme://…`` through the source of that scheme, and stores it as `import_file` does.
+        """Fetches a reference through the source or registry that reads it. A name that is taken is replaced.
 
-        Raises `InvalidRequest` if no source has the scheme, `SourceError`, `InvalidModelFile`, `OutOfSpace`.
+        A source's files are stored as by `import_file`, a registry's manifest as it is. Raises `InvalidRequest` if
+        nothing reads the reference, `SourceError`, `InvalidModelFile`, `DigestMismatch`, `StorageError`, `OutOfSpace`.
         """
         if name is not None:
             refuse_derived(name)
         return await self._puller.pull(reference, name, on_progress)
 
     async def push(self, name: ModelName, reference: str, on_progress: OnProgress = _ignore) -> Digest:
-        """Publishes a model in the registry that reads the reference, and answers with its manifest's digest there.
+        """Publishes a model in the registry that reads the reference, and returns its manifest's digest there.
 
         The manifest is sent as it is. Raises `ModelNotFound`, `InvalidRequest`, `BlobNotFound`, `SourceError`.
         """
         return await self._pusher.push(await self._lookup.manifest(name), reference, on_progress)
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
-        """Makes a model of blobs that are in the store already. A name that is taken is replaced.
+        """Creates a model from blobs that are already in the store. A name that is taken is replaced.
 
         What the model leaves empty (format, family, lengths, …) is taken from the header of its weights. Raises
         `Conflict` if a blob is gone, `Unsupported` if no manifest can hold the model, and `InvalidModelFile`.
@@ -252,8 +250,9 @@ class ModelCatalog:
     ) -> StoredModel:
         """Adds a model that runs on the servers at these addresses. A name that is taken is replaced.
 
-        The first server is asked for `model`, or for its only one, and the others for the same. `api` None: found out
-        from the server. Raises `UpstreamError`, `InvalidRequest`, and whatever else `UpstreamDirectory.find` raises.
+        The first server is asked for `model`, or for its only one, and the others for the same model. With `api` None,
+        the API is detected. Raises `UpstreamError`, `InvalidRequest`, and whatever else `UpstreamDirectory.find`
+        raises.
         """
         refuse_derived(name)
         if self._upstreams is None or not hosts:

@@ -11,14 +11,14 @@ from corral.core.models.digests import Digest
 from corral.core.ports.blobs import BlobInfo, BlobStore
 from corral.core.ports.sources import FetchProgress, OnProgress
 
-__all__ = ("Stream", "fetch_blob", "side_by_side")
+__all__ = ("ByteStream", "fetch_blob", "side_by_side")
 
 _AT_ONCE = 4
 
 T = TypeVar("T")
 
-Stream = Callable[[int, int | None], AsyncGenerator[bytes, None]]
-"""Bytes from one offset up to another, or to the end. It may give more, which is cut off."""
+ByteStream = Callable[[int, int | None], AsyncGenerator[bytes, None]]
+"""Yields bytes from one offset up to another, or to the end. Any excess is cut off."""
 
 
 async def side_by_side(jobs: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
@@ -45,7 +45,7 @@ async def side_by_side(jobs: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
 
 async def fetch_blob(
     blobs: BlobStore,
-    stream: Stream,
+    stream: ByteStream,
     digest: Digest | None,
     size_bytes: int | None,
     status: str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 
 from corral.core.errors import BlobNotFound, StorageError
 from corral.core.models.digests import Digest
@@ -76,8 +77,9 @@ def stored_model(stored: StoredManifest, model: Model, size_bytes: int) -> Store
 async def _text(digest: Digest, blobs: BlobStore, limit_bytes: int) -> bytes | None:
     data = bytearray()
     try:
-        async for chunk in blobs.read(digest, 0, limit_bytes + 1):
-            data += chunk
+        async with aclosing(blobs.read(digest, 0, limit_bytes + 1)) as chunks:
+            async for chunk in chunks:
+                data += chunk
     except BlobNotFound:
         return None
     if len(data) > limit_bytes:

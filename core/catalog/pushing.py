@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing, suppress
 from functools import partial
 
 import msgspec
@@ -10,9 +11,9 @@ import msgspec
 from corral.core.catalog.fetching import side_by_side
 from corral.core.catalog.manifest_reading import format_of
 from corral.core.catalog.registries import Registries
-from corral.core.errors import InvalidRequest
+from corral.core.errors import CorralError, InvalidRequest
 from corral.core.malformed import MALFORMED
-from corral.core.models.digests import Digest
+from corral.core.models.digests import Digest, short_digest
 from corral.core.models.references import Reference
 from corral.core.ports.blobs import BlobStore
 from corral.core.ports.manifests import ManifestBlob, ManifestFormat, StoredManifest
@@ -22,7 +23,6 @@ from corral.core.ports.sources import FetchProgress, OnProgress
 __all__ = ("ModelPusher",)
 
 _OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-_SHOWN_DIGITS = 12  # of a digest, as Ollama shows it
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -67,7 +67,7 @@ class ModelPusher:
         sent_bytes = 0
 
         def tell() -> None:
-            status = f"pushing {blob.digest.partition(':')[2][:_SHOWN_DIGITS]}"
+            status = f"pushing {short_digest(blob.digest)}"
             on_progress(
                 FetchProgress(
                     status=status, digest=blob.digest, total_bytes=blob.size_bytes, completed_bytes=sent_bytes
@@ -77,13 +77,15 @@ class ModelPusher:
         if not await registry.mount(target, blob.digest, origin):
             writer = await registry.begin(target, blob.digest, blob.size_bytes)
             try:
-                async for chunk in self._blobs.read(blob.digest):
-                    await writer.write(chunk)
-                    sent_bytes += len(chunk)
-                    tell()
+                async with aclosing(self._blobs.read(blob.digest)) as chunks:
+                    async for chunk in chunks:
+                        await writer.write(chunk)
+                        sent_bytes += len(chunk)
+                        tell()
                 await writer.commit()
             except BaseException:
-                await writer.abort()
+                with suppress(CorralError):  # the original error is what matters
+                    await writer.abort()
                 raise
         sent_bytes = blob.size_bytes
         tell()

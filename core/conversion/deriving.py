@@ -1,4 +1,4 @@
-"""Derives models from other models: finds those that were derived before, converts and keeps the others."""
+"""Derives models from other models: finds those that already exist, and converts and keeps the others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,7 +97,8 @@ class ModelDeriver:
         parameters: Mapping[str, Any] = {},
         on_progress: OnLoadProgress = _ignore,
     ) -> StoredModel:
-        """What the converter makes of the model; converted now unless it is there already. Cancelling leaves nothing.
+        """The converter's result for the model, converted now unless it already exists. Cancelling leaves nothing
+        behind.
 
         `on_progress` is first called when the work begins; before that, another process may be doing it. Raises
         `Unsupported` if there is no such converter or it cannot convert the model, `EngineNotInstalled` if it lacks its
@@ -106,6 +108,8 @@ class ModelDeriver:
         spec, weights = self._spec(converter), record.weights
         if weights is None:
             raise Unsupported(f"{record.name.short} has no local weights to convert")
+        if record.files_of("adapter"):  # before looking for a result, which the weights alone may have already
+            raise Unsupported(f"{record.name.short} has an adapter, which would be lost in a conversion")
         stated = typed_parameters(spec, self._settings.get(converter, {}), parameters)
         name = derived_name(weights.digest, spec, stated)
         found = await self._whole(name)
@@ -279,8 +283,9 @@ class ModelDeriver:
         """The digest of the blob's bytes as they are now; empty if it is missing."""
         found = hashlib.sha256()
         try:
-            async for chunk in self._blobs.read(digest):
-                await asyncio.to_thread(found.update, chunk)
+            async with aclosing(self._blobs.read(digest)) as chunks:
+                async for chunk in chunks:
+                    await asyncio.to_thread(found.update, chunk)
         except (StorageError, BlobNotFound):
             return ""
         return f"sha256:{found.hexdigest()}"

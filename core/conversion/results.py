@@ -12,7 +12,7 @@ import msgspec
 from corral.core.containment import contained
 from corral.core.error_translation import map_errors
 from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported
-from corral.core.models.completion import completed
+from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import DEFAULT_TAG, ModelName
 from corral.core.models.paths import check_together
@@ -53,8 +53,6 @@ def require_able(
 ) -> None:
     """Raises `Unsupported` if the converter cannot convert the model, `EngineNotInstalled` if it cannot run here, and
     `PluginError` if its `match` fails."""
-    if record.files_of("adapter"):
-        raise Unsupported(f"{record.name.short} has an adapter, which would be lost in a conversion")
     with map_errors({Exception: PluginError}, f"the match of the {spec.name} converter failed"):
         match = contained(spec.match, record, metadata)
         if not isinstance(match, Match):

@@ -11,8 +11,8 @@ from __future__ import annotations
 import msgspec
 
 from corral.core.errors import Unsupported
+from corral.core.generation.early_length_check import most_tokens_of_prompt, require_room, require_room_for
 from corral.core.generation.rendering import FormatInThreads
-from corral.core.generation.room import most_tokens_of_prompt, require_room, require_room_for
 from corral.core.ports.chat import RenderedChat
 from corral.core.ports.running import ModelInfo
 from corral.core.requests.prompts import has_media

@@ -17,7 +17,6 @@ from contextvars import ContextVar
 
 from corral.core.ports.chat import ChatFormat, RenderedChat
 from corral.core.requests.control_tokens import ControlTokens, control_tokens
-from corral.core.requests.messages import Message
 from corral.core.requests.requests import ChatRequest
 from corral.core.waiting import until_done
 
@@ -45,7 +44,7 @@ _abandoned: ContextVar[threading.Event | _Limit | None] = ContextVar("abandoned"
 
 
 def abandoned() -> bool:
-    """For chat formats, in the thread that renders: whether this rendering should stop, raising any `Exception`."""
+    """Whether this rendering should stop, by raising any `Exception`. For chat formats, in the thread that renders."""
     event = _abandoned.get()
     return event is not None and event.is_set()
 
@@ -57,7 +56,7 @@ class RenderingThreads:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="template")
 
     async def open(self, compile_format: Callable[[], ChatFormat]) -> FormatInThreads:
-        """The format that `compile_format` makes."""
+        """The format that `compile_format` returns."""
         chat_format = await asyncio.get_running_loop().run_in_executor(self._executor, compile_format)
         return FormatInThreads(chat_format, self._executor)
 
@@ -113,10 +112,9 @@ def _is_short(request: ChatRequest) -> bool:
     messages = request.messages
     if request.tools or len(messages) > _SHORT_MESSAGES:
         return False
-    return not any(message.tool_calls for message in messages) and sum(map(_chars, messages)) <= _SHORT_CHARS
-
-
-def _chars(message: Message) -> int:
-    """Characters of a message without tool calls."""
-    others = (message.thinking, message.tool_name, message.tool_call_id)
-    return len(message.role) + len(message.content) + sum([len(text) for text in others if text])
+    chars = 0
+    for message in messages:
+        if message.tool_calls or message.tool_name or message.tool_call_id:
+            return False
+        chars += len(message.content) + len(message.thinking or "") + len(message.role)
+    return chars <= _SHORT_CHARS

@@ -8,7 +8,7 @@ from typing import NewType
 
 from corral.core.errors import InvalidDigest
 
-__all__ = ("Digest", "digest_of", "mentioned_digests", "parse_digest")
+__all__ = ("Digest", "digest_of", "mentioned_digests", "parse_digest", "short_digest")
 
 Digest = NewType("Digest", str)
 """``sha256:`` and 64 lower-case hex digits. Created by `parse_digest` and `digest_of` only."""
@@ -31,6 +31,11 @@ def parse_digest(text: str) -> Digest:
 def digest_of(data: bytes) -> Digest:
     """The digest of these bytes."""
     return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def short_digest(digest: Digest) -> str:
+    """The first twelve hex digits, as Ollama shows them."""
+    return digest.partition(":")[2][:12]
 
 
 def mentioned_digests(manifest: bytes) -> frozenset[Digest]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from corral.core.errors import InvalidRequest
-from corral.core.models.digests import Digest, parse_digest
+from corral.core.models.digests import Digest, parse_digest, short_digest
 from corral.core.models.names import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, parse_name
 from corral.core.values import Value
 
@@ -16,7 +16,6 @@ _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?(?::[0-9]{1,
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _PATH_LIMIT = 255  # characters, as registries have it
-_DIGEST_CHARACTERS = 12  # of a tag that is made from a digest
 
 
 class Reference(Value, frozen=True, kw_only=True):
@@ -83,6 +82,6 @@ def name_from_reference(reference: Reference) -> ModelName:
         raise InvalidRequest(f"'{reference}' has more parts than the name of a model", "give it a name with --name")
     tag = reference.tag
     if reference.digest and tag == DEFAULT_TAG:
-        tag = reference.digest.partition(":")[2][:_DIGEST_CHARACTERS]
+        tag = short_digest(reference.digest)
     namespace = namespaces[0] if namespaces else DEFAULT_NAMESPACE
     return parse_name(f"{reference.host or DEFAULT_HOST}/{namespace}/{model}:{tag}")

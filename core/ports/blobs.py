@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -57,8 +57,11 @@ class BlobStore(Protocol):
         """None if there is no such blob."""
         ...
 
-    def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Chunks of at most 1 MiB, from `start` to `end` (excluded). Raises `BlobNotFound` at the first chunk."""
+    def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
+        """Chunks of at most 1 MiB, from `start` to `end` (excluded). The caller closes the generator.
+
+        Raises `BlobNotFound` at the first chunk.
+        """
         ...
 
     async def begin(self, digest: Digest | None = None, size_bytes: int | None = None) -> BlobWriter:
@@ -69,7 +72,7 @@ class BlobStore(Protocol):
         ...
 
     async def delete(self, digest: Digest) -> bool:
-        """True if it existed."""
+        """Returns True if it existed."""
         ...
 
     def list(self) -> AsyncIterator[BlobInfo]:

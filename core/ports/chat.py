@@ -40,8 +40,8 @@ class ChatFormat(Protocol):
         """The prompt up to where the assistant begins to speak; a trailing assistant message is continued.
 
         A `control` token in any text of messages and tools becomes a part of its own with `parse_special` off:
-        `corral.core.requests.typed_text.TypedText` takes care of it. A long rendering stops soon once
-        `corral.core.generation.rendering.abandoned` says so.
+        `corral.core.requests.typed_text.TypedText` takes care of it. A long rendering stops soon after
+        `corral.core.generation.rendering.abandoned` returns true.
 
         Raises `InvalidRequest` with the template's own complaint, or if the template exceeds its limits.
         """

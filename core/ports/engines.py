@@ -63,7 +63,7 @@ class Prepared(Protocol):
     """A request that a `PreparingEngine` has prepared."""
 
     def close(self) -> None:
-        """Free it, because the request was given up. Not called after `add_prepared`."""
+        """Free it, because the request was given up. Not called once `add_prepared` has accepted it."""
         ...
 
 

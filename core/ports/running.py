@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from corral.core.requests.outputs import Output
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import Request
 from corral.core.values import Value
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ("ModelInfo", "RunningModel", "Task")
 

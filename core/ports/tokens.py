@@ -33,7 +33,7 @@ class GradualTokenizer(Tokenizer, Protocol):
 
 
 class Vocabulary(Value, frozen=True, kw_only=True):
-    """Every token of a model, by id: its bytes, and what is special.
+    """Every token of a model, by id: its bytes, and which tokens are special.
 
     `control` are the ids of control tokens, which are not text (``<|im_end|>``); `ends` are those that end an answer.
     """
@@ -52,7 +52,7 @@ class OpenTokenizer(Tokenizer, Protocol):
 
 
 class TokenMask(Protocol):
-    """Which tokens may come next: what an engine asks while it answers one request."""
+    """The tokens that may come next. An engine asks it while it answers one request."""
 
     def allowed(self) -> bytes | None:
         """One bit per token id, least significant first; None: all. Asked once before each sampled token."""
@@ -72,5 +72,5 @@ class RequestMask(TokenMask, Protocol):
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """What the request asks for and the mask does not enforce, in words."""
+        """Descriptions of what the request asks for but the mask does not enforce."""
         ...

@@ -38,7 +38,7 @@ class ControlTokens:
         self._pattern = _LOOKALIKE if spellings is None else _pattern(spellings)
 
     def find(self, text: str) -> Iterator[re.Match[str]]:
-        """Every control token in the text. If several begin at the same place, the longest."""
+        """Every control token in the text. If several begin at the same place, only the longest counts."""
         return iter(()) if self._pattern is None else self._pattern.finditer(text)
 
     def replace(self, text: str, by: Callable[[re.Match[str]], str]) -> str:

@@ -1,4 +1,4 @@
-"""Which engine takes a model, with which load options, and in which runner."""
+"""Chooses which engine runs a model, with which load options, and in which runner."""
 
 from __future__ import annotations
 
@@ -232,14 +232,14 @@ class EngineChooser:
 
 
 def lost_adapter(spec: EngineSpec, model: Model) -> str | None:
-    """Why the engine must not load the model: it would leave out the model's adapter. None if it would not."""
+    """Why the engine must not load the model: it would ignore the model's adapter. None if it may."""
     if model.files_of("adapter") and not spec.adapters:
         return "does not support adapters, and without its adapter this model would give different answers"
     return None
 
 
 def _unfit(spec: EngineSpec, model: Model, metadata: ModelMetadata | None) -> str | None:
-    """Why the answers would not be those of the model, whatever the engine says; None if they would."""
+    """Why no engine could give the model's own answers, whatever the engine says; None if one could."""
     lost = lost_adapter(spec, model)
     if lost is not None:
         return lost

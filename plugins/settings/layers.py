@@ -1,4 +1,4 @@
-"""The layers that settings come in, weakest first, and their decoding into `Settings` in two phases."""
+"""The layers of settings (defaults, file, environment, flags: the last wins), decoded into `Settings` in two phases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from corral.core.errors import SettingsError
 from corral.plugins.settings.origins import origin_rows
 from corral.plugins.settings.schema import SECTIONS, ModelSettings, PluginsSettings, Settings
-from corral.plugins.settings.sections import Path, decode_section, dotted, fault_of, refuse_unknown
+from corral.plugins.settings.sections import SettingPath, decode_section, dotted, fault_of, refuse_unknown
 
 __all__ = ("Layers", "Leaf")
 
@@ -35,7 +35,7 @@ class Leaf(msgspec.Struct, frozen=True, kw_only=True):
 class Layers:
     """All values that were set. `plugins` can be decoded at once, the rest when the plugins are known."""
 
-    def __init__(self, layers: Iterable[Mapping[Path, Leaf]] = ()) -> None:
+    def __init__(self, layers: Iterable[Mapping[SettingPath, Leaf]] = ()) -> None:
         self._layers = tuple(layers)
         self._warned: set[str] = set()
 
@@ -91,9 +91,9 @@ class Layers:
         )
 
     def _merge(
-        self, engines: Mapping[str, type[msgspec.Struct] | None], kinds: Mapping[Path, type[msgspec.Struct]]
-    ) -> tuple[dict[str, Any], dict[Path, str]]:
-        leaves: dict[Path, Leaf] = {}
+        self, engines: Mapping[str, type[msgspec.Struct] | None], kinds: Mapping[SettingPath, type[msgspec.Struct]]
+    ) -> tuple[dict[str, Any], dict[SettingPath, str]]:
+        leaves: dict[SettingPath, Leaf] = {}
         for layer in self._layers:
             for path, leaf in layer.items():
                 for target in _expand(path, engines):
@@ -125,7 +125,7 @@ class _NoSettings(msgspec.Struct, frozen=True):
     """The section of a spec that has no settings."""
 
 
-def _expand(path: Path, engines: Mapping[str, type[msgspec.Struct] | None]) -> Iterable[Path]:
+def _expand(path: SettingPath, engines: Mapping[str, type[msgspec.Struct] | None]) -> Iterable[SettingPath]:
     if path[:2] != ("engines", "*") or len(path) == 2:
         return [path]
     return [
@@ -137,9 +137,9 @@ def _expand(path: Path, engines: Mapping[str, type[msgspec.Struct] | None]) -> I
 
 def _kinds(
     registered: Mapping[str, Mapping[str, type[msgspec.Struct] | None]],
-) -> Mapping[Path, type[msgspec.Struct]]:
+) -> Mapping[SettingPath, type[msgspec.Struct]]:
     """The Struct of each section that is known, by the section's path."""
-    own: dict[Path, type[msgspec.Struct]] = {(name,): kind for name, kind in SECTIONS.items()}
+    own: dict[SettingPath, type[msgspec.Struct]] = {(name,): kind for name, kind in SECTIONS.items()}
     specs = {(section, name): kind for section, of in registered.items() for name, kind in of.items() if kind}
     return own | specs
 

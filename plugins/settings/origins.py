@@ -8,13 +8,15 @@ from typing import Any, get_type_hints
 import msgspec
 
 from corral.plugins.settings.schema import Origin
-from corral.plugins.settings.sections import Path, dotted
+from corral.plugins.settings.sections import SettingPath, dotted
 from corral.plugins.settings.types import encode_setting_type
 
 __all__ = ("origin_rows",)
 
 
-def origin_rows(values: Mapping[str, Any], origins: Mapping[Path, str], prefix: Path = ()) -> Iterable[Origin]:
+def origin_rows(
+    values: Mapping[str, Any], origins: Mapping[SettingPath, str], prefix: SettingPath = ()
+) -> Iterable[Origin]:
     for name, value in values.items():
         path = (*prefix, name)
         if isinstance(value, msgspec.Struct):

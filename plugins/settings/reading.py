@@ -11,7 +11,7 @@ from corral.core.errors import SettingsError
 from corral.plugins.settings.environment import read_environment
 from corral.plugins.settings.layers import Layers, Leaf
 from corral.plugins.settings.schema import default_config_path
-from corral.plugins.settings.sections import Path
+from corral.plugins.settings.sections import SettingPath
 
 __all__ = ("parse_assignment", "read_layers")
 
@@ -29,7 +29,7 @@ def read_layers(
     """
     stated = path if path is not None else environment.get("CORRAL_CONFIG") or None
     file = default_config_path(environment) if stated is None else stated
-    layers: list[Mapping[Path, Leaf]] = []
+    layers: list[Mapping[SettingPath, Leaf]] = []
     if file:
         layers.append(_read_file(os.path.expanduser(file), required=stated is not None))
     layers.append(
@@ -39,7 +39,7 @@ def read_layers(
     return Layers(layers)
 
 
-def _parts(dotted: str) -> Path:
+def _parts(dotted: str) -> SettingPath:
     """Reads the path as a TOML key, in which a part with dots is quoted; otherwise splits it at its dots."""
     try:
         node = tomllib.loads(f"{dotted} = 0")
@@ -60,7 +60,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return path.strip(), value.strip()
 
 
-def _read_file(path: str, *, required: bool) -> dict[Path, Leaf]:
+def _read_file(path: str, *, required: bool) -> dict[SettingPath, Leaf]:
     try:
         with open(path, "rb") as file:
             tree = tomllib.load(file)
@@ -73,7 +73,7 @@ def _read_file(path: str, *, required: bool) -> dict[Path, Leaf]:
     return {leaf_path: Leaf(value=value, origin=path) for leaf_path, value in _flatten(tree, ())}
 
 
-def _flatten(tree: Mapping[str, Any], prefix: Path) -> Iterable[tuple[Path, Any]]:
+def _flatten(tree: Mapping[str, Any], prefix: SettingPath) -> Iterable[tuple[SettingPath, Any]]:
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             yield from _flatten(value, (*prefix, key))

@@ -14,13 +14,13 @@ from corral.core.malformed import mistyped
 from corral.core.wording.suggestions import nearest
 from corral.plugins.settings.types import decode_setting_type
 
-__all__ = ("Path", "decode_section", "dotted", "fault_of", "refuse_unknown")
+__all__ = ("SettingPath", "decode_section", "dotted", "fault_of", "refuse_unknown")
 
-Path = tuple[str, ...]
+SettingPath = tuple[str, ...]
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-def refuse_unknown(tree: Mapping[str, Any], known: Iterable[str], prefix: Path) -> None:
+def refuse_unknown(tree: Mapping[str, Any], known: Iterable[str], prefix: SettingPath) -> None:
     names = list(known)
     for key in tree:
         if key not in names:
@@ -32,7 +32,7 @@ def refuse_unknown(tree: Mapping[str, Any], known: Iterable[str], prefix: Path) 
             )
 
 
-def decode_section(table: Any, kind: type[S], prefix: Path, origins: Mapping[Path, str]) -> S:
+def decode_section(table: Any, kind: type[S], prefix: SettingPath, origins: Mapping[SettingPath, str]) -> S:
     if not isinstance(table, dict):
         raise SettingsError(f"{dotted(prefix)}: Expected a table, got `{type(table).__name__}`")
     names = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
@@ -60,7 +60,7 @@ def _choices(kind: type[msgspec.Struct], name: str) -> list[str]:
     return []
 
 
-def fault_of(path: Path, value: Any, kinds: Mapping[Path, type[msgspec.Struct]]) -> str | None:
+def fault_of(path: SettingPath, value: Any, kinds: Mapping[SettingPath, type[msgspec.Struct]]) -> str | None:
     """What is wrong with a value for the setting at `path`; None if nothing is, or if the setting is unknown."""
     kind = kinds.get(path[:-1])
     if kind is None:
@@ -75,5 +75,5 @@ def fault_of(path: Path, value: Any, kinds: Mapping[Path, type[msgspec.Struct]])
     return None
 
 
-def dotted(path: Path) -> str:
+def dotted(path: SettingPath) -> str:
     return ".".join(part if part.replace("-", "").replace("_", "").isalnum() else f'"{part}"' for part in path)

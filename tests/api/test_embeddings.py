@@ -13,7 +13,7 @@ MODEL = "smol:q4"
 
 
 def test_vectors_have_length_one_and_keep_their_order(client: httpx.Client) -> None:
-    """One normalised vector per input, the same for the same text wherever it stands."""
+    """One normalised vector per input, the same for the same text at any position."""
     both = client.post("/api/embed", json={"model": MODEL, "input": ["first", "second"]})
     assert both.headers["content-type"] == "application/json; charset=utf-8"
     reply = both.json()

@@ -216,7 +216,7 @@ def test_it_breaks_off_in_the_middle(start_server: Callable[..., Any]) -> None:
 
 
 def test_an_address_that_changed(start_server: Callable[..., Any]) -> None:
-    """A name that is given a new address leads there, and nothing of the old one is kept."""
+    """A name that is given a new address leads there, and nothing is kept of the old one."""
     with pair(start_server) as (_, front, client), start_server(engine={"answer": "another one"}) as other:
         stream(client, "/api/chat", messages=QUESTION)
         add(front, "far", other.url, model=MODEL)

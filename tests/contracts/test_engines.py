@@ -26,7 +26,7 @@ class TestFakeEngine(StepEngineContract):
 
 
 class Hasty(FakeEngine):
-    """The fake engine, three times as fast: a step may give several tokens of one request."""
+    """The fake engine, three times as fast: a step may yield several tokens for one request."""
 
     def step(self) -> list[tuple[int, EngineOutput]]:
         outputs = super().step()

@@ -70,7 +70,7 @@ def test_a_sound_model_passes_everything(outcomes: Outcomes) -> None:
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_model_fails_its_own_test_alone(outcomes: Outcomes, fault: str) -> None:
-    """Only the test of the promise that it breaks fails, for every task that has this promise."""
+    """Exactly the test of the promise it breaks fails, for every task that includes that promise."""
     assert outcomes[fault]["failed"] == {fault}
     assert outcomes[fault]["passed"] | {fault} == set(promises())
     assert outcomes[fault]["skipped"] == set()

@@ -245,7 +245,7 @@ def test_an_aborted_prefill_lets_its_followers_go_on(smollm2: Path) -> None:
 
 
 def test_a_long_prompt_holds_nobody_up(smollm2: Path) -> None:
-    """While an answer is generated, a step computes at most the budget of prompt tokens and still gives its token."""
+    """While an answer is generated, a step computes at most the budget of prompt tokens and still yields a token."""
     engine = make(smollm2, max_prefill_tokens=32)
     engine.add_request(1, ask("Once upon a time"), None)
     while not any(isinstance(output, Token) for _, output in engine.step()):
@@ -368,7 +368,7 @@ def amid_traffic(engine: LlamaCppEngine, requests: Sequence[CompletionRequest], 
 
 
 def test_weights_that_cannot_be_exact_say_so(requantized: Callable[[str], Path]) -> None:
-    """K-quants do not promise exact texts, and say why; switched off, nothing promises it."""
+    """K-quants do not promise exact texts, and say why; with `exact` off, no model does."""
     engine = make(requantized("Q4_K_M"))
     assert "exact" not in engine.info.features
     assert engine.info.details["exact"].startswith("no: ")
@@ -559,7 +559,7 @@ def _cpu_has(flag: str) -> bool:
 _AFTER_ANOTHER_LIBRARY = """
 import sys
 import onnxruntime
-from corral.adapters.engines.llama_cpp.amx import avoid_amx
+from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
 from corral.core.errors import LoadFailed
 try:
     avoid_amx()

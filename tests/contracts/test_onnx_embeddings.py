@@ -79,7 +79,7 @@ def matrix(answer: EngineEmbedded) -> Floats:
 
 
 class NumpyBert:
-    """BERT as its paper has it, over the float32 weights of a safetensors file; mean pooling, length 1."""
+    """BERT as in its paper, over the float32 weights of a safetensors file; mean pooling, length 1."""
 
     def __init__(self, folder: Path) -> None:
         data = (folder / "model.safetensors").read_bytes()
@@ -93,7 +93,7 @@ class NumpyBert:
         self._config = json.loads((folder / "config.json").read_bytes())
 
     def vectors(self, texts: Sequence[Sequence[int]]) -> Floats:
-        """One row for each text. The rows of all texts stand under each other; only attention keeps them apart."""
+        """One row for each text. The rows of all texts are stacked; only attention keeps them apart."""
         ends = np.cumsum([len(ids) for ids in texts])
         words = self._weights["embeddings.word_embeddings.weight"][np.concatenate(texts)]
         table = self._weights["embeddings.position_embeddings.weight"]
@@ -230,7 +230,9 @@ def test_an_aborted_request_is_gone_within_a_step(engine: StepEngine) -> None:
 
 
 def test_long_texts_are_cut_or_refused(engine: StepEngine) -> None:
-    """Beyond the model's 256 tokens, or the request's, the end goes but not [SEP]; without truncate it is an error."""
+    """Past the model's 256 tokens, or the request's limit, the end is cut but [SEP] stays; without truncate it is an
+    error.
+    """
     assert engine.info.context_length == 256
     long = "word " * 400
     [cut] = answers(engine, request(long))

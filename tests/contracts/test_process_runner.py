@@ -133,7 +133,7 @@ def test_a_stopped_child() -> None:
 
 
 def test_an_idle_child_is_not_stalled() -> None:
-    """Heartbeats keep a model alive that has nothing to do, and one whose steps are long."""
+    """Heartbeats keep an idle model alive, and one whose steps are long."""
 
     async def check() -> None:
         async with loaded(ProcessSettings(heartbeat_timeout_s=0.8), step_delay_s=1.2) as model:

@@ -51,7 +51,7 @@ def test_the_same_model_on_every_engine(engine: str, emptied_server: Any) -> Non
 
 
 def test_the_readmes_line_for_llama_cpp(corral: Callable[..., Any]) -> None:
-    """It ends in the right word as it stands; the quick start tries those for the engines that need no compiler."""
+    """The printed command gives the right word unchanged; the quick start covers the engines that need no compiler."""
     [line] = [line for line in README.splitlines() if line.startswith("corral run") and "--engine llama-cpp" in line]
     done = corral(*shlex.split(line)[1:], "--local", "-o", "temperature=0")
     assert done.returncode == 0, done.stderr

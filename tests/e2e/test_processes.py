@@ -1,4 +1,4 @@
-"""Killed and stopped processes, clients that go away, and memory that comes back."""
+"""Killed and stopped processes, clients that go away, and memory that is freed."""
 
 from __future__ import annotations
 

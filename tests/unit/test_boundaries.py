@@ -86,7 +86,7 @@ def test_core_loads_the_standard_library_and_msgspec_only() -> None:
         ("import corral.api.cli", NATIVE | UPSTREAM | WEB | CHAT),
         ("import corral.api.cli.run", NATIVE | UPSTREAM | WEB | CHAT),
         (
-            "from corral.api.cli.group import cli; cli.main(['list'], standalone_mode=False)",
+            "from corral.api.cli.command_group import cli; cli.main(['list'], standalone_mode=False)",
             NATIVE | UPSTREAM | WEB | CHAT,
         ),
     ],

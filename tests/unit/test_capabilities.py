@@ -1,4 +1,4 @@
-"""Capabilities: what a model can do, according to config, weights, projector and template."""
+"""Capabilities: what a model can do, judging by its config, weights, projector and template."""
 
 from __future__ import annotations
 

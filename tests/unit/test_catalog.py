@@ -356,7 +356,7 @@ def _weights(folder: Path, number: int) -> Path:
 
 
 def test_what_a_replaced_model_alone_had_is_deleted(store: Store, tmp_path: Path) -> None:
-    """Five imports under one name leave what one leaves; a copy's and a foreign manifest's blobs stay."""
+    """Five imports under one name leave no more than one would; blobs of a copy and of a foreign manifest stay."""
 
     async def scenario() -> None:
         catalog, name = store.catalog(), parse_name("one")
@@ -379,7 +379,7 @@ def test_what_a_replaced_model_alone_had_is_deleted(store: Store, tmp_path: Path
 
 
 def test_a_pull_under_a_taken_name_leaves_no_old_weights(store: Store, tmp_path: Path) -> None:
-    """What the name referred to before is deleted, also if an upstream takes over the name."""
+    """What the name referred to before is deleted, even if an upstream takes over the name."""
 
     async def scenario() -> None:
         name = parse_name("one")
@@ -603,7 +603,7 @@ def test_a_pull_streams_into_the_store(store: Store) -> None:
 
 
 def test_an_interrupted_pull_is_resumed(store: Store) -> None:
-    """If the digest is known, a second attempt fetches only the rest, and nothing that is there already."""
+    """If the digest is known, a second attempt fetches only what is still missing."""
     source = ListSource({"m.gguf": gguf_bytes()}, digests=True, fail_at=300)
 
     async def scenario() -> None:
@@ -620,7 +620,7 @@ def test_an_interrupted_pull_is_resumed(store: Store) -> None:
 
 
 def test_a_pull_that_fails_leaves_nothing(store: Store) -> None:
-    """A broken stream without a digest, and files that are no model, leave neither blob nor manifest."""
+    """A broken stream without a digest, and files that are not a model, leave neither blob nor manifest."""
     cases = (
         (ListSource({"m.gguf": gguf_bytes()}, fail_at=300), SourceError),
         (ListSource({"m.gguf": b"text of no model"}), InvalidModelFile),
@@ -704,7 +704,7 @@ def test_a_file_that_is_not_what_it_was_announced_as_is_refused(store: Store) ->
 
 @pytest.mark.parametrize("reference", ["llama3", "nowhere://x", "://x", ""])
 def test_a_reference_without_a_source_is_refused(store: Store, reference: str) -> None:
-    """The remedy lists the schemes there are."""
+    """The remedy lists the available schemes."""
 
     async def scenario() -> None:
         with pytest.raises(InvalidRequest) as caught:

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from corral.api.cli import main
-from corral.api.cli.group import cli
+from corral.api.cli.command_group import cli
 from corral.core.wording.pip_lines import pip_line
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
@@ -101,7 +101,7 @@ def test_the_command_line_needs_the_base_install_only() -> None:
     program = (
         "import sys\n"
         "for name in ('litestar', 'uvicorn', 'numpy', 'llama_cpp', 'httpx'): sys.modules[name] = None\n"
-        "import click; from corral.api.cli.group import cli\n"
+        "import click; from corral.api.cli.command_group import cli\n"
         "context = click.Context(cli)\n"
         "for name in cli.list_commands(context): cli.get_command(context, name)\n"
     )
@@ -145,7 +145,7 @@ def test_copy_and_remove(stocked: Call) -> None:
 
 
 def test_show(stocked: Call) -> None:
-    """What manifest and weights say, in Ollama's sections, and which engines run it."""
+    """What manifest and weights say, in Ollama's sections, and which engines can run it."""
     out = stocked("show", MODEL).out
     assert "  Model\n    architecture        llama\n" in out
     assert "    context length      256\n" in out
@@ -173,7 +173,7 @@ def test_import_tells_programs_what_it_made(call: Call, tmp_path: Path) -> None:
 
 
 def test_import_says_what_is_wrong(call: Call, tmp_path: Path) -> None:
-    """A missing file and a file that is no model are errors, not stack traces."""
+    """A missing file and a file that is not a model are errors, not stack traces."""
     text = tmp_path / "text.gguf"
     text.write_text("not a model")
     for file in (tmp_path / "absent.gguf", text):
@@ -185,7 +185,7 @@ def test_import_says_what_is_wrong(call: Call, tmp_path: Path) -> None:
 
 
 def test_pull_wants_a_reference_that_a_source_knows(call: Call) -> None:
-    """The scheme decides, and the message says which there are."""
+    """The scheme decides, and the message lists those available."""
     status, _, err = call("pull", "carrier-pigeon://model")
     assert status == 1
     assert "carrier-pigeon" in err
@@ -410,7 +410,7 @@ def shelf(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
 
 
 def test_the_registry_of_a_plugin(shelf: Call) -> None:
-    """By its scheme, or without one if it is the registry that is set; what it does not have is said in its words."""
+    """By its scheme, or without one if it is the configured registry; its own errors are reported."""
     block = ("--set", "plugins.block=[]")
     assert shelf(*block, "pull", "mem://house/small:q4") == (0, "pulled house/small:q4\n", "")
     assert (

@@ -62,7 +62,7 @@ def completed(environment: dict[str, str], line: str) -> list[str]:
     ],
 )
 def test_words(environment: dict[str, str], line: str, words: list[str]) -> None:
-    """Commands, options, models, engines, converters, parameters and settings; of a name with a colon the rest."""
+    """Commands, options, models, engines, converters, parameters, settings; for a name with a colon, only the rest."""
     assert completed(environment, line) == words
 
 

@@ -65,7 +65,7 @@ def test_the_nearest_name() -> None:
     ],
 )
 def test_a_name_that_is_not_quite_right(stocked: Corral, command: str, wanted: str, told: str) -> None:
-    """The models it may mean are listed; only `run` uses one without asking, and only if its name begins that way."""
+    """Possible matches are listed; only `run` uses one without asking, and only if its name begins that way."""
     ended = stocked(command, wanted, *(ASKED if command == "run" else ()))
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith(told)
@@ -81,7 +81,7 @@ def test_run_takes_a_beginning(stocked: Corral) -> None:
 
 
 def test_the_only_model_is_named(corral: Corral, tmp_path: Path) -> None:
-    """The only model is suggested, whatever was asked for."""
+    """If there is only one model, it is suggested, whatever was asked for."""
     file = tmp_path / "any.gguf"
     file.write_bytes(gguf_bytes())
     corral("import", str(file), "--name", "mule")
@@ -93,7 +93,7 @@ def test_the_only_model_is_named(corral: Corral, tmp_path: Path) -> None:
     [(("lsit",), "did you mean list?"), (("frobnicate",), "corral --help lists the commands")],
 )
 def test_a_misspelt_command(corral: Corral, arguments: tuple[str, ...], told: str) -> None:
-    """Is wrong usage, with the nearest one."""
+    """It is a usage error that suggests the closest one."""
     ended = corral(*arguments)
     assert ended.returncode == 2
     assert f"No such command '{arguments[0]}'.\n{told}" in ended.stderr

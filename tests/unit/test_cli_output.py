@@ -71,6 +71,6 @@ def test_columns(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_dates_and_digests() -> None:
-    """Times are RFC 3339 in UTC; of a digest the first 12 digits are shown."""
+    """Times are RFC 3339 in UTC; digests are shown as their first 12 digits."""
     assert iso_time(0.5) == "1970-01-01T00:00:00.500000Z"
     assert short_digest("sha256:" + "ab" * 32) == "abababababab"

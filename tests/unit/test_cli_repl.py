@@ -11,8 +11,8 @@ import pytest
 
 from corral.api.cli.answers import print_reply
 from corral.api.cli.backends import Reply, RunOptions, Timings
-from corral.api.cli.facts import ModelFacts
 from corral.api.cli.history import History
+from corral.api.cli.model_facts import ModelFacts
 from corral.api.cli.repl import Repl
 from corral.api.cli.terminal import PlainTerminal
 from corral.api.cli.word_wrap import WordWrapper
@@ -219,7 +219,7 @@ def test_a_path_in_a_paste_is_no_command(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_question_that_was_stopped_before_its_answer_is_forgotten() -> None:
-    """And one whose answer had begun is kept with it."""
+    """A question whose answer had begun is kept, with that part of the answer."""
 
     class Stopped(EchoBackend):
         def chat(self, run_options: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
@@ -235,7 +235,7 @@ def test_a_question_that_was_stopped_before_its_answer_is_forgotten() -> None:
 
 
 def test_show_list_and_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every command answers something of its own."""
+    """Every command has its own reply."""
     chat("/show info", "/show license", "/show system", "/show", "/list", "/?", "/? set", "/help shortcuts", "/nosuch")
     out = capsys.readouterr().out
     for text in (
@@ -253,7 +253,7 @@ def test_show_list_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_verbose_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    """Timings follow an answer while they are wanted."""
+    """Timings follow each answer while they are switched on."""
     chat("/set verbose", "hello", "/set quiet", "again")
     assert capsys.readouterr().err.count("total duration") == 1
 
@@ -310,7 +310,7 @@ def test_words_are_wrapped(text: str, wrapped: str) -> None:
 
 
 def test_long_text_without_spaces_is_not_held_back() -> None:
-    """Chinese and Japanese appear as they come, but for one character; so does a word that no line can hold."""
+    """Chinese and Japanese appear as they arrive, one character behind; so does a word too long for any line."""
     for text in ("日本" * 50, "x" * 200):
         written: list[str] = []
         wrapper = WordWrapper(written.append, columns=80)

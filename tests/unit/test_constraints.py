@@ -192,7 +192,7 @@ def test_a_wrong_grammar_is_told_what_is_wrong(masks: GrammarMasks, constraint: 
     ],
 )
 def test_what_is_not_held_to_is_told(masks: GrammarMasks, value: Any, said: str) -> None:
-    """Keywords without effect are reported; those that never mean anything are not."""
+    """Keywords without effect are reported; mere annotations are not."""
     [ignored] = masks(schema(value)).ignored
     assert ignored.startswith("format: ")
     assert said in ignored
@@ -268,7 +268,7 @@ def test_a_hostile_grammar_does_no_harm(masks: GrammarMasks, name: str) -> None:
 
 
 def test_a_grammar_too_complex_to_follow_ends_its_answer(masks: GrammarMasks) -> None:
-    """A limit that is met midway is an error of the request."""
+    """Reaching a limit midway is an error of the request."""
     mask = masks(Constraint(kind="lark", source='start: ((("a"{1,1000}){1,1000}){1,1000}){1,1000}'))
     with pytest.raises(InvalidRequest, match="Lark grammar cannot be used"):
         takes(mask, [ord("a")] * 100)
@@ -304,6 +304,6 @@ def test_a_schema_that_json_cannot_say() -> None:
 
 
 def test_a_number_that_json_cannot_say() -> None:
-    """Infinity is no JSON number, and what a caller's JSON writes as 1e400 becomes it on the way."""
+    """Infinity is not a JSON number, but 1e400 in a caller's JSON becomes infinity when it is decoded."""
     with pytest.raises(InvalidRequest, match=r"format: .*range"):
         read_format({"maximum": float("inf")})

@@ -1,4 +1,4 @@
-"""The converter to ctransformers' form: what it writes, keeps and refuses; and the vocabularies beside it."""
+"""The converter to ctransformers' format: what it writes, keeps and refuses; and the vocabularies stored with it."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_the_original_vocabulary_stays(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_computed(tmp_path: Path, pairs: dict[str, Any], reason: str) -> None:
-    """A model that September 2023 did not know is refused with the reason, by the match and by the conversion."""
+    """A model newer than September 2023 is refused with the reason, by the match and by the conversion."""
     usable = dict(PAIRS)
     source = write(tmp_path / "source.gguf", usable)
     header = gguf_header(3, usable | pairs, [])
@@ -215,7 +215,7 @@ def test_a_wrong_shape(tmp_path: Path) -> None:
 
 
 def test_match() -> None:
-    """Nothing to convert without weights of this format."""
+    """A model without weights in this format has nothing to convert."""
     nothing = CONVERTER.match(record(Path(__file__)), None)
     assert nothing.score == 0
     assert SPEC.match(record(Path(__file__)), None, CtransformersOptions()).score == 0

@@ -172,7 +172,7 @@ def content(file: LocalFile) -> bytes:
 
 
 def once_working(started: asyncio.Event) -> OnLoadProgress:
-    """Sets the event when the converter itself has reported."""
+    """Sets the event once the converter itself has reported progress."""
 
     def on_progress(share: float) -> None:
         if share > 0:
@@ -221,7 +221,7 @@ def parse(hexadecimal: str) -> Any:
 
 
 def test_several_files_are_a_folder_model(run: Run) -> None:
-    """They keep their paths and lie in one folder for the engine."""
+    """They keep their paths and appear in one folder for the engine."""
 
     async def check(world: World) -> None:
         derived = await world.deriver.derive(await world.source(), "stamp", parameters={"result": "folder"})
@@ -371,6 +371,8 @@ def test_what_cannot_be_converted_is_refused_at_once(run: Run) -> None:
         stamped = await world.deriver.derive(source, "stamp")
         with pytest.raises(Unsupported, match="stamps GGUF weights only"):
             await world.deriver.derive(stamped, "stamp")
+        with pytest.raises(Unsupported, match="adapter"):  # even if its weights alone have been converted
+            await world.deriver.convert(msgspec.structs.replace(source, files=(source.weights, adapter)), "stamp")
         assert world.jobs.count == 1
 
     run(check)
@@ -405,7 +407,7 @@ def test_what_is_lacking_is_told_before_the_work(
 
 
 def test_convert_makes_a_model_of_its_own(run: Run) -> None:
-    """It has its source's template and parameters, shares the blobs, and stays when the source is deleted."""
+    """It has its source's template and parameters, shares its blobs, and remains when the source is deleted."""
 
     async def check(world: World) -> None:
         own = msgspec.structs.replace(
@@ -450,7 +452,7 @@ def test_the_names_of_converted_models(run: Run) -> None:
 
 
 def test_a_model_is_converted_when_it_is_loaded(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    """Progress shows converting, then loading; the model is loaded, listed and unloaded under its own name."""
+    """Progress shows converting, then loading; the model is loaded, listed and unloaded under its original name."""
 
     async def check(world: World) -> None:
         told: list[LoadProgress] = []
@@ -532,7 +534,7 @@ def test_a_converted_model_that_does_not_load_names_the_remedy(run: Run) -> None
 
 
 def test_leaving_a_load_stops_the_conversion(run: Run, tmp_path: Path) -> None:
-    """Nothing is left, and the next request begins anew."""
+    """Nothing is left behind, and the next request starts over."""
 
     async def check(world: World) -> None:
         before = await world.contents()
@@ -555,7 +557,7 @@ def test_leaving_a_load_stops_the_conversion(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_conversion_that_stands_still_is_ended(run: Run, tmp_path: Path) -> None:
-    """The load timeout counts the time without progress, and its error says what made none."""
+    """The load timeout counts the time without progress, and its error says which part stalled."""
 
     async def check(world: World) -> None:
         with pytest.raises(LoadFailed, match="converting small:latest made no progress"):
@@ -582,7 +584,9 @@ def test_deleting_a_model_deletes_what_was_made_of_it(run: Run) -> None:
 
 
 def start_ollama(store: Path) -> list[str]:
-    """What an Ollama does to the store at its start: blobs that no manifest names go. The names that it then lists."""
+    """What Ollama does to the store when it starts: blobs that no manifest names are deleted. The names that it then
+    lists.
+    """
     manifests = [path for path in (store / "manifests").glob("*/*/*/*") if path.is_file()]
     named = {digest for path in manifests for digest in mentioned_digests(path.read_bytes())}
     for blob in (store / "blobs").iterdir():
@@ -592,7 +596,7 @@ def start_ollama(store: Path) -> list[str]:
 
 
 def test_an_ollama_neither_lists_nor_prunes_derived_models(run: Run) -> None:
-    """Beside it they are found, whole, loaded, and deleted with their source."""
+    """With Ollama running beside it, they are found, intact, loadable, and deleted with their source."""
 
     async def check(world: World) -> None:
         store = world.root / "store"
@@ -613,7 +617,7 @@ def test_an_ollama_neither_lists_nor_prunes_derived_models(run: Run) -> None:
 
 
 def test_derived_models_take_no_space_twice(run: Run) -> None:
-    """The name by which an Ollama does not see a blob is a hard link."""
+    """The name that hides a blob from Ollama is a hard link."""
 
     async def check(world: World) -> None:
         await world.deriver.derive(await world.source(), "stamp")
@@ -626,7 +630,7 @@ def test_derived_models_take_no_space_twice(run: Run) -> None:
 
 
 def test_a_file_system_without_hard_links(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without hard links, the blob is moved to where an Ollama does not look."""
+    """Without hard links, the blob is moved to where Ollama does not look."""
 
     async def check(world: World) -> None:
         def refuse(*arguments: Any, **more: Any) -> None:
@@ -644,7 +648,7 @@ def test_a_file_system_without_hard_links(run: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_derived_models_of_an_earlier_version(run: Run) -> None:
-    """They lie among the others, are found and listed once, and move with the next change of the store."""
+    """They are stored among the others, are found and listed once, and move with the next change of the store."""
 
     async def check(world: World) -> None:
         store = world.root / "store"

@@ -24,7 +24,7 @@ from corral.core.requests.outputs import (
 )
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, Constraint, ContextPolicy, SamplingParams
-from corral.core.stepping.drivers import SequenceDriver, TaskDriver
+from corral.core.stepping.answer_driver import SequenceDriver, TaskDriver
 from corral.core.stepping.stop_strings import StopStrings
 
 
@@ -57,7 +57,7 @@ def last(outputs: list[Output]) -> Finished:
 
 
 def test_plain_text() -> None:
-    """Each token's text goes out with the token, between `Started` and `Finished`."""
+    """Each token's text is sent with the token, between `Started` and `Finished`."""
     outputs, _ = drive(SequenceDriver(request()), b"Hello", b" world", b"")
     assert outputs[0] == Started(prompt_tokens=3)
     assert texts(outputs) == ["Hello", " world"]
@@ -212,7 +212,7 @@ def test_time_in_the_queue_is_not_prefill() -> None:
 
 @pytest.mark.parametrize(("told", "queued", "prefill"), [(10, 50, 10), (None, 0, 60), (1000, 0, 60)])
 def test_an_engine_tells_how_long_a_prompt_took(told: int | None, queued: int, prefill: int) -> None:
-    """The rest is time in the queue; it never began before it had the request."""
+    """The rest is time in the queue; prefill never begins before the request arrives."""
     clock = iter([100, 160, 200])
     driver = SequenceDriver(request(), clock_ns=lambda: next(clock))
     driver.feed(Prefilled(prompt_tokens=3, prefill_ns=told))
@@ -222,7 +222,7 @@ def test_an_engine_tells_how_long_a_prompt_took(told: int | None, queued: int, p
 
 
 def test_logprobs_pass_at_once() -> None:
-    """Log-probabilities go out with their token, even where its text is held back."""
+    """Log-probabilities go out with their token, even if its text is held back."""
     driver = SequenceDriver(request(stop=("END",)))
     driver.feed(Prefilled(prompt_tokens=1))
     logprob = TokenLogprob(token=b"E", logprob=-0.5)
@@ -233,7 +233,7 @@ def test_logprobs_pass_at_once() -> None:
 
 
 def test_token_ids() -> None:
-    """The ids of prompt and answer come at the end, where they were asked for."""
+    """The ids of prompt and answer come at the end, if requested."""
     driver = SequenceDriver(CompletionRequest(prompt=(), return_token_ids=True))
     driver.feed(Prefilled(prompt_tokens=2, prompt_ids=(7, 8)))
     driver.feed(Token(token_id=9, piece=b"a"))
@@ -248,7 +248,7 @@ def test_constraints_without_a_mask_are_refused() -> None:
 
 
 class Mask:
-    """A mask that holds to part of what was asked."""
+    """A mask that enforces part of what was requested."""
 
     ignored = ("format: one thing",)
 

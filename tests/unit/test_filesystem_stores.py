@@ -268,7 +268,7 @@ def test_what_dead_writers_left_is_swept(tmp_path: Path) -> None:
 
 @posix
 def test_wherever_a_process_is_killed_only_what_it_was_writing_is_lost(tmp_path: Path) -> None:
-    """A journal that ends anywhere, as the last words of a killed process, gives the ranges before that place."""
+    """A journal cut off anywhere, as a killed process leaves it, still yields the ranges before the cut."""
     data = os.urandom(30)
     killed = _child(
         f"""
@@ -301,8 +301,9 @@ def test_wherever_a_process_is_killed_only_what_it_was_writing_is_lost(tmp_path:
 
 
 def test_a_partial_costs_no_file_for_each_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces by the thousand, in any order, add a line each; the journal is replaced once in thousands, and stays
-    small; another writer has them all."""
+    """Thousands of pieces, in any order, add one line each; the journal is compacted rarely and stays small; another
+    writer reads them all.
+    """
     replaced: list[object] = []
     replace = os.replace
 
@@ -408,7 +409,7 @@ def test_a_touched_hard_link_is_hashed_again_and_kept(tmp_path: Path, caplog: py
 
 
 def test_a_file_on_another_disk_is_copied(tmp_path: Path) -> None:
-    """Where neither clone nor link is possible the bytes are copied, and the copy is the store's own."""
+    """If neither cloning nor linking is possible, the bytes are copied, and the copy belongs to the store."""
     shared_memory = Path("/dev/shm")
     if not shared_memory.is_dir() or shared_memory.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second file system here")
@@ -659,7 +660,7 @@ def test_folders_of_blobs_that_an_ollama_deleted_are_swept(tmp_path: Path) -> No
 
 @posix
 def test_scratch_of_a_killed_process_is_swept_and_a_live_one_is_not(tmp_path: Path) -> None:
-    """What a dead process left is deleted with the next scratch folder; one in use stays."""
+    """What a dead process left is deleted when the next scratch folder is made; folders in use stay."""
 
     async def scenario() -> None:
         async with FilesystemBlobs(tmp_path).scratch() as mine:
@@ -687,7 +688,8 @@ def test_scratch_of_a_killed_process_is_swept_and_a_live_one_is_not(tmp_path: Pa
 @posix
 def test_a_file_in_use_outlives_its_blob_beside_other_processes(tmp_path: Path) -> None:
     """Another process deletes the blob: its file stays while it is in use, and costs no second copy. What a killed
-    process held goes when the next file is taken."""
+    process held is deleted when the next file is opened.
+    """
 
     async def scenario() -> None:
         blobs = FilesystemBlobs(tmp_path)
@@ -716,7 +718,7 @@ def test_a_file_in_use_outlives_its_blob_beside_other_processes(tmp_path: Path) 
 
 
 def test_a_file_in_use_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the file system has no links, or the store may only be read, the file is the blob itself."""
+    """If the file system has no links, or the store is read-only, the file is the blob itself."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -728,6 +730,26 @@ def test_a_file_in_use_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
         async with blobs.local(info.digest) as path:
             assert path == blobs.path(info.digest)
         assert await blobs.stat(info.digest) == info
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_is_deleted_while_it_is_taken(tmp_path: Path) -> None:
+    """It is reported as missing, and no path is given that leads nowhere."""
+
+    class Racing(FilesystemBlobs):
+        async def stat(self, digest: Digest) -> BlobInfo | None:
+            found = await super().stat(digest)
+            self.path(digest).unlink()
+            return found
+
+    async def scenario() -> None:
+        blobs = Racing(tmp_path)
+        info = await store_bytes(FilesystemBlobs(tmp_path), b"weights")
+        with pytest.raises(BlobNotFound, match="deleted by another process"):
+            async with blobs.local(info.digest):
+                raise AssertionError("a path was given")
+        assert not list((tmp_path / ".corral" / "pins").iterdir())
 
     asyncio.run(scenario())
 
@@ -754,7 +776,7 @@ def test_a_claim_of_a_killed_process_is_free(tmp_path: Path) -> None:
 
 
 def test_folders_that_were_never_finished(tmp_path: Path) -> None:
-    """What a process that was killed had begun goes when the next folder is made, a day later; younger things stay."""
+    """What a killed process had begun is deleted when a folder is made a day later; younger files stay."""
     blobs = FilesystemBlobs(tmp_path)
     scratch = tmp_path / ".corral" / "tmp"
     for name in ("folder-old", "folder-young"):
@@ -808,7 +830,7 @@ def test_a_lock_that_is_a_pipe_holds_nobody_up(tmp_path: Path) -> None:
 
 
 def test_manifests_are_listed_in_bounded_memory(tmp_path: Path) -> None:
-    """However large they are together, a few megabytes of them are in memory at once."""
+    """However large they are together, only a few megabytes of them are in memory at once."""
     for number in range(24):
         path = tmp_path / f"manifests/registry.ollama.ai/library/m{number}/latest"
         path.parent.mkdir(parents=True)

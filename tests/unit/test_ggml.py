@@ -1,5 +1,6 @@
-"""Legacy GGML files: the family is the one whose layout fits; a file that fits none is refused with how far it was
-read."""
+"""Legacy GGML files: the family is the one whose layout fits; a file that fits none is refused, with how far reading
+got.
+"""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_pooling_and_sliding_window(write: Write, number: int, name: str) -> Non
 
 
 def test_without_a_file_type_the_biggest_tensor_type_speaks(write: Write) -> None:
-    """A missing or unknown file type becomes the type that most bytes have."""
+    """If the file type is missing or unknown, the type that covers most bytes is used."""
     tensors = (TensorEntry("a", (32,), 8, 34), TensorEntry("b", (4,), 0, 16))
     for file_type in ({}, {"general.file_type": 999}):
         pairs = {"general.architecture": "llama", **file_type}

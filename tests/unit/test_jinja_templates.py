@@ -59,7 +59,7 @@ _TEXT = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
 
 
 def test_a_template_gets_the_tokens_of_the_weights() -> None:
-    """Those that begin and end a text come from the weights, unless the template's own text brings some."""
+    """BOS and EOS come from the weights, unless the template's own text contains them."""
     compiled = JinjaLanguage().compile(TemplateText(kind="jinja", text=_TEXT), _METADATA)
     assert prompt_text(_prompt(compiled, _USER)) == "<s>hello</s>"
     own = TemplateText(kind="jinja", text=_TEXT, bos_text="[B]")
@@ -80,7 +80,7 @@ def test_a_template_with_think_tags_names_the_parser(think: bool | str | None, p
 
 
 def test_the_thinking_of_a_continued_answer_is_kept() -> None:
-    """Between the template's tags, before the words that are to be continued; its own control tokens stay text."""
+    """Between the template's tags, before the text to be continued; control tokens inside it stay text."""
     begun = [*_USER, Message(role="assistant", thinking="hm <|x|>", content="Yes, ")]
     compiled = JinjaFormat("{{ messages[0].content.split('</think>')[-1] }}|{{ '' if '<think>' else '' }}")
     assert prompt_text(_prompt(compiled, begun)) == "hello|<think>\nhm <|x|>\n</think>\n\nYes, "
@@ -108,7 +108,7 @@ def test_json_is_not_escaped_for_html() -> None:
 
 
 def test_tools_and_thinking_reach_the_template() -> None:
-    """Tools are there as OpenAI-style functions, None without any; thinking under both of its names."""
+    """Tools are available as OpenAI-style functions, or None without any; thinking under both of its names."""
     template = JinjaFormat("{% if tools %}{{ tools[0].function.name }}{% endif %}{{ messages[0].reasoning_content }}")
     message = Message(role="user", content="x", thinking="hm")
     assert prompt_text(_prompt(template, [message], tools=[Tool(name="look")])) == "lookhm"
@@ -182,7 +182,7 @@ def test_marks_spelled_by_people_unguard_nothing(typed: str) -> None:
 
 
 def test_a_role_makes_no_control_token() -> None:
-    """If a template makes tokens from roles, those it knows work, and any other stays text."""
+    """If a template makes tokens from roles, roles it knows work, and any other stays text."""
     source = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% endfor %}{{ '' if role == 'critic' }}"
     control = ControlTokens(("<|user|>", "<|endoftext|>", "<|critic|>"))
 
@@ -392,9 +392,15 @@ def test_short_chats_are_rendered_in_the_event_loop() -> None:
         await short.render(_HELLO, LOOKALIKES)
         await short.render(ChatRequest(messages=(Message(role="user", content="x" * 10_000),)), LOOKALIKES)
         await other.render(_HELLO, LOOKALIKES)
+        for message in (
+            Message(role="x" * 10_000),
+            Message(role="tool", tool_name="x" * 10_000),
+            Message(role="tool", tool_call_id="x" * 10_000),
+        ):
+            await short.render(ChatRequest(messages=(message,)), LOOKALIKES)
 
     asyncio.run(scenario())
-    assert [one == threading.get_ident() for one in threads] == [True, False, False]
+    assert [one == threading.get_ident() for one in threads] == [True, False, False, False, False, False]
 
 
 def test_a_slow_template_leaves_the_event_loop() -> None:

@@ -95,8 +95,8 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("runner", ["thread", "process"])
 def test_a_forked_child(setup: dict[str, Any], runner: str) -> None:
-    """It ends at once; what its parent's Corral is asked for is refused with what to do, its own answers, and so does
-    the parent's afterwards, whose open stream went on.
+    """It exits at once; using its parent's Corral is refused with a remedy, its own works, and the parent's open stream
+    continues.
     """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", PARENT, str(setup["models"]), runner],

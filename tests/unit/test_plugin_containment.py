@@ -174,7 +174,7 @@ def reason_of(manager: PluginManager, name: str) -> str:
 
 
 def assembled(manager: PluginManager, folder: Path, use: Callable[[Assembly], Any] = lambda assembly: None) -> None:
-    """Everything is put together, and the store is listed, in spite of them."""
+    """Assembly succeeds and the store is listed in spite of them."""
 
     async def main() -> None:
         layers = read_layers("", environment={"OLLAMA_MODELS": str(folder / "models"), "HOME": str(folder)})
@@ -334,8 +334,37 @@ def test_a_registry_that_fails(modules: Path, body: str, complaint: str) -> None
     assembled(manager, modules, use)
 
 
+@pytest.mark.parametrize(
+    ("begin", "complaint"),
+    [
+        ("return None", r"the plugin shelf, bad: begin: TypeError: it returned None instead of a RemoteWriter"),
+        ("return self", r"the plugin shelf, bad: write: KeyError: 'whoops'"),
+    ],
+)
+def test_a_registry_that_fails_while_it_is_written(modules: Path, tmp_path: Path, begin: str, complaint: str) -> None:
+    """What goes wrong while a blob is pushed is an error that names the plugin too."""
+    source = hook("registries", "register(RegistrySpec(name='bad', target='{me}:Bad'))") + (
+        "class Bad:\n    scheme = 'bad'\n"
+        "    async def mount(self, reference, blob, source):\n        return False\n"
+        f"    async def begin(self, reference, blob, size_bytes):\n        {begin}\n"
+        "    async def write(self, data):\n        raise KeyError('whoops')\n"
+        "    async def abort(self):\n        raise OSError('gone')\n    commit = abort\n"
+        "    manifest = fetch = put = mount\n"
+    )
+    manager = manage(modules, {"shelf": source.replace("{me}", "corral_test_shelf")})
+    file = tmp_path / "toy.gguf"
+    file.write_bytes(gguf_bytes())
+
+    async def use(assembly: Assembly) -> None:
+        await assembly.runtime.catalog.import_file(file, parse_name("toy"), lambda progress: None)
+        with pytest.raises(PluginError, match=complaint):
+            await assembly.runtime.catalog.push(parse_name("toy"), "bad://m")
+
+    assembled(manager, modules, use)
+
+
 def test_a_hidden_distribution(modules: Path) -> None:
-    """Metadata that cannot be read hide no other plugin, and are recorded under the distribution's name."""
+    """Unreadable metadata does not hide other plugins, and is recorded under the distribution's name."""
     install(modules, "beside", hook("engines", "register(engine(name='beside'))"))
     bad = modules / "corral_bad-1.0.dist-info"
     bad.mkdir()
@@ -348,7 +377,7 @@ def test_a_hidden_distribution(modules: Path) -> None:
 
 
 def test_the_command_line_goes_on(modules: Path, user_at: Callable[..., dict[str, str]], tmp_path: Path) -> None:
-    """What a plugin prints is not in the output of ``--json``; the command that misses a plugin names it."""
+    """What a plugin prints is not in the output of ``--json``; a command that a missing plugin would serve names it."""
     install(modules, "chatty", "print('from import')\n" + hook("engines", "print('from hook')"))
     install(modules, "exits", "import sys; sys.exit(3)")
 
@@ -383,7 +412,7 @@ def test_ctrl_c_still_ends_a_command(modules: Path, user_at: Callable[..., dict[
     install(modules, "waits", f"import time\nopen({str(marker)!r}, 'w').close()\ntime.sleep(60)")
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from corral.api.cli.group import main; main()"
+        "from corral.api.cli.command_group import main; main()"
     )
     for words in (("list",), ("config",)):
         marker.unlink(missing_ok=True)
@@ -442,7 +471,7 @@ def raising(fault: BaseException) -> Callable[..., Any]:
 def test_a_match_that_is_none(
     match: Callable[..., Any], said: str, thread: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The engine does not take the model, with the reason; others do; the log has it once, not once per model."""
+    """The engine is skipped for the model, with the reason; others run it; the log has one line, not one per model."""
     chooser = EngineChooser([spec(name="bad", match=match), spec(name="sound")], installation=InstalledPackages())
 
     def choose() -> None:
@@ -497,7 +526,7 @@ def test_a_fits_that_raises() -> None:
 
 
 def test_what_is_missing_names_the_plugin_that_is_not_there() -> None:
-    """The one called like it alone; else a few, and where the rest is told."""
+    """Only the plugin of that name; otherwise a few, and where to see the rest."""
     left_out = {name: f"the plugin {name} is broken" for name in ("steam", "a", "b", "c", "d")}
     chooser = EngineChooser([spec()], left_out=left_out, installation=InstalledPackages())
     with pytest.raises(UnknownEngine) as named:
@@ -512,7 +541,7 @@ def test_what_is_missing_names_the_plugin_that_is_not_there() -> None:
 
 
 def test_printing_is_diverted_for_the_plugin_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """Other threads go on writing to the output meanwhile."""
+    """Other threads keep writing to the output meanwhile."""
     told, seen = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -543,7 +572,7 @@ def test_what_contained_lets_out() -> None:
 
 
 def test_a_module_is_a_plugin_of_its_own_name(modules: Path) -> None:
-    """A plugin at hand is contained like an installed one."""
+    """A plugin object that is passed in is contained like an installed one."""
     plugin = ModuleType("parrot")
     plugin.CORRAL_PLUGIN_API = (1, 0)  # type: ignore[attr-defined]
 

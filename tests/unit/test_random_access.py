@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -22,12 +22,12 @@ from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
 
 
 class RemoteBlobs(MemoryBlobs):
-    """A store whose blobs are elsewhere: it counts the bytes that are read, and fails once they are `most`."""
+    """A store with remote blobs: it counts the bytes that are read, and fails once they reach `most`."""
 
     read_bytes = 0
     most = 1 << 62
 
-    async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         async for chunk in super().read(digest, start, end):
             self.read_bytes += len(chunk)
             if self.read_bytes > self.most:
@@ -73,7 +73,7 @@ def test_a_ggml_model_is_read_through_its_store() -> None:
 
 
 def test_a_store_that_breaks_is_named() -> None:
-    """What a store raises while a header is read reaches whoever asked, and says nothing bad of the file."""
+    """What a store raises while a header is read reaches the caller, and is not blamed on the file."""
 
     async def scenario() -> None:
         blobs = RemoteBlobs()
@@ -98,7 +98,7 @@ def test_a_bad_blob_is_named_by_its_digest() -> None:
 
 
 def test_nobody_reads_on_for_a_task_that_was_cancelled() -> None:
-    """Once the context has ended, the thread's next read ends it."""
+    """Once the context has ended, the thread's next read stops it."""
 
     async def scenario() -> None:
         blobs = RemoteBlobs()
@@ -113,7 +113,7 @@ def test_nobody_reads_on_for_a_task_that_was_cancelled() -> None:
 
 
 def test_the_ranges_of_files_and_blobs(tmp_path: Path) -> None:
-    """Both give the bytes of a range, in any order, and fewer where the file ends."""
+    """Both return the bytes of a range, in any order, and fewer at the end of the file."""
     data = os.urandom(300_000)
     (tmp_path / "file").write_bytes(data)
     ranges = [(0, 4), (299_990, 100), (5, 200_000), (3, 3), (300_000, 8), (150_000, 70_000)]

@@ -1,4 +1,4 @@
-"""An option of requests is stated in few places, and everything else follows from those."""
+"""A request option is defined in a few places, and everything else follows from those."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WORDS = {"stop", "seed", "temperature", "num_predict", "ignore_eos", "logit_bias
 
 @pytest.mark.parametrize("name", sorted({row.name for row in OPTIONS.values() if row.scope == "sampling"} - WORDS))
 def test_two_files_state_a_sampling_option(name: str) -> None:
-    """Its field and its row. Beyond them, only the samplers of engines name it, and perhaps its limit."""
+    """Its field and its row. Besides these, only engines' samplers, and perhaps a limit, name it."""
     files = [file for part in PARTS for file in (ROOT / part).rglob("*.py")]
     found = {file.relative_to(ROOT).as_posix() for file in files if re.search(rf"\b{name}\b", file.read_text("utf-8"))}
     assert {file for file in found if not file.startswith(IMPLEMENTED_IN)} - LIMITED_IN == STATED_IN

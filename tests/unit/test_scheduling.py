@@ -76,7 +76,7 @@ class Model:
 
 
 class ToyRunner:
-    """Loads at once, or when `gate` opens, and keeps the books of a machine with `memory` bytes."""
+    """Loads at once, or when `gate` opens, and accounts for the memory of a machine with `memory` bytes."""
 
     name = "thread"
 
@@ -276,7 +276,7 @@ def test_a_dead_model_is_loaded_again() -> None:
 
 
 def test_load_options_that_fit() -> None:
-    """A smaller context is served by what is loaded; a larger one loads anew and replaces it."""
+    """A smaller context is served by what is loaded; a larger one reloads the model and replaces it."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A)
@@ -323,7 +323,7 @@ def test_load_options_that_the_engine_lacks() -> None:
 
 
 def test_engine_settings_are_defaults() -> None:
-    """The engine's settings are under the request's options."""
+    """A request's options override the engine's settings."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A, load_options={"size_bytes": 5})
@@ -333,7 +333,7 @@ def test_engine_settings_are_defaults() -> None:
 
 
 def test_choice_of_engine() -> None:
-    """The best match wins, one that is not installed only where no other matches, and a name beats all."""
+    """The best match wins, one that is not installed only if no other matches, and a named engine beats all."""
     engines = [spec("low", score=1), spec("high", score=5), spec("gone", score=9, module="no_such_module_here")]
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
@@ -348,7 +348,7 @@ def test_choice_of_engine() -> None:
 
 
 def test_no_engine_lists_reasons() -> None:
-    """Where no engine takes a model, the error has every engine's reason."""
+    """If no engine accepts a model, the error has every engine's reason."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         with pytest.raises(NoEngine, match=r"one says 0; two: two says 0"):
@@ -412,7 +412,7 @@ def test_progress_reaches_those_who_wait() -> None:
 
 
 def test_a_progress_callback_that_fails() -> None:
-    """It harms neither the load nor the others who are told."""
+    """It harms neither the load nor the other listeners."""
 
     def broken(progress: LoadProgress) -> None:
         raise RuntimeError("no screen")
@@ -473,7 +473,7 @@ def test_requests_beyond_the_streams_queue_up() -> None:
 
 
 def test_idle_models_make_room() -> None:
-    """The idle model with the shortest keep-alive goes first, and only as many as need be."""
+    """The idle model with the shortest keep-alive is unloaded first, and no more models than necessary."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A, keep_alive_s=50, load_options={"size_bytes": 40})
@@ -485,7 +485,7 @@ def test_idle_models_make_room() -> None:
 
 
 def test_max_loaded() -> None:
-    """No more models than the setting says, whatever the memory."""
+    """No more models than the setting allows, however much memory is free."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A)
@@ -496,7 +496,7 @@ def test_max_loaded() -> None:
 
 
 def test_busy_models_are_waited_for() -> None:
-    """A load that needs a busy model's room waits until its requests end, and gets ahead of later ones."""
+    """A load that needs a busy model's memory waits until that model's requests end, and goes ahead of later ones."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A), load_options={"size_bytes": 60}):
@@ -532,7 +532,7 @@ def test_giving_up_the_wait_leaves_the_busy_model() -> None:
 
 
 def test_what_can_never_fit() -> None:
-    """A model bigger than all there is is refused with both numbers, and evicts nobody."""
+    """A model bigger than all memory is refused with both numbers, and evicts nothing."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A)
@@ -580,7 +580,7 @@ class TightDeriver:
 
 
 def test_out_of_memory_while_converting() -> None:
-    """Idle models go for a conversion too, which is tried once more then."""
+    """Idle models are unloaded for a conversion too, which is then tried once more."""
     pressed = EngineSpec(
         name="pressed",
         summary="",
@@ -649,7 +649,7 @@ def test_closing_while_loading() -> None:
 
 
 def test_what_can_never_fit_replaces_nothing() -> None:
-    """A model asked for with options it can never have keeps running with those it has."""
+    """A model requested with options it can never have keeps running with its current ones."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from corral.adapters.system.threads import Stopped, in_thread, stop_if_asked
+from corral.adapters.system.blocking_work import Stopped, in_thread, stop_if_asked
 
 
 def test_a_caller_cancelled_twice_still_waits_and_undoes() -> None:

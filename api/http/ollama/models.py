@@ -31,7 +31,7 @@ from corral.api.http.timestamps import local_timestamp
 from corral.api.modelfile.printing import modelfile_text, parameters_text
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, ModelNotFound
-from corral.core.models.completion import completed, template_text
+from corral.core.models.manifest_or_weights import completed, template_text
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.unused_parts import unused_parts
@@ -191,7 +191,7 @@ async def _running(catalog: ModelCatalog, loaded: LoadedModel) -> RunningModelRe
 
 
 def _corral_facts(loaded: LoadedModel) -> dict[str, Any]:
-    """What runs a model, which Ollama's own fields do not tell."""
+    """What runs a model, which Ollama's own fields do not say."""
     return {
         "engine": loaded.engine,
         "runner": loaded.runner,

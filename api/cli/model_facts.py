@@ -10,7 +10,7 @@ import msgspec
 from corral.api.cli.output import echo
 from corral.api.library.results import ModelDetails
 from corral.api.modelfile.printing import parameters_text
-from corral.core.models.completion import completed, template_text
+from corral.core.models.manifest_or_weights import completed, template_text
 from corral.core.wording.printable import one_line
 
 __all__ = ("ModelFacts", "facts_of_details", "facts_of_reply", "print_facts")

@@ -214,8 +214,10 @@ class GuardedRegistry:
 
     async def begin(self, reference: Reference, blob: Digest, size_bytes: int) -> RemoteWriter:
         with _ours(f"{self._where}: begin"):
-            writer: RemoteWriter = await self._registry.begin(reference, blob, size_bytes)
-            return writer
+            writer = await self._registry.begin(reference, blob, size_bytes)
+            if not all(callable(getattr(writer, name, None)) for name in ("write", "commit", "abort")):
+                raise TypeError(f"it returned {short_line(repr(writer), 60)} instead of a RemoteWriter")
+        return _GuardedWriter(writer, self._where)
 
     async def put(self, reference: Reference, data: bytes, media_type: str) -> Digest:
         return Digest(await self._result("put", str, reference, data, media_type))
@@ -223,6 +225,26 @@ class GuardedRegistry:
     async def _result(self, name: str, wanted: type[T], *arguments: Any) -> T:
         with _ours(f"{self._where}: {name}"):
             return _checked(await getattr(self._registry, name)(*arguments), wanted)
+
+
+class _GuardedWriter:
+    """A `RemoteWriter`."""
+
+    def __init__(self, writer: Any, where: str) -> None:
+        self._writer = writer
+        self._where = where
+
+    async def write(self, data: bytes) -> None:
+        with _ours(f"{self._where}: write"):
+            await self._writer.write(data)
+
+    async def commit(self) -> None:
+        with _ours(f"{self._where}: commit"):
+            await self._writer.commit()
+
+    async def abort(self) -> None:
+        with _ours(f"{self._where}: abort"):
+            await self._writer.abort()
 
 
 def _checked(result: Any, wanted: type[T]) -> T:
