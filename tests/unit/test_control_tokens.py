@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions
@@ -49,3 +51,31 @@ def test_an_engines_vocabulary_names_its_control_tokens() -> None:
     engine = FakeEngine(FakeLoadOptions())
     assert engine.info.control_tokens is None
     assert described(engine).control_tokens == ("<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        tuple(f"<|t{number}|>" for number in range(200_000)),
+        tuple(f"{number}" + "a" * 250 for number in range(10_000)),
+    ],
+)
+def test_a_hostile_vocabulary_costs_little_and_what_looks_like_a_control_token_counts(
+    spellings: tuple[str, ...],
+) -> None:
+    before_s = time.thread_time()
+    control = ControlTokens(spellings)
+    assert time.thread_time() - before_s < 1
+    assert control.is_one("<|im_end|>")
+
+
+def test_a_control_token_that_is_too_long_to_be_typed_is_left_out() -> None:
+    control = ControlTokens(("<a>", "b" * 1000))
+    assert [control.is_one("<a>"), control.is_one("b" * 1000)] == [True, False]
+
+
+def test_control_tokens_that_begin_each_other_cost_little() -> None:
+    before_s = time.thread_time()
+    control = ControlTokens(tuple("a" * length for length in range(1, 3000)))
+    assert time.thread_time() - before_s < 1
+    assert control.is_one("aaa")

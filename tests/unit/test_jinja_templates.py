@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Sequence
 from contextlib import suppress
 
+import msgspec
 import pytest
 
 from corral.adapters.templates.jinja import JinjaFormat
@@ -450,3 +451,125 @@ def test_a_template_has_one_rendering_at_a_time() -> None:
 
     asyncio.run(scenario())
     assert running == [0, 1]
+
+
+_LONG_LIST = "{% set a = ('xy,' * 30000).split(',') %}"
+_LONG_TEXT = "{% set h = ('ab' * 100000) * 5 %}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        _LONG_LIST + "{{ 'q' in a }}" * 1500,
+        _LONG_LIST + "{{ 'q' is in a }}" * 1500,
+        _LONG_LIST + "{% set q = a[1:] %}" * 60,
+        "{% set a = [1] * 60000 %}{% set b = [1.0] * 60000 %}" + "{{ a == b }}" * 500,
+        _LONG_TEXT + "{{ h is upper }}" * 500,
+        _LONG_TEXT + "{{ h.isprintable() }}" * 100,
+        _LONG_TEXT + "{{ 'bb' in h }}" * 1000,
+        "{{ (range(60000) | list + range(60000) | list) | length }}",
+    ],
+)
+def test_what_a_template_compares_is_counted_and_leaves_the_event_loop(source: str) -> None:
+    async def scenario() -> None:
+        threads = RenderingThreads()
+        rendering = await threads.open(lambda: JinjaFormat(source))
+        gaps: list[float] = []
+
+        async def tick() -> None:
+            while True:
+                before = time.thread_time()
+                await asyncio.sleep(0)
+                gaps.append(time.thread_time() - before)
+
+        ticking = asyncio.create_task(tick())
+        await asyncio.sleep(0)
+        with suppress(InvalidRequest):
+            await rendering.render(_HELLO, LOOKALIKES)
+        await asyncio.sleep(0)
+        ticking.cancel()
+        threads.close()
+        assert max(gaps) < 0.1
+
+    asyncio.run(scenario())
+
+
+def test_a_template_that_was_slow_without_being_asked_leaves_the_event_loop() -> None:
+    async def scenario() -> None:
+        class Slow:
+            interruptible = True
+
+            def __init__(self) -> None:
+                self.threads: list[int] = []
+
+            def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
+                self.threads.append(threading.get_ident())
+                until_s = time.thread_time() + 0.005
+                while time.thread_time() < until_s:
+                    pass
+                return RenderedChat(prompt=(TextPart(text="x"),))
+
+        threads = RenderingThreads()
+        slow = Slow()
+        rendering = await threads.open(lambda: slow)
+        for _ in range(2):
+            assert prompt_text((await rendering.render(_HELLO, LOOKALIKES)).prompt) == "x"
+        threads.close()
+        assert [ident == threading.get_ident() for ident in slow.threads] == [True, False]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("field", ["role", "tool_name", "tool_call_id", "thinking", "content"])
+def test_long_texts_in_any_field_are_rendered_in_a_thread(field: str) -> None:
+    async def scenario() -> None:
+        class Noted:
+            interruptible = True
+
+            def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
+                return RenderedChat(prompt=(TextPart(text=str(threading.get_ident())),))
+
+        threads = RenderingThreads()
+        rendering = await threads.open(Noted)
+        message = msgspec.structs.replace(Message(role="user"), **{field: "x" * 10_000})
+        prompt = (await rendering.render(ChatRequest(messages=(message,)), LOOKALIKES)).prompt
+        threads.close()
+        assert prompt_text(prompt) != str(threading.get_ident())
+
+    asyncio.run(scenario())
+
+
+def test_no_filter_looks_up_an_endless_path() -> None:
+    path = ".".join(["0"] * 200)
+    for lookup in (
+        f"sort(attribute='{path}')",
+        f"sum('{path}')",
+        f"sort(false, false, '{path}')",
+        f"map(attribute='{path}')",
+    ):
+        with pytest.raises(InvalidRequest, match="an attribute of more than 8 names"):
+            _render("{{ ['x'] | " + lookup + " | list }}")
+
+
+def test_a_large_vocabulary_of_control_tokens_is_compiled_in_a_thread() -> None:
+    async def scenario() -> None:
+        threads = RenderingThreads()
+        rendering = await threads.open(lambda: JinjaFormat(_TEXT))
+        gap_s = 0.0
+
+        async def tick() -> None:
+            nonlocal gap_s
+            while True:
+                before = time.thread_time()
+                await asyncio.sleep(0.001)
+                gap_s = max(gap_s, time.thread_time() - before)
+
+        ticking = asyncio.create_task(tick())
+        await asyncio.sleep(0)
+        control = await rendering.control(tuple(f"<|t{number}|>" for number in range(5000)))
+        ticking.cancel()
+        threads.close()
+        assert [control.is_one("<|t17|>"), control.is_one("<|t5000|>")] == [True, False]
+        assert gap_s < 0.1
+
+    asyncio.run(scenario())
