@@ -252,6 +252,13 @@ def test_settings_are_checked_at_the_first_use(settings: dict[str, Any], message
         client.list()
 
 
+def test_a_registry_without_a_plugin() -> None:
+    """The error says that there is none to choose from."""
+    with Corral(settings={"registry": "shop"}) as client, pytest.raises(SettingsError) as caught:
+        client.list()
+    assert (caught.value.message, caught.value.remedy) == ("registry: unknown name 'shop'", "none is installed")
+
+
 def test_wrong_calls(client: Corral) -> None:
     """An invalid argument is refused with an error that names it."""
     with pytest.raises(ModelNotFound, match="absent"):
