@@ -28,7 +28,11 @@ async def workspace(parent: Path) -> AsyncIterator[Path]:
             lock = FileLock(folder.with_suffix(".lock"), remove=True)
             if not lock.try_acquire():
                 raise Conflict(f"{folder} is held by another process")
-            folder.mkdir(mode=0o755)
+            try:
+                folder.mkdir(mode=0o755)
+            except BaseException:
+                lock.release()
+                raise
             return folder, lock
 
     def clear(made: tuple[Path, FileLock]) -> None:
