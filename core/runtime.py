@@ -7,6 +7,7 @@ import msgspec
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.generation.service import InferenceService
+from corral.core.models.names import ModelName
 from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.values import Value
@@ -74,6 +75,12 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     engines: tuple[EngineStatus, ...] = ()
     converters: tuple[ConverterStatus, ...] = ()
     plugins: tuple[PluginStatus, ...] = ()
+
+    async def delete(self, name: ModelName) -> None:
+        """Deletes a model, and closes the connections of an upstream, which no timer would. Raises `ModelNotFound`."""
+        record = await self.catalog.delete(name)
+        if record is not None and record.remote:
+            await self.scheduler.unload(record)
 
     async def aclose(self) -> None:
         """Unloads every model; returns when their memory is free."""

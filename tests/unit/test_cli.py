@@ -392,7 +392,7 @@ def shelf():
 
 @hookimpl
 def corral_register_registries(register):
-    register(RegistrySpec(name="mem", target="corral_shelf:shelf"))
+    register(RegistrySpec(name="mem", target="corral_cellar:shelf"))
 """
 
 
@@ -400,12 +400,12 @@ def corral_register_registries(register):
 def shelf(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     """The command line, and a plugin installed that has a registry with one model."""
     site = tmp_path / "site"
-    (site / "corral_shelf-1.0.dist-info").mkdir(parents=True)
-    (site / "corral_shelf.py").write_text(_SHELF)
-    (site / "corral_shelf-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: corral-shelf\n")
-    (site / "corral_shelf-1.0.dist-info" / "entry_points.txt").write_text("[corral]\nshelf = corral_shelf\n")
+    (site / "corral_cellar-1.0.dist-info").mkdir(parents=True)
+    (site / "corral_cellar.py").write_text(_SHELF)
+    (site / "corral_cellar-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: corral-cellar\n")
+    (site / "corral_cellar-1.0.dist-info" / "entry_points.txt").write_text("[corral]\nshelf = corral_cellar\n")
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.delitem(sys.modules, "corral_shelf", raising=False)
+    monkeypatch.delitem(sys.modules, "corral_cellar", raising=False)
     return call
 
 
@@ -539,14 +539,15 @@ def test_config(call: Call, tmp_path: Path) -> None:
 
 
 def test_a_wrong_setting_ends_any_command(call: Call, tmp_path: Path) -> None:
-    """The error has its path and the closest name; on the command line it is a usage error, in a file it is not."""
-    told = "unknown setting engines.llama-cpp.num_prallel\ndid you mean engines.llama-cpp.num_parallel?\n"
+    """The error names its path, its origin and the closest name. Only on the command line is it a usage error."""
+    told = "unknown setting engines.llama-cpp.num_prallel\nit was set by {}; "
+    told += "did you mean engines.llama-cpp.num_parallel?\n"
     status, _, err = call("--set", "engines.llama-cpp.num_prallel=2", "list")
     assert status == 2
-    assert err.endswith(f"Error: Invalid value: {told}")
+    assert err.endswith(f"Error: Invalid value: {told.format('flag')}")
     file = tmp_path / "wrong.toml"
     file.write_text("[engines.llama-cpp]\nnum_prallel = 2\n")
-    assert call("list", CORRAL_CONFIG=str(file)) == (1, "", f"Error: {told}")
+    assert call("list", CORRAL_CONFIG=str(file)) == (1, "", f"Error: {told.format(file)}")
 
 
 @pytest.mark.parametrize("arguments", [("nosuch",), ("list", "--nosuch"), ("cp", "one")])

@@ -131,6 +131,16 @@ def test_run_of_a_file_that_was_imported(corral: Corral, tmp_path: Path) -> None
     assert len(corral("list").stdout.splitlines()) == 2
 
 
+def test_run_of_a_folder_that_is_no_model(corral: Corral, tmp_path: Path) -> None:
+    """The error says what is missing; files that no import takes, such as hidden broken links, do not matter."""
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "broken").symlink_to("nowhere")
+    (tmp_path / "circle.py").symlink_to("circle.py")
+    ended = corral("run", str(tmp_path), *ASKED)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"Error: {tmp_path}: not a known kind of model folder")
+
+
 def test_run_of_a_path_that_is_not_there(corral: Corral, tmp_path: Path) -> None:
     """The error names the closest file in its folder; a folder is not taken for a model's name."""
     (tmp_path / "small.gguf").write_bytes(b"")

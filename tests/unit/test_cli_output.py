@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from corral.api.cli.output import human_bytes, human_duration, human_time, iso_time, print_table, short_digest
+from corral.api.cli.output import human_bytes, human_duration, human_time, iso_time, print_table
+from corral.core.models.digests import short_digest
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 

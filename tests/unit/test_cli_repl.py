@@ -121,7 +121,7 @@ def test_options_and_system_text(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert "Set parameter 'temperature' to '0.5'" in out
     assert "Set system message." in out
-    assert "temperature                    0.5" in out
+    assert "temperature                    0.5\nstop                           a, b\n" in out
     assert "invalid int value [many]" in err
     assert "nonsense" in err
 
@@ -179,6 +179,7 @@ def test_load_another_model(capsys: pytest.CaptureFixture[str]) -> None:
         ("/shwo info", "Unknown command '/shwo'. Did you mean '/show'? Type /? for help"),
         ("/nosuch", "Unknown command '/nosuch'. Type /? for help"),
         ("/byee", "Did you mean '/bye'?"),
+        ("/bye now", "'/bye' takes no value, but got 'now'."),
         ("/", "Unknown command '/'."),
         ("/set foo", "Unknown command '/set foo'.\nAvailable Commands:\n  /set parameter"),
         ("/set wordwarp", "Unknown command '/set wordwarp'. Did you mean '/set wordwrap'?"),

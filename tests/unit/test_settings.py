@@ -113,6 +113,8 @@ def test_mistakes_name_their_path(tmp_path: Path, text: str, message: str, remed
         decode(text, folder=tmp_path)
     assert message in caught.value.message
     assert remedy is None or remedy in (caught.value.remedy or "")
+    if message.startswith("unknown setting"):
+        assert f"it was set by {tmp_path / 'config.toml'}; " in (caught.value.remedy or "")
 
 
 def test_a_section_of_a_plugin_that_was_not_loaded_is_passed_over(tmp_path: Path) -> None:
