@@ -76,7 +76,7 @@ class FormatInThreads:
         self._format = chat_format
         self._executor = executor
         self._turn = asyncio.Lock()
-        self._in_loop = bool(getattr(chat_format, "interruptible", False))
+        self._in_loop = getattr(chat_format, "interruptible", False) is True  # a plugin's may be anything
 
     async def control(self, spellings: tuple[str, ...] | None) -> ControlTokens:
         """As `control_tokens`. Large vocabularies are compiled in a thread."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -22,15 +23,21 @@ import pytest
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.containment import beside, contained, on_own_thread, short_line
 from corral.core.errors import LoadFailed, NoEngine, PluginError, UnknownEngine
+from corral.core.generation.rendering import RenderingThreads
 from corral.core.models.digests import digest_of
-from corral.core.models.model import StoredModel
+from corral.core.models.model import ModelMetadata, StoredModel, TemplateText
 from corral.core.models.names import parse_name
+from corral.core.ports.chat import ChatFormat, RenderedChat
+from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
+from corral.core.requests.outputs import Delta
+from corral.core.requests.requests import ChatRequest
 from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.load_options import fits
 from corral.core.scheduling.spec_calls import estimate_bytes
 from corral.core.specs.engines import Derivation, EngineSpec, Match
 from corral.plugins import hookimpl
 from corral.plugins.assembly import Assembly, assemble, try_out
+from corral.plugins.guarded_parts import GuardedLanguage, GuardedParsers
 from corral.plugins.hooks import ENGINES
 from corral.plugins.manager import PluginManager
 from corral.plugins.settings.reading import read_layers
@@ -586,3 +593,44 @@ def test_a_module_is_a_plugin_of_its_own_name(modules: Path) -> None:
     manager = PluginManager()
     manager.register(plugin, "parrot")
     assert reason_of(manager, "parrot") == "raised KeyboardInterrupt"
+
+
+def test_a_format_whose_attributes_raise_harms_only_its_model() -> None:
+    class Raising:
+        @property
+        def interruptible(self) -> bool:
+            raise SystemExit(3)
+
+        def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
+            return RenderedChat(prompt=())
+
+    class Language:
+        def compile(self, text: TemplateText, metadata: ModelMetadata | None) -> ChatFormat:
+            return Raising()
+
+    async def scenario() -> None:
+        threads = RenderingThreads()
+        guarded = GuardedLanguage(Language(), "plugin p")
+        try:
+            with pytest.raises(PluginError, match="plugin p: interruptible: raised SystemExit"):
+                await threads.open(lambda: guarded.compile(TemplateText(kind="k", text="t"), None))
+        finally:
+            threads.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_parser_without_end_fails_its_answer() -> None:
+    class Endless:
+        def open(self, request: ChatRequest, rendered: RenderedChat) -> Endless:
+            return self
+
+        def feed(self, delta: Delta) -> Iterator[Delta]:
+            return itertools.repeat(delta)
+
+        def finish(self) -> tuple[Delta, ...]:
+            return ()
+
+    parser = GuardedParsers(Endless(), "plugin p").open(ChatRequest(messages=()), RenderedChat(prompt=()))
+    with pytest.raises(PluginError, match="more than 10000 deltas"):
+        parser.feed(Delta(text="x"))
