@@ -69,16 +69,16 @@ from corral.plugins.registrar import Registrar as Registrar
 from corral.plugins.specs import Stores as Stores
 
 if TYPE_CHECKING:
-    from corral.adapters.engine_kit.choosing import ModelTokens as ModelTokens
-    from corral.adapters.engine_kit.choosing import TokenChooser as TokenChooser
     from corral.adapters.engine_kit.sampling import LogitsSampler as LogitsSampler
+    from corral.adapters.engine_kit.token_choosing import ModelTokens as ModelTokens
+    from corral.adapters.engine_kit.token_choosing import TokenChooser as TokenChooser
     from corral.core.generation.rendering import abandoned as abandoned
     from corral.core.runtime import Runtime as Runtime
 else:
     _IMPORTED_ON_USE = {
         "LogitsSampler": "corral.adapters.engine_kit.sampling",  # needs NumPy
-        "ModelTokens": "corral.adapters.engine_kit.choosing",
-        "TokenChooser": "corral.adapters.engine_kit.choosing",
+        "ModelTokens": "corral.adapters.engine_kit.token_choosing",
+        "TokenChooser": "corral.adapters.engine_kit.token_choosing",
         "Runtime": "corral.core.runtime",  # the whole server, which the process of a model does without
         "abandoned": "corral.core.generation.rendering",
     }

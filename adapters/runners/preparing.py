@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
-from corral.adapters.runners.masks import RequestMasks
+from corral.adapters.runners.request_masks import RequestMasks
 from corral.adapters.runners.text_threads import Steps, TextThreads
 from corral.adapters.runners.texts import RequestTexts
 from corral.core.errors import ErrorInfo

@@ -43,7 +43,7 @@ STATUSES: Mapping[type[CorralError], int] = {
     Cancelled: 499,
     CorralError: 500,
 }
-"""The status of each kind of error; the nearest base class counts."""
+"""The status of each kind of error; the nearest base class counts. Dialects may differ: Ollama's does."""
 
 _LONGEST_TEXT = 4000
 

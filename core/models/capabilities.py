@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from corral.core.models.manifest_or_weights import template_text
+from corral.core.models.manifest_or_weights import shown_template
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.requests.think_tags import think_tags_in
 
@@ -40,7 +40,7 @@ def derive_capabilities(
 
 def _from_template(record: StoredModel, metadata: ModelMetadata | None) -> set[str]:
     """From the manifest's template, or without one, from the template inside the weights."""
-    text = template_text(record, metadata)
+    text = shown_template(record, metadata)
     if len(text) > _TEMPLATE_LIMIT:
         return set()
     if record.template is not None and record.template.kind == "go":

@@ -137,10 +137,9 @@ class Resident:
         return self._keep_alive.end_if_started_now_s() if self._leases else self._keep_alive.ends_at_s
 
     @property
-    def eviction_order(self) -> tuple[bool, float, str]:
-        """A sort key: idle before leased, then the shortest keep-alive."""
-        stays_s = math.inf if self._keep_alive.duration_s is None else self._keep_alive.duration_s
-        return (self._leases > 0, stays_s, self.record.name.key)
+    def keep_alive_s(self) -> float:
+        """How long it stays after its last use; infinite means until it is unloaded."""
+        return math.inf if self._keep_alive.duration_s is None else self._keep_alive.duration_s
 
     def serves(self, files: FilesKey, engine: Candidate) -> bool:
         """Whether it accepts leases, and a request for these files on this engine can use it."""

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from corral.adapters.engine_kit.choosing import ModelTokens, TokenChooser
 from corral.adapters.engine_kit.sampling import LogitsSampler
+from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
 from corral.core.ports.tokens import TokenMask, Vocabulary
 from corral.core.requests.outputs import Token
 from corral.core.requests.requests import CompletionRequest, SamplingParams

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions
-from corral.adapters.runners.masks import RequestMasks
+from corral.adapters.runners.request_masks import RequestMasks
 from corral.core.errors import InvalidRequest, Unsupported
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import RequestMask, Vocabulary
