@@ -134,7 +134,7 @@ _PRINTED_LIMIT = 65_536  # characters printed by one call of a plugin's code
 
 
 class _Printed(io.TextIOBase):
-    """Passes what a plugin prints on to standard error: bounded, with control characters escaped, and not closable."""
+    """Forwards what a plugin prints to standard error: bounded, with control characters escaped, and not closable."""
 
     def __init__(self) -> None:
         self._left = _PRINTED_LIMIT

@@ -233,7 +233,5 @@ def _open_store(settings: Settings, manager: PluginManager) -> Stores:
 
 def _require(name: str, known: Sequence[str] | dict[str, Any], path: str, manager: PluginManager) -> None:
     if name not in known:
-        raise SettingsError(
-            f"{path}: unknown name {name!r}",
-            "; ".join((*remarks(manager.left_out, name), f"choose one of {', '.join(known) or 'none'}")),
-        )
+        choices = f"choose one of {', '.join(known)}" if known else "none is installed"
+        raise SettingsError(f"{path}: unknown name {name!r}", "; ".join((*remarks(manager.left_out, name), choices)))

@@ -18,12 +18,12 @@ class TokenSampler(Protocol):
     """Chooses the tokens of one request among those that its mask allows."""
 
     def choose(self, logits: Logits) -> int:
-        """Return the next token; `logits` is not changed. Raises `EngineError` if no token can come next."""
+        """Return the next token; `logits` is not changed. Raises `EngineError` if no token is possible."""
         ...
 
 
 class ModelTokens:
-    """What the tokens of a model stand for.
+    """The meaning of a model's tokens.
 
     `size` is how many ids there are: logits beyond it are padding. `ends` are the ids that end an answer. `text` gives
     the bytes that a token adds to an answer, none for a control token; `spelling` spells out control tokens too.

@@ -1,4 +1,4 @@
-"""The answer-parser port: tells thinking and tool calls from the visible text of an answer while it is generated."""
+"""The answer-parser port: separates thinking and tool calls from the visible text while an answer is generated."""
 
 from __future__ import annotations
 

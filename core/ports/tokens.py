@@ -52,7 +52,7 @@ class OpenTokenizer(Tokenizer, Protocol):
 
 
 class TokenMask(Protocol):
-    """The tokens that may come next. An engine asks it while it answers one request."""
+    """Says which tokens may come next; an engine asks before it samples each token of a request."""
 
     def allowed(self) -> bytes | None:
         """One bit per token id, least significant first; None: all. Asked once before each sampled token."""
@@ -66,7 +66,7 @@ class TokenMask(Protocol):
 class RequestMask(TokenMask, Protocol):
     """Everything that limits the tokens of one request: its `Constraint`, its `ThinkingBudget`, or both.
 
-    If a grammar is complete, only a token that ends the answer may come. Both methods raise `InvalidRequest` if the
+    Once a grammar is complete, it allows only tokens that end the answer. Both methods raise `InvalidRequest` if the
     grammar turns out too complex to be followed.
     """
 

@@ -206,7 +206,7 @@ def parse_parameter(name: str, values: Sequence[str]) -> Any:
         if name in _RETIRED:
             return None
         raise InvalidOption(
-            f"unknown parameter '{name}'", did_you_mean(name, OPTIONS, f"known are {', '.join(OPTIONS)}")
+            f"unknown parameter '{name}'", did_you_mean(name, OPTIONS, f"known parameters: {', '.join(OPTIONS)}")
         )
     if not values:
         raise InvalidOption(f"parameter '{name}' has no value")

@@ -56,9 +56,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 class EngineChooser:
     """Chooses among `specs`. `order` names engines that come before others that suit a model equally well.
 
-    `settings` are load options by engine, under those of a request. `left_out` has a sentence for each plugin that is
-    absent, for errors about missing engines. What is installed is looked up when it first matters; what was missing is
-    looked up again each time.
+    `settings` are load options by engine, which those of a request override. `left_out` has a sentence for each plugin
+    that was not loaded, for errors about missing engines. What is installed is looked up when it first matters; what
+    was missing is looked up again each time.
     """
 
     def __init__(
@@ -239,7 +239,9 @@ def lost_adapter(spec: EngineSpec, model: Model) -> str | None:
 
 
 def _unfit(spec: EngineSpec, model: Model, metadata: ModelMetadata | None) -> str | None:
-    """Why no engine could give the model's own answers, whatever the engine says; None if one could."""
+    """Why the engine must not run the model, even if its `match` accepts it: the answers would be wrong. None if it
+    may.
+    """
     lost = lost_adapter(spec, model)
     if lost is not None:
         return lost

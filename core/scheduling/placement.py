@@ -1,4 +1,4 @@
-"""Makes room for the next model: whether it fits into memory, and which models are unloaded for it."""
+"""Makes room for the next model: decides whether it fits into memory, and which models are unloaded for it."""
 
 from __future__ import annotations
 

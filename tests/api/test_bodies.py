@@ -102,8 +102,9 @@ def shape_of(body: bytes, size: int = 64 * 1024) -> JsonShape:
     [b"{},", b"[],", b'{"role": "user"},', b"1,", b'"",', b'{"a": [{}]},'],
 )
 def test_too_many_values_are_refused_before_they_are_made(item: bytes) -> None:
-    """A body of two million small values gets 413 after a part of it was read, and takes less memory than a few
-    slices."""
+    """A body of two million small values gets 413 after part of it has been read, and takes less memory than a few
+    slices.
+    """
     body = HEAD + b'"messages": [' + item * (8 * MIB // len(item)) + b"{}]}"
     sender = Sender(BodyMemory(64 * MIB), chunks_of(body), len(body))
     tracemalloc.start()

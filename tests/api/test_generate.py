@@ -105,7 +105,7 @@ def test_stop_may_be_a_text_or_a_list(client: httpx.Client, stop: Any) -> None:
 
 
 def test_logprobs_are_told_with_alternatives(client: httpx.Client) -> None:
-    """Each token comes with its bytes, its log-probability, and as many alternatives as were asked for."""
+    """Each token comes with its bytes, its log-probability, and the requested number of alternatives."""
     body = {"model": MODEL, "prompt": "x", "stream": False, "logprobs": True, "top_logprobs": 2}
     entries = client.post("/api/generate", json=body).json()["logprobs"]
     assert entries[0]["token"].encode() == bytes(entries[0]["bytes"])

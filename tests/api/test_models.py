@@ -46,7 +46,7 @@ def test_the_root_and_the_version(client: httpx.Client) -> None:
 
 
 def test_ps_tells_what_is_loaded(client: httpx.Client) -> None:
-    """A loaded model has its size, context and expiry time; one that stays forever expires in centuries."""
+    """A loaded model has its size, context and expiry time; one that is kept forever expires in centuries."""
     client.post("/api/generate", json={"model": "other", "keep_alive": -1})
     models = {model["name"]: model for model in client.get("/api/ps").json()["models"]}
     model = models["other:latest"]
@@ -60,7 +60,7 @@ def test_ps_tells_what_is_loaded(client: httpx.Client) -> None:
 
 
 def test_show_tells_everything(client: httpx.Client) -> None:
-    """Texts, parameters and details are the manifest's; `name` works for `model`."""
+    """Texts, parameters and details are the manifest's; `name` works as an alias of `model`."""
     shown = client.post("/api/show", json={"name": "SMOL:Q4"}).json()
     assert shown["license"] == "MIT"
     assert re.search(r"^num_ctx +4096$", shown["parameters"], re.M)

@@ -102,7 +102,7 @@ def test_requests_in_flight_may_end(start_server: Callable[..., Any]) -> None:
 def test_requests_that_do_not_end_are_cut_off(
     start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture, stream: bool
 ) -> None:
-    """After the grace an endless answer ends in an error, and the log says in one line how many did."""
+    """After the grace period an endless answer ends in an error, and the log says in one line how many did."""
     replies: list[httpx.Response] = []
 
     def ask(url: str) -> None:

@@ -42,7 +42,7 @@ def test_figures_of_two_streams() -> None:
 
 
 def test_a_late_stream_counts_for_its_own_ttft_only() -> None:
-    """The requests that disturb the others count neither in their gaps nor in their TTFT."""
+    """The requests that disturb the others count neither towards the gaps nor towards the TTFT."""
     found = figures([_stream(10, 20, 30), _stream(500, 900, started_ms=20, measured=False)])
     assert found.gap_worst_s == pytest.approx(0.01)
     assert found.ttft_s == pytest.approx(0.01)

@@ -1,4 +1,4 @@
-"""Our answer parsers, through the contract of the port; and the contract, judged by parsers that break it."""
+"""Our answer parsers against the contract of their port, and the contract against parsers that break it."""
 
 from __future__ import annotations
 

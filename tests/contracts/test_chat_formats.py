@@ -1,4 +1,4 @@
-"""Our chat formats, through the contract of the port; and the contract, judged by formats that break it."""
+"""Our chat formats against the contract of their port, and the contract against formats that break it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every engine adapter through its port's suite."""
+"""Every engine adapter against its port's suite."""
 
 from __future__ import annotations
 

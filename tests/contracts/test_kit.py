@@ -1,4 +1,4 @@
-"""A test of the conformance kit: a sound model passes all of it, and a broken model fails exactly one test."""
+"""Tests the conformance kit: a sound model passes all of it, and each broken model fails exactly one test."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_broken_model_fails_its_own_test_alone(outcomes: Outcomes, fault: str)
 
 
 def test_every_promise_has_a_model_that_breaks_it() -> None:
-    """Each test of the suite has a broken model."""
+    """For each test of the suite there is a broken model."""
     assert set(BROKEN) == set(promises())
 
 

@@ -350,7 +350,7 @@ def test_an_embedding_request_is_refused(engine: StepEngine) -> None:
 
 
 def test_ids_outside_the_vocabulary(engine: StepEngine) -> None:
-    """Ids of the padding and other invalid ids are refused, and nothing breaks."""
+    """Padding ids and other invalid ids are refused, and nothing breaks."""
     for token_id in (LOGITS - 1, -1, 10**9):
         with pytest.raises(InvalidRequest, match=str(token_id)):
             engine.add_request(1, CompletionRequest(prompt=(TokensPart(ids=(token_id,)),)), None)
@@ -394,7 +394,7 @@ def test_options_reach_the_engine(engine: StepEngine, options: dict[str, Any]) -
 
 
 def test_ends(engine: StepEngine) -> None:
-    """An end token ends the answer and is counted; with ``ignore_eos`` it does not come."""
+    """An end token ends the answer and is counted; with ``ignore_eos`` it is never generated."""
     [ended] = answer(engine, ask("a", logit_bias=((EOS, 100.0),)))
     assert ids(ended) == [EOS]
     assert ended[-1] == EngineFinished(reason="stop")
@@ -464,7 +464,7 @@ def test_beginnings(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_vocabulary(engine: StepEngine) -> None:
-    """The vocabulary has the bytes of every token, without the model's padding, and names what is no text."""
+    """The vocabulary has the bytes of every token, without padding, and names the tokens that are not text."""
     vocabulary = tokenizer_of(engine).vocabulary()
     assert vocabulary is tokenizer_of(engine).vocabulary()
     assert sorted(vocabulary.pieces[:256]) == [bytes([value]) for value in range(256)]
@@ -541,7 +541,7 @@ def test_adapters_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_several_adapters_are_refused(tmp_path: Path) -> None:
-    """The last one would be applied alone: the model would silently answer without the others."""
+    """Only the last one would be applied, and the model would silently answer without the others."""
     folder = write_tiny(tmp_path / "tiny", lora=True)
     for seed, name in enumerate(("one", "two")):
         write_adapter(folder / f"{name}.onnx_adapter", seed, lora_A=(16, 2), lora_B=(2, LOGITS))

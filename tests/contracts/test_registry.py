@@ -179,5 +179,5 @@ def test_every_promise_has_a_registry_that_breaks_it() -> None:
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
 def test_a_broken_registry_fails_its_own_test_alone(kind: type[MemoryRegistry]) -> None:
-    """It keeps all other promises."""
+    """It keeps all its other promises."""
     assert [promise for promise in promises() if not keeps(kind, promise)] == [BROKEN[kind]]

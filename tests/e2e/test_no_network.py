@@ -1,4 +1,4 @@
-"""Loading and answering under strace: whatever native code does, it connects to nothing but this machine."""
+"""Loading and answering under strace: native code connects only to this machine."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def untold(environment: dict[str, str]) -> dict[str, str]:
 
 @pytest.mark.parametrize("engine", ["llama-cpp", "onnx-genai", "ctransformers"])
 def test_a_chat_connects_to_nothing(engine: str, tmp_path: Path, untold: dict[str, str]) -> None:
-    """An engine that loads SmolLM2, converting it first where it must, and answers."""
+    """An engine loads SmolLM2, after converting it if necessary, and answers."""
     prompt = ["run", SMOLLM2, "Why is the sky blue?", "--engine", engine, "--local"]
     arguments = ["-m", "corral.api.cli", *prompt, "-o", "num_predict=8", "-o", "temperature=0"]
     answer, trace = traced(tmp_path, arguments, untold)

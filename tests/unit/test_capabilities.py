@@ -37,7 +37,9 @@ def _metadata(**fields: Any) -> ModelMetadata:
     ],
 )
 def test_weights_speak(metadata: ModelMetadata | None, expected: tuple[str, ...]) -> None:
-    """Pooling, encoders, the architecture and the template inside the weights decide."""
+    """Without a manifest's template, capabilities follow from pooling, encoders, the architecture and the template in
+    the weights.
+    """
     assert derive_capabilities(_record(), metadata, None) == expected
 
 

@@ -396,7 +396,7 @@ def test_a_pull_under_a_taken_name_leaves_no_old_weights(store: Store, tmp_path:
 
 
 def test_models_that_take_turns_under_one_name(store: Store, tmp_path: Path) -> None:
-    """Imports of two files under one name, over and over and at once, all succeed; in the end one model is there."""
+    """Repeated concurrent imports of two files under one name all succeed, and one model remains."""
 
     async def scenario() -> None:
         files = [_weights(tmp_path, number) for number in range(2)]
@@ -416,7 +416,7 @@ def test_models_that_take_turns_under_one_name(store: Store, tmp_path: Path) -> 
 
 
 def test_an_import_that_cannot_be_published_leaves_nothing(store: Store, weights: Path) -> None:
-    """Weights that no manifest names in the end are deleted again, unless another model has them."""
+    """Weights that end up in no manifest are deleted again, unless another model has them."""
 
     async def scenario() -> None:
         class Refusing(OllamaManifestFormat):
@@ -505,7 +505,7 @@ def test_headers_are_read_once(tmp_path: Path, weights: Path) -> None:
 
 
 def test_show_facts(store: Store, weights: Path) -> None:
-    """Key-values with arrays only when verbose, tensors, and capabilities come from the weights."""
+    """Key-values (with arrays only when verbose), tensors and capabilities come from the weights."""
 
     async def scenario() -> None:
         catalog = store.catalog()
@@ -639,7 +639,7 @@ def test_a_pull_that_fails_leaves_nothing(store: Store) -> None:
 
 
 def test_files_that_are_alike_are_fetched_once(store: Store) -> None:
-    """Two files with one digest are one blob, though files are fetched side by side."""
+    """Two files with one digest become one blob, although files are fetched side by side."""
     projector = gguf_bytes({"general.architecture": "clip", "clip.has_vision_encoder": True})
     source = ListSource({"a.gguf": gguf_bytes(), "one.gguf": projector, "other.gguf": projector}, digests=True)
 

@@ -23,7 +23,7 @@ MODEL = "small:latest"
 
 
 class Ended(NamedTuple):
-    """The outcome of a call of the command line."""
+    """The outcome of one run of the command line."""
 
     status: object
     out: str
@@ -194,7 +194,7 @@ def test_pull_wants_a_reference_that_a_source_knows(call: Call) -> None:
 
 
 def test_run_answers_once(stocked: Call) -> None:
-    """The same seed gives the same answer; piped input goes before the prompt."""
+    """The same seed gives the same answer; piped input is put before the prompt."""
     first = stocked("run", MODEL, "hello", "there", "--engine", "fake", "-o", "seed=1")
     assert first.status == 0
     assert first.out.strip()
@@ -267,7 +267,7 @@ def test_run_with_a_wrong_flag(stocked: Call, arguments: tuple[str, ...], messag
 
 
 def test_an_engine_that_is_not_there_may_be_of_a_plugin_that_was_skipped(stocked: Call) -> None:
-    """If a broken plugin may be the cause, the remedy names the plugin and the reason."""
+    """If a broken plugin could be the cause, the remedy names the plugin and the reason."""
     status, _, err = stocked("run", MODEL, "hello", "--engine", "fake", CORRAL_PLUGINS_DISABLED="builtin")
     assert status == 2
     assert "the plugin builtin is blocked: listed in plugins.block" in err
@@ -432,7 +432,7 @@ def test_the_registry_of_a_plugin(shelf: Call) -> None:
 
 
 def test_engines_with_devices(stamps: Call) -> None:
-    """Each installed engine is asked for its devices; ``--verbose`` has their memory."""
+    """Each installed engine is asked for its devices; ``--verbose`` shows their memory."""
     block = ("--set", "plugins.block=[]")
     engines = {engine["name"]: engine for engine in json.loads(stamps(*block, "engines", "--json").out)}
     assert engines["stamped"]["devices"] == [

@@ -36,7 +36,7 @@ def corral(environment: dict[str, str], run_corral: Corral) -> Corral:
 
 @pytest.fixture
 def stocked(corral: Corral, environment: dict[str, str], tmp_path: Path) -> Corral:
-    """The same, with the models horse:a, horse:b and mule:latest."""
+    """The same, for a store with the models horse:a, horse:b and mule:latest."""
     file = tmp_path / "any.gguf"
     file.write_bytes(gguf_bytes())
     with Library(config="", settings={"stores.filesystem.root": environment["CORRAL_MODELS"]}) as library:
@@ -46,7 +46,7 @@ def stocked(corral: Corral, environment: dict[str, str], tmp_path: Path) -> Corr
 
 
 def test_the_nearest_name() -> None:
-    """A typo in any case and the beginning of only one name are close; a name that is too different is not."""
+    """A typo in any case, or the beginning of only one name, is close; a name that is too different is not."""
     assert nearest("lsit", ("list", "serve")) == "list"
     assert nearest("LLAMA-CCP", ("llama-cpp", "onnx-genai")) == "llama-cpp"
     assert nearest("onnx", ("onnx-genai", "fake")) == "onnx-genai"
@@ -156,7 +156,7 @@ def test_run_of_a_path_that_is_not_there(corral: Corral, tmp_path: Path) -> None
 def test_another_programs_server_at_the_default_address(
     arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Unless the user named it, it is ignored with one line, and the model runs in this process."""
+    """Unless the user named it, it is ignored with a one-line note, and the model runs in this process."""
     from corral.api.cli import main
 
     class Ollama(BaseHTTPRequestHandler):

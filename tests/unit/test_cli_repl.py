@@ -140,7 +140,7 @@ def test_ctrl_c_at_the_prompt_goes_on(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_failed_question_is_taken_back(capsys: pytest.CaptureFixture[str]) -> None:
-    """The error is shown with its remedy, the chat goes on, and the question is not repeated by itself."""
+    """The error is shown with its remedy, the chat continues, and the question is not repeated automatically."""
     backend = EchoBackend()
     backend.busy = True
 
@@ -189,7 +189,7 @@ def test_load_another_model(capsys: pytest.CaptureFixture[str]) -> None:
         ("/set format", "'/set format' needs a value.\nAvailable Commands:"),
         ("/set format xml", "Unknown format 'xml'. The only format is 'json'."),
         ("/set", "Available Commands:\n  /set parameter"),
-        ("/set parameter nonsense 1", "unknown parameter 'nonsense'\nknown are temperature"),
+        ("/set parameter nonsense 1", "unknown parameter 'nonsense'\nknown parameters: temperature"),
         ("/set parameter temprature 1", "unknown parameter 'temprature'\ndid you mean temperature?"),
         ("/set parameter temperature", "parameter 'temperature' has no value"),
         ("/show x", "Unknown command '/show x'.\nAvailable Commands:\n  /show info"),

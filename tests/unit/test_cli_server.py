@@ -181,7 +181,7 @@ def test_a_server_under_a_path() -> None:
 
 
 def test_no_server(tmp_path: Path) -> None:
-    """Nobody listens, or there is no such socket file: absent."""
+    """If nothing listens, or the socket file does not exist, the server is absent."""
     with answering({}) as address:
         pass
     assert ServerClient(Address(address)).state() == "absent"

@@ -74,7 +74,7 @@ CONTROLLED = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
 
 
 class Chat:
-    """A process with a program, and its terminal."""
+    """A program running in its own terminal."""
 
     def __init__(self, program: str, *arguments: str, **variables: str) -> None:
         self._ours, theirs = os.openpty()
@@ -209,7 +209,7 @@ def test_ctrl_c_stops_the_answer_and_what_is_queued(question: str, chat: Callabl
 
 
 def test_what_waits_behind_a_queued_message_is_dropped_too(chat: Callable[..., Any]) -> None:
-    """Ctrl-C in the first of several answers that were asked for ahead."""
+    """Ctrl-C during the first answer, with more questions typed ahead."""
     one = chat()
     one.prompt()
     one.type("short\r")

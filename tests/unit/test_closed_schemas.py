@@ -117,7 +117,7 @@ def fits(masks: GrammarMasks, schema: Any, text: str) -> bool:
 def test_objects_have_the_keys_they_list(
     masks: GrammarMasks, schema: Any, fitting: list[str], failing: list[str]
 ) -> None:
-    """At every depth, objects have the listed keys in order; others only if the schema asks for them."""
+    """At every depth, objects have the listed keys in order; others only if the schema allows them."""
     assert [text for text in fitting if not fits(masks, schema, text)] == []
     assert [text for text in failing if fits(masks, schema, text)] == []
 
@@ -193,7 +193,7 @@ def test_objects_have_the_keys_they_list(
 def test_an_object_described_in_several_places_may_have_the_keys_of_all(
     masks: GrammarMasks, schema: Any, fitting: list[str], failing: list[str]
 ) -> None:
-    """A combination is closed as a whole, so that no part of it forbids what another asks for."""
+    """A combination is closed as a whole, so that no part of it forbids what another requires."""
     assert [text for text in fitting if not fits(masks, schema, text)] == []
     assert [text for text in failing if fits(masks, schema, text)] == []
 
@@ -218,7 +218,7 @@ def test_a_number_inside_an_enum_that_cannot_be_exact_is_refused(masks: GrammarM
 
 @pytest.mark.parametrize("key", ["minLength", "maxLength", "minItems", "maxItems"])
 def test_a_count_is_a_whole_number(masks: GrammarMasks, key: str) -> None:
-    """2.0 counts as 2, as JSON Schema has it; more than any answer can hold is refused."""
+    """2.0 counts as 2, as in JSON Schema; counts larger than any answer are refused."""
     kind = "string" if key.endswith("Length") else "array"
     two = '"ab"' if kind == "string" else "[1,2]"
     assert fits(masks, {"type": kind, key: 2.0}, two)

@@ -207,7 +207,7 @@ def test_a_schema_cannot_loosen_json(masks: GrammarMasks) -> None:
 
 
 def _chain(link: Any) -> Constraint:
-    """As many references in a row as a source may hold."""
+    """A chain of as many references as a source can contain."""
     count = 60_000 // len(json.dumps({"10000": link("10000")}))
     definitions = {str(n): link(f"#/$defs/{n + 1}") for n in range(count)}
     return schema({"$defs": {**definitions, str(count): {"type": "null"}}, "$ref": "#/$defs/0"})
@@ -259,7 +259,7 @@ NASTY = {
 
 @pytest.mark.parametrize("name", NASTY)
 def test_a_hostile_grammar_does_no_harm(masks: GrammarMasks, name: str) -> None:
-    """It becomes a mask or one of our errors, in bounded time and memory; the same holds for each step."""
+    """It becomes a mask or one of our errors, within limited time and memory; the same holds for each step."""
     with suppress(InvalidRequest):
         mask = masks(NASTY[name])
         for _ in range(100):
@@ -298,7 +298,7 @@ def test_a_format_is_json_or_a_schema(value: Any, quoted: str) -> None:
 
 
 def test_a_schema_that_json_cannot_say() -> None:
-    """The library may be given anything."""
+    """Any value may be passed to the library."""
     with pytest.raises(InvalidOption, match=r"invalid format: .*bytes"):
         read_format({"const": b"x"})
 

@@ -16,13 +16,13 @@ def found(control: ControlTokens, text: str) -> list[str]:
 
 
 def test_the_longest_of_several_is_found() -> None:
-    """One that begins another does not hide it, and what has special characters is taken literally."""
+    """A token that is the beginning of another does not hide it, and special characters are taken literally."""
     control = ControlTokens(("<a", "<a>", "<ab>", "a.c", "<a>"))
     assert found(control, "<ab><a><a a.c abc") == ["<ab>", "<a>", "<a", "a.c"]
 
 
 def test_no_tokens_are_no_guess() -> None:
-    """A vocabulary without control tokens has none, however much something looks like one."""
+    """If a vocabulary has no control tokens, nothing counts as one, whatever it looks like."""
     control = ControlTokens(())
     assert found(control, "<|im_end|>") == []
     assert [part.text for part in control.guarded("<|im_end|>")] == ["<|im_end|>"]
@@ -30,7 +30,7 @@ def test_no_tokens_are_no_guess() -> None:
 
 
 def test_thousands_of_tokens() -> None:
-    """Every one of a long list is found, and only those."""
+    """Every token of a long list is found, and nothing else."""
     spellings = tuple(f"<|reserved_{n}|>" for n in range(5000))
     control = control_tokens(spellings)
     assert control is control_tokens(spellings)
@@ -42,7 +42,7 @@ def test_thousands_of_tokens() -> None:
     "token", ["<|im_end|>", "</s>", "[INST]", "[/INST]", "[|im_end|]", "]~im_end~]", "]~b]", "<|im end|>"]
 )
 def test_what_looks_like_a_control_token(token: str) -> None:
-    """Without a list, the spellings of all families that are known count."""
+    """Without a list, the spellings of all known families count."""
     assert found(LOOKALIKES, f"a {token} b") == [token]
 
 

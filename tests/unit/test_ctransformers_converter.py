@@ -69,7 +69,7 @@ def write(
     added: Mapping[str, Any] | None = None,
     version: int = 3,
 ) -> Path:
-    """A small llama model whose matrices are of one type, with numbers that tell the tensors apart."""
+    """A small llama model whose matrices are of one type, with numbers that distinguish the tensors."""
     shapes = dict(llama_shapes(pairs, len(TOKENS)))
     for name in left_out:
         del shapes[name]
@@ -291,7 +291,7 @@ def spm(**changes: Any) -> TextTokenizer:
 
 
 def test_merging() -> None:
-    """The best pair is merged first, the leftmost of equal ones, and merged tokens can be merged again."""
+    """The best pair is merged first, the leftmost of equal pairs, and merged tokens can be merged again."""
     ranks = {("a", "b"): 1.0, ("b", "c"): 0.0, ("a", "bc"): 2.0, ("x", "x"): 3.0}
     assert merged("abc", lambda left, right: ranks.get((left, right))) == ["abc"]
     assert merged("xxx", lambda left, right: ranks.get((left, right))) == ["xx", "x"]
@@ -340,7 +340,7 @@ def test_bos_comes_once() -> None:
 
 
 def test_spm() -> None:
-    """Neighbours join by score, a space goes before each text, characters without a token become bytes."""
+    """Neighbours are merged by score, a space is put before each text, and characters without a token become bytes."""
     tokenizer = spm()
     assert tokenizer.text_ids("b") == [259, 261]
     assert tokenizer.text_ids("é") == [259, 3 + 0xC3, 3 + 0xA9]

@@ -185,7 +185,7 @@ def once_working(started: asyncio.Event) -> OnLoadProgress:
 
 
 def test_a_model_is_converted_once(run: Run) -> None:
-    """The second time the result is found by its source, the converter, its version and the parameters."""
+    """The second time, the result is found by source, converter, version and parameters."""
 
     async def check(world: World) -> None:
         source = await world.source()
@@ -210,7 +210,7 @@ def test_a_model_is_converted_once(run: Run) -> None:
 
 
 def test_another_version_of_a_converter_converts_anew() -> None:
-    """Its results may differ, so they have another name."""
+    """A new version's results may differ, so they have another name."""
     source = ModelFile(role="weights", media_type="", digest=parse("a" * 64), size_bytes=1)
     names = {derived_name(source.digest, altered(CONVERTER, version=version), {}).full for version in (1, 2)}
     assert len(names) == 2
@@ -521,7 +521,7 @@ def damage(file: LocalFile) -> None:
 
 
 def test_a_converted_model_that_does_not_load_names_the_remedy(run: Run) -> None:
-    """If nothing is damaged, the error says how to convert it again, and it is not done automatically."""
+    """If nothing is damaged, the error says how to convert it again, which is not done automatically."""
 
     async def check(world: World) -> None:
         with pytest.raises(InvalidModelFile, match="no valid stamp") as caught:
@@ -568,7 +568,7 @@ def test_a_conversion_that_stands_still_is_ended(run: Run, tmp_path: Path) -> No
 
 
 def test_deleting_a_model_deletes_what_was_made_of_it(run: Run) -> None:
-    """Names, blobs and folders of links."""
+    """The names, blobs and folders of links in the store."""
 
     async def check(world: World) -> None:
         await world.deriver.derive(await world.source(), "stamp", parameters={"result": "folder"})

@@ -75,7 +75,7 @@ def chosen(chooser: EngineChooser, name: str | None = None, record: StoredModel 
 
 
 def test_the_best_match_wins() -> None:
-    """The highest score, whatever the order."""
+    """The highest score wins in any order."""
     assert chosen(choosing([engine("low", 50), engine("high", 100), engine("middle", 70)])) == "high"
 
 
@@ -116,7 +116,7 @@ def test_no_engine_lists_every_reason() -> None:
 
 
 def test_what_to_install_is_one_line() -> None:
-    """The best match's pip line is the remedy; the message says what is missing and which other extras would do."""
+    """The best match's pip line is the remedy; the message says what is missing and which other extras would work."""
     engines = [engine("a", 10, module=ABSENT), engine("b", 90, module=ABSENT), engine("c", 0)]
     with pytest.raises(EngineNotInstalled) as caught:
         chosen(choosing(engines))
@@ -128,7 +128,7 @@ def test_what_to_install_is_one_line() -> None:
 
 
 def test_what_must_be_compiled_is_proposed_where_it_can_be(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a C++ compiler an engine that has wheels is proposed, though it matches less well."""
+    """Without a C++ compiler, an engine that has wheels is suggested, although it matches less well."""
     engines = [engine("compiled", 100, module=ABSENT, compiled=True), engine("wheels", 50, module=ABSENT)]
     compiler = tmp_path / "c++"
     compiler.touch(mode=0o755)
@@ -273,7 +273,7 @@ def test_only_one_of_our_engines_loads_adapters() -> None:
     [({"split.count": 3}, "one of 3 parts"), ({"general.type": "adapter"}, "an adapter is not a model of its own")],
 )
 def test_weights_that_are_no_model(keys: dict[str, Any], reason: str) -> None:
-    """A part of a split file, and a LoRA file in the place of the weights, are refused before an engine loads them."""
+    """A part of a split file, and a LoRA file in place of the weights, are refused before an engine loads them."""
     metadata = ModelMetadata(
         format="gguf", architecture="llama", file_type="F16", parameter_count=1, tensor_bytes=1, keys=keys
     )

@@ -443,7 +443,7 @@ def test_a_link_is_adopted_as_what_it_points_to(tmp_path: Path) -> None:
 
 
 def test_a_cancelled_adoption_leaves_nothing(tmp_path: Path) -> None:
-    """Cancelling while a big file is hashed stops at once, and no lock, link or scratch file stays."""
+    """Cancelling while a big file is hashed takes effect at once, and leaves no lock, link or scratch file."""
     file = tmp_path / "big"
     with file.open("wb") as sparse:
         sparse.truncate(20 * 1024**3)
@@ -577,7 +577,7 @@ def _shown(folder: Path) -> dict[str, bytes]:
 
 @posix
 def test_a_folder_model_takes_no_space_twice(tmp_path: Path) -> None:
-    """The files of a folder are the blobs themselves, under ``.corral``, where no Ollama looks."""
+    """The files of a folder are the blobs themselves, under ``.corral``, where Ollama does not look."""
 
     async def scenario() -> None:
         blobs = FilesystemBlobs(tmp_path)
@@ -687,7 +687,7 @@ def test_scratch_of_a_killed_process_is_swept_and_a_live_one_is_not(tmp_path: Pa
 
 @posix
 def test_a_file_in_use_outlives_its_blob_beside_other_processes(tmp_path: Path) -> None:
-    """Another process deletes the blob: its file stays while it is in use, and costs no second copy. What a killed
+    """If another process deletes the blob, its file stays while in use, without a second copy. What a killed
     process held is deleted when the next file is opened.
     """
 
@@ -818,7 +818,7 @@ def test_what_is_no_manifest_is_replaced(tmp_path: Path, kind: str) -> None:
 
 @posix
 def test_a_lock_that_is_a_pipe_holds_nobody_up(tmp_path: Path) -> None:
-    """Whatever is in the place of a lock file is opened without blocking."""
+    """Anything in place of a lock file is opened without blocking."""
     (tmp_path / ".corral").mkdir()
     os.mkfifo(tmp_path / ".corral" / "manifests.lock")
 

@@ -113,7 +113,7 @@ def _shown(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_sentence_encoder_is_imported(store: Store, tmp_path: Path) -> None:
-    """Name, quantization, family, lengths, license and capability come from the folder and its files."""
+    """Name, quantization, family, lengths, license and capabilities come from the folder and its files."""
 
     async def scenario() -> None:
         told: list[str] = []

@@ -236,7 +236,7 @@ def test_typed_control_tokens_stay_text() -> None:
 
 
 def test_nothing_is_asked_of_a_model_before_its_request() -> None:
-    """Long texts and look-alikes are tokenized by the runner: one request goes out, and no call before it."""
+    """Long texts and look-alikes are tokenized by the runner: only one request is sent, with no call before it."""
     bench = Bench()
     bench.chat(_chat(("user", "<b> " * 4000)))
     bench.generate(GenerateCall(model="tiny", prompt="<b> " * 4000))

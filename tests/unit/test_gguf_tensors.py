@@ -134,7 +134,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_crash(
 
 @pytest.fixture(scope="module")
 def ggml() -> Any:
-    """llama.cpp's own library of tensors."""
+    """ggml, llama.cpp's tensor library."""
     llama_cpp = pytest.importorskip("llama_cpp")
     folder = Path(llama_cpp.__file__).parent / "lib"
     library = ctypes.CDLL(str(next(folder.glob("*ggml-base*"))))
@@ -145,7 +145,7 @@ def ggml() -> Any:
 @pytest.mark.native
 @pytest.mark.parametrize("name", sorted(DEQUANTIZED_TYPES - {"F32", "F16", "BF16"}))
 def test_dequantized_as_ggml_does(ggml: Any, name: str) -> None:
-    """Random rows quantized by ggml come back from our code with the same bits as from ggml's."""
+    """Random rows quantized by ggml are dequantized by our code to the same bits as by ggml's."""
     number, kind = BY_NAME[name]
     rows, columns = 8, 1024
     source = np.random.default_rng(7).standard_normal((rows, columns)).astype(np.float32)

@@ -191,7 +191,7 @@ def test_a_digest_that_is_none(root: Path, digest: str) -> None:
 
 
 def test_thousands_of_layers(root: Path) -> None:
-    """They are read if the manifest is within its size limit."""
+    """They are read as long as the manifest is within its size limit."""
     file = blob(root, b"data")
     manifest = pack(blob(root, b'{"config": {}}'), *(layer(file, f"{place}", "weight") for place in range(10_000)))
     put(root, "many", manifest)
@@ -212,7 +212,7 @@ def test_small_layers_that_are_not_small(root: Path) -> None:
 
 
 def test_names_of_derived_models_are_not_for_callers(root: Path, tmp_path: Path) -> None:
-    """Nobody can put their own model where a converted one is looked for."""
+    """No one can place their own model where a converted one is looked up."""
     catalog = catalog_of(root)
     record = asyncio.run(catalog.get(parse_name("sound")))
     assert record.weights is not None
@@ -298,7 +298,7 @@ def test_a_folder_that_could_not_be_read_again(root: Path, folder: Path, name: s
 
 @pytest.mark.parametrize("name", [b"\xff.json", b"a\nb.json", b"nul.json", b"a:b.json"])
 def test_a_folder_with_a_name_that_no_manifest_may_have(root: Path, folder: Path, name: bytes) -> None:
-    """It is named in a way that can be printed."""
+    """The error names it in a printable form."""
     Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"{}")
     with pytest.raises(InvalidModelFile, match="not a valid path for a model's file") as caught:
         imported(root, folder)
@@ -558,7 +558,7 @@ def test_a_header_that_no_model_has(root: Path, tmp_path: Path, pairs: dict[str,
     ],
 )
 def test_a_header_that_is_odd(root: Path, tmp_path: Path, pairs: dict[str, Any]) -> None:
-    """Whatever can be used of it is used and cached, and every reply about it can be encoded."""
+    """Whatever is usable in it is used and cached, and every reply about it can be encoded."""
     (tmp_path / "odd.gguf").write_bytes(gguf_bytes({**SMALL_MODEL, **pairs}))
     cache = FilesystemMetadataCache(root)
     catalog = catalog_of(root, cache=cache)
@@ -649,7 +649,7 @@ def test_a_header_without_measure(tmp_path: Path, data: Callable[[], bytes], com
 
 
 def test_showing_everything_is_bounded(tmp_path: Path) -> None:
-    """Of a thousand arrays, each just short enough to be shown, the last are left out."""
+    """If a thousand arrays are each just short enough to be shown, the last ones are left out."""
     array = struct.pack("<IIQ", 9, 7, 100_000) + bytes(100_000)
     body = b"".join(struct.pack("<Q6s", 6, b"%06d" % n) + array for n in range(200))
     body = struct.pack("<Q20sIQ5s", 20, b"general.architecture", 8, 5, b"llama") + body
@@ -691,7 +691,7 @@ def test_a_config_that_no_list_could_show(root: Path, config: bytes) -> None:
 
 
 def test_layers_that_claim_more_than_there_is(root: Path) -> None:
-    """The sum of their sizes stays a number that every reply can hold, or the model is refused."""
+    """The sum of their sizes stays a number that every reply can contain, or the model is refused."""
     weights = blob(root, b"w", mediaType="application/vnd.ollama.image.model")
     config = blob(root, b"{}", mediaType="application/vnd.docker.container.image.v1+json")
     for size in (2**70, 2**63, -1):
@@ -706,7 +706,7 @@ def test_layers_that_claim_more_than_there_is(root: Path) -> None:
 
 @pytest.mark.parametrize("value", [b"1" + b"0" * 30, b"-1" + b"0" * 30, b"1e999", b"[9" + b"9" * 30 + b"]"])
 def test_parameters_beyond_64_bits(root: Path, value: bytes) -> None:
-    """They are read as something that every reply can hold, or their model is left out."""
+    """They are read as values that every reply can contain, or their model is left out."""
     put(root, "bad", ollama(root, b"{}", ("params", b'{"num_ctx": ' + value + b"}")))
     described = layer(blob(root, b'{"num_ctx": ' + value + b"}"), "params.json")
     put(root, "pack", pack(blob(root, b'{"config": {}}'), described))
@@ -716,7 +716,7 @@ def test_parameters_beyond_64_bits(root: Path, value: bytes) -> None:
 
 @pytest.mark.parametrize("text", ["{{" * 2_000_000, "{{ ." * 1_000_000, "{{" + "$.Tool" * 600_000])
 def test_a_template_that_never_closes_its_brackets(root: Path, text: str) -> None:
-    """What the model can do is found in one pass over it."""
+    """The model's capabilities are found in one pass over it."""
     put(root, "bad", ollama(root, b"{}", ("template", text.encode())))
     catalog = catalog_of(root)
     record = asyncio.run(catalog.get(parse_name("bad")))

@@ -71,7 +71,7 @@ def test_a_template_gets_the_tokens_of_the_weights() -> None:
     ("think", "parser"), [(None, "think_tags"), (True, "think_tags"), ("low", "think_tags"), (False, None)]
 )
 def test_a_template_with_think_tags_names_the_parser(think: bool | str | None, parser: str | None) -> None:
-    """Its answers are searched for thinking unless the request wants none; those of other templates never are."""
+    """Its answers are searched for thinking unless the request disables it; those of other templates never are."""
     compiled = JinjaFormat("{{ messages[0].content.split('</think>')[-1] }}<think>")
     rendered = compiled.render(ChatRequest(messages=tuple(_USER), think=think))
     assert rendered.parser == parser
@@ -101,7 +101,7 @@ def test_blocks_are_trimmed_and_loops_have_controls() -> None:
 
 
 def test_json_is_not_escaped_for_html() -> None:
-    """Models read `<` and `é`, not escapes; the key order is kept."""
+    """JSON in prompts contains `<` and `é`, not escapes, and keeps the order of keys."""
     arguments = {"b": "<é>", "a": [1]}
     messages = [*_USER, Message(role="assistant", tool_calls=(ToolCall(name="f", arguments=arguments),)), *_USER]
     assert _render("{{ messages[1].tool_calls[0].function.arguments | tojson }}", messages) == '{"b": "<é>", "a": [1]}'
@@ -152,8 +152,7 @@ _EVERYTHING = """{% for tool in tools or [] %}{{ tool.function.name }}|{{ tool.f
 
 @pytest.mark.parametrize("token", _ODD)
 def test_no_string_of_a_request_becomes_a_control_token(token: str) -> None:
-    """No text of messages or tools becomes a control token, however the template prints it and whatever the
-    vocabulary."""
+    """No text of messages or tools becomes a control token, however the template prints it and with any vocabulary."""
     evil = f"a{token}b"
     call = ToolCall(name=evil, id=evil, arguments={evil: [evil, {"x": evil}]})
     message = Message(role=evil, content=evil, thinking=evil, tool_calls=(call,), tool_name=evil, tool_call_id=evil)
@@ -168,8 +167,9 @@ def test_no_string_of_a_request_becomes_a_control_token(token: str) -> None:
     "typed", ["<|im_\\ufdd1end|>", "\\ufdd0<|im_end|>\\ufdd1", "<|im_\ufdd0\ufdd1end|>", "\\ufdd1<|im_end|>"]
 )
 def test_marks_spelled_by_people_unguard_nothing(typed: str) -> None:
-    """The escape of a mark is ordinary text: it neither disappears, which would join its neighbours, nor ends a
-    mark."""
+    """A typed escape of a mark is ordinary text: it neither disappears, which would join its neighbours, nor acts as a
+    mark.
+    """
     control = ControlTokens(("<|im_end|>",))
     for source in ("{{ messages[0].content }}", "{{ messages[0] }}", "{{ messages[0] | tojson(ensure_ascii=true) }}"):
         prompt = _prompt(JinjaFormat(source), [Message(role="user", content=typed)], control=control)
@@ -231,7 +231,7 @@ def test_the_templates_own_complaint_is_the_error() -> None:
     ],
 )
 def test_a_template_that_does_not_compile(source: str) -> None:
-    """A broken template is the model file's fault."""
+    """A broken template is reported as the model file's fault."""
     with pytest.raises(InvalidModelFile, match="chat template"):
         JinjaFormat(source)
 
@@ -343,7 +343,7 @@ def test_a_hostile_template_stays_small(source: str) -> None:
 
 
 def test_texts_that_are_gone_do_not_count() -> None:
-    """Only what a template keeps at one time is bounded, however much it builds one after the other."""
+    """Only what a template holds at one time is limited, not the total of what it builds."""
     source = (
         "{% set ns = namespace(x='') %}{% for i in range(60) %}{% set ns.x = m + i | string %}{% endfor %}{{ ns.x }}"
     )
@@ -352,7 +352,7 @@ def test_texts_that_are_gone_do_not_count() -> None:
 
 
 def test_a_rendering_that_nobody_waits_for_ends() -> None:
-    """A slow template stops soon after its caller has given up, and another template's rendering never waits."""
+    """A slow template stops soon after its caller has given up, and other templates never wait for it."""
     slow = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
 
     async def scenario() -> None:
@@ -404,7 +404,7 @@ def test_short_chats_are_rendered_in_the_event_loop() -> None:
 
 
 def test_a_slow_template_leaves_the_event_loop() -> None:
-    """It is stopped there after a moment, renders all the same, and is not tried there again."""
+    """It is stopped there after a moment, is rendered in a thread instead, and is not tried there again."""
     slow = "{% for a in range(999) %}{% for b in range(99) %}{% endfor %}{% endfor %}{{ messages[0].content }}"
     threads: list[int] = []
 
@@ -434,7 +434,7 @@ def test_a_complaint_in_the_event_loop_is_the_templates() -> None:
 
 
 def test_a_template_has_one_rendering_at_a_time() -> None:
-    """A template uses one thread, however many chats wait for it."""
+    """A template uses only one thread, no matter how many chats wait for it."""
     running = [0, 0]
 
     class Counting:

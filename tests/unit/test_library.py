@@ -126,7 +126,7 @@ def test_options_of_the_object_and_of_the_call(setup: dict[str, Any]) -> None:
 
 
 def test_logprobs(client: Corral) -> None:
-    """One entry per token, with as many alternatives as were asked for."""
+    """One entry per token, with the requested number of alternatives."""
     result = client.generate(MODEL, "hello", options={"num_predict": 4}, logprobs=2)
     assert len(result.logprobs) == 4
     assert all(len(entry.top) == 2 for entry in result.logprobs)
@@ -252,6 +252,13 @@ def test_settings_are_checked_at_the_first_use(settings: dict[str, Any], message
         client.list()
 
 
+def test_a_registry_without_a_plugin() -> None:
+    """The error says that there is none to choose from."""
+    with Corral(settings={"registry": "shop"}) as client, pytest.raises(SettingsError) as caught:
+        client.list()
+    assert (caught.value.message, caught.value.remedy) == ("registry: unknown name 'shop'", "none is installed")
+
+
 def test_wrong_calls(client: Corral) -> None:
     """An invalid argument is refused with an error that names it."""
     with pytest.raises(ModelNotFound, match="absent"):
@@ -275,7 +282,7 @@ def test_wrong_calls(client: Corral) -> None:
 
 
 def test_many_threads_share_one(client: Corral) -> None:
-    """The same seed gives the same answer, whichever thread asks and whatever else runs."""
+    """The same seed gives the same answer on any thread, regardless of what else runs."""
     texts: list[str] = []
 
     def ask() -> None:

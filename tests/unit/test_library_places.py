@@ -174,7 +174,7 @@ def test_two_readers_of_one_stream(setup: dict[str, Any]) -> None:
 
 
 def test_a_stream_is_closed_after_its_corral(setup: dict[str, Any]) -> None:
-    """Closing it then does nothing, as closing twice does; reading on is an error."""
+    """Closing it then does nothing, as does closing twice; reading on is an error."""
     client = Corral(**setup, settings=LONG)
     with client.generate(MODEL, "hello", stream=True) as stream:
         next(stream)

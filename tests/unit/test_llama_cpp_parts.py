@@ -102,7 +102,7 @@ def test_a_number_that_was_asked_for_stays() -> None:
 
 
 def test_steps_of_different_sizes_are_not_compared() -> None:
-    """A batch that grows takes longer without being a sign of anything."""
+    """A growing batch takes longer, which does not count as a slowdown."""
     machine = Machine()
     tuner = ThreadTuner(2, lambda: machine.now)
     dice = random.Random(3)
@@ -136,7 +136,7 @@ def test_idle_rows(busy: list[int], pair_rows: bool, fillers: list[int]) -> None
 
 
 def test_a_single_stream_has_no_neighbour() -> None:
-    """With one stream there is nothing to fill with."""
+    """With one stream there are no idle rows to add."""
     assert filler_rows([0], 1, pair_rows=True) == []
 
 
@@ -177,7 +177,7 @@ def test_the_match_tells_about_exactness() -> None:
 
 
 def test_the_estimate_counts_weights_and_cache() -> None:
-    """Memory is weights plus the cache of the context asked for, no longer than the model was trained for."""
+    """The estimate is the weights plus the cache of the requested context, which never exceeds the training context."""
 
     def estimate(**options: object) -> int:
         return SPEC.estimate(record(), metadata(), LlamaCppOptions(**options))["cpu"]  # type: ignore[arg-type]

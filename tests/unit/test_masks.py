@@ -95,7 +95,7 @@ def test_what_was_begun_of_the_tag_is_completed() -> None:
 
 
 def test_no_budget_at_all_ends_thinking_at_once() -> None:
-    """Zero tokens: the end tag is all that comes."""
+    """With zero tokens, only the end tag is generated."""
     assert forced(thinking(0)) == b"</think>"
 
 
@@ -144,7 +144,7 @@ def test_masks_that_contradict_each_other_are_the_callers_error() -> None:
 
 
 def test_engines_without_masks_refuse_budgets() -> None:
-    """Neither ignored nor answered halfway."""
+    """It is neither ignored nor half enforced."""
     engine = FakeEngine(FakeLoadOptions())
     engine.info = ModelInfo(tasks=engine.info.tasks)
     budget = ThinkingBudget(max_tokens=0, start="", end="</think>")

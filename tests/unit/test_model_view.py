@@ -1,4 +1,4 @@
-"""What looking a model up costs while nothing has changed, and that every change is noticed."""
+"""The cost of looking up a model while nothing has changed, and that every change is noticed."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_another_process_may_change_the_model(tmp_path: Path, change: Callable[[
 
 
 def test_a_file_written_just_now_is_read_again(tmp_path: Path) -> None:
-    """Two writes in place within one tick of the file system's clock cannot be told apart by the file's times."""
+    """Two in-place writes within one tick of the file system's clock cannot be distinguished by the file's times."""
 
     async def scenario() -> None:
         store = FilesystemManifests(tmp_path)
@@ -184,7 +184,7 @@ async def _data(store: FilesystemManifests, name: str) -> bytes | None:
 
 
 def test_deleting_and_the_exact_spelling_are_noticed(tmp_path: Path) -> None:
-    """A name that was found in another case finds its own spelling as soon as there is one; a deleted one is gone."""
+    """A name found in another case switches to its exact spelling once that exists; a deleted name is gone."""
 
     async def scenario() -> None:
         def write(name: str, data: bytes) -> Path:

@@ -51,7 +51,7 @@ def _read(manifest: bytes, small: tuple[bytes, ...], files: Mapping[str, tuple[F
 
 
 def test_what_is_written_is_read_back() -> None:
-    """Files with their paths and roles, sizes and texts come back; facts are read from the model's own files."""
+    """Files with their paths and roles, sizes and texts are read back; facts come from the model's own files."""
     model = _model(
         template=TemplateText(kind="jinja", text="{{ messages }}"),
         system="Be brief.",
@@ -190,7 +190,7 @@ def test_broken_files_of_a_model_are_told_by_name(broken: bytes) -> None:
 
 
 def test_a_missing_small_file_is_told() -> None:
-    """If a layer is missing from the store, there is no record."""
+    """If a layer is missing from the store, the manifest is not read as a model."""
     manifest, _ = _write(_model())
     with pytest.raises(StorageError, match="incomplete"):
         ModelPackFormat().read(manifest, {})

@@ -68,7 +68,7 @@ class Tiny(NamedTuple):
 
 
 def q4_1(rng: np.random.Generator, rows: int, columns: int) -> tuple[Floats, bytes]:
-    """Random Q4_1 blocks, and the numbers they stand for: steps, minima and levels of any kind."""
+    """Random Q4_1 blocks, and the numbers they represent: any steps, minima and levels."""
     count = rows * columns // 32
     steps = (rng.uniform(0.005, 0.02, count)).astype(np.float16)
     minima = (-steps * rng.uniform(4, 11, count)).astype(np.float16)
@@ -81,7 +81,7 @@ def q4_1(rng: np.random.Generator, rows: int, columns: int) -> tuple[Floats, byt
 
 
 def q4_0(rng: np.random.Generator, rows: int, columns: int) -> tuple[Floats, bytes]:
-    """Random Q4_0 blocks, and the numbers they stand for."""
+    """Random Q4_0 blocks, and the numbers they represent."""
     count = rows * columns // 32
     steps = rng.uniform(0.005, 0.02, count).astype(np.float16)
     levels = rng.integers(0, 16, (count, 32), dtype=np.uint8)
@@ -117,7 +117,7 @@ def tiny(
     rope_factors: bool = False,
     more: Mapping[str, Any] = {},
 ) -> Tiny:
-    """A random model of two layers. `more` are key-values of its header, without the architecture's name."""
+    """A random model of two layers. `more` are additional header keys, without the architecture's prefix."""
     rng = np.random.default_rng(11)
     weights: dict[str, Floats] = {}
     tensors: list[TensorEntry] = []
@@ -181,7 +181,7 @@ def tiny(
 
 
 def forward(model: Tiny, ids: list[int]) -> Floats:
-    """Logits of every position: an independent llama implementation that works directly on the GGUF's layout."""
+    """Logits of every position, by an independent llama implementation on the GGUF's layout."""
     architecture, w = model.pairs["general.architecture"], model.weights
     head_size = model.pairs[f"{architecture}.attention.key_length"]
     scale = model.pairs.get(f"{architecture}.rope.scaling.factor", 1.0)
@@ -229,7 +229,7 @@ Convert = Callable[..., tuple[Path, ConvertResult, list[float]]]
 
 @pytest.fixture
 def converted(tmp_path: Path) -> Convert:
-    """Converts a file's bytes with these parameters: the folder, the result, the shares done."""
+    """Converts a file's bytes with these parameters; returns folder, result and reported progress."""
 
     def run(data: bytes, **parameters: Any) -> tuple[Path, ConvertResult, list[float]]:
         source, folder = tmp_path / "model.gguf", tmp_path / "out"
@@ -390,7 +390,7 @@ def test_what_cannot_be_converted_is_named(converted: Convert, tmp_path: Path) -
 
 
 def test_broken_files_are_named(converted: Convert) -> None:
-    """A tensor or a number that is missing, a wrong shape and a file cut short each say what is wrong."""
+    """For a missing tensor or number, a wrong shape and a truncated file, the error says what is wrong."""
     model = tiny("llama")
 
     def changed(**pairs: Any) -> bytes:
@@ -415,7 +415,7 @@ def test_broken_files_are_named(converted: Convert) -> None:
 
 
 def test_a_full_disk_and_a_missing_folder_are_said_so(converted: Convert, tmp_path: Path) -> None:
-    """A disk without room is `OutOfSpace`, any other fault of the folder `StorageError`."""
+    """A full disk raises `OutOfSpace`, any other fault of the folder `StorageError`."""
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     (tmp_path / "out").mkdir()

@@ -105,7 +105,7 @@ def _sizes(batch: list[tuple[EmbeddingJob, int]]) -> list[tuple[int, int]]:
 
 
 def test_a_batch_holds_texts_of_like_length() -> None:
-    """Longest first, as many as the budget allows with their padding; then the shorter ones."""
+    """The longest texts come first, as many as the budget allows including padding; then the shorter ones."""
     batcher = Batcher(step_s=1.0, tokens_per_s=100)
     batcher.add(_job(1, 10, 50, 45, 5, 40))
     assert _sizes(batcher.next()) == [(1, 50), (1, 45)]
@@ -260,7 +260,7 @@ def _mean(*ids: int) -> list[float]:
 
 
 def test_padding_does_not_count(encoder: Encoder) -> None:
-    """Texts of several lengths in one batch have the means of their own tokens."""
+    """Texts of several lengths in one batch each get the mean of their own tokens."""
     engine = _load(encoder())
     assert _vectors(engine, "a", "a b c d", "b c") == [
         pytest.approx(_mean(2, 4, 3)),

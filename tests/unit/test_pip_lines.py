@@ -18,7 +18,7 @@ from corral.plugins.manager import PluginManager
 
 
 class Hinted:
-    """A spec's hint."""
+    """The hint of a spec."""
 
     def __init__(self, install_hint: str | None) -> None:
         self.install_hint = install_hint
@@ -71,7 +71,7 @@ def test_a_hint_of_a_plugin_gets_this_python_too(hint: str, line: list[str]) -> 
 
 
 def test_a_hint_that_is_no_pip_line_stays() -> None:
-    """It may be another program's, or prose, or none at all."""
+    """A hint may be another program's command, or prose, or missing."""
     for hint in ("apt install libsteam", "ask Steam's makers for 'it", None):
         assert install_line(Hinted(hint)) == hint
 

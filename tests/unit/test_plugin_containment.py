@@ -227,7 +227,9 @@ def test_plugins_that_fail_when_something_is_made_of_them(modules: Path, caplog:
 
 
 def test_an_import_that_never_ends(modules: Path) -> None:
-    """It is abandoned after the limit and named, even if it computes; a second attempt does not wait for it again."""
+    """It is abandoned after the limit and named, even if it is busy computing; a second attempt does not wait for it
+    again.
+    """
     never = {"waits": "import time\ntime.sleep(60)", "spins": "while True: pass"}
     manager = manage(modules, never)
     points = [EntryPoint(name, f"corral_test_{name}", "corral") for name in never]
@@ -278,7 +280,7 @@ def test_what_a_plugin_prints_is_bounded(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_readers_templates_and_dialects_that_fail(modules: Path, tmp_path: Path) -> None:
-    """They are called for every model: an error in them means no, and never breaks a list."""
+    """They are called for every model: an error in them counts as "no", and never breaks a list."""
     source = (
         hook("metadata_readers", "register(MetadataReaderSpec(name='r', target='{me}:Bad'))")
         + "@hookimpl\ndef corral_register_manifest_formats(register):\n"
@@ -567,7 +569,7 @@ def test_printing_is_diverted_for_the_plugin_alone(capsys: pytest.CaptureFixture
 
 
 def test_what_contained_lets_out() -> None:
-    """Values and exceptions as they are; nothing that ends a thread."""
+    """Values and exceptions pass unchanged; nothing that ends a thread does."""
     assert contained(lambda one: one + 1, 1) == 2
     with pytest.raises(KeyError):
         contained(raising(KeyError()))

@@ -53,6 +53,7 @@ def module(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     name, heading = request.param
     (tmp_path / f"{name}.py").write_text(example(heading))
     monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop(name, None)  # another test's module of this name
     yield import_module(name)
     del sys.modules[name]
 

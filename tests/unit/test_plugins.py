@@ -219,7 +219,7 @@ def test_the_plugin_api_is_checked_by_its_major(stated: object, state: str) -> N
 
 
 def test_an_engine_of_another_engine_api_is_refused() -> None:
-    """The engine port has a version of its own."""
+    """The engine port has its own version."""
     manager = PluginManager()
     manager.register(EnginePlugin(engine("a", api_version=(2, 0))), "newer")
     assert "engine API 2.0" in only_status(manager, "newer")[1]

@@ -1,4 +1,4 @@
-"""A request that takes time to prepare: it joins the engine's loop later, and nobody waits for it."""
+"""A request that takes time to prepare joins the engine's loop later, and no other request waits for it."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def wait_for(count: int, things: list[Part]) -> None:
 
 
 def test_an_engines_own_preparation_holds_nobody_up() -> None:
-    """Others are answered while a request is prepared; then the engine gets it with what was prepared and its mask."""
+    """Others are answered while a request is prepared; then the engine gets it with the result and its mask."""
     engine = PreparingFake()
     turning = Turning(engine)
     try:

@@ -90,7 +90,7 @@ def test_a_model_in_a_wheel_becomes_a_model_of_the_store(tmp_path: Path) -> None
 
 
 def test_pieces_in_several_packages_are_joined_in_order(tmp_path: Path) -> None:
-    """Pieces are put together by number, whatever the order of the packages; a stream may start at any offset."""
+    """Pieces are joined by number, in any order of the packages; a stream may start at any offset."""
     whole = os.urandom(3_500_000)
     for number in range(3):
         piece = whole[number * 1_200_000 : (number + 1) * 1_200_000]

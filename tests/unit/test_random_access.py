@@ -60,7 +60,7 @@ def test_a_remote_model_is_described_without_its_weights() -> None:
 
 
 def test_a_ggml_model_is_read_through_its_store() -> None:
-    """A format whose tensors stand between its numbers is read by ranges as well."""
+    """A format whose tensors are between its numbers is read by ranges as well."""
 
     async def scenario() -> None:
         blobs = RemoteBlobs()

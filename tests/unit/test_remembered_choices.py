@@ -91,7 +91,7 @@ def test_errors_are_not_remembered() -> None:
 
 
 def test_a_better_engine_that_is_installed_meanwhile() -> None:
-    """While an engine that suits the model better is missing, it is looked for each time."""
+    """While an engine that suits the model better is not installed, the choice is made again each time."""
     installation = Missing()
     better, other = Asked("better", 9, module="later"), Asked("other", 5)
     choices = RememberedChoices(EngineChooser([better.spec, other.spec], installation=installation))

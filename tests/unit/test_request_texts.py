@@ -173,7 +173,7 @@ def test_look_alikes_are_not_settled_where_nothing_is_to_be_settled(tokenizer: T
 
 @pytest.mark.parametrize("kind", [ShutTokenizer, GradualShutTokenizer])
 def test_others_are_answered_while_a_long_text_is_tokenized(kind: Callable[[], ShutTokenizer]) -> None:
-    """A request that comes later has its answer first."""
+    """A later request is answered first."""
     tokenizer = kind()
     tokenizer.let.clear()
     with Turning(RecordingEngine(tokenizer)) as turning:

@@ -34,7 +34,7 @@ def encode(text: str) -> list[int]:
 
 
 class Mask:
-    """Allows some ids, records what was chosen."""
+    """A mask that allows some ids and records which ones were chosen."""
 
     def __init__(self, *ids: int) -> None:
         self._bits = np.packbits([token in ids for token in range(len(WORDS))], bitorder="little").tobytes()
@@ -68,7 +68,7 @@ def logits(**probabilities: float) -> npt.NDArray[np.float32]:
 
 
 def drawn(rows: npt.NDArray[np.float32], times: int = 400, remember: Sequence[int] = (), **params: Any) -> Counter[int]:
-    """How often each token comes first, over many seeds."""
+    """How often each token is chosen first, over many seeds."""
     counts: Counter[int] = Counter()
     for seed in range(times):
         sampler = make(**{**OFF, **params, "seed": seed})
@@ -84,12 +84,12 @@ OPEN = logits(t1=0.4, t2=0.3, t3=0.2, t6=0.09, t7=0.01)
 
 
 def test_greedy() -> None:
-    """Temperature 0 takes the likeliest, whatever else is set."""
+    """Temperature 0 chooses the likeliest token, whatever else is set."""
     assert drawn(OPEN, 20, temperature=0.0, top_k=3, mirostat=2) == {1: 20}
 
 
 def test_a_plain_draw_follows_the_probabilities() -> None:
-    """Without samplers, tokens come as often as the model says."""
+    """Without samplers, tokens occur with the model's own probabilities."""
     counts = drawn(OPEN, 2000)
     for token, probability in ((1, 0.4), (2, 0.3), (3, 0.2), (6, 0.09)):
         assert counts[token] / 2000 == pytest.approx(probability, abs=0.04)
@@ -126,8 +126,7 @@ def test_min_p() -> None:
 
 
 def test_typical_p() -> None:
-    """The tokens whose surprise is nearest to the entropy are left, without the likeliest one if its surprise is
-    too low."""
+    """The tokens whose surprise is nearest the entropy remain, without the likeliest if its surprise is too low."""
     rows = logits(t1=0.3, t2=0.1, t3=0.1, t4=0.1, t5=0.1, t6=0.1, t7=0.1, t8=0.1)
     assert 1 in drawn(rows)
     assert 1 not in drawn(rows, typical_p=0.45)
@@ -285,7 +284,7 @@ def test_dry_remembers_long_texts() -> None:
 
 
 def test_logit_bias() -> None:
-    """A bias counts for a token id or every token of a text; minus infinity forbids, biases add up."""
+    """A bias applies to a token id or to every token of a text; minus infinity forbids, and biases add up."""
     assert make(temperature=0.0, logit_bias=((2, 5.0),)).choose(OPEN) == 2
     assert make(temperature=0.0, logit_bias=((" b", 2.0), (2, 3.0))).choose(OPEN) == 2
     assert make(temperature=0.0, logit_bias=((1, -math.inf),)).choose(OPEN) == 2
@@ -368,9 +367,7 @@ def test_absurd_numbers(params: dict[str, Any]) -> None:
 
 
 def test_seeds() -> None:
-    """The same seed chooses the same whatever other samplers do in between; other seeds, or no seed, choose
-    differently.
-    """
+    """The same seed chooses the same tokens, whatever other samplers do in between; another seed, or none, differs."""
 
     def text(seed: int | None, *others: LogitsSampler) -> list[int]:
         sampler = make(seed=seed, temperature=1.0, xtc_probability=0.5)

@@ -209,7 +209,7 @@ def test_names_share_weights() -> None:
 
 
 def test_keep_alive() -> None:
-    """A model leaves after its keep-alive, counted from the end of the last request."""
+    """A model is unloaded after its keep-alive, counted from the end of the last request."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A)):
@@ -223,7 +223,7 @@ def test_keep_alive() -> None:
 
 
 def test_keep_alive_sticks() -> None:
-    """The keep-alive of a request holds for later requests without one."""
+    """The keep-alive of a request also applies to later requests without one."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A, keep_alive_s=None)
@@ -236,7 +236,7 @@ def test_keep_alive_sticks() -> None:
 
 
 def test_keep_alive_zero() -> None:
-    """With 0 the model leaves as soon as its last request ends."""
+    """With 0 the model is unloaded as soon as its last request ends."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A)), scheduler.lease(view_of(A), keep_alive_s=0):
@@ -247,7 +247,9 @@ def test_keep_alive_zero() -> None:
 
 
 def test_unload_waits_for_requests() -> None:
-    """Unloading a busy model answers at once; the model goes when its last request ends, and takes no new ones."""
+    """Unloading a busy model returns at once; the model is unloaded when its last request ends, and accepts no new
+    ones.
+    """
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A)) as lease:
@@ -263,7 +265,7 @@ def test_unload_waits_for_requests() -> None:
 
 
 def test_a_dead_model_is_loaded_again() -> None:
-    """A model that died is not leased again."""
+    """A model that has died is not leased again."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A)):
@@ -518,7 +520,7 @@ def test_busy_models_are_waited_for() -> None:
 
 
 def test_giving_up_the_wait_leaves_the_busy_model() -> None:
-    """If the waiting load is cancelled, the busy model stays."""
+    """If the waiting load is cancelled, the busy model stays loaded."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A), load_options={"size_bytes": 60}):
@@ -677,8 +679,9 @@ def test_room_found_elsewhere_leaves_the_busy_model() -> None:
 
 
 def test_an_unload_outlives_a_wait_for_room() -> None:
-    """A busy model that was asked to unload goes after its last request, even if the load that waited for it was
-    cancelled."""
+    """A busy model that was told to unload does so after its last request, even if the load waiting for it was
+    cancelled.
+    """
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A), load_options={"size_bytes": 60}):
@@ -731,7 +734,7 @@ def test_the_memory_of_a_cancelled_load_is_waited_for() -> None:
 
 
 def test_closing_waits_for_cancelled_loads() -> None:
-    """When closing returns, a load that was cancelled just before holds no memory any more."""
+    """When closing returns, a load that was cancelled just before no longer holds any memory."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         assert isinstance(runner, SlowToStop)

@@ -27,7 +27,7 @@ def finish(loop: EngineLoop) -> dict[int, list[Output | ErrorInfo]]:
 
 
 class Forgetful(FakeEngine):
-    """Silently forgets its requests."""
+    """An engine that silently forgets its requests."""
 
     def step(self) -> list[tuple[int, EngineOutput]]:
         self.close()
@@ -35,7 +35,7 @@ class Forgetful(FakeEngine):
 
 
 class Words:
-    """A generator engine of three words, one of which breaks it."""
+    """A generator engine that knows three words, one of which makes it fail."""
 
     info = ModelInfo(tasks=frozenset({"completion"}))
     tokenizer = None
@@ -70,7 +70,7 @@ def test_a_stop_string_aborts_in_the_same_step() -> None:
 
 
 class Hasty(FakeEngine):
-    """Gives all that is left of its answers in one step."""
+    """An engine that returns all the rest of its answers in one step."""
 
     def step(self) -> list[tuple[int, EngineOutput]]:
         outputs: list[tuple[int, EngineOutput]] = []

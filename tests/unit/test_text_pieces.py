@@ -34,7 +34,7 @@ def pieces() -> tuple[TextPieces, FakeTokenizer]:
 
 
 def test_pieces_have_the_ids_of_the_whole() -> None:
-    """A text that is tokenized in pieces gets exactly the ids that it gets in one go, control tokens or not."""
+    """A text that is tokenized in pieces gets exactly the same ids as in one go, with or without control tokens."""
     divided, tokenizer = pieces()
     dice = random.Random(1)
     for parse_special in (True, False):
@@ -90,7 +90,7 @@ def test_a_text_that_nothing_divides_is_bounded() -> None:
 
 
 class SlowTokenizer:
-    """Takes a turn for each character, and counts them."""
+    """Work that takes one turn per character, and counts the turns."""
 
     def __init__(self) -> None:
         self.turns = 0

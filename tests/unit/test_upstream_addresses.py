@@ -62,7 +62,7 @@ def servers(upstream: ScriptedServer, another_upstream: ScriptedServer) -> tuple
     ],
 )
 def test_normal_addresses(text: str, normal: str) -> None:
-    """Spellings of one address are one address."""
+    """Different spellings of an address count as the same address."""
     assert normal_address(text) == normal
     assert normal_address(normal) == normal
 

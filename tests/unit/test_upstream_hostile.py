@@ -97,7 +97,7 @@ def test_an_answer_that_is_none(ask: Any, reply: ScriptedReply, text: str) -> No
     "line", [b"<html>", b"{}", b'{"message": {"content": "\xff"}}', b'{"done": 1}', b"[" * 50_000, b'{"error": 1}']
 )
 def test_an_answer_of_ollama_that_is_none(ask: Any, line: bytes) -> None:
-    """The same for lines of JSON."""
+    """The same holds for lines of JSON."""
     with pytest.raises(UpstreamError):
         ask(ScriptedReply(pieces=[line + b"\n"]), api="ollama")
 
@@ -198,7 +198,7 @@ def test_a_long_event_is_no_idle_server() -> None:
 
 
 def test_a_long_line_in_single_bytes() -> None:
-    """The work grows with its length, not with the square of it."""
+    """The work grows linearly with its length, not quadratically."""
     began_s = time.process_time()
     [event] = events_of(b"data: ", *[b"x"] * 1_000_000, b"\n\n")
     assert len(event) == 1_000_000

@@ -79,7 +79,7 @@ def test_the_manifest(library: Corral, vllm: ScriptedServer, another_upstream: S
 
 
 def test_what_a_replica_lacks(library: Corral, vllm: ScriptedServer, another_upstream: ScriptedServer) -> None:
-    """An address that has another model is no replica: nothing is stored."""
+    """An address with a different model is not a replica: nothing is stored."""
     another_upstream.replies["/v1/models"] = ScriptedReply(body={"data": [{"id": "small"}]})
     with pytest.raises(UpstreamError, match="has no model 'org/big'"):
         add(library, "far", vllm.url, another_upstream.url)

@@ -165,7 +165,7 @@ def test_every_option(api: str, server: ScriptedServer, ask: Any) -> None:
 
 
 def test_a_raw_completion(server: ScriptedServer, ask: Any) -> None:
-    """A prompt goes without a template around it; log-probabilities come with the text."""
+    """A prompt is sent without a template around it; log-probabilities come with the text."""
     top = [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.0}]
     entry = {"token": " Paris", "logprob": -0.5, "bytes": list(b" Paris"), "top_logprobs": top}
     line = {"response": " Paris", "done": False, "logprobs": [entry]}
@@ -280,7 +280,7 @@ def test_arguments_of_tool_calls(server: ScriptedServer, ask: Any, arguments: An
 
 
 def test_arguments_that_are_no_object(server: ScriptedServer, ask: Any) -> None:
-    """They are the server's fault, and the function is named."""
+    """They are reported as the server's fault, naming the function."""
     server.replies[CHAT] = ScriptedReply(
         pieces=lines(said(tool_calls=[{"function": {"name": "f", "arguments": "[1"}}]), LAST)
     )
@@ -298,7 +298,7 @@ def test_arguments_that_are_no_object(server: ScriptedServer, ask: Any) -> None:
     ],
 )
 def test_an_error_with_status_200(server: ScriptedServer, ask: Any, error: Any, kind: type[Exception]) -> None:
-    """It keeps its words, and the status that it names."""
+    """The error keeps its text, and the status that it names."""
     server.replies[CHAT] = ScriptedReply(pieces=lines(said("Hi"), error))
     with pytest.raises(kind, match=": no"):
         ask(HELLO)

@@ -221,7 +221,7 @@ def test_a_conversation_with_tools(upstream: ScriptedServer, ask: Any) -> None:
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["entries", "lists"])
 def test_log_probabilities(upstream: ScriptedServer, ask: Any, legacy: bool) -> None:
-    """Both forms are read, cut to as many alternatives as were asked for."""
+    """Both forms are read, and cut to the requested number of alternatives."""
     top = [{"token": "a", "logprob": -0.5, "bytes": [97]}, {"token": "b", "logprob": -1, "bytes": None}]
     found: dict[str, Any] = {"content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": top}]}
     if legacy:
@@ -236,7 +236,7 @@ def test_log_probabilities(upstream: ScriptedServer, ask: Any, legacy: bool) -> 
 
 
 def test_a_completion(upstream: ScriptedServer, ask: Any) -> None:
-    """A prompt goes as it is, with a length: some servers stop after 16 tokens otherwise."""
+    """A prompt is sent unchanged, with a length limit: otherwise some servers stop after 16 tokens."""
     chunks = [{"choices": [{"index": 0, "text": text, "finish_reason": None}]} for text in (" Par", "is")]
     last = {"choices": [{"index": 0, "text": "", "finish_reason": "length"}]}
     upstream.replies[COMPLETIONS] = ScriptedReply(pieces=events(*chunks, last))

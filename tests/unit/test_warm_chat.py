@@ -33,7 +33,7 @@ def _age(models: Path) -> None:
 def test_a_warm_chat_is_one_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
     """Before its first token: one look at the manifest and one frame to the child; no earlier call to the model.
 
-    The typed look-alike of a control token makes no difference.
+    A typed look-alike of a control token makes no difference.
     """
     weights = tmp_path / "small.gguf"
     weights.write_bytes(gguf_bytes({"general.architecture": "llama", "tokenizer.chat_template": _TEMPLATE}))

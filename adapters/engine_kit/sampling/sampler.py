@@ -70,7 +70,7 @@ class LogitsSampler:
             penalty.remember(ids)
 
     def choose(self, logits: Logits) -> int:
-        """Return the next token; `logits` is not changed. Raises `EngineError` if no token can come next."""
+        """Return the next token; `logits` is not changed. Raises `EngineError` if no token is possible."""
         logits = logits[: self._size]
         weighed = self._weigh(logits)
         allowed = self._allowed(len(logits))
