@@ -66,15 +66,25 @@ class _Bounded:
 
 
 class GuardedPart:
-    """An object with short methods. The method `yes_or_no` counts as answering no if it raises."""
+    """An object with short methods. The method `yes_or_no` counts as answering no if it raises.
+
+    Errors of Corral pass if they are among those that the port `raises`; all others are faults of the plugin.
+    """
 
     def __init__(
-        self, part: Any, where: str, *, yes_or_no: str | None = None, results: dict[str, type] | None = None
+        self,
+        part: Any,
+        where: str,
+        *,
+        yes_or_no: str | None = None,
+        results: dict[str, type] | None = None,
+        raises: tuple[type[CorralError], ...] = (CorralError,),
     ) -> None:
         self._part = part
         self._where = where
         self._yes_or_no = yes_or_no
         self._results = results or {}
+        self._raises = raises
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -100,7 +110,7 @@ class GuardedPart:
 
     def _calling(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
-            with _ours(f"{self._where}: {name}"):
+            with _ours(f"{self._where}: {name}", self._raises):
                 result = contained(method, *arguments, **named)
                 return _checked(result, self._results.get(name, object))
 
@@ -266,11 +276,13 @@ def _checked(result: Any, wanted: type[T]) -> T:
 
 
 @contextmanager
-def _ours(where: str) -> Iterator[None]:
-    """Turns what a plugin raises into a `PluginError`; cancellation and real interrupts pass."""
+def _ours(where: str, raises: tuple[type[CorralError], ...] = (CorralError,)) -> Iterator[None]:
+    """Turns what a plugin raises into a `PluginError`; `raises`, cancellation and real interrupts pass."""
     try:
         yield
-    except CorralError:
+    except PluginError as fault:
+        raise PluginError(f"{where}: {fault.message}", fault.remedy) from fault.__cause__
+    except raises:
         raise
     except Exception as fault:
         raise PluginError(f"{where}: {type(fault).__name__}: {short_line(fault)}") from fault

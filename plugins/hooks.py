@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.containment import short_line
-from corral.core.errors import PluginError
+from corral.core.errors import PluginError, StorageError, Unsupported
 from corral.core.models.model import Model, ModelMetadata
 from corral.core.ports.answer_parsers import AnswerParserFactory
 from corral.core.ports.blobs import BlobStore, LocalBlobs
@@ -204,7 +204,12 @@ MANIFEST_FORMATS: Final[Factories[ManifestFormatSpec, ManifestFormat]] = Factori
     doc="""A manifest format: a `ManifestFormatSpec`, whose factory returns a `ManifestFormat`. The first one that
 recognizes a manifest reads it.""",
     check_part=implements(ManifestFormat),
-    guard=partial(GuardedPart, yes_or_no="recognises", results={"read": Model, "blobs": tuple, "write": tuple}),
+    guard=partial(
+        GuardedPart,
+        yes_or_no="recognises",
+        results={"read": Model, "blobs": tuple, "write": tuple},
+        raises=(StorageError, Unsupported),
+    ),
 )
 
 METADATA_READERS: Final[Factories[MetadataReaderSpec, MetadataReader]] = Factories(

@@ -19,7 +19,7 @@ from corral.core.catalog.registries import Registries
 from corral.core.catalog.registry_pulls import RegistryPuller
 from corral.core.catalog.source_pulls import SourcePuller
 from corral.core.catalog.upstreams import upstream_model
-from corral.core.errors import BlobNotFound, CorralError, InvalidRequest, ModelNotFound, StorageError
+from corral.core.errors import BlobNotFound, CorralError, InvalidRequest
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import Digest
@@ -187,7 +187,7 @@ class ModelCatalog:
         `ModelNotFound`.
         """
         record = None
-        with suppress(ModelNotFound, StorageError):
+        with suppress(Exception):  # whatever a plugin's format raises: also a model that it cannot read is deleted
             record = await self.get(name)
         async with self._manifests.guard(exclusive=True):
             if not await delete_model(name, manifests=self._manifests, blobs=self._blobs, local=self._local):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 
-from corral.core.errors import BlobNotFound, StorageError
+from corral.core.errors import BlobNotFound, PluginError, StorageError
 from corral.core.models.digests import Digest
 from corral.core.models.model import Model, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.ports.blobs import BlobStore
-from corral.core.ports.manifests import ManifestFormat, StoredManifest
+from corral.core.ports.manifests import ManifestBlob, ManifestFormat, StoredManifest
 
-__all__ = ("format_of", "read_model", "stored_model")
+__all__ = ("blobs_of", "format_of", "read_model", "stored_model")
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +30,13 @@ def format_of(name: ModelName, manifest: bytes, formats: Sequence[ManifestFormat
     return form
 
 
+def blobs_of(name: ModelName, manifest: bytes, formats: Sequence[ManifestFormat]) -> tuple[ManifestBlob, ...]:
+    """Every blob that the manifest names. Raises `StorageError` and `PluginError`, with `name` in their messages."""
+    form = format_of(name, manifest, formats)
+    with _about(name):
+        return form.blobs(manifest)
+
+
 async def read_model(
     name: ModelName,
     manifest: bytes,
@@ -37,13 +44,14 @@ async def read_model(
     blobs: BlobStore,
     known: Mapping[Digest, bytes] = {},
 ) -> tuple[Model, int]:
-    """The model that a manifest describes, and the size of all its blobs in bytes. Raises `StorageError`.
+    """The model that a manifest describes, and the size of all its blobs in bytes.
 
+    Raises `StorageError`, and `PluginError` for a fault of the format, with `name` in their messages.
     A manifest is untrusted: the memory for its small layers is limited, whatever sizes it claims.
     `known` are small layers that are not in the store yet.
     """
     form = format_of(name, manifest, formats)
-    try:
+    with _about(name):
         named = form.blobs(manifest)
         texts: dict[Digest, bytes] = {}
         left_bytes = _LIMIT_BYTES
@@ -55,8 +63,6 @@ async def read_model(
                 texts[digest] = text
                 left_bytes -= len(text)
         model = form.read(manifest, texts)
-    except StorageError as error:
-        raise StorageError(f"'{name}': {error.message}", error.remedy) from error
     for file in model.files:
         if file.role == "other" and file.path is None:
             _log.warning("'%s' has a layer of a kind that Corral does not use: %s", name, file.media_type)
@@ -72,6 +78,15 @@ def stored_model(stored: StoredManifest, model: Model, size_bytes: int) -> Store
         modified_at=stored.modified_at,
         **{field: getattr(model, field) for field in Model.__struct_fields__},
     )
+
+
+@contextmanager
+def _about(name: ModelName) -> Iterator[None]:
+    try:
+        yield
+    except (StorageError, PluginError) as error:
+        kind = PluginError if isinstance(error, PluginError) else StorageError
+        raise kind(f"'{name}': {error.message}", error.remedy) from error
 
 
 async def _text(digest: Digest, blobs: BlobStore, limit_bytes: int) -> bytes | None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from corral.core.catalog.deletion import delete_replaced
-from corral.core.catalog.manifest_reading import format_of, read_model, stored_model
+from corral.core.catalog.manifest_reading import blobs_of, read_model, stored_model
 from corral.core.errors import Conflict, Unsupported
 from corral.core.models.digests import digest_of
 from corral.core.models.model import Model, StoredModel
@@ -73,10 +73,9 @@ class ManifestPublisher:
         Every other blob that it names must be in the store: raises `BlobGone`, and `StorageError` if it cannot be read.
         Does not delete what the replaced model had: call `delete_replaced`, outside of every guard.
         """
-        form = format_of(name, manifest, self._formats)
         known = {digest_of(text): text for text in texts}
         async with self._manifests.guard(exclusive=False):
-            for blob in form.blobs(manifest):
+            for blob in blobs_of(name, manifest, self._formats):
                 if blob.digest not in known and await self._blobs.stat(blob.digest) is None:
                     raise BlobGone(f"{blob.path or blob.digest} of '{name}' has been deleted meanwhile", "try again")
             model, size_bytes = await read_model(name, manifest, self._formats, self._blobs, known)

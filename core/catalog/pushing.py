@@ -9,7 +9,7 @@ from functools import partial
 import msgspec
 
 from corral.core.catalog.fetching import side_by_side
-from corral.core.catalog.manifest_reading import format_of
+from corral.core.catalog.manifest_reading import blobs_of
 from corral.core.catalog.registries import Registries
 from corral.core.errors import CorralError, InvalidRequest
 from corral.core.malformed import MALFORMED
@@ -51,7 +51,7 @@ class ModelPusher:
             )
         registry, target = found
         on_progress(FetchProgress(status="retrieving manifest"))
-        blobs = format_of(stored.name, stored.data, self._formats).blobs(stored.data)
+        blobs = blobs_of(stored.name, stored.data, self._formats)
         once = {blob.digest: blob for blob in blobs}.values()
         # A model that was pulled from this registry is there in a repository with the model's own name.
         origin = Reference(scheme=target.scheme, host=target.host, path=f"{stored.name.namespace}/{stored.name.model}")

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 
 from corral.core.catalog.fetching import fetch_blob, side_by_side
-from corral.core.catalog.manifest_reading import format_of, read_model
+from corral.core.catalog.manifest_reading import blobs_of, read_model
 from corral.core.catalog.publishing import ManifestPublisher, Published, until_published
 from corral.core.errors import DigestMismatch
 from corral.core.models.digests import Digest, digest_of, short_digest
@@ -56,7 +56,7 @@ class RegistryPuller:
     async def _fetch_and_put(
         self, fetch: Fetch, name: ModelName, manifest: bytes, on_progress: OnProgress
     ) -> Published:
-        blobs = {blob.digest: blob for blob in format_of(name, manifest, self._formats).blobs(manifest)}.values()
+        blobs = {blob.digest: blob for blob in blobs_of(name, manifest, self._formats)}.values()
         texts = [blob for blob in blobs if blob.is_text]
         files = [blob for blob in blobs if not blob.is_text]
 

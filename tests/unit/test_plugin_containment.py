@@ -22,7 +22,7 @@ import pytest
 
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.containment import beside, contained, on_own_thread, short_line
-from corral.core.errors import LoadFailed, NoEngine, PluginError, UnknownEngine
+from corral.core.errors import LoadFailed, NoEngine, PluginError, StorageError, UnknownEngine
 from corral.core.generation.rendering import RenderingThreads
 from corral.core.models.digests import digest_of
 from corral.core.models.model import ModelMetadata, StoredModel, TemplateText
@@ -304,6 +304,48 @@ def test_readers_templates_and_dialects_that_fail(modules: Path, tmp_path: Path)
         (tmp_path / "other.bin").write_bytes(b"no model")
         with pytest.raises(Exception, match="not a model file"):
             await runtime.catalog.import_file(tmp_path / "other.bin", None, lambda progress: None)
+
+    assembled(manager, modules, use)
+
+
+@pytest.mark.parametrize("method", ["blobs", "read"])
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("raise KeyError('whoops')", "the plugin cards, card: {method}: KeyError: 'whoops'"),
+        ("raise InvalidDigest('no digest')", "the plugin cards, card: {method}: InvalidDigest: no digest"),
+        ("sys.exit(9)", "the plugin cards, card: {method}: raised SystemExit: 9"),
+        ("return 7", "the plugin cards, card: {method}: TypeError: it returned 7"),
+        ("raise StorageError('torn')", "torn"),
+    ],
+    ids=["raises", "corral's", "exits", "mistyped", "torn"],
+)
+def test_a_manifest_that_its_format_fails_to_read(modules: Path, method: str, body: str, complaint: str) -> None:
+    """The error names the model and the plugin, and the model can be deleted."""
+    source = hook("manifest_formats", "register(ManifestFormatSpec(name='card', target='{me}:Cards'))") + (
+        "def fail(*_):\n"
+        f"    {body}\n"
+        "class Cards:\n    name = 'card'\n"
+        "    def recognises(self, manifest):\n        return manifest == b'card'\n"
+        "    def blobs(self, manifest):\n        return ()\n"
+        "    def read(self, manifest, texts):\n        return Model(format='card')\n"
+        "    def write(self, name, model):\n        raise Unsupported('cards are only read')\n"
+        f"    {method} = fail\n"
+    )
+    manager = manage(modules, {"cards": source.replace("{me}", "corral_test_cards")})
+    manifest = modules / "models/manifests/registry.ollama.ai/library/toy/latest"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_bytes(b"card")
+
+    async def use(assembly: Assembly) -> None:
+        catalog = assembly.runtime.catalog
+        with pytest.raises((PluginError, StorageError)) as caught:
+            await catalog.get(TOY.name)
+        assert "'toy" in str(caught.value)
+        assert complaint.replace("{method}", method) in str(caught.value)
+        assert await catalog.list() == []
+        assert await catalog.delete(TOY.name) is None
+        assert not manifest.exists()
 
     assembled(manager, modules, use)
 
