@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from corral.adapters.runners.link import Link
+from corral.adapters.runners.parent_link import Link
 from corral.api.cli import main as corral
 from corral.api.http.connection import Connection
 

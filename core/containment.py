@@ -1,4 +1,4 @@
-"""Calls of a plugin's code from which nothing gets out but a value or an ordinary exception."""
+"""Calls a plugin's code so that nothing but a value or an ordinary exception escapes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ T = TypeVar("T")
 
 
 class TookTooLong(Exception):
-    """A plugin's code did not return in time; its text says which."""
+    """A plugin's code did not return in time; the message states the limit."""
 
 
 def contained(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Calls a short, pure function of a plugin's. Raises `Exception`s as they are; `PluginError` in the place of what
-    would end a thread or the program (`SystemExit`, `KeyboardInterrupt`, `GeneratorExit`).
+    """Calls a short, pure function of a plugin. Raises `Exception`s unchanged, and `PluginError` in place of what would
+    end a thread or the program (`SystemExit`, `KeyboardInterrupt`, `GeneratorExit`).
 
-    Ctrl-C of a user still interrupts the caller: where it could not be told from the plugin's own, the function is
-    called on another thread, which no signal reaches.
+    The user's Ctrl-C still interrupts the caller: if it could be mistaken for an interrupt that the plugin raises, the
+    function is called on another thread, which no signal reaches.
     """
     if interrupts_reach_us():
         return on_own_thread(lambda: function(*arguments, **named), limit_s=None)
@@ -43,10 +43,10 @@ def contained(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -
 
 
 def on_own_thread(work: Callable[[], T], *, limit_s: float | None) -> T:
-    """Does `work` on a thread made for it and waits. What it prints goes to the standard error, since the output
-    belongs to the command. Raises as `contained`, and `TookTooLong` where it is not done after `limit_s`.
+    """Does `work` on a new thread and waits for it. What it prints goes to standard error, since standard output
+    belongs to the command. Raises as `contained` does, and `TookTooLong` if it is not done after `limit_s`.
 
-    Work that is given up is asked to end, as soon as it runs Python code again, and is never waited for.
+    Work that is abandoned is asked to end as soon as it runs Python code again, and is never waited for.
     """
     task = _Task(work)
     thread = threading.Thread(target=task.run, name="plugin", daemon=True)
@@ -60,10 +60,10 @@ def on_own_thread(work: Callable[[], T], *, limit_s: float | None) -> T:
 
 
 async def beside(work: Callable[[], T]) -> T:
-    """Does work that may call plugins on a thread of its own, and waits without blocking the loop. Where that is
-    cancelled, nobody waits for the thread any more, the end of the program neither.
+    """Does work that may call plugins on a separate thread, and waits without blocking the loop. If the wait is
+    cancelled, nothing waits for the thread any more, not even the end of the program.
     """
-    import asyncio  # only here: the processes of models import plugins without ever running a loop
+    import asyncio  # only here: model processes import plugins without ever running a loop
 
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
@@ -84,10 +84,12 @@ async def beside(work: Callable[[], T]) -> T:
 
 
 def short_line(text: object, limit: int = 300) -> str:
-    """What a plugin says, for a terminal and a log: as `clipping.clipped_line`, white space as one space."""
+    """A plugin's text, safe for a terminal and a log: as `clipping.clipped_line`, with runs of white space as one
+    space.
+    """
     try:
         said = str(text)
-    except BaseException:  # an exception of a plugin's may raise another when it is asked for its text
+    except BaseException:  # a plugin's exception may itself raise when converted to text
         said = f"<{type(text).__name__} that cannot be printed>"
     return one_line(" ".join(clipped(said, limit).split()))
 
@@ -121,19 +123,18 @@ def _as_error(fault: BaseException) -> PluginError:
 
 
 def interrupts_reach_us() -> bool:
-    """Whether Ctrl-C raises `KeyboardInterrupt` in this thread: it does in the main one, by Python's own handler."""
+    """Whether Ctrl-C raises `KeyboardInterrupt` in this thread: only in the main thread, with Python's own handler."""
     return (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
 
 
-_PRINTED_LIMIT = 65_536  # characters of one call of a plugin's code
+_PRINTED_LIMIT = 65_536  # characters printed by one call of a plugin's code
 
 
 class _Printed(io.TextIOBase):
-    """What a plugin prints, on its way to the standard error: bounded, without what would steer a terminal, and not
-    the plugin's to close."""
+    """Forwards what a plugin prints to standard error: bounded, with control characters escaped, and not closable."""
 
     def __init__(self) -> None:
         self._left = _PRINTED_LIMIT
@@ -158,7 +159,7 @@ class _Printed(io.TextIOBase):
 
 
 class _OutputByThread:
-    """The standard output, but for some threads, whose words go to the standard error."""
+    """Standard output, except for some threads, whose output goes to standard error."""
 
     def __init__(self, usual: Any) -> None:
         self.usual = usual
@@ -170,7 +171,7 @@ class _OutputByThread:
 
 
 def usual_stream(stream: Any) -> Any:
-    """The stream itself, where it stands behind one that diverts what plugins print."""
+    """The stream itself, or the one behind it if it diverts what plugins print."""
     return stream.usual if isinstance(stream, _OutputByThread) else stream
 
 

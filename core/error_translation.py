@@ -17,7 +17,7 @@ def _tree(root: type[CorralError]) -> Iterator[type[CorralError]]:
 
 
 def to_error(info: ErrorInfo) -> CorralError:
-    """The error of ``info.code``; a code nobody here knows gives an `EngineError` with the same text."""
+    """The error with the class of ``info.code``; an unknown code gives an `EngineError` with the same text."""
     for kind in _tree(CorralError):
         if kind.code == info.code:
             return kind(info.message, info.remedy)
@@ -25,15 +25,15 @@ def to_error(info: ErrorInfo) -> CorralError:
 
 
 def no_unicode(error: UnicodeEncodeError) -> InvalidRequest:
-    """What a caller is told whose text holds half a surrogate pair."""
+    """The error for a text that contains a lone surrogate."""
     return InvalidRequest(f"a string is not valid Unicode: {error}", "remove the surrogates")
 
 
 @contextmanager
 def map_errors(table: Mapping[type[BaseException], type[CorralError]], subject: str) -> Iterator[None]:
-    """Translate foreign exceptions at an adapter's edge: the first matching row wins, the cause is kept.
+    """Translate foreign exceptions at an adapter's boundary: the first matching row wins, and the cause is kept.
 
-    The message becomes ``<subject>: <foreign text>``; errors that are ours already pass through.
+    The message becomes ``<subject>: <foreign text>``; Corral's own errors pass through.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """Every error Corral raises on purpose, as one tree.
 
     CorralError
-    ├── InvalidRequest              what the caller sent cannot be meant
+    ├── InvalidRequest              the request is malformed or contradictory
     │   ├── InvalidName             a model name outside the grammar
     │   ├── InvalidDigest           not ``sha256:<64 hex digits>``
     │   ├── InvalidOption           an option of the wrong type or out of range
@@ -12,7 +12,7 @@
     │   ├── ModelNotFound
     │   └── BlobNotFound
     ├── Unsupported                 the model or the engine cannot do this task
-    ├── Conflict                    somebody else changed or holds it
+    ├── Conflict                    another task or process changed it or holds it
     ├── StorageError                the store cannot be read or written
     │   ├── DigestMismatch
     │   └── OutOfSpace
@@ -20,14 +20,14 @@
     ├── SourceError                 a source or registry refused or broke
     ├── EngineError                 an engine failed
     │   ├── EngineNotInstalled      the extra is missing; the remedy is the pip line
-    │   ├── NoEngine                no engine takes this model; the message lists why
+    │   ├── NoEngine                no engine runs this model; the message lists why
     │   ├── LoadFailed
     │   ├── OutOfMemory             the estimate does not fit, or the allocation failed
-    │   ├── InvalidEmbedding        vectors that hold NaN or infinity
+    │   ├── InvalidEmbedding        vectors that contain NaN or infinity
     │   ├── EngineDied              the process that held the model is gone
     │   ├── EngineStalled           no heartbeat, or a step past its limit
     │   └── UpstreamError           the server behind an upstream model refused or broke
-    ├── JobFailed                   work in a process of its own failed
+    ├── JobFailed                   work in a separate process failed
     ├── ServerBusy                  the queue is full
     ├── Cancelled                   the caller went away
     ├── PluginError                 a plugin broke its promises
@@ -109,7 +109,7 @@ class CorralError(Exception):
 
 
 class InvalidRequest(CorralError, ValueError):
-    """What the caller sent cannot be meant."""
+    """The request is malformed or contradictory."""
 
     code = "invalid_request"
 
@@ -133,7 +133,7 @@ class InvalidOption(InvalidRequest):
 
 
 class UnknownEngine(InvalidRequest):
-    """No engine has the name that was asked for; the remedy lists those there are."""
+    """No engine has the requested name; the remedy lists the available ones."""
 
     code = "unknown_engine"
 
@@ -151,7 +151,7 @@ class PromptTooLong(InvalidRequest):
 
 
 class NotFound(CorralError, LookupError):
-    """What was named does not exist."""
+    """The named thing does not exist."""
 
     code = "not_found"
 
@@ -169,13 +169,13 @@ class BlobNotFound(NotFound):
 
 
 class Unsupported(CorralError):
-    """The model or its engine cannot do what was asked."""
+    """The model or its engine cannot do what was requested."""
 
     code = "unsupported"
 
 
 class Conflict(CorralError):
-    """Somebody else changed or holds it."""
+    """Another task or process changed it or holds it."""
 
     code = "conflict"
 
@@ -187,7 +187,7 @@ class StorageError(CorralError):
 
 
 class DigestMismatch(StorageError):
-    """The bytes do not hash to the digest they were announced with."""
+    """The bytes do not match their announced digest."""
 
     code = "digest_mismatch"
 
@@ -217,13 +217,13 @@ class EngineError(CorralError):
 
 
 class EngineNotInstalled(EngineError):
-    """The engine's extra is missing, or its version is one the adapter refuses; the remedy is the pip line."""
+    """The engine's package is missing, or has a version that the adapter refuses; the remedy is the pip line."""
 
     code = "engine_not_installed"
 
 
 class NoEngine(EngineError):
-    """No engine takes this model; the message lists every engine with its reason."""
+    """No engine runs this model; the message lists every engine with its reason."""
 
     code = "no_engine"
 
@@ -241,7 +241,7 @@ class OutOfMemory(EngineError):
 
 
 class InvalidEmbedding(EngineError):
-    """The vectors hold NaN or infinity, which no JSON can carry."""
+    """The vectors contain NaN or infinity, which JSON cannot represent."""
 
     code = "invalid_embedding"
 
@@ -259,13 +259,13 @@ class EngineStalled(EngineError):
 
 
 class JobFailed(CorralError):
-    """Work in a process of its own failed: converting, looking for devices."""
+    """Work in a separate process failed: converting, looking for devices."""
 
     code = "job_failed"
 
 
 class UpstreamError(EngineError):
-    """The server behind an upstream model refused, broke off, or cannot be reached."""
+    """The server behind an upstream model refused, broke off its answer, or cannot be reached."""
 
     code = "upstream_error"
 

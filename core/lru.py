@@ -1,4 +1,4 @@
-"""A dictionary that forgets what was not asked for longest."""
+"""Dictionaries that drop the least recently used entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LruDict(Generic[K, V]):
         self._entries: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K) -> V | None:
-        """None where absent or forgotten."""
+        """None if absent or dropped."""
         if key in self._entries:
             self._entries.move_to_end(key)
         return self._entries.get(key)
@@ -33,7 +33,7 @@ class LruDict(Generic[K, V]):
 
 
 class SizedLruDict(Generic[K, V]):
-    """Holds entries of at most `capacity_bytes` together. Thread-safe."""
+    """Holds entries of at most `capacity_bytes` in total. Thread-safe."""
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity_bytes = capacity_bytes
@@ -42,7 +42,7 @@ class SizedLruDict(Generic[K, V]):
         self._lock = threading.Lock()
 
     def get(self, key: K) -> V | None:
-        """None where absent or forgotten."""
+        """None if absent or dropped."""
         with self._lock:
             if key not in self._entries:
                 return None
@@ -50,7 +50,7 @@ class SizedLruDict(Generic[K, V]):
             return self._entries[key][0]
 
     def put(self, key: K, value: V, size_bytes: int) -> None:
-        """Forgets others as needed. A value larger than all the room there is is not kept."""
+        """Drops other entries as needed. A value larger than the whole capacity is not kept."""
         with self._lock:
             _, replaced_bytes = self._entries.pop(key, (None, 0))
             self._size_bytes -= replaced_bytes

@@ -11,7 +11,7 @@ from corral.core.values import Value
 __all__ = ("MALFORMED", "Mistyped", "mistyped")
 
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""For ``except``: msgspec leaves texts that are no UTF-8, and values nested too deep, to Python's own errors."""
+"""For ``except``: msgspec raises Python's own errors for invalid UTF-8 and for values that are nested too deeply."""
 
 _TEXT = re.compile(r"(?P<message>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
 _GIVEN = re.compile(r"got `(\w+)`")
@@ -30,7 +30,7 @@ class Mistyped(Value, frozen=True, kw_only=True):
 
 
 def mistyped(error: msgspec.ValidationError) -> Mistyped:
-    """Takes the text of an error apart: msgspec has its parts only there."""
+    """Parses the text of an error, the only place where msgspec gives these parts."""
     match = _TEXT.fullmatch(str(error))
     assert match is not None
     given = _GIVEN.search(match["message"])

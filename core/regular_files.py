@@ -1,4 +1,4 @@
-"""Opens files without trusting their paths: anything but a regular file is refused at once, without waiting."""
+"""Opens files without trusting their paths: anything but a regular file is refused without blocking."""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ import msgspec
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.generation.service import InferenceService
-from corral.core.scheduling.devices import DeviceProbe
+from corral.core.models.names import ModelName
+from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.values import Value
 
@@ -15,7 +16,7 @@ __all__ = ("ConverterStatus", "EngineStatus", "OptionHelp", "PluginStatus", "Run
 
 
 class OptionHelp(Value, frozen=True, kw_only=True):
-    """An option of an engine or a converter's parameter (`kind`: its type), for `corral engines` and the docs."""
+    """An engine's option, or a converter's parameter (`kind`: its type), for `corral engines` and the docs."""
 
     name: str
     kind: str
@@ -23,9 +24,9 @@ class OptionHelp(Value, frozen=True, kw_only=True):
 
 
 class EngineStatus(Value, frozen=True, kw_only=True):
-    """An engine as it is installed. `reason` says why it is not available; `version` is the native package's.
+    """A registered engine. `reason` says why it is not available; `version` is the native package's.
 
-    `tasks` are those it may have, `takes` says in words what it runs.
+    `tasks` are those it may support, `takes` says what it runs.
     """
 
     name: str
@@ -41,7 +42,7 @@ class EngineStatus(Value, frozen=True, kw_only=True):
 
 
 class ConverterStatus(Value, frozen=True, kw_only=True):
-    """A converter as it is installed; fields as in `EngineStatus`."""
+    """An installed converter; fields as in `EngineStatus`."""
 
     name: str
     summary: str
@@ -52,7 +53,7 @@ class ConverterStatus(Value, frozen=True, kw_only=True):
 
 
 class PluginStatus(Value, frozen=True, kw_only=True):
-    """A plugin as found. `state` is ``loaded``, ``blocked``, ``broken`` or ``incompatible``; `reason` says why."""
+    """A plugin found. `state` is ``loaded``, ``blocked``, ``broken`` or ``incompatible``; `reason` says why."""
 
     name: str
     state: str
@@ -63,7 +64,7 @@ class PluginStatus(Value, frozen=True, kw_only=True):
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything `api` needs. Whoever assembled it closes it."""
+    """Everything `api` needs. Closed by whoever assembled it."""
 
     catalog: ModelCatalog
     scheduler: ModelScheduler
@@ -74,6 +75,12 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     engines: tuple[EngineStatus, ...] = ()
     converters: tuple[ConverterStatus, ...] = ()
     plugins: tuple[PluginStatus, ...] = ()
+
+    async def delete(self, name: ModelName) -> None:
+        """Deletes a model, and closes the connections of an upstream, which no timer would. Raises `ModelNotFound`."""
+        record = await self.catalog.delete(name)
+        if record is not None and record.remote:
+            await self.scheduler.unload(record)
 
     async def aclose(self) -> None:
         """Unloads every model; returns when their memory is free."""

@@ -18,7 +18,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=T
 
 
 def fields_in_common(source: msgspec.Struct, target: type[msgspec.Struct]) -> dict[str, Any]:
-    """The values of those fields of `source` that `target` has too, by name: what one passes on to the other."""
+    """The fields that `source` and `target` share, by name, with their values in `source`."""
     return {name: getattr(source, name) for name in _names_in_common(type(source), target)}
 
 

@@ -1,4 +1,4 @@
-"""Waits for work in a thread in a way that survives cancellation of the task that waits."""
+"""Waits for work in a thread so that cancelling the waiting task never abandons the work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 async def until_done(job: asyncio.Future[T], stop: threading.Event) -> T:
     """The result of `job`, which runs in a thread. A caller that is cancelled, however often, sets `stop` and waits.
 
-    `job` is a future and no task: what cancels all the tasks of a closing event loop must not reach it.
+    `job` is a future, not a task: a closing event loop cancels all of its tasks, and must not cancel this one.
     """
     try:
         return await asyncio.shield(job)

@@ -64,21 +64,21 @@ from corral.core.specs.engines import *
 from corral.core.stepping.stop_strings import StopStrings as StopStrings
 from corral.core.values import Value as Value
 from corral.plugins.hooks import *
-from corral.plugins.hookspecs import hookimpl as hookimpl
+from corral.plugins.pluggy_markers import hookimpl as hookimpl
 from corral.plugins.registrar import Registrar as Registrar
 from corral.plugins.specs import Stores as Stores
 
 if TYPE_CHECKING:
-    from corral.adapters.engine_kit.choosing import ModelTokens as ModelTokens
-    from corral.adapters.engine_kit.choosing import TokenChooser as TokenChooser
     from corral.adapters.engine_kit.sampling import LogitsSampler as LogitsSampler
+    from corral.adapters.engine_kit.token_choosing import ModelTokens as ModelTokens
+    from corral.adapters.engine_kit.token_choosing import TokenChooser as TokenChooser
     from corral.core.generation.rendering import abandoned as abandoned
     from corral.core.runtime import Runtime as Runtime
 else:
     _IMPORTED_ON_USE = {
         "LogitsSampler": "corral.adapters.engine_kit.sampling",  # needs NumPy
-        "ModelTokens": "corral.adapters.engine_kit.choosing",
-        "TokenChooser": "corral.adapters.engine_kit.choosing",
+        "ModelTokens": "corral.adapters.engine_kit.token_choosing",
+        "TokenChooser": "corral.adapters.engine_kit.token_choosing",
         "Runtime": "corral.core.runtime",  # the whole server, which the process of a model does without
         "abandoned": "corral.core.generation.rendering",
     }

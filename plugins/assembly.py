@@ -20,7 +20,7 @@ from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import SettingsError
 from corral.core.generation.service import InferenceService
 from corral.core.runtime import Runtime
-from corral.core.scheduling.devices import DeviceProbe
+from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
@@ -215,7 +215,7 @@ async def assemble(
 def engine_chooser(
     settings: Settings, manager: PluginManager, engines: Sequence[EngineSpec] | None = None
 ) -> EngineChooser:
-    """What a runtime with these settings chooses engines with, among the registered ones unless `engines` are given."""
+    """The engine chooser of a runtime with these settings, among the registered engines unless `engines` is given."""
     return EngineChooser(
         manager.specs(ENGINES) if engines is None else engines,
         manager.specs(CONVERTERS),
@@ -233,7 +233,5 @@ def _open_store(settings: Settings, manager: PluginManager) -> Stores:
 
 def _require(name: str, known: Sequence[str] | dict[str, Any], path: str, manager: PluginManager) -> None:
     if name not in known:
-        raise SettingsError(
-            f"{path}: unknown name {name!r}",
-            "; ".join((*remarks(manager.left_out, name), f"choose one of {', '.join(known) or 'none'}")),
-        )
+        choices = f"choose one of {', '.join(known)}" if known else "none is installed"
+        raise SettingsError(f"{path}: unknown name {name!r}", "; ".join((*remarks(manager.left_out, name), choices)))

@@ -24,7 +24,7 @@ from corral.plugins.hooks import (
     SourceSpec,
     StoreSpec,
 )
-from corral.plugins.hookspecs import hookimpl
+from corral.plugins.pluggy_markers import hookimpl
 from corral.plugins.registrar import Registrar
 
 __all__ = ("CORRAL_PLUGIN_API", "FilesystemStoreSettings")

@@ -1,4 +1,4 @@
-"""What the rows of the table of hooks consist of: a kind of spec, and how what it leads to is checked and guarded."""
+"""The row types of the table of hooks: a kind of spec, and how the objects it leads to are checked and guarded."""
 
 from __future__ import annotations
 

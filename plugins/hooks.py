@@ -23,7 +23,7 @@ from corral.core.ports.runners import Runner
 from corral.core.ports.sources import ModelSource
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
-from corral.plugins.guards import GuardedLanguage, GuardedParsers, GuardedPart, GuardedRegistry, GuardedSource
+from corral.plugins.guarded_parts import GuardedLanguage, GuardedParsers, GuardedPart, GuardedRegistry, GuardedSource
 from corral.plugins.hook_kinds import Factories, HookKind, Targets, implements, require_port
 from corral.plugins.specs import FactorySpec, LazySpec, Stores
 

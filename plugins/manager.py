@@ -15,11 +15,11 @@ import pluggy
 from corral.core.containment import TookTooLong, on_own_thread, short_line
 from corral.core.errors import CorralError
 from corral.core.runtime import PluginStatus
-from corral.plugins.guards import bounded
+from corral.plugins.guarded_parts import bounded
 from corral.plugins.hook_kinds import HookKind, Spec
 from corral.plugins.hooks import COMMANDS, HOOKS
-from corral.plugins.hookspecs import PROJECT, HookSpecs
 from corral.plugins.interpreter_state import InterpreterState
+from corral.plugins.pluggy_markers import PROJECT, HookSpecs
 from corral.plugins.registrar import Registrar
 
 __all__ = ("BUILTIN", "PLUGIN_API", "PluginManager")
@@ -28,7 +28,7 @@ PLUGIN_API: Final = (1, 0)
 """The version of the hooks. A plugin states the one it is written for as ``CORRAL_PLUGIN_API``."""
 
 BUILTIN: Final = "builtin"
-"""The entry point of Corral's own plugin. It is loaded first, whatever `plugins.allow` says."""
+"""The entry point of Corral's own plugin. It is loaded first, regardless of `plugins.allow`."""
 
 _log = logging.getLogger("corral.plugins")
 
@@ -46,8 +46,8 @@ class PluginManager:
     A plugin is loaded completely or not at all. If it cannot be imported, does not return, raises, misspells a hook, or
     registers a wrong value or a name that is taken, it is recorded in `statuses` with the reason and registers nothing.
 
-    `limit_s` is how long a plugin's import and hooks may take, and each thing that is made of it later; None is for
-    ever. `commands` are names of the command line's own.
+    `limit_s` is how long a plugin's import and hooks may take, and each object created from it later; None means no
+    limit. `commands` are names of the command line's own.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class PluginManager:
         except Exception:
             _log.debug("the entry points of a distribution cannot be read", exc_info=True)
         seen: set[str] = set()
-        for distribution in distributions():  # one with damaged metadata does not hide the others
+        for distribution in distributions():  # a distribution with damaged metadata does not hide the others
             name = short_line(getattr(distribution, "_path", "?"))
             try:
                 name = distribution.name
@@ -255,7 +255,7 @@ def _describe(fault: BaseException) -> str:
 
 
 def _distribution(point: EntryPoint) -> tuple[str | None, str | None]:
-    """Name and version of the distribution of an entry point; None for what its metadata do not say."""
+    """Name and version of the distribution of an entry point; None for what its metadata does not say."""
     try:
         return (point.dist.name, point.dist.version) if point.dist is not None else (None, None)
     except Exception:

@@ -87,7 +87,7 @@ def try_out(manager: PluginManager, settings: Settings) -> None:
     make_parts(manager, settings)
     for kind in HOOKS:
         if isinstance(kind, Targets):
-            with suppress(ImportError):  # an installation without the server
+            with suppress(ImportError):  # the server is not installed
                 resolve_targets(manager, kind)
         for spec in manager.specs(kind):
             if hasattr(spec, "match") and manager.owner(kind, spec.name) != BUILTIN:

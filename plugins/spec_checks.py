@@ -1,4 +1,4 @@
-"""Checks that the fields of a spec have the types that their annotations say, so that mistakes are found early."""
+"""Checks that the fields of a spec have their annotated types, so that mistakes are found early."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _wrong_function(value: Any, arguments: int) -> str:
         return f"expected a function, got {short_line(repr(value), 60)}"
     try:
         signature = inspect.signature(value)
-    except (TypeError, ValueError):  # written in C, without a signature
+    except (TypeError, ValueError):  # implemented in C, without a signature
         return ""
     try:
         signature.bind(*range(arguments))

@@ -31,7 +31,7 @@ from corral.core.specs.imports import import_name
 
 with suppress(ImportError):
     # Before a test imports onnxruntime, which switches AMX on: after that llama.cpp cannot run in this process.
-    from corral.adapters.engines.llama_cpp.amx import avoid_amx
+    from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
 
     avoid_amx()
 

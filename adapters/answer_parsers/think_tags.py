@@ -1,4 +1,4 @@
-"""Separates thinking, which stands between the tags of the model's chat format, from the rest of an answer."""
+"""Separates thinking, which is between the tags of the model's chat format, from the rest of an answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ThinkTagParsers:
     def open(self, request: ChatRequest, rendered: RenderedChat) -> ThinkTagParser:
         if rendered.think is None:
             raise ValueError("the chat format names no think tags")
-        # A constraint from the first token on leaves no room for thinking, whatever the prompt ends with.
+        # A constraint from the first token on rules out thinking, whatever the prompt ends with.
         constrained = request.constraint is not None and request.constraint.starts_after is None
         opened = prompt_text(rendered.prompt[-1:]).rstrip().endswith(rendered.think.start)
         return ThinkTagParser(rendered.think, opened=opened and not constrained)
@@ -59,7 +59,7 @@ class ThinkTagParser:
         return (Delta(thinking=held) if self._state is _State.THINKING else Delta(text=held),)
 
     def _read(self, more: str) -> tuple[str, str]:
-        """What is thinking and what is visible text, now that `more` has come."""
+        """Splits what is known after `more` into thinking and visible text."""
         rest, self._held, thinking = self._held + more, "", ""
         while True:
             if self._state is _State.BEGINNING:

@@ -5,35 +5,23 @@ Syntax: llguidance's ``docs/syntax.md``; its JSON Schema options: ``docs/json_sc
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import llguidance
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from corral.adapters.constraints.schemas import closed_schema
+from corral.adapters.constraints.json_schemas import json_schema_grammar
 from corral.core.errors import InvalidRequest
 from corral.core.requests.requests import Constraint
 
 __all__ = ("complaint_about", "lark_of")
 
 _MAX_SOURCE_CHARS: Mapping[str, int] = {"json_schema": 64 << 10, "gbnf": 16 << 10, "lark": 32 << 10, "regex": 32 << 10}
-_MAX_PATTERN_PROPERTIES = 16
-"""These compile in at most about two seconds: the time grows with the square of a grammar's size, and all patterns for
-names are compared with each other.
-"""
+"""These compile in at most about two seconds: the time grows with the square of a grammar's size."""
 
 _FREE_TOKENS = '\n%llguidance {"no_forcing": true}\n'
 """The model spells a fixed text with the tokens it prefers, and no tokenizer is needed."""
-
-_JSON_OPTIONS: Mapping[str, Any] = {
-    # At most one line break with its indent: small models would continue with whitespace forever.
-    "whitespace_pattern": r" |\n[ \t]{0,20}",
-    # Anything not implemented is reported as a warning.
-    "lenient": True,
-}
 
 _NAMES: Mapping[str, str] = {
     "json_schema": "JSON schema",
@@ -79,31 +67,6 @@ def _called(constraint: Constraint) -> str:
     return _NAMES[constraint.kind]
 
 
-def _json_schema(source: str) -> str:
-    schema = json.loads(source)
-    if not isinstance(schema, dict):
-        raise ValueError("a JSON object is expected")
-    patterns = _pattern_properties(schema)
-    if patterns > _MAX_PATTERN_PROPERTIES:
-        raise ValueError(f"it has {patterns} patternProperties; at most {_MAX_PATTERN_PROPERTIES} are accepted")
-    schema = closed_schema(schema)
-    schema["x-guidance"] = _JSON_OPTIONS  # replaces the caller's, which could allow invalid JSON
-    return f"start: %json {json.dumps(schema)}"
-
-
-def _pattern_properties(schema: Any) -> int:
-    count, waiting = 0, [schema]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            patterns = value.get("patternProperties")
-            count += len(patterns) if isinstance(patterns, dict) else 0
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-    return count
-
-
 def _gbnf(source: str) -> str:
     try:
         return str(gbnf_to_lark(source))
@@ -117,4 +80,9 @@ def _regex(source: str) -> str:
     return f"start: /{llguidance.regex_to_lark(source)}/"
 
 
-_BODIES: Mapping[str, Callable[[str], str]] = {"json_schema": _json_schema, "gbnf": _gbnf, "lark": str, "regex": _regex}
+_BODIES: Mapping[str, Callable[[str], str]] = {
+    "json_schema": json_schema_grammar,
+    "gbnf": _gbnf,
+    "lark": str,
+    "regex": _regex,
+}

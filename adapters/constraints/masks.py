@@ -9,7 +9,7 @@ import llguidance
 
 from corral.adapters.constraints.deep_stack import on_deep_stack
 from corral.adapters.constraints.grammars import complaint_about, lark_of
-from corral.adapters.constraints.starting_late import LateMask
+from corral.adapters.constraints.late_mask import LateMask
 from corral.core.errors import InvalidRequest
 from corral.core.lru import SizedLruDict
 from corral.core.ports.tokens import RequestMask, Vocabulary

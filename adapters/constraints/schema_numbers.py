@@ -14,9 +14,9 @@ NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multip
 COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 
 _MAX_EXACT = 1 << 53
-"""Beyond it not every whole number has a double of its own, and doubles are what llguidance computes with."""
+"""Beyond it not every integer has its own double, and llguidance computes with doubles."""
 _MAX_MULTIPLE_DIGITS = 20_000
-"""The most that all `multipleOf` of a schema may add up to, as whole numbers: each remainder is a state."""
+"""The largest sum of all `multipleOf` of a schema, as integers: each remainder is a state of the automaton."""
 
 
 class ExactNumbers:
@@ -37,7 +37,9 @@ class ExactNumbers:
             self.multiples.append(Fraction(Decimal(repr(multiple))))
 
     def check_multiples(self, *, at_once: bool) -> None:
-        """Raises `ValueError` if they are too large together; `at_once` if one number may have to be several."""
+        """Raises `ValueError` if they are too large together. `at_once`: one number may have to satisfy several of
+        them.
+        """
         states = sum(_as_whole(multiple) for multiple in self.multiples)
         if at_once and self.multiples:
             distinct = set(self.multiples)
@@ -95,7 +97,7 @@ def _check_exact(key: str, value: Any) -> None:
     """Raises `ValueError` for a number that llguidance would change."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
-    limit = _MAX_EXACT - 1 if key.startswith("exclusive") else _MAX_EXACT  # the next whole number counts there
+    limit = _MAX_EXACT - 1 if key.startswith("exclusive") else _MAX_EXACT  # the next integer counts there
     if not -limit <= value <= limit:
         shown = repr(value) if isinstance(value, float) or abs(value) < 10**40 else "a number of many digits"
         raise ValueError(f"{key}: {shown} cannot be enforced exactly; numbers up to ±{limit} are accepted")

@@ -21,7 +21,7 @@ _TOO_SLOW = 4.0
 _RETRY_UP_S = 2.0
 _LONGEST_RETRY_S = 60.0
 _PATIENCE = 64
-_PREFILL = -1  # the kind of all prompt chunks, measured in seconds per token
+_PREFILL = -1  # stands for all prompt chunks, which are measured in seconds per token
 
 
 def available_cpus() -> int:
@@ -148,7 +148,7 @@ class ThreadTuner:
             if went_up:
                 self._retry_s = min(self._retry_s * 2, _LONGEST_RETRY_S)
             elif self.threads == self._most:
-                # Slower with any number: this is how fast the machine is now.
+                # Slower with any number of threads: the machine itself has become slower.
                 self._usual[trial.tokens] = trial.before
         self._next_retry = self._clock() + self._retry_s
         return self.threads

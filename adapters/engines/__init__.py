@@ -1,0 +1,1 @@
+"""The engines, each in a package that knows nothing of the others."""

@@ -1,0 +1,1 @@
+"""File formats: manifests (Ollama, ModelPack) and headers of weights (GGUF, GGML)."""

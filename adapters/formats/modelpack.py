@@ -178,17 +178,18 @@ class ModelPackFormat:
         """
         if model.remote is not None:
             raise Unsupported("a ModelPack manifest cannot describe an upstream model")
-        texts = _written_texts(model)
+        texts, licenses = _written_texts(model), _written_licenses(model)
         layers = [_described(file) for file in model.files if file.path not in texts]
         layers += [
             _described_text(f"{_LAYER_PREFIX}weight.config{_RAW_SUFFIX}", data, path) for path, data in texts.items()
         ]
+        layers += [_described_text(f"{_LAYER_PREFIX}doc{_RAW_SUFFIX}", data, path) for path, data in licenses.items()]
         check_together(layer.path or "" for layer in layers)
         config = msgspec.json.encode(_config(name, model, [layer.digest for layer in layers]))
         manifest = encode_manifest(
             _described_text(_CONFIG_TYPE, config), layers, media_type=_MANIFEST_TYPE, artifact_type=_ARTIFACT_TYPE
         )
-        return manifest, (config, *texts.values())
+        return manifest, (config, *texts.values(), *licenses.values())
 
 
 def _parse(manifest: bytes) -> _Manifest:
@@ -241,6 +242,15 @@ def _written_texts(model: Model) -> dict[str, bytes]:
     if model.messages:
         texts[_MESSAGES] = encode_messages(model.messages)
     return texts
+
+
+def _written_licenses(model: Model) -> dict[str, bytes]:
+    """Licenses that are not among the model's files: those of a model that was converted from another format."""
+    if model.files_of("license"):
+        return {}
+    return {
+        f"LICENSE.{number}" if number > 1 else "LICENSE": text.encode() for number, text in enumerate(model.licenses, 1)
+    }
 
 
 def _config(name: ModelName, model: Model, diff_ids: list[str]) -> dict[str, Any]:

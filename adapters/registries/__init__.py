@@ -1,0 +1,1 @@
+"""Registries that models are pulled from and pushed to."""

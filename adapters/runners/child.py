@@ -19,6 +19,7 @@ from queue import SimpleQueue
 
 import msgspec
 
+from corral.adapters.runners.child_link import Uplink
 from corral.adapters.runners.child_setup import extend_import_path, inherited_socket, send_logs
 from corral.adapters.runners.frames import (
     PROTOCOL_VERSION,
@@ -36,7 +37,6 @@ from corral.adapters.runners.frames import (
 )
 from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.adapters.runners.tokenizing import Tokenizing
-from corral.adapters.runners.uplink import Uplink
 from corral.core.errors import CorralError, PluginError
 from corral.core.specs.imports import import_name
 from corral.core.stepping.loops import error_info

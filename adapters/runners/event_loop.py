@@ -136,10 +136,10 @@ class EventLoopModel:
                         self._answering.pop(request_id, None)
                         return
                     ahead_bytes += _size_bytes(output)
-                    if ahead_bytes > _AHEAD_BYTES:  # an engine that must wait slows down its own server
+                    if ahead_bytes > _AHEAD_BYTES:  # making an engine wait slows down the server it reads from
                         await self._dispatch.taken(request_id)
                         ahead_bytes = 0
-        except (SystemExit, KeyboardInterrupt) as fault:  # in a task, they would end the event loop
+        except (SystemExit, KeyboardInterrupt) as fault:  # in a task, these would end the event loop
             if isinstance(fault, KeyboardInterrupt) and interrupts_reach_us():
                 raise
             raise EngineError(f"the engine of {self._label} raised {type(fault).__name__}") from fault

@@ -51,7 +51,7 @@ class FrameLink(asyncio.BufferedProtocol, Generic[FrameT]):
             self._transport.write(data)
 
     def end(self, error: ErrorInfo | None) -> None:
-        """The first call counts."""
+        """Only the first call has an effect."""
         if not self.ended.done():
             self.ended.set_result(error)
 

@@ -25,7 +25,7 @@ from corral.adapters.runners.frames import (
     encode,
     job_decoder,
 )
-from corral.adapters.stores.files import FULL_DISK
+from corral.adapters.system.files import FULL_DISK
 from corral.core.errors import CorralError, ErrorInfo, JobFailed, OutOfMemory, OutOfSpace, PluginError
 from corral.core.specs.imports import import_name
 

@@ -35,7 +35,7 @@ class Mailbox:
             self._items = merged(items)
 
     async def take(self) -> list[Output | ErrorInfo]:
-        """Return everything available, with deltas merged; wait for the first."""
+        """Return everything available, with deltas merged; if there is nothing, wait for the first output."""
         if not self._items:
             self._waiter = self._loop.create_future()
             try:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
-from corral.adapters.runners.masks import RequestMasks
+from corral.adapters.runners.request_masks import RequestMasks
 from corral.adapters.runners.text_threads import Steps, TextThreads
 from corral.adapters.runners.texts import RequestTexts
 from corral.core.errors import ErrorInfo
@@ -32,7 +32,7 @@ _NICENESS = 5
 
 
 class Preparation:
-    """A request on its way to the loop.
+    """A request that is being prepared for the loop.
 
     When `done` is called, either `request`, `mask` and `prepared` are final, or `error` is set.
     """
@@ -72,7 +72,7 @@ class Preparing:
         self._mask_threads: ThreadPoolExecutor | None = None
         self._engine_threads: ThreadPoolExecutor | None = None
         self._closed = False
-        self._lock = threading.Lock()  # never held for long: the loop's thread takes it
+        self._lock = threading.Lock()  # never held for long, because the loop's thread needs it
 
     def begin(self, request_id: int, request: Request) -> Preparation | None:
         """Begin to prepare a request; return None if there is nothing to prepare. Otherwise `done` gets the returned

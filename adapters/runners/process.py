@@ -12,7 +12,7 @@ from typing import Any
 
 from corral.adapters.runners.dispatch import Dispatch
 from corral.adapters.runners.frames import PROTOCOL_VERSION, Close, Load, up_decoder
-from corral.adapters.runners.link import Link
+from corral.adapters.runners.parent_link import Link
 from corral.adapters.runners.settings import ProcessSettings
 from corral.adapters.runners.spawn import ChildProcess, how_it_ended, start_child
 from corral.core.error_translation import map_errors, to_error

@@ -36,7 +36,7 @@ _REASON = re.compile(
     r"\*\*\* .* \*\*\*: |MemoryError|memory allocation of .* failed|.*error while loading shared libraries"
 )
 _FOLDERS = re.compile(r"^/\S*/(?=[^/\s]+:\d+: )")
-"""Paths of source files on the machine where the library was compiled."""
+"""Matches paths of source files on the machine where the library was compiled."""
 _PANIC = re.compile(r"thread '.*' \(?.*panicked at")
 _MOST_REASONS = 4
 _REASON_LINES = 40
@@ -47,7 +47,7 @@ _DEATH_S = 2.0  # how long a process may outlive its connection
 
 
 class ChildOutput:
-    """The last lines of a process, and those among them that say why it ends."""
+    """The last lines of a process's output, and those among them that say why it ended."""
 
     def __init__(self) -> None:
         self.last_lines: deque[str] = deque(maxlen=_LAST_LINES)

@@ -1,4 +1,4 @@
-"""Work on texts that takes turns: whoever gives up costs nothing more, and no short text waits for a long one."""
+"""Runs work on texts in turns: cancelled work costs nothing more, and no short text waits for a long one."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class TextThreads(Generic[T]):
         self._long = _Lane(f"{name} of long texts", answer)
 
     def begin(self, key: object, steps: Steps[T], characters: int) -> None:
-        """The result of `steps` goes to `answer`, unless `give_up(key)` or `close` comes first. From any thread."""
+        """The result of `steps` goes to `answer`, unless `give_up(key)` or `close` comes first. Thread-safe."""
         lane = self._short if characters <= _SHORT_CHARACTERS else self._long
         lane.add(key, steps)
 
     def give_up(self, key: object) -> None:
-        """Nobody waits for it any more: it ends with its current turn. An unknown key does nothing."""
+        """Cancels the work with this key: it ends with its current turn. An unknown key does nothing."""
         self._short.remove(key)
         self._long.remove(key)
 
     def close(self) -> None:
-        """Work that is not finished never will be. Does not wait for the turns under way."""
+        """Cancels all unfinished work. Does not wait for turns in progress."""
         self._short.close()
         self._long.close()
 
@@ -99,4 +99,4 @@ class _Lane(Generic[T]):
             if wanted:
                 for result in results:
                     self._answer(result)
-            key, steps, results = None, cast("Steps[T]", None), []  # frees what was given up now
+            key, steps, results = None, cast("Steps[T]", None), []  # frees what was cancelled

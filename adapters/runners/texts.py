@@ -1,4 +1,4 @@
-"""What the tokenizer makes of a request's texts before the engine sees them: look-alikes settled, long texts as ids."""
+"""Prepares a request's texts before the engine sees them: settles look-alikes, and turns long texts into ids."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class RequestTexts:
     def __init__(self, info: ModelInfo, tokenizer: Tokenizer | None) -> None:
         self._tokenizer = tokenizer
         self._info = info
-        # A template keeps apart what only looks like a control token if nobody can list the real ones.
+        # A template keeps everything apart that looks like a control token if the real ones are not known.
         self._guessed = info.control_tokens is None and not hasattr(tokenizer, "vocabulary")
 
     def work_on(self, request: Request) -> tuple[Steps[Request], int] | None:
-        """The steps to a request that an engine can take at once, and how many characters they read.
+        """The steps that turn a request into one that an engine can accept at once, and how many characters they read.
 
-        None if `request` is such a request already. The steps raise `PromptTooLong` as soon as a text is known to have
+        None if `request` already is one. The steps raise `PromptTooLong` as soon as a text is known to have
         more tokens than fit.
         """
         tokenizer = self._tokenizer
@@ -101,7 +101,7 @@ def _suspects(prompt: Prompt) -> tuple[str, ...]:
 
 
 def _settled(tokenizer: Tokenizer, prompt: Prompt, suspects: Sequence[str]) -> Steps[Prompt]:
-    """Joins look-alikes that are no control token of this model to the text around them."""
+    """Joins look-alikes that are not control tokens of this model to the text around them."""
     readings: list[Prompt] = []
     for text in suspects:
         readings += [(TextPart(text=text, parse_special=True),), (TextPart(text=text),)]

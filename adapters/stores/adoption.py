@@ -1,4 +1,4 @@
-"""Adds files to a store without copying them, if the file system can, and notes whether they were changed since."""
+"""Adds files to a store without copying them, if the file system supports that, and detects later changes to them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.files import CHUNK_BYTES, replace_file
-from corral.adapters.system.threads import stop_if_asked
+from corral.adapters.system.blocking_work import stop_if_asked
+from corral.adapters.system.files import CHUNK_BYTES, replace_file
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest
 from corral.core.regular_files import open_regular, read_regular

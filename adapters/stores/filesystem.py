@@ -14,15 +14,16 @@ from io import RawIOBase
 from pathlib import Path
 
 from corral.adapters.stores.adoption import AdoptionNotes, bring, fingerprint_of
-from corral.adapters.stores.files import CHUNK_BYTES, StoreFolders, hash_file, storage_errors, sync_folder
 from corral.adapters.stores.folders import ModelFolders
 from corral.adapters.stores.kept import blob_path, forget
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
 from corral.adapters.stores.pins import pinned
+from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.workspaces import workspace
-from corral.adapters.system.threads import in_thread
+from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.files import CHUNK_BYTES, hash_file, storage_errors, sync_folder
 from corral.core.errors import BlobNotFound, Conflict, InvalidDigest, StorageError
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.ports.blobs import BlobInfo, BlobWriter
@@ -185,7 +186,9 @@ class FilesystemBlobs:
             raise StorageError(f"{source} changed while it was being read", "import it again")
         if self._stat(digest, stop) is None:
             if linked:
-                self._notes.put(digest, before, intact=True)  # before the blob, which cannot be trusted without it
+                self._notes.put(
+                    digest, before, intact=True
+                )  # written before the blob, which cannot be trusted without it
             os.replace(scratch, self.path(digest))
             if not linked:
                 self._notes.remove(digest)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.files import CHUNK_BYTES, replace_file, storage_errors
 from corral.adapters.stores.locks import FileLock
-from corral.adapters.system.threads import in_thread, stop_if_asked
+from corral.adapters.system.blocking_work import in_thread, stop_if_asked
+from corral.adapters.system.files import CHUNK_BYTES, replace_file, storage_errors
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.models.paths import check_together, path_parts

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from corral.adapters.stores.files import StoreFolders, storage_errors
+from corral.adapters.stores.store_folders import StoreFolders
+from corral.adapters.system.files import storage_errors
 from corral.core.models.digests import Digest, parse_digest
 
 __all__ = ("blob_path", "forget", "keep")

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from corral.adapters.stores.files import storage_errors
-from corral.adapters.system.threads import in_thread
+from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.files import storage_errors
 from corral.core.errors import Conflict
 
 if sys.platform == "win32":

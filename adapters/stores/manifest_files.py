@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from corral.adapters.stores.adoption import Fingerprint, fingerprint_of
-from corral.adapters.stores.files import StoreFolders, storage_errors
 from corral.adapters.stores.manifest_paths import name_of
+from corral.adapters.stores.store_folders import StoreFolders
+from corral.adapters.system.files import storage_errors
 from corral.core.errors import StorageError
 from corral.core.models.digests import digest_of
 from corral.core.ports.manifests import StoredManifest
@@ -29,7 +30,7 @@ def read_manifest(folders: StoreFolders, path: Path) -> tuple[StoredManifest, Fi
         try:
             check_inside(folders, path)
             with io.BufferedReader(open_regular(path)) as file:
-                status = os.fstat(file.fileno())  # before reading, so that a write meanwhile outdates it
+                status = os.fstat(file.fileno())  # taken before reading, so that a write in the meantime invalidates it
                 data = file.read(_LIMIT_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None

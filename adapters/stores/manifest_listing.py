@@ -10,12 +10,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from corral.adapters.stores.files import StoreFolders, storage_errors
 from corral.adapters.stores.manifest_files import check_inside, read_manifest
 from corral.adapters.stores.manifest_paths import LEVELS, is_name, name_of
+from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
+from corral.adapters.system.blocking_work import stop_if_asked
+from corral.adapters.system.files import storage_errors
 from corral.adapters.system.local_disk import on_local_disk
-from corral.adapters.system.threads import stop_if_asked
 from corral.core.errors import StorageError
 from corral.core.ports.manifests import ManifestEntry, StoredManifest
 from corral.core.specs.converters import DERIVED_HOST

@@ -36,7 +36,8 @@ def is_name(path: Path) -> bool:
 def spelt(root: Path, name: ModelName) -> tuple[Path, tuple[Path, ...]]:
     """The path below `root`, in the spelling found on disk as far as it exists. Blocking.
 
-    Also the paths in the exact spelling, which would be preferred, for each part that is spelt differently on disk.
+    Also returns the paths in the exact spelling, which would take precedence, for each part that is spelt differently
+    on disk.
     """
     path, preferred = root, list[Path]()
     for part in name.parts:

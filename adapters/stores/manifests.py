@@ -10,15 +10,16 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.files import StoreFolders, replace_file, storage_errors
 from corral.adapters.stores.kept import keep
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifest_files import check_inside, read_manifest
 from corral.adapters.stores.manifest_listing import ManifestListing
 from corral.adapters.stores.manifest_paths import LEVELS, check_name, spelt
+from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
+from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.files import replace_file, storage_errors
 from corral.adapters.system.local_disk import on_local_disk
-from corral.adapters.system.threads import in_thread
 from corral.core.errors import Conflict, StorageError
 from corral.core.models.digests import Digest, digest_of, mentioned_digests
 from corral.core.models.names import ModelName
@@ -27,14 +28,14 @@ from corral.core.specs.converters import DERIVED_HOST
 
 __all__ = ("FilesystemManifests",)
 
-_ATTEMPTS = 100  # a real Ollama takes no lock and removes folders that are empty for a moment
+_ATTEMPTS = 100  # a real Ollama takes no lock, and removes folders that are momentarily empty
 
 
 class FilesystemManifests:
     """Safe for concurrent tasks and processes. Names are compared without case, and keep the case they were stored in.
 
     Derived models are kept under ``.corral``, because an Ollama that shares the store would list them. Those that an
-    earlier version put among the others are found there, and moved at the next change of the store.
+    earlier version stored among the others are found there, and moved when the store next changes.
 
     A manifest that is a link out of the store is treated as unreadable, so that no name reaches another file.
     """
@@ -105,7 +106,7 @@ class FilesystemManifests:
         return stored
 
     def _locate(self, name: ModelName) -> tuple[Path, tuple[Path, ...]]:
-        """The path in the spelling found on disk as far as it exists, and paths that would be preferred to it."""
+        """The path in the spelling found on disk as far as it exists, and paths that would take precedence over it."""
         path, preferred = spelt(self._root_of(name), name)
         if _is_derived(name) and not os.path.lexists(path):
             old, preferred_old = spelt(self._folders.manifests, name)

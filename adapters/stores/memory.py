@@ -16,10 +16,10 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.files import CHUNK_BYTES, storage_errors
 from corral.adapters.stores.folders import ModelFolders
 from corral.adapters.stores.ranges import Range, covers, merged
 from corral.adapters.stores.workspaces import workspace
+from corral.adapters.system.files import CHUNK_BYTES, storage_errors
 from corral.core.errors import BlobNotFound, Conflict, DigestMismatch, StorageError
 from corral.core.models.digests import Digest, digest_of, parse_digest
 from corral.core.models.names import ModelName
@@ -130,7 +130,7 @@ class MemoryBlobs:
         return self._folder
 
     def publish(self, digest: Digest, data: bytes) -> BlobInfo:
-        """Makes verified bytes a blob. For this module's writer."""
+        """Publishes verified bytes as a blob. For this module's writer."""
         self._blobs[digest] = data
         return BlobInfo(digest=digest, size_bytes=len(data))
 
@@ -205,7 +205,7 @@ class MemoryManifests:
     def __init__(self) -> None:
         self._stored: dict[str, StoredManifest] = {}
         self._changed = asyncio.Condition()
-        self._holders = 0  # of the guard; -1 while one holds it exclusively
+        self._holders = 0  # of the guard; -1 while it is held exclusively
         self._claims: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def get(self, name: ModelName) -> StoredManifest | None:

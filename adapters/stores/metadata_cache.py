@@ -8,8 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.files import StoreFolders, replace_file
-from corral.adapters.system.threads import in_thread
+from corral.adapters.stores.store_folders import StoreFolders
+from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.files import replace_file
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata

@@ -12,11 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from corral.adapters.stores.files import CHUNK_BYTES, storage_errors
 from corral.adapters.stores.locks import FileLock
-from corral.adapters.stores.range_journal import RangeJournal
+from corral.adapters.stores.range_journal import RangeJournal, resumable
 from corral.adapters.stores.ranges import Range, covers, merged
-from corral.adapters.system.threads import in_thread, stop_if_asked
+from corral.adapters.system.blocking_work import in_thread, stop_if_asked
+from corral.adapters.system.files import CHUNK_BYTES, storage_errors
 from corral.core.errors import Conflict, DigestMismatch, StorageError
 from corral.core.models.digests import Digest
 from corral.core.ports.blobs import BlobInfo
@@ -39,7 +39,7 @@ def sweep(folder: Path) -> None:
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             stem, _, suffix = entry.name.partition(".")
-            # A scratch file that is not locked has no owner; a lock without a file may be one that is just being taken.
+            # A scratch file that is not locked has no owner; a lock without a file may be just being taken.
             if not stem.startswith("scratch-") or suffix == "lock":
                 with suppress(FileNotFoundError):
                     if time.time() - entry.stat().st_mtime < _ABANDONED_AFTER_S:
@@ -90,7 +90,7 @@ class PartialWriter:
         journal = RangeJournal(path.with_suffix(".ranges")) if digest else None
         try:
             with storage_errors(f"cannot start writing {digest or 'a blob'} in {folder}"):
-                size_bytes, ranges = _resumable(path, journal, size_bytes)
+                size_bytes, ranges = resumable(path, journal, size_bytes)
                 if journal is not None:
                     journal.start(size_bytes, ranges)
                 flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -185,20 +185,3 @@ class PartialWriter:
     def _check_open(self) -> None:
         if not self._open:
             raise StorageError("this writer is closed")
-
-
-def _resumable(path: Path, journal: RangeJournal | None, size_bytes: int | None) -> tuple[int | None, list[Range]]:
-    """Size and ranges that an earlier writer left, if it announced the same size and the file is long enough."""
-    found = journal.read() if journal is not None else None
-    if found is None:
-        return size_bytes, []
-    known_bytes, ranges = found
-    end = ranges[-1][1] if ranges else 0
-    try:
-        long_enough = not ranges or path.stat().st_size >= end
-    except OSError:
-        return size_bytes, []
-    if not long_enough or (size_bytes is not None and known_bytes not in (None, size_bytes)):
-        return size_bytes, []
-    size_bytes = known_bytes if size_bytes is None else size_bytes
-    return size_bytes, ranges if size_bytes is None or end <= size_bytes else []

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from corral.adapters.stores.workspaces import workspace
-from corral.adapters.system.threads import in_thread
+from corral.adapters.system.blocking_work import in_thread
 from corral.core.errors import BlobNotFound, StorageError
 
 __all__ = ("pinned",)

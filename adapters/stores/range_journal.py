@@ -1,4 +1,4 @@
-"""The journal of a partial: a line for each range that was written, so that another process can resume it."""
+"""The journal of a partial blob: a line for each written range, and what another process resumes from it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.files import replace_file
 from corral.adapters.stores.ranges import Range, merged
+from corral.adapters.system.files import replace_file
 from corral.core.malformed import MALFORMED
 from corral.core.regular_files import read_regular
 
-__all__ = ("RangeJournal",)
+__all__ = ("RangeJournal", "resumable")
 
 _LIMIT_BYTES = 1024 * 1024
 _LINES_UNTIL_REWRITTEN = 4096  # some 100 kB; a blob of 100 GB arrives in 100,000 pieces
@@ -72,3 +72,20 @@ class RangeJournal:
     def remove(self) -> None:
         self.close()
         self._path.unlink(missing_ok=True)
+
+
+def resumable(path: Path, journal: RangeJournal | None, size_bytes: int | None) -> tuple[int | None, list[Range]]:
+    """Size and ranges that an earlier writer left, if it announced the same size and the file is long enough."""
+    found = journal.read() if journal is not None else None
+    if found is None:
+        return size_bytes, []
+    known_bytes, ranges = found
+    end = ranges[-1][1] if ranges else 0
+    try:
+        long_enough = not ranges or path.stat().st_size >= end
+    except OSError:
+        return size_bytes, []
+    if not long_enough or (size_bytes is not None and known_bytes not in (None, size_bytes)):
+        return size_bytes, []
+    size_bytes = known_bytes if size_bytes is None else size_bytes
+    return size_bytes, ranges if size_bytes is None or end <= size_bytes else []

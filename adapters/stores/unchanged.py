@@ -1,4 +1,4 @@
-"""Remembers manifests that were read, and tells with one `stat` whether looking one up would find the same again."""
+"""Remembers manifests that were read, and checks with one `stat` whether a look-up would find the same again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ("KnownManifest", "KnownManifests", "settled")
 _REMEMBERED_BYTES = 8 * 1024 * 1024  # of all manifests together; Ollama's have one or two kilobytes
 _OVERHEAD_BYTES = 1024  # of one manifest: its name, paths and digest
 
-_TICK_NS = 100_000_000  # file systems stamp files with a clock that advances every 10 ms or faster…
+_TICK_NS = 100_000_000  # file systems stamp files with a clock that advances at least every 10 ms…
 _COARSE_TICK_NS = 2_000_000_000  # …except for those that know only whole seconds, or every other one
 
 
@@ -54,7 +54,7 @@ class KnownManifest(Value, frozen=True, kw_only=True):
 
 
 class KnownManifests:
-    """The manifests that were read last, by the exact spelling that was asked for. Thread-safe."""
+    """The manifests that were read most recently, by the exact spelling requested. Thread-safe."""
 
     def __init__(self) -> None:
         self._known: SizedLruDict[tuple[str, ...], KnownManifest] = SizedLruDict(_REMEMBERED_BYTES)

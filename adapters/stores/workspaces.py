@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from corral.adapters.stores.files import storage_errors
 from corral.adapters.stores.locks import FileLock
-from corral.adapters.system.threads import in_thread
+from corral.adapters.system.blocking_work import in_thread
+from corral.adapters.system.files import storage_errors
 from corral.core.errors import Conflict
 
 __all__ = ("workspace",)
@@ -28,7 +28,11 @@ async def workspace(parent: Path) -> AsyncIterator[Path]:
             lock = FileLock(folder.with_suffix(".lock"), remove=True)
             if not lock.try_acquire():
                 raise Conflict(f"{folder} is held by another process")
-            folder.mkdir(mode=0o755)
+            try:
+                folder.mkdir(mode=0o755)
+            except BaseException:
+                lock.release()
+                raise
             return folder, lock
 
     def clear(made: tuple[Path, FileLock]) -> None:

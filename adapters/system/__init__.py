@@ -1,0 +1,1 @@
+"""Memory, threads and installed packages of this machine."""

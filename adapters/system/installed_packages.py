@@ -17,7 +17,7 @@ __all__ = ("InstalledPackages",)
 _REQUIREMENT = re.compile(r"\s*(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?P<versions>[<>=!~].*)")
 
 _USUAL = re.compile(r"\s*[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*(==\d+(\.\d+)*(\.\*)?|>=\d+(\.\d+)*)\s*")
-"""Requirements that are certainly valid."""
+"""Matches requirements that are certainly valid."""
 
 
 class InstalledPackages:
@@ -25,7 +25,7 @@ class InstalledPackages:
 
     def check(self, spec: HasRequirements) -> None:
         parts = spec.requirement.split("|") if spec.requirement is not None else []
-        if not all(map(_USUAL.fullmatch, parts)):  # importing packaging takes 5 ms of every command
+        if not all(map(_USUAL.fullmatch, parts)):  # importing packaging would add 5 ms to every command
             _requirements(spec)
 
     def version(self, spec: HasRequirements) -> str | None:
@@ -66,7 +66,7 @@ def _parsed(requirement: str) -> tuple[str, SpecifierSet]:
 
 
 def _installed(spec: HasRequirements) -> list[tuple[str, str, bool]]:
-    """Of the distributions that are installed: name, version, and whether it is accepted; accepted ones first."""
+    """Name, version, and whether it is accepted, for each installed distribution; accepted ones first."""
     found = []
     for distribution, versions in _requirements(spec):
         try:

@@ -1,4 +1,4 @@
-"""Whether a path is on a local disk, where looking at a file takes microseconds and waits for no network."""
+"""Finds out whether a path is on a local disk, where a `stat` takes microseconds and never waits for a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory a model may still take on this machine, by device, without native packages."""
+"""Measures how much memory a model may still take on this machine, by device, without native packages."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _VM_STAT_ROWS = ("free", "inactive", "speculative", "purgeable")
 
 
 def free_memory() -> dict[str, int]:
-    """Bytes free for ``cpu``: what the system can give, or the rest of the control group where that is less.
+    """Bytes free for ``cpu``: what the system can give, or the rest of the control group if that is less.
 
-    Empty where this system does not tell; then nothing is refused for want of memory.
+    Empty if the system does not say; then nothing is refused for lack of memory.
     """
     if sys.platform == "linux":
         free = min(
@@ -33,7 +33,7 @@ def free_memory() -> dict[str, int]:
 
 
 def cgroup_rest(membership: Path, root: Path) -> int:
-    """Bytes until this process's control group, or one above it, meets its limit; a huge number without one.
+    """Bytes until this process's control group, or one above it, reaches its limit; a huge number without a limit.
 
     Version 1 and 2. Page cache that can be dropped counts as free, as in ``MemAvailable``.
     """

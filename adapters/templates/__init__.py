@@ -1,0 +1,1 @@
+"""Chat templates in Jinja, in a sandbox that meters them."""

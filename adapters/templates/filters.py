@@ -1,4 +1,4 @@
-"""Replaces Jinja's filters that can make large values of small ones: these measure a result before they build it."""
+"""Replaces Jinja's filters that can turn small values into large ones: these measure a result before building it."""
 
 from __future__ import annotations
 

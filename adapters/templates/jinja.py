@@ -22,7 +22,9 @@ __all__ = ("JinjaFormat",)
 
 _LONGEST_SOURCE = 256 * 1024
 _MOST_NODES = 16_000
-"""Python compiles this many in a fraction of a second, while no other thread runs. Large templates have thousands."""
+"""Python compiles this many in a fraction of a second, during which no other thread runs. Large templates have
+thousands.
+"""
 
 _INSPECTING = frozenset(
     {"endswith", "find", "index", "partition", "replace", "rpartition", "rsplit", "split", "startswith"}
@@ -47,7 +49,7 @@ class JinjaFormat:
         self._environment = MeteredEnvironment()
         try:
             parsed = self._environment.parse(source)
-            _check_size(parsed)
+            self._parts = _checked_size(parsed)
             self._inspected = _inspected_texts(parsed)
             self._roles = ROLES | _compared_texts(parsed)
             self._template = self._environment.from_string(source)
@@ -87,8 +89,8 @@ class JinjaFormat:
     def _run(self, variables: Mapping[str, Any], input_chars: int) -> str:
         whole = {**self._constants, "add_generation_prompt": True, **variables}
         try:
-            return self._environment.run(self._template, whole, input_chars)
-        except Exception as error:  # it can be anything: this is code that came with a model
+            return self._environment.run(self._template, whole, input_chars, self._parts)
+        except Exception as error:  # it can be anything, since this code came with a model
             complaint = "its recursion never ends" if isinstance(error, RecursionError) else str(error)
             raise InvalidRequest(f"chat template: {complaint or type(error).__name__}") from error
 
@@ -135,8 +137,8 @@ def _tool_variables(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _check_size(template: nodes.Template) -> None:
-    """Raises `ValueError` for a template with too many parts."""
+def _checked_size(template: nodes.Template) -> int:
+    """The number of a template's parts. Raises `ValueError` for too many."""
     waiting: list[nodes.Node] = [template]
     count = 0
     while waiting:
@@ -144,6 +146,7 @@ def _check_size(template: nodes.Template) -> None:
         if count > _MOST_NODES:
             raise ValueError(f"it has more than {_MOST_NODES} parts")
         waiting.extend(waiting.pop().iter_child_nodes())
+    return count
 
 
 def _compared_texts(template: nodes.Template) -> frozenset[str]:

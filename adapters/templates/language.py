@@ -12,7 +12,7 @@ class JinjaLanguage:
     """Compiles Jinja. A `ChatLanguage`."""
 
     def compile(self, text: TemplateText, metadata: ModelMetadata | None) -> ChatFormat:
-        """The tokens that begin and end a text are those of the template's text, or else those of the weights."""
+        """The BOS and EOS tokens are those of the `TemplateText`, or else those of the weights."""
         from corral.adapters.templates.jinja import JinjaFormat
 
         bos_text = text.bos_text or (metadata.bos_text if metadata else "")

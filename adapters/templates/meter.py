@@ -20,11 +20,15 @@ __all__ = ("METER", "PLAIN", "LimitExceeded", "Meter", "running_meter")
 _ROUNDS = 1_000_000
 _CPU_SECONDS = 3.0
 PLAIN = frozenset({str, int, float, bool, type(None)})
-"""Types of values that hold no others; asking for them spares slower questions."""
+"""Types of values that contain no others; checking for them first avoids slower checks."""
 
 _STEPS_A_CHECK = 32
+_PARTS = 1000
+"""A template with more parts than this asks for the time after fewer steps: each may pass through all of its parts."""
 _CHARS_A_STEP = 128
+_ITEMS_A_STEP = 8
 _REPEATS = 100_000
+_LONGEST_PATH = 8
 _MAX_INPUT = 4 << 20
 """Characters. Longer conversations do not raise the limits any further."""
 _TEXT = 2 << 20
@@ -56,13 +60,14 @@ class _Weight(NamedTuple):
 class Meter:
     """What one rendering may still use, including processor time of its thread.
 
-    `input_chars` is the length of its input.
+    `input_chars` is the length of its input, `parts` the size of the template.
     """
 
-    def __init__(self, input_chars: int) -> None:
+    def __init__(self, input_chars: int, parts: int = 0) -> None:
         input_chars = min(input_chars, _MAX_INPUT)
         self._rounds = _ROUNDS
         self._deadline_s: float | None = None
+        self._steps_a_check = _STEPS_A_CHECK // (1 + parts // _PARTS)
         self._unchecked = 0
         self._longest = _TEXT + 3 * input_chars
         self._chars = _TEXT_IN_ALL + 512 * input_chars
@@ -82,7 +87,7 @@ class Meter:
         if self._rounds < 0:
             raise LimitExceeded(f"it takes more than {_ROUNDS} steps")
         self._unchecked += rounds
-        if self._unchecked < _STEPS_A_CHECK:  # a look at the clock costs more than most steps
+        if self._unchecked < self._steps_a_check:  # reading the clock costs more than most steps
             return
         self._unchecked = 0
         now_s = time.thread_time()
@@ -98,6 +103,23 @@ class Meter:
         if isinstance(value, int | float) and abs(value) > _REPEATS:
             raise LimitExceeded(f"it uses a width or count above {_REPEATS}")
         return max(int(value), 0) if isinstance(value, int) else 0
+
+    def compared(self, value: object) -> None:
+        """Count a comparison with this value, or a search in it."""
+        self.tick()
+        if isinstance(value, str):
+            self.read(value)
+        else:
+            self._unchecked += self.weight(value) // _CHARS_A_STEP
+
+    def read(self, text: str) -> None:
+        """Count that a text is read from beginning to end."""
+        self._unchecked += len(text) // _CHARS_A_STEP
+
+    def path(self, attribute: object) -> None:
+        """Check an attribute like ``a.b.c`` that a filter looks up in every item."""
+        if isinstance(attribute, str) and attribute.count(".") + attribute.count(",") >= _LONGEST_PATH:
+            raise LimitExceeded(f"an attribute of more than {_LONGEST_PATH} names")
 
     def comparisons(self, count: int) -> None:
         """Count the comparisons for sorting a list of this length."""
@@ -176,6 +198,7 @@ class Meter:
         self._items -= len(value)
         if self._items < 0:
             raise LimitExceeded("it builds too many lists")
+        self._unchecked += len(value) // _ITEMS_A_STEP
         items: Iterable[object] = (*value.keys(), *value.values()) if isinstance(value, Mapping) else value
         weight, depth = 1, 0
         for item in items:
@@ -204,7 +227,7 @@ class Meter:
 
 
 def _used(texts: dict[int, str]) -> list[str]:
-    """The texts that something else refers to as well. `texts` is empty afterwards."""
+    """The texts that something else also refers to. `texts` is empty afterwards."""
     used = []
     while texts:
         _, text = texts.popitem()

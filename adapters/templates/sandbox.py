@@ -17,14 +17,14 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.visitor import NodeTransformer
 
 from corral.adapters.templates.filters import FILTERS, check_search, line_count, raise_exception, strftime_now
 from corral.adapters.templates.meter import METER, PLAIN, LimitExceeded, Meter, running_meter
+from corral.adapters.templates.rewriting import Metering
 
 __all__ = ("MeteredEnvironment",)
 
-# Chat templates do not need these, and each can make large values of small ones.
+# Chat templates do not need these, and each can turn small values into large ones.
 _REFUSED_FILTERS = (
     "batch", "center", "filesizeformat", "forceescape", "groupby", "pprint", "random", "slice", "striptags", "truncate",
     "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr",
@@ -34,6 +34,20 @@ _REFUSED_METHODS = frozenset({"encode", "expandtabs", "fromkeys", "maketrans", "
 _OF_TEXT = frozenset({"capitalize", "lower", "string", "title", "trim", "upper"})
 _OF_WHOLE = frozenset({"list", "max", "min", "sort", "unique"})
 _SORTING = frozenset({"dictsort", "sort"})
+_COMPARING_TESTS = frozenset({
+    "!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le", "lessthan", "lower", "lt",
+    "ne", "upper",
+})  # fmt: skip
+_PLACE_OF_ATTRIBUTE = {
+    "join": 1,
+    "max": 1,
+    "min": 1,
+    "rejectattr": 0,
+    "selectattr": 0,
+    "sort": 2,
+    "sum": 0,
+    "unique": 1,
+}
 # Searching from the end and stripping given characters compare each position with the whole argument.
 _SLOW_SEARCHES = frozenset({"lstrip", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "strip"})
 
@@ -55,12 +69,16 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             del self.filters[name]
         self.filters.update(FILTERS)
         self.filters = {name: self._guarded(name, function) for name, function in self.filters.items()}
+        self.tests.update({name: _compared(cast(Callable[..., bool], self.tests[name])) for name in _COMPARING_TESTS})
         del self.globals["lipsum"]
         self.globals.update(namespace=_Namespace, raise_exception=raise_exception, strftime_now=strftime_now)
 
-    def run(self, template: jinja2.Template, variables: Mapping[str, Any], input_chars: int) -> str:
-        """Render within the limits. Raises `LimitExceeded`, or whatever the template's own code raises."""
-        meter = Meter(input_chars)
+    def run(self, template: jinja2.Template, variables: Mapping[str, Any], input_chars: int, parts: int = 0) -> str:
+        """Render within the limits. Raises `LimitExceeded`, or whatever the template's own code raises.
+
+        `parts` is the size of the template.
+        """
+        meter = Meter(input_chars, parts)
         token = METER.set(meter)
         try:
             pieces = []
@@ -80,7 +98,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
     def _generate(
         self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
     ) -> str:
-        return super()._generate(_Metering(self).visit(source), name, filename, defer_init)
+        return super()._generate(Metering(self).visit(source), name, filename, defer_init)
 
     def metered(self, iterable: Iterable[Any]) -> Iterator[Any]:
         """Counts the iterations of a loop."""
@@ -88,6 +106,11 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         for item in iterable:
             meter.tick()
             yield item
+
+    def compared(self, value: Any) -> Any:
+        """The right side of a comparison, counted before it is compared."""
+        running_meter().compared(value)
+        return value
 
     def built(self, container: Any) -> Any:
         """A list, tuple or dict literal in the template. `call` has weighed it."""
@@ -157,6 +180,11 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             if len(args) > place:
                 value = self._taken(meter, name, args[place])
                 args = (*args[:place], value, *args[place + 1 :])
+            rest = args[place + 1 :]
+            meter.path(kwargs.get("attribute"))
+            if name in _PLACE_OF_ATTRIBUTE:
+                for attribute in rest[_PLACE_OF_ATTRIBUTE[name] :][:1]:
+                    meter.path(attribute)
             if name == "trim":
                 check_search(meter, (*args[place + 1 :], *kwargs.values()))
             return self._measured(meter, function(*args, **kwargs))
@@ -180,6 +208,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         self, meter: Meter, owner: str, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Any, ...]:
         """Measure what a method of a text is going to build. Returns the arguments, with iterators read."""
+        meter.read(owner)
         for arg in args:
             meter.repeats(arg)
         if method in _SLOW_SEARCHES:
@@ -211,52 +240,13 @@ class _Namespace(jinja2.utils.Namespace):
         return "<namespace>"
 
 
-class _Metering(NodeTransformer):
-    """Rewrites a parsed template so that its loops, containers and ``~`` operators pass through the environment."""
+def _compared(test: Callable[..., bool]) -> Callable[..., bool]:
+    @wraps(test)
+    def compared(*values: Any) -> bool:
+        running_meter().compared(values[-1])  # `in` searches the second; the others read no more than either
+        return test(*values)
 
-    def __init__(self, environment: MeteredEnvironment) -> None:
-        self._environment = environment
-
-    def _through(self, name: str, *arguments: nodes.Expr) -> nodes.Call:
-        target = nodes.EnvironmentAttribute(name, lineno=arguments[0].lineno)
-        call = nodes.Call(target, list(arguments), [], None, None, lineno=arguments[0].lineno)
-        return cast(nodes.Call, call.set_environment(self._environment))
-
-    def visit_For(self, node: nodes.For) -> nodes.For:
-        self.generic_visit(node)
-        node.iter = self._through("metered", cast(nodes.Expr, node.iter))
-        return node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Call:
-        self.generic_visit(node)
-        return self._through("joined", nodes.Tuple(node.nodes, "load", lineno=node.lineno))
-
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:
-        self.generic_visit(node)
-        if not isinstance(node.arg, nodes.Slice):
-            return node
-        nothing = nodes.Const(None, lineno=node.lineno)
-        ends = [end or nothing for end in (node.arg.start, node.arg.stop, node.arg.step)]
-        return self._through("sliced", node.node, *ends)
-
-    def visit_ScopedEvalContextModifier(self, node: nodes.ScopedEvalContextModifier) -> nodes.Node:
-        raise jinja2.TemplateSyntaxError("chat templates cannot use autoescape", node.lineno)
-
-    def visit_List(self, node: nodes.List) -> nodes.Expr:
-        self.generic_visit(node)
-        return node if _constant(node.items) else self._through("built", node)
-
-    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Expr:
-        self.generic_visit(node)
-        return node if node.ctx != "load" or _constant(node.items) else self._through("built", node)
-
-    def visit_Dict(self, node: nodes.Dict) -> nodes.Expr:
-        self.generic_visit(node)
-        return node if _constant([pair.value for pair in node.items]) else self._through("built", node)
-
-
-def _constant(items: Iterable[nodes.Node]) -> bool:
-    return all(isinstance(item, nodes.Const) for item in items)
+    return compared
 
 
 class _GenerationTag(Extension):

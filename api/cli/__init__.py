@@ -1,5 +1,5 @@
 """The command line."""
 
-from corral.api.cli.group import main
+from corral.api.cli.command_group import main
 
 __all__ = ("main",)

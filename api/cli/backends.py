@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from corral.api.cli.client import ServerClient
-from corral.api.cli.facts import ModelFacts, facts_of_details, facts_of_reply
+from corral.api.cli.model_facts import ModelFacts, facts_of_details, facts_of_reply
 from corral.api.cli.model_names import HOW_TO_GET_MODELS
 from corral.api.library import Corral, Stream
 from corral.api.library.results import Answer

@@ -8,11 +8,12 @@ import click
 
 from corral.api.cli.fetched import FetchedModels
 from corral.api.cli.model_names import names_in, suggesting
-from corral.api.cli.output import echo, print_record, short_digest
+from corral.api.cli.output import echo, print_record
 from corral.api.cli.parameters import ModelText, NewName
 from corral.api.cli.progress import transfer_progress
 from corral.api.cli.session import Session
 from corral.api.cli.targets import remember_import
+from corral.core.models.digests import short_digest
 from corral.core.models.model import StoredModel
 
 __all__ = ("import_", "pull", "push")

@@ -42,7 +42,7 @@ class FetchedModels:
 
     def remember(self, reference: str, record: StoredModel, seal: str = "") -> None:
         entries = self._read() | {reference: _Entry(record.name.short, record.digest, seal)}
-        with suppress(OSError, UnicodeEncodeError):  # a path may hold bytes that are no text
+        with suppress(OSError, UnicodeEncodeError):  # a path may contain bytes that are not text
             replace_file(self._path, msgspec.json.format(msgspec.json.encode(entries)))
 
     def _read(self) -> dict[str, _Entry]:

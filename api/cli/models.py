@@ -7,10 +7,11 @@ import contextlib
 import click
 
 from corral.api.cli.model_names import names_in, suggesting
-from corral.api.cli.output import echo, human_bytes, human_time, iso_time, print_json, print_table, short_digest
+from corral.api.cli.output import echo, human_bytes, human_time, iso_time, print_json, print_table
 from corral.api.cli.parameters import ModelText
 from corral.api.cli.session import Session
 from corral.core.errors import CorralError
+from corral.core.models.digests import short_digest
 from corral.core.models.model import StoredModel
 
 __all__ = ("cp", "list_", "rm")

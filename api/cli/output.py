@@ -28,7 +28,6 @@ __all__ = (
     "print_json",
     "print_record",
     "print_table",
-    "short_digest",
 )
 
 _PADDING = 4
@@ -155,8 +154,3 @@ def human_duration(duration_ns: int) -> str:
 def iso_time(epoch_s: float) -> str:
     """The time in RFC 3339 format, in UTC."""
     return datetime.fromtimestamp(epoch_s, UTC).isoformat().replace("+00:00", "Z")
-
-
-def short_digest(digest: str) -> str:
-    """The ID shown to people: the first 12 hex digits."""
-    return digest.removeprefix("sha256:")[:12]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -10,8 +10,8 @@ import msgspec
 from corral.api.cli.answers import print_reply, print_timings
 from corral.api.cli.backends import Backend, RunOptions
 from corral.api.cli.chat_help import COMMANDS_HELP, TOPICS_HELP
-from corral.api.cli.facts import print_facts
 from corral.api.cli.history import History
+from corral.api.cli.model_facts import print_facts
 from corral.api.cli.model_names import beginning_of, suggesting
 from corral.api.cli.output import echo, echo_content, print_fault
 from corral.api.cli.progress import load_progress
@@ -22,6 +22,7 @@ from corral.core.wording.suggestions import nearest
 
 __all__ = ("Repl",)
 
+_ENDINGS = ("/bye", "/exit")
 _SWITCHES = ("noformat", "history", "nohistory", "wordwrap", "nowordwrap", "verbose", "quiet")
 
 
@@ -84,7 +85,7 @@ class Repl:
         except KeyboardInterrupt:
             echo("\nUse Ctrl + d or /bye to exit.")
             return ""
-        if text.strip() in ("/bye", "/exit"):
+        if text.strip() in _ENDINGS:
             return None
         if text.lstrip().startswith('"""'):
             return text.strip().removeprefix('"""').removesuffix('"""')
@@ -127,8 +128,11 @@ class Repl:
         command = self._commands.get(name)
         if command is not None:
             command(rest)
+        elif f"/{name}" in _ENDINGS:
+            echo(f"'/{name}' takes no value, but got '{rest}'.")
         else:
-            suggestion = _suggestion("/", name, [*self._commands, "bye", "exit"])
+            endings = [ending.removeprefix("/") for ending in _ENDINGS]
+            suggestion = _suggestion("/", name, [*self._commands, *endings])
             echo(f"Unknown command '/{name}'.{suggestion} Type /? for help")
 
     def _set(self, text: str) -> None:
@@ -141,8 +145,8 @@ class Repl:
                 name, *values = value.split()
                 self._set_parameter(name, values)
             case "parameter":
-                for name, option in self._run_options.options.items():
-                    echo(f"{name:<30} {option}")
+                for line in self._parameters():
+                    echo(line)
             case "system" if value:
                 self._system = value.strip('"')
                 echo("Set system message.")
@@ -175,6 +179,10 @@ class Repl:
         self._run_options = msgspec.structs.replace(self._run_options, options=options)
         echo(f"Set parameter '{name}' to '{', '.join(values)}'")
 
+    def _parameters(self) -> Iterator[str]:
+        for name, option in self._run_options.options.items():
+            yield f"{name:<30} {', '.join(option) if isinstance(option, list) else option}"
+
     def _show(self, text: str) -> None:
         what, value = _first_word(text)
         known = ("info", "license", "parameters", "system", "template")
@@ -192,8 +200,8 @@ class Repl:
                 echo_content(facts.license or "No license was specified for this model.")
             case "parameters":
                 echo_content(facts.parameters or "No parameters were specified for this model.")
-                for name, option in self._run_options.options.items():
-                    echo(f"{name:<30} {option}  (this session)")
+                for line in self._parameters():
+                    echo(f"{line}  (this session)")
             case "system":
                 echo_content(self._system or facts.system or "No system message was specified for this model.")
             case "template":

@@ -13,9 +13,9 @@ import click
 from corral.api.cli.answers import print_reply, print_timings
 from corral.api.cli.backends import Backend, LocalBackend, RunOptions, ServerBackend
 from corral.api.cli.client import ServerClient
-from corral.api.cli.facts import ModelFacts
 from corral.api.cli.history import History
 from corral.api.cli.logs import set_up_logging
+from corral.api.cli.model_facts import ModelFacts
 from corral.api.cli.output import echo
 from corral.api.cli.parameters import (
     AnswerFormat,

@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from corral.api.cli.model_names import suggesting
-from corral.api.cli.output import human_bytes, human_time, print_json, print_table, short_digest
+from corral.api.cli.output import human_bytes, human_time, print_json, print_table
 from corral.api.cli.parameters import LoadedModelParam
 from corral.api.cli.session import Session
 from corral.core.errors import ModelNotFound, NotFound
+from corral.core.models.digests import short_digest
 
 __all__ = ("ps", "stop")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from corral.api.cli.facts import facts_of_details, print_facts
+from corral.api.cli.model_facts import facts_of_details, print_facts
 from corral.api.cli.model_names import names_in, suggesting
 from corral.api.cli.output import echo_content, human_bytes, iso_time, print_json
 from corral.api.cli.parameters import ModelText

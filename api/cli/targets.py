@@ -8,8 +8,8 @@ import shlex
 from pathlib import Path
 
 from corral.api.cli.backends import Backend
-from corral.api.cli.facts import ModelFacts
 from corral.api.cli.fetched import FetchedModels
+from corral.api.cli.model_facts import ModelFacts
 from corral.api.cli.model_names import beginning_of, suggesting
 from corral.api.cli.output import echo
 from corral.api.cli.parameters import wrong_value
@@ -109,11 +109,16 @@ def _import(corral: Corral, path: Path, show: OnProgress) -> StoredModel:
 
 def _same_files(path: Path, record: StoredModel) -> bool:
     """Whether importing `path` would give `record` again. Hashes the files only if their sizes match."""
-    files = [Path(file.file) for file in scan_folder(path)] if path.is_dir() else [path]
+    files = _files(path)
     sizes = {file.size_bytes for file in record.files}
     if any(file.stat().st_size not in sizes for file in files):
         return False
     return {_digest(file) for file in files} <= {file.digest for file in record.files}
+
+
+def _files(path: Path) -> list[Path]:
+    """The files that an import of `path` takes."""
+    return [Path(file.file) for file in scan_folder(path)] if path.is_dir() else [path]
 
 
 def _digest(file: Path) -> str:
@@ -126,9 +131,11 @@ def _key(path: Path) -> str:
 
 
 def _seal(path: Path) -> str:
-    """A digest of the files' sizes and times, which changes when their content does."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    states = [(str(file.relative_to(path)), file.stat()) for file in files]
+    """A digest of the sizes and times of the model's files, which changes when their content does.
+
+    Raises what `scan_folder` raises.
+    """
+    states = [(str(file.relative_to(path)), file.stat()) for file in _files(path)]
     text = "\n".join(f"{name} {state.st_size} {state.st_mtime_ns} {state.st_ino}" for name, state in states)
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from corral.api.http.body import read_json
-from corral.api.http.dialects import STATUSES, Dialect
-from corral.api.http.errors import ApiError
+from corral.api.http.dialects import Dialect
+from corral.api.http.errors import STATUSES, ApiError
 from corral.api.http.go_json import Body
 
 __all__ = ("STATUSES", "ApiError", "Body", "Dialect", "read_json")

@@ -11,12 +11,12 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral.api.http.dialects import Dialects
-from corral.api.http.disconnect import SHUTTING_DOWN
 from corral.api.http.errors import ApiError, ErrorReply
 from corral.api.http.origins import ALLOWED_HEADERS, ALLOWED_METHODS, OriginRules, host_is_local, is_loopback
 from corral.api.http.request_log import RequestLog
 from corral.api.http.settings import HttpSettings
 from corral.core.requests.caller import ANONYMOUS, PASSED_HEADER, Caller, servers_in
+from corral.core.scheduling.resident import SHUTTING_DOWN
 
 __all__ = ("AccessControl", "caller_of")
 

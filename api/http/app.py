@@ -29,7 +29,8 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
     """The ASGI application. The runtime stays the caller's to close.
 
     Routers find the runtime as ``request.app.state.runtime``. A router that cannot be mounted because its path is
-    taken is logged and left out. Whatever a router raises is answered in the error envelope of its dialect.
+    taken, or whose ``opt["dialect"]`` is no `Dialect`, is logged and left out. Whatever a router raises is answered in
+    the error envelope of its dialect.
     """
     settings = settings or HttpSettings()
     bodies = BodyMemory(settings.max_body_bytes)
@@ -45,9 +46,11 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
     )
     for router in routers:
         try:
-            app.register(router)
             dialect = router.opt.get("dialect")
-            if isinstance(dialect, Dialect):
+            if not isinstance(dialect, Dialect | None):
+                raise TypeError(f"its dialect is {short_line(repr(dialect), 60)}, which is not a Dialect")
+            app.register(router)
+            if dialect is not None:
                 dialects.add(router.path, dialect)
         except Exception as error:  # a plugin's handlers may be anything
             _log.error("skipping the routes under %s: %s", router.path, short_line(error))

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import Protocol
 
 from corral.api.http.freed_memory import return_free_memory
-from corral.api.http.turns import Turns
+from corral.api.http.parse_turns import Turns
 
 __all__ = ("Connections", "Watched", "raise_file_limit")
 

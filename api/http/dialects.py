@@ -10,37 +10,14 @@ import logging
 from collections.abc import Mapping
 from typing import ClassVar
 
-from corral.api.http.errors import JSON, ApiError, ErrorReply
+from corral.api.http.errors import JSON, STATUSES, ApiError, ErrorReply
 from corral.core.errors import (
-    Cancelled,
-    Conflict,
     CorralError,
-    EngineNotInstalled,
-    InvalidOption,
-    InvalidRequest,
-    NotFound,
-    ServerBusy,
-    Unsupported,
-    UpstreamError,
 )
 
-__all__ = ("STATUSES", "Dialect", "Dialects")
+__all__ = ("Dialect", "Dialects")
 
 _log = logging.getLogger("corral.http")
-
-STATUSES: Mapping[type[CorralError], int] = {
-    InvalidRequest: 400,
-    InvalidOption: 400,
-    NotFound: 404,
-    Unsupported: 400,
-    Conflict: 409,
-    EngineNotInstalled: 501,
-    UpstreamError: 502,
-    ServerBusy: 503,
-    Cancelled: 499,
-    CorralError: 500,
-}
-"""The status of each kind of error; the nearest base class counts."""
 
 
 class Dialect:

@@ -10,11 +10,11 @@ from typing import Any, Self
 from litestar.types import Receive, Scope
 
 from corral.core.errors import Cancelled, ServerBusy
+from corral.core.scheduling.resident import SHUTTING_DOWN
 
 __all__ = (
     "CLIENT_LEFT",
     "READER_STALLED",
-    "SHUTTING_DOWN",
     "CancelOnDisconnect",
     "when_client_leaves",
     "when_reader_stalls",
@@ -25,8 +25,6 @@ CLIENT_LEFT = "corral.client_left"
 
 READER_STALLED = "corral.reader_stalled"
 """The ASGI extension that the server must have for `when_reader_stalls`."""
-
-SHUTTING_DOWN = "the server is shutting down"
 
 
 class CancelOnDisconnect:

@@ -1,4 +1,4 @@
-"""Errors as HTTP answers: `ApiError` for routes to raise, and the handlers that answer in the dialect of the path."""
+"""The HTTP status of each error, `ApiError` for routes to raise, and the handlers that answer in a dialect."""
 
 from __future__ import annotations
 
@@ -8,16 +8,42 @@ from typing import TYPE_CHECKING, Any
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
+from corral.core.errors import (
+    Cancelled,
+    Conflict,
+    CorralError,
+    EngineNotInstalled,
+    InvalidOption,
+    InvalidRequest,
+    NotFound,
+    ServerBusy,
+    Unsupported,
+    UpstreamError,
+)
 from corral.core.values import Value
 from corral.core.wording.clipping import clipped
 
 if TYPE_CHECKING:
     from corral.api.http.dialects import Dialect
 
-__all__ = ("EXCEPTION_HANDLERS", "JSON", "ApiError", "ErrorReply", "dialect_of", "shown_text")
+__all__ = ("EXCEPTION_HANDLERS", "JSON", "STATUSES", "ApiError", "ErrorReply", "dialect_of", "shown_text")
 
 JSON = "application/json; charset=utf-8"
 """The content type of everything that is one JSON value."""
+
+STATUSES: Mapping[type[CorralError], int] = {
+    InvalidRequest: 400,
+    InvalidOption: 400,
+    NotFound: 404,
+    Unsupported: 400,
+    Conflict: 409,
+    EngineNotInstalled: 501,
+    UpstreamError: 502,
+    ServerBusy: 503,
+    Cancelled: 499,
+    CorralError: 500,
+}
+"""The status of each kind of error; the nearest base class counts. Dialects may differ: Ollama's does."""
 
 _LONGEST_TEXT = 4000
 

@@ -40,7 +40,7 @@ def _document(app: Litestar) -> dict[str, Any]:
     schemas: dict[str, Any] = {}
     references: dict[tuple[str, type[Any]], dict[str, Any]] = {}
     for dialect, of_dialect in kinds.items():
-        # Two dialects may have structs of one name.
+        # Two dialects may have structs of the same name.
         found, components = msgspec.json.schema_components(of_dialect, ref_template=f"{_PATH}{dialect}.{{name}}")
         schemas |= {f"{dialect}.{name}": schema for name, schema in components.items()}
         references |= {(dialect, kind): reference for kind, reference in zip(of_dialect, found, strict=True)}

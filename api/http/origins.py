@@ -72,7 +72,7 @@ def is_loopback(host: str) -> bool:
 
 @lru_cache(256)
 def host_is_local(host_header: str) -> bool:
-    """Whether a ``Host`` header names this machine. A name that somebody else's DNS could answer for does not."""
+    """Whether a ``Host`` header names this machine. A name that someone else's DNS could resolve does not."""
     host = _without_port(host_header).strip().lower()
     try:
         address = ipaddress.ip_address(host.strip("[]").partition("%")[0])

@@ -250,10 +250,8 @@ class AsyncCorral:
 
     async def delete(self, model: str) -> None:
         """Removes a model and the files that no other model uses."""
-        name, runtime = _name("model", model), await self.runtime()
-        record = await runtime.catalog.delete(name)
-        if record is not None and record.remote:
-            await runtime.scheduler.unload(record)
+        name = _name("model", model)
+        await (await self.runtime()).delete(name)
 
     def _request(
         self, method: str, model: str, how: RequestOptions | AnswerOptions, known: type[RequestOptions]

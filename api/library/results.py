@@ -1,4 +1,4 @@
-"""What the library answers: whole results, chunks, and the streams that chunks come in."""
+"""What the library returns: whole results, chunks, and the streams that chunks come in."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The models of a store: looked up, imported, pulled, pushed, published, inspected and deleted."""

@@ -16,7 +16,7 @@ class BlobAccess:
     """The `RandomAccess` of a blob, used with ``with`` in the event loop, and read in a thread meanwhile.
 
     Small reads are served from a window. Raises what `BlobStore.read` raises, and `CancelledError` after the context
-    has ended, when nothing waits for the thread any more.
+    has ended, when nothing waits for the thread any longer.
     """
 
     def __init__(self, blobs: BlobStore, info: BlobInfo) -> None:

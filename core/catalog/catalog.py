@@ -22,8 +22,8 @@ from corral.core.catalog.upstreams import upstream_model
 from corral.core.errors import BlobNotFound, CorralError, InvalidRequest
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
-from corral.core.models.completion import completed
 from corral.core.models.digests import Digest
+from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.view import ModelView
@@ -46,9 +46,9 @@ def _ignore(progress: FetchProgress) -> None:
 
 
 class ModelCatalog:
-    """Everything that can be done with models. For one event loop; safe with other processes on the same store.
+    """Everything that can be done with stored models. For one event loop; safe with other processes on the same store.
 
-    `formats` are tried in this order, for reading and writing. `cache` keeps what headers say between runs.
+    `formats` are tried in this order, for reading and writing. `cache` keeps the metadata from headers between runs.
     `default_registry` is the scheme of the registry that reads references without one. The caller closes stores,
     sources and registries. `left_out` has a sentence for each plugin that was not loaded, for errors about what is
     missing.
@@ -183,7 +183,7 @@ class ModelCatalog:
     async def delete(self, name: ModelName) -> StoredModel | None:
         """Deletes the manifest, the models derived from it alone, and blobs that no manifest names any more.
 
-        Returns what it was; None for a model that could not be read, which is deleted all the same. Raises
+        Returns the deleted model; None if it could not be read, in which case it is still deleted. Raises
         `ModelNotFound`.
         """
         record = None
@@ -223,14 +223,14 @@ class ModelCatalog:
         return await self._puller.pull(reference, name, on_progress)
 
     async def push(self, name: ModelName, reference: str, on_progress: OnProgress = _ignore) -> Digest:
-        """Publishes a model in the registry that reads the reference, and answers with its manifest's digest there.
+        """Publishes a model in the registry that reads the reference, and returns its manifest's digest there.
 
         The manifest is sent as it is. Raises `ModelNotFound`, `InvalidRequest`, `BlobNotFound`, `SourceError`.
         """
         return await self._pusher.push(await self._lookup.manifest(name), reference, on_progress)
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
-        """Makes a model of blobs that are in the store already. A name that is taken is replaced.
+        """Creates a model from blobs that are already in the store. A name that is taken is replaced.
 
         What the model leaves empty (format, family, lengths, …) is taken from the header of its weights. Raises
         `Conflict` if a blob is gone, `Unsupported` if no manifest can hold the model, and `InvalidModelFile`.
@@ -250,8 +250,9 @@ class ModelCatalog:
     ) -> StoredModel:
         """Adds a model that runs on the servers at these addresses. A name that is taken is replaced.
 
-        The first server is asked for `model`, or for its only one, and the others for the same. `api` None: found out
-        from the server. Raises `UpstreamError`, `InvalidRequest`, and whatever else `UpstreamDirectory.find` raises.
+        The first server is asked for `model`, or for its only one, and the others for the same model. With `api` None,
+        the API is detected. Raises `UpstreamError`, `InvalidRequest`, and whatever else `UpstreamDirectory.find`
+        raises.
         """
         refuse_derived(name)
         if self._upstreams is None or not hosts:

@@ -71,7 +71,7 @@ async def _delete_what_hangs_on(
         if all(other.digest != digest for other in others):
             try:
                 await local.drop_folder(digest)
-            except StorageError as error:  # only links: the blobs can be deleted all the same
+            except StorageError as error:  # only links: the blobs can still be deleted
                 _log.warning("could not remove a folder of links: %s", error)
         for orphan in _orphans(others):
             await manifests.delete(orphan.name)

@@ -18,7 +18,7 @@ _AT_ONCE = 4
 T = TypeVar("T")
 
 ByteStream = Callable[[int, int | None], AsyncGenerator[bytes, None]]
-"""Bytes from one offset up to another, or to the end. It may give more, which is cut off."""
+"""Yields bytes from one offset up to another, or to the end. Any excess is cut off."""
 
 
 async def side_by_side(jobs: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:

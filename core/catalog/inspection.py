@@ -22,7 +22,7 @@ from corral.core.wording.left_out import remarks
 __all__ = ("WeightsInspector",)
 
 _REMEMBERED = 256  # models; a description is some kilobytes
-_KEPT_PAIRS, _KEPT_CHARACTERS = 2048, 65_536  # of a description that is remembered
+_KEPT_PAIRS, _KEPT_CHARACTERS = 2048, 65_536  # of a description that is cached
 
 T = TypeVar("T")
 Tensors = list[tuple[str, str, tuple[int, ...]]]

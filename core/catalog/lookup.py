@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 _REMEMBERED = 1024
 _REMEMBERED_CHARACTERS = 1 << 20  # of the texts of one model
-_FILE_CHARACTERS = 200  # what a file of a model counts as
+_FILE_CHARACTERS = 200  # how much a model's file counts as
 
 
 def model_not_found(name: ModelName) -> ModelNotFound:

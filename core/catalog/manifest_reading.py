@@ -47,7 +47,7 @@ async def read_model(
     """The model that a manifest describes, and the size of all its blobs in bytes.
 
     Raises `StorageError`, and `PluginError` for a fault of the format, with `name` in their messages.
-    A manifest may come from a stranger: the memory for its small layers is bounded, whatever it says about them.
+    A manifest is untrusted: the memory for its small layers is limited, whatever sizes it claims.
     `known` are small layers that are not in the store yet.
     """
     form = format_of(name, manifest, formats)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from corral.core.catalog.deletion import delete_replaced
 from corral.core.catalog.manifest_reading import blobs_of, read_model, stored_model
@@ -14,7 +15,9 @@ from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestFormat, ManifestStore, StoredManifest
 from corral.core.values import Value
 
-__all__ = ("BlobGone", "ManifestPublisher", "Published")
+__all__ = ("BlobGone", "ManifestPublisher", "Published", "until_published")
+
+_ATTEMPTS = 3
 
 
 class BlobGone(Conflict):
@@ -26,6 +29,17 @@ class Published(Value, frozen=True, kw_only=True):
 
     stored: StoredManifest
     record: StoredModel
+
+
+async def until_published(attempt: Callable[[], Awaitable[Published]]) -> Published:
+    """The result of `attempt`, which fetches what the store lacks and publishes it; repeated if a blob is gone.
+
+    That happens if the blob was deleted with an older model that was just replaced. Raises what `attempt` raises.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(BlobGone):
+            return await attempt()
+    return await attempt()
 
 
 class ManifestPublisher:
@@ -72,7 +86,7 @@ class ManifestPublisher:
         return Published(stored=stored, record=stored_model(stored, model, size_bytes))
 
     async def delete_replaced(self, published: Published) -> None:
-        """Deletes what only the replaced model had. The caller holds no guard."""
+        """Deletes the blobs that only the replaced model used. The caller holds no guard."""
         await delete_replaced(published.stored, manifests=self._manifests, blobs=self._blobs, local=self._local)
 
     def _written(self, name: ModelName, model: Model) -> tuple[bytes, tuple[bytes, ...]]:

@@ -1,4 +1,4 @@
-"""Pulls a reference from the source or registry of its scheme, or else from the registry that is set."""
+"""Pulls a reference from the source or registry of its scheme, or else from the configured registry."""
 
 from __future__ import annotations
 

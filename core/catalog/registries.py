@@ -1,4 +1,4 @@
-"""Finds the registry that reads a reference: the one of its scheme, or else the one that is set."""
+"""Finds the registry that reads a reference: the one for its scheme, or else the configured one."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from corral.core.catalog.fetching import fetch_blob, side_by_side
 from corral.core.catalog.manifest_reading import blobs_of, read_model
-from corral.core.catalog.publishing import BlobGone, ManifestPublisher, Published
+from corral.core.catalog.publishing import ManifestPublisher, Published, until_published
 from corral.core.errors import DigestMismatch
 from corral.core.models.digests import Digest, digest_of, short_digest
 from corral.core.models.model import StoredModel
@@ -20,8 +20,6 @@ from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.specs.converters import refuse_derived
 
 __all__ = ("RegistryPuller",)
-
-_ATTEMPTS = 3
 
 Fetch = Callable[[Digest, int, int | None], AsyncGenerator[bytes, None]]
 """`Registry.fetch` for one reference."""
@@ -61,18 +59,16 @@ class RegistryPuller:
         blobs = {blob.digest: blob for blob in blobs_of(name, manifest, self._formats)}.values()
         texts = [blob for blob in blobs if blob.is_text]
         files = [blob for blob in blobs if not blob.is_text]
-        for attempt in range(_ATTEMPTS):
+
+        async def attempt() -> Published:
             # A manifest that cannot be read is refused before its weights are fetched.
             await side_by_side([partial(self._fetch, fetch, blob, on_progress) for blob in texts])
             await read_model(name, manifest, self._formats, self._blobs)
             await side_by_side([partial(self._fetch, fetch, blob, on_progress) for blob in files])
             on_progress(FetchProgress(status="writing manifest"))
-            try:
-                return await self._publisher.put(name, manifest)
-            except BlobGone:  # it was deleted with an older model that was just replaced; only it is fetched again
-                if attempt == _ATTEMPTS - 1:
-                    raise
-        raise AssertionError("unreachable")
+            return await self._publisher.put(name, manifest)
+
+        return await until_published(attempt)
 
     async def _fetch(self, fetch: Fetch, blob: ManifestBlob, on_progress: OnProgress) -> None:
         status = f"pulling {short_digest(blob.digest)}"

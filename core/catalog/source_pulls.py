@@ -11,7 +11,7 @@ from functools import partial
 from corral.core.catalog.fetching import fetch_blob, side_by_side
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.new_models import Part, file_model, weights_among
-from corral.core.catalog.publishing import BlobGone, ManifestPublisher, Published
+from corral.core.catalog.publishing import ManifestPublisher, Published, until_published
 from corral.core.catalog.unused_blobs import discard_blobs
 from corral.core.errors import InvalidModelFile
 from corral.core.models.digests import Digest
@@ -22,8 +22,6 @@ from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.sources import FetchProgress, ModelSource, OnProgress, RemoteFile, SourceModel
 
 __all__ = ("SourcePuller",)
-
-_ATTEMPTS = 3
 
 
 class SourcePuller:
@@ -71,7 +69,8 @@ class SourcePuller:
         on_progress: OnProgress,
     ) -> Published:
         turns: defaultdict[Digest | None, asyncio.Lock] = defaultdict(asyncio.Lock)
-        for attempt in range(_ATTEMPTS):
+
+        async def attempt() -> Published:
             parts = tuple(
                 await side_by_side(
                     [partial(self._part, source, file, fresh, turns, on_progress) for file in remote.files]
@@ -79,14 +78,11 @@ class SourcePuller:
             )
             weights = parts[weights_among([(part.file_name, part.metadata) for part in parts])]
             on_progress(FetchProgress(status="writing manifest"))
-            try:
-                return await self._publisher.put_model(
-                    name or name_from_file(weights.file_name, weights.metadata.file_type), file_model(parts, weights)
-                )
-            except BlobGone:  # it was deleted with an older model that was just replaced; only it is fetched again
-                if attempt == _ATTEMPTS - 1:
-                    raise
-        raise AssertionError("unreachable")
+            return await self._publisher.put_model(
+                name or name_from_file(weights.file_name, weights.metadata.file_type), file_model(parts, weights)
+            )
+
+        return await until_published(attempt)
 
     async def _part(
         self,

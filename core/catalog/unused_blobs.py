@@ -25,9 +25,9 @@ async def every_manifest(manifests: ManifestStore) -> AsyncGenerator[StoredManif
 
 
 async def discard_blobs(candidates: Collection[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
-    """Best effort, after something failed whose own error is what matters: deletes what came for nothing.
+    """Best effort, to clean up after a failure whose own error is what matters: deletes blobs that are not needed.
 
-    What another model has stays. The caller holds no guard.
+    Blobs of other models stay. The caller holds no guard.
     """
     if candidates:
         with suppress(CorralError):
@@ -36,7 +36,7 @@ async def discard_blobs(candidates: Collection[Digest], *, manifests: ManifestSt
 
 
 async def delete_unused(candidates: Iterable[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
-    """Deletes those `candidates` that no manifest mentions. The caller holds the store's guard exclusively.
+    """Deletes the `candidates` that no manifest mentions. The caller holds the store's guard exclusively.
 
     If a manifest cannot be read, nothing is deleted: it might name any of them.
     """

@@ -1,4 +1,4 @@
-"""Derives models from other models: finds those that were derived before, converts and keeps the others."""
+"""Derives models from other models: finds those that already exist, and converts and keeps the others."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ class ModelDeriver:
         parameters: Mapping[str, Any] = {},
         on_progress: OnLoadProgress = _ignore,
     ) -> StoredModel:
-        """What the converter makes of the model; converted now unless it is there already. Cancelling leaves nothing.
+        """The converter's result for the model, converted now unless it already exists. Cancelling leaves nothing
+        behind.
 
         `on_progress` is first called when the work begins; before that, another process may be doing it. Raises
         `Unsupported` if there is no such converter or it cannot convert the model, `EngineNotInstalled` if it lacks its

@@ -12,7 +12,7 @@ import msgspec
 from corral.core.containment import contained
 from corral.core.error_translation import map_errors
 from corral.core.errors import EngineNotInstalled, InvalidOption, PluginError, StorageError, Unsupported
-from corral.core.models.completion import completed
+from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import DEFAULT_TAG, ModelName
 from corral.core.models.paths import check_together

@@ -53,7 +53,7 @@ class Generation:
     async def __anext__(self) -> Output:
         try:
             output = await self._outputs.__anext__()
-        except BaseException:  # it has ended or failed, or this task is cancelled: there will be no more outputs
+        except BaseException:  # it has ended or failed, or this task is cancelled: there are no more outputs
             await self.aclose()
             raise
         if isinstance(output, Started) and (ignored := (*self._ignored, *output.ignored_options)):

@@ -64,7 +64,7 @@ def _chat(call: AnswerCall, options: ResolvedOptions, messages: tuple[Message, .
 
 
 def _passed_on(call: AnswerCall, options: ResolvedOptions, request: type[TextRequest]) -> dict[str, Any]:
-    """What a call and the resolved options say about every request of this type: fields of one name are one thing."""
+    """What a call and the resolved options say about every request of this type: fields of the same name correspond."""
     context = _context(options, call.shift)
     return fields_in_common(call, request) | {"sampling": options.sampling, "context": context}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 
 from corral.core.errors import EngineError, PromptTooLong
-from corral.core.generation.room import require_room
+from corral.core.generation.early_length_check import require_room
 from corral.core.ports.running import RunningModel
 from corral.core.requests.calls import EmbedCall
 from corral.core.requests.outputs import Embedded, Vectors

@@ -12,7 +12,7 @@ __all__ = ("parsed",)
 
 
 async def parsed(outputs: AsyncGenerator[Output, None], parser: AnswerParser) -> AsyncGenerator[Output, None]:
-    """The same outputs, with the deltas that the parser makes of theirs."""
+    """The same outputs, with their deltas passed through the parser."""
     async with aclosing(outputs):
         async for output in outputs:
             if isinstance(output, Delta):

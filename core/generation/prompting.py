@@ -11,11 +11,10 @@ from __future__ import annotations
 import msgspec
 
 from corral.core.errors import Unsupported
+from corral.core.generation.early_length_check import most_tokens_of_prompt, require_room, require_room_for
 from corral.core.generation.rendering import FormatInThreads
-from corral.core.generation.room import most_tokens_of_prompt, require_room, require_room_for
 from corral.core.ports.chat import RenderedChat
 from corral.core.ports.running import ModelInfo
-from corral.core.requests.control_tokens import control_tokens
 from corral.core.requests.prompts import has_media
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.values import fields_in_common
@@ -32,7 +31,7 @@ async def rendered_chat(request: ChatRequest, info: ModelInfo, chat_format: Form
     """
     asked = sum([len(message.content) for message in request.messages if message.role in ("user", "system")])
     require_room(info, asked, most_tokens_of_prompt(info, request.context))
-    rendered = await chat_format.render(request, control_tokens(info.control_tokens))
+    rendered = await chat_format.render(request, await chat_format.control(info.control_tokens))
     if any(message.images for message in request.messages) and not has_media(rendered.prompt):
         raise Unsupported("images: the chat format of this model has no place for them", "omit them")
     require_room_for(info, rendered.prompt, request.context)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 
 from corral.core.ports.chat import ChatFormat, RenderedChat
-from corral.core.requests.control_tokens import ControlTokens
+from corral.core.requests.control_tokens import ControlTokens, control_tokens
 from corral.core.requests.requests import ChatRequest
 from corral.core.waiting import until_done
 
@@ -28,27 +27,24 @@ _THREADS = 8
 _SHORT_CHARS = 8192
 _SHORT_MESSAGES = 64
 _IN_LOOP_S = 0.002
+_FEW_SPELLINGS = 512
 
 
 class _Limit:
-    """Like a `threading.Event` that is set once this thread has used its processor time, from the first question on."""
+    """Like a `threading.Event` that is set once this thread has used this much more processor time."""
 
     def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._ends_s = math.inf
+        self._ends_s = time.thread_time() + limit_s
 
     def is_set(self) -> bool:
-        now_s = time.thread_time()
-        if math.isinf(self._ends_s):
-            self._ends_s = now_s + self._limit_s
-        return now_s > self._ends_s
+        return time.thread_time() > self._ends_s
 
 
 _abandoned: ContextVar[threading.Event | _Limit | None] = ContextVar("abandoned", default=None)
 
 
 def abandoned() -> bool:
-    """For chat formats, in the thread that renders: whether this rendering should stop, raising any `Exception`."""
+    """Whether this rendering should stop, by raising any `Exception`. For chat formats, in the thread that renders."""
     event = _abandoned.get()
     return event is not None and event.is_set()
 
@@ -60,7 +56,7 @@ class RenderingThreads:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="template")
 
     async def open(self, compile_format: Callable[[], ChatFormat]) -> FormatInThreads:
-        """The format that `compile_format` makes."""
+        """The format that `compile_format` returns."""
         chat_format = await asyncio.get_running_loop().run_in_executor(self._executor, compile_format)
         return FormatInThreads(chat_format, self._executor)
 
@@ -80,7 +76,14 @@ class FormatInThreads:
         self._format = chat_format
         self._executor = executor
         self._turn = asyncio.Lock()
-        self._in_loop = bool(getattr(chat_format, "interruptible", False))
+        self._in_loop = getattr(chat_format, "interruptible", False) is True  # a plugin's may be anything
+
+    async def control(self, spellings: tuple[str, ...] | None) -> ControlTokens:
+        """As `control_tokens`. Large vocabularies are compiled in a thread."""
+        if len(spellings or ()) <= _FEW_SPELLINGS and sum(map(len, spellings or ())) <= _SHORT_CHARS:
+            return control_tokens(spellings)
+        async with self._turn:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, control_tokens, spellings)
 
     async def render(self, request: ChatRequest, control: ControlTokens) -> RenderedChat:
         """As `ChatFormat.render`. A caller cancelled during its turn waits until the rendering has noticed."""
@@ -92,8 +95,8 @@ class FormatInThreads:
             except Exception:
                 if not limit.is_set():
                     raise
-                self._in_loop = False
             finally:
+                self._in_loop = not limit.is_set()  # a template that was not asked in time is as slow
                 _abandoned.reset(token)
         async with self._turn:
             stop = threading.Event()

@@ -18,12 +18,12 @@ from msgspec import UnsetType
 from corral.core.errors import PluginError
 from corral.core.generation.answers import Generation
 from corral.core.generation.assembling import chat_request, generate_request, resolved_options
+from corral.core.generation.chat_formats import ChatFormats
+from corral.core.generation.early_length_check import require_room_for
 from corral.core.generation.embedding import embed_texts
-from corral.core.generation.formats import ChatFormats
 from corral.core.generation.parsing import parsed
 from corral.core.generation.prompting import completion_of, rendered_chat
 from corral.core.generation.refusals import refuse_embedding_model, refuse_unserved, require_features, require_task
-from corral.core.generation.room import require_room_for
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
@@ -158,7 +158,7 @@ class InferenceService:
         return await self._scheduler.unload(await self._catalog.get(parse_name(call.model)))
 
     def close(self) -> None:
-        """Ends its threads; waits for nothing. Call it once no request is in progress."""
+        """Ends its threads without waiting. Call it once no request is in progress."""
         self._formats.close()
 
     async def _find(

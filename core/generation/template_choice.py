@@ -12,7 +12,8 @@ __all__ = ("choose_template",)
 def choose_template(model: Model, metadata: ModelMetadata | None, languages: Container[str]) -> TemplateText | None:
     """The manifest's template takes precedence over the one in the weights, which is always Jinja.
 
-    Templates in a language that is not in `languages` are skipped. None if there is no other.
+    Templates in a language that is not in `languages` are skipped. None if no template remains. What is shown to
+    people (`shown_template`) does not depend on the installed languages.
     """
     texts = [] if model.template is None else [model.template]
     if metadata is not None and metadata.chat_template:

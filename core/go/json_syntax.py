@@ -69,7 +69,7 @@ def _skip_space(text: str, at: int) -> int:
 
 
 def _key(text: str, at: int) -> int:
-    """Reads ``"key":`` and the space after it."""
+    """Reads ``"key":`` and the white space after it."""
     if text[at] != '"':
         raise _invalid(text, at, "looking for beginning of object key string")
     at = _skip_space(text, _string(text, at))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from corral.core.models.completion import template_text
+from corral.core.models.manifest_or_weights import shown_template
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.requests.think_tags import think_tags_in
 
@@ -14,7 +14,7 @@ CAPABILITIES = ("completion", "tools", "insert", "vision", "embedding", "thinkin
 """Every capability, in the order in which they are listed."""
 
 _GO_FIELD = re.compile(r"[.$](Tools|Suffix|Thinking)\b")
-_TEMPLATE_LIMIT = 1 << 18  # characters; a longer one is never rendered, and lists of models would wait for it
+_TEMPLATE_LIMIT = 1 << 18  # characters; longer ones are never rendered, and would delay lists of models
 _GO_MEANING = {"Tools": "tools", "Suffix": "insert", "Thinking": "thinking"}
 
 
@@ -40,7 +40,7 @@ def derive_capabilities(
 
 def _from_template(record: StoredModel, metadata: ModelMetadata | None) -> set[str]:
     """From the manifest's template, or without one, from the template inside the weights."""
-    text = template_text(record, metadata)
+    text = shown_template(record, metadata)
     if len(text) > _TEMPLATE_LIMIT:
         return set()
     if record.template is not None and record.template.kind == "go":

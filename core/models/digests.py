@@ -33,9 +33,9 @@ def digest_of(data: bytes) -> Digest:
     return Digest("sha256:" + hashlib.sha256(data).hexdigest())
 
 
-def short_digest(digest: Digest) -> str:
-    """The first twelve hex digits, as Ollama shows them."""
-    return digest.partition(":")[2][:12]
+def short_digest(digest: str) -> str:
+    """The first twelve hex digits, as Ollama shows them. ``sha256:`` may be missing."""
+    return digest.removeprefix("sha256:")[:12]
 
 
 def mentioned_digests(manifest: bytes) -> frozenset[Digest]:

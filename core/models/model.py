@@ -46,7 +46,7 @@ class ModelFile(Value, frozen=True, kw_only=True):
 
 
 class TemplateText(Value, frozen=True, kw_only=True):
-    """A chat template, and the tokens that it may ask for, empty if they are those of the weights.
+    """A chat template, and the tokens that it may refer to, empty if they are those of the weights.
 
     `kind` is its language: ``go``, ``jinja``, or one that a plugin compiles.
     """
@@ -103,7 +103,9 @@ class Model(Value, frozen=True, kw_only=True):
 
     @property
     def loaded_files(self) -> tuple[ModelFile, ...]:
-        """The files that an engine opens, weights first. Of weights without paths the last counts, as in Ollama."""
+        """The files that an engine opens, weights first. If there are several weights without paths, the last one is
+        used, as in Ollama.
+        """
         files = [file for file in self.files if file.role in ("projector", "adapter", "draft") or file.path]
         if self.weights is not None and self.weights not in files:
             files.insert(0, self.weights)

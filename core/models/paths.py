@@ -21,7 +21,7 @@ def path_parts(path: str) -> tuple[str, ...]:
     """The parts of a path such as ``onnx/model.onnx``. Raises `StorageError` for an unsafe path.
 
     Absolute paths, ``..``, empty parts, backslashes, control characters, and names that a system reserves are refused:
-    a manifest from a stranger must name the same file everywhere.
+    an untrusted manifest must name the same file everywhere.
     """
     parts = tuple(path.split("/"))
     for part in parts:

@@ -1,4 +1,4 @@
-"""The answer-parser port: tells thinking and tool calls from the visible text of an answer while it is generated."""
+"""The answer-parser port: separates thinking and tool calls from the visible text while an answer is generated."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ("AnswerParser", "AnswerParserFactory")
 class AnswerParser(Protocol):
     """Reads one answer, in the event loop: nothing in it may take long.
 
-    What comes out does not depend on how the answer is divided into deltas. Token counts and log-probabilities are
+    The result does not depend on how the answer is divided into deltas. Token counts and log-probabilities are
     passed on without delay and add up to what came in. Text is held back only while it may be the beginning of a mark.
     """
 
     def feed(self, delta: Delta) -> Sequence[Delta]:
-        """What is known about the answer after this delta."""
+        """The deltas that can be passed on after this one."""
         ...
 
     def finish(self) -> Sequence[Delta]:

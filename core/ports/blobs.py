@@ -72,7 +72,7 @@ class BlobStore(Protocol):
         ...
 
     async def delete(self, digest: Digest) -> bool:
-        """True if it existed."""
+        """Returns True if it existed."""
         ...
 
     def list(self) -> AsyncIterator[BlobInfo]:

@@ -37,11 +37,11 @@ class ChatFormat(Protocol):
     """
 
     def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
-        """The prompt up to where the assistant begins to speak; a trailing assistant message is continued.
+        """The prompt up to the start of the assistant's turn; a trailing assistant message is continued.
 
-        A `control` token in any text of messages and tools becomes a part of its own with `parse_special` off:
-        `corral.core.requests.typed_text.TypedText` takes care of it. A long rendering stops soon once
-        `corral.core.generation.rendering.abandoned` says so.
+        A `control` token in any text of messages and tools becomes a separate part with `parse_special` off:
+        `corral.core.requests.typed_text.TypedText` takes care of it. A long rendering stops soon after
+        `corral.core.generation.rendering.abandoned` returns true.
 
         Raises `InvalidRequest` with the template's own complaint, or if the template exceeds its limits.
         """

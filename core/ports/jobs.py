@@ -14,14 +14,15 @@ ResultT = TypeVar("ResultT")
 
 
 class JobRunner(Protocol):
-    """Runs functions of importable modules in a process of their own: converting, looking for devices."""
+    """Runs functions of importable modules in a separate process: converting, looking for devices."""
 
     async def run(
         self, function: str, request: msgspec.Struct | None, result: type[ResultT], on_progress: OnLoadProgress
     ) -> ResultT:
-        """What ``package.module:function`` answers to ``(request, on_progress)``, or to nothing where request is None.
+        """What ``package.module:function`` returns for ``(request, on_progress)``, or without arguments if `request` is
+        None.
 
-        `request` and the answer travel as MessagePack; the answer is decoded as `result`. `on_progress` is called in
+        `request` and the result are sent as MessagePack; the latter is decoded as `result`. `on_progress` is called in
         the event loop with the share done, 0 to 1. Cancelling the call kills the process and waits for its end.
 
         An error of `corral.core.errors` that the function raises is raised here. A full disk becomes `OutOfSpace` and

@@ -87,7 +87,7 @@ class ManifestBlob(Value, frozen=True, kw_only=True):
 class ManifestFormat(Protocol):
     """One manifest format (Ollama's, OCI ModelPack, …), read into a `Model` and written from one.
 
-    The bytes may come from a stranger: whatever is wrong with them is a `StorageError`.
+    The bytes are untrusted: anything wrong with them is a `StorageError`.
     """
 
     @property

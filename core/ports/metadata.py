@@ -34,7 +34,7 @@ class MetadataReader(Protocol):
     def format(self) -> str: ...
 
     def recognises(self, source: RandomAccess) -> bool:
-        """By content, never by name. False for a file that is too short."""
+        """Whether this reader knows the file, judging by content, never by name. False for a file that is too short."""
         ...
 
     def read(self, source: RandomAccess) -> ModelMetadata:

@@ -33,7 +33,7 @@ class GradualTokenizer(Tokenizer, Protocol):
 
 
 class Vocabulary(Value, frozen=True, kw_only=True):
-    """Every token of a model, by id: its bytes, and what is special.
+    """Every token of a model, by id: its bytes, and which tokens are special.
 
     `control` are the ids of control tokens, which are not text (``<|im_end|>``); `ends` are those that end an answer.
     """
@@ -52,7 +52,7 @@ class OpenTokenizer(Tokenizer, Protocol):
 
 
 class TokenMask(Protocol):
-    """Which tokens may come next: what an engine asks while it answers one request."""
+    """Says which tokens may come next; an engine asks before it samples each token of a request."""
 
     def allowed(self) -> bytes | None:
         """One bit per token id, least significant first; None: all. Asked once before each sampled token."""
@@ -66,11 +66,11 @@ class TokenMask(Protocol):
 class RequestMask(TokenMask, Protocol):
     """Everything that limits the tokens of one request: its `Constraint`, its `ThinkingBudget`, or both.
 
-    If a grammar is complete, only a token that ends the answer may come. Both methods raise `InvalidRequest` if the
+    Once a grammar is complete, it allows only tokens that end the answer. Both methods raise `InvalidRequest` if the
     grammar turns out too complex to be followed.
     """
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """What the request asks for and the mask does not enforce, in words."""
+        """Descriptions of what the request asks for but the mask does not enforce."""
         ...

@@ -12,7 +12,7 @@ __all__ = ("OfferedModel", "UpstreamDirectory")
 class OfferedModel(Value, frozen=True, kw_only=True):
     """A model that a server has. `host` is the server's address in its normal form; `model` its own name for it.
 
-    `api` is what the server speaks. Empty and None: the server does not say.
+    `api` is the API it has. Fields are empty or None if the server does not say.
     """
 
     host: str
@@ -27,12 +27,12 @@ class OfferedModel(Value, frozen=True, kw_only=True):
 
 
 class UpstreamDirectory(Protocol):
-    """Asks servers. Connects to the address it is given and to no other."""
+    """Asks servers about their models. Connects only to the address it is given."""
 
     async def find(self, host: str, model: str | None = None, api: str | None = None) -> OfferedModel:
-        """The model of that name, or the only one there is. `api` None: found out.
+        """The model of that name, or the only one. With `api` None, the API is detected.
 
-        Raises `UpstreamError` where nobody answers, and where there is no such model or none was named of several,
-        listing what there is; `InvalidRequest` for an address or `api` that is none.
+        Raises `UpstreamError` if no server answers; and if the model does not exist, or none of several was named,
+        listing those available. Raises `InvalidRequest` for an invalid address or `api`.
         """
         ...

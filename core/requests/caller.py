@@ -30,5 +30,5 @@ ANONYMOUS = Caller()
 
 
 def servers_in(header: str) -> tuple[str, ...]:
-    """The server names in a header that anyone may have written; only the last ones if there are many."""
+    """The server names in a header, which is untrusted; only the last ones if there are many."""
     return tuple(_NAME.findall(header)[-_MOST:])

@@ -21,20 +21,24 @@ _LOOKALIKE = re.compile(
 """How control tokens are usually spelled: ``<|im_end|>``, ``</s>``, ``[INST]``, ``]~b]``. Other texts match too."""
 
 _REMEMBERED = 16
+_LONGEST = 256
+_MOST = 32_768
+_MOST_CHARS = 1 << 20
+"""Larger sets would take seconds and hundreds of megabytes to compile. Some models of speech have 28,000 short ones."""
 
 
 class ControlTokens:
     """The control tokens of a model, by spelling.
 
-    If `spellings` is None, they are unknown, and everything that looks like a control token counts as one.
+    If `spellings` is None, they are unknown, and everything that looks like a control token counts as one. The same
+    goes for a vocabulary with more of them than can be compiled; single ones that are too long are left out.
     """
 
     def __init__(self, spellings: tuple[str, ...] | None) -> None:
-        texts = sorted({text for text in spellings or () if text}, reverse=True)
-        self._pattern = re.compile(_any_of(texts)) if texts else _LOOKALIKE if spellings is None else None
+        self._pattern = _LOOKALIKE if spellings is None else _pattern(spellings)
 
     def find(self, text: str) -> Iterator[re.Match[str]]:
-        """Every control token in the text. If several begin at the same place, the longest."""
+        """Every control token in the text. If several begin at the same place, only the longest counts."""
         return iter(()) if self._pattern is None else self._pattern.finditer(text)
 
     def replace(self, text: str, by: Callable[[re.Match[str]], str]) -> str:
@@ -66,6 +70,19 @@ LOOKALIKES = ControlTokens(None)
 def control_tokens(spellings: tuple[str, ...] | None) -> ControlTokens:
     """The same object for the same spellings, since a vocabulary may have thousands of them."""
     return ControlTokens(spellings)
+
+
+def _pattern(spellings: tuple[str, ...]) -> re.Pattern[str] | None:
+    """A pattern for these texts; None if there are none."""
+    texts = sorted({text for text in spellings if 0 < len(text) <= _LONGEST}, reverse=True)
+    if not texts:
+        return None
+    if len(texts) > _MOST or sum(map(len, texts)) > _MOST_CHARS:
+        return _LOOKALIKE
+    try:
+        return re.compile(_any_of(texts))
+    except RecursionError:  # each is the beginning of the next
+        return _LOOKALIKE
 
 
 def _any_of(texts: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What people and models say to each other in a chat: messages, tools, tool calls."""
+"""What chats consist of: messages, tools, tool calls."""
 
 from __future__ import annotations
 

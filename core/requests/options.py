@@ -118,7 +118,7 @@ _RETIRED = frozenset({"penalize_newline", "low_vram", "f16_kv", "logits_all", "v
 
 
 class ParsedOptions(Value, frozen=True, kw_only=True):
-    """Checked options by scope, as JSON types; only those given. `unknown` names have no effect, so log them."""
+    """Validated options by scope, as JSON types; only those given. `unknown` names have no effect, so log them."""
 
     sampling: Mapping[str, Any] = {}
     context: Mapping[str, Any] = {}
@@ -128,7 +128,7 @@ class ParsedOptions(Value, frozen=True, kw_only=True):
 
 
 class ResolvedOptions(Value, frozen=True, kw_only=True):
-    """What a request runs with, all layers merged. `load` holds only load options that some layer sets.
+    """The options that a request runs with, all layers merged. `load` holds only load options that some layer sets.
 
     `engine` is the engine that must run it, None if any engine may.
     """
@@ -206,7 +206,7 @@ def parse_parameter(name: str, values: Sequence[str]) -> Any:
         if name in _RETIRED:
             return None
         raise InvalidOption(
-            f"unknown parameter '{name}'", did_you_mean(name, OPTIONS, f"known are {', '.join(OPTIONS)}")
+            f"unknown parameter '{name}'", did_you_mean(name, OPTIONS, f"known parameters: {', '.join(OPTIONS)}")
         )
     if not values:
         raise InvalidOption(f"parameter '{name}' has no value")

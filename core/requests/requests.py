@@ -29,8 +29,8 @@ __all__ = (
 class SamplingParams(Value, frozen=True, kw_only=True):
     """How the next token is chosen, and when to stop. Names and defaults are Ollama's, or else llama-server's.
 
-    `temperature` 0 is greedy. `seed` None draws one. `num_predict` is the most tokens to generate; with None,
-    only the context limits them. `repeat_last_n` 0 turns penalties off, -1 looks at the whole context.
+    `temperature` 0 is greedy. With `seed` None, a random seed is drawn. `num_predict` is the most tokens to generate;
+    with None, only the context limits them. `repeat_last_n` 0 turns penalties off, -1 looks at the whole context.
     `mirostat` 0 is off, 1 and 2 are its versions. `logit_bias` maps a token id, or a text, to what is added to
     its logit (``-inf`` forbids it).
     """
@@ -65,7 +65,7 @@ class SamplingParams(Value, frozen=True, kw_only=True):
 
 
 class ContextPolicy(Value, frozen=True, kw_only=True):
-    """How much one request may remember, in tokens.
+    """The context of one request, in tokens.
 
     `num_ctx` bounds prompt and answer together (None: as much as the engine has). When an answer reaches it, `shift`
     keeps the first `num_keep` tokens, drops the older half of the rest and continues; without `shift`, or if the
@@ -86,9 +86,9 @@ class Constraint(Value, frozen=True, kw_only=True):
 
 
 class ThinkingBudget(Value, frozen=True, kw_only=True):
-    """The most tokens between the tags `start` and `end`; then `end` is forced.
+    """Limits the number of tokens between the tags `start` and `end`; at the limit, `end` is forced.
 
-    `start` is empty if the prompt has opened the thinking already.
+    `start` is empty if the prompt has already opened the thinking.
     """
 
     max_tokens: int

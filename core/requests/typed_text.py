@@ -24,19 +24,19 @@ ROLES = frozenset({"system", "user", "assistant", "tool"})
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _UNMARK = {ord(_OPEN): None, ord(_CLOSE): None}
-# As they are, or as `repr` writes them in a format.
+# Marks as they are, or as `repr` writes them in a format.
 _MARKED = re.compile(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}|\\\\ufdd0((?:(?!\\\\ufdd)[^{_OPEN}{_CLOSE}])*)\\\\ufdd1")
 _ESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\\u(fdd[01])")
 
 
 class TypedText:
-    """Marks control tokens on the way into one rendering, and makes parts of what comes out.
+    """Marks control tokens on the way into one rendering, and splits its result into parts.
 
-    Make one per rendering. `chars` is how much text has been marked so far.
+    Create one per rendering. `chars` is how much text has been marked so far.
 
     `spared` are texts that the template itself looks for in answers (``</think>``). They stay unmarked there: a mark
     would stand between the text that the template cuts off and the whitespace that it then strips. A role that is not
-    among `roles` is marked as a whole, since templates make control tokens of roles (``<|user|>``).
+    among `roles` is marked as a whole, since templates turn roles into control tokens (``<|user|>``).
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TypedText:
         )
 
     def text(self, text: str, spared: frozenset[str] = frozenset()) -> str:
-        """The text with marks around every control token except the `spared`; marks that were typed are gone."""
+        """The text with marks around every control token not in `spared`; marks that were typed are removed."""
         self.chars += len(text)
         if _OPEN in text or _CLOSE in text:
             text = text.translate(_UNMARK)
@@ -126,7 +126,7 @@ class TypedText:
 
 
 def without_escapes(text: str) -> str:
-    """What `repr` or an ASCII encoder made of a text, with the marks as themselves again."""
+    """The output of `repr` or an ASCII encoder, with the marks unescaped."""
     if "\\ufdd" not in text:
         return text
     return _ESCAPED.sub(lambda found: found[1] + chr(int(found[2], 16)), text)

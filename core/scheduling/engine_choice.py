@@ -1,4 +1,4 @@
-"""Which engine takes a model, with which load options, and in which runner."""
+"""Chooses which engine runs a model, with which load options, and in which runner."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 class EngineChooser:
     """Chooses among `specs`. `order` names engines that come before others that suit a model equally well.
 
-    `settings` are load options by engine, under those of a request. `left_out` has a sentence for each plugin that is
-    absent, for errors about missing engines. What is installed is looked up when it first matters; what was missing is
-    looked up again each time.
+    `settings` are load options by engine, which those of a request override. `left_out` has a sentence for each plugin
+    that was not loaded, for errors about missing engines. What is installed is looked up when it first matters; what
+    was missing is looked up again each time.
     """
 
     def __init__(
@@ -232,14 +232,16 @@ class EngineChooser:
 
 
 def lost_adapter(spec: EngineSpec, model: Model) -> str | None:
-    """Why the engine must not load the model: it would leave out the model's adapter. None if it would not."""
+    """Why the engine must not load the model: it would ignore the model's adapter. None if it may."""
     if model.files_of("adapter") and not spec.adapters:
         return "does not support adapters, and without its adapter this model would give different answers"
     return None
 
 
 def _unfit(spec: EngineSpec, model: Model, metadata: ModelMetadata | None) -> str | None:
-    """Why the answers would not be those of the model, whatever the engine says; None if they would."""
+    """Why the engine must not run the model, even if its `match` accepts it: the answers would be wrong. None if it
+    may.
+    """
     lost = lost_adapter(spec, model)
     if lost is not None:
         return lost

@@ -30,7 +30,7 @@ class KeepAlive:
 
     @property
     def ends_at_s(self) -> float:
-        """When the time that was started last ends, by the clock; infinite if never."""
+        """When the time that was last started ends, by the clock; infinite if never."""
         return self._ends_at_s
 
     def end_if_started_now_s(self) -> float:
@@ -38,7 +38,7 @@ class KeepAlive:
         return math.inf if self.duration_s is None else self._clock_s() + self.duration_s
 
     def start(self) -> None:
-        """Start the time anew."""
+        """Restart the time."""
         self.stop()
         self._ends_at_s = self.end_if_started_now_s()
         self._set_timer()

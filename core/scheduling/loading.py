@@ -121,7 +121,7 @@ class ModelLoader:
             async with asyncio.timeout(timeout_s) as deadline:
 
                 def on_progress(share: float) -> None:
-                    with suppress(RuntimeError):  # a late report of work that has ended
+                    with suppress(RuntimeError):  # a late report from work that has ended
                         deadline.reschedule(loop.time() + self._timeout_s)
                     resident.report(LoadProgress(stage=stage, share=share))
 

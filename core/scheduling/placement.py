@@ -1,4 +1,4 @@
-"""Makes room for the next model: whether it fits into memory, and which models are unloaded for it."""
+"""Makes room for the next model: decides whether it fits into memory, and which models are unloaded for it."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ class Placement:
 
 
 def _eviction_order(resident: Resident) -> tuple[bool, float, str]:
-    return resident.eviction_order
+    """A sort key: idle before leased, then the shortest keep-alive."""
+    return (not resident.idle, resident.keep_alive_s, resident.record.name.key)
 
 
 def _size(size_bytes: int) -> str:

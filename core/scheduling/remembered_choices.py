@@ -1,4 +1,4 @@
-"""Remembers which engine was chosen: most requests for a loaded model repeat an earlier question."""
+"""Remembers which engine was chosen: most requests for a loaded model repeat an earlier choice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One model in memory or on its way there, as a state machine: `Resident`.
+"""One model in memory or being loaded, with all who wait for it or use it, as a state machine: `Resident`.
 
     loading ──→ loaded ──→ gone
        └──────────────────↗
@@ -24,10 +24,9 @@ from corral.core.models.names import ModelName
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import RunningModel
 from corral.core.scheduling.engine_choice import Candidate
-from corral.core.scheduling.files_key import FilesKey, files_key
 from corral.core.scheduling.keep_alive import KeepAlive
-from corral.core.scheduling.load_options import fits
 from corral.core.scheduling.load_progress import LoadListener, LoadProgress
+from corral.core.scheduling.sharing import FilesKey, LoadedAs
 
 __all__ = ("SHUTTING_DOWN", "Resident")
 
@@ -59,7 +58,7 @@ class Resident:
         self.options = engine.options
         self.derivation = engine.match.derive
         self.runner = runner
-        self.files = files_key(record)
+        self.loaded_as = LoadedAs(record, engine)
         self.names = frozenset({record.name.key})
         self._state: Literal["loading", "loaded", "gone"] = "loading"
         self._load: asyncio.Task[None] | None = None
@@ -138,24 +137,17 @@ class Resident:
         return self._keep_alive.end_if_started_now_s() if self._leases else self._keep_alive.ends_at_s
 
     @property
-    def eviction_order(self) -> tuple[bool, float, str]:
-        """A sort key: idle before leased, then the shortest keep-alive."""
-        stays_s = math.inf if self._keep_alive.duration_s is None else self._keep_alive.duration_s
-        return (self._leases > 0, stays_s, self.record.name.key)
+    def keep_alive_s(self) -> float:
+        """How long it stays after its last use; infinite means until it is unloaded."""
+        return math.inf if self._keep_alive.duration_s is None else self._keep_alive.duration_s
 
     def serves(self, files: FilesKey, engine: Candidate) -> bool:
-        """Whether it accepts leases, is this model on this engine, and has load options that serve the request."""
-        return (
-            self.spec is engine.spec
-            and not self.leaving
-            and self.derivation == engine.match.derive
-            and self.files == files
-            and fits(engine.spec, self.options, engine.options)
-        )
+        """Whether it accepts leases, and a request for these files on this engine can use it."""
+        return not self.leaving and self.loaded_as.serves(files, engine)
 
     def same_weights(self, other: Resident) -> bool:
         """Whether both are the same model on the same engine, with whatever options: one replaces the other."""
-        return self.spec is other.spec and self.files == other.files
+        return self.loaded_as.same_weights(other.loaded_as)
 
     # ── Loading ───────────────────────────────────────────────────────────────────────────────────────────────────
 

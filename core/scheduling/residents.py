@@ -11,8 +11,8 @@ from corral.core.models.names import ModelName
 from corral.core.ports.runners import Runner
 from corral.core.ports.running import RunningModel
 from corral.core.scheduling.engine_choice import Candidate
-from corral.core.scheduling.files_key import files_key
 from corral.core.scheduling.resident import Resident
+from corral.core.scheduling.sharing import files_key
 
 __all__ = ("Residents",)
 
@@ -52,7 +52,7 @@ class Residents:
     def of(self, record: StoredModel) -> list[Resident]:
         """All residents that are this model, with any engine and options."""
         files = files_key(record)
-        return [one for one in self._residents if one.files == files]
+        return [one for one in self._residents if one.loaded_as.files == files]
 
     def upstreams_named(self, name: ModelName) -> list[Resident]:
         """The upstreams that were leased under this name."""

@@ -87,7 +87,7 @@ class ModelScheduler:
 
         Without `engine`, one is chosen that can do one of `tasks`, if there is any. `keep_alive_s` applies to the model
         until another request changes it: None means forever, 0 unloads it after the last request. Leaving while the
-        model loads cancels the load, unless somebody else waits for it. Raises `ServerBusy`, `NoEngine`,
+        model loads cancels the load, unless another request waits for it. Raises `ServerBusy`, `NoEngine`,
         `InvalidOption`, `OutOfMemory`, and what `Runner.load` raises.
         """
         started = self._clock()
@@ -145,7 +145,7 @@ class ModelScheduler:
         await self._residents.aclose()
 
     def _engine_for(self, record: StoredModel) -> str | None:
-        """The engine that is set for all models that run here."""
+        """The engine that is configured for all models that run here."""
         return None if record.remote else self._settings.engine
 
     def _start(self, record: StoredModel, choice: Candidate, metadata: ModelMetadata | None) -> Resident:

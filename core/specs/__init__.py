@@ -1,0 +1,1 @@
+"""What engines and converters register, and what they need to be installed."""

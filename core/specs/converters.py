@@ -86,7 +86,7 @@ class ConverterSpec(msgspec.Struct, frozen=True, kw_only=True):
 def derived_name(source: Digest, spec: ConverterSpec, parameters: Mapping[str, Any]) -> ModelName:
     """``corral.derived/<source's weights digest>/<converter>:<hash>``, which is equal for equal requests.
 
-    The name follows Ollama's grammar: with one that does not, an Ollama that shares the store stops pruning.
+    The name follows Ollama's grammar: an invalid one would make an Ollama that shares the store stop pruning.
     """
     stated = msgspec.json.encode([spec.version, dict(parameters)], order="deterministic")
     return ModelName(

@@ -18,7 +18,7 @@ RunnerName = Literal["process", "thread", "event_loop"]
 
 
 class Derivation(Value, frozen=True, kw_only=True):
-    """A model made from another one: by which converter, with which of its parameters; others keep their defaults."""
+    """A model converted from another one: by which converter, with which parameters; others keep their defaults."""
 
     converter: str
     parameters: Mapping[str, Any] = {}
@@ -38,7 +38,7 @@ class Match(Value, frozen=True, kw_only=True):
 
 
 class Device(Value, frozen=True, kw_only=True):
-    """Something that computes: its `kind` (``cpu``, ``cuda``, ``metal``, …), its name, and its memory if known."""
+    """A device that computes: its `kind` (``cpu``, ``cuda``, ``metal``, …), its name, and its memory if known."""
 
     kind: str
     name: str

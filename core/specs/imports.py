@@ -1,4 +1,4 @@
-"""Imports what an import path, ``package.module:name``, names."""
+"""Imports the object that an import path, ``package.module:name``, refers to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ __all__ = ("import_name",)
 
 
 def import_name(path: str) -> Any:
-    """What ``package.module:name`` names; the name may be dotted. Raises `PluginError` if there is no such name.
+    """The object that ``package.module:name`` refers to; the name may be dotted. Raises `PluginError` if there is no
+    such name.
 
     Errors from importing the module are passed on: the caller explains a missing package.
     """

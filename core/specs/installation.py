@@ -23,7 +23,7 @@ class HasRequirements(Protocol):
 
 
 class Installation(Protocol):
-    """The packages of this Python environment. They are looked up anew each time, and none is imported."""
+    """The packages of this Python environment. They are looked up each time, and none is imported."""
 
     def check(self, spec: HasRequirements) -> None:
         """Raises `PluginError` for a requirement that cannot be understood or that accepts any version."""

@@ -16,7 +16,7 @@ from corral.core.ports.engines import Engine, GeneratorEngine, Prepared, Prepari
 from corral.core.ports.tokens import RequestMask
 from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Output
 from corral.core.requests.requests import Request
-from corral.core.stepping.drivers import RequestDriver, driver_for
+from corral.core.stepping.answer_driver import RequestDriver, driver_for
 
 __all__ = ("EngineLoop", "GeneratorLoop", "Outcome", "StepLoop", "error_info")
 

@@ -1,0 +1,1 @@
+"""How errors and lists are worded: suggestions, commands to paste, text that is safe to print."""

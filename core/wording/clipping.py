@@ -1,4 +1,4 @@
-"""Cuts text that a stranger wrote to a bounded length, for logs and for errors."""
+"""Cuts untrusted text to a bounded length, for logs and errors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ("clipped", "clipped_line")
 
 
 def clipped(text: str, limit: int) -> str:
-    """`text`; or if it is longer than `limit` characters, those and how many it has."""
+    """`text`, or if it is longer, its first `limit` characters and its length."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 
 
 def clipped_line(text: str, limit: int = 200) -> str:
-    """`clipped`, on one line, with what a terminal would obey as escapes."""
+    """`clipped`, on one line, with control characters escaped."""
     return one_line(clipped(text, limit))

@@ -1,4 +1,4 @@
-"""What an error about something missing says of the plugins that are not there."""
+"""What an error about something missing says about plugins that were not loaded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _MOST = 3
 
 
 def remarks(left_out: Mapping[str, str], name: str | None = None) -> tuple[str, ...]:
-    """Sentences for a remedy. `left_out` has one for each plugin that was not loaded, by its name; the one that is
-    called like what is missing speaks alone, of others a few do.
+    """Sentences for a remedy. `left_out` has one for each plugin that was not loaded, by its name. If one has the
+    missing name, only its sentence is used; otherwise the first few are.
     """
     if name is not None and name in left_out:
         return (left_out[name],)

@@ -1,4 +1,4 @@
-"""The lines to paste that install what is missing into the environment that Corral runs in."""
+"""Command lines that install what is missing into the environment that Corral runs in."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ class Installable(Protocol):
 
 
 def python_line(*arguments: str) -> str:
-    """A command of this very Python, quoted for the system's shell. `arguments` are those of ``python``."""
+    """A command that runs this Python, quoted for the system's shell. `arguments` are those of ``python``."""
     words = [sys.executable or "python", *arguments]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def pip_line(*requirements: str) -> str:
-    """Installs `requirements` into this environment.
+    """The command that installs `requirements` into this environment.
 
-    An extra of Corral's (``corral[onnx]``) is given as the packages that it stands for: they can be installed from
-    wherever the user is, whether Corral itself came from an index, a clone or a wheel.
+    An extra of Corral (``corral[onnx]``) is replaced by its packages: they can be installed from any folder, whether
+    Corral itself came from an index, a clone or a wheel.
     """
     words = [word for requirement in requirements for word in _packages(requirement)]
     return python_line("-m", *_PIP, *dict.fromkeys(words))
 
 
 def install_line(spec: Installable) -> str | None:
-    """What to paste to get what an engine or a converter needs: its `install_hint`, as `pip_line` writes it where it
-    begins with ``pip install``, and as it stands where it does not. None where it has none."""
+    """The command that installs what an engine or converter needs: its `install_hint`, rewritten by `pip_line` if it
+    begins with ``pip install``, unchanged otherwise. None if it has none.
+    """
     hint = spec.install_hint
     if hint is None:
         return None
@@ -67,7 +68,7 @@ def _packages(requirement: str) -> list[str]:
 
 @cache
 def _extras() -> dict[str, list[str]]:
-    """The packages of each extra, as Corral's own metadata lists them; empty where it is not installed as a package."""
+    """The packages of each extra, from Corral's own metadata; empty if Corral is not installed as a package."""
     try:
         stated = metadata.requires("corral") or []
     except metadata.PackageNotFoundError:
@@ -78,7 +79,7 @@ def _extras() -> dict[str, list[str]]:
         found = _EXTRA.search(marker)
         if found is None:
             continue
-        # What else the marker says stays with the package: pip reads it from the command line too.
+        # The rest of the marker stays with the package: pip also accepts markers on the command line.
         rest = _EXTRA.sub("", marker).strip().replace("'", '"')
         extras.setdefault(found["extra"], []).append(f"{package.strip()}; {rest}" if rest else package.strip())
     return extras

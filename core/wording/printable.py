@@ -1,4 +1,4 @@
-"""Makes text that strangers wrote safe to print: what a terminal would obey becomes visible instead."""
+"""Makes untrusted text safe to print: control characters become visible escapes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 __all__ = ("one_line", "printable")
 
-# Control characters of both sets but newline and tab; overrides of the writing direction, with which a name can pose as
-# another; halves of surrogate pairs, which come out of file names and cannot be encoded.
+# Control characters of both sets except newline and tab; overrides of the writing direction, which can make one name
+# look like another; and lone surrogates, which come from file names and cannot be encoded.
 _UNSAFE = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 _CONTROL = re.compile(rf"\r(?=\n)|[{_UNSAFE}]")
 _CONTROL_OR_BREAK = re.compile(rf"[\t\n\u061c\u200e\u200f\u2028\u2029{_UNSAFE}]")
@@ -17,13 +17,13 @@ _SHORT = {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
 def printable(text: str) -> str:
     r"""`text` with each control character as its escape (ESC is ``\x1b``); newlines and tabs stay.
 
-    A ``\r\n`` becomes ``\n``. Pieces of a stream may be handed in one by one, and JSON text stays JSON.
+    A ``\r\n`` becomes ``\n``. Works on pieces of a stream, and keeps JSON text valid.
     """
     return _CONTROL.sub(_escaped, text)
 
 
 def one_line(text: str) -> str:
-    r"""As `printable`, with newlines and tabs escaped too: for a cell of a table, a label, a line of a log."""
+    r"""As `printable`, with newlines and tabs escaped too: for table cells, labels and log lines."""
     return _CONTROL_OR_BREAK.sub(_escaped, text)
 
 

@@ -1,4 +1,4 @@
-"""The name that somebody most likely meant, for errors about one that is not known."""
+"""The name that the user most likely meant, for errors about unknown names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ("did_you_mean", "nearest")
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The one of `known` that is most like `word`, whatever its case; None where none is much like it."""
+    """The one of `known` that is most similar to `word`, ignoring case; None if none is close."""
     spelt = {name.lower(): name for name in known}
     found = difflib.get_close_matches(word.lower(), spelt, n=1)
     if found:
@@ -19,6 +19,6 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
-    """A remedy: the nearest name, or `otherwise` where none is near."""
+    """A remedy: the closest name, or `otherwise` if none is close."""
     near = nearest(word, known)
     return otherwise if near is None else f"did you mean {near}?"

@@ -1,4 +1,4 @@
-"""How the type of an option is told to people: ``int or None``, ``4 or 8``."""
+"""How the type of an option is shown to people: ``int or None``, ``4 or 8``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ("type_name",)
 
 
 def type_name(annotation: Any) -> str:
-    """In one line and without modules; bounds and descriptions are left out, the values of a `Literal` are told."""
+    """On one line and without modules; bounds and descriptions are left out, the values of a `Literal` are listed."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return type_name(arguments[0])

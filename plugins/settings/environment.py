@@ -49,7 +49,7 @@ def _list(text: str) -> list[str]:
 
 
 def _ollama_address(text: str) -> str:
-    """As Ollama: an invalid port falls back to the default. The setting refuses what is not an address."""
+    """As Ollama: an invalid port falls back to the default. The setting rejects anything that is not an address."""
     address = Address(text)
     if address.problem is None:
         return text
@@ -83,7 +83,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The variables, the one that wins first."""
+        """The variables, in order of precedence."""
         return (f"CORRAL_{self.name}", *((f"OLLAMA_{self.name}",) if self.ollama else ()))
 
 
@@ -120,10 +120,10 @@ class EnvironmentLeaf(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_environment(environment: Mapping[str, str]) -> dict[tuple[str, ...], EnvironmentLeaf]:
-    """The settings that the environment states, by path.
+    """The settings found in the environment, by path.
 
-    Values are trimmed of spaces and quotes; an empty one says nothing. Ollama's variables are forgiving, as they are
-    in Ollama: one that cannot be read is logged and passed over. Raises `SettingsError` for a ``CORRAL_*`` one.
+    Values are trimmed of spaces and quotes; empty ones are ignored. Ollama's variables are forgiving, as they are
+    in Ollama: an invalid one is logged and skipped. Raises `SettingsError` for a ``CORRAL_*`` one.
     """
     found: dict[tuple[str, ...], EnvironmentLeaf] = {}
     for variable in VARIABLES:

@@ -1,4 +1,4 @@
-"""The layers that settings come in, weakest first, and their decoding into `Settings` in two phases."""
+"""The layers of settings (defaults, file, environment, flags: the last wins), decoded into `Settings` in two phases."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Layers:
         registered is an error if the plugins are `complete`, and ignored if one of them was not loaded.
         """
         tree, origins = self._merge(registered.get("engines", {}), _kinds(registered))
-        refuse_unknown(tree, [*SECTIONS, *_TOP_LEVEL, "models", *registered], ())
+        refuse_unknown(tree, [*SECTIONS, *_TOP_LEVEL, "models", *registered], (), origins)
         decoded: dict[str, Any] = {}
         for section, kind in SECTIONS.items():
             decoded[section] = decode_section(_table(tree, section), kind, (section,), origins)
@@ -70,7 +70,7 @@ class Layers:
         for section, specs in registered.items():
             tables = _table(tree, section)
             if complete:
-                refuse_unknown(tables, specs, (section,))
+                refuse_unknown(tables, specs, (section,), origins)
             plugin_structs[section] = {
                 name: decode_section(tables.get(name, {}), kind or _NoSettings, (section, name), origins)
                 for name, kind in specs.items()

@@ -20,23 +20,27 @@ SettingPath = tuple[str, ...]
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-def refuse_unknown(tree: Mapping[str, Any], known: Iterable[str], prefix: SettingPath) -> None:
+def refuse_unknown(
+    tree: Mapping[str, Any], known: Iterable[str], prefix: SettingPath, origins: Mapping[SettingPath, str]
+) -> None:
+    """Raises `SettingsError` for a key of the section `prefix` that is not among `known`."""
     names = list(known)
     for key in tree:
         if key not in names:
+            path = (*prefix, key)
+            origin = next((origin for stated, origin in origins.items() if stated[: len(path)] == path), None)
             near = nearest(key, names)
             there = f"there are: {', '.join(names)}" if names else "this section has none"
-            raise SettingsError(
-                f"unknown setting {dotted((*prefix, key))}",
-                f"did you mean {dotted((*prefix, near))}?" if near is not None else there,
-            )
+            remedies = [f"it was set by {origin}"] if origin else []
+            remedies.append(f"did you mean {dotted((*prefix, near))}?" if near is not None else there)
+            raise SettingsError(f"unknown setting {dotted(path)}", "; ".join(remedies))
 
 
 def decode_section(table: Any, kind: type[S], prefix: SettingPath, origins: Mapping[SettingPath, str]) -> S:
     if not isinstance(table, dict):
         raise SettingsError(f"{dotted(prefix)}: Expected a table, got `{type(table).__name__}`")
     names = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
-    refuse_unknown(table, names, prefix)
+    refuse_unknown(table, names, prefix, origins)
     try:
         return msgspec.convert(table, kind, dec_hook=decode_setting_type)
     except msgspec.ValidationError as fault:

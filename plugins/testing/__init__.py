@@ -7,8 +7,8 @@
     class TestParrot(RunningModelContract):
         spec = SPEC
 
-``pytest -p corral.plugins.testing --pyargs corral.plugins.testing.kit --corral-engine NAME`` asks an engine that is
-installed, without a test of one's own.
+``pytest -p corral.plugins.testing --pyargs corral.plugins.testing.kit --corral-engine NAME`` tests an installed engine,
+without a test file.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _HOMES = {
     "StepEngineContract": "step_engine",
 }
 
-# Before a suite is imported: a promise that fails then shows the values it was about.
+# Must run before a suite is imported, so that a failed assertion shows its values.
 pytest.register_assert_rewrite(
     *(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__) if module.name != "options")
 )

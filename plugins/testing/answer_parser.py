@@ -44,7 +44,7 @@ class AnswerParserContract:
     """What every `AnswerParser` promises.
 
     A subclass gives the fixture `make_parser`, a way to open a parser for an ordinary chat, and sets `answers`: texts
-    that a model writes, each with the thinking, the visible text and the tool calls that it means.
+    that a model writes, each with the thinking, the visible text and the tool calls in it.
     """
 
     answers: ClassVar[Sequence[tuple[str, tuple[str, str, tuple[ToolCall, ...]]]]] = ()
@@ -54,14 +54,14 @@ class AnswerParserContract:
         raise NotImplementedError("a subclass of AnswerParserContract gives the fixture make_parser")
 
     def test_answers_are_read(self, make_parser: MakeParser) -> None:
-        """Each of `answers` is read as it is meant."""
+        """Each of `answers` is parsed as expected."""
         assert self.answers, "a subclass of AnswerParserContract sets answers"
         for text, meant in self.answers:
             assert _said(_heard(make_parser(), [Delta(text=text)])) == meant
 
     @pytest.mark.parametrize("size", [1, 2, 3, 7])
     def test_the_cuts_do_not_matter(self, make_parser: MakeParser, size: int) -> None:
-        """However an answer is divided into deltas, the same comes out."""
+        """The result is the same, however an answer is divided into deltas."""
         for text, meant in self.answers:
             assert _said(_heard(make_parser(), _cut(text, size))) == meant
 
@@ -71,7 +71,7 @@ class AnswerParserContract:
         assert _said(_heard(make_parser(), _cut(_PLAIN, size))) == ("", _PLAIN, ())
 
     def test_plain_text_is_not_held_back(self, make_parser: MakeParser) -> None:
-        """A reader waits for a few characters at most."""
+        """At most a few characters are held back from the reader."""
         parser, given, seen = make_parser(), 0, 0
         for delta in _cut("words and more words " * 40, 3):
             given += len(delta.text)

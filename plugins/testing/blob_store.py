@@ -83,6 +83,22 @@ class BlobStoreContract(BlobWritingPromises):
 
         asyncio.run(scenario())
 
+    def test_a_reader_may_stop_early(self, store: BlobStore) -> None:
+        """A stream that is closed after its first chunk ends there, and the blob can be read again and deleted."""
+
+        async def scenario() -> None:
+            data = os.urandom(_MIB + 5)
+            digest = (await store_bytes(store, data)).digest
+            chunks = store.read(digest)
+            assert data.startswith(await anext(chunks))
+            await chunks.aclose()
+            with pytest.raises(StopAsyncIteration):
+                await anext(chunks)
+            assert await joined(store.read(digest)) == data
+            assert await store.delete(digest)
+
+        asyncio.run(scenario())
+
     def test_nothing_is_visible_before_commit(self, store: BlobStore) -> None:
         """Bytes that are written and not committed are not a blob yet: neither stat nor list shows them."""
 

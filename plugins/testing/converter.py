@@ -85,7 +85,7 @@ class ConverterContract:
         assert left == {file.path for file in conversion.result.files}
 
     def test_it_tells_how_far_it_is(self, conversion: Conversion) -> None:
-        """Progress goes from 0 to 1 and never falls."""
+        """Progress goes from 0 to 1 and never decreases."""
         assert conversion.told
         assert all(0.0 <= share <= 1.0 for share in conversion.told)
         assert list(conversion.told) == sorted(conversion.told)

@@ -54,7 +54,7 @@ class EngineContract:
 
     @pytest.fixture
     def vocabulary_size(self) -> int | None:
-        """The number of token ids; override it, so that masks are tested."""
+        """The number of token ids; override it to have masks tested."""
         return None
 
     @staticmethod

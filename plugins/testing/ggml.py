@@ -33,7 +33,7 @@ def ggml_bytes(family: str, *, tokens: Sequence[bytes] | None = None, seed: int 
     """A whole file of one family: a model of two layers with weights drawn by `seed`, all of them float32."""
     layout = _LAYOUTS.get(family)
     if layout is None:
-        raise InvalidRequest(f"no GGML family {family!r}", f"known are {', '.join(FAMILIES)}")
+        raise InvalidRequest(f"no GGML family {family!r}", f"supported: {', '.join(FAMILIES)}")
     vocabulary = small_vocabulary(family) if tokens is None else list(tokens)
     numbers: Mapping[str, int | float] = {
         "vocabulary": len(vocabulary),

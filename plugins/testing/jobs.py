@@ -80,7 +80,7 @@ def exhaust(task: Task, on_progress: OnLoadProgress) -> TaskDone:
 
 
 def crash(task: Task, on_progress: OnLoadProgress) -> TaskDone:
-    """Dies as native code does."""
+    """Crashes as native code does."""
     print("assertion failed: the last words", flush=True)
     os.kill(os.getpid(), signal.SIGABRT)
     raise AssertionError("still alive")

@@ -95,7 +95,7 @@ class ModelUnderTest:
         return self._loop.run(limited())
 
     async def load(self) -> RunningModel:
-        """The same model once more; the caller closes it."""
+        """The same model, loaded once more; the caller closes it."""
         return await self._runner.load(self._spec, self._request, lambda share: None)
 
     async def ask(self, request: Request) -> HeardAnswer:

@@ -72,7 +72,7 @@ class LoadedContract:
     """Loads a model once for all tests of a class.
 
     A subclass sets `spec`, and `load_options` if the defaults do not suffice; an engine that needs files overrides the
-    fixture `load_request`. `prompts` are asked, each of them different in length. `limit_s` ends what hangs.
+    fixture `load_request`. `prompts` are sent, each of a different length. `limit_s` ends what hangs.
     """
 
     spec: ClassVar[EngineSpec]

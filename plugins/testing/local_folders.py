@@ -42,7 +42,7 @@ class LocalFolderPromises:
         asyncio.run(scenario())
 
     def test_one_blob_may_stand_under_two_paths(self, store: LocalBlobStore) -> None:
-        """Two files of the same content are two files of the folder."""
+        """Two files with the same content are two files in the folder."""
 
         async def scenario() -> None:
             digest = (await store_bytes(store, b"{}")).digest

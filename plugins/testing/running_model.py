@@ -33,8 +33,8 @@ class RunningModelContract(TextPromises, CompanyPromises, EmbeddingPromises):
             spec = SPEC
             load_options = {"num_ctx": 512}
 
-    An engine that needs files gives them by the fixture `load_request`. Each promise names its tasks: a model is asked
-    those of its ``info.tasks``, and what it claims in ``info.features`` is held against it.
+    An engine that needs files provides them with the fixture `load_request`. Each promise names its tasks: a model is
+    tested on those of its ``info.tasks``, and on what it claims in ``info.features``.
     """
 
     def test_it_says_what_it_does(self, loaded: ModelUnderTest) -> None:

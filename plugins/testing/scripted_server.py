@@ -40,8 +40,9 @@ class Asked(msgspec.Struct, kw_only=True):
 class ScriptedServer:
     """Listens on this machine until it is closed, and is a context manager.
 
-    `replies` are by path and may be changed at any time; a list is used up one by one, its last entry stays. `asked` is
-    what came so far, over so many `connections`; `left` is set when a client leaves an endless answer.
+    `replies` are by path and may be changed at any time; the entries of a list are used one by one, and the last one
+    stays. `asked` is what has arrived so far, over how many `connections`; `left` is set when a client leaves an
+    endless answer.
     """
 
     def __init__(self) -> None:

@@ -178,7 +178,7 @@ class StepEngineContract(EngineContract):
         try:
             [outputs] = self.run(engine, request)
         except CorralError as error:
-            assert isinstance(error, PromptTooLong)  # noqa: PT017 - either way of telling is allowed
+            assert isinstance(error, PromptTooLong)  # noqa: PT017 - either way of reporting it is allowed
         else:
             assert isinstance(outputs[-1], EngineFailed)
             assert outputs[-1].error.code == PromptTooLong.code
@@ -198,7 +198,7 @@ class StepEngineContract(EngineContract):
             )
 
     def test_mask(self, engine: StepEngine, vocabulary_size: int | None) -> None:
-        """Only tokens that the mask allows are chosen, and the mask is told about each of them."""
+        """Only tokens that the mask allows are chosen, and the mask learns about each of them."""
         self.require(engine, "constraints")
         if engine.tokenizer is None or vocabulary_size is None:
             pytest.skip("the engine has no tokenizer, or the test class gives no fixture vocabulary_size")

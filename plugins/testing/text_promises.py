@@ -1,4 +1,4 @@
-"""Promises about answers in words: they begin, end, stop where they should, and are counted."""
+"""Promises about text answers: they begin, end and stop where they should, and are counted correctly."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from corral.core.models.model import Model, ModelFile
 from corral.core.models.names import parse_name
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
-from corral.core.scheduling.devices import DeviceProbe
+from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings

@@ -102,8 +102,9 @@ def shape_of(body: bytes, size: int = 64 * 1024) -> JsonShape:
     [b"{},", b"[],", b'{"role": "user"},', b"1,", b'"",', b'{"a": [{}]},'],
 )
 def test_too_many_values_are_refused_before_they_are_made(item: bytes) -> None:
-    """A body of two million small values gets 413 after a part of it was read, and takes less memory than a few
-    slices."""
+    """A body of two million small values gets 413 after part of it has been read, and takes less memory than a few
+    slices.
+    """
     body = HEAD + b'"messages": [' + item * (8 * MIB // len(item)) + b"{}]}"
     sender = Sender(BodyMemory(64 * MIB), chunks_of(body), len(body))
     tracemalloc.start()
@@ -141,7 +142,7 @@ def test_text_is_counted_as_it_will_be_in_memory(text: str, width: int, ensure_a
 
 
 def test_nesting_has_a_bound() -> None:
-    """One level too many gets Go's error message, in small bodies and in big ones."""
+    """One level of nesting too many gets Go's error message, in small bodies and in big ones."""
     deepest = b'{"a":' * MOST_DEPTH + b"1" + b"}" * MOST_DEPTH
     assert decode_body(deepest, ChatBody) == ChatBody()
     for filling in (b"", b" " * 100_000):
@@ -195,7 +196,7 @@ def test_what_follows_the_value_is_not_read() -> None:
 
 
 def test_broken_text_is_mended_in_long_bodies_too() -> None:
-    r"""U+FFFD for bytes that are no UTF-8 and for half a pair; ``\\ud800`` is a backslash and five letters."""
+    r"""Invalid UTF-8 and lone surrogates become U+FFFD; ``\\ud800`` is a backslash and five letters."""
     text = rb"\ud800 \ud83d\ude00 \\ud800 \udc00" + b"\xff"
     body = HEAD + b'"messages": [{"content": "' + text * 10_000 + b'"}]}'
     message = asyncio.run(read(Sender(BodyMemory(8 * MIB), chunks_of(body)))).messages[0]
@@ -203,8 +204,7 @@ def test_broken_text_is_mended_in_long_bodies_too() -> None:
 
 
 def test_wide_text_has_a_bound_and_images_have_not() -> None:
-    """Texts count as much as they take in memory, where one emoji makes every character four bytes; images count as
-    sent."""
+    """Texts count by their size in memory, where one emoji makes every character four bytes; images count as sent."""
     big = b"x" * (5 * MIB)
 
     def message(body: bytes) -> Any:
@@ -386,7 +386,7 @@ def test_bodies_with_a_name_are_small(kind: type[Body]) -> None:
     ],
 )
 def test_names_options_and_lists_have_bounds(body: dict[str, Any], kind: type[Body], text: str) -> None:
-    """A value of an absurd size is refused with that size before anything else happens."""
+    """A value of an absurd size is refused, naming the size, before anything else happens."""
     with pytest.raises(ApiError, match=text):
         decode_body(json.dumps(body).encode(), kind)
 

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from corral.api.http.connections import Connections
-from corral.api.http.turns import Turns
+from corral.api.http.parse_turns import Turns
 
 MODEL = "smol:q4"
 GET = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -102,7 +102,7 @@ def connected(port: int, count: int) -> Iterator[list[socket.socket]]:
     ],
 )
 def test_a_head_over_the_limit_is_431(strict_server: Any, pieces: list[bytes]) -> None:
-    """URL, headers, trailers and chunk extensions count alike, in one piece or in many, in any request."""
+    """URL, headers, trailers and chunk extensions all count, in one piece or in many, in any request."""
     with connect(strict_server.port) as connection:
         try:
             for piece in pieces:
@@ -150,7 +150,7 @@ def test_a_head_and_chunks_within_the_limit_pass(strict_server: Any) -> None:
 
 
 def test_a_long_header_in_many_parts_is_joined_in_few(strict_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parser copies what it has of a header for each part that it gets, so it must get few."""
+    """The parser copies an incomplete header for each part that arrives, so it must get only a few parts."""
     from corral.api.http.connection import Connection
 
     parts: list[int] = []
@@ -270,7 +270,7 @@ def test_requests_sent_ahead_wait_with_the_client(shared_server: Any) -> None:
 
 
 def test_clients_that_send_ahead_take_turns(shared_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every request after a client's first waits for its turn among the others', and all are answered."""
+    """Every request after a client's first queues behind the other clients' requests, and all are answered."""
     waited = []
     wait = Turns.wait
 
@@ -403,7 +403,7 @@ def test_an_answer_that_has_ended_gives_its_model_back(
 def test_silent_connections_make_room(
     start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture, beginning: bytes
 ) -> None:
-    """Idle connections lock nobody out: the one that has been silent longest is closed."""
+    """Idle connections never lock anyone out: the one that has been silent longest is closed."""
     with (
         caplog.at_level(logging.WARNING),
         start_server(max_connections=4) as server,
@@ -528,7 +528,9 @@ def test_unfinished_requests_are_bounded_together(
 def test_a_client_that_left_while_it_waited_for_room_is_noticed(
     start_server: Any, within: Callable[..., bool], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its connection is not being read, but its leaving is still noticed: the request ends and releases its bytes."""
+    """Nothing is read from its connection, but the disconnect is still noticed: the request ends and releases its
+    bytes.
+    """
     caplog.set_level(logging.INFO, "corral.http")
     big = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n" + b'{"prompt": "'
     with start_server(max_body_bytes=2_000_000) as server, connected(server.port, 8) as clients:

@@ -1,4 +1,4 @@
-"""A second dialect, made of nothing but what a plugin can use, beside Ollama's."""
+"""A second dialect beside Ollama's, built only from what plugins can use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from corral.core.errors import ModelNotFound
 
 
 class ChatBody(Body, frozen=True, kw_only=True):
-    """A struct with the name of one of Ollama's."""
+    """A struct with the same name as one of Ollama's."""
 
     wish: str = ""
 
@@ -72,6 +72,14 @@ def test_each_path_gets_errors_in_its_own_envelope(client: httpx.Client) -> None
     assert client.get("/lettersx").text == "404 page not found"
     assert error("GET", "/letters/wish", headers={"origin": "https://elsewhere.example"})[1]["code"] == 403
     assert client.get("/api/tags", headers={"origin": "https://elsewhere.example"}).content == b""
+
+
+def test_what_is_not_a_dialect(start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    """A router whose dialect is something else, such as the class itself, is left out, and the log says why."""
+    letters = Router(path="/letters", route_handlers=[wish, no_wish], opt={"dialect": Letters})
+    with start_server(routers=[letters]) as server, httpx.Client(base_url=server.url) as client:
+        assert client.get("/letters/wish").status_code == 404
+    assert "skipping the routes under /letters: its dialect is <class" in caplog.text
 
 
 def test_errors_before_a_route_is_reached(client: httpx.Client) -> None:

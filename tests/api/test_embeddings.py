@@ -13,7 +13,7 @@ MODEL = "smol:q4"
 
 
 def test_vectors_have_length_one_and_keep_their_order(client: httpx.Client) -> None:
-    """One normalised vector per input, the same for the same text wherever it stands."""
+    """One normalised vector per input, the same for the same text at any position."""
     both = client.post("/api/embed", json={"model": MODEL, "input": ["first", "second"]})
     assert both.headers["content-type"] == "application/json; charset=utf-8"
     reply = both.json()
@@ -27,7 +27,7 @@ def test_vectors_have_length_one_and_keep_their_order(client: httpx.Client) -> N
 
 
 def test_dimensions_cut_and_scale_again(client: httpx.Client) -> None:
-    """Asking for fewer dimensions gives the first ones, normalised; asking for more than there are changes nothing."""
+    """Asking for fewer dimensions gives the first ones, normalised; asking for more than it has changes nothing."""
     whole = client.post("/api/embed", json={"model": MODEL, "input": "x"}).json()["embeddings"][0]
     cut = client.post("/api/embed", json={"model": MODEL, "input": "x", "dimensions": 4}).json()["embeddings"][0]
     assert math.hypot(*cut) == pytest.approx(1, abs=1e-5)

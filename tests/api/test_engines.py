@@ -1,4 +1,4 @@
-"""Engines over HTTP: chosen by an option, missing, unable."""
+"""Engines over HTTP: chosen by an option, not installed, or unable to run the model."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_a_schema_through_the_client(ollama_client: ollama.Client, seed: int) ->
 )
 @pytest.mark.parametrize("route", ["chat", "generate"])
 def test_a_number_that_cannot_be_exact(shared_server: Any, route: str, bound: str) -> None:
-    """It is 400, and never another number: as a whole number of any size, and with an exponent beyond all doubles."""
+    """It is 400, never silently another number: for an integer of any size, and for an exponent beyond any double."""
     asked = '"messages": [{"role": "user", "content": "x"}]' if route == "chat" else '"prompt": "x"'
     body = f'{{"model": "{MODEL}", {asked}, "stream": false, "format": {{"type": "integer", {bound}}}}}'
     response = httpx.post(f"{shared_server.url}/api/{route}", content=body)

@@ -105,7 +105,7 @@ def test_stop_may_be_a_text_or_a_list(client: httpx.Client, stop: Any) -> None:
 
 
 def test_logprobs_are_told_with_alternatives(client: httpx.Client) -> None:
-    """Each token comes with its bytes, its log-probability, and as many alternatives as were asked for."""
+    """Each token comes with its bytes, its log-probability, and the requested number of alternatives."""
     body = {"model": MODEL, "prompt": "x", "stream": False, "logprobs": True, "top_logprobs": 2}
     entries = client.post("/api/generate", json=body).json()["logprobs"]
     assert entries[0]["token"].encode() == bytes(entries[0]["bytes"])
@@ -214,7 +214,7 @@ def test_chat_names_fields_it_does_not_serve(client: httpx.Client, field: str) -
 
 @pytest.mark.parametrize("route", ["/api/generate", "/api/chat"])
 def test_images_are_refused_by_name(client: httpx.Client, route: str) -> None:
-    """A model that cannot see says so; what is no base64 is refused in Go's words, and no images are fine."""
+    """A model without vision says so; invalid base64 is refused in Go's words; an empty list of images is accepted."""
 
     def answer(images: list[str] | None) -> httpx.Response:
         if route == "/api/generate":
@@ -235,7 +235,7 @@ def test_images_are_refused_by_name(client: httpx.Client, route: str) -> None:
 
 @pytest.mark.parametrize(("think", "text"), [("very", 'invalid think value: "very"'), (3, "think must be a boolean")])
 def test_bad_think_values_are_told(client: httpx.Client, think: Any, text: str) -> None:
-    """A value of `think` that no version knows gets another error than one that this version lacks."""
+    """A value of `think` that no version knows gets a different error from one that only this version lacks."""
     response = client.post("/api/chat", json={**chat_of("x", think=think), "model": "nope"})
     assert response.status_code == 400
     assert response.json()["error"].startswith(text)

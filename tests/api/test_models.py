@@ -1,4 +1,4 @@
-"""``/api/tags``, ``/api/show``, ``/api/ps``, copy, delete, and what each route says about names."""
+"""``/api/tags``, ``/api/show``, ``/api/ps``, copy, delete, and each route's errors about names."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_head_answers_with_the_headers_of_get(client: httpx.Client, path: str) -
 
 
 def test_the_root_and_the_version(client: httpx.Client) -> None:
-    """Clients look for these texts; the key ``corral`` tells Corral from an Ollama."""
+    """Clients look for these texts; the key ``corral`` distinguishes Corral from Ollama."""
     assert client.get("/").text == "Ollama is running"
     assert client.get("/api/version").json() == {"version": "0.33.0", "corral": "9.9.9"}
 
 
 def test_ps_tells_what_is_loaded(client: httpx.Client) -> None:
-    """A loaded model has its size, context and expiry time; one that stays forever expires in centuries."""
+    """A loaded model has its size, context and expiry time; one that is kept forever expires in centuries."""
     client.post("/api/generate", json={"model": "other", "keep_alive": -1})
     models = {model["name"]: model for model in client.get("/api/ps").json()["models"]}
     model = models["other:latest"]
@@ -60,7 +60,7 @@ def test_ps_tells_what_is_loaded(client: httpx.Client) -> None:
 
 
 def test_show_tells_everything(client: httpx.Client) -> None:
-    """Texts, parameters and details are the manifest's; `name` works for `model`."""
+    """Texts, parameters and details are the manifest's; `name` works as an alias of `model`."""
     shown = client.post("/api/show", json={"name": "SMOL:Q4"}).json()
     assert shown["license"] == "MIT"
     assert re.search(r"^num_ctx +4096$", shown["parameters"], re.M)
@@ -150,7 +150,7 @@ def test_a_name_outside_the_grammar(client: httpx.Client, path: str) -> None:
 
 
 def test_names_of_a_copy(client: httpx.Client) -> None:
-    """Copy tells which of its two names is wrong."""
+    """Copy says which of its two names is wrong."""
     assert ask(client, "/api/copy", {}) == (400, 'source "" is invalid')
     assert ask(client, "/api/copy", {"source": "a b", "destination": "x"}) == (400, 'source "a b" is invalid')
     assert ask(client, "/api/copy", {"source": "a", "destination": "/x"}) == (400, 'destination "/x" is invalid')

@@ -95,13 +95,13 @@ def test_a_modelfile_of_a_folder_names_the_model() -> None:
     ("typed", "base"), [(" m ", "m"), ("m:local", "m"), ("m:20b:LOCAL", "m:20b"), ("ns/m", "ns/m")]
 )
 def test_local_selectors_are_taken_off(typed: str, base: str) -> None:
-    """``:local`` says where a model is and is not part of its name."""
+    """``:local`` says where a model runs and is not part of its name."""
     assert without_selector(typed) == base
 
 
 @pytest.mark.parametrize("typed", ["m:cloud", "m:20b-cloud", "m:20b:cloud"])
 def test_cloud_models_are_refused(typed: str) -> None:
-    """What only ollama.com offers is answered as by an Ollama with its cloud switched off."""
+    """Routes that only ollama.com offers answer as Ollama does with its cloud switched off."""
     with pytest.raises(ApiError) as caught:
         without_selector(typed)
     assert (caught.value.status, caught.value.text) == (403, "ollama cloud is disabled: remote model is unavailable")
@@ -128,7 +128,7 @@ def test_both_selectors_at_once_are_refused(typed: str) -> None:
     ],
 )  # fmt: skip
 def test_errors_have_their_status_and_text(error: Exception, status: int, text: str) -> None:
-    """Errors keep Ollama's texts if it has one, and otherwise have a remedy; unexpected errors reveal nothing."""
+    """Errors keep Ollama's text if there is one, and otherwise have a remedy; unexpected errors reveal nothing."""
     problem = OLLAMA.problem(error)
     assert (problem.status, problem.text) == (status, text)
 

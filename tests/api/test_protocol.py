@@ -46,7 +46,7 @@ def test_content_type_is_not_looked_at(client: httpx.Client) -> None:
 
 
 def test_local_pages_may_ask_and_others_may_not(client: httpx.Client) -> None:
-    """An allowed origin is repeated, with a preflight answered; a foreign one is 403 without a body."""
+    """An allowed origin is echoed and its preflight answered; a foreign one is 403 without a body."""
     allowed = client.get("/api/version", headers={"origin": "http://localhost:3000"})
     assert allowed.headers["access-control-allow-origin"] == "http://localhost:3000"
     preflight = client.options("/api/chat", headers={"origin": "http://localhost:3000"})
@@ -93,7 +93,9 @@ def test_a_body_over_the_limit_is_413_and_not_read(start_server: Callable[..., A
 
 
 def test_a_plugin_s_router_is_served_and_its_errors_have_the_envelope(start_server: Callable[..., Any]) -> None:
-    """Routes of plugins are mounted; what they raise is 500 in the envelope; a taken path leaves one out."""
+    """Routes of plugins are mounted; what they raise becomes a 500 in the envelope; a router whose path is taken is
+    left out.
+    """
 
     @get("/hello")
     async def hello() -> dict[str, str]:
@@ -127,7 +129,7 @@ def test_the_api_document_names_routes_and_shapes(client: httpx.Client) -> None:
 
 
 def test_the_api_document_is_made_once(start_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The document is built once: building it takes milliseconds in which nobody else is answered."""
+    """The document is built once: building it blocks all other requests for milliseconds."""
     made = Mock(side_effect=openapi._document)
     monkeypatch.setattr(openapi, "_document", made)
     with start_server() as server, httpx.Client(base_url=server.url) as client:
@@ -154,7 +156,7 @@ def test_one_line_is_logged_per_request_and_no_prompt(
 
 
 def test_an_error_after_the_first_line_is_a_line(start_server: Callable[..., Any]) -> None:
-    """After the first line has been sent, an error comes as the last line, and no line says done."""
+    """Once the first line has been sent, an error comes as the last line, and no line says done."""
     with start_server({"answer": "a b c d e f g h", "fail_after": 4, "step_delay_s": 0.02}) as server:
         response = httpx.post(f"{server.url}/api/generate", json={"model": MODEL, "prompt": "x"})
         assert response.status_code == 200
@@ -167,7 +169,7 @@ def test_an_error_after_the_first_line_is_a_line(start_server: Callable[..., Any
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_an_error_before_the_first_line_has_its_status(start_server: Callable[..., Any], stream: bool) -> None:
-    """A model that cannot be loaded is 500 in the envelope, streamed or not."""
+    """A model that cannot be loaded gives 500 in the usual envelope, streamed or not."""
     with start_server({"fail_on_load": "bad weights"}) as server:
         body = {"model": MODEL, "prompt": "x", "stream": stream}
         response = httpx.post(f"{server.url}/api/generate", json=body)

@@ -40,7 +40,7 @@ def send(port: int, path: str, body: dict[str, Any]) -> socket.socket:
 
 
 def test_a_port_that_corral_has_is_told(shared_server: Any) -> None:
-    """The error says who has the port and what to do."""
+    """The error says what is using the port and what to do."""
     with pytest.raises(Conflict, match=r"127.0.0.1:\d+ is in use by Corral 9.9.9") as caught:
         bind(HttpSettings(port=shared_server.port))
     assert caught.value.remedy is not None
@@ -48,7 +48,7 @@ def test_a_port_that_corral_has_is_told(shared_server: Any) -> None:
 
 
 def test_a_port_that_an_ollama_has_is_told() -> None:
-    """A server with a version and no ``corral`` key is an Ollama."""
+    """A server that reports a version but no ``corral`` key is taken for Ollama."""
 
     class Ollama(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -84,7 +84,7 @@ def test_an_address_of_another_machine_is_refused() -> None:
 
 
 def test_requests_in_flight_may_end(start_server: Callable[..., Any]) -> None:
-    """A stop lets a request that ends within the grace end; a new connection is refused."""
+    """On a stop, a request that ends within the grace period completes; new connections are refused."""
     results: list[httpx.Response] = []
     with start_server({"answer": "a b c d e f g h i j", "step_delay_s": 0.05}, shutdown_grace_s=10) as server:
         body = {"model": MODEL, "prompt": "x"}
@@ -102,7 +102,7 @@ def test_requests_in_flight_may_end(start_server: Callable[..., Any]) -> None:
 def test_requests_that_do_not_end_are_cut_off(
     start_server: Callable[..., Any], caplog: pytest.LogCaptureFixture, stream: bool
 ) -> None:
-    """After the grace an endless answer ends in an error, and the log says in one line how many did."""
+    """After the grace period an endless answer ends in an error, and the log says in one line how many did."""
     replies: list[httpx.Response] = []
 
     def ask(url: str) -> None:
@@ -243,7 +243,7 @@ def make_link(path: Path) -> None:
     ],
 )
 def test_only_a_socket_is_replaced(tmp_path: Path, make: Callable[[Path], None], kind: str) -> None:
-    """Anything else than a socket at the path is named in the error and left alone."""
+    """Anything at the path that is not a socket is named in the error and left alone."""
     path = tmp_path / "x"
     make(path)
     before = os.lstat(path)

@@ -49,7 +49,7 @@ def stream(client: httpx.Client, path: str, **body: Any) -> list[dict[str, Any]]
 
 
 def test_one_corral_before_another(start_server: Callable[..., Any]) -> None:
-    """Chats, prompts, raw prompts and vectors get the same answers and figures as from the server behind."""
+    """Chats, prompts, raw prompts and vectors get the same answers and figures as from the upstream server."""
     with pair(start_server) as (behind, _, client), httpx.Client(base_url=behind.url) as direct:
         lines = stream(client, "/api/chat", messages=QUESTION, options={"seed": 1})
         assert "".join(line["message"]["content"] for line in lines) == ANSWER
@@ -75,8 +75,9 @@ def test_one_corral_before_another(start_server: Callable[..., Any]) -> None:
 
 
 def test_it_is_an_ordinary_model(start_server: Callable[..., Any]) -> None:
-    """It can be listed, shown, seen running, copied and deleted; it takes no memory, no place among loaded models and
-    no timer."""
+    """It can be listed, shown, seen running, copied and deleted; it needs no memory, no slot for a loaded model and no
+    timer.
+    """
     with pair(start_server) as (behind, _, client):
         listed = {model["name"]: model for model in client.get("/api/tags").json()["models"]}["far:latest"]
         shown = client.post("/api/show", json={"model": "far"}).json()
@@ -216,7 +217,7 @@ def test_it_breaks_off_in_the_middle(start_server: Callable[..., Any]) -> None:
 
 
 def test_an_address_that_changed(start_server: Callable[..., Any]) -> None:
-    """A name that is given a new address leads there, and nothing of the old one is kept."""
+    """A name that is given a new address leads there, and nothing is kept of the old one."""
     with pair(start_server) as (_, front, client), start_server(engine={"answer": "another one"}) as other:
         stream(client, "/api/chat", messages=QUESTION)
         add(front, "far", other.url, model=MODEL)

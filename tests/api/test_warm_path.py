@@ -27,7 +27,7 @@ MESSAGES = [
 
 
 def counting(monkeypatch: pytest.MonkeyPatch, root: Path) -> Counter[str]:
-    """Counts, from now on, what this process does that is slow: in the store, with hashes, and with the child."""
+    """Counts this process's slow operations from now on: store accesses, hashes, and frames to the child."""
     counts: Counter[str] = Counter()
 
     def count(owner: Any, name: str, kind: str, applies: Callable[..., bool] = lambda *_: True) -> None:
@@ -80,7 +80,7 @@ def test_a_warm_chat_is_one_frame(
 def test_what_is_counted_is_seen(
     start_server: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A chat that is not warm does read the manifest, and says more to the child than its one frame."""
+    """A chat that is not warm does read the manifest, and sends the child more than one frame."""
     root = tmp_path / "models"
     chat = {"model": "other", "messages": MESSAGES}
     with start_server(root=root, runner="process") as server, httpx.Client(base_url=server.url) as client:

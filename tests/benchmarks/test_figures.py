@@ -42,7 +42,7 @@ def test_figures_of_two_streams() -> None:
 
 
 def test_a_late_stream_counts_for_its_own_ttft_only() -> None:
-    """The requests that disturb the others count neither in their gaps nor in their TTFT."""
+    """The requests that disturb the others count neither towards the gaps nor towards the TTFT."""
     found = figures([_stream(10, 20, 30), _stream(500, 900, started_ms=20, measured=False)])
     assert found.gap_worst_s == pytest.approx(0.01)
     assert found.ttft_s == pytest.approx(0.01)
@@ -50,13 +50,13 @@ def test_a_late_stream_counts_for_its_own_ttft_only() -> None:
 
 
 def test_a_stream_without_text_is_an_error() -> None:
-    """A server that answers nothing does not count as fast."""
+    """A server that returns no tokens does not count as fast."""
     with pytest.raises(RuntimeError, match="without any text"):
         figures([_stream()])
 
 
 def test_one_line_of_many_tokens_has_no_speed_of_its_own() -> None:
-    """A stream that came in one piece has no gaps; its figures are NaN and medians pass over them."""
+    """A stream that came in one piece has no gaps; its figures are NaN, which medians skip."""
     single = figures([_stream(50, tokens=8)])
     assert math.isnan(single.decode_tokens_per_s)
     assert math.isnan(single.gap_worst_s)

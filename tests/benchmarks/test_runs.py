@@ -71,7 +71,7 @@ def test_two_servers_are_measured_in_turn() -> None:
 
 @pytest.mark.parametrize(("mood", "equal"), [("steady", 3), ("moody", 0)])
 def test_texts_are_compared_with_those_of_a_fresh_server(mood: str, equal: int) -> None:
-    """A server that always says the same passes every condition; one whose state shows through fails them."""
+    """A server that always gives the same answer passes; one whose answers vary with its state fails."""
     conditions = ["traffic of 8", "cached prefix", "late join", "neighbour cancelled", "neighbour shifted"]
     assert set(conditions) < set(CONDITIONS)
     outcomes = asyncio.run(check(_target("A", mood), conditions, prompts=3, tokens=5))

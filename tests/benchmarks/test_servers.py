@@ -83,7 +83,7 @@ def test_processor_time_grows_with_work() -> None:
 
 
 def test_prompts_have_their_length_and_repeat() -> None:
-    """The same seed gives the same words, another seed others, 32 questions differ."""
+    """The same seed gives the same words, another seed other words, and 32 questions are all different."""
     assert len(words(100, 1).split()) == 100
     assert words(100, 1) == words(100, 1)
     assert words(100, 1)[:20] != words(100, 2)[:20]

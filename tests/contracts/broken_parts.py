@@ -1,4 +1,4 @@
-"""Runs a contract's tests by hand, to see which of them a broken part fails."""
+"""Runs a contract's tests directly, to see which of them a broken part fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def promises(contract: type) -> set[str]:
 
 
 def failures(contract: type, make: object) -> set[str]:
-    """The names of those that fail with what `make` makes. Each takes it first, and then its own parameters."""
+    """The names of the tests that fail for the part that `make` returns. Each test takes the part first, and then its
+    own parameters.
+    """
     failed = set()
     for name in promises(contract):
         test: Any = getattr(contract(), name)

@@ -1,4 +1,4 @@
-"""Our answer parsers, through the contract of the port; and the contract, judged by parsers that break it."""
+"""Our answer parsers against the contract of their port, and the contract against parsers that break it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _read(parser: ThinkTagParser, text: str) -> tuple[str, str]:
 
 
 def test_a_prompt_may_end_with_the_opening_tag() -> None:
-    """The answer then begins with thinking, unless a constraint leaves no room for any."""
+    """The answer then begins with thinking, unless a constraint rules it out."""
     parsers, rendered = ThinkTagParsers(), _rendered("<|assistant|><think>\n")
     assert _read(parsers.open(_CHAT, rendered), "hm</think>Yes") == ("hm", "Yes")
     bound = ChatRequest(messages=(), constraint=Constraint(kind="json_schema", source="{}"))
@@ -51,10 +51,10 @@ class _Contract(AnswerParserContract):
 
 @pytest.mark.parametrize("parser", [SoundParser, *PARSERS])
 def test_a_broken_parser_fails_its_own_test_alone(parser: type[SoundParser]) -> None:
-    """And a sound one passes all."""
+    """A sound parser passes them all."""
     assert failures(_Contract, parser) == ({parser.breaks} if parser.breaks else set())
 
 
 def test_every_promise_has_a_parser_that_breaks_it() -> None:
-    """None of the contract's tests is without proof."""
+    """Every test of the contract is failed by some broken parser."""
     assert {parser.breaks for parser in PARSERS} == promises(AnswerParserContract)

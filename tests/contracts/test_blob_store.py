@@ -1,4 +1,4 @@
-"""Our blob stores, through the contract of the port."""
+"""Our blob stores against the contract of their port."""
 
 from __future__ import annotations
 

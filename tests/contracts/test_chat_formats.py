@@ -1,4 +1,4 @@
-"""Our chat formats, through the contract of the port; and the contract, judged by formats that break it."""
+"""Our chat formats against the contract of their port, and the contract against formats that break it."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class TestPlain(ChatFormatContract):
 
 @pytest.mark.parametrize("made", [SoundFormat, *FORMATS])
 def test_a_broken_format_fails_its_own_test_alone(made: type[SoundFormat]) -> None:
-    """And a sound one passes all."""
+    """A sound format passes them all."""
     assert failures(ChatFormatContract, made) == ({made.breaks} if made.breaks else set())
 
 
 def test_every_promise_has_a_format_that_breaks_it() -> None:
-    """None of the contract's tests is without proof."""
+    """Every test of the contract is failed by some broken format."""
     assert {made.breaks for made in FORMATS} == promises(ChatFormatContract)

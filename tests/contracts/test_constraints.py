@@ -40,7 +40,7 @@ QUESTION = "<|im_start|>user\nDescribe an animal of a stable.<|im_end|>\n<|im_st
 
 @dataclass
 class Held:
-    """An engine's loop, and the factory of its masks."""
+    """An engine's loop and its mask factory."""
 
     loop: EngineLoop
     masks: GrammarMasks

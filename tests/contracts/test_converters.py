@@ -1,4 +1,4 @@
-"""Every converter through its suite."""
+"""Every converter against the converters' suite."""
 
 from __future__ import annotations
 

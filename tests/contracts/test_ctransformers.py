@@ -103,7 +103,7 @@ class TestContract(GeneratorEngineContract):
 
 
 def test_it_knows_paris(shared: CtransformersEngine) -> None:
-    """The same SmolLM2 that llama.cpp runs says the same here."""
+    """SmolLM2 gives the same answer here as on llama.cpp."""
     assert text(outputs(shared, ask(CAPITAL))).startswith(" Paris")
 
 
@@ -159,14 +159,15 @@ def test_a_prefix_is_kept(shared: CtransformersEngine) -> None:
 
 
 def test_seeds(shared: CtransformersEngine) -> None:
-    """A seed gives the same text again, another seed another text."""
+    """The same seed gives the same text again, and another seed another text."""
     texts = [text(outputs(shared, ask(OCEAN, temperature=1.0, seed=seed), 16)) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_a_prompt_that_was_left_midway(shared: CtransformersEngine) -> None:
-    """A request that was closed within its prompt does not spoil the next one, which reuses the chunks computed so
-    far."""
+    """A request that was closed during its prompt does not affect the next one, which reuses the chunks computed so
+    far.
+    """
     request = ask(OCEAN * 3)
     outputs(shared, ask("Something else entirely"))
     expected = outputs(shared, request)[1:]
@@ -312,7 +313,7 @@ def bad_files(folder: Path, good: Path) -> Iterator[tuple[str, Path]]:
 
 
 def test_bad_files(tmp_path: Path, smollm2_ctransformers: Path) -> None:
-    """A file that it cannot run is an error that names the file, in a child as in this process, which survives it."""
+    """A file that it cannot run is an error that names it, in a child process and in this one, which survives."""
     for name, path in bad_files(tmp_path, smollm2_ctransformers):
         with pytest.raises(InvalidModelFile, match=path.name):
             make(path)
@@ -339,7 +340,7 @@ class TestLegacyContract(GeneratorEngineContract):
 
 
 def test_legacy_generates(legacy: Path) -> None:
-    """Each family loads and generates: from the whole prompt, to the context's end, and the same with a kept prefix."""
+    """Each family loads, generates up to the end of the context, and gives the same text with a kept prefix."""
     engine = make(legacy)
     try:
         request = ask("Once upon a time the horse upon the horse", ignore_eos=True, logprobs=1)

@@ -1,4 +1,4 @@
-"""Every engine adapter through its port's suite."""
+"""Every engine adapter against its port's suite."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TestFakeEngine(StepEngineContract):
 
 
 class Hasty(FakeEngine):
-    """The fake engine, three times as fast: a step may give several tokens of one request."""
+    """The fake engine, three times as fast: a step may yield several tokens for one request."""
 
     def step(self) -> list[tuple[int, EngineOutput]]:
         outputs = super().step()

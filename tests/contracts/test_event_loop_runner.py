@@ -1,4 +1,4 @@
-"""The event-loop runner: its port's suite, and what it makes of engines that break their promises."""
+"""The event-loop runner: its port's suite, and how it handles engines that break their promises."""
 
 from __future__ import annotations
 

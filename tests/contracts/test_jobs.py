@@ -1,4 +1,4 @@
-"""Job runners through their port's suite, and what only real processes can do to one."""
+"""Job runners against their port's suite, and what can happen only with real processes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_logs_of_a_job_carry_its_name(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_job_dies_with_its_parent(tmp_path: Path) -> None:
-    """A job ends when its parent is killed."""
+    """A job's process ends when its parent is killed."""
     file = tmp_path / "pid"
     script = textwrap.dedent(
         f"""

@@ -1,4 +1,4 @@
-"""A test of the conformance kit: a sound model passes all of it, and a broken model fails exactly one test."""
+"""Tests the conformance kit: a sound model passes all of it, and each broken model fails exactly one test."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def test_a_sound_model_passes_everything(outcomes: Outcomes) -> None:
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_model_fails_its_own_test_alone(outcomes: Outcomes, fault: str) -> None:
-    """Only the test of the promise that it breaks fails, for every task that has this promise."""
+    """Exactly the test of the promise it breaks fails, for every task that includes that promise."""
     assert outcomes[fault]["failed"] == {fault}
     assert outcomes[fault]["passed"] | {fault} == set(promises())
     assert outcomes[fault]["skipped"] == set()
 
 
 def test_every_promise_has_a_model_that_breaks_it() -> None:
-    """Each test of the suite has a broken model."""
+    """For each test of the suite there is a broken model."""
     assert set(BROKEN) == set(promises())
 
 

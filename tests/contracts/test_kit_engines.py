@@ -1,4 +1,4 @@
-"""Every built-in engine, loaded by its runners, through the suite of loaded models."""
+"""Every built-in engine, loaded by its runners, against the suite of loaded models."""
 
 from __future__ import annotations
 

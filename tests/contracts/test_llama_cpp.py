@@ -171,14 +171,14 @@ def test_control_tokens_in_plain_text_stay_text(engine: LlamaCppEngine) -> None:
 def test_every_sampling_option_reaches_the_sampler(
     engine: LlamaCppEngine, drawn_without_options: list[bytes], options: Mapping[str, Any]
 ) -> None:
-    """An option changes what the same seeds draw, and the same seeds draw the same again."""
+    """Each option changes the texts of fixed seeds, and repeating a seed repeats its text."""
     drawn = draw(engine, options)
     assert drawn == draw(engine, options)
     assert drawn != drawn_without_options
 
 
 def draw(engine: LlamaCppEngine, options: Mapping[str, Any]) -> list[bytes]:
-    """How four seeds continue a repetitive text."""
+    """The continuations of a repetitive text with four seeds."""
     repetitive = "the sea and the sky and the sea and the sky and the sea and the"
     sampling = {"temperature": 1.2, "top_k": 0, "top_p": 1.0, **options}
     asked = [ask(repetitive, seed=seed, **sampling) for seed in range(4)]
@@ -245,7 +245,7 @@ def test_an_aborted_prefill_lets_its_followers_go_on(smollm2: Path) -> None:
 
 
 def test_a_long_prompt_holds_nobody_up(smollm2: Path) -> None:
-    """While an answer is generated, a step computes at most the budget of prompt tokens and still gives its token."""
+    """While an answer is generated, a step computes at most the budget of prompt tokens and still yields a token."""
     engine = make(smollm2, max_prefill_tokens=32)
     engine.add_request(1, ask("Once upon a time"), None)
     while not any(isinstance(output, Token) for _, output in engine.step()):
@@ -368,7 +368,7 @@ def amid_traffic(engine: LlamaCppEngine, requests: Sequence[CompletionRequest], 
 
 
 def test_weights_that_cannot_be_exact_say_so(requantized: Callable[[str], Path]) -> None:
-    """K-quants do not promise exact texts, and say why; switched off, nothing promises it."""
+    """K-quants do not promise exact texts, and say why; with `exact` off, no model does."""
     engine = make(requantized("Q4_K_M"))
     assert "exact" not in engine.info.features
     assert engine.info.details["exact"].startswith("no: ")
@@ -426,7 +426,7 @@ def test_an_input_longer_than_a_batch_is_embedded_and_cut_at_the_context(smollm2
 
 
 def test_many_inputs_keep_their_order(engine: LlamaCppEngine) -> None:
-    """Many inputs come back in order, each with the vector it would have alone."""
+    """The vectors of many inputs are in order, and each is the same as for its input alone."""
     texts = [f"Sentence number {index} is about {'cats' if index % 2 else 'ships'}." for index in range(10)]
     together = embed(engine, *texts)
     for index in (0, 5, 9):
@@ -470,7 +470,7 @@ def test_the_architectures_are_those_of_the_library() -> None:
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path, smollm2: Path) -> None:
-    """Half a model file is an error with a reason, and not a crash."""
+    """Half a model file is an error with a reason, not a crash."""
     path = tmp_path / "half.gguf"
     with smollm2.open("rb") as whole:
         path.write_bytes(whole.read(40_000_000))
@@ -479,7 +479,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, smollm2: Path) -> None:
 
 
 def test_ids_outside_the_vocabulary_are_refused(engine: LlamaCppEngine) -> None:
-    """A token id that the model does not have is an error with that id, and not the end of the process."""
+    """A token id that the model does not have is an error with that id, and does not end the process."""
     for token_id in (-5, 10**7):
         with pytest.raises(InvalidRequest, match=str(token_id)):
             engine.tokenizer.decode([token_id])
@@ -488,7 +488,7 @@ def test_ids_outside_the_vocabulary_are_refused(engine: LlamaCppEngine) -> None:
 
 
 def test_absurd_numbers_do_no_harm(engine: LlamaCppEngine) -> None:
-    """Looking back further than the text, or asking for more alternatives than there are tokens, gives all there is."""
+    """Looking back beyond the text, or requesting more alternatives than tokens, gives everything available."""
     huge = 2**31 - 1
     request = ask(
         OCEAN, logprobs=60_000, repeat_last_n=huge, repeat_penalty=1.2, dry_multiplier=0.5, dry_penalty_last_n=huge
@@ -515,7 +515,7 @@ def test_a_closed_engine_tokenizes_no_more(smollm2: Path) -> None:
 
 
 def test_the_memory_that_is_reported_counts_attention(smollm2: Path) -> None:
-    """The memory in `ps` grows with the context by the attention scores of nine heads for each token of a batch."""
+    """The memory in `ps` grows with the context: by the attention scores of nine heads per token of a batch."""
     reported = []
     for num_ctx in (2048, 8192):
         engine = make(smollm2, num_ctx=num_ctx, num_parallel=1)
@@ -559,7 +559,7 @@ def _cpu_has(flag: str) -> bool:
 _AFTER_ANOTHER_LIBRARY = """
 import sys
 import onnxruntime
-from corral.adapters.engines.llama_cpp.amx import avoid_amx
+from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
 from corral.core.errors import LoadFailed
 try:
     avoid_amx()

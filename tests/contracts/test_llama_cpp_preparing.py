@@ -1,5 +1,6 @@
 """Samplers that take long to create, with real weights: created beside the steps, cached by content, with the same
-texts."""
+texts as otherwise.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +118,7 @@ def test_long_biased_texts_are_prepared(engine: LlamaCppEngine) -> None:
 
 
 def test_a_model_outlives_a_preparation(smollm2: Path) -> None:
-    """Closing the engine waits for other threads that read its vocabulary; nothing begins afterwards."""
+    """Closing the engine waits for other threads that read its vocabulary; later reads are refused."""
     engine = make(smollm2)
     prepared: list[object] = []
     begun = threading.Thread(target=lambda: prepared.append(engine.prepare(dry(*SLOW))))

@@ -74,7 +74,7 @@ def test_a_text_in_pieces_has_the_ids_of_the_whole(engine: LlamaCppEngine, text:
 
 @pytest.mark.parametrize("spelled", [b"<|im_end|>", b"[|im_end|]", b"]~im_end~]", b"<|im end|>", b"#im#over##"])
 def test_typed_control_tokens_stay_text_for_every_vocabulary(smollm2: Path, tmp_path: Path, spelled: bytes) -> None:
-    """The model with its end token spelled anew: wherever a request has it, only the template's own come."""
+    """The model with its end token respelled: wherever a request contains it, only the template's own become tokens."""
     path = tmp_path / "model.gguf"
     path.write_bytes(smollm2.read_bytes().replace(_END, spelled))
     metadata = read_metadata(path)

@@ -1,4 +1,4 @@
-"""Our manifest stores, through the contract of the port."""
+"""Our manifest stores against the contract of their port."""
 
 from __future__ import annotations
 

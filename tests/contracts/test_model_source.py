@@ -1,4 +1,4 @@
-"""Every model source through its port's suite."""
+"""Every model source against its port's suite."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def matrix(answer: EngineEmbedded) -> Floats:
 
 
 class NumpyBert:
-    """BERT as its paper has it, over the float32 weights of a safetensors file; mean pooling, length 1."""
+    """BERT as in its paper, over the float32 weights of a safetensors file; mean pooling, length 1."""
 
     def __init__(self, folder: Path) -> None:
         data = (folder / "model.safetensors").read_bytes()
@@ -93,7 +93,7 @@ class NumpyBert:
         self._config = json.loads((folder / "config.json").read_bytes())
 
     def vectors(self, texts: Sequence[Sequence[int]]) -> Floats:
-        """One row for each text. The rows of all texts stand under each other; only attention keeps them apart."""
+        """One row for each text. The rows of all texts are stacked; only attention keeps them apart."""
         ends = np.cumsum([len(ids) for ids in texts])
         words = self._weights["embeddings.word_embeddings.weight"][np.concatenate(texts)]
         table = self._weights["embeddings.position_embeddings.weight"]
@@ -165,7 +165,7 @@ def test_vectors_agree_with_an_independent_forward_pass(minilm: Path, minilm_int
 
 
 def test_from_a_folder_to_a_vector(minilm_int8: Path, tmp_path: Path) -> None:
-    """Imported into a store and asked by name, the same text has the vector that the engine gives for the folder."""
+    """Imported into a store and requested by name, the model gives the same vector as its folder."""
     with Corral(models=tmp_path) as corral:
         record = corral.import_model(minilm_int8)
         assert record.name.short == "all-minilm-l6-v2:int8"
@@ -190,8 +190,7 @@ def engine(minilm_int8: Path) -> StepEngine:
 
 
 def test_a_vector_does_not_depend_on_its_company(engine: StepEngine) -> None:
-    """If the engine says exact, a vector is the same bit for bit alone, among others of one request, and beside other
-    requests."""
+    """With `exact`, a vector is bit-identical alone, among others of one request, and beside other requests."""
     texts = [SENTENCES[number] for number in (0, 5, 94, 95, 99)]
     alone = np.concatenate([matrix(answers(engine, request(text))[0]) for text in texts])
     together = matrix(answers(engine, request(*texts))[0])
@@ -230,7 +229,9 @@ def test_an_aborted_request_is_gone_within_a_step(engine: StepEngine) -> None:
 
 
 def test_long_texts_are_cut_or_refused(engine: StepEngine) -> None:
-    """Beyond the model's 256 tokens, or the request's, the end goes but not [SEP]; without truncate it is an error."""
+    """Past the model's 256 tokens, or the request's limit, the end is cut but [SEP] stays; without truncate it is an
+    error.
+    """
     assert engine.info.context_length == 256
     long = "word " * 400
     [cut] = answers(engine, request(long))
@@ -274,7 +275,7 @@ def test_ids_are_taken_as_they_are(engine: StepEngine) -> None:
 
 
 def test_odd_inputs(engine: StepEngine) -> None:
-    """An empty text, an empty list and another task are refused."""
+    """An empty text, an empty list and a request for another task are refused."""
     [answer] = answers(engine, request("", " "))
     assert (answer.vectors.count, answer.prompt_tokens) == (2, 4)
     [empty] = answers(engine, request())
@@ -297,7 +298,7 @@ def test_a_closed_engine_fails_its_requests(minilm_int8: Path) -> None:
 
 
 def test_the_devices_are_told() -> None:
-    """The CPU is always among them."""
+    """The CPU is always listed."""
     assert "cpu" in {device.kind for device in devices()}
 
 
@@ -349,7 +350,7 @@ def test_options_that_cannot_be_meant(minilm_int8: Path, options: dict[str, obje
 
 
 def test_pooling_and_length_are_as_the_files_say(changed: Callable[..., Path]) -> None:
-    """[CLS] pooling without normalisation gives other vectors, of other lengths; a smaller limit cuts."""
+    """[CLS] pooling without normalisation gives vectors of other lengths; a smaller limit truncates."""
     folder = changed(
         **{
             "1_Pooling__config_json": b'{"pooling_mode_cls_token": true, "pooling_mode_max_tokens": true}',

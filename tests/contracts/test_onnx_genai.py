@@ -27,7 +27,7 @@ from corral.plugins.testing import StepEngineContract
 pytestmark = pytest.mark.native
 
 BOS, EOS, EXTRA, LOGITS = 256, 257, 258, 300
-"""Of the tiny model: 256 tokens of a byte each, two control tokens, an added word, then padding."""
+"""The tiny model's vocabulary: 256 single-byte tokens, two control tokens, an added word, then padding."""
 
 
 def load_request(folder: Path, **options: object) -> LoadRequest:
@@ -350,7 +350,7 @@ def test_an_embedding_request_is_refused(engine: StepEngine) -> None:
 
 
 def test_ids_outside_the_vocabulary(engine: StepEngine) -> None:
-    """Ids of the padding and other invalid ids are refused, and nothing breaks."""
+    """Padding ids and other invalid ids are refused, and nothing breaks."""
     for token_id in (LOGITS - 1, -1, 10**9):
         with pytest.raises(InvalidRequest, match=str(token_id)):
             engine.add_request(1, CompletionRequest(prompt=(TokensPart(ids=(token_id,)),)), None)
@@ -394,7 +394,7 @@ def test_options_reach_the_engine(engine: StepEngine, options: dict[str, Any]) -
 
 
 def test_ends(engine: StepEngine) -> None:
-    """An end token ends the answer and is counted; with ``ignore_eos`` it does not come."""
+    """An end token ends the answer and is counted; with ``ignore_eos`` it is never generated."""
     [ended] = answer(engine, ask("a", logit_bias=((EOS, 100.0),)))
     assert ids(ended) == [EOS]
     assert ended[-1] == EngineFinished(reason="stop")
@@ -404,7 +404,7 @@ def test_ends(engine: StepEngine) -> None:
 
 
 def test_control_tokens_have_no_text_unless_preserved(engine: StepEngine) -> None:
-    """A control token amid an answer is counted but not shown; a preserved one is text, and ends nothing."""
+    """A control token within an answer is counted but not shown; a preserved one is text and ends nothing."""
     [hidden] = answer(engine, ask("a", logit_bias=((BOS, 100.0),)), limit=2)
     assert (ids(hidden), text(hidden)) == ([BOS, BOS], b"")
     request = CompletionRequest(
@@ -464,7 +464,7 @@ def test_beginnings(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_vocabulary(engine: StepEngine) -> None:
-    """The vocabulary has the bytes of every token, without the model's padding, and names what is no text."""
+    """The vocabulary has the bytes of every token, without padding, and names the tokens that are not text."""
     vocabulary = tokenizer_of(engine).vocabulary()
     assert vocabulary is tokenizer_of(engine).vocabulary()
     assert sorted(vocabulary.pieces[:256]) == [bytes([value]) for value in range(256)]
@@ -509,7 +509,7 @@ def write_adapter(path: Path, seed: int, **shapes: tuple[int, int]) -> None:
 
 
 def test_an_adapter_in_the_folder_is_active(tmp_path: Path) -> None:
-    """A LoRA adapter beside the model changes what it says, and the info names it; another says something else."""
+    """A LoRA adapter in the folder changes the answers, and the info names it; another gives others."""
 
     def said(name: str, seed: int | None) -> list[int | None]:
         folder = write_tiny(tmp_path / name, lora=True)
@@ -530,7 +530,7 @@ def test_an_adapter_in_the_folder_is_active(tmp_path: Path) -> None:
 
 
 def test_adapters_that_do_not_fit(tmp_path: Path) -> None:
-    """A file that is no adapter, or one of another model, is an error at load that names it as such."""
+    """A file that is not an adapter, or belongs to another model, is an error at load that names it."""
     folder = write_tiny(tmp_path / "tiny", lora=True)
     (folder / "style.onnx_adapter").write_bytes(b"no adapter at all")
     with pytest.raises(InvalidModelFile, match="not a LoRA adapter"):
@@ -541,7 +541,7 @@ def test_adapters_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_several_adapters_are_refused(tmp_path: Path) -> None:
-    """The last one would be applied alone: the model would silently answer without the others."""
+    """Only the last one would be applied, and the model would silently answer without the others."""
     folder = write_tiny(tmp_path / "tiny", lora=True)
     for seed, name in enumerate(("one", "two")):
         write_adapter(folder / f"{name}.onnx_adapter", seed, lora_A=(16, 2), lora_B=(2, LOGITS))
@@ -641,7 +641,7 @@ def test_providers(tiny: Path) -> None:
 
 
 def test_a_config_that_names_a_missing_provider(tmp_path: Path) -> None:
-    """A folder made for a provider that is not there fails to load, with a way out; ``provider`` overrules it."""
+    """A folder made for a provider that is not there fails to load, with a way out; ``provider`` overrides it."""
     if any(device.kind == "cuda" for device in devices()):
         pytest.skip("this machine has CUDA")
     folder = write_tiny(tmp_path / "tiny")

@@ -133,7 +133,7 @@ def test_a_stopped_child() -> None:
 
 
 def test_an_idle_child_is_not_stalled() -> None:
-    """Heartbeats keep a model alive that has nothing to do, and one whose steps are long."""
+    """Heartbeats keep an idle model alive, and one whose steps are long."""
 
     async def check() -> None:
         async with loaded(ProcessSettings(heartbeat_timeout_s=0.8), step_delay_s=1.2) as model:
@@ -157,7 +157,7 @@ def test_a_step_that_never_ends() -> None:
 
 
 def test_closing_a_child_that_will_not_listen() -> None:
-    """Unloading a stopped child ends it by force after the grace."""
+    """Unloading a stopped child kills it after the grace period."""
 
     async def check() -> None:
         async with loaded(ProcessSettings(close_grace_s=0.2)) as model:
@@ -248,7 +248,7 @@ def test_killing_the_parent_leaves_no_child(hang: str, tmp_path: Path) -> None:
 
 
 def test_cancelled_within_a_step() -> None:
-    """Closing a run reaches the engine before its next step but one: the freed stream is taken at once."""
+    """Closing a run reaches the engine within two steps, and the freed stream is used at once."""
 
     async def check() -> None:
         async with loaded(parallel=1, step_delay_s=0.2) as model:
@@ -270,7 +270,7 @@ def test_cancelled_within_a_step() -> None:
 
 
 def test_a_reader_that_stops_does_not_stop_others() -> None:
-    """While one reader reads nothing, others get their answers, and the idle one loses no text."""
+    """While one reader reads nothing, others get their answers, and the stalled one loses no text."""
 
     async def check() -> None:
         async with loaded(num_ctx=50_000) as model:
@@ -285,7 +285,7 @@ def test_a_reader_that_stops_does_not_stop_others() -> None:
 
 
 def test_a_parent_that_does_not_read_at_all() -> None:
-    """With the socket full for a while, steps go on in the child, deltas merge, and no text is lost."""
+    """While the socket is full, the child keeps stepping, deltas are merged, and no text is lost."""
 
     async def check() -> None:
         async with loaded(num_ctx=50_000) as model:
@@ -317,7 +317,7 @@ def test_on_uvloop() -> None:
 
 
 def test_an_engine_of_the_parents_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The child finds modules where the parent does; its last output is part of the error."""
+    """The child finds the same modules as the parent; its last output is part of the error."""
     (tmp_path / "goodbye.py").write_text("import os\ndef load(*_):\n    print('so long')\n    os._exit(3)\n")
     monkeypatch.syspath_prepend(tmp_path)
     spec = msgspec.structs.replace(SPEC, load="goodbye:load")

@@ -24,7 +24,7 @@ class TestMemoryRegistry(RegistryContract):
 
 
 class Respelt(MemoryRegistry):
-    """Writes a manifest anew instead of keeping its bytes."""
+    """Re-encodes a manifest instead of keeping its bytes."""
 
     async def manifest(self, reference: Reference) -> RemoteManifest:
         found = await super().manifest(reference)
@@ -51,7 +51,7 @@ class FirstComeFirst(MemoryRegistry):
 
 
 class Vague(MemoryRegistry):
-    """Calls what is absent an error of its own."""
+    """Raises its own kind of error for anything absent."""
 
     async def manifest(self, reference: Reference) -> RemoteManifest:
         try:
@@ -63,7 +63,7 @@ class Vague(MemoryRegistry):
 
 
 class WholeBlobs(MemoryRegistry):
-    """Ignores where a range ends."""
+    """Ignores the end of a range."""
 
     async def fetch(
         self, reference: Reference, blob: Digest, start: int = 0, end: int | None = None
@@ -80,7 +80,7 @@ class WithUploads(MemoryRegistry):
 
 
 class Hasty(WithUploads):
-    """Shows a blob as soon as all its bytes are there."""
+    """Exposes a blob as soon as all its bytes are there, before the commit."""
 
     class upload(memory._Upload):  # the attribute of the base
         async def write(self, data: bytes) -> None:
@@ -90,7 +90,7 @@ class Hasty(WithUploads):
 
 
 class Trusting(WithUploads):
-    """Believes whatever arrives to be what was announced."""
+    """Does not check uploaded bytes against the announced digest."""
 
     class upload(memory._Upload):
         async def commit(self) -> None:
@@ -118,7 +118,7 @@ class Thorough(WithUploads):
 
 
 class Boastful(MemoryRegistry):
-    """Says that it mounted what it does not have."""
+    """Claims to have mounted a blob that it does not have."""
 
     async def mount(self, reference: Reference, blob: Digest, source: Reference) -> bool:
         await super().mount(reference, blob, source)
@@ -173,11 +173,11 @@ def keeps(kind: type[MemoryRegistry], promise: str) -> bool:
 
 
 def test_every_promise_has_a_registry_that_breaks_it() -> None:
-    """So that none of the tests is one that nothing fails."""
+    """Every test is failed by some broken registry."""
     assert sorted(BROKEN.values()) == sorted(promises())
 
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
 def test_a_broken_registry_fails_its_own_test_alone(kind: type[MemoryRegistry]) -> None:
-    """It keeps all other promises."""
+    """It keeps all its other promises."""
     assert [promise for promise in promises() if not keeps(kind, promise)] == [BROKEN[kind]]

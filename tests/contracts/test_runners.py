@@ -1,4 +1,4 @@
-"""Every runner through its port's suite."""
+"""Every runner against its port's suite."""
 
 from __future__ import annotations
 

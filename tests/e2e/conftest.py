@@ -123,7 +123,7 @@ def environment(
     user_at: Callable[..., dict[str, str]],
     run_corral: Corral,
 ) -> dict[str, str]:
-    """A user's home with SmolLM2 in its store, imported by its file."""
+    """A user's home with SmolLM2 in its store, imported from its file."""
     home = tmp_path_factory.mktemp("home")
     guard = connections.parent
     (guard / "sitecustomize.py").write_text(GUARD)

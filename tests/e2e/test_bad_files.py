@@ -74,7 +74,7 @@ def test_a_truncated_file_in_the_store(server: Any, register: Callable[..., None
 
 
 def test_an_unknown_architecture(server: Any, corral: Callable[..., Any], tmp_path: Path) -> None:
-    """The architecture that llama.cpp does not know is named."""
+    """An architecture that llama.cpp does not know is named in the error."""
     file = tmp_path / "strange.gguf"
     file.write_bytes(gguf_bytes({**SMALL_MODEL, "general.architecture": "quantum-llama"}))
     assert corral("import", str(file), "--name", "strange").returncode == 0
@@ -82,7 +82,7 @@ def test_an_unknown_architecture(server: Any, corral: Callable[..., Any], tmp_pa
 
 
 def test_a_text_file(server: Any, register: Callable[..., None], corral: Callable[..., Any], tmp_path: Path) -> None:
-    """A file is judged by what is in it, not by its name."""
+    """A file is judged by its content, not by its name."""
     file = tmp_path / "notes.gguf"
     file.write_text("Buy milk.\n" * 100)
     done = corral("import", str(file))

@@ -32,7 +32,7 @@ def corral_register_converters(register):
 
 
 def files_below(root: Path) -> set[str]:
-    """What a store holds; its own books may change."""
+    """What a store holds, except its own bookkeeping files, which may change."""
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and ".corral" not in path.parts}
 
 

@@ -51,7 +51,7 @@ def test_the_same_model_on_every_engine(engine: str, emptied_server: Any) -> Non
 
 
 def test_the_readmes_line_for_llama_cpp(corral: Callable[..., Any]) -> None:
-    """It ends in the right word as it stands; the quick start tries those for the engines that need no compiler."""
+    """The printed command gives the right word unchanged; the quick start covers the engines that need no compiler."""
     [line] = [line for line in README.splitlines() if line.startswith("corral run") and "--engine llama-cpp" in line]
     done = corral(*shlex.split(line)[1:], "--local", "-o", "temperature=0")
     assert done.returncode == 0, done.stderr
@@ -59,7 +59,7 @@ def test_the_readmes_line_for_llama_cpp(corral: Callable[..., Any]) -> None:
 
 
 class _Stream(threading.Thread):
-    """One answer, read to its end in a thread: its text, or the error it ended with."""
+    """One answer, read to its end in a thread: its text, or the error that ended it."""
 
     def __init__(self, url: str, model: str, prompt: str, tokens: int = 48) -> None:
         super().__init__()

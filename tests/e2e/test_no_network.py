@@ -1,4 +1,4 @@
-"""Loading and answering under strace: whatever native code does, it connects to nothing but this machine."""
+"""Loading and answering under strace: native code connects only to this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SILENT = {"AF_UNIX", "AF_NETLINK"}
 
 
 def strangers(trace: str) -> list[str]:
-    """The lines of a trace that name an address of another machine. One that cannot be read counts as such."""
+    """The lines of a trace that name an address of another machine. A line that cannot be parsed counts as one."""
     found = []
     for line in trace.splitlines():
         match = _ADDRESS.search(line)
@@ -53,7 +53,7 @@ def traced(tmp_path: Path, arguments: list[str], environment: dict[str, str]) ->
 
 
 def test_the_trace_would_show_a_stranger(tmp_path: Path) -> None:
-    """A datagram and a connection to other machines are seen, one to this machine is not a stranger."""
+    """A datagram and a connection to other machines are detected; one to this machine is not reported."""
     script = (
         "import socket\n"
         "near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); near.sendto(b'x', ('127.0.0.1', 9))\n"
@@ -83,7 +83,7 @@ def untold(environment: dict[str, str]) -> dict[str, str]:
 
 @pytest.mark.parametrize("engine", ["llama-cpp", "onnx-genai", "ctransformers"])
 def test_a_chat_connects_to_nothing(engine: str, tmp_path: Path, untold: dict[str, str]) -> None:
-    """An engine that loads SmolLM2, converting it first where it must, and answers."""
+    """An engine loads SmolLM2, after converting it if necessary, and answers."""
     prompt = ["run", SMOLLM2, "Why is the sky blue?", "--engine", engine, "--local"]
     arguments = ["-m", "corral.api.cli", *prompt, "-o", "num_predict=8", "-o", "temperature=0"]
     answer, trace = traced(tmp_path, arguments, untold)

@@ -1,4 +1,4 @@
-"""Killed and stopped processes, clients that go away, and memory that comes back."""
+"""Killed and stopped processes, clients that go away, and memory that is freed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def rests(process_id: int) -> bool:
 
 
 def test_the_model_s_process_is_killed(server: Any, gone: Gone) -> None:
-    """In the middle of an answer, its reader gets the reason, no zombie stays, and the next request is answered."""
+    """In the middle of an answer: its reader gets the reason, no zombie remains, and the next request is answered."""
     with server.streaming() as lines:
         assert next(lines)["response"]
         child = server.child()
@@ -59,7 +59,7 @@ def test_the_server_is_killed(start_server: Callable[..., Any], gone: Gone) -> N
 
 
 def test_the_model_s_process_is_stopped(start_server: Callable[..., Any], gone: Gone) -> None:
-    """A process without a sign of life is killed, its reader gets the reason, and the next request is answered."""
+    """A process that shows no sign of life is killed, its reader gets the reason, and the next request is answered."""
     with start_server("runners.process.heartbeat_timeout_s=2.5") as server:
         with server.streaming() as lines:
             assert next(lines)["response"]
@@ -90,7 +90,7 @@ def test_a_client_goes_away_while_its_prompt_is_read(server: Any, within: Within
 
 
 def test_a_client_goes_away_in_the_middle_of_an_answer(server: Any, within: Within) -> None:
-    """The same while text is coming; the request after it is answered by the same process."""
+    """The same holds while text is being generated; the next request is answered by the same process."""
     with server.streaming() as lines:
         assert next(lines)["response"]
         child = server.child()

@@ -25,7 +25,7 @@ def upstream() -> Iterator[ScriptedServer]:
 
 @pytest.fixture
 def another_upstream() -> Iterator[ScriptedServer]:
-    """A second one."""
+    """A second such server."""
     with ScriptedServer() as server:
         yield server
 

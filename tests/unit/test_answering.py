@@ -160,7 +160,7 @@ def test_closing_ends_what_is_read_ahead() -> None:
 
 
 def test_a_reader_that_waits_for_the_model_does_not_stand_still() -> None:
-    """Nobody else reads while an output is being waited for."""
+    """While one task waits for an output, a second one may not read."""
 
     async def test() -> None:
         answer = Answer(5)

@@ -56,7 +56,7 @@ def loaded_by(statement: str) -> set[str]:
 
 @pytest.mark.parametrize("file", sources("core"), ids=lambda file: str(file.relative_to(ROOT)))
 def test_core_imports_the_standard_library_and_msgspec_only(file: Path) -> None:
-    """By its source: nothing else, not even inside a function."""
+    """According to its source: it imports nothing else, not even inside a function."""
     tops = {module.partition(".")[0] for module in imports(file)}
     assert tops <= sys.stdlib_module_names | {"msgspec", "corral"}
     assert all(module.startswith("corral.core") for module in imports(file) if module.partition(".")[0] == "corral")
@@ -86,7 +86,7 @@ def test_core_loads_the_standard_library_and_msgspec_only() -> None:
         ("import corral.api.cli", NATIVE | UPSTREAM | WEB | CHAT),
         ("import corral.api.cli.run", NATIVE | UPSTREAM | WEB | CHAT),
         (
-            "from corral.api.cli.group import cli; cli.main(['list'], standalone_mode=False)",
+            "from corral.api.cli.command_group import cli; cli.main(['list'], standalone_mode=False)",
             NATIVE | UPSTREAM | WEB | CHAT,
         ),
     ],
@@ -101,7 +101,7 @@ def test_what_is_heavy_is_imported_late(
 
 
 def test_what_authors_import_is_light_in_the_process_of_a_model() -> None:
-    """There, `corral.plugins` adds pluggy and no other package, no event loop, and nothing of the server."""
+    """There, `corral.plugins` adds only pluggy, and neither an event loop nor anything of the server."""
     child = "import sys, corral.adapters.runners.child"
     script = f"{child}; before = set(sys.modules); import corral.plugins; print(*set(sys.modules) - before)"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -113,7 +113,7 @@ def test_what_authors_import_is_light_in_the_process_of_a_model() -> None:
 
 
 def test_what_authors_import_on_use_is_there() -> None:
-    """The few names that would make `import corral.plugins` slow are imported when they are asked for."""
+    """The few names that would make `import corral.plugins` slow are imported on first access."""
     for name in ("Runtime", "abandoned", "LogitsSampler", "TokenChooser", "ModelTokens"):
         assert getattr(corral.plugins, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -1,4 +1,4 @@
-"""Capabilities: what a model can do, according to config, weights, projector and template."""
+"""Capabilities: what a model can do, judging by its config, weights, projector and template."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def _metadata(**fields: Any) -> ModelMetadata:
     ],
 )
 def test_weights_speak(metadata: ModelMetadata | None, expected: tuple[str, ...]) -> None:
-    """Pooling, encoders, the architecture and the template inside the weights decide."""
+    """Without a manifest's template, capabilities follow from pooling, encoders, the architecture and the template in
+    the weights.
+    """
     assert derive_capabilities(_record(), metadata, None) == expected
 
 

@@ -356,7 +356,7 @@ def _weights(folder: Path, number: int) -> Path:
 
 
 def test_what_a_replaced_model_alone_had_is_deleted(store: Store, tmp_path: Path) -> None:
-    """Five imports under one name leave what one leaves; a copy's and a foreign manifest's blobs stay."""
+    """Five imports under one name leave no more than one would; blobs of a copy and of a foreign manifest stay."""
 
     async def scenario() -> None:
         catalog, name = store.catalog(), parse_name("one")
@@ -379,7 +379,7 @@ def test_what_a_replaced_model_alone_had_is_deleted(store: Store, tmp_path: Path
 
 
 def test_a_pull_under_a_taken_name_leaves_no_old_weights(store: Store, tmp_path: Path) -> None:
-    """What the name referred to before is deleted, also if an upstream takes over the name."""
+    """What the name referred to before is deleted, even if an upstream takes over the name."""
 
     async def scenario() -> None:
         name = parse_name("one")
@@ -396,7 +396,7 @@ def test_a_pull_under_a_taken_name_leaves_no_old_weights(store: Store, tmp_path:
 
 
 def test_models_that_take_turns_under_one_name(store: Store, tmp_path: Path) -> None:
-    """Imports of two files under one name, over and over and at once, all succeed; in the end one model is there."""
+    """Repeated concurrent imports of two files under one name all succeed, and one model remains."""
 
     async def scenario() -> None:
         files = [_weights(tmp_path, number) for number in range(2)]
@@ -416,7 +416,7 @@ def test_models_that_take_turns_under_one_name(store: Store, tmp_path: Path) -> 
 
 
 def test_an_import_that_cannot_be_published_leaves_nothing(store: Store, weights: Path) -> None:
-    """Weights that no manifest names in the end are deleted again, unless another model has them."""
+    """Weights that end up in no manifest are deleted again, unless another model has them."""
 
     async def scenario() -> None:
         class Refusing(OllamaManifestFormat):
@@ -505,7 +505,7 @@ def test_headers_are_read_once(tmp_path: Path, weights: Path) -> None:
 
 
 def test_show_facts(store: Store, weights: Path) -> None:
-    """Key-values with arrays only when verbose, tensors, and capabilities come from the weights."""
+    """Key-values (with arrays only when verbose), tensors and capabilities come from the weights."""
 
     async def scenario() -> None:
         catalog = store.catalog()
@@ -603,7 +603,7 @@ def test_a_pull_streams_into_the_store(store: Store) -> None:
 
 
 def test_an_interrupted_pull_is_resumed(store: Store) -> None:
-    """If the digest is known, a second attempt fetches only the rest, and nothing that is there already."""
+    """If the digest is known, a second attempt fetches only what is still missing."""
     source = ListSource({"m.gguf": gguf_bytes()}, digests=True, fail_at=300)
 
     async def scenario() -> None:
@@ -620,7 +620,7 @@ def test_an_interrupted_pull_is_resumed(store: Store) -> None:
 
 
 def test_a_pull_that_fails_leaves_nothing(store: Store) -> None:
-    """A broken stream without a digest, and files that are no model, leave neither blob nor manifest."""
+    """A broken stream without a digest, and files that are not a model, leave neither blob nor manifest."""
     cases = (
         (ListSource({"m.gguf": gguf_bytes()}, fail_at=300), SourceError),
         (ListSource({"m.gguf": b"text of no model"}), InvalidModelFile),
@@ -639,7 +639,7 @@ def test_a_pull_that_fails_leaves_nothing(store: Store) -> None:
 
 
 def test_files_that_are_alike_are_fetched_once(store: Store) -> None:
-    """Two files with one digest are one blob, though files are fetched side by side."""
+    """Two files with one digest become one blob, although files are fetched side by side."""
     projector = gguf_bytes({"general.architecture": "clip", "clip.has_vision_encoder": True})
     source = ListSource({"a.gguf": gguf_bytes(), "one.gguf": projector, "other.gguf": projector}, digests=True)
 
@@ -704,7 +704,7 @@ def test_a_file_that_is_not_what_it_was_announced_as_is_refused(store: Store) ->
 
 @pytest.mark.parametrize("reference", ["llama3", "nowhere://x", "://x", ""])
 def test_a_reference_without_a_source_is_refused(store: Store, reference: str) -> None:
-    """The remedy lists the schemes there are."""
+    """The remedy lists the available schemes."""
 
     async def scenario() -> None:
         with pytest.raises(InvalidRequest) as caught:

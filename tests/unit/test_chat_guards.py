@@ -17,7 +17,7 @@ from corral.core.requests.messages import Message
 from corral.core.requests.outputs import Delta
 from corral.core.requests.requests import ChatRequest
 from corral.core.requests.think_tags import ThinkTags
-from corral.plugins.guards import GuardedLanguage, GuardedParsers
+from corral.plugins.guarded_parts import GuardedLanguage, GuardedParsers
 
 _WHERE = "the plugin far, it"
 _CHAT = ChatRequest(messages=(Message(role="user", content="q"),))
@@ -33,7 +33,7 @@ def _raise(fault: BaseException) -> Callable[..., Any]:
 
 
 class Made:
-    """An object with the methods that it is made with."""
+    """An object with the given methods."""
 
     def __init__(self, **methods: Callable[..., Any]) -> None:
         self.__dict__.update(methods)

@@ -1,4 +1,4 @@
-"""From logits to tokens: log-probabilities, what of a token is text, and which tokens end an answer."""
+"""From logits to tokens: log-probabilities, which part of a token is text, and which tokens end an answer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from corral.adapters.engine_kit.choosing import ModelTokens, TokenChooser
 from corral.adapters.engine_kit.sampling import LogitsSampler
+from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
 from corral.core.ports.tokens import TokenMask, Vocabulary
 from corral.core.requests.outputs import Token
 from corral.core.requests.requests import CompletionRequest, SamplingParams
@@ -56,18 +56,18 @@ def chooser(
 
 
 def test_the_chosen_token_is_text() -> None:
-    """Of the likeliest one, with its id."""
+    """The log-probability of the likeliest token, with its id."""
     assert chooser().choose(LOGITS) == (Token(token_id=2, piece=b" a"), 2, False)
 
 
 def test_a_token_that_ends_an_answer_is_no_text() -> None:
-    """And says that it does, unless it must appear in the text."""
+    """And is reported as the end, unless it must appear in the text."""
     assert chooser(Only(0)).choose(LOGITS) == (Token(token_id=0, piece=b""), 0, True)
     assert chooser(Only(0), preserved=("<end>",)).choose(LOGITS) == (Token(token_id=0, piece=b"<end>"), 0, False)
 
 
 def test_control_tokens_are_hidden_unless_they_are_preserved() -> None:
-    """They do not end the answer; names that no token has change nothing."""
+    """They do not end the answer; names that match no token change nothing."""
     mask = Only(1)
     assert chooser(mask, preserved=("<nothing>",)).choose(LOGITS) == (Token(token_id=1, piece=b""), 1, False)
     assert mask.accepted == [1]
@@ -86,7 +86,7 @@ def test_logprobs() -> None:
 
 @pytest.mark.parametrize(("wanted", "given"), [(0, 0), (3, 3), (10**9, 5)])
 def test_alternatives_are_as_many_as_are_wanted(wanted: int, given: int) -> None:
-    """Never more than the vocabulary has; padding behind it is none of them."""
+    """Never more than the vocabulary size; padding after it is excluded."""
     padded = np.append(LOGITS, np.float32(99))
     found = chooser(logprobs=wanted).choose(padded)[0].logprob
     assert found is not None

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from corral.api.cli import main
-from corral.api.cli.group import cli
+from corral.api.cli.command_group import cli
 from corral.core.wording.pip_lines import pip_line
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
@@ -23,7 +23,7 @@ MODEL = "small:latest"
 
 
 class Ended(NamedTuple):
-    """The outcome of a call of the command line."""
+    """The outcome of one run of the command line."""
 
     status: object
     out: str
@@ -101,7 +101,7 @@ def test_the_command_line_needs_the_base_install_only() -> None:
     program = (
         "import sys\n"
         "for name in ('litestar', 'uvicorn', 'numpy', 'llama_cpp', 'httpx'): sys.modules[name] = None\n"
-        "import click; from corral.api.cli.group import cli\n"
+        "import click; from corral.api.cli.command_group import cli\n"
         "context = click.Context(cli)\n"
         "for name in cli.list_commands(context): cli.get_command(context, name)\n"
     )
@@ -145,7 +145,7 @@ def test_copy_and_remove(stocked: Call) -> None:
 
 
 def test_show(stocked: Call) -> None:
-    """What manifest and weights say, in Ollama's sections, and which engines run it."""
+    """What manifest and weights say, in Ollama's sections, and which engines can run it."""
     out = stocked("show", MODEL).out
     assert "  Model\n    architecture        llama\n" in out
     assert "    context length      256\n" in out
@@ -173,7 +173,7 @@ def test_import_tells_programs_what_it_made(call: Call, tmp_path: Path) -> None:
 
 
 def test_import_says_what_is_wrong(call: Call, tmp_path: Path) -> None:
-    """A missing file and a file that is no model are errors, not stack traces."""
+    """A missing file and a file that is not a model are errors, not stack traces."""
     text = tmp_path / "text.gguf"
     text.write_text("not a model")
     for file in (tmp_path / "absent.gguf", text):
@@ -185,7 +185,7 @@ def test_import_says_what_is_wrong(call: Call, tmp_path: Path) -> None:
 
 
 def test_pull_wants_a_reference_that_a_source_knows(call: Call) -> None:
-    """The scheme decides, and the message says which there are."""
+    """The scheme decides, and the message lists those available."""
     status, _, err = call("pull", "carrier-pigeon://model")
     assert status == 1
     assert "carrier-pigeon" in err
@@ -194,7 +194,7 @@ def test_pull_wants_a_reference_that_a_source_knows(call: Call) -> None:
 
 
 def test_run_answers_once(stocked: Call) -> None:
-    """The same seed gives the same answer; piped input goes before the prompt."""
+    """The same seed gives the same answer; piped input is put before the prompt."""
     first = stocked("run", MODEL, "hello", "there", "--engine", "fake", "-o", "seed=1")
     assert first.status == 0
     assert first.out.strip()
@@ -267,7 +267,7 @@ def test_run_with_a_wrong_flag(stocked: Call, arguments: tuple[str, ...], messag
 
 
 def test_an_engine_that_is_not_there_may_be_of_a_plugin_that_was_skipped(stocked: Call) -> None:
-    """If a broken plugin may be the cause, the remedy names the plugin and the reason."""
+    """If a broken plugin could be the cause, the remedy names the plugin and the reason."""
     status, _, err = stocked("run", MODEL, "hello", "--engine", "fake", CORRAL_PLUGINS_DISABLED="builtin")
     assert status == 2
     assert "the plugin builtin is blocked: listed in plugins.block" in err
@@ -392,7 +392,7 @@ def shelf():
 
 @hookimpl
 def corral_register_registries(register):
-    register(RegistrySpec(name="mem", target="corral_shelf:shelf"))
+    register(RegistrySpec(name="mem", target="corral_cellar:shelf"))
 """
 
 
@@ -400,17 +400,17 @@ def corral_register_registries(register):
 def shelf(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     """The command line, and a plugin installed that has a registry with one model."""
     site = tmp_path / "site"
-    (site / "corral_shelf-1.0.dist-info").mkdir(parents=True)
-    (site / "corral_shelf.py").write_text(_SHELF)
-    (site / "corral_shelf-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: corral-shelf\n")
-    (site / "corral_shelf-1.0.dist-info" / "entry_points.txt").write_text("[corral]\nshelf = corral_shelf\n")
+    (site / "corral_cellar-1.0.dist-info").mkdir(parents=True)
+    (site / "corral_cellar.py").write_text(_SHELF)
+    (site / "corral_cellar-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: corral-cellar\n")
+    (site / "corral_cellar-1.0.dist-info" / "entry_points.txt").write_text("[corral]\nshelf = corral_cellar\n")
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.delitem(sys.modules, "corral_shelf", raising=False)
+    monkeypatch.delitem(sys.modules, "corral_cellar", raising=False)
     return call
 
 
 def test_the_registry_of_a_plugin(shelf: Call) -> None:
-    """By its scheme, or without one if it is the registry that is set; what it does not have is said in its words."""
+    """By its scheme, or without one if it is the configured registry; its own errors are reported."""
     block = ("--set", "plugins.block=[]")
     assert shelf(*block, "pull", "mem://house/small:q4") == (0, "pulled house/small:q4\n", "")
     assert (
@@ -432,7 +432,7 @@ def test_the_registry_of_a_plugin(shelf: Call) -> None:
 
 
 def test_engines_with_devices(stamps: Call) -> None:
-    """Each installed engine is asked for its devices; ``--verbose`` has their memory."""
+    """Each installed engine is asked for its devices; ``--verbose`` shows their memory."""
     block = ("--set", "plugins.block=[]")
     engines = {engine["name"]: engine for engine in json.loads(stamps(*block, "engines", "--json").out)}
     assert engines["stamped"]["devices"] == [
@@ -539,14 +539,15 @@ def test_config(call: Call, tmp_path: Path) -> None:
 
 
 def test_a_wrong_setting_ends_any_command(call: Call, tmp_path: Path) -> None:
-    """The error has its path and the closest name; on the command line it is a usage error, in a file it is not."""
-    told = "unknown setting engines.llama-cpp.num_prallel\ndid you mean engines.llama-cpp.num_parallel?\n"
+    """The error names its path, its origin and the closest name. Only on the command line is it a usage error."""
+    told = "unknown setting engines.llama-cpp.num_prallel\nit was set by {}; "
+    told += "did you mean engines.llama-cpp.num_parallel?\n"
     status, _, err = call("--set", "engines.llama-cpp.num_prallel=2", "list")
     assert status == 2
-    assert err.endswith(f"Error: Invalid value: {told}")
+    assert err.endswith(f"Error: Invalid value: {told.format('flag')}")
     file = tmp_path / "wrong.toml"
     file.write_text("[engines.llama-cpp]\nnum_prallel = 2\n")
-    assert call("list", CORRAL_CONFIG=str(file)) == (1, "", f"Error: {told}")
+    assert call("list", CORRAL_CONFIG=str(file)) == (1, "", f"Error: {told.format(file)}")
 
 
 @pytest.mark.parametrize("arguments", [("nosuch",), ("list", "--nosuch"), ("cp", "one")])

@@ -62,7 +62,7 @@ def completed(environment: dict[str, str], line: str) -> list[str]:
     ],
 )
 def test_words(environment: dict[str, str], line: str, words: list[str]) -> None:
-    """Commands, options, models, engines, converters, parameters and settings; of a name with a colon the rest."""
+    """Commands, options, models, engines, converters, parameters, settings; for a name with a colon, only the rest."""
     assert completed(environment, line) == words
 
 
@@ -124,6 +124,6 @@ def test_a_real_bash(environment: dict[str, str], run_corral: Corral) -> None:
 
 
 def test_the_apis_of_upstreams_are_those_there_are() -> None:
-    """The choices of the option are the APIs that the engine knows."""
+    """The option's choices are the APIs that the engine knows."""
     [option] = [one for one in upstream.params if one.name == "api"]
     assert list(option.type.choices) == list(APIS)  # type: ignore[attr-defined]

@@ -158,7 +158,7 @@ def test_flags_of_show_that_exclude_each_other(corral: Corral, flags: tuple[str,
     ],
 )
 def test_wrong_values_are_wrong_usage(corral: Corral, arguments: tuple[str, ...]) -> None:
-    """Of every option and every name: status 2, and nothing was done."""
+    """For every option and every name: status 2, and nothing was done."""
     ended = corral(*arguments)
     assert ended.returncode == 2, ended.stderr
     assert "Error: " in ended.stderr

@@ -36,7 +36,7 @@ def corral(environment: dict[str, str], run_corral: Corral) -> Corral:
 
 @pytest.fixture
 def stocked(corral: Corral, environment: dict[str, str], tmp_path: Path) -> Corral:
-    """The same, with the models horse:a, horse:b and mule:latest."""
+    """The same, for a store with the models horse:a, horse:b and mule:latest."""
     file = tmp_path / "any.gguf"
     file.write_bytes(gguf_bytes())
     with Library(config="", settings={"stores.filesystem.root": environment["CORRAL_MODELS"]}) as library:
@@ -46,7 +46,7 @@ def stocked(corral: Corral, environment: dict[str, str], tmp_path: Path) -> Corr
 
 
 def test_the_nearest_name() -> None:
-    """A typo in any case and the beginning of only one name are close; a name that is too different is not."""
+    """A typo in any case, or the beginning of only one name, is close; a name that is too different is not."""
     assert nearest("lsit", ("list", "serve")) == "list"
     assert nearest("LLAMA-CCP", ("llama-cpp", "onnx-genai")) == "llama-cpp"
     assert nearest("onnx", ("onnx-genai", "fake")) == "onnx-genai"
@@ -65,7 +65,7 @@ def test_the_nearest_name() -> None:
     ],
 )
 def test_a_name_that_is_not_quite_right(stocked: Corral, command: str, wanted: str, told: str) -> None:
-    """The models it may mean are listed; only `run` uses one without asking, and only if its name begins that way."""
+    """Possible matches are listed; only `run` uses one without asking, and only if its name begins that way."""
     ended = stocked(command, wanted, *(ASKED if command == "run" else ()))
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith(told)
@@ -81,7 +81,7 @@ def test_run_takes_a_beginning(stocked: Corral) -> None:
 
 
 def test_the_only_model_is_named(corral: Corral, tmp_path: Path) -> None:
-    """The only model is suggested, whatever was asked for."""
+    """If there is only one model, it is suggested, whatever was asked for."""
     file = tmp_path / "any.gguf"
     file.write_bytes(gguf_bytes())
     corral("import", str(file), "--name", "mule")
@@ -93,7 +93,7 @@ def test_the_only_model_is_named(corral: Corral, tmp_path: Path) -> None:
     [(("lsit",), "did you mean list?"), (("frobnicate",), "corral --help lists the commands")],
 )
 def test_a_misspelt_command(corral: Corral, arguments: tuple[str, ...], told: str) -> None:
-    """Is wrong usage, with the nearest one."""
+    """It is a usage error that suggests the closest one."""
     ended = corral(*arguments)
     assert ended.returncode == 2
     assert f"No such command '{arguments[0]}'.\n{told}" in ended.stderr
@@ -131,6 +131,16 @@ def test_run_of_a_file_that_was_imported(corral: Corral, tmp_path: Path) -> None
     assert len(corral("list").stdout.splitlines()) == 2
 
 
+def test_run_of_a_folder_that_is_no_model(corral: Corral, tmp_path: Path) -> None:
+    """The error says what is missing; files that no import takes, such as hidden broken links, do not matter."""
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "broken").symlink_to("nowhere")
+    (tmp_path / "circle.py").symlink_to("circle.py")
+    ended = corral("run", str(tmp_path), *ASKED)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"Error: {tmp_path}: not a known kind of model folder")
+
+
 def test_run_of_a_path_that_is_not_there(corral: Corral, tmp_path: Path) -> None:
     """The error names the closest file in its folder; a folder is not taken for a model's name."""
     (tmp_path / "small.gguf").write_bytes(b"")
@@ -146,7 +156,7 @@ def test_run_of_a_path_that_is_not_there(corral: Corral, tmp_path: Path) -> None
 def test_another_programs_server_at_the_default_address(
     arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Unless the user named it, it is ignored with one line, and the model runs in this process."""
+    """Unless the user named it, it is ignored with a one-line note, and the model runs in this process."""
     from corral.api.cli import main
 
     class Ollama(BaseHTTPRequestHandler):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from corral.api.cli.output import human_bytes, human_duration, human_time, iso_time, print_table, short_digest
+from corral.api.cli.output import human_bytes, human_duration, human_time, iso_time, print_table
+from corral.core.models.digests import short_digest
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
@@ -71,6 +72,6 @@ def test_columns(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_dates_and_digests() -> None:
-    """Times are RFC 3339 in UTC; of a digest the first 12 digits are shown."""
+    """Times are RFC 3339 in UTC; digests are shown as their first 12 digits."""
     assert iso_time(0.5) == "1970-01-01T00:00:00.500000Z"
     assert short_digest("sha256:" + "ab" * 32) == "abababababab"

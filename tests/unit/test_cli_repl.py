@@ -11,8 +11,8 @@ import pytest
 
 from corral.api.cli.answers import print_reply
 from corral.api.cli.backends import Reply, RunOptions, Timings
-from corral.api.cli.facts import ModelFacts
 from corral.api.cli.history import History
+from corral.api.cli.model_facts import ModelFacts
 from corral.api.cli.repl import Repl
 from corral.api.cli.terminal import PlainTerminal
 from corral.api.cli.word_wrap import WordWrapper
@@ -121,7 +121,7 @@ def test_options_and_system_text(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert "Set parameter 'temperature' to '0.5'" in out
     assert "Set system message." in out
-    assert "temperature                    0.5" in out
+    assert "temperature                    0.5\nstop                           a, b\n" in out
     assert "invalid int value [many]" in err
     assert "nonsense" in err
 
@@ -140,7 +140,7 @@ def test_ctrl_c_at_the_prompt_goes_on(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_failed_question_is_taken_back(capsys: pytest.CaptureFixture[str]) -> None:
-    """The error is shown with its remedy, the chat goes on, and the question is not repeated by itself."""
+    """The error is shown with its remedy, the chat continues, and the question is not repeated automatically."""
     backend = EchoBackend()
     backend.busy = True
 
@@ -179,6 +179,7 @@ def test_load_another_model(capsys: pytest.CaptureFixture[str]) -> None:
         ("/shwo info", "Unknown command '/shwo'. Did you mean '/show'? Type /? for help"),
         ("/nosuch", "Unknown command '/nosuch'. Type /? for help"),
         ("/byee", "Did you mean '/bye'?"),
+        ("/bye now", "'/bye' takes no value, but got 'now'."),
         ("/", "Unknown command '/'."),
         ("/set foo", "Unknown command '/set foo'.\nAvailable Commands:\n  /set parameter"),
         ("/set wordwarp", "Unknown command '/set wordwarp'. Did you mean '/set wordwrap'?"),
@@ -188,7 +189,7 @@ def test_load_another_model(capsys: pytest.CaptureFixture[str]) -> None:
         ("/set format", "'/set format' needs a value.\nAvailable Commands:"),
         ("/set format xml", "Unknown format 'xml'. The only format is 'json'."),
         ("/set", "Available Commands:\n  /set parameter"),
-        ("/set parameter nonsense 1", "unknown parameter 'nonsense'\nknown are temperature"),
+        ("/set parameter nonsense 1", "unknown parameter 'nonsense'\nknown parameters: temperature"),
         ("/set parameter temprature 1", "unknown parameter 'temprature'\ndid you mean temperature?"),
         ("/set parameter temperature", "parameter 'temperature' has no value"),
         ("/show x", "Unknown command '/show x'.\nAvailable Commands:\n  /show info"),
@@ -219,7 +220,7 @@ def test_a_path_in_a_paste_is_no_command(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_question_that_was_stopped_before_its_answer_is_forgotten() -> None:
-    """And one whose answer had begun is kept with it."""
+    """A question whose answer had begun is kept, with that part of the answer."""
 
     class Stopped(EchoBackend):
         def chat(self, run_options: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
@@ -235,7 +236,7 @@ def test_a_question_that_was_stopped_before_its_answer_is_forgotten() -> None:
 
 
 def test_show_list_and_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every command answers something of its own."""
+    """Every command has its own reply."""
     chat("/show info", "/show license", "/show system", "/show", "/list", "/?", "/? set", "/help shortcuts", "/nosuch")
     out = capsys.readouterr().out
     for text in (
@@ -253,7 +254,7 @@ def test_show_list_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_verbose_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    """Timings follow an answer while they are wanted."""
+    """Timings follow each answer while they are switched on."""
     chat("/set verbose", "hello", "/set quiet", "again")
     assert capsys.readouterr().err.count("total duration") == 1
 
@@ -310,7 +311,7 @@ def test_words_are_wrapped(text: str, wrapped: str) -> None:
 
 
 def test_long_text_without_spaces_is_not_held_back() -> None:
-    """Chinese and Japanese appear as they come, but for one character; so does a word that no line can hold."""
+    """Chinese and Japanese appear as they arrive, one character behind; so does a word too long for any line."""
     for text in ("日本" * 50, "x" * 200):
         written: list[str] = []
         wrapper = WordWrapper(written.append, columns=80)

@@ -105,7 +105,7 @@ def test_a_server_does_the_work(
 
 @pytest.mark.slow
 def test_a_taken_port(corral: Corral, environment: dict[str, str]) -> None:
-    """The second server says who has the port; another program is not mistaken for a Corral."""
+    """The second server says what is using the port; another program is not mistaken for a Corral."""
     with answering({"/api/version": (200, b'{"version":"0.5.1"}')}) as address:
         ended = corral("serve", "--host", address)
         assert ended.returncode == 1
@@ -122,7 +122,7 @@ def test_a_taken_port(corral: Corral, environment: dict[str, str]) -> None:
     ],
 )
 def test_a_foreign_server_is_not_used(corral: Corral, version: tuple[int, bytes], who: str) -> None:
-    """`run`, `ps` and `stop` say who is there and how to go on."""
+    """`run`, `ps` and `stop` say which program is there and how to continue."""
     with answering({"/api/version": version}) as address:
         for arguments in (("run", MODEL, "hello"), ("ps",), ("stop", MODEL)):
             ended = corral(*arguments, CORRAL_HOST=address)
@@ -181,7 +181,7 @@ def test_a_server_under_a_path() -> None:
 
 
 def test_no_server(tmp_path: Path) -> None:
-    """Nobody listens, or there is no such socket file: absent."""
+    """If nothing listens, or the socket file does not exist, the server is absent."""
     with answering({}) as address:
         pass
     assert ServerClient(Address(address)).state() == "absent"

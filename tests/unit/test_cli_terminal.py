@@ -29,7 +29,7 @@ from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 CHAT = """
 import json, os, sys, threading, time
 from corral.api.cli.backends import RunOptions, Timings
-from corral.api.cli.facts import ModelFacts
+from corral.api.cli.model_facts import ModelFacts
 from corral.api.cli.history import History
 from corral.api.cli.repl import Repl
 from corral.api.cli.terminal import open_terminal
@@ -74,7 +74,7 @@ CONTROLLED = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
 
 
 class Chat:
-    """A process with a program, and its terminal."""
+    """A program running in its own terminal."""
 
     def __init__(self, program: str, *arguments: str, **variables: str) -> None:
         self._ours, theirs = os.openpty()
@@ -167,7 +167,7 @@ def pasted(text: str) -> str:
 
 
 def test_a_paste_is_one_message(chat: Callable[..., Any]) -> None:
-    """Of several lines, whether the terminal marks it or not; Enter sends it."""
+    """A paste of several lines, whether the terminal marks it or not; Enter sends it."""
     one = chat()
     one.prompt()
     one.type(pasted("def f():\r\n\treturn 1\r\n") + "\r")
@@ -195,7 +195,7 @@ def test_a_paste_into_an_answer_is_one_message(chat: Callable[..., Any]) -> None
 
 @pytest.mark.parametrize("question", ["count", "wait"])
 def test_ctrl_c_stops_the_answer_and_what_is_queued(question: str, chat: Callable[..., Any]) -> None:
-    """Behind any paste, while the prompt is read too; what is typed after it counts."""
+    """After any paste, and while the prompt is being read; what is typed afterwards counts."""
     one = chat()
     one.prompt()
     one.type(f"{question}\r")
@@ -209,7 +209,7 @@ def test_ctrl_c_stops_the_answer_and_what_is_queued(question: str, chat: Callabl
 
 
 def test_what_waits_behind_a_queued_message_is_dropped_too(chat: Callable[..., Any]) -> None:
-    """Ctrl-C in the first of several answers that were asked for ahead."""
+    """Ctrl-C during the first answer, with more questions typed ahead."""
     one = chat()
     one.prompt()
     one.type("short\r")
@@ -224,7 +224,7 @@ def test_what_waits_behind_a_queued_message_is_dropped_too(chat: Callable[..., A
 
 
 def test_many_ctrl_c_stop_one_answer_and_leave_the_chat(chat: Callable[..., Any]) -> None:
-    """Of ten at once, the first stops the answer, those at the prompt print how to leave, and the chat continues."""
+    """Of ten at once, the first stops the answer, later ones print how to leave, and the chat continues."""
     one = chat()
     one.prompt()
     one.type("count\r")
@@ -254,7 +254,9 @@ def test_ctrl_c_right_behind_enter(chat: Callable[..., Any]) -> None:
 
 
 def test_ctrl_c_stops_loading(chat: Callable[..., Any]) -> None:
-    """Of another model: the chat goes on with the one it has. Of the first: the program ends."""
+    """While another model loads: the chat continues with the current one. While the first model loads: the program
+    ends.
+    """
     one = chat()
     one.prompt()
     one.type("/load stuck\r")
@@ -303,7 +305,7 @@ def test_what_is_typed_is_not_shown_in_answers(chat: Callable[..., Any]) -> None
 
 @pytest.mark.parametrize("ending", ["/bye", "crash", "SIGTERM", "SIGTERM at the prompt"])
 def test_the_terminal_is_left_as_it_was_found(ending: str, chat: Callable[..., Any]) -> None:
-    """With echo, and without bracketed paste, however the chat ends."""
+    """Echo is on and bracketed paste off, however the chat ends."""
     one = chat()
     one.prompt()
     assert not one.is_as_found()
@@ -348,7 +350,7 @@ def test_a_closed_window_loses_no_history(chat: Callable[..., Any], tmp_path: Pa
 
 
 def test_lines_are_edited_without_history(chat: Callable[..., Any], tmp_path: Path) -> None:
-    """CORRAL_NOHISTORY leaves nothing behind, and takes no key away."""
+    """With CORRAL_NOHISTORY nothing is stored, and every key still works."""
     one = chat(CORRAL_NOHISTORY="1")
     one.prompt()
     one.type("wrld\x1b[D\x1b[D\x1b[Do\x01hello \x05!\r")
@@ -360,7 +362,7 @@ def test_lines_are_edited_without_history(chat: Callable[..., Any], tmp_path: Pa
 
 
 def test_quotes_hold_several_lines(chat: Callable[..., Any]) -> None:
-    """Typed one by one, between three quotes and three quotes."""
+    """Lines typed one by one, between triple quotes."""
     one = chat()
     one.prompt()
     for line in ('"""one\r', "two\r"):
@@ -371,7 +373,7 @@ def test_quotes_hold_several_lines(chat: Callable[..., Any]) -> None:
 
 
 def test_a_dumb_terminal(chat: Callable[..., Any]) -> None:
-    """Has no editing; Ctrl-C stops an answer and what was typed ahead, and nothing is echoed into it."""
+    """There is no line editing; Ctrl-C stops an answer and what was typed ahead, and nothing is echoed into it."""
     one = chat(TERM="dumb")
     one.prompt()
     one.type("count\n")
@@ -428,7 +430,7 @@ def run_small(chat: Callable[..., Chat], tmp_path: Path) -> Callable[..., Chat]:
 
 
 def test_the_command_itself_chats(run_small: Callable[..., Chat]) -> None:
-    """With an engine behind it: Ctrl-C stops the answer and what waits, and Ctrl-D leaves."""
+    """With a real engine: Ctrl-C stops the answer and whatever is queued, and Ctrl-D leaves."""
     one = run_small("-o", "ignore_eos=true", "-o", "num_predict=-1")
     one.prompt()
     one.type("hello\r")

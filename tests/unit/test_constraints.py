@@ -192,7 +192,7 @@ def test_a_wrong_grammar_is_told_what_is_wrong(masks: GrammarMasks, constraint: 
     ],
 )
 def test_what_is_not_held_to_is_told(masks: GrammarMasks, value: Any, said: str) -> None:
-    """Keywords without effect are reported; those that never mean anything are not."""
+    """Keywords without effect are reported; mere annotations are not."""
     [ignored] = masks(schema(value)).ignored
     assert ignored.startswith("format: ")
     assert said in ignored
@@ -207,7 +207,7 @@ def test_a_schema_cannot_loosen_json(masks: GrammarMasks) -> None:
 
 
 def _chain(link: Any) -> Constraint:
-    """As many references in a row as a source may hold."""
+    """A chain of as many references as a source can contain."""
     count = 60_000 // len(json.dumps({"10000": link("10000")}))
     definitions = {str(n): link(f"#/$defs/{n + 1}") for n in range(count)}
     return schema({"$defs": {**definitions, str(count): {"type": "null"}}, "$ref": "#/$defs/0"})
@@ -259,7 +259,7 @@ NASTY = {
 
 @pytest.mark.parametrize("name", NASTY)
 def test_a_hostile_grammar_does_no_harm(masks: GrammarMasks, name: str) -> None:
-    """It becomes a mask or one of our errors, in bounded time and memory; the same holds for each step."""
+    """It becomes a mask or one of our errors, within limited time and memory; the same holds for each step."""
     with suppress(InvalidRequest):
         mask = masks(NASTY[name])
         for _ in range(100):
@@ -268,7 +268,7 @@ def test_a_hostile_grammar_does_no_harm(masks: GrammarMasks, name: str) -> None:
 
 
 def test_a_grammar_too_complex_to_follow_ends_its_answer(masks: GrammarMasks) -> None:
-    """A limit that is met midway is an error of the request."""
+    """Reaching a limit midway is an error of the request."""
     mask = masks(Constraint(kind="lark", source='start: ((("a"{1,1000}){1,1000}){1,1000}){1,1000}'))
     with pytest.raises(InvalidRequest, match="Lark grammar cannot be used"):
         takes(mask, [ord("a")] * 100)
@@ -298,12 +298,12 @@ def test_a_format_is_json_or_a_schema(value: Any, quoted: str) -> None:
 
 
 def test_a_schema_that_json_cannot_say() -> None:
-    """The library may be given anything."""
+    """Any value may be passed to the library."""
     with pytest.raises(InvalidOption, match=r"invalid format: .*bytes"):
         read_format({"const": b"x"})
 
 
 def test_a_number_that_json_cannot_say() -> None:
-    """Infinity is no JSON number, and what a caller's JSON writes as 1e400 becomes it on the way."""
+    """Infinity is not a JSON number, but 1e400 in a caller's JSON becomes infinity when it is decoded."""
     with pytest.raises(InvalidRequest, match=r"format: .*range"):
         read_format({"maximum": float("inf")})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions
@@ -14,13 +16,13 @@ def found(control: ControlTokens, text: str) -> list[str]:
 
 
 def test_the_longest_of_several_is_found() -> None:
-    """One that begins another does not hide it, and what has special characters is taken literally."""
+    """A token that is the beginning of another does not hide it, and special characters are taken literally."""
     control = ControlTokens(("<a", "<a>", "<ab>", "a.c", "<a>"))
     assert found(control, "<ab><a><a a.c abc") == ["<ab>", "<a>", "<a", "a.c"]
 
 
 def test_no_tokens_are_no_guess() -> None:
-    """A vocabulary without control tokens has none, however much something looks like one."""
+    """If a vocabulary has no control tokens, nothing counts as one, whatever it looks like."""
     control = ControlTokens(())
     assert found(control, "<|im_end|>") == []
     assert [part.text for part in control.guarded("<|im_end|>")] == ["<|im_end|>"]
@@ -28,7 +30,7 @@ def test_no_tokens_are_no_guess() -> None:
 
 
 def test_thousands_of_tokens() -> None:
-    """Every one of a long list is found, and only those."""
+    """Every token of a long list is found, and nothing else."""
     spellings = tuple(f"<|reserved_{n}|>" for n in range(5000))
     control = control_tokens(spellings)
     assert control is control_tokens(spellings)
@@ -40,7 +42,7 @@ def test_thousands_of_tokens() -> None:
     "token", ["<|im_end|>", "</s>", "[INST]", "[/INST]", "[|im_end|]", "]~im_end~]", "]~b]", "<|im end|>"]
 )
 def test_what_looks_like_a_control_token(token: str) -> None:
-    """Without a list, the spellings of all families that are known count."""
+    """Without a list, the spellings of all known families count."""
     assert found(LOOKALIKES, f"a {token} b") == [token]
 
 
@@ -49,3 +51,31 @@ def test_an_engines_vocabulary_names_its_control_tokens() -> None:
     engine = FakeEngine(FakeLoadOptions())
     assert engine.info.control_tokens is None
     assert described(engine).control_tokens == ("<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        tuple(f"<|t{number}|>" for number in range(200_000)),
+        tuple(f"{number}" + "a" * 250 for number in range(10_000)),
+    ],
+)
+def test_a_hostile_vocabulary_costs_little_and_what_looks_like_a_control_token_counts(
+    spellings: tuple[str, ...],
+) -> None:
+    before_s = time.thread_time()
+    control = ControlTokens(spellings)
+    assert time.thread_time() - before_s < 1
+    assert control.is_one("<|im_end|>")
+
+
+def test_a_control_token_that_is_too_long_to_be_typed_is_left_out() -> None:
+    control = ControlTokens(("<a>", "b" * 1000))
+    assert [control.is_one("<a>"), control.is_one("b" * 1000)] == [True, False]
+
+
+def test_control_tokens_that_begin_each_other_cost_little() -> None:
+    before_s = time.thread_time()
+    control = ControlTokens(tuple("a" * length for length in range(1, 3000)))
+    assert time.thread_time() - before_s < 1
+    assert control.is_one("aaa")

@@ -1,4 +1,4 @@
-"""The converter to ctransformers' form: what it writes, keeps and refuses; and the vocabularies beside it."""
+"""The converter to ctransformers' format: what it writes, keeps and refuses; and the vocabularies stored with it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def write(
     added: Mapping[str, Any] | None = None,
     version: int = 3,
 ) -> Path:
-    """A small llama model whose matrices are of one type, with numbers that tell the tensors apart."""
+    """A small llama model whose matrices are of one type, with numbers that distinguish the tensors."""
     shapes = dict(llama_shapes(pairs, len(TOKENS)))
     for name in left_out:
         del shapes[name]
@@ -176,7 +176,7 @@ def test_the_original_vocabulary_stays(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_computed(tmp_path: Path, pairs: dict[str, Any], reason: str) -> None:
-    """A model that September 2023 did not know is refused with the reason, by the match and by the conversion."""
+    """A model newer than September 2023 is refused with the reason, by the match and by the conversion."""
     usable = dict(PAIRS)
     source = write(tmp_path / "source.gguf", usable)
     header = gguf_header(3, usable | pairs, [])
@@ -215,7 +215,7 @@ def test_a_wrong_shape(tmp_path: Path) -> None:
 
 
 def test_match() -> None:
-    """Nothing to convert without weights of this format."""
+    """A model without weights in this format has nothing to convert."""
     nothing = CONVERTER.match(record(Path(__file__)), None)
     assert nothing.score == 0
     assert SPEC.match(record(Path(__file__)), None, CtransformersOptions()).score == 0
@@ -291,7 +291,7 @@ def spm(**changes: Any) -> TextTokenizer:
 
 
 def test_merging() -> None:
-    """The best pair is merged first, the leftmost of equal ones, and merged tokens can be merged again."""
+    """The best pair is merged first, the leftmost of equal pairs, and merged tokens can be merged again."""
     ranks = {("a", "b"): 1.0, ("b", "c"): 0.0, ("a", "bc"): 2.0, ("x", "x"): 3.0}
     assert merged("abc", lambda left, right: ranks.get((left, right))) == ["abc"]
     assert merged("xxx", lambda left, right: ranks.get((left, right))) == ["xx", "x"]
@@ -340,7 +340,7 @@ def test_bos_comes_once() -> None:
 
 
 def test_spm() -> None:
-    """Neighbours join by score, a space goes before each text, characters without a token become bytes."""
+    """Neighbours are merged by score, a space is put before each text, and characters without a token become bytes."""
     tokenizer = spm()
     assert tokenizer.text_ids("b") == [259, 261]
     assert tokenizer.text_ids("é") == [259, 3 + 0xC3, 3 + 0xA9]

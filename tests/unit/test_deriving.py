@@ -172,7 +172,7 @@ def content(file: LocalFile) -> bytes:
 
 
 def once_working(started: asyncio.Event) -> OnLoadProgress:
-    """Sets the event when the converter itself has reported."""
+    """Sets the event once the converter itself has reported progress."""
 
     def on_progress(share: float) -> None:
         if share > 0:
@@ -185,7 +185,7 @@ def once_working(started: asyncio.Event) -> OnLoadProgress:
 
 
 def test_a_model_is_converted_once(run: Run) -> None:
-    """The second time the result is found by its source, the converter, its version and the parameters."""
+    """The second time, the result is found by source, converter, version and parameters."""
 
     async def check(world: World) -> None:
         source = await world.source()
@@ -210,7 +210,7 @@ def test_a_model_is_converted_once(run: Run) -> None:
 
 
 def test_another_version_of_a_converter_converts_anew() -> None:
-    """Its results may differ, so they have another name."""
+    """A new version's results may differ, so they have another name."""
     source = ModelFile(role="weights", media_type="", digest=parse("a" * 64), size_bytes=1)
     names = {derived_name(source.digest, altered(CONVERTER, version=version), {}).full for version in (1, 2)}
     assert len(names) == 2
@@ -221,7 +221,7 @@ def parse(hexadecimal: str) -> Any:
 
 
 def test_several_files_are_a_folder_model(run: Run) -> None:
-    """They keep their paths and lie in one folder for the engine."""
+    """They keep their paths and appear in one folder for the engine."""
 
     async def check(world: World) -> None:
         derived = await world.deriver.derive(await world.source(), "stamp", parameters={"result": "folder"})
@@ -407,7 +407,7 @@ def test_what_is_lacking_is_told_before_the_work(
 
 
 def test_convert_makes_a_model_of_its_own(run: Run) -> None:
-    """It has its source's template and parameters, shares the blobs, and stays when the source is deleted."""
+    """It has its source's template and parameters, shares its blobs, and remains when the source is deleted."""
 
     async def check(world: World) -> None:
         own = msgspec.structs.replace(
@@ -452,7 +452,7 @@ def test_the_names_of_converted_models(run: Run) -> None:
 
 
 def test_a_model_is_converted_when_it_is_loaded(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    """Progress shows converting, then loading; the model is loaded, listed and unloaded under its own name."""
+    """Progress shows converting, then loading; the model is loaded, listed and unloaded under its original name."""
 
     async def check(world: World) -> None:
         told: list[LoadProgress] = []
@@ -521,7 +521,7 @@ def damage(file: LocalFile) -> None:
 
 
 def test_a_converted_model_that_does_not_load_names_the_remedy(run: Run) -> None:
-    """If nothing is damaged, the error says how to convert it again, and it is not done automatically."""
+    """If nothing is damaged, the error says how to convert it again, which is not done automatically."""
 
     async def check(world: World) -> None:
         with pytest.raises(InvalidModelFile, match="no valid stamp") as caught:
@@ -534,7 +534,7 @@ def test_a_converted_model_that_does_not_load_names_the_remedy(run: Run) -> None
 
 
 def test_leaving_a_load_stops_the_conversion(run: Run, tmp_path: Path) -> None:
-    """Nothing is left, and the next request begins anew."""
+    """Nothing is left behind, and the next request starts over."""
 
     async def check(world: World) -> None:
         before = await world.contents()
@@ -557,7 +557,7 @@ def test_leaving_a_load_stops_the_conversion(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_conversion_that_stands_still_is_ended(run: Run, tmp_path: Path) -> None:
-    """The load timeout counts the time without progress, and its error says what made none."""
+    """The load timeout counts the time without progress, and its error says which part stalled."""
 
     async def check(world: World) -> None:
         with pytest.raises(LoadFailed, match="converting small:latest made no progress"):
@@ -568,7 +568,7 @@ def test_a_conversion_that_stands_still_is_ended(run: Run, tmp_path: Path) -> No
 
 
 def test_deleting_a_model_deletes_what_was_made_of_it(run: Run) -> None:
-    """Names, blobs and folders of links."""
+    """The names, blobs and folders of links in the store."""
 
     async def check(world: World) -> None:
         await world.deriver.derive(await world.source(), "stamp", parameters={"result": "folder"})
@@ -584,7 +584,9 @@ def test_deleting_a_model_deletes_what_was_made_of_it(run: Run) -> None:
 
 
 def start_ollama(store: Path) -> list[str]:
-    """What an Ollama does to the store at its start: blobs that no manifest names go. The names that it then lists."""
+    """What Ollama does to the store when it starts: blobs that no manifest names are deleted. The names that it then
+    lists.
+    """
     manifests = [path for path in (store / "manifests").glob("*/*/*/*") if path.is_file()]
     named = {digest for path in manifests for digest in mentioned_digests(path.read_bytes())}
     for blob in (store / "blobs").iterdir():
@@ -594,7 +596,7 @@ def start_ollama(store: Path) -> list[str]:
 
 
 def test_an_ollama_neither_lists_nor_prunes_derived_models(run: Run) -> None:
-    """Beside it they are found, whole, loaded, and deleted with their source."""
+    """With Ollama running beside it, they are found, intact, loadable, and deleted with their source."""
 
     async def check(world: World) -> None:
         store = world.root / "store"
@@ -615,7 +617,7 @@ def test_an_ollama_neither_lists_nor_prunes_derived_models(run: Run) -> None:
 
 
 def test_derived_models_take_no_space_twice(run: Run) -> None:
-    """The name by which an Ollama does not see a blob is a hard link."""
+    """The name that hides a blob from Ollama is a hard link."""
 
     async def check(world: World) -> None:
         await world.deriver.derive(await world.source(), "stamp")
@@ -628,7 +630,7 @@ def test_derived_models_take_no_space_twice(run: Run) -> None:
 
 
 def test_a_file_system_without_hard_links(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without hard links, the blob is moved to where an Ollama does not look."""
+    """Without hard links, the blob is moved to where Ollama does not look."""
 
     async def check(world: World) -> None:
         def refuse(*arguments: Any, **more: Any) -> None:
@@ -646,7 +648,7 @@ def test_a_file_system_without_hard_links(run: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_derived_models_of_an_earlier_version(run: Run) -> None:
-    """They lie among the others, are found and listed once, and move with the next change of the store."""
+    """They are stored among the others, are found and listed once, and move with the next change of the store."""
 
     async def check(world: World) -> None:
         store = world.root / "store"

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from corral.adapters.runners.jobs import ProcessJobs
-from corral.core.scheduling.devices import DeviceProbe
+from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.specs.engines import Device, EngineSpec
 from corral.plugins.testing.conversion import ENGINE
 

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from corral.adapters.engines.fake import SPEC as FAKE
-from corral.api.cli.group import cli
+from corral.api.cli.command_group import cli
 from corral.api.library import AsyncCorral
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.assembly import ENGINES as ENGINE_KIND
@@ -145,7 +145,7 @@ def test_every_command_is_documented() -> None:
 
 
 def test_every_engine_is_documented() -> None:
-    """The page of engines has a row for each, and the README one for each that users choose."""
+    """The engines page has a row for each engine, and the README a row for each that users choose."""
     page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
     for engine in ENGINES:
         assert f"| `{engine.name}` |" in page
@@ -154,7 +154,7 @@ def test_every_engine_is_documented() -> None:
 
 @pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine is not FAKE], ids=lambda engine: engine.name)
 def test_every_load_option_is_documented(engine: EngineSpec) -> None:
-    """The page of an engine has a row for each option, and says which version it needs."""
+    """Each engine's page has a row for each option, and says which version of the library it needs."""
     page = (ROOT / "docs" / f"{engine.name}.md").read_text(encoding="utf-8")
     assert engine.load_options is not None
     for field in msgspec.structs.fields(engine.load_options):

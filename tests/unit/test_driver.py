@@ -24,7 +24,7 @@ from corral.core.requests.outputs import (
 )
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, Constraint, ContextPolicy, SamplingParams
-from corral.core.stepping.drivers import SequenceDriver, TaskDriver
+from corral.core.stepping.answer_driver import SequenceDriver, TaskDriver
 from corral.core.stepping.stop_strings import StopStrings
 
 
@@ -57,7 +57,7 @@ def last(outputs: list[Output]) -> Finished:
 
 
 def test_plain_text() -> None:
-    """Each token's text goes out with the token, between `Started` and `Finished`."""
+    """Each token's text is sent with the token, between `Started` and `Finished`."""
     outputs, _ = drive(SequenceDriver(request()), b"Hello", b" world", b"")
     assert outputs[0] == Started(prompt_tokens=3)
     assert texts(outputs) == ["Hello", " world"]
@@ -66,7 +66,7 @@ def test_plain_text() -> None:
 
 
 def test_characters_cut_in_two() -> None:
-    """A character goes out when its last byte has come, and its delta counts all its tokens."""
+    """A character is sent when its last byte has arrived, and its delta counts all its tokens."""
     outputs, _ = drive(SequenceDriver(request()), "日".encode()[:1], "日".encode()[1:] + b"a", b"b")
     assert texts(outputs) == ["日a", "b"]
     assert [output.token_count for output in outputs if isinstance(output, Delta)] == [2, 1]
@@ -101,7 +101,9 @@ def test_a_replacement_character_that_was_said_stays() -> None:
 
 
 def test_stop_string_across_tokens() -> None:
-    """The text up to a stop string goes out, nothing of it or after it, and the token that completes it is the last."""
+    """The text before a stop string is sent, but nothing of it or after it, and the token that completes it is the
+    last.
+    """
     outputs, taken = drive(SequenceDriver(request(stop=("END",))), b"one E", b"N", b"D two", b"three")
     assert "".join(texts(outputs)) == "one "
     assert taken == 3
@@ -175,7 +177,7 @@ def test_silent_token_at_the_limit() -> None:
 
 
 def test_num_predict_zero() -> None:
-    """Nothing is generated, the prompt is computed, the reason is ``length``."""
+    """Nothing is generated, but the prompt is computed, and the reason is ``length``."""
     outputs, taken = drive(SequenceDriver(request(num_predict=0)), b"a")
     assert taken == 0
     assert [type(output) for output in outputs] == [Started, Finished]
@@ -200,7 +202,7 @@ def test_times() -> None:
 
 
 def test_time_in_the_queue_is_not_prefill() -> None:
-    """It lasts from the request's arrival until the engine begins, as the loop or the engine says."""
+    """It lasts from the request's arrival until the engine begins, as reported by the loop or the engine."""
     clock = iter([100, 130, 160, 200])
     driver = SequenceDriver(request(), clock_ns=lambda: next(clock), arrived_ns=70)
     driver.begin()  # at 130
@@ -212,7 +214,7 @@ def test_time_in_the_queue_is_not_prefill() -> None:
 
 @pytest.mark.parametrize(("told", "queued", "prefill"), [(10, 50, 10), (None, 0, 60), (1000, 0, 60)])
 def test_an_engine_tells_how_long_a_prompt_took(told: int | None, queued: int, prefill: int) -> None:
-    """The rest is time in the queue; it never began before it had the request."""
+    """The rest is time in the queue; prefill never begins before the request arrives."""
     clock = iter([100, 160, 200])
     driver = SequenceDriver(request(), clock_ns=lambda: next(clock))
     driver.feed(Prefilled(prompt_tokens=3, prefill_ns=told))
@@ -222,7 +224,7 @@ def test_an_engine_tells_how_long_a_prompt_took(told: int | None, queued: int, p
 
 
 def test_logprobs_pass_at_once() -> None:
-    """Log-probabilities go out with their token, even where its text is held back."""
+    """Log-probabilities are sent with their token, even if its text is held back."""
     driver = SequenceDriver(request(stop=("END",)))
     driver.feed(Prefilled(prompt_tokens=1))
     logprob = TokenLogprob(token=b"E", logprob=-0.5)
@@ -233,7 +235,7 @@ def test_logprobs_pass_at_once() -> None:
 
 
 def test_token_ids() -> None:
-    """The ids of prompt and answer come at the end, where they were asked for."""
+    """The ids of prompt and answer are part of the last output, if requested."""
     driver = SequenceDriver(CompletionRequest(prompt=(), return_token_ids=True))
     driver.feed(Prefilled(prompt_tokens=2, prompt_ids=(7, 8)))
     driver.feed(Token(token_id=9, piece=b"a"))
@@ -248,7 +250,7 @@ def test_constraints_without_a_mask_are_refused() -> None:
 
 
 class Mask:
-    """A mask that holds to part of what was asked."""
+    """A mask that enforces part of what was requested."""
 
     ignored = ("format: one thing",)
 
@@ -274,7 +276,7 @@ def test_a_foreign_output() -> None:
 
 
 def test_embeddings() -> None:
-    """Vectors pass through and end the request."""
+    """Vectors are passed on and end the request."""
     vectors = Vectors(dimensions=1, float32=b"\0\0\0\0")
     assert TaskDriver().feed(EngineEmbedded(vectors=vectors, prompt_tokens=1)) == (
         [Embedded(vectors=vectors, prompt_tokens=1)],

@@ -75,7 +75,7 @@ def chosen(chooser: EngineChooser, name: str | None = None, record: StoredModel 
 
 
 def test_the_best_match_wins() -> None:
-    """The highest score, whatever the order."""
+    """The highest score wins in any order."""
     assert chosen(choosing([engine("low", 50), engine("high", 100), engine("middle", 70)])) == "high"
 
 
@@ -99,7 +99,7 @@ def test_an_engine_that_can_do_the_task_comes_first() -> None:
 
 
 def test_ties_go_by_the_setting_and_then_by_registration() -> None:
-    """Names that the setting leaves out come after those it has; an order beats no better match."""
+    """Engines that the setting does not mention come last; the order never overrides a better match."""
     engines = [engine("a"), engine("b"), engine("c"), engine("d", 101)]
     assert chosen(choosing(engines[:3])) == "a"
     assert chosen(choosing(engines[:3], order=["c", "b"])) == "c"
@@ -116,7 +116,7 @@ def test_no_engine_lists_every_reason() -> None:
 
 
 def test_what_to_install_is_one_line() -> None:
-    """The best match's pip line is the remedy; the message says what is missing and which other extras would do."""
+    """The best match's pip line is the remedy; the message says what is missing and which other extras would work."""
     engines = [engine("a", 10, module=ABSENT), engine("b", 90, module=ABSENT), engine("c", 0)]
     with pytest.raises(EngineNotInstalled) as caught:
         chosen(choosing(engines))
@@ -128,7 +128,7 @@ def test_what_to_install_is_one_line() -> None:
 
 
 def test_what_must_be_compiled_is_proposed_where_it_can_be(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a C++ compiler an engine that has wheels is proposed, though it matches less well."""
+    """Without a C++ compiler, an engine that has wheels is suggested, although it matches less well."""
     engines = [engine("compiled", 100, module=ABSENT, compiled=True), engine("wheels", 50, module=ABSENT)]
     compiler = tmp_path / "c++"
     compiler.touch(mode=0o755)
@@ -207,7 +207,7 @@ def squeezed(record: Model, metadata: ModelMetadata | None, options: Squeeze) ->
 
 
 def test_a_match_knows_the_load_options() -> None:
-    """Those of a request over those of the settings, over defaults; what is derived may depend on them."""
+    """A request's options override the settings, which override the defaults; derived options may depend on them."""
     spec = engine("a", match=squeezed, load_options=Squeeze)
     with pytest.raises(NoEngine, match="runs squeezed models only"):
         choosing([spec], [converter()]).choose(TOY, None)
@@ -228,7 +228,7 @@ def test_load_options_of_another_engine() -> None:
 
 
 def test_an_adapter_is_for_engines_that_load_it() -> None:
-    """Any other refuses the model with the reason, named or not: without its adapter it would be another model."""
+    """Any other engine refuses the model, named or not: without its adapter it would be a different model."""
     adapted = model("weights", "adapter")
     chooser = choosing([engine("a"), engine("b", 10, adapters=True), engine("c", -1)])
     assert chosen(chooser, record=adapted) == "b"
@@ -242,7 +242,7 @@ def test_an_adapter_is_for_engines_that_load_it() -> None:
 
 @pytest.mark.parametrize(("spec", "form"), [(LLAMA_CPP, "gguf"), (CTRANSFORMERS, "ggml")])
 def test_our_engines_of_weights_refuse_an_adapter(spec: EngineSpec, form: str) -> None:
-    """They would ignore the adapter; without one, they run the same model."""
+    """These engines would ignore the adapter; they do run the model without one."""
     metadata = ModelMetadata(
         format=form, architecture="llama", file_type="F16", parameter_count=1, tensor_bytes=1, block_count=1
     )
@@ -253,7 +253,9 @@ def test_our_engines_of_weights_refuse_an_adapter(spec: EngineSpec, form: str) -
 
 
 def test_only_one_of_our_engines_loads_adapters() -> None:
-    """All others refuse a model that has one; that one refuses a model with several, as it applies one only."""
+    """All other engines refuse a model that has one; this engine refuses a model with several, because it applies only
+    one.
+    """
     manager = PluginManager()
     manager.register(builtin, "builtin")
     assert len(manager.specs(ENGINES)) >= 5
@@ -271,7 +273,7 @@ def test_only_one_of_our_engines_loads_adapters() -> None:
     [({"split.count": 3}, "one of 3 parts"), ({"general.type": "adapter"}, "an adapter is not a model of its own")],
 )
 def test_weights_that_are_no_model(keys: dict[str, Any], reason: str) -> None:
-    """A part of a split file, and a LoRA file in the place of the weights, are refused before an engine loads them."""
+    """A part of a split file, and a LoRA file in place of the weights, are refused before an engine loads them."""
     metadata = ModelMetadata(
         format="gguf", architecture="llama", file_type="F16", parameter_count=1, tensor_bytes=1, keys=keys
     )
@@ -282,7 +284,7 @@ def test_weights_that_are_no_model(keys: dict[str, Any], reason: str) -> None:
 
 
 def test_what_is_said_before_a_model_is_there() -> None:
-    """Nothing if an engine is installed, otherwise what to install. Engines that never volunteer and remote ones do
+    """Empty if an engine is installed, otherwise what to install. Engines that never volunteer and remote ones do
     not count."""
     absent, shy = engine("a", module=ABSENT), engine("shy", -1)
     remote = engine("remote", 0, form="running")
@@ -322,7 +324,7 @@ def test_what_is_missing(fields: dict[str, Any], missing: str) -> None:
 
 
 def test_versions_are_of_distributions() -> None:
-    """None where nothing is required or it is not installed."""
+    """None if nothing is required or it is not installed."""
     assert InstalledPackages().version(engine("a")) is None
     assert InstalledPackages().version(engine("a", requirement="corral-no-such==1.0")) is None
     assert InstalledPackages().version(engine("a", requirement="msgspec>=0.1"))
@@ -331,6 +333,6 @@ def test_versions_are_of_distributions() -> None:
 
 @pytest.mark.parametrize("requirement", ["msgspec", "msgspec>=1.*", "msgspec==one", "==1.0", "", "msgspec>=1 |"])
 def test_a_requirement_that_cannot_be_meant(requirement: str) -> None:
-    """It is the plugin's fault, and told as such."""
+    """It is reported as the plugin's fault."""
     with pytest.raises(PluginError, match="invalid requirement"):
         InstalledPackages().check(engine("a", requirement=requirement))

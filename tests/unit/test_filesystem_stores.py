@@ -268,7 +268,7 @@ def test_what_dead_writers_left_is_swept(tmp_path: Path) -> None:
 
 @posix
 def test_wherever_a_process_is_killed_only_what_it_was_writing_is_lost(tmp_path: Path) -> None:
-    """A journal that ends anywhere, as the last words of a killed process, gives the ranges before that place."""
+    """A journal cut off anywhere, as a killed process leaves it, still yields the ranges before the cut."""
     data = os.urandom(30)
     killed = _child(
         f"""
@@ -301,8 +301,9 @@ def test_wherever_a_process_is_killed_only_what_it_was_writing_is_lost(tmp_path:
 
 
 def test_a_partial_costs_no_file_for_each_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces by the thousand, in any order, add a line each; the journal is replaced once in thousands, and stays
-    small; another writer has them all."""
+    """Thousands of pieces, in any order, add one line each; the journal is compacted rarely and stays small; another
+    writer reads them all.
+    """
     replaced: list[object] = []
     replace = os.replace
 
@@ -408,7 +409,7 @@ def test_a_touched_hard_link_is_hashed_again_and_kept(tmp_path: Path, caplog: py
 
 
 def test_a_file_on_another_disk_is_copied(tmp_path: Path) -> None:
-    """Where neither clone nor link is possible the bytes are copied, and the copy is the store's own."""
+    """If neither cloning nor linking is possible, the bytes are copied, and the copy belongs to the store."""
     shared_memory = Path("/dev/shm")
     if not shared_memory.is_dir() or shared_memory.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second file system here")
@@ -442,7 +443,7 @@ def test_a_link_is_adopted_as_what_it_points_to(tmp_path: Path) -> None:
 
 
 def test_a_cancelled_adoption_leaves_nothing(tmp_path: Path) -> None:
-    """Cancelling while a big file is hashed stops at once, and no lock, link or scratch file stays."""
+    """Cancelling while a big file is hashed takes effect at once, and leaves no lock, link or scratch file."""
     file = tmp_path / "big"
     with file.open("wb") as sparse:
         sparse.truncate(20 * 1024**3)
@@ -576,7 +577,7 @@ def _shown(folder: Path) -> dict[str, bytes]:
 
 @posix
 def test_a_folder_model_takes_no_space_twice(tmp_path: Path) -> None:
-    """The files of a folder are the blobs themselves, under ``.corral``, where no Ollama looks."""
+    """The files of a folder are the blobs themselves, under ``.corral``, where Ollama does not look."""
 
     async def scenario() -> None:
         blobs = FilesystemBlobs(tmp_path)
@@ -659,7 +660,7 @@ def test_folders_of_blobs_that_an_ollama_deleted_are_swept(tmp_path: Path) -> No
 
 @posix
 def test_scratch_of_a_killed_process_is_swept_and_a_live_one_is_not(tmp_path: Path) -> None:
-    """What a dead process left is deleted with the next scratch folder; one in use stays."""
+    """What a dead process left is deleted when the next scratch folder is made; folders in use stay."""
 
     async def scenario() -> None:
         async with FilesystemBlobs(tmp_path).scratch() as mine:
@@ -686,8 +687,9 @@ def test_scratch_of_a_killed_process_is_swept_and_a_live_one_is_not(tmp_path: Pa
 
 @posix
 def test_a_file_in_use_outlives_its_blob_beside_other_processes(tmp_path: Path) -> None:
-    """Another process deletes the blob: its file stays while it is in use, and costs no second copy. What a killed
-    process held goes when the next file is taken."""
+    """If another process deletes the blob, its file stays while in use, without a second copy. What a killed
+    process held is deleted when the next file is opened.
+    """
 
     async def scenario() -> None:
         blobs = FilesystemBlobs(tmp_path)
@@ -716,7 +718,7 @@ def test_a_file_in_use_outlives_its_blob_beside_other_processes(tmp_path: Path) 
 
 
 def test_a_file_in_use_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the file system has no links, or the store may only be read, the file is the blob itself."""
+    """If the file system has no links, or the store is read-only, the file is the blob itself."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -774,7 +776,7 @@ def test_a_claim_of_a_killed_process_is_free(tmp_path: Path) -> None:
 
 
 def test_folders_that_were_never_finished(tmp_path: Path) -> None:
-    """What a process that was killed had begun goes when the next folder is made, a day later; younger things stay."""
+    """What a killed process had begun is deleted when a folder is made a day later; younger files stay."""
     blobs = FilesystemBlobs(tmp_path)
     scratch = tmp_path / ".corral" / "tmp"
     for name in ("folder-old", "folder-young"):
@@ -816,7 +818,7 @@ def test_what_is_no_manifest_is_replaced(tmp_path: Path, kind: str) -> None:
 
 @posix
 def test_a_lock_that_is_a_pipe_holds_nobody_up(tmp_path: Path) -> None:
-    """Whatever is in the place of a lock file is opened without blocking."""
+    """Anything in place of a lock file is opened without blocking."""
     (tmp_path / ".corral").mkdir()
     os.mkfifo(tmp_path / ".corral" / "manifests.lock")
 
@@ -828,7 +830,7 @@ def test_a_lock_that_is_a_pipe_holds_nobody_up(tmp_path: Path) -> None:
 
 
 def test_manifests_are_listed_in_bounded_memory(tmp_path: Path) -> None:
-    """However large they are together, a few megabytes of them are in memory at once."""
+    """However large they are together, only a few megabytes of them are in memory at once."""
     for number in range(24):
         path = tmp_path / f"manifests/registry.ollama.ai/library/m{number}/latest"
         path.parent.mkdir(parents=True)

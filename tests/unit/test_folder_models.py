@@ -113,7 +113,7 @@ def _shown(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_sentence_encoder_is_imported(store: Store, tmp_path: Path) -> None:
-    """Name, quantization, family, lengths, license and capability come from the folder and its files."""
+    """Name, quantization, family, lengths, license and capabilities come from the folder and its files."""
 
     async def scenario() -> None:
         told: list[str] = []
@@ -170,7 +170,7 @@ def test_files_to_load_lie_in_one_folder(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_single_file_is_loaded_as_its_blob(store: Store, tmp_path: Path) -> None:
-    """A GGUF has no folder and no name of its own."""
+    """A GGUF has no folder, and its file name is not kept."""
     (tmp_path / "m.gguf").write_bytes(gguf_bytes())
 
     async def scenario() -> None:
@@ -312,7 +312,7 @@ def test_a_deleted_folder_model_is_gone_whole(tmp_path: Path) -> None:
 
 
 def test_a_copy_keeps_the_folder(store: Store, tmp_path: Path) -> None:
-    """Two names of one manifest have one folder; it goes with the second."""
+    """Two names of one manifest share one folder; it is deleted with the last name."""
 
     async def scenario() -> None:
         catalog = store.catalog()
@@ -342,7 +342,7 @@ def test_a_folder_model_that_lost_a_file_says_so(store: Store, tmp_path: Path) -
 
 
 def test_derived_models_are_hidden_and_go_with_their_source(store: Store, tmp_path: Path) -> None:
-    """They are listed only when asked for, and deleted with the last model that has the weights they came from."""
+    """They are listed only on request, and deleted with the last model that has the weights they came from."""
     (tmp_path / "m.gguf").write_bytes(gguf_bytes())
 
     async def scenario() -> None:
@@ -410,7 +410,7 @@ def test_published_blobs_must_be_there(store: Store) -> None:
 
 
 def test_what_no_dialect_can_hold_is_refused(store: Store) -> None:
-    """A file of settings without a path has no place in any manifest; each dialect says why."""
+    """No manifest can hold a settings file without a path; each dialect says why."""
     file = ModelFile(role="config", media_type="", digest=digest_of(b""), size_bytes=0)
 
     async def scenario() -> None:

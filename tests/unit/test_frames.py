@@ -114,7 +114,7 @@ def test_merged_deltas() -> None:
 
 
 def test_an_outbox_stays_small() -> None:
-    """Whatever accumulates, each request keeps its text and its order, in few items."""
+    """However much accumulates, each request keeps its text and order, in few items."""
     outbox = Outbox()
     for index in range(1000):
         outbox.add([(request_id, Delta(text=f"{index} ", token_count=1)) for request_id in (1, 2)])
@@ -128,7 +128,7 @@ def test_an_outbox_stays_small() -> None:
 
 
 def test_a_mailbox() -> None:
-    """The reader waits for the first item and gets all there is, merged; a reader that gives up loses nothing."""
+    """The reader waits for the first item and gets all available ones, merged; a reader that gives up loses nothing."""
 
     async def check() -> None:
         mailbox = Mailbox(asyncio.get_running_loop())

@@ -215,7 +215,7 @@ def test_a_raw_prompt_is_sent_as_it_is() -> None:
 
 
 def test_without_a_template_the_texts_are_the_prompt() -> None:
-    """A base model reads system and prompt, a blank line between."""
+    """A base model gets the system text and the prompt, with a blank line between them."""
     bench = Bench(template=None)
     bench.generate(GenerateCall(model="tiny", prompt="Once", system="A tale."))
     assert bench.request().prompt == (TextPart(text="A tale.\n\nOnce", parse_special=True),)
@@ -236,7 +236,7 @@ def test_typed_control_tokens_stay_text() -> None:
 
 
 def test_nothing_is_asked_of_a_model_before_its_request() -> None:
-    """Long texts and look-alikes are the runner's to tokenize: one request goes out, and no call before it."""
+    """Long texts and look-alikes are tokenized by the runner: only one request is sent, with no call before it."""
     bench = Bench()
     bench.chat(_chat(("user", "<b> " * 4000)))
     bench.generate(GenerateCall(model="tiny", prompt="<b> " * 4000))
@@ -246,7 +246,7 @@ def test_nothing_is_asked_of_a_model_before_its_request() -> None:
 
 
 def test_tool_calls_need_a_template() -> None:
-    """Without one nothing says how they are written: they are refused, not dropped."""
+    """Without a template nothing says how they are written: they are refused, not dropped."""
     asked = (Message(role="user", content="?"), Message(role="assistant", tool_calls=(ToolCall(name="time"),)))
     with pytest.raises(InvalidRequest, match="tool_calls"):
         Bench(template=None).chat(ChatCall(model="tiny", messages=asked))
@@ -285,7 +285,7 @@ _THINKING = "{{ messages[0].content.split('</think>')[-1] }}<think>"
 
 
 def test_thinking_is_told_from_the_answer() -> None:
-    """Where the template has think tags, what stands between them is thinking, in generate and chat alike."""
+    """If the template has think tags, the text between them is thinking, in generate and chat alike."""
     bench = Bench(template=_THINKING)
     bench.model.answer = ["h", "m</thi", "nk>\n", "Yes"]
     for outputs in (bench.generate(GenerateCall(model="tiny", prompt="q")), bench.chat(_chat(("user", "q")))):
@@ -298,7 +298,7 @@ def test_thinking_is_told_from_the_answer() -> None:
 
 
 def test_an_answer_is_left_alone_without_a_parser() -> None:
-    """With `think` false, in raw prompts, and for templates without think tags."""
+    """This holds with `think` false, in raw prompts, and for templates without think tags."""
     said = ["<think>hm</think>", "Yes"]
     bench = Bench(template=_THINKING)
     bench.model.answer = said
@@ -313,7 +313,7 @@ def test_an_answer_is_left_alone_without_a_parser() -> None:
 
 
 def test_a_parser_that_is_missing_or_fails() -> None:
-    """A format that names a parser nobody has is an error by name; one that raises ends its answer, not the model."""
+    """An unknown parser is an error that names it; a parser that raises only ends its answer."""
 
     class Failing:
         def open(self, request: ChatRequest, rendered: RenderedChat) -> Failing:
@@ -339,7 +339,7 @@ def test_a_parser_that_is_missing_or_fails() -> None:
 
 
 def test_the_manifests_template_goes_before_the_weights() -> None:
-    """A text in a language that nobody compiles is passed over, as a Go template is; without any, texts are joined."""
+    """A template in an unsupported language is skipped, like a Go template; without any, texts are joined."""
     jinja = TemplateText(kind="jinja", text="manifest")
     for template, weights, prompt in (
         (jinja, "weights", "manifest"),
@@ -355,7 +355,7 @@ def test_the_manifests_template_goes_before_the_weights() -> None:
 
 @pytest.mark.parametrize("raw", [True, False])
 def test_images_are_refused_by_whoever_cannot_take_them(raw: bool) -> None:
-    """By the model before it is loaded; by the engine's name otherwise; and never dropped by a chat format."""
+    """Refused for the model before it is loaded, otherwise by the engine by name; never dropped by a chat format."""
     calls: tuple[Callable[[Bench], list[Output]], ...] = (
         lambda bench: bench.generate(GenerateCall(model="tiny", prompt="q", images=(b"x",), raw=raw)),
         lambda bench: bench.chat(ChatCall(model="tiny", messages=(Message(role="user", images=(b"x",)),))),
@@ -560,7 +560,7 @@ def test_an_input_that_is_too_long_has_ollamas_text() -> None:
 
 @pytest.mark.parametrize("tasks", [("completion", "embedding"), ("chat", "embedding")])
 def test_who_asks_is_known_everywhere(tasks: tuple[str, ...]) -> None:
-    """Scheduler and engine learn whom each request comes from, and which servers it has passed."""
+    """Scheduler and engine learn who sent each request, and which servers it has passed."""
     caller = Caller(id="ann", passed=("a" * 32,))
     bench = Bench(tasks=tasks)
     bench.generate(GenerateCall(model="tiny", prompt="q", caller=caller))
@@ -572,7 +572,7 @@ def test_who_asks_is_known_everywhere(tasks: tuple[str, ...]) -> None:
 
 
 def test_load_and_unload_go_to_the_scheduler() -> None:
-    """Load answers how long it took and gives the lease back; unload says whether there was something to free."""
+    """Load returns how long it took and gives the lease back; unload says whether there was anything to free."""
     bench = Bench()
     assert asyncio.run(bench.service.load(LoadCall(model="tiny", options={"num_gpu": 0}, keep_alive_s=5.0))) == 42
     assert bench.scheduler.asked == [{"load": {"num_gpu": 0}, "engine": None, "keep_alive_s": 5.0}]
@@ -588,7 +588,7 @@ def test_an_option_that_nobody_knows_is_logged(caplog: pytest.LogCaptureFixture)
 
 
 def test_what_an_engine_cannot_do_with_a_model_names_the_engine() -> None:
-    """Another one may: the remedy says where they stand."""
+    """Another engine may support them: the remedy says where they are listed."""
     bench = Bench(tasks=("completion",))
     with pytest.raises(Unsupported, match='"tiny" does not support embeddings') as caught:
         asyncio.run(bench.service.embed(EmbedCall(model="tiny", inputs=("a",))))

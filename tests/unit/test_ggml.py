@@ -1,5 +1,6 @@
-"""Legacy GGML files: the family is the one whose layout fits; a file that fits none is refused with how far it was
-read."""
+"""Legacy GGML files: the family is the one whose layout fits; a file that fits none is refused, with how far reading
+got.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def write(folder: Path, data: bytes) -> Path:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_family_is_found(tmp_path: Path, family: str) -> None:
-    """Although no file names its family, each is distinguished from all others, and the engine accepts it."""
+    """Although no file names its family, each family is distinguished from all others, and the engine accepts it."""
     path = write(tmp_path, ggml_bytes(family))
     reader = GgmlReader()
     with RandomAccessFile(path) as source:
@@ -82,7 +83,7 @@ def test_absurd_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rotated", [0, -2, 7, 34, 1 << 30])
 def test_rotations_that_no_head_has(tmp_path: Path, rotated: int) -> None:
-    """The native code would divide by it, or write past the head's end."""
+    """Native code would divide by it, or write past the end of a head."""
     data = bytearray(ggml_bytes("gptj"))
     data[24:28] = struct.pack("<i", rotated)
     with pytest.raises(InvalidModelFile, match="of a head are rotated"):

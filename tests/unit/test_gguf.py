@@ -94,14 +94,14 @@ def test_kv_cache_size(write: Write, changes: dict[str, Any], expected: int | No
 
 @pytest.mark.parametrize(("number", "name"), [(0, "none"), (1, "mean"), (2, "cls"), (3, "last"), (4, "rank"), (9, "9")])
 def test_pooling_and_sliding_window(write: Write, number: int, name: str) -> None:
-    """Pooling has llama.cpp's names; a number nobody knows stays a number."""
+    """Pooling has llama.cpp's names; an unknown number stays a number."""
     pairs = {**SMALL_MODEL, "llama.pooling_type": number, "llama.attention.sliding_window": 512}
     found = read_metadata(write(gguf_bytes(pairs)))
     assert (found.pooling, found.sliding_window) == (name, 512)
 
 
 def test_without_a_file_type_the_biggest_tensor_type_speaks(write: Write) -> None:
-    """A missing or unknown file type becomes the type that most bytes have."""
+    """If the file type is missing or unknown, the type that covers most bytes is used."""
     tensors = (TensorEntry("a", (32,), 8, 34), TensorEntry("b", (4,), 0, 16))
     for file_type in ({}, {"general.file_type": 999}):
         pairs = {"general.architecture": "llama", **file_type}
@@ -109,7 +109,7 @@ def test_without_a_file_type_the_biggest_tensor_type_speaks(write: Write) -> Non
 
 
 def test_every_value_type_is_read(write: Write) -> None:
-    """All scalar types come back as written; a special id outside the vocabulary has no text."""
+    """All scalar types are read back as written; a special id outside the vocabulary has no text."""
     values: dict[str, Tagged] = {
         "u8": Tagged(0, 255),
         "i8": Tagged(1, -128),

@@ -1,4 +1,4 @@
-"""Weights of GGUF files as NumPy arrays: blocks made by hand, and ggml's own code as the judge."""
+"""Weights of GGUF files as NumPy arrays, checked against blocks made by hand and ggml's own code."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def test_k_blocks_of_one_level_have_the_value_their_formula_says() -> None:
 
 
 def test_a_type_nobody_knows_is_named() -> None:
-    """A type without a formula here is refused by its name, with those that have one."""
+    """A type without a formula here is refused by name, with a list of those that have one."""
     with pytest.raises(Unsupported, match=r"type IQ2_XS .*Q4_K"):
         dequantize("IQ2_XS", np.zeros((1, 74), dtype=np.uint8))
 
 
 def test_what_is_said_to_be_readable_is() -> None:
-    """Of all tensor types exactly those that specs call readable have a formula."""
+    """Exactly those tensor types that specs call readable have a formula."""
     for name, (_, kind) in BY_NAME.items():
         zeros = np.zeros((1, kind.block_bytes), dtype=np.uint8)
         assert (four_bit_groups(name, zeros) is not None) == (name in FOUR_BIT_TYPES)
@@ -134,7 +134,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_crash(
 
 @pytest.fixture(scope="module")
 def ggml() -> Any:
-    """llama.cpp's own library of tensors."""
+    """ggml, llama.cpp's tensor library."""
     llama_cpp = pytest.importorskip("llama_cpp")
     folder = Path(llama_cpp.__file__).parent / "lib"
     library = ctypes.CDLL(str(next(folder.glob("*ggml-base*"))))
@@ -145,7 +145,7 @@ def ggml() -> Any:
 @pytest.mark.native
 @pytest.mark.parametrize("name", sorted(DEQUANTIZED_TYPES - {"F32", "F16", "BF16"}))
 def test_dequantized_as_ggml_does(ggml: Any, name: str) -> None:
-    """Random rows quantized by ggml come back from our code with the same bits as from ggml's."""
+    """Random rows quantized by ggml are dequantized by our code to the same bits as by ggml's."""
     number, kind = BY_NAME[name]
     rows, columns = 8, 1024
     source = np.random.default_rng(7).standard_normal((rows, columns)).astype(np.float32)

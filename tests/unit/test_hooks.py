@@ -15,15 +15,14 @@ from corral.plugins import hooks
 from corral.plugins.assembly import decode_settings
 from corral.plugins.hook_kinds import Factories
 from corral.plugins.hooks import HOOKS
-from corral.plugins.hookspecs import HookSpecs
 from corral.plugins.manager import PluginManager
+from corral.plugins.pluggy_markers import HookSpecs
 from corral.plugins.settings.reading import read_layers
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HOOKS if isinstance(kind, Factories)], ids=lambda kind: kind.plural)
 def test_three_files_know_a_kind_of_factory(kind: Factories[Any, Any]) -> None:
-    """The table, the assembly that hands its parts to whoever uses them, and the plugin that registers Corral's own, if
-    there are any."""
+    """The table, the assembly that distributes its parts, and the plugin that registers Corral's own, if any."""
     [constant] = [name for name, value in vars(hooks).items() if value is kind]
     names = re.compile(rf"\b({constant}|{kind.spec_type.__name__}|{kind.hook})\b")
     root = Path(corral.__file__).parent

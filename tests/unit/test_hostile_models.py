@@ -160,7 +160,7 @@ def test_a_small_file_that_is_garbage(root: Path, path: str, text: bytes) -> Non
     ],
 )
 def test_a_path_that_leads_elsewhere(root: Path, path: str) -> None:
-    """The manifest is refused, and nothing of it becomes a file."""
+    """The manifest is refused, and no part of it becomes a file."""
     put(root, "evil", pack(blob(root, b"{}"), layer(blob(root, b"data"), path)))
     with pytest.raises(StorageError, match="not a valid path for a model's file"):
         asyncio.run(catalog_of(root).get(parse_name("evil")))
@@ -191,7 +191,7 @@ def test_a_digest_that_is_none(root: Path, digest: str) -> None:
 
 
 def test_thousands_of_layers(root: Path) -> None:
-    """They are read if the manifest is within its size limit."""
+    """They are read as long as the manifest is within its size limit."""
     file = blob(root, b"data")
     manifest = pack(blob(root, b'{"config": {}}'), *(layer(file, f"{place}", "weight") for place in range(10_000)))
     put(root, "many", manifest)
@@ -200,7 +200,7 @@ def test_thousands_of_layers(root: Path) -> None:
 
 
 def test_small_layers_that_are_not_small(root: Path) -> None:
-    """How much is read of each and of all together is limited, whatever sizes the manifest claims."""
+    """Reading each file and all files together is limited, whatever sizes the manifest claims."""
     one = blob(root, bytes(17 << 20)) | {"size": 1}
     put(root, "evil", pack(blob(root, b'{"config": {}}'), layer(one, "LICENSE", "doc")))
     with pytest.raises(StorageError, match="larger than a text layer"):
@@ -212,7 +212,7 @@ def test_small_layers_that_are_not_small(root: Path) -> None:
 
 
 def test_names_of_derived_models_are_not_for_callers(root: Path, tmp_path: Path) -> None:
-    """Nobody can put their own model where a converted one is looked for."""
+    """No one can place their own model where a converted one is looked up."""
     catalog = catalog_of(root)
     record = asyncio.run(catalog.get(parse_name("sound")))
     assert record.weights is not None
@@ -233,7 +233,7 @@ def test_names_of_derived_models_are_not_for_callers(root: Path, tmp_path: Path)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A sentence encoder, as far as importing looks."""
+    """A folder that importing takes for a sentence encoder."""
     made = tmp_path / "encoder"
     made.mkdir()
     (made / "model.onnx").write_bytes(b"\x08\x08weights")
@@ -298,7 +298,7 @@ def test_a_folder_that_could_not_be_read_again(root: Path, folder: Path, name: s
 
 @pytest.mark.parametrize("name", [b"\xff.json", b"a\nb.json", b"nul.json", b"a:b.json"])
 def test_a_folder_with_a_name_that_no_manifest_may_have(root: Path, folder: Path, name: bytes) -> None:
-    """It is named in a way that can be printed."""
+    """The error names it in a printable form."""
     Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"{}")
     with pytest.raises(InvalidModelFile, match="not a valid path for a model's file") as caught:
         imported(root, folder)
@@ -309,14 +309,14 @@ def test_a_folder_with_a_name_that_no_manifest_may_have(root: Path, folder: Path
 
 
 def place(root: Path, name: str) -> Path:
-    """Where the manifest of a model lies, or would."""
+    """Where a model's manifest is, or would be."""
     path = root.joinpath("manifests", *parse_name(name).parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def odd(path: Path, kind: str) -> None:
-    """Puts something at `path` that is no file with bytes."""
+    """Puts something at `path` that is not a regular file."""
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "socket":
@@ -361,7 +361,7 @@ def test_a_manifest_that_is_no_file(root: Path, kind: str, caplog: pytest.LogCap
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "loop", "dangling"])
 def test_what_is_no_file_stops_no_deletion(root: Path, kind: str) -> None:
-    """It names no blob: those of a model that is deleted go."""
+    """It names no blob, so a deleted model's blobs are still removed."""
     odd(place(root, "odd"), kind)
     asyncio.run(catalog_of(root).delete(parse_name("sound")))
     assert list((root / "blobs").iterdir()) == []
@@ -444,7 +444,7 @@ def test_a_blob_that_is_no_file(root: Path, part: str, kind: str) -> None:
 
 
 def test_weights_that_may_not_be_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lists show the model without what its weights would say; asking for them says that they cannot be read."""
+    """Lists show the model without the facts from its weights; showing it says that they cannot be read."""
     catalog = catalog_of(root)
     [record] = asyncio.run(catalog.list())
     assert record.weights is not None
@@ -463,7 +463,7 @@ def test_weights_that_may_not_be_read(root: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_blob_whose_status_may_not_be_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list shows the model all the same."""
+    """The list still shows the model."""
     record = asyncio.run(catalog_of(root).get(parse_name("sound")))
     assert record.weights is not None
     hidden = root / "blobs" / record.weights.digest.replace(":", "-")
@@ -483,7 +483,7 @@ def test_a_blob_whose_status_may_not_be_read(root: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("kind", ["pipe", "socket", "loop", "folder"])
 @pytest.mark.parametrize("folder", ["metadata", "adopted"])
 def test_a_note_of_our_own_that_is_no_file(tmp_path: Path, root: Path, folder: str, kind: str) -> None:
-    """What was written beside the store about a blob is found out anew."""
+    """Cached facts about a blob are worked out again."""
     record = asyncio.run(catalog_of(root).get(parse_name("sound")))
     assert record.weights is not None
     note = root / ".corral" / folder / (record.weights.digest[7:] + (".json" if folder == "adopted" else ""))
@@ -497,7 +497,7 @@ def test_a_note_of_our_own_that_is_no_file(tmp_path: Path, root: Path, folder: s
 
 @pytest.mark.parametrize("modified_s", [-(2**40), 2**55])
 def test_a_manifest_from_another_age(root: Path, modified_s: int) -> None:
-    """Its time is one that a calendar has."""
+    """Its time is always a valid date."""
     path = place(root, "sound")
     try:
         os.utime(path, (0, modified_s))
@@ -529,7 +529,7 @@ _HUGE = Tagged(10, 2**63)
     ],
 )
 def test_a_header_that_no_model_has(root: Path, tmp_path: Path, pairs: dict[str, Any]) -> None:
-    """It is refused, naming the key; one that somebody else put into the store is listed without what it says."""
+    """It is refused, naming the key; one that another program put into the store is listed without its metadata."""
     data = gguf_bytes({**SMALL_MODEL, **pairs})
     file = tmp_path / "bad.gguf"
     file.write_bytes(data)
@@ -558,7 +558,7 @@ def test_a_header_that_no_model_has(root: Path, tmp_path: Path, pairs: dict[str,
     ],
 )
 def test_a_header_that_is_odd(root: Path, tmp_path: Path, pairs: dict[str, Any]) -> None:
-    """Whatever can be used of it is used and cached, and every reply about it can be encoded."""
+    """Whatever is usable in it is used and cached, and every reply about it can be encoded."""
     (tmp_path / "odd.gguf").write_bytes(gguf_bytes({**SMALL_MODEL, **pairs}))
     cache = FilesystemMetadataCache(root)
     catalog = catalog_of(root, cache=cache)
@@ -597,7 +597,7 @@ def test_a_reader_that_fails_hides_no_model(root: Path) -> None:
 
 
 def memory_of(code: str, *arguments: str) -> int:
-    """What a process that runs `code` takes at most beyond what importing took, in bytes."""
+    """The peak memory of a process that runs `code`, in bytes, beyond what importing took."""
     measured = "import resource; before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n{}\n" + (
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)"
     )
@@ -649,7 +649,7 @@ def test_a_header_without_measure(tmp_path: Path, data: Callable[[], bytes], com
 
 
 def test_showing_everything_is_bounded(tmp_path: Path) -> None:
-    """Of a thousand arrays, each just short enough to be shown, the last are left out."""
+    """If a thousand arrays are each just short enough to be shown, the last ones are left out."""
     array = struct.pack("<IIQ", 9, 7, 100_000) + bytes(100_000)
     body = b"".join(struct.pack("<Q6s", 6, b"%06d" % n) + array for n in range(200))
     body = struct.pack("<Q20sIQ5s", 20, b"general.architecture", 8, 5, b"llama") + body
@@ -684,14 +684,14 @@ def ollama(root: Path, config: bytes, *layers: tuple[str, bytes]) -> bytes:
     ],
 )
 def test_a_config_that_no_list_could_show(root: Path, config: bytes) -> None:
-    """Its model is left out, the other stands, and it can be deleted."""
+    """Its model is left out, the other is listed, and it can be deleted."""
     put(root, "bad", ollama(root, config))
     assert names(root) == ["sound:latest"]
     asyncio.run(catalog_of(root).delete(parse_name("bad")))
 
 
 def test_layers_that_claim_more_than_there_is(root: Path) -> None:
-    """The sum of their sizes stays a number that every reply can hold, or the model is refused."""
+    """The sum of their sizes stays a number that every reply can contain, or the model is refused."""
     weights = blob(root, b"w", mediaType="application/vnd.ollama.image.model")
     config = blob(root, b"{}", mediaType="application/vnd.docker.container.image.v1+json")
     for size in (2**70, 2**63, -1):
@@ -706,7 +706,7 @@ def test_layers_that_claim_more_than_there_is(root: Path) -> None:
 
 @pytest.mark.parametrize("value", [b"1" + b"0" * 30, b"-1" + b"0" * 30, b"1e999", b"[9" + b"9" * 30 + b"]"])
 def test_parameters_beyond_64_bits(root: Path, value: bytes) -> None:
-    """They are read as something that every reply can hold, or their model is left out."""
+    """They are read as values that every reply can contain, or their model is left out."""
     put(root, "bad", ollama(root, b"{}", ("params", b'{"num_ctx": ' + value + b"}")))
     described = layer(blob(root, b'{"num_ctx": ' + value + b"}"), "params.json")
     put(root, "pack", pack(blob(root, b'{"config": {}}'), described))
@@ -716,7 +716,7 @@ def test_parameters_beyond_64_bits(root: Path, value: bytes) -> None:
 
 @pytest.mark.parametrize("text", ["{{" * 2_000_000, "{{ ." * 1_000_000, "{{" + "$.Tool" * 600_000])
 def test_a_template_that_never_closes_its_brackets(root: Path, text: str) -> None:
-    """What the model can do is found in one pass over it."""
+    """The model's capabilities are found in one pass over it."""
     put(root, "bad", ollama(root, b"{}", ("template", text.encode())))
     catalog = catalog_of(root)
     record = asyncio.run(catalog.get(parse_name("bad")))
@@ -724,7 +724,7 @@ def test_a_template_that_never_closes_its_brackets(root: Path, text: str) -> Non
 
 
 def test_the_small_files_of_a_folder_make_no_values(root: Path) -> None:
-    """Megabytes of objects that nobody asked for are passed over while they are read, whatever they stand under."""
+    """Megabytes of unrequested objects are skipped while reading, whatever key they are under."""
     filler = b'"x": [' + b"{}," * 2_000_000 + b'{}], "model": {"type": "llama", "context_length": 128}}'
     manifest = pack(
         blob(root, b'{"config": {"format": "onnx"}}'), layer(blob(root, b"{" + filler), "genai_config.json")
@@ -749,14 +749,14 @@ def test_the_small_files_of_a_folder_make_no_values(root: Path) -> None:
     ],
 )
 def test_facts_of_a_folder_that_are_odd(root: Path, text: bytes, family: str, length: int | None) -> None:
-    """What is of another type, or beyond measure, counts as not said."""
+    """Values of another type or beyond any sensible range count as absent."""
     put(root, "odd", pack(blob(root, b'{"config": {}}'), layer(blob(root, text), "genai_config.json")))
     record = asyncio.run(catalog_of(root).get(parse_name("odd")))
     assert (record.family, record.context_length, record.embedding_length) == (family, length, None)
 
 
 def test_parts_of_a_manifest_that_nothing_uses(root: Path) -> None:
-    """Each is named: what a user of the model could miss must not go without a word."""
+    """Each is named: what a user of the model might miss must not be dropped silently."""
     config = b'{"renderer": "qwen3-coder", "parser": "qwen3-coder"}'
     layers = [(kind, kind.encode()) for kind in ("model", "template", "projector", "draft", "embed", "license")]
     put(root, "rich", ollama(root, config, *layers))

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Sequence
 from contextlib import suppress
 
+import msgspec
 import pytest
 
 from corral.adapters.templates.jinja import JinjaFormat
@@ -58,7 +59,7 @@ _TEXT = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
 
 
 def test_a_template_gets_the_tokens_of_the_weights() -> None:
-    """Those that begin and end a text come from the weights, unless the template's own text brings some."""
+    """BOS and EOS come from the weights, unless the template's own text contains them."""
     compiled = JinjaLanguage().compile(TemplateText(kind="jinja", text=_TEXT), _METADATA)
     assert prompt_text(_prompt(compiled, _USER)) == "<s>hello</s>"
     own = TemplateText(kind="jinja", text=_TEXT, bos_text="[B]")
@@ -70,7 +71,7 @@ def test_a_template_gets_the_tokens_of_the_weights() -> None:
     ("think", "parser"), [(None, "think_tags"), (True, "think_tags"), ("low", "think_tags"), (False, None)]
 )
 def test_a_template_with_think_tags_names_the_parser(think: bool | str | None, parser: str | None) -> None:
-    """Its answers are searched for thinking unless the request wants none; those of other templates never are."""
+    """Its answers are searched for thinking unless the request disables it; those of other templates never are."""
     compiled = JinjaFormat("{{ messages[0].content.split('</think>')[-1] }}<think>")
     rendered = compiled.render(ChatRequest(messages=tuple(_USER), think=think))
     assert rendered.parser == parser
@@ -79,7 +80,7 @@ def test_a_template_with_think_tags_names_the_parser(think: bool | str | None, p
 
 
 def test_the_thinking_of_a_continued_answer_is_kept() -> None:
-    """Between the template's tags, before the words that are to be continued; its own control tokens stay text."""
+    """Between the template's tags, before the text to be continued; control tokens inside it stay text."""
     begun = [*_USER, Message(role="assistant", thinking="hm <|x|>", content="Yes, ")]
     compiled = JinjaFormat("{{ messages[0].content.split('</think>')[-1] }}|{{ '' if '<think>' else '' }}")
     assert prompt_text(_prompt(compiled, begun)) == "hello|<think>\nhm <|x|>\n</think>\n\nYes, "
@@ -100,14 +101,14 @@ def test_blocks_are_trimmed_and_loops_have_controls() -> None:
 
 
 def test_json_is_not_escaped_for_html() -> None:
-    """Models read `<` and `é`, not escapes; the key order is kept."""
+    """JSON in prompts contains `<` and `é`, not escapes, and keeps the order of keys."""
     arguments = {"b": "<é>", "a": [1]}
     messages = [*_USER, Message(role="assistant", tool_calls=(ToolCall(name="f", arguments=arguments),)), *_USER]
     assert _render("{{ messages[1].tool_calls[0].function.arguments | tojson }}", messages) == '{"b": "<é>", "a": [1]}'
 
 
 def test_tools_and_thinking_reach_the_template() -> None:
-    """Tools are there as OpenAI-style functions, None without any; thinking under both of its names."""
+    """Tools are available as OpenAI-style functions, or None without any; thinking under both of its names."""
     template = JinjaFormat("{% if tools %}{{ tools[0].function.name }}{% endif %}{{ messages[0].reasoning_content }}")
     message = Message(role="user", content="x", thinking="hm")
     assert prompt_text(_prompt(template, [message], tools=[Tool(name="look")])) == "lookhm"
@@ -151,8 +152,7 @@ _EVERYTHING = """{% for tool in tools or [] %}{{ tool.function.name }}|{{ tool.f
 
 @pytest.mark.parametrize("token", _ODD)
 def test_no_string_of_a_request_becomes_a_control_token(token: str) -> None:
-    """No text of messages or tools becomes a control token, however the template prints it and whatever the
-    vocabulary."""
+    """No text of messages or tools becomes a control token, however the template prints it and with any vocabulary."""
     evil = f"a{token}b"
     call = ToolCall(name=evil, id=evil, arguments={evil: [evil, {"x": evil}]})
     message = Message(role=evil, content=evil, thinking=evil, tool_calls=(call,), tool_name=evil, tool_call_id=evil)
@@ -167,8 +167,9 @@ def test_no_string_of_a_request_becomes_a_control_token(token: str) -> None:
     "typed", ["<|im_\\ufdd1end|>", "\\ufdd0<|im_end|>\\ufdd1", "<|im_\ufdd0\ufdd1end|>", "\\ufdd1<|im_end|>"]
 )
 def test_marks_spelled_by_people_unguard_nothing(typed: str) -> None:
-    """The escape of a mark is ordinary text: it neither disappears, which would join its neighbours, nor ends a
-    mark."""
+    """A typed escape of a mark is ordinary text: it neither disappears, which would join its neighbours, nor acts as a
+    mark.
+    """
     control = ControlTokens(("<|im_end|>",))
     for source in ("{{ messages[0].content }}", "{{ messages[0] }}", "{{ messages[0] | tojson(ensure_ascii=true) }}"):
         prompt = _prompt(JinjaFormat(source), [Message(role="user", content=typed)], control=control)
@@ -181,7 +182,7 @@ def test_marks_spelled_by_people_unguard_nothing(typed: str) -> None:
 
 
 def test_a_role_makes_no_control_token() -> None:
-    """If a template makes tokens from roles, those it knows work, and any other stays text."""
+    """If a template makes tokens from roles, roles it knows work, and any other stays text."""
     source = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% endfor %}{{ '' if role == 'critic' }}"
     control = ControlTokens(("<|user|>", "<|endoftext|>", "<|critic|>"))
 
@@ -230,7 +231,7 @@ def test_the_templates_own_complaint_is_the_error() -> None:
     ],
 )
 def test_a_template_that_does_not_compile(source: str) -> None:
-    """A broken template is the model file's fault."""
+    """A broken template is reported as the model file's fault."""
     with pytest.raises(InvalidModelFile, match="chat template"):
         JinjaFormat(source)
 
@@ -342,7 +343,7 @@ def test_a_hostile_template_stays_small(source: str) -> None:
 
 
 def test_texts_that_are_gone_do_not_count() -> None:
-    """Only what a template keeps at one time is bounded, however much it builds one after the other."""
+    """Only what a template holds at one time is limited, not the total of what it builds."""
     source = (
         "{% set ns = namespace(x='') %}{% for i in range(60) %}{% set ns.x = m + i | string %}{% endfor %}{{ ns.x }}"
     )
@@ -351,7 +352,7 @@ def test_texts_that_are_gone_do_not_count() -> None:
 
 
 def test_a_rendering_that_nobody_waits_for_ends() -> None:
-    """A slow template stops soon after its caller has given up, and another template's rendering never waits."""
+    """A slow template stops soon after its caller has given up, and other templates never wait for it."""
     slow = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
 
     async def scenario() -> None:
@@ -403,7 +404,7 @@ def test_short_chats_are_rendered_in_the_event_loop() -> None:
 
 
 def test_a_slow_template_leaves_the_event_loop() -> None:
-    """It is stopped there after a moment, renders all the same, and is not tried there again."""
+    """It is stopped there after a moment, is rendered in a thread instead, and is not tried there again."""
     slow = "{% for a in range(999) %}{% for b in range(99) %}{% endfor %}{% endfor %}{{ messages[0].content }}"
     threads: list[int] = []
 
@@ -433,7 +434,7 @@ def test_a_complaint_in_the_event_loop_is_the_templates() -> None:
 
 
 def test_a_template_has_one_rendering_at_a_time() -> None:
-    """A template uses one thread, however many chats wait for it."""
+    """A template uses only one thread, no matter how many chats wait for it."""
     running = [0, 0]
 
     class Counting:
@@ -450,3 +451,125 @@ def test_a_template_has_one_rendering_at_a_time() -> None:
 
     asyncio.run(scenario())
     assert running == [0, 1]
+
+
+_LONG_LIST = "{% set a = ('xy,' * 30000).split(',') %}"
+_LONG_TEXT = "{% set h = ('ab' * 100000) * 5 %}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        _LONG_LIST + "{{ 'q' in a }}" * 1500,
+        _LONG_LIST + "{{ 'q' is in a }}" * 1500,
+        _LONG_LIST + "{% set q = a[1:] %}" * 60,
+        "{% set a = [1] * 60000 %}{% set b = [1.0] * 60000 %}" + "{{ a == b }}" * 500,
+        _LONG_TEXT + "{{ h is upper }}" * 500,
+        _LONG_TEXT + "{{ h.isprintable() }}" * 100,
+        _LONG_TEXT + "{{ 'bb' in h }}" * 1000,
+        "{{ (range(60000) | list + range(60000) | list) | length }}",
+    ],
+)
+def test_what_a_template_compares_is_counted_and_leaves_the_event_loop(source: str) -> None:
+    async def scenario() -> None:
+        threads = RenderingThreads()
+        rendering = await threads.open(lambda: JinjaFormat(source))
+        gaps: list[float] = []
+
+        async def tick() -> None:
+            while True:
+                before = time.thread_time()
+                await asyncio.sleep(0)
+                gaps.append(time.thread_time() - before)
+
+        ticking = asyncio.create_task(tick())
+        await asyncio.sleep(0)
+        with suppress(InvalidRequest):
+            await rendering.render(_HELLO, LOOKALIKES)
+        await asyncio.sleep(0)
+        ticking.cancel()
+        threads.close()
+        assert max(gaps) < 0.1
+
+    asyncio.run(scenario())
+
+
+def test_a_template_that_was_slow_without_being_asked_leaves_the_event_loop() -> None:
+    async def scenario() -> None:
+        class Slow:
+            interruptible = True
+
+            def __init__(self) -> None:
+                self.threads: list[int] = []
+
+            def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
+                self.threads.append(threading.get_ident())
+                until_s = time.thread_time() + 0.005
+                while time.thread_time() < until_s:
+                    pass
+                return RenderedChat(prompt=(TextPart(text="x"),))
+
+        threads = RenderingThreads()
+        slow = Slow()
+        rendering = await threads.open(lambda: slow)
+        for _ in range(2):
+            assert prompt_text((await rendering.render(_HELLO, LOOKALIKES)).prompt) == "x"
+        threads.close()
+        assert [ident == threading.get_ident() for ident in slow.threads] == [True, False]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("field", ["role", "tool_name", "tool_call_id", "thinking", "content"])
+def test_long_texts_in_any_field_are_rendered_in_a_thread(field: str) -> None:
+    async def scenario() -> None:
+        class Noted:
+            interruptible = True
+
+            def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
+                return RenderedChat(prompt=(TextPart(text=str(threading.get_ident())),))
+
+        threads = RenderingThreads()
+        rendering = await threads.open(Noted)
+        message = msgspec.structs.replace(Message(role="user"), **{field: "x" * 10_000})
+        prompt = (await rendering.render(ChatRequest(messages=(message,)), LOOKALIKES)).prompt
+        threads.close()
+        assert prompt_text(prompt) != str(threading.get_ident())
+
+    asyncio.run(scenario())
+
+
+def test_no_filter_looks_up_an_endless_path() -> None:
+    path = ".".join(["0"] * 200)
+    for lookup in (
+        f"sort(attribute='{path}')",
+        f"sum('{path}')",
+        f"sort(false, false, '{path}')",
+        f"map(attribute='{path}')",
+    ):
+        with pytest.raises(InvalidRequest, match="an attribute of more than 8 names"):
+            _render("{{ ['x'] | " + lookup + " | list }}")
+
+
+def test_a_large_vocabulary_of_control_tokens_is_compiled_in_a_thread() -> None:
+    async def scenario() -> None:
+        threads = RenderingThreads()
+        rendering = await threads.open(lambda: JinjaFormat(_TEXT))
+        gap_s = 0.0
+
+        async def tick() -> None:
+            nonlocal gap_s
+            while True:
+                before = time.thread_time()
+                await asyncio.sleep(0.001)
+                gap_s = max(gap_s, time.thread_time() - before)
+
+        ticking = asyncio.create_task(tick())
+        await asyncio.sleep(0)
+        control = await rendering.control(tuple(f"<|t{number}|>" for number in range(5000)))
+        ticking.cancel()
+        threads.close()
+        assert [control.is_one("<|t17|>"), control.is_one("<|t5000|>")] == [True, False]
+        assert gap_s < 0.1
+
+    asyncio.run(scenario())

@@ -87,7 +87,7 @@ def test_the_public_names() -> None:
 
 
 def test_chat_takes_a_text_or_messages(client: Corral) -> None:
-    """A text is one message of the user's; dicts and `Message`s mean the same."""
+    """A string is one user message; dicts and `Message`s mean the same."""
     plain = client.chat(MODEL, "hello", options={"seed": 1})
     dicts = client.chat(MODEL, [{"role": "User", "content": "hello"}], options={"seed": 1})
     values = client.chat(MODEL, [Message(role="user", content="hello")], options={"seed": 1})
@@ -126,7 +126,7 @@ def test_options_of_the_object_and_of_the_call(setup: dict[str, Any]) -> None:
 
 
 def test_logprobs(client: Corral) -> None:
-    """One entry per token, with as many alternatives as were asked for."""
+    """One entry per token, with the requested number of alternatives."""
     result = client.generate(MODEL, "hello", options={"num_predict": 4}, logprobs=2)
     assert len(result.logprobs) == 4
     assert all(len(entry.top) == 2 for entry in result.logprobs)
@@ -179,7 +179,7 @@ def test_keep_alive_is_seconds_or_a_duration(client: Corral) -> None:
 
 
 def test_the_engine_of_a_call(setup: dict[str, Any]) -> None:
-    """An engine is chosen by name for one call; without one none takes this format."""
+    """An engine is chosen by name for one call; without a name, no engine takes this format."""
     with Corral(**setup | {"settings": {"plugins.block": []}}) as client:
         assert client.chat(MODEL, "hello", engine="fake").engine == "fake"
         with pytest.raises(UnknownEngine):
@@ -187,7 +187,7 @@ def test_the_engine_of_a_call(setup: dict[str, Any]) -> None:
 
 
 def test_the_engine_as_an_option(setup: dict[str, Any]) -> None:
-    """A request's options name an engine as well; what the call itself says is stronger."""
+    """A request's options may name an engine too; the call's own argument takes precedence."""
     with Corral(**setup | {"engine": "llama-cpp"}) as client:
         assert client.chat(MODEL, "hello", options={"engine": "fake"}).engine == "fake"
         assert client.chat(MODEL, "hello", options={"engine": "steam"}, engine="fake").engine == "fake"
@@ -211,7 +211,7 @@ def test_options_that_the_engine_ignores_are_told(client: Corral, caplog: pytest
 
 
 def test_an_answer_in_a_format(client: Corral) -> None:
-    """Chats and prompts are held to a schema; a wrong one is refused, and what has no effect is told."""
+    """Answers follow a schema; an invalid one is refused, and parts without effect are reported."""
     schema = {"type": "array", "items": {"enum": ["horse"]}, "minItems": 1, "maxItems": 1}
     assert json.loads(client.chat(MODEL, "hello", format=schema).text) == ["horse"]
     assert json.loads(client.generate(MODEL, "hello", format=schema).text) == ["horse"]
@@ -225,7 +225,7 @@ def test_an_answer_in_a_format(client: Corral) -> None:
 
 
 def test_settings_of_one_model(setup: dict[str, Any], tmp_path: Path) -> None:
-    """``[models."NAME"]`` is weaker than the call and needs no engine named."""
+    """``[models."NAME"]`` yields to the call's own options and needs no engine named."""
     config = tmp_path / "config.toml"
     config.write_text(f'[models."{MODEL}"]\nengine = "fake"\noptions = {{ num_predict = 2 }}\n')
     setup = {name: value for name, value in setup.items() if name != "engine"}
@@ -252,6 +252,13 @@ def test_settings_are_checked_at_the_first_use(settings: dict[str, Any], message
         client.list()
 
 
+def test_a_registry_without_a_plugin() -> None:
+    """The error says that there is none to choose from."""
+    with Corral(settings={"registry": "shop"}) as client, pytest.raises(SettingsError) as caught:
+        client.list()
+    assert (caught.value.message, caught.value.remedy) == ("registry: unknown name 'shop'", "none is installed")
+
+
 def test_wrong_calls(client: Corral) -> None:
     """An invalid argument is refused with an error that names it."""
     with pytest.raises(ModelNotFound, match="absent"):
@@ -275,7 +282,7 @@ def test_wrong_calls(client: Corral) -> None:
 
 
 def test_many_threads_share_one(client: Corral) -> None:
-    """The same seed gives the same answer, whichever thread asks and whatever else runs."""
+    """The same seed gives the same answer on any thread, regardless of what else runs."""
     texts: list[str] = []
 
     def ask() -> None:
@@ -337,7 +344,7 @@ def test_leaving_a_stream_cancels_its_request(slow: Corral, how: str) -> None:
 
 
 def test_a_stream_that_was_never_read_is_cancelled_too(slow: Corral) -> None:
-    """It holds the model from the moment it is made."""
+    """It holds the model from the moment it is created."""
     stream = slow.generate(MODEL, "hello", stream=True)
     assert not is_idle(slow)
     del stream
@@ -373,7 +380,7 @@ def test_a_forgotten_corral_is_closed(setup: dict[str, Any]) -> None:
 
 
 def test_a_corral_forgotten_on_its_own_thread_is_closed(setup: dict[str, Any]) -> None:
-    """The garbage collector runs on any thread: the one that would have to wait for itself closes nothing by itself."""
+    """The garbage collector runs on any thread; on the loop's own, which would wait for itself, it closes nothing."""
     before = threading.active_count()
     holder = [Corral(**setup)]
     holder[0].generate(MODEL, "hello")

@@ -136,7 +136,7 @@ def test_unknown_keywords_name_what_was_called(client: Any) -> None:
 
 
 def test_a_pydantic_model_as_a_format(client: Any) -> None:
-    """What to pass in its place is said."""
+    """The error says what to pass instead."""
 
     class Model:
         @classmethod
@@ -161,7 +161,7 @@ def test_remedies_show_in_tracebacks(client: Any) -> None:
 
 
 def test_an_answer_goes_into_the_conversation(client: Corral) -> None:
-    """`message` fits a list of plain dicts, for type checkers too, and JSON; the next turn takes it."""
+    """`message` fits into a list of plain dicts, for type checkers too, and into JSON; the next turn accepts it."""
     messages = [{"role": "user", "content": "hello"}]
     answer = client.chat(MODEL, messages, options={"seed": 1})
     messages.append(answer.message)
@@ -172,7 +172,7 @@ def test_an_answer_goes_into_the_conversation(client: Corral) -> None:
 
 
 def test_stream_may_be_decided_at_run_time(client: Corral) -> None:
-    """A plain bool gives the whole or the stream; type checkers know it as either."""
+    """With a plain bool the result is the answer or the stream; type checkers see a union of both."""
     for stream in (bool(0), bool(1)):
         for answer in (
             client.chat(MODEL, "hello", stream=stream, options={"seed": 2}),
@@ -183,7 +183,7 @@ def test_stream_may_be_decided_at_run_time(client: Corral) -> None:
 
 
 def test_messages_as_other_clients_write_them(client: Corral) -> None:
-    """A call of tools has no content, or None; roles are read in any case."""
+    """A message with tool calls has no content, or None; roles are accepted in upper or lower case."""
     call = {"name": "look", "arguments": {"where": "there"}}
     for message in (
         {"role": "Assistant", "tool_calls": [call]},

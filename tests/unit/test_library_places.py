@@ -95,8 +95,8 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("runner", ["thread", "process"])
 def test_a_forked_child(setup: dict[str, Any], runner: str) -> None:
-    """It ends at once; what its parent's Corral is asked for is refused with what to do, its own answers, and so does
-    the parent's afterwards, whose open stream went on.
+    """It exits at once; using its parent's Corral is refused with a remedy, its own works, and the parent's open stream
+    continues.
     """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", PARENT, str(setup["models"]), runner],
@@ -174,7 +174,7 @@ def test_two_readers_of_one_stream(setup: dict[str, Any]) -> None:
 
 
 def test_a_stream_is_closed_after_its_corral(setup: dict[str, Any]) -> None:
-    """Closing it then does nothing, as closing twice does; reading on is an error."""
+    """Closing it then does nothing, as does closing twice; reading on is an error."""
     client = Corral(**setup, settings=LONG)
     with client.generate(MODEL, "hello", stream=True) as stream:
         next(stream)

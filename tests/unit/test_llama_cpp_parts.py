@@ -7,8 +7,8 @@ import random
 import pytest
 
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner, available_cpus, threads_for
+from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.memory_needs import compute_bytes
-from corral.adapters.engines.llama_cpp.rows import filler_rows
 from corral.adapters.engines.llama_cpp.spec import SPEC, LlamaCppOptions
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
@@ -102,7 +102,7 @@ def test_a_number_that_was_asked_for_stays() -> None:
 
 
 def test_steps_of_different_sizes_are_not_compared() -> None:
-    """A batch that grows takes longer without being a sign of anything."""
+    """A growing batch takes longer, which does not count as a slowdown."""
     machine = Machine()
     tuner = ThreadTuner(2, lambda: machine.now)
     dice = random.Random(3)
@@ -131,12 +131,12 @@ def test_a_deeper_prompt_is_no_sign() -> None:
     ],
 )
 def test_idle_rows(busy: list[int], pair_rows: bool, fillers: list[int]) -> None:
-    """Gaps of one are filled; where rows go in pairs, a lone one gets a neighbour."""
+    """Gaps of one are filled; if rows are computed in pairs, a lone one gets a neighbour."""
     assert filler_rows(busy, 8, pair_rows=pair_rows) == fillers
 
 
 def test_a_single_stream_has_no_neighbour() -> None:
-    """With one stream there is nothing to fill with."""
+    """With one stream there are no idle rows to add."""
     assert filler_rows([0], 1, pair_rows=True) == []
 
 
@@ -156,7 +156,7 @@ def test_a_single_stream_has_no_neighbour() -> None:
     ],
 )
 def test_what_needs_a_reload(loaded: dict[str, object], wanted: dict[str, object], fits: bool) -> None:
-    """A smaller context or fewer streams than are loaded fit; another kind of cache or placement does not."""
+    """A smaller context or fewer streams than loaded fit; another cache type or placement does not."""
     assert SPEC.fits is not None
     assert SPEC.fits(LlamaCppOptions(**loaded), LlamaCppOptions(**wanted)) is fits  # type: ignore[arg-type]
 
@@ -177,7 +177,7 @@ def test_the_match_tells_about_exactness() -> None:
 
 
 def test_the_estimate_counts_weights_and_cache() -> None:
-    """Memory is weights plus the cache of the context asked for, no longer than the model was trained for."""
+    """The estimate is the weights plus the cache of the requested context, which never exceeds the training context."""
 
     def estimate(**options: object) -> int:
         return SPEC.estimate(record(), metadata(), LlamaCppOptions(**options))["cpu"]  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ def messages(text: str, as_json: bool) -> list[str]:
 
 
 def test_long_text_is_cut_with_its_length() -> None:
-    """The length of what is left out is given; characters that move the cursor or reverse a line are escaped."""
+    """The length of the omitted part is given; characters that move the cursor or reverse a line are escaped."""
     assert clipped("x" * 10, 10) == "x" * 10
     assert clipped_line("\x1b" + "x" * 999, 10) == r"\x1b" + "x" * 9 + "… (1000 characters)"
     assert clipped_line(HOSTILE) == ESCAPED

@@ -1,4 +1,4 @@
-"""msgspec's errors are taken apart in one place, which these tests pin to the texts of the installed msgspec."""
+"""msgspec's errors are parsed in one place, which these tests pin to the texts of the installed msgspec."""
 
 from __future__ import annotations
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from corral.adapters.engines.fake import FakeEngine, FakeLoadOptions
-from corral.adapters.runners.masks import RequestMasks
+from corral.adapters.runners.request_masks import RequestMasks
 from corral.core.errors import InvalidRequest, Unsupported
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import RequestMask, Vocabulary
 from corral.core.requests.outputs import Delta, Finished
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, Constraint, SamplingParams, ThinkingBudget
-from corral.core.stepping.drivers import SequenceDriver
+from corral.core.stepping.answer_driver import SequenceDriver
 from corral.core.stepping.loops import StepLoop
 from corral.core.stepping.thinking_mask import Spelling, ThinkingMask
 from corral.core.stepping.watching import TextWatch
@@ -64,7 +64,7 @@ def say(mask: RequestMask, *pieces: bytes) -> None:
 
 
 def test_the_end_is_forced_once_the_budget_is_used_up() -> None:
-    """By its longest tokens; afterwards everything is allowed, for good."""
+    """With the longest possible tokens; afterwards everything is allowed for the rest of the answer."""
     mask = thinking(2)
     say(mask, b"word", b"word")
     assert forced(mask) == b"</think>"
@@ -72,20 +72,20 @@ def test_the_end_is_forced_once_the_budget_is_used_up() -> None:
 
 
 def test_thinking_that_was_not_begun_is_not_ended() -> None:
-    """Only tokens after `start` count, wherever it is cut."""
+    """Only tokens after `start` count, however it is split into tokens."""
     mask = thinking(1, start="<think>")
     say(mask, b"word", b"word", b"<", b"think", b">", b"word")
     assert forced(mask) == b"</think>"
 
 
 def test_a_model_that_stops_thinking_is_left_alone() -> None:
-    """Its own end tag counts, in tokens of any cut."""
+    """The model's own end tag counts, however it is split into tokens."""
     mask = thinking(5)
     say(mask, b"word", b"</", b"think", b">", b"word", b"word", b"word")
 
 
 def test_what_was_begun_of_the_tag_is_completed() -> None:
-    """A tag that is being written when the budget ends is not begun again; nor is a character cut in two."""
+    """A tag that is half written when the budget ends is not started again; nor is a character cut in two."""
     mask = thinking(2)
     say(mask, b"word", b"</t")
     assert forced(mask) == b"hink>"
@@ -95,7 +95,7 @@ def test_what_was_begun_of_the_tag_is_completed() -> None:
 
 
 def test_no_budget_at_all_ends_thinking_at_once() -> None:
-    """Zero tokens: the end tag is all that comes."""
+    """With zero tokens, only the end tag is generated."""
     assert forced(thinking(0)) == b"</think>"
 
 
@@ -125,7 +125,7 @@ def ask(**fields: object) -> CompletionRequest:
 
 
 def test_a_constraint_and_a_budget_hold_together() -> None:
-    """The format begins where thinking ends, and both are followed in one answer."""
+    """The format begins when thinking ends, and one answer follows both."""
     pytest.importorskip("llguidance")
     budget = ThinkingBudget(max_tokens=3, start="", end="</think>")
     assert answer(ask(thinking_budget=budget), "zzzzzzzz").startswith("zzz</think>")
@@ -144,7 +144,7 @@ def test_masks_that_contradict_each_other_are_the_callers_error() -> None:
 
 
 def test_engines_without_masks_refuse_budgets() -> None:
-    """Neither ignored nor answered halfway."""
+    """It is neither ignored nor half enforced."""
     engine = FakeEngine(FakeLoadOptions())
     engine.info = ModelInfo(tasks=engine.info.tasks)
     budget = ThinkingBudget(max_tokens=0, start="", end="</think>")
@@ -155,7 +155,7 @@ def test_engines_without_masks_refuse_budgets() -> None:
 
 
 def test_a_text_is_found_wherever_it_is_cut() -> None:
-    """And an empty one is there from the beginning."""
+    """An empty tag counts as present from the beginning."""
     watch = TextWatch("abc")
     assert [watch.push(piece) for piece in (b"xa", b"b", b"bab", b"c", b"x")] == [False, False, False, True, True]
     assert TextWatch("").found

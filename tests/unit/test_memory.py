@@ -30,7 +30,7 @@ def test_version_2(tmp_path: Path) -> None:
 
 
 def test_version_1(tmp_path: Path) -> None:
-    """The memory controller's own hierarchy is read, at its root where the path is another machine's."""
+    """The memory controller's own hierarchy is read, at its root if the path is from another namespace."""
     write(tmp_path, cgroup="5:cpu:/x\n4:memory:/docker/gone")
     write(
         tmp_path / "fs/memory",
@@ -50,6 +50,6 @@ def test_over_the_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("membership", ["", "0::/nowhere", "3:cpu:/"])
 def test_without_a_limit(tmp_path: Path, membership: str) -> None:
-    """Without a limit, the room is unlimited."""
+    """Without a limit, available memory is unlimited."""
     write(tmp_path, cgroup=membership)
     assert cgroup_rest(tmp_path / ("cgroup" if membership else "missing"), tmp_path / "fs") == sys.maxsize

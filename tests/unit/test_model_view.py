@@ -1,4 +1,4 @@
-"""What looking a model up costs while nothing has changed, and that every change is noticed."""
+"""The cost of looking up a model while nothing has changed, and that every change is noticed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LONG_AGO_NS = 1_700_000_000_000_000_001
 
 
 class Touched:
-    """Counts what is asked of the file system, what is hashed, and how often a thread is asked for."""
+    """Counts file-system calls, hashes, and uses of a thread."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._counts: Counter[str] = Counter()
@@ -121,7 +121,7 @@ def test_another_spelling_costs_little_more(tmp_path: Path, monkeypatch: pytest.
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """As Corral does: another file takes the place."""
+    """As Corral does: another file replaces it."""
     other = path.with_name(path.name + ".new")
     other.write_bytes(data)
     _age(other)
@@ -129,7 +129,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _rewrite(path: Path, data: bytes) -> None:
-    """As Ollama does: the same file gets other bytes, as many as before."""
+    """As Ollama does: the same file is overwritten with the same number of bytes."""
     path.write_bytes(data)
     _age(path, seconds=1)
 
@@ -142,7 +142,7 @@ def _recreate(path: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize("change", [_replace, _rewrite, _recreate])
 def test_another_process_may_change_the_model(tmp_path: Path, change: Callable[[Path, bytes], None]) -> None:
-    """However a manifest is changed, the next look-up has the new model, and what is known of the new weights."""
+    """However a manifest is changed, the next look-up has the new model and the facts about its weights."""
 
     async def scenario() -> None:
         root = tmp_path / "models"
@@ -162,7 +162,7 @@ def test_another_process_may_change_the_model(tmp_path: Path, change: Callable[[
 
 
 def test_a_file_written_just_now_is_read_again(tmp_path: Path) -> None:
-    """Two writes in place within one tick of the file system's clock cannot be told apart by the file's times."""
+    """Two in-place writes within one tick of the file system's clock cannot be distinguished by the file's times."""
 
     async def scenario() -> None:
         store = FilesystemManifests(tmp_path)
@@ -184,7 +184,7 @@ async def _data(store: FilesystemManifests, name: str) -> bytes | None:
 
 
 def test_deleting_and_the_exact_spelling_are_noticed(tmp_path: Path) -> None:
-    """A name that was found in another case finds its own spelling as soon as there is one; a deleted one is gone."""
+    """A name found in another case switches to its exact spelling once that exists; a deleted name is gone."""
 
     async def scenario() -> None:
         def write(name: str, data: bytes) -> Path:
@@ -211,7 +211,7 @@ def test_deleting_and_the_exact_spelling_are_noticed(tmp_path: Path) -> None:
 
 
 def test_weights_that_disappear_are_noticed_when_they_are_loaded(tmp_path: Path) -> None:
-    """What is known of weights outlives them, but loading them is BlobNotFound."""
+    """Facts about weights outlive the file, but loading it raises BlobNotFound."""
 
     async def scenario() -> None:
         catalog = _catalog(tmp_path / "models")

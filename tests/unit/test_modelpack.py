@@ -1,4 +1,4 @@
-"""ModelPack manifests: written, read back, read from strangers, and in a shape that a real Ollama lists and keeps."""
+"""ModelPack manifests: written, read back, read from other tools, and in a form that a real Ollama lists and keeps."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _read(manifest: bytes, small: tuple[bytes, ...], files: Mapping[str, tuple[F
 
 
 def test_what_is_written_is_read_back() -> None:
-    """Files with their paths and roles, sizes and texts come back; facts are read from the model's own files."""
+    """Files with their paths and roles, sizes and texts are read back; facts come from the model's own files."""
     model = _model(
         template=TemplateText(kind="jinja", text="{{ messages }}"),
         system="Be brief.",
@@ -72,8 +72,19 @@ def test_what_is_written_is_read_back() -> None:
     assert _read(again, small).files == found.files
 
 
+def test_licenses_of_another_format_become_files() -> None:
+    """A converted model keeps the licenses of its source; those that are files already are not written twice."""
+    files = {path: file for path, file in FILES.items() if path != "LICENSE"}
+    manifest, small = _write(_model(files, licenses=("MIT", "Free.")))
+    found = _read(manifest, small)
+    assert found.licenses == ("MIT", "Free.")
+    assert [file.path for file in found.files_of("license")] == ["LICENSE", "LICENSE.2"]
+    again, _ = _write(found)
+    assert _read(again, small).files == found.files
+
+
 def test_the_manifest_is_as_the_specification_wants_it() -> None:
-    """Types, one raw layer per file with its path, and a config of which every digest is in the manifest's order."""
+    """Types, one raw layer per file with its path, and a config that lists every digest in the manifest's order."""
     manifest, (config, *_) = _write(_model())
     found = json.loads(manifest)
     assert found["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
@@ -106,9 +117,10 @@ def test_the_manifest_is_as_the_specification_wants_it() -> None:
 
 
 def test_a_real_ollama_can_read_it() -> None:
-    """It lists by name, config and layers: each has a whole digest and a size, and the config is a JSON object.
+    """Ollama lists models by name, config and layers: each has a full digest and a size, and the config is a JSON
+    object.
 
-    It decodes the config as its own, so that no key of the top level may have another type there.
+    Ollama decodes the config as its own, so no top-level key may have a different type there.
     """
     manifest, (config, *_) = _write(_model())
     found = json.loads(manifest)
@@ -124,7 +136,7 @@ def test_a_real_ollama_can_read_it() -> None:
 
 
 def test_a_template_inside_the_tokenizers_settings_counts() -> None:
-    """Alone or as the default of several; a file of its own goes before it."""
+    """Alone or as the default of several; a separate template file takes precedence."""
     for template in ('"{{ x }}"', '[{"name": "tool", "template": "no"}, {"name": "default", "template": "{{ x }}"}]'):
         settings = f'{{"chat_template": {template}, "eos_token": "</s>"}}'.encode()
         files: dict[str, tuple[FileRole, bytes]] = {**FILES, "tokenizer_config.json": ("config", settings)}
@@ -170,7 +182,7 @@ def test_hostile_manifests_are_refused(manifest: bytes, complaint: str) -> None:
 
 @pytest.mark.parametrize("broken", [b"{", b"[]", b'{"model": ' + b"[" * 100_000])
 def test_broken_files_of_a_model_are_told_by_name(broken: bytes) -> None:
-    """A settings file that is no JSON object is named."""
+    """A settings file that is not a JSON object is named."""
     files: dict[str, tuple[FileRole, bytes]] = {**FILES, "genai_config.json": ("config", broken)}
     manifest, small = _write(_model(files))
     with pytest.raises(StorageError, match=r"genai_config\.json is malformed"):
@@ -178,7 +190,7 @@ def test_broken_files_of_a_model_are_told_by_name(broken: bytes) -> None:
 
 
 def test_a_missing_small_file_is_told() -> None:
-    """If a layer is missing from the store, there is no record."""
+    """If a layer is missing from the store, the manifest is not read as a model."""
     manifest, _ = _write(_model())
     with pytest.raises(StorageError, match="incomplete"):
         ModelPackFormat().read(manifest, {})
@@ -198,7 +210,7 @@ def test_what_has_no_place_is_unsupported(model: Model) -> None:
 
 
 def test_no_hostile_path_is_written() -> None:
-    """A record made by hand whose path leads out of its folder is refused."""
+    """A hand-made record whose path leads out of its folder is refused."""
     with pytest.raises(StorageError, match="not a valid path"):
         _write(_model({"../x": ("weights", b"x")}))
 

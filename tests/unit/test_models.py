@@ -35,7 +35,7 @@ def test_a_digest_is_over_the_bytes() -> None:
 
 
 def test_mentioned_digests_are_found_in_any_dialect() -> None:
-    """Every digest counts, wherever it stands and however it is spelt; other hashes do not."""
+    """Every digest counts, wherever it occurs and however it is spelt; other hashes do not."""
     other = "f" * 64
     text = f'{{"config":{{"digest":"sha256:{_HEX.upper()}"}},"x":["sha256-{other}"],"y":"md5:{_HEX}"}}'.encode()
     assert mentioned_digests(text) == {f"sha256:{_HEX}", f"sha256:{other}"}
@@ -50,7 +50,7 @@ def test_mentioned_digests_are_found_in_any_dialect() -> None:
     ],
 )
 def test_parameter_counts_in_words(count: int, text: str) -> None:
-    """Sizes are written as by Ollama, without decimals that are zero."""
+    """Sizes are formatted as in Ollama, without trailing zeros."""
     assert parameter_size_text(count) == text
 
 

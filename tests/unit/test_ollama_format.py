@@ -91,7 +91,7 @@ def test_a_published_model_is_read_whole() -> None:
 
 
 def test_only_config_and_texts_are_read_whole() -> None:
-    """Every blob is named, in the manifest's order; weights, projectors and unknown layers are no texts."""
+    """Every blob is named, in the manifest's order; weights, projectors and unknown layers are not texts."""
     layers = [_layer("model", b"weights"), _layer("projector", b"p"), _layer("system", b"s"), _layer("new", b"n")]
     blobs = OllamaManifestFormat().blobs(_manifest(b"{}", layers))
     assert [blob.digest for blob in blobs] == [digest_of(data) for data in (b"{}", b"weights", b"p", b"s", b"n")]
@@ -99,7 +99,7 @@ def test_only_config_and_texts_are_read_whole() -> None:
 
 
 def test_the_old_prompt_layer_is_the_template() -> None:
-    """`prompt` is what the template was called first."""
+    """`prompt` is the template's original name."""
     model = _read(_manifest(b"{}", [_layer("model", b"w"), _layer("prompt", b"{{ .P }}")]), b"{}", b"{{ .P }}")
     assert model.template == TemplateText(kind="go", text="{{ .P }}")
 
@@ -167,7 +167,7 @@ def test_text_layers_have_a_limit() -> None:
 
 
 def test_missing_and_malformed_texts_are_named() -> None:
-    """A text that is not there, and parameters that are no object, raise StorageError."""
+    """A missing text, and parameters that are not an object, raise StorageError."""
     with pytest.raises(StorageError, match=r"incomplete: the layer sha256:.*system\) is missing"):
         _read(_manifest(b"{}", [_layer("system", b"s")]), b"{}")
     for kind, subject, text in (

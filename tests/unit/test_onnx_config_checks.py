@@ -44,14 +44,14 @@ def test_what_models_say() -> None:
     ],
 )
 def test_code_and_paths_do_not_come_with_a_model(decoder: dict[str, Any]) -> None:
-    """The model is refused wherever in the file such a setting is."""
+    """The model is refused wherever such a setting appears in the file."""
     with pytest.raises(InvalidModelFile, match="is not allowed in a model"):
         check_config(config(**decoder))
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../model.onnx", "a/../../b", "C:\\x", ""])
 def test_files_lie_in_the_folder(name: str) -> None:
-    """Every name of a file is one inside the model's own folder."""
+    """Every file name stays inside the model's own folder."""
     for data in (config(filename=name), config(pipeline=[{"x": {"filename": name}}]), config(adapter_filename=name)):
         with pytest.raises(InvalidModelFile, match="not a valid path for a model's file"):
             check_config(data)

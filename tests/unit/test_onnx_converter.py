@@ -53,7 +53,7 @@ def read_metadata(path: Path) -> ModelMetadata:
 
 
 class Tiny(NamedTuple):
-    """A random model: `weights` are what its file says, as NumPy sees them."""
+    """A random model; `weights` are its file's weights as NumPy arrays."""
 
     pairs: dict[str, Any]
     weights: dict[str, Floats]
@@ -68,7 +68,7 @@ class Tiny(NamedTuple):
 
 
 def q4_1(rng: np.random.Generator, rows: int, columns: int) -> tuple[Floats, bytes]:
-    """Random Q4_1 blocks, and the numbers they stand for: steps, minima and levels of any kind."""
+    """Random Q4_1 blocks, and the numbers they represent: any steps, minima and levels."""
     count = rows * columns // 32
     steps = (rng.uniform(0.005, 0.02, count)).astype(np.float16)
     minima = (-steps * rng.uniform(4, 11, count)).astype(np.float16)
@@ -81,7 +81,7 @@ def q4_1(rng: np.random.Generator, rows: int, columns: int) -> tuple[Floats, byt
 
 
 def q4_0(rng: np.random.Generator, rows: int, columns: int) -> tuple[Floats, bytes]:
-    """Random Q4_0 blocks, and the numbers they stand for."""
+    """Random Q4_0 blocks, and the numbers they represent."""
     count = rows * columns // 32
     steps = rng.uniform(0.005, 0.02, count).astype(np.float16)
     levels = rng.integers(0, 16, (count, 32), dtype=np.uint8)
@@ -117,7 +117,7 @@ def tiny(
     rope_factors: bool = False,
     more: Mapping[str, Any] = {},
 ) -> Tiny:
-    """A random model of two layers. `more` are key-values of its header, without the architecture's name."""
+    """A random model of two layers. `more` are additional header keys, without the architecture's prefix."""
     rng = np.random.default_rng(11)
     weights: dict[str, Floats] = {}
     tensors: list[TensorEntry] = []
@@ -181,7 +181,7 @@ def tiny(
 
 
 def forward(model: Tiny, ids: list[int]) -> Floats:
-    """Logits of every position: the llama family written down once more, straight from the GGUF's own layout."""
+    """Logits of every position, by an independent llama implementation on the GGUF's layout."""
     architecture, w = model.pairs["general.architecture"], model.weights
     head_size = model.pairs[f"{architecture}.attention.key_length"]
     scale = model.pairs.get(f"{architecture}.rope.scaling.factor", 1.0)
@@ -229,7 +229,7 @@ Convert = Callable[..., tuple[Path, ConvertResult, list[float]]]
 
 @pytest.fixture
 def converted(tmp_path: Path) -> Convert:
-    """Converts a file's bytes with these parameters: the folder, the result, the shares done."""
+    """Converts a file's bytes with these parameters; returns folder, result and reported progress."""
 
     def run(data: bytes, **parameters: Any) -> tuple[Path, ConvertResult, list[float]]:
         source, folder = tmp_path / "model.gguf", tmp_path / "out"
@@ -265,14 +265,14 @@ for line in sys.stdin:
         found.append(logits.tolist())
     print(json.dumps(found), flush=True)
 """
-"""In a process of its own: importing ONNX Runtime switches on AMX for the whole process, which kills llama.cpp's."""
+"""In a separate process: importing ONNX Runtime enables AMX for the whole process, which crashes llama.cpp."""
 
 RunParts = Callable[[Path, list[list[int]]], list[Floats]]
 
 
 @pytest.fixture(scope="module")
 def run_parts() -> Iterator[RunParts]:
-    """Logits behind the last token of each part of a prompt, the cache kept between the parts."""
+    """Logits after the last token of each part of a prompt, with the cache kept between the parts."""
     pytest.importorskip("onnxruntime")
     command = (sys.executable, "-c", ONNX_RUNTIME)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
@@ -341,14 +341,16 @@ def test_the_folder_is_whole(converted: Convert) -> None:
 
 
 def test_a_context_that_no_model_has(converted: Convert) -> None:
-    """A header that claims two thousand million tokens gets tables for a million: the file stays what it can be."""
+    """A header that claims a context of two billion tokens gets tables for a million, so that the file stays small."""
     folder, result, _ = converted(tiny("llama", more={"context_length": (1 << 31) - 1}).data)
     assert result.context_length == 1 << 20
     assert (folder / "model.onnx.data").stat().st_size < 100 << 20
 
 
 def test_parameters_are_obeyed(converted: Convert) -> None:
-    """Bits and context length are those asked for; weights that are no 4-bit blocks have 8 bits unless asked."""
+    """Bits and context length are as requested; weights that are not 4-bit blocks get 8 bits unless requested
+    otherwise.
+    """
     _, result, _ = converted(tiny("llama").data, bits=8, context_length=32)
     assert (result.quantization, result.context_length) == ("int8", 32)
     assert converted(tiny("llama", type_id=F32).data)[1].quantization == "int8"
@@ -359,14 +361,14 @@ def test_parameters_are_obeyed(converted: Convert) -> None:
 
 
 def test_rounding_to_four_bits_is_near(converted: Convert, run_parts: RunParts) -> None:
-    """Float weights that are asked to have 4 bits still give nearly the same logits."""
+    """Float weights converted to 4 bits on request still give nearly the same logits."""
     model, ids = tiny("llama", type_id=F32), list(range(20))
     folder, _, _ = converted(model.data, bits=4, accuracy_level=1)
     assert np.corrcoef(run_parts(folder, [ids])[0], forward(model, ids)[-1])[0, 1] > 0.9
 
 
 def test_what_cannot_be_converted_is_named(converted: Convert, tmp_path: Path) -> None:
-    """Architectures, tensors, scalings and tokenizers that are not known are refused by their names."""
+    """Unknown architectures, tensors, scalings and tokenizers are refused by name."""
     model = tiny("llama")
 
     def changed(**pairs: Any) -> bytes:
@@ -388,7 +390,7 @@ def test_what_cannot_be_converted_is_named(converted: Convert, tmp_path: Path) -
 
 
 def test_broken_files_are_named(converted: Convert) -> None:
-    """A tensor or a number that is missing, a wrong shape and a file cut short each say what is wrong."""
+    """For a missing tensor or number, a wrong shape and a truncated file, the error says what is wrong."""
     model = tiny("llama")
 
     def changed(**pairs: Any) -> bytes:
@@ -413,7 +415,7 @@ def test_broken_files_are_named(converted: Convert) -> None:
 
 
 def test_a_full_disk_and_a_missing_folder_are_said_so(converted: Convert, tmp_path: Path) -> None:
-    """A disk without room is `OutOfSpace`, any other fault of the folder `StorageError`."""
+    """A full disk raises `OutOfSpace`, any other fault of the folder `StorageError`."""
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     (tmp_path / "out").mkdir()
@@ -427,7 +429,7 @@ def test_a_full_disk_and_a_missing_folder_are_said_so(converted: Convert, tmp_pa
 
 
 def test_the_estimate_is_enough_and_not_absurd(converted: Convert, tmp_path: Path) -> None:
-    """The disk space that a conversion says it needs is what it takes, up to a fixed amount for what is no weight."""
+    """A conversion takes the disk space it says it needs, up to a fixed amount for everything but the weights."""
     assert CONVERTER.estimate is not None
     for type_id, bits in ((F32, None), (F32, 4), (Q4_1, None), (Q4_1, 8)):
         folder, _, _ = converted(tiny("llama", type_id=type_id).data, bits=bits)
@@ -438,7 +440,7 @@ def test_the_estimate_is_enough_and_not_absurd(converted: Convert, tmp_path: Pat
 
 
 def test_match_says_why_not(tmp_path: Path) -> None:
-    """Models that can be converted match; others score 0, with what stands in the way."""
+    """Models that can be converted match; others score 0, with the reason."""
     path = tmp_path / "model.gguf"
     path.write_bytes(tiny("qwen2").data)
     metadata = read_metadata(path)
@@ -481,7 +483,7 @@ numpy.save(out, logits)
 
 LLAMA_CPP = """
 import json, sys
-from corral.adapters.engines.llama_cpp.amx import avoid_amx
+from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
 avoid_amx()
 import numpy, llama_cpp
 path, text, out = sys.argv[1:]
@@ -501,7 +503,7 @@ def run_python(code: str, *arguments: str) -> str:
 
 @pytest.mark.native
 def test_smollm2_loses_next_to_nothing(smollm2: Path, smollm2_onnx: Path, tmp_path: Path) -> None:
-    """SmolLM2, converted, runs in ONNX Runtime GenAI, and its probabilities are llama.cpp's but for rounding."""
+    """SmolLM2, converted, runs in ONNX Runtime GenAI, with llama.cpp's probabilities except for rounding."""
     pytest.importorskip("onnxruntime_genai")
     pytest.importorskip("llama_cpp")
     text = "Paris is the capital of France. About two million people live there, on both banks of the river Seine."

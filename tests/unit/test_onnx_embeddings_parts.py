@@ -55,7 +55,7 @@ def _record(*paths: str, **more: Any) -> StoredModel:
 
 
 def test_it_takes_sentence_encoders() -> None:
-    """An ONNX model with a tokenizer that is no generator; every other model is told why not."""
+    """An ONNX model with a tokenizer that is not a generator matches; every other model gets a reason why not."""
     assert SPEC.match(_record("model.onnx", "tokenizer.json"), None, OnnxEmbeddingsOptions()).score == 100
     others = [
         _record("model.onnx"),
@@ -88,7 +88,7 @@ def test_weights_of_few_bits_are_estimated_unpacked() -> None:
     ],
 )
 def test_what_needs_another_load(loaded: dict[str, Any], wanted: dict[str, Any], fits: bool) -> None:
-    """A wish left at its default, or for less, is served by what is loaded; the model's whole length not by a part."""
+    """A loaded model serves requests for the default or less; a full-length request does not fit a shorter one."""
     assert SPEC.fits is not None
     assert SPEC.fits(OnnxEmbeddingsOptions(**loaded), OnnxEmbeddingsOptions(**wanted)) is fits
 
@@ -105,7 +105,7 @@ def _sizes(batch: list[tuple[EmbeddingJob, int]]) -> list[tuple[int, int]]:
 
 
 def test_a_batch_holds_texts_of_like_length() -> None:
-    """Longest first, as many as the budget allows with their padding; then the shorter ones."""
+    """The longest texts come first, as many as the budget allows including padding; then the shorter ones."""
     batcher = Batcher(step_s=1.0, tokens_per_s=100)
     batcher.add(_job(1, 10, 50, 45, 5, 40))
     assert _sizes(batcher.next()) == [(1, 50), (1, 45)]
@@ -168,7 +168,7 @@ def test_steps_find_their_length() -> None:
     ],
 )
 def test_pooling(ways: tuple[str, ...], expected: list[float]) -> None:
-    """Each way by hand, and two joined."""
+    """Each pooling method, computed by hand, and two joined."""
     tokens = np.asarray([[1.0, -4.0], [2.0, -1.0], [3.0, 2.0]], dtype=np.float32)
     assert pooled(tokens, ways).tolist() == pytest.approx(expected)
 
@@ -186,7 +186,7 @@ Encoder = Callable[..., Path]
 
 @pytest.fixture
 def encoder(tmp_path: Path) -> Encoder:
-    """Makes a folder whose model looks each id up in a table of three columns."""
+    """Makes a folder with a model that looks up each id in a table of three columns."""
 
     def make_folder(
         *,
@@ -260,7 +260,7 @@ def _mean(*ids: int) -> list[float]:
 
 
 def test_padding_does_not_count(encoder: Encoder) -> None:
-    """Texts of several lengths in one batch have the means of their own tokens."""
+    """Texts of several lengths in one batch each get the mean of their own tokens."""
     engine = _load(encoder())
     assert _vectors(engine, "a", "a b c d", "b c") == [
         pytest.approx(_mean(2, 4, 3)),
@@ -272,7 +272,7 @@ def test_padding_does_not_count(encoder: Encoder) -> None:
 
 
 def test_a_text_that_cannot_be_computed_fails_its_own_request(encoder: Encoder) -> None:
-    """Others of the same batch get their vectors: the table has no row for an id that config.json counts in."""
+    """Others in the batch get their vectors: the table lacks a row for an id that config.json includes."""
     engine = _load(encoder(config='{"vocab_size": 1001}', more_rows=1000 - len(TABLE)))
     parts: tuple[TextPart | TokensPart, ...] = (TextPart(text="a"), TokensPart(ids=(1000,)), TextPart(text="b"))
     for request_id, part in enumerate(parts):
@@ -284,13 +284,13 @@ def test_a_text_that_cannot_be_computed_fails_its_own_request(encoder: Encoder) 
 
 
 def test_a_table_that_lacks_much_of_the_vocabulary(encoder: Encoder) -> None:
-    """It shows when the model is loaded, and is said to be the file's fault."""
+    """It is detected at load, and reported as the file's fault."""
     with pytest.raises(InvalidModelFile, match="failed a test computation"):
         _load(encoder(config='{"vocab_size": 1001}'))
 
 
 def test_int32_and_token_types_are_fed_as_the_graph_wants_them(encoder: Encoder) -> None:
-    """Inputs go by name and type."""
+    """Inputs are matched by name and type."""
     folder = encoder(inputs=("token_type_ids", "input_ids", "attention_mask"), integers=onnx.TensorProto.INT32)
     engine = _load(folder)
     assert _vectors(engine, "a") == [pytest.approx(_mean(2, 4, 3))]
@@ -298,7 +298,7 @@ def test_int32_and_token_types_are_fed_as_the_graph_wants_them(encoder: Encoder)
 
 
 def test_finished_vectors_of_the_graph_are_taken(encoder: Encoder) -> None:
-    """An output called sentence_embedding is not pooled again, also where the pipeline has steps of its own."""
+    """An output called sentence_embedding is not pooled again, even if the pipeline defines its own steps."""
     modules = '[{"type": "x.Pooling", "path": "1_Pooling"}, {"type": "x.Dense", "path": "2_Dense"}]'
     engine = _load(encoder(output="sentence_embedding", pooled_by_graph=True, modules=modules))
     assert engine.info.details["pooling"] == "the graph's own"
@@ -317,14 +317,14 @@ def test_finished_vectors_of_the_graph_are_taken(encoder: Encoder) -> None:
     ],
 )
 def test_graphs_that_are_no_sentence_encoders(encoder: Encoder, graph: dict[str, Any], complaint: str) -> None:
-    """What they lack is told, as a fault of the file."""
+    """What is missing is reported as the file's fault."""
     with pytest.raises(InvalidModelFile, match=complaint):
         _load(encoder(**graph))
 
 
 @pytest.mark.parametrize("symbolic", [False, True])
 def test_data_beside_the_graph_is_found_in_a_folder_of_the_store(tmp_path: Path, symbolic: bool) -> None:
-    """It refuses data that is a link out of the model's folder, but takes a folder of links all of one kind."""
+    """It refuses data that is a link out of the model's folder, but accepts a folder that consists of links only."""
     helper = onnx.helper
     table = onnx.numpy_helper.from_array(np.asarray(TABLE, dtype=np.float32), "table")
     graph = helper.make_graph(
@@ -359,7 +359,9 @@ def test_positions_of_roberta_begin_after_the_padding(encoder: Encoder) -> None:
 
 
 def test_a_limit_of_ten_to_the_thirty_is_none(encoder: Encoder) -> None:
-    """As transformers writes it where nobody knows. The usual length holds then: memory grows with its square."""
+    """The value that transformers writes for an unknown length. The usual length applies then, because memory grows
+    with its square.
+    """
     engine = _load(encoder(tokenizer_config='{"model_max_length": 1000000000000000019884624838656}'))
     assert engine.info.context_length == 512
     engine.close()

@@ -66,13 +66,13 @@ def vocabulary_file(path: Path, pairs: Mapping[str, Any]) -> Path:
 
 
 def made(path: Path) -> Any:
-    """The tokenizer that comes out of a file's vocabulary."""
+    """The tokenizer built from a file's vocabulary."""
     return tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(read_vocabulary(path))))
 
 
 @contextmanager
 def llama_cpp_tokenizer(path: Path) -> Iterator[Callable[..., list[int]]]:
-    """llama.cpp's own ``tokenize`` over a file's vocabulary, its weights left where they are."""
+    """llama.cpp's own ``tokenize`` over a file's vocabulary, without loading its weights."""
     llama_cpp = pytest.importorskip("llama_cpp")
     params = llama_cpp.llama_model_default_params()
     params.vocab_only = True
@@ -107,7 +107,7 @@ def assert_same(path: Path, samples: Sequence[str]) -> None:
 
 @pytest.fixture(scope="module")
 def smollm2_pairs(smollm2: Path) -> dict[str, Any]:
-    """The key-values of a part of SmolLM2's tokenizer: its first tokens, which the first merges make."""
+    """The key-values of part of SmolLM2's tokenizer: its first tokens and the merges that make them."""
     kept = {"tokens": 6000, "token_type": 6000, "merges": 5700}
     with GgufTensors(smollm2) as tensors:
         found = {key: value for key, value in tensors.pairs.items() if key.startswith("tokenizer.ggml.")}
@@ -120,14 +120,14 @@ def smollm2_pairs(smollm2: Path) -> dict[str, Any]:
 
 @pytest.mark.native
 def test_smollm2_as_llama_cpp(smollm2: Path) -> None:
-    """Every text becomes the tokens that llama.cpp makes, control tokens read or taken for text."""
+    """Every text gets llama.cpp's tokens, with control tokens parsed or taken as text."""
     assert_same(smollm2, list(texts()))
 
 
 @pytest.mark.native
 @pytest.mark.parametrize("pre", sorted(PRE_TOKENIZERS))
 def test_every_pre_tokenizer_cuts_as_llama_cpp(pre: str, smollm2_pairs: dict[str, Any], tmp_path: Path) -> None:
-    """With each pre-tokenizer, over the same tokens and merges, texts become the tokens that llama.cpp makes."""
+    """With each pre-tokenizer, over the same tokens and merges, texts get llama.cpp's tokens."""
     pairs = {**smollm2_pairs, "tokenizer.ggml.pre": pre}
     del pairs["tokenizer.ggml.add_bos_token"]  # so that the pre-tokenizer's own habit shows
     assert_same(vocabulary_file(tmp_path / "vocabulary.gguf", pairs), list(texts()))
@@ -169,14 +169,16 @@ def test_sentence_pieces_as_llama_cpp(prefix: bool, tmp_path: Path) -> None:
 
 
 def test_what_was_encoded_comes_back(tmp_path: Path) -> None:
-    """Decoding gives the text again, spaces at the start and characters of many bytes included."""
+    """Decoding restores the text, including leading spaces and multi-byte characters."""
     tokenizer = made(vocabulary_file(tmp_path / "vocabulary.gguf", sentence_pieces()))
     for text in ("the best of times", "漢字 😀 größer", "a\nb"):
         assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids) == text
 
 
 def test_the_ends_of_answers_and_the_tokens_around_texts_are_known(tmp_path: Path) -> None:
-    """Control tokens that end an answer are ends besides EOS; BOS and EOS stand around a text where the header says."""
+    """Control tokens that end an answer are ends besides EOS; BOS and EOS are added around a text if the header says
+    so.
+    """
     pairs = {**sentence_pieces(), "tokenizer.ggml.add_eos_token": True}
     path = vocabulary_file(tmp_path / "vocabulary.gguf", pairs)
     vocabulary = read_vocabulary(path)
@@ -193,7 +195,7 @@ def test_the_ends_of_answers_and_the_tokens_around_texts_are_known(tmp_path: Pat
 def test_what_is_spelt_like_an_end_is_one(tmp_path: Path) -> None:
     """A token that ends answers everywhere is a control token and an end, though the header calls it text.
 
-    So it is for llama.cpp, and for every engine that reads the vocabulary.
+    llama.cpp does the same, and so does every engine that reads the vocabulary.
     """
     pairs = sentence_pieces()
     last = len(pairs["tokenizer.ggml.tokens"]) - 1

@@ -76,7 +76,7 @@ def test_the_engine_is_an_option() -> None:
 
 
 def test_unknown_names_are_reported_not_refused() -> None:
-    """A name nobody knows, or one without effect, is listed as unknown."""
+    """An unknown name, or one without effect, is listed as unknown."""
     assert parse_options({"num_gqa": 8, "draft_num_predict": 4, "low_vram": True}).unknown == (
         "num_gqa",
         "draft_num_predict",
@@ -118,14 +118,14 @@ def test_later_layers_win_and_scopes_are_kept_apart() -> None:
 
 
 def test_negative_seed_and_num_predict_mean_none() -> None:
-    """-1 draws a seed and sets no limit, also where the model's own parameters name one."""
+    """-1 draws a random seed or lifts the limit, even if the model's own parameters set one."""
     resolved = resolve_options({"seed": 7, "num_predict": 9}, {"seed": -1, "num_predict": -2})
     assert (resolved.sampling.seed, resolved.sampling.num_predict) == (None, None)
     assert resolve_options({"seed": 0, "num_predict": 0}).sampling == SamplingParams(seed=0, num_predict=0)
 
 
 def test_num_ctx_is_at_least_four() -> None:
-    """Ollama's floor, for the load and the request alike."""
+    """Ollama's minimum, for the load and the request alike."""
     resolved = resolve_options({"num_ctx": 1})
     assert (resolved.context.num_ctx, resolved.load["num_ctx"]) == (4, 4)
 

@@ -18,14 +18,14 @@ from corral.plugins.manager import PluginManager
 
 
 class Hinted:
-    """A spec's hint."""
+    """The hint of a spec."""
 
     def __init__(self, install_hint: str | None) -> None:
         self.install_hint = install_hint
 
 
 def test_a_line_is_of_this_python() -> None:
-    """Not of whatever ``pip`` stands first in the path; each requirement is one word of the shell."""
+    """Not whichever ``pip`` comes first on PATH; each requirement is one shell word."""
     assert shlex.split(pip_line("llguidance>=1.9,<2")) == [sys.executable, "-m", "pip", "install", "llguidance>=1.9,<2"]
     assert shlex.split(python_line("-m", "ensurepip")) == [sys.executable, "-m", "ensurepip"]
 
@@ -44,7 +44,7 @@ def test_an_extra_is_its_packages() -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 def test_the_line_can_be_pasted() -> None:
-    """A shell runs it as it is printed, markers and comparisons included; nothing is fetched for what is there."""
+    """A shell runs it as printed, markers and comparisons included; nothing already installed is fetched."""
     line = pip_line("corral[server]")
     done = subprocess.run(
         f"{line} --no-index --disable-pip-version-check --quiet",
@@ -64,20 +64,20 @@ def test_the_line_can_be_pasted() -> None:
     ],
 )
 def test_a_hint_of_a_plugin_gets_this_python_too(hint: str, line: list[str]) -> None:
-    """Its author writes the line as everybody does."""
+    """The author writes the usual pip line."""
     found = install_line(Hinted(hint))
     assert found is not None
     assert shlex.split(found) == [sys.executable, *line]
 
 
 def test_a_hint_that_is_no_pip_line_stays() -> None:
-    """It may be another program's, or prose, or none at all."""
+    """A hint may be another program's command, or prose, or missing."""
     for hint in ("apt install libsteam", "ask Steam's makers for 'it", None):
         assert install_line(Hinted(hint)) == hint
 
 
 def test_every_engines_line_names_its_own_requirement() -> None:
-    """Pasting it gives the version that the engine wants."""
+    """Pasting it installs the version that the engine needs."""
     manager = PluginManager()
     manager.load_entry_points()
     for engine in manager.specs(ENGINES):

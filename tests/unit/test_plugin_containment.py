@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -22,15 +23,21 @@ import pytest
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.core.containment import beside, contained, on_own_thread, short_line
 from corral.core.errors import LoadFailed, NoEngine, PluginError, StorageError, UnknownEngine
+from corral.core.generation.rendering import RenderingThreads
 from corral.core.models.digests import digest_of
-from corral.core.models.model import StoredModel
+from corral.core.models.model import ModelMetadata, StoredModel, TemplateText
 from corral.core.models.names import parse_name
+from corral.core.ports.chat import ChatFormat, RenderedChat
+from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
+from corral.core.requests.outputs import Delta
+from corral.core.requests.requests import ChatRequest
 from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.load_options import fits
 from corral.core.scheduling.spec_calls import estimate_bytes
 from corral.core.specs.engines import Derivation, EngineSpec, Match
 from corral.plugins import hookimpl
 from corral.plugins.assembly import Assembly, assemble, try_out
+from corral.plugins.guarded_parts import GuardedLanguage, GuardedParsers
 from corral.plugins.hooks import ENGINES
 from corral.plugins.manager import PluginManager
 from corral.plugins.settings.reading import read_layers
@@ -174,7 +181,7 @@ def reason_of(manager: PluginManager, name: str) -> str:
 
 
 def assembled(manager: PluginManager, folder: Path, use: Callable[[Assembly], Any] = lambda assembly: None) -> None:
-    """Everything is put together, and the store is listed, in spite of them."""
+    """Assembly succeeds and the store is listed in spite of them."""
 
     async def main() -> None:
         layers = read_layers("", environment={"OLLAMA_MODELS": str(folder / "models"), "HOME": str(folder)})
@@ -220,7 +227,9 @@ def test_plugins_that_fail_when_something_is_made_of_them(modules: Path, caplog:
 
 
 def test_an_import_that_never_ends(modules: Path) -> None:
-    """It is abandoned after the limit and named, even if it computes; a second attempt does not wait for it again."""
+    """It is abandoned after the limit and named, even if it is busy computing; a second attempt does not wait for it
+    again.
+    """
     never = {"waits": "import time\ntime.sleep(60)", "spins": "while True: pass"}
     manager = manage(modules, never)
     points = [EntryPoint(name, f"corral_test_{name}", "corral") for name in never]
@@ -271,7 +280,7 @@ def test_what_a_plugin_prints_is_bounded(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_readers_templates_and_dialects_that_fail(modules: Path, tmp_path: Path) -> None:
-    """They are called for every model: an error in them means no, and never breaks a list."""
+    """They are called for every model: an error in them counts as "no", and never breaks a list."""
     source = (
         hook("metadata_readers", "register(MetadataReaderSpec(name='r', target='{me}:Bad'))")
         + "@hookimpl\ndef corral_register_manifest_formats(register):\n"
@@ -406,7 +415,7 @@ def test_a_registry_that_fails_while_it_is_written(modules: Path, tmp_path: Path
 
 
 def test_a_hidden_distribution(modules: Path) -> None:
-    """Metadata that cannot be read hide no other plugin, and are recorded under the distribution's name."""
+    """Unreadable metadata does not hide other plugins, and is recorded under the distribution's name."""
     install(modules, "beside", hook("engines", "register(engine(name='beside'))"))
     bad = modules / "corral_bad-1.0.dist-info"
     bad.mkdir()
@@ -419,7 +428,7 @@ def test_a_hidden_distribution(modules: Path) -> None:
 
 
 def test_the_command_line_goes_on(modules: Path, user_at: Callable[..., dict[str, str]], tmp_path: Path) -> None:
-    """What a plugin prints is not in the output of ``--json``; the command that misses a plugin names it."""
+    """What a plugin prints is not in the output of ``--json``; a command that a missing plugin would serve names it."""
     install(modules, "chatty", "print('from import')\n" + hook("engines", "print('from hook')"))
     install(modules, "exits", "import sys; sys.exit(3)")
 
@@ -454,7 +463,7 @@ def test_ctrl_c_still_ends_a_command(modules: Path, user_at: Callable[..., dict[
     install(modules, "waits", f"import time\nopen({str(marker)!r}, 'w').close()\ntime.sleep(60)")
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from corral.api.cli.group import main; main()"
+        "from corral.api.cli.command_group import main; main()"
     )
     for words in (("list",), ("config",)):
         marker.unlink(missing_ok=True)
@@ -513,7 +522,7 @@ def raising(fault: BaseException) -> Callable[..., Any]:
 def test_a_match_that_is_none(
     match: Callable[..., Any], said: str, thread: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The engine does not take the model, with the reason; others do; the log has it once, not once per model."""
+    """The engine is skipped for the model, with the reason; others run it; the log has one line, not one per model."""
     chooser = EngineChooser([spec(name="bad", match=match), spec(name="sound")], installation=InstalledPackages())
 
     def choose() -> None:
@@ -568,7 +577,7 @@ def test_a_fits_that_raises() -> None:
 
 
 def test_what_is_missing_names_the_plugin_that_is_not_there() -> None:
-    """The one called like it alone; else a few, and where the rest is told."""
+    """Only the plugin of that name; otherwise a few, and where to see the rest."""
     left_out = {name: f"the plugin {name} is broken" for name in ("steam", "a", "b", "c", "d")}
     chooser = EngineChooser([spec()], left_out=left_out, installation=InstalledPackages())
     with pytest.raises(UnknownEngine) as named:
@@ -583,7 +592,7 @@ def test_what_is_missing_names_the_plugin_that_is_not_there() -> None:
 
 
 def test_printing_is_diverted_for_the_plugin_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """Other threads go on writing to the output meanwhile."""
+    """Other threads keep writing to the output meanwhile."""
     told, seen = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -602,7 +611,7 @@ def test_printing_is_diverted_for_the_plugin_alone(capsys: pytest.CaptureFixture
 
 
 def test_what_contained_lets_out() -> None:
-    """Values and exceptions as they are; nothing that ends a thread."""
+    """Values and exceptions pass unchanged; nothing that ends a thread does."""
     assert contained(lambda one: one + 1, 1) == 2
     with pytest.raises(KeyError):
         contained(raising(KeyError()))
@@ -614,7 +623,7 @@ def test_what_contained_lets_out() -> None:
 
 
 def test_a_module_is_a_plugin_of_its_own_name(modules: Path) -> None:
-    """A plugin at hand is contained like an installed one."""
+    """A plugin object that is passed in is contained like an installed one."""
     plugin = ModuleType("parrot")
     plugin.CORRAL_PLUGIN_API = (1, 0)  # type: ignore[attr-defined]
 
@@ -626,3 +635,44 @@ def test_a_module_is_a_plugin_of_its_own_name(modules: Path) -> None:
     manager = PluginManager()
     manager.register(plugin, "parrot")
     assert reason_of(manager, "parrot") == "raised KeyboardInterrupt"
+
+
+def test_a_format_whose_attributes_raise_harms_only_its_model() -> None:
+    class Raising:
+        @property
+        def interruptible(self) -> bool:
+            raise SystemExit(3)
+
+        def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
+            return RenderedChat(prompt=())
+
+    class Language:
+        def compile(self, text: TemplateText, metadata: ModelMetadata | None) -> ChatFormat:
+            return Raising()
+
+    async def scenario() -> None:
+        threads = RenderingThreads()
+        guarded = GuardedLanguage(Language(), "plugin p")
+        try:
+            with pytest.raises(PluginError, match="plugin p: interruptible: raised SystemExit"):
+                await threads.open(lambda: guarded.compile(TemplateText(kind="k", text="t"), None))
+        finally:
+            threads.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_parser_without_end_fails_its_answer() -> None:
+    class Endless:
+        def open(self, request: ChatRequest, rendered: RenderedChat) -> Endless:
+            return self
+
+        def feed(self, delta: Delta) -> Iterator[Delta]:
+            return itertools.repeat(delta)
+
+        def finish(self) -> tuple[Delta, ...]:
+            return ()
+
+    parser = GuardedParsers(Endless(), "plugin p").open(ChatRequest(messages=()), RenderedChat(prompt=()))
+    with pytest.raises(PluginError, match="more than 10000 deltas"):
+        parser.feed(Delta(text="x"))

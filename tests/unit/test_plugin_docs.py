@@ -1,4 +1,4 @@
-"""The examples of docs/plugins.md beyond the first plugin: they run as they stand there."""
+"""The examples of docs/plugins.md beyond the first plugin run unchanged."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def module(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     name, heading = request.param
     (tmp_path / f"{name}.py").write_text(example(heading))
     monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop(name, None)  # another test's module of this name
     yield import_module(name)
     del sys.modules[name]
 
@@ -86,7 +87,7 @@ def test_the_engine_with_an_open_tokenizer(module: ModuleType) -> None:
 
 @pytest.mark.parametrize("module", [("corral_shout", "Converters")], indirect=True)
 def test_the_converter(module: ModuleType, tmp_path: Path) -> None:
-    """It is registered, takes the models that it says, and writes the file that it names."""
+    """It is registered, accepts the models that it says it does, and writes the file that it names."""
     manager = PluginManager()
     manager.register(module, "shout")
     assert manager.statuses[-1].reason == ""
@@ -143,7 +144,7 @@ def test_the_source(module: ModuleType, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", [("corral_capitals", "Routes and commands")], indirect=True)
 def test_the_route(module: ModuleType, tmp_path: Path) -> None:
-    """It is registered, and answers with what a model says."""
+    """It is registered, and replies with a model's answer."""
     manager = PluginManager()
     manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
     manager.register(module, "capitals")
@@ -167,7 +168,7 @@ def test_the_route(module: ModuleType, tmp_path: Path) -> None:
 
 
 def test_every_suite_is_documented() -> None:
-    """Each suite of the kit has its place in the table, and can be imported by its name."""
+    """Each suite of the kit has a row in the table, and can be imported by its name."""
     for name in testing.__all__:
         if name.endswith("Contract"):
             assert f"`{name}`" in PAGE

@@ -45,7 +45,7 @@ def engine(name: str, **changes: Any) -> EngineSpec:
 
 
 class EnginePlugin:
-    """A plugin that registers what it was made with."""
+    """A plugin that registers the specs it was created with."""
 
     CORRAL_PLUGIN_API = (1, 0)
 
@@ -73,7 +73,7 @@ def test_a_plugin_registers_an_engine() -> None:
 
 
 def test_the_builtin_plugin_is_found_by_its_entry_point() -> None:
-    """Corral's own engines and stores come through the installed entry point, as anyone's do."""
+    """Corral's own engines and stores are registered through the installed entry point, like any plugin's."""
     manager = PluginManager()
     manager.load_entry_points()
     assert only_status(manager, "builtin") == ("loaded", "")
@@ -84,7 +84,7 @@ def test_the_builtin_plugin_is_found_by_its_entry_point() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in HOOKS if isinstance(kind, Factories)])
 def test_every_builtin_target_can_be_built(kind: Factories[Any, Any]) -> None:
-    """No import path of the built-in plugin is misspelt, and no factory wants more than its settings."""
+    """No import path of the built-in plugin is misspelt, and no factory needs more than its settings."""
     manager = PluginManager()
     manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
     for spec in manager.specs(kind):
@@ -198,7 +198,7 @@ def test_a_name_registered_twice_by_one_plugin_is_refused() -> None:
 
 
 def test_two_plugins_of_one_name_keep_the_first() -> None:
-    """The second plugin of a name is refused, and the first stays as it was."""
+    """A second plugin with the same name is refused, and the first is unaffected."""
     manager = PluginManager()
     manager.register(EnginePlugin(engine("a")), "parrot")
     manager.register(EnginePlugin(engine("b")), "parrot")
@@ -219,7 +219,7 @@ def test_the_plugin_api_is_checked_by_its_major(stated: object, state: str) -> N
 
 
 def test_an_engine_of_another_engine_api_is_refused() -> None:
-    """The engine port has a version of its own."""
+    """The engine port has its own version."""
     manager = PluginManager()
     manager.register(EnginePlugin(engine("a", api_version=(2, 0))), "newer")
     assert "engine API 2.0" in only_status(manager, "newer")[1]
@@ -258,7 +258,7 @@ def test_a_bad_import_path_says_what_is_wrong(target: str, message: str) -> None
 
 
 def test_a_module_that_raises_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a plugin's module raises when it is imported for its spec, it is `PluginError` with its words."""
+    """Whatever a plugin's module raises when imported for its spec becomes a `PluginError` with the same text."""
     (tmp_path / "corral_test_explodes.py").write_text("raise RuntimeError('no such luck')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(PluginError, match=r"corral_test_explodes.*no such luck"):

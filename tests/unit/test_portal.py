@@ -54,7 +54,7 @@ def test_a_failing_call_is_told_at_once() -> None:
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_an_interrupt_while_the_loop_is_told(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Just before or after a call reaches the loop it is cancelled all the same, and what it used is free again."""
+    """An interrupt just before or after a call reaches the loop still cancels it and frees what it used."""
     portal = Portal("test")
     began: list[bool] = []
     ended: list[bool] = []

@@ -1,4 +1,4 @@
-"""A request that takes time to prepare: it joins the engine's loop later, and nobody waits for it."""
+"""A request that takes time to prepare joins the engine's loop later, and no other request waits for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def request(constraint: Constraint | None = None) -> CompletionRequest:
 
 
 class SlowTokenizer(FakeTokenizer):
-    """Shows its vocabulary when it is let."""
+    """A tokenizer whose vocabulary becomes available only when the test allows it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class SlowEngine(FakeEngine):
 
 
 class Turning:
-    """A loop that turns in a thread, and what it delivered."""
+    """A loop that runs in a thread, and what it delivered."""
 
     def __init__(self, engine: FakeEngine) -> None:
         self.inbox: SimpleQueue[Command] = SimpleQueue()
@@ -162,7 +162,7 @@ def test_an_engine_without_logits_says_so() -> None:
 
 
 def test_what_was_aborted_is_not_compiled() -> None:
-    """A request that is given up before its turn does not hold up those behind it."""
+    """A request that is cancelled before its turn does not hold up those behind it."""
     engine = SlowEngine()
     done: SimpleQueue[int] = SimpleQueue()
     preparing = Preparing(StepLoop(engine), lambda one: done.put(one.request_id))
@@ -187,7 +187,7 @@ class Part:
 
 
 class PreparingFake(FakeEngine):
-    """The fake engine; requests with a bias take as long to prepare as the test wants."""
+    """The fake engine; requests with a bias take as long to prepare as the test chooses."""
 
     def __init__(self, tokenizer: FakeTokenizer | None = None) -> None:
         super().__init__(FakeLoadOptions(answer="no"))
@@ -229,7 +229,7 @@ def wait_for(count: int, things: list[Part]) -> None:
 
 
 def test_an_engines_own_preparation_holds_nobody_up() -> None:
-    """Others are answered while a request is prepared; then the engine gets it with what was prepared and its mask."""
+    """Others are answered while a request is prepared; then the engine gets it with the result and its mask."""
     engine = PreparingFake()
     turning = Turning(engine)
     try:
@@ -252,7 +252,7 @@ def test_an_engines_own_preparation_holds_nobody_up() -> None:
 
 
 def test_what_was_prepared_for_nothing_is_freed() -> None:
-    """A request aborted meanwhile leaves nothing, and another one with its number gets its own."""
+    """A request aborted meanwhile leaves nothing, and another with the same id gets its own preparation."""
     engine = PreparingFake()
     turning = Turning(engine)
     try:
@@ -287,7 +287,7 @@ def test_what_is_wrong_with_a_preparation_is_the_answer() -> None:
 
 
 def test_what_is_prepared_for_a_model_that_is_closed_is_freed() -> None:
-    """Whether it was on its way, done, or waiting for the mask that goes with it."""
+    """Whether preparation was running, done, or waiting for the mask that goes with it."""
     engine = PreparingFake()
     turning = Turning(engine)
     turning.add(1, biased())
@@ -325,7 +325,7 @@ def test_what_waits_for_its_mask_is_freed_when_it_is_given_up() -> None:
 
 
 def test_an_engine_that_breaks_on_preparing_answers_that_request() -> None:
-    """The fault is the answer to the request that met it; others go on."""
+    """The error is the answer to the request that caused it; others continue."""
 
     class Breaking(PreparingFake):
         def needs_preparing(self, request: Request) -> bool:
@@ -346,7 +346,7 @@ def test_an_engine_that_breaks_on_preparing_answers_that_request() -> None:
 
 
 def test_the_least_used_is_forgotten() -> None:
-    """Entries are kept up to a total size, the latest of them; what is larger than that is not kept."""
+    """The latest entries are kept, up to a total size; an entry larger than that is not kept."""
     kept: SizedLruDict[str, int] = SizedLruDict(10)
     for number, key in enumerate("abc"):
         kept.put(key, number, 4)

@@ -30,7 +30,7 @@ def test_control_characters_become_visible(text: str, shown: str) -> None:
 
 
 def test_no_control_character_is_left() -> None:
-    """Of all that Unicode has, newline and tab alone come through."""
+    """Of all of Unicode's control characters, only newline and tab pass."""
     everything = "".join(map(chr, range(0x3000)))
     left = {character for character in printable(everything) if unicodedata.category(character) == "Cc"}
     assert left == {"\n", "\t"}
@@ -38,7 +38,7 @@ def test_no_control_character_is_left() -> None:
 
 
 def test_one_line_is_one_line() -> None:
-    """However lines may be broken."""
+    """With any kind of line break."""
     text = one_line("a\nb\r\nc\td\u2028e\x85f\x0bg\u200f")
     assert text == r"a\nb\r\nc\td\u2028e\u0085f\x0bg\u200f"
     assert len(text.splitlines()) == 1

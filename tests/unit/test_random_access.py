@@ -22,7 +22,7 @@ from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
 
 
 class RemoteBlobs(MemoryBlobs):
-    """A store whose blobs are elsewhere: it counts the bytes that are read, and fails once they are `most`."""
+    """A store with remote blobs: it counts the bytes that are read, and fails once they reach `most`."""
 
     read_bytes = 0
     most = 1 << 62
@@ -60,7 +60,7 @@ def test_a_remote_model_is_described_without_its_weights() -> None:
 
 
 def test_a_ggml_model_is_read_through_its_store() -> None:
-    """A format whose tensors stand between its numbers is read by ranges as well."""
+    """A format whose tensors are between its numbers is read by ranges as well."""
 
     async def scenario() -> None:
         blobs = RemoteBlobs()
@@ -73,7 +73,7 @@ def test_a_ggml_model_is_read_through_its_store() -> None:
 
 
 def test_a_store_that_breaks_is_named() -> None:
-    """What a store raises while a header is read reaches whoever asked, and says nothing bad of the file."""
+    """What a store raises while a header is read reaches the caller, and is not blamed on the file."""
 
     async def scenario() -> None:
         blobs = RemoteBlobs()
@@ -98,7 +98,7 @@ def test_a_bad_blob_is_named_by_its_digest() -> None:
 
 
 def test_nobody_reads_on_for_a_task_that_was_cancelled() -> None:
-    """Once the context has ended, the thread's next read ends it."""
+    """Once the context has ended, the thread's next read stops it."""
 
     async def scenario() -> None:
         blobs = RemoteBlobs()
@@ -113,7 +113,7 @@ def test_nobody_reads_on_for_a_task_that_was_cancelled() -> None:
 
 
 def test_the_ranges_of_files_and_blobs(tmp_path: Path) -> None:
-    """Both give the bytes of a range, in any order, and fewer where the file ends."""
+    """Both return the bytes of a range, in any order, and fewer at the end of the file."""
     data = os.urandom(300_000)
     (tmp_path / "file").write_bytes(data)
     ranges = [(0, 4), (299_990, 100), (5, 200_000), (3, 3), (300_000, 8), (150_000, 70_000)]

@@ -1,4 +1,4 @@
-"""Models pulled from registries and pushed to them: manifests as they are, blobs side by side, nothing half done."""
+"""Models pulled from registries and pushed to them: manifests unchanged, blobs side by side, nothing left half done."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_pulled_model_is_the_published_one(store: Store) -> None:
 
 
 def test_blobs_come_side_by_side_and_once(store: Store) -> None:
-    """Several at a time, but only a few; a layer that occurs twice, or is there already, is not fetched again."""
+    """A few at a time; a layer that occurs twice, or is there already, is not fetched again."""
 
     async def scenario() -> None:
         layers = [(f"{_IMAGE}adapter", f"adapter {number}".encode()) for number in range(12)]
@@ -150,7 +150,7 @@ def test_blobs_come_side_by_side_and_once(store: Store) -> None:
 
 
 def test_a_pull_that_broke_is_resumed(store: Store) -> None:
-    """What arrived is not fetched again, not even the part of a blob; meanwhile no model is there."""
+    """What has arrived is not fetched again, not even part of a blob; until it is complete there is no model."""
 
     async def scenario() -> None:
         await push_model(store.registry, SMALL, CONFIG, *LAYERS)
@@ -167,7 +167,7 @@ def test_a_pull_that_broke_is_resumed(store: Store) -> None:
 
 
 def test_a_pull_that_is_cancelled_leaves_nothing_running(store: Store) -> None:
-    """All streams are closed and the partials let go: the next pull begins where this one was."""
+    """All streams are closed and the partials released: the next pull continues where this one stopped."""
 
     async def scenario() -> None:
         await push_model(store.registry, SMALL, CONFIG, *LAYERS)
@@ -185,7 +185,7 @@ def test_a_pull_that_is_cancelled_leaves_nothing_running(store: Store) -> None:
 
 
 def test_a_pushed_model_is_the_stored_one(store: Store) -> None:
-    """Manifest and digest are the store's, to the byte; who pulls it has the same model, whatever it was called."""
+    """Manifest and digest are the store's, to the byte; whoever pulls it gets the same model, whatever its name was."""
 
     async def scenario() -> None:
         manifest = await push_model(store.registry, SMALL, CONFIG, *LAYERS)
@@ -222,7 +222,7 @@ def test_a_push_sends_only_what_is_not_there(store: Store, monkeypatch: pytest.M
 
 
 def test_a_push_that_breaks_publishes_nothing(store: Store) -> None:
-    """Uploads are dropped, and there is no manifest; what cannot be pushed at all is said before anything is sent."""
+    """Uploads are dropped, and there is no manifest; what cannot be pushed is reported before anything is sent."""
 
     async def scenario() -> None:
         await push_model(store.registry, SMALL, CONFIG, *LAYERS)
@@ -241,7 +241,7 @@ def test_a_push_that_breaks_publishes_nothing(store: Store) -> None:
 
 
 def test_a_digest_says_which_manifest_it_must_be(store: Store) -> None:
-    """By digest, an older manifest than the tag's is pulled; a registry that gives another one is refused."""
+    """By digest, an older manifest than the tag's is pulled; a registry that returns another one is refused."""
 
     async def scenario() -> None:
         old = await push_model(store.registry, SMALL, CONFIG, *LAYERS)
@@ -276,7 +276,7 @@ def test_a_lying_blob_is_refused(store: Store) -> None:
 def test_what_cannot_be_read_is_refused_before_its_weights_come(
     store: Store, config: bytes, error: type[Exception]
 ) -> None:
-    """The texts are fetched first; a model that no format can read is no model of the store."""
+    """The texts are fetched first; a model that no format can read is never stored."""
 
     async def scenario() -> None:
         await push_model(store.registry, SMALL, config, *LAYERS)
@@ -300,7 +300,7 @@ def test_a_manifest_of_no_known_format_is_refused(store: Store) -> None:
 
 
 def test_what_the_registry_does_not_have(store: Store) -> None:
-    """Its own words reach whoever asked."""
+    """Its own error text reaches the caller."""
 
     async def scenario() -> None:
         with pytest.raises(NotFound, match=r"mem://house/small:q4"):
@@ -310,7 +310,7 @@ def test_what_the_registry_does_not_have(store: Store) -> None:
 
 
 def test_a_reference_without_a_scheme(store: Store) -> None:
-    """Is read by the registry that is set, and by nobody if none is."""
+    """Is read by the configured registry, and refused if none is configured."""
 
     async def scenario() -> None:
         await push_model(store.registry, parse_reference("small"), CONFIG, *LAYERS)
@@ -358,13 +358,13 @@ def test_the_parts_of_a_reference(text: str, parts: tuple[str, ...], name: str) 
     ],
 )
 def test_what_is_no_reference(text: str) -> None:
-    """InvalidRequest that shows it."""
+    """An InvalidRequest that quotes it."""
     with pytest.raises(InvalidRequest):
         parse_reference(text)
 
 
 def test_a_registry_cannot_give_the_names_of_derived_models(store: Store) -> None:
-    """A reference whose host is the one under which conversions are kept is refused."""
+    """A reference with the host reserved for conversions is refused."""
 
     async def scenario() -> None:
         with pytest.raises(InvalidRequest):
@@ -393,7 +393,7 @@ def test_an_error_keeps_its_cause() -> None:
 
 
 def test_a_path_of_many_parts_needs_a_name() -> None:
-    """Names of models have a namespace and no more: the remedy is an own name."""
+    """Model names have only one namespace level: the remedy is to choose a name."""
     with pytest.raises(InvalidRequest, match="more parts") as caught:
         name_from_reference(parse_reference("mem://a/b/c"))
     assert "--name" in (caught.value.remedy or "")

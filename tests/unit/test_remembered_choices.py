@@ -74,14 +74,14 @@ def test_the_same_question_is_asked_once() -> None:
 
 
 def test_options_that_cannot_be_keys() -> None:
-    """They are typed each time, and the answer is the same."""
+    """Options are validated each time, and the answer is the same."""
     choices = RememberedChoices(EngineChooser([Asked("one", 5).spec], installation=Missing()))
     for _ in range(2):
         assert choices.choose(VIEW, None, (), {"tags": ["a"]}).options == Options(tags=("a",))
 
 
 def test_errors_are_not_remembered() -> None:
-    """What is wrong with a request is found each time."""
+    """Errors in a request are found each time."""
     one = Asked("one", 5)
     choices = RememberedChoices(EngineChooser([one.spec], installation=Missing()))
     for _ in range(2):
@@ -91,7 +91,7 @@ def test_errors_are_not_remembered() -> None:
 
 
 def test_a_better_engine_that_is_installed_meanwhile() -> None:
-    """While one that suits the model better is missing, it is looked for each time."""
+    """While an engine that suits the model better is not installed, the choice is made again each time."""
     installation = Missing()
     better, other = Asked("better", 9, module="later"), Asked("other", 5)
     choices = RememberedChoices(EngineChooser([better.spec, other.spec], installation=installation))

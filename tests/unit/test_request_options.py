@@ -1,4 +1,4 @@
-"""An option of requests is stated in few places, and everything else follows from those."""
+"""A request option is defined in a few places, and everything else follows from those."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ WORDS = {"stop", "seed", "temperature", "num_predict", "ignore_eos", "logit_bias
 
 @pytest.mark.parametrize("name", sorted({row.name for row in OPTIONS.values() if row.scope == "sampling"} - WORDS))
 def test_two_files_state_a_sampling_option(name: str) -> None:
-    """Its field and its row. Beyond them, only the samplers of engines name it, and perhaps its limit."""
+    """The places that define an option: its field and its row in the table. Besides these, only engines' samplers, and
+    perhaps a limit, name it.
+    """
     files = [file for part in PARTS for file in (ROOT / part).rglob("*.py")]
     found = {file.relative_to(ROOT).as_posix() for file in files if re.search(rf"\b{name}\b", file.read_text("utf-8"))}
     assert {file for file in found if not file.startswith(IMPLEMENTED_IN)} - LIMITED_IN == STATED_IN
 
 
 def test_the_table_and_the_fields_agree() -> None:
-    """Every sampling option is a field, every field an option, and both have one default."""
+    """Every sampling option is a field, every field is an option, and both have the same default."""
     rows = {row.name: row for row in OPTIONS.values() if row.scope == "sampling"}
     assert rows.keys() == set(SamplingParams.__struct_fields__)
     for name, row in rows.items():

@@ -1,4 +1,4 @@
-"""What the tokenizer makes of a request's texts before the engine gets them, in parallel to its steps."""
+"""A request's texts are tokenized before the engine gets them, in parallel to its steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONG = "zq " * 3000  # a token for each character
 
 
 class ShutTokenizer:
-    """A tokenizer that shows no vocabulary, remembers which threads called it, and waits to be let on."""
+    """A tokenizer without a vocabulary that records which threads called it, and waits until it may continue."""
 
     def __init__(self) -> None:
         self.inner = FakeTokenizer()
@@ -42,7 +42,7 @@ class ShutTokenizer:
 
 
 class GradualShutTokenizer(ShutTokenizer):
-    """The same, a piece at a time; counts the pieces."""
+    """The same, one piece at a time; counts the pieces."""
 
     pieces = 0
 
@@ -59,7 +59,7 @@ class GradualShutTokenizer(ShutTokenizer):
 
 
 class RecordingEngine(FakeEngine):
-    """The fake engine; remembers the requests that it took in."""
+    """The fake engine; records the requests that it received."""
 
     def __init__(self, tokenizer: Tokenizer | None, **options: int) -> None:
         super().__init__(FakeLoadOptions(answer="no", num_ctx=options.get("num_ctx", 100_000)))
@@ -76,7 +76,7 @@ class RecordingEngine(FakeEngine):
 
 
 class Turning:
-    """A loop that turns in a thread, and how each request ended."""
+    """A loop that runs in a thread, and how each request ended."""
 
     def __init__(self, engine: FakeEngine) -> None:
         self.inbox: SimpleQueue[Command] = SimpleQueue()
@@ -121,7 +121,7 @@ def prompt_of(request: Request) -> Prompt:
 
 @pytest.mark.parametrize("kind", [ShutTokenizer, GradualShutTokenizer])
 def test_a_long_text_reaches_the_engine_as_ids(kind: Callable[[], ShutTokenizer]) -> None:
-    """It is tokenized in another thread than the engine's; everything else in the request stays."""
+    """It is tokenized outside the engine's thread; everything else in the request is unchanged."""
     tokenizer = kind()
     engine = RecordingEngine(tokenizer)
     request = ask(template(LONG))
@@ -137,7 +137,7 @@ def test_a_long_text_reaches_the_engine_as_ids(kind: Callable[[], ShutTokenizer]
 
 
 def test_a_short_prompt_is_taken_in_at_once() -> None:
-    """Without anything to settle no other thread sees it."""
+    """If there is nothing to settle, no other thread is involved."""
     tokenizer = ShutTokenizer()
     engine = RecordingEngine(tokenizer)
     before = threading.active_count()
@@ -162,7 +162,7 @@ def test_what_only_looks_like_a_control_token_joins_its_text() -> None:
 
 @pytest.mark.parametrize("tokenizer", [None, FakeTokenizer()])
 def test_look_alikes_are_not_settled_where_nothing_is_to_be_settled(tokenizer: Tokenizer | None) -> None:
-    """Without a tokenizer nobody can tell; with a vocabulary the template knew."""
+    """Nothing is settled if there is no tokenizer, or if the vocabulary was already known to the template."""
     engine = RecordingEngine(tokenizer)
     request = ask(template("a "), typed("<b>"))
     with Turning(engine) as turning:
@@ -173,7 +173,7 @@ def test_look_alikes_are_not_settled_where_nothing_is_to_be_settled(tokenizer: T
 
 @pytest.mark.parametrize("kind", [ShutTokenizer, GradualShutTokenizer])
 def test_others_are_answered_while_a_long_text_is_tokenized(kind: Callable[[], ShutTokenizer]) -> None:
-    """A request that comes later has its answer first."""
+    """A later request is answered first."""
     tokenizer = kind()
     tokenizer.let.clear()
     with Turning(RecordingEngine(tokenizer)) as turning:
@@ -216,7 +216,7 @@ def test_closing_does_not_wait_for_a_text() -> None:
 
 @pytest.mark.parametrize("num_ctx", [None, 50])
 def test_a_text_that_does_not_fit_is_the_callers_error(num_ctx: int | None) -> None:
-    """It leaves room for an answer in the request's context and in the model's, or is refused."""
+    """It is refused unless it leaves room for an answer in the request's context and the model's."""
     engine = RecordingEngine(ShutTokenizer(), num_ctx=100 if num_ctx is None else 100_000)
     with Turning(engine) as turning:
         turning.inbox.put(Add(1, ask(template(LONG), num_ctx=num_ctx)))
@@ -250,7 +250,7 @@ def test_long_inputs_of_embeddings_are_ids_too() -> None:
 
 
 def test_a_tokenizer_that_panics_answers_its_request() -> None:
-    """What is no ordinary exception is the answer too, and the next request is tokenized."""
+    """A BaseException ends the request too, and the next one is tokenized."""
 
     class Panic(BaseException):
         pass
@@ -272,7 +272,7 @@ def test_a_tokenizer_that_panics_answers_its_request() -> None:
 
 
 def test_parts_are_joined_by_kind() -> None:
-    """Neighbouring texts of one kind become one, empty ones go, and ids stay where they are."""
+    """Neighbouring texts of one kind are merged, empty ones removed, and ids stay where they are."""
     ids = TokensPart(ids=(1, 2))
     parts = (typed(""), template("a"), template("b"), typed("c"), ids, ids, typed("d"), typed("e"), template(""))
     assert joined(parts) == (template("ab"), typed("c"), ids, ids, typed("de"))

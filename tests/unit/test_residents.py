@@ -1,4 +1,4 @@
-"""One model in memory and the set of them: which transitions there are, and what follows from each."""
+"""One model in memory, and the set of models: the possible transitions, and what follows from each."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from corral.core.requests.outputs import Output
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import Request
 from corral.core.scheduling.engine_choice import Candidate
-from corral.core.scheduling.files_key import files_key
 from corral.core.scheduling.resident import Resident
 from corral.core.scheduling.residents import Residents
+from corral.core.scheduling.sharing import files_key
 from corral.core.specs.engines import Derivation, EngineSpec, LoadRequest, Match
 
 SPEC = EngineSpec(
@@ -84,7 +84,7 @@ async def failing(resident: Resident) -> RunningModel:
 
 
 def files(*described: tuple[str, str, str | None]) -> StoredModel:
-    """A model of files, each a role, contents and a path."""
+    """A model made of files, each with a role, contents and a path."""
     made = tuple(
         ModelFile(role=role, media_type="", digest=digest_of(text.encode()), size_bytes=1, path=path)  # type: ignore[arg-type]
         for role, text, path in described
@@ -168,7 +168,7 @@ def test_transitions_that_there_are_not() -> None:
 
 
 def test_a_load_that_fails_leaves_nothing() -> None:
-    """Those who wait get the error; the model is gone and is found no more."""
+    """Waiting requests get the error; the model is gone and no longer found."""
 
     async def main() -> None:
         residents = Residents()
@@ -185,7 +185,7 @@ def test_a_load_that_fails_leaves_nothing() -> None:
 
 
 def test_a_load_that_ends_after_it_was_cancelled() -> None:
-    """Its model is closed before the departure ends, and those who wait learn that it is gone."""
+    """Its model is closed before the departure ends, and waiting requests learn that it is gone."""
 
     async def main() -> None:
         residents, model = Residents(), Model()
@@ -227,7 +227,7 @@ def test_another_derivation_is_another_load() -> None:
 
 
 def test_giving_way_ends() -> None:
-    """A model that gives way accepts leases again when no model waits for its memory; one that drains does not."""
+    """A model that is making room accepts leases again once no model waits for its memory; one that drains does not."""
 
     async def main() -> None:
         residents = Residents()

@@ -1,4 +1,4 @@
-"""The parts of the runners, each by itself: the requests' mailboxes, the child's sending side, the frames' buffer."""
+"""The parts of the runners, each on its own: the requests' mailboxes, the child's sending side, the frames' buffer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from corral.adapters.engines.fake import SPEC, FakeTokenizer
+from corral.adapters.runners.child_link import Uplink
 from corral.adapters.runners.dispatch import Dispatch
 from corral.adapters.runners.frames import (
     Fatal,
@@ -25,7 +26,6 @@ from corral.adapters.runners.frames import (
 )
 from corral.adapters.runners.thread import ThreadRunner
 from corral.adapters.runners.tokenizing import Tokenizing
-from corral.adapters.runners.uplink import Uplink
 from corral.core.errors import EngineDied, InvalidRequest, LoadFailed
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo
@@ -59,7 +59,7 @@ def test_an_answer_that_is_complete_stays_so() -> None:
 
 
 def test_a_flood_of_logs_displaces_nothing_else() -> None:
-    """While the parent does not read, old log lines are dropped, and never an answer of the tokenizer or an error."""
+    """While the parent does not read, old log lines are dropped, but never a tokenizer's answer or an error."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.setblocking(False)
@@ -90,7 +90,7 @@ def test_a_flood_of_logs_displaces_nothing_else() -> None:
 
 
 def test_one_big_frame_does_not_stay() -> None:
-    """The buffer that a big frame needed is let go once it has been read."""
+    """The buffer for a big frame is released once the frame has been read."""
     reader = FrameReader(1024)
     data = encode(Step([(1, Delta(text="x" * 100_000, token_count=1))])) + encode(Heartbeat(0.0))
     found = 0
@@ -111,7 +111,7 @@ def test_text_that_is_no_unicode_is_the_callers_fault() -> None:
 
 
 def test_a_tokenizer_that_panics_answers_the_call() -> None:
-    """What is no ordinary exception is the answer to its call, and the calls behind it are answered too."""
+    """A BaseException is the answer to its call, and the calls after it are answered too."""
 
     class Panic(BaseException):
         pass

@@ -20,7 +20,7 @@ WORDS = ("<end>", " a", " b", " c", "\n", "d:", "x", "yz", "#", "!")
 """A vocabulary of ten tokens; id 0 ends."""
 
 OFF: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 1}
-"""No sampler but the draw."""
+"""No sampler except the random draw."""
 
 
 def encode(text: str) -> list[int]:
@@ -34,7 +34,7 @@ def encode(text: str) -> list[int]:
 
 
 class Mask:
-    """Allows some ids, records what was chosen."""
+    """A mask that allows some ids and records which ones were chosen."""
 
     def __init__(self, *ids: int) -> None:
         self._bits = np.packbits([token in ids for token in range(len(WORDS))], bitorder="little").tobytes()
@@ -68,7 +68,7 @@ def logits(**probabilities: float) -> npt.NDArray[np.float32]:
 
 
 def drawn(rows: npt.NDArray[np.float32], times: int = 400, remember: Sequence[int] = (), **params: Any) -> Counter[int]:
-    """How often each token comes first, over many seeds."""
+    """How often each token is chosen first, over many seeds."""
     counts: Counter[int] = Counter()
     for seed in range(times):
         sampler = make(**{**OFF, **params, "seed": seed})
@@ -84,12 +84,12 @@ OPEN = logits(t1=0.4, t2=0.3, t3=0.2, t6=0.09, t7=0.01)
 
 
 def test_greedy() -> None:
-    """Temperature 0 takes the likeliest, whatever else is set."""
+    """Temperature 0 chooses the likeliest token, whatever else is set."""
     assert drawn(OPEN, 20, temperature=0.0, top_k=3, mirostat=2) == {1: 20}
 
 
 def test_a_plain_draw_follows_the_probabilities() -> None:
-    """Without samplers, tokens come as often as the model says."""
+    """Without samplers, tokens occur with the model's own probabilities."""
     counts = drawn(OPEN, 2000)
     for token, probability in ((1, 0.4), (2, 0.3), (3, 0.2), (6, 0.09)):
         assert counts[token] / 2000 == pytest.approx(probability, abs=0.04)
@@ -126,20 +126,19 @@ def test_min_p() -> None:
 
 
 def test_typical_p() -> None:
-    """The tokens whose surprise is nearest to the entropy are left, without the likeliest one if its surprise is
-    too low."""
+    """The tokens whose surprise is nearest the entropy remain, without the likeliest if its surprise is too low."""
     rows = logits(t1=0.3, t2=0.1, t3=0.1, t4=0.1, t5=0.1, t6=0.1, t7=0.1, t8=0.1)
     assert 1 in drawn(rows)
     assert 1 not in drawn(rows, typical_p=0.45)
 
 
 def test_top_n_sigma() -> None:
-    """What lies far below the best, in standard deviations, is left out."""
+    """Tokens far below the best, in standard deviations, are left out."""
     assert set(drawn(OPEN, top_n_sigma=0.6)) == {1, 2, 3}
 
 
 def test_xtc() -> None:
-    """Of the tokens above the threshold the least likely stays, with the set probability."""
+    """With the given probability, only the least likely of the tokens above the threshold stays."""
     assert set(drawn(OPEN, xtc_probability=1.0, xtc_threshold=0.15)) == {3, 6, 7}
     assert 1 in drawn(OPEN, xtc_probability=0.5, xtc_threshold=0.15)
     assert 1 in drawn(OPEN, xtc_probability=1.0, xtc_threshold=0.6)
@@ -147,7 +146,7 @@ def test_xtc() -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_mirostat(version: int) -> None:
-    """A text is held to the surprise that tau allows, and a tau above the model's own entropy changes nothing."""
+    """A text keeps to the surprise that tau allows, and a tau above the model's own entropy changes nothing."""
     shares = 1 / np.arange(1, len(WORDS) + 1)
     rows = np.log(shares / shares.sum()).astype(np.float32)
 
@@ -172,7 +171,7 @@ def test_mirostat_settings() -> None:
 
 
 def test_repeat_penalty() -> None:
-    """A token that was said is less likely, in positive and negative logits alike."""
+    """A token that has occurred becomes less likely, with positive and negative logits alike."""
     for best, next_best in ((2.0, 1.5), (-1.5, -2.0)):
         rows = np.full(len(WORDS), -9, np.float32)
         rows[1], rows[2] = best, next_best
@@ -195,7 +194,7 @@ def test_presence_and_frequency_penalties() -> None:
 
 
 def test_repeat_last_n() -> None:
-    """Penalties see that many tokens: none at 0, the whole context at -1."""
+    """Penalties consider that many tokens: none at 0, the whole context at -1."""
     rows = np.full(len(WORDS), -9, np.float32)
     rows[1], rows[2] = 2.0, 1.9
     history = [1, *[3] * 10]
@@ -206,7 +205,7 @@ def test_repeat_last_n() -> None:
 
 
 def test_what_is_chosen_is_remembered() -> None:
-    """Penalties see the answer as well as the prompt."""
+    """Penalties consider the answer as well as the prompt."""
     rows = np.full(len(WORDS), -9, np.float32)
     rows[1], rows[2] = 2.0, 1.9
     sampler = make(temperature=0.0, repeat_penalty=2.0)
@@ -222,7 +221,7 @@ def dry_choice(history: Sequence[int], **params: Any) -> int:
 
 
 def test_dry() -> None:
-    """A token that would go on with a passage said before is less likely; the longer the passage the more."""
+    """A token that would continue a repeated passage is less likely; the longer the passage, the less likely."""
     said = [1, 2, 3, 6, 9, 1, 2, 3]
     assert dry_choice(said, dry_multiplier=0.0) == 6
     assert dry_choice(said) == 7
@@ -238,7 +237,7 @@ def test_dry_allowed_length() -> None:
 
 
 def test_dry_penalty_last_n() -> None:
-    """DRY sees that many tokens: none at 0, the whole context at -1."""
+    """DRY considers that many tokens: none at 0, the whole context at -1."""
     said = [1, 2, 3, 6, 9, 1, 2, 3]
     assert dry_choice(said, dry_penalty_last_n=0) == 6
     assert dry_choice(said, dry_penalty_last_n=6) == 6
@@ -261,7 +260,7 @@ def test_sequence_breakers_are_tokenized_once() -> None:
 
 
 def test_dry_sequence_breakers() -> None:
-    """A repetition does not reach over a breaker, be it a part of a token or several tokens."""
+    """A repetition does not extend across a breaker, whether the breaker is part of a token or several tokens."""
     said = [1, 5, 3, 6, 9, 1, 5, 3]
     assert dry_choice(said, dry_sequence_breakers=()) == 7
     assert dry_choice(said, dry_sequence_breakers=(":",)) == 6
@@ -285,7 +284,7 @@ def test_dry_remembers_long_texts() -> None:
 
 
 def test_logit_bias() -> None:
-    """A bias counts for a token id or every token of a text; minus infinity forbids, biases add up."""
+    """A bias applies to a token id or to every token of a text; minus infinity forbids, and biases add up."""
     assert make(temperature=0.0, logit_bias=((2, 5.0),)).choose(OPEN) == 2
     assert make(temperature=0.0, logit_bias=((" b", 2.0), (2, 3.0))).choose(OPEN) == 2
     assert make(temperature=0.0, logit_bias=((1, -math.inf),)).choose(OPEN) == 2
@@ -299,14 +298,14 @@ def test_logit_bias_outside_the_vocabulary() -> None:
 
 
 def test_ignore_eos() -> None:
-    """The tokens that end an answer do not come."""
+    """The tokens that end an answer are never chosen."""
     rows = logits(t0=0.9, t1=0.1)
     assert make(temperature=0.0).choose(rows) == 0
     assert make(temperature=0.0, ignore_eos=True).choose(rows) == 1
 
 
 def test_mask() -> None:
-    """Only what the mask allows comes, greedy or drawn, and it hears what was chosen."""
+    """Only tokens that the mask allows are chosen, greedily or at random, and the mask learns which one."""
     for params in ({"temperature": 0.0}, {"seed": 3}, {"seed": 3, "mirostat": 1}):
         mask = Mask(6, 7)
         sampler = make(mask, **params)
@@ -316,7 +315,7 @@ def test_mask() -> None:
 
 
 def test_the_mask_has_the_last_word() -> None:
-    """Where biases forbid all that the mask allows, as at the end of a grammar with ignore_eos, the mask wins."""
+    """If biases forbid everything the mask allows, as at the end of a grammar with ignore_eos, the mask wins."""
     rows = logits(t0=0.1, t1=0.9)
     assert make(Mask(0), temperature=0.0, ignore_eos=True).choose(rows) == 0
 
@@ -368,7 +367,7 @@ def test_absurd_numbers(params: dict[str, Any]) -> None:
 
 
 def test_seeds() -> None:
-    """The same seed chooses the same whatever other samplers do in between; other seeds and none choose otherwise."""
+    """The same seed chooses the same tokens, whatever other samplers do in between; another seed, or none, differs."""
 
     def text(seed: int | None, *others: LogitsSampler) -> list[int]:
         sampler = make(seed=seed, temperature=1.0, xtc_probability=0.5)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from corral.api.cli.group import cli
+from corral.api.cli.command_group import cli
 from corral.core.errors import Conflict, InvalidName
 from corral.core.wording.pip_lines import pip_line
 from corral.plugins.scaffold import FORMS, plugin_names, write_plugin
@@ -115,7 +115,7 @@ def test_linters_and_type_checkers_find_nothing(packages: Packages) -> None:
 
 
 def test_the_tutorial_shows_what_is_written(tmp_path: Path) -> None:
-    """Its excerpts of the step engine and of the one that sees conversations are those of the packages."""
+    """Its excerpts of the step engine and the conversation engine match the generated packages."""
     step = write_plugin(plugin_names("choir"), tmp_path, "step") / "corral_choir" / "engine.py"
     chat = write_plugin(plugin_names("butler"), tmp_path, "chat") / "corral_butler" / "engine.py"
     excerpts = re.findall(r"^```py\n(.*?)^```", TUTORIAL, flags=re.DOTALL | re.MULTILINE)
@@ -125,12 +125,12 @@ def test_the_tutorial_shows_what_is_written(tmp_path: Path) -> None:
 
 
 def unindented(text: str) -> str:
-    """A page shows a part of a class without what it stands in."""
+    """A page shows part of a class without its surroundings."""
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def test_a_form_that_there_is_not(tmp_path: Path) -> None:
-    """The command names those there are."""
+    """The command lists the available ones."""
     refused = CliRunner().invoke(cli, ["new-plugin", "parrot", "--form", "train", "--dir", str(tmp_path)])
     assert refused.exit_code == 2
     assert "generator" in refused.output

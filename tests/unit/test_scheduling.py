@@ -76,7 +76,7 @@ class Model:
 
 
 class ToyRunner:
-    """Loads at once, or when `gate` opens, and keeps the books of a machine with `memory` bytes."""
+    """Loads at once, or when `gate` opens, and accounts for the memory of a machine with `memory` bytes."""
 
     name = "thread"
 
@@ -209,7 +209,7 @@ def test_names_share_weights() -> None:
 
 
 def test_keep_alive() -> None:
-    """A model leaves after its keep-alive, counted from the end of the last request."""
+    """A model is unloaded after its keep-alive, counted from the end of the last request."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A)):
@@ -223,7 +223,7 @@ def test_keep_alive() -> None:
 
 
 def test_keep_alive_sticks() -> None:
-    """The keep-alive of a request holds for later requests without one."""
+    """The keep-alive of a request also applies to later requests without one."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A, keep_alive_s=None)
@@ -236,7 +236,7 @@ def test_keep_alive_sticks() -> None:
 
 
 def test_keep_alive_zero() -> None:
-    """With 0 the model leaves as soon as its last request ends."""
+    """With 0 the model is unloaded as soon as its last request ends."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A)), scheduler.lease(view_of(A), keep_alive_s=0):
@@ -247,7 +247,9 @@ def test_keep_alive_zero() -> None:
 
 
 def test_unload_waits_for_requests() -> None:
-    """Unloading a busy model answers at once; the model goes when its last request ends, and takes no new ones."""
+    """Unloading a busy model returns at once; the model is unloaded when its last request ends, and accepts no new
+    ones.
+    """
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A)) as lease:
@@ -263,7 +265,7 @@ def test_unload_waits_for_requests() -> None:
 
 
 def test_a_dead_model_is_loaded_again() -> None:
-    """A model that died is not leased again."""
+    """A model that has died is not leased again."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A)):
@@ -276,7 +278,7 @@ def test_a_dead_model_is_loaded_again() -> None:
 
 
 def test_load_options_that_fit() -> None:
-    """A smaller context is served by what is loaded; a larger one loads anew and replaces it."""
+    """A smaller context is served by what is loaded; a larger one reloads the model and replaces it."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A)
@@ -323,7 +325,7 @@ def test_load_options_that_the_engine_lacks() -> None:
 
 
 def test_engine_settings_are_defaults() -> None:
-    """The engine's settings are under the request's options."""
+    """A request's options override the engine's settings."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A, load_options={"size_bytes": 5})
@@ -333,7 +335,7 @@ def test_engine_settings_are_defaults() -> None:
 
 
 def test_choice_of_engine() -> None:
-    """The best match wins, one that is not installed only where no other matches, and a name beats all."""
+    """The best match wins, one that is not installed only if no other matches, and a named engine beats all."""
     engines = [spec("low", score=1), spec("high", score=5), spec("gone", score=9, module="no_such_module_here")]
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
@@ -348,7 +350,7 @@ def test_choice_of_engine() -> None:
 
 
 def test_no_engine_lists_reasons() -> None:
-    """Where no engine takes a model, the error has every engine's reason."""
+    """If no engine accepts a model, the error has every engine's reason."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         with pytest.raises(NoEngine, match=r"one says 0; two: two says 0"):
@@ -412,7 +414,7 @@ def test_progress_reaches_those_who_wait() -> None:
 
 
 def test_a_progress_callback_that_fails() -> None:
-    """It harms neither the load nor the others who are told."""
+    """It harms neither the load nor the other listeners."""
 
     def broken(progress: LoadProgress) -> None:
         raise RuntimeError("no screen")
@@ -473,7 +475,7 @@ def test_requests_beyond_the_streams_queue_up() -> None:
 
 
 def test_idle_models_make_room() -> None:
-    """The idle model with the shortest keep-alive goes first, and only as many as need be."""
+    """The idle model with the shortest keep-alive is unloaded first, and no more models than necessary."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A, keep_alive_s=50, load_options={"size_bytes": 40})
@@ -485,7 +487,7 @@ def test_idle_models_make_room() -> None:
 
 
 def test_max_loaded() -> None:
-    """No more models than the setting says, whatever the memory."""
+    """No more models than the setting allows, however much memory is free."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A)
@@ -496,7 +498,7 @@ def test_max_loaded() -> None:
 
 
 def test_busy_models_are_waited_for() -> None:
-    """A load that needs a busy model's room waits until its requests end, and gets ahead of later ones."""
+    """A load that needs a busy model's memory waits until that model's requests end, and goes ahead of later ones."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A), load_options={"size_bytes": 60}):
@@ -518,7 +520,7 @@ def test_busy_models_are_waited_for() -> None:
 
 
 def test_giving_up_the_wait_leaves_the_busy_model() -> None:
-    """If the waiting load is cancelled, the busy model stays."""
+    """If the waiting load is cancelled, the busy model stays loaded."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A), load_options={"size_bytes": 60}):
@@ -532,7 +534,7 @@ def test_giving_up_the_wait_leaves_the_busy_model() -> None:
 
 
 def test_what_can_never_fit() -> None:
-    """A model bigger than all there is is refused with both numbers, and evicts nobody."""
+    """A model bigger than all memory is refused with both numbers, and evicts nothing."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A)
@@ -580,7 +582,7 @@ class TightDeriver:
 
 
 def test_out_of_memory_while_converting() -> None:
-    """Idle models go for a conversion too, which is tried once more then."""
+    """Idle models are unloaded for a conversion too, which is then tried once more."""
     pressed = EngineSpec(
         name="pressed",
         summary="",
@@ -649,7 +651,7 @@ def test_closing_while_loading() -> None:
 
 
 def test_what_can_never_fit_replaces_nothing() -> None:
-    """A model asked for with options it can never have keeps running with those it has."""
+    """A model requested with options it can never have keeps running with its current ones."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         await touch(scheduler, A)
@@ -677,8 +679,9 @@ def test_room_found_elsewhere_leaves_the_busy_model() -> None:
 
 
 def test_an_unload_outlives_a_wait_for_room() -> None:
-    """A busy model that was asked to unload goes after its last request, even if the load that waited for it was
-    cancelled."""
+    """A busy model that was told to unload does so after its last request, even if the load waiting for it was
+    cancelled.
+    """
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         async with scheduler.lease(view_of(A), load_options={"size_bytes": 60}):
@@ -731,7 +734,7 @@ def test_the_memory_of_a_cancelled_load_is_waited_for() -> None:
 
 
 def test_closing_waits_for_cancelled_loads() -> None:
-    """When closing returns, a load that was cancelled just before holds no memory any more."""
+    """When closing returns, a load that was cancelled just before no longer holds any memory."""
 
     async def check(scheduler: ModelScheduler, runner: ToyRunner) -> None:
         assert isinstance(runner, SlowToStop)

@@ -22,7 +22,7 @@ def test_an_address_has_no_problem(text: str) -> None:
 
 @pytest.mark.parametrize("text", BAD)
 def test_what_is_no_address_is_refused(text: str) -> None:
-    """A server never listens elsewhere than intended: the error names the text and where it was set."""
+    """A server never listens anywhere unintended: the error names the text and where it was set."""
     for layers in (read_layers("", environment={"CORRAL_HOST": text}), read_layers("", flags={"server.host": text})):
         with pytest.raises(SettingsError, match="not an address") as caught:
             layers.decode()
@@ -37,7 +37,7 @@ def test_ollamas_variable_is_read_by_its_rules(text: str) -> None:
 
 
 def test_a_text_that_a_setting_does_not_take() -> None:
-    """The remedy says where it was set, and which values there are."""
+    """The remedy says where it was set, and lists the allowed values."""
     with pytest.raises(SettingsError, match=r"log\.level") as caught:
         read_layers("", environment={"CORRAL_LOG_LEVEL": "loud"}).decode()
     assert caught.value.remedy == "it was set by CORRAL_LOG_LEVEL; choose one of debug, error, info, trace, warning"

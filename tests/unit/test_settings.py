@@ -113,6 +113,8 @@ def test_mistakes_name_their_path(tmp_path: Path, text: str, message: str, remed
         decode(text, folder=tmp_path)
     assert message in caught.value.message
     assert remedy is None or remedy in (caught.value.remedy or "")
+    if message.startswith("unknown setting"):
+        assert f"it was set by {tmp_path / 'config.toml'}; " in (caught.value.remedy or "")
 
 
 def test_a_section_of_a_plugin_that_was_not_loaded_is_passed_over(tmp_path: Path) -> None:
@@ -137,13 +139,13 @@ def test_settings_of_one_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ['models."a.1:b".engine', "models.a:b.engine"])
 def test_the_path_of_a_flag_may_have_quotes(path: str) -> None:
-    """As in the file, so that a name may hold dots; without any, what stands between the dots is a part."""
+    """Quotes work as in the file, so that a name may contain dots; without quotes, dots separate the parts."""
     [name] = decode(flags={path: "plain"}).models
     assert name == path.removeprefix("models.").removesuffix(".engine").strip('"')
 
 
 def test_the_file_of_a_flag_must_exist(tmp_path: Path) -> None:
-    """The user's own file may be missing; one that was asked for may not."""
+    """The user's own file may be missing; one that was given explicitly may not."""
     with pytest.raises(SettingsError, match="no settings file"):
         read_layers(str(tmp_path / "absent.toml"))
     with pytest.raises(SettingsError, match="no settings file"):
@@ -159,7 +161,7 @@ def test_the_users_own_file_is_found(tmp_path: Path) -> None:
 
 
 def test_plugin_lists_are_known_before_any_plugin() -> None:
-    """Phase one needs no specs, even where the rest names engines."""
+    """Phase one needs no specs, even if the rest names engines."""
     layers = read_layers("", environment={"CORRAL_PLUGINS": "a, b", "CORRAL_PLUGINS_DISABLED": "c"})
     assert layers.plugins().allow == ("a", "b")
     assert layers.plugins().block == ("c",)
@@ -188,7 +190,7 @@ def test_plugin_lists_are_known_before_any_plugin() -> None:
     ],
 )
 def test_ollamas_variables(variable: str, text: str, path: tuple[str, ...], value: object) -> None:
-    """Every variable of Ollama that means something here is read by Ollama's rules."""
+    """Every Ollama variable that has a meaning here is read by Ollama's rules."""
     assert read_environment({variable: text})[path].value == value
 
 
@@ -261,7 +263,7 @@ def test_ollamas_cache_type_is_read_in_any_case() -> None:
 
 
 def test_a_wrong_value_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Settings are decoded more than once on the way to a server; the warning comes once."""
+    """Settings are decoded more than once when a server starts, but the warning is given once."""
     layers = read_layers("", environment={"OLLAMA_MAX_QUEUE": "0"})
     with caplog.at_level(logging.WARNING):
         layers.decode()

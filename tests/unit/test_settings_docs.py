@@ -1,6 +1,6 @@
 """docs/settings.md, docs/engines.md, docs/plugins.md and docs/cli.md say what the code says.
 
-``CORRAL_WRITE_DOCS=1 pytest tests/unit/test_settings_docs.py`` writes the tables anew.
+``CORRAL_WRITE_DOCS=1 pytest tests/unit/test_settings_docs.py`` rewrites the tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from corral.adapters.system.installed_packages import InstalledPackages
-from corral.api.cli.group import cli
+from corral.api.cli.command_group import cli
 from corral.api.library import AsyncCorral
 from corral.plugins.assembly import assemble, read_layers
 from corral.plugins.engine_status import engine_status
@@ -106,7 +106,7 @@ def command_texts() -> str:
 
 
 def engine_table() -> str:
-    """What can be said of the built-in engines whatever is installed: `corral engines` without its other columns."""
+    """What `corral engines` prints about the built-in engines, without the columns that depend on what is installed."""
     manager = PluginManager()
     manager.load_entry_points([EntryPoint("builtin", "corral.plugins.builtin", "corral")])
     lines = ["| engine | what it is | takes | tasks | runs in | install |", "|---|---|---|---|---|---|"]
@@ -156,7 +156,7 @@ def code_blocks(page: str) -> list[str]:
 
 
 def test_the_first_plugin_of_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example is a whole plugin: it is found, registers an engine, and the engine answers."""
+    """The example is a complete plugin: it is found, registers an engine, and the engine answers."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "corral_parrot.py").write_text(code_blocks("plugins.md")[0])
     manager = PluginManager()
@@ -189,7 +189,7 @@ def test_the_first_plugin_of_the_page_works(tmp_path: Path, monkeypatch: pytest.
 def test_every_example_of_the_library_page_runs(
     example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As it stands, with the fake engine in the place of a real one."""
+    """It runs unchanged, with the fake engine in place of a real one."""
     monkeypatch.setenv("CORRAL_MODELS", str(tmp_path / "store"))
     monkeypatch.setenv("CORRAL_ENGINE", "fake")
     monkeypatch.setenv("CORRAL_CONFIG", "")

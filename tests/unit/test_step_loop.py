@@ -27,7 +27,7 @@ def finish(loop: EngineLoop) -> dict[int, list[Output | ErrorInfo]]:
 
 
 class Forgetful(FakeEngine):
-    """Forgets its requests without a word."""
+    """An engine that silently forgets its requests."""
 
     def step(self) -> list[tuple[int, EngineOutput]]:
         self.close()
@@ -35,7 +35,7 @@ class Forgetful(FakeEngine):
 
 
 class Words:
-    """A generator engine of three words, one of which breaks it."""
+    """A generator engine that knows three words, one of which makes it fail."""
 
     info = ModelInfo(tasks=frozenset({"completion"}))
     tokenizer = None
@@ -70,7 +70,7 @@ def test_a_stop_string_aborts_in_the_same_step() -> None:
 
 
 class Hasty(FakeEngine):
-    """Gives all that is left of its answers in one step."""
+    """An engine that returns all the rest of its answers in one step."""
 
     def step(self) -> list[tuple[int, EngineOutput]]:
         outputs: list[tuple[int, EngineOutput]] = []
@@ -80,7 +80,7 @@ class Hasty(FakeEngine):
 
 
 def test_several_tokens_in_a_step() -> None:
-    """Each counts as if it came alone: stop strings and limits end the answer, and nothing behind them is in it."""
+    """Each counts as if it came alone: stop strings and limits end the answer, and nothing after them is in it."""
     cases = [
         (request(stop=("two",)), "one ", "stop", 2),
         (request(num_predict=3), "one two more", "length", 3),
@@ -130,7 +130,7 @@ def test_a_forgotten_request() -> None:
 
 
 def test_abort_then_nothing() -> None:
-    """After an abort there is nothing unfinished."""
+    """After an abort nothing remains unfinished."""
     loop = StepLoop(FakeEngine(FakeLoadOptions()))
     loop.add(1, request())
     loop.step()
@@ -156,7 +156,7 @@ def test_generator_requests_run_in_order() -> None:
 
 
 def test_generator_that_raises() -> None:
-    """What a generator raises fails its own request, told by class and text; the next one runs."""
+    """What a generator raises fails its own request, with its class and text; the next one runs."""
     loop = GeneratorLoop(Words(["a", "!"]))
     loop.add(1, request())
     loop.add(2, request(num_predict=1))

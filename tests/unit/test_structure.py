@@ -1,4 +1,4 @@
-"""Modules stay small, and one name stands for one thing."""
+"""Modules stay small, and each name stands for one thing."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def modules() -> Iterator[Path]:
 
 
 def test_no_module_is_long() -> None:
-    """A module is one thought, which has room in 300 lines; half of all modules need less than 100."""
+    """A module is one thought, which fits in 300 lines; half of all modules need fewer than 100."""
     lines = {file.relative_to(ROOT).as_posix(): len(file.read_text("utf-8").splitlines()) for file in modules()}
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
     assert statistics.median(lines.values()) < MEDIAN_LINES
 
 
 def test_no_two_public_classes_have_one_name() -> None:
-    """What is called alike is the same: a reader who looks for a class finds one."""
+    """One name means one thing: a reader who looks for a class finds only one."""
     homes: dict[str, list[str]] = defaultdict(list)
     for file in modules():
         for node in ast.parse(file.read_text("utf-8")).body:

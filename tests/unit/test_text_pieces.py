@@ -1,4 +1,4 @@
-"""Long texts in pieces: the ids of the whole text, an early end, a limit by size, and turns between callers."""
+"""Long texts in pieces: the ids of the whole text, an early end, a limit by size, and fair turns for callers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pieces() -> tuple[TextPieces, FakeTokenizer]:
 
 
 def test_pieces_have_the_ids_of_the_whole() -> None:
-    """A text that is tokenized in pieces gets exactly the ids that it gets in one go, control tokens or not."""
+    """A text that is tokenized in pieces gets exactly the same ids as in one go, with or without control tokens."""
     divided, tokenizer = pieces()
     dice = random.Random(1)
     for parse_special in (True, False):
@@ -70,7 +70,7 @@ def test_a_text_is_refused_once_it_is_known_to_be_too_long() -> None:
 
 
 def test_no_text_has_fewer_tokens_than_its_size_says() -> None:
-    """The bound by size is never above the truth, and close enough to be of use."""
+    """The bound by size never exceeds the true count, and is close enough to be useful."""
     divided, tokenizer = pieces()
     for text in ("water " * 100, "我" * 100, "zzz", "people", "\n" * 9, "a"):
         count = len(tokenizer.text_ids(text))
@@ -81,7 +81,7 @@ def test_no_text_has_fewer_tokens_than_its_size_says() -> None:
 
 
 def test_a_text_that_nothing_divides_is_bounded() -> None:
-    """One call of native code, which nobody can interrupt, never gets a text of any length."""
+    """A single call into native code, which cannot be interrupted, never gets a text of unlimited length."""
     divided, _ = pieces()
     with pytest.raises(InvalidRequest, match="600000 characters"):
         finished(divided.gradually("z" * 600_000, parse_special=False))
@@ -90,7 +90,7 @@ def test_a_text_that_nothing_divides_is_bounded() -> None:
 
 
 class SlowTokenizer:
-    """Takes a turn for each character, and counts them."""
+    """Work that takes one turn per character, and counts the turns."""
 
     def __init__(self) -> None:
         self.turns = 0
@@ -119,7 +119,7 @@ def ask(call_id: int, size: int) -> TokenizerCall:
 
 
 def test_callers_of_the_tokenizer_take_turns_and_may_leave() -> None:
-    """A shorter text is answered before a longer one that came first; one that was given up is never finished."""
+    """A shorter text is answered before a longer one that came first; an abandoned one is never finished."""
     slow = SlowTokenizer()
     tokenizer: Tokenizer = slow
     answered: list[int] = []
@@ -147,7 +147,7 @@ def test_callers_of_the_tokenizer_take_turns_and_may_leave() -> None:
 
 @pytest.mark.parametrize(("cut", "ids"), [(True, 11), (False, 0)])
 def test_no_more_ids_than_anyone_needs_leave_the_model_s_process(cut: bool, ids: int) -> None:
-    """A tokenizer that takes whole texts only is bounded like one that takes them in pieces."""
+    """A tokenizer that only takes whole texts has the same limits as one that takes them in pieces."""
     results: Queue[Result] = Queue()
     calls = Tokenizing(FakeTokenizer(), results.put)
     try:
@@ -174,7 +174,7 @@ def test_no_more_ids_than_anyone_needs_leave_the_model_s_process(cut: bool, ids:
     ],
 )
 def test_the_reason_of_a_death_is_told(lines: list[str], reason: str) -> None:
-    """What native code says of its end is told, however many lines a backtrace adds."""
+    """Native code's last message is reported, however many lines a backtrace adds."""
     output = ChildOutput()
     for line in (*lines, *(f"#{number} frame" for number in range(30))):
         output.add(line.strip())

@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
-from corral.adapters.system.threads import Stopped, in_thread, stop_if_asked
+from corral.adapters.system.blocking_work import Stopped, in_thread, stop_if_asked
 
 
 def test_a_caller_cancelled_twice_still_waits_and_undoes() -> None:
-    """However often the caller is cancelled, the thread's result goes to `undo` before the caller goes on."""
+    """However often the caller is cancelled, the thread's result is passed to `undo` before the caller continues."""
     begun, go_on = threading.Event(), threading.Event()
     undone: list[str] = []
 
@@ -58,7 +58,7 @@ def test_a_closing_event_loop_waits_for_the_thread() -> None:
 
 
 def test_errors_pass() -> None:
-    """What the work raises, the caller raises."""
+    """An exception from the work is raised in the caller."""
 
     def work(stop: threading.Event) -> None:
         raise Stopped

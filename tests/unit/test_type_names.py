@@ -30,5 +30,5 @@ class Host(msgspec.Struct):
     ],
 )
 def test_a_type_in_words(annotation: Any, name: str) -> None:
-    """Without modules and bounds, and with the values that are allowed."""
+    """Without modules and bounds, and with the allowed values."""
     assert type_name(annotation) == name

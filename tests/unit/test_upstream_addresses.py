@@ -44,7 +44,7 @@ async def text_of(model: RunningModel) -> str:
 
 @pytest.fixture
 def servers(upstream: ScriptedServer, another_upstream: ScriptedServer) -> tuple[Any, Any]:
-    """Two that have the model; the first says "one", the other "two"."""
+    """Two servers that have the model; the first answers "one", the other "two"."""
     for server, text in ((upstream, "one"), (another_upstream, "two")):
         server.replies |= {"/v1/models": ScriptedReply(body=models()), CHAT: ScriptedReply(pieces=answer(text))}
     return upstream, another_upstream
@@ -62,7 +62,7 @@ def servers(upstream: ScriptedServer, another_upstream: ScriptedServer) -> tuple
     ],
 )
 def test_normal_addresses(text: str, normal: str) -> None:
-    """Spellings of one address are one address."""
+    """Different spellings of an address count as the same address."""
     assert normal_address(text) == normal
     assert normal_address(normal) == normal
 
@@ -89,7 +89,7 @@ class Place(msgspec.Struct):
 
 
 def test_the_next_address() -> None:
-    """The least busy address is tried first, resting ones last, and none twice."""
+    """The least busy address is tried first, resting addresses last, and none twice."""
     busy, idle, resting = Place(in_flight=2), Place(), Place(rests_until_s=20.0)
     places = [busy, resting, idle]
 
@@ -102,7 +102,7 @@ def test_the_next_address() -> None:
 
 
 def test_who_has_been_tried_is_not_asked_again() -> None:
-    """Resting ones are asked where nobody else is left, the first to wake before others."""
+    """Resting addresses are tried if no other is left, in the order in which their rest ends."""
     first, second = "first", "second"
 
     class Named(Place):
@@ -115,7 +115,7 @@ def test_who_has_been_tried_is_not_asked_again() -> None:
 
 
 def test_requests_spread(servers: Any, load_upstream: Any) -> None:
-    """Requests at once go to whichever address has fewer."""
+    """Concurrent requests go to whichever address has fewer."""
     for server in servers:
         server.replies[CHAT] = ScriptedReply(pieces=answer("x")[:1], endless=True)
 
@@ -133,7 +133,7 @@ def test_requests_spread(servers: Any, load_upstream: Any) -> None:
 
 
 def test_one_address_is_dead_from_the_start(servers: Any, load_upstream: Any) -> None:
-    """The model loads all the same, and the other answers every request."""
+    """The model still loads, and the other address answers every request."""
 
     async def check() -> None:
         model = await load_upstream(NOBODY, servers[1].url)
@@ -157,7 +157,7 @@ def test_another_answers(servers: Any, load_upstream: Any, failing: dict[str, An
 
 
 def test_a_stream_that_dies_before_its_first_token(servers: Any, load_upstream: Any) -> None:
-    """The head of an answer and an empty chunk are no output yet: another answers."""
+    """The head of an answer and an empty chunk do not count as output: another server answers."""
     opening = b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n'
     servers[0].replies[CHAT] = ScriptedReply(pieces=[opening], breaks=True)
 
@@ -170,7 +170,7 @@ def test_a_stream_that_dies_before_its_first_token(servers: Any, load_upstream: 
 
 
 def test_a_stream_that_dies_after_its_first_token(servers: Any, load_upstream: Any) -> None:
-    """It is an error: another server would begin again, with other words."""
+    """It is an error: another server would start over with a different answer."""
     servers[0].replies[CHAT] = ScriptedReply(pieces=answer("one")[:1], breaks=True)
 
     async def check() -> None:
@@ -184,7 +184,7 @@ def test_a_stream_that_dies_after_its_first_token(servers: Any, load_upstream: A
 
 
 def test_who_failed_rests(servers: Any, load_upstream: Any) -> None:
-    """For the set time it is tried last; after that it is tried as before."""
+    """It is tried last for the configured time, and as usual after that."""
     servers[0].replies[CHAT] = [ScriptedReply(status=502), ScriptedReply(pieces=answer("one"))]
 
     async def check() -> None:
@@ -202,7 +202,7 @@ def test_who_failed_rests(servers: Any, load_upstream: Any) -> None:
 
 
 def test_nobody_is_left(servers: Any, load_upstream: Any) -> None:
-    """A busy server is what the caller hears of, rather than a dead one: trying again may help then."""
+    """The error is the busy server's rather than the dead one's, because trying again may help."""
     servers[0].replies[CHAT] = ScriptedReply(status=503, body={"error": "queue is full"})
     servers[1].replies[CHAT] = ScriptedReply(breaks=True)
 
@@ -232,7 +232,7 @@ def test_a_refusal_is_final(servers: Any, load_upstream: Any) -> None:
 
 
 def test_embeddings_fail_over(servers: Any, load_upstream: Any) -> None:
-    """They do as texts do."""
+    """They are handled like texts."""
     servers[0].replies["/v1/embeddings"] = ScriptedReply(breaks=True)
     servers[1].replies["/v1/embeddings"] = ScriptedReply(body={"data": [{"embedding": [1, 2]}]})
 
@@ -246,7 +246,7 @@ def test_embeddings_fail_over(servers: Any, load_upstream: Any) -> None:
 
 
 def test_connections_are_kept(servers: Any, load_upstream: Any) -> None:
-    """Requests one after the other share one."""
+    """Consecutive requests share one."""
 
     async def check() -> None:
         model = await load_upstream(servers[0].url)
@@ -259,7 +259,7 @@ def test_connections_are_kept(servers: Any, load_upstream: Any) -> None:
 
 
 def test_a_kept_connection_that_was_closed(servers: Any, load_upstream: Any) -> None:
-    """If a server closes a kept connection on the next request, it is asked once more, on a new connection."""
+    """If a server closes a kept connection on the next request, the request is sent once more, on a new connection."""
     server = servers[0]
     server.replies[CHAT] = [
         ScriptedReply(pieces=answer("one")),
@@ -280,7 +280,7 @@ def test_a_kept_connection_that_was_closed(servers: Any, load_upstream: Any) -> 
 
 
 def test_many_who_leave(servers: Any, load_upstream: Any) -> None:
-    """Answers left at any moment, also while they end, give their connection back: later ones find room."""
+    """Answers abandoned at any moment, even while they end, give their connection back for later ones."""
     server = servers[0]
     server.replies[CHAT] = ScriptedReply(pieces=[*answer("x")[:1] * 20, *answer("x")])
 
@@ -330,7 +330,7 @@ def test_each_address_gets_its_own_key(
 
 
 def test_a_key_that_is_refused(servers: Any, load_upstream: Any) -> None:
-    """The error names the setting, and does not say the key."""
+    """The error names the setting without revealing the key."""
     servers[0].replies["/v1/models"] = ScriptedReply(status=401, body={"error": {"message": "who are you?"}})
 
     async def check() -> None:
@@ -347,7 +347,7 @@ def test_a_key_that_is_refused(servers: Any, load_upstream: Any) -> None:
     [({"key_env": "NO_SUCH_KEY"}, "NO_SUCH_KEY, which is not set"), ({"headers": {"a": "b\n"}}, "cannot be sent")],
 )
 def test_keys_that_are_none(load_upstream: Any, host: dict[str, Any], text: str) -> None:
-    """A variable that is not set and a header that is none are told at load, before anybody is asked."""
+    """An unset variable and an invalid header are reported at load, before any server is asked."""
     with pytest.raises(SettingsError, match=text):
         asyncio.run(load_upstream(NOBODY, hosts={NOBODY: host}))
 
@@ -359,13 +359,13 @@ def test_keys_show_nowhere() -> None:
 
 
 def test_ollama_com(load_upstream: Any) -> None:
-    """It is asked only by those whose settings name it: a manifest from somewhere may do so as well."""
+    """It is asked only if the settings name it, because anyone's manifest may name it as well."""
     with pytest.raises(Unsupported, match="ollama cloud is disabled"):
         asyncio.run(load_upstream("https://ollama.com:443"))
 
 
 def test_proxies_are_not_asked(servers: Any, load_upstream: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variables that name one count only where the settings say so."""
+    """Proxy variables count only if the settings say so."""
     monkeypatch.setenv("HTTP_PROXY", NOBODY)
     monkeypatch.setenv("http_proxy", NOBODY)
 
@@ -390,14 +390,14 @@ def find(*arguments: Any) -> Any:
     ("owned_by", "api"), [("vllm", "vllm"), ("sglang", "sglang"), ("llamacpp", "llama-server"), ("me", "openai")]
 )
 def test_what_a_server_speaks(upstream: ScriptedServer, owned_by: str, api: str) -> None:
-    """It is told by who owns its models."""
+    """It is recognised by the owner of its models."""
     upstream.replies["/v1/models"] = ScriptedReply(body=models("llama", owned_by))
     offer = find(f"{upstream.url}/v1")
     assert (offer.host, offer.model, offer.api, offer.context_length) == (upstream.url, "llama", api, 512)
 
 
 def test_what_llama_server_tells(upstream: ScriptedServer) -> None:
-    """Its lengths and capabilities are taken over."""
+    """Its lengths and capabilities are used."""
     listed = {"id": "m", "owned_by": "llamacpp", "meta": {"n_ctx": 4096, "n_embd": 576, "n_vocab": 1}}
     body = {"models": [{"name": "m", "capabilities": ["completion", "vision"]}], "data": [listed]}
     upstream.replies["/v1/models"] = ScriptedReply(body=body)
@@ -406,7 +406,7 @@ def test_what_llama_server_tells(upstream: ScriptedServer) -> None:
 
 
 def test_what_ollama_tells(upstream: ScriptedServer) -> None:
-    """A name without its tag finds the model, and what is shown of it is taken over."""
+    """A name without its tag finds the model, and the server's facts about it are used."""
     upstream.replies |= {
         "/api/version": ScriptedReply(body={"version": "0.33.0"}),
         "/api/tags": ScriptedReply(body={"models": [{"name": "llama3:latest"}, {"name": "x:1b"}]}),
@@ -425,7 +425,7 @@ def test_what_ollama_tells(upstream: ScriptedServer) -> None:
 
 
 def test_models_that_are_not_there(upstream: ScriptedServer) -> None:
-    """What there is is listed, for a name that is not there and where a name is missing."""
+    """The available models are listed if the name is unknown or missing."""
     upstream.replies["/v1/models"] = ScriptedReply(body={"data": [{"id": "a"}, {"id": "b"}]})
     for arguments, text in (((upstream.url, "c"), "has no model 'c'"), ((upstream.url,), "has several models")):
         with pytest.raises(UpstreamError, match=text) as caught:
@@ -434,14 +434,14 @@ def test_models_that_are_not_there(upstream: ScriptedServer) -> None:
 
 
 def test_a_server_that_has_not_implemented_what_it_is_asked(upstream: ScriptedServer) -> None:
-    """501 for a path of another API is no more than that the server has no such path."""
+    """501 for another API's path means only that the server has no such path."""
     upstream.replies["/api/version"] = ScriptedReply(status=501, body="not implemented")
     upstream.replies["/v1/models"] = ScriptedReply(body={"data": [{"id": "a"}]})
     assert (find(upstream.url).api, find(upstream.url).model) == ("openai", "a")
 
 
 def test_a_server_that_tells_nothing(upstream: ScriptedServer) -> None:
-    """It is believed where somebody says what it speaks and has; else it is asked for."""
+    """The API and the model are taken from the configuration if given; otherwise the server is asked."""
     with pytest.raises(UpstreamError, match="offers neither"):
         find(upstream.url)
     with pytest.raises(UpstreamError, match="does not tell"):

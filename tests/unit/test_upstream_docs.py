@@ -1,4 +1,4 @@
-"""docs/upstream.md: its commands run as they stand there, its settings decode, and its tables are complete."""
+"""docs/upstream.md: its commands run unchanged, its settings decode, and its tables are complete."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_commands_run(
     tmp_path: Path,
     user_at: Callable[..., dict[str, str]],
 ) -> None:
-    """Each as it stands there, servers at hand in the place of those it names."""
+    """Each runs unchanged, with local servers in place of those it names."""
     name = next((name for name in NAMES if name in line), "Qwen/Qwen2.5-7B-Instruct")
     pieces = [b'data: {"choices":[{"delta":{"content":"Scattering."},"finish_reason":"stop"}]}\n\n']
     for server in (upstream, another_upstream):
@@ -59,7 +59,7 @@ def test_the_commands_run(
 
 
 def test_the_settings_decode() -> None:
-    """Every example of settings is one, and together they name every setting there is."""
+    """Every settings example decodes, and together they name every setting."""
     named: set[str] = set()
     for block in blocks("toml"):
         section: dict[str, Any] = tomllib.loads(block)["engines"]["upstream"]
@@ -69,7 +69,7 @@ def test_the_settings_decode() -> None:
 
 
 def test_the_tables_are_complete() -> None:
-    """Each setting has a row, and so has each thing that a server may speak."""
+    """Each setting has a row, and so does each API that a server may have."""
     for setting in UpstreamOptions.__struct_fields__:
         assert f"| `{setting}` |" in PAGE
     for setting in HostOptions.__struct_fields__:

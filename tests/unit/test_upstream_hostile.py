@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from corral.adapters.engines.upstream import lines, openai_answers, progress
+from corral.adapters.engines.upstream import answer_tracking as progress
+from corral.adapters.engines.upstream import lines, openai_answers
 from corral.adapters.engines.upstream.lines import read_events, read_lines
 from corral.adapters.engines.upstream.secrets import Secrets
 from corral.adapters.engines.upstream.tool_calls import Fragment, Function, ToolCallFragments
@@ -47,7 +48,7 @@ def answer(load_upstream: Any, url: str, api: str, request: ChatRequest = HELLO,
 
 @pytest.fixture
 def ask(upstream: ScriptedServer, load_upstream: Any) -> Callable[..., list[Output]]:
-    """What comes of one chat, where the server answers it so; it speaks OpenAI's API, or Ollama's."""
+    """The outcome of one chat with a server that answers like this, over OpenAI's API or Ollama's."""
     upstream.replies["/v1/models"] = ScriptedReply(body={"data": [{"id": "m"}]})
     upstream.replies["/api/tags"] = ScriptedReply(body={"models": [{"name": "m"}]})
     upstream.replies["/api/show"] = ScriptedReply(body={})
@@ -87,7 +88,7 @@ def ask(upstream: ScriptedServer, load_upstream: Any) -> Callable[..., list[Outp
     ],
 )
 def test_an_answer_that_is_none(ask: Any, reply: ScriptedReply, text: str) -> None:
-    """It is reported as the server's error, which shows what came, escaped for a terminal."""
+    """It is reported as the server's error, which quotes what arrived, escaped for a terminal."""
     with pytest.raises(UpstreamError, match=text):
         ask(reply)
 
@@ -96,7 +97,7 @@ def test_an_answer_that_is_none(ask: Any, reply: ScriptedReply, text: str) -> No
     "line", [b"<html>", b"{}", b'{"message": {"content": "\xff"}}', b'{"done": 1}', b"[" * 50_000, b'{"error": 1}']
 )
 def test_an_answer_of_ollama_that_is_none(ask: Any, line: bytes) -> None:
-    """The same for lines of JSON."""
+    """The same holds for lines of JSON."""
     with pytest.raises(UpstreamError):
         ask(ScriptedReply(pieces=[line + b"\n"]), api="ollama")
 
@@ -166,7 +167,7 @@ def raw_server(head: bytes, repeated: bytes) -> Iterator[str]:
     ids=["100 for ever", "headers for ever", "no HTTP", "a body that drips", "chunks that drip", "no chunks"],
 )
 def test_heads_and_bodies_without_end(load_upstream: Any, head: bytes, repeated: bytes) -> None:
-    """However little comes at a time, a question about models ends in time."""
+    """However slowly the answer trickles in, a question about models ends in time."""
     with raw_server(head, repeated) as url, pytest.raises(UpstreamError):
         answer(load_upstream, url, "openai", silence_timeout_s=0.3, connect_timeout_s=0.3)
 
@@ -185,19 +186,19 @@ def events_of(*chunks: bytes, times: int = 1) -> list[bytes]:
 
 @pytest.mark.parametrize("chunk", [b"x" * 65536, b"data: " + b"x" * 65536 + b"\n"])
 def test_what_has_no_end_is_not_gathered(chunk: bytes) -> None:
-    """A line, and an event of many lines, are given up at two megabytes."""
+    """A line, or an event of many lines, is abandoned at two megabytes."""
     with pytest.raises(UpstreamError, match="longer than 2097152 bytes"):
         events_of(b"data: ", chunk, times=1000)
 
 
 def test_a_long_event_is_no_idle_server() -> None:
-    """What an event is made of counts as nothing else, however many lines it has."""
+    """An event costs no more than its bytes, however many lines it has."""
     [event] = events_of(*[b"data: " + b"x" * 65536 + b"\n"] * 24, b"\n")
     assert len(event) > 1_500_000
 
 
 def test_a_long_line_in_single_bytes() -> None:
-    """The work grows with its length, not with the square of it."""
+    """The work grows linearly with its length, not quadratically."""
     began_s = time.process_time()
     [event] = events_of(b"data: ", *[b"x"] * 1_000_000, b"\n\n")
     assert len(event) == 1_000_000
@@ -259,7 +260,7 @@ def test_work_for_tool_calls_grows_with_their_length_alone() -> None:
 
 
 def test_fragments_of_tool_calls_in_disorder(ask: Any) -> None:
-    """Calls that take turns, and a name that comes after arguments, are put together by their numbers."""
+    """Interleaved calls, and a name that comes after the arguments, are put together by index."""
     fragments: list[dict[str, Any]] = [
         {"index": 1, "function": {"arguments": '{"b"'}},
         {"index": 0, "id": "x", "function": {"name": "first", "arguments": None}},
@@ -293,7 +294,7 @@ def test_ollama_com_however_it_is_spelt(load_upstream: Any, address: str) -> Non
 
 
 def test_an_address_of_ipv6(load_upstream: Any) -> None:
-    """It is taken in brackets, and who does not answer there is told by it."""
+    """It is accepted in brackets, and an error about it names it that way."""
     with pytest.raises(CorralError, match=r"http://\[::1\]:9"):
         asyncio.run(load_upstream("http://[::1]:9", connect_timeout_s=1))
 
@@ -323,7 +324,7 @@ def limited(num_predict: int | None) -> ChatRequest:
 
 @pytest.mark.parametrize(("api", "piece"), [("openai", OPENAI_WORD), ("ollama", OLLAMA_WORD)])
 def test_num_predict_is_kept_to(ask: Any, upstream: ScriptedServer, api: str, piece: bytes) -> None:
-    """A server that goes on is left after that many tokens, and the answer has ended for its length."""
+    """A server that keeps going is cut off after that many tokens, and the answer ends with ``length``."""
     outputs = ask(ScriptedReply(pieces=[piece], endless=True), api, request=limited(5))
     assert "".join(output.text for output in outputs if isinstance(output, Delta)) == "word " * 5
     assert isinstance(outputs[-1], Finished)
@@ -332,7 +333,7 @@ def test_num_predict_is_kept_to(ask: Any, upstream: ScriptedServer, api: str, pi
 
 
 def test_as_many_tokens_as_asked_for(ask: Any) -> None:
-    """A server that keeps to the limit is read to its end: the reason and the figures are its own."""
+    """A server that respects the limit is read to the end: the finish reason and figures are its own."""
     last = b'data: {"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":5}}\n\n'
     finished = ask(ScriptedReply(pieces=[OPENAI_WORD] * 5 + [last]), request=limited(5))[-1]
     assert (finished.reason, finished.usage.prompt_tokens) == ("stop", 7)
@@ -364,7 +365,7 @@ def test_an_answer_has_a_largest_size(ask: Any, upstream: ScriptedServer, api: s
 def test_an_answer_without_words_is_left(
     ask: Any, upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch, api: str, piece: bytes
 ) -> None:
-    """No limit of tokens ends it, and reading it is as much work as any other: there is a limit of its own."""
+    """No token limit ends it, yet reading it costs as much as any other answer, so it has its own limit."""
     for module in (lines, progress):
         monkeypatch.setattr(module, "IDLE_LIMIT_BYTES", 20_000)
     with pytest.raises(UpstreamError, match="sent 20000 bytes without"):
@@ -374,7 +375,7 @@ def test_an_answer_without_words_is_left(
 
 @pytest.mark.parametrize("values", [b"[],", b"{},", b"0,", b'"",'])
 def test_vectors_of_too_many_values(values: bytes) -> None:
-    """They are refused before a value is made of them."""
+    """They are refused before they are decoded."""
     body = b'{"data":[{"embedding":[' + values * 20_000 + b"0]}]}"
     tracemalloc.start()
     try:
@@ -418,7 +419,7 @@ def test_secrets_in_errors(ask: Any, upstream: ScriptedServer, caplog: Any, api:
 
 
 def test_secrets_in_what_a_server_offers(load_upstream: Any, upstream: ScriptedServer) -> None:
-    """The same while it is asked for its models."""
+    """The same holds while it is asked for its models."""
     upstream.replies["/v1/models"] = ScriptedReply(body={"data": [{"id": f"{KEY}-1"}, {"id": "other"}]})
     with pytest.raises(UpstreamError) as caught:
         asyncio.run(load_upstream(upstream.url, api="openai", hosts={upstream.url: {"key": KEY}}))

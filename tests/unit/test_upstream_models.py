@@ -1,4 +1,4 @@
-"""Upstream models in the store, in the library, in the scheduler's books and on the command line."""
+"""Upstream models in the store, in the library, in the scheduler and on the command line."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def add(corral: Corral, name: str, *hosts: str, **how: Any) -> StoredModel:
 
 
 def test_the_manifest(library: Corral, vllm: ScriptedServer, another_upstream: ScriptedServer, tmp_path: Path) -> None:
-    """It is Ollama's, without layers; what is Corral's own stands under a key of its own, and is read again."""
+    """It is Ollama's format, without layers; Corral's own fields are under a separate key, and are read back."""
     another_upstream.replies = dict(vllm.replies)
     record = add(library, "far", f"{vllm.url}/v1/", another_upstream.url, vllm.url, api="vllm")
     assert record.remote == RemoteModel(host=vllm.url, model="org/big", replicas=(another_upstream.url,), api="vllm")
@@ -79,7 +79,7 @@ def test_the_manifest(library: Corral, vllm: ScriptedServer, another_upstream: S
 
 
 def test_what_a_replica_lacks(library: Corral, vllm: ScriptedServer, another_upstream: ScriptedServer) -> None:
-    """An address that has another model is no replica: nothing is stored."""
+    """An address with a different model is not a replica: nothing is stored."""
     another_upstream.replies["/v1/models"] = ScriptedReply(body={"data": [{"id": "small"}]})
     with pytest.raises(UpstreamError, match="has no model 'org/big'"):
         add(library, "far", vllm.url, another_upstream.url)
@@ -88,13 +88,13 @@ def test_what_a_replica_lacks(library: Corral, vllm: ScriptedServer, another_ups
 
 
 def test_no_address(library: Corral) -> None:
-    """There is nobody to ask."""
+    """There is no server to ask."""
     with pytest.raises(InvalidRequest, match="no server address was given"):
         add(library, "far")
 
 
 def test_the_library(library: Corral, vllm: ScriptedServer) -> None:
-    """Text is what is shown; thinking stands apart, in chats and in plain answers."""
+    """Text is the visible answer; thinking is separate, in chats and plain answers alike."""
     add(library, "far", vllm.url)
     answer = library.chat("far", "Hi", options={"num_predict": 5})
     assert (answer.text, answer.message.thinking, answer.engine) == ("Hello", "Hm.", "upstream")
@@ -111,7 +111,7 @@ def test_the_library(library: Corral, vllm: ScriptedServer) -> None:
 
 
 def test_no_room_and_no_timer(tmp_path: Path, vllm: ScriptedServer) -> None:
-    """An upstream is beside the models that are counted, drives none of them out, and stays until it is let go."""
+    """An upstream does not count among loaded models, evicts none of them, and stays until it is unloaded."""
     (tmp_path / "near.gguf").write_bytes(gguf_bytes())
 
     async def check() -> None:
@@ -160,7 +160,7 @@ class Ended(NamedTuple):
 
 @pytest.fixture
 def call(tmp_path: Path) -> Callable[..., Ended]:
-    """Calls ``corral`` in this process, with a store and settings of its own, where no server is."""
+    """Calls ``corral`` in this process, with its own store and settings, and no server."""
     environment = {
         "CORRAL_MODELS": str(tmp_path / "store"),
         "CORRAL_HOST": f"unix:{tmp_path / 'no.sock'}",
@@ -181,7 +181,7 @@ def call(tmp_path: Path) -> Callable[..., Ended]:
 
 
 def test_the_command(call: Callable[..., Ended], vllm: ScriptedServer) -> None:
-    """It says what it made, and every other command takes that like any model."""
+    """It prints what it created, and every other command accepts that like any model."""
     added = call("upstream", "far", vllm.url, "--capability", "completion", "--capability", "thinking")
     assert added == (0, f"added far:latest: org/big at {vllm.url}\n", "")
     shown = call("show", "far").out
@@ -195,7 +195,7 @@ def test_the_command(call: Callable[..., Ended], vllm: ScriptedServer) -> None:
 
 
 def test_the_command_s_complaints(call: Callable[..., Ended], vllm: ScriptedServer) -> None:
-    """They name what is wrong and what to do; what the command line alone can tell is wrong usage."""
+    """They name the fault and the remedy; what the command line alone shows to be wrong is a usage error."""
     for arguments, status, text in (
         (("far", "http://127.0.0.1:9"), 1, "no server answers at http://127.0.0.1:9"),
         (("far", vllm.url, "--model", "none"), 1, "choose one with --model: org/big"),
@@ -210,7 +210,7 @@ def test_the_command_s_complaints(call: Callable[..., Ended], vllm: ScriptedServ
 
 
 def test_keys_from_the_settings(call: Callable[..., Ended], vllm: ScriptedServer, tmp_path: Path) -> None:
-    """They are sent when models are looked up and when they are asked, and ``corral config`` does not print them."""
+    """They are sent with lookups and with requests, and ``corral config`` does not print them."""
     (tmp_path / "config" / "corral").mkdir(parents=True)
     (tmp_path / "config" / "corral" / "config.toml").write_text(
         f'[engines.upstream.hosts."{vllm.url}"]\nkey = "open-sesame"\nheaders = {{ "X-Key" = "open-barley" }}\n'
@@ -246,7 +246,7 @@ def test_a_mistyped_setting(call: Callable[..., Ended], tmp_path: Path) -> None:
 
 
 def test_without_the_http_client(tmp_path: Path) -> None:
-    """The error is the pip line, and nothing else of Corral needs it."""
+    """The error has the pip line, and nothing else in Corral needs the package."""
     script = (
         "import sys; sys.modules['httpx'] = None; from corral.api.cli import main; "
         "main(['--config', '', 'upstream', 'far', 'http://127.0.0.1:9'])"

@@ -59,7 +59,7 @@ def api(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def server(api: str, upstream: ScriptedServer) -> ScriptedServer:
-    """One of each kind, told apart by what it says of its version."""
+    """One server of each kind, distinguished by its version reply."""
     upstream.replies |= {
         "/api/version": ScriptedReply(body={"version": "0.33.0"} | ({"corral": "0.2.0"} if api == "corral" else {})),
         "/api/tags": ScriptedReply(body={"models": [{"name": "m:latest"}, {"name": "other:7b"}]}),
@@ -88,7 +88,7 @@ def ask(api: str, server: ScriptedServer, load_upstream: Any) -> Callable[..., l
 
 
 def test_a_chat(server: ScriptedServer, ask: Any) -> None:
-    """Content, thinking and tool calls are told apart, and the last line's figures are the answer's."""
+    """Content, thinking and tool calls are distinguished, and the last line's figures become the answer's."""
     call = {"id": "c1", "function": {"index": 0, "name": "weather", "arguments": {"city": "Paris"}}}
     server.replies[CHAT] = ScriptedReply(pieces=lines(said(thinking="hm"), said("Hi"), said(tool_calls=[call]), LAST))
     outputs = ask(HELLO)
@@ -103,7 +103,7 @@ def test_a_chat(server: ScriptedServer, ask: Any) -> None:
 
 
 def test_what_is_sent(server: ScriptedServer, ask: Any) -> None:
-    """Messages with all they have, tools, thinking, and a schema as `format`."""
+    """Messages with all their fields, tools, thinking, and a schema as `format`."""
     server.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     messages = (
         Message(role="user", content="?"),
@@ -151,7 +151,7 @@ MORE_OPTIONS: dict[str, Any] = {
 
 
 def test_every_option(api: str, server: ScriptedServer, ask: Any) -> None:
-    """Ollama knows its own by their names, another Corral knows all; what is not known is told."""
+    """Ollama gets the options it knows, another Corral gets all of them; unsupported ones are reported."""
     assert set(OLLAMA_OPTIONS | MORE_OPTIONS) == set(SamplingParams.__struct_fields__)
     server.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     sampling = SamplingParams(**OLLAMA_OPTIONS, **MORE_OPTIONS)
@@ -165,7 +165,7 @@ def test_every_option(api: str, server: ScriptedServer, ask: Any) -> None:
 
 
 def test_a_raw_completion(server: ScriptedServer, ask: Any) -> None:
-    """A prompt goes without a template around it; log-probabilities come with the text."""
+    """A prompt is sent without a template around it; log-probabilities come with the text."""
     top = [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.0}]
     entry = {"token": " Paris", "logprob": -0.5, "bytes": list(b" Paris"), "top_logprobs": top}
     line = {"response": " Paris", "done": False, "logprobs": [entry]}
@@ -182,7 +182,7 @@ def test_a_raw_completion(server: ScriptedServer, ask: Any) -> None:
 
 
 def test_embeddings(server: ScriptedServer, ask: Any) -> None:
-    """In order, truncated or not as was asked."""
+    """In order, truncated or not, as requested."""
     server.replies[EMBED] = ScriptedReply(body={"embeddings": [[1.5, 2], [3, 4]], "prompt_eval_count": 5})
     request = EmbedRequest(inputs=((TextPart(text="a"),), (TextPart(text="b"),)), truncate=False, num_ctx=64)
     [output] = ask(request)
@@ -193,7 +193,7 @@ def test_embeddings(server: ScriptedServer, ask: Any) -> None:
 
 
 def test_a_model_that_only_embeds(server: ScriptedServer, ask: Any) -> None:
-    """Its server says so, and it is asked nothing else."""
+    """Its server says so, and is asked nothing else."""
     server.replies["/api/show"] = ScriptedReply(body=SHOWN | {"capabilities": ["embedding"]})
     with pytest.raises(Unsupported, match="does not support chat"):
         ask(HELLO)
@@ -201,7 +201,7 @@ def test_a_model_that_only_embeds(server: ScriptedServer, ask: Any) -> None:
 
 
 def test_options_without_effect_there(server: ScriptedServer, ask: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """What another Corral says of its options in its last line is in our log."""
+    """The ignored options that another Corral names in its last line are in our log."""
     server.replies[CHAT] = ScriptedReply(pieces=lines(said("Hi"), LAST | {"ignored_options": ["top_k"]}))
     with caplog.at_level(logging.WARNING, "corral"):
         ask(HELLO)
@@ -260,7 +260,7 @@ def test_closing_the_model(server: ScriptedServer, load_upstream: Any) -> None:
 
 
 def test_lines_that_say_nothing(server: ScriptedServer, ask: Any) -> None:
-    """Nulls, empty lines and figures with a point spoil no answer."""
+    """Nulls, empty lines and fractional figures do not spoil an answer."""
     nothing = [b"null\n", b"\n", *lines(said() | {"message": None}, said(content=None, thinking=None, tool_calls=None))]
     last = LAST | {"prompt_eval_count": 9.0, "eval_duration": None, "cached_tokens": None}
     server.replies[CHAT] = ScriptedReply(pieces=[*nothing, *lines(said("Hi")), *nothing, *lines(last)])
@@ -272,7 +272,7 @@ def test_lines_that_say_nothing(server: ScriptedServer, ask: Any) -> None:
     ("arguments", "expected"), [({"a": 1}, {"a": 1}), ('{"a": 1}', {"a": 1}), ("", {}), (None, {})]
 )
 def test_arguments_of_tool_calls(server: ScriptedServer, ask: Any, arguments: Any, expected: Any) -> None:
-    """They come as an object, as its text, or not at all."""
+    """They arrive as an object, as JSON text, or not at all."""
     calls = [{"function": {"name": "f", "arguments": arguments}}]
     server.replies[CHAT] = ScriptedReply(pieces=lines(said(tool_calls=calls), LAST))
     [_, delta, _] = ask(HELLO)
@@ -280,7 +280,7 @@ def test_arguments_of_tool_calls(server: ScriptedServer, ask: Any, arguments: An
 
 
 def test_arguments_that_are_no_object(server: ScriptedServer, ask: Any) -> None:
-    """They are the server's fault, and the function is named."""
+    """They are reported as the server's fault, naming the function."""
     server.replies[CHAT] = ScriptedReply(
         pieces=lines(said(tool_calls=[{"function": {"name": "f", "arguments": "[1"}}]), LAST)
     )
@@ -298,7 +298,7 @@ def test_arguments_that_are_no_object(server: ScriptedServer, ask: Any) -> None:
     ],
 )
 def test_an_error_with_status_200(server: ScriptedServer, ask: Any, error: Any, kind: type[Exception]) -> None:
-    """It keeps its words, and the status that it names."""
+    """The error keeps its text, and the status that it names."""
     server.replies[CHAT] = ScriptedReply(pieces=lines(said("Hi"), error))
     with pytest.raises(kind, match=": no"):
         ask(HELLO)

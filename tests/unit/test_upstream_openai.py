@@ -74,7 +74,7 @@ def texts(outputs: Sequence[Output]) -> str:
 
 
 def test_a_chat(upstream: ScriptedServer, ask: Any) -> None:
-    """Deltas come as content, and the usage that the server tells at the end is the answer's."""
+    """Deltas arrive as content, and the usage that the server reports at the end becomes the answer's."""
     upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     outputs = ask(HELLO)
     assert outputs[0] == Started(prompt_tokens=None)
@@ -88,7 +88,7 @@ def test_a_chat(upstream: ScriptedServer, ask: Any) -> None:
 
 
 def test_pieces_that_fall_anywhere(upstream: ScriptedServer, ask: Any) -> None:
-    """However the bytes are cut, with comments and CRLF between, the same text comes."""
+    """However the bytes are split, with comments and CRLF in between, the text is the same."""
     data = b": ping\r\n\r\n" + b"".join(ANSWER).replace(b"\n", b"\r\n")
     upstream.replies[CHAT] = ScriptedReply(pieces=[data[start : start + 7] for start in range(0, len(data), 7)])
     assert texts(ask(HELLO)) == "Hi you"
@@ -103,7 +103,7 @@ def test_usage_that_the_server_does_not_tell(upstream: ScriptedServer, ask: Any)
 
 
 def test_cached_tokens(upstream: ScriptedServer, ask: Any) -> None:
-    """Those of the prompt that needed no computing are told, and llama-server's own timings."""
+    """Cached prompt tokens are reported, and so are llama-server's own timings."""
     usage = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 8}}
     last = {"choices": [], "usage": usage, "timings": {"prompt_ms": 2.5, "predicted_ms": 4}}
     upstream.replies[CHAT] = ScriptedReply(pieces=events(delta(content="a"), delta("stop"), last))
@@ -113,7 +113,7 @@ def test_cached_tokens(upstream: ScriptedServer, ask: Any) -> None:
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 def test_thinking(upstream: ScriptedServer, ask: Any, name: str) -> None:
-    """It is kept apart from the visible text, under either of the names it has."""
+    """It is kept apart from the visible text, under either of its names."""
     upstream.replies[CHAT] = ScriptedReply(pieces=events(delta(**{name: "hmm"}), delta(content="yes"), delta("stop")))
     outputs = ask(HELLO)
     assert "".join(output.thinking for output in outputs if isinstance(output, Delta)) == "hmm"
@@ -125,7 +125,7 @@ def fragment(index: int, arguments: str, name: str | None = None, id: str | None
 
 
 def test_tool_calls_come_whole(upstream: ScriptedServer, ask: Any) -> None:
-    """Fragments, also of two calls in turn, are put together by their index."""
+    """Fragments, even of two interleaved calls, are put together by index."""
     upstream.replies[CHAT] = ScriptedReply(
         pieces=events(
             delta(tool_calls=[fragment(0, "", "weather", "call_a")]),
@@ -173,7 +173,7 @@ def whole(name: str, arguments: Any, **fields: Any) -> dict[str, Any]:
 def test_how_servers_tell_tool_calls_apart(
     upstream: ScriptedServer, ask: Any, fragments: list[Any], together: bool
 ) -> None:
-    """By an index, by an id alone, in one chunk or several, with arguments as text or as an object: two calls come."""
+    """By index, by id alone, in one chunk or several, with arguments as text or as an object: two calls result."""
     chunks = [delta(tool_calls=fragments)] if together else [delta(tool_calls=[one]) for one in fragments]
     upstream.replies[CHAT] = ScriptedReply(pieces=events(*chunks, delta("tool_calls")))
     [_, calls, _] = ask(HELLO)
@@ -184,7 +184,7 @@ def test_how_servers_tell_tool_calls_apart(
 
 
 def test_tool_calls_with_neither_index_nor_id(upstream: ScriptedServer, ask: Any) -> None:
-    """Each that comes whole is one, also where the same function is called twice."""
+    """Each complete call counts as one, even if the same function is called twice."""
     calls = [whole("a", '{"x":1}'), whole("a", '{"x":2}'), whole("b", "")]
     upstream.replies[CHAT] = ScriptedReply(pieces=events(delta(tool_calls=calls), delta("tool_calls")))
     [_, found, _] = ask(HELLO)
@@ -192,7 +192,7 @@ def test_tool_calls_with_neither_index_nor_id(upstream: ScriptedServer, ask: Any
 
 
 def test_a_tool_call_that_is_cut_off(upstream: ScriptedServer, ask: Any) -> None:
-    """Where the answer ended for its length half a call is left out; where not, it is an error of the server's."""
+    """If the answer ended with ``length``, half a call is left out; otherwise it is the server's error."""
     half = delta(tool_calls=[fragment(0, '{"city": "Pa', "weather", "a")])
     upstream.replies[CHAT] = ScriptedReply(pieces=events(half, delta("length")))
     assert [type(output) for output in ask(HELLO)] == [Started, Finished]
@@ -221,7 +221,7 @@ def test_a_conversation_with_tools(upstream: ScriptedServer, ask: Any) -> None:
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["entries", "lists"])
 def test_log_probabilities(upstream: ScriptedServer, ask: Any, legacy: bool) -> None:
-    """Both forms are read, cut to as many alternatives as were asked for."""
+    """Both forms are read, and cut to the requested number of alternatives."""
     top = [{"token": "a", "logprob": -0.5, "bytes": [97]}, {"token": "b", "logprob": -1, "bytes": None}]
     found: dict[str, Any] = {"content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": top}]}
     if legacy:
@@ -236,7 +236,7 @@ def test_log_probabilities(upstream: ScriptedServer, ask: Any, legacy: bool) -> 
 
 
 def test_a_completion(upstream: ScriptedServer, ask: Any) -> None:
-    """A prompt goes as it is, with a length: some servers stop after 16 tokens otherwise."""
+    """A prompt is sent unchanged, with a length limit: otherwise some servers stop after 16 tokens."""
     chunks = [{"choices": [{"index": 0, "text": text, "finish_reason": None}]} for text in (" Par", "is")]
     last = {"choices": [{"index": 0, "text": "", "finish_reason": "length"}]}
     upstream.replies[COMPLETIONS] = ScriptedReply(pieces=events(*chunks, last))
@@ -247,13 +247,13 @@ def test_a_completion(upstream: ScriptedServer, ask: Any) -> None:
 
 
 def test_token_ids(ask: Any) -> None:
-    """They mean nothing to another server."""
+    """They are meaningless to another server."""
     with pytest.raises(Unsupported, match="accepts text"):
         ask(CompletionRequest(prompt=(TokensPart(ids=(1, 2)),)))
 
 
 def test_embeddings(upstream: ScriptedServer, ask: Any) -> None:
-    """Vectors come in the order of the texts, however the server orders them; many texts go in pieces."""
+    """Vectors come in the order of the texts, however the server orders them; many texts are sent in batches."""
     data = [{"index": 1, "embedding": [3, 4]}, {"index": 0, "embedding": [1.5, 2]}]
     upstream.replies[EMBEDDINGS] = ScriptedReply(body={"data": data, "usage": {"prompt_tokens": 5}})
     [output] = ask(EmbedRequest(inputs=((TextPart(text="a"),), (TextPart(text="b"),))))
@@ -312,7 +312,7 @@ ON_VLLM = {"top_k", "min_p", "repeat_penalty", "ignore_eos"}
 def test_every_option(
     upstream: ScriptedServer, ask: Any, api: str, expected: dict[str, Any], unknown: set[str]
 ) -> None:
-    """Each goes by the name that the server has for it; those it has none for are told, `num_ctx` with them."""
+    """Each is sent under the server's name for it; those it has no name for are reported, including `num_ctx`."""
     upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     request = ChatRequest(
         messages=HELLO.messages, sampling=SamplingParams(**STATED), context=ContextPolicy(num_ctx=64, num_keep=9)
@@ -325,7 +325,7 @@ def test_every_option(
 
 
 def test_options_at_their_defaults(upstream: ScriptedServer, ask: Any) -> None:
-    """Ollama's defaults are sent where the server has a name for them, since its own may differ; none is told of."""
+    """Ollama's defaults are sent if the server has a name for them, since its own may differ; none is reported."""
     upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     started = ask(HELLO, "llama-server")[0]
     [body] = upstream.bodies(CHAT)
@@ -335,14 +335,14 @@ def test_options_at_their_defaults(upstream: ScriptedServer, ask: Any) -> None:
 
 
 def test_top_k_without_a_limit(upstream: ScriptedServer, ask: Any) -> None:
-    """vLLM's word for all of them is -1."""
+    """vLLM writes "all of them" as -1."""
     upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     ask(ChatRequest(messages=HELLO.messages, sampling=SamplingParams(top_k=0)), "vllm")
     assert upstream.bodies(CHAT)[0]["top_k"] == -1
 
 
 def test_a_bias_by_text(upstream: ScriptedServer, ask: Any) -> None:
-    """OpenAI's form has ids alone: a text's bias is told as without effect."""
+    """OpenAI's format only has ids: a bias on a text is reported as without effect."""
     upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     started = ask(ChatRequest(messages=HELLO.messages, sampling=SamplingParams(logit_bias=(("no", -1.0),))))[0]
     assert started.ignored_options == ("logit_bias",)
@@ -362,7 +362,7 @@ def test_a_bias_by_text(upstream: ScriptedServer, ask: Any) -> None:
 def test_think(
     upstream: ScriptedServer, ask: Any, api: str, think: Any, sent: dict[str, Any], ignored: tuple[str, ...]
 ) -> None:
-    """The switch is the template's, a level is OpenAI's; where there is neither it is told."""
+    """On and off go to the template, a level to OpenAI's field; if a server has neither, it is reported."""
     upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     started = ask(ChatRequest(messages=HELLO.messages, think=think), api)[0]
     [body] = upstream.bodies(CHAT)
@@ -371,7 +371,7 @@ def test_think(
 
 
 def test_constraints(upstream: ScriptedServer, ask: Any) -> None:
-    """A schema is a response format, a grammar goes to llama-server; what a server cannot hold to is refused."""
+    """A schema is a response format, a grammar goes to llama-server; what a server cannot enforce is refused."""
     upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     constraint = Constraint(kind="json_schema", source=json.dumps(schema))
@@ -388,7 +388,7 @@ def test_constraints(upstream: ScriptedServer, ask: Any) -> None:
 
 
 def nothing() -> list[bytes]:
-    """Chunks that say nothing, each seen from some server."""
+    """Chunks without content, each of them seen from some server."""
     return [
         b"\xef\xbb\xbfdata: null\n\n",
         b"data:\n\n",
@@ -408,7 +408,7 @@ def nothing() -> list[bytes]:
 
 
 def test_chunks_that_say_nothing(upstream: ScriptedServer, ask: Any) -> None:
-    """They spoil no answer, wherever they come."""
+    """They do not spoil an answer, wherever they occur."""
     pieces = [one for piece in ANSWER[:-1] for one in (*nothing(), piece)]
     upstream.replies[CHAT] = ScriptedReply(pieces=[*pieces, *nothing(), ANSWER[-1]])
     outputs = ask(HELLO)
@@ -417,7 +417,7 @@ def test_chunks_that_say_nothing(upstream: ScriptedServer, ask: Any) -> None:
 
 
 def test_content_in_parts(upstream: ScriptedServer, ask: Any) -> None:
-    """A content that is a list of parts is their text, thinking apart; parts without text say nothing."""
+    """Content that is a list of parts becomes their text, with thinking separate; parts without text are ignored."""
     thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}, {"type": "text", "text": "m"}]}
     said = [{"type": "text", "text": "Hi"}, None, {"type": "image_url", "image_url": {}}, {"text": " you"}]
     upstream.replies[CHAT] = ScriptedReply(pieces=events(delta(content=[thought]), delta(content=said), delta("stop")))
@@ -457,7 +457,7 @@ def test_content_in_parts(upstream: ScriptedServer, ask: Any) -> None:
 def test_refusals(
     upstream: ScriptedServer, ask: Any, status: int, body: Any, kind: type[CorralError], text: str
 ) -> None:
-    """What a server says when it refuses is an error of ours, with its own words and its address."""
+    """A server's refusal becomes one of our errors, with its own words and its address."""
     upstream.replies[CHAT] = ScriptedReply(status=status, body=body)
     with pytest.raises(kind, match=text) as caught:
         ask(HELLO)
@@ -529,7 +529,7 @@ def test_an_error_with_status_200(
 
 
 def test_silence(upstream: ScriptedServer, ask: Any) -> None:
-    """A server that takes the request and says nothing is given up after the time that is set."""
+    """A server that accepts the request and stays silent is abandoned after the configured time."""
     upstream.replies[CHAT] = ScriptedReply(hangs=True)
     with pytest.raises(UpstreamError, match=r"sent nothing for 0.2 s"):
         ask(HELLO, silence_timeout_s=0.2)

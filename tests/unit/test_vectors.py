@@ -23,7 +23,7 @@ def test_vectors_are_scaled_to_length_one() -> None:
 
 
 def test_dimensions_are_cut_before_scaling() -> None:
-    """The first dimensions are kept and scaled again; more than there are changes nothing."""
+    """The first dimensions are kept and scaled again; asking for more than the vector has changes nothing."""
     cut = normalise(_vectors([3, 4, 12]), 2)
     assert cut.dimensions == 2
     assert list(next(rows(cut))) == pytest.approx([0.6, 0.8])
@@ -33,7 +33,7 @@ def test_dimensions_are_cut_before_scaling() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_nan_and_infinity_are_errors(bad: float) -> None:
-    """A broken vector is an error with Ollama's text, even where the bad value would be cut off."""
+    """A broken vector is an error with Ollama's text, even if the bad value would be cut off."""
     with pytest.raises(InvalidEmbedding, match="embedding contains NaN or Inf values"):
         normalise(_vectors([1, bad]), 1)
     with pytest.raises(InvalidEmbedding, match="embedding contains NaN or Inf values"):

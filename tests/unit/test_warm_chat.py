@@ -24,16 +24,16 @@ _TEMPLATE = (
 
 
 def _age(models: Path) -> None:
-    """Lets manifests look as if they had been there for long: one that was just written is read twice."""
+    """Makes manifests look as if they had existed for a while: one that was just written is read twice."""
     for manifest in (models / "manifests").rglob("*"):
         os.utime(manifest, (1_700_000_000, 1_700_000_000))
 
 
 @pytest.mark.parametrize("task", ["chat", "generate"])
 def test_a_warm_chat_is_one_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
-    """Before its first token: one look at the manifest and one frame down; no call to the model before.
+    """Before its first token: one look at the manifest and one frame to the child; no earlier call to the model.
 
-    The typed look-alike of a control token makes no difference.
+    A typed look-alike of a control token makes no difference.
     """
     weights = tmp_path / "small.gguf"
     weights.write_bytes(gguf_bytes({"general.architecture": "llama", "tokenizer.chat_template": _TEMPLATE}))
@@ -46,7 +46,7 @@ def test_a_warm_chat_is_one_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         frames.append(frame)
         return encode(frame)
 
-    monkeypatch.setattr("corral.adapters.runners.link.encode", counted)
+    monkeypatch.setattr("corral.adapters.runners.parent_link.encode", counted)
 
     async def scenario() -> None:
         settings = {"engines.fake.answer": "Hello there"}

@@ -17,7 +17,7 @@ from corral.adapters.formats.gguf.tables import TENSOR_TYPES
 from corral.adapters.formats.gguf.tensors import GgufTensors
 from corral.adapters.formats.gguf.vocabulary import read_vocabulary
 from corral.adapters.formats.gguf.writer import NewTensor, gguf_header, padding
-from corral.adapters.stores.files import storage_errors
+from corral.adapters.system.files import storage_errors
 from corral.core.errors import InvalidModelFile, Unsupported
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.random_access import RandomAccessFile
@@ -104,7 +104,7 @@ def _new_tensor(source: GgufTensors, name: str, origin: str) -> NewTensor:
     kind = source.type(origin)
     shape = source.shape(origin)[::-1]
     if len(shape) == 1 and kind != "F32":
-        kind = "F32"  # norms: its kernels can only multiply by float32
+        kind = "F32"  # norms: ctransformers' kernels can only multiply by float32
     kind = RE_ENCODED.get(kind, kind)
     block, block_bytes = _BLOCKS[kind]
     return NewTensor(name, kind, shape, math.prod(shape) // block * block_bytes)

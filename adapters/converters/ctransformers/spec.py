@@ -18,7 +18,7 @@ KNOWN_TYPES = frozenset({"F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "
 """Tensor types of llama.cpp in September 2023, whose layouts have not changed since."""
 
 RE_ENCODED = {"BF16": "F16"}
-"""Types that were added later, and what they are converted to."""
+"""Types that were added later, with the types they are converted to."""
 
 _SCALINGS = ("", "none", "linear")
 
@@ -63,7 +63,7 @@ def _match(model: Model, metadata: ModelMetadata | None) -> Match:
 
 
 def _estimate(record: StoredModel, metadata: ModelMetadata | None, parameters: None) -> Mapping[str, int]:
-    """The disk space of the result: the weights, and the token table again as output matrix, in at most 16 bits."""
+    """The disk space of the result: the weights, plus a copy of the token table as output matrix in up to 16 bits."""
     if metadata is None:
         return {}
     table = (metadata.vocabulary_size or 0) * (metadata.embedding_length or 0)

@@ -14,7 +14,9 @@ from corral.core.values import Value
 __all__ = ("LONGEST_CONTEXT", "Decoder", "context_length", "read_decoder")
 
 LONGEST_CONTEXT = 1 << 20
-"""No model of these architectures was trained for more; the rotary tables of one that claims it would fill the disk."""
+"""No model of these architectures was trained for more, and the rotary tables of one that claims so would fill the
+disk.
+"""
 
 
 class Decoder(Value, frozen=True, kw_only=True):
@@ -89,12 +91,12 @@ def _rope_scale(header: _Numbers) -> float:
     kind = header.pairs.get(f"{header.architecture}.rope.scaling.type", "none")
     if kind not in ("none", "linear"):
         raise Unsupported(f"the rope scaling {kind!r} cannot be converted")
-    old = header.number("rope.scale_linear", 1.0)  # the key that was used before there were several kinds
+    old = header.number("rope.scale_linear", 1.0)  # the key that was used when there was only one kind
     return header.number("rope.scaling.factor", old) if kind == "linear" else old
 
 
 class _Numbers:
-    """The numbers in the header that belong to one architecture."""
+    """Reads the numbers in the header that belong to one architecture."""
 
     def __init__(self, pairs: Mapping[str, Any], architecture: str) -> None:
         self.pairs = pairs

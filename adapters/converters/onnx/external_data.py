@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from corral.adapters.stores.files import storage_errors
+from corral.adapters.system.files import storage_errors
 
 __all__ = ("ExternalData", "Region", "write_file")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from corral.adapters.converters.onnx.decoder import Decoder, context_length
-from corral.adapters.converters.onnx.quantize import BLOCK, EIGHT_BIT_ZERO
+from corral.adapters.converters.onnx.quantized_blocks import BLOCK, EIGHT_BIT_ZERO
 from corral.adapters.converters.onnx.rotary import rotary_tables
 from corral.adapters.converters.onnx.spec import OnnxParameters
 from corral.adapters.converters.onnx.weights import Matrix, Source, WeightWriter

@@ -15,7 +15,7 @@ from corral.core.values import Value
 __all__ = ("OnnxVocabulary", "read_vocabulary")
 
 _SPM_IDS = {"unknown": 0, "bos": 1, "eos": 2}
-"""Special tokens of a SentencePiece vocabulary if its header names none, as in llama.cpp."""
+"""The default special tokens of a SentencePiece vocabulary, used if its header names none, as in llama.cpp."""
 
 
 class OnnxVocabulary(Value, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Copies tensors from a GGUF file into ONNX's external data, quantized again, piece by piece."""
+"""Copies tensors from a GGUF file into ONNX's external data, in 4 or 8 bits where possible, piece by piece."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from corral.adapters.converters.onnx.external_data import ExternalData
-from corral.adapters.converters.onnx.quantize import (
+from corral.adapters.converters.onnx.quantized_blocks import (
     BLOCK,
     QuantizedRows,
     eight_bits,

@@ -134,7 +134,7 @@ class Candidates:
         self._take(probabilities >= min(probability, float(probabilities.max())))
 
     def draw(self, random: float) -> int:
-        """The place of the candidate that `random` (0 to 1, 1 excluded) falls on."""
+        """The index of the candidate that `random` (0 to 1, 1 excluded) selects."""
         running = np.cumsum(np.exp(self.logits - self.logits.max()))
         return min(int(np.searchsorted(running, random * running[-1], side="right")), len(self) - 1)
 

@@ -24,7 +24,7 @@ Tails = tuple[tuple[int, ...], ...]
 
 
 class Dry:
-    """Over the last `last_n` tokens. A repetition does not reach back over a sequence breaker."""
+    """Looks at the last `last_n` tokens. A repetition does not extend across a sequence breaker."""
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class Mirostat:
         self._mu = 2 * tau
 
     def choose(self, candidates: Candidates, random: float) -> int:
-        """The token that `random` falls on, among those that are not too surprising after the recent text."""
+        """The token that `random` selects among those that are not too surprising after the recent text."""
         if self._version == 1:
             candidates.keep_likeliest(self._count(candidates))
         else:

@@ -16,7 +16,7 @@ _HUGE = 1e30
 
 
 class Penalties:
-    """Over the last `last_n` tokens. Source: ``llama_sampler_penalties_apply``."""
+    """Looks at the last `last_n` tokens. Source: ``llama_sampler_penalties_apply``."""
 
     def __init__(self, params: SamplingParams, *, last_n: int, vocabulary_size: int) -> None:
         self._repeat = params.repeat_penalty

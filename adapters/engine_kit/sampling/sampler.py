@@ -20,16 +20,17 @@ __all__ = ("LogitsSampler",)
 
 
 class LogitsSampler:
-    """Every field of `SamplingParams` that chooses a token, with llama.cpp's meaning and in llama-server's order:
+    """Applies every field of `SamplingParams` that affects the choice, with llama.cpp's meaning and in llama-server's
+    order:
 
     mask, biases, penalties, DRY; then top-nσ, top-k, typical, top-p, min-p, XTC, temperature, the draw; or mirostat
     after the temperature. Temperature 0 takes the likeliest token after biases, penalties and DRY. Equal seeds and
     equal logits choose equal tokens, whatever other requests do; the numbers drawn are NumPy's, not llama.cpp's.
 
     `vocabulary_size` is how many token ids there are; logits beyond it are padding and never chosen. `num_ctx` is how
-    far a look back of -1 reaches. `encode` returns a text's ids with nothing added; `decode_piece` returns a token's
-    bytes, with control tokens spelled out. `ends` are the ids that ``ignore_eos`` forbids. Raises `InvalidOption` for a
-    bias on a token that does not exist.
+    far -1 looks back. `encode` returns a text's ids with nothing added; `decode_piece` returns a token's bytes, with
+    control tokens spelled out. `ends` are the ids that ``ignore_eos`` forbids. Raises `InvalidOption` for a bias on a
+    token that does not exist.
     """
 
     def __init__(
@@ -64,18 +65,18 @@ class LogitsSampler:
         )
 
     def remember(self, ids: Sequence[int]) -> None:
-        """Let penalties see the prompt."""
+        """Include the prompt in the penalties."""
         for penalty in self._looks_back:
             penalty.remember(ids)
 
     def choose(self, logits: Logits) -> int:
-        """Return the next token; `logits` is not changed. Raises `EngineError` if no token can come next."""
+        """Return the next token; `logits` is not changed. Raises `EngineError` if no token is possible."""
         logits = logits[: self._size]
         weighed = self._weigh(logits)
         allowed = self._allowed(len(logits))
         if allowed is not None:
             weighed = np.where(allowed, weighed, np.float32(-np.inf))
-            if not weighed.max() > -np.inf:  # biases forbid everything that the mask allows: the mask wins
+            if not weighed.max() > -np.inf:  # biases forbid everything that the mask allows: the mask takes precedence
                 weighed = np.where(allowed, logits, np.float32(-np.inf))
         token_id = int(weighed.argmax()) if self._params.temperature <= 0 else self._draw(weighed)
         if not weighed[token_id] > -np.inf:
@@ -108,7 +109,7 @@ class LogitsSampler:
             logits = drop_far_below(logits, params.top_n_sigma)
         candidates = Candidates(logits, params.top_k if self._mirostat is None else 0)
         if not len(candidates):
-            return 0  # forbidden as well, which the caller notices
+            return 0  # also forbidden, which the caller notices
         if self._mirostat is not None:
             candidates.cool(params.temperature)
             return self._mirostat.choose(candidates, self._random.random())

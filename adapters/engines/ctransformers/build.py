@@ -36,10 +36,10 @@ __all__ = ("build_engine",)
 
 _LARGEST_BATCH = 512  # llama's compute buffers are designed for this
 _LEGACY_BATCH = 8
-"""The buffers of other families grow by an estimate, and a low one crashes the process: short pieces are safe."""
+"""Other families size their buffers by an estimate, and a low one crashes the process: short pieces are safe."""
 _FEATURES = frozenset({"exact", "prefix_cache", "tokenize", "logprobs", "constraints"})
 _MODEL_TYPES = {"gpt_neox": "gptneox", "dolly": "dollyv2"}
-"""Names in ctransformers that differ."""
+"""Names that differ in ctransformers."""
 
 
 class _Prepared(NamedTuple):
@@ -70,7 +70,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> Ctransfor
     )
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
-        num_ctx = model.num_ctx  # some types always use the context that the file names
+        num_ctx = model.num_ctx  # some types always use the context length in the file
         tuner = ThreadTuner(threads_for(options.num_thread), fixed=options.num_thread > 0)
         model.evaluate([0], 0, tuner.threads)
         tuner.begin(lambda threads: _time_decode(model, threads))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from corral.adapters.engine_kit.admission import admitted_context, prefilled
-from corral.adapters.engine_kit.choosing import ModelTokens, TokenChooser
 from corral.adapters.engine_kit.sampling import LogitsSampler
+from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
 from corral.adapters.engines.ctransformers.context import Context
 from corral.adapters.engines.ctransformers.tokenizer import TextTokenizer
 from corral.core.errors import InvalidRequest, PromptTooLong, Unsupported

@@ -1,4 +1,4 @@
-"""The entry points: loading, which rejects other versions of ctransformers, and device discovery."""
+"""The entry points: loading, which rejects unsupported versions of ctransformers, and device discovery."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ def load(request: LoadRequest, on_progress: OnLoadProgress) -> GeneratorEngine:
 
 
 def devices() -> Sequence[Device]:
-    """The processor. Whether the CUDA libraries can be loaded is only known when layers are put there (`num_gpu`)."""
+    """The processor. Whether the CUDA libraries work is known only when layers are moved to a GPU (`num_gpu`)."""
     return (Device(kind="cpu", name="CPU", free_bytes=free_memory().get("cpu")),)

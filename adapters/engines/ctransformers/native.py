@@ -1,4 +1,4 @@
-"""The part of ctransformers' low-level model class that is needed: tokens in, logits out. One thread owns it."""
+"""The needed part of ctransformers' low-level model class: tokens in, logits out. One thread owns it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class NativeModel:
         return values.copy()
 
     def close(self) -> None:
-        """Twice is fine."""
+        """May be called twice."""
         if self._handle is not None:
             self._lib.ctransformers_llm_delete(self._handle)
             self._handle = self._llm._llm = None

@@ -10,10 +10,7 @@ import llama_cpp as C
 import msgspec
 
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner, threads_for
-from corral.adapters.engines.llama_cpp.amx import avoid_amx
-from corral.adapters.engines.llama_cpp.batch import Batch
-from corral.adapters.engines.llama_cpp.completions import Completions
-from corral.adapters.engines.llama_cpp.computing import Computation
+from corral.adapters.engines.llama_cpp.batching import Completions
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
@@ -25,8 +22,11 @@ from corral.adapters.engines.llama_cpp.memory_needs import (
     compute_bytes,
 )
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel, supports_gpu
+from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_log import collect_log
+from corral.adapters.engines.llama_cpp.no_amx import avoid_amx
 from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, LlamaCppOptions
+from corral.adapters.engines.llama_cpp.step_computation import Computation
 from corral.adapters.engines.llama_cpp.streams import Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.adapters.system.memory import free_memory

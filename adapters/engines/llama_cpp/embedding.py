@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from corral.adapters.engines.llama_cpp.batch import Batch
 from corral.adapters.engines.llama_cpp.native import LlamaContext
+from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import CorralError, EngineError, InvalidRequest, PromptTooLong
 from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineOutput, Vectors

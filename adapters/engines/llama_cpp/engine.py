@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from corral.adapters.engines.llama_cpp.completions import Completions, Outputs
+from corral.adapters.engines.llama_cpp.batching import Completions, Outputs
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.native import LlamaModel
+from corral.adapters.engines.llama_cpp.reader_count import Users
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.adapters.engines.llama_cpp.users import Users
 from corral.core.errors import Unsupported
 from corral.core.ports.engines import Prepared
 from corral.core.ports.running import ModelInfo

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from corral.adapters.engines.llama_cpp.batch import Batch
 from corral.adapters.engines.llama_cpp.native import LlamaContext
+from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.core.values import Value
 
 __all__ = ("Exactness", "measure_exactness")

@@ -1,4 +1,4 @@
-"""The entry point for loading: rejects other versions of llama-cpp-python before anything native is imported."""
+"""The entry point for loading: rejects unsupported versions of llama-cpp-python before importing anything native."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import llama_cpp as C
 import numpy as np
 import numpy.typing as npt
 
-from corral.adapters.engines.llama_cpp.batch import Batch
+from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.native_log import failure_reason, forget_log
 from corral.core.errors import EngineError, InvalidModelFile, LoadFailed, OutOfMemory
 from corral.core.ports.runners import OnLoadProgress

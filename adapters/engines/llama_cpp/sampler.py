@@ -65,7 +65,7 @@ class CandidateArray:
 
 
 class Sampler:
-    """Chooses the tokens of one request, of those that `mask` allows. `close` frees the chain and must be called.
+    """Chooses the tokens of one request among those that `mask` allows. `close` frees the chain and must be called.
 
     Creating one may take seconds, in any thread; everything else belongs to the engine's thread.
     """
@@ -118,7 +118,7 @@ class Sampler:
         return self._made
 
     def remember(self, tokens: Sequence[int]) -> None:
-        """Let penalties see the prompt."""
+        """Include the prompt in the penalties."""
         if self._has_history:
             for token in tokens:
                 C.llama_sampler_accept(self._chain, token)
@@ -126,7 +126,7 @@ class Sampler:
     def choose(self, logits: Logits) -> int:
         """Return the next token. `logits` is restored afterwards."""
         allowed = self.mask.allowed() if self.mask is not None else None
-        # At the end of a grammar, `ignore_eos` would leave nothing: the mask wins.
+        # At the end of a grammar, `ignore_eos` would leave no token: the mask takes precedence.
         if len(self._biased) and (allowed is None or not self._forbids(allowed)):
             before = logits[self._biased]
             logits[self._biased] = before + self._bias

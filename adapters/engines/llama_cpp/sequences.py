@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corral.adapters.engine_kit.choosing import TokenChooser
+from corral.adapters.engine_kit.token_choosing import TokenChooser
 from corral.adapters.engines.llama_cpp.sampler import Sampler
 from corral.adapters.engines.llama_cpp.streams import CacheStream, common_prefix
 from corral.core.requests.requests import CompletionRequest

@@ -18,7 +18,7 @@ VERSION = "0.3.36"
 REQUIREMENT = f"llama-cpp-python=={VERSION}"
 DEFAULT_NUM_CTX = 4096
 
-# Types whose kernels computed the same rows alone and among others wherever measured: see `exactness`.
+# Types whose kernels gave the same rows alone and among others on every machine measured: see `exactness`.
 _EXACT_TYPES = frozenset({"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"})
 
 
@@ -66,7 +66,7 @@ def _match(model: Model, metadata: ModelMetadata | None, options: LlamaCppOption
 
 
 def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: LlamaCppOptions) -> Mapping[str, int]:
-    """Weights, the KV cache of one request and the compute buffers. More streams are taken only where they fit."""
+    """Weights, the KV cache of one request and the compute buffers. More streams are used only if they fit."""
     if metadata is None:
         return {}
     weights = sum(file.size_bytes for file in record.files if file.role in ("weights", "projector", "adapter"))

@@ -36,7 +36,7 @@ class EmbeddingJob:
         return len(self.texts[self._waiting[0]]) if self._waiting else 0
 
     def take(self) -> int:
-        """The index of that text."""
+        """The index of the longest text that has not been taken yet."""
         return self._waiting.popleft()
 
 
@@ -50,7 +50,7 @@ class Batcher:
 
     @property
     def jobs(self) -> tuple[EmbeddingJob, ...]:
-        """Those that are neither finished nor aborted."""
+        """The jobs that are neither finished nor aborted."""
         return tuple(self._jobs)
 
     def add(self, job: EmbeddingJob) -> None:

@@ -28,14 +28,16 @@ __all__ = ("build_engine",)
 
 _log = logging.getLogger(__name__)
 
-_STEP_S = 0.2  # how long a request may wait for another's batch, and a cancellation for its own
-_PARALLEL = 64  # nothing is kept for a request but its own vectors
+_STEP_S = 0.2  # how long a request may wait for another's batch, and a cancellation for its own batch
+_PARALLEL = 64  # a request keeps nothing in memory but its own vectors
 _USUAL_TOKENS = 512  # if no file says: memory grows with the square of a text's length
 _PROBE_LENGTHS = (96, 24, 7, 3)
 
 
 class _Probe(Value, frozen=True, kw_only=True):
-    """`difference` is the greatest of any number of a vector, computed alone and beside longer and shorter texts."""
+    """`difference` is the greatest difference in any number of a vector between computing it alone and beside other
+    texts.
+    """
 
     dimensions: int
     tokens_per_s: float

@@ -18,7 +18,7 @@ __all__ = ("OnnxEmbeddingsEngine",)
 
 
 class OnnxEmbeddingsEngine:
-    """Made by `loader.load`; one thread owns it, except the tokenizer. `dimensions` are of one vector."""
+    """Created by `loader.load`; one thread owns it, except the tokenizer. `dimensions` is the length of one vector."""
 
     def __init__(
         self,

@@ -96,7 +96,7 @@ def _poolings(settings: Mapping[str, Any], model: str) -> tuple[str, ...]:
     if set(strange) - set(_POOLINGS.values()) or (settings and not chosen):
         raise InvalidModelFile(
             f"model {model!r} has an unsupported pooling mode: {', '.join(strange) or named or 'none'}",
-            f"known are: {', '.join(_POOLINGS)}",
+            f"supported: {', '.join(_POOLINGS)}",
         )
     return chosen
 

@@ -24,7 +24,7 @@ class EncoderTokenizer:
     """
 
     def __init__(self, path: Path, vocabulary_size: int | None) -> None:
-        """Raises `InvalidModelFile`. `vocabulary_size` is the model's, None: the tokenizer's."""
+        """Raises `InvalidModelFile`. `vocabulary_size` is the model's; None means the tokenizer's."""
         try:
             self._special, self._plain = (tokenizers.Tokenizer.from_file(str(path)) for _ in range(2))
             described = json.loads(path.read_bytes())

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from corral.adapters.engine_kit.admission import admitted_context, prefilled
-from corral.adapters.engine_kit.choosing import ModelTokens, TokenChooser
 from corral.adapters.engine_kit.sampling import LogitsSampler
+from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
 from corral.adapters.engines.onnx_genai.continuations import Continuations
 from corral.adapters.engines.onnx_genai.native import Continuation
 from corral.adapters.engines.onnx_genai.tokenizer import FolderTokenizer

@@ -1,4 +1,4 @@
-"""The entry points: loading and device discovery. Other versions are rejected before anything native is imported."""
+"""The entry points: loading and device discovery. Rejects unsupported versions before importing anything native."""
 
 from __future__ import annotations
 

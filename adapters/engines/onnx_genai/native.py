@@ -1,4 +1,4 @@
-"""Everything that uses onnxruntime_genai: a loaded model, a text it continues, devices. Translates its errors."""
+"""Everything that uses onnxruntime_genai: a loaded model, a text that it continues, devices. Translates its errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-import onnxruntime_genai as og  # `loader` has disabled its telemetry
+import onnxruntime_genai as og  # `loader` has already disabled its telemetry
 
 from corral.adapters.engines.onnx_genai.folder import ModelFolder
 from corral.adapters.system.memory import free_memory

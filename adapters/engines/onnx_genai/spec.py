@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from corral.adapters.converters.onnx.spec import CONVERTER
-from corral.core.models.completion import completed
+from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.specs.engines import Derivation, EngineSpec, Match, options_fit
 
@@ -64,9 +64,9 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Onnx
     if trained:
         context = min(context, trained)
     if metadata is not None and metadata.kv_bytes_per_token:
-        per_token = 2 * metadata.kv_bytes_per_token  # that is of f16; models for CPUs keep float32
+        per_token = 2 * metadata.kv_bytes_per_token  # metadata counts f16; models for CPUs keep float32
     else:
-        per_token = weights // 10_000  # between what models of 1 and of 70 GB have
+        per_token = weights // 10_000  # between the values of models of 1 and of 70 GB
     heads = metadata.keys.get(f"{metadata.architecture}.attention.head_count") if metadata is not None else None
     vocabulary = (metadata.vocabulary_size if metadata is not None else None) or 32_000
     row = context * (heads if isinstance(heads, int) else 32) + vocabulary

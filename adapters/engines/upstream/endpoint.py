@@ -84,7 +84,7 @@ class Endpoint:
         return cls(address, model, api, client, options, Secrets(secrets))
 
     def rest(self) -> None:
-        """It has failed: for a while, other addresses are tried first."""
+        """Records a failure: for a while, other addresses are tried first."""
         self.rests_until_s = time.monotonic() + self._options.rest_s
 
     @asynccontextmanager
@@ -135,7 +135,7 @@ class Endpoint:
             yield output
 
     async def aclose(self) -> None:
-        """Closes every connection. Twice is fine."""
+        """Closes every connection. May be called twice."""
         await self._client.aclose()
 
     @asynccontextmanager

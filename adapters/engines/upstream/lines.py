@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 
-from corral.adapters.engines.upstream.progress import IDLE_LIMIT_BYTES
+from corral.adapters.engines.upstream.answer_tracking import IDLE_LIMIT_BYTES
 from corral.adapters.engines.upstream.refusals import message_of
 from corral.core.errors import CorralError, UpstreamError
 

@@ -8,11 +8,11 @@ from contextlib import aclosing
 
 from corral.adapters.engines.upstream import ollama, openai_answers, openai_requests
 from corral.adapters.engines.upstream.addresses import next_address
+from corral.adapters.engines.upstream.answer_tracking import AnswerProgress
+from corral.adapters.engines.upstream.api_request import Exchange, plain_text
 from corral.adapters.engines.upstream.endpoint import Endpoint
-from corral.adapters.engines.upstream.exchange import Exchange, plain_text
 from corral.adapters.engines.upstream.lines import read_events, read_lines
 from corral.adapters.engines.upstream.offers import known_api
-from corral.adapters.engines.upstream.progress import AnswerProgress
 from corral.adapters.engines.upstream.refusals import Unavailable, error_in_answer
 from corral.core.errors import CorralError, ServerBusy, Unsupported, UpstreamError
 from corral.core.ports.running import ModelInfo

@@ -26,7 +26,7 @@ class _Version(msgspec.Struct):
 
 
 class _Meta(msgspec.Struct):
-    """llama-server's own."""
+    """An extension of llama-server."""
 
     n_ctx: int | None = None
     n_embd: int | None = None

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from corral.adapters.engines.upstream.exchange import Exchange, plain_text, schema_of, tool_entry
+from corral.adapters.engines.upstream.answer_tracking import AnswerProgress, credible
+from corral.adapters.engines.upstream.api_request import Exchange, plain_text, schema_of, tool_entry
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
-from corral.adapters.engines.upstream.progress import AnswerProgress, credible
 from corral.adapters.engines.upstream.refusals import error_in_answer, message_of
 from corral.adapters.engines.upstream.tool_calls import read_arguments
 from corral.adapters.engines.upstream.vectors import check_size, packed

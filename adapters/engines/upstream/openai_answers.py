@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from corral.adapters.engines.upstream.exchange import Exchange
-from corral.adapters.engines.upstream.progress import AnswerProgress, credible
+from corral.adapters.engines.upstream.answer_tracking import AnswerProgress, credible
+from corral.adapters.engines.upstream.api_request import Exchange
 from corral.adapters.engines.upstream.refusals import error_in_answer, message_of
 from corral.adapters.engines.upstream.tool_calls import Fragment, ToolCallFragments
 from corral.adapters.engines.upstream.vectors import check_size, packed
@@ -56,7 +56,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Timings(msgspec.Struct):
-    """llama-server's own."""
+    """An extension of llama-server."""
 
     prompt_ms: float | None = None
     predicted_ms: float | None = None

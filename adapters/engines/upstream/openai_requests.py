@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from corral.adapters.engines.upstream.exchange import Exchange, plain_text, schema_of, tool_entry
+from corral.adapters.engines.upstream.api_request import Exchange, plain_text, schema_of, tool_entry
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
 from corral.core.requests.messages import Message
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint

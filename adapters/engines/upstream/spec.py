@@ -14,7 +14,7 @@ from corral.core.specs.engines import EngineSpec, Match
 __all__ = ("APIS", "SPEC", "HostOptions", "UpstreamOptions")
 
 APIS = ("openai", "vllm", "sglang", "llama-server", "ollama", "corral")
-"""The APIs of servers: OpenAI's, three with more options, Ollama's, and Corral's form of it."""
+"""The APIs that a server may have: OpenAI's, three extensions of it, Ollama's, and Corral's extension of that."""
 
 
 class HostOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -54,7 +54,7 @@ class ToolCallFragments:
     def __init__(self, address: str) -> None:
         self._address = address
         self._calls: list[_Call] = []
-        # The latest call for each. Searching all calls for each fragment would take minutes if there are many.
+        # The latest call for each key. Searching all calls for each fragment would take minutes if there are many.
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
         self._held = 0
@@ -78,7 +78,7 @@ class ToolCallFragments:
                 raise self._too_long()
 
     def complete(self, *, cut: bool) -> tuple[ToolCall, ...]:
-        """Raises `UpstreamError` for arguments that are no JSON object; if the answer was `cut`, they are left out."""
+        """Raises `UpstreamError` for arguments that are not a JSON object; in a `cut` answer, they are left out."""
         found: list[ToolCall] = []
         for place, call in enumerate(sorted(self._calls, key=lambda call: call.index)):
             try:

@@ -14,7 +14,7 @@ __all__ = ("LAYOUTS", "Layout")
 
 
 class Layout(Value, frozen=True, kw_only=True):
-    """One family. `fields` are 32-bit numbers in file order, those in `floats` with a point.
+    """One family. `fields` are 32-bit numbers in file order; those in `floats` are floats.
 
     `vocabulary`: ``counted`` repeats the number of tokens before them, ``scored`` has a float32 after each, ``latin``
     spells each byte as a character. Shapes are in file order, in terms of the width ``e`` and its multiples, the

@@ -19,8 +19,8 @@ MAGIC = b"GGUF"
 _KEY_LIMIT_BYTES = 65535
 _STRING_LIMIT_BYTES = 16 * 1024 * 1024
 _ARRAY_LIMIT_BYTES = 64 * 1024 * 1024
-# Real files are far below: some 60 pairs, 2,000 tensors, 260,000 tokens with 520,000 merges, templates of 100 kB.
-# Each pair and tensor becomes a Python object, and each string of an array costs a turn of a loop.
+# Real files stay far below these limits: about 60 pairs, 2,000 tensors, 260,000 tokens, 520,000 merges, templates of
+# 100 kB. Each pair and tensor becomes a Python object, and each string of an array costs a turn of a loop.
 _PAIRS_LIMIT = 16_384
 _TENSORS_LIMIT = 65_536
 _STRINGS_LIMIT = 4_194_304

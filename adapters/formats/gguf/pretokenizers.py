@@ -32,7 +32,7 @@ _GPT2_ONLY = PreTokenizer((_GPT2,))
 
 
 def _words(digits: str) -> str:
-    """The pattern that Llama 3 and Qwen 2 share but for the number of digits in a piece."""
+    """The pattern that Llama 3 and Qwen 2 share except for the number of digits in a piece."""
     return rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}|{_MARKS}[\r\n]*|{_SPACES}"
 
 

@@ -1,4 +1,4 @@
-"""GGUF's numbers and what they stand for: value types, tensor types, file types."""
+"""The meaning of GGUF's numeric codes: value types, tensor types, file types."""
 
 from __future__ import annotations
 

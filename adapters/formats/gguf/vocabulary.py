@@ -66,11 +66,12 @@ def bytes_of_byte_level(text: str) -> bytes:
 
 
 class GgufVocabulary(Value, frozen=True, kw_only=True):
-    """What ``tokenizer.ggml.*`` says. `model` is ``gpt2`` (byte-level BPE) or ``llama`` (SPM); `pre` names a splitting.
+    """What ``tokenizer.ggml.*`` says. `model` is ``gpt2`` (byte-level BPE) or ``llama`` (SPM); `pre` names the
+    pre-tokenizer.
 
-    `kinds`, `scores` and `merges` may be empty. `add_bos`, `add_eos` and `add_space_prefix` are None where the header
-    is silent.
-    `named` are the ids of special tokens by their names in the header (``bos``, ``eos``, ``eot``, ``unknown``).
+    `kinds`, `scores` and `merges` may be empty. `add_bos`, `add_eos` and `add_space_prefix` are None if the header does
+    not say. `named` are the ids of special tokens by their names in the header (``bos``, ``eos``, ``eot``,
+    ``unknown``).
     """
 
     model: str

@@ -31,8 +31,8 @@ class NewTensor(NamedTuple):
 def gguf_header(version: int, pairs: Mapping[str, Any], tensors: Sequence[NewTensor]) -> bytes:
     """Everything before the data, padded. The data of each tensor must be padded to `ALIGNMENT` as well.
 
-    A value's type follows from the Python type: bool, str, float (32 bits), int (32 bits where it fits, unsigned where
-    not negative), and lists of one of them; bytes in a list are written as a string. A list of ints is of int32.
+    A value's type follows from the Python type: bool, str, float (32 bits), int (32 bits if it fits, unsigned unless
+    negative), and lists of one of them; bytes in a list are written as a string. A list of ints is a list of int32.
     """
     parts = [struct.pack("<4sIQQ", MAGIC, version, len(tensors), len(pairs))]
     for key, value in pairs.items():

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import msgspec
 
-from corral.api.http.dialects import STATUSES, Dialect
-from corral.api.http.errors import ApiError, ErrorReply, shown_text
+from corral.api.http.dialects import Dialect
+from corral.api.http.errors import STATUSES, ApiError, ErrorReply, shown_text
 from corral.core.errors import Cancelled, CorralError, InvalidOption, ModelNotFound, PromptTooLong, ServerBusy
 
 __all__ = ("OLLAMA", "PROMPT_TOO_LONG", "OllamaDialect")

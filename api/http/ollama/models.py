@@ -31,9 +31,8 @@ from corral.api.http.timestamps import local_timestamp
 from corral.api.modelfile.printing import modelfile_text, parameters_text
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, ModelNotFound
-from corral.core.models.completion import completed, template_text
+from corral.core.models.manifest_or_weights import completed, shown_template
 from corral.core.models.model import ModelMetadata, StoredModel
-from corral.core.models.names import ModelName
 from corral.core.models.unused_parts import unused_parts
 from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
@@ -116,17 +115,10 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
         raise ApiError(400, "model is required")
     name = read_name(without_selector(body.subject), f'name "{body.subject}" is invalid')
     try:
-        await _remove(_runtime(request), name)
+        await _runtime(request).delete(name)
     except ModelNotFound as error:
         raise ApiError(404, f"model '{body.subject}' not found") from error
     return _nothing
-
-
-async def _remove(runtime: Runtime, name: ModelName) -> None:
-    """Closes an upstream's connections with its name, since no timer would."""
-    record = await runtime.catalog.delete(name)
-    if record is not None and record.remote:
-        await runtime.scheduler.unload(record)
 
 
 def _runtime(request: Request[Any, Any, Any]) -> Runtime:
@@ -191,7 +183,7 @@ async def _running(catalog: ModelCatalog, loaded: LoadedModel) -> RunningModelRe
 
 
 def _corral_facts(loaded: LoadedModel) -> dict[str, Any]:
-    """What runs a model, which Ollama's own fields do not tell."""
+    """What runs a model, which Ollama's own fields do not say."""
     return {
         "engine": loaded.engine,
         "runner": loaded.runner,
@@ -236,7 +228,7 @@ async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody) -> ShowR
         modified_at=local_timestamp(record.modified_at),
         license="\n".join(record.licenses),
         parameters=parameters_text(record.parameters),
-        template=template_text(record, metadata),
+        template=shown_template(record, metadata),
         system=record.system or "",
         messages=tuple(
             ReplyMessage(role=message.role, content=message.content, tool_calls=tool_calls_of(message.tool_calls))

@@ -1,6 +1,6 @@
 """Models that break one promise each, and a sound one: they prove that `RunningModelContract` notices.
 
-`SPEC` is their engine: the load option `fault` names the test that is to fail, None is the sound one.
+`SPEC` is their engine: the load option `fault` names the test that must fail; None gives the sound model.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Impatient(SoundModel):
 
 
 class Leaking(SoundModel):
-    """Continues after an abort, so that the next request finds no place."""
+    """Continues after an abort, so that the next request finds no free place."""
 
     breaks = "test_who_leaves_frees_the_place"
 

@@ -23,7 +23,7 @@ ANSWERS: Sequence[tuple[str, tuple[str, str, tuple[Any, ...]]]] = (
     (" Yes <think>no</think>.", ("", " Yes <think>no</think>.", ())),
     ("<think>on and on </think", ("on and on </think", "", ())),
 )
-"""Texts, and the thinking, the visible text and the calls that they mean."""
+"""Texts, each with the thinking, the visible text and the calls that a parser must find in it."""
 
 
 class SoundParser:

@@ -1,4 +1,4 @@
-"""Makes the mask of a request from its constraint and its thinking budget, with the model's vocabulary at hand."""
+"""Makes the mask of a request from its constraint and its thinking budget, using the model's vocabulary."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Turns:
         self._is_scheduled = False
 
     def wait(self, who: object, go_on: Callable[[], None]) -> None:
-        """Calls `go_on` when it is the turn of `who`, which may wait for one turn at a time."""
+        """Calls `go_on` when it is the turn of `who`, which may wait for only one turn at a time."""
         self._waiting[who] = go_on
         self._schedule()
 

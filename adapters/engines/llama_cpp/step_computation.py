@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
-from corral.adapters.engines.llama_cpp.batch import Batch
+from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.native import LlamaContext
-from corral.adapters.engines.llama_cpp.rows import filler_rows
+from corral.adapters.engines.llama_cpp.native_batch import Batch
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
 from corral.core.errors import EngineError

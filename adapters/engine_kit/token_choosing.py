@@ -1,4 +1,4 @@
-"""From logits to a `Token`: which one the sampler chooses, how probable it was, and what of it is text."""
+"""Turns logits into a `Token`: which one the sampler chooses, how probable it was, and which part of it is text."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ("ModelTokens", "TokenChooser", "TokenSampler")
 
 
 class TokenSampler(Protocol):
-    """Chooses the tokens of one request, of those that its mask allows."""
+    """Chooses the tokens of one request among those that its mask allows."""
 
     def choose(self, logits: Logits) -> int:
-        """Return the next token; `logits` is not changed. Raises `EngineError` if no token can come next."""
+        """Return the next token; `logits` is not changed. Raises `EngineError` if no token is possible."""
         ...
 
 
 class ModelTokens:
-    """What the tokens of a model stand for.
+    """The meaning of a model's tokens.
 
     `size` is how many ids there are: logits beyond it are padding. `ends` are the ids that end an answer. `text` gives
     the bytes that a token adds to an answer, none for a control token; `spelling` spells out control tokens too.
@@ -47,7 +47,7 @@ class ModelTokens:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, *, size: int, control_id: Callable[[str], int | None]) -> ModelTokens:
-        """Those of a vocabulary, of which the model has the first `size`."""
+        """The tokens of a vocabulary, of which the model has the first `size`."""
         pieces, control = vocabulary.pieces, vocabulary.control
         return cls(
             size=size,
@@ -59,7 +59,7 @@ class ModelTokens:
 
 
 class TokenChooser:
-    """The tokens of one request, one after the other."""
+    """Chooses the tokens of one request, one after the other."""
 
     __slots__ = ("_logprobs", "_preserved", "_sampler", "_tokens")
 

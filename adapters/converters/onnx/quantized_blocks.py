@@ -78,7 +78,7 @@ def nearest_groups(weights: Floats) -> Groups:
 
 
 def _remainders(values: Floats) -> tuple[Bytes, Floats]:
-    """Symmetric in 4 bits: remainders are at most half a step, so a seventh of that is accurate enough."""
+    """Symmetric, in 4 bits: a remainder is at most half a step, and a seventh of that is accurate enough."""
     grouped = _filled(values)
     scales = np.abs(grouped).max(axis=2) / np.float32(7)
     levels = np.rint(grouped / np.maximum(scales, _TINY)[:, :, None]) + _REMAINDER_ZERO

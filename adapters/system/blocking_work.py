@@ -1,4 +1,4 @@
-"""Runs blocking work in a thread in a way that survives cancellation of the task that waits for it."""
+"""Runs blocking work in a thread so that cancelling the waiting task never abandons the work."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def stop_if_asked(stop: threading.Event) -> None:
 
 
 async def in_thread(work: Callable[[threading.Event], T], undo: Callable[[T], None] | None = None) -> T:
-    """The result of `work`. A caller cancelled, however often, sets the event and waits; `undo` gets the result.
+    """The result of `work`. If the caller is cancelled, however often, this sets the event and waits; `undo` gets the
+    result.
 
-    `asyncio.to_thread` alone would leave the thread working on files, and holding locks, that nobody owns any more.
+    `asyncio.to_thread` alone would leave the thread working on files, and holding locks, that have no owner any more.
     """
     stop = threading.Event()
     job = asyncio.get_running_loop().run_in_executor(None, work, stop)

@@ -1,4 +1,4 @@
-"""Rewrites a caller's JSON Schema for compilation: objects have only the keys they list, and numbers are exact.
+"""Turns a caller's JSON Schema into a grammar: objects have only the keys they list, and numbers are exact.
 
 According to JSON Schema, an object may have any key besides those it describes. Callers who want an answer from a model
 do not mean that: without `additionalProperties`, an object that describes keys has only these.
@@ -6,13 +6,24 @@ do not mean that: without `additionalProperties`, an object that describes keys 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
 from corral.adapters.constraints.schema_numbers import COUNTS, NUMBERS, ExactNumbers, bound_integers
 
-__all__ = ("closed_schema",)
+__all__ = ("closed_schema", "json_schema_grammar")
+
+_MAX_PATTERN_PROPERTIES = 16
+"""All patterns for names are compared with each other."""
+
+_JSON_OPTIONS: Mapping[str, Any] = {
+    # At most one line break with its indent: small models would continue with whitespace forever.
+    "whitespace_pattern": r" |\n[ \t]{0,20}",
+    # Anything not implemented is reported as a warning.
+    "lenient": True,
+}
 
 _MAX_LISTED = 20_000
 
@@ -24,6 +35,32 @@ _OF_OTHER_TYPES = frozenset(
     {"type", "enum", "const", "$ref", "not", "pattern", "format", "contains", *_CHOICES, *NUMBERS, *COUNTS[:4]}
     | {"items", "prefixItems", "allOf", "if", "$dynamicRef", "$recursiveRef"}
 )
+
+
+def json_schema_grammar(source: str) -> str:
+    """A Lark grammar of the JSON texts that fit the schema. Raises `ValueError` if it cannot be used."""
+    schema = json.loads(source)
+    if not isinstance(schema, dict):
+        raise ValueError("a JSON object is expected")
+    patterns = _pattern_properties(schema)
+    if patterns > _MAX_PATTERN_PROPERTIES:
+        raise ValueError(f"it has {patterns} patternProperties; at most {_MAX_PATTERN_PROPERTIES} are accepted")
+    schema = closed_schema(schema)
+    schema["x-guidance"] = _JSON_OPTIONS  # replaces the caller's, which could allow invalid JSON
+    return f"start: %json {json.dumps(schema)}"
+
+
+def _pattern_properties(schema: Any) -> int:
+    count, waiting = 0, [schema]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            patterns = value.get("patternProperties")
+            count += len(patterns) if isinstance(patterns, dict) else 0
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return count
 
 
 def closed_schema(schema: dict[str, Any]) -> dict[str, Any]:

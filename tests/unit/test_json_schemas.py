@@ -117,7 +117,7 @@ def fits(masks: GrammarMasks, schema: Any, text: str) -> bool:
 def test_objects_have_the_keys_they_list(
     masks: GrammarMasks, schema: Any, fitting: list[str], failing: list[str]
 ) -> None:
-    """At every depth, objects have the listed keys in order; others only if the schema asks for them."""
+    """At every depth, objects have the listed keys in order; others only if the schema allows them."""
     assert [text for text in fitting if not fits(masks, schema, text)] == []
     assert [text for text in failing if fits(masks, schema, text)] == []
 
@@ -193,7 +193,7 @@ def test_objects_have_the_keys_they_list(
 def test_an_object_described_in_several_places_may_have_the_keys_of_all(
     masks: GrammarMasks, schema: Any, fitting: list[str], failing: list[str]
 ) -> None:
-    """A combination is closed as a whole, so that no part of it forbids what another asks for."""
+    """A combination is closed as a whole, so that no part of it forbids what another requires."""
     assert [text for text in fitting if not fits(masks, schema, text)] == []
     assert [text for text in failing if fits(masks, schema, text)] == []
 
@@ -203,7 +203,7 @@ def test_an_object_described_in_several_places_may_have_the_keys_of_all(
     "value", ["9007199254740993", "-9007199254740993", "36893488147419103233", "1e300", "1e400", "-1e400"]
 )
 def test_a_number_that_cannot_be_exact_is_refused(masks: GrammarMasks, key: str, value: str) -> None:
-    """No bound or constant beyond 2**53 is taken, whole or with an exponent, and the error names it."""
+    """No bound or constant beyond 2**53 is accepted, written out or with an exponent, and the error names it."""
     for source in (f'{{"{key}": {value}}}', f'{{"properties": {{"a": {{"items": {{"{key}": {value}}}}}}}}}'):
         with pytest.raises(InvalidRequest, match=f"{key}: .* cannot be enforced exactly"):
             masks(Constraint(kind="json_schema", source=source))
@@ -211,14 +211,14 @@ def test_a_number_that_cannot_be_exact_is_refused(masks: GrammarMasks, key: str,
 
 @pytest.mark.parametrize("value", [[TWO_53 + 1], [{"id": TWO_53 + 1}], ["a", [1, -TWO_53 - 1]]])
 def test_a_number_inside_an_enum_that_cannot_be_exact_is_refused(masks: GrammarMasks, value: Any) -> None:
-    """However deep it is in the value."""
+    """At any depth in the value."""
     with pytest.raises(InvalidRequest, match=r"enum: .* cannot be enforced exactly"):
         masks(Constraint(kind="json_schema", source=json.dumps({"enum": value})))
 
 
 @pytest.mark.parametrize("key", ["minLength", "maxLength", "minItems", "maxItems"])
 def test_a_count_is_a_whole_number(masks: GrammarMasks, key: str) -> None:
-    """2.0 counts as 2, as JSON Schema has it; more than any answer can hold is refused."""
+    """2.0 counts as 2, as in JSON Schema; counts larger than any answer are refused."""
     kind = "string" if key.endswith("Length") else "array"
     two = '"ab"' if kind == "string" else "[1,2]"
     assert fits(masks, {"type": kind, key: 2.0}, two)
@@ -258,7 +258,7 @@ def test_numbers_are_held_to_exactly(masks: GrammarMasks, schema: Any, fitting: 
     ],
 )
 def test_whole_numbers_have_an_end(masks: GrammarMasks, schema: Any) -> None:
-    """A small model writes one digit after the other: what no bound keeps short has 16 of them at most."""
+    """A small model keeps writing digits: numbers without bounds have at most 16 of them."""
     assert fits(masks, schema, "9" * 15)
     assert not fits(masks, schema, "1" * 17)
     signed = "minimum" not in json.dumps(schema)
@@ -277,7 +277,7 @@ def test_whole_numbers_have_an_end(masks: GrammarMasks, schema: Any) -> None:
     ],
 )
 def test_multiples_that_would_take_seconds_are_refused(masks: GrammarMasks, schema: Any) -> None:
-    """Their machine has a state for each remainder, so that they are refused by their size, alone and together."""
+    """Their automaton has a state for each remainder, so they are refused if too large, alone or together."""
     with pytest.raises(InvalidRequest, match="multipleOf"):
         masks(Constraint(kind="json_schema", source=json.dumps(schema)))
 

@@ -38,7 +38,7 @@ class ChatFormats:
         return opened
 
     def close(self) -> None:
-        """Ends the threads; waits for nothing."""
+        """Ends the threads without waiting."""
         self._threads.close()
 
     def _compile(self, view: ModelView) -> ChatFormat:

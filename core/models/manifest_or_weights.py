@@ -8,7 +8,7 @@ import msgspec
 
 from corral.core.models.model import Model, ModelMetadata, parameter_size_text
 
-__all__ = ("completed", "template_text")
+__all__ = ("completed", "shown_template")
 
 M = TypeVar("M", bound=Model)
 
@@ -16,7 +16,7 @@ M = TypeVar("M", bound=Model)
 def completed(model: M, metadata: ModelMetadata | None) -> M:
     """The model, with the fields that its manifest leaves empty filled from the header of its weights.
 
-    This does not include the template: see `template_text`.
+    This does not include the template: see `shown_template`.
     """
     family = model.family or (metadata.architecture if metadata else "")
     families = model.families or ((family,) if family else ())
@@ -34,8 +34,11 @@ def completed(model: M, metadata: ModelMetadata | None) -> M:
     )
 
 
-def template_text(model: Model, metadata: ModelMetadata | None) -> str:
-    """The text of the chat template: the manifest's, else the one inside the weights, else empty."""
+def shown_template(model: Model, metadata: ModelMetadata | None) -> str:
+    """The chat template that is shown to people: the manifest's, else the one in the weights, else empty.
+
+    Chats may use another one, if no installed plugin knows the language of this one: see `choose_template`.
+    """
     if model.template is not None:
         return model.template.text
     return (metadata.chat_template if metadata else None) or ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from corral.adapters.engines.upstream.exchange import Exchange
+from corral.adapters.engines.upstream.api_request import Exchange
 from corral.core.errors import UpstreamError
 from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
@@ -13,7 +13,7 @@ from corral.core.requests.outputs import Delta, Finished, FinishReason, Output, 
 __all__ = ("IDLE_LIMIT_BYTES", "AnswerProgress", "credible")
 
 IDLE_LIMIT_BYTES = 1024 * 1024
-"""How many bytes without content may come in a row: they are as much work, and `num_predict` does not limit them."""
+"""How many bytes without content may come in a row: they cost as much work, and `num_predict` does not limit them."""
 
 _MOST = 1 << 62
 _LEAST_COST = 16

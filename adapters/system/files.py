@@ -1,4 +1,4 @@
-"""File helpers of the filesystem stores: errors translated, whole files hashed, small files replaced atomically."""
+"""File helpers: errors translated, whole files hashed, small files replaced atomically."""
 
 from __future__ import annotations
 
@@ -11,43 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from corral.adapters.system.threads import stop_if_asked
+from corral.adapters.system.blocking_work import stop_if_asked
 from corral.core.errors import CorralError, OutOfSpace, StorageError
 from corral.core.models.digests import Digest
 from corral.core.regular_files import open_regular
 
-__all__ = ("CHUNK_BYTES", "FULL_DISK", "StoreFolders", "hash_file", "replace_file", "storage_errors", "sync_folder")
+__all__ = ("CHUNK_BYTES", "FULL_DISK", "hash_file", "replace_file", "storage_errors", "sync_folder")
 
 CHUNK_BYTES = 1024 * 1024
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers for a full disk, a used-up quota, and a file at its size limit."""
-
-
-class StoreFolders:
-    """The folders of a store. ``blobs`` and ``manifests`` are shared with Ollama, which never looks into ``.corral``.
-
-    `derived` holds the manifests of derived models, `kept` the blobs that they name.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = Path(os.path.abspath(root))
-        self.blobs = self.root / "blobs"
-        self.manifests = self.root / "manifests"
-        self.own = self.root / ".corral"
-        self.derived = self.own / "manifests"
-        self.kept = self.own / "kept"
-        self.partials = self.own / "partials"
-        self.adopted = self.own / "adopted"
-        self.metadata = self.own / "metadata"
-        self.scratch = self.own / "tmp"
-        self.folders = self.own / "folders"
-        self.workspaces = self.own / "work"
-        self.pins = self.own / "pins"
-        self.claims = self.own / "claims"
-
-    def __repr__(self) -> str:
-        return f"StoreFolders({str(self.root)!r})"
 
 
 @contextmanager
@@ -81,7 +55,7 @@ def hash_file(path: Path, stop: threading.Event) -> Digest:
 def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True) -> None:
     """Makes `data` the content of `path` in one step; its folder must exist. `scratch` is on the same disk.
 
-    `durable`: return only when the file would survive a power cut.
+    `durable`: return only once the file would survive a power cut.
     """
     scratch.mkdir(parents=True, exist_ok=True, mode=0o755)
     temporary = scratch / f"{path.name}.{uuid.uuid4().hex}.tmp"

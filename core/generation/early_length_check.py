@@ -1,4 +1,4 @@
-"""Refuses texts whose size alone shows that they are too long for a model, before anything reads them."""
+"""Refuses texts whose size alone shows that they are too long for a model; engines check exactly (`admission.py`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def most_tokens_of_prompt(info: ModelInfo, context: ContextPolicy) -> int | None
 
 
 def require_room(info: ModelInfo, characters: int, most: int | None) -> None:
-    """Refuse a text that must have more than `most` tokens because of its size. Raises `PromptTooLong`."""
+    """Raise `PromptTooLong` if the size of a text alone proves that it has more than `most` tokens."""
     if most is not None and info.longest_token_bytes is not None and characters > most * info.longest_token_bytes:
         raise PromptTooLong(
             f"a text of {characters} characters has more than the {most} tokens that fit",

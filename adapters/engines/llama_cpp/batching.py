@@ -11,13 +11,13 @@ from collections import deque
 from functools import partial
 
 from corral.adapters.engine_kit.admission import admitted_context, prefilled
-from corral.adapters.engine_kit.choosing import ModelTokens, TokenChooser
 from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time
-from corral.adapters.engines.llama_cpp.computing import Computation
+from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
 from corral.adapters.engines.llama_cpp.sampler import CandidateArray, Sampler
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
+from corral.adapters.engines.llama_cpp.step_computation import Computation
 from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import CorralError, EngineError

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import cache
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -28,6 +29,9 @@ _log = logging.getLogger("corral.plugins")
 
 _CALL_LIMIT_S = 3.0
 """How long a function that opens no file may take: the event loop waits for it."""
+
+_MOST_DELTAS = 10_000
+"""What an answer parser may return at once."""
 
 Spec = TypeVar("Spec", bound=msgspec.Struct)
 T = TypeVar("T")
@@ -83,7 +87,13 @@ class GuardedPart:
         self._raises = raises
 
     def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._part, name)
+        try:
+            attribute = getattr(self._part, name)
+        except AttributeError:
+            raise
+        except BaseException as fault:
+            with _ours(f"{self._where}: {name}"):
+                raise fault
         if not callable(attribute):
             return attribute
         return self._asking(attribute) if name == self._yes_or_no else self._calling(name, attribute)
@@ -155,7 +165,9 @@ class _GuardedParser:
 
 
 def _checked_deltas(found: Iterable[Delta]) -> Sequence[Delta]:
-    deltas = tuple(found)
+    deltas = tuple(islice(found, _MOST_DELTAS + 1))
+    if len(deltas) > _MOST_DELTAS:
+        raise ValueError(f"it made more than {_MOST_DELTAS} deltas of one")
     for delta in deltas:
         if not isinstance(delta, Delta):
             raise TypeError(f"it returned {short_line(repr(delta), 60)} instead of a Delta")

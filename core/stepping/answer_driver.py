@@ -1,4 +1,6 @@
-"""Drivers turn an engine's tokens into a caller's text, so that no engine has to do it itself.
+"""Turns an engine's tokens into a caller's text, and ends the answer at a stop string or at a limit.
+
+No engine has to do this itself.
 
 Pure: no engine, no I/O. One `SequenceDriver` follows one completion; `TaskDriver` follows a request of any other task.
 """
@@ -38,7 +40,7 @@ _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class RequestDriver(Protocol):
-    """Turns an engine's outputs of one request into the caller's."""
+    """Turns an engine's outputs for one request into the caller's."""
 
     @property
     def mask(self) -> TokenMask | None: ...
