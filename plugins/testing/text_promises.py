@@ -84,9 +84,8 @@ class TextPromises(LoadedContract):
             if answer.finished.token_ids:
                 counted = usage.prompt_tokens + usage.generated_tokens
                 assert len(answer.finished.token_ids) == counted, (
-                    f"Finished.token_ids has {len(answer.finished.token_ids)} ids, but {counted} tokens are counted: if "
-                    "a request has return_token_ids, Prefilled.prompt_ids needs the ids of the prompt, and each Token a "
-                    "token_id"
+                    f"Finished.token_ids has {len(answer.finished.token_ids)} ids, but {counted} tokens are counted: "
+                    "with return_token_ids, Prefilled.prompt_ids needs the ids of the prompt, each Token a token_id"
                 )
 
     @promise("completion", "chat")
@@ -132,5 +131,3 @@ class TextPromises(LoadedContract):
         answer = loaded.run(loaded.ask(as_ids))
         assert answer.started is not None
         assert answer.started.prompt_tokens == len(ids), LOST_IDS
-        if "exact" in loaded.info.features:
-            assert answer.text == loaded.run(loaded.ask(request)).text, LOST_IDS

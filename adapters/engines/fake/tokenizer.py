@@ -58,7 +58,9 @@ class FakeTokenizer:
         return ids
 
     def _encode_prompt(self, prompt: Prompt) -> list[int]:
-        ids = [BOS]
+        first = prompt[0] if prompt else None
+        # The ids of a long text come back here as a part, which begins with BOS already.
+        ids = [] if isinstance(first, TokensPart) and first.ids[:1] == (BOS,) else [BOS]
         for part in prompt:
             if isinstance(part, TokensPart):
                 if any(not 0 <= index < len(self.pieces) for index in part.ids):
