@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from corral.core.requests.control_tokens import ControlTokens
+from corral.core.requests.image_places import in_places
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.prompts import MediaPart, Prompt, TextPart, joined
 
@@ -27,7 +28,6 @@ _IMAGE, _IMAGE_END = "\ufdd2", "\ufdd3"
 _UNMARK = dict.fromkeys(map(ord, (_OPEN, _CLOSE, _IMAGE, _IMAGE_END)))
 _ANY_MARK = re.compile(f"[{_OPEN}{_CLOSE}{_IMAGE}{_IMAGE_END}]")
 _NUMBERED_IMAGE = re.compile(f"{_IMAGE}([0-9]{{1,9}}){_IMAGE_END}")
-_PLACE = "[img]"
 # Marks as they are, or as `repr` writes them in a format.
 _MARKED = re.compile(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}|\\\\ufdd0((?:(?!\\\\ufdd)[^{_OPEN}{_CLOSE}])*)\\\\ufdd1")
 _ESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\\u(fdd[01])")
@@ -103,15 +103,12 @@ class TypedText:
     def _content(self, message: Message, spared: frozenset[str]) -> str:
         if not message.images:
             return self.text(message.content, spared)
-        marks = [
-            f"{_IMAGE}{number}{_IMAGE_END}"
-            for number in range(len(self._images), len(self._images) + len(message.images))
-        ]
+        first = len(self._images)
         self._images += message.images
-        texts = [self.text(text, spared) for text in message.content.split(_PLACE, len(marks))]
-        placed = len(texts) - 1
-        content = "".join([f"{text}{mark}" for text, mark in zip(texts, marks[:placed], strict=False)]) + texts[-1]
-        return "".join(marks[placed:]) + content
+        pieces = in_places(message.content, range(first, len(self._images)))
+        return "".join(
+            [self.text(one, spared) if isinstance(one, str) else f"{_IMAGE}{one}{_IMAGE_END}" for one in pieces]
+        )
 
     def _text_parts(self, rendered: str) -> list[TextPart]:
         return self._parts(rendered) if self._used else [TextPart(text=rendered, parse_special=True)]
