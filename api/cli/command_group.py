@@ -163,7 +163,7 @@ def cli(config: str | None, assignments: tuple[str, ...]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and ends the process: 0 for success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+    """As `corral.api.cli.main`."""
     open_standard_streams()
     set_up_warnings()
     sys.unraisablehook = _interrupts_again
