@@ -233,8 +233,8 @@ def _require_few(field: str, values: Sized, limit: int) -> None:
 
 
 def decoded_images(encoded: tuple[str, ...]) -> tuple[bytes, ...]:
-    """Decodes files that clients send as base64, in which line breaks do not count, as in Go. Raises `ApiError` with the
-    text of Go's decoder.
+    """Decodes files that clients send as base64; line breaks do not count, as in Go. Raises `ApiError` with the text of
+    Go's decoder.
     """
     return tuple(map(_decoded, encoded)) if encoded else ()
 
