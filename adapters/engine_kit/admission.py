@@ -28,16 +28,23 @@ def admitted_context(request: CompletionRequest, prompt: Sequence[int], num_ctx:
 
 
 def prefilled(
-    request: CompletionRequest, prompt: Sequence[int], *, cached: int, shifts: bool, began_ns: int | None = None
+    request: CompletionRequest,
+    prompt: Sequence[int],
+    *,
+    cached: int,
+    shifts: bool,
+    began_ns: int | None = None,
+    image_tokens: int = 0,
 ) -> Prefilled:
     """Report that the prompt is in memory, with `cached` tokens reused. `num_keep` has no effect unless the engine
     `shifts`.
 
-    `began_ns` is when the engine began with the prompt (`time.perf_counter_ns`); None if it never lets requests wait.
+    `image_tokens` is how many tokens images take besides `prompt`. `began_ns` is when the engine began with the prompt
+    (`time.perf_counter_ns`); None if it never lets requests wait.
     """
     kept = () if shifts or request.context.num_keep == ContextPolicy().num_keep else ("num_keep",)
     return Prefilled(
-        prompt_tokens=len(prompt),
+        prompt_tokens=len(prompt) + image_tokens,
         cached_tokens=cached,
         ignored_options=kept,
         prompt_ids=tuple(prompt) if request.return_token_ids else (),
