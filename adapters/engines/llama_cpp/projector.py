@@ -14,7 +14,7 @@ from llama_cpp import mtmd_cpp as M
 
 from corral.adapters.engines.llama_cpp.image_cells import ImageCells, ImagePiece
 from corral.adapters.engines.llama_cpp.native import LlamaModel
-from corral.adapters.engines.llama_cpp.native_log import failure_reason, forget_log
+from corral.adapters.engines.llama_cpp.native_log import collect_image_log, failure_reason, forget_log
 from corral.core.errors import EngineError, LoadFailed
 
 __all__ = ("Projector",)
@@ -33,6 +33,7 @@ class Projector:
         params.use_gpu = gpu
         params.print_timings = False
         params.n_threads = threads
+        collect_image_log()
         forget_log()
         self._handle = M.mtmd_init_from_file(path.encode(), model.handle, params)
         if not self._handle:

@@ -165,7 +165,7 @@ class Streams:
         """Truncate a stream's memory to `length` tokens, or to nothing if that is impossible; return its length. An
         image with positions of its own is kept or dropped as a whole.
         """
-        length = min((jump.start for jump in stream.jumps if length < jump.start + jump.count), default=length)
+        length = min([length, *(jump.start for jump in stream.jumps if length < jump.start + jump.count)])
         if length != len(stream.tokens) or length == 0:
             if length == 0 or not self._context.trim(stream.index, stream.position(length)):
                 length = 0
