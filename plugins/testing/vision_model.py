@@ -74,8 +74,10 @@ def text_model_bytes(kind: ProjectorKind = "mlp", *, context_length: int = 2048)
     return gguf_bytes(pairs, weights.tensors)
 
 
-def projector_bytes(kind: ProjectorKind = "mlp", **more: Any) -> bytes:
-    """A GGUF file with a projector for `text_model_bytes`. `more` are further keys, or others, after ``clip.``."""
+def projector_bytes(kind: ProjectorKind = "mlp", *, width: int = _WIDTH, **more: Any) -> bytes:
+    """A GGUF file with a projector for `text_model_bytes`. `width` is that of the model it belongs to; `more` are
+    further keys, or others, after ``clip.``.
+    """
     pairs: dict[str, Any] = {
         "general.architecture": "clip",
         "clip.has_vision_encoder": True,
@@ -84,7 +86,7 @@ def projector_bytes(kind: ProjectorKind = "mlp", **more: Any) -> bytes:
         "clip.vision.embedding_length": _IMAGE_WIDTH,
         "clip.vision.feed_forward_length": 64,
         "clip.vision.block_count": 2,
-        "clip.vision.projection_dim": _WIDTH,
+        "clip.vision.projection_dim": width,
         "clip.vision.attention.head_count": _IMAGE_HEADS,
         "clip.vision.attention.layer_norm_epsilon": 1e-5,
         "clip.vision.image_size": _SIDE,
@@ -111,7 +113,7 @@ def projector_bytes(kind: ProjectorKind = "mlp", **more: Any) -> bytes:
         weights.add("v.patch_embd.bias", _IMAGE_WIDTH)
         weights.ones("v.post_ln.weight", _IMAGE_WIDTH)
         weights.add("v.post_ln.bias", _IMAGE_WIDTH)
-        weights.add("mm.input_projection.weight", _WIDTH, _IMAGE_WIDTH)
+        weights.add("mm.input_projection.weight", width, _IMAGE_WIDTH)
         weights.ones("mm.soft_emb_norm.weight", _IMAGE_WIDTH)
     elif kind == "qwen2vl_merger":
         weights.add("v.patch_embd.weight.1", _PATCH, _PATCH, 3, _IMAGE_WIDTH, spread=0.1)
@@ -119,15 +121,15 @@ def projector_bytes(kind: ProjectorKind = "mlp", **more: Any) -> bytes:
         weights.add("v.post_ln.bias", _IMAGE_WIDTH)
         weights.add("mm.0.weight", 4 * _IMAGE_WIDTH, 4 * _IMAGE_WIDTH)
         weights.add("mm.0.bias", 4 * _IMAGE_WIDTH)
-        weights.add("mm.2.weight", 4 * _IMAGE_WIDTH, _WIDTH)
-        weights.add("mm.2.bias", _WIDTH)
+        weights.add("mm.2.weight", 4 * _IMAGE_WIDTH, width)
+        weights.add("mm.2.bias", width)
     else:
         weights.add("v.class_embd", _IMAGE_WIDTH)
         weights.add("v.position_embd.weight", _IMAGE_WIDTH, patches + 1)
-        weights.add("mm.0.weight", _IMAGE_WIDTH, _WIDTH)
-        weights.add("mm.0.bias", _WIDTH)
-        weights.add("mm.2.weight", _WIDTH, _WIDTH)
-        weights.add("mm.2.bias", _WIDTH)
+        weights.add("mm.0.weight", _IMAGE_WIDTH, width)
+        weights.add("mm.0.bias", width)
+        weights.add("mm.2.weight", width, width)
+        weights.add("mm.2.bias", width)
     return gguf_bytes(pairs | {f"clip.{key}": value for key, value in more.items()}, weights.tensors)
 
 
