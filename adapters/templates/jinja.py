@@ -69,7 +69,10 @@ class JinjaFormat:
         typed = TypedText(control, spared=self._inspected, roles=self._roles)
         spelt = [_message_variables(typed.message(turn)) for turn in turns]
         tools = [_tool_variables(typed.tool(tool)) for tool in request.tools] or None
-        text = self._run({"messages": spelt, "tools": tools}, typed.chars)
+        variables: dict[str, Any] = {"messages": spelt, "tools": tools}
+        if request.earlier_ids:  # they begin with BOS already
+            variables["bos_token"] = ""
+        text = self._run(variables, typed.chars)
         if continued:
             text += self._begun(messages[-1], typed)
         prompt = typed.prompt(text)

@@ -8,11 +8,12 @@ from typing import Any
 
 import msgspec
 
+from corral.core.models.capabilities import template_fills_in
 from corral.core.models.model import StoredModel
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
 from corral.core.requests.messages import Message
 from corral.core.requests.options import ResolvedOptions, resolve_options
-from corral.core.requests.prompts import MediaPart, TextPart
+from corral.core.requests.prompts import MediaPart, Prompt, TextPart, TokensPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy, TextRequest
 from corral.core.values import fields_in_common
 
@@ -35,13 +36,22 @@ def chat_request(record: StoredModel, call: ChatCall, options: ResolvedOptions) 
 
 
 def generate_request(
-    record: StoredModel, call: GenerateCall, options: ResolvedOptions
+    record: StoredModel,
+    call: GenerateCall,
+    options: ResolvedOptions,
+    fim_ids: tuple[int, int, int] | None = None,
 ) -> ChatRequest | CompletionRequest:
-    """A completion if the call is raw, otherwise a chat."""
-    if not call.raw:
-        return _chat(call, options, _generate_messages(record, call))
-    text = TextPart(text=call.prompt, parse_special=True)
-    prompt = (*(MediaPart(data=image) for image in call.images), text)
+    """A completion if the call is raw, or has a suffix and the model has tokens for it; otherwise a chat."""
+    prompt: Prompt
+    if call.suffix and fim_ids is not None and not (template_fills_in(record) and not call.raw):
+        prefix, suffix, middle = (TokensPart(ids=(token_id,)) for token_id in fim_ids)
+        prompt = (prefix, TextPart(text=call.prompt), suffix, TextPart(text=call.suffix), middle)
+    elif call.raw:
+        text = TextPart(text=call.prompt, parse_special=True)
+        prompt = (*(MediaPart(data=image) for image in call.images), text)
+    else:
+        chat = _chat(call, options, _generate_messages(record, call))
+        return msgspec.structs.replace(chat, earlier_ids=call.context, suffix=call.suffix or "")
     return CompletionRequest(**_passed_on(call, options, CompletionRequest) | {"prompt": prompt})
 
 
@@ -56,7 +66,8 @@ def _chat_messages(record: StoredModel, messages: tuple[Message, ...]) -> tuple[
 def _generate_messages(record: StoredModel, call: GenerateCall) -> tuple[Message, ...]:
     system = call.system or record.system
     opening = (Message(role="system", content=system),) if system else ()
-    return (*opening, *record.messages, Message(role="user", content=call.prompt, images=call.images))
+    earlier = () if call.context else record.messages
+    return (*opening, *earlier, Message(role="user", content=call.prompt, images=call.images))
 
 
 def _chat(call: AnswerCall, options: ResolvedOptions, messages: tuple[Message, ...]) -> ChatRequest:
@@ -65,9 +76,10 @@ def _chat(call: AnswerCall, options: ResolvedOptions, messages: tuple[Message, .
 
 def _passed_on(call: AnswerCall, options: ResolvedOptions, request: type[TextRequest]) -> dict[str, Any]:
     """What a call and the resolved options say about every request of this type: fields of the same name correspond."""
-    context = _context(options, call.shift)
+    context = _context(options, call)
     return fields_in_common(call, request) | {"sampling": options.sampling, "context": context}
 
 
-def _context(options: ResolvedOptions, shift: bool | None) -> ContextPolicy:
-    return options.context if shift is None else msgspec.structs.replace(options.context, shift=shift)
+def _context(options: ResolvedOptions, call: AnswerCall) -> ContextPolicy:
+    shift = options.context.shift if call.shift is None else call.shift
+    return msgspec.structs.replace(options.context, shift=shift, truncate=call.truncate)

@@ -25,6 +25,8 @@ def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: An
         for field in ("tools", "think"):
             if getattr(call, field, None):
                 raise UnsupportedField(f"{field} is not supported by this version of Corral", "omit it")
+    if isinstance(call, GenerateCall) and call.suffix and "insert" not in capabilities:
+        raise Unsupported(f"{record.name.full} does not support insert")
     if _has_images(call) and not {"vision", "audio"}.intersection(capabilities):
         raise Unsupported(f'"{call.model}" does not support images', "omit them, or use a model with vision")
 
@@ -44,6 +46,8 @@ def require_features(lease: Lease, call: AnswerCall, *, owns_format: bool) -> No
     features = lease.model.info.features
     if call.constraint is not None and not owns_format and "constraints" not in features:
         raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which does not support formats')
+    if owns_format and isinstance(call, GenerateCall) and call.context:
+        raise Unsupported(f'context: "{call.model}" runs on {lease.engine}, which does not exchange token ids')
     if _has_images(call) and "images" not in features:
         raise Unsupported(f'images: "{call.model}" runs on {lease.engine}, which does not support images')
 

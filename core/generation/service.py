@@ -21,15 +21,16 @@ from corral.core.generation.assembling import chat_request, generate_request, re
 from corral.core.generation.chat_formats import ChatFormats
 from corral.core.generation.early_length_check import require_room_for
 from corral.core.generation.embedding import embed_texts
+from corral.core.generation.fitting import FittingChat, fitted
 from corral.core.generation.parsing import parsed
-from corral.core.generation.prompting import completion_of, rendered_chat
+from corral.core.generation.prompting import completion_of, shown_text
 from corral.core.generation.refusals import refuse_embedding_model, refuse_unserved, require_features, require_task
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
 from corral.core.ports.answer_parsers import AnswerParserFactory
-from corral.core.ports.chat import ChatLanguage
-from corral.core.ports.running import Task
+from corral.core.ports.chat import ChatLanguage, RenderedChat
+from corral.core.ports.running import RunningModel, Task
 from corral.core.requests.caller import Caller
 from corral.core.requests.calls import (
     AnswerCall,
@@ -43,6 +44,7 @@ from corral.core.requests.calls import (
 )
 from corral.core.requests.options import ResolvedOptions
 from corral.core.requests.outputs import Embedded, Output, Vectors
+from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.requests.vectors import check_finite, normalise
 from corral.core.scheduling.leases import Lease
@@ -109,13 +111,34 @@ class InferenceService:
         """
         view, options = await self._find(call, "generate")
         refuse_unserved(view.record, view.capabilities, call)
-        return await self._answer(view, call, options, generate_request(view.record, call, options), "generate")
+        return await self._answer(view, call, options, _generate_request(view, call, options), "generate")
 
     async def chat(self, call: ChatCall) -> Generation:
         """Outputs: `Started`, `Delta`s, `Finished`. Errors in the call or the model are raised here, at once."""
         view, options = await self._find(call, "chat")
         refuse_unserved(view.record, view.capabilities, call)
         return await self._answer(view, call, options, chat_request(view.record, call, options), "chat")
+
+    async def render(self, call: GenerateCall | ChatCall) -> tuple[Prompt, str]:
+        """The prompt that a call would run with, and its text, without running it. Loads the model if need be.
+
+        Raises what `generate` and `chat` raise, and `Unsupported` if the model's chats are not rendered here.
+        """
+        task: Literal["generate", "chat"] = "generate" if isinstance(call, GenerateCall) else "chat"
+        view, options = await self._find(call, task)
+        refuse_unserved(view.record, view.capabilities, call)
+        if isinstance(call, GenerateCall):
+            request = _generate_request(view, call, options)
+        else:
+            request = chat_request(view.record, call, options)
+        async with self._lease(view, call, options, _ANSWERING) as lease:
+            require_task(lease, "completion", call.model, task)
+            if isinstance(request, CompletionRequest):
+                prompt = request.prompt
+            else:
+                chat = FittingChat(request, lease.model, await self._formats.open(view))
+                prompt = completion_of(request, await chat.fitting(), truncate=False).prompt
+            return prompt, await shown_text(prompt, lease.model)
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """Without inputs it only loads the model. Raises `PromptTooLong` for an input that is too long to be cut."""
@@ -210,11 +233,26 @@ class InferenceService:
         """The answer of a model that completes text. Renders now, so that a template's complaint is raised here."""
         model = lease.model
         if isinstance(request, CompletionRequest):
-            require_room_for(model.info, request.prompt, request.context)
+            if not request.context.truncate:
+                require_room_for(model.info, request.prompt, request.context)
             return model.run(request)
-        rendered = await rendered_chat(request, model.info, await self._formats.open(view))
+        chat = FittingChat(request, model, await self._formats.open(view))
+        rendered = await chat.whole()
+        if not (chat.can_shrink or chat.dropped):
+            return self._run(view, model, request, rendered, truncate=request.context.truncate)
+        return fitted(
+            chat,
+            self._run(view, model, request, rendered, truncate=not chat.can_shrink),
+            lambda shorter: self._run(view, model, request, shorter, truncate=True),
+        )
+
+    def _run(
+        self, view: ModelView, model: RunningModel, request: ChatRequest, rendered: RenderedChat, *, truncate: bool
+    ) -> AsyncGenerator[Output, None]:
+        """The parsed answer to a chat. Raises `PluginError` at once if its parser is not installed."""
+        outputs = model.run(completion_of(request, rendered, truncate=truncate))
         if rendered.parser is None:
-            return model.run(completion_of(request, rendered))
+            return outputs
         factory = self._parsers.get(rendered.parser)
         if factory is None:
             known = ", ".join(sorted(self._parsers)) or "none"
@@ -222,5 +260,8 @@ class InferenceService:
                 f"the chat format of {view.record.name.short} needs the answer parser {rendered.parser!r}",
                 f"install the plugin that has it; installed: {known}",
             )
-        parser = factory.open(request, rendered)
-        return parsed(model.run(completion_of(request, rendered)), parser)
+        return parsed(outputs, factory.open(request, rendered))
+
+
+def _generate_request(view: ModelView, call: GenerateCall, options: ResolvedOptions) -> ChatRequest | CompletionRequest:
+    return generate_request(view.record, call, options, view.metadata.fim_ids if view.metadata else None)

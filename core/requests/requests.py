@@ -69,12 +69,14 @@ class ContextPolicy(Value, frozen=True, kw_only=True):
 
     `num_ctx` bounds prompt and answer together (None: as much as the engine has). When an answer reaches it, `shift`
     keeps the first `num_keep` tokens, drops the older half of the rest and continues; without `shift`, or if the
-    model's memory cannot shift, the answer ends with ``length``.
+    model's memory cannot shift, the answer ends with ``length``. With `truncate`, a prompt that does not fit loses what
+    follows its first `num_keep` tokens in the same way, if `shift` allows it; otherwise it is `PromptTooLong`.
     """
 
     num_ctx: int | None = None
     num_keep: int = 4
     shift: bool = True
+    truncate: bool = False
 
 
 class Constraint(Value, frozen=True, kw_only=True):
@@ -117,17 +119,27 @@ class TextRequest(Request, frozen=True, kw_only=True):
 
 
 class CompletionRequest(TextRequest, frozen=True, kw_only=True):
-    """Continue a prompt. `preserved_tokens` are control tokens that must appear in the text."""
+    """Continue a prompt. `preserved_tokens` are control tokens that must appear in the text.
+
+    `dropped_tokens` is roughly how many tokens of the prompt are missing from it because it was far too long.
+    """
 
     prompt: Prompt
+    dropped_tokens: int = 0
     thinking_budget: ThinkingBudget | None = None
     preserved_tokens: frozenset[str] = frozenset()
 
 
 class ChatRequest(TextRequest, frozen=True, kw_only=True):
-    """Answer a conversation. For engines that own their template; for others, it becomes a completion."""
+    """Answer a conversation. For engines that own their template; for others, it becomes a completion.
+
+    `earlier_ids` are the tokens of an exchange that the rendered messages continue. With `suffix`, the answer belongs
+    between the last message and it; only templates that have a place for it get one.
+    """
 
     messages: tuple[Message, ...]
+    earlier_ids: tuple[int, ...] = ()
+    suffix: str = ""
     tools: tuple[Tool, ...] = ()
     think: bool | str | None = None
 

@@ -268,6 +268,7 @@ def test_a_full_context_shifts_or_ends(engine: LlamaCppEngine) -> None:
     [shifted] = answer(engine, ask("Once upon a time", ignore_eos=True, context=window), limit=100)
     [cut] = answer(engine, ask("Once upon a time", ignore_eos=True, context={**window, "shift": False}), limit=100)
     assert len(shifted.tokens) == 100
+    assert sum(output.dropped_tokens for output in shifted.outputs if isinstance(output, ContextShifted)) > 50
     assert cut.finish == "length"
     assert 50 < len(cut.tokens) < 64
 

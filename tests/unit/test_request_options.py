@@ -62,7 +62,7 @@ def test_what_a_call_says_reaches_the_model() -> None:
     chat = generate_request(record, asked, ResolvedOptions())
     raw = generate_request(record, msgspec.structs.replace(asked, raw=True), ResolvedOptions())
     assert isinstance(chat, ChatRequest)
-    for request in (chat, raw, completion_of(chat, RenderedChat(prompt=()))):
-        shared = set(asked.__struct_fields__) & set(request.__struct_fields__) - {"prompt"}
+    for request in (chat, raw, completion_of(chat, RenderedChat(prompt=()), truncate=False)):
+        shared = set(asked.__struct_fields__) & set(request.__struct_fields__) - {"prompt", "suffix"}
         assert shared
         assert {name: getattr(request, name) for name in shared} == {name: said[name] for name in shared}
