@@ -36,7 +36,7 @@ from corral.core.requests.outputs import (
     TopLogprob,
     Vectors,
 )
-from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, SamplingParams
+from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, ignored_options
 
 __all__ = ("FakeEngine",)
 
@@ -209,11 +209,6 @@ class FakeEngine:
 
 
 def _prefilled(sequence: _Sequence) -> Prefilled:
-    sampling, default = sequence.request.sampling, SamplingParams()
-    ignored = tuple(
-        name
-        for name in SamplingParams.__struct_fields__
-        if name not in _HONOURED and getattr(sampling, name) != getattr(default, name)
-    )
     told = prefilled(sequence.request, sequence.prompt, cached=0, shifts=False, began_ns=sequence.began_ns)
+    ignored = ignored_options(sequence.request.sampling, _HONOURED)
     return msgspec.structs.replace(told, ignored_options=(*ignored, *told.ignored_options))
