@@ -286,7 +286,7 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
         ({"tokenizer.ggml.tokens": ["<PRE>", "<SUF>"]}, None),
         ({"tokenizer.ggml.tokens": ["<fim_prefix>", "<fim_suffix>", "x" + "\x0c" + 7 * "\0" + "<fim_middle>"]}, None),
         ({f"tokenizer.ggml.fim_{name}_token_id": place for place, name in enumerate(("pre", "suf", "mid"))}, (0, 1, 2)),
-        ({f"tokenizer.ggml.{name}_token_id": 3 - place for place, name in enumerate(("prefix", "suffix", "middle"))}, (3, 2, 1)),
+        ({f"tokenizer.ggml.{name}_token_id": at for at, name in enumerate(("prefix", "suffix", "middle"))}, (0, 1, 2)),
         ({f"tokenizer.ggml.fim_{name}_token_id": 99 for name in ("pre", "suf", "mid")}, None),
     ],
 )  # fmt: skip
