@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from corral.core.errors import InvalidRequest
 from corral.core.ports.tokens import RequestMask
-from corral.core.stepping.watching import TextWatch
+from corral.core.stepping.text_watch import TextWatch
 
 __all__ = ("LateMask",)
 

@@ -7,7 +7,7 @@ import codecs
 from corral.core.errors import InvalidRequest
 from corral.core.ports.tokens import Vocabulary
 from corral.core.requests.requests import ThinkingBudget
-from corral.core.stepping.watching import TextWatch
+from corral.core.stepping.text_watch import TextWatch
 
 __all__ = ("Spelling", "ThinkingMask")
 
