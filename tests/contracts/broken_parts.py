@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
+import pytest
+
 __all__ = ("failures", "promises")
 
 
@@ -13,9 +15,9 @@ def promises(contract: type) -> set[str]:
     return {name for name in dir(contract) if name.startswith("test_")}
 
 
-def failures(contract: type, make: object) -> set[str]:
-    """The names of the tests that fail for the part that `make` returns. Each test takes the part first, and then its
-    own parameters.
+def failures(contract: type, part: Any, *, fresh: bool = False) -> set[str]:
+    """The names of the tests that fail for a part. Each test takes the part (or what makes it) first, and then its own
+    parameters. `fresh`: `part` makes the part, a new one for each test.
     """
     failed = set()
     for name in promises(contract):
@@ -23,7 +25,7 @@ def failures(contract: type, make: object) -> set[str]:
         marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
         for values in product(*(mark.args[1] for mark in marks)):
             try:
-                test(make, **dict(zip((mark.args[0] for mark in marks), values, strict=True)))
-            except Exception:
+                test(part() if fresh else part, **dict(zip((mark.args[0] for mark in marks), values, strict=True)))
+            except (Exception, pytest.fail.Exception):
                 failed.add(name)
     return failed
