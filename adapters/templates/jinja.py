@@ -72,12 +72,7 @@ class JinjaFormat:
         text = self._run({"messages": spelt, "tools": tools}, typed.chars)
         if continued:
             text += self._begun(messages[-1], typed)
-        prompt = typed.prompt(text)
-        if self._think is None or request.think is False:
-            return RenderedChat(prompt=prompt)
-        tags = self._think
-        preserved = frozenset({tags.start, tags.end})
-        return RenderedChat(prompt=prompt, parser="think_tags", think=tags, preserved_tokens=preserved)
+        return RenderedChat(prompt=typed.prompt(text))
 
     def _begun(self, message: Message, typed: TypedText) -> str:
         """The beginning of an answer that is to be continued: its thinking between the tags, and its text."""
