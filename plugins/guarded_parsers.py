@@ -15,6 +15,7 @@ from corral.core.requests.outputs import Delta
 from corral.core.requests.requests import ChatRequest
 from corral.core.requests.think_tags import ThinkTags
 from corral.plugins.guarded_parts import complain, ours
+from corral.plugins.plugin_results import checked, validated
 
 __all__ = ("GuardedCallFormat", "GuardedParsers")
 
@@ -33,10 +34,11 @@ class GuardedParsers:
         """None if it fails: it is asked about every template."""
         try:
             tags = contained(self._factory.think_tags, template)
+            tags = None if tags is None else validated(tags, ThinkTags)
         except Exception as fault:
             complain(self._where, f"{type(fault).__name__}: {short_line(fault)}")
             return None
-        return tags if isinstance(tags, ThinkTags) else None
+        return tags
 
     def open(self, request: ChatRequest, rendered: RenderedChat) -> AnswerParser:
         return _opened(self._factory, request, rendered, self._where)
@@ -59,9 +61,7 @@ class GuardedCallFormat:
 
     def preserved_tokens(self, rendered: RenderedChat) -> frozenset[str]:
         with ours(f"{self._where}: preserved_tokens"):
-            tokens = frozenset(contained(self._format.preserved_tokens, rendered))
-            if not all(isinstance(token, str) for token in tokens):
-                raise TypeError(f"it returned {short_line(repr(tokens), 60)} instead of texts")
+            tokens: frozenset[str] = validated(contained(self._format.preserved_tokens, rendered), frozenset[str])
             return tokens
 
     def open(self, request: ChatRequest, rendered: RenderedChat) -> AnswerParser:
@@ -69,10 +69,7 @@ class GuardedCallFormat:
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
         with ours(f"{self._where}: call_grammar"):
-            grammar = contained(self._format.call_grammar, tools, rendered, required=required)
-            if not isinstance(grammar, str):
-                raise TypeError(f"it returned {short_line(repr(grammar), 60)} instead of a text")
-            return grammar
+            return checked(contained(self._format.call_grammar, tools, rendered, required=required), str)
 
 
 def _opened(part: Any, request: ChatRequest, rendered: RenderedChat, where: str) -> AnswerParser:
@@ -104,6 +101,5 @@ def _checked_deltas(found: Iterable[Delta]) -> Sequence[Delta]:
     if len(deltas) > _MOST_DELTAS:
         raise ValueError(f"it made more than {_MOST_DELTAS} deltas of one")
     for delta in deltas:
-        if not isinstance(delta, Delta):
-            raise TypeError(f"it returned {short_line(repr(delta), 60)} instead of a Delta")
+        checked(delta, Delta)
     return deltas

@@ -18,6 +18,7 @@ from corral.core.models.references import Reference
 from corral.core.ports.chat import ChatFormat, RenderedChat
 from corral.core.ports.registries import RemoteManifest, RemoteWriter
 from corral.core.ports.sources import OnProgress, RemoteFile, SourceModel
+from corral.plugins.plugin_results import checked, validated
 
 __all__ = ("GuardedLanguage", "GuardedPart", "GuardedRegistry", "GuardedSource", "bounded", "complain", "ours")
 
@@ -62,6 +63,7 @@ class GuardedPart:
     """An object with short methods. The method `yes_or_no` counts as answering no if it raises.
 
     Errors of Corral pass if they are among those that the port `raises`; all others are faults of the plugin.
+    `results` are the types that methods return; `validates`: their fields and elements are checked too.
     """
 
     def __init__(
@@ -70,13 +72,15 @@ class GuardedPart:
         where: str,
         *,
         yes_or_no: str | None = None,
-        results: dict[str, type] | None = None,
+        results: dict[str, Any] | None = None,
+        validates: bool = False,
         raises: tuple[type[CorralError], ...] = (CorralError,),
     ) -> None:
         self._part = part
         self._where = where
         self._yes_or_no = yes_or_no
         self._results = results or {}
+        self._check = validated if validates else checked
         self._raises = raises
 
     def __getattr__(self, name: str) -> Any:
@@ -105,7 +109,7 @@ class GuardedPart:
         def call(*arguments: Any, **named: Any) -> Any:
             with ours(f"{self._where}: {name}", self._raises):
                 result = contained(method, *arguments, **named)
-                return _checked(result, self._results.get(name, object))
+                return self._check(result, self._results[name]) if name in self._results else result
 
         return call
 
@@ -161,7 +165,7 @@ class GuardedSource:
         with ours(f"{self._where}: fetch"):
             async with aclosing(self._source.fetch(file, start)) as chunks:
                 async for chunk in chunks:
-                    yield _checked(chunk, bytes)
+                    yield checked(chunk, bytes)
 
 
 class GuardedRegistry:
@@ -181,7 +185,7 @@ class GuardedRegistry:
         with ours(f"{self._where}: fetch"):
             async with aclosing(self._registry.fetch(reference, blob, start, end)) as chunks:
                 async for chunk in chunks:
-                    yield _checked(chunk, bytes)
+                    yield checked(chunk, bytes)
 
     async def mount(self, reference: Reference, blob: Digest, source: Reference) -> bool:
         return await self._result("mount", bool, reference, blob, source)
@@ -198,7 +202,7 @@ class GuardedRegistry:
 
     async def _result(self, name: str, wanted: type[T], *arguments: Any) -> T:
         with ours(f"{self._where}: {name}"):
-            return _checked(await getattr(self._registry, name)(*arguments), wanted)
+            return checked(await getattr(self._registry, name)(*arguments), wanted)
 
 
 class _GuardedWriter:
@@ -219,12 +223,6 @@ class _GuardedWriter:
     async def abort(self) -> None:
         with ours(f"{self._where}: abort"):
             await self._writer.abort()
-
-
-def _checked(result: Any, wanted: type[T]) -> T:
-    if not isinstance(result, wanted):
-        raise TypeError(f"it returned {short_line(repr(result), 60)} instead of {wanted.__name__}")
-    return result
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from corral.core.errors import StorageError, Unsupported
 from corral.core.models.model import Model, ModelMetadata
 from corral.core.ports.answer_parsers import AnswerParserFactory, ToolCallFormat
 from corral.core.ports.chat import ChatLanguage
-from corral.core.ports.manifests import ManifestFormat
+from corral.core.ports.manifests import ManifestBlob, ManifestFormat
 from corral.core.ports.metadata import MetadataReader
 from corral.core.ports.registries import Registry
 from corral.core.ports.runners import Runner
@@ -176,7 +176,8 @@ recognizes a manifest reads it.""",
     guard=partial(
         GuardedPart,
         yes_or_no="recognises",
-        results={"read": Model, "blobs": tuple, "write": tuple},
+        results={"read": Model, "blobs": tuple[ManifestBlob, ...], "write": tuple[bytes, tuple[bytes, ...]]},
+        validates=True,
         raises=(StorageError, Unsupported),
     ),
 )
@@ -192,7 +193,14 @@ store, so that the header of a model in a remote store is read without fetching 
 `RandomAccessFile(path)` opens a file as one, and `buffered(source)` makes a file object of one.""",
     check_part=implements(MetadataReader),
     guard=partial(
-        GuardedPart, yes_or_no="recognises", results={"read": ModelMetadata, "describe": dict, "tensors": list}
+        GuardedPart,
+        yes_or_no="recognises",
+        results={
+            "read": ModelMetadata,
+            "describe": dict[str, object],
+            "tensors": list[tuple[str, str, tuple[int, ...]]],
+        },
+        validates=True,
     ),
 )
 
