@@ -52,7 +52,7 @@ def _parsed(feed: Callable[..., Any], finish: Callable[..., Any] = lambda: ()) -
         (lambda: _parsed(_raise(ValueError("no luck"))), "feed: ValueError: no luck"),
         (lambda: _parsed(_raise(SystemExit(3))), "feed: raised SystemExit"),
         (lambda: _parsed(lambda delta: [delta], _raise(KeyError("x"))), "finish: KeyError"),
-        (lambda: _parsed(lambda delta: ["Hi"]), "instead of a Delta"),
+        (lambda: _parsed(lambda delta: ["Hi"]), "instead of Delta"),
         (lambda: _parsed(lambda delta: None), "feed: TypeError"),
         (lambda: GuardedParsers(Made(open=lambda *given: None), _WHERE).open(_CHAT, _RENDERED), "AnswerParser"),
         (lambda: GuardedParsers(Made(open=lambda *given: sys.exit()), _WHERE).open(_CHAT, _RENDERED), "SystemExit"),
