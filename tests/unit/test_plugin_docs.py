@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from litestar import Litestar
@@ -20,9 +21,12 @@ from litestar.testing import AsyncTestClient
 
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.runners.thread import ThreadRunner
+from corral.api.http.app import create_app
+from corral.core.errors import ModelNotFound, PromptTooLong, ServerBusy
 from corral.core.models.digests import digest_of
 from corral.core.models.model import StoredModel, TemplateText
 from corral.core.models.names import parse_name
+from corral.core.requests.calls import GenerateCall
 from corral.core.requests.outputs import Delta
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, SamplingParams
@@ -165,6 +169,40 @@ def test_the_route(module: ModuleType, tmp_path: Path) -> None:
     answer = asyncio.run(ask())
     assert answer
     assert answer == answer.upper()
+
+
+@pytest.mark.parametrize("module", [("corral_letters", "An API of its own")], indirect=True)
+def test_the_api_with_its_own_errors(module: ModuleType) -> None:
+    """Each error under its path has its envelope, with the status that the table on the page gives."""
+
+    class Inference:
+        async def generate(self, call: GenerateCall) -> None:
+            raise {"nothing": ModelNotFound, "long": PromptTooLong, "busy": ServerBusy}[call.model](call.model)
+
+    app = create_app(cast("Any", SimpleNamespace(inference=Inference())), [module.router])
+
+    async def ask() -> list[tuple[int, dict[str, Any]]]:
+        async with AsyncTestClient(app, base_url="http://127.0.0.1") as client:
+
+            async def error(method: str, path: str, **given: Any) -> tuple[int, dict[str, Any]]:
+                reply = await client.request(method, f"/letters{path}", **given)
+                return reply.status_code, reply.json()["error"]
+
+            return [
+                *[await error("POST", "/write", json={"model": model, "to": "you"}) for model in ("nothing", "long")],
+                await error("POST", "/write", json={"model": "busy", "to": "you"}),
+                await error("POST", "/write", json={"model": "other", "to": "you"}),
+                await error("POST", "/write", json={}),
+                await error("POST", "/write", content=b"{"),
+                await error("POST", "/read"),
+                await error("GET", "/write"),
+                await error("GET", "/write", headers={"origin": "https://elsewhere.example"}),
+            ]
+
+    answers = asyncio.run(ask())
+    assert [status for status, _ in answers] == [404, 413, 503, 500, 422, 400, 404, 405, 403]
+    assert all(error["code"] == status and error["message"] for status, error in answers)
+    assert answers[4][1]["message"] == "to whom?"
 
 
 def test_every_suite_is_documented() -> None:
