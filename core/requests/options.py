@@ -34,8 +34,8 @@ _MIN_NUM_CTX = 4
 class OptionSpec(Value, frozen=True, kw_only=True):
     """One row of the table.
 
-    `scope`: ``sampling``, ``context`` and ``thinking`` hold for one request, ``load`` for a loaded model (another value may reload
-    it), ``engine`` says which engine loads it, ``none`` is checked and then has no effect. `default` is the
+    `scope`: ``sampling``, ``context`` and ``thinking`` hold for one request, ``load`` for a loaded model (another value
+    may reload it), ``engine`` says which engine loads it, ``none`` is checked and then has no effect. `default` is the
     value if none is given; None means that the engine decides. `origin` says where the name comes from.
     """
 
