@@ -41,8 +41,8 @@ class RequestOptions(TypedDict, total=False):
 
 class AnswerOptions(RequestOptions, total=False):
     """The keyword arguments of a request for text: a `system` prompt; `logprobs`, the number of alternatives to report
-    for each token (0: only the chosen token; absent: no log-probabilities); and the `format` of the answer, ``"json"``
-    or a JSON Schema.
+    for each token (0: only the chosen token; absent: no log-probabilities); the `format` of the answer, ``"json"`` or a
+    JSON Schema; and `think`, whether the model thinks before it answers, or how hard (absent: if it can).
 
     With `truncate`, the default, what does not fit into the context is left out, the oldest messages first; without it,
     `PromptTooLong` is raised. Without `shift`, an answer that fills the context ends there.
@@ -51,6 +51,7 @@ class AnswerOptions(RequestOptions, total=False):
     system: str | None
     logprobs: int | None
     format: Literal["json"] | Mapping[str, Any] | None
+    think: bool | Literal["low", "medium", "high", "max"] | None
     truncate: bool
     shift: bool | None
 

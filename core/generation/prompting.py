@@ -18,7 +18,7 @@ from corral.core.generation.rendering import FormatInThreads
 from corral.core.ports.chat import RenderedChat
 from corral.core.ports.running import ModelInfo, RunningModel
 from corral.core.requests.prompts import Prompt, TextPart, TokensPart, has_media
-from corral.core.requests.requests import ChatRequest, CompletionRequest
+from corral.core.requests.requests import ChatRequest, CompletionRequest, Thinking
 from corral.core.values import fields_in_common
 
 __all__ = ("completion_of", "rendered_chat", "shown_text")
@@ -53,7 +53,12 @@ def completion_of(request: ChatRequest, rendered: RenderedChat, *, truncate: boo
     prompt = rendered.prompt
     if request.earlier_ids:
         prompt = (TokensPart(ids=request.earlier_ids), *prompt)
-    return CompletionRequest(prompt=prompt, preserved_tokens=rendered.preserved_tokens, **passed_on)
+    return CompletionRequest(
+        prompt=prompt,
+        preserved_tokens=rendered.preserved_tokens,
+        thinking=_thinking(request, rendered),
+        **passed_on,
+    )
 
 
 async def shown_text(prompt: Prompt, model: RunningModel) -> str:
@@ -68,3 +73,12 @@ async def shown_text(prompt: Prompt, model: RunningModel) -> str:
         else:
             shown.append(f"[img-{next(images)}]")
     return "".join(shown)
+
+
+def _thinking(request: ChatRequest, rendered: RenderedChat) -> Thinking | None:
+    """None if nothing depends on where the thinking ends, so that ordinary answers need no mask."""
+    tags = rendered.think
+    if tags is None or request.think is False or (request.constraint is None and request.thinking_budget is None):
+        return None
+    start = "" if rendered.opens_thinking else tags.start
+    return Thinking(start=start, end=tags.end, max_tokens=request.thinking_budget)
