@@ -52,8 +52,7 @@ def generate_request(
     elif call.raw:
         prompt = raw_prompt(call.prompt, call.images)
     else:
-        chat = _chat(call, options, _generate_messages(record, call))
-        return msgspec.structs.replace(chat, earlier_ids=call.context, suffix=call.suffix or "")
+        return _chat(call, options, _generate_messages(record, call))
     return CompletionRequest(**_passed_on(call, options, CompletionRequest) | {"prompt": prompt})
 
 
@@ -85,7 +84,7 @@ def _chat_messages(record: StoredModel, messages: tuple[Message, ...]) -> tuple[
 def _generate_messages(record: StoredModel, call: GenerateCall) -> tuple[Message, ...]:
     system = call.system or record.system
     opening = (Message(role="system", content=system),) if system else ()
-    earlier = () if call.context else record.messages
+    earlier = () if call.earlier_ids else record.messages
     return (*opening, *earlier, Message(role="user", content=call.prompt, images=call.images))
 
 

@@ -68,7 +68,7 @@ def require_features(lease: Lease, call: AnswerCall, *, owns_format: bool) -> No
     features = lease.model.info.features
     if call.constraint is not None and not owns_format and "constraints" not in features:
         raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which does not support formats')
-    if owns_format and isinstance(call, GenerateCall) and call.context:
+    if owns_format and isinstance(call, GenerateCall) and call.earlier_ids:
         raise Unsupported(f'context: "{call.model}" runs on {lease.engine}, which does not exchange token ids')
     kinds = {media_kind(data) for data in _files(call)}
     for kind, _, name in _MEDIA:

@@ -68,8 +68,8 @@ class AnswerCall(LoadingCall, frozen=True, kw_only=True):
 class GenerateCall(AnswerCall, frozen=True, kw_only=True):
     """Complete a prompt. Unless `raw`, the model's chat template goes around it, with `system` or the model's own.
 
-    `return_token_ids`: `Finished` carries the ids of prompt and answer. `context` are such ids: the prompt continues
-    them, and the model's own messages, which they contain, are not repeated. With `suffix`, the answer is what belongs
+    `return_token_ids`: `Finished` carries the ids of prompt and answer. `earlier_ids` are such ids: the prompt
+    continues them, and the model's own messages, which they contain, are not repeated. With `suffix`, the answer is what belongs
     between `prompt` and `suffix`.
     """
 
@@ -77,8 +77,8 @@ class GenerateCall(AnswerCall, frozen=True, kw_only=True):
     images: tuple[bytes, ...] = ()
     system: str | None = None
     raw: bool = False
-    suffix: str | None = None
-    context: tuple[int, ...] = ()
+    suffix: str = ""
+    earlier_ids: tuple[int, ...] = ()
     return_token_ids: bool = False
 
 

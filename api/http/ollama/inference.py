@@ -57,8 +57,8 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         images=await _beside_the_loop(lambda: decoded_images(body.images), (body,)),
         system=body.system or None,
         raw=body.raw,
-        suffix=body.suffix or None,
-        context=body.context,
+        suffix=body.suffix,
+        earlier_ids=body.context,
         return_token_ids=not body.raw,
         **_answering(begun, constraint),
     )
