@@ -24,6 +24,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from corral.adapters.answer_parsers.json_spans import JsonSpan as JsonSpan
+from corral.adapters.answer_parsers.tagged_calls import CallBody as CallBody
+from corral.adapters.answer_parsers.tagged_calls import TaggedCallParser as TaggedCallParser
 from corral.core.error_translation import map_errors as map_errors
 from corral.core.errors import *
 from corral.core.models.digests import Digest as Digest
@@ -46,6 +49,9 @@ from corral.core.ports.running import *
 from corral.core.ports.sources import *
 from corral.core.ports.tokens import *
 from corral.core.random_access import *
+from corral.core.requests.call_grammars import calls_after as calls_after
+from corral.core.requests.call_grammars import json_text as json_text
+from corral.core.requests.call_grammars import literal as literal
 from corral.core.requests.caller import ANONYMOUS as ANONYMOUS
 from corral.core.requests.caller import Caller as Caller
 from corral.core.requests.calls import *

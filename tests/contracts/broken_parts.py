@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,12 @@ def promises(contract: type) -> set[str]:
     return {name for name in dir(contract) if name.startswith("test_")}
 
 
-def failures(contract: type, part: Any, *, fresh: bool = False) -> set[str]:
+def failures(contract: type, part: Any, names: Collection[str] | None = None, *, fresh: bool = False) -> set[str]:
     """The names of the tests that fail for a part. Each test takes the part (or what makes it) first, and then its own
-    parameters. `fresh`: `part` makes the part, a new one for each test.
+    parameters. `names` limits the tests that are run. `fresh`: `part` makes the part, a new one for each test.
     """
     failed = set()
-    for name in promises(contract):
+    for name in promises(contract) if names is None else names:
         test: Any = getattr(contract(), name)
         marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
         for values in product(*(mark.args[1] for mark in marks)):

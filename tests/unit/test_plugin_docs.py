@@ -27,10 +27,13 @@ from corral.core.errors import ModelNotFound, PromptTooLong, ServerBusy
 from corral.core.models.digests import digest_of
 from corral.core.models.model import StoredModel, TemplateText
 from corral.core.models.names import parse_name
+from corral.core.ports.chat import RenderedChat
 from corral.core.requests.calls import GenerateCall
+from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import Delta
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, SamplingParams
+from corral.core.requests.think_tags import ThinkTags
 from corral.core.specs.converters import ConvertRequest
 from corral.core.specs.engines import EngineSpec, LoadRequest, LocalFile
 from corral.plugins import testing
@@ -40,7 +43,8 @@ from corral.plugins.manager import PluginManager
 from corral.plugins.testing.answer_parser import AnswerParserContract
 from corral.plugins.testing.chat_format import ChatFormatContract
 from corral.plugins.testing.gguf import gguf_bytes
-from tests.contracts.broken_parts import Outcomes, failures, outcomes_of
+from corral.plugins.testing.tool_call_format import TOOLS, ToolCallFormatContract
+from tests.contracts.broken_parts import Outcomes, failures, outcomes_of, promises
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 
@@ -390,3 +394,22 @@ def test_the_chat_language_and_its_parser(module: ModuleType) -> None:
     assert failures(Formats, lambda: module.PercentLanguage().compile(text, None)) == set()
     rendered = module.PercentLanguage().compile(text, None).render(ChatRequest(messages=()))
     assert failures(Parsers, lambda: module.GuillemetParsers().open(ChatRequest(messages=()), rendered)) == set()
+    assert module.GuillemetParsers().think_tags(text) == ThinkTags(start="«", end="»")
+
+
+@pytest.mark.parametrize("module", [("corral_angles", "Formats of tool calls")], indirect=True)
+def test_the_tool_call_format(module: ModuleType) -> None:
+    """It is registered, and passes the suites of its port and of its parsers."""
+    manager = PluginManager()
+    manager.register(module, "angles")
+    assert manager.statuses[-1].provides == ("tool call format: angles",)
+    now = '⟪{"tool": "now", "input": {}}⟫'
+
+    class Calls(ToolCallFormatContract):
+        template = TemplateText(kind="jinja", text="⟪{{ tools }}⟫")
+        answers = ((now, ("", "", (ToolCall(name="now"),))), (f"So: {now}", ("", "So:", (ToolCall(name="now"),))))
+
+    parsers = promises(AnswerParserContract)
+    assert failures(Calls, module.AngleCalls, promises(Calls) - parsers) == set()
+    chat = ChatRequest(messages=(), tools=TOOLS)
+    assert failures(Calls, lambda: module.AngleCalls().open(chat, RenderedChat(prompt=())), parsers) == set()

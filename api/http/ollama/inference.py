@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar
 
 from litestar import Request, post
@@ -10,24 +12,25 @@ from litestar.types import ASGIApp
 
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.ollama.answers import AnswerResponse
-from corral.api.http.ollama.bodies import ChatBody, GenerateBody, InferenceBody, decoded_images
+from corral.api.http.ollama.bodies import ChatBody, GenerateBody, InferenceBody, MessageBody, decoded_images
 from corral.api.http.ollama.chunks import AnswerWriter, ChatWriter, GenerateWriter
 from corral.api.http.ollama.prologue import InferenceRequest, begin
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
-from corral.core.errors import InvalidOption
+from corral.core.errors import InvalidOption, InvalidRequest
 from corral.core.generation.answers import Generation
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.calls import ChatCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.requests import Constraint
+from corral.core.requests.think_values import check_think
 
 __all__ = ("chat", "generate")
 
+T = TypeVar("T")
 BodyT = TypeVar("BodyT", bound=InferenceBody)
 
 _NOT_FOUND = "model '{}' not found"
+_LARGE_IMAGES = 1 << 20  # characters, which take about a millisecond
 _MOST_TOP_LOGPROBS = 20
-_THINK_LEVELS = ("high", "medium", "low", "max")
-_THINK_CHOICES = '"high", "medium", "low", "max", true, or false'
 
 
 @post("/api/generate", status_code=200, opt={"body": GenerateBody, "reply": GenerateReply, "ndjson": True})
@@ -50,7 +53,7 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         constraint = await _constraint(begun)
     call = GenerateCall(
         prompt=body.prompt,
-        images=decoded_images(body.images),
+        images=await _beside_the_loop(lambda: decoded_images(body.images), (body,)),
         system=body.system or None,
         raw=body.raw,
         return_token_ids=not body.raw,
@@ -79,7 +82,7 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
             return await _load(begun, writer, "chat")
         constraint = await _constraint(begun)
     call = ChatCall(
-        messages=tuple(message.to_core() for message in body.messages),
+        messages=await _beside_the_loop(lambda: tuple(one.to_core() for one in body.messages), body.messages),
         tools=tuple(tool.to_core() for tool in body.tools),
         **_answering(begun, constraint),
     )
@@ -89,6 +92,13 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
             return await begun.runtime.inference.chat(call)
 
     return AnswerResponse(open_generation, writer, stream=body.stream)
+
+
+async def _beside_the_loop(decode: Callable[[], T], holders: Iterable[GenerateBody | MessageBody]) -> T:
+    """Runs `decode` in a thread if the images of `holders` are so large that the event loop would notice."""
+    if sum([len(image) for one in holders for image in one.images]) < _LARGE_IMAGES:
+        return decode()
+    return await asyncio.to_thread(decode)
 
 
 def _check(body: InferenceBody) -> None:
@@ -105,7 +115,7 @@ def _answering(begun: InferenceRequest[BodyT], constraint: Constraint | None) ->
         "caller": begun.caller,
         "options": body.options,
         "keep_alive_s": begun.keep_alive_s,
-        "think": _think(body),
+        "think": body.think,
         "logprobs": _logprobs(body),
         "shift": body.shift,
         "constraint": constraint,
@@ -118,15 +128,10 @@ def _logprobs(body: InferenceBody) -> int | None:
 
 def _check_think(think: Any) -> None:
     """Ollama rejects these while decoding the body."""
-    if isinstance(think, str) and think and think not in _THINK_LEVELS:
-        raise ApiError(400, f'invalid think value: "{think}" (must be {_THINK_CHOICES})')
-    if think and not isinstance(think, (bool, str)):
-        raise ApiError(400, f"think must be a boolean or string ({_THINK_CHOICES})")
-
-
-def _think(body: InferenceBody) -> bool | str | None:
-    """The checked value; an empty string means that it is not given."""
-    return body.think if isinstance(body.think, bool) or body.think else None
+    try:
+        check_think(think)
+    except InvalidRequest as error:
+        raise ApiError(400, error.message) from error
 
 
 async def _constraint(begun: InferenceRequest[BodyT]) -> Constraint | None:
@@ -155,6 +160,7 @@ async def _load(
         options=begun.body.options,
         keep_alive_s=begun.keep_alive_s,
         task=task,
+        think=begun.body.think,
     )
     await begun.unless_client_leaves(begun.runtime.inference.load(call))
     return ASGIResponse(body=writer.empty("load"), media_type=JSON)
