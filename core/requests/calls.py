@@ -69,8 +69,8 @@ class GenerateCall(AnswerCall, frozen=True, kw_only=True):
     """Complete a prompt. Unless `raw`, the model's chat template goes around it, with `system` or the model's own.
 
     `return_token_ids`: `Finished` carries the ids of prompt and answer. `earlier_ids` are such ids: the prompt
-    continues them, and the model's own messages, which they contain, are not repeated. With `suffix`, the answer is what belongs
-    between `prompt` and `suffix`.
+    continues them, and the model's own messages, which they contain, are not repeated. With `suffix`, the answer is
+    what belongs between `prompt` and `suffix`.
     """
 
     prompt: str
