@@ -10,7 +10,6 @@ import msgspec
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.outputs import Delta
-from corral.core.requests.prompts import prompt_text
 from corral.core.requests.requests import ChatRequest
 from corral.core.requests.think_tags import ThinkTags, think_tags_in
 
@@ -36,10 +35,7 @@ class ThinkTagParsers:
     def open(self, request: ChatRequest, rendered: RenderedChat) -> ThinkTagParser:
         if rendered.think is None:
             raise ValueError("the chat format names no think tags")
-        # A constraint from the first token on rules out thinking, whatever the prompt ends with.
-        constrained = request.constraint is not None and request.constraint.starts_after is None
-        opened = prompt_text(rendered.prompt[-1:]).rstrip().endswith(rendered.think.start)
-        return ThinkTagParser(rendered.think, opened=opened and not constrained)
+        return ThinkTagParser(rendered.think, opened=rendered.opens_thinking)
 
 
 class ThinkTagParser:

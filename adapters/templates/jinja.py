@@ -10,12 +10,13 @@ import msgspec
 from jinja2 import nodes
 
 from corral.adapters.templates.sandbox import MeteredEnvironment
+from corral.adapters.templates.thinking_switches import thinking_variables
 from corral.core.errors import InvalidModelFile, InvalidRequest
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.requests.messages import Message, Tool
 from corral.core.requests.requests import ChatRequest
-from corral.core.requests.think_tags import think_tags_in
+from corral.core.requests.think_tags import think_tags_in, without_old_thinking
 from corral.core.requests.typed_text import ROLES, TypedText
 
 __all__ = ("JinjaFormat",)
@@ -51,7 +52,8 @@ class JinjaFormat:
             parsed = self._environment.parse(source)
             self._parts = _checked_size(parsed)
             self._inspected = _inspected_texts(parsed)
-            self._roles = ROLES | _compared_texts(parsed)
+            self._compared = _compared_texts(parsed)
+            self._names = frozenset(name.name for name in parsed.find_all(nodes.Name))
             self._template = self._environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise InvalidModelFile(f"chat template, line {error.lineno}: {error.message}") from error
@@ -63,23 +65,38 @@ class JinjaFormat:
     def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
         messages = request.messages
         continued = bool(messages) and messages[-1].role == "assistant" and not messages[-1].tool_calls
-        turns = list(messages[:-1] if continued else messages)
+        turns = without_old_thinking(messages[:-1] if continued else messages, self._think)
         if not self._places_system:
             turns = _fold_system(turns)
-        typed = TypedText(control, spared=self._inspected, roles=self._roles)
+        typed = TypedText(control, spared=self._inspected, roles=ROLES | self._compared)
         spelt = [_message_variables(typed.message(turn)) for turn in turns]
         tools = [_tool_variables(typed.tool(tool)) for tool in request.tools] or None
-        text = self._run({"messages": spelt, "tools": tools}, typed.chars)
+        switches = thinking_variables(self._names, self._compared, request.think, request.thinking_budget)
+        text = self._run({"messages": spelt, "tools": tools, **switches}, typed.chars)
         if continued:
-            text += self._begun(messages[-1], typed)
+            text = self._with_beginning(text, messages[-1], typed)
+        elif request.think is False:
+            text = self._without_thinking(text)
         return RenderedChat(prompt=typed.prompt(text))
 
-    def _begun(self, message: Message, typed: TypedText) -> str:
-        """The beginning of an answer that is to be continued: its thinking between the tags, and its text."""
+    def _with_beginning(self, text: str, message: Message, typed: TypedText) -> str:
+        """Adds the beginning of an answer that is to be continued: its thinking between the tags, and its text."""
         content = typed.text(message.content)
-        if not message.thinking or self._think is None:
-            return content
-        return f"{self._think.start}\n{typed.text(message.thinking)}\n{self._think.end}\n\n{content}"
+        if self._think is None:
+            return text + content
+        if not message.thinking:
+            return self._without_thinking(text) + content
+        thinking = f"\n{typed.text(message.thinking)}\n{self._think.end}\n\n"
+        opened = text.rstrip()
+        if opened.endswith(self._think.start):
+            return opened + thinking + content
+        return text + self._think.start + thinking + content
+
+    def _without_thinking(self, text: str) -> str:
+        """Closes the thinking at once if the template always opens it: that is how such models skip it."""
+        if self._think is None or not (opened := text.rstrip()).endswith(self._think.start):
+            return text
+        return f"{opened}\n\n{self._think.end}\n\n"
 
     def _run(self, variables: Mapping[str, Any], input_chars: int) -> str:
         whole = {**self._constants, "add_generation_prompt": True, **variables}

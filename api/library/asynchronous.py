@@ -40,6 +40,7 @@ from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.outputs import Usage
+from corral.core.requests.think_values import check_think
 from corral.core.requests.vectors import rows
 from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
@@ -271,6 +272,7 @@ def _answering(how: AnswerOptions, stream: bool) -> dict[str, Any]:
     checked("system", how.get("system"), str, None)
     return {
         "logprobs": checked_count("logprobs", how.get("logprobs"), least=0),
+        "think": check_think(how.get("think")),
         "constraint": read_format(checked_format(how.get("format"))),
     }
 

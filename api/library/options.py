@@ -41,10 +41,11 @@ class RequestOptions(TypedDict, total=False):
 
 class AnswerOptions(RequestOptions, total=False):
     """The keyword arguments of a request for text: a `system` prompt; `logprobs`, the number of alternatives to report
-    for each token (0: only the chosen token; absent: no log-probabilities); and the `format` of the answer, ``"json"``
-    or a JSON Schema.
+    for each token (0: only the chosen token; absent: no log-probabilities); the `format` of the answer, ``"json"`` or a
+    JSON Schema; and `think`, whether the model thinks before it answers, or how hard (absent: if it can).
     """
 
     system: str | None
     logprobs: int | None
     format: Literal["json"] | Mapping[str, Any] | None
+    think: bool | Literal["low", "medium", "high", "max"] | None

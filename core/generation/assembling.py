@@ -60,7 +60,8 @@ def _generate_messages(record: StoredModel, call: GenerateCall) -> tuple[Message
 
 
 def _chat(call: AnswerCall, options: ResolvedOptions, messages: tuple[Message, ...]) -> ChatRequest:
-    return ChatRequest(**_passed_on(call, options, ChatRequest) | {"messages": messages})
+    passed_on = _passed_on(call, options, ChatRequest)
+    return ChatRequest(**passed_on | {"messages": messages, "thinking_budget": options.thinking_budget})
 
 
 def _passed_on(call: AnswerCall, options: ResolvedOptions, request: type[TextRequest]) -> dict[str, Any]:

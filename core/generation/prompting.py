@@ -16,7 +16,7 @@ from corral.core.generation.rendering import FormatInThreads
 from corral.core.ports.chat import RenderedChat
 from corral.core.ports.running import ModelInfo
 from corral.core.requests.prompts import has_media
-from corral.core.requests.requests import ChatRequest, CompletionRequest
+from corral.core.requests.requests import ChatRequest, CompletionRequest, Thinking
 from corral.core.values import fields_in_common
 
 __all__ = ("completion_of", "rendered_chat")
@@ -44,4 +44,18 @@ def completion_of(request: ChatRequest, rendered: RenderedChat) -> CompletionReq
     if rendered.stops:
         sampling = msgspec.structs.replace(sampling, stop=(*sampling.stop, *rendered.stops))
     passed_on = fields_in_common(request, CompletionRequest) | {"sampling": sampling}
-    return CompletionRequest(prompt=rendered.prompt, preserved_tokens=rendered.preserved_tokens, **passed_on)
+    return CompletionRequest(
+        prompt=rendered.prompt,
+        preserved_tokens=rendered.preserved_tokens,
+        thinking=_thinking(request, rendered),
+        **passed_on,
+    )
+
+
+def _thinking(request: ChatRequest, rendered: RenderedChat) -> Thinking | None:
+    """None if nothing depends on where the thinking ends, so that ordinary answers need no mask."""
+    tags = rendered.think
+    if tags is None or request.think is False or (request.constraint is None and request.thinking_budget is None):
+        return None
+    start = "" if rendered.opens_thinking else tags.start
+    return Thinking(start=start, end=tags.end, max_tokens=request.thinking_budget)

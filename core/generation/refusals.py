@@ -6,11 +6,12 @@ from collections.abc import Collection
 
 from corral.core.errors import Unsupported, UnsupportedField
 from corral.core.models.model import StoredModel
+from corral.core.models.view import ModelView
 from corral.core.ports.running import Task
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
 from corral.core.scheduling.leases import Lease
 
-__all__ = ("refuse_embedding_model", "refuse_unserved", "require_features", "require_task")
+__all__ = ("refuse_embedding_model", "refuse_unserved", "require_features", "require_task", "settled_thinking")
 
 
 def refuse_embedding_model(capabilities: Collection[str], name: str, task: str) -> None:
@@ -19,12 +20,23 @@ def refuse_embedding_model(capabilities: Collection[str], name: str, task: str) 
         raise Unsupported(f'"{name}" does not support {task}')
 
 
+def settled_thinking(view: ModelView, name: str, think: bool | str | None) -> bool | str | None:
+    """Whether the model is to think: if not stated, a model that can does. Another server decides for its own models.
+
+    Before loading. Raises `Unsupported` for a model that cannot think but is asked to.
+    """
+    if view.record.remote:
+        return think
+    able = "thinking" in view.capabilities
+    if think and not able:
+        raise Unsupported(f'"{name}" does not support thinking')
+    return True if think is None and able else think
+
+
 def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: AnswerCall) -> None:
     """Before loading too. Raises `UnsupportedField` and `Unsupported`."""
-    if not record.remote:  # tools and thinking on request are for models that own their template
-        for field in ("tools", "think"):
-            if getattr(call, field, None):
-                raise UnsupportedField(f"{field} is not supported by this version of Corral", "omit it")
+    if not record.remote and getattr(call, "tools", None):  # for models that own their template
+        raise UnsupportedField("tools is not supported by this version of Corral", "omit it")
     if _has_images(call) and not {"vision", "audio"}.intersection(capabilities):
         raise Unsupported(f'"{call.model}" does not support images', "omit them, or use a model with vision")
 

@@ -11,8 +11,9 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
+import msgspec
 from msgspec import UnsetType
 
 from corral.core.generation.answers import Generation
@@ -23,7 +24,13 @@ from corral.core.generation.embedding import embed_texts
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.parsing import parsed
 from corral.core.generation.prompting import completion_of, rendered_chat
-from corral.core.generation.refusals import refuse_embedding_model, refuse_unserved, require_features, require_task
+from corral.core.generation.refusals import (
+    refuse_embedding_model,
+    refuse_unserved,
+    require_features,
+    require_task,
+    settled_thinking,
+)
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
@@ -50,6 +57,8 @@ from corral.core.scheduling.load_progress import LoadListener
 __all__ = ("InferenceService",)
 
 _log = logging.getLogger(__name__)
+
+ThinkingCallT = TypeVar("ThinkingCallT", GenerateCall, ChatCall, LoadCall)
 
 _ANSWERING: frozenset[Task] = frozenset({"completion", "chat"})
 _EMBEDDING: frozenset[Task] = frozenset({"embedding"})
@@ -106,20 +115,21 @@ class InferenceService:
 
         The prompt becomes a chat unless it is raw.
         """
-        view, options = await self._find(call, "generate")
+        view, options, call = await self._begun(call, "generate")
         refuse_unserved(view.record, view.capabilities, call)
         return await self._answer(view, call, options, generate_request(view.record, call, options), "generate")
 
     async def chat(self, call: ChatCall) -> Generation:
         """Outputs: `Started`, `Delta`s, `Finished`. Errors in the call or the model are raised here, at once."""
-        view, options = await self._find(call, "chat")
+        view, options, call = await self._begun(call, "chat")
         refuse_unserved(view.record, view.capabilities, call)
         return await self._answer(view, call, options, chat_request(view.record, call, options), "chat")
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """Without inputs it only loads the model. Raises `PromptTooLong` for an input that is too long to be cut."""
         started_ns = time.perf_counter_ns()
-        view, options = await self._find(call)
+        view = await self._catalog.view(parse_name(call.model))
+        options = resolved_options(view.record, call.options)
         async with self._lease(view, call, options, _EMBEDDING) as lease:
             require_task(lease, "embedding", call.model, "embeddings")
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
@@ -148,7 +158,7 @@ class InferenceService:
 
         A model that only makes embeddings is not loaded for a task that it does not have.
         """
-        view, options = await self._find(call, call.task)
+        view, options, call = await self._begun(call, call.task)
         async with self._lease(view, call, options, (), on_progress) as lease:
             return lease.load_ns
 
@@ -160,13 +170,17 @@ class InferenceService:
         """Ends its threads without waiting. Call it once no request is in progress."""
         self._formats.close()
 
-    async def _find(
-        self, call: LoadingCall, task: Literal["generate", "chat"] | None = None
-    ) -> tuple[ModelView, ResolvedOptions]:
+    async def _begun(
+        self, call: ThinkingCallT, task: Literal["generate", "chat"] | None
+    ) -> tuple[ModelView, ResolvedOptions, ThinkingCallT]:
+        """The model and the options of a call, and the call with its `think` settled; checked in Ollama's order."""
         view = await self._catalog.view(parse_name(call.model))
+        think = settled_thinking(view, call.model, call.think)
         if task is not None:
             refuse_embedding_model(view.capabilities, call.model, task)
-        return view, resolved_options(view.record, call.options)
+        if think is not call.think:
+            call = msgspec.structs.replace(call, think=think)
+        return view, resolved_options(view.record, call.options), call
 
     def _lease(
         self,

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from corral.core.models.model import ModelMetadata, TemplateText
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
-from corral.core.requests.prompts import Prompt
+from corral.core.requests.prompts import Prompt, prompt_text
 from corral.core.requests.requests import ChatRequest
 from corral.core.requests.think_tags import ThinkTags
 from corral.core.values import Value
@@ -29,6 +29,11 @@ class RenderedChat(Value, frozen=True, kw_only=True):
     call_tag: str | None = None
     preserved_tokens: frozenset[str] = frozenset()
     stops: tuple[str, ...] = ()
+
+    @property
+    def opens_thinking(self) -> bool:
+        """Whether the prompt ends with the opening tag, so that the answer begins inside the thinking."""
+        return self.think is not None and prompt_text(self.prompt[-1:]).rstrip().endswith(self.think.start)
 
 
 class ChatFormat(Protocol):

@@ -52,8 +52,9 @@ class AnswerCall(LoadingCall, frozen=True, kw_only=True):
     Fields that `TextRequest`s have too, by the same name, are passed on to the model.
 
     `logprobs`: None for none, otherwise how many alternatives to report beside the chosen token. `shift` None means
-    yes. `constraint` is what the answer must follow. `think` asks a model on another server to think, or not to: with
-    False, the answer's text is not searched for thinking either.
+    yes. `constraint` is what the answer must follow. `think`: whether the model thinks before it answers, or how hard
+    (``low``, ``medium``, ``high``, ``max``); None means yes for models that can. With False, the answer's text is not
+    searched for thinking either.
     """
 
     think: bool | str | None = None
@@ -92,9 +93,12 @@ class EmbedCall(LoadingCall, frozen=True, kw_only=True):
 
 
 class LoadCall(LoadingCall, frozen=True, kw_only=True):
-    """Load a model ahead of its first request. `task` is what it will be used for; None means anything."""
+    """Load a model ahead of its first request. `task` is what it will be used for; None means anything. `think` is
+    checked only.
+    """
 
     task: Literal["generate", "chat"] | None = None
+    think: bool | str | None = None
 
 
 class UnloadCall(Call, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ __all__ = (
     "Request",
     "SamplingParams",
     "TextRequest",
-    "ThinkingBudget",
+    "Thinking",
     "ignored_options",
 )
 
@@ -94,22 +94,22 @@ class ContextPolicy(Value, frozen=True, kw_only=True):
 
 
 class Constraint(Value, frozen=True, kw_only=True):
-    """A grammar that the text must follow, from the start or once `starts_after` has appeared."""
+    """A grammar that the visible text must follow: all of an answer but its `Thinking`."""
 
     kind: Literal["json_schema", "gbnf", "lark", "regex"]
     source: str
-    starts_after: str | int | None = None
 
 
-class ThinkingBudget(Value, frozen=True, kw_only=True):
-    """Limits the number of tokens between the tags `start` and `end`; at the limit, `end` is forced.
+class Thinking(Value, frozen=True, kw_only=True):
+    """What an answer may begin with: thinking between the tags `start` and `end`. Only then comes the visible text.
 
-    `start` is empty if the prompt has already opened the thinking.
+    `start` is empty if the prompt has already opened the thinking. After `max_tokens` tokens of it, `end` is forced;
+    None sets no limit.
     """
 
-    max_tokens: int
     start: str
     end: str
+    max_tokens: int | None = None
 
 
 class Request(Value, frozen=True, kw_only=True):
@@ -133,19 +133,28 @@ class TextRequest(Request, frozen=True, kw_only=True):
 
 
 class CompletionRequest(TextRequest, frozen=True, kw_only=True):
-    """Continue a prompt. `preserved_tokens` are control tokens that must appear in the text."""
+    """Continue a prompt. `preserved_tokens` are control tokens that must appear in the text.
+
+    `thinking` is None if the answer is not expected to think, or if nothing depends on it: only constraints and limits
+    of thinking do.
+    """
 
     prompt: Prompt
-    thinking_budget: ThinkingBudget | None = None
+    thinking: Thinking | None = None
     preserved_tokens: frozenset[str] = frozenset()
 
 
 class ChatRequest(TextRequest, frozen=True, kw_only=True):
-    """Answer a conversation. For engines that own their template; for others, it becomes a completion."""
+    """Answer a conversation. For engines that own their template; for others, it becomes a completion.
+
+    `think`: whether the model thinks before it answers, or how hard (``low``, ``medium``, ``high``, ``max``); None
+    leaves this to the engine. `thinking_budget` is the most tokens of thinking; None sets no limit.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     think: bool | str | None = None
+    thinking_budget: int | None = None
 
 
 class EmbedRequest(Request, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ from corral.core.requests.outputs import (
 from corral.core.requests.requests import CompletionRequest, Request
 from corral.core.stepping.stop_strings import StopStrings
 
-__all__ = ("RequestDriver", "SequenceDriver", "TaskDriver", "driver_for")
+__all__ = ("RequestDriver", "SequenceDriver", "TaskDriver", "driver_for", "needs_mask")
 
 _UNLIMITED_CONTEXTS = 10
 """An answer without `num_predict` ends after this many contexts, as in Ollama, to stop a model caught in a loop."""
@@ -54,6 +54,13 @@ class RequestDriver(Protocol):
         ...
 
 
+def needs_mask(request: Request) -> bool:
+    """Whether the request cannot run without a mask."""
+    if not isinstance(request, CompletionRequest):
+        return False
+    return request.constraint is not None or (request.thinking is not None and request.thinking.max_tokens is not None)
+
+
 def driver_for(
     request: Request,
     *,
@@ -62,7 +69,7 @@ def driver_for(
     mask: RequestMask | None = None,
     arrived_ns: int | None = None,
 ) -> RequestDriver:
-    """Create the driver for a request. `mask` enforces its constraint and its thinking budget.
+    """Create the driver for a request. `mask` enforces its constraint and the limit of its thinking.
 
     `arrived_ns` is when the request arrived, by the same clock; None means now. Raises `Unsupported` if the request
     needs a mask and has none.
@@ -108,8 +115,8 @@ class SequenceDriver:
         mask: RequestMask | None = None,
         arrived_ns: int | None = None,
     ) -> None:
-        if mask is None and (request.constraint is not None or request.thinking_budget is not None):
-            raise Unsupported("this model's engine does not support formats, grammars or thinking budgets")
+        if mask is None and needs_mask(request):
+            raise Unsupported("this model's engine does not support formats, grammars or limits of thinking")
         sampling = request.sampling
         num_ctx = request.context.num_ctx or context_length
         unlimited = _UNLIMITED_CONTEXTS * num_ctx if num_ctx else None

@@ -185,9 +185,8 @@ def test_keep_alive_may_be_a_number_or_a_duration(client: httpx.Client, keep_ali
     assert reply.status_code == 200
 
 
-LATER_IN_BOTH = {"think": True}
-LATER_IN_GENERATE = {**LATER_IN_BOTH, "suffix": "x", "template": "x", "context": [1]}
-LATER_IN_CHAT = {**LATER_IN_BOTH, "tools": [{"type": "function"}]}
+LATER_IN_GENERATE = {"suffix": "x", "template": "x", "context": [1]}
+LATER_IN_CHAT = {"tools": [{"type": "function"}]}
 
 
 @pytest.mark.parametrize("field", LATER_IN_GENERATE)
@@ -233,12 +232,46 @@ def test_images_are_refused_by_name(client: httpx.Client, route: str) -> None:
     assert answer(None).status_code == answer([]).status_code == 200
 
 
-@pytest.mark.parametrize(("think", "text"), [("very", 'invalid think value: "very"'), (3, "think must be a boolean")])
+_THINK = '"high", "medium", "low", "max", true, or false'
+
+
+@pytest.mark.parametrize(
+    ("think", "text"),
+    [
+        ("very", f'invalid think value: "very" (must be {_THINK})'),
+        ('a"b', f'invalid think value: "a\\"b" (must be {_THINK})'),
+        ("", f'invalid think value: "" (must be {_THINK})'),
+        (3, f"think must be a boolean or string ({_THINK})"),
+        (0, f"think must be a boolean or string ({_THINK})"),
+        ({}, f"think must be a boolean or string ({_THINK})"),
+    ],
+)
 def test_bad_think_values_are_told(client: httpx.Client, think: Any, text: str) -> None:
-    """A value of `think` that no version knows gets a different error from one that only this version lacks."""
+    """Before the model is looked for, as when Ollama decodes the body."""
     response = client.post("/api/chat", json={**chat_of("x", think=think), "model": "nope"})
-    assert response.status_code == 400
-    assert response.json()["error"].startswith(text)
+    assert (response.status_code, response.json()) == (400, {"error": text})
+
+
+@pytest.mark.parametrize("think", [True, "low", "max"])
+@pytest.mark.parametrize(
+    ("route", "fields"),
+    [
+        ("/api/generate", {"prompt": "x"}),
+        ("/api/generate", {"prompt": "x", "raw": True}),
+        ("/api/generate", {}),
+        ("/api/generate", {"prompt": "x", "options": {"top_k": "many"}}),
+        ("/api/chat", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/api/chat", {"messages": []}),
+    ],
+)
+def test_a_model_that_cannot_think_says_so(
+    client: httpx.Client, route: str, fields: dict[str, Any], think: bool | str
+) -> None:
+    """Before anything is loaded, and before its options are read; the name is the one that was typed."""
+    for name in (MODEL, "embedder"):
+        response = client.post(route, json={"model": name, "think": think, **fields})
+        assert (response.status_code, response.json()) == (400, {"error": f'"{name}" does not support thinking'})
+    assert client.post(route, json={"model": MODEL, "think": think, "keep_alive": 0}).json()["done_reason"] == "unload"
 
 
 def test_raw_refuses_a_system_prompt(client: httpx.Client) -> None:

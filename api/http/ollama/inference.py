@@ -14,11 +14,12 @@ from corral.api.http.ollama.bodies import ChatBody, GenerateBody, InferenceBody,
 from corral.api.http.ollama.chunks import AnswerWriter, ChatWriter, GenerateWriter
 from corral.api.http.ollama.prologue import InferenceRequest, begin
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
-from corral.core.errors import InvalidOption
+from corral.core.errors import InvalidOption, InvalidRequest
 from corral.core.generation.answers import Generation
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.calls import ChatCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.requests import Constraint
+from corral.core.requests.think_values import check_think
 
 __all__ = ("chat", "generate")
 
@@ -26,8 +27,6 @@ BodyT = TypeVar("BodyT", bound=InferenceBody)
 
 _NOT_FOUND = "model '{}' not found"
 _MOST_TOP_LOGPROBS = 20
-_THINK_LEVELS = ("high", "medium", "low", "max")
-_THINK_CHOICES = '"high", "medium", "low", "max", true, or false'
 
 
 @post("/api/generate", status_code=200, opt={"body": GenerateBody, "reply": GenerateReply, "ndjson": True})
@@ -105,7 +104,7 @@ def _answering(begun: InferenceRequest[BodyT], constraint: Constraint | None) ->
         "caller": begun.caller,
         "options": body.options,
         "keep_alive_s": begun.keep_alive_s,
-        "think": _think(body),
+        "think": body.think,
         "logprobs": _logprobs(body),
         "shift": body.shift,
         "constraint": constraint,
@@ -118,15 +117,10 @@ def _logprobs(body: InferenceBody) -> int | None:
 
 def _check_think(think: Any) -> None:
     """Ollama rejects these while decoding the body."""
-    if isinstance(think, str) and think and think not in _THINK_LEVELS:
-        raise ApiError(400, f'invalid think value: "{think}" (must be {_THINK_CHOICES})')
-    if think and not isinstance(think, (bool, str)):
-        raise ApiError(400, f"think must be a boolean or string ({_THINK_CHOICES})")
-
-
-def _think(body: InferenceBody) -> bool | str | None:
-    """The checked value; an empty string means that it is not given."""
-    return body.think if isinstance(body.think, bool) or body.think else None
+    try:
+        check_think(think)
+    except InvalidRequest as error:
+        raise ApiError(400, error.message) from error
 
 
 async def _constraint(begun: InferenceRequest[BodyT]) -> Constraint | None:
@@ -155,6 +149,7 @@ async def _load(
         options=begun.body.options,
         keep_alive_s=begun.keep_alive_s,
         task=task,
+        think=begun.body.think,
     )
     await begun.unless_client_leaves(begun.runtime.inference.load(call))
     return ASGIResponse(body=writer.empty("load"), media_type=JSON)
