@@ -118,6 +118,7 @@ def corral_register_chat_languages(register: Registrar[ChatLanguageSpec]) -> Non
 @hookimpl
 def corral_register_answer_parsers(register: Registrar[AnswerParserSpec]) -> None:
     register(AnswerParserSpec(name="think_tags", target="corral.adapters.answer_parsers.think_tags:ThinkTagParsers"))
+    register(AnswerParserSpec(name="harmony_channels", target="corral.adapters.answer_parsers.harmony:HarmonyThinking"))
 
 
 @hookimpl

@@ -20,7 +20,10 @@ from corral.core.requests.messages import Tool
 
 __all__ = ("HarmonyCalls",)
 
-_CHANNEL, _CONSTRAIN, _MESSAGE, _CALL = "<|channel|>", "<|constrain|>", "<|message|>", "<|call|>"
+_START, _CHANNEL, _CONSTRAIN, _MESSAGE, _CALL = (
+    "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|call|>",
+)  # fmt: skip
+_ROLE = "assistant"
 _TO = "functions."
 _NOT_IN_NAMES = re.compile(r"\W")
 _RECEIVER = re.compile(r"[^\s<]*")
@@ -29,14 +32,19 @@ _RECEIVER = re.compile(r"[^\s<]*")
 class HarmonyCalls(MarkedCallFormat):
     """A `ToolCallFormat`. Models may write an underscore for what is not allowed in the name of a function."""
 
-    marks = (f"{_CHANNEL}commentary to=", f"{_CHANNEL}analysis to=", f"to={_TO}", f" to={_TO}")
-    control = frozenset({_CHANNEL, _CONSTRAIN, _MESSAGE, _CALL})
+    marks = (
+        *(f"{start}{_CHANNEL}{name} to=" for start in ("", f"{_START}{_ROLE}") for name in ("commentary", "analysis")),
+        *(f"{start}to={_TO}" for start in ("", f"{_START}{_ROLE} ")),
+    )
+    control = frozenset({_START, _CHANNEL, _CONSTRAIN, _MESSAGE, _CALL})
 
     def recognises(self, template: TemplateText) -> bool:
         return all(mark in template.text for mark in ("<|start|>", _CHANNEL, _MESSAGE, "<|end|>"))
 
     def read(self, tools: Tools, source: CallSource) -> Calls:
-        yield from source.accept(f"{_CHANNEL}commentary ", f"{_CHANNEL}analysis ")
+        yield from source.accept(f"{_START}{_ROLE}")
+        yield from source.accept(f"{_CHANNEL}commentary", f"{_CHANNEL}analysis")
+        yield from source.space()
         yield from source.expect("to=")
         receiver = yield from source.run(_RECEIVER)
         yield from source.until(_MESSAGE)
@@ -53,7 +61,9 @@ class HarmonyCalls(MarkedCallFormat):
             begun = f'{literal(f"commentary to={_TO}{name} ")} {literal(_CONSTRAIN)} "json" {literal(_MESSAGE)}'
             return f"{begun} {json_text(tool.parameters)} {literal(_CALL)}"
 
-        call = any_call(tools, write, rule="call")
-        if not required:
-            call = call.replace("call: ", f'call: ("analysis" | "commentary" | "final") {literal(_MESSAGE)} | ', 1)
-        return calls_after(_CHANNEL, call, required=required)
+        calls = any_call(tools, write)
+        if required:
+            message = f'({literal(_START)} "{_ROLE}")? {literal(_CHANNEL)} one'
+            return f"start: ({message})+\n{calls}"
+        others = f'("analysis" | "commentary" | "final") {literal(_MESSAGE)}'
+        return calls_after(_CHANNEL, f"call: one | {others}\n{calls}", required=False)

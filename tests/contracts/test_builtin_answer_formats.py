@@ -1,4 +1,4 @@
-"""The built-in formats of tool calls against the contract of their port: what each of them reads and writes."""
+"""The built-in formats of answers against the contracts of their ports: what each of them reads and writes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from corral.adapters.answer_parsers.gemma import FunctionGemmaCalls, Gemma4Calls
 from corral.adapters.answer_parsers.glm import GlmCalls
 from corral.adapters.answer_parsers.go_tag import GoTagCalls
 from corral.adapters.answer_parsers.granite import GraniteCalls, Phi4Calls
+from corral.adapters.answer_parsers.harmony import HarmonyParser
 from corral.adapters.answer_parsers.harmony_calls import HarmonyCalls
 from corral.adapters.answer_parsers.llama3_json import Llama3JsonCalls
 from corral.adapters.answer_parsers.mistral import MistralCalls, MistralListCalls
 from corral.adapters.answer_parsers.pythonic import Lfm2Calls, PythonicCalls
 from corral.adapters.answer_parsers.qwen3_coder import Qwen3CoderCalls, SeedCalls
+from corral.adapters.answer_parsers.think_tags import ThinkTagParser
 from corral.adapters.answer_parsers.tool_code import ToolCodeCalls
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.messages import ToolCall
+from corral.core.requests.think_tags import ThinkTags
+from corral.plugins.testing.answer_parser import AnswerParserContract, MakeParser
 from corral.plugins.testing.tool_call_format import MakeCallFormat, ToolCallFormatContract
 from tests.unit.call_templates import TEMPLATES
 
@@ -43,6 +47,39 @@ def now(**more: Any) -> ToolCall:
 
 
 NOW = now()
+
+
+class TestHarmonyChannels(AnswerParserContract):
+    answers = (
+        (
+            "<|channel|>analysis<|message|>Hm, <3.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>",
+            ("Hm, <3.", "Yes.", ()),
+        ),
+        (
+            "<|channel|>commentary<|message|>First <b>this.<|end|><|start|>assistant<|channel|>final<|message|>Then.",
+            ("", "First <b>this.Then.", ()),
+        ),
+        (
+            "to=functions.f<|channel|>commentary<|message|>{}",
+            ("", "to=functions.f<|channel|>commentary<|message|>{}", ()),
+        ),
+    )
+
+    @pytest.fixture
+    def make_parser(self) -> MakeParser:
+        return HarmonyParser
+
+
+class TestLabelledThinking(AnswerParserContract):
+    answers = (
+        ("<|channel>thought\nHm.\n<channel|>Yes.", ("Hm.\n", "Yes.", ())),
+        ("<|channel>though not labelled<channel|>\nYes.", ("though not labelled", "Yes.", ())),
+        ("<|channel>thought<channel|>Yes.", ("", "Yes.", ())),
+    )
+
+    @pytest.fixture
+    def make_parser(self) -> MakeParser:
+        return lambda: ThinkTagParser(ThinkTags(start="<|channel>", end="<channel|>", label="thought"))
 
 
 class TestQwen3Coder(ToolCallFormatContract):
@@ -259,6 +296,9 @@ class TestHarmony(ToolCallFormatContract):
     answers = (
         ('<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "<|call|>"}<|call|>',
          calls(weather("<|call|>"))),
+        ('<|channel|>commentary to=functions.now <|constrain|>json<|message|>{}<|call|><|start|>assistant<|channel|>'
+         'commentary to=functions.now <|constrain|>json<|message|>{}<|call|>',
+         calls(NOW, NOW)),
         ('So:<|channel|>commentary to=functions.add <|constrain|>json<|message|>{"a": 1, "b": -2}<|call|>',
          calls(add(1, -2), text="So:")),
     )  # fmt: skip
