@@ -24,9 +24,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from corral.adapters.answer_parsers.json_spans import JsonSpan as JsonSpan
-from corral.adapters.answer_parsers.tagged_calls import CallBody as CallBody
-from corral.adapters.answer_parsers.tagged_calls import TaggedCallParser as TaggedCallParser
+from corral.adapters.answer_parsers.call_formats import MarkedCallFormat as MarkedCallFormat
+from corral.adapters.answer_parsers.call_source import CallSource as CallSource
+from corral.adapters.answer_parsers.marked_calls import Calls as Calls
+from corral.adapters.answer_parsers.marked_calls import MarkedCallParser as MarkedCallParser
 from corral.core.error_translation import map_errors as map_errors
 from corral.core.errors import *
 from corral.core.models.digests import Digest as Digest

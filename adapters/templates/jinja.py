@@ -100,7 +100,7 @@ class JinjaFormat:
         opened = text.rstrip()
         if opened.endswith(self._think.start):
             return opened + thinking + content
-        return text + self._think.start + thinking + content
+        return text + self._think.start + self._think.label + thinking + content
 
     def _without_thinking(self, text: str) -> str:
         """Closes the thinking at once if the template always opens it: that is how such models skip it."""
