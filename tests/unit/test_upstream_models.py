@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -221,7 +222,7 @@ def test_keys_from_the_settings(call: Callable[..., Ended], vllm: ScriptedServer
     for arguments in (("config",), ("config", "--json"), ("engines", "--json"), ("show", "far", "--json")):
         shown = call(*arguments)
         assert shown.status == 0
-        assert "open-" not in shown.out + shown.err
+        assert not re.search("sesame|barley", shown.out + shown.err)
     assert "***" in call("config").out
 
 
@@ -232,7 +233,7 @@ def test_keys_in_a_table_that_is_one_value(call: Callable[..., Ended]) -> None:
         shown = call("--set", f"engines.upstream.hosts={table}", *arguments)
         assert shown.status == 0
         assert "http://far:8000" in shown.out
-        assert "open-" not in shown.out + shown.err
+        assert not re.search("sesame|barley", shown.out + shown.err)
 
 
 def test_a_mistyped_setting(call: Callable[..., Ended], tmp_path: Path) -> None:
