@@ -24,14 +24,18 @@ _MOST_WARNINGS = 16
 
 
 async def parsed(
-    outputs: AsyncGenerator[Output, None], parsers: Sequence[AnswerParser], model: str
+    outputs: AsyncGenerator[Output, None],
+    parsers: Sequence[AnswerParser],
+    model: str,
+    known_warnings: Sequence[str] = (),
 ) -> AsyncGenerator[Output, None]:
     """The same outputs, with their deltas passed through each parser in turn. Warnings are logged for `model`.
 
-    Tool calls are numbered, and get an id like ``call_k3x9a0bz`` if they have none; `Finished` has all warnings.
+    Tool calls are numbered, and get an id like ``call_k3x9a0bz`` if they have none; `Finished` has all warnings,
+    beginning with `known_warnings`.
     """
     numbering = _Numbering()
-    warnings: list[str] = []
+    warnings = list(known_warnings)
     async with aclosing(outputs):
         async for output in outputs:
             if isinstance(output, Delta):

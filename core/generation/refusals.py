@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from corral.core.errors import Unsupported, UnsupportedField
+from corral.core.errors import Unsupported
 from corral.core.models.model import StoredModel
 from corral.core.models.view import ModelView
 from corral.core.ports.running import Task
@@ -35,8 +35,6 @@ def settled_thinking(view: ModelView, name: str, think: bool | str | None) -> bo
 
 def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: AnswerCall) -> None:
     """Before loading too. Raises `UnsupportedField` and `Unsupported`."""
-    if not record.remote and getattr(call, "tools", None):  # for models that own their template
-        raise UnsupportedField("tools is not supported by this version of Corral", "omit it")
     if _has_images(call) and not {"vision", "audio"}.intersection(capabilities):
         raise Unsupported(f'"{call.model}" does not support images', "omit them, or use a model with vision")
 

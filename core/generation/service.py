@@ -31,6 +31,7 @@ from corral.core.generation.refusals import (
     require_task,
     settled_thinking,
 )
+from corral.core.generation.tool_calling import constraint_on_calls, settled_tools, unheld_tools, unread_calls
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
@@ -123,6 +124,7 @@ class InferenceService:
         """Outputs: `Started`, `Delta`s, `Finished`. Errors in the call or the model are raised here, at once."""
         view, options, call = await self._begun(call, "chat")
         refuse_unserved(view.record, view.capabilities, call)
+        call = settled_tools(call, view)
         return await self._answer(view, call, options, chat_request(view.record, call, options), "chat")
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
@@ -214,20 +216,33 @@ class InferenceService:
             if not owns_format:
                 require_task(lease, "completion", call.model, task)
             require_features(lease, call, owns_format=owns_format)
-            outputs = lease.model.run(request) if owns_format else await self._completed(view, lease, request)
-            return Generation(view.record, lease, outputs, stack.pop_all(), options.unknown)
+            unheld: tuple[str, ...] = ()
+            if owns_format:
+                outputs = lease.model.run(request)
+                outputs = parsed(outputs, (), view.record.name.short) if getattr(request, "tools", ()) else outputs
+            else:
+                outputs, unheld = await self._completed(view, lease, request)
+            return Generation(view.record, lease, outputs, stack.pop_all(), (*options.unknown, *unheld))
 
     async def _completed(
         self, view: ModelView, lease: Lease, request: ChatRequest | CompletionRequest
-    ) -> AsyncGenerator[Output, None]:
-        """The answer of a model that completes text. Renders now, so that a template's complaint is raised here."""
-        model = lease.model
+    ) -> tuple[AsyncGenerator[Output, None], tuple[str, ...]]:
+        """The answer of a model that completes text, and what of the request it does not heed.
+
+        Renders now, so that a template's complaint is raised here.
+        """
+        model, name = lease.model, view.record.name.short
         if isinstance(request, CompletionRequest):
             require_room_for(model.info, request.prompt, request.context)
-            return model.run(request)
+            return model.run(request), ()
         opened = await self._formats.open(view)
         rendered = await rendered_chat(request, model.info, opened.format)
-        chosen = self._parsers.choose(request, rendered, opened.recognised, view.record.name.short)
-        parsers = chosen.open(request)
+        chosen = self._parsers.choose(request, rendered, opened.recognised, name)
+        able = "constraints" in model.info.features
+        unheld = unheld_tools(request, chosen, able=able)
+        if (held := constraint_on_calls(request, chosen, able=able)) is not None:
+            request = msgspec.structs.replace(request, constraint=held)
         outputs = model.run(completion_of(request, chosen.rendered))
-        return parsed(outputs, parsers, view.record.name.short) if parsers else outputs
+        if not request.tools and not chosen.reasoning:
+            return outputs, unheld
+        return parsed(outputs, chosen.open(request), name, unread_calls(request, chosen)), unheld

@@ -103,6 +103,7 @@ class AnswerWriter(Generic[ReplyT]):
             "eval_duration": usage.decode_ns,
             "cached_tokens": usage.cached_tokens,
             "ignored_options": self._ignored,
+            "warnings": finished.warnings,
         }
 
 

@@ -20,6 +20,7 @@ from corral.core.requests.answer_format import read_format
 from corral.core.requests.calls import ChatCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.requests import Constraint
 from corral.core.requests.think_values import check_think
+from corral.core.requests.tool_choice import read_tool_choice
 
 __all__ = ("chat", "generate")
 
@@ -77,9 +78,11 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
         if not body.messages:
             return await _load(begun, writer, "chat")
         constraint = await _constraint(begun)
+        tool_choice = read_tool_choice(body.tool_choice)
     call = ChatCall(
         messages=tuple(message.to_core() for message in body.messages),
         tools=tuple(tool.to_core() for tool in body.tools),
+        tool_choice=tool_choice,
         **_answering(begun, constraint),
     )
 

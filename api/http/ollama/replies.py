@@ -66,7 +66,7 @@ class ToolCallReply(Reply, frozen=True, kw_only=True):
 class GenerateReply(Reply, frozen=True, kw_only=True):
     """A chunk or whole answer of generate. Durations are nanoseconds.
 
-    `cached_tokens` and `ignored_options` are Corral's additions.
+    `cached_tokens`, `ignored_options` and `warnings` are Corral's additions.
     """
 
     model: str
@@ -88,6 +88,7 @@ class GenerateReply(Reply, frozen=True, kw_only=True):
     logprobs: tuple[Logprob, ...] = ()
     cached_tokens: int = 0
     ignored_options: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class ReplyMessage(Reply, frozen=True, kw_only=True):
@@ -116,6 +117,7 @@ class ChatReply(Reply, frozen=True, kw_only=True):
     eval_duration: int = 0
     cached_tokens: int = 0
     ignored_options: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class EmbedReply(Reply, frozen=True, kw_only=True):
