@@ -1,4 +1,4 @@
-"""Links the results of tools to their calls: Ollama's clients send no ids, and other APIs and many templates want them."""
+"""Links the results of tools to their calls by id, as other APIs and many templates want; clients of Ollama send none."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from corral.adapters.engines.upstream.api_request import Exchange, plain_text, schema_of, tool_entry
+from corral.adapters.engines.upstream.api_request import Exchange, plain_text, schema_of, tool_choice_entry, tool_entry
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
 from corral.core.requests.call_ids import with_call_ids
 from corral.core.requests.messages import Message
@@ -33,6 +33,7 @@ def chat_exchange(request: ChatRequest, model: str, api: str) -> Exchange:
     body |= _constraint(request.constraint, api)
     if request.tools:
         body["tools"] = [tool_entry(tool) for tool in request.tools]
+        body |= tool_choice_entry(request.tool_choice)
     if request.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.logprobs}
     unthought = ("think",) if request.think is not None and not thinking else ()
