@@ -1,4 +1,4 @@
-"""Links the results of tools to their calls by id, as other APIs and many templates want; clients of Ollama send none."""
+"""Links the results of tools to their calls by id, as many templates want; Ollama's clients send none."""
 
 from __future__ import annotations
 

@@ -68,7 +68,9 @@ class AnswerProgress:
         self.hold(max(_LEAST_COST, len(text.encode()) + len(thinking.encode())) + _LOGPROB_COST * entries)
         tokens = max(1, len(logprobs))
         self._counted += tokens
-        yield Delta(text=text, thinking=thinking, tool_calls=calls, token_count=tokens, logprobs=logprobs, warnings=warnings)
+        yield Delta(
+            text=text, thinking=thinking, tool_calls=calls, token_count=tokens, logprobs=logprobs, warnings=warnings
+        )
 
     def idle(self, size_bytes: int) -> None:
         """Counts bytes without content. Raises `UpstreamError` for too many of them in a row."""

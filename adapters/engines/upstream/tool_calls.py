@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -78,10 +78,13 @@ class ToolCallFragments:
             if self._held > _LIMIT:
                 raise self._too_long()
 
-    def complete(self) -> Iterator[Delta]:
-        """A delta for each call; one whose arguments are not a JSON object becomes text, with a warning."""
-        for call in sorted(self._calls, key=lambda call: call.index):
-            yield call_delta(call.name, "".join(call.arguments), call.id)
+    def complete(self) -> list[Delta]:
+        """The calls; those whose arguments are not a JSON object become texts, with warnings."""
+        calls = sorted(self._calls, key=lambda call: call.index)
+        deltas = [call_delta(call.name, "".join(call.arguments), call.id) for call in calls]
+        read = [call for delta in deltas for call in delta.tool_calls]
+        found = tuple(msgspec.structs.replace(call, index=place) for place, call in enumerate(read))
+        return [delta for delta in deltas if delta.text] + ([Delta(tool_calls=found)] if found else [])
 
     def _call_of(self, fragment: Fragment, name: str) -> _Call:
         index = fragment.index
