@@ -82,8 +82,11 @@ class JinjaFormat:
         typed = TypedText(control, spared=self._inspected, roles=ROLES | self._compared)
         spelt = [self._variables(typed.message(turn)) for turn in turns]
         tools = [tool_variables(typed.tool(tool)) for tool in request.tools] or None
-        switches = thinking_variables(self._names, self._compared, request.think, request.thinking_budget)
-        text = self._run({"messages": spelt, "tools": tools, **switches}, typed.chars)
+        variables: dict[str, Any] = {"messages": spelt, "tools": tools}
+        variables |= thinking_variables(self._names, self._compared, request.think, request.thinking_budget)
+        if request.earlier_ids:  # they begin with BOS already
+            variables["bos_token"] = ""
+        text = self._run(variables, typed.chars)
         if continued:
             text = self._with_beginning(text, messages[-1], typed)
         elif request.think is False:

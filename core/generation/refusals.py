@@ -39,6 +39,8 @@ def settled_thinking(view: ModelView, name: str, think: bool | str | None) -> bo
 
 def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: AnswerCall) -> None:
     """Before loading too. Raises `Unsupported`, and `InvalidRequest` for bad images."""
+    if isinstance(call, GenerateCall) and call.suffix and "insert" not in capabilities:
+        raise Unsupported(f"{record.name.full} does not support insert")
     files = _files(call)
     if not files:
         return
@@ -64,6 +66,8 @@ def require_features(lease: Lease, call: AnswerCall, *, owns_format: bool) -> No
     features = lease.model.info.features
     if call.constraint is not None and not owns_format and "constraints" not in features:
         raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which does not support formats')
+    if owns_format and isinstance(call, GenerateCall) and call.earlier_ids:
+        raise Unsupported(f'context: "{call.model}" runs on {lease.engine}, which does not exchange token ids')
     kinds = {media_kind(data) for data in _files(call)}
     for kind, _, name in _MEDIA:
         if kind in kinds and name not in features:

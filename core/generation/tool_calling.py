@@ -13,9 +13,10 @@ from corral.core.requests.requests import ChatRequest, Constraint
 from corral.core.requests.tool_choice import ANY_CHOICE
 from corral.core.wording.clipping import clipped
 
-__all__ = ("constraint_on_calls", "settled_tools", "unheld_tools", "unread_calls")
+__all__ = ("HeldCalls", "held_calls", "settled_tools")
 
 _ANY_ARGUMENTS = {"type": "object"}
+_UNREAD = "tools: the way in which this model writes calls is unknown, so they stay in the text"
 
 
 def settled_tools(call: ChatCall, view: ModelView) -> ChatCall:
@@ -50,37 +51,34 @@ def settled_tools(call: ChatCall, view: ModelView) -> ChatCall:
     return call
 
 
-def constraint_on_calls(request: ChatRequest, chosen: ChosenParsers, *, able: bool) -> Constraint | None:
-    """What holds the calls of an answer to the request, None if nothing has to.
+class HeldCalls(msgspec.Struct, frozen=True, kw_only=True):
+    """A request whose constraint holds its calls; what it asks of them and the answer may ignore; and warnings."""
 
-    `able`: the engine can follow constraints. Raises `Unsupported` if a call is required that cannot be enforced.
-    """
+    request: ChatRequest
+    ignored: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def held_calls(request: ChatRequest, chosen: ChosenParsers, *, able: bool) -> HeldCalls:
+    """`able`: the engine can follow constraints. Raises `Unsupported` if a call is required that cannot be enforced."""
+    if not request.tools:
+        return HeldCalls(request=request)
+    strict = any(tool.strict for tool in request.tools)
     required = request.tool_choice.mode == "required"
     if required and not able:
         raise Unsupported("tool_choice: this model's engine does not support constraints", 'use "auto" or "none"')
     if required and chosen.tool_calls is None:
         raise Unsupported("tool_choice: the way in which this model writes calls is unknown", 'use "auto" or "none"')
-    held = required or any(tool.strict for tool in request.tools)
-    if not held or not able or chosen.tool_calls is None or request.constraint is not None:
-        return None
+    if chosen.tool_calls is None or not able:
+        unread = chosen.tool_calls is None
+        return HeldCalls(request=request, ignored=("tools: strict",) * strict, warnings=(_UNREAD,) * unread)
+    if not (required or strict) or request.constraint is not None:
+        return HeldCalls(request=request)
     name = request.tool_choice.name
     tools = [_held(tool) for tool in request.tools if name is None or tool.name == name]
-    return Constraint(
-        kind="lark", source=chosen.tool_calls.call_grammar(tools, chosen.rendered, required=required), subject="tools"
-    )
-
-
-def unheld_tools(request: ChatRequest, chosen: ChosenParsers, *, able: bool) -> tuple[str, ...]:
-    """What the request asks of its calls and the answer may ignore, as in `Started.ignored_options`."""
-    strict = any(tool.strict for tool in request.tools)
-    return ("tools: strict",) if strict and (not able or chosen.tool_calls is None) else ()
-
-
-def unread_calls(request: ChatRequest, chosen: ChosenParsers) -> tuple[str, ...]:
-    """A warning if the answer's calls stay in its text."""
-    if not request.tools or chosen.tool_calls is not None:
-        return ()
-    return ("tools: the way in which this model writes calls is unknown, so they stay in the text",)
+    grammar = chosen.tool_calls.call_grammar(tools, chosen.rendered, required=required)
+    constraint = Constraint(kind="lark", source=grammar, subject="tools")
+    return HeldCalls(request=msgspec.structs.replace(request, constraint=constraint))
 
 
 def _held(tool: Tool) -> Tool:

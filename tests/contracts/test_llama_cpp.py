@@ -22,7 +22,15 @@ from corral.adapters.engines.llama_cpp.loader import load
 from corral.adapters.engines.llama_cpp.streams import common_prefix
 from corral.core.errors import Cancelled, EngineDied, InvalidModelFile, InvalidOption, InvalidRequest, LoadFailed
 from corral.core.ports.engines import StepEngine
-from corral.core.requests.outputs import EngineEmbedded, EngineFailed, EngineFinished, EngineOutput, Prefilled, Token
+from corral.core.requests.outputs import (
+    ContextShifted,
+    EngineEmbedded,
+    EngineFailed,
+    EngineFinished,
+    EngineOutput,
+    Prefilled,
+    Token,
+)
 from corral.core.requests.prompts import TextPart, TokensPart
 from corral.core.requests.requests import CompletionRequest, ContextPolicy, EmbedRequest, SamplingParams
 from corral.core.specs.engines import LoadRequest, LocalFile
@@ -63,6 +71,7 @@ class Answer:
     tokens: list[Token] = field(default_factory=list)
     prefilled: Prefilled | None = None
     finish: str | None = None
+    dropped: int = 0
     error: str | None = None
 
     def take(self, output: EngineOutput) -> None:
@@ -73,6 +82,8 @@ class Answer:
             self.prefilled = output
         elif isinstance(output, EngineFinished):
             self.finish = output.reason
+        elif isinstance(output, ContextShifted):
+            self.dropped += output.dropped_tokens
         elif isinstance(output, EngineFailed):
             self.error = output.error.message
 
@@ -268,6 +279,8 @@ def test_a_full_context_shifts_or_ends(engine: LlamaCppEngine) -> None:
     [shifted] = answer(engine, ask("Once upon a time", ignore_eos=True, context=window), limit=100)
     [cut] = answer(engine, ask("Once upon a time", ignore_eos=True, context={**window, "shift": False}), limit=100)
     assert len(shifted.tokens) == 100
+    assert shifted.dropped > 50
+    assert cut.dropped == 0
     assert cut.finish == "length"
     assert 50 < len(cut.tokens) < 64
 

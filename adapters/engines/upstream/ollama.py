@@ -73,6 +73,8 @@ def _exchange(
     body |= {"model": model, "stream": True, "options": sampling | context}
     if not request.context.shift:
         body["shift"] = False
+    if not request.context.truncate:
+        body["truncate"] = False
     if request.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.logprobs}
     if request.constraint is not None:

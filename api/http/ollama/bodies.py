@@ -127,7 +127,7 @@ class ModelBody(NativeBody, frozen=True, kw_only=True):
 
 
 class InferenceBody(ModelBody, frozen=True, kw_only=True):
-    """The fields that generate and chat share. `truncate` is accepted and has no effect (see docs/compatibility.md)."""
+    """The fields that generate and chat share."""
 
     stream: bool = True
     format: Any = None
@@ -136,6 +136,7 @@ class InferenceBody(ModelBody, frozen=True, kw_only=True):
     shift: bool | None = None
     logprobs: bool = False
     top_logprobs: int = 0
+    debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
 
 
 class GenerateBody(InferenceBody, frozen=True, kw_only=True):
