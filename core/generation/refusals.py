@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from corral.core.errors import Unsupported, UnsupportedField
+from corral.core.errors import Unsupported
 from corral.core.models.model import StoredModel
 from corral.core.models.view import ModelView
 from corral.core.ports.running import Task
@@ -38,9 +38,7 @@ def settled_thinking(view: ModelView, name: str, think: bool | str | None) -> bo
 
 
 def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: AnswerCall) -> None:
-    """Before loading too. Raises `UnsupportedField`, `Unsupported`, and `InvalidRequest` for bad images."""
-    if not record.remote and getattr(call, "tools", None):  # for models that own their template
-        raise UnsupportedField("tools is not supported by this version of Corral", "omit it")
+    """Before loading too. Raises `Unsupported`, and `InvalidRequest` for bad images."""
     if isinstance(call, GenerateCall) and call.suffix and "insert" not in capabilities:
         raise Unsupported(f"{record.name.full} does not support insert")
     files = _files(call)

@@ -32,6 +32,7 @@ from corral.core.generation.refusals import (
     require_task,
     settled_thinking,
 )
+from corral.core.generation.tool_calling import held_calls, settled_tools
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
@@ -125,6 +126,7 @@ class InferenceService:
         """Outputs: `Started`, `Delta`s, `Finished`. Errors in the call or the model are raised here, at once."""
         view, options, call = await self._begun(call, "chat")
         refuse_unserved(view.record, view.capabilities, call)
+        call = settled_tools(call, view)
         return await self._answer(view, call, options, chat_request(view.record, call, options), "chat")
 
     async def render(self, call: GenerateCall | ChatCall) -> tuple[Prompt, str]:
@@ -140,6 +142,7 @@ class InferenceService:
             request = _generate_request(view, call, options)
         else:
             view, options, call = await self._begun(call, task)
+            call = settled_tools(call, view)
             request = chat_request(view.record, call, options)
         refuse_unserved(view.record, view.capabilities, call)
         async with self._lease(view, call, options, _ANSWERING) as lease:
@@ -240,27 +243,32 @@ class InferenceService:
             if not owns_format:
                 require_task(lease, "completion", call.model, task)
             require_features(lease, call, owns_format=owns_format)
-            outputs = lease.model.run(request) if owns_format else await self._completed(view, lease, request)
+            if owns_format:
+                outputs = lease.model.run(request)
+                outputs = parsed(outputs, (), view.record.name.short) if getattr(request, "tools", ()) else outputs
+            else:
+                outputs = await self._completed(view, lease, request)
             return Generation(view.record, lease, outputs, stack.pop_all(), options.unknown)
 
     async def _completed(
         self, view: ModelView, lease: Lease, request: ChatRequest | CompletionRequest
     ) -> AsyncGenerator[Output, None]:
         """The answer of a model that completes text. Renders now, so that a template's complaint is raised here."""
-        model = lease.model
+        model, name = lease.model, view.record.name.short
         if isinstance(request, CompletionRequest):
             if not request.context.truncate:
                 require_room_for(model.info, request.prompt, request.context)
             return model.run(request)
         opened = await self._formats.open(view)
         chat = FittingChat(request, model, opened.format)
-        name = view.record.name.short
 
         def run(rendered: RenderedChat, *, truncate: bool) -> AsyncGenerator[Output, None]:
             chosen = self._parsers.choose(request, rendered, opened.recognised, name)
-            parsers = chosen.open(request)
-            outputs = model.run(completion_of(request, chosen.rendered, truncate=truncate))
-            return parsed(outputs, parsers, name) if parsers else outputs
+            held = held_calls(request, chosen, able="constraints" in model.info.features)
+            outputs = model.run(completion_of(held.request, chosen.rendered, truncate=truncate))
+            if not request.tools and not chosen.reasoning:
+                return outputs
+            return parsed(outputs, chosen.open(held.request), name, held.warnings, held.ignored)
 
         whole = await chat.whole()
         if not (chat.can_shrink or chat.dropped):

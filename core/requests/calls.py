@@ -11,6 +11,7 @@ from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.messages import Message, Tool
 from corral.core.requests.outputs import Vectors
 from corral.core.requests.requests import Constraint
+from corral.core.requests.tool_choice import ANY_CHOICE, ToolChoice
 from corral.core.values import Value
 
 __all__ = (
@@ -83,10 +84,13 @@ class GenerateCall(AnswerCall, frozen=True, kw_only=True):
 
 
 class ChatCall(AnswerCall, frozen=True, kw_only=True):
-    """Answer a conversation. A trailing assistant message is continued. `tools` are for models on other servers."""
+    """Answer a conversation. A trailing assistant message is continued. The model may call `tools`, or as it is told by
+    `tool_choice`.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ANY_CHOICE
 
 
 class EmbedCall(LoadingCall, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from typing import Literal
 from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.messages import Message, Tool
 from corral.core.requests.prompts import Prompt
+from corral.core.requests.tool_choice import ANY_CHOICE, ToolChoice
 from corral.core.values import Value
 
 __all__ = (
@@ -96,10 +97,14 @@ class ContextPolicy(Value, frozen=True, kw_only=True):
 
 
 class Constraint(Value, frozen=True, kw_only=True):
-    """A grammar that the visible text must follow: all of an answer but its `Thinking`."""
+    """A grammar that the visible text must follow: all of an answer but its `Thinking`.
+
+    `subject` is what the caller asked for, for messages.
+    """
 
     kind: Literal["json_schema", "gbnf", "lark", "regex"]
     source: str
+    subject: Literal["format", "tools"] = "format"
 
 
 class Thinking(Value, frozen=True, kw_only=True):
@@ -161,6 +166,7 @@ class ChatRequest(TextRequest, frozen=True, kw_only=True):
     earlier_ids: tuple[int, ...] = ()
     suffix: str = ""
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ANY_CHOICE
     think: bool | str | None = None
     thinking_budget: int | None = None
 

@@ -111,6 +111,7 @@ class AnswerWriter(Generic[ReplyT]):
             "dropped_messages": finished.dropped_messages,
             "dropped_tokens": finished.dropped_tokens,
             "ignored_options": self._ignored,
+            "warnings": finished.warnings,
         }
 
 

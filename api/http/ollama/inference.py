@@ -23,6 +23,7 @@ from corral.core.requests.calls import ChatCall, GenerateCall, LoadCall, UnloadC
 from corral.core.requests.prompts import MediaPart
 from corral.core.requests.requests import Constraint
 from corral.core.requests.think_values import check_think
+from corral.core.requests.tool_choice import read_tool_choice
 
 __all__ = ("chat", "generate")
 
@@ -86,9 +87,11 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
         if not body.messages:
             return await _load(begun, writer, "chat")
         constraint = await _constraint(begun)
+        tool_choice = read_tool_choice(body.tool_choice)
     call = ChatCall(
         messages=await _beside_the_loop(lambda: tuple(one.to_core() for one in body.messages), body.messages),
         tools=tuple(tool.to_core() for tool in body.tools),
+        tool_choice=tool_choice,
         **_answering(begun, constraint),
     )
     if body.debug_render_only:

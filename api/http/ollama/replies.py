@@ -74,7 +74,8 @@ class DebugInfo(Reply, frozen=True, kw_only=True):
 class GenerateReply(Reply, frozen=True, kw_only=True):
     """A chunk or whole answer of generate. Durations are nanoseconds.
 
-    `cached_tokens`, `ignored_options`, `truncated`, `dropped_messages` and `dropped_tokens` are Corral's additions.
+    `cached_tokens`, `ignored_options`, `truncated`, `dropped_messages`, `dropped_tokens` and `warnings` are Corral's
+    additions.
     """
 
     model: str
@@ -99,6 +100,7 @@ class GenerateReply(Reply, frozen=True, kw_only=True):
     dropped_messages: int = 0
     dropped_tokens: int = 0
     ignored_options: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
 
 
@@ -131,6 +133,7 @@ class ChatReply(Reply, frozen=True, kw_only=True):
     dropped_messages: int = 0
     dropped_tokens: int = 0
     ignored_options: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
 
 
