@@ -24,6 +24,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from corral.adapters.answer_parsers.call_formats import MarkedCallFormat as MarkedCallFormat
+from corral.adapters.answer_parsers.call_source import CallSource as CallSource
+from corral.adapters.answer_parsers.marked_calls import Calls as Calls
+from corral.adapters.answer_parsers.marked_calls import MarkedCallParser as MarkedCallParser
 from corral.core.error_translation import map_errors as map_errors
 from corral.core.errors import *
 from corral.core.models.digests import Digest as Digest
@@ -46,6 +50,9 @@ from corral.core.ports.running import *
 from corral.core.ports.sources import *
 from corral.core.ports.tokens import *
 from corral.core.random_access import *
+from corral.core.requests.call_grammars import calls_after as calls_after
+from corral.core.requests.call_grammars import json_text as json_text
+from corral.core.requests.call_grammars import literal as literal
 from corral.core.requests.caller import ANONYMOUS as ANONYMOUS
 from corral.core.requests.caller import Caller as Caller
 from corral.core.requests.calls import *
@@ -64,16 +71,8 @@ from corral.core.specs.converters import ConvertResult as ConvertResult
 from corral.core.specs.engines import *
 from corral.core.stepping.stop_strings import StopStrings as StopStrings
 from corral.core.values import Value as Value
-from corral.plugins.hooks import AnswerParserSpec as AnswerParserSpec
-from corral.plugins.hooks import ChatLanguageSpec as ChatLanguageSpec
-from corral.plugins.hooks import CommandSpec as CommandSpec
-from corral.plugins.hooks import ManifestFormatSpec as ManifestFormatSpec
-from corral.plugins.hooks import MetadataReaderSpec as MetadataReaderSpec
-from corral.plugins.hooks import RegistrySpec as RegistrySpec
-from corral.plugins.hooks import RouteSpec as RouteSpec
-from corral.plugins.hooks import RunnerSpec as RunnerSpec
-from corral.plugins.hooks import SourceSpec as SourceSpec
-from corral.plugins.hooks import StoreSpec as StoreSpec
+from corral.plugins.hook_kinds import HookKind
+from corral.plugins.hooks import *
 from corral.plugins.pluggy_markers import hookimpl as hookimpl
 from corral.plugins.registrar import Registrar as Registrar
 from corral.plugins.specs import Stores as Stores
@@ -103,7 +102,8 @@ else:
         for name, value in globals().items()
         if not name.startswith("_")
         and not isinstance(value, ModuleType)
-        and name not in ("ModuleType", "TYPE_CHECKING", "annotations", "import_module")
+        and not isinstance(value, HookKind)
+        and name not in ("HOOKS", "HookKind", "ModuleType", "TYPE_CHECKING", "annotations", "import_module")
     )
 
     def __getattr__(name):

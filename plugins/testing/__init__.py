@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from corral.plugins.testing.runner import RunnerContract
     from corral.plugins.testing.running_model import RunningModelContract
     from corral.plugins.testing.step_engine import StepEngineContract
+    from corral.plugins.testing.tool_call_format import ToolCallFormatContract
 
 __all__ = (
     "AnswerParserContract",
@@ -58,6 +59,7 @@ __all__ = (
     "RunnerContract",
     "RunningModelContract",
     "StepEngineContract",
+    "ToolCallFormatContract",
     "pytest_addoption",
     "pytest_configure",
 )
@@ -81,6 +83,7 @@ _HOMES = {
     "RunnerContract": "runner",
     "RunningModelContract": "running_model",
     "StepEngineContract": "step_engine",
+    "ToolCallFormatContract": "tool_call_format",
 }
 
 # Must run before a suite is imported, so that a failed assertion shows its values.

@@ -10,13 +10,13 @@ import time
 from collections import deque
 from functools import partial
 
-from corral.adapters.engine_kit.admission import admitted_context, prefilled
+from corral.adapters.engine_kit.admission import admitted, prefilled
 from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time
 from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
-from corral.adapters.engines.llama_cpp.prompt_cells import prompt_cells
+from corral.adapters.engines.llama_cpp.prompt_cells import PromptCells, prompt_cells
 from corral.adapters.engines.llama_cpp.sampler import CandidateArray, Sampler
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.step_computation import Computation
@@ -24,7 +24,7 @@ from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import CorralError, EngineError
 from corral.core.ports.tokens import TokenMask
-from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason
+from corral.core.requests.outputs import ContextShifted, EngineFailed, EngineFinished, EngineOutput, FinishReason
 from corral.core.requests.prompts import has_media
 from corral.core.requests.requests import CompletionRequest
 
@@ -130,17 +130,20 @@ class Completions:
         cells = prompt_cells(
             request.prompt, self._tokenizer, self._encoder, exact=self._exact, most_together=self._context.batch
         )
-        num_ctx = admitted_context(request, cells.keys, self._context.num_ctx)
+        image_tokens = len(cells.keys) - len(cells.text_ids)
+        prompt = admitted(request, cells.text_ids, self._context.num_ctx, image_tokens=image_tokens)
+        if not image_tokens and len(prompt.ids) < len(cells.keys):
+            cells = PromptCells(list(prompt.ids), exact=self._exact)
         sampler = Sampler(
             request.sampling,
             model=self._model,
             tokenizer=self._tokenizer,
             ends=sorted(self._tokens.ends),
-            num_ctx=num_ctx,
+            num_ctx=prompt.num_ctx,
             candidates=self._candidates,
             dry=self._dry,
         )
-        return LlamaSequence(request, cells, sampler, TokenChooser(request, sampler, self._tokens), num_ctx=num_ctx)
+        return LlamaSequence(request, prompt, cells, sampler, TokenChooser(request, sampler, self._tokens))
 
     def _admit(self) -> None:
         """Give waiting requests a stream, in order, and the longest prefix that is already in memory."""
@@ -202,6 +205,7 @@ class Completions:
         self._context.discard(stream.index, stream.position(keep), stream.position(keep + drop))
         del stream.tokens[keep : keep + drop]
         stream.reusable = min(stream.reusable, keep)
+        outputs.append((sequence.request_id, ContextShifted(dropped_tokens=drop)))
         return True
 
     # ── Prefill ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -233,8 +237,7 @@ class Completions:
         """The prompt is in memory: report it, and choose the first token."""
         told = prefilled(
             sequence.request,
-            sequence.cells.text_ids,
-            image_tokens=len(sequence.prompt) - len(sequence.cells.text_ids),
+            sequence.admitted,
             cached=sequence.cached,
             shifts=self._can_shift and not sequence.cells.has_images,
             began_ns=sequence.began_ns,

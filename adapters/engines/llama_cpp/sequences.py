@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from corral.adapters.engine_kit.admission import AdmittedPrompt
 from corral.adapters.engine_kit.token_choosing import TokenChooser
 from corral.adapters.engines.llama_cpp.prompt_cells import PromptCells
 from corral.adapters.engines.llama_cpp.sampler import Sampler
@@ -17,6 +18,7 @@ class LlamaSequence:
     """
 
     __slots__ = (
+        "admitted",
         "awaited",
         "awaited_length",
         "began_ns",
@@ -37,19 +39,19 @@ class LlamaSequence:
     def __init__(
         self,
         request: CompletionRequest,
+        admitted: AdmittedPrompt,
         cells: PromptCells,
         sampler: Sampler,
         chooser: TokenChooser,
-        *,
-        num_ctx: int,
     ) -> None:
         self.request_id = -1  # until the engine accepts it
         self.request = request
+        self.admitted = admitted
         self.cells = cells
         self.prompt = cells.keys
         self.sampler = sampler
         self.chooser = chooser
-        self.num_ctx = num_ctx
+        self.num_ctx = admitted.num_ctx
         self.num_keep = request.context.num_keep
         self.shift = request.context.shift and not cells.has_images
         self.stream: CacheStream | None = None
