@@ -108,7 +108,7 @@ class Running:
 
     def add(self, request: CompletionRequest) -> Answer:
         answer, number = Answer(), len(self._answers)
-        self._answers[number] = answer, request.sampling.num_predict
+        self._answers[number] = answer, request.sampling.num_predict or 0
         if self.engine.needs_preparing(request):
             self.engine.add_prepared(number, self.engine.prepare(request), None)
         else:
