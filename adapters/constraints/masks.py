@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import llguidance
 
+from corral.adapters.constraints.completing_mask import CompletingMask
 from corral.adapters.constraints.deep_stack import on_deep_stack
-from corral.adapters.constraints.grammars import complaint_about, lark_of
+from corral.adapters.constraints.grammar_mask import GrammarMask
+from corral.adapters.constraints.grammars import lark_of
+from corral.adapters.constraints.json_endings import JsonEndings
 from corral.core.errors import InvalidRequest
 from corral.core.lru import SizedLruDict
 from corral.core.ports.tokens import Vocabulary
 from corral.core.requests.requests import Constraint
 
-__all__ = ("GrammarMask", "GrammarMasks")
+__all__ = ("GrammarMasks",)
 
 _LIMITS = {
     "max_grammar_size": 100_000,
@@ -42,15 +46,26 @@ class GrammarMasks:
     def __init__(self, vocabulary: Vocabulary) -> None:
         if not vocabulary.ends:
             raise InvalidRequest("this model has no token that ends an answer, so it cannot answer in a format")
+        self._vocabulary = vocabulary
         self._pieces = vocabulary.pieces
         # Each call holds the GIL, for 1 µs per token: two calls let other threads run in between.
         bare = llguidance.LLTokenizer(_Tokens(vocabulary), eos_token=sorted(vocabulary.ends), slices=[])
         self._tokenizer = bare.with_slices(llguidance.LLTokenizer.general_slices())
         self._compiled: SizedLruDict[tuple[str, str], Any] = SizedLruDict(_KEPT_BYTES)
 
-    def __call__(self, constraint: Constraint) -> GrammarMask:
-        """Slow, up to seconds. Raises `InvalidRequest` for a grammar that is wrong, too large or impossible."""
-        return GrammarMask(constraint, self._matcher(constraint), len(self._pieces))
+    def __call__(self, constraint: Constraint, max_tokens: int | None = None) -> GrammarMask | CompletingMask:
+        """Slow, up to seconds. Raises `InvalidRequest` for a grammar that is wrong, too large or impossible.
+
+        A JSON text is complete within `max_tokens` tokens if that is possible at all.
+        """
+        mask = GrammarMask(constraint, self._matcher(constraint), len(self._pieces))
+        if max_tokens is None or constraint.kind != "json_schema":
+            return mask
+        return CompletingMask(mask, self._endings, self._pieces, max_tokens)
+
+    @cached_property
+    def _endings(self) -> JsonEndings:
+        return JsonEndings(self._vocabulary)
 
     def _matcher(self, constraint: Constraint) -> Any:
         """Return a matcher in its initial state, owned by the caller."""
@@ -69,31 +84,6 @@ class GrammarMasks:
         # An empty grammar is only noticed now, and the first mask takes time to prepare.
         GrammarMask(constraint, matcher, len(self._pieces)).allowed()
         return matcher
-
-
-class GrammarMask:
-    """A `RequestMask` around llguidance's matcher for one answer."""
-
-    def __init__(self, constraint: Constraint, matcher: Any, vocabulary_size: int) -> None:
-        self._constraint = constraint
-        self._matcher = matcher
-        self._size_bytes = (vocabulary_size + 7) // 8
-        self._check()
-        self.ignored = tuple(f"format: {warning}" for warning in matcher.get_grammar_warnings())
-
-    def allowed(self) -> bytes:
-        bits: bytes = self._matcher.compute_bitmask()[: self._size_bytes]
-        self._check()
-        return bits
-
-    def accept(self, token_id: int) -> None:
-        if not self._matcher.consume_token(token_id):
-            self._check()
-            raise InvalidRequest(f"token {token_id} was chosen, which the format does not allow")
-
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise InvalidRequest(complaint_about(self._constraint, self._matcher.get_error()))
 
 
 class _Tokens:

@@ -78,9 +78,12 @@ class ContextPolicy(Value, frozen=True, kw_only=True):
 
 
 class Constraint(Value, frozen=True, kw_only=True):
-    """A grammar that the visible text must follow: all of an answer but its `Thinking`."""
+    """A grammar that the visible text must follow: all of an answer but its `Thinking`.
 
-    kind: Literal["json_schema", "gbnf", "lark", "regex"]
+    `source` is its text; that of a ``choice`` is a JSON array of the texts to choose from.
+    """
+
+    kind: Literal["json_schema", "gbnf", "lark", "regex", "choice"]
     source: str
 
 

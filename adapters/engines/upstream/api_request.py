@@ -12,7 +12,7 @@ from corral.core.requests.prompts import Prompt, TextPart
 from corral.core.requests.requests import Constraint
 from corral.core.values import Value
 
-__all__ = ("Exchange", "plain_text", "schema_of", "tool_entry")
+__all__ = ("Exchange", "format_of", "plain_text", "schema_of", "tool_entry")
 
 
 class Exchange(Value, frozen=True, kw_only=True):
@@ -36,6 +36,15 @@ def tool_entry(tool: Tool) -> dict[str, Any]:
     """A tool as OpenAI and Ollama both write it."""
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     return {"type": "function", "function": function}
+
+
+def format_of(constraint: Constraint) -> Any:
+    """A constraint as Corral's `format`."""
+    if constraint.kind == "json_schema":
+        return schema_of(constraint)
+    if constraint.kind == "choice":
+        return {"type": "choice", "choices": msgspec.json.decode(constraint.source)}
+    return {"type": constraint.kind, "pattern" if constraint.kind == "regex" else "grammar": constraint.source}
 
 
 def schema_of(constraint: Constraint) -> Any:
