@@ -23,6 +23,7 @@ from corral.plugins.hooks import (
     RunnerSpec,
     SourceSpec,
     StoreSpec,
+    ToolCallFormatSpec,
 )
 from corral.plugins.pluggy_markers import hookimpl
 from corral.plugins.registrar import Registrar
@@ -94,3 +95,8 @@ def corral_register_chat_languages(register: Registrar[ChatLanguageSpec]) -> Non
 @hookimpl
 def corral_register_answer_parsers(register: Registrar[AnswerParserSpec]) -> None:
     register(AnswerParserSpec(name="think_tags", target="corral.adapters.answer_parsers.think_tags:ThinkTagParsers"))
+
+
+@hookimpl
+def corral_register_tool_call_formats(register: Registrar[ToolCallFormatSpec]) -> None:
+    register(ToolCallFormatSpec(name="hermes", target="corral.adapters.answer_parsers.hermes:HermesCalls"))

@@ -7,10 +7,11 @@ from enum import Enum
 
 import msgspec
 
+from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.outputs import Delta
 from corral.core.requests.requests import ChatRequest
-from corral.core.requests.think_tags import ThinkTags
+from corral.core.requests.think_tags import ThinkTags, think_tags_in
 
 __all__ = ("ThinkTagParser", "ThinkTagParsers")
 
@@ -27,6 +28,9 @@ class _State(Enum):
 
 class ThinkTagParsers:
     """Opens a `ThinkTagParser` for each answer. An `AnswerParserFactory`."""
+
+    def think_tags(self, template: TemplateText) -> ThinkTags | None:
+        return think_tags_in(template.text)
 
     def open(self, request: ChatRequest, rendered: RenderedChat) -> ThinkTagParser:
         if rendered.think is None:

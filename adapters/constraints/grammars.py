@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import llguidance
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
+from corral.adapters.constraints.embedded_schemas import with_enforceable_schemas
 from corral.adapters.constraints.json_schemas import json_schema_grammar
 from corral.core.errors import InvalidRequest
 from corral.core.requests.requests import Constraint
@@ -107,7 +108,7 @@ def _choice(source: str) -> str:
 _BODIES: Mapping[str, Callable[[str], str]] = {
     "json_schema": json_schema_grammar,
     "gbnf": _gbnf,
-    "lark": str,
+    "lark": with_enforceable_schemas,
     "regex": _regex,
     "choice": _choice,
 }

@@ -77,12 +77,7 @@ class JinjaFormat:
             text = self._with_beginning(text, messages[-1], typed)
         elif request.think is False:
             text = self._without_thinking(text)
-        prompt = typed.prompt(text)
-        if self._think is None or request.think is False:
-            return RenderedChat(prompt=prompt)
-        tags = self._think
-        preserved = frozenset({tags.start, tags.end})
-        return RenderedChat(prompt=prompt, parser="think_tags", think=tags, preserved_tokens=preserved)
+        return RenderedChat(prompt=typed.prompt(text))
 
     def _with_beginning(self, text: str, message: Message, typed: TypedText) -> str:
         """Adds the beginning of an answer that is to be continued: its thinking between the tags, and its text."""

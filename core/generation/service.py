@@ -16,12 +16,12 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 from msgspec import UnsetType
 
-from corral.core.errors import PluginError
 from corral.core.generation.answers import Generation
 from corral.core.generation.assembling import chat_request, generate_request, resolved_options
 from corral.core.generation.chat_formats import ChatFormats
 from corral.core.generation.early_length_check import require_room_for
 from corral.core.generation.embedding import embed_texts
+from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.parsing import parsed
 from corral.core.generation.prompting import completion_of, rendered_chat
 from corral.core.generation.refusals import (
@@ -34,7 +34,6 @@ from corral.core.generation.refusals import (
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
-from corral.core.ports.answer_parsers import AnswerParserFactory
 from corral.core.ports.chat import ChatLanguage
 from corral.core.ports.running import Task
 from corral.core.requests.caller import Caller
@@ -93,7 +92,7 @@ class Scheduler(Protocol):
 class InferenceService:
     """Every use case loads the model if need be, and raises errors of `corral.core.errors` only.
 
-    `languages` are those that chat templates may be written in, `parsers` those that formats may name, both by name.
+    `languages` are those that chat templates may be written in, by name; `parsers` are those that read answers.
     """
 
     def __init__(
@@ -102,12 +101,12 @@ class InferenceService:
         catalog: Catalog,
         scheduler: Scheduler,
         languages: Mapping[str, ChatLanguage],
-        parsers: Mapping[str, AnswerParserFactory],
+        parsers: ParserChoice,
     ) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
-        self._formats = ChatFormats(languages)
         self._parsers = parsers
+        self._formats = ChatFormats(languages, parsers)
         # Arithmetic on thousands of vectors takes one of the threads that all requests share, never several.
         self._one_at_a_time = asyncio.Lock()
 
@@ -226,15 +225,9 @@ class InferenceService:
         if isinstance(request, CompletionRequest):
             require_room_for(model.info, request.prompt, request.context)
             return model.run(request)
-        rendered = await rendered_chat(request, model.info, await self._formats.open(view))
-        if rendered.parser is None:
-            return model.run(completion_of(request, rendered))
-        factory = self._parsers.get(rendered.parser)
-        if factory is None:
-            known = ", ".join(sorted(self._parsers)) or "none"
-            raise PluginError(
-                f"the chat format of {view.record.name.short} needs the answer parser {rendered.parser!r}",
-                f"install the plugin that has it; installed: {known}",
-            )
-        parser = factory.open(request, rendered)
-        return parsed(model.run(completion_of(request, rendered)), parser)
+        opened = await self._formats.open(view)
+        rendered = await rendered_chat(request, model.info, opened.format)
+        chosen = self._parsers.choose(request, rendered, opened.recognised, view.record.name.short)
+        parsers = chosen.open(request)
+        outputs = model.run(completion_of(request, chosen.rendered))
+        return parsed(outputs, parsers, view.record.name.short) if parsers else outputs

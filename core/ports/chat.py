@@ -17,14 +17,16 @@ __all__ = ("ChatFormat", "ChatLanguage", "RenderedChat")
 class RenderedChat(Value, frozen=True, kw_only=True):
     """A conversation as a prompt, and what belongs to the answer.
 
-    `parser` names the `AnswerParser` that reads the answer; with None, the answer's text is shown as it is. `think` are
-    the tags around thinking, if the model writes any. `preserved_tokens` are control tokens that the parser needs to
-    see. `stops` end the answer like the request's own stop strings.
+    `parsers` names the `AnswerParser`s that the answer goes through in turn; if it names none, those are chosen that
+    recognise the template. `think` are the tags around thinking, and `call_tag` is the text before a tool call, if the
+    template tells. `preserved_tokens` are control tokens that the parsers need to see, besides those tags. `stops` end
+    the answer like the request's own stop strings.
     """
 
     prompt: Prompt
-    parser: str | None = None
+    parsers: tuple[str, ...] = ()
     think: ThinkTags | None = None
+    call_tag: str | None = None
     preserved_tokens: frozenset[str] = frozenset()
     stops: tuple[str, ...] = ()
 

@@ -97,7 +97,7 @@ class Delta(Output, frozen=True, kw_only=True):
     """More of an answer: visible text, thinking, complete tool calls, or several of these.
 
     Texts contain whole characters only. All of them are empty while the text of a token is held back. If both are
-    present, the thinking comes first.
+    present, the thinking comes first. `warnings` say what was wrong with the text, for a log and for the reply.
     """
 
     text: str = ""
@@ -105,6 +105,7 @@ class Delta(Output, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCall, ...] = ()
     token_count: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Embedded(Output, frozen=True, kw_only=True):
@@ -115,11 +116,12 @@ class Embedded(Output, frozen=True, kw_only=True):
 
 
 class Finished(Output, frozen=True, kw_only=True):
-    """The last output. `token_ids` are those of prompt and answer, if requested."""
+    """The last output. `token_ids` are those of prompt and answer, if requested. `warnings` are those of all deltas."""
 
     reason: FinishReason
     usage: Usage
     token_ids: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 # ── EngineOutput: what an engine gives its driver ─────────────────────────────────────────────────────────────────

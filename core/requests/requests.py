@@ -6,6 +6,7 @@ its types in its `EngineSpec`, so that they can cross the process boundary as we
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from corral.core.requests.caller import ANONYMOUS, Caller
@@ -23,6 +24,7 @@ __all__ = (
     "SamplingParams",
     "TextRequest",
     "Thinking",
+    "ignored_options",
 )
 
 
@@ -62,6 +64,20 @@ class SamplingParams(Value, frozen=True, kw_only=True):
     mirostat: int = 0
     mirostat_tau: float = 5.0
     mirostat_eta: float = 0.1
+
+
+_DEFAULT = SamplingParams()
+
+
+def ignored_options(sampling: SamplingParams, honoured: Collection[str]) -> tuple[str, ...]:
+    """The names of the options that ask for something (they do not have their default value) and are not among those
+    that an engine has `honoured`: what it reports as `Prefilled.ignored_options`.
+    """
+    return tuple(
+        name
+        for name in SamplingParams.__struct_fields__
+        if name not in honoured and getattr(sampling, name) != getattr(_DEFAULT, name)
+    )
 
 
 class ContextPolicy(Value, frozen=True, kw_only=True):

@@ -27,7 +27,7 @@ class TestThinkTags(AnswerParserContract):
 
 
 def _rendered(prompt: str) -> RenderedChat:
-    return RenderedChat(prompt=(TextPart(text=prompt, parse_special=True),), parser="think_tags", think=_TAGS)
+    return RenderedChat(prompt=(TextPart(text=prompt, parse_special=True),), think=_TAGS)
 
 
 def _read(parser: ThinkTagParser, text: str) -> tuple[str, str]:

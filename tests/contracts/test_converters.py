@@ -11,10 +11,13 @@ from corral.adapters.converters.onnx.spec import CONVERTER as ONNX
 from corral.core.specs.engines import LocalFile
 from corral.plugins.testing import ConverterContract
 
+_OTHERS = (b"", b"GGUF", b"not a model at all\n" * 100, bytes(5000))
+
 
 @pytest.mark.native
 class TestCtransformers(ConverterContract):
     spec = CTRANSFORMERS
+    refused = _OTHERS
 
     @pytest.fixture
     def files(self, smollm2: Path) -> tuple[LocalFile, ...]:
@@ -24,6 +27,7 @@ class TestCtransformers(ConverterContract):
 @pytest.mark.native
 class TestOnnx(ConverterContract):
     spec = ONNX
+    refused = _OTHERS
 
     @pytest.fixture
     def files(self, smollm2: Path) -> tuple[LocalFile, ...]:

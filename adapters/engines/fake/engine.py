@@ -33,7 +33,7 @@ from corral.core.requests.outputs import (
     TopLogprob,
     Vectors,
 )
-from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, SamplingParams
+from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, ignored_options
 
 __all__ = ("FakeEngine",)
 
@@ -211,16 +211,10 @@ class FakeEngine:
 
 
 def _prefilled(sequence: _Sequence) -> Prefilled:
-    sampling, default = sequence.request.sampling, SamplingParams()
-    ignored = tuple(
-        name
-        for name in SamplingParams.__struct_fields__
-        if name not in _HONOURED and getattr(sampling, name) != getattr(default, name)
-    )
     ids = tuple(sequence.ids) if sequence.request.return_token_ids else ()
     return Prefilled(
         prompt_tokens=sequence.prompt_tokens,
-        ignored_options=ignored,
+        ignored_options=ignored_options(sequence.request.sampling, _HONOURED),
         prompt_ids=ids,
         prefill_ns=time.perf_counter_ns() - sequence.began_ns,
     )
