@@ -8,7 +8,9 @@ from corral.adapters.constraints.json_endings import JsonEndings, JsonPlace
 __all__ = ("CompletingMask",)
 
 _RESERVE = 32
-"""Tokens kept on top of the quickest way to the end: one more token may lead into an object with required keys."""
+"""Tokens kept on top of the quickest way to the end, since one more token may lead into an object with required keys;
+fewer if the whole answer has few.
+"""
 _CLOSE = 160
 _TOKENS_A_LOOK, _TOKENS_A_CLOSE_LOOK = 32, 4
 """How often the way to the end is measured, which takes as long as some tokens do; more often the closer it is."""
@@ -22,6 +24,7 @@ class CompletingMask:
         """`max_tokens` are left for the answer, the one that ends it included."""
         self._mask, self._endings, self._pieces = mask, endings, pieces
         self._left = max_tokens
+        self._reserve = min(_RESERVE, max_tokens // 4)
         self._place = JsonPlace()
         self._look_at = max_tokens
         self._ending = False
@@ -51,5 +54,5 @@ class CompletingMask:
     def _look(self) -> None:
         way = self._endings.distance(self._mask.matcher, self._place, min(_LONGEST_WAY, max(1, self._left)))
         room = self._left - way
-        self._ending = room <= _RESERVE
+        self._ending = room <= self._reserve
         self._look_at = self._left - (_TOKENS_A_CLOSE_LOOK if room < _CLOSE else _TOKENS_A_LOOK)

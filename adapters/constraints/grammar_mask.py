@@ -31,6 +31,9 @@ class GrammarMask:
             self._check()
             raise InvalidRequest(f"token {token_id} was chosen, which the format does not allow")
 
+    def spend(self) -> None:
+        """Nothing depends on how many tokens an answer has."""
+
     def _check(self) -> None:
         if self.matcher.is_error():
             raise InvalidRequest(complaint_about(self._constraint, self.matcher.get_error()))

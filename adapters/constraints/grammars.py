@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import llguidance
 from llguidance.gbnf_to_lark import gbnf_to_lark
@@ -17,7 +17,7 @@ from corral.adapters.constraints.json_schemas import json_schema_grammar
 from corral.core.errors import InvalidRequest
 from corral.core.requests.requests import Constraint
 
-__all__ = ("complaint_about", "lark_of")
+__all__ = ("complaint_about", "grammars_of")
 
 _MAX_SOURCE_CHARS: Mapping[str, int] = {
     "json_schema": 64 << 10,
@@ -46,8 +46,10 @@ _CARET = re.compile(r" {4} *\^+ *")
 _REGEX = re.compile(r'^invalid regex ".*" \(in regex\): regex parse error:$')
 
 
-def lark_of(constraint: Constraint) -> str:
-    """Return the grammar's text. Raises `InvalidRequest` if the source is too long or not of its kind."""
+def grammars_of(constraint: Constraint) -> Iterator[str]:
+    """Grammars to try one after the other, as text. Raises `InvalidRequest` if the source is too long or not of its
+    kind.
+    """
     limit = _MAX_SOURCE_CHARS[constraint.kind]
     if len(constraint.source) > limit:
         raise InvalidRequest(
@@ -55,7 +57,12 @@ def lark_of(constraint: Constraint) -> str:
             "split the task, or describe less of the answer",
         )
     try:
-        return _BODIES[constraint.kind](constraint.source) + _FREE_TOKENS
+        first = _BODIES[constraint.kind](constraint.source)
+        yield first + _FREE_TOKENS
+        if constraint.kind == "json_schema":  # bounds that the caller did not set may leave no text, or be too complex
+            second = json_schema_grammar(constraint.source, bounded=False)
+            if second != first:
+                yield second + _FREE_TOKENS
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the {_called(constraint)} cannot be used: {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from corral.core.ports.tokens import Vocabulary
@@ -10,7 +11,9 @@ from corral.core.ports.tokens import Vocabulary
 __all__ = ("JsonEndings", "JsonPlace")
 
 _WORDS = (b"null", b"true", b"false")
+_DIGITS = tuple(bytes([digit]) for digit in b"0123456789")
 _FEW = 64
+_LONGEST = 8
 
 
 class JsonPlace:
@@ -48,16 +51,18 @@ class JsonEndings:
         self._ends = _bits(pieces, vocabulary.ends)
 
         def those(test: Callable[[bytes], bool]) -> int:
-            ids = (token_id for token_id, piece in enumerate(pieces) if piece and len(piece) <= 8 and test(piece))
+            ids = (
+                token_id for token_id, piece in enumerate(pieces) if piece and len(piece) <= _LONGEST and test(piece)
+            )
             return _bits(pieces, (token_id for token_id in ids if token_id not in vocabulary.control))
 
         quotes = those(lambda piece: piece == b'"')
         # The first of these that is allowed at all is the shortest way on.
         self._outside = (
             self._ends,
-            those(lambda piece: not piece.strip(b"]}")),
+            *(those(partial(_closes, length)) for length in range(_LONGEST, 0, -1)),
             those(lambda piece: piece in (b",", b", ", b":", b": ")),
-            those(lambda piece: piece.isdigit() and len(piece) == 1 or any(word.startswith(piece) for word in _WORDS)),
+            those(lambda piece: piece in _DIGITS or any(word.startswith(piece) for word in _WORDS)),
             quotes,
             those(lambda piece: piece == b"["),
             those(lambda piece: piece == b"{"),
@@ -97,6 +102,10 @@ class JsonEndings:
             found.append(lowest.bit_length() - 1)
             allowed ^= lowest
         return max(found, key=lambda token_id: len(self._pieces[token_id]))
+
+
+def _closes(length: int, piece: bytes) -> bool:
+    return len(piece) == length and not piece.strip(b"]}")
 
 
 def _bits(pieces: Sequence[bytes], ids: Iterable[int]) -> int:

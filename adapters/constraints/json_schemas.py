@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from corral.adapters.constraints.schema_bounds import bound_texts
 from corral.adapters.constraints.schema_numbers import COUNTS, NUMBERS, ExactNumbers, bound_integers
 
 __all__ = ("closed_schema", "enforceable_schema", "json_schema_grammar")
@@ -39,21 +40,27 @@ _OF_OTHER_TYPES = frozenset(
 )
 
 
-def json_schema_grammar(source: str) -> str:
+def json_schema_grammar(source: str, *, bounded: bool = True) -> str:
     """A Lark grammar of the JSON texts that fit the schema. Raises `ValueError` if it cannot be used."""
     schema = json.loads(source)
     if not isinstance(schema, dict):
         raise ValueError("a JSON object is expected")
-    return f"start: %json {json.dumps(enforceable_schema(schema))}"
+    return f"start: %json {json.dumps(enforceable_schema(schema, bounded=bounded))}"
 
 
-def enforceable_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema for llguidance to compile instead of a caller's. Raises `ValueError` if it cannot be used."""
+def enforceable_schema(schema: dict[str, Any], *, bounded: bool = True) -> dict[str, Any]:
+    """The schema for llguidance to compile instead of a caller's. Raises `ValueError` if it cannot be used.
+
+    Unless `bounded` is false, texts with a pattern or a format end somewhere, as `schema_bounds.py` says.
+    """
     patterns = _pattern_properties(schema)
     if patterns > _MAX_PATTERN_PROPERTIES:
         raise ValueError(f"it has {patterns} patternProperties; at most {_MAX_PATTERN_PROPERTIES} are accepted")
+    closed = closed_schema(schema)
+    if bounded:
+        bound_texts(closed)
     # Its own options for llguidance, which could allow invalid JSON, are replaced.
-    return {**closed_schema(schema), "x-guidance": _JSON_OPTIONS}
+    return {**closed, "x-guidance": _JSON_OPTIONS}
 
 
 def _pattern_properties(schema: Any) -> int:

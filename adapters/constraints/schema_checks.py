@@ -57,11 +57,10 @@ def _check(source: str, text: str) -> FormatCheck:
         )
     except (ValueError, jsonschema_rs.ReferencingError) as error:
         return _unchecked((str(error).splitlines() or ["the schema is invalid"])[0])
-    error = next(iter(validator.iter_errors(value)), None)
-    if error is None:
-        return FormatCheck(valid=True)
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
-    return FormatCheck(valid=False, problem=clipped_line(f"${place}: {error.message}"))
+    for fault in validator.iter_errors(value):
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault.instance_path)
+        return FormatCheck(valid=False, problem=clipped_line(f"${place}: {fault.message}"))
+    return FormatCheck(valid=True)
 
 
 def _too_deep(schema: Any) -> bool:

@@ -11,7 +11,7 @@ from corral.core.ports.engines import Engine
 from corral.core.ports.tokens import OpenTokenizer, RequestMask, Vocabulary
 from corral.core.requests.requests import CompletionRequest, Request, Thinking
 from corral.core.stepping.answer_driver import needs_mask
-from corral.core.stepping.thinking_mask import Spelling, ThinkingMask
+from corral.core.stepping.thinking_mask import AnswerMask, Spelling, ThinkingMask
 from corral.core.wording.pip_lines import pip_line
 
 if TYPE_CHECKING:
@@ -44,10 +44,11 @@ class RequestMasks:
         if not needs_mask(request):
             return None
         assert isinstance(request, CompletionRequest)
-        answer = None if request.constraint is None else self._opened_grammars()(request.constraint)
+        limit = request.sampling.num_predict
+        answer = None if request.constraint is None else self._opened_grammars()(request.constraint, limit)
         return answer if request.thinking is None else self._thinking_mask(request.thinking, answer)
 
-    def _thinking_mask(self, thinking: Thinking, answer: RequestMask | None) -> ThinkingMask:
+    def _thinking_mask(self, thinking: Thinking, answer: AnswerMask | None) -> ThinkingMask:
         start = self._spelling(thinking.start) if thinking.start else None
         return ThinkingMask(thinking, start, self._spelling(thinking.end), answer)
 

@@ -37,7 +37,9 @@ class Chunk(Value, frozen=True, kw_only=True):
 class Answer(Value, frozen=True, kw_only=True):
     """What all answers have in common. `load_ns` is the time spent waiting for the model; `total_ns` includes it.
 
-    `ignored_options` are the options of the request that had no effect.
+    `ignored_options` are the options of the request that had no effect. `format_valid`: whether the text fits the JSON
+    Schema that was its `format`, and `format_problem` what is wrong if not; None without a schema, or if it could not
+    be checked: then `format_problem` says why.
     """
 
     model: str
@@ -48,6 +50,8 @@ class Answer(Value, frozen=True, kw_only=True):
     total_ns: int
     logprobs: tuple[TokenLogprob, ...] = ()
     ignored_options: tuple[str, ...] = ()
+    format_valid: bool | None = None
+    format_problem: str = ""
 
 
 class AnswerMessage(dict[str, Any]):
@@ -83,11 +87,16 @@ class ChatResult(Answer, frozen=True, kw_only=True):
     def text(self) -> str:
         return self.message.content
 
+    @property
+    def thinking(self) -> str | None:
+        return self.message.thinking
+
 
 class GenerateResult(Answer, frozen=True, kw_only=True):
     """The answer to a prompt."""
 
     text: str
+    thinking: str | None = None
 
 
 class Embeddings(Value, frozen=True, kw_only=True):
@@ -124,4 +133,5 @@ def chat_result(chunks: Sequence[Chunk], common: Mapping[str, Any]) -> ChatResul
 
 def generate_result(chunks: Sequence[Chunk], common: Mapping[str, Any]) -> GenerateResult:
     """The chunks of a plain answer, joined."""
-    return GenerateResult(text="".join(chunk.text for chunk in chunks), **common)
+    thinking = "".join(chunk.thinking for chunk in chunks)
+    return GenerateResult(text="".join(chunk.text for chunk in chunks), thinking=thinking or None, **common)

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import msgspec
+
 from corral.core.errors import Unsupported, UnsupportedField
 from corral.core.models.model import StoredModel
 from corral.core.models.view import ModelView
 from corral.core.ports.running import Task
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
+from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.scheduling.leases import Lease
 
-__all__ = ("refuse_embedding_model", "refuse_unserved", "require_features", "require_task", "settled_thinking")
+__all__ = (
+    "refuse_embedding_model",
+    "refuse_unserved",
+    "require_features",
+    "require_task",
+    "settled_thinking",
+    "unlimited",
+    "without_unenforced",
+)
 
 
 def refuse_embedding_model(capabilities: Collection[str], name: str, task: str) -> None:
@@ -58,6 +69,19 @@ def require_features(lease: Lease, call: AnswerCall, *, owns_format: bool) -> No
         raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which does not support formats')
     if _has_images(call) and "images" not in features:
         raise Unsupported(f'images: "{call.model}" runs on {lease.engine}, which does not support images')
+
+
+def without_unenforced(lease: Lease, request: ChatRequest | CompletionRequest) -> ChatRequest | CompletionRequest:
+    """Without a limit of thinking if the engine cannot enforce one: it is an option, and so ignored with a report."""
+    if isinstance(request, ChatRequest) and "constraints" not in lease.model.info.features:
+        return msgspec.structs.replace(request, thinking_budget=None)
+    return request
+
+
+def unlimited(budget: int | None, think: bool | str | None, request: CompletionRequest) -> bool:
+    """Whether thinking was to be limited, but is not: in raw prompts, and if it is not known where thinking ends."""
+    limited = request.thinking is not None and request.thinking.max_tokens is not None
+    return budget is not None and think is not False and not limited
 
 
 def _has_images(call: AnswerCall) -> bool:

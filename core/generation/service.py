@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 from msgspec import UnsetType
 
+from corral.core.generation.answer_checks import with_format_check
 from corral.core.generation.answers import Generation
 from corral.core.generation.assembling import chat_request, generate_request, resolved_options
 from corral.core.generation.chat_formats import ChatFormats
@@ -30,11 +31,14 @@ from corral.core.generation.refusals import (
     require_features,
     require_task,
     settled_thinking,
+    unlimited,
+    without_unenforced,
 )
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
 from corral.core.ports.chat import ChatLanguage
+from corral.core.ports.format_checks import FormatChecker
 from corral.core.ports.running import Task
 from corral.core.requests.caller import Caller
 from corral.core.requests.calls import (
@@ -93,6 +97,7 @@ class InferenceService:
     """Every use case loads the model if need be, and raises errors of `corral.core.errors` only.
 
     `languages` are those that chat templates may be written in, by name; `parsers` are those that read answers.
+    Without a `checker`, finished answers are not compared with their JSON Schema.
     """
 
     def __init__(
@@ -102,10 +107,12 @@ class InferenceService:
         scheduler: Scheduler,
         languages: Mapping[str, ChatLanguage],
         parsers: ParserChoice,
+        checker: FormatChecker | None = None,
     ) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
         self._parsers = parsers
+        self._checker = checker
         self._formats = ChatFormats(languages, parsers)
         # Arithmetic on thousands of vectors takes one of the threads that all requests share, never several.
         self._one_at_a_time = asyncio.Lock()
@@ -214,20 +221,35 @@ class InferenceService:
             if not owns_format:
                 require_task(lease, "completion", call.model, task)
             require_features(lease, call, owns_format=owns_format)
-            outputs = lease.model.run(request) if owns_format else await self._completed(view, lease, request)
-            return Generation(view.record, lease, outputs, stack.pop_all(), options.unknown)
+            unknown = options.unknown
+            if owns_format:
+                outputs = lease.model.run(request)
+            else:
+                request = without_unenforced(lease, request)
+                completion, outputs = await self._completed(view, lease, request)
+                if unlimited(options.thinking_budget, call.think, completion):
+                    unknown = (*unknown, "thinking_budget")
+            schema = call.constraint if call.constraint is not None and call.constraint.kind == "json_schema" else None
+            if schema is not None and self._checker is not None:
+                outputs = with_format_check(outputs, schema.source, self._checker)
+            return Generation(view.record, lease, outputs, stack.pop_all(), unknown)
 
     async def _completed(
         self, view: ModelView, lease: Lease, request: ChatRequest | CompletionRequest
-    ) -> AsyncGenerator[Output, None]:
-        """The answer of a model that completes text. Renders now, so that a template's complaint is raised here."""
+    ) -> tuple[CompletionRequest, AsyncGenerator[Output, None]]:
+        """The answer of a model that completes text, and the request for it. Renders now, so that a template's
+        complaint is raised here.
+        """
         model = lease.model
         if isinstance(request, CompletionRequest):
             require_room_for(model.info, request.prompt, request.context)
-            return model.run(request)
+            return request, model.run(request)
         opened = await self._formats.open(view)
         rendered = await rendered_chat(request, model.info, opened.format)
         chosen = self._parsers.choose(request, rendered, opened.recognised, view.record.name.short)
         parsers = chosen.open(request)
-        outputs = model.run(completion_of(request, chosen.rendered))
-        return parsed(outputs, parsers, view.record.name.short) if parsers else outputs
+        completion = completion_of(request, chosen.rendered)
+        outputs = model.run(completion)
+        if parsers:
+            outputs = parsed(outputs, parsers, view.record.name.short)
+        return completion, outputs

@@ -116,12 +116,18 @@ class Embedded(Output, frozen=True, kw_only=True):
 
 
 class Finished(Output, frozen=True, kw_only=True):
-    """The last output. `token_ids` are those of prompt and answer, if requested. `warnings` are those of all deltas."""
+    """The last output. `token_ids` are those of prompt and answer, if requested. `warnings` are those of all deltas.
+
+    `format_valid`: whether the answer fits its JSON Schema, and `format_problem` what is wrong if not. None if there
+    was no schema, or if it could not be checked: then `format_problem` says why.
+    """
 
     reason: FinishReason
     usage: Usage
     token_ids: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
+    format_valid: bool | None = None
+    format_problem: str = ""
 
 
 # ── EngineOutput: what an engine gives its driver ─────────────────────────────────────────────────────────────────

@@ -14,6 +14,8 @@ import httpx
 import pytest
 from litestar import Router
 
+from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
+from corral.adapters.constraints.schema_checks import SchemaChecker
 from corral.adapters.engines.fake import SPEC
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.formats.gguf import GgufReader
@@ -26,6 +28,7 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.system.installed_packages import InstalledPackages
+from corral.adapters.templates.language import JinjaLanguage
 from corral.api.http.app import create_app
 from corral.api.http.serve import run_event_loop, serve
 from corral.api.http.settings import HttpSettings
@@ -43,9 +46,11 @@ from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.engines import EngineSpec
+from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
 MODELS = ("smol:q4", "other")
 ANSWER = "the quick answer is: no"
+THINKING_TEMPLATE = "{{ messages[-1].content }}{{ '<think>' if enable_thinking else '<think></think>' }}"
 
 
 class World:
@@ -83,7 +88,11 @@ class World:
             catalog=catalog,
             scheduler=scheduler,
             inference=InferenceService(
-                catalog=catalog, scheduler=scheduler, languages={}, parsers=ParserChoice({}, {})
+                catalog=catalog,
+                scheduler=scheduler,
+                languages={"jinja": JinjaLanguage()},
+                parsers=ParserChoice({"think_tags": ThinkTagParsers()}, {}),
+                checker=SchemaChecker(),
             ),
             deriver=ModelDeriver(
                 models=catalog,
@@ -99,8 +108,8 @@ class World:
             version="9.9.9",
         )
 
-    async def add(self, name: str, **fields: Any) -> None:
-        weights = await self._blob(f"weights of {name}".encode())
+    async def add(self, name: str, data: bytes | None = None, **fields: Any) -> None:
+        weights = await self._blob(f"weights of {name}".encode() if data is None else data)
         model = Model(
             format="fake",
             family="fake",
@@ -184,6 +193,7 @@ def running_server(
         )
         await world.add(MODELS[1], system="You are other.", messages=(Message(role="user", content="hi"),))
         await world.add("embedder", capabilities=("embedding",))
+        await world.add("thinker", gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": THINKING_TEMPLATE}))
         http = HttpSettings(host="127.0.0.1", port=0, shutdown_grace_s=shutdown_grace_s, **settings)
         task = asyncio.ensure_future(serve(create_app(world.runtime, routers, http), http, on_ready=on_ready))
         found.extend((asyncio.get_running_loop(), task))

@@ -103,6 +103,8 @@ class AnswerWriter(Generic[ReplyT]):
             "eval_duration": usage.decode_ns,
             "cached_tokens": usage.cached_tokens,
             "ignored_options": self._ignored,
+            "format_valid": finished.format_valid,
+            "format_problem": finished.format_problem,
         }
 
 

@@ -66,7 +66,7 @@ class ToolCallReply(Reply, frozen=True, kw_only=True):
 class GenerateReply(Reply, frozen=True, kw_only=True):
     """A chunk or whole answer of generate. Durations are nanoseconds.
 
-    `cached_tokens` and `ignored_options` are Corral's additions.
+    The fields from `cached_tokens` on are Corral's additions.
     """
 
     model: str
@@ -88,6 +88,8 @@ class GenerateReply(Reply, frozen=True, kw_only=True):
     logprobs: tuple[Logprob, ...] = ()
     cached_tokens: int = 0
     ignored_options: tuple[str, ...] = ()
+    format_valid: bool | None = None
+    format_problem: str = ""
 
 
 class ReplyMessage(Reply, frozen=True, kw_only=True):
@@ -116,6 +118,8 @@ class ChatReply(Reply, frozen=True, kw_only=True):
     eval_duration: int = 0
     cached_tokens: int = 0
     ignored_options: tuple[str, ...] = ()
+    format_valid: bool | None = None
+    format_problem: str = ""
 
 
 class EmbedReply(Reply, frozen=True, kw_only=True):
