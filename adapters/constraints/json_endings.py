@@ -88,20 +88,23 @@ class JsonEndings:
                 return count
             if not allowed:
                 break
-            token_id = self._longest(allowed)
+            token_id = self._one_of(allowed, place)
             if not matcher.consume_token(token_id):
                 break
             place.read(self._pieces[token_id])
         return most + 1
 
-    def _longest(self, allowed: int) -> int:
-        """One of the tokens: the longest of the first few, since it takes the fewest to spell a given text."""
+    def _one_of(self, allowed: int, place: JsonPlace) -> int:
+        """One of the first few tokens. Within a string, where the model chooses, the shortest, so that the way is never
+        thought too short; elsewhere the longest, since the text is given.
+        """
         found: list[int] = []
         while allowed and len(found) < _FEW:
             lowest = allowed & -allowed
             found.append(lowest.bit_length() - 1)
             allowed ^= lowest
-        return max(found, key=lambda token_id: len(self._pieces[token_id]))
+        choose = min if place.in_string else max
+        return choose(found, key=lambda token_id: len(self._pieces[token_id]))
 
 
 def _closes(length: int, piece: bytes) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from corral.adapters.constraints.schema_alternatives import with_separate_alternatives
 from corral.adapters.constraints.schema_bounds import bound_texts
 from corral.adapters.constraints.schema_numbers import COUNTS, NUMBERS, ExactNumbers, bound_integers
 
@@ -56,7 +57,7 @@ def enforceable_schema(schema: dict[str, Any], *, bounded: bool = True) -> dict[
     patterns = _pattern_properties(schema)
     if patterns > _MAX_PATTERN_PROPERTIES:
         raise ValueError(f"it has {patterns} patternProperties; at most {_MAX_PATTERN_PROPERTIES} are accepted")
-    closed = closed_schema(schema)
+    closed = closed_schema(with_separate_alternatives(schema))
     if bounded:
         bound_texts(closed)
     # Its own options for llguidance, which could allow invalid JSON, are replaced.
@@ -124,8 +125,7 @@ class _Closing:
         if self._open_definitions:
             definitions = made.get("$defs")
             made["$defs"] = {**(definitions if isinstance(definitions, dict) else {}), **self._open_definitions}
-        self._numbers.check_multiples(at_once=self._merges)
-        if not self._numbers.multiples:  # with a range as well, the automaton would be too large
+        if self._numbers.check_multiples(at_once=self._merges):
             for each in self._rewritten_schemas:
                 bound_integers(each)
         return dict(made)

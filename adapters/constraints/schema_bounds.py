@@ -1,4 +1,7 @@
-"""Bounds the texts of a JSON Schema that have a pattern or a format, but no length: small models write them forever."""
+"""Bounds the texts of a JSON Schema that have a pattern or a format, but no length: small models write them forever.
+
+Dates and times are also held to what every validator accepts: years of four digits, capital letters, no leap seconds.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,9 @@ _LENGTHS: Mapping[str, int] = {
     "email": 64,
     "hostname": 64,
 }
+_DATE = "^[12][0-9]{3}-[0-9]{2}-[0-9]{2}"
+_TIME = r"[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+_PATTERNS: Mapping[str, str] = {"date": f"{_DATE}$", "time": f"^{_TIME}", "date-time": f"{_DATE}T{_TIME}"}
 _LONGEST_TEXT = 128
 """Texts that match a pattern are names, numbers and codes; a longer pattern, or one that counts further, stays free."""
 
@@ -31,6 +37,9 @@ def bound_texts(schema: Any) -> None:
             if "maxLength" not in value and (length := _length(value)):
                 least = value.get("minLength")
                 value["maxLength"] = max(length, least) if isinstance(least, int) else length
+            form = value.get("format")
+            if "pattern" not in value and isinstance(form, str) and form in _PATTERNS:
+                value["pattern"] = _PATTERNS[form]
             waiting += (inner for key, inner in value.items() if key not in ("enum", "const"))
         elif isinstance(value, list):
             waiting += value

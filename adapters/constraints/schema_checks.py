@@ -14,7 +14,7 @@ from corral.core.ports.format_checks import FormatCheck
 from corral.core.wording.clipping import clipped_line
 from corral.core.wording.pip_lines import pip_line
 
-__all__ = ("SchemaChecker",)
+__all__ = ("SchemaChecker", "fits")
 
 _REQUIREMENT = "jsonschema-rs>=0.40,<1"
 _LONGEST_SCHEMA, _LONGEST_TEXT = 64 << 10, 1 << 20
@@ -29,6 +29,30 @@ class SchemaChecker:
             return _check(schema, text)
         except Exception as error:  # whatever a hostile schema makes of the library
             return _unchecked(f"{type(error).__name__}: {error}")
+
+
+def fits(schema: dict[str, Any], value: Any) -> bool:
+    """Whether a value fits a schema. True if that cannot be checked."""
+    if complaint_about_work(schema, value) is not None:
+        return True
+    try:
+        import jsonschema_rs
+
+        return bool(_validator(schema).is_valid(value))
+    except (ImportError, ValueError, jsonschema_rs.ReferencingError):
+        return True
+
+
+def _validator(schema: dict[str, Any]) -> Any:
+    import jsonschema_rs
+
+    return jsonschema_rs.validator_for(
+        schema,
+        validate_formats=True,
+        retriever=_retrieve,
+        pattern_options=jsonschema_rs.RegexOptions(),
+        mask="the value",
+    )
 
 
 def _check(source: str, text: str) -> FormatCheck:
@@ -48,13 +72,7 @@ def _check(source: str, text: str) -> FormatCheck:
     except ImportError as error:
         return _unchecked(f"{error}; {pip_line(_REQUIREMENT)}")
     try:
-        validator = jsonschema_rs.validator_for(
-            schema,
-            validate_formats=True,
-            retriever=_retrieve,
-            pattern_options=jsonschema_rs.RegexOptions(),
-            mask="the value",
-        )
+        validator = _validator(schema)
     except (ValueError, jsonschema_rs.ReferencingError) as error:
         return _unchecked((str(error).splitlines() or ["the schema is invalid"])[0])
     for fault in validator.iter_errors(value):

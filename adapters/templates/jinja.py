@@ -27,6 +27,8 @@ _MOST_NODES = 16_000
 thousands.
 """
 
+_PROBE = "corral-probe"
+
 _INSPECTING = frozenset(
     {"endswith", "find", "index", "partition", "replace", "rpartition", "rsplit", "split", "startswith"}
 )
@@ -35,7 +37,9 @@ _INSPECTING = frozenset(
 class JinjaFormat:
     """A compiled template. Rendering counts its steps, so that no template can hang a server or fill its memory.
 
-    If the template has no place for a system message, its text is put in front of the first user message.
+    If the template has no place for a system message, its text is put in front of the first user message. A template
+    that reads contents only in parts, as in OpenAI's API, gets them so. Images are marks in the texts, for all of them:
+    the engine adds the control tokens that the model has around images, and those of a template would come twice.
     """
 
     interruptible = True
@@ -59,6 +63,9 @@ class JinjaFormat:
             raise InvalidModelFile(f"chat template, line {error.lineno}: {error.message}") from error
         except (RecursionError, MemoryError, SyntaxError, ValueError) as error:
             raise InvalidModelFile(f"chat template does not compile: {error}") from error
+        self._in_parts = not self._shows({"role": "user", "content": _PROBE}) and self._shows(
+            {"role": "user", "content": _parts_of(_PROBE)}
+        )
         self._places_system = self._probe_system()
         self._think = think_tags_in(source)
 
@@ -69,7 +76,7 @@ class JinjaFormat:
         if not self._places_system:
             turns = _fold_system(turns)
         typed = TypedText(control, spared=self._inspected, roles=ROLES | self._compared)
-        spelt = [_message_variables(typed.message(turn)) for turn in turns]
+        spelt = [self._variables(typed.message(turn)) for turn in turns]
         tools = [_tool_variables(typed.tool(tool)) for tool in request.tools] or None
         switches = thinking_variables(self._names, self._compared, request.think, request.thinking_budget)
         text = self._run({"messages": spelt, "tools": tools, **switches}, typed.chars)
@@ -108,23 +115,41 @@ class JinjaFormat:
 
     def _probe_system(self) -> bool:
         """Whether a system message reaches the prompt: some templates drop it, some refuse it."""
-        turns = [{"role": "system", "content": "corral-probe"}, {"role": "user", "content": "user"}]
+        system, user = (
+            self._variables(Message(role=role, content=text)) for role, text in (("system", _PROBE), ("user", "user"))
+        )
+        return self._shows(system, user)
+
+    def _shows(self, *messages: dict[str, Any]) -> bool:
+        """Whether the probe reaches the prompt as text."""
         try:
-            return "corral-probe" in self._run({"messages": turns, "tools": None}, 0)
+            rendered = self._run({"messages": list(messages), "tools": None}, 0)
         except InvalidRequest:
             return False
+        return _PROBE in rendered and repr(_PROBE) not in rendered
+
+    def _variables(self, message: Message) -> dict[str, Any]:
+        variables = _message_variables(message)
+        return variables | {"content": _parts_of(message.content)} if self._in_parts else variables
 
 
 def _fold_system(messages: list[Message]) -> list[Message]:
-    systems = [message.content for message in messages if message.role == "system" and message.content]
+    folded = [message for message in messages if message.role == "system" and (message.content or message.images)]
+    systems = [message.content for message in folded]
+    images = tuple(image for message in folded for image in message.images)
     turns = [message for message in messages if message.role != "system"]
     if not systems:
         return turns
     for number, turn in enumerate(turns):
         if turn.role == "user":
-            turns[number] = msgspec.structs.replace(turn, content="\n\n".join((*systems, turn.content)))
+            content = "\n\n".join((*systems, turn.content))
+            turns[number] = msgspec.structs.replace(turn, content=content, images=(*images, *turn.images))
             return turns
-    return [Message(role="user", content="\n\n".join(systems)), *turns]
+    return [Message(role="user", content="\n\n".join(systems), images=images), *turns]
+
+
+def _parts_of(content: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": content}]
 
 
 def _message_variables(message: Message) -> dict[str, Any]:

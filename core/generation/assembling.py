@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +13,13 @@ from corral.core.models.model import StoredModel
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
 from corral.core.requests.messages import Message
 from corral.core.requests.options import ResolvedOptions, resolve_options
-from corral.core.requests.prompts import MediaPart, TextPart
+from corral.core.requests.prompts import MediaPart, Prompt, TextPart, joined
 from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy, TextRequest
 from corral.core.values import fields_in_common
 
 __all__ = ("chat_request", "generate_request", "resolved_options")
+
+_IMAGE_PLACE = re.compile(r"\[img-([0-9]{1,9})\]")
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +43,25 @@ def generate_request(
     """A completion if the call is raw, otherwise a chat."""
     if not call.raw:
         return _chat(call, options, _generate_messages(record, call))
-    text = TextPart(text=call.prompt, parse_special=True)
-    prompt = (*(MediaPart(data=image) for image in call.images), text)
+    prompt = raw_prompt(call.prompt, call.images)
     return CompletionRequest(**_passed_on(call, options, CompletionRequest) | {"prompt": prompt})
+
+
+def raw_prompt(text: str, images: tuple[bytes, ...]) -> Prompt:
+    """A prompt without a template, with each image in place of ``[img-N]``, where N is its index, as in Ollama. Images
+    that the text does not mention stand in front of it.
+    """
+    pieces = _IMAGE_PLACE.split(text) if images else [text]
+    parts: list[TextPart | MediaPart] = []
+    mentioned = set()
+    for index, piece in enumerate(pieces):
+        number = int(piece) if index % 2 else -1
+        if 0 <= number < len(images):
+            parts.append(MediaPart(data=images[number]))
+            mentioned.add(number)
+        else:
+            parts.append(TextPart(text=f"[img-{piece}]" if index % 2 else piece, parse_special=True))
+    return joined((*(MediaPart(data=one) for number, one in enumerate(images) if number not in mentioned), *parts))
 
 
 def _chat_messages(record: StoredModel, messages: tuple[Message, ...]) -> tuple[Message, ...]:

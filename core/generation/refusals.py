@@ -11,8 +11,12 @@ from corral.core.models.model import StoredModel
 from corral.core.models.view import ModelView
 from corral.core.ports.running import Task
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
+from corral.core.requests.media import check_media, media_kind
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.scheduling.leases import Lease
+
+_MEDIA = (("image", "vision", "images"), ("audio", "audio", "audio"))
+"""Each kind of file: the capability of models for it, and the feature of engines, which is also its name in errors."""
 
 __all__ = (
     "refuse_embedding_model",
@@ -45,11 +49,17 @@ def settled_thinking(view: ModelView, name: str, think: bool | str | None) -> bo
 
 
 def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: AnswerCall) -> None:
-    """Before loading too. Raises `UnsupportedField` and `Unsupported`."""
+    """Before loading too. Raises `UnsupportedField`, `Unsupported`, and `InvalidRequest` for bad images."""
     if not record.remote and getattr(call, "tools", None):  # for models that own their template
         raise UnsupportedField("tools is not supported by this version of Corral", "omit it")
-    if _has_images(call) and not {"vision", "audio"}.intersection(capabilities):
-        raise Unsupported(f'"{call.model}" does not support images', "omit them, or use a model with vision")
+    files = _files(call)
+    if not files:
+        return
+    kinds = {media_kind(data) for data in files}
+    for kind, capability, name in _MEDIA:
+        if kind in kinds and capability not in capabilities:
+            raise Unsupported(f'"{call.model}" does not support {name}', f"omit them, or use a model with {capability}")
+    check_media(files)
 
 
 def require_task(lease: Lease, task: Task, name: str, wanted: str) -> None:
@@ -67,8 +77,14 @@ def require_features(lease: Lease, call: AnswerCall, *, owns_format: bool) -> No
     features = lease.model.info.features
     if call.constraint is not None and not owns_format and "constraints" not in features:
         raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which does not support formats')
-    if _has_images(call) and "images" not in features:
-        raise Unsupported(f'images: "{call.model}" runs on {lease.engine}, which does not support images')
+    kinds = {media_kind(data) for data in _files(call)}
+    for kind, _, name in _MEDIA:
+        if kind in kinds and name not in features:
+            reason = lease.model.info.details.get(name)
+            raise Unsupported(
+                f'{name}: "{call.model}" runs on {lease.engine}, which does not support {name}'
+                + (f" of this model: {reason}" if reason else "")
+            )
 
 
 def without_unenforced(lease: Lease, request: ChatRequest | CompletionRequest) -> ChatRequest | CompletionRequest:
@@ -84,7 +100,7 @@ def unlimited(budget: int | None, think: bool | str | None, request: CompletionR
     return budget is not None and think is not False and not limited
 
 
-def _has_images(call: AnswerCall) -> bool:
+def _files(call: AnswerCall) -> tuple[bytes, ...]:
     if isinstance(call, GenerateCall):
-        return bool(call.images)
-    return isinstance(call, ChatCall) and any(message.images for message in call.messages)
+        return call.images
+    return tuple(file for message in call.messages for file in message.images) if isinstance(call, ChatCall) else ()

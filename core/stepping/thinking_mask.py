@@ -10,7 +10,7 @@ from typing import Protocol
 from corral.core.errors import InvalidRequest
 from corral.core.ports.tokens import RequestMask, Vocabulary
 from corral.core.requests.requests import Thinking
-from corral.core.stepping.watching import TextWatch
+from corral.core.stepping.text_watch import TextWatch
 
 __all__ = ("AnswerMask", "Spelling", "ThinkingMask")
 

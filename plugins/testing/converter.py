@@ -19,6 +19,14 @@ from corral.core.specs.imports import import_name
 
 __all__ = ("Conversion", "ConverterContract")
 
+_FOREIGN = {
+    "empty": b"",
+    "magic": b"GGUF",
+    "text": b"not a model at all\n" * 100,
+    "zeros": bytes(5000),
+    "not UTF-8": b"\xff\xfe\xfd" * 9,
+}
+
 
 class _Convert(Protocol):
     def __call__(self, request: ConvertRequest, on_progress: OnLoadProgress) -> ConvertResult: ...
@@ -117,11 +125,11 @@ class ConverterContract:
             self._convert(files, tmp_path, broken_off)
         assert _states(files) == before
 
-    @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all\n" * 100, bytes(5000), b"\xff\xfe\xfd" * 9])
-    def test_a_file_of_another_kind(self, tmp_path: Path, content: bytes) -> None:
+    @pytest.mark.parametrize("kind", _FOREIGN)
+    def test_a_file_of_another_kind(self, tmp_path: Path, kind: str) -> None:
         """It is converted all the same, or refused by a `CorralError` with a message; no other exception is raised."""
         with suppress(CorralError):
-            self._convert_content(tmp_path, content)
+            self._convert_content(tmp_path, _FOREIGN[kind])
 
     def test_what_must_be_refused(self, tmp_path_factory: pytest.TempPathFactory) -> None:
         """The contents in `refused` raise a `CorralError` with a message."""

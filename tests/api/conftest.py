@@ -46,11 +46,9 @@ from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.engines import EngineSpec
-from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
 MODELS = ("smol:q4", "other")
 ANSWER = "the quick answer is: no"
-THINKING_TEMPLATE = "{{ messages[-1].content }}{{ '<think>' if enable_thinking else '<think></think>' }}"
 
 
 class World:
@@ -193,7 +191,6 @@ def running_server(
         )
         await world.add(MODELS[1], system="You are other.", messages=(Message(role="user", content="hi"),))
         await world.add("embedder", capabilities=("embedding",))
-        await world.add("thinker", gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": THINKING_TEMPLATE}))
         http = HttpSettings(host="127.0.0.1", port=0, shutdown_grace_s=shutdown_grace_s, **settings)
         task = asyncio.ensure_future(serve(create_app(world.runtime, routers, http), http, on_ready=on_ready))
         found.extend((asyncio.get_running_loop(), task))

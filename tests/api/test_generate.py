@@ -225,6 +225,16 @@ def test_images_are_refused_by_name(client: httpx.Client, route: str) -> None:
     for images, error in (
         (["aGk="], f'"{MODEL}" does not support images'),
         (["aGk=", "a*Gk"], "illegal base64 data at input byte 1"),
+        (["aG\r\nk=\n"], f'"{MODEL}" does not support images'),
+        (["aGk"], "illegal base64 data at input byte 0"),
+        (["aGkhaG"], "illegal base64 data at input byte 4"),
+        (["=Gk="], "illegal base64 data at input byte 0"),
+        (["aG="], "illegal base64 data at input byte 3"),
+        (["aG=k"], "illegal base64 data at input byte 2"),
+        (["aGk=a"], "illegal base64 data at input byte 4"),
+        (["aGk= "], "illegal base64 data at input byte 4"),
+        (["data:image/png;base64,aGk="], "illegal base64 data at input byte 4"),
+        (["aGk!" * 400_000], "illegal base64 data at input byte 3"),
     ):
         response = answer(images)
         assert response.status_code == 400

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
+from corral.api.library import AsyncCorral
+from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
+from tests.api.conftest import LiveServer, running_server
+
 SAID = "hm, hm</think>\n\nYes"
+TEMPLATE = "{{ messages[-1].content }}{{ '<think>' if enable_thinking else '<think></think>' }}"
+
+
+@contextmanager
+def thinking_server() -> Iterator[LiveServer]:
+    """A server with a model that thinks."""
+    weights = gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": TEMPLATE})
+    with running_server({"answer": SAID}) as server:
+        server.call(lambda _: server.world.add("thinker", weights))
+        yield server
 
 
 @pytest.fixture(scope="module")
 def thinker() -> Iterator[httpx.Client]:
-    from tests.api.conftest import running_server
-
-    with running_server({"answer": SAID}) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with thinking_server() as server, httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
 
 
@@ -92,11 +105,9 @@ def test_a_limit_without_effect_is_told(thinker: httpx.Client) -> None:
     assert "ignored_options" not in ask(thinker, "/api/chat", think=False, options=options)[-1]
 
 
-def test_the_library_thinks_too(start_server: Callable[..., Any]) -> None:
+def test_the_library_thinks_too() -> None:
     """`think=` and the result's `thinking` are those of the server."""
-    from corral.api.library import AsyncCorral
-
-    with start_server({"answer": SAID}) as server:
+    with thinking_server() as server:
 
         async def main(runtime: Any) -> Any:
             async with AsyncCorral(runtime=runtime) as corral:

@@ -41,10 +41,12 @@ from corral.core.requests.requests import ChatRequest, CompletionRequest, Constr
 from corral.core.requests.vectors import rows
 from corral.core.scheduling.leases import Lease
 from corral.core.scheduling.load_progress import LoadListener
+from corral.plugins.testing.images import png_bytes
 
 _CHATML = """{% for m in messages %}<|im_start|>{{ m.role }}
 {{ m.content }}<|im_end|>
 {% endfor %}{{ '<|im_start|>assistant\n' }}"""
+_IMAGE = png_bytes()
 _RECORD = StoredModel(
     name=parse_name("tiny"), digest=Digest("sha256:" + "1" * 64), size_bytes=1, modified_at=0, format="gguf"
 )
@@ -351,8 +353,8 @@ def test_the_manifests_template_goes_before_the_weights() -> None:
 def test_images_are_refused_by_whoever_cannot_take_them(raw: bool) -> None:
     """Refused for the model before it is loaded, otherwise by the engine by name; never dropped by a chat format."""
     calls: tuple[Callable[[Bench], list[Output]], ...] = (
-        lambda bench: bench.generate(GenerateCall(model="tiny", prompt="q", images=(b"x",), raw=raw)),
-        lambda bench: bench.chat(ChatCall(model="tiny", messages=(Message(role="user", images=(b"x",)),))),
+        lambda bench: bench.generate(GenerateCall(model="tiny", prompt="q", images=(_IMAGE,), raw=raw)),
+        lambda bench: bench.chat(ChatCall(model="tiny", messages=(Message(role="user", images=(_IMAGE,)),))),
     )
     for ask in calls:
         blind = Bench()
@@ -368,15 +370,17 @@ def test_images_are_refused_by_whoever_cannot_take_them(raw: bool) -> None:
 def test_images_reach_an_engine_that_takes_them() -> None:
     """In a raw prompt and in a chat that the engine renders; a chat format that has no place for them says so."""
     bench = Bench(tasks=("completion", "chat"), capabilities=("completion", "vision"), features=("images",))
-    bench.generate(GenerateCall(model="tiny", prompt="q", images=(b"x",), raw=True))
-    assert bench.request().prompt == (MediaPart(data=b"x"), TextPart(text="q", parse_special=True))
-    bench.generate(GenerateCall(model="tiny", prompt="q", images=(b"x",)))
+    bench.generate(GenerateCall(model="tiny", prompt="q", images=(_IMAGE,), raw=True))
+    assert bench.request().prompt == (MediaPart(data=_IMAGE), TextPart(text="q", parse_special=True))
+    bench.generate(GenerateCall(model="tiny", prompt="q", images=(_IMAGE,)))
     request = bench.model.requests[-1]
     assert isinstance(request, ChatRequest)
-    assert request.messages == (Message(role="user", content="q", images=(b"x",)),)
-    bench = Bench(capabilities=("completion", "vision"), features=("images",))
+    assert request.messages == (Message(role="user", content="q", images=(_IMAGE,)),)
+    template = TemplateText(kind="jinja", text="{{ messages | length }}")
+    record = msgspec.structs.replace(_RECORD, template=template)
+    bench = Bench(record=record, capabilities=("completion", "vision"), features=("images",))
     with pytest.raises(Unsupported, match="chat format"):
-        bench.generate(GenerateCall(model="tiny", prompt="q", images=(b"x",)))
+        bench.generate(GenerateCall(model="tiny", prompt="q", images=(_IMAGE,)))
 
 
 def test_options_reach_their_places() -> None:

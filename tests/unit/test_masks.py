@@ -14,8 +14,8 @@ from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import CompletionRequest, Constraint, SamplingParams, Thinking
 from corral.core.stepping.answer_driver import SequenceDriver
 from corral.core.stepping.loops import StepLoop
+from corral.core.stepping.text_watch import TextWatch
 from corral.core.stepping.thinking_mask import AnswerMask, Spelling, ThinkingMask
-from corral.core.stepping.watching import TextWatch
 
 PIECES = (
     b"",

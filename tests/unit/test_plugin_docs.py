@@ -7,14 +7,12 @@ import re
 import shlex
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
-from xml.etree import ElementTree
 
 import pytest
 from litestar import Litestar
@@ -46,7 +44,7 @@ from corral.plugins.testing.answer_parser import AnswerParserContract
 from corral.plugins.testing.chat_format import ChatFormatContract
 from corral.plugins.testing.gguf import gguf_bytes
 from corral.plugins.testing.tool_call_format import TOOLS, ToolCallFormatContract
-from tests.contracts.broken_parts import failures, promises
+from tests.contracts.broken_parts import Outcomes, failures, outcomes_of, promises
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 
@@ -157,7 +155,7 @@ class TestMonkey(Loaded):
     spec = spec("corral_monkey:load")
 
 class TestLossyMonkey(Loaded):
-    spec = spec("test_examples:load_lossy")
+    spec = spec("test_suites:load_lossy")
 
 class TestDrone(Loaded):
     spec = spec("corral_drone:load")
@@ -214,37 +212,25 @@ class TestShelf(ModelSourceContract):
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, set[str]]]:
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """Names of tests by outcome, for each class of `_SUITES`: one run of pytest over all of them."""
     folder = tmp_path_factory.mktemp("examples")
     for name, heading in _EXAMPLES.items():
         (folder / f"{name}.py").write_text(example(heading))
-    (folder / "test_examples.py").write_text(_SUITES)
-    report = folder / "report.xml"
-    pytest_here = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)]
-    subprocess.run(
-        [*pytest_here, "-W", "error", f"--junitxml={report}"], cwd=folder, capture_output=True, timeout=120, check=False
-    )
-    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: {"passed": set(), "failed": set(), "skipped": set()})
-    for case in ElementTree.parse(report).iter("testcase"):
-        outcome = {"failure": "failed", "error": "failed", "skipped": "skipped"}
-        kinds = {outcome[child.tag] for child in case if child.tag in outcome} or {"passed"}
-        for kind in kinds:
-            found[case.attrib["classname"].rpartition(".")[2]][kind].add(case.attrib["name"].partition("[")[0])
-    return found
+    return outcomes_of(_SUITES, folder)
 
 
 @pytest.mark.parametrize(
     "suite", ["TestMonkey", "TestMonkeyAlone", "TestDrone", "TestDroneAlone", "TestShout", "TestPostcard", "TestShelf"]
 )
-def test_examples_pass_the_suites_of_their_ports(outcomes: dict[str, dict[str, set[str]]], suite: str) -> None:
+def test_examples_pass_the_suites_of_their_ports(outcomes: Outcomes, suite: str) -> None:
     """None of their tests fails."""
     assert outcomes[suite]["passed"]
     assert outcomes[suite]["failed"] == set()
 
 
 @pytest.mark.parametrize("suite", ["TestLossyMonkey", "TestLossyMonkeyAlone"])
-def test_an_engine_that_loses_the_ids_of_prompts_fails(outcomes: dict[str, dict[str, set[str]]], suite: str) -> None:
+def test_an_engine_that_loses_the_ids_of_prompts_fails(outcomes: Outcomes, suite: str) -> None:
     """A tokenizer that reads only the texts of a prompt loses long ones, which the suites notice."""
     assert "test_a_prompt_of_ids" in outcomes[suite]["failed"]
 

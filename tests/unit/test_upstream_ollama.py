@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import math
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from corral.core.errors import EngineDied, InvalidRequest, PromptTooLong, Unsupported, UpstreamError
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage
-from corral.core.requests.prompts import TextPart
+from corral.core.requests.prompts import MediaPart, TextPart
 from corral.core.requests.requests import (
     ChatRequest,
     CompletionRequest,
@@ -25,6 +26,7 @@ from corral.core.requests.requests import (
     SamplingParams,
 )
 from corral.core.requests.vectors import rows
+from corral.plugins.testing.images import png_bytes
 from corral.plugins.testing.scripted_server import ScriptedReply, ScriptedServer
 
 CHAT, GENERATE, EMBED = "/api/chat", "/api/generate", "/api/embed"
@@ -302,3 +304,16 @@ def test_an_error_with_status_200(server: ScriptedServer, ask: Any, error: Any, 
     server.replies[CHAT] = ScriptedReply(pieces=lines(said("Hi"), error))
     with pytest.raises(kind, match=": no"):
         ask(HELLO)
+
+
+def test_images_are_base64(upstream: ScriptedServer, ask: Any) -> None:
+    """Of a message as they are; of a raw prompt with their places as ``[img-N]``."""
+    red = png_bytes(colour=(255, 0, 0))
+    encoded = b64encode(red).decode()
+    upstream.replies[CHAT] = upstream.replies[GENERATE] = ScriptedReply(pieces=ANSWER)
+    ask(ChatRequest(messages=(Message(role="user", content="Is [img] red?", images=(red,)),)))
+    [body] = upstream.bodies(CHAT)
+    assert body["messages"] == [{"role": "user", "content": "Is [img] red?", "images": [encoded]}]
+    ask(CompletionRequest(prompt=(TextPart(text="Is "), MediaPart(data=red), TextPart(text=" red?"))))
+    [body] = upstream.bodies(GENERATE)
+    assert (body["prompt"], body["images"], body["raw"]) == ("Is [img-0] red?", [encoded], True)

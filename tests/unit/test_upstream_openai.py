@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from corral.core.errors import (
 )
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage
-from corral.core.requests.prompts import TextPart, TokensPart
+from corral.core.requests.prompts import MediaPart, TextPart, TokensPart
 from corral.core.requests.requests import (
     ChatRequest,
     CompletionRequest,
@@ -31,6 +32,7 @@ from corral.core.requests.requests import (
     SamplingParams,
 )
 from corral.core.requests.vectors import rows
+from corral.plugins.testing.images import png_bytes
 from corral.plugins.testing.scripted_server import ScriptedReply, ScriptedServer
 
 MODELS = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "somebody", "max_model_len": 512}]}
@@ -582,3 +584,28 @@ def test_leaving_reaches_the_server(upstream: ScriptedServer, load_upstream: Any
         await model.aclose()
 
     asyncio.run(check())
+
+
+def test_images_are_parts_of_a_message(upstream: ScriptedServer, ask: Any) -> None:
+    """Images are data URLs of their type, in their places in the text; sound is a part of its own kind."""
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
+    red, sound = png_bytes(colour=(255, 0, 0)), b"RIFF\0\0\0\0WAVEfmt "
+    said = Message(role="user", content="Is [img] like this?", images=(red, red, sound))
+    ask(ChatRequest(messages=(Message(role="system", content="Look."), said)))
+    [body] = upstream.bodies(CHAT)
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + b64encode(red).decode()}}
+    assert body["messages"] == [
+        {"role": "system", "content": "Look."},
+        {
+            "role": "user",
+            "content": [
+                image,
+                {"type": "input_audio", "input_audio": {"data": b64encode(sound).decode(), "format": "wav"}},
+                {"type": "text", "text": "Is "},
+                image,
+                {"type": "text", "text": " like this?"},
+            ],
+        },
+    ]
+    with pytest.raises(Unsupported, match="images only in chats"):
+        ask(CompletionRequest(prompt=(MediaPart(data=red),)))

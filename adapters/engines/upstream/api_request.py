@@ -28,7 +28,7 @@ def plain_text(prompt: Prompt) -> str:
     """Raises `Unsupported` for token ids, which mean nothing to another server, and for images."""
     texts = [part.text for part in prompt if isinstance(part, TextPart)]
     if len(texts) != len(prompt):
-        raise Unsupported("an upstream accepts text, neither token ids nor images")
+        raise Unsupported("an upstream accepts text, but no token ids, and images only in chats")
     return "".join(texts)
 
 

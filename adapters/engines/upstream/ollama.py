@@ -5,6 +5,7 @@ https://docs.ollama.com/api
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from corral.core.errors import UpstreamError
 from corral.core.malformed import MALFORMED
 from corral.core.requests.messages import Message, ToolCall
 from corral.core.requests.outputs import Embedded, Output, TokenLogprob, TopLogprob
+from corral.core.requests.prompts import MediaPart, TextPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 
 __all__ = ("chat_exchange", "completion_exchange", "embed_exchange", "read_answer", "read_vectors")
@@ -39,7 +41,15 @@ def chat_exchange(request: ChatRequest, model: str, api: str) -> Exchange:
 
 
 def completion_exchange(request: CompletionRequest, model: str, api: str) -> Exchange:
-    return _exchange("/api/generate", {"prompt": plain_text(request.prompt), "raw": True}, request, model, api)
+    images = [part.data for part in request.prompt if isinstance(part, MediaPart)]
+    numbers = itertools.count()
+    texts = (
+        TextPart(text=f"[img-{next(numbers)}]") if isinstance(part, MediaPart) else part for part in request.prompt
+    )
+    body: dict[str, Any] = {"prompt": plain_text(tuple(texts)), "raw": True}
+    if images:
+        body["images"] = images  # which become base64
+    return _exchange("/api/generate", body, request, model, api)
 
 
 def embed_exchange(texts: Sequence[str], model: str, *, truncate: bool, num_ctx: int | None) -> Exchange:
@@ -71,7 +81,7 @@ def _exchange(
 
 def _message(message: Message) -> dict[str, Any]:
     entry: dict[str, Any] = {"role": message.role, "content": message.content}
-    for field in ("thinking", "tool_name", "tool_call_id"):
+    for field in ("images", "thinking", "tool_name", "tool_call_id"):
         if getattr(message, field):
             entry[field] = getattr(message, field)
     if message.tool_calls:

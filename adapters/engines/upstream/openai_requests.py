@@ -5,6 +5,7 @@ https://platform.openai.com/docs/api-reference/chat, https://docs.vllm.ai/en/lat
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ import msgspec
 
 from corral.adapters.engines.upstream.api_request import Exchange, plain_text, schema_of, tool_entry
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
+from corral.core.requests.image_places import in_places
+from corral.core.requests.media import media_kind, media_type
 from corral.core.requests.messages import Message
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint
 
@@ -70,7 +73,7 @@ def _messages(messages: Iterable[Message], api: str) -> list[dict[str, Any]]:
     written: list[dict[str, Any]] = []
     open_calls: list[tuple[str, str]] = []  # id and name, oldest first
     for place, message in enumerate(messages):
-        entry: dict[str, Any] = {"role": message.role, "content": message.content}
+        entry: dict[str, Any] = {"role": message.role, "content": _content(message)}
         if message.thinking and api != "openai":
             entry["reasoning_content"] = message.thinking
         if message.tool_calls:
@@ -88,6 +91,27 @@ def _messages(messages: Iterable[Message], api: str) -> list[dict[str, Any]]:
             entry["tool_call_id"] = message.tool_call_id or _answered(open_calls, message.tool_name)
         written.append(entry)
     return written
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    if not message.images:
+        return message.content
+    parts = (_text(one) if isinstance(one, str) else _file(one) for one in in_places(message.content, message.images))
+    return [part for part in parts if part.get("text") != ""]
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _file(data: bytes) -> dict[str, Any]:
+    kind, encoded = media_type(data), b64encode(data).decode()
+    if media_kind(data) == "audio":
+        return {
+            "type": "input_audio",
+            "input_audio": {"data": encoded, "format": "wav" if kind == "audio/wav" else "mp3"},
+        }
+    return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{encoded}"}}
 
 
 def _answered(open_calls: list[tuple[str, str]], name: str | None) -> str:

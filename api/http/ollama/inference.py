@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar
 
 from litestar import Request, post
@@ -10,7 +12,7 @@ from litestar.types import ASGIApp
 
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.ollama.answers import AnswerResponse
-from corral.api.http.ollama.bodies import ChatBody, GenerateBody, InferenceBody, decoded_images
+from corral.api.http.ollama.bodies import ChatBody, GenerateBody, InferenceBody, MessageBody, decoded_images
 from corral.api.http.ollama.chunks import AnswerWriter, ChatWriter, GenerateWriter
 from corral.api.http.ollama.prologue import InferenceRequest, begin
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
@@ -23,9 +25,11 @@ from corral.core.requests.think_values import check_think
 
 __all__ = ("chat", "generate")
 
+T = TypeVar("T")
 BodyT = TypeVar("BodyT", bound=InferenceBody)
 
 _NOT_FOUND = "model '{}' not found"
+_LARGE_IMAGES = 1 << 20  # characters, which take about a millisecond
 _MOST_TOP_LOGPROBS = 20
 
 
@@ -49,7 +53,7 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         constraint = await _constraint(begun)
     call = GenerateCall(
         prompt=body.prompt,
-        images=decoded_images(body.images),
+        images=await _beside_the_loop(lambda: decoded_images(body.images), (body,)),
         system=body.system or None,
         raw=body.raw,
         return_token_ids=not body.raw,
@@ -78,7 +82,7 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
             return await _load(begun, writer, "chat")
         constraint = await _constraint(begun)
     call = ChatCall(
-        messages=tuple(message.to_core() for message in body.messages),
+        messages=await _beside_the_loop(lambda: tuple(one.to_core() for one in body.messages), body.messages),
         tools=tuple(tool.to_core() for tool in body.tools),
         **_answering(begun, constraint),
     )
@@ -88,6 +92,13 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
             return await begun.runtime.inference.chat(call)
 
     return AnswerResponse(open_generation, writer, stream=body.stream)
+
+
+async def _beside_the_loop(decode: Callable[[], T], holders: Iterable[GenerateBody | MessageBody]) -> T:
+    """Runs `decode` in a thread if the images of `holders` are so large that the event loop would notice."""
+    if sum([len(image) for one in holders for image in one.images]) < _LARGE_IMAGES:
+        return decode()
+    return await asyncio.to_thread(decode)
 
 
 def _check(body: InferenceBody) -> None:
