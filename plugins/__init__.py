@@ -24,9 +24,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from corral.adapters.answer_parsers.json_spans import JsonSpan as JsonSpan
-from corral.adapters.answer_parsers.tagged_calls import CallBody as CallBody
-from corral.adapters.answer_parsers.tagged_calls import TaggedCallParser as TaggedCallParser
+from corral.adapters.answer_parsers.call_formats import MarkedCallFormat as MarkedCallFormat
+from corral.adapters.answer_parsers.call_source import CallSource as CallSource
+from corral.adapters.answer_parsers.marked_calls import Calls as Calls
+from corral.adapters.answer_parsers.marked_calls import MarkedCallParser as MarkedCallParser
 from corral.core.error_translation import map_errors as map_errors
 from corral.core.errors import *
 from corral.core.models.digests import Digest as Digest
@@ -70,17 +71,8 @@ from corral.core.specs.converters import ConvertResult as ConvertResult
 from corral.core.specs.engines import *
 from corral.core.stepping.stop_strings import StopStrings as StopStrings
 from corral.core.values import Value as Value
-from corral.plugins.hooks import AnswerParserSpec as AnswerParserSpec
-from corral.plugins.hooks import ChatLanguageSpec as ChatLanguageSpec
-from corral.plugins.hooks import CommandSpec as CommandSpec
-from corral.plugins.hooks import ManifestFormatSpec as ManifestFormatSpec
-from corral.plugins.hooks import MetadataReaderSpec as MetadataReaderSpec
-from corral.plugins.hooks import RegistrySpec as RegistrySpec
-from corral.plugins.hooks import RouteSpec as RouteSpec
-from corral.plugins.hooks import RunnerSpec as RunnerSpec
-from corral.plugins.hooks import SourceSpec as SourceSpec
-from corral.plugins.hooks import StoreSpec as StoreSpec
-from corral.plugins.hooks import ToolCallFormatSpec as ToolCallFormatSpec
+from corral.plugins.hook_kinds import HookKind
+from corral.plugins.hooks import *
 from corral.plugins.pluggy_markers import hookimpl as hookimpl
 from corral.plugins.registrar import Registrar as Registrar
 from corral.plugins.specs import Stores as Stores
@@ -110,7 +102,8 @@ else:
         for name, value in globals().items()
         if not name.startswith("_")
         and not isinstance(value, ModuleType)
-        and name not in ("ModuleType", "TYPE_CHECKING", "annotations", "import_module")
+        and not isinstance(value, HookKind)
+        and name not in ("HOOKS", "HookKind", "ModuleType", "TYPE_CHECKING", "annotations", "import_module")
     )
 
     def __getattr__(name):

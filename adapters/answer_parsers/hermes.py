@@ -7,54 +7,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from corral.adapters.answer_parsers.json_calls import call_of, decoded
-from corral.adapters.answer_parsers.json_spans import JsonSpan
-from corral.adapters.answer_parsers.tagged_calls import TaggedCallParser
+from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call, json_object_call
+from corral.adapters.answer_parsers.call_source import CallSource
+from corral.adapters.answer_parsers.json_calls import call_of, json_calls
+from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.call_grammars import calls_after, json_text, literal
-from corral.core.requests.messages import Tool, ToolCall
-from corral.core.requests.requests import ChatRequest
+from corral.core.requests.call_grammars import calls_after, literal
+from corral.core.requests.messages import Tool
 
 __all__ = ("HermesCalls",)
 
 _OPENING, _CLOSING = "<tool_call>", "</tool_call>"
 
 
-class HermesCalls:
+class HermesCalls(MarkedCallFormat):
     """A `ToolCallFormat`."""
 
+    marks = (_OPENING,)
+    control = frozenset({_OPENING, _CLOSING})
+
     def recognises(self, template: TemplateText) -> bool:
-        return _OPENING in template.text and _CLOSING in template.text
+        others = ("<function=", "<arg_key>")  # Qwen3-Coder and GLM have other things between these tags
+        text = template.text
+        return (
+            template.kind != "go" and _OPENING in text and _CLOSING in text and not any(map(text.__contains__, others))
+        )
 
-    def preserved_tokens(self, rendered: RenderedChat) -> frozenset[str]:
-        return frozenset({_OPENING, _CLOSING})
-
-    def open(self, request: ChatRequest, rendered: RenderedChat) -> TaggedCallParser:
-        known = frozenset(tool.name for tool in request.tools)
-        return TaggedCallParser(_OPENING, _CLOSING, lambda: _Body(known))
+    def read(self, tools: Tools, source: CallSource) -> Calls:
+        yield from source.expect(_OPENING)
+        yield from json_calls(source, lambda value: call_of(value, tools))
+        yield from source.accept(_CLOSING)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        calls = " | ".join(f"call_{number}" for number in range(len(tools)))
-        rules = [f'call: "\\n" ({calls}) "\\n" {literal(_CLOSING)}']
-        for number, tool in enumerate(tools):
-            begun = literal(f'{{"name": {literal(tool.name)}, "arguments": ')
-            rules.append(f'call_{number}: {begun} {json_text(tool.parameters)} "}}"')
-        return calls_after(_OPENING, "\n".join(rules), required=required, between="\n")
-
-
-class _Body:
-    """One JSON object, or several in an array. A `CallBody`."""
-
-    def __init__(self, known: frozenset[str]) -> None:
-        self._known = known
-        self._span = JsonSpan()
-
-    def feed(self, more: str) -> int | None:
-        return self._span.feed(more)
-
-    def read(self, text: str) -> Sequence[ToolCall]:
-        value = decoded(text)
-        if value == []:
-            raise ValueError("it is empty")
-        return [call_of(one, self._known) for one in (value if isinstance(value, list) else [value])]
+        call = f'call: "\\n" one "\\n" {literal(_CLOSING)}\n{any_call(tools, json_object_call)}'
+        return calls_after(_OPENING, call, required=required, between="\n")

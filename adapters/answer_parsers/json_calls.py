@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
-import msgspec
-
+from corral.adapters.answer_parsers.call_source import CallSource
+from corral.adapters.answer_parsers.json_values import decoded
+from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.requests.messages import ToolCall
 from corral.core.wording.clipping import clipped
 
-__all__ = ("call_of", "decoded", "known_name")
-
-
-def decoded(text: str) -> Any:
-    """The value of a JSON text; line breaks in strings are accepted. Raises `ValueError` for anything else."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        pass
-    try:
-        value = json.loads(text, strict=False, parse_constant=_refuse)
-        # Half a surrogate pair, or a number that has become infinity, could not be sent.
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    return value
+__all__ = ("call_of", "json_calls", "known_name", "new_call")
 
 
 def known_name(name: Any, known: Collection[str]) -> str:
@@ -38,26 +23,67 @@ def known_name(name: Any, known: Collection[str]) -> str:
     return name
 
 
-def call_of(value: Any, known: Collection[str]) -> ToolCall:
-    """The call that a decoded object describes. Raises `ValueError`.
-
-    ``{"name": …, "arguments": {…}}``, with `parameters` for `arguments` in some models, or around it all ``{"function":
-    …}``. Arguments may be a JSON text, or missing if there are none.
-    """
-    if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
-        value = value["function"]
-    if not isinstance(value, Mapping):
-        raise ValueError("it is not a JSON object")
-    name = known_name(value.get("name"), known)
-    arguments = value.get("arguments", value.get("parameters"))
+def new_call(name: Any, arguments: Any, known: Collection[str], call_id: Any = None) -> ToolCall:
+    """The call of a tool. Arguments may be a JSON text, or None if there are none. Raises `ValueError`."""
+    name = known_name(name, known)
     if isinstance(arguments, str):
         arguments = decoded(arguments) if arguments.strip() else None
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, Mapping):
         raise ValueError("its arguments are not a JSON object")
-    return ToolCall(name=name, arguments=arguments)
+    return ToolCall(name=name, arguments=arguments, id=call_id if isinstance(call_id, str) and call_id else None)
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
+def call_of(
+    value: Any, known: Collection[str], *, name_key: str = "name", id_key: str = "id", arguments_key: str = "arguments"
+) -> ToolCall:
+    """The call that a decoded object describes. Raises `ValueError`.
+
+    ``{"name": …, "arguments": {…}}``, with `parameters` for `arguments` in some models, or around it all ``{"function":
+    …}``. Arguments may be a JSON text, or missing if there are none.
+    """
+    if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
+        value = {id_key: value.get(id_key), **value["function"]}
+    if not isinstance(value, Mapping):
+        raise ValueError("it is not a JSON object")
+    arguments = value.get(arguments_key, value.get("parameters"))
+    return new_call(value.get(name_key), arguments, known, value.get(id_key))
+
+
+def json_calls(source: CallSource, call: Callable[[Any], ToolCall]) -> Calls:
+    """Reads one object or list of objects, or several with commas or semicolons between them, which `call` turns into
+    calls.
+
+    An object in a list that is no call stays text, and the others are calls. Raises `ValueError` if there is none.
+    """
+    yield from source.space()
+    while True:
+        if (yield from source.accept("[")):
+            yield from _list(source, call)
+        else:
+            yield call((yield from source.json()))
+        yield from source.space()
+        if not (yield from source.accept(",", ";")) and (yield from source.peek()) != "{":
+            return
+        yield from source.space()
+
+
+def _list(source: CallSource, call: Callable[[Any], ToolCall]) -> Calls:
+    empty = True
+    while True:
+        yield from source.space()
+        separator = yield from source.accept(",", "]")
+        if separator == "]":
+            if empty:
+                raise ValueError("it is an empty list")
+            return
+        if not separator:
+            value = yield from source.json()
+            empty = False
+            try:
+                made = call(value)
+            except ValueError as error:
+                yield error
+            else:
+                yield made

@@ -7,11 +7,11 @@ from corral.adapters.constraints.json_endings import JsonEndings, JsonPlace
 
 __all__ = ("CompletingMask",)
 
-_RESERVE = 32
+_RESERVE = 64
 """Tokens kept on top of the quickest way to the end, since one more token may lead into an object with required keys;
 fewer if the whole answer has few.
 """
-_CLOSE = 160
+_CLOSE = 192
 _TOKENS_A_LOOK, _TOKENS_A_CLOSE_LOOK = 32, 4
 """How often the way to the end is measured, which takes as long as some tokens do; more often the closer it is."""
 _LONGEST_WAY = 512

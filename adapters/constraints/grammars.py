@@ -92,7 +92,7 @@ def _place_in_regex(lines: Sequence[str]) -> str:
 
 
 def _called(constraint: Constraint) -> str:
-    return _NAMES[constraint.kind]
+    return "grammar of the tools' calls" if constraint.subject == "tools" else _NAMES[constraint.kind]
 
 
 def _gbnf(source: str) -> str:

@@ -58,7 +58,7 @@ class ParserChoice:
 
     def choose(self, request: ChatRequest, rendered: RenderedChat, recognised: Recognised, model: str) -> ChosenParsers:
         """The parsers for one answer: for tool calls only if the request has tools, and with `think` false, only those
-        for thinking that the format names.
+        for thinking that the format names, or that all answers of the model need.
 
         Raises `PluginError` for a name that no installed plugin has registered; `model` is for its message.
         """
@@ -66,14 +66,15 @@ class ParserChoice:
         thinks = [name for name in rendered.parsers if name in self._reasoning]
         calls = [name for name in rendered.parsers if name in self._tool_calls]
         think = rendered.think
-        if not thinks and recognised.reasoning is not None and request.think is not False:
+        wanted = request.think is not False or (recognised.think is not None and recognised.think.framed)
+        if not thinks and recognised.reasoning is not None and wanted:
             thinks = [recognised.reasoning]
             think = think or recognised.think
         if not calls and recognised.tool_calls is not None:
             calls = [recognised.tool_calls]
         preserved = set(rendered.preserved_tokens)
         if thinks and think is not None:
-            preserved |= {think.start, think.end}
+            preserved |= {think.start, think.end, *think.control}
         tool_calls = self._tool_calls[calls[0]] if calls and request.tools else None
         if tool_calls is not None:
             preserved |= tool_calls.preserved_tokens(rendered)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from corral.core.errors import Unsupported, UnsupportedField
+from corral.core.errors import Unsupported
 from corral.core.models.model import StoredModel
 from corral.core.models.view import ModelView
 from corral.core.ports.running import Task
@@ -24,8 +24,8 @@ __all__ = (
     "require_features",
     "require_task",
     "settled_thinking",
-    "unlimited",
-    "without_unenforced",
+    "unlimited_thinking",
+    "with_enforceable_budget",
 )
 
 
@@ -49,9 +49,9 @@ def settled_thinking(view: ModelView, name: str, think: bool | str | None) -> bo
 
 
 def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: AnswerCall) -> None:
-    """Before loading too. Raises `UnsupportedField`, `Unsupported`, and `InvalidRequest` for bad images."""
-    if not record.remote and getattr(call, "tools", None):  # for models that own their template
-        raise UnsupportedField("tools is not supported by this version of Corral", "omit it")
+    """Before loading too. Raises `Unsupported`, and `InvalidRequest` for bad images."""
+    if isinstance(call, GenerateCall) and call.suffix and "insert" not in capabilities:
+        raise Unsupported(f"{record.name.full} does not support insert")
     files = _files(call)
     if not files:
         return
@@ -77,6 +77,8 @@ def require_features(lease: Lease, call: AnswerCall, *, owns_format: bool) -> No
     features = lease.model.info.features
     if call.constraint is not None and not owns_format and "constraints" not in features:
         raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which does not support formats')
+    if owns_format and isinstance(call, GenerateCall) and call.earlier_ids:
+        raise Unsupported(f'context: "{call.model}" runs on {lease.engine}, which does not exchange token ids')
     kinds = {media_kind(data) for data in _files(call)}
     for kind, _, name in _MEDIA:
         if kind in kinds and name not in features:
@@ -87,17 +89,23 @@ def require_features(lease: Lease, call: AnswerCall, *, owns_format: bool) -> No
             )
 
 
-def without_unenforced(lease: Lease, request: ChatRequest | CompletionRequest) -> ChatRequest | CompletionRequest:
-    """Without a limit of thinking if the engine cannot enforce one: it is an option, and so ignored with a report."""
-    if isinstance(request, ChatRequest) and "constraints" not in lease.model.info.features:
-        return msgspec.structs.replace(request, thinking_budget=None)
-    return request
+def with_enforceable_budget(
+    lease: Lease, request: ChatRequest | CompletionRequest
+) -> tuple[ChatRequest | CompletionRequest, tuple[str, ...]]:
+    """The request without a limit of thinking that is not enforced, and then the option's name: it is not in raw
+    prompts, since nothing says where thinking ends, nor by engines without masks.
+    """
+    if isinstance(request, CompletionRequest):
+        return request, ("thinking_budget",)
+    if "constraints" not in lease.model.info.features:
+        return msgspec.structs.replace(request, thinking_budget=None), ("thinking_budget",)
+    return request, ()
 
 
-def unlimited(budget: int | None, think: bool | str | None, request: CompletionRequest) -> bool:
-    """Whether thinking was to be limited, but is not: in raw prompts, and if it is not known where thinking ends."""
-    limited = request.thinking is not None and request.thinking.max_tokens is not None
-    return budget is not None and think is not False and not limited
+def unlimited_thinking(request: ChatRequest, completion: CompletionRequest) -> tuple[str, ...]:
+    """The option's name if the limit of thinking has no effect, because the model has no tags around it."""
+    without = request.thinking_budget is not None and request.think is not False and completion.thinking is None
+    return ("thinking_budget",) if without else ()
 
 
 def _files(call: AnswerCall) -> tuple[bytes, ...]:

@@ -64,11 +64,12 @@ class ToolCallFormatContract(AnswerParserContract):
 
     A subclass gives the fixture `make_format`, and sets `template`, to one that the format recognises, and `answers`:
     texts with calls of the `TOOLS` of this suite, of which at least one begins with visible text. `rendered` is what
-    the format gets with them.
+    the format gets with them. `endings` are the texts that end a value in it.
     """
 
     template: ClassVar[TemplateText]
     rendered: ClassVar[RenderedChat] = RenderedChat(prompt=())
+    endings: ClassVar[Sequence[str]] = ('"',)
 
     @pytest.fixture
     def make_format(self) -> MakeCallFormat:
@@ -111,7 +112,7 @@ class ToolCallFormatContract(AnswerParserContract):
         """Every text that the grammar of required calls describes consists of calls, and no text is lost."""
         for tool in TOOLS:
             for seed in range(_WALKS):
-                text = _written(make_format().call_grammar((tool,), self.rendered, required=True), seed)
+                text = _written(make_format().call_grammar((tool,), self.rendered, required=True), seed, self.endings)
                 visible, calls, warnings = self._read(make_format(), text)
                 assert (visible.strip(), warnings) == ("", ()), text
                 assert {call.name for call in calls} == {tool.name}, text
@@ -119,7 +120,7 @@ class ToolCallFormatContract(AnswerParserContract):
     def test_the_grammar_holds_arguments_to_their_schema(self, make_format: MakeCallFormat) -> None:
         """Required arguments are there, others are as described, and there are no further ones."""
         for seed in range(_WALKS):
-            text = _written(make_format().call_grammar(TOOLS, self.rendered, required=True), seed)
+            text = _written(make_format().call_grammar(TOOLS, self.rendered, required=True), seed, self.endings)
             for call in self._read(make_format(), text)[1]:
                 [tool] = [one for one in TOOLS if one.name == call.name]
                 assert set(tool.parameters.get("required", ())) <= set(call.arguments), text
@@ -174,15 +175,20 @@ def _follows(grammar: str, text: str) -> bool:
     return True
 
 
-def _written(grammar: str, seed: int) -> str:
+def _written(grammar: str, seed: int, endings: Sequence[str]) -> str:
     """A text that the grammar allows. It ends soon: what ends a string or a value is chosen more often."""
-    mask, chance, text = _mask(grammar), random.Random(seed), bytearray()
+    mask, chance, text, planned = _mask(grammar), random.Random(seed), bytearray(), b""
     while len(text) < _MOST_BYTES:
         bits = int.from_bytes(mask.allowed() or b"", "little")
         allowed = [byte for byte in range(256) if bits >> byte & 1]
         if bits >> _END & 1 and (not allowed or chance.random() < 0.5):
             return text.decode()
-        [byte] = chance.choices(allowed, [_WEIGHTS.get(byte, 1) for byte in allowed])
+        if not planned and chance.random() < 0.1:
+            planned = chance.choice(endings).encode()
+        byte, planned = (planned[0], planned[1:]) if planned else (-1, b"")
+        if byte not in allowed:
+            planned = b""
+            [byte] = chance.choices(allowed, [_WEIGHTS.get(byte, 1) for byte in allowed])
         mask.accept(byte)
         text.append(byte)
     raise AssertionError(f"the grammar lets a call go on and on: {text[:200].decode(errors='replace')!r}…")

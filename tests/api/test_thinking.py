@@ -23,7 +23,7 @@ def thinking_server() -> Iterator[LiveServer]:
     """A server with a model that thinks."""
     weights = gguf_bytes({**SMALL_MODEL, "tokenizer.chat_template": TEMPLATE})
     with running_server({"answer": SAID}) as server:
-        server.call(lambda _: server.world.add("thinker", weights))
+        server.call(lambda _: server.world.add("thinker", data=weights))
         yield server
 
 
