@@ -105,15 +105,15 @@ class TestQwen3Coder(ToolCallFormatContract):
 
 class TestSeed(ToolCallFormatContract):
     template = TEMPLATES["seed"]
-    endings = ("\n</parameter>",)
+    endings = ("</parameter>",)
     answers = (
         (
-            "<seed:tool_call>\n<function=get_weather>\n<parameter=city>\na\n\n b\n</parameter>\n</function>\n"
+            "<seed:tool_call>\n<function=get_weather>\n<parameter=city>a\n\n b</parameter>\n</function>\n"
             "</seed:tool_call>\n<seed:tool_call>\n<function=now>\n</function>\n</seed:tool_call>",
             calls(weather("a\n\n b"), NOW),
         ),
         (
-            "So:\n\n<seed:tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n-2\n</parameter>"
+            "So:\n\n<seed:tool_call>\n<function=add>\n<parameter=a>1</parameter>\n<parameter=b>-2</parameter>"
             "\n</function>\n</seed:tool_call>",
             calls(add(1, -2), text="So:"),
         ),
