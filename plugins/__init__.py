@@ -71,17 +71,8 @@ from corral.core.specs.converters import ConvertResult as ConvertResult
 from corral.core.specs.engines import *
 from corral.core.stepping.stop_strings import StopStrings as StopStrings
 from corral.core.values import Value as Value
-from corral.plugins.hooks import AnswerParserSpec as AnswerParserSpec
-from corral.plugins.hooks import ChatLanguageSpec as ChatLanguageSpec
-from corral.plugins.hooks import CommandSpec as CommandSpec
-from corral.plugins.hooks import ManifestFormatSpec as ManifestFormatSpec
-from corral.plugins.hooks import MetadataReaderSpec as MetadataReaderSpec
-from corral.plugins.hooks import RegistrySpec as RegistrySpec
-from corral.plugins.hooks import RouteSpec as RouteSpec
-from corral.plugins.hooks import RunnerSpec as RunnerSpec
-from corral.plugins.hooks import SourceSpec as SourceSpec
-from corral.plugins.hooks import StoreSpec as StoreSpec
-from corral.plugins.hooks import ToolCallFormatSpec as ToolCallFormatSpec
+from corral.plugins.hook_kinds import HookKind
+from corral.plugins.hooks import *
 from corral.plugins.pluggy_markers import hookimpl as hookimpl
 from corral.plugins.registrar import Registrar as Registrar
 from corral.plugins.specs import Stores as Stores
@@ -111,7 +102,8 @@ else:
         for name, value in globals().items()
         if not name.startswith("_")
         and not isinstance(value, ModuleType)
-        and name not in ("ModuleType", "TYPE_CHECKING", "annotations", "import_module")
+        and not isinstance(value, HookKind)
+        and name not in ("HOOKS", "HookKind", "ModuleType", "TYPE_CHECKING", "annotations", "import_module")
     )
 
     def __getattr__(name):

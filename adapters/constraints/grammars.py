@@ -65,7 +65,7 @@ def complaint_about(constraint: Constraint, message: str) -> str:
 
 
 def _called(constraint: Constraint) -> str:
-    return _NAMES[constraint.kind]
+    return "grammar of the tools' calls" if constraint.subject == "tools" else _NAMES[constraint.kind]
 
 
 def _gbnf(source: str) -> str:

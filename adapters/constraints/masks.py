@@ -79,7 +79,7 @@ class GrammarMask:
         self._matcher = matcher
         self._size_bytes = (vocabulary_size + 7) // 8
         self._check()
-        self.ignored = tuple(f"format: {warning}" for warning in matcher.get_grammar_warnings())
+        self.ignored = tuple(f"{constraint.subject}: {warning}" for warning in matcher.get_grammar_warnings())
 
     def allowed(self) -> bytes:
         bits: bytes = self._matcher.compute_bitmask()[: self._size_bytes]

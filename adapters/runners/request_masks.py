@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, cast
 
+import msgspec
+
 from corral.core.errors import Unsupported
 from corral.core.lru import LruDict
 from corral.core.ports.engines import Engine
 from corral.core.ports.tokens import OpenTokenizer, RequestMask, Vocabulary
-from corral.core.requests.requests import CompletionRequest, Request, Thinking
+from corral.core.requests.requests import CompletionRequest, Constraint, Request, Thinking
 from corral.core.stepping.answer_driver import needs_mask
 from corral.core.stepping.thinking_mask import Spelling, ThinkingMask
 from corral.core.wording.pip_lines import pip_line
@@ -44,8 +46,17 @@ class RequestMasks:
         if not needs_mask(request):
             return None
         assert isinstance(request, CompletionRequest)
-        answer = None if request.constraint is None else self._opened_grammars()(request.constraint)
+        answer = None if request.constraint is None else self._answer_mask(request.constraint, request.preserved_tokens)
         return answer if request.thinking is None else self._thinking_mask(request.thinking, answer)
+
+    def _answer_mask(self, constraint: Constraint, preserved_tokens: frozenset[str]) -> RequestMask:
+        grammars = self._opened_grammars()
+        if preserved_tokens and constraint.kind == "lark":
+            from corral.adapters.constraints.control_literals import with_control_tokens
+
+            source = with_control_tokens(constraint.source, preserved_tokens, self._vocabulary("formats or grammars"))
+            constraint = msgspec.structs.replace(constraint, source=source)
+        return grammars(constraint)
 
     def _thinking_mask(self, thinking: Thinking, answer: RequestMask | None) -> ThinkingMask:
         start = self._spelling(thinking.start) if thinking.start else None

@@ -11,10 +11,12 @@ from jinja2 import nodes
 
 from corral.adapters.templates.sandbox import MeteredEnvironment
 from corral.adapters.templates.thinking_switches import thinking_variables
+from corral.adapters.templates.tool_variables import ToolSpelling, message_variables, probed_spelling, tool_variables
 from corral.core.errors import InvalidModelFile, InvalidRequest
 from corral.core.ports.chat import RenderedChat
+from corral.core.requests.call_ids import with_call_ids
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
-from corral.core.requests.messages import Message, Tool
+from corral.core.requests.messages import Message
 from corral.core.requests.requests import ChatRequest
 from corral.core.requests.think_tags import think_tags_in, without_old_thinking
 from corral.core.requests.typed_text import ROLES, TypedText
@@ -63,6 +65,8 @@ class JinjaFormat:
             raise InvalidModelFile(f"chat template, line {error.lineno}: {error.message}") from error
         except (RecursionError, MemoryError, SyntaxError, ValueError) as error:
             raise InvalidModelFile(f"chat template does not compile: {error}") from error
+        calls = "tool_calls" in source
+        self._spelling = probed_spelling(lambda variables: self._run(variables, 0)) if calls else ToolSpelling()
         self._in_parts = not self._shows({"role": "user", "content": _PROBE}) and self._shows(
             {"role": "user", "content": _parts_of(_PROBE)}
         )
@@ -72,14 +76,17 @@ class JinjaFormat:
     def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
         messages = request.messages
         continued = bool(messages) and messages[-1].role == "assistant" and not messages[-1].tool_calls
-        turns = without_old_thinking(messages[:-1] if continued else messages, self._think)
+        turns = without_old_thinking(with_call_ids(messages[:-1] if continued else messages), self._think)
         if not self._places_system:
             turns = _fold_system(turns)
         typed = TypedText(control, spared=self._inspected, roles=ROLES | self._compared)
         spelt = [self._variables(typed.message(turn)) for turn in turns]
-        tools = [_tool_variables(typed.tool(tool)) for tool in request.tools] or None
-        switches = thinking_variables(self._names, self._compared, request.think, request.thinking_budget)
-        text = self._run({"messages": spelt, "tools": tools, **switches}, typed.chars)
+        tools = [tool_variables(typed.tool(tool)) for tool in request.tools] or None
+        variables: dict[str, Any] = {"messages": spelt, "tools": tools}
+        variables |= thinking_variables(self._names, self._compared, request.think, request.thinking_budget)
+        if request.earlier_ids:  # they begin with BOS already
+            variables["bos_token"] = ""
+        text = self._run(variables, typed.chars)
         if continued:
             text = self._with_beginning(text, messages[-1], typed)
         elif request.think is False:
@@ -129,7 +136,7 @@ class JinjaFormat:
         return _PROBE in rendered and repr(_PROBE) not in rendered
 
     def _variables(self, message: Message) -> dict[str, Any]:
-        variables = _message_variables(message)
+        variables = message_variables(message, self._spelling)
         return variables | {"content": _parts_of(message.content)} if self._in_parts else variables
 
 
@@ -150,28 +157,6 @@ def _fold_system(messages: list[Message]) -> list[Message]:
 
 def _parts_of(content: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": content}]
-
-
-def _message_variables(message: Message) -> dict[str, Any]:
-    """A message as templates read it: in the shape of OpenAI's API, with thinking under both of its usual names."""
-    variables: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.thinking is not None:
-        variables["thinking"] = variables["reasoning_content"] = message.thinking
-    if message.tool_calls:
-        variables["tool_calls"] = [
-            {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
-    if message.tool_name is not None:
-        variables["name"] = message.tool_name
-    if message.tool_call_id is not None:
-        variables["tool_call_id"] = message.tool_call_id
-    return variables
-
-
-def _tool_variables(tool: Tool) -> dict[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}
 
 
 def _checked_size(template: nodes.Template) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from corral.api.cli.answers import print_reply, print_timings
+from corral.api.cli.answers import TRUNCATED, print_reply, print_timings
 from corral.api.cli.backends import Backend, LocalBackend, RunOptions, ServerBackend
 from corral.api.cli.client import ServerClient
 from corral.api.cli.history import History
@@ -179,6 +179,8 @@ def _answer(
         _, timings = print_reply(backend.generate(run_options, question), wrap=wrap)
     if timings is None:
         raise KeyboardInterrupt
+    if timings.truncated:
+        echo(TRUNCATED, err=True)
     if verbose:
         print_timings(timings)
 

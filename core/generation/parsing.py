@@ -12,7 +12,7 @@ import msgspec
 
 from corral.core.ports.answer_parsers import AnswerParser
 from corral.core.requests.messages import ToolCall
-from corral.core.requests.outputs import Delta, Finished, Output
+from corral.core.requests.outputs import Delta, Finished, Output, Started
 from corral.core.wording.clipping import clipped_line
 
 __all__ = ("parsed",)
@@ -24,14 +24,19 @@ _MOST_WARNINGS = 16
 
 
 async def parsed(
-    outputs: AsyncGenerator[Output, None], parsers: Sequence[AnswerParser], model: str
+    outputs: AsyncGenerator[Output, None],
+    parsers: Sequence[AnswerParser],
+    model: str,
+    known_warnings: Sequence[str] = (),
+    ignored: tuple[str, ...] = (),
 ) -> AsyncGenerator[Output, None]:
     """The same outputs, with their deltas passed through each parser in turn. Warnings are logged for `model`.
 
-    Tool calls are numbered, and get an id like ``call_k3x9a0bz`` if they have none; `Finished` has all warnings.
+    Tool calls are numbered, and get an id like ``call_k3x9a0bz`` if they have none; `Finished` has all warnings,
+    beginning with `known_warnings`, and `Started` also lists what is `ignored`.
     """
     numbering = _Numbering()
-    warnings: list[str] = []
+    warnings = list(known_warnings)
     async with aclosing(outputs):
         async for output in outputs:
             if isinstance(output, Delta):
@@ -47,6 +52,8 @@ async def parsed(
                 yield numbering(delta) if delta.tool_calls else delta
             if isinstance(output, Finished):
                 yield msgspec.structs.replace(output, warnings=(*output.warnings, *warnings)) if warnings else output
+            elif isinstance(output, Started) and ignored:
+                yield msgspec.structs.replace(output, ignored_options=(*output.ignored_options, *ignored))
             elif not isinstance(output, Delta):
                 yield output
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from corral.core.errors import Unsupported, UnsupportedField
+from corral.core.errors import Unsupported
 from corral.core.models.model import StoredModel
 from corral.core.models.view import ModelView
 from corral.core.ports.running import Task
@@ -38,9 +38,9 @@ def settled_thinking(view: ModelView, name: str, think: bool | str | None) -> bo
 
 
 def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: AnswerCall) -> None:
-    """Before loading too. Raises `UnsupportedField`, `Unsupported`, and `InvalidRequest` for bad images."""
-    if not record.remote and getattr(call, "tools", None):  # for models that own their template
-        raise UnsupportedField("tools is not supported by this version of Corral", "omit it")
+    """Before loading too. Raises `Unsupported`, and `InvalidRequest` for bad images."""
+    if isinstance(call, GenerateCall) and call.suffix and "insert" not in capabilities:
+        raise Unsupported(f"{record.name.full} does not support insert")
     files = _files(call)
     if not files:
         return
@@ -66,6 +66,8 @@ def require_features(lease: Lease, call: AnswerCall, *, owns_format: bool) -> No
     features = lease.model.info.features
     if call.constraint is not None and not owns_format and "constraints" not in features:
         raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which does not support formats')
+    if owns_format and isinstance(call, GenerateCall) and call.earlier_ids:
+        raise Unsupported(f'context: "{call.model}" runs on {lease.engine}, which does not exchange token ids')
     kinds = {media_kind(data) for data in _files(call)}
     for kind, _, name in _MEDIA:
         if kind in kinds and name not in features:

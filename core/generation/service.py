@@ -21,9 +21,10 @@ from corral.core.generation.assembling import chat_request, generate_request, re
 from corral.core.generation.chat_formats import ChatFormats
 from corral.core.generation.early_length_check import require_room_for
 from corral.core.generation.embedding import embed_texts
+from corral.core.generation.fitting import FittingChat, fitted
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.parsing import parsed
-from corral.core.generation.prompting import completion_of, rendered_chat
+from corral.core.generation.prompting import completion_of, shown_text
 from corral.core.generation.refusals import (
     refuse_embedding_model,
     refuse_unserved,
@@ -31,10 +32,11 @@ from corral.core.generation.refusals import (
     require_task,
     settled_thinking,
 )
+from corral.core.generation.tool_calling import held_calls, settled_tools
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
-from corral.core.ports.chat import ChatLanguage
+from corral.core.ports.chat import ChatLanguage, RenderedChat
 from corral.core.ports.running import Task
 from corral.core.requests.caller import Caller
 from corral.core.requests.calls import (
@@ -49,6 +51,7 @@ from corral.core.requests.calls import (
 )
 from corral.core.requests.options import ResolvedOptions
 from corral.core.requests.outputs import Embedded, Output, Vectors
+from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.requests.vectors import check_finite, normalise
 from corral.core.scheduling.leases import Lease
@@ -117,13 +120,39 @@ class InferenceService:
         """
         view, options, call = await self._begun(call, "generate")
         refuse_unserved(view.record, view.capabilities, call)
-        return await self._answer(view, call, options, generate_request(view.record, call, options), "generate")
+        return await self._answer(view, call, options, _generate_request(view, call, options), "generate")
 
     async def chat(self, call: ChatCall) -> Generation:
         """Outputs: `Started`, `Delta`s, `Finished`. Errors in the call or the model are raised here, at once."""
         view, options, call = await self._begun(call, "chat")
         refuse_unserved(view.record, view.capabilities, call)
+        call = settled_tools(call, view)
         return await self._answer(view, call, options, chat_request(view.record, call, options), "chat")
+
+    async def render(self, call: GenerateCall | ChatCall) -> tuple[Prompt, str]:
+        """The prompt that a call would run with, and its text, without running it. Loads the model if need be.
+
+        Raises what `generate` and `chat` raise, and `Unsupported` if the model's chats are not rendered here.
+        """
+        task: Literal["generate", "chat"] = "chat"
+        request: ChatRequest | CompletionRequest
+        if isinstance(call, GenerateCall):
+            task = "generate"
+            view, options, call = await self._begun(call, task)
+            request = _generate_request(view, call, options)
+        else:
+            view, options, call = await self._begun(call, task)
+            call = settled_tools(call, view)
+            request = chat_request(view.record, call, options)
+        refuse_unserved(view.record, view.capabilities, call)
+        async with self._lease(view, call, options, _ANSWERING) as lease:
+            require_task(lease, "completion", call.model, task)
+            if isinstance(request, CompletionRequest):
+                prompt = request.prompt
+            else:
+                chat = FittingChat(request, lease.model, (await self._formats.open(view)).format)
+                prompt = completion_of(request, await chat.fitting(), truncate=False).prompt
+            return prompt, await shown_text(prompt, lease.model)
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """Without inputs it only loads the model. Raises `PromptTooLong` for an input that is too long to be cut."""
@@ -214,20 +243,39 @@ class InferenceService:
             if not owns_format:
                 require_task(lease, "completion", call.model, task)
             require_features(lease, call, owns_format=owns_format)
-            outputs = lease.model.run(request) if owns_format else await self._completed(view, lease, request)
+            if owns_format:
+                outputs = lease.model.run(request)
+                outputs = parsed(outputs, (), view.record.name.short) if getattr(request, "tools", ()) else outputs
+            else:
+                outputs = await self._completed(view, lease, request)
             return Generation(view.record, lease, outputs, stack.pop_all(), options.unknown)
 
     async def _completed(
         self, view: ModelView, lease: Lease, request: ChatRequest | CompletionRequest
     ) -> AsyncGenerator[Output, None]:
         """The answer of a model that completes text. Renders now, so that a template's complaint is raised here."""
-        model = lease.model
+        model, name = lease.model, view.record.name.short
         if isinstance(request, CompletionRequest):
-            require_room_for(model.info, request.prompt, request.context)
+            if not request.context.truncate:
+                require_room_for(model.info, request.prompt, request.context)
             return model.run(request)
         opened = await self._formats.open(view)
-        rendered = await rendered_chat(request, model.info, opened.format)
-        chosen = self._parsers.choose(request, rendered, opened.recognised, view.record.name.short)
-        parsers = chosen.open(request)
-        outputs = model.run(completion_of(request, chosen.rendered))
-        return parsed(outputs, parsers, view.record.name.short) if parsers else outputs
+        chat = FittingChat(request, model, opened.format)
+
+        def run(rendered: RenderedChat, *, truncate: bool) -> AsyncGenerator[Output, None]:
+            chosen = self._parsers.choose(request, rendered, opened.recognised, name)
+            held = held_calls(request, chosen, able="constraints" in model.info.features)
+            outputs = model.run(completion_of(held.request, chosen.rendered, truncate=truncate))
+            if not request.tools and not chosen.reasoning:
+                return outputs
+            return parsed(outputs, chosen.open(held.request), name, held.warnings, held.ignored)
+
+        whole = await chat.whole()
+        if not (chat.can_shrink or chat.dropped):
+            return run(whole, truncate=request.context.truncate)
+        first = run(whole, truncate=not chat.can_shrink)
+        return fitted(chat, first, lambda shorter: run(shorter, truncate=True))
+
+
+def _generate_request(view: ModelView, call: GenerateCall, options: ResolvedOptions) -> ChatRequest | CompletionRequest:
+    return generate_request(view.record, call, options, view.metadata.fim_ids if view.metadata else None)

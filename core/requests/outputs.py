@@ -12,6 +12,7 @@ from corral.core.requests.messages import ToolCall
 from corral.core.values import Value
 
 __all__ = (
+    "ContextShifted",
     "Delta",
     "Embedded",
     "EngineEmbedded",
@@ -116,11 +117,17 @@ class Embedded(Output, frozen=True, kw_only=True):
 
 
 class Finished(Output, frozen=True, kw_only=True):
-    """The last output. `token_ids` are those of prompt and answer, if requested. `warnings` are those of all deltas."""
+    """The last output. `token_ids` are those of prompt and answer, if requested. `warnings` are those of all deltas.
+
+    `dropped_messages` is how many messages of a chat were left out because it did not fit into the context, and
+    `dropped_tokens` how many tokens of prompt and answer were dropped from it.
+    """
 
     reason: FinishReason
     usage: Usage
     token_ids: tuple[int, ...] = ()
+    dropped_messages: int = 0
+    dropped_tokens: int = 0
     warnings: tuple[str, ...] = ()
 
 
@@ -155,6 +162,12 @@ class Token(EngineOutput, frozen=True, kw_only=True):
     token_id: int | None
     piece: bytes
     logprob: TokenLogprob | None = None
+
+
+class ContextShifted(EngineOutput, frozen=True, kw_only=True):
+    """The context was full: this many of the oldest tokens were dropped from it."""
+
+    dropped_tokens: int
 
 
 class EngineEmbedded(EngineOutput, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from typing import Literal
 from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.messages import Message, Tool
 from corral.core.requests.prompts import Prompt
+from corral.core.requests.tool_choice import ANY_CHOICE, ToolChoice
 from corral.core.values import Value
 
 __all__ = (
@@ -85,19 +86,25 @@ class ContextPolicy(Value, frozen=True, kw_only=True):
 
     `num_ctx` bounds prompt and answer together (None: as much as the engine has). When an answer reaches it, `shift`
     keeps the first `num_keep` tokens, drops the older half of the rest and continues; without `shift`, or if the
-    model's memory cannot shift, the answer ends with ``length``.
+    model's memory cannot shift, the answer ends with ``length``. With `truncate`, a prompt that does not fit loses what
+    follows its first `num_keep` tokens in the same way, if `shift` allows it; otherwise it is `PromptTooLong`.
     """
 
     num_ctx: int | None = None
     num_keep: int = 4
     shift: bool = True
+    truncate: bool = False
 
 
 class Constraint(Value, frozen=True, kw_only=True):
-    """A grammar that the visible text must follow: all of an answer but its `Thinking`."""
+    """A grammar that the visible text must follow: all of an answer but its `Thinking`.
+
+    `subject` is what the caller asked for, for messages.
+    """
 
     kind: Literal["json_schema", "gbnf", "lark", "regex"]
     source: str
+    subject: Literal["format", "tools"] = "format"
 
 
 class Thinking(Value, frozen=True, kw_only=True):
@@ -136,10 +143,12 @@ class CompletionRequest(TextRequest, frozen=True, kw_only=True):
     """Continue a prompt. `preserved_tokens` are control tokens that must appear in the text.
 
     `thinking` is None if the answer is not expected to think, or if nothing depends on it: only constraints and limits
-    of thinking do.
+    of thinking do. `dropped_tokens` is roughly how many tokens of the prompt are missing from it because it was far too
+    long.
     """
 
     prompt: Prompt
+    dropped_tokens: int = 0
     thinking: Thinking | None = None
     preserved_tokens: frozenset[str] = frozenset()
 
@@ -149,10 +158,15 @@ class ChatRequest(TextRequest, frozen=True, kw_only=True):
 
     `think`: whether the model thinks before it answers, or how hard (``low``, ``medium``, ``high``, ``max``); None
     leaves this to the engine. `thinking_budget` is the most tokens of thinking; None sets no limit.
+    `earlier_ids` are the tokens of an exchange that the rendered messages continue. With `suffix`, the answer belongs
+    between the last message and it; only templates that have a place for it get one.
     """
 
     messages: tuple[Message, ...]
+    earlier_ids: tuple[int, ...] = ()
+    suffix: str = ""
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ANY_CHOICE
     think: bool | str | None = None
     thinking_budget: int | None = None
 

@@ -70,7 +70,8 @@ class TypedText:
 
     def tool(self, tool: Tool) -> Tool:
         """The tool with its texts marked, those in its parameters included."""
-        return Tool(
+        return msgspec.structs.replace(
+            tool,
             name=self.text(tool.name),
             description=self.text(tool.description),
             parameters=self._data(tool.parameters),

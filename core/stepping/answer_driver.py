@@ -15,6 +15,7 @@ from typing import Protocol
 from corral.core.errors import PluginError, Unsupported
 from corral.core.ports.tokens import RequestMask, TokenMask
 from corral.core.requests.outputs import (
+    ContextShifted,
     Delta,
     Embedded,
     EngineEmbedded,
@@ -95,6 +96,7 @@ class SequenceDriver:
         "_begun_ns",
         "_clock_ns",
         "_decoder",
+        "_dropped",
         "_generated",
         "_ids",
         "_ignored",
@@ -127,6 +129,7 @@ class SequenceDriver:
         self._ids: list[int] | None = [] if request.return_token_ids else None
         self._prefilled: Prefilled | None = None
         self._generated = 0
+        self._dropped = 0
         self._uncounted = 0
         self._at_limit = False
         self._clock_ns = clock_ns
@@ -149,10 +152,14 @@ class SequenceDriver:
             return self._start(output)
         if isinstance(output, EngineFinished):
             return self._finish([], output.reason)
+        if isinstance(output, ContextShifted):
+            self._dropped += output.dropped_tokens
+            return [], False
         raise PluginError(f"the engine answered a completion request with {type(output).__name__}")
 
     def _start(self, output: Prefilled) -> tuple[list[Output], bool]:
         self._prefilled = output
+        self._dropped += output.dropped_tokens
         self._prefilled_ns = self._clock_ns()
         if output.prefill_ns is not None:
             self._begun_ns = max(self._begun_ns, self._prefilled_ns - output.prefill_ns)
@@ -222,7 +229,7 @@ class SequenceDriver:
         ids: tuple[int, ...] = ()
         if self._ids is not None:
             ids = (*(prefilled.prompt_ids if prefilled else ()), *self._ids)
-        outputs.append(Finished(reason=reason, usage=usage, token_ids=ids))
+        outputs.append(Finished(reason=reason, usage=usage, token_ids=ids, dropped_tokens=self._dropped))
         return outputs, True
 
 

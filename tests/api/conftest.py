@@ -99,8 +99,9 @@ class World:
             version="9.9.9",
         )
 
-    async def add(self, name: str, **fields: Any) -> None:
-        weights = await self._blob(f"weights of {name}".encode())
+    async def add(self, name: str, *, data: bytes | None = None, **fields: Any) -> None:
+        """Adds a model, with `data` as its weights."""
+        weights = await self._blob(f"weights of {name}".encode() if data is None else data)
         model = Model(
             format="fake",
             family="fake",

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
-from corral.plugins.testing.broken.manifests import MANIFEST_FORMATS, SoundManifestFormat
+from corral.plugins.testing.broken.manifests import MANIFESTS, SoundManifestFormat
 from corral.plugins.testing.manifest_format import ManifestFormatContract
 from tests.contracts.broken_parts import failures, promises
 
@@ -30,7 +30,7 @@ class TestModelPack(ManifestFormatContract):
         return ModelPackFormat()
 
 
-@pytest.mark.parametrize("made", [SoundManifestFormat, *MANIFEST_FORMATS])
+@pytest.mark.parametrize("made", [SoundManifestFormat, *MANIFESTS])
 def test_a_broken_format_fails_its_own_test_alone(made: type[SoundManifestFormat]) -> None:
     """A sound format passes them all."""
     assert failures(ManifestFormatContract, made()) == ({made.breaks} if made.breaks else set())
@@ -38,4 +38,4 @@ def test_a_broken_format_fails_its_own_test_alone(made: type[SoundManifestFormat
 
 def test_every_promise_has_a_format_that_breaks_it() -> None:
     """Every test of the contract is failed by some broken format."""
-    assert {made.breaks for made in MANIFEST_FORMATS} == promises(ManifestFormatContract)
+    assert {made.breaks for made in MANIFESTS} == promises(ManifestFormatContract)

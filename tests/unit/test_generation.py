@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from msgspec import UNSET, UnsetType
 
+from corral.adapters.answer_parsers.hermes import HermesCalls
 from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
 from corral.adapters.templates.language import JinjaLanguage
 from corral.core.errors import (
@@ -171,7 +172,9 @@ class Bench:
             catalog=FakeCatalog(record, capabilities, template),
             scheduler=self.scheduler,
             languages={"jinja": JinjaLanguage()},
-            parsers=ParserChoice({"think_tags": ThinkTagParsers()} if parsers is None else parsers, {}),
+            parsers=ParserChoice(
+                {"think_tags": ThinkTagParsers()} if parsers is None else parsers, {"hermes": HermesCalls()}
+            ),
         )
 
     def request(self) -> CompletionRequest:

@@ -561,3 +561,49 @@ def test_a_large_vocabulary_of_control_tokens_is_compiled_in_a_thread() -> None:
         assert gap_s < 0.1
 
     asyncio.run(scenario())
+
+
+# ── tool calls ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_CALLS = "{% for m in messages %}{% for c in m.tool_calls or [] %}"
+_CALLED = [
+    *_USER,
+    Message(role="assistant", tool_calls=(ToolCall(name="f", arguments={"a": "é<|x|>"}),)),
+    Message(role="tool", content="3", tool_name="f"),
+]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{{ c.function.arguments | tojson }}",
+        "{{ '[' ~ c.function.arguments ~ ']' }}",
+        "{{ '[' + c.function.arguments + ']' }}",
+        "{% if c.function.arguments is string %}{{ c.function.arguments }}{% else %}{{ c.function.arguments | tojson }}"
+        "{% endif %}",
+    ],
+)
+def test_arguments_are_what_the_template_expects(written: str) -> None:
+    """Objects for templates that write them as JSON or go through them, and JSON text for those that print it."""
+    template = JinjaFormat(_CALLS + written + "{% endfor %}{% endfor %}")
+    assert prompt_text(_prompt(template, _CALLED)).strip("[]") == '{"a": "é<|x|>"}'
+    assert _guarded(_prompt(template, _CALLED)) == ["<|x|>"]
+
+
+def test_arguments_one_by_one() -> None:
+    """A template that goes through them gets an object."""
+    template = JinjaFormat(
+        _CALLS + "{% for k, v in c.function.arguments.items() %}{{ k }}={{ v }}{% endfor %}{% endfor %}{% endfor %}"
+    )
+    assert prompt_text(_prompt(template, _CALLED)) == "a=é<|x|>"
+
+
+def test_ids_link_calls_and_results() -> None:
+    """Clients of Ollama send none; a template that wants nine characters gets nine, the same for call and result."""
+    shown = "{{ c.id }}{% endfor %}{% if m.role == 'tool' %}={{ m.tool_call_id }}{{ m.name }}{% endif %}{% endfor %}"
+    assert prompt_text(_prompt(JinjaFormat(_CALLS + shown), _CALLED)) == "call_1_0=call_1_0f"
+    picky = "{% if c.id | length != 9 %}{{ raise_exception('ids have nine characters') }}{% endif %}"
+    called, _, result = prompt_text(_prompt(JinjaFormat(_CALLS + picky + shown), _CALLED)).partition("=")
+    assert (len(called), result) == (9, f"{called}f")
+    own = [*_USER, Message(role="assistant", tool_calls=(ToolCall(name="f", id="abcDEF123"),))]
+    assert prompt_text(_prompt(JinjaFormat(_CALLS + picky + shown), own)) == "abcDEF123"

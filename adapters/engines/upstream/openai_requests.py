@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from corral.adapters.engines.upstream.api_request import Exchange, plain_text, schema_of, tool_entry
+from corral.adapters.engines.upstream.api_request import Exchange, plain_text, schema_of, tool_choice_entry, tool_entry
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
+from corral.core.requests.call_ids import with_call_ids
 from corral.core.requests.image_places import in_places
 from corral.core.requests.media import media_kind, media_type
 from corral.core.requests.messages import Message
@@ -35,6 +36,7 @@ def chat_exchange(request: ChatRequest, model: str, api: str) -> Exchange:
     body |= _constraint(request.constraint, api)
     if request.tools:
         body["tools"] = [tool_entry(tool) for tool in request.tools]
+        body |= tool_choice_entry(request.tool_choice)
     if request.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.logprobs}
     unthought = ("think",) if request.think is not None and not thinking else ()
@@ -62,24 +64,21 @@ def embed_exchange(texts: Sequence[str], model: str, api: str, *, truncate: bool
 
 
 def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Here, the result of a tool names its call. Ollama's clients name the tool instead, and their calls have no id."""
+    """Here, the result of a tool names its call."""
     written: list[dict[str, Any]] = []
-    open_calls: list[tuple[str, str]] = []  # id and name, oldest first
-    for place, message in enumerate(messages):
+    for message in with_call_ids(messages):
         entry: dict[str, Any] = {"role": message.role, "content": _content(message)}
         if message.tool_calls:
-            ids = [call.id or f"call_{place}_{index}" for index, call in enumerate(message.tool_calls)]
-            open_calls = [(id, call.name) for id, call in zip(ids, message.tool_calls, strict=True)]
             entry["tool_calls"] = [
                 {
-                    "id": id,
+                    "id": call.id,
                     "type": "function",
                     "function": {"name": call.name, "arguments": msgspec.json.encode(call.arguments).decode()},
                 }
-                for id, call in zip(ids, message.tool_calls, strict=True)
+                for call in message.tool_calls
             ]
         elif message.role == "tool":
-            entry["tool_call_id"] = message.tool_call_id or _answered(open_calls, message.tool_name)
+            entry["tool_call_id"] = message.tool_call_id or "call_0"
         written.append(entry)
     return written
 
@@ -103,11 +102,6 @@ def _file(data: bytes) -> dict[str, Any]:
             "input_audio": {"data": encoded, "format": "wav" if kind == "audio/wav" else "mp3"},
         }
     return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{encoded}"}}
-
-
-def _answered(open_calls: list[tuple[str, str]], name: str | None) -> str:
-    place = next((place for place, (_, called) in enumerate(open_calls) if called == name), 0)
-    return open_calls.pop(place)[0] if open_calls else "call_0"
 
 
 def _thinking(think: bool | str | None, api: str) -> dict[str, Any]:

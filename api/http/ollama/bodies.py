@@ -88,10 +88,11 @@ class ToolFunctionBody(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     description: str = ""
     parameters: dict[str, Any] = {}
+    strict: bool = False
 
 
 class ToolBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A function that the model may call."""
+    """A function that the model may call. `strict` is Corral's addition, as in OpenAI's API."""
 
     go_name: ClassVar[str] = "Tool"
 
@@ -100,7 +101,10 @@ class ToolBody(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_core(self) -> core.Tool:
         return core.Tool(
-            name=self.function.name, description=self.function.description, parameters=self.function.parameters
+            name=self.function.name,
+            description=self.function.description,
+            parameters=self.function.parameters,
+            strict=self.function.strict,
         )
 
 
@@ -123,7 +127,7 @@ class ModelBody(NativeBody, frozen=True, kw_only=True):
 
 
 class InferenceBody(ModelBody, frozen=True, kw_only=True):
-    """The fields that generate and chat share. `truncate` is accepted and has no effect (see docs/compatibility.md)."""
+    """The fields that generate and chat share."""
 
     stream: bool = True
     format: Any = None
@@ -132,6 +136,7 @@ class InferenceBody(ModelBody, frozen=True, kw_only=True):
     shift: bool | None = None
     logprobs: bool = False
     top_logprobs: int = 0
+    debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
 
 
 class GenerateBody(InferenceBody, frozen=True, kw_only=True):
@@ -149,12 +154,13 @@ class GenerateBody(InferenceBody, frozen=True, kw_only=True):
 
 
 class ChatBody(InferenceBody, frozen=True, kw_only=True):
-    """``POST /api/chat``."""
+    """``POST /api/chat``. `tool_choice` is Corral's addition, as in OpenAI's API."""
 
     go_name: ClassVar[str] = "ChatRequest"
 
     messages: tuple[MessageBody, ...] = ()
     tools: tuple[ToolBody, ...] = ()
+    tool_choice: Any = None
 
     def check(self) -> None:
         super().check()

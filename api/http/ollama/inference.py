@@ -20,8 +20,10 @@ from corral.core.errors import InvalidOption, InvalidRequest
 from corral.core.generation.answers import Generation
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.calls import ChatCall, GenerateCall, LoadCall, UnloadCall
+from corral.core.requests.prompts import MediaPart
 from corral.core.requests.requests import Constraint
 from corral.core.requests.think_values import check_think
+from corral.core.requests.tool_choice import read_tool_choice
 
 __all__ = ("chat", "generate")
 
@@ -47,7 +49,7 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         if body.raw and (body.template or body.system or body.context):
             await begun.runtime.catalog.get(begun.name)
             raise ApiError(400, "raw mode does not support template, system, or context")
-        _refuse_later(suffix=body.suffix, template=body.template, context=body.context)
+        _refuse_later(template=body.template)
         if not body.prompt and not body.images:
             return await _load(begun, writer, "generate")
         constraint = await _constraint(begun)
@@ -56,9 +58,13 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         images=await _beside_the_loop(lambda: decoded_images(body.images), (body,)),
         system=body.system or None,
         raw=body.raw,
+        suffix=body.suffix,
+        earlier_ids=body.context,
         return_token_ids=not body.raw,
         **_answering(begun, constraint),
     )
+    if body.debug_render_only:
+        return await _render(begun, writer, call)
 
     async def open_generation() -> Generation:
         with begun:
@@ -81,11 +87,15 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
         if not body.messages:
             return await _load(begun, writer, "chat")
         constraint = await _constraint(begun)
+        tool_choice = read_tool_choice(body.tool_choice)
     call = ChatCall(
         messages=await _beside_the_loop(lambda: tuple(one.to_core() for one in body.messages), body.messages),
         tools=tuple(tool.to_core() for tool in body.tools),
+        tool_choice=tool_choice,
         **_answering(begun, constraint),
     )
+    if body.debug_render_only:
+        return await _render(begun, writer, call)
 
     async def open_generation() -> Generation:
         with begun:
@@ -118,6 +128,7 @@ def _answering(begun: InferenceRequest[BodyT], constraint: Constraint | None) ->
         "think": body.think,
         "logprobs": _logprobs(body),
         "shift": body.shift,
+        "truncate": body.truncate,
         "constraint": constraint,
     }
 
@@ -148,6 +159,16 @@ def _refuse_later(**fields: object) -> None:
     for name, value in fields.items():
         if value:
             raise ApiError(400, f"{name} is not supported by this version of Corral; omit it")
+
+
+async def _render(
+    begun: InferenceRequest[BodyT], writer: AnswerWriter[Any], call: GenerateCall | ChatCall
+) -> ASGIResponse:
+    """Answers with the prompt, never a stream."""
+    with begun:
+        prompt, text = await begun.unless_client_leaves(begun.runtime.inference.render(call))
+    images = sum(isinstance(part, MediaPart) for part in prompt)
+    return ASGIResponse(body=writer.rendered(text, images), media_type=JSON)
 
 
 async def _load(

@@ -12,7 +12,7 @@ from corral.core.models.digests import Digest
 from corral.core.models.model import Model
 from corral.core.ports.manifests import ManifestBlob
 
-__all__ = ("MANIFEST_FORMATS", "SoundManifestFormat")
+__all__ = ("MANIFESTS", "SoundManifestFormat")
 
 
 class SoundManifestFormat(OllamaManifestFormat):
@@ -107,7 +107,7 @@ class FragileManifestFormat(SoundManifestFormat):
         return super().read(manifest, texts)
 
 
-MANIFEST_FORMATS: tuple[type[SoundManifestFormat], ...] = (
+MANIFESTS: tuple[type[SoundManifestFormat], ...] = (
     StrangerManifestFormat,
     ForgetfulManifestFormat,
     ImpersonalManifestFormat,
