@@ -85,7 +85,7 @@ def test_answers_depend_on_the_image(url: str) -> None:
     red, blue, none = (generate(url, *images).json() for images in ((RED,), (BLUE,), ()))
     assert red["done_reason"] == "length"
     assert len({red["response"], blue["response"], none["response"]}) == 3
-    assert red["prompt_eval_count"] == none["prompt_eval_count"] + 16
+    assert red["prompt_eval_count"] >= none["prompt_eval_count"] + 16
     again = generate(url, RED).json()
     assert again["response"] == red["response"]
     assert again["cached_tokens"] > 16
@@ -96,17 +96,18 @@ def test_answers_depend_on_the_image(url: str) -> None:
 
 
 def test_chats_with_the_official_client(url: str, tmp_path: Path) -> None:
-    """Images of any message count, as bytes and by path; a second question about one finds it in the cache."""
+    """Images of any message count, as bytes and by path; streamed or not, the text is the same."""
     path = tmp_path / "red.png"
     path.write_bytes(RED)
-    client = ollama.Client(host=url)
     asked = {"role": "user", "content": "Look.", "images": [path]}
-    first = client.chat("seeing", [asked], options=OPTIONS)
     turns = [asked, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": "And?", "images": [BLUE]}]
-    second = client.chat("seeing", turns, options=OPTIONS)
-    assert second.prompt_eval_count > first.prompt_eval_count + 16
-    streamed = client.chat("seeing", turns, options=OPTIONS, stream=True)
-    assert "".join(chunk.message.content or "" for chunk in streamed) == second.message.content
+    with ollama.Client(host=url) as client:
+        first = client.chat("seeing", [asked], options=OPTIONS)
+        second = client.chat("seeing", turns, options=OPTIONS)
+        streamed = client.chat("seeing", turns, options=OPTIONS, stream=True)
+        text = "".join(chunk.message.content or "" for chunk in streamed)
+    assert text == second.message.content
+    assert (second.prompt_eval_count or 0) > (first.prompt_eval_count or 0) + 16
 
 
 def test_what_the_model_tells(url: str) -> None:
