@@ -22,8 +22,7 @@ from corral.api.library.arguments import (
     refuse_unknown,
     texts_of,
 )
-from corral.api.library.images import images_read, with_images_read
-from corral.api.library.messages import Messages, to_messages
+from corral.api.library.messages import Messages, images_read, spoken
 from corral.api.library.options import AnswerOptions, CorralOptions, GenerateOptions, RequestOptions
 from corral.api.library.own_runtime import OwnRuntime
 from corral.api.library.results import (
@@ -99,15 +98,13 @@ class AsyncCorral:
     async def chat(
         self, model: str, messages: Messages, *, stream: bool = False, **how: Unpack[AnswerOptions]
     ) -> ChatResult | AsyncStream[ChatResult]:
-        """Answers a conversation: a string, or messages (`Message` or ``{"role": …, "content": …}``). The `images` of a
-        message are bytes, base64 in strings, or paths.
+        """Answers a conversation: a string, or messages (`Message` or ``{"role": …, "content": …}``).
 
         With `stream`, returns once the model is loaded, and the answer arrives in chunks.
         """
         started_ns = time.perf_counter_ns()
         request = self._request("chat", model, how, AnswerOptions)
-        spoken = to_messages(await with_images_read(messages), how.get("system"))
-        call = ChatCall(messages=spoken, **_answering(how, stream), **request)
+        call = ChatCall(messages=await spoken(messages, how.get("system")), **_answering(how, stream), **request)
         runtime = await self.runtime()
         answer = AsyncStream(await runtime.inference.chat(call), chat_result, model, started_ns)
         return answer if stream else await answer.complete()
