@@ -73,6 +73,7 @@ __all__ = (
     "SettingsError",
     "SourceError",
     "StorageError",
+    "TemplateFailed",
     "UnknownEngine",
     "Unsupported",
     "UnsupportedField",
@@ -202,6 +203,12 @@ class InvalidModelFile(CorralError):
     """A model file that is truncated, foreign, or of an unknown architecture."""
 
     code = "invalid_model_file"
+
+
+class TemplateFailed(CorralError):
+    """A chat template failed, or the one in a request does not compile. The message is that of its language."""
+
+    code = "template_failed"
 
 
 class SourceError(CorralError):
