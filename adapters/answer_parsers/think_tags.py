@@ -7,11 +7,11 @@ from enum import Enum
 
 import msgspec
 
+from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.outputs import Delta
-from corral.core.requests.prompts import prompt_text
 from corral.core.requests.requests import ChatRequest
-from corral.core.requests.think_tags import ThinkTags
+from corral.core.requests.think_tags import ThinkTags, think_tags_in
 
 __all__ = ("ThinkTagParser", "ThinkTagParsers")
 
@@ -29,13 +29,13 @@ class _State(Enum):
 class ThinkTagParsers:
     """Opens a `ThinkTagParser` for each answer. An `AnswerParserFactory`."""
 
+    def think_tags(self, template: TemplateText) -> ThinkTags | None:
+        return think_tags_in(template.text)
+
     def open(self, request: ChatRequest, rendered: RenderedChat) -> ThinkTagParser:
         if rendered.think is None:
             raise ValueError("the chat format names no think tags")
-        # A constraint from the first token on rules out thinking, whatever the prompt ends with.
-        constrained = request.constraint is not None and request.constraint.starts_after is None
-        opened = prompt_text(rendered.prompt[-1:]).rstrip().endswith(rendered.think.start)
-        return ThinkTagParser(rendered.think, opened=opened and not constrained)
+        return ThinkTagParser(rendered.think, opened=rendered.opens_thinking)
 
 
 class ThinkTagParser:
@@ -44,6 +44,7 @@ class ThinkTagParser:
     def __init__(self, tags: ThinkTags, *, opened: bool = False) -> None:
         self._tags = tags
         self._state = _State.OPENED if opened else _State.BEGINNING
+        self._labelled = bool(tags.label)  # the label was not read yet
         self._held = ""
 
     def feed(self, delta: Delta) -> Sequence[Delta]:
@@ -54,9 +55,9 @@ class ThinkTagParser:
 
     def finish(self) -> Sequence[Delta]:
         held, self._held = self._held, ""
-        if not held or self._state in (_State.OPENED, _State.CLOSED):
+        if not held or self._state is _State.CLOSED:
             return ()
-        return (Delta(thinking=held) if self._state is _State.THINKING else Delta(text=held),)
+        return (Delta(thinking=held) if self._state in (_State.OPENED, _State.THINKING) else Delta(text=held),)
 
     def _read(self, more: str) -> tuple[str, str]:
         """Splits what is known after `more` into thinking and visible text."""
@@ -82,6 +83,11 @@ class ThinkTagParser:
                 return thinking, rest
             else:
                 rest = rest.lstrip()
+                if self._state is _State.OPENED and self._labelled:
+                    if len(rest) < len(label := self._tags.label) and label.startswith(rest):
+                        self._held = rest
+                        return thinking, ""
+                    rest, self._labelled = rest.removeprefix(label).lstrip(), False
                 if not rest:
                     return thinking, ""
                 self._state = _State.THINKING if self._state is _State.OPENED else _State.ANSWERING

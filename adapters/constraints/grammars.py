@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import llguidance
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
+from corral.adapters.constraints.embedded_schemas import with_enforceable_schemas
 from corral.adapters.constraints.json_schemas import json_schema_grammar
 from corral.core.errors import InvalidRequest
 from corral.core.requests.requests import Constraint
@@ -64,7 +65,7 @@ def complaint_about(constraint: Constraint, message: str) -> str:
 
 
 def _called(constraint: Constraint) -> str:
-    return _NAMES[constraint.kind]
+    return "grammar of the tools' calls" if constraint.subject == "tools" else _NAMES[constraint.kind]
 
 
 def _gbnf(source: str) -> str:
@@ -83,6 +84,6 @@ def _regex(source: str) -> str:
 _BODIES: Mapping[str, Callable[[str], str]] = {
     "json_schema": json_schema_grammar,
     "gbnf": _gbnf,
-    "lark": str,
+    "lark": with_enforceable_schemas,
     "regex": _regex,
 }

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from corral.adapters.constraints.schema_numbers import COUNTS, NUMBERS, ExactNumbers, bound_integers
 
-__all__ = ("closed_schema", "json_schema_grammar")
+__all__ = ("closed_schema", "enforceable_schema", "json_schema_grammar")
 
 _MAX_PATTERN_PROPERTIES = 16
 """All patterns for names are compared with each other."""
@@ -42,12 +42,16 @@ def json_schema_grammar(source: str) -> str:
     schema = json.loads(source)
     if not isinstance(schema, dict):
         raise ValueError("a JSON object is expected")
+    return f"start: %json {json.dumps(enforceable_schema(schema))}"
+
+
+def enforceable_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema for llguidance to compile instead of a caller's. Raises `ValueError` if it cannot be used."""
     patterns = _pattern_properties(schema)
     if patterns > _MAX_PATTERN_PROPERTIES:
         raise ValueError(f"it has {patterns} patternProperties; at most {_MAX_PATTERN_PROPERTIES} are accepted")
-    schema = closed_schema(schema)
-    schema["x-guidance"] = _JSON_OPTIONS  # replaces the caller's, which could allow invalid JSON
-    return f"start: %json {json.dumps(schema)}"
+    # Its own options for llguidance, which could allow invalid JSON, are replaced.
+    return {**closed_schema(schema), "x-guidance": _JSON_OPTIONS}
 
 
 def _pattern_properties(schema: Any) -> int:

@@ -9,10 +9,9 @@ import llguidance
 
 from corral.adapters.constraints.deep_stack import on_deep_stack
 from corral.adapters.constraints.grammars import complaint_about, lark_of
-from corral.adapters.constraints.late_mask import LateMask
 from corral.core.errors import InvalidRequest
 from corral.core.lru import SizedLruDict
-from corral.core.ports.tokens import RequestMask, Vocabulary
+from corral.core.ports.tokens import Vocabulary
 from corral.core.requests.requests import Constraint
 
 __all__ = ("GrammarMask", "GrammarMasks")
@@ -49,12 +48,9 @@ class GrammarMasks:
         self._tokenizer = bare.with_slices(llguidance.LLTokenizer.general_slices())
         self._compiled: SizedLruDict[tuple[str, str], Any] = SizedLruDict(_KEPT_BYTES)
 
-    def __call__(self, constraint: Constraint) -> RequestMask:
+    def __call__(self, constraint: Constraint) -> GrammarMask:
         """Slow, up to seconds. Raises `InvalidRequest` for a grammar that is wrong, too large or impossible."""
-        mask = GrammarMask(constraint, self._matcher(constraint), len(self._pieces))
-        if constraint.starts_after is None:
-            return mask
-        return LateMask(mask, constraint.starts_after, self._pieces)
+        return GrammarMask(constraint, self._matcher(constraint), len(self._pieces))
 
     def _matcher(self, constraint: Constraint) -> Any:
         """Return a matcher in its initial state, owned by the caller."""
@@ -83,7 +79,7 @@ class GrammarMask:
         self._matcher = matcher
         self._size_bytes = (vocabulary_size + 7) // 8
         self._check()
-        self.ignored = tuple(f"format: {warning}" for warning in matcher.get_grammar_warnings())
+        self.ignored = tuple(f"{constraint.subject}: {warning}" for warning in matcher.get_grammar_warnings())
 
     def allowed(self) -> bytes:
         bits: bytes = self._matcher.compute_bitmask()[: self._size_bytes]

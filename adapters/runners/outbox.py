@@ -15,7 +15,7 @@ _COMPACT_AT = 256
 
 
 def merged(items: Iterable[Output | ErrorInfo]) -> list[Output | ErrorInfo]:
-    """The same items, neighbouring deltas merged: texts, calls and log-probabilities in order, token counts added."""
+    """The same items, neighbouring deltas merged: all that they contain in order, token counts added."""
     result: list[Output | ErrorInfo] = []
     for kind, run in groupby(items, type):
         if kind is Delta:
@@ -34,6 +34,7 @@ def _joined(run: Sequence[Delta]) -> Delta:
         tool_calls=tuple([call for delta in run for call in delta.tool_calls]),
         token_count=sum([delta.token_count for delta in run]),
         logprobs=tuple([one for delta in run for one in delta.logprobs]),
+        warnings=tuple([warning for delta in run for warning in delta.warnings]),
     )
 
 

@@ -21,6 +21,7 @@ from corral.core.errors import ErrorInfo
 from corral.core.ports.engines import Prepared
 from corral.core.ports.tokens import RequestMask
 from corral.core.requests.requests import Request
+from corral.core.stepping.answer_driver import needs_mask
 from corral.core.stepping.loops import EngineLoop, error_info
 
 __all__ = ("Preparation", "Preparing")
@@ -81,8 +82,8 @@ class Preparing:
         """
         text_work = self._texts.work_on(request)
         needs_engine = self._loop.needs_preparing(request)
-        needs_mask = self._masks.needed_by(request)
-        if text_work is None and not needs_engine and not needs_mask:
+        masked = needs_mask(request)
+        if text_work is None and not needs_engine and not masked:
             return None
         preparation = Preparation(request_id, request)
         if text_work is not None:
@@ -91,7 +92,7 @@ class Preparing:
             preparation._stages.append(lambda one: self._text_threads.begin(one, begun, characters))
         if needs_engine:
             preparation._stages.append(self._begin_engine)
-        if needs_mask:
+        if masked:
             preparation._stages.append(self._begin_mask)
         self._advance(preparation)
         return preparation

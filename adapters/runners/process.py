@@ -6,22 +6,18 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from corral.adapters.runners.dispatch import Dispatch
+from corral.adapters.runners.dispatched_model import DispatchedModel
 from corral.adapters.runners.frames import PROTOCOL_VERSION, Close, Load, up_decoder
 from corral.adapters.runners.parent_link import Link
 from corral.adapters.runners.settings import ProcessSettings
 from corral.adapters.runners.spawn import ChildProcess, how_it_ended, start_child
 from corral.core.error_translation import map_errors, to_error
-from corral.core.errors import CorralError, EngineDied, EngineStalled, ErrorInfo, LoadFailed, Unsupported
+from corral.core.errors import CorralError, EngineDied, EngineStalled, ErrorInfo, LoadFailed
 from corral.core.ports.runners import OnLoadProgress
-from corral.core.ports.running import ModelInfo
-from corral.core.requests.outputs import Output
-from corral.core.requests.prompts import Prompt
-from corral.core.requests.requests import Request
 from corral.core.specs.engines import EngineSpec, LoadRequest
 from corral.core.wording.pip_lines import install_line
 
@@ -87,16 +83,15 @@ def _load_frame(spec: EngineSpec, request: LoadRequest, settings: ProcessSetting
     )
 
 
-class ProcessModel:
+class ProcessModel(DispatchedModel):
     """A `RunningModel` in a child process."""
 
     def __init__(
         self, label: str, child: ChildProcess, link: Link, dispatch: Dispatch, settings: ProcessSettings
     ) -> None:
-        self._label = label
+        super().__init__(label, dispatch, link.calls)
         self._child = child
         self._link = link
-        self._dispatch = dispatch
         self._settings = settings
         self._silent_checks = 0
         self._closing: asyncio.Task[None] | None = None
@@ -104,37 +99,10 @@ class ProcessModel:
         self._attending = self._loop.create_task(self._attend(), name=f"attend {label}")
         self._watch = self._loop.call_later(settings.heartbeat_timeout_s / _CHECKS, self._check)
 
-    @property
-    def info(self) -> ModelInfo:
-        return self._dispatch.info
-
-    @property
-    def alive(self) -> bool:
-        return self._dispatch.alive
-
-    def run(self, request: Request) -> AsyncGenerator[Output, None]:
-        return self._dispatch.run(request)
-
-    async def tokenize(
-        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
-    ) -> list[tuple[int, ...]]:
-        self._require_tokenizer()
-        return await self._link.calls.tokenize(prompts, most=most, cut=cut)
-
-    async def detokenize(self, ids: Sequence[int]) -> str:
-        self._require_tokenizer()
-        return await self._link.calls.detokenize(ids)
-
     async def aclose(self) -> None:
         if self._closing is None:
             self._closing = self._loop.create_task(self._close(), name=f"close {self._label}")
         await asyncio.shield(self._closing)
-
-    def _require_tokenizer(self) -> None:
-        if not self.alive:
-            raise EngineDied(f"{self._label} is no longer loaded")
-        if "tokenize" not in self.info.features:
-            raise Unsupported(f"the engine of {self._label} does not tokenize")
 
     async def _close(self) -> None:
         self._fail(EngineDied(f"{self._label} was unloaded"))

@@ -1,16 +1,18 @@
-"""Makes the mask of a request from its constraint and its thinking budget, using the model's vocabulary."""
+"""Makes the mask of a request from its constraint and its thinking, using the model's vocabulary."""
 
 from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING, cast
 
+import msgspec
+
 from corral.core.errors import Unsupported
 from corral.core.lru import LruDict
 from corral.core.ports.engines import Engine
 from corral.core.ports.tokens import OpenTokenizer, RequestMask, Vocabulary
-from corral.core.requests.requests import CompletionRequest, Request
-from corral.core.stepping.joined_masks import JoinedMasks
+from corral.core.requests.requests import CompletionRequest, Constraint, Request, Thinking
+from corral.core.stepping.answer_driver import needs_mask
 from corral.core.stepping.thinking_mask import Spelling, ThinkingMask
 from corral.core.wording.pip_lines import pip_line
 
@@ -36,25 +38,29 @@ class RequestMasks:
         self._grammars: GrammarMasks | None = None
         self._spellings: LruDict[str, Spelling] = LruDict(_REMEMBERED_TAGS)
 
-    @staticmethod
-    def needed_by(request: Request) -> bool:
-        """Whether the request cannot run without a mask."""
-        return isinstance(request, CompletionRequest) and (
-            request.constraint is not None or request.thinking_budget is not None
-        )
-
-    def mask(self, request: Request) -> RequestMask:
-        """One mask for all that the request asks for. May take seconds.
+    def mask(self, request: Request) -> RequestMask | None:
+        """One mask for all that the request asks for; None if it needs none. May take seconds.
 
         Raises `InvalidRequest` for what is wrong with the request, `Unsupported` if the engine cannot apply masks.
         """
+        if not needs_mask(request):
+            return None
         assert isinstance(request, CompletionRequest)
-        masks: list[RequestMask] = []
-        if request.constraint is not None:
-            masks.append(self._opened_grammars()(request.constraint))
-        if request.thinking_budget is not None:
-            masks.append(ThinkingMask(request.thinking_budget, self._spelling(request.thinking_budget.end)))
-        return masks[0] if len(masks) == 1 else JoinedMasks(masks)
+        answer = None if request.constraint is None else self._answer_mask(request.constraint, request.preserved_tokens)
+        return answer if request.thinking is None else self._thinking_mask(request.thinking, answer)
+
+    def _answer_mask(self, constraint: Constraint, preserved_tokens: frozenset[str]) -> RequestMask:
+        grammars = self._opened_grammars()
+        if preserved_tokens and constraint.kind == "lark":
+            from corral.adapters.constraints.control_literals import with_control_tokens
+
+            source = with_control_tokens(constraint.source, preserved_tokens, self._vocabulary("formats or grammars"))
+            constraint = msgspec.structs.replace(constraint, source=source)
+        return grammars(constraint)
+
+    def _thinking_mask(self, thinking: Thinking, answer: RequestMask | None) -> ThinkingMask:
+        start = self._spelling(thinking.start) if thinking.start else None
+        return ThinkingMask(thinking, start, self._spelling(thinking.end), answer)
 
     def _opened_grammars(self) -> GrammarMasks:
         with self._lock:
@@ -72,7 +78,7 @@ class RequestMasks:
         with self._lock:
             spelling = self._spellings.get(text)
             if spelling is None:
-                spelling = Spelling(text, self._vocabulary("thinking budgets"))
+                spelling = Spelling(text, self._vocabulary("limits of thinking"))
                 self._spellings.put(text, spelling)
             return spelling
 

@@ -12,13 +12,14 @@ from corral.core.errors import PromptTooLong
 from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import GradualTokenizer, Tokenizer
 from corral.core.requests.control_tokens import LOOKALIKES
-from corral.core.requests.prompts import Prompt, TextPart, TokensPart, has_media, joined
+from corral.core.requests.prompts import MediaPart, Prompt, TextPart, TokensPart, has_media, joined
 from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request
 
-__all__ = ("RequestTexts", "characters_of", "encoded")
+__all__ = ("RequestTexts", "characters_of", "encoded", "without_middle")
 
 _LONG_TEXT = 8192  # characters; a tokenizer needs about a millisecond for this many
 _TURN_CHARACTERS = 8_192
+_LONG_TOKEN = 256  # bytes; hardly any vocabulary has longer ones
 
 
 class RequestTexts:
@@ -59,11 +60,19 @@ class RequestTexts:
         prompt = request.prompt
         if suspects:
             prompt = yield from _settled(tokenizer, prompt, suspects)
-        if characters_of(prompt) >= _LONG_TEXT and not has_media(prompt):
-            most = self._info.most_tokens(request.context.num_ctx)
+        if characters_of(prompt) < _LONG_TEXT or has_media(prompt):
+            return msgspec.structs.replace(request, prompt=prompt)
+        context = request.context
+        most = self._info.most_tokens(context.num_ctx)
+        if most is None or not (context.truncate and context.shift):
             [ids] = yield from encoded(tokenizer, [prompt], None if most is None else max(0, most - 1))
-            prompt = (TokensPart(ids=ids),)
-        return msgspec.structs.replace(request, prompt=prompt)
+            return msgspec.structs.replace(request, prompt=(TokensPart(ids=ids),))
+        # The engine keeps the first and the last tokens. What cannot be among them is not even tokenized.
+        shorter = without_middle(prompt, most * (self._info.longest_token_bytes or _LONG_TOKEN))
+        [ids] = yield from encoded(tokenizer, [shorter], None)
+        kept = characters_of(shorter)
+        dropped = (characters_of(prompt) - kept) * len(ids) // kept
+        return msgspec.structs.replace(request, prompt=(TokensPart(ids=ids),), dropped_tokens=dropped)
 
     def _embedding(self, tokenizer: Tokenizer, request: EmbedRequest) -> Steps[EmbedRequest]:
         most = self._info.most_tokens(request.num_ctx)
@@ -93,6 +102,23 @@ def encoded(
 def characters_of(prompt: Prompt) -> int:
     """How much of the prompt is still text."""
     return sum([len(part.text) for part in prompt if isinstance(part, TextPart)])
+
+
+def without_middle(prompt: Prompt, reach: int) -> Prompt:
+    """The prompt with only the first and the last `reach` characters of its text."""
+    first, last = reach, characters_of(prompt) - reach
+    if last <= first:
+        return prompt
+    parts: list[TextPart | TokensPart | MediaPart] = []
+    position = 0
+    for part in prompt:
+        if isinstance(part, TextPart):
+            kept = part.text[: max(0, first - position)], part.text[max(0, last - position) :]
+            parts += [msgspec.structs.replace(part, text=text) for text in kept]
+            position += len(part.text)
+        else:
+            parts.append(part)
+    return joined(parts)
 
 
 def _suspects(prompt: Prompt) -> tuple[str, ...]:

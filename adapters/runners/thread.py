@@ -8,22 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
 from corral.adapters.runners.calls import TokenizerCalls
 from corral.adapters.runners.dispatch import Dispatch
+from corral.adapters.runners.dispatched_model import DispatchedModel
 from corral.adapters.runners.frames import Abort, Add, Close, Result
 from corral.adapters.runners.outbox import Outbox
 from corral.adapters.runners.stepping import Command, Stepper, load_engine
 from corral.adapters.runners.tokenizing import Tokenizing
-from corral.core.errors import Cancelled, EngineDied, ErrorInfo, Unsupported
+from corral.core.errors import Cancelled, EngineDied, ErrorInfo
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import ModelInfo
-from corral.core.requests.outputs import Output
-from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import Request
 from corral.core.specs.engines import EngineSpec, LoadRequest
 from corral.core.stepping.loops import EngineLoop, Outcome, error_info
@@ -139,52 +138,23 @@ class _Worker:
         self.deliver(outcomes)
 
 
-class ThreadModel:
+class ThreadModel(DispatchedModel):
     """A `RunningModel` in a thread."""
 
     def __init__(self, label: str, worker: _Worker, loop: EngineLoop) -> None:
-        self._label = label
         self._worker = worker
         self._event_loop = asyncio.get_running_loop()
-        self._tokenizes = loop.engine.tokenizer is not None
         self._tokenizing = Tokenizing(loop.engine.tokenizer, self._take_result)
-        self._calls = TokenizerCalls(begin=self._tokenizing.begin, give_up=self._tokenizing.give_up)
-        self._dispatch = Dispatch(worker.info, add=self._add, abort=self._abort)
+        calls = TokenizerCalls(begin=self._tokenizing.begin, give_up=self._tokenizing.give_up)
+        super().__init__(label, Dispatch(worker.info, add=self._add, abort=self._abort), calls)
         worker.deliver = self._dispatch.deliver
         worker.ended.add_done_callback(self._ended)
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._dispatch.info
-
-    @property
-    def alive(self) -> bool:
-        return self._dispatch.alive
-
-    def run(self, request: Request) -> AsyncGenerator[Output, None]:
-        return self._dispatch.run(request)
-
-    async def tokenize(
-        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
-    ) -> list[tuple[int, ...]]:
-        self._require_tokenizer()
-        return await self._calls.tokenize(prompts, most=most, cut=cut)
-
-    async def detokenize(self, ids: Sequence[int]) -> str:
-        self._require_tokenizer()
-        return await self._calls.detokenize(ids)
 
     async def aclose(self) -> None:
         self._end(EngineDied(f"{self._label} was unloaded").info)
         self._worker.inbox.put(Close())
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._worker.ended), _CLOSE_GRACE_S)
-
-    def _require_tokenizer(self) -> None:
-        if not self.alive:
-            raise EngineDied(f"{self._label} is no longer loaded")
-        if not self._tokenizes:
-            raise Unsupported(f"the engine of {self._label} does not tokenize")
 
     def _take_result(self, result: Result) -> None:
         """Called in a thread of the tokenizer."""

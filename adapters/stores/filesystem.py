@@ -14,10 +14,10 @@ from io import RawIOBase
 from pathlib import Path
 
 from corral.adapters.stores.adoption import AdoptionNotes, bring, fingerprint_of
-from corral.adapters.stores.folders import ModelFolders
 from corral.adapters.stores.kept import blob_path, forget
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
+from corral.adapters.stores.model_folders import ModelFolders
 from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
 from corral.adapters.stores.pins import pinned
 from corral.adapters.stores.store_folders import StoreFolders

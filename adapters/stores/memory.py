@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from corral.adapters.stores.folders import ModelFolders
+from corral.adapters.stores.model_folders import ModelFolders
 from corral.adapters.stores.ranges import Range, covers, merged
 from corral.adapters.stores.workspaces import workspace
 from corral.adapters.system.files import CHUNK_BYTES, storage_errors

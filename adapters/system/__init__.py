@@ -1,1 +1,1 @@
-"""Memory, threads and installed packages of this machine."""
+"""This machine: memory, disks, files, work in threads, installed packages."""

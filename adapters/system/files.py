@@ -23,6 +23,8 @@ CHUNK_BYTES = 1024 * 1024
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers for a full disk, a used-up quota, and a file at its size limit."""
 
+_NOWHERE = (errno.EROFS, errno.ENOTDIR)
+
 
 @contextmanager
 def storage_errors(subject: str) -> Iterator[None]:
@@ -39,6 +41,8 @@ def storage_errors(subject: str) -> Iterator[None]:
             text += f" ({error.filename})"
         if isinstance(error, PermissionError):
             raise StorageError(text, "check who owns the store's folder") from error
+        if error.errno in _NOWHERE:
+            raise StorageError(text, "set OLLAMA_MODELS to a folder that can be written to") from error
         raise StorageError(text) from error
 
 

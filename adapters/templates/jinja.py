@@ -10,12 +10,15 @@ import msgspec
 from jinja2 import nodes
 
 from corral.adapters.templates.sandbox import MeteredEnvironment
+from corral.adapters.templates.thinking_switches import thinking_variables
+from corral.adapters.templates.tool_variables import ToolSpelling, message_variables, probed_spelling, tool_variables
 from corral.core.errors import InvalidModelFile, InvalidRequest
 from corral.core.ports.chat import RenderedChat
+from corral.core.requests.call_ids import with_call_ids
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
-from corral.core.requests.messages import Message, Tool
+from corral.core.requests.messages import Message
 from corral.core.requests.requests import ChatRequest
-from corral.core.requests.think_tags import think_tags_in
+from corral.core.requests.think_tags import think_tags_in, without_old_thinking
 from corral.core.requests.typed_text import ROLES, TypedText
 
 __all__ = ("JinjaFormat",)
@@ -26,6 +29,8 @@ _MOST_NODES = 16_000
 thousands.
 """
 
+_PROBE = "corral-probe"
+
 _INSPECTING = frozenset(
     {"endswith", "find", "index", "partition", "replace", "rpartition", "rsplit", "split", "startswith"}
 )
@@ -34,7 +39,9 @@ _INSPECTING = frozenset(
 class JinjaFormat:
     """A compiled template. Rendering counts its steps, so that no template can hang a server or fill its memory.
 
-    If the template has no place for a system message, its text is put in front of the first user message.
+    If the template has no place for a system message, its text is put in front of the first user message. A template
+    that reads contents only in parts, as in OpenAI's API, gets them so. Images are marks in the texts, for all of them:
+    the engine adds the control tokens that the model has around images, and those of a template would come twice.
     """
 
     interruptible = True
@@ -51,40 +58,59 @@ class JinjaFormat:
             parsed = self._environment.parse(source)
             self._parts = _checked_size(parsed)
             self._inspected = _inspected_texts(parsed)
-            self._roles = ROLES | _compared_texts(parsed)
+            self._compared = _compared_texts(parsed)
+            self._names = frozenset(name.name for name in parsed.find_all(nodes.Name))
             self._template = self._environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise InvalidModelFile(f"chat template, line {error.lineno}: {error.message}") from error
         except (RecursionError, MemoryError, SyntaxError, ValueError) as error:
             raise InvalidModelFile(f"chat template does not compile: {error}") from error
+        calls = "tool_calls" in source
+        self._spelling = probed_spelling(lambda variables: self._run(variables, 0)) if calls else ToolSpelling()
+        self._in_parts = not self._shows({"role": "user", "content": _PROBE}) and self._shows(
+            {"role": "user", "content": _parts_of(_PROBE)}
+        )
         self._places_system = self._probe_system()
         self._think = think_tags_in(source)
 
     def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
         messages = request.messages
         continued = bool(messages) and messages[-1].role == "assistant" and not messages[-1].tool_calls
-        turns = list(messages[:-1] if continued else messages)
+        turns = without_old_thinking(with_call_ids(messages[:-1] if continued else messages), self._think)
         if not self._places_system:
             turns = _fold_system(turns)
-        typed = TypedText(control, spared=self._inspected, roles=self._roles)
-        spelt = [_message_variables(typed.message(turn)) for turn in turns]
-        tools = [_tool_variables(typed.tool(tool)) for tool in request.tools] or None
-        text = self._run({"messages": spelt, "tools": tools}, typed.chars)
+        typed = TypedText(control, spared=self._inspected, roles=ROLES | self._compared)
+        spelt = [self._variables(typed.message(turn)) for turn in turns]
+        tools = [tool_variables(typed.tool(tool)) for tool in request.tools] or None
+        variables: dict[str, Any] = {"messages": spelt, "tools": tools}
+        variables |= thinking_variables(self._names, self._compared, request.think, request.thinking_budget)
+        if request.earlier_ids:  # they begin with BOS already
+            variables["bos_token"] = ""
+        text = self._run(variables, typed.chars)
         if continued:
-            text += self._begun(messages[-1], typed)
-        prompt = typed.prompt(text)
-        if self._think is None or request.think is False:
-            return RenderedChat(prompt=prompt)
-        tags = self._think
-        preserved = frozenset({tags.start, tags.end})
-        return RenderedChat(prompt=prompt, parser="think_tags", think=tags, preserved_tokens=preserved)
+            text = self._with_beginning(text, messages[-1], typed)
+        elif request.think is False:
+            text = self._without_thinking(text)
+        return RenderedChat(prompt=typed.prompt(text))
 
-    def _begun(self, message: Message, typed: TypedText) -> str:
-        """The beginning of an answer that is to be continued: its thinking between the tags, and its text."""
+    def _with_beginning(self, text: str, message: Message, typed: TypedText) -> str:
+        """Adds the beginning of an answer that is to be continued: its thinking between the tags, and its text."""
         content = typed.text(message.content)
-        if not message.thinking or self._think is None:
-            return content
-        return f"{self._think.start}\n{typed.text(message.thinking)}\n{self._think.end}\n\n{content}"
+        if self._think is None:
+            return text + content
+        if not message.thinking:
+            return self._without_thinking(text) + content
+        thinking = f"\n{typed.text(message.thinking)}\n{self._think.end}\n\n"
+        opened = text.rstrip()
+        if opened.endswith(self._think.start):
+            return opened + thinking + content
+        return text + self._think.start + self._think.label + thinking + content
+
+    def _without_thinking(self, text: str) -> str:
+        """Closes the thinking at once if the template always opens it: that is how such models skip it."""
+        if self._think is None or not (opened := text.rstrip()).endswith(self._think.start):
+            return text
+        return f"{opened}\n\n{self._think.end}\n\n"
 
     def _run(self, variables: Mapping[str, Any], input_chars: int) -> str:
         whole = {**self._constants, "add_generation_prompt": True, **variables}
@@ -96,45 +122,41 @@ class JinjaFormat:
 
     def _probe_system(self) -> bool:
         """Whether a system message reaches the prompt: some templates drop it, some refuse it."""
-        turns = [{"role": "system", "content": "corral-probe"}, {"role": "user", "content": "user"}]
+        system, user = (
+            self._variables(Message(role=role, content=text)) for role, text in (("system", _PROBE), ("user", "user"))
+        )
+        return self._shows(system, user)
+
+    def _shows(self, *messages: dict[str, Any]) -> bool:
+        """Whether the probe reaches the prompt as text."""
         try:
-            return "corral-probe" in self._run({"messages": turns, "tools": None}, 0)
+            rendered = self._run({"messages": list(messages), "tools": None}, 0)
         except InvalidRequest:
             return False
+        return _PROBE in rendered and repr(_PROBE) not in rendered
+
+    def _variables(self, message: Message) -> dict[str, Any]:
+        variables = message_variables(message, self._spelling)
+        return variables | {"content": _parts_of(message.content)} if self._in_parts else variables
 
 
 def _fold_system(messages: list[Message]) -> list[Message]:
-    systems = [message.content for message in messages if message.role == "system" and message.content]
+    folded = [message for message in messages if message.role == "system" and (message.content or message.images)]
+    systems = [message.content for message in folded]
+    images = tuple(image for message in folded for image in message.images)
     turns = [message for message in messages if message.role != "system"]
     if not systems:
         return turns
     for number, turn in enumerate(turns):
         if turn.role == "user":
-            turns[number] = msgspec.structs.replace(turn, content="\n\n".join((*systems, turn.content)))
+            content = "\n\n".join((*systems, turn.content))
+            turns[number] = msgspec.structs.replace(turn, content=content, images=(*images, *turn.images))
             return turns
-    return [Message(role="user", content="\n\n".join(systems)), *turns]
+    return [Message(role="user", content="\n\n".join(systems), images=images), *turns]
 
 
-def _message_variables(message: Message) -> dict[str, Any]:
-    """A message as templates read it: in the shape of OpenAI's API, with thinking under both of its usual names."""
-    variables: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.thinking is not None:
-        variables["thinking"] = variables["reasoning_content"] = message.thinking
-    if message.tool_calls:
-        variables["tool_calls"] = [
-            {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
-    if message.tool_name is not None:
-        variables["name"] = message.tool_name
-    if message.tool_call_id is not None:
-        variables["tool_call_id"] = message.tool_call_id
-    return variables
-
-
-def _tool_variables(tool: Tool) -> dict[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}
+def _parts_of(content: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": content}]
 
 
 def _checked_size(template: nodes.Template) -> int:

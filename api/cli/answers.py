@@ -12,7 +12,9 @@ from corral.api.cli.output import echo_content, human_duration
 from corral.api.cli.progress import spinner
 from corral.core.wording.printable import printable
 
-__all__ = ("print_reply", "print_timings")
+__all__ = ("TRUNCATED", "print_reply", "print_timings")
+
+TRUNCATED = "This no longer fits into the model's context, so the oldest part is left out; num_ctx makes it larger."
 
 Write = Callable[[str], None]
 

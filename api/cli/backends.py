@@ -19,7 +19,7 @@ __all__ = ("Backend", "LocalBackend", "Reply", "RunOptions", "ServerBackend", "T
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """How long an answer took. Counts are in tokens."""
+    """How long an answer took. Counts are in tokens. `truncated`: the context was full, and something was left out."""
 
     total_ns: int = 0
     load_ns: int = 0
@@ -27,6 +27,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     prefill_ns: int = 0
     generated_tokens: int = 0
     decode_ns: int = 0
+    truncated: bool = False
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +156,7 @@ class ServerBackend:
             prefill_ns=last.get("prompt_eval_duration", 0),
             generated_tokens=last.get("eval_count", 0),
             decode_ns=last.get("eval_duration", 0),
+            truncated=last.get("truncated", False),
         )
 
 
@@ -171,6 +173,7 @@ def _local_reply(ask: Callable[[], Stream[Any]]) -> Reply:
         prefill_ns=result.usage.prefill_ns,
         generated_tokens=result.usage.generated_tokens,
         decode_ns=result.usage.decode_ns,
+        truncated=result.truncated,
     )
 
 

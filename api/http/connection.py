@@ -68,7 +68,7 @@ class Connection(RequestReading):
         self._waits_for_turn = False
         # The answer that is being sent.
         self._reader = ReaderWatch()
-        self._on_left: Callable[[], None] | None = None
+        self._on_left: list[Callable[[], None]] = []
 
     # ── The transport's side ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -93,8 +93,7 @@ class Connection(RequestReading):
         super().connection_lost(exc)
         if self.cycle is not None:
             self.cycle.body = bytearray()  # no one reads it, and a traceback may keep the request alive
-        if self._on_left is not None:
-            self._on_left()
+        self._tell_left()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -153,7 +152,8 @@ class Connection(RequestReading):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._reader.on_stalled = self._on_left = None
+        self._reader.on_stalled = None
+        self._on_left.clear()
         self.scope["extensions"] = {
             READER_STALLED: {"call": self._when_stalled},
             CLIENT_LEFT: {"call": self._when_left},
@@ -167,6 +167,7 @@ class Connection(RequestReading):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._on_left.clear()
         if self._is_refused or self.transport.is_closing():
             return
         if self._phase is Phase.HEAD:
@@ -189,6 +190,7 @@ class Connection(RequestReading):
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
+            self._tell_left()
             if cycle.response_started:
                 self.transport.abort()
                 return
@@ -230,7 +232,14 @@ class Connection(RequestReading):
         self._reader.on_stalled = callback
 
     def _when_left(self, callback: Callable[[], None]) -> None:
-        self._on_left = callback
+        if self.cycle is not None and self.cycle.disconnected:
+            self.loop.call_soon(callback)
+        else:
+            self._on_left.append(callback)
+
+    def _tell_left(self) -> None:
+        while self._on_left:
+            self._on_left.pop()()
 
     def check(self, now_s: float) -> None:
         if self._is_refused:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from corral.api.http.errors import JSON, STATUSES, ApiError, ErrorReply
-from corral.core.errors import (
-    CorralError,
-)
+from corral.core.errors import CorralError
 
 __all__ = ("Dialect", "Dialects")
 
@@ -24,11 +23,12 @@ class Dialect:
     """How one API answers errors. Subclasses set `name` and implement `body`; the rest has defaults.
 
     A plugin passes its own as ``Router(..., opt={"dialect": MyDialect()})``; it then applies to every path under the
-    router's. Schemas in ``/openapi.json`` are named ``NAME.Struct``.
+    router's. `statuses` has the kinds of errors whose status differs from `STATUSES`. Schemas in ``/openapi.json`` are
+    named ``NAME.Struct``.
     """
 
     name: ClassVar[str]
-    statuses: ClassVar[Mapping[type[CorralError], int]] = STATUSES
+    statuses: ClassVar[Mapping[type[CorralError], int]] = MappingProxyType({})
 
     def body(self, problem: ApiError) -> bytes:
         """The error as the bytes of a response, in this API's envelope."""
@@ -39,13 +39,17 @@ class Dialect:
         return f"{error.message}; {error.remedy}" if error.remedy else error.message
 
     def problem(self, error: Exception) -> ApiError:
-        """Status and text of any error. An unforeseen one is logged and becomes a 500 that does not show its text."""
+        """Status and text of any error, also for the last line of a stream that has begun.
+
+        An unforeseen error is logged and becomes a 500 that does not show its text.
+        """
         if isinstance(error, ApiError):
             return error
         if not isinstance(error, CorralError):
             _log.error("unexpected error in a request", exc_info=error)
             return ApiError(500, "internal server error; the server's log has the details")
-        status = next(self.statuses[kind] for kind in type(error).__mro__ if kind in self.statuses)
+        statuses = {**STATUSES, **self.statuses}
+        status = next(statuses[kind] for kind in type(error).__mro__ if kind in statuses)
         return ApiError(status, self.text(error))
 
     def reply(self, error: Exception) -> ErrorReply:

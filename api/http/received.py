@@ -33,5 +33,5 @@ class Received(Generic[BodyT]):
 
     async def unless_client_leaves(self, work: Awaitable[ResultT]) -> ResultT:
         """The result of `work`, which is cancelled if the client goes away. Raises `Cancelled` then."""
-        async with CancelOnDisconnect(self._request.receive):
+        async with CancelOnDisconnect(self._request.scope):
             return await work

@@ -18,6 +18,7 @@ __all__ = (
     "checked_callback",
     "checked_count",
     "checked_format",
+    "checked_ids",
     "checked_options",
     "checked_path",
     "keep_alive_s",
@@ -41,6 +42,17 @@ def checked_count(name: str, value: Any, *, least: int) -> int | None:
     if number is not None and number < least:
         raise InvalidRequest(f"{name}: expected at least {least}, got {number}")
     return number
+
+
+def checked_ids(name: str, value: Any) -> tuple[int, ...]:
+    """Token ids. Raises `InvalidRequest` for anything but integers."""
+    try:
+        ids = tuple(value)
+    except TypeError:
+        ids = (None,)
+    if any(type(one) is not int for one in ids):
+        raise InvalidRequest(f"{name}: expected token ids, got {_shown(value)}")
+    return ids
 
 
 def checked_callback(name: str, value: Any) -> Any:

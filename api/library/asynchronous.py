@@ -15,6 +15,7 @@ from corral.api.library.arguments import (
     checked_callback,
     checked_count,
     checked_format,
+    checked_ids,
     checked_options,
     checked_path,
     keep_alive_s,
@@ -22,7 +23,7 @@ from corral.api.library.arguments import (
     texts_of,
 )
 from corral.api.library.messages import Messages, to_messages
-from corral.api.library.options import AnswerOptions, CorralOptions, RequestOptions
+from corral.api.library.options import AnswerOptions, CorralOptions, GenerateOptions, RequestOptions
 from corral.api.library.own_runtime import OwnRuntime
 from corral.api.library.results import (
     ChatResult,
@@ -40,6 +41,7 @@ from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.outputs import Usage
+from corral.core.requests.think_values import check_think
 from corral.core.requests.vectors import rows
 from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
@@ -113,28 +115,31 @@ class AsyncCorral:
         model: str,
         prompt: str,
         *,
-        raw: bool = False,
         stream: Literal[False] = False,
-        **how: Unpack[AnswerOptions],
+        **how: Unpack[GenerateOptions],
     ) -> GenerateResult: ...
     @overload
     async def generate(
-        self, model: str, prompt: str, *, raw: bool = False, stream: Literal[True], **how: Unpack[AnswerOptions]
+        self, model: str, prompt: str, *, stream: Literal[True], **how: Unpack[GenerateOptions]
     ) -> AsyncStream[GenerateResult]: ...
     @overload
     async def generate(
-        self, model: str, prompt: str, *, raw: bool = False, stream: bool, **how: Unpack[AnswerOptions]
+        self, model: str, prompt: str, *, stream: bool, **how: Unpack[GenerateOptions]
     ) -> GenerateResult | AsyncStream[GenerateResult]: ...
     async def generate(
-        self, model: str, prompt: str, *, raw: bool = False, stream: bool = False, **how: Unpack[AnswerOptions]
+        self, model: str, prompt: str, *, stream: bool = False, **how: Unpack[GenerateOptions]
     ) -> GenerateResult | AsyncStream[GenerateResult]:
         """Answers one prompt, using the model's chat template unless `raw`; otherwise works like `chat`."""
         started_ns = time.perf_counter_ns()
-        request = self._request("generate", model, how, AnswerOptions)
+        request = self._request("generate", model, how, GenerateOptions)
+        raw = checked("raw", how.get("raw", False), bool)
         call = GenerateCall(
             prompt=checked("prompt", prompt, str),
             system=how.get("system"),
-            raw=checked("raw", raw, bool),
+            raw=raw,
+            suffix=checked("suffix", how.get("suffix"), str, None) or "",
+            earlier_ids=checked_ids("context", how.get("context", ())),
+            return_token_ids=not raw,
             **_answering(how, stream),
             **request,
         )
@@ -271,7 +276,10 @@ def _answering(how: AnswerOptions, stream: bool) -> dict[str, Any]:
     checked("system", how.get("system"), str, None)
     return {
         "logprobs": checked_count("logprobs", how.get("logprobs"), least=0),
+        "think": check_think(how.get("think")),
         "constraint": read_format(checked_format(how.get("format"))),
+        "truncate": checked("truncate", how.get("truncate", True), bool),
+        "shift": checked("shift", how.get("shift"), bool, None),
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from corral.api.library.asynchronous import AsyncCorral
 from corral.api.library.messages import Messages
-from corral.api.library.options import AnswerOptions, CorralOptions, RequestOptions
+from corral.api.library.options import AnswerOptions, CorralOptions, GenerateOptions, RequestOptions
 from corral.api.library.portal import Portal
 from corral.api.library.results import ChatResult, Embeddings, GenerateResult, ModelDetails
 from corral.api.library.streams import AsyncStream, Stream
@@ -100,23 +100,22 @@ class Corral:
         model: str,
         prompt: str,
         *,
-        raw: bool = False,
         stream: Literal[False] = False,
-        **how: Unpack[AnswerOptions],
+        **how: Unpack[GenerateOptions],
     ) -> GenerateResult: ...
     @overload
     def generate(
-        self, model: str, prompt: str, *, raw: bool = False, stream: Literal[True], **how: Unpack[AnswerOptions]
+        self, model: str, prompt: str, *, stream: Literal[True], **how: Unpack[GenerateOptions]
     ) -> Stream[GenerateResult]: ...
     @overload
     def generate(
-        self, model: str, prompt: str, *, raw: bool = False, stream: bool, **how: Unpack[AnswerOptions]
+        self, model: str, prompt: str, *, stream: bool, **how: Unpack[GenerateOptions]
     ) -> GenerateResult | Stream[GenerateResult]: ...
     def generate(
-        self, model: str, prompt: str, *, raw: bool = False, stream: bool = False, **how: Unpack[AnswerOptions]
+        self, model: str, prompt: str, *, stream: bool = False, **how: Unpack[GenerateOptions]
     ) -> GenerateResult | Stream[GenerateResult]:
         """See `AsyncCorral.generate`."""
-        answer = self.call(lambda corral: corral.generate(model, prompt, raw=raw, stream=stream, **how))
+        answer = self.call(lambda corral: corral.generate(model, prompt, stream=stream, **how))
         return Stream(answer, self._portal) if isinstance(answer, AsyncStream) else answer
 
     def embed(

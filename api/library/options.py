@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from corral.core.runtime import Runtime
 
-__all__ = ("AnswerOptions", "CorralOptions", "RequestOptions")
+__all__ = ("AnswerOptions", "CorralOptions", "GenerateOptions", "RequestOptions")
 
 
 class CorralOptions(TypedDict, total=False):
@@ -41,10 +41,28 @@ class RequestOptions(TypedDict, total=False):
 
 class AnswerOptions(RequestOptions, total=False):
     """The keyword arguments of a request for text: a `system` prompt; `logprobs`, the number of alternatives to report
-    for each token (0: only the chosen token; absent: no log-probabilities); and the `format` of the answer, ``"json"``
-    or a JSON Schema.
+    for each token (0: only the chosen token; absent: no log-probabilities); the `format` of the answer, ``"json"`` or a
+    JSON Schema; and `think`, whether the model thinks before it answers, or how hard (absent: if it can).
+
+    With `truncate`, the default, what does not fit into the context is left out, the oldest messages first; without it,
+    `PromptTooLong` is raised. Without `shift`, an answer that fills the context ends there.
     """
 
     system: str | None
     logprobs: int | None
     format: Literal["json"] | Mapping[str, Any] | None
+    think: bool | Literal["low", "medium", "high", "max"] | None
+    truncate: bool
+    shift: bool | None
+
+
+class GenerateOptions(AnswerOptions, total=False):
+    """The keyword arguments of a request for the completion of a prompt.
+
+    `raw`: without the model's chat template. `context`: the token ids of an earlier result (`GenerateResult.context`),
+    which the prompt continues. `suffix`: the text that comes after the answer.
+    """
+
+    raw: bool
+    context: Sequence[int]
+    suffix: str | None

@@ -9,7 +9,7 @@ import msgspec
 
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.requests.messages import ToolCall
-from corral.core.requests.outputs import FinishReason, TokenLogprob, Usage
+from corral.core.requests.outputs import Finished, FinishReason, TokenLogprob, Usage
 from corral.core.values import Value
 
 __all__ = (
@@ -37,7 +37,8 @@ class Chunk(Value, frozen=True, kw_only=True):
 class Answer(Value, frozen=True, kw_only=True):
     """What all answers have in common. `load_ns` is the time spent waiting for the model; `total_ns` includes it.
 
-    `ignored_options` are the options of the request that had no effect.
+    `ignored_options` are the options of the request that had no effect. `dropped_messages` and `dropped_tokens` were
+    left out because the context was full.
     """
 
     model: str
@@ -48,6 +49,13 @@ class Answer(Value, frozen=True, kw_only=True):
     total_ns: int
     logprobs: tuple[TokenLogprob, ...] = ()
     ignored_options: tuple[str, ...] = ()
+    dropped_messages: int = 0
+    dropped_tokens: int = 0
+
+    @property
+    def truncated(self) -> bool:
+        """Whether anything was left out."""
+        return bool(self.dropped_messages or self.dropped_tokens)
 
 
 class AnswerMessage(dict[str, Any]):
@@ -85,9 +93,10 @@ class ChatResult(Answer, frozen=True, kw_only=True):
 
 
 class GenerateResult(Answer, frozen=True, kw_only=True):
-    """The answer to a prompt."""
+    """The answer to a prompt. `context` are the token ids of both, to continue them; empty if the prompt was raw."""
 
     text: str
+    context: tuple[int, ...] = ()
 
 
 class Embeddings(Value, frozen=True, kw_only=True):
@@ -112,7 +121,7 @@ class ModelDetails(Value, frozen=True, kw_only=True):
 A = TypeVar("A", bound=Answer)
 
 
-def chat_result(chunks: Sequence[Chunk], common: Mapping[str, Any]) -> ChatResult:
+def chat_result(chunks: Sequence[Chunk], finished: Finished, common: Mapping[str, Any]) -> ChatResult:
     """The chunks of a chat, joined."""
     message = AnswerMessage(role="assistant", content="".join(chunk.text for chunk in chunks))
     if thinking := "".join(chunk.thinking for chunk in chunks):
@@ -122,6 +131,6 @@ def chat_result(chunks: Sequence[Chunk], common: Mapping[str, Any]) -> ChatResul
     return ChatResult(message=message, **common)
 
 
-def generate_result(chunks: Sequence[Chunk], common: Mapping[str, Any]) -> GenerateResult:
+def generate_result(chunks: Sequence[Chunk], finished: Finished, common: Mapping[str, Any]) -> GenerateResult:
     """The chunks of a plain answer, joined."""
-    return GenerateResult(text="".join(chunk.text for chunk in chunks), **common)
+    return GenerateResult(text="".join(chunk.text for chunk in chunks), context=finished.token_ids, **common)

@@ -30,7 +30,7 @@ class AsyncStream(Generic[A]):
     def __init__(
         self,
         generation: Generation,
-        conclude: Callable[[Sequence[Chunk], Mapping[str, Any]], A],
+        conclude: Callable[[Sequence[Chunk], Finished, Mapping[str, Any]], A],
         model: str,
         started_ns: int,
     ) -> None:
@@ -116,7 +116,7 @@ class AsyncStream(Generic[A]):
             if isinstance(output, Started):
                 self._ignored_options = output.ignored_options
             elif isinstance(output, Finished):
-                self._result = self._conclude(self._chunks, self._common(output))
+                self._result = self._conclude(self._chunks, output, self._common(output))
             return None
         self._chunks.append(chunk)
         # A delta may hold a token whose text is held back, so that there is nothing to show yet.
@@ -131,6 +131,8 @@ class AsyncStream(Generic[A]):
             "load_ns": self._generation.load_ns,
             "total_ns": time.perf_counter_ns() - self._started_ns,
             "ignored_options": self._ignored_options,
+            "dropped_messages": finished.dropped_messages,
+            "dropped_tokens": finished.dropped_tokens,
             "logprobs": tuple(logprob for chunk in self._chunks for logprob in chunk.logprobs),
         }
 

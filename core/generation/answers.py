@@ -65,6 +65,13 @@ class Generation:
             output = msgspec.structs.replace(output, ignored_options=(*self._unknown, *output.ignored_options))
         elif isinstance(output, Finished):
             self._log_usage(output)
+            if output.dropped_messages or output.dropped_tokens:
+                _log.warning(
+                    "%s: the context was full: %d messages and %d tokens were left out",
+                    self.record.name.short,
+                    output.dropped_messages,
+                    output.dropped_tokens,
+                )
         return output
 
     def _log_usage(self, finished: Finished) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from corral.core.models.capabilities import template_fills_in
 from corral.core.models.model import StoredModel
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
 from corral.core.requests.messages import Message
 from corral.core.requests.options import ResolvedOptions, resolve_options
-from corral.core.requests.prompts import MediaPart, TextPart
+from corral.core.requests.prompts import MediaPart, Prompt, TextPart, TokensPart, joined
 from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy, TextRequest
 from corral.core.values import fields_in_common
 
 __all__ = ("chat_request", "generate_request", "resolved_options")
+
+_IMAGE_PLACE = re.compile(r"\[img-([0-9]{1,9})\]")
 
 _log = logging.getLogger(__name__)
 
@@ -35,14 +39,38 @@ def chat_request(record: StoredModel, call: ChatCall, options: ResolvedOptions) 
 
 
 def generate_request(
-    record: StoredModel, call: GenerateCall, options: ResolvedOptions
+    record: StoredModel,
+    call: GenerateCall,
+    options: ResolvedOptions,
+    fim_ids: tuple[int, int, int] | None = None,
 ) -> ChatRequest | CompletionRequest:
-    """A completion if the call is raw, otherwise a chat."""
-    if not call.raw:
+    """A completion if the call is raw, or has a suffix and the model has tokens for it; otherwise a chat."""
+    prompt: Prompt
+    if call.suffix and fim_ids is not None and not (template_fills_in(record) and not call.raw):
+        prefix, suffix, middle = (TokensPart(ids=(token_id,)) for token_id in fim_ids)
+        prompt = (prefix, TextPart(text=call.prompt), suffix, TextPart(text=call.suffix), middle)
+    elif call.raw:
+        prompt = raw_prompt(call.prompt, call.images)
+    else:
         return _chat(call, options, _generate_messages(record, call))
-    text = TextPart(text=call.prompt, parse_special=True)
-    prompt = (*(MediaPart(data=image) for image in call.images), text)
     return CompletionRequest(**_passed_on(call, options, CompletionRequest) | {"prompt": prompt})
+
+
+def raw_prompt(text: str, images: tuple[bytes, ...]) -> Prompt:
+    """A prompt without a template, with each image in place of ``[img-N]``, where N is its index, as in Ollama. Images
+    that the text does not mention stand in front of it.
+    """
+    pieces = _IMAGE_PLACE.split(text) if images else [text]
+    parts: list[TextPart | MediaPart] = []
+    mentioned = set()
+    for index, piece in enumerate(pieces):
+        number = int(piece) if index % 2 else -1
+        if 0 <= number < len(images):
+            parts.append(MediaPart(data=images[number]))
+            mentioned.add(number)
+        else:
+            parts.append(TextPart(text=f"[img-{piece}]" if index % 2 else piece, parse_special=True))
+    return joined((*(MediaPart(data=one) for number, one in enumerate(images) if number not in mentioned), *parts))
 
 
 def _chat_messages(record: StoredModel, messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -56,18 +84,21 @@ def _chat_messages(record: StoredModel, messages: tuple[Message, ...]) -> tuple[
 def _generate_messages(record: StoredModel, call: GenerateCall) -> tuple[Message, ...]:
     system = call.system or record.system
     opening = (Message(role="system", content=system),) if system else ()
-    return (*opening, *record.messages, Message(role="user", content=call.prompt, images=call.images))
+    earlier = () if call.earlier_ids else record.messages
+    return (*opening, *earlier, Message(role="user", content=call.prompt, images=call.images))
 
 
 def _chat(call: AnswerCall, options: ResolvedOptions, messages: tuple[Message, ...]) -> ChatRequest:
-    return ChatRequest(**_passed_on(call, options, ChatRequest) | {"messages": messages})
+    passed_on = _passed_on(call, options, ChatRequest)
+    return ChatRequest(**passed_on | {"messages": messages, "thinking_budget": options.thinking_budget})
 
 
 def _passed_on(call: AnswerCall, options: ResolvedOptions, request: type[TextRequest]) -> dict[str, Any]:
     """What a call and the resolved options say about every request of this type: fields of the same name correspond."""
-    context = _context(options, call.shift)
+    context = _context(options, call)
     return fields_in_common(call, request) | {"sampling": options.sampling, "context": context}
 
 
-def _context(options: ResolvedOptions, shift: bool | None) -> ContextPolicy:
-    return options.context if shift is None else msgspec.structs.replace(options.context, shift=shift)
+def _context(options: ResolvedOptions, call: AnswerCall) -> ContextPolicy:
+    shift = options.context.shift if call.shift is None else call.shift
+    return msgspec.structs.replace(options.context, shift=shift, truncate=call.truncate)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+import msgspec
+
 from corral.core.errors import InvalidModelFile
+from corral.core.generation.parser_choice import ParserChoice, Recognised
 from corral.core.generation.plain_format import PlainFormat
 from corral.core.generation.rendering import FormatInThreads, RenderingThreads
 from corral.core.generation.template_choice import choose_template
@@ -14,25 +17,33 @@ from corral.core.models.digests import Digest
 from corral.core.models.view import ModelView
 from corral.core.ports.chat import ChatFormat, ChatLanguage
 
-__all__ = ("ChatFormats",)
+__all__ = ("ChatFormats", "OpenedFormat")
 
 _REMEMBERED = 64
+
+
+class OpenedFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's chat format, and the parsers that know its template."""
+
+    format: FormatInThreads
+    recognised: Recognised
 
 
 class ChatFormats:
     """The formats of models whose chats are rendered here. The keys of `languages` are kinds of template texts."""
 
-    def __init__(self, languages: Mapping[str, ChatLanguage]) -> None:
+    def __init__(self, languages: Mapping[str, ChatLanguage], parsers: ParserChoice) -> None:
         self._languages = languages
-        self._formats: LruDict[Digest, FormatInThreads] = LruDict(_REMEMBERED)
+        self._parsers = parsers
+        self._formats: LruDict[Digest, OpenedFormat] = LruDict(_REMEMBERED)
         self._threads = RenderingThreads()
 
-    async def open(self, view: ModelView) -> FormatInThreads:
+    async def open(self, view: ModelView) -> OpenedFormat:
         """The model's format, compiled if need be. Raises `InvalidModelFile` for a template that does not compile."""
         digest = view.record.digest
         opened = self._formats.get(digest)
         if opened is None:
-            compiled = await self._threads.open(partial(self._compile, view))
+            compiled = await self._threads.run(partial(self._compile, view))
             opened = self._formats.get(digest) or compiled  # another request may have been faster
             self._formats.put(digest, opened)
         return opened
@@ -41,11 +52,15 @@ class ChatFormats:
         """Ends the threads without waiting."""
         self._threads.close()
 
-    def _compile(self, view: ModelView) -> ChatFormat:
+    def _compile(self, view: ModelView) -> OpenedFormat:
         text = choose_template(view.record, view.metadata, self._languages)
         if text is None:
-            return PlainFormat()
+            return self._opened(PlainFormat(), Recognised())
         try:
-            return self._languages[text.kind].compile(text, view.metadata)
+            compiled = self._languages[text.kind].compile(text, view.metadata)
         except InvalidModelFile as error:
             raise InvalidModelFile(f"{view.record.name}: {error.message}", error.remedy) from error
+        return self._opened(compiled, self._parsers.recognise(text))
+
+    def _opened(self, compiled: ChatFormat, recognised: Recognised) -> OpenedFormat:
+        return OpenedFormat(format=self._threads.format(compiled), recognised=recognised)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from corral.core.errors import InvalidRequest
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
-from corral.core.requests.prompts import joined
 from corral.core.requests.requests import ChatRequest
+from corral.core.requests.typed_text import TypedText
 
 __all__ = ("PlainFormat",)
 
@@ -23,5 +23,6 @@ class PlainFormat:
                 "tool_calls: this model has no chat template, which would define how they are written",
                 "omit these messages, or use a model with a chat template",
             )
-        text = "\n\n".join([message.content for message in request.messages if message.content])
-        return RenderedChat(prompt=joined(control.guarded(text)))
+        typed = TypedText(control)
+        contents = [typed.message(message).content for message in request.messages]
+        return RenderedChat(prompt=typed.prompt("\n\n".join([content for content in contents if content])))

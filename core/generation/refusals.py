@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from corral.core.errors import Unsupported, UnsupportedField
+from corral.core.errors import Unsupported
 from corral.core.models.model import StoredModel
+from corral.core.models.view import ModelView
 from corral.core.ports.running import Task
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
+from corral.core.requests.media import check_media, media_kind
 from corral.core.scheduling.leases import Lease
 
-__all__ = ("refuse_embedding_model", "refuse_unserved", "require_features", "require_task")
+_MEDIA = (("image", "vision", "images"), ("audio", "audio", "audio"))
+"""Each kind of file: the capability of models for it, and the feature of engines, which is also its name in errors."""
+
+__all__ = ("refuse_embedding_model", "refuse_unserved", "require_features", "require_task", "settled_thinking")
 
 
 def refuse_embedding_model(capabilities: Collection[str], name: str, task: str) -> None:
@@ -19,14 +24,31 @@ def refuse_embedding_model(capabilities: Collection[str], name: str, task: str) 
         raise Unsupported(f'"{name}" does not support {task}')
 
 
+def settled_thinking(view: ModelView, name: str, think: bool | str | None) -> bool | str | None:
+    """Whether the model is to think: if not stated, a model that can does. Another server decides for its own models.
+
+    Before loading. Raises `Unsupported` for a model that cannot think but is asked to.
+    """
+    if view.record.remote:
+        return think
+    able = "thinking" in view.capabilities
+    if think and not able:
+        raise Unsupported(f'"{name}" does not support thinking')
+    return True if think is None and able else think
+
+
 def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: AnswerCall) -> None:
-    """Before loading too. Raises `UnsupportedField` and `Unsupported`."""
-    if not record.remote:  # tools and thinking on request are for models that own their template
-        for field in ("tools", "think"):
-            if getattr(call, field, None):
-                raise UnsupportedField(f"{field} is not supported by this version of Corral", "omit it")
-    if _has_images(call) and not {"vision", "audio"}.intersection(capabilities):
-        raise Unsupported(f'"{call.model}" does not support images', "omit them, or use a model with vision")
+    """Before loading too. Raises `Unsupported`, and `InvalidRequest` for bad images."""
+    if isinstance(call, GenerateCall) and call.suffix and "insert" not in capabilities:
+        raise Unsupported(f"{record.name.full} does not support insert")
+    files = _files(call)
+    if not files:
+        return
+    kinds = {media_kind(data) for data in files}
+    for kind, capability, name in _MEDIA:
+        if kind in kinds and capability not in capabilities:
+            raise Unsupported(f'"{call.model}" does not support {name}', f"omit them, or use a model with {capability}")
+    check_media(files)
 
 
 def require_task(lease: Lease, task: Task, name: str, wanted: str) -> None:
@@ -44,11 +66,19 @@ def require_features(lease: Lease, call: AnswerCall, *, owns_format: bool) -> No
     features = lease.model.info.features
     if call.constraint is not None and not owns_format and "constraints" not in features:
         raise Unsupported(f'format: "{call.model}" runs on {lease.engine}, which does not support formats')
-    if _has_images(call) and "images" not in features:
-        raise Unsupported(f'images: "{call.model}" runs on {lease.engine}, which does not support images')
+    if owns_format and isinstance(call, GenerateCall) and call.earlier_ids:
+        raise Unsupported(f'context: "{call.model}" runs on {lease.engine}, which does not exchange token ids')
+    kinds = {media_kind(data) for data in _files(call)}
+    for kind, _, name in _MEDIA:
+        if kind in kinds and name not in features:
+            reason = lease.model.info.details.get(name)
+            raise Unsupported(
+                f'{name}: "{call.model}" runs on {lease.engine}, which does not support {name}'
+                + (f" of this model: {reason}" if reason else "")
+            )
 
 
-def _has_images(call: AnswerCall) -> bool:
+def _files(call: AnswerCall) -> tuple[bytes, ...]:
     if isinstance(call, GenerateCall):
-        return bool(call.images)
-    return isinstance(call, ChatCall) and any(message.images for message in call.messages)
+        return call.images
+    return tuple(file for message in call.messages for file in message.images) if isinstance(call, ChatCall) else ()

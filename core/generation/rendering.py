@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from typing import TypeVar
 
 from corral.core.ports.chat import ChatFormat, RenderedChat
 from corral.core.requests.control_tokens import ControlTokens, control_tokens
@@ -21,6 +22,8 @@ from corral.core.requests.requests import ChatRequest
 from corral.core.waiting import until_done
 
 __all__ = ("FormatInThreads", "RenderingThreads", "abandoned")
+
+T = TypeVar("T")
 
 _THREADS = 8
 
@@ -55,9 +58,12 @@ class RenderingThreads:
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="template")
 
-    async def open(self, compile_format: Callable[[], ChatFormat]) -> FormatInThreads:
-        """The format that `compile_format` returns."""
-        chat_format = await asyncio.get_running_loop().run_in_executor(self._executor, compile_format)
+    async def run(self, work: Callable[[], T]) -> T:
+        """Does work that takes long, such as compiling a format."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def format(self, chat_format: ChatFormat) -> FormatInThreads:
+        """The format, to be rendered in these threads."""
         return FormatInThreads(chat_format, self._executor)
 
     def close(self) -> None:

@@ -11,24 +11,32 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
+import msgspec
 from msgspec import UnsetType
 
-from corral.core.errors import PluginError
 from corral.core.generation.answers import Generation
 from corral.core.generation.assembling import chat_request, generate_request, resolved_options
 from corral.core.generation.chat_formats import ChatFormats
 from corral.core.generation.early_length_check import require_room_for
 from corral.core.generation.embedding import embed_texts
+from corral.core.generation.fitting import FittingChat, fitted
+from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.parsing import parsed
-from corral.core.generation.prompting import completion_of, rendered_chat
-from corral.core.generation.refusals import refuse_embedding_model, refuse_unserved, require_features, require_task
+from corral.core.generation.prompting import completion_of, shown_text
+from corral.core.generation.refusals import (
+    refuse_embedding_model,
+    refuse_unserved,
+    require_features,
+    require_task,
+    settled_thinking,
+)
+from corral.core.generation.tool_calling import held_calls, settled_tools
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
-from corral.core.ports.answer_parsers import AnswerParserFactory
-from corral.core.ports.chat import ChatLanguage
+from corral.core.ports.chat import ChatLanguage, RenderedChat
 from corral.core.ports.running import Task
 from corral.core.requests.caller import Caller
 from corral.core.requests.calls import (
@@ -43,6 +51,7 @@ from corral.core.requests.calls import (
 )
 from corral.core.requests.options import ResolvedOptions
 from corral.core.requests.outputs import Embedded, Output, Vectors
+from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.requests.vectors import check_finite, normalise
 from corral.core.scheduling.leases import Lease
@@ -51,6 +60,8 @@ from corral.core.scheduling.load_progress import LoadListener
 __all__ = ("InferenceService",)
 
 _log = logging.getLogger(__name__)
+
+ThinkingCallT = TypeVar("ThinkingCallT", GenerateCall, ChatCall, LoadCall)
 
 _ANSWERING: frozenset[Task] = frozenset({"completion", "chat"})
 _EMBEDDING: frozenset[Task] = frozenset({"embedding"})
@@ -84,7 +95,7 @@ class Scheduler(Protocol):
 class InferenceService:
     """Every use case loads the model if need be, and raises errors of `corral.core.errors` only.
 
-    `languages` are those that chat templates may be written in, `parsers` those that formats may name, both by name.
+    `languages` are those that chat templates may be written in, by name; `parsers` are those that read answers.
     """
 
     def __init__(
@@ -93,12 +104,12 @@ class InferenceService:
         catalog: Catalog,
         scheduler: Scheduler,
         languages: Mapping[str, ChatLanguage],
-        parsers: Mapping[str, AnswerParserFactory],
+        parsers: ParserChoice,
     ) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
-        self._formats = ChatFormats(languages)
         self._parsers = parsers
+        self._formats = ChatFormats(languages, parsers)
         # Arithmetic on thousands of vectors takes one of the threads that all requests share, never several.
         self._one_at_a_time = asyncio.Lock()
 
@@ -107,20 +118,47 @@ class InferenceService:
 
         The prompt becomes a chat unless it is raw.
         """
-        view, options = await self._find(call, "generate")
+        view, options, call = await self._begun(call, "generate")
         refuse_unserved(view.record, view.capabilities, call)
-        return await self._answer(view, call, options, generate_request(view.record, call, options), "generate")
+        return await self._answer(view, call, options, _generate_request(view, call, options), "generate")
 
     async def chat(self, call: ChatCall) -> Generation:
         """Outputs: `Started`, `Delta`s, `Finished`. Errors in the call or the model are raised here, at once."""
-        view, options = await self._find(call, "chat")
+        view, options, call = await self._begun(call, "chat")
         refuse_unserved(view.record, view.capabilities, call)
+        call = settled_tools(call, view)
         return await self._answer(view, call, options, chat_request(view.record, call, options), "chat")
+
+    async def render(self, call: GenerateCall | ChatCall) -> tuple[Prompt, str]:
+        """The prompt that a call would run with, and its text, without running it. Loads the model if need be.
+
+        Raises what `generate` and `chat` raise, and `Unsupported` if the model's chats are not rendered here.
+        """
+        task: Literal["generate", "chat"] = "chat"
+        request: ChatRequest | CompletionRequest
+        if isinstance(call, GenerateCall):
+            task = "generate"
+            view, options, call = await self._begun(call, task)
+            request = _generate_request(view, call, options)
+        else:
+            view, options, call = await self._begun(call, task)
+            call = settled_tools(call, view)
+            request = chat_request(view.record, call, options)
+        refuse_unserved(view.record, view.capabilities, call)
+        async with self._lease(view, call, options, _ANSWERING) as lease:
+            require_task(lease, "completion", call.model, task)
+            if isinstance(request, CompletionRequest):
+                prompt = request.prompt
+            else:
+                chat = FittingChat(request, lease.model, (await self._formats.open(view)).format)
+                prompt = completion_of(request, await chat.fitting(), truncate=False).prompt
+            return prompt, await shown_text(prompt, lease.model)
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
         """Without inputs it only loads the model. Raises `PromptTooLong` for an input that is too long to be cut."""
         started_ns = time.perf_counter_ns()
-        view, options = await self._find(call)
+        view = await self._catalog.view(parse_name(call.model))
+        options = resolved_options(view.record, call.options)
         async with self._lease(view, call, options, _EMBEDDING) as lease:
             require_task(lease, "embedding", call.model, "embeddings")
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
@@ -149,7 +187,7 @@ class InferenceService:
 
         A model that only makes embeddings is not loaded for a task that it does not have.
         """
-        view, options = await self._find(call, call.task)
+        view, options, call = await self._begun(call, call.task)
         async with self._lease(view, call, options, (), on_progress) as lease:
             return lease.load_ns
 
@@ -161,13 +199,17 @@ class InferenceService:
         """Ends its threads without waiting. Call it once no request is in progress."""
         self._formats.close()
 
-    async def _find(
-        self, call: LoadingCall, task: Literal["generate", "chat"] | None = None
-    ) -> tuple[ModelView, ResolvedOptions]:
+    async def _begun(
+        self, call: ThinkingCallT, task: Literal["generate", "chat"] | None
+    ) -> tuple[ModelView, ResolvedOptions, ThinkingCallT]:
+        """The model and the options of a call, and the call with its `think` settled; checked in Ollama's order."""
         view = await self._catalog.view(parse_name(call.model))
+        think = settled_thinking(view, call.model, call.think)
         if task is not None:
             refuse_embedding_model(view.capabilities, call.model, task)
-        return view, resolved_options(view.record, call.options)
+        if think is not call.think:
+            call = msgspec.structs.replace(call, think=think)
+        return view, resolved_options(view.record, call.options), call
 
     def _lease(
         self,
@@ -201,26 +243,39 @@ class InferenceService:
             if not owns_format:
                 require_task(lease, "completion", call.model, task)
             require_features(lease, call, owns_format=owns_format)
-            outputs = lease.model.run(request) if owns_format else await self._completed(view, lease, request)
+            if owns_format:
+                outputs = lease.model.run(request)
+                outputs = parsed(outputs, (), view.record.name.short) if getattr(request, "tools", ()) else outputs
+            else:
+                outputs = await self._completed(view, lease, request)
             return Generation(view.record, lease, outputs, stack.pop_all(), options.unknown)
 
     async def _completed(
         self, view: ModelView, lease: Lease, request: ChatRequest | CompletionRequest
     ) -> AsyncGenerator[Output, None]:
         """The answer of a model that completes text. Renders now, so that a template's complaint is raised here."""
-        model = lease.model
+        model, name = lease.model, view.record.name.short
         if isinstance(request, CompletionRequest):
-            require_room_for(model.info, request.prompt, request.context)
+            if not request.context.truncate:
+                require_room_for(model.info, request.prompt, request.context)
             return model.run(request)
-        rendered = await rendered_chat(request, model.info, await self._formats.open(view))
-        if rendered.parser is None:
-            return model.run(completion_of(request, rendered))
-        factory = self._parsers.get(rendered.parser)
-        if factory is None:
-            known = ", ".join(sorted(self._parsers)) or "none"
-            raise PluginError(
-                f"the chat format of {view.record.name.short} needs the answer parser {rendered.parser!r}",
-                f"install the plugin that has it; installed: {known}",
-            )
-        parser = factory.open(request, rendered)
-        return parsed(model.run(completion_of(request, rendered)), parser)
+        opened = await self._formats.open(view)
+        chat = FittingChat(request, model, opened.format)
+
+        def run(rendered: RenderedChat, *, truncate: bool) -> AsyncGenerator[Output, None]:
+            chosen = self._parsers.choose(request, rendered, opened.recognised, name)
+            held = held_calls(request, chosen, able="constraints" in model.info.features)
+            outputs = model.run(completion_of(held.request, chosen.rendered, truncate=truncate))
+            if not request.tools and not chosen.reasoning:
+                return outputs
+            return parsed(outputs, chosen.open(held.request), name, held.warnings, held.ignored)
+
+        whole = await chat.whole()
+        if not (chat.can_shrink or chat.dropped):
+            return run(whole, truncate=request.context.truncate)
+        first = run(whole, truncate=not chat.can_shrink)
+        return fitted(chat, first, lambda shorter: run(shorter, truncate=True))
+
+
+def _generate_request(view: ModelView, call: GenerateCall, options: ResolvedOptions) -> ChatRequest | CompletionRequest:
+    return generate_request(view.record, call, options, view.metadata.fim_ids if view.metadata else None)

@@ -8,7 +8,7 @@ from corral.core.models.manifest_or_weights import shown_template
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.requests.think_tags import think_tags_in
 
-__all__ = ("CAPABILITIES", "derive_capabilities")
+__all__ = ("CAPABILITIES", "derive_capabilities", "template_fills_in")
 
 CAPABILITIES = ("completion", "tools", "insert", "vision", "embedding", "thinking", "image", "audio")
 """Every capability, in the order in which they are listed."""
@@ -25,6 +25,8 @@ def derive_capabilities(
     found = set(record.capabilities)
     if metadata is not None:
         found.add("completion" if metadata.pooling is None else "embedding")
+        if metadata.fim_ids is not None:
+            found.add("insert")
         for kind in ("vision", "audio"):
             if metadata.keys.get(f"{metadata.architecture}.{kind}.block_count"):
                 found.add(kind)
@@ -36,6 +38,11 @@ def derive_capabilities(
     if (metadata.architecture if metadata else record.family) in ("gptoss", "gpt-oss"):
         found.add("thinking")
     return (*(name for name in CAPABILITIES if name in found), *sorted(found.difference(CAPABILITIES)))
+
+
+def template_fills_in(record: StoredModel) -> bool:
+    """Whether the manifest's template has a place for a suffix."""
+    return record.template is not None and record.template.kind == "go" and "insert" in _from_template(record, None)
 
 
 def _from_template(record: StoredModel, metadata: ModelMetadata | None) -> set[str]:

@@ -92,6 +92,7 @@ def folder_facts(texts: Mapping[str, bytes]) -> FolderFacts:
         family=_family(model.model_type),
         context_length=next((count for length in lengths if (count := _count(length)) is not None), None),
         embedding_length=_count(model.hidden_size),
+        template=_template(texts[_TEMPLATE], tokenizer) if _TEMPLATE in texts else None,
         capabilities=("embedding",) if encodes else (),
     )
 

@@ -141,7 +141,8 @@ class ModelMetadata(Value, frozen=True, kw_only=True):
     `architecture` is GGUF's ``general.architecture``; `file_type` the quantization name ("Q4_1"); `tensor_types` counts
     bytes by tensor type name; `keys` are the header's key-values with arrays left out (see `MetadataReader`).
     `kv_bytes_per_token` is the f16 KV cache's size for one token over all layers, None if unknown.
-    `format_version` is the file format's own (GGUF's 2 or 3), None if it has none.
+    `format_version` is the file format's own (GGUF's 2 or 3), None if it has none. `fim_ids` are the tokens before the
+    prefix, the suffix and the middle of a text that the model fills in, None if it cannot.
     """
 
     format: str
@@ -160,6 +161,7 @@ class ModelMetadata(Value, frozen=True, kw_only=True):
     chat_template: str | None = None
     bos_text: str = ""
     eos_text: str = ""
+    fim_ids: tuple[int, int, int] | None = None
     name: str = ""
     format_version: int | None = None
     keys: Mapping[str, Any] = {}

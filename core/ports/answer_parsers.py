@@ -1,15 +1,18 @@
-"""The answer-parser port: separates thinking and tool calls from the visible text while an answer is generated."""
+"""The answer-parser ports: separate thinking and tool calls from the visible text while an answer is generated."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
+from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
+from corral.core.requests.messages import Tool
 from corral.core.requests.outputs import Delta
 from corral.core.requests.requests import ChatRequest
+from corral.core.requests.think_tags import ThinkTags
 
-__all__ = ("AnswerParser", "AnswerParserFactory")
+__all__ = ("AnswerParser", "AnswerParserFactory", "ToolCallFormat")
 
 
 class AnswerParser(Protocol):
@@ -29,8 +32,44 @@ class AnswerParser(Protocol):
 
 
 class AnswerParserFactory(Protocol):
-    """Opens parsers of one kind."""
+    """Opens parsers that tell thinking from the visible text, for one way of writing thinking."""
+
+    def think_tags(self, template: TemplateText) -> ThinkTags | None:
+        """The tags around the thinking of models with this template; None if they do not think in this way."""
+        ...
 
     def open(self, request: ChatRequest, rendered: RenderedChat) -> AnswerParser:
-        """A parser for the answer to `request`, which was rendered as `rendered`."""
+        """A parser for the answer to `request`, which was rendered as `rendered`; `rendered.think` are the tags."""
+        ...
+
+
+class ToolCallFormat(Protocol):
+    """One way in which models write tool calls.
+
+    Its parsers turn the text of a call into a `ToolCall` with the name and the arguments, and with an `id` only if the
+    model writes one: core numbers the calls. What looks like a call but is none (its JSON is malformed, its tool is not
+    among the request's, it was cut off) stays visible text, with a warning in `Delta.warnings`.
+    """
+
+    def recognises(self, template: TemplateText) -> bool:
+        """Whether models with this template write their calls in this way."""
+        ...
+
+    def preserved_tokens(self, rendered: RenderedChat) -> frozenset[str]:
+        """Texts that the parser looks for and that may be control tokens, which are otherwise left out of the text."""
+        ...
+
+    def open(self, request: ChatRequest, rendered: RenderedChat) -> AnswerParser:
+        """A parser for the answer to `request`, which has tools and was rendered as `rendered`."""
+        ...
+
+    def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
+        """A grammar of answers whose calls are calls of `tools`, with arguments that fit their `parameters`.
+
+        With `required`, the answer consists of one or more calls, from its first character on; otherwise it is any
+        text, in which every call that is begun is one of these. The grammar is Lark in llguidance's dialect, begins
+        with the rule ``start``, and includes the schemas as they are (``%json {…}``). A literal that is exactly one of
+        the `preserved_tokens` stands for the control token if the model has it. `corral.core.requests.call_grammars`
+        makes such grammars.
+        """
         ...

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from corral.core.models.model import ModelMetadata, TemplateText
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
-from corral.core.requests.prompts import Prompt
+from corral.core.requests.prompts import Prompt, prompt_text
 from corral.core.requests.requests import ChatRequest
 from corral.core.requests.think_tags import ThinkTags
 from corral.core.values import Value
@@ -17,16 +17,23 @@ __all__ = ("ChatFormat", "ChatLanguage", "RenderedChat")
 class RenderedChat(Value, frozen=True, kw_only=True):
     """A conversation as a prompt, and what belongs to the answer.
 
-    `parser` names the `AnswerParser` that reads the answer; with None, the answer's text is shown as it is. `think` are
-    the tags around thinking, if the model writes any. `preserved_tokens` are control tokens that the parser needs to
-    see. `stops` end the answer like the request's own stop strings.
+    `parsers` names the `AnswerParser`s that the answer goes through in turn; if it names none, those are chosen that
+    recognise the template. `think` are the tags around thinking, and `call_tag` is the text before a tool call, if the
+    template tells. `preserved_tokens` are control tokens that the parsers need to see, besides those tags. `stops` end
+    the answer like the request's own stop strings.
     """
 
     prompt: Prompt
-    parser: str | None = None
+    parsers: tuple[str, ...] = ()
     think: ThinkTags | None = None
+    call_tag: str | None = None
     preserved_tokens: frozenset[str] = frozenset()
     stops: tuple[str, ...] = ()
+
+    @property
+    def opens_thinking(self) -> bool:
+        """Whether the prompt ends with the opening tag, so that the answer begins inside the thinking."""
+        return self.think is not None and prompt_text(self.prompt[-1:]).rstrip().endswith(self.think.start)
 
 
 class ChatFormat(Protocol):

@@ -64,7 +64,7 @@ class TokenMask(Protocol):
 
 
 class RequestMask(TokenMask, Protocol):
-    """Everything that limits the tokens of one request: its `Constraint`, its `ThinkingBudget`, or both.
+    """Everything that limits the tokens of one request: its `Constraint`, the length of its `Thinking`, or both.
 
     Once a grammar is complete, it allows only tokens that end the answer. Both methods raise `InvalidRequest` if the
     grammar turns out too complex to be followed.

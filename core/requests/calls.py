@@ -11,6 +11,7 @@ from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.messages import Message, Tool
 from corral.core.requests.outputs import Vectors
 from corral.core.requests.requests import Constraint
+from corral.core.requests.tool_choice import ANY_CHOICE, ToolChoice
 from corral.core.values import Value
 
 __all__ = (
@@ -52,34 +53,44 @@ class AnswerCall(LoadingCall, frozen=True, kw_only=True):
     Fields that `TextRequest`s have too, by the same name, are passed on to the model.
 
     `logprobs`: None for none, otherwise how many alternatives to report beside the chosen token. `shift` None means
-    yes. `constraint` is what the answer must follow. `think` asks a model on another server to think, or not to: with
-    False, the answer's text is not searched for thinking either.
+    yes. With `truncate`, what does not fit into the context is left out, the oldest messages first; without it,
+    `PromptTooLong` is raised. `constraint` is what the answer must follow. `think`: whether the model thinks before it
+    answers, or how hard (``low``, ``medium``, ``high``, ``max``); None means yes for models that can. With False, the
+    answer's text is not searched for thinking either.
     """
 
     think: bool | str | None = None
     logprobs: int | None = None
     shift: bool | None = None
+    truncate: bool = True
     constraint: Constraint | None = None
 
 
 class GenerateCall(AnswerCall, frozen=True, kw_only=True):
     """Complete a prompt. Unless `raw`, the model's chat template goes around it, with `system` or the model's own.
 
-    `return_token_ids`: `Finished` carries the ids of prompt and answer.
+    `return_token_ids`: `Finished` carries the ids of prompt and answer. `earlier_ids` are such ids: the prompt
+    continues them, and the model's own messages, which they contain, are not repeated. With `suffix`, the answer is
+    what belongs between `prompt` and `suffix`.
     """
 
     prompt: str
     images: tuple[bytes, ...] = ()
     system: str | None = None
     raw: bool = False
+    suffix: str = ""
+    earlier_ids: tuple[int, ...] = ()
     return_token_ids: bool = False
 
 
 class ChatCall(AnswerCall, frozen=True, kw_only=True):
-    """Answer a conversation. A trailing assistant message is continued. `tools` are for models on other servers."""
+    """Answer a conversation. A trailing assistant message is continued. The model may call `tools`, or as it is told by
+    `tool_choice`.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ANY_CHOICE
 
 
 class EmbedCall(LoadingCall, frozen=True, kw_only=True):
@@ -92,9 +103,12 @@ class EmbedCall(LoadingCall, frozen=True, kw_only=True):
 
 
 class LoadCall(LoadingCall, frozen=True, kw_only=True):
-    """Load a model ahead of its first request. `task` is what it will be used for; None means anything."""
+    """Load a model ahead of its first request. `task` is what it will be used for; None means anything. `think` is
+    checked only.
+    """
 
     task: Literal["generate", "chat"] | None = None
+    think: bool | str | None = None
 
 
 class UnloadCall(Call, frozen=True, kw_only=True):

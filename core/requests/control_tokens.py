@@ -9,8 +9,6 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from corral.core.requests.prompts import TextPart
-
 __all__ = ("LOOKALIKES", "ControlTokens", "control_tokens")
 
 _LOOKALIKE = re.compile(
@@ -48,19 +46,6 @@ class ControlTokens:
     def is_one(self, text: str) -> bool:
         """Whether the whole text is a control token."""
         return self._pattern is not None and self._pattern.fullmatch(text) is not None
-
-    def guarded(self, text: str) -> list[TextPart]:
-        """Content as parts: every control token stands alone with `parse_special` off."""
-        parts: list[TextPart] = []
-        position = 0
-        for match in self.find(text):
-            if match.start() > position:
-                parts.append(TextPart(text=text[position : match.start()], parse_special=True))
-            parts.append(TextPart(text=match[0]))
-            position = match.end()
-        if position < len(text):
-            parts.append(TextPart(text=text[position:], parse_special=True))
-        return parts
 
 
 LOOKALIKES = ControlTokens(None)

@@ -20,11 +20,15 @@ class ToolCall(Value, frozen=True, kw_only=True):
 
 
 class Tool(Value, frozen=True, kw_only=True):
-    """A function the model may call; `parameters` is a JSON Schema object."""
+    """A function the model may call; `parameters` is a JSON Schema object.
+
+    With `strict`, the arguments of a call are held to that schema while the model writes them.
+    """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = {}
+    strict: bool = False
 
 
 class Message(Value, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ __all__ = (
     "resolve_options",
 )
 
-OptionScope = Literal["sampling", "context", "load", "engine", "none"]
+OptionScope = Literal["sampling", "context", "thinking", "load", "engine", "none"]
 OptionOrigin = Literal["ollama", "llama-server", "corral"]
 
 _MIN_NUM_CTX = 4
@@ -34,8 +34,8 @@ _MIN_NUM_CTX = 4
 class OptionSpec(Value, frozen=True, kw_only=True):
     """One row of the table.
 
-    `scope`: ``sampling`` and ``context`` hold for one request, ``load`` for a loaded model (another value may reload
-    it), ``engine`` says which engine loads it, ``none`` is checked and then has no effect. `default` is the
+    `scope`: ``sampling``, ``context`` and ``thinking`` hold for one request, ``load`` for a loaded model (another value
+    may reload it), ``engine`` says which engine loads it, ``none`` is checked and then has no effect. `default` is the
     value if none is given; None means that the engine decides. `origin` says where the name comes from.
     """
 
@@ -105,6 +105,14 @@ _TABLE: tuple[OptionSpec, ...] = (
     _row("mirostat", "integer", 0, "Mirostat version, 1 or 2; 0 off", origin="llama-server"),
     _row("mirostat_tau", "float32", 5.0, "Mirostat: target surprise", origin="llama-server"),
     _row("mirostat_eta", "float32", 0.1, "Mirostat: learning rate", origin="llama-server"),
+    _row(
+        "thinking_budget",
+        "integer",
+        None,
+        "maximum number of tokens of thinking, after which the answer begins; negative: no limit",
+        scope="thinking",
+        origin="corral",
+    ),
     _row("num_parallel", "integer", None, "requests that run at once, at most 256", scope="load", origin="corral"),
     _row("flash_attention", "boolean", None, "fused attention kernels", scope="load", origin="corral"),
     _row("kv_cache_type", "string", None, "f16, q8_0 or q4_0", scope="load", origin="corral"),
@@ -122,6 +130,7 @@ class ParsedOptions(Value, frozen=True, kw_only=True):
 
     sampling: Mapping[str, Any] = {}
     context: Mapping[str, Any] = {}
+    thinking: Mapping[str, Any] = {}
     load: Mapping[str, Any] = {}
     engine: Mapping[str, Any] = {}
     unknown: tuple[str, ...] = ()
@@ -130,11 +139,13 @@ class ParsedOptions(Value, frozen=True, kw_only=True):
 class ResolvedOptions(Value, frozen=True, kw_only=True):
     """The options that a request runs with, all layers merged. `load` holds only load options that some layer sets.
 
-    `engine` is the engine that must run it, None if any engine may.
+    `thinking_budget` is the most tokens of thinking, None if there is no limit. `engine` is the engine that must run
+    it, None if any engine may.
     """
 
     sampling: SamplingParams = SamplingParams()
     context: ContextPolicy = ContextPolicy()
+    thinking_budget: int | None = None
     load: Mapping[str, Any] = {}
     engine: str | None = None
     unknown: tuple[str, ...] = ()
@@ -145,7 +156,7 @@ def parse_options(options: Mapping[str, Any]) -> ParsedOptions:
 
     Raises `InvalidOption` with Ollama's text for a value of the wrong type.
     """
-    scopes: dict[str, dict[str, Any]] = {"sampling": {}, "context": {}, "load": {}, "engine": {}}
+    scopes: dict[str, dict[str, Any]] = {"sampling": {}, "context": {}, "thinking": {}, "load": {}, "engine": {}}
     unknown: list[str] = []
     for name, value in options.items():
         if value is None:
@@ -170,6 +181,7 @@ def resolve_options(*layers: Mapping[str, Any]) -> ResolvedOptions:
     sampling: dict[str, Any] = {}
     context: dict[str, Any] = {}
     load: dict[str, Any] = {}
+    thinking_budget = -1
     engine: str | None = None
     unknown: dict[str, None] = {}
     for layer in layers:
@@ -179,6 +191,7 @@ def resolve_options(*layers: Mapping[str, Any]) -> ResolvedOptions:
         sampling.update(parsed.sampling)
         context.update(parsed.context)
         load.update(parsed.load)
+        thinking_budget = parsed.thinking.get("thinking_budget", thinking_budget)
         engine = parsed.engine.get("engine", engine) or None
         unknown.update(dict.fromkeys(parsed.unknown))
     for name in ("seed", "num_predict"):
@@ -189,6 +202,7 @@ def resolve_options(*layers: Mapping[str, Any]) -> ResolvedOptions:
     return ResolvedOptions(
         sampling=SamplingParams(**sampling),
         context=ContextPolicy(**context),
+        thinking_budget=None if thinking_budget < 0 else thinking_budget,
         load=load,
         engine=engine,
         unknown=tuple(unknown),

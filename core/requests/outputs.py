@@ -12,6 +12,7 @@ from corral.core.requests.messages import ToolCall
 from corral.core.values import Value
 
 __all__ = (
+    "ContextShifted",
     "Delta",
     "Embedded",
     "EngineEmbedded",
@@ -97,7 +98,7 @@ class Delta(Output, frozen=True, kw_only=True):
     """More of an answer: visible text, thinking, complete tool calls, or several of these.
 
     Texts contain whole characters only. All of them are empty while the text of a token is held back. If both are
-    present, the thinking comes first.
+    present, the thinking comes first. `warnings` say what was wrong with the text, for a log and for the reply.
     """
 
     text: str = ""
@@ -105,6 +106,7 @@ class Delta(Output, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCall, ...] = ()
     token_count: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Embedded(Output, frozen=True, kw_only=True):
@@ -115,11 +117,18 @@ class Embedded(Output, frozen=True, kw_only=True):
 
 
 class Finished(Output, frozen=True, kw_only=True):
-    """The last output. `token_ids` are those of prompt and answer, if requested."""
+    """The last output. `token_ids` are those of prompt and answer, if requested. `warnings` are those of all deltas.
+
+    `dropped_messages` is how many messages of a chat were left out because it did not fit into the context, and
+    `dropped_tokens` how many tokens of prompt and answer were dropped from it.
+    """
 
     reason: FinishReason
     usage: Usage
     token_ids: tuple[int, ...] = ()
+    dropped_messages: int = 0
+    dropped_tokens: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 # ── EngineOutput: what an engine gives its driver ─────────────────────────────────────────────────────────────────
@@ -153,6 +162,12 @@ class Token(EngineOutput, frozen=True, kw_only=True):
     token_id: int | None
     piece: bytes
     logprob: TokenLogprob | None = None
+
+
+class ContextShifted(EngineOutput, frozen=True, kw_only=True):
+    """The context was full: this many of the oldest tokens were dropped from it."""
+
+    dropped_tokens: int
 
 
 class EngineEmbedded(EngineOutput, frozen=True, kw_only=True):

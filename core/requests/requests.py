@@ -6,11 +6,13 @@ its types in its `EngineSpec`, so that they can cross the process boundary as we
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.messages import Message, Tool
 from corral.core.requests.prompts import Prompt
+from corral.core.requests.tool_choice import ANY_CHOICE, ToolChoice
 from corral.core.values import Value
 
 __all__ = (
@@ -22,7 +24,8 @@ __all__ = (
     "Request",
     "SamplingParams",
     "TextRequest",
-    "ThinkingBudget",
+    "Thinking",
+    "ignored_options",
 )
 
 
@@ -64,36 +67,56 @@ class SamplingParams(Value, frozen=True, kw_only=True):
     mirostat_eta: float = 0.1
 
 
+_DEFAULT = SamplingParams()
+
+
+def ignored_options(sampling: SamplingParams, honoured: Collection[str]) -> tuple[str, ...]:
+    """The names of the options that ask for something (they do not have their default value) and are not among those
+    that an engine has `honoured`: what it reports as `Prefilled.ignored_options`.
+    """
+    return tuple(
+        name
+        for name in SamplingParams.__struct_fields__
+        if name not in honoured and getattr(sampling, name) != getattr(_DEFAULT, name)
+    )
+
+
 class ContextPolicy(Value, frozen=True, kw_only=True):
     """The context of one request, in tokens.
 
     `num_ctx` bounds prompt and answer together (None: as much as the engine has). When an answer reaches it, `shift`
     keeps the first `num_keep` tokens, drops the older half of the rest and continues; without `shift`, or if the
-    model's memory cannot shift, the answer ends with ``length``.
+    model's memory cannot shift, the answer ends with ``length``. With `truncate`, a prompt that does not fit loses what
+    follows its first `num_keep` tokens in the same way, if `shift` allows it; otherwise it is `PromptTooLong`.
     """
 
     num_ctx: int | None = None
     num_keep: int = 4
     shift: bool = True
+    truncate: bool = False
 
 
 class Constraint(Value, frozen=True, kw_only=True):
-    """A grammar that the text must follow, from the start or once `starts_after` has appeared."""
+    """A grammar that the visible text must follow: all of an answer but its `Thinking`.
+
+    `subject` is what the caller asked for, for messages.
+    """
 
     kind: Literal["json_schema", "gbnf", "lark", "regex"]
     source: str
-    starts_after: str | int | None = None
+    subject: Literal["format", "tools"] = "format"
 
 
-class ThinkingBudget(Value, frozen=True, kw_only=True):
-    """Limits the number of tokens between the tags `start` and `end`; at the limit, `end` is forced.
+class Thinking(Value, frozen=True, kw_only=True):
+    """What an answer may begin with: thinking between the tags `start` and `end`. Only then comes the visible text.
 
-    `start` is empty if the prompt has already opened the thinking.
+    `start` is empty if the prompt has already opened the thinking. After `max_tokens` tokens of it, `end` is forced;
+    None sets no limit.
     """
 
-    max_tokens: int
     start: str
     end: str
+    max_tokens: int | None = None
 
 
 class Request(Value, frozen=True, kw_only=True):
@@ -117,19 +140,35 @@ class TextRequest(Request, frozen=True, kw_only=True):
 
 
 class CompletionRequest(TextRequest, frozen=True, kw_only=True):
-    """Continue a prompt. `preserved_tokens` are control tokens that must appear in the text."""
+    """Continue a prompt. `preserved_tokens` are control tokens that must appear in the text.
+
+    `thinking` is None if the answer is not expected to think, or if nothing depends on it: only constraints and limits
+    of thinking do. `dropped_tokens` is roughly how many tokens of the prompt are missing from it because it was far too
+    long.
+    """
 
     prompt: Prompt
-    thinking_budget: ThinkingBudget | None = None
+    dropped_tokens: int = 0
+    thinking: Thinking | None = None
     preserved_tokens: frozenset[str] = frozenset()
 
 
 class ChatRequest(TextRequest, frozen=True, kw_only=True):
-    """Answer a conversation. For engines that own their template; for others, it becomes a completion."""
+    """Answer a conversation. For engines that own their template; for others, it becomes a completion.
+
+    `think`: whether the model thinks before it answers, or how hard (``low``, ``medium``, ``high``, ``max``); None
+    leaves this to the engine. `thinking_budget` is the most tokens of thinking; None sets no limit.
+    `earlier_ids` are the tokens of an exchange that the rendered messages continue. With `suffix`, the answer belongs
+    between the last message and it; only templates that have a place for it get one.
+    """
 
     messages: tuple[Message, ...]
+    earlier_ids: tuple[int, ...] = ()
+    suffix: str = ""
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ANY_CHOICE
     think: bool | str | None = None
+    thinking_budget: int | None = None
 
 
 class EmbedRequest(Request, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
-"""Keeps control tokens that people typed apart from those of a chat template, in whatever language it is written.
+"""Keeps what people typed apart from a chat template's own text, in whatever language it is written.
 
 The text goes through the template as it is, except that control tokens in it stand between two marks: Unicode
 noncharacters, which no text may contain. So the template can trim, test and join texts as it likes, and afterwards it
-is known which control tokens are its own.
+is known which control tokens are its own. Images go through it as other marks, with their numbers, in the same way.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from corral.core.requests.control_tokens import ControlTokens
+from corral.core.requests.image_places import in_places
 from corral.core.requests.messages import Message, Tool, ToolCall
-from corral.core.requests.prompts import Prompt, TextPart, joined
+from corral.core.requests.prompts import MediaPart, Prompt, TextPart, joined
 
 __all__ = ("ROLES", "TypedText", "marked", "stretches", "unmarked", "without_escapes")
 
@@ -23,7 +24,10 @@ ROLES = frozenset({"system", "user", "assistant", "tool"})
 """The roles that every template may know."""
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
-_UNMARK = {ord(_OPEN): None, ord(_CLOSE): None}
+_IMAGE, _IMAGE_END = "\ufdd2", "\ufdd3"
+_UNMARK = dict.fromkeys(map(ord, (_OPEN, _CLOSE, _IMAGE, _IMAGE_END)))
+_ANY_MARK = re.compile(f"[{_OPEN}{_CLOSE}{_IMAGE}{_IMAGE_END}]")
+_NUMBERED_IMAGE = re.compile(f"{_IMAGE}([0-9]{{1,9}}){_IMAGE_END}")
 # Marks as they are, or as `repr` writes them in a format.
 _MARKED = re.compile(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}|\\\\ufdd0((?:(?!\\\\ufdd)[^{_OPEN}{_CLOSE}])*)\\\\ufdd1")
 _ESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)\\u(fdd[01])")
@@ -46,15 +50,18 @@ class TypedText:
         self._spared = spared
         self._roles = roles
         self._used = False
+        self._images: list[bytes] = []
         self.chars = 0
 
     def message(self, message: Message) -> Message:
-        """The message with its texts marked, role and tool calls included."""
+        """The message with its texts marked, role and tool calls included. Its content has marks for its images: in
+        place of each ``[img]`` in it, in order; the images that are left stand in front, as in Ollama.
+        """
         spared = self._spared if message.role == "assistant" else frozenset[str]()
         return msgspec.structs.replace(
             message,
             role=self._role(message.role),
-            content=self.text(message.content, spared),
+            content=self._content(message, spared),
             thinking=None if message.thinking is None else self.text(message.thinking, spared),
             tool_calls=tuple(map(self._call, message.tool_calls)),
             tool_name=None if message.tool_name is None else self.text(message.tool_name),
@@ -63,7 +70,8 @@ class TypedText:
 
     def tool(self, tool: Tool) -> Tool:
         """The tool with its texts marked, those in its parameters included."""
-        return Tool(
+        return msgspec.structs.replace(
+            tool,
             name=self.text(tool.name),
             description=self.text(tool.description),
             parameters=self._data(tool.parameters),
@@ -72,18 +80,39 @@ class TypedText:
     def text(self, text: str, spared: frozenset[str] = frozenset()) -> str:
         """The text with marks around every control token not in `spared`; marks that were typed are removed."""
         self.chars += len(text)
-        if _OPEN in text or _CLOSE in text:
+        if _ANY_MARK.search(text):
             text = text.translate(_UNMARK)
         result = self._control.replace(text, lambda found: found[0] if found[0] in spared else marked(found[0]))
         self._used |= _OPEN in result
         return result
 
     def prompt(self, rendered: str) -> Prompt:
-        """The prompt for a rendering: marked stretches become parts with `parse_special` off.
+        """The prompt for a rendering: marked stretches become parts with `parse_special` off, and images parts.
 
         A mark whose partner was cut off is dropped.
         """
-        return joined(self._parts(rendered) if self._used else [TextPart(text=rendered, parse_special=True)])
+        if not self._images:
+            return joined(self._text_parts(rendered))
+        parts: list[TextPart | MediaPart] = []
+        for index, piece in enumerate(_NUMBERED_IMAGE.split(rendered)):
+            if index % 2 == 0:
+                parts += self._text_parts(piece)
+            else:
+                parts.append(MediaPart(data=self._images[int(piece)]))
+        return joined(parts)
+
+    def _content(self, message: Message, spared: frozenset[str]) -> str:
+        if not message.images:
+            return self.text(message.content, spared)
+        first = len(self._images)
+        self._images += message.images
+        pieces = in_places(message.content, range(first, len(self._images)))
+        return "".join(
+            [self.text(one, spared) if isinstance(one, str) else f"{_IMAGE}{one}{_IMAGE_END}" for one in pieces]
+        )
+
+    def _text_parts(self, rendered: str) -> list[TextPart]:
+        return self._parts(rendered) if self._used else [TextPart(text=rendered, parse_special=True)]
 
     def _call(self, call: ToolCall) -> ToolCall:
         return msgspec.structs.replace(

@@ -15,6 +15,7 @@ from typing import Protocol
 from corral.core.errors import PluginError, Unsupported
 from corral.core.ports.tokens import RequestMask, TokenMask
 from corral.core.requests.outputs import (
+    ContextShifted,
     Delta,
     Embedded,
     EngineEmbedded,
@@ -31,7 +32,7 @@ from corral.core.requests.outputs import (
 from corral.core.requests.requests import CompletionRequest, Request
 from corral.core.stepping.stop_strings import StopStrings
 
-__all__ = ("RequestDriver", "SequenceDriver", "TaskDriver", "driver_for")
+__all__ = ("RequestDriver", "SequenceDriver", "TaskDriver", "driver_for", "needs_mask")
 
 _UNLIMITED_CONTEXTS = 10
 """An answer without `num_predict` ends after this many contexts, as in Ollama, to stop a model caught in a loop."""
@@ -54,6 +55,13 @@ class RequestDriver(Protocol):
         ...
 
 
+def needs_mask(request: Request) -> bool:
+    """Whether the request cannot run without a mask."""
+    if not isinstance(request, CompletionRequest):
+        return False
+    return request.constraint is not None or (request.thinking is not None and request.thinking.max_tokens is not None)
+
+
 def driver_for(
     request: Request,
     *,
@@ -62,7 +70,7 @@ def driver_for(
     mask: RequestMask | None = None,
     arrived_ns: int | None = None,
 ) -> RequestDriver:
-    """Create the driver for a request. `mask` enforces its constraint and its thinking budget.
+    """Create the driver for a request. `mask` enforces its constraint and the limit of its thinking.
 
     `arrived_ns` is when the request arrived, by the same clock; None means now. Raises `Unsupported` if the request
     needs a mask and has none.
@@ -88,6 +96,7 @@ class SequenceDriver:
         "_begun_ns",
         "_clock_ns",
         "_decoder",
+        "_dropped",
         "_generated",
         "_ids",
         "_ignored",
@@ -108,8 +117,8 @@ class SequenceDriver:
         mask: RequestMask | None = None,
         arrived_ns: int | None = None,
     ) -> None:
-        if mask is None and (request.constraint is not None or request.thinking_budget is not None):
-            raise Unsupported("this model's engine does not support formats, grammars or thinking budgets")
+        if mask is None and needs_mask(request):
+            raise Unsupported("this model's engine does not support formats, grammars or limits of thinking")
         sampling = request.sampling
         num_ctx = request.context.num_ctx or context_length
         unlimited = _UNLIMITED_CONTEXTS * num_ctx if num_ctx else None
@@ -120,6 +129,7 @@ class SequenceDriver:
         self._ids: list[int] | None = [] if request.return_token_ids else None
         self._prefilled: Prefilled | None = None
         self._generated = 0
+        self._dropped = 0
         self._uncounted = 0
         self._at_limit = False
         self._clock_ns = clock_ns
@@ -142,10 +152,14 @@ class SequenceDriver:
             return self._start(output)
         if isinstance(output, EngineFinished):
             return self._finish([], output.reason)
+        if isinstance(output, ContextShifted):
+            self._dropped += output.dropped_tokens
+            return [], False
         raise PluginError(f"the engine answered a completion request with {type(output).__name__}")
 
     def _start(self, output: Prefilled) -> tuple[list[Output], bool]:
         self._prefilled = output
+        self._dropped += output.dropped_tokens
         self._prefilled_ns = self._clock_ns()
         if output.prefill_ns is not None:
             self._begun_ns = max(self._begun_ns, self._prefilled_ns - output.prefill_ns)
@@ -215,7 +229,7 @@ class SequenceDriver:
         ids: tuple[int, ...] = ()
         if self._ids is not None:
             ids = (*(prefilled.prompt_ids if prefilled else ()), *self._ids)
-        outputs.append(Finished(reason=reason, usage=usage, token_ids=ids))
+        outputs.append(Finished(reason=reason, usage=usage, token_ids=ids, dropped_tokens=self._dropped))
         return outputs, True
 
 

@@ -64,7 +64,7 @@ def _read_file(path: str, *, required: bool) -> dict[SettingPath, Leaf]:
     try:
         with open(path, "rb") as file:
             tree = tomllib.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if required:
             raise SettingsError(f"there is no settings file {path!r}", "correct --config or CORRAL_CONFIG") from None
         return {}

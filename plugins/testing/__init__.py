@@ -22,19 +22,23 @@ import pytest
 from corral.plugins.testing.options import pytest_addoption, pytest_configure
 
 if TYPE_CHECKING:
-    from corral.plugins.testing.answer_parser import AnswerParserContract
+    from corral.plugins.testing.answer_parser import AnswerParserContract, MakeParser
     from corral.plugins.testing.blob_store import BlobStoreContract
-    from corral.plugins.testing.chat_format import ChatFormatContract
+    from corral.plugins.testing.chat_format import ChatFormatContract, MakeFormat
     from corral.plugins.testing.converter import ConverterContract
     from corral.plugins.testing.generator_engine import GeneratorEngineContract
     from corral.plugins.testing.jobs import JobRunnerContract
     from corral.plugins.testing.local_blobs import LocalBlobsContract
+    from corral.plugins.testing.manifest_format import ManifestFormatContract
     from corral.plugins.testing.manifest_store import ManifestStoreContract
+    from corral.plugins.testing.metadata_cache import MetadataCacheContract
+    from corral.plugins.testing.metadata_reader import MetadataReaderContract
     from corral.plugins.testing.model_source import ModelSourceContract
     from corral.plugins.testing.registry import RegistryContract
     from corral.plugins.testing.runner import RunnerContract
     from corral.plugins.testing.running_model import RunningModelContract
     from corral.plugins.testing.step_engine import StepEngineContract
+    from corral.plugins.testing.tool_call_format import ToolCallFormatContract
 
 __all__ = (
     "AnswerParserContract",
@@ -44,12 +48,18 @@ __all__ = (
     "GeneratorEngineContract",
     "JobRunnerContract",
     "LocalBlobsContract",
+    "MakeFormat",
+    "MakeParser",
+    "ManifestFormatContract",
     "ManifestStoreContract",
+    "MetadataCacheContract",
+    "MetadataReaderContract",
     "ModelSourceContract",
     "RegistryContract",
     "RunnerContract",
     "RunningModelContract",
     "StepEngineContract",
+    "ToolCallFormatContract",
     "pytest_addoption",
     "pytest_configure",
 )
@@ -62,12 +72,18 @@ _HOMES = {
     "GeneratorEngineContract": "generator_engine",
     "JobRunnerContract": "jobs",
     "LocalBlobsContract": "local_blobs",
+    "MakeFormat": "chat_format",
+    "MakeParser": "answer_parser",
+    "ManifestFormatContract": "manifest_format",
     "ManifestStoreContract": "manifest_store",
+    "MetadataCacheContract": "metadata_cache",
+    "MetadataReaderContract": "metadata_reader",
     "ModelSourceContract": "model_source",
     "RegistryContract": "registry",
     "RunnerContract": "runner",
     "RunningModelContract": "running_model",
     "StepEngineContract": "step_engine",
+    "ToolCallFormatContract": "tool_call_format",
 }
 
 # Must run before a suite is imported, so that a failed assertion shows its values.

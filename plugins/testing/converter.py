@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -17,6 +19,14 @@ from corral.core.specs.imports import import_name
 
 __all__ = ("Conversion", "ConverterContract")
 
+_FOREIGN = {
+    "empty": b"",
+    "magic": b"GGUF",
+    "text": b"not a model at all\n" * 100,
+    "zeros": bytes(5000),
+    "not UTF-8": b"\xff\xfe\xfd" * 9,
+}
+
 
 class _Convert(Protocol):
     def __call__(self, request: ConvertRequest, on_progress: OnLoadProgress) -> ConvertResult: ...
@@ -24,20 +34,29 @@ class _Convert(Protocol):
 
 @dataclass(frozen=True)
 class Conversion:
-    """The result of a conversion, the folder it wrote to, and the progress that it reported."""
+    """The result of a conversion, the folder it wrote to, the progress that it reported, and the model's files
+    (size and time of each) before it and after it.
+    """
 
     result: ConvertResult
     folder: Path
     told: tuple[float, ...]
+    before: Sequence[tuple[int, int]]
+    after: Sequence[tuple[int, int]]
+
+
+class _BrokenOff(Exception):
+    """Ends a conversion when it reports progress."""
 
 
 class ConverterContract:
     """Subclass it, set `spec`, and give the fixture `files`: those of a model that the converter accepts.
 
-    The converter runs in this process.
+    `refused` are the contents of weights files that the converter must refuse. The converter runs in this process.
     """
 
     spec: ClassVar[ConverterSpec]
+    refused: ClassVar[Sequence[bytes]] = ()
 
     @pytest.fixture
     def files(self) -> tuple[LocalFile, ...]:
@@ -53,8 +72,9 @@ class ConverterContract:
         self, files: tuple[LocalFile, ...], _kept: list[Conversion], tmp_path_factory: pytest.TempPathFactory
     ) -> Conversion:
         if not _kept:
-            folder, told = tmp_path_factory.mktemp("converted"), list[float]()
-            _kept.append(Conversion(self._convert(files, folder, told.append), folder, tuple(told)))
+            folder, told, before = tmp_path_factory.mktemp("converted"), list[float](), _states(files)
+            result = self._convert(files, folder, told.append)
+            _kept.append(Conversion(result, folder, tuple(told), before, _states(files)))
         return _kept[0]
 
     @classmethod
@@ -90,21 +110,42 @@ class ConverterContract:
         assert all(0.0 <= share <= 1.0 for share in conversion.told)
         assert list(conversion.told) == sorted(conversion.told)
 
-    def test_the_model_stays_as_it_was(
-        self, files: tuple[LocalFile, ...], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-    ) -> None:
-        """The model's files are only read, even if the conversion fails."""
-        before = [(Path(file.path).stat().st_size, Path(file.path).stat().st_mtime_ns) for file in files]
-        with pytest.raises(CorralError):
-            self._convert(files, tmp_path / "absent" / "folder", lambda share: None)
-        assert [(Path(file.path).stat().st_size, Path(file.path).stat().st_mtime_ns) for file in files] == before
+    def test_the_model_stays_as_it_was(self, conversion: Conversion) -> None:
+        """The model's files are only read."""
+        assert conversion.after == conversion.before
 
-    @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all\n" * 100, bytes(5000)])
-    def test_a_file_of_another_kind(self, tmp_path: Path, content: bytes) -> None:
-        """The error is a `CorralError` with a message, never another exception."""
-        foreign, folder = tmp_path / "foreign", tmp_path / "out"
+    def test_a_conversion_that_breaks_off(self, files: tuple[LocalFile, ...], tmp_path: Path) -> None:
+        """The model's files stay as they are if the conversion fails; here, because its progress cannot be reported."""
+
+        def broken_off(share: float) -> None:
+            raise _BrokenOff
+
+        before = _states(files)
+        with suppress(_BrokenOff, CorralError):
+            self._convert(files, tmp_path, broken_off)
+        assert _states(files) == before
+
+    @pytest.mark.parametrize("kind", _FOREIGN)
+    def test_a_file_of_another_kind(self, tmp_path: Path, kind: str) -> None:
+        """It is converted all the same, or refused by a `CorralError` with a message; no other exception is raised."""
+        with suppress(CorralError):
+            self._convert_content(tmp_path, _FOREIGN[kind])
+
+    def test_what_must_be_refused(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """The contents in `refused` raise a `CorralError` with a message."""
+        if not self.refused:
+            pytest.skip("the test class sets no `refused`, so every file may be converted")
+        for content in self.refused:
+            with pytest.raises(CorralError) as caught:
+                self._convert_content(tmp_path_factory.mktemp("refused"), content)
+            assert str(caught.value)
+
+    def _convert_content(self, place: Path, content: bytes) -> ConvertResult:
+        foreign, folder = place / "foreign", place / "out"
         foreign.write_bytes(content)
         folder.mkdir()
-        with pytest.raises(CorralError) as caught:
-            self._convert((LocalFile(role="weights", path=str(foreign)),), folder, lambda share: None)
-        assert str(caught.value)
+        return self._convert((LocalFile(role="weights", path=str(foreign)),), folder, lambda share: None)
+
+
+def _states(files: Sequence[LocalFile]) -> Sequence[tuple[int, int]]:
+    return [(Path(file.path).stat().st_size, Path(file.path).stat().st_mtime_ns) for file in files]

@@ -7,8 +7,11 @@ from array import array
 from operator import mul
 
 import pytest
+from msgspec.structs import replace
 
+from corral.core.requests.prompts import TokensPart
 from corral.core.requests.vectors import rows
+from corral.plugins.testing.engine_requests import LOST_IDS
 from corral.plugins.testing.loaded import ModelUnderTest
 from corral.plugins.testing.loading import LoadedContract, embedding, promise
 
@@ -63,6 +66,17 @@ class EmbeddingPromises(LoadedContract):
         assert _cosine(vectors[0], vectors[3]) == pytest.approx(1.0, abs=self.tolerance)
         assert _cosine(vectors[0], vectors[4]) == pytest.approx(1.0, abs=self.tolerance)
         assert _cosine(vectors[0], vectors[1]) < 1.0 - self.tolerance
+
+    @promise("embedding")
+    def test_inputs_of_ids(self, loaded: ModelUnderTest, task: str) -> None:
+        """The ids of a text have the vector of the text: an engine with a tokenizer gets long texts as ids."""
+        self.require(loaded, "tokenize")
+        request = embedding(*_TEXTS[:2])
+        ids = loaded.run(loaded.model.tokenize(request.inputs))
+        both = replace(request, inputs=(*request.inputs, *((TokensPart(ids=one),) for one in ids)))
+        vectors = list(rows(loaded.run(loaded.ask(both)).embedded.vectors))
+        for one, other in zip(vectors[:2], vectors[2:], strict=True):
+            assert _cosine(one, other) == pytest.approx(1.0, abs=self.tolerance), LOST_IDS
 
     @staticmethod
     def _vectors(loaded: ModelUnderTest, *texts: str) -> list[array[float]]:

@@ -31,6 +31,7 @@ from corral.api.http.serve import run_event_loop, serve
 from corral.api.http.settings import HttpSettings
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.conversion.deriving import ModelDeriver
+from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import digest_of
 from corral.core.models.model import Model, ModelFile
@@ -81,7 +82,9 @@ class World:
         self.runtime = Runtime(
             catalog=catalog,
             scheduler=scheduler,
-            inference=InferenceService(catalog=catalog, scheduler=scheduler, languages={}, parsers={}),
+            inference=InferenceService(
+                catalog=catalog, scheduler=scheduler, languages={}, parsers=ParserChoice({}, {})
+            ),
             deriver=ModelDeriver(
                 models=catalog,
                 manifests=self.manifests,
@@ -96,8 +99,9 @@ class World:
             version="9.9.9",
         )
 
-    async def add(self, name: str, **fields: Any) -> None:
-        weights = await self._blob(f"weights of {name}".encode())
+    async def add(self, name: str, *, data: bytes | None = None, **fields: Any) -> None:
+        """Adds a model, with `data` as its weights."""
+        weights = await self._blob(f"weights of {name}".encode() if data is None else data)
         model = Model(
             format="fake",
             family="fake",

@@ -404,7 +404,7 @@ def test_memory_for_a_body_comes_back_at_the_end_of_its_request(start_server: Ca
     with start_server(max_body_bytes=MIB) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         for content in ("x" * 700_000, "😀" + "x" * 900_000, ["y" * 600_000]):
             for _ in range(3):
-                body = {"model": "smol:q4", "messages": [{"role": "user", "content": content}]}
+                body = {"model": "smol:q4", "messages": [{"role": "user", "content": content}], "truncate": False}
                 assert client.post("/api/chat", json=body).status_code in (400, 413)
         assert client.post("/api/chat", json={"model": "smol:q4", "x": "y" * 900_000}).status_code == 200
 

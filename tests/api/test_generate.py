@@ -185,9 +185,7 @@ def test_keep_alive_may_be_a_number_or_a_duration(client: httpx.Client, keep_ali
     assert reply.status_code == 200
 
 
-LATER_IN_BOTH = {"think": True}
-LATER_IN_GENERATE = {**LATER_IN_BOTH, "suffix": "x", "template": "x", "context": [1]}
-LATER_IN_CHAT = {**LATER_IN_BOTH, "tools": [{"type": "function"}]}
+LATER_IN_GENERATE = {"template": "x"}
 
 
 @pytest.mark.parametrize("field", LATER_IN_GENERATE)
@@ -201,12 +199,8 @@ def test_generate_names_fields_it_does_not_serve(client: httpx.Client, field: st
         assert client.post("/api/generate", json={**body, field: empty}).status_code == 200
 
 
-@pytest.mark.parametrize("field", LATER_IN_CHAT)
-def test_chat_names_fields_it_does_not_serve(client: httpx.Client, field: str) -> None:
-    """The same for chats."""
-    response = client.post("/api/chat", json=chat_of("x", **{field: LATER_IN_CHAT[field]}))
-    assert response.status_code == 400
-    assert response.json()["error"].startswith(f"{field} is not supported")
+def test_chat_accepts_empty_fields(client: httpx.Client) -> None:
+    """Many clients send them."""
     body = chat_of("x", stream=False, format="", tools=[], think=False)
     body["messages"][0] |= {"images": None, "tool_calls": []}
     assert client.post("/api/chat", json=body).status_code == 200
@@ -226,6 +220,16 @@ def test_images_are_refused_by_name(client: httpx.Client, route: str) -> None:
     for images, error in (
         (["aGk="], f'"{MODEL}" does not support images'),
         (["aGk=", "a*Gk"], "illegal base64 data at input byte 1"),
+        (["aG\r\nk=\n"], f'"{MODEL}" does not support images'),
+        (["aGk"], "illegal base64 data at input byte 0"),
+        (["aGkhaG"], "illegal base64 data at input byte 4"),
+        (["=Gk="], "illegal base64 data at input byte 0"),
+        (["aG="], "illegal base64 data at input byte 3"),
+        (["aG=k"], "illegal base64 data at input byte 2"),
+        (["aGk=a"], "illegal base64 data at input byte 4"),
+        (["aGk= "], "illegal base64 data at input byte 4"),
+        (["data:image/png;base64,aGk="], "illegal base64 data at input byte 4"),
+        (["aGk!" * 400_000], "illegal base64 data at input byte 3"),
     ):
         response = answer(images)
         assert response.status_code == 400
@@ -233,12 +237,46 @@ def test_images_are_refused_by_name(client: httpx.Client, route: str) -> None:
     assert answer(None).status_code == answer([]).status_code == 200
 
 
-@pytest.mark.parametrize(("think", "text"), [("very", 'invalid think value: "very"'), (3, "think must be a boolean")])
+_THINK = '"high", "medium", "low", "max", true, or false'
+
+
+@pytest.mark.parametrize(
+    ("think", "text"),
+    [
+        ("very", f'invalid think value: "very" (must be {_THINK})'),
+        ('a"b', f'invalid think value: "a\\"b" (must be {_THINK})'),
+        ("", f'invalid think value: "" (must be {_THINK})'),
+        (3, f"think must be a boolean or string ({_THINK})"),
+        (0, f"think must be a boolean or string ({_THINK})"),
+        ({}, f"think must be a boolean or string ({_THINK})"),
+    ],
+)
 def test_bad_think_values_are_told(client: httpx.Client, think: Any, text: str) -> None:
-    """A value of `think` that no version knows gets a different error from one that only this version lacks."""
+    """Before the model is looked for, as when Ollama decodes the body."""
     response = client.post("/api/chat", json={**chat_of("x", think=think), "model": "nope"})
-    assert response.status_code == 400
-    assert response.json()["error"].startswith(text)
+    assert (response.status_code, response.json()) == (400, {"error": text})
+
+
+@pytest.mark.parametrize("think", [True, "low", "max"])
+@pytest.mark.parametrize(
+    ("route", "fields"),
+    [
+        ("/api/generate", {"prompt": "x"}),
+        ("/api/generate", {"prompt": "x", "raw": True}),
+        ("/api/generate", {}),
+        ("/api/generate", {"prompt": "x", "options": {"top_k": "many"}}),
+        ("/api/chat", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/api/chat", {"messages": []}),
+    ],
+)
+def test_a_model_that_cannot_think_says_so(
+    client: httpx.Client, route: str, fields: dict[str, Any], think: bool | str
+) -> None:
+    """Before anything is loaded, and before its options are read; the name is the one that was typed."""
+    for name in (MODEL, "embedder"):
+        response = client.post(route, json={"model": name, "think": think, **fields})
+        assert (response.status_code, response.json()) == (400, {"error": f'"{name}" does not support thinking'})
+    assert client.post(route, json={"model": MODEL, "think": think, "keep_alive": 0}).json()["done_reason"] == "unload"
 
 
 def test_raw_refuses_a_system_prompt(client: httpx.Client) -> None:
@@ -258,8 +296,8 @@ def test_a_mistyped_option_is_500(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_prompt_beyond_the_context_is_400(client: httpx.Client, stream: bool) -> None:
-    """A prompt longer than num_ctx is an error with its own status, streamed or not."""
-    body = chat_of("word " * 50, stream=stream, options={"num_ctx": 16})
+    """A prompt longer than num_ctx that must not be cut is an error with its own status, streamed or not."""
+    body = chat_of("word " * 50, stream=stream, truncate=False, options={"num_ctx": 16})
     response = client.post("/api/chat", json=body)
     assert response.status_code == 400
     assert response.headers["content-type"].startswith("application/json")
@@ -279,7 +317,7 @@ def test_what_is_far_too_long_is_refused_before_it_is_rendered(
         return await render(chat_format, request, control)
 
     monkeypatch.setattr(FormatInThreads, "render", counted)
-    body = chat_of("word " * 400_000, stream=stream, options={"num_ctx": 16})
+    body = chat_of("word " * 400_000, stream=stream, truncate=False, options={"num_ctx": 16})
     with start_server({"longest_token_bytes": 20}) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         response = client.post("/api/chat", json=body)
         assert response.status_code == 400

@@ -152,24 +152,6 @@ def test_tools_and_thinking(start_server: Callable[..., Any]) -> None:
         assert client.generate("far", "x", think=True).thinking == "Hm."
 
 
-@pytest.mark.parametrize("fields", [{"think": True}, {"tools": [TOOL]}])
-def test_models_that_run_here(client: httpx.Client, fields: dict[str, Any]) -> None:
-    """Local models support neither in this version, and say so before anything is loaded."""
-    response = client.post("/api/chat", json={"model": MODEL, "messages": QUESTION, **fields})
-    name = next(iter(fields))
-    expected = {"error": f"{name} is not supported by this version of Corral; omit it"}
-    assert (response.status_code, response.json()) == (400, expected)
-
-
-def test_tools_of_the_wrong_shape(client: httpx.Client) -> None:
-    """The error is worded as Ollama words it."""
-    response = client.post(
-        "/api/chat", json={"model": "far", "messages": QUESTION, "tools": [{"function": {"name": 7}}]}
-    )
-    assert response.status_code == 400
-    assert response.json()["error"].startswith("json: cannot unmarshal number into Go struct field ChatRequest.tools")
-
-
 OPENAI_MODELS = {"data": [{"id": "m", "owned_by": "vllm"}]}
 
 

@@ -8,7 +8,7 @@ from corral.adapters.answer_parsers.think_tags import ThinkTagParser, ThinkTagPa
 from corral.core.ports.chat import RenderedChat
 from corral.core.requests.outputs import Delta
 from corral.core.requests.prompts import TextPart
-from corral.core.requests.requests import ChatRequest, Constraint
+from corral.core.requests.requests import ChatRequest
 from corral.core.requests.think_tags import ThinkTags
 from corral.plugins.testing.answer_parser import AnswerParserContract, MakeParser
 from corral.plugins.testing.broken.parsers import ANSWERS, PARSERS, SoundParser
@@ -27,7 +27,7 @@ class TestThinkTags(AnswerParserContract):
 
 
 def _rendered(prompt: str) -> RenderedChat:
-    return RenderedChat(prompt=(TextPart(text=prompt, parse_special=True),), parser="think_tags", think=_TAGS)
+    return RenderedChat(prompt=(TextPart(text=prompt, parse_special=True),), think=_TAGS)
 
 
 def _read(parser: ThinkTagParser, text: str) -> tuple[str, str]:
@@ -36,13 +36,9 @@ def _read(parser: ThinkTagParser, text: str) -> tuple[str, str]:
 
 
 def test_a_prompt_may_end_with_the_opening_tag() -> None:
-    """The answer then begins with thinking, unless a constraint rules it out."""
+    """The answer then begins with thinking."""
     parsers, rendered = ThinkTagParsers(), _rendered("<|assistant|><think>\n")
     assert _read(parsers.open(_CHAT, rendered), "hm</think>Yes") == ("hm", "Yes")
-    bound = ChatRequest(messages=(), constraint=Constraint(kind="json_schema", source="{}"))
-    assert _read(parsers.open(bound, rendered), "{}") == ("", "{}")
-    later = ChatRequest(messages=(), constraint=Constraint(kind="regex", source="a", starts_after="</think>"))
-    assert _read(parsers.open(later, rendered), "hm</think>a") == ("hm", "a")
 
 
 class _Contract(AnswerParserContract):

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from corral.adapters.constraints.masks import GrammarMasks
+from corral.adapters.runners.request_masks import RequestMasks
 from corral.core.errors import ErrorInfo
 from corral.core.ports.tokens import OpenTokenizer
 from corral.core.requests.outputs import Delta, Finished, Output
 from corral.core.requests.prompts import TextPart
-from corral.core.requests.requests import CompletionRequest, Constraint, SamplingParams
+from corral.core.requests.requests import CompletionRequest, Constraint, SamplingParams, Thinking
 from corral.core.specs.engines import LoadRequest, LocalFile
 from corral.core.specs.imports import import_name
 from corral.core.stepping.loops import EngineLoop, GeneratorLoop, StepLoop
@@ -165,9 +167,13 @@ def test_log_probabilities_are_taken_before_the_mask(held: Held) -> None:
     assert first.logprob < liked.logprob - 3
 
 
-def test_a_constraint_that_begins_later(held: Held) -> None:
-    """The answer is unconstrained until the text has appeared; from then on it follows the grammar."""
-    late = Constraint(kind="regex", source=r" \[[0-9]{3}\]", starts_after=" a")
-    [outputs] = held.answers(ask(late, temperature=0.0, num_predict=60))
-    assert finish(outputs) == "stop"
-    assert re.search(r" a.* \[[0-9]{3}\]$", text(outputs))
+def test_a_constraint_begins_after_the_thinking(held: Held) -> None:
+    """While a prompt has opened the thinking, the answer is free up to its limit; then it follows the grammar."""
+    masks = RequestMasks(held.loop.engine)
+    thinking = Thinking(start="", end="</think>", max_tokens=20)
+    request = msgspec.structs.replace(ask(Constraint(kind="regex", source=r"\[[0-9]{3}\]")), thinking=thinking)
+    held.loop.add(0, request, masks.mask(request))
+    said = ""
+    while held.loop.unfinished():
+        said += text([item for _, item in held.loop.step() if isinstance(item, Output)])
+    assert re.search(r"</think>\s*\[[0-9]{3}\]$", said)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
 from corral.plugins.testing.broken import BROKEN
 from corral.plugins.testing.running_model import RunningModelContract
+from tests.contracts.broken_parts import Outcomes, outcomes_of
 
 SOUND = "sound"
 
@@ -34,33 +31,12 @@ for fault in (None, *BROKEN):
     globals()[name] = type(name, (Bare,), {"load_options": {"fault": fault}})
 """
 
-Outcomes = Mapping[str, Mapping[str, set[str]]]
-
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """Names of tests by outcome, for each model: one run of pytest over all of them."""
-    folder = tmp_path_factory.mktemp("kit")
-    (folder / "test_broken.py").write_text(SUITE)
-    report = folder / "report.xml"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", f"--junitxml={report}", folder],
-        cwd=folder,
-        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: {"passed": set(), "failed": set(), "skipped": set()})
-    for case in ElementTree.parse(report).iter("testcase"):
-        outcome = {"failure": "failed", "error": "failed", "skipped": "skipped"}
-        kinds = {outcome[child.tag] for child in case if child.tag in outcome} or {"passed"}
-        model = case.attrib["classname"].rpartition(".Test_")[2]
-        for kind in kinds:
-            found[model][kind].add(case.attrib["name"].partition("[")[0])
-    return found
+    found = outcomes_of(SUITE, tmp_path_factory.mktemp("kit"))
+    return {name.removeprefix("Test_"): tests for name, tests in found.items()}
 
 
 def test_a_sound_model_passes_everything(outcomes: Outcomes) -> None:

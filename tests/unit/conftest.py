@@ -1,8 +1,9 @@
-"""Scripted servers, and a model behind them."""
+"""Scripted servers, a model behind them, and stores of either kind."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +11,9 @@ import pytest
 
 from corral.adapters.engines.upstream.spec import SPEC, UpstreamOptions
 from corral.adapters.runners.event_loop import EventLoopRunner
+from corral.adapters.stores.filesystem import FilesystemBlobs
+from corral.adapters.stores.manifests import FilesystemManifests
+from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.core.models.model import RemoteModel
 from corral.core.ports.running import RunningModel
 from corral.core.specs.engines import LoadRequest
@@ -44,3 +48,14 @@ def load_upstream() -> Callable[..., Any]:
         return await EventLoopRunner().load(SPEC, request, lambda share: None)
 
     return load
+
+
+@pytest.fixture(params=["memory", "filesystem"])
+def either_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, Any]]:
+    """Blobs and manifests: in memory, and in the folder ``models`` of `tmp_path`."""
+    if request.param == "memory":
+        blobs = MemoryBlobs()
+        yield blobs, MemoryManifests()
+        blobs.close()
+    else:
+        yield FilesystemBlobs(tmp_path / "models"), FilesystemManifests(tmp_path / "models")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -135,14 +135,9 @@ def _content(file: LocalFile) -> bytes:
     return Path(file.path).read_bytes()
 
 
-@pytest.fixture(params=["memory", "filesystem"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "memory":
-        blobs = MemoryBlobs()
-        yield Store(blobs, MemoryManifests())
-        blobs.close()
-    else:
-        yield Store(FilesystemBlobs(tmp_path / "models"), FilesystemManifests(tmp_path / "models"))
+@pytest.fixture
+def store(either_store: tuple[Any, Any]) -> Store:
+    return Store(*either_store)
 
 
 @pytest.fixture

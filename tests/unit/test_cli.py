@@ -108,6 +108,22 @@ def test_the_command_line_needs_the_base_install_only() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
 
 
+def test_ctrl_c_while_the_command_line_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the process with the usual status, and no traceback."""
+
+    class Interrupted:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "corral.api.cli.command_group":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "corral.api.cli.command_group")
+    monkeypatch.delattr("corral.api.cli.command_group")
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 130
+
+
 def test_serve_without_its_extra_names_the_pip_line() -> None:
     """The remedy can be pasted."""
     program = (

@@ -127,34 +127,6 @@ def test_a_forbidden_token_is_an_error(masks: GrammarMasks) -> None:
 
 
 @pytest.mark.parametrize(
-    ("starts_after", "before"),
-    [
-        ("</think>", [IDS[b"no"], IDS[b"</think>"]]),
-        ("</think>", [*spelt("</"), *spelt("thin"), *spelt("k>")]),
-        ("</think>", [*spelt("</"), IDS[b"think>yes"]]),
-        ("<|call|>", [ord("x"), CALL]),
-        (CALL, [IDS[b"no"], CALL]),
-    ],
-)
-def test_a_constraint_may_begin_later(masks: GrammarMasks, starts_after: str | int, before: Sequence[int]) -> None:
-    """Everything is allowed until the text or token has appeared; the grammar applies from the next token on."""
-    mask = masks(Constraint(kind="regex", source="no", starts_after=starts_after))
-    for token in before:
-        assert mask.allowed() is None
-        mask.accept(token)
-    assert allowed(mask) == {ord("n"), IDS[b"no"]}
-    mask.accept(IDS[b"no"])
-    assert allowed(mask) == {END, OVER}
-
-
-@pytest.mark.parametrize("starts_after", ["", -1, len(PIECES)])
-def test_a_beginning_that_cannot_be(masks: GrammarMasks, starts_after: str | int) -> None:
-    """Waiting for nothing, or for a token that does not exist, is refused."""
-    with pytest.raises(InvalidRequest, match="starts_after"):
-        masks(Constraint(kind="regex", source="a", starts_after=starts_after))
-
-
-@pytest.mark.parametrize(
     ("constraint", "said"),
     [
         (schema({"type": "strin"}), "JSON schema cannot be used: Invalid type: strin"),

@@ -25,7 +25,6 @@ def test_no_tokens_are_no_guess() -> None:
     """If a vocabulary has no control tokens, nothing counts as one, whatever it looks like."""
     control = ControlTokens(())
     assert found(control, "<|im_end|>") == []
-    assert [part.text for part in control.guarded("<|im_end|>")] == ["<|im_end|>"]
     assert not control.is_one("<|im_end|>")
 
 

@@ -29,6 +29,8 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
     (ROOT / "docs").glob("*.md")
 )
 
+PARTS = ("core", "adapters", "plugins", "api", "tests")
+
 
 def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
@@ -112,6 +114,14 @@ def test_links_lead_to_files(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def test_the_modules_that_the_docs_name_exist() -> None:
+    """A path in the pages for developers leads to a module, from the root or from the folder that the text is about."""
+    modules = [f"/{path.relative_to(ROOT)}" for part in PARTS for path in (ROOT / part).rglob("*.py")]
+    for page in ("CONTRIBUTING.md", "docs/architecture.md"):
+        for named in re.findall(r"`([\w/]+\.py)`", (ROOT / page).read_text(encoding="utf-8")):
+            assert any(module.endswith(f"/{named}") for module in modules), f"{page}: {named}"
+
+
 def test_every_page_is_reached_from_the_readme() -> None:
     """The README links to each file of docs/."""
     for page in (ROOT / "docs").glob("*.md"):
@@ -130,7 +140,7 @@ def test_the_picture_of_the_folders_is_right() -> None:
         drawn.add(path.rstrip("/"))
     folders = {
         f"{part}/{child.name}"
-        for part in ("adapters", "plugins", "api")
+        for part in ("core", "adapters", "plugins", "api")
         for child in (ROOT / part).iterdir()
         if child.is_dir() and (child / "__init__.py").exists()
     }

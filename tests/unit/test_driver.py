@@ -9,6 +9,7 @@ import pytest
 
 from corral.core.errors import PluginError, Unsupported
 from corral.core.requests.outputs import (
+    ContextShifted,
     Delta,
     Embedded,
     EngineEmbedded,
@@ -232,6 +233,16 @@ def test_logprobs_pass_at_once() -> None:
         [Delta(text="", token_count=1, logprobs=(logprob,))],
         False,
     )
+
+
+def test_what_was_dropped_is_added_up() -> None:
+    """The last output counts what was cut from the prompt, and what the context lost while the answer came."""
+    driver = SequenceDriver(request())
+    driver.feed(Prefilled(prompt_tokens=2, dropped_tokens=5))
+    for _ in range(2):
+        assert driver.feed(ContextShifted(dropped_tokens=10)) == ([], False)
+    outputs, _ = driver.feed(EngineFinished(reason="stop"))
+    assert last(outputs).dropped_tokens == 25
 
 
 def test_token_ids() -> None:

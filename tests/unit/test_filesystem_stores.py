@@ -213,6 +213,15 @@ def test_processes_that_put_and_delete_at_once_do_not_fail(tmp_path: Path) -> No
     asyncio.run(scenario())
 
 
+def test_a_store_where_no_folder_can_be(tmp_path: Path) -> None:
+    """The error says where, and which setting to change."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="manifest") as caught:
+        asyncio.run(FilesystemManifests(tmp_path / "file" / "models").put(parse_name("m"), b"{}"))
+    assert str(tmp_path / "file") in caught.value.message
+    assert caught.value.remedy == "set OLLAMA_MODELS to a folder that can be written to"
+
+
 @posix
 def test_a_full_disk_is_out_of_space(tmp_path: Path) -> None:
     """A write that fails because the disk is full raises OutOfSpace, and no partly written blob appears."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
-from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.unused_blobs import every_manifest
 from corral.core.errors import BlobNotFound, Conflict, InvalidModelFile, ModelNotFound, OutOfSpace, Unsupported
@@ -90,14 +89,9 @@ class Store:
         return ModelFile(role=role, media_type="", digest=info.digest, size_bytes=info.size_bytes, path=path)
 
 
-@pytest.fixture(params=["memory", "filesystem"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "memory":
-        blobs = MemoryBlobs()
-        yield Store(blobs, MemoryManifests())
-        blobs.close()
-    else:
-        yield Store(FilesystemBlobs(tmp_path / "models"), FilesystemManifests(tmp_path / "models"))
+@pytest.fixture
+def store(either_store: tuple[Any, Any]) -> Store:
+    return Store(*either_store)
 
 
 def _folder(tmp_path: Path, files: Mapping[str, bytes], name: str = "My-Encoder-int8") -> Path:

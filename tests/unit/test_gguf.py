@@ -276,3 +276,23 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     """A missing file is InvalidModelFile with its path."""
     with pytest.raises(InvalidModelFile, match=r"absent\.gguf"):
         read_metadata(tmp_path / "absent.gguf")
+
+
+@pytest.mark.parametrize(
+    ("more", "ids"),
+    [
+        ({}, None),
+        ({"tokenizer.ggml.tokens": ["a", "<|fim_prefix|>", "<|fim_middle|>", "b", "<|fim_suffix|>"]}, (1, 4, 2)),
+        ({"tokenizer.ggml.tokens": ["<PRE>", "<SUF>"]}, None),
+        ({"tokenizer.ggml.tokens": ["<fim_prefix>", "<fim_suffix>", "x" + "\x0c" + 7 * "\0" + "<fim_middle>"]}, None),
+        ({f"tokenizer.ggml.fim_{name}_token_id": place for place, name in enumerate(("pre", "suf", "mid"))}, (0, 1, 2)),
+        ({f"tokenizer.ggml.{name}_token_id": at for at, name in enumerate(("prefix", "suffix", "middle"))}, (0, 1, 2)),
+        ({f"tokenizer.ggml.fim_{name}_token_id": 99 for name in ("pre", "suf", "mid")}, None),
+    ],
+)  # fmt: skip
+def test_tokens_for_filling_in_the_middle_are_found(
+    write: Write, more: dict[str, Any], ids: tuple[int, int, int] | None
+) -> None:
+    """They are named by the header, by new keys or old ones, or known by their spelling as whole tokens."""
+    pairs = {**SMALL_MODEL, **more}
+    assert read_metadata(write(gguf_bytes(pairs))).fim_ids == ids

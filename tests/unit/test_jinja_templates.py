@@ -67,18 +67,6 @@ def test_a_template_gets_the_tokens_of_the_weights() -> None:
     assert prompt_text(_prompt(JinjaLanguage().compile(own, None), _USER)) == "[B]hello"
 
 
-@pytest.mark.parametrize(
-    ("think", "parser"), [(None, "think_tags"), (True, "think_tags"), ("low", "think_tags"), (False, None)]
-)
-def test_a_template_with_think_tags_names_the_parser(think: bool | str | None, parser: str | None) -> None:
-    """Its answers are searched for thinking unless the request disables it; those of other templates never are."""
-    compiled = JinjaFormat("{{ messages[0].content.split('</think>')[-1] }}<think>")
-    rendered = compiled.render(ChatRequest(messages=tuple(_USER), think=think))
-    assert rendered.parser == parser
-    assert (rendered.think is not None, bool(rendered.preserved_tokens)) == (parser is not None, parser is not None)
-    assert JinjaFormat(_TEXT).render(ChatRequest(messages=tuple(_USER), think=think)).parser is None
-
-
 def test_the_thinking_of_a_continued_answer_is_kept() -> None:
     """Between the template's tags, before the text to be continued; control tokens inside it stay text."""
     begun = [*_USER, Message(role="assistant", thinking="hm <|x|>", content="Yes, ")]
@@ -357,8 +345,8 @@ def test_a_rendering_that_nobody_waits_for_ends() -> None:
 
     async def scenario() -> None:
         threads = RenderingThreads()
-        busy = await threads.open(lambda: JinjaFormat(slow))
-        other = await threads.open(lambda: JinjaFormat("{{ messages[0].content }}"))
+        busy = threads.format(JinjaFormat(slow))
+        other = threads.format(JinjaFormat("{{ messages[0].content }}"))
         waiting = [asyncio.create_task(busy.render(_HELLO, LOOKALIKES)) for _ in range(12)]
         await asyncio.sleep(0.05)
         assert prompt_text((await other.render(_HELLO, LOOKALIKES)).prompt) == "hello"
@@ -387,8 +375,8 @@ def test_short_chats_are_rendered_in_the_event_loop() -> None:
 
     async def scenario() -> None:
         formats = RenderingThreads()
-        short = await formats.open(lambda: Noting("{{ messages[0].content }}"))
-        other = await formats.open(lambda: Uninterruptible("{{ messages[0].content }}"))
+        short = formats.format(Noting("{{ messages[0].content }}"))
+        other = formats.format(Uninterruptible("{{ messages[0].content }}"))
         await short.render(_HELLO, LOOKALIKES)
         await short.render(ChatRequest(messages=(Message(role="user", content="x" * 10_000),)), LOOKALIKES)
         await other.render(_HELLO, LOOKALIKES)
@@ -414,7 +402,7 @@ def test_a_slow_template_leaves_the_event_loop() -> None:
             return super().render(request, control)
 
     async def scenario() -> None:
-        opened = await RenderingThreads().open(lambda: Noting(slow))
+        opened = RenderingThreads().format(Noting(slow))
         for _ in range(2):
             assert prompt_text((await opened.render(_HELLO, LOOKALIKES)).prompt) == "hello"
 
@@ -426,7 +414,7 @@ def test_a_complaint_in_the_event_loop_is_the_templates() -> None:
     """A template that refuses a chat is not asked again in a thread."""
 
     async def scenario() -> None:
-        opened = await RenderingThreads().open(lambda: JinjaFormat("{{ raise_exception('no') }}"))
+        opened = RenderingThreads().format(JinjaFormat("{{ raise_exception('no') }}"))
         with pytest.raises(InvalidRequest, match="no"):
             await opened.render(_HELLO, LOOKALIKES)
 
@@ -446,7 +434,7 @@ def test_a_template_has_one_rendering_at_a_time() -> None:
             return RenderedChat(prompt=())
 
     async def scenario() -> None:
-        template = await RenderingThreads().open(Counting)
+        template = RenderingThreads().format(Counting())
         await asyncio.gather(*(template.render(_HELLO, LOOKALIKES) for _ in range(10)))
 
     asyncio.run(scenario())
@@ -473,7 +461,7 @@ _LONG_TEXT = "{% set h = ('ab' * 100000) * 5 %}"
 def test_what_a_template_compares_is_counted_and_leaves_the_event_loop(source: str) -> None:
     async def scenario() -> None:
         threads = RenderingThreads()
-        rendering = await threads.open(lambda: JinjaFormat(source))
+        rendering = threads.format(JinjaFormat(source))
         gaps: list[float] = []
 
         async def tick() -> None:
@@ -511,7 +499,7 @@ def test_a_template_that_was_slow_without_being_asked_leaves_the_event_loop() ->
 
         threads = RenderingThreads()
         slow = Slow()
-        rendering = await threads.open(lambda: slow)
+        rendering = threads.format(slow)
         for _ in range(2):
             assert prompt_text((await rendering.render(_HELLO, LOOKALIKES)).prompt) == "x"
         threads.close()
@@ -530,7 +518,7 @@ def test_long_texts_in_any_field_are_rendered_in_a_thread(field: str) -> None:
                 return RenderedChat(prompt=(TextPart(text=str(threading.get_ident())),))
 
         threads = RenderingThreads()
-        rendering = await threads.open(Noted)
+        rendering = threads.format(Noted())
         message = msgspec.structs.replace(Message(role="user"), **{field: "x" * 10_000})
         prompt = (await rendering.render(ChatRequest(messages=(message,)), LOOKALIKES)).prompt
         threads.close()
@@ -554,7 +542,7 @@ def test_no_filter_looks_up_an_endless_path() -> None:
 def test_a_large_vocabulary_of_control_tokens_is_compiled_in_a_thread() -> None:
     async def scenario() -> None:
         threads = RenderingThreads()
-        rendering = await threads.open(lambda: JinjaFormat(_TEXT))
+        rendering = threads.format(JinjaFormat(_TEXT))
         gap_s = 0.0
 
         async def tick() -> None:
@@ -573,3 +561,49 @@ def test_a_large_vocabulary_of_control_tokens_is_compiled_in_a_thread() -> None:
         assert gap_s < 0.1
 
     asyncio.run(scenario())
+
+
+# ── tool calls ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_CALLS = "{% for m in messages %}{% for c in m.tool_calls or [] %}"
+_CALLED = [
+    *_USER,
+    Message(role="assistant", tool_calls=(ToolCall(name="f", arguments={"a": "é<|x|>"}),)),
+    Message(role="tool", content="3", tool_name="f"),
+]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{{ c.function.arguments | tojson }}",
+        "{{ '[' ~ c.function.arguments ~ ']' }}",
+        "{{ '[' + c.function.arguments + ']' }}",
+        "{% if c.function.arguments is string %}{{ c.function.arguments }}{% else %}{{ c.function.arguments | tojson }}"
+        "{% endif %}",
+    ],
+)
+def test_arguments_are_what_the_template_expects(written: str) -> None:
+    """Objects for templates that write them as JSON or go through them, and JSON text for those that print it."""
+    template = JinjaFormat(_CALLS + written + "{% endfor %}{% endfor %}")
+    assert prompt_text(_prompt(template, _CALLED)).strip("[]") == '{"a": "é<|x|>"}'
+    assert _guarded(_prompt(template, _CALLED)) == ["<|x|>"]
+
+
+def test_arguments_one_by_one() -> None:
+    """A template that goes through them gets an object."""
+    template = JinjaFormat(
+        _CALLS + "{% for k, v in c.function.arguments.items() %}{{ k }}={{ v }}{% endfor %}{% endfor %}{% endfor %}"
+    )
+    assert prompt_text(_prompt(template, _CALLED)) == "a=é<|x|>"
+
+
+def test_ids_link_calls_and_results() -> None:
+    """Clients of Ollama send none; a template that wants nine characters gets nine, the same for call and result."""
+    shown = "{{ c.id }}{% endfor %}{% if m.role == 'tool' %}={{ m.tool_call_id }}{{ m.name }}{% endif %}{% endfor %}"
+    assert prompt_text(_prompt(JinjaFormat(_CALLS + shown), _CALLED)) == "call_1_0=call_1_0f"
+    picky = "{% if c.id | length != 9 %}{{ raise_exception('ids have nine characters') }}{% endif %}"
+    called, _, result = prompt_text(_prompt(JinjaFormat(_CALLS + picky + shown), _CALLED)).partition("=")
+    assert (len(called), result) == (9, f"{called}f")
+    own = [*_USER, Message(role="assistant", tool_calls=(ToolCall(name="f", id="abcDEF123"),))]
+    assert prompt_text(_prompt(JinjaFormat(_CALLS + picky + shown), own)) == "abcDEF123"

@@ -1,4 +1,4 @@
-"""Masks of one request: the end of thinking, and several masks as one."""
+"""Masks of one request: thinking that ends in time, and a constraint that begins after it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from corral.core.ports.running import ModelInfo
 from corral.core.ports.tokens import RequestMask, Vocabulary
 from corral.core.requests.outputs import Delta, Finished
 from corral.core.requests.prompts import TextPart
-from corral.core.requests.requests import CompletionRequest, Constraint, SamplingParams, ThinkingBudget
+from corral.core.requests.requests import CompletionRequest, Constraint, SamplingParams, Thinking
 from corral.core.stepping.answer_driver import SequenceDriver
 from corral.core.stepping.loops import StepLoop
+from corral.core.stepping.text_watch import TextWatch
 from corral.core.stepping.thinking_mask import Spelling, ThinkingMask
-from corral.core.stepping.watching import TextWatch
 
 PIECES = (
     b"",
@@ -35,6 +35,10 @@ PIECES = (
     b"\xe6\x97",
     b"\xa5",
     b"<think>",
+    b"\n\n",
+    b">word",
+    b"42",
+    b"<word",
 )
 VOCABULARY = Vocabulary(pieces=PIECES, ends=frozenset({0}))
 
@@ -43,8 +47,12 @@ def ids_of(bits: bytes | None) -> list[int] | None:
     return None if bits is None else [index for index in range(len(PIECES)) if bits[index >> 3] >> (index & 7) & 1]
 
 
-def thinking(max_tokens: int, start: str = "", end: str = "</think>") -> ThinkingMask:
-    return ThinkingMask(ThinkingBudget(max_tokens=max_tokens, start=start, end=end), Spelling(end, VOCABULARY))
+def thinking(
+    max_tokens: int | None, start: str = "", end: str = "</think>", answer: RequestMask | None = None
+) -> ThinkingMask:
+    opening = Spelling(start, VOCABULARY) if start else None
+    value = Thinking(max_tokens=max_tokens, start=start, end=end)
+    return ThinkingMask(value, opening, Spelling(end, VOCABULARY), answer)
 
 
 def forced(mask: RequestMask) -> bytes:
@@ -63,6 +71,30 @@ def say(mask: RequestMask, *pieces: bytes) -> None:
         mask.accept(PIECES.index(piece))
 
 
+def pieces_of(mask: RequestMask) -> set[bytes]:
+    allowed = ids_of(mask.allowed())
+    assert allowed is not None
+    return {PIECES[token_id] for token_id in allowed}
+
+
+class Number:
+    """A mask of an answer that consists of the number 42."""
+
+    ignored = ("format: something",)
+
+    def __init__(self) -> None:
+        self.said = b""
+
+    def allowed(self) -> bytes:
+        token_id = PIECES.index(b"" if self.said else b"42")
+        bits = bytearray(len(PIECES) // 8 + 1)
+        bits[token_id >> 3] |= 1 << (token_id & 7)
+        return bytes(bits)
+
+    def accept(self, token_id: int) -> None:
+        self.said += PIECES[token_id]
+
+
 def test_the_end_is_forced_once_the_budget_is_used_up() -> None:
     """With the longest possible tokens; afterwards everything is allowed for the rest of the answer."""
     mask = thinking(2)
@@ -71,11 +103,20 @@ def test_the_end_is_forced_once_the_budget_is_used_up() -> None:
     say(mask, b"<think>", b"word", b"word", b"word")
 
 
-def test_thinking_that_was_not_begun_is_not_ended() -> None:
-    """Only tokens after `start` count, however it is split into tokens."""
+@pytest.mark.parametrize("tag", [[b"<", b"think", b">"], [b"<think>"], [b"\n\n", b"<", b"t", b"h", b"ink", b">"]])
+def test_tokens_count_from_the_opening_tag(tag: list[bytes]) -> None:
+    """However the tag is split into tokens."""
     mask = thinking(1, start="<think>")
-    say(mask, b"word", b"word", b"<", b"think", b">", b"word")
+    say(mask, *tag, b"word")
     assert forced(mask) == b"</think>"
+
+
+def test_thinking_that_was_not_begun_is_not_ended() -> None:
+    """An answer that does not begin with the tag has no thinking, whatever follows."""
+    mask = thinking(1, start="<think>")
+    say(mask, b"word", b"<think>", b"word", b"word", b"word")
+    mask = thinking(1, start="<think>")
+    say(mask, b"<", b"word", b"word", b"word")
 
 
 def test_a_model_that_stops_thinking_is_left_alone() -> None:
@@ -102,8 +143,54 @@ def test_no_budget_at_all_ends_thinking_at_once() -> None:
 @pytest.mark.parametrize("end", ["", "no such letters"])
 def test_a_tag_that_cannot_be_spelled_is_refused(end: str) -> None:
     """Before anything is generated."""
-    with pytest.raises(InvalidRequest, match="thinking_budget"):
+    with pytest.raises(InvalidRequest, match="thinking: "):
         thinking(1, end=end)
+
+
+def test_the_model_decides_whether_it_thinks_before_a_constrained_answer() -> None:
+    """Its first token is the opening tag or one that the constraint allows."""
+    answer = Number()
+    mask = thinking(None, start="<think>", answer=answer)
+    assert mask.ignored == answer.ignored
+    assert pieces_of(mask) == {b"<think>", b"42"}
+    mask.accept(PIECES.index(b"42"))
+    assert pieces_of(mask) == {b""}
+
+
+def test_a_constraint_begins_after_the_thinking() -> None:
+    """Until then everything but the end of the answer is allowed; a little whitespace may come between the two."""
+    answer = Number()
+    mask = thinking(None, start="<think>", answer=answer)
+    assert mask.allowed()
+    mask.accept(PIECES.index(b"<think>"))
+    for piece in (b"word", b"42", b"<", b"</think"[:2], b"t", b"h", b"ink"):
+        assert pieces_of(mask) == {*PIECES} - {b""}
+        mask.accept(PIECES.index(piece))
+    assert pieces_of(mask) == {*PIECES} - {b"", b">word"}  # a token that ends inside the answer would evade its mask
+    mask.accept(PIECES.index(b">"))
+    for _ in range(4):
+        assert pieces_of(mask) == {b"\n\n", b"42"}
+        mask.accept(PIECES.index(b"\n\n"))
+    assert pieces_of(mask) == {b"42"}
+    mask.accept(PIECES.index(b"42"))
+    assert answer.said == b"42"
+
+
+def test_an_opening_tag_that_was_begun_is_completed() -> None:
+    """If the tag takes several tokens, the constraint does not apply to them."""
+    pieces = tuple(piece for piece in PIECES if piece != b"<think>")
+    vocabulary = Vocabulary(pieces=pieces, ends=frozenset({0}))
+    value = Thinking(start="<think>", end="</think>")
+    mask = ThinkingMask(value, Spelling("<think>", vocabulary), Spelling("</think>", vocabulary), Number())
+    for piece in (b"<", b"think", b">"):
+        allowed = mask.allowed()
+        assert allowed is not None
+        token_id = pieces.index(piece)
+        assert allowed[token_id >> 3] >> (token_id & 7) & 1
+        mask.accept(token_id)
+    allowed = mask.allowed()
+    assert allowed is not None
+    assert not allowed[0] & 1
 
 
 def answer(request: CompletionRequest, text: str) -> str:
@@ -127,31 +214,27 @@ def ask(**fields: object) -> CompletionRequest:
 def test_a_constraint_and_a_budget_hold_together() -> None:
     """The format begins when thinking ends, and one answer follows both."""
     pytest.importorskip("llguidance")
-    budget = ThinkingBudget(max_tokens=3, start="", end="</think>")
-    assert answer(ask(thinking_budget=budget), "zzzzzzzz").startswith("zzz</think>")
-    constraint = Constraint(kind="json_schema", source='{"enum": ["alpha"]}', starts_after="</think>")
-    assert answer(ask(thinking_budget=budget, constraint=constraint), "zzzzzzzz") == 'zzz</think>"alpha"'
+    budget = Thinking(max_tokens=3, start="", end="</think>")
+    assert answer(ask(thinking=budget), "zzzzzzzz").startswith("zzz</think>")
+    constraint = Constraint(kind="json_schema", source='{"enum": ["alpha"]}')
+    said = answer(ask(thinking=budget, constraint=constraint), "zzzzzzzz")
+    assert "".join(said.split()) == 'zzz</think>"alpha"'
 
 
-def test_masks_that_contradict_each_other_are_the_callers_error() -> None:
-    """A format that begins at once leaves no room for a tag."""
-    pytest.importorskip("llguidance")
-    engine = FakeEngine(FakeLoadOptions())
-    budget = ThinkingBudget(max_tokens=0, start="", end="</think>")
-    mask = RequestMasks(engine).mask(ask(thinking_budget=budget, constraint=Constraint(kind="regex", source="a+")))
-    with pytest.raises(InvalidRequest, match="contradict"):
-        mask.allowed()
+def test_thinking_without_limit_or_constraint_needs_no_mask() -> None:
+    """Nothing is computed for it."""
+    assert RequestMasks(FakeEngine(FakeLoadOptions())).mask(ask(thinking=Thinking(start="", end="</think>"))) is None
 
 
 def test_engines_without_masks_refuse_budgets() -> None:
     """It is neither ignored nor half enforced."""
     engine = FakeEngine(FakeLoadOptions())
     engine.info = ModelInfo(tasks=engine.info.tasks)
-    budget = ThinkingBudget(max_tokens=0, start="", end="</think>")
-    with pytest.raises(Unsupported, match="thinking budgets"):
-        RequestMasks(engine).mask(ask(thinking_budget=budget))
-    with pytest.raises(Unsupported, match="thinking budgets"):
-        SequenceDriver(ask(thinking_budget=budget))
+    budget = Thinking(max_tokens=0, start="", end="</think>")
+    with pytest.raises(Unsupported, match="limits of thinking"):
+        RequestMasks(engine).mask(ask(thinking=budget))
+    with pytest.raises(Unsupported, match="limits of thinking"):
+        SequenceDriver(ask(thinking=budget))
 
 
 def test_a_text_is_found_wherever_it_is_cut() -> None:

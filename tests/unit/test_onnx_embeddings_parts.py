@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from corral.adapters.engines.onnx_embeddings.spec import SPEC, OnnxEmbeddingsOptions
-from corral.adapters.stores.folders import ModelFolders
+from corral.adapters.stores.model_folders import ModelFolders
 from corral.core.errors import InvalidModelFile
 from corral.core.models.digests import digest_of
 from corral.core.models.model import ModelFile, StoredModel

@@ -37,7 +37,8 @@ from corral.core.scheduling.spec_calls import estimate_bytes
 from corral.core.specs.engines import Derivation, EngineSpec, Match
 from corral.plugins import hookimpl
 from corral.plugins.assembly import Assembly, assemble, try_out
-from corral.plugins.guarded_parts import GuardedLanguage, GuardedParsers
+from corral.plugins.guarded_parsers import GuardedParsers
+from corral.plugins.guarded_parts import GuardedLanguage
 from corral.plugins.hooks import ENGINES
 from corral.plugins.manager import PluginManager
 from corral.plugins.settings.reading import read_layers
@@ -655,7 +656,7 @@ def test_a_format_whose_attributes_raise_harms_only_its_model() -> None:
         guarded = GuardedLanguage(Language(), "plugin p")
         try:
             with pytest.raises(PluginError, match="plugin p: interruptible: raised SystemExit"):
-                await threads.open(lambda: guarded.compile(TemplateText(kind="k", text="t"), None))
+                threads.format(guarded.compile(TemplateText(kind="k", text="t"), None))
         finally:
             threads.close()
 

@@ -11,21 +11,29 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.testing import AsyncTestClient
 
+from corral import plugins
 from corral.adapters.engines.fake import SPEC as FAKE
 from corral.adapters.runners.thread import ThreadRunner
+from corral.api.http.app import create_app
+from corral.core.errors import ModelNotFound, PromptTooLong, ServerBusy
 from corral.core.models.digests import digest_of
 from corral.core.models.model import StoredModel, TemplateText
 from corral.core.models.names import parse_name
+from corral.core.ports.chat import RenderedChat
+from corral.core.requests.calls import GenerateCall
+from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import Delta
 from corral.core.requests.prompts import TextPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, SamplingParams
+from corral.core.requests.think_tags import ThinkTags
 from corral.core.specs.converters import ConvertRequest
 from corral.core.specs.engines import EngineSpec, LoadRequest, LocalFile
 from corral.plugins import testing
@@ -35,7 +43,8 @@ from corral.plugins.manager import PluginManager
 from corral.plugins.testing.answer_parser import AnswerParserContract
 from corral.plugins.testing.chat_format import ChatFormatContract
 from corral.plugins.testing.gguf import gguf_bytes
-from tests.contracts.broken_parts import failures
+from corral.plugins.testing.tool_call_format import TOOLS, ToolCallFormatContract
+from tests.contracts.broken_parts import Outcomes, failures, outcomes_of, promises
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 
@@ -104,10 +113,82 @@ def test_the_converter(module: ModuleType, tmp_path: Path) -> None:
     assert [(folder / file.path).read_text() for file in result.files] == ["POLLY!"]
 
 
-_SUITE = """
+_EXAMPLES = {
+    "corral_monkey": "Constraints",
+    "corral_drone": "Engines with logits",
+    "corral_shout": "Converters",
+    "corral_shelf": "Sources",
+    "corral_postcard": "Manifest formats",
+}
+_SUITES = """
 import pytest
-from corral.plugins.testing import ModelSourceContract
+from corral.adapters.engines.fake import SPEC as FAKE
+from corral.adapters.runners.thread import ThreadRunner
+from corral.plugins import ConverterSpec, EngineSpec, LocalFile, Match, prompt_text
+from corral.plugins.testing import (
+    ConverterContract, GeneratorEngineContract, ManifestFormatContract, ModelSourceContract, RunningModelContract
+)
+import corral_drone, corral_monkey, corral_postcard, corral_shout
 from corral_shelf import Settings, Shelf
+
+class LossyBytes(corral_monkey.Bytes):
+    def encode(self, prompts):
+        return [tuple(prompt_text(prompt).encode()) for prompt in prompts]
+
+class LossyMonkey(corral_monkey.Monkey):
+    tokenizer = LossyBytes()
+
+def load_lossy(request, on_progress):
+    return LossyMonkey()
+
+def spec(load):
+    return EngineSpec(
+        name="example", summary="s", form="generator", load=load, match=FAKE.match, estimate=FAKE.estimate
+    )
+
+class Loaded(RunningModelContract):
+    @pytest.fixture
+    def runner(self):
+        return ThreadRunner()
+
+class TestMonkey(Loaded):
+    spec = spec("corral_monkey:load")
+
+class TestLossyMonkey(Loaded):
+    spec = spec("test_suites:load_lossy")
+
+class TestDrone(Loaded):
+    spec = spec("corral_drone:load")
+
+class TestMonkeyAlone(GeneratorEngineContract):
+    @pytest.fixture
+    def engine(self):
+        return corral_monkey.Monkey()
+
+class TestLossyMonkeyAlone(GeneratorEngineContract):
+    @pytest.fixture
+    def engine(self):
+        return LossyMonkey()
+
+class TestDroneAlone(GeneratorEngineContract):
+    @pytest.fixture
+    def engine(self):
+        return corral_drone.Drone()
+
+class TestShout(ConverterContract):
+    spec = ConverterSpec(
+        name="shout", summary="s", convert="corral_shout:convert", match=corral_shout.match
+    )
+
+    @pytest.fixture
+    def files(self, tmp_path):
+        (tmp_path / "polly").write_text("Polly!")
+        return (LocalFile(role="weights", path=str(tmp_path / "polly")),)
+
+class TestPostcard(ManifestFormatContract):
+    @pytest.fixture
+    def manifest_format(self):
+        return corral_postcard.Postcard()
 
 class TestShelf(ModelSourceContract):
     @pytest.fixture
@@ -130,16 +211,44 @@ class TestShelf(ModelSourceContract):
 """
 
 
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """Names of tests by outcome, for each class of `_SUITES`: one run of pytest over all of them."""
+    folder = tmp_path_factory.mktemp("examples")
+    for name, heading in _EXAMPLES.items():
+        (folder / f"{name}.py").write_text(example(heading))
+    return outcomes_of(_SUITES, folder)
+
+
+@pytest.mark.parametrize(
+    "suite", ["TestMonkey", "TestMonkeyAlone", "TestDrone", "TestDroneAlone", "TestShout", "TestPostcard", "TestShelf"]
+)
+def test_examples_pass_the_suites_of_their_ports(outcomes: Outcomes, suite: str) -> None:
+    """None of their tests fails."""
+    assert outcomes[suite]["passed"]
+    assert outcomes[suite]["failed"] == set()
+
+
+@pytest.mark.parametrize("suite", ["TestLossyMonkey", "TestLossyMonkeyAlone"])
+def test_an_engine_that_loses_the_ids_of_prompts_fails(outcomes: Outcomes, suite: str) -> None:
+    """A tokenizer that reads only the texts of a prompt loses long ones, which the suites notice."""
+    assert "test_a_prompt_of_ids" in outcomes[suite]["failed"]
+
+
 @pytest.mark.parametrize("module", [("corral_shelf", "Sources")], indirect=True)
-def test_the_source(module: ModuleType, tmp_path: Path) -> None:
-    """It is registered with its settings, and passes the suite of its port."""
+def test_the_source(module: ModuleType) -> None:
+    """It is registered with its settings."""
     manager = PluginManager()
     manager.register(module, "shelf")
     assert [spec.settings for spec in manager.specs(SOURCES)] == [module.Settings]
-    (tmp_path / "test_shelf.py").write_text(_SUITE)
-    pytest_here = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
-    done = subprocess.run(pytest_here, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("module", [("corral_postcard", "Manifest formats")], indirect=True)
+def test_the_manifest_format(module: ModuleType) -> None:
+    """It is registered."""
+    manager = PluginManager()
+    manager.register(module, "postcard")
+    assert manager.statuses[-1].provides == ("manifest format: postcard",)
 
 
 @pytest.mark.parametrize("module", [("corral_capitals", "Routes and commands")], indirect=True)
@@ -165,6 +274,52 @@ def test_the_route(module: ModuleType, tmp_path: Path) -> None:
     answer = asyncio.run(ask())
     assert answer
     assert answer == answer.upper()
+
+
+def test_the_names_of_an_author() -> None:
+    """`dir` shows Corral's names only, all of which exist; `import *` gives those that need no further package."""
+    names = dir(plugins)
+    assert {"LogitsSampler", "TokenSampler", "Logits", "EngineSpec", "ignored_options"} < set(names)
+    star: dict[str, object] = {}
+    exec("from corral.plugins import *", star)
+    assert star.keys() - {"__builtins__"} == set(vars(plugins)["__all__"]) < set(names)
+    for name in names:
+        assert not isinstance(getattr(plugins, name), ModuleType)
+    assert not {"Any", "TYPE_CHECKING", "annotations", "HOOKS"} & set(names)
+
+
+@pytest.mark.parametrize("module", [("corral_letters", "An API of its own")], indirect=True)
+def test_the_api_with_its_own_errors(module: ModuleType) -> None:
+    """Each error under its path has its envelope, with the status that the table on the page gives."""
+
+    class Inference:
+        async def generate(self, call: GenerateCall) -> None:
+            raise {"nothing": ModelNotFound, "long": PromptTooLong, "busy": ServerBusy}[call.model](call.model)
+
+    app = create_app(cast("Any", SimpleNamespace(inference=Inference())), [module.router])
+
+    async def ask() -> list[tuple[int, dict[str, Any]]]:
+        async with AsyncTestClient(app, base_url="http://127.0.0.1") as client:
+
+            async def error(method: str, path: str, **given: Any) -> tuple[int, dict[str, Any]]:
+                reply = await client.request(method, f"/letters{path}", **given)
+                return reply.status_code, reply.json()["error"]
+
+            return [
+                *[await error("POST", "/write", json={"model": model, "to": "you"}) for model in ("nothing", "long")],
+                await error("POST", "/write", json={"model": "busy", "to": "you"}),
+                await error("POST", "/write", json={"model": "other", "to": "you"}),
+                await error("POST", "/write", json={}),
+                await error("POST", "/write", content=b"{"),
+                await error("POST", "/read"),
+                await error("GET", "/write"),
+                await error("GET", "/write", headers={"origin": "https://elsewhere.example"}),
+            ]
+
+    answers = asyncio.run(ask())
+    assert [status for status, _ in answers] == [404, 413, 503, 500, 422, 400, 404, 405, 403]
+    assert all(error["code"] == status and error["message"] for status, error in answers)
+    assert answers[4][1]["message"] == "to whom?"
 
 
 def test_every_suite_is_documented() -> None:
@@ -239,3 +394,22 @@ def test_the_chat_language_and_its_parser(module: ModuleType) -> None:
     assert failures(Formats, lambda: module.PercentLanguage().compile(text, None)) == set()
     rendered = module.PercentLanguage().compile(text, None).render(ChatRequest(messages=()))
     assert failures(Parsers, lambda: module.GuillemetParsers().open(ChatRequest(messages=()), rendered)) == set()
+    assert module.GuillemetParsers().think_tags(text) == ThinkTags(start="«", end="»")
+
+
+@pytest.mark.parametrize("module", [("corral_angles", "Formats of tool calls")], indirect=True)
+def test_the_tool_call_format(module: ModuleType) -> None:
+    """It is registered, and passes the suites of its port and of its parsers."""
+    manager = PluginManager()
+    manager.register(module, "angles")
+    assert manager.statuses[-1].provides == ("tool call format: angles",)
+    now = '⟪{"tool": "now", "input": {}}⟫'
+
+    class Calls(ToolCallFormatContract):
+        template = TemplateText(kind="jinja", text="⟪{{ tools }}⟫")
+        answers = ((now, ("", "", (ToolCall(name="now"),))), (f"So: {now}", ("", "So:", (ToolCall(name="now"),))))
+
+    parsers = promises(AnswerParserContract)
+    assert failures(Calls, module.AngleCalls, promises(Calls) - parsers) == set()
+    chat = ChatRequest(messages=(), tools=TOOLS)
+    assert failures(Calls, lambda: module.AngleCalls().open(chat, RenderedChat(prompt=())), parsers) == set()

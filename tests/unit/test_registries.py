@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from pathlib import Path
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -12,9 +11,6 @@ import pytest
 from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
-from corral.adapters.stores.filesystem import FilesystemBlobs
-from corral.adapters.stores.manifests import FilesystemManifests
-from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.catalog.fetching import side_by_side
 from corral.core.errors import (
@@ -92,14 +88,9 @@ class Store:
         return {info.digest async for info in self.blobs.list()}
 
 
-@pytest.fixture(params=["memory", "filesystem"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "memory":
-        blobs = MemoryBlobs()
-        yield Store(blobs, MemoryManifests())
-        blobs.close()
-    else:
-        yield Store(FilesystemBlobs(tmp_path), FilesystemManifests(tmp_path))
+@pytest.fixture
+def store(either_store: tuple[Any, Any]) -> Store:
+    return Store(*either_store)
 
 
 SMALL = parse_reference("mem://house/small:q4")

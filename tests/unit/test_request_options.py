@@ -56,13 +56,15 @@ def test_what_a_call_says_reaches_the_model() -> None:
         "logprobs": 3,
         "constraint": Constraint(kind="regex", source="x"),
         "return_token_ids": True,
+        "earlier_ids": (1, 2),
+        "suffix": "x",
     }
     record = StoredModel(name=parse_name("m"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf")
     asked = GenerateCall(model="m", prompt="x", **said)
     chat = generate_request(record, asked, ResolvedOptions())
     raw = generate_request(record, msgspec.structs.replace(asked, raw=True), ResolvedOptions())
     assert isinstance(chat, ChatRequest)
-    for request in (chat, raw, completion_of(chat, RenderedChat(prompt=()))):
+    for request in (chat, raw, completion_of(chat, RenderedChat(prompt=()), truncate=False)):
         shared = set(asked.__struct_fields__) & set(request.__struct_fields__) - {"prompt"}
         assert shared
         assert {name: getattr(request, name) for name in shared} == {name: said[name] for name in shared}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
@@ -14,15 +14,13 @@ from corral.core.models.digests import digest_of
 from corral.core.models.model import ModelFile, StoredModel
 from corral.core.models.names import parse_name
 from corral.core.ports.runners import OnLoadProgress
-from corral.core.ports.running import ModelInfo, RunningModel
-from corral.core.requests.outputs import Output
-from corral.core.requests.prompts import Prompt
-from corral.core.requests.requests import Request
+from corral.core.ports.running import RunningModel
 from corral.core.scheduling.engine_choice import Candidate
 from corral.core.scheduling.resident import Resident
 from corral.core.scheduling.residents import Residents
 from corral.core.scheduling.sharing import files_key
 from corral.core.specs.engines import Derivation, EngineSpec, LoadRequest, Match
+from tests.unit.idle_model import IdleModel
 
 SPEC = EngineSpec(
     name="toy",
@@ -43,27 +41,6 @@ RECORD = StoredModel(
 )
 
 
-class Model:
-    def __init__(self) -> None:
-        self.alive = True
-        self.info = ModelInfo(tasks=frozenset({"completion"}), parallel=2)
-
-    async def run(self, request: Request) -> AsyncGenerator[Output, None]:
-        raise NotImplementedError
-        yield
-
-    async def tokenize(
-        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
-    ) -> list[tuple[int, ...]]:
-        raise NotImplementedError
-
-    async def detokenize(self, ids: Sequence[int]) -> str:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        self.alive = False
-
-
 class NoRunner:
     name = "thread"
 
@@ -76,7 +53,7 @@ def added(residents: Residents, load: Callable[[Resident], Awaitable[RunningMode
 
 
 async def at_once(resident: Resident) -> RunningModel:
-    return Model()
+    return IdleModel()
 
 
 async def failing(resident: Resident) -> RunningModel:
@@ -188,7 +165,7 @@ def test_a_load_that_ends_after_it_was_cancelled() -> None:
     """Its model is closed before the departure ends, and waiting requests learn that it is gone."""
 
     async def main() -> None:
-        residents, model = Residents(), Model()
+        residents, model = Residents(), IdleModel()
 
         async def stubborn(resident: Resident) -> RunningModel:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -17,10 +17,7 @@ from corral.core.models.model import ModelFile, ModelMetadata, StoredModel
 from corral.core.models.names import parse_name
 from corral.core.models.view import ModelView
 from corral.core.ports.runners import OnLoadProgress, Runner
-from corral.core.ports.running import ModelInfo, RunningModel
-from corral.core.requests.outputs import Output
-from corral.core.requests.prompts import Prompt
-from corral.core.requests.requests import Request
+from corral.core.ports.running import RunningModel
 from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.load_progress import LoadProgress
 from corral.core.scheduling.loading import Deriver
@@ -28,6 +25,7 @@ from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import Derivation, EngineSpec, LoadRequest, LocalFile, Match
+from tests.unit.idle_model import IdleModel
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,27 +47,14 @@ def spec(name: str = "toy", *, score: int = 10, module: str | None = None) -> En
     )
 
 
-class Model:
+class Model(IdleModel):
     def __init__(self, runner: ToyRunner, request: LoadRequest) -> None:
+        super().__init__()
         self.runner = runner
         self.request = request
-        self.alive = True
-        self.info = ModelInfo(tasks=frozenset({"completion"}), parallel=2)
-
-    async def run(self, request: Request) -> AsyncGenerator[Output, None]:
-        raise NotImplementedError
-        yield
-
-    async def tokenize(
-        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
-    ) -> list[tuple[int, ...]]:
-        raise NotImplementedError
-
-    async def detokenize(self, ids: Sequence[int]) -> str:
-        raise NotImplementedError
 
     async def aclose(self) -> None:
-        self.alive = False
+        await super().aclose()
         await asyncio.sleep(0)
         self.runner.memory += self.request.load_options["size_bytes"]
         self.runner.events.append(f"unload {self.request.model}")

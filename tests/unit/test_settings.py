@@ -160,6 +160,11 @@ def test_the_users_own_file_is_found(tmp_path: Path) -> None:
     assert read_layers(environment={"XDG_CONFIG_HOME": str(tmp_path)}).decode().store == "memory"
 
 
+def test_a_home_that_is_no_folder_has_no_settings_file() -> None:
+    """Users of services have homes such as ``/dev/null``."""
+    read_layers(environment={"XDG_CONFIG_HOME": f"{__file__}/config"})
+
+
 def test_plugin_lists_are_known_before_any_plugin() -> None:
     """Phase one needs no specs, even if the rest names engines."""
     layers = read_layers("", environment={"CORRAL_PLUGINS": "a, b", "CORRAL_PLUGINS_DISABLED": "c"})

@@ -399,7 +399,7 @@ def test_what_a_server_speaks(upstream: ScriptedServer, owned_by: str, api: str)
 def test_what_llama_server_tells(upstream: ScriptedServer) -> None:
     """Its lengths and capabilities are used."""
     listed = {"id": "m", "owned_by": "llamacpp", "meta": {"n_ctx": 4096, "n_embd": 576, "n_vocab": 1}}
-    body = {"models": [{"name": "m", "capabilities": ["completion", "vision"]}], "data": [listed]}
+    body = {"models": [{"name": "m", "capabilities": ["completion", "multimodal"]}], "data": [listed]}
     upstream.replies["/v1/models"] = ScriptedReply(body=body)
     offer = find(upstream.url)
     assert (offer.context_length, offer.embedding_length, offer.capabilities) == (4096, 576, ("completion", "vision"))

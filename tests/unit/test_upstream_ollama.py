@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import math
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from corral.core.errors import EngineDied, InvalidRequest, PromptTooLong, Unsupported, UpstreamError
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage
-from corral.core.requests.prompts import TextPart
+from corral.core.requests.prompts import MediaPart, TextPart
 from corral.core.requests.requests import (
     ChatRequest,
     CompletionRequest,
@@ -24,7 +25,9 @@ from corral.core.requests.requests import (
     Request,
     SamplingParams,
 )
+from corral.core.requests.tool_choice import ToolChoice
 from corral.core.requests.vectors import rows
+from corral.plugins.testing.images import png_bytes
 from corral.plugins.testing.scripted_server import ScriptedReply, ScriptedServer
 
 CHAT, GENERATE, EMBED = "/api/chat", "/api/generate", "/api/embed"
@@ -280,12 +283,31 @@ def test_arguments_of_tool_calls(server: ScriptedServer, ask: Any, arguments: An
 
 
 def test_arguments_that_are_no_object(server: ScriptedServer, ask: Any) -> None:
-    """They are reported as the server's fault, naming the function."""
+    """They become text, with a warning."""
     server.replies[CHAT] = ScriptedReply(
         pieces=lines(said(tool_calls=[{"function": {"name": "f", "arguments": "[1"}}]), LAST)
     )
-    with pytest.raises(UpstreamError, match="'f' are not a JSON object"):
-        ask(HELLO)
+    _, delta, _ = ask(HELLO)
+    assert (delta.text, delta.tool_calls) == ('{"name": "f", "arguments": [1}', ())
+    assert delta.warnings[0].startswith("a tool call was left in the text: ")
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [ToolChoice(), ToolChoice(mode="required"), ToolChoice(mode="required", name="t")],
+    ids=["auto", "required", "named"],
+)
+def test_the_choice_of_tools(api: str, server: ScriptedServer, ask: Any, choice: ToolChoice) -> None:
+    """Corral gets it, and what a tool says of itself; Ollama has neither, which the answer says."""
+    server.replies[CHAT] = ScriptedReply(pieces=ANSWER)
+    request = ChatRequest(messages=HELLO.messages, tools=(Tool(name="t", strict=True),), tool_choice=choice)
+    started = ask(request)[0]
+    [body] = server.bodies(CHAT)
+    named = {"type": "function", "function": {"name": "t"}}
+    sent = named if choice.name else "required" if choice.mode == "required" else None
+    ignored = {"tools: strict", *(["tool_choice"] if sent else [])}
+    assert body.get("tool_choice") == (sent if api == "corral" else None)
+    assert set(started.ignored_options) == (set() if api == "corral" else ignored)
 
 
 @pytest.mark.parametrize(
@@ -302,3 +324,16 @@ def test_an_error_with_status_200(server: ScriptedServer, ask: Any, error: Any, 
     server.replies[CHAT] = ScriptedReply(pieces=lines(said("Hi"), error))
     with pytest.raises(kind, match=": no"):
         ask(HELLO)
+
+
+def test_images_are_base64(upstream: ScriptedServer, ask: Any) -> None:
+    """Of a message as they are; of a raw prompt with their places as ``[img-N]``."""
+    red = png_bytes(colour=(255, 0, 0))
+    encoded = b64encode(red).decode()
+    upstream.replies[CHAT] = upstream.replies[GENERATE] = ScriptedReply(pieces=ANSWER)
+    ask(ChatRequest(messages=(Message(role="user", content="Is [img] red?", images=(red,)),)))
+    [body] = upstream.bodies(CHAT)
+    assert body["messages"] == [{"role": "user", "content": "Is [img] red?", "images": [encoded]}]
+    ask(CompletionRequest(prompt=(TextPart(text="Is "), MediaPart(data=red), TextPart(text=" red?"))))
+    [body] = upstream.bodies(GENERATE)
+    assert (body["prompt"], body["images"], body["raw"]) == ("Is [img-0] red?", [encoded], True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from corral.core.errors import (
 )
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output, Started, Usage
-from corral.core.requests.prompts import TextPart, TokensPart
+from corral.core.requests.prompts import MediaPart, TextPart, TokensPart
 from corral.core.requests.requests import (
     ChatRequest,
     CompletionRequest,
@@ -30,7 +31,9 @@ from corral.core.requests.requests import (
     Request,
     SamplingParams,
 )
+from corral.core.requests.tool_choice import ToolChoice
 from corral.core.requests.vectors import rows
+from corral.plugins.testing.images import png_bytes
 from corral.plugins.testing.scripted_server import ScriptedReply, ScriptedServer
 
 MODELS = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "somebody", "max_model_len": 512}]}
@@ -192,13 +195,32 @@ def test_tool_calls_with_neither_index_nor_id(upstream: ScriptedServer, ask: Any
 
 
 def test_a_tool_call_that_is_cut_off(upstream: ScriptedServer, ask: Any) -> None:
-    """If the answer ended with ``length``, half a call is left out; otherwise it is the server's error."""
-    half = delta(tool_calls=[fragment(0, '{"city": "Pa', "weather", "a")])
-    upstream.replies[CHAT] = ScriptedReply(pieces=events(half, delta("length")))
-    assert [type(output) for output in ask(HELLO)] == [Started, Finished]
-    upstream.replies[CHAT] = ScriptedReply(pieces=events(half, delta("tool_calls")))
-    with pytest.raises(UpstreamError, match="arguments of the call to 'weather' are not a JSON object"):
-        ask(HELLO)
+    """Half a call becomes text with a warning, whatever the answer ended with; whole ones beside it are read."""
+    half = delta(tool_calls=[fragment(0, '{"city": "Pa', "weather", "a"), fragment(1, "{}", "time", "b")])
+    for reason in ("length", "tool_calls"):
+        upstream.replies[CHAT] = ScriptedReply(pieces=events(half, delta(reason)))
+        deltas = [output for output in ask(HELLO) if isinstance(output, Delta)]
+        assert "".join(delta.text for delta in deltas) == '{"name": "weather", "arguments": {"city": "Pa}'
+        [warning] = [warning for delta in deltas for warning in delta.warnings]
+        assert warning.startswith("a tool call was left in the text: ")
+        assert [call for delta in deltas for call in delta.tool_calls] == [ToolCall(name="time", id="b")]
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        (ToolChoice(), None),
+        (ToolChoice(mode="required"), "required"),
+        (ToolChoice(mode="required", name="t"), {"type": "function", "function": {"name": "t"}}),
+    ],
+)
+def test_the_choice_of_tools(upstream: ScriptedServer, ask: Any, choice: ToolChoice, sent: Any) -> None:
+    """It is sent as OpenAI's API writes it, and so is what a tool says of itself."""
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
+    ask(ChatRequest(messages=HELLO.messages, tools=(Tool(name="t", strict=True),), tool_choice=choice))
+    [body] = upstream.bodies(CHAT)
+    assert body.get("tool_choice") == sent
+    assert body["tools"][0]["function"]["strict"] is True
 
 
 def test_a_conversation_with_tools(upstream: ScriptedServer, ask: Any) -> None:
@@ -548,3 +570,28 @@ def test_leaving_reaches_the_server(upstream: ScriptedServer, load_upstream: Any
         await model.aclose()
 
     asyncio.run(check())
+
+
+def test_images_are_parts_of_a_message(upstream: ScriptedServer, ask: Any) -> None:
+    """Images are data URLs of their type, in their places in the text; sound is a part of its own kind."""
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
+    red, sound = png_bytes(colour=(255, 0, 0)), b"RIFF\0\0\0\0WAVEfmt "
+    said = Message(role="user", content="Is [img] like this?", images=(red, red, sound))
+    ask(ChatRequest(messages=(Message(role="system", content="Look."), said)))
+    [body] = upstream.bodies(CHAT)
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + b64encode(red).decode()}}
+    assert body["messages"] == [
+        {"role": "system", "content": "Look."},
+        {
+            "role": "user",
+            "content": [
+                image,
+                {"type": "input_audio", "input_audio": {"data": b64encode(sound).decode(), "format": "wav"}},
+                {"type": "text", "text": "Is "},
+                image,
+                {"type": "text", "text": " like this?"},
+            ],
+        },
+    ]
+    with pytest.raises(Unsupported, match="images only in chats"):
+        ask(CompletionRequest(prompt=(MediaPart(data=red),)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from corral.adapters.engine_kit.admission import admitted_context, prefilled
+from corral.adapters.engine_kit.admission import admitted, prefilled
 from corral.adapters.engine_kit.sampling import LogitsSampler
 from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
 from corral.adapters.engines.ctransformers.context import Context
@@ -54,8 +54,9 @@ class CtransformersEngine:
 
     def _complete(self, request: CompletionRequest, mask: TokenMask | None) -> Outputs:
         context, tokenizer = self._context, self._tokenizer
-        [prompt] = tokenizer.encode([request.prompt])
-        num_ctx = admitted_context(request, prompt, self._info.context_length or 0)
+        [ids] = tokenizer.encode([request.prompt])
+        prompt = admitted(request, ids, self._info.context_length or 0)
+        num_ctx = prompt.num_ctx
         sampler = LogitsSampler(
             request.sampling,
             vocabulary_size=self._tokens.size,
@@ -66,10 +67,10 @@ class CtransformersEngine:
             mask=mask,
         )
         chooser = TokenChooser(request, sampler, self._tokens)
-        cached = context.begin(prompt)
-        yield from context.prefill(prompt)
+        cached = context.begin(prompt.ids)
+        yield from context.prefill(prompt.ids)
         yield prefilled(request, prompt, cached=cached, shifts=False)
-        sampler.remember(prompt)
+        sampler.remember(prompt.ids)
         while True:
             token, token_id, ended = chooser.choose(context.logits())
             yield token

@@ -16,6 +16,9 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
+from corral.adapters.engine_kit.admission import AdmittedPrompt, admitted, prefilled
 from corral.adapters.engines.fake.options import FakeLoadOptions
 from corral.adapters.engines.fake.sampling import choose
 from corral.adapters.engines.fake.tokenizer import EOS, FIRST_WORD, WORDS, FakeTokenizer
@@ -33,7 +36,7 @@ from corral.core.requests.outputs import (
     TopLogprob,
     Vectors,
 )
-from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, SamplingParams
+from corral.core.requests.requests import CompletionRequest, EmbedRequest, Request, ignored_options
 
 __all__ = ("FakeEngine",)
 
@@ -44,14 +47,15 @@ _HONOURED = {"temperature", "top_k", "top_p", "seed", "num_predict", "stop", "ig
 class _Sequence:
     """One unfinished completion."""
 
-    def __init__(self, request: CompletionRequest, ids: list[int], mask: TokenMask | None, num_ctx: int) -> None:
+    def __init__(self, request: CompletionRequest, prompt: AdmittedPrompt, mask: TokenMask | None) -> None:
         self.request = request
-        self.ids = ids
+        self.prompt = prompt
+        self.ids = ids = list(prompt.ids)
         self.prompt_tokens = len(ids)
         self.prefilled = 0
         self.began_ns = 0
         self.mask = mask
-        self.num_ctx = num_ctx
+        self.num_ctx = prompt.num_ctx
         self.random = random.Random(request.sampling.seed)
         # An answer's length depends on the prompt alone, so that it does not change with the seed.
         self.answer_tokens = 8 + hashlib.blake2b(struct.pack(f"<{len(ids)}i", *ids), digest_size=1).digest()[0] % 24
@@ -86,13 +90,7 @@ class FakeEngine:
             self._embedding[request_id] = request
         elif isinstance(request, CompletionRequest):
             [ids] = self._tokenizer.encode([request.prompt])
-            num_ctx = min(request.context.num_ctx or self._options.num_ctx, self._options.num_ctx)
-            if len(ids) >= num_ctx:
-                raise PromptTooLong(
-                    "the prompt is longer than the context length currently available to the model",
-                    f"it has {len(ids)} tokens, but the context holds {num_ctx}: shorten it or raise num_ctx",
-                )
-            self._waiting.append((request_id, _Sequence(request, list(ids), mask, num_ctx)))
+            self._waiting.append((request_id, _Sequence(request, admitted(request, ids, self._options.num_ctx), mask)))
         else:
             raise Unsupported(f"the fake engine does not take a {type(request).__name__}")
 
@@ -211,16 +209,6 @@ class FakeEngine:
 
 
 def _prefilled(sequence: _Sequence) -> Prefilled:
-    sampling, default = sequence.request.sampling, SamplingParams()
-    ignored = tuple(
-        name
-        for name in SamplingParams.__struct_fields__
-        if name not in _HONOURED and getattr(sampling, name) != getattr(default, name)
-    )
-    ids = tuple(sequence.ids) if sequence.request.return_token_ids else ()
-    return Prefilled(
-        prompt_tokens=sequence.prompt_tokens,
-        ignored_options=ignored,
-        prompt_ids=ids,
-        prefill_ns=time.perf_counter_ns() - sequence.began_ns,
-    )
+    told = prefilled(sequence.request, sequence.prompt, cached=0, shifts=False, began_ns=sequence.began_ns)
+    ignored = ignored_options(sequence.request.sampling, _HONOURED)
+    return msgspec.structs.replace(told, ignored_options=(*ignored, *told.ignored_options))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from corral.adapters.engine_kit.token_ids import checked_ids
 from corral.core.errors import Unsupported
 from corral.core.ports.tokens import Vocabulary
 from corral.core.requests.prompts import MediaPart, Prompt, TokensPart
@@ -63,9 +64,7 @@ class FakeTokenizer:
         ids = [] if isinstance(first, TokensPart) and first.ids[:1] == (BOS,) else [BOS]
         for part in prompt:
             if isinstance(part, TokensPart):
-                if any(not 0 <= index < len(self.pieces) for index in part.ids):
-                    raise Unsupported(f"token ids of this model are 0 to {len(self.pieces) - 1}")
-                ids += part.ids
+                ids += checked_ids(part.ids, len(self.pieces))
             elif isinstance(part, MediaPart):
                 raise Unsupported("a tokenizer has no tokens for images")
             elif part.parse_special:

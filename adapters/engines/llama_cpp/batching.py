@@ -10,7 +10,7 @@ import time
 from collections import deque
 from functools import partial
 
-from corral.adapters.engine_kit.admission import admitted_context, prefilled
+from corral.adapters.engine_kit.admission import admitted, prefilled
 from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time
 from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
@@ -22,7 +22,7 @@ from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import CorralError, EngineError
 from corral.core.ports.tokens import TokenMask
-from corral.core.requests.outputs import EngineFailed, EngineFinished, EngineOutput, FinishReason
+from corral.core.requests.outputs import ContextShifted, EngineFailed, EngineFinished, EngineOutput, FinishReason
 from corral.core.requests.requests import CompletionRequest
 
 __all__ = ("Completions", "Outputs")
@@ -122,18 +122,17 @@ class Completions:
 
     def sequence(self, request: CompletionRequest) -> LlamaSequence:
         """Prepare a request, in any thread, also in parallel. Raises the same errors as `add`."""
-        prompt = self._tokenizer.tokens(request.prompt)
-        num_ctx = admitted_context(request, prompt, self._context.num_ctx)
+        prompt = admitted(request, self._tokenizer.tokens(request.prompt), self._context.num_ctx)
         sampler = Sampler(
             request.sampling,
             model=self._model,
             tokenizer=self._tokenizer,
             ends=sorted(self._tokens.ends),
-            num_ctx=num_ctx,
+            num_ctx=prompt.num_ctx,
             candidates=self._candidates,
             dry=self._dry,
         )
-        return LlamaSequence(request, prompt, sampler, TokenChooser(request, sampler, self._tokens), num_ctx=num_ctx)
+        return LlamaSequence(request, prompt, sampler, TokenChooser(request, sampler, self._tokens))
 
     def _admit(self) -> None:
         """Give waiting requests a stream, in order, and the longest prefix that is already in memory."""
@@ -196,6 +195,7 @@ class Completions:
         self._context.discard(stream.index, stream.position(keep), stream.position(keep + drop))
         del stream.tokens[keep : keep + drop]
         stream.reusable = min(stream.reusable, keep)
+        outputs.append((sequence.request_id, ContextShifted(dropped_tokens=drop)))
         return True
 
     # ── Prefill ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -225,7 +225,7 @@ class Completions:
         """The prompt is in memory: report it, and choose the first token."""
         told = prefilled(
             sequence.request,
-            sequence.prompt,
+            sequence.admitted,
             cached=sequence.cached,
             shifts=self._can_shift,
             began_ns=sequence.began_ns,

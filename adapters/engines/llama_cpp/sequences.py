@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from corral.adapters.engine_kit.admission import AdmittedPrompt
 from corral.adapters.engine_kit.token_choosing import TokenChooser
 from corral.adapters.engines.llama_cpp.sampler import Sampler
 from corral.adapters.engines.llama_cpp.streams import CacheStream, common_prefix
@@ -14,6 +15,7 @@ class LlamaSequence:
     """One request. It owns `stream` from admission to its end; `pending` is the token to be decoded next."""
 
     __slots__ = (
+        "admitted",
         "awaited",
         "awaited_length",
         "began_ns",
@@ -33,18 +35,17 @@ class LlamaSequence:
     def __init__(
         self,
         request: CompletionRequest,
-        prompt: list[int],
+        admitted: AdmittedPrompt,
         sampler: Sampler,
         chooser: TokenChooser,
-        *,
-        num_ctx: int,
     ) -> None:
         self.request_id = -1  # until the engine accepts it
         self.request = request
-        self.prompt = prompt
+        self.admitted = admitted
+        self.prompt = list(admitted.ids)
         self.sampler = sampler
         self.chooser = chooser
-        self.num_ctx = num_ctx
+        self.num_ctx = admitted.num_ctx
         self.num_keep = request.context.num_keep
         self.shift = request.context.shift
         self.stream: CacheStream | None = None

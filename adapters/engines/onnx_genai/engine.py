@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from corral.adapters.engine_kit.admission import admitted_context, prefilled
+from corral.adapters.engine_kit.admission import AdmittedPrompt, admitted, prefilled
 from corral.adapters.engine_kit.sampling import LogitsSampler
 from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
 from corral.adapters.engines.onnx_genai.continuations import Continuations
@@ -35,6 +35,7 @@ class _Sequence:
     """One request. It has a `continuation` from admission to its end; `pending` is the token to be computed next."""
 
     __slots__ = (
+        "admitted",
         "began_ns",
         "cached",
         "chooser",
@@ -52,18 +53,17 @@ class _Sequence:
         self,
         request_id: int,
         request: CompletionRequest,
-        prompt: list[int],
+        admitted: AdmittedPrompt,
         sampler: LogitsSampler,
         chooser: TokenChooser,
-        *,
-        num_ctx: int,
     ) -> None:
         self.request_id = request_id
         self.request = request
-        self.prompt = prompt
+        self.admitted = admitted
+        self.prompt = list(admitted.ids)
         self.sampler = sampler
         self.chooser = chooser
-        self.num_ctx = num_ctx
+        self.num_ctx = admitted.num_ctx
         self.continuation: Continuation | None = None
         self.began_ns = 0
         self.cached = 0
@@ -97,19 +97,18 @@ class OnnxGenaiEngine:
     def add_request(self, request_id: int, request: Request, mask: TokenMask | None) -> None:
         if not isinstance(request, CompletionRequest):
             raise Unsupported(f"the onnx-genai engine does not take a {type(request).__name__}")
-        prompt = self._tokenizer.tokens(request.prompt)
-        num_ctx = admitted_context(request, prompt, self._num_ctx)
+        prompt = admitted(request, self._tokenizer.tokens(request.prompt), self._num_ctx)
         sampler = LogitsSampler(
             request.sampling,
             vocabulary_size=self._tokens.size,
-            num_ctx=num_ctx,
+            num_ctx=prompt.num_ctx,
             encode=self._tokenizer.text_tokens,
             decode_piece=self._tokenizer.piece,
             ends=self._tokens.ends,
             mask=mask,
         )
         chooser = TokenChooser(request, sampler, self._tokens)
-        self._waiting.append(_Sequence(request_id, request, prompt, sampler, chooser, num_ctx=num_ctx))
+        self._waiting.append(_Sequence(request_id, request, prompt, sampler, chooser))
 
     def step(self) -> Sequence[tuple[int, EngineOutput]]:
         outputs: Outputs = []
@@ -183,7 +182,7 @@ class OnnxGenaiEngine:
     def _begin(self, sequence: _Sequence, continuation: Continuation, outputs: Outputs) -> None:
         """The prompt is in memory: report it, and choose the first token."""
         told = prefilled(
-            sequence.request, sequence.prompt, cached=sequence.cached, shifts=False, began_ns=sequence.began_ns
+            sequence.request, sequence.admitted, cached=sequence.cached, shifts=False, began_ns=sequence.began_ns
         )
         outputs.append((sequence.request_id, told))
         sequence.sampler.remember(sequence.prompt)

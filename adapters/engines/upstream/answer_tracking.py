@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from corral.adapters.engines.upstream.api_request import Exchange
 from corral.core.errors import UpstreamError
@@ -52,6 +52,7 @@ class AnswerProgress:
         thinking: str = "",
         calls: tuple[ToolCall, ...] = (),
         *,
+        warnings: tuple[str, ...] = (),
         logprobs: tuple[TokenLogprob, ...] = (),
     ) -> Iterator[Output]:
         """The delta, and `Started` before the first. It counts as one token, or as one for each log-probability.
@@ -59,7 +60,7 @@ class AnswerProgress:
         Raises `UpstreamError` for an answer of more than `max_bytes`.
         """
         yield from self._start()
-        if not calls and self._num_predict is not None and self._counted >= self._num_predict:
+        if not calls and not warnings and self._num_predict is not None and self._counted >= self._num_predict:
             self.is_full = True
             return
         self._idle_bytes = 0
@@ -67,7 +68,9 @@ class AnswerProgress:
         self.hold(max(_LEAST_COST, len(text.encode()) + len(thinking.encode())) + _LOGPROB_COST * entries)
         tokens = max(1, len(logprobs))
         self._counted += tokens
-        yield Delta(text=text, thinking=thinking, tool_calls=calls, token_count=tokens, logprobs=logprobs)
+        yield Delta(
+            text=text, thinking=thinking, tool_calls=calls, token_count=tokens, logprobs=logprobs, warnings=warnings
+        )
 
     def idle(self, size_bytes: int) -> None:
         """Counts bytes without content. Raises `UpstreamError` for too many of them in a row."""
@@ -86,11 +89,11 @@ class AnswerProgress:
                 "set num_predict, or raise engines.upstream.max_answer_bytes",
             )
 
-    def end(self, reason: FinishReason, calls: tuple[ToolCall, ...] = ()) -> Iterator[Output]:
+    def end(self, reason: FinishReason, calls: Iterable[Delta] = ()) -> Iterator[Output]:
         """The tool calls, then `Finished`."""
         yield from self._start()
-        if calls:
-            yield from self.more("", calls=calls)
+        for call in calls:
+            yield from self.more(call.text, calls=call.tool_calls, warnings=call.warnings)
         now_ns = time.perf_counter_ns()
         first_ns = self._first_ns or now_ns
         yield Finished(

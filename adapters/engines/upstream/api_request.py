@@ -10,9 +10,10 @@ from corral.core.errors import Unsupported
 from corral.core.requests.messages import Tool
 from corral.core.requests.prompts import Prompt, TextPart
 from corral.core.requests.requests import Constraint
+from corral.core.requests.tool_choice import ToolChoice
 from corral.core.values import Value
 
-__all__ = ("Exchange", "plain_text", "schema_of", "tool_entry")
+__all__ = ("Exchange", "plain_text", "schema_of", "tool_choice_entry", "tool_entry")
 
 
 class Exchange(Value, frozen=True, kw_only=True):
@@ -28,14 +29,21 @@ def plain_text(prompt: Prompt) -> str:
     """Raises `Unsupported` for token ids, which mean nothing to another server, and for images."""
     texts = [part.text for part in prompt if isinstance(part, TextPart)]
     if len(texts) != len(prompt):
-        raise Unsupported("an upstream accepts text, neither token ids nor images")
+        raise Unsupported("an upstream accepts text, but no token ids, and images only in chats")
     return "".join(texts)
 
 
 def tool_entry(tool: Tool) -> dict[str, Any]:
     """A tool as OpenAI and Ollama both write it."""
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}
+    return {"type": "function", "function": function | ({"strict": True} if tool.strict else {})}
+
+
+def tool_choice_entry(choice: ToolChoice) -> dict[str, Any]:
+    """The field `tool_choice` as OpenAI and Corral have it, unless the choice is the default."""
+    if choice.name is not None:
+        return {"tool_choice": {"type": "function", "function": {"name": choice.name}}}
+    return {} if choice.mode == "auto" else {"tool_choice": choice.mode}
 
 
 def schema_of(constraint: Constraint) -> Any:

@@ -48,7 +48,7 @@ async def load(request: LoadRequest, on_progress: OnLoadProgress) -> UpstreamMod
     embeds_only = "embedding" in offer.capabilities and "completion" not in offer.capabilities
     info = ModelInfo(
         tasks=_EMBEDS if embeds_only else _EVERY_TASK,
-        features=frozenset({"logprobs", "tools"}),
+        features=frozenset({"logprobs", "tools", "images", "audio"}),
         context_length=offer.context_length,
         parallel=options.max_connections * len(endpoints),
         details={

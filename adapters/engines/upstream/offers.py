@@ -17,6 +17,8 @@ __all__ = ("known_api", "offer_of", "offers")
 _SHOWN_MODELS = 20
 _LIMIT_BYTES = 4 * 1024 * 1024
 _LENGTHS = 1 << 31
+_CAPABILITIES = {"multimodal": "vision"}
+"""What llama-server calls what Ollama has another word for."""
 _BY_OWNER = {"llamacpp": "llama-server", "vllm": "vllm", "sglang": "sglang"}
 
 
@@ -158,7 +160,7 @@ def _listed_capabilities(models: Any, name: str) -> tuple[str, ...]:
     """llama-server lists its models in Ollama's shape as well."""
     for one in models if isinstance(models, list) else ():
         if isinstance(one, dict) and one.get("name") == name and isinstance(one.get("capabilities"), list):
-            return tuple(text for text in one["capabilities"] if isinstance(text, str))
+            return tuple(_CAPABILITIES.get(text, text) for text in one["capabilities"] if isinstance(text, str))
     return ()
 
 

@@ -5,6 +5,7 @@ https://docs.ollama.com/api
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Annotated, Any
 
@@ -12,15 +13,16 @@ import msgspec
 from msgspec import Meta
 
 from corral.adapters.engines.upstream.answer_tracking import AnswerProgress, credible
-from corral.adapters.engines.upstream.api_request import Exchange, plain_text, schema_of, tool_entry
+from corral.adapters.engines.upstream.api_request import Exchange, plain_text, schema_of, tool_choice_entry, tool_entry
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
 from corral.adapters.engines.upstream.refusals import error_in_answer, message_of
-from corral.adapters.engines.upstream.tool_calls import read_arguments
+from corral.adapters.engines.upstream.tool_calls import call_delta
 from corral.adapters.engines.upstream.vectors import check_size, packed
 from corral.core.errors import UpstreamError
 from corral.core.malformed import MALFORMED
 from corral.core.requests.messages import Message, ToolCall
-from corral.core.requests.outputs import Embedded, Output, TokenLogprob, TopLogprob
+from corral.core.requests.outputs import Delta, Embedded, Output, TokenLogprob, TopLogprob
+from corral.core.requests.prompts import MediaPart, TextPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 
 __all__ = ("chat_exchange", "completion_exchange", "embed_exchange", "read_answer", "read_vectors")
@@ -31,15 +33,30 @@ _CALL_COST = 4  # for each byte of a line with tool calls: decoded, JSON takes m
 
 def chat_exchange(request: ChatRequest, model: str, api: str) -> Exchange:
     body: dict[str, Any] = {"messages": [_message(message) for message in request.messages]}
+    unheld: tuple[str, ...] = ()
     if request.tools:
         body["tools"] = [tool_entry(tool) for tool in request.tools]
+        choice = tool_choice_entry(request.tool_choice)
+        if api == "corral":
+            body |= choice
+        else:  # Ollama has neither
+            unheld = (*choice, *(("tools: strict",) if any(tool.strict for tool in request.tools) else ()))
     if request.think is not None:
         body["think"] = request.think
-    return _exchange("/api/chat", body, request, model, api)
+    exchange = _exchange("/api/chat", body, request, model, api)
+    return msgspec.structs.replace(exchange, ignored=(*exchange.ignored, *unheld))
 
 
 def completion_exchange(request: CompletionRequest, model: str, api: str) -> Exchange:
-    return _exchange("/api/generate", {"prompt": plain_text(request.prompt), "raw": True}, request, model, api)
+    images = [part.data for part in request.prompt if isinstance(part, MediaPart)]
+    numbers = itertools.count()
+    texts = (
+        TextPart(text=f"[img-{next(numbers)}]") if isinstance(part, MediaPart) else part for part in request.prompt
+    )
+    body: dict[str, Any] = {"prompt": plain_text(tuple(texts)), "raw": True}
+    if images:
+        body["images"] = images  # which become base64
+    return _exchange("/api/generate", body, request, model, api)
 
 
 def embed_exchange(texts: Sequence[str], model: str, *, truncate: bool, num_ctx: int | None) -> Exchange:
@@ -56,6 +73,8 @@ def _exchange(
     body |= {"model": model, "stream": True, "options": sampling | context}
     if not request.context.shift:
         body["shift"] = False
+    if not request.context.truncate:
+        body["truncate"] = False
     if request.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.logprobs}
     if request.constraint is not None:
@@ -65,7 +84,7 @@ def _exchange(
 
 def _message(message: Message) -> dict[str, Any]:
     entry: dict[str, Any] = {"role": message.role, "content": message.content}
-    for field in ("thinking", "tool_name", "tool_call_id"):
+    for field in ("images", "thinking", "tool_name", "tool_call_id"):
         if getattr(message, field):
             entry[field] = getattr(message, field)
     if message.tool_calls:
@@ -80,7 +99,6 @@ def _message(message: Message) -> dict[str, Any]:
 class _Function(msgspec.Struct):
     name: str = ""
     arguments: dict[str, Any] | str | None = None
-    index: int = 0
 
 
 class _Call(msgspec.Struct):
@@ -154,12 +172,16 @@ async def read_answer(
         if has_error and (refused := error_in_answer(address, exchange.path, exchange.body["model"], data)):
             raise refused
         message = line.message or _Message(content=line.response, thinking=line.thinking)
-        calls = tuple(_call(call, address) for call in message.tool_calls or () if call is not None)
-        if calls:
+        found = [_call(call) for call in message.tool_calls or () if call is not None]
+        if found:
             progress.hold(_CALL_COST * len(data))
         logprobs = tuple(_logprob(entry, exchange.logprobs or 0) for entry in line.logprobs or ())
-        if message.content or message.thinking or calls or logprobs:
-            for output in progress.more(message.content or "", message.thinking or "", calls, logprobs=logprobs):
+        calls = tuple(call for one in found for call in one.tool_calls)
+        unread = "".join([one.text for one in found])
+        warnings = tuple(warning for one in found for warning in one.warnings)
+        text = f"{message.content or ''}{unread}"
+        if text or message.thinking or calls or logprobs:
+            for output in progress.more(text, message.thinking or "", calls, warnings=warnings, logprobs=logprobs):
                 yield output
         else:
             progress.idle(len(data))
@@ -194,16 +216,11 @@ def _count(progress: AnswerProgress, line: _Line) -> None:
     progress.decode_ns = line.eval_duration or 0
 
 
-def _call(call: _Call, address: str) -> ToolCall:
-    """Raises `UpstreamError` for arguments that are not a JSON object."""
+def _call(call: _Call) -> Delta:
     found = call.function
-    try:
-        arguments = read_arguments(found.arguments) if isinstance(found.arguments, str) else found.arguments or {}
-    except MALFORMED as error:
-        raise UpstreamError(
-            f"{address}: the arguments of the call to {found.name!r} are not a JSON object: {error}"
-        ) from error
-    return ToolCall(name=found.name, arguments=arguments, id=call.id or None, index=found.index)
+    if isinstance(found.arguments, str):
+        return call_delta(found.name, found.arguments, call.id)
+    return Delta(tool_calls=(ToolCall(name=found.name, arguments=found.arguments or {}, id=call.id or None),))
 
 
 def _logprob(entry: _Logprob, wanted: int) -> TokenLogprob:

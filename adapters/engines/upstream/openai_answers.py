@@ -129,7 +129,7 @@ async def read_answer(
         raise UpstreamError(f"{address} ended its answer without a finish reason", "see that server's log")
     if reason in ("abort", "error"):
         raise UpstreamError(f"{address} aborted the answer ({reason})", "see that server's log")
-    for output in progress.end("length" if reason == "length" else "stop", calls.complete(cut=reason == "length")):
+    for output in progress.end("length" if reason == "length" else "stop", calls.complete()):
         yield output
 
 

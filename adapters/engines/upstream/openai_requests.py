@@ -5,13 +5,17 @@ https://platform.openai.com/docs/api-reference/chat, https://docs.vllm.ai/en/lat
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from corral.adapters.engines.upstream.api_request import Exchange, plain_text, schema_of, tool_entry
+from corral.adapters.engines.upstream.api_request import Exchange, plain_text, schema_of, tool_choice_entry, tool_entry
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
+from corral.core.requests.call_ids import with_call_ids
+from corral.core.requests.image_places import in_places
+from corral.core.requests.media import media_kind, media_type
 from corral.core.requests.messages import Message
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint
 
@@ -32,6 +36,7 @@ def chat_exchange(request: ChatRequest, model: str, api: str) -> Exchange:
     body |= _constraint(request.constraint, api)
     if request.tools:
         body["tools"] = [tool_entry(tool) for tool in request.tools]
+        body |= tool_choice_entry(request.tool_choice)
     if request.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.logprobs}
     unthought = ("think",) if request.think is not None and not thinking else ()
@@ -59,31 +64,44 @@ def embed_exchange(texts: Sequence[str], model: str, api: str, *, truncate: bool
 
 
 def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Here, the result of a tool names its call. Ollama's clients name the tool instead, and their calls have no id."""
+    """Here, the result of a tool names its call."""
     written: list[dict[str, Any]] = []
-    open_calls: list[tuple[str, str]] = []  # id and name, oldest first
-    for place, message in enumerate(messages):
-        entry: dict[str, Any] = {"role": message.role, "content": message.content}
+    for message in with_call_ids(messages):
+        entry: dict[str, Any] = {"role": message.role, "content": _content(message)}
         if message.tool_calls:
-            ids = [call.id or f"call_{place}_{index}" for index, call in enumerate(message.tool_calls)]
-            open_calls = [(id, call.name) for id, call in zip(ids, message.tool_calls, strict=True)]
             entry["tool_calls"] = [
                 {
-                    "id": id,
+                    "id": call.id,
                     "type": "function",
                     "function": {"name": call.name, "arguments": msgspec.json.encode(call.arguments).decode()},
                 }
-                for id, call in zip(ids, message.tool_calls, strict=True)
+                for call in message.tool_calls
             ]
         elif message.role == "tool":
-            entry["tool_call_id"] = message.tool_call_id or _answered(open_calls, message.tool_name)
+            entry["tool_call_id"] = message.tool_call_id or "call_0"
         written.append(entry)
     return written
 
 
-def _answered(open_calls: list[tuple[str, str]], name: str | None) -> str:
-    place = next((place for place, (_, called) in enumerate(open_calls) if called == name), 0)
-    return open_calls.pop(place)[0] if open_calls else "call_0"
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    if not message.images:
+        return message.content
+    parts = (_text(one) if isinstance(one, str) else _file(one) for one in in_places(message.content, message.images))
+    return [part for part in parts if part.get("text") != ""]
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _file(data: bytes) -> dict[str, Any]:
+    kind, encoded = media_type(data), b64encode(data).decode()
+    if media_kind(data) == "audio":
+        return {
+            "type": "input_audio",
+            "input_audio": {"data": encoded, "format": "wav" if kind == "audio/wav" else "mp3"},
+        }
+    return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{encoded}"}}
 
 
 def _thinking(think: bool | str | None, api: str) -> dict[str, Any]:

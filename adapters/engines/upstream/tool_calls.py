@@ -10,8 +10,9 @@ import msgspec
 from corral.core.errors import UpstreamError
 from corral.core.malformed import MALFORMED
 from corral.core.requests.messages import ToolCall
+from corral.core.requests.outputs import Delta
 
-__all__ = ("Fragment", "ToolCallFragments", "read_arguments")
+__all__ = ("Fragment", "ToolCallFragments", "call_delta")
 
 _LIMIT = 2 * 1024 * 1024
 _FRAGMENT_COST = 64
@@ -77,20 +78,13 @@ class ToolCallFragments:
             if self._held > _LIMIT:
                 raise self._too_long()
 
-    def complete(self, *, cut: bool) -> tuple[ToolCall, ...]:
-        """Raises `UpstreamError` for arguments that are not a JSON object; in a `cut` answer, they are left out."""
-        found: list[ToolCall] = []
-        for place, call in enumerate(sorted(self._calls, key=lambda call: call.index)):
-            try:
-                arguments = read_arguments("".join(call.arguments))
-            except MALFORMED as error:
-                if cut:
-                    break
-                raise UpstreamError(
-                    f"{self._address}: the arguments of the call to {call.name!r} are not a JSON object: {error}"
-                ) from error
-            found.append(ToolCall(name=call.name, arguments=arguments, id=call.id or None, index=place))
-        return tuple(found)
+    def complete(self) -> list[Delta]:
+        """The calls; those whose arguments are not a JSON object become texts, with warnings."""
+        calls = sorted(self._calls, key=lambda call: call.index)
+        deltas = [call_delta(call.name, "".join(call.arguments), call.id) for call in calls]
+        read = [call for delta in deltas for call in delta.tool_calls]
+        found = tuple(msgspec.structs.replace(call, index=place) for place, call in enumerate(read))
+        return [delta for delta in deltas if delta.text] + ([Delta(tool_calls=found)] if found else [])
 
     def _call_of(self, fragment: Fragment, name: str) -> _Call:
         index = fragment.index
@@ -126,6 +120,15 @@ class ToolCallFragments:
 
     def _too_long(self) -> UpstreamError:
         return UpstreamError(f"{self._address}: the tool calls are longer than {_LIMIT} characters")
+
+
+def call_delta(name: str, arguments: str, id: str) -> Delta:
+    """A call with the JSON text of its arguments, or its text and a warning if they are not a JSON object."""
+    try:
+        return Delta(tool_calls=(ToolCall(name=name, arguments=read_arguments(arguments), id=id or None),))
+    except MALFORMED as error:
+        text = f'{{"name": {msgspec.json.encode(name).decode()}, "arguments": {arguments}}}'
+        return Delta(text=text, warnings=(f"a tool call was left in the text: its arguments are no object: {error}",))
 
 
 def read_arguments(text: str, *, default: str = "{}") -> dict[str, Any]:

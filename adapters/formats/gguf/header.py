@@ -39,6 +39,7 @@ class Array(NamedTuple):
     element_type: int
     length: int
     offset_bytes: int
+    size_bytes: int
 
 
 class Tensor(NamedTuple):
@@ -108,6 +109,13 @@ class HeaderFile:
         found: list[Any] = list(struct.unpack(f"<{array.length}{code}", self._at.take(size_bytes)))
         return [_shortest(number) for number in found] if code == "f" else found
 
+    def bytes_of(self, array: Array, *, limit_bytes: int) -> bytes:
+        """The array as it is in the file; empty if it is larger than `limit_bytes`."""
+        if array.size_bytes > limit_bytes:
+            return b""
+        self._at.seek(array.offset_bytes)
+        return self._at.take(array.size_bytes)
+
     def strings_at(self, array: Array, indices: set[int]) -> dict[int, str]:
         """The strings of an array at some indices, without decoding the others."""
         found: dict[int, str] = {}
@@ -152,7 +160,7 @@ class HeaderFile:
 
     def _array(self, key: str) -> Array:
         kind, count = self._at.u32(), self._at.u64()
-        array = Array(kind, count, self._at.offset_bytes)
+        start = self._at.offset_bytes
         if kind == STRING:
             self._check_count(count, 8, f"strings in {key!r}", _STRINGS_LIMIT - self._string_count)
             self._string_count += count
@@ -163,7 +171,7 @@ class HeaderFile:
             self._at.skip(count * size_bytes)
         else:
             raise self._at.error(f"the array {key!r} holds the unknown type {kind}")
-        return array
+        return Array(kind, count, start, self._at.offset_bytes - start)
 
     def _tensor(self) -> Tensor:
         """The next entry of the tensor list; its offset still counts from the start of the tensor data."""

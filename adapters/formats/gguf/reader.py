@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from corral.adapters.formats.gguf.fill_in_the_middle import fim_ids
 from corral.adapters.formats.gguf.header import MAGIC, Array, Header, HeaderFile
 from corral.adapters.formats.gguf.tables import FILE_TYPES, POOLING_TYPES, STRING
 from corral.adapters.formats.magic import begins_with
@@ -66,7 +67,7 @@ class GgufReader:
             for key, value in header.pairs.items()
             if isinstance(value, Array) and key.endswith(_PER_LAYER) and value.length <= _MAX_LAYERS
         }
-        return _metadata(source.name, header, texts, per_layer)
+        return _metadata(source.name, header, texts, per_layer, fim_ids(file, header.pairs))
 
     def describe(self, source: RandomAccess, *, verbose: bool) -> dict[str, object]:
         file = HeaderFile(source)
@@ -123,7 +124,11 @@ def _special_texts(file: HeaderFile, header: Header) -> tuple[str, str]:
 
 
 def _metadata(
-    file_name: str, header: Header, texts: tuple[str, str], per_layer: Mapping[str, Sequence[Any] | None]
+    file_name: str,
+    header: Header,
+    texts: tuple[str, str],
+    per_layer: Mapping[str, Sequence[Any] | None],
+    fim: tuple[int, int, int] | None,
 ) -> ModelMetadata:
     pairs = header.pairs
     architecture = _text(pairs, _ARCHITECTURE)
@@ -154,6 +159,7 @@ def _metadata(
         chat_template=_text(pairs, _CHAT_TEMPLATE) or None,
         bos_text=texts[0],
         eos_text=texts[1],
+        fim_ids=fim,
         name=_text(pairs, _NAME)[:_NAME_LIMIT],
         format_version=header.version,
         keys={key: value for key, value in pairs.items() if _is_kept(key, value)},

@@ -35,15 +35,15 @@ class AnswerResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._stream:
-            await self._send_lines(scope, receive, send)
+            await self._send_lines(scope, send)
         else:
-            await self._send_whole(scope, receive, send)
+            await self._send_whole(scope, send)
 
-    async def _send_lines(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _send_lines(self, scope: Scope, send: Send) -> None:
         started = False
         last = b""
         try:
-            async with CancelOnDisconnect(receive), await self._open() as generation:
+            async with CancelOnDisconnect(scope), await self._open() as generation:
                 self._writer.begin(generation.record)
                 when_reader_stalls(scope, generation.read_ahead)
                 async for output in generation:
@@ -70,9 +70,9 @@ class AnswerResponse:
             await _start(send, _NDJSON)
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
-    async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _send_whole(self, scope: Scope, send: Send) -> None:
         outputs: list[Output] = []
-        async with CancelOnDisconnect(receive), await self._open() as generation:
+        async with CancelOnDisconnect(scope), await self._open() as generation:
             self._writer.begin(generation.record)
             outputs.extend([output async for output in generation])
             load_ns = generation.load_ns

@@ -33,7 +33,8 @@ _MOST_OPTIONS = 1024
 _MOST_INPUTS = 16_384
 _MOST_MESSAGES = 10_000
 _MOST_TOOLS = 2048
-_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+_LEGAL = re.compile(r"[A-Za-z0-9+/\r\n]*")
+_LINE_BREAKS = re.compile(r"[\r\n]*")
 
 
 class ToolCallFunctionBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,10 +88,11 @@ class ToolFunctionBody(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     description: str = ""
     parameters: dict[str, Any] = {}
+    strict: bool = False
 
 
 class ToolBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A function that the model may call."""
+    """A function that the model may call. `strict` is Corral's addition, as in OpenAI's API."""
 
     go_name: ClassVar[str] = "Tool"
 
@@ -99,7 +101,10 @@ class ToolBody(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_core(self) -> core.Tool:
         return core.Tool(
-            name=self.function.name, description=self.function.description, parameters=self.function.parameters
+            name=self.function.name,
+            description=self.function.description,
+            parameters=self.function.parameters,
+            strict=self.function.strict,
         )
 
 
@@ -122,7 +127,7 @@ class ModelBody(NativeBody, frozen=True, kw_only=True):
 
 
 class InferenceBody(ModelBody, frozen=True, kw_only=True):
-    """The fields that generate and chat share. `truncate` is accepted and has no effect (see docs/compatibility.md)."""
+    """The fields that generate and chat share."""
 
     stream: bool = True
     format: Any = None
@@ -131,6 +136,7 @@ class InferenceBody(ModelBody, frozen=True, kw_only=True):
     shift: bool | None = None
     logprobs: bool = False
     top_logprobs: int = 0
+    debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
 
 
 class GenerateBody(InferenceBody, frozen=True, kw_only=True):
@@ -148,12 +154,13 @@ class GenerateBody(InferenceBody, frozen=True, kw_only=True):
 
 
 class ChatBody(InferenceBody, frozen=True, kw_only=True):
-    """``POST /api/chat``."""
+    """``POST /api/chat``. `tool_choice` is Corral's addition, as in OpenAI's API."""
 
     go_name: ClassVar[str] = "ChatRequest"
 
     messages: tuple[MessageBody, ...] = ()
     tools: tuple[ToolBody, ...] = ()
+    tool_choice: Any = None
 
     def check(self) -> None:
         super().check()
@@ -232,13 +239,41 @@ def _require_few(field: str, values: Sized, limit: int) -> None:
 
 
 def decoded_images(encoded: tuple[str, ...]) -> tuple[bytes, ...]:
-    """Decodes files that clients send as base64. Raises `ApiError` with the text of Go's decoder."""
+    """Decodes files that clients send as base64; line breaks do not count, as in Go. Raises `ApiError` with the text of
+    Go's decoder.
+    """
     return tuple(map(_decoded, encoded)) if encoded else ()
 
 
 def _decoded(text: str) -> bytes:
     try:
         return binascii.a2b_base64(text, strict_mode=True)
-    except ValueError as error:
-        legal = _BASE64.match(text)
-        raise ApiError(400, f"illegal base64 data at input byte {legal.end() if legal else 0}") from error
+    except ValueError:
+        at = _illegal_byte(text)
+    if at is None:
+        return binascii.a2b_base64(text.replace("\r", "").replace("\n", ""))
+    raise ApiError(400, f"illegal base64 data at input byte {at}")
+
+
+def _illegal_byte(text: str) -> int | None:
+    """The place that Go's decoder names for a text that is no base64; None for one that is, with line breaks."""
+    legal = _end(_LEGAL, text, 0)
+    count = legal - text.count("\r", 0, legal) - text.count("\n", 0, legal)
+    if legal == len(text):
+        return legal - count % 4 if count % 4 else None
+    if text[legal] != "=" or count % 4 < 2:
+        return legal
+    at = _end(_LINE_BREAKS, text, legal + 1)
+    if count % 4 == 2:
+        if at == len(text):
+            return at
+        if text[at] != "=":
+            return at - 1
+        at = _end(_LINE_BREAKS, text, at + 1)
+    return at if at < len(text) else None
+
+
+def _end(pattern: re.Pattern[str], text: str, start: int) -> int:
+    """Where a match that begins at `start` ends. The pattern matches the empty text too."""
+    found = pattern.match(text, start)
+    return found.end() if found else start

@@ -10,6 +10,7 @@ import msgspec
 
 from corral.api.http.ollama.replies import (
     ChatReply,
+    DebugInfo,
     GenerateReply,
     ReplyMessage,
     logprobs_of,
@@ -79,6 +80,10 @@ class AnswerWriter(Generic[ReplyT]):
         """The answer, without text, to a request that only loaded or unloaded a model."""
         return _encode(self.reply(done=True, done_reason=done_reason))
 
+    def rendered(self, prompt: str, image_count: int) -> bytes:
+        """The answer to a request that only asks for its prompt."""
+        return _encode(self.reply(done=False, debug_info=DebugInfo(rendered_template=prompt, image_count=image_count)))
+
     def reply(
         self,
         *,
@@ -102,7 +107,11 @@ class AnswerWriter(Generic[ReplyT]):
             "eval_count": usage.generated_tokens,
             "eval_duration": usage.decode_ns,
             "cached_tokens": usage.cached_tokens,
+            "truncated": bool(finished.dropped_messages or finished.dropped_tokens),
+            "dropped_messages": finished.dropped_messages,
+            "dropped_tokens": finished.dropped_tokens,
             "ignored_options": self._ignored,
+            "warnings": finished.warnings,
         }
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import msgspec
 
 from corral.api.http.dialects import Dialect
-from corral.api.http.errors import STATUSES, ApiError, ErrorReply, shown_text
+from corral.api.http.errors import ApiError, ErrorReply, shown_text
 from corral.core.errors import Cancelled, CorralError, InvalidOption, ModelNotFound, PromptTooLong, ServerBusy
 
 __all__ = ("OLLAMA", "PROMPT_TOO_LONG", "OllamaDialect")
@@ -31,7 +31,7 @@ _MESSAGE_ALONE = (ModelNotFound, InvalidOption, ServerBusy)
 class OllamaDialect(Dialect):
     name: ClassVar[str] = "ollama"
     # Ollama answers a mistyped option only once it loads the model, hence 500.
-    statuses: ClassVar[Mapping[type[CorralError], int]] = {**STATUSES, InvalidOption: 500}
+    statuses: ClassVar[Mapping[type[CorralError], int]] = {InvalidOption: 500}
 
     def body(self, problem: ApiError) -> bytes:
         return msgspec.json.encode({"error": shown_text(problem.text)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar
 
 from litestar import Request, post
@@ -10,24 +12,27 @@ from litestar.types import ASGIApp
 
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.ollama.answers import AnswerResponse
-from corral.api.http.ollama.bodies import ChatBody, GenerateBody, InferenceBody, decoded_images
+from corral.api.http.ollama.bodies import ChatBody, GenerateBody, InferenceBody, MessageBody, decoded_images
 from corral.api.http.ollama.chunks import AnswerWriter, ChatWriter, GenerateWriter
 from corral.api.http.ollama.prologue import InferenceRequest, begin
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
-from corral.core.errors import InvalidOption
+from corral.core.errors import InvalidOption, InvalidRequest
 from corral.core.generation.answers import Generation
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.calls import ChatCall, GenerateCall, LoadCall, UnloadCall
+from corral.core.requests.prompts import MediaPart
 from corral.core.requests.requests import Constraint
+from corral.core.requests.think_values import check_think
+from corral.core.requests.tool_choice import read_tool_choice
 
 __all__ = ("chat", "generate")
 
+T = TypeVar("T")
 BodyT = TypeVar("BodyT", bound=InferenceBody)
 
 _NOT_FOUND = "model '{}' not found"
+_LARGE_IMAGES = 1 << 20  # characters, which take about a millisecond
 _MOST_TOP_LOGPROBS = 20
-_THINK_LEVELS = ("high", "medium", "low", "max")
-_THINK_CHOICES = '"high", "medium", "low", "max", true, or false'
 
 
 @post("/api/generate", status_code=200, opt={"body": GenerateBody, "reply": GenerateReply, "ndjson": True})
@@ -44,18 +49,22 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         if body.raw and (body.template or body.system or body.context):
             await begun.runtime.catalog.get(begun.name)
             raise ApiError(400, "raw mode does not support template, system, or context")
-        _refuse_later(suffix=body.suffix, template=body.template, context=body.context)
+        _refuse_later(template=body.template)
         if not body.prompt and not body.images:
             return await _load(begun, writer, "generate")
         constraint = await _constraint(begun)
     call = GenerateCall(
         prompt=body.prompt,
-        images=decoded_images(body.images),
+        images=await _beside_the_loop(lambda: decoded_images(body.images), (body,)),
         system=body.system or None,
         raw=body.raw,
+        suffix=body.suffix,
+        earlier_ids=body.context,
         return_token_ids=not body.raw,
         **_answering(begun, constraint),
     )
+    if body.debug_render_only:
+        return await _render(begun, writer, call)
 
     async def open_generation() -> Generation:
         with begun:
@@ -78,17 +87,28 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
         if not body.messages:
             return await _load(begun, writer, "chat")
         constraint = await _constraint(begun)
+        tool_choice = read_tool_choice(body.tool_choice)
     call = ChatCall(
-        messages=tuple(message.to_core() for message in body.messages),
+        messages=await _beside_the_loop(lambda: tuple(one.to_core() for one in body.messages), body.messages),
         tools=tuple(tool.to_core() for tool in body.tools),
+        tool_choice=tool_choice,
         **_answering(begun, constraint),
     )
+    if body.debug_render_only:
+        return await _render(begun, writer, call)
 
     async def open_generation() -> Generation:
         with begun:
             return await begun.runtime.inference.chat(call)
 
     return AnswerResponse(open_generation, writer, stream=body.stream)
+
+
+async def _beside_the_loop(decode: Callable[[], T], holders: Iterable[GenerateBody | MessageBody]) -> T:
+    """Runs `decode` in a thread if the images of `holders` are so large that the event loop would notice."""
+    if sum([len(image) for one in holders for image in one.images]) < _LARGE_IMAGES:
+        return decode()
+    return await asyncio.to_thread(decode)
 
 
 def _check(body: InferenceBody) -> None:
@@ -105,9 +125,10 @@ def _answering(begun: InferenceRequest[BodyT], constraint: Constraint | None) ->
         "caller": begun.caller,
         "options": body.options,
         "keep_alive_s": begun.keep_alive_s,
-        "think": _think(body),
+        "think": body.think,
         "logprobs": _logprobs(body),
         "shift": body.shift,
+        "truncate": body.truncate,
         "constraint": constraint,
     }
 
@@ -118,15 +139,10 @@ def _logprobs(body: InferenceBody) -> int | None:
 
 def _check_think(think: Any) -> None:
     """Ollama rejects these while decoding the body."""
-    if isinstance(think, str) and think and think not in _THINK_LEVELS:
-        raise ApiError(400, f'invalid think value: "{think}" (must be {_THINK_CHOICES})')
-    if think and not isinstance(think, (bool, str)):
-        raise ApiError(400, f"think must be a boolean or string ({_THINK_CHOICES})")
-
-
-def _think(body: InferenceBody) -> bool | str | None:
-    """The checked value; an empty string means that it is not given."""
-    return body.think if isinstance(body.think, bool) or body.think else None
+    try:
+        check_think(think)
+    except InvalidRequest as error:
+        raise ApiError(400, error.message) from error
 
 
 async def _constraint(begun: InferenceRequest[BodyT]) -> Constraint | None:
@@ -145,6 +161,16 @@ def _refuse_later(**fields: object) -> None:
             raise ApiError(400, f"{name} is not supported by this version of Corral; omit it")
 
 
+async def _render(
+    begun: InferenceRequest[BodyT], writer: AnswerWriter[Any], call: GenerateCall | ChatCall
+) -> ASGIResponse:
+    """Answers with the prompt, never a stream."""
+    with begun:
+        prompt, text = await begun.unless_client_leaves(begun.runtime.inference.render(call))
+    images = sum(isinstance(part, MediaPart) for part in prompt)
+    return ASGIResponse(body=writer.rendered(text, images), media_type=JSON)
+
+
 async def _load(
     begun: InferenceRequest[BodyT], writer: AnswerWriter[Any], task: Literal["generate", "chat"]
 ) -> ASGIResponse:
@@ -155,6 +181,7 @@ async def _load(
         options=begun.body.options,
         keep_alive_s=begun.keep_alive_s,
         task=task,
+        think=begun.body.think,
     )
     await begun.unless_client_leaves(begun.runtime.inference.load(call))
     return ASGIResponse(body=writer.empty("load"), media_type=JSON)

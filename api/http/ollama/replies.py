@@ -15,6 +15,7 @@ from corral.core.requests.outputs import TokenLogprob
 
 __all__ = (
     "ChatReply",
+    "DebugInfo",
     "Details",
     "EmbedReply",
     "EmbeddingReply",
@@ -63,10 +64,18 @@ class ToolCallReply(Reply, frozen=True, kw_only=True):
     function: CalledFunction
 
 
+class DebugInfo(Reply, frozen=True, kw_only=True):
+    """The prompt that a request would run with."""
+
+    rendered_template: str
+    image_count: int = 0
+
+
 class GenerateReply(Reply, frozen=True, kw_only=True):
     """A chunk or whole answer of generate. Durations are nanoseconds.
 
-    `cached_tokens` and `ignored_options` are Corral's additions.
+    `cached_tokens`, `ignored_options`, `truncated`, `dropped_messages`, `dropped_tokens` and `warnings` are Corral's
+    additions.
     """
 
     model: str
@@ -87,7 +96,12 @@ class GenerateReply(Reply, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCallReply, ...] = ()
     logprobs: tuple[Logprob, ...] = ()
     cached_tokens: int = 0
+    truncated: bool = False
+    dropped_messages: int = 0
+    dropped_tokens: int = 0
     ignored_options: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
 
 
 class ReplyMessage(Reply, frozen=True, kw_only=True):
@@ -115,7 +129,12 @@ class ChatReply(Reply, frozen=True, kw_only=True):
     eval_count: int = 0
     eval_duration: int = 0
     cached_tokens: int = 0
+    truncated: bool = False
+    dropped_messages: int = 0
+    dropped_tokens: int = 0
     ignored_options: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
 
 
 class EmbedReply(Reply, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from corral.plugins import (
     Token,
     TokenMask,
     Unsupported,
+    ignored_options,
     prompt_text,
 )
 from corral_markov.chain import END, Chain, words_of
@@ -53,7 +54,7 @@ class MarkovEngine:
         draw = random.Random(sampling.seed)
         text = prompt_text(request.prompt)
         words = words_of(text)
-        yield Prefilled(prompt_tokens=max(1, len(words)), ignored_options=_ignored(sampling))
+        yield Prefilled(prompt_tokens=max(1, len(words)), ignored_options=ignored_options(sampling, _HONOURED))
         space = "" if not text or text[-1].isspace() else " "
         while True:
             word = _choose(self._chain.following(words, self._options.memory_words), sampling, draw)
@@ -82,15 +83,6 @@ def _choose(following: Mapping[str, int], sampling: SamplingParams, draw: random
     # Relative to the most common word, so that no temperature overflows.
     weights = [(count / ranked[0][1]) ** (1 / sampling.temperature) for _, count in ranked]
     return draw.choices([word for word, _ in ranked], weights)[0]
-
-
-def _ignored(sampling: SamplingParams) -> tuple[str, ...]:
-    usual = SamplingParams()
-    return tuple(
-        name
-        for name in SamplingParams.__struct_fields__
-        if name not in _HONOURED and getattr(sampling, name) != getattr(usual, name)
-    )
 
 
 def load(request: LoadRequest, on_progress: OnLoadProgress) -> MarkovEngine:

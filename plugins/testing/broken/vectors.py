@@ -87,8 +87,18 @@ class Drifting(BrokenEmbedder):
         return [array("f", [vector[0] + self._odd, *vector[1:]]) for vector in vectors]
 
 
+class Illiterate(BrokenEmbedder):
+    """Takes every input of ids for an empty text."""
+
+    breaks = "test_inputs_of_ids"
+
+    def altered(self, texts: list[str], vectors: Rows) -> Rows:
+        empty = [array("f", [1.0] * len(vector)) for vector in vectors]
+        return [vectors[i] if text else empty[i] for i, text in enumerate(texts)]
+
+
 def _vectors(vectors: Rows) -> Vectors:
     return Vectors(dimensions=len(vectors[0]), float32=b"".join(vector.tobytes() for vector in vectors))
 
 
-VECTORS: tuple[type[SoundModel], ...] = (Stingy, Backwards, Growing, Undefined, Drifting)
+VECTORS: tuple[type[SoundModel], ...] = (Stingy, Backwards, Growing, Undefined, Drifting, Illiterate)

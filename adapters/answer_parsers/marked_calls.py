@@ -1,0 +1,179 @@
+"""Reads tool calls that begin with a mark: visible text streams on, and each call comes out once it is complete."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Sequence
+
+import msgspec
+
+from corral.adapters.answer_parsers.call_source import (
+    CallSource,
+    NoCall,
+    Step,
+    kept_length,
+    mark_pattern,
+)
+from corral.core.requests.messages import ToolCall
+from corral.core.requests.outputs import Delta
+
+__all__ = ("CallReader", "Calls", "MarkedCallParser")
+
+Calls = Generator[ToolCall | ValueError | None, None, None]
+"""What reads the calls after a mark: yields each call, or why it is none, and None for more text."""
+
+CallReader = Callable[[CallSource], Calls]
+"""Reads from the first character of the mark, up to the text after the calls.
+
+After a `ValueError` that it yields or raises, what was read since the last call stays text.
+"""
+
+_MOST_SPACE = 64
+"""White space that is held back, since a call may follow: white space around calls is not shown."""
+
+_SPACE = re.compile(r"\s*")
+
+
+class MarkedCallParser:
+    """An `AnswerParser` for calls that begin with one of `marks`, or with one of `leading` if they begin the answer."""
+
+    def __init__(self, read: CallReader, marks: Sequence[str], *, leading: Sequence[str] = ()) -> None:
+        self._read = read
+        self._marks = tuple(marks)
+        self._leading = tuple(leading)
+        self._source = CallSource()
+        self._begins = True  # nothing was said, and no call was made
+        self._said = False
+        self._called = False
+        self._after_call = False
+        self._made: list[Delta] = []
+        self._steps = self._answer()
+
+    def feed(self, delta: Delta) -> Sequence[Delta]:
+        if not delta.text:
+            return (delta,)
+        self._source.give(delta.text)
+        next(self._steps)
+        made, self._made = self._made, []
+        if not made:
+            return (msgspec.structs.replace(delta, text=""),)
+        if made == [Delta(text=delta.text)]:
+            return (delta,)
+        first = msgspec.structs.replace(
+            delta,
+            text=made[0].text,
+            tool_calls=delta.tool_calls + made[0].tool_calls,
+            warnings=delta.warnings + made[0].warnings,
+        )
+        return (first, *made[1:])
+
+    def finish(self) -> Sequence[Delta]:
+        self._source.ended = True
+        next(self._steps, None)
+        return self._made
+
+    # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _answer(self) -> Step[None]:
+        while (yield from self._plain_text()):
+            yield from self._calls()
+
+    def _plain_text(self) -> Step[bool]:
+        """Passes text on. Whether a call comes next; otherwise the answer has ended.
+
+        The white space before the call is not read either.
+        """
+        source = self._source
+        while True:
+            found = self._next_mark()
+            text = source.text[source.at : len(source.text) if found is None else found]
+            held = kept_length(text, 0, len(text), self._marks) if self._marks and found is None else 0
+            if self._begins and self._leading and found is None:
+                held = max(held, self._held_for_leading(text))
+            spoken = text if source.ended and found is None else _without_last_space(text, len(text) - held)
+            if source.ended and found is None and self._after_call and not spoken.strip():
+                spoken = ""
+            source.at += len(spoken)
+            self._say(spoken)
+            if found is not None:
+                return True
+            if source.ended:
+                return False
+            yield None
+
+    def _next_mark(self) -> int | None:
+        source = self._source
+        if self._begins and self._leading:
+            begun = _SPACE.match(source.text, source.at)
+            assert begun is not None
+            if source.text.startswith(self._leading, begun.end()):
+                return begun.end()
+        found = mark_pattern(self._marks).search(source.text, source.at) if self._marks else None
+        return None if found is None else found.start()
+
+    def _held_for_leading(self, text: str) -> int:
+        """How much of the beginning of an answer may still become a mark."""
+        begun = text.lstrip()
+        return len(begun) if any(mark.startswith(begun) for mark in self._leading) else 0
+
+    def _calls(self) -> Step[None]:
+        source = self._source
+        source.record()
+        try:
+            yield from source.space()
+            for call in self._read(source):
+                if call is None:
+                    yield None
+                elif isinstance(call, ToolCall):
+                    self._call(call)
+                    source.record()
+                else:
+                    self._refuse(call)
+                    source.record()
+        except ValueError as error:
+            self._refuse(error)
+        source.stop()
+
+    # ── what comes out ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _say(self, text: str) -> None:
+        if self._called and not self._said:
+            text = text.lstrip()
+        if not text:
+            return
+        if text.strip():
+            self._begins = self._after_call = False
+            self._said = True
+        if self._made and not self._made[-1].tool_calls:
+            self._made[-1] = msgspec.structs.replace(self._made[-1], text=self._made[-1].text + text)
+        else:
+            self._made.append(Delta(text=text))
+
+    def _call(self, call: ToolCall) -> None:
+        self._begins, self._called, self._after_call = False, True, True
+        if self._made:
+            last = self._made[-1]
+            self._made[-1] = msgspec.structs.replace(last, tool_calls=(*last.tool_calls, call))
+        else:
+            self._made.append(Delta(tool_calls=(call,)))
+
+    def _refuse(self, error: ValueError) -> None:
+        """What was read of a call is text."""
+        self._begins = False
+        self._say(self._source.taken())
+        self._source.record()
+        if not isinstance(error, NoCall):
+            self._warn(f"a tool call was left in the text: {error}")
+
+    def _warn(self, warning: str) -> None:
+        if not self._made:
+            self._made.append(Delta())
+        last = self._made[-1]
+        self._made[-1] = msgspec.structs.replace(last, warnings=(*last.warnings, warning))
+
+
+def _without_last_space(text: str, length: int) -> str:
+    """The first `length` characters of `text`, without as much of the white space at their end as is held back."""
+    spoken = text[:length]
+    stripped = spoken.rstrip()
+    return stripped if length - len(stripped) <= _MOST_SPACE else spoken[: length - _MOST_SPACE]

@@ -1,0 +1,132 @@
+"""Makes a chat fit into the context of its model: the oldest messages are left out, as few as possible.
+
+Nothing is counted before the model has refused the whole prompt. Then a binary search finds the cut: the one that
+dropping messages from the front, one at a time, would end with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+import msgspec
+
+from corral.core.errors import PromptTooLong
+from corral.core.generation.early_length_check import most_tokens_of_prompt
+from corral.core.generation.prompting import rendered_chat
+from corral.core.generation.rendering import FormatInThreads
+from corral.core.ports.chat import RenderedChat
+from corral.core.ports.running import RunningModel
+from corral.core.requests.outputs import Finished, Output
+from corral.core.requests.prompts import MediaPart
+from corral.core.requests.requests import ChatRequest
+
+__all__ = ("FittingChat", "fitted")
+
+_IMAGE_TOKENS = 768
+"""What an image counts, as in Ollama: only its engine knows how many tokens it takes."""
+
+
+class FittingChat:
+    """A chat, rendered with as many messages as fit. System messages and the last message are never left out.
+
+    `dropped` is how many messages the last rendering left out.
+    """
+
+    def __init__(self, request: ChatRequest, model: RunningModel, chat_format: FormatInThreads) -> None:
+        self._request = request
+        self._model = model
+        self._format = chat_format
+        self._most = most_tokens_of_prompt(model.info, request.context)
+        self._droppable: list[int] = []
+        if request.context.truncate and self._most is not None and "tokenize" in model.info.features:
+            earlier = enumerate(request.messages[:-1])
+            self._droppable = [place for place, message in earlier if message.role != "system"]
+        self.dropped = 0
+
+    @property
+    def can_shrink(self) -> bool:
+        """Whether more messages may be left out, if this helps."""
+        return self.dropped < len(self._droppable)
+
+    async def whole(self) -> RenderedChat:
+        """All messages, except those that cannot fit because of their size alone. Raises as `rendered_chat`."""
+        self.dropped = self._certainly_dropped()
+        return await self._rendered(self.dropped)
+
+    async def fitting(self) -> RenderedChat:
+        """What fits, counted without running anything."""
+        rendered = await self.whole()
+        return await self.shortened() if self.can_shrink and not await self._fits(rendered) else rendered
+
+    async def shortened(self) -> RenderedChat:
+        """As many of the newest messages as fit, or the last one alone. For a chat that does not fit as a whole."""
+        low, high = self.dropped + 1, len(self._droppable)
+        found: RenderedChat | None = None
+        while low < high:
+            middle = (low + high) // 2
+            rendered = await self._rendered(middle)
+            if await self._fits(rendered):
+                high, found = middle, rendered
+            else:
+                low = middle + 1
+        self.dropped = high
+        return found or await self._rendered(high)
+
+    def _certainly_dropped(self) -> int:
+        longest = self._model.info.longest_token_bytes
+        if not self._droppable or self._most is None or longest is None:
+            return 0
+        sizes = [
+            len(message.content) if message.role in ("system", "user") else 0 for message in self._request.messages
+        ]
+        excess = sum(sizes) - self._most * longest
+        count = 0
+        while excess > 0 and count < len(self._droppable):
+            excess -= sizes[self._droppable[count]]
+            count += 1
+        return count
+
+    async def _rendered(self, dropped: int) -> RenderedChat:
+        request = self._request
+        if dropped:
+            left_out = set(self._droppable[:dropped])
+            kept = tuple(message for place, message in enumerate(request.messages) if place not in left_out)
+            request = msgspec.structs.replace(request, messages=kept)
+        return await rendered_chat(request, self._model.info, self._format)
+
+    async def _fits(self, rendered: RenderedChat) -> bool:
+        assert self._most is not None
+        text = tuple(part for part in rendered.prompt if not isinstance(part, MediaPart))
+        most = self._most - _IMAGE_TOKENS * (len(rendered.prompt) - len(text))
+        if most < 0:
+            return False
+        [ids] = await self._model.tokenize([text], most=most, cut=True)
+        return len(ids) <= most
+
+
+async def fitted(
+    chat: FittingChat,
+    outputs: AsyncGenerator[Output, None],
+    again: Callable[[RenderedChat], AsyncGenerator[Output, None]],
+) -> AsyncGenerator[Output, None]:
+    """The `outputs` of the whole chat; if it turns out to be too long, those that `again` returns for a shorter one."""
+    begun = False
+    try:
+        async with aclosing(outputs):
+            async for output in outputs:
+                begun = True
+                yield _counted(output, chat)
+            return
+    except PromptTooLong:
+        if begun or not chat.can_shrink:
+            raise
+    async with aclosing(again(await chat.shortened())) as outputs:
+        async for output in outputs:
+            yield _counted(output, chat)
+
+
+def _counted(output: Output, chat: FittingChat) -> Output:
+    if isinstance(output, Finished) and chat.dropped:
+        return msgspec.structs.replace(output, dropped_messages=chat.dropped)
+    return output

@@ -1,0 +1,36 @@
+"""Grammars of answers with tool calls, in llguidance's dialect of Lark, for formats of tool calls to put together.
+
+Syntax: llguidance's ``docs/syntax.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ("calls_after", "json_text", "literal")
+
+
+def literal(text: str) -> str:
+    """The text as a terminal. It must not be empty."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def json_text(schema: Mapping[str, Any]) -> str:
+    """A rule's part that matches the JSON texts that fit the schema."""
+    return f"%json {json.dumps(schema)}"
+
+
+def calls_after(opening: str, call: str, *, required: bool, between: str = "") -> str:
+    """The grammar of answers in which `opening` stands before each call.
+
+    `call` is the definition of the rule ``call``, which begins after `opening`, and of the rules that it uses. With
+    `required`, an answer is nothing but calls, with the text `between` them; otherwise any text may surround them.
+    """
+    mark = literal(opening)
+    if required:
+        join = f"{literal(between)} " if between else ""
+        return f"start: {mark} call ({join}{mark} call)*\n{call}\n"
+    # A lazy rule ends as soon as it can, so that no mark is taken for ordinary text.
+    return f"start: TEXT | (begun call)+ TEXT\nbegun[lazy]: TEXT {mark}\nTEXT: /(.|\\n)*/\n{call}\n"

@@ -1,0 +1,53 @@
+"""What the specs of single kinds of hooks, and the parts that they lead to, must fulfil."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from corral.adapters.system.installed_packages import InstalledPackages
+from corral.core.containment import short_line
+from corral.core.errors import PluginError
+from corral.core.ports.blobs import BlobStore, LocalBlobs
+from corral.core.ports.manifests import ManifestStore
+from corral.core.specs.converters import ConverterSpec
+from corral.core.specs.engines import EngineSpec
+from corral.plugins.hook_kinds import implements, require_port
+from corral.plugins.specs import Stores
+
+__all__ = ("check_converter", "check_engine", "check_stores", "has_scheme")
+
+ENGINE_API: Final = (1, 0)
+"""The version of the engine port. An `EngineSpec` written for another major version is refused."""
+
+
+def check_engine(spec: EngineSpec) -> None:
+    InstalledPackages().check(spec)
+    if spec.api_version[0] != ENGINE_API[0]:
+        stated = ".".join(map(str, spec.api_version))
+        raise PluginError(
+            f"engine {spec.name!r} is written for engine API {stated}, but this Corral has {ENGINE_API[0]}.x"
+        )
+
+
+def check_converter(spec: ConverterSpec) -> None:
+    InstalledPackages().check(spec)
+
+
+def check_stores(name: str, part: object) -> None:
+    if not isinstance(part, Stores):
+        raise PluginError(f"the store {name!r} returned {type(part).__name__} instead of Stores")
+    require_port(f"the store {name!r}: blobs", part.blobs, BlobStore)
+    require_port(f"the store {name!r}: manifests", part.manifests, ManifestStore)
+    require_port(f"the store {name!r}: local", part.local, LocalBlobs)
+
+
+def has_scheme(port: Any) -> Callable[[str, Any], None]:
+    """A `check_part` for parts that implement a Protocol and are registered under their scheme."""
+
+    def check(name: str, part: Any) -> None:
+        implements(port)(name, part)
+        if part.scheme != name:
+            raise PluginError(f"its scheme is {short_line(repr(part.scheme), 60)}, but it is registered as {name!r}")
+
+    return check

@@ -1,0 +1,197 @@
+"""Chats and prompts that are longer than the context: what is left out, and at what cost."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from corral.adapters.engine_kit.admission import admitted, shortened
+from corral.adapters.runners.texts import characters_of, without_middle
+from corral.core.errors import PromptTooLong
+from corral.core.generation.fitting import FittingChat, fitted
+from corral.core.generation.prompting import completion_of
+from corral.core.generation.rendering import FormatInThreads
+from corral.core.ports.chat import RenderedChat
+from corral.core.ports.running import ModelInfo
+from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
+from corral.core.requests.messages import Message
+from corral.core.requests.outputs import Delta, Finished, Output, Started, Usage
+from corral.core.requests.prompts import Prompt, TextPart, TokensPart, prompt_text
+from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy, Request
+
+
+class Counted:
+    """A chat format that counts its renderings: every message takes as many bytes as its content, and two more."""
+
+    def __init__(self) -> None:
+        self.renders = 0
+
+    def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
+        self.renders += 1
+        text = "".join(f"{message.role[0]}{message.content};" for message in request.messages)
+        return RenderedChat(prompt=(TextPart(text=text, parse_special=True),))
+
+
+class Bytes:
+    """A model whose tokens are bytes, and which refuses what does not fit."""
+
+    alive = True
+
+    def __init__(self, num_ctx: int) -> None:
+        self.info = ModelInfo(tasks=frozenset({"completion"}), features=frozenset({"tokenize"}), context_length=num_ctx)
+        self.num_ctx = num_ctx
+        self.counted = 0
+        self.answered: list[str] = []
+
+    async def run(self, request: Request) -> AsyncGenerator[Output, None]:
+        assert isinstance(request, CompletionRequest)
+        text = prompt_text(request.prompt)
+        if len(text) >= self.num_ctx and not request.context.truncate:
+            raise PromptTooLong("too long")
+        self.answered.append(text)
+        yield Started(prompt_tokens=len(text))
+        yield Delta(text="yes", token_count=1)
+        yield Finished(reason="stop", usage=Usage())
+
+    async def tokenize(
+        self, prompts: Sequence[Prompt], *, most: int | None = None, cut: bool = False
+    ) -> list[tuple[int, ...]]:
+        self.counted += len(prompts)
+        return [tuple(prompt_text(prompt).encode()) for prompt in prompts]
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        return bytes(ids).decode()
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def answer(chat_format: Counted, model: Bytes, messages: Iterable[Message], **policy: bool) -> list[Output]:
+    context = ContextPolicy(**{"truncate": True} | policy)
+    request = ChatRequest(messages=tuple(messages), context=context)
+    with ThreadPoolExecutor(1) as threads:
+        chat = FittingChat(request, model, FormatInThreads(chat_format, threads))
+        whole = await chat.whole()
+        first = model.run(completion_of(request, whole, truncate=not chat.can_shrink and context.truncate))
+        outputs = fitted(chat, first, lambda less: model.run(completion_of(request, less, truncate=True)))
+        return [output async for output in outputs]
+
+
+def conversation(draw: random.Random, count: int) -> list[Message]:
+    roles = ["user", "assistant", "user", "assistant", "system", "tool"]
+    turns = [Message(role=draw.choice(roles), content="x" * draw.randrange(60)) for _ in range(count)]
+    return [*turns, Message(role="user", content="last")]
+
+
+def cut_from_the_front(messages: Sequence[Message], num_ctx: int) -> tuple[str, int]:
+    """What dropping messages one at a time ends with: the text, and how many were dropped."""
+    for start in range(len(messages)):
+        if start and messages[start - 1].role == "system":
+            continue
+        left_out = [message for message in messages[:start] if message.role != "system"]
+        kept = [*(message for message in messages[:start] if message.role == "system"), *messages[start:]]
+        text = "".join(f"{message.role[0]}{message.content};" for message in kept)
+        if len(text) < num_ctx or start == len(messages) - 1:
+            return text, len(left_out)
+    return text, len(left_out)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_cut_is_the_one_that_dropping_one_at_a_time_finds(seed: int) -> None:
+    """System messages and the last message stay; of the others, as few of the oldest as possible are dropped, at the
+    cost of log2(n) + 2 renderings and one count each.
+    """
+    draw = random.Random(seed)
+    messages = conversation(draw, draw.randrange(1, 64))
+    num_ctx = draw.randrange(8, 1200)
+    chat_format, model = Counted(), Bytes(num_ctx)
+    outputs = asyncio.run(answer(chat_format, model, messages))
+    text, dropped = cut_from_the_front(messages, num_ctx)
+    assert model.answered == [text]
+    last = outputs[-1]
+    assert isinstance(last, Finished)
+    assert last.dropped_messages == dropped
+    assert chat_format.renders <= math.log2(len(messages)) + 2
+    assert model.counted <= chat_format.renders
+
+
+def test_what_fits_is_neither_counted_nor_rendered_twice() -> None:
+    """A chat that fits costs one rendering, and no call of the tokenizer."""
+    chat_format, model = Counted(), Bytes(1000)
+    outputs = asyncio.run(answer(chat_format, model, conversation(random.Random(1), 9)))
+    assert (chat_format.renders, model.counted) == (1, 0)
+    assert isinstance(outputs[-1], Finished)
+    assert outputs[-1].dropped_messages == 0
+
+
+def test_without_truncate_nothing_is_left_out() -> None:
+    """A chat that must not be cut is refused."""
+    with pytest.raises(PromptTooLong):
+        asyncio.run(answer(Counted(), Bytes(20), conversation(random.Random(1), 9), truncate=False))
+
+
+def test_what_cannot_fit_because_of_its_size_is_not_even_rendered() -> None:
+    """If no token has more than a few bytes, the oldest of many long messages are left out without rendering them."""
+    chat_format, model = Counted(), Bytes(100)
+    model.info = ModelInfo(
+        tasks=model.info.tasks, features=model.info.features, context_length=100, longest_token_bytes=2
+    )
+    messages = [Message(role="user", content="x" * 40) for _ in range(500)]
+    asyncio.run(answer(chat_format, model, messages))
+    assert model.answered == ["u" + "x" * 40 + ";" + "u" + "x" * 40 + ";"]
+    assert chat_format.renders <= math.log2(6) + 2
+
+
+@pytest.mark.parametrize("num_keep", [-1, 0, 4, 30, 1000])
+@pytest.mark.parametrize("length", [99, 100, 101, 150, 197, 5000])
+def test_a_shortened_prompt_keeps_its_beginning_and_its_end(length: int, num_keep: int) -> None:
+    """The first ids and the last ones are kept, at least half of what is left of the context is used, and one token
+    stays free.
+    """
+    ids = list(range(length))
+    kept = list(shortened(ids, 100, num_keep))
+    if length < 100:
+        assert kept == ids
+        return
+    keep = min(max(1, num_keep), 96)
+    assert len(kept) < 100
+    assert kept[:keep] == ids[:keep]
+    assert len(kept) - keep >= (100 - keep) // 2
+    assert kept[keep:] == ids[-(len(kept) - keep) :]
+
+
+def test_the_cut_stays_while_a_prompt_grows() -> None:
+    """A shortened prompt is mostly a prefix of the shortened prompt of a longer text, so that it can be reused."""
+    ids = list(range(5000))
+    cuts = [shortened(ids[:length], 1000, 4)[4] for length in range(1000, 5000)]
+    assert len(set(cuts)) <= 10
+
+
+@pytest.mark.parametrize("shift", [True, False])
+def test_a_prompt_is_cut_only_if_the_request_allows_it(shift: bool) -> None:
+    """Without `truncate` or without `shift`, a prompt that does not fit is refused; otherwise it says what it lost."""
+    request = CompletionRequest(prompt=(), context=ContextPolicy(truncate=True, shift=shift), dropped_tokens=7)
+    if not shift:
+        with pytest.raises(PromptTooLong):
+            admitted(request, range(200), 100)
+        return
+    prompt = admitted(request, range(200), 100)
+    assert prompt.dropped_tokens == 7 + 200 - len(prompt.ids)
+    plain = CompletionRequest(prompt=())
+    with pytest.raises(PromptTooLong):
+        admitted(plain, range(200), 100)
+    assert admitted(plain, range(99), 100).dropped_tokens == 0
+
+
+def test_the_middle_of_a_text_is_left_out_across_parts() -> None:
+    """What is left are the first and the last characters, in their parts; ids stay."""
+    prompt = (TextPart(text="abcdef", parse_special=True), TokensPart(ids=(1,)), TextPart(text="ghijkl"))
+    assert without_middle(prompt, 6) == prompt
+    shorter = without_middle(prompt, 2)
+    assert shorter == (TextPart(text="ab", parse_special=True), TokensPart(ids=(1,)), TextPart(text="kl"))
+    assert characters_of(without_middle(prompt, 5)) == 10
