@@ -25,14 +25,14 @@ from corral.core.go.templates.nodes import (
     Command,
     Dot,
     Field,
-    Function,
+    FunctionName,
     Nil,
     Node,
     NumberConstant,
     Pipeline,
     StringConstant,
     Tree,
-    Variable,
+    VariablePath,
 )
 from corral.core.requests.typed_text import TypedText
 
@@ -49,7 +49,7 @@ class TemplateError(Exception):
 class Evaluator:
     """Evaluates what stands in actions, for one rendering. `name` is that of the template that is being executed.
 
-    `variables` is a stack of pairs of a name and a value.
+    `variables` is a stack of names, each with a list of one value.
     """
 
     def __init__(self, tree: Tree, limits: Limits, typed: TypedText) -> None:
@@ -58,7 +58,7 @@ class Evaluator:
         self._calling = Calling(limits, typed)
         self._node: Node | None = None
         self.name = ""
-        self.variables: list[list[Any]] = []
+        self.variables: list[tuple[str, list[Any]]] = []
 
     def fail(self, complaint: str) -> NoReturn:
         """Raises `TemplateError` with the place of the node that is being evaluated."""
@@ -82,24 +82,24 @@ class Evaluator:
             if pipeline.assigns:
                 self.assign(variable.names[0], value)
             else:
-                self.variables.append([variable.names[0], value])
+                self.variables.append((variable.names[0], [value]))
         return value
 
     def assign(self, name: str, value: Any) -> None:
-        self._find(name)[1] = value
+        self._find(name)[0] = value
 
     def _find(self, name: str) -> list[Any]:
-        for entry in reversed(self.variables):
-            if entry[0] == name:
-                return entry
-        self.fail(f"undefined variable: {name}")
+        found: list[Any] | None = next((cell for declared, cell in reversed(self.variables) if declared == name), None)
+        if found is None:
+            self.fail(f"undefined variable: {name}")
+        return found
 
     def _command(self, dot: Any, command: Command, final: Any) -> Any:
         first = command.arguments[0]
         evaluate = _COMMANDS.get(type(first))
         if evaluate is not None:
             return evaluate(self, dot, first, command.arguments, final)
-        if isinstance(first, Function):
+        if isinstance(first, FunctionName):
             return self._function(dot, first, command, command.arguments[1:], final)
         if isinstance(first, Pipeline):
             self._refuse_arguments(command.arguments, final)
@@ -112,7 +112,7 @@ class Evaluator:
 
     def _refuse_arguments(self, arguments: Sequence[Argument], final: Any) -> None:
         if len(arguments) > 1 or final is not _MISSING:
-            self.fail(f"can't give argument to non-function {_shown(arguments[0])}")
+            self.fail(f"can't give argument to non-function {arguments[0]}")
 
     def _constant(self, dot: Any, node: Argument) -> Any:
         match node:
@@ -124,7 +124,7 @@ class Evaluator:
                 return node.text
             case NumberConstant():
                 return self._number(node)
-        self.fail(f"can't evaluate command {quote(str(node))}")
+        return self.fail(f"can't evaluate command {quote(str(node))}")
 
     def _number(self, node: NumberConstant) -> Any:
         self._node = node
@@ -144,9 +144,9 @@ class Evaluator:
         self._node = node
         return self._fields(dot, node.names, arguments, final)
 
-    def _variable_command(self, dot: Any, node: Variable, arguments: Sequence[Argument], final: Any) -> Any:
+    def _variable_command(self, dot: Any, node: VariablePath, arguments: Sequence[Argument], final: Any) -> Any:
         self._node = node
-        value = self._find(node.names[0])[1]
+        value = self._find(node.names[0])[0]
         if len(node.names) > 1:
             return self._fields(value, node.names[1:], arguments, final)
         if arguments:
@@ -190,11 +190,11 @@ class Evaluator:
             if has_arguments:
                 self.fail(f"{name} is not a method but has arguments")
             return pointed.get(name)
-        self.fail(f"can't evaluate field {name} in type {type_name(receiver)}")
+        return self.fail(f"can't evaluate field {name} in type {type_name(receiver)}")
 
     # ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _function(self, dot: Any, node: Function, where: Node, arguments: Sequence[Argument], final: Any) -> Any:
+    def _function(self, dot: Any, node: FunctionName, where: Node, arguments: Sequence[Argument], final: Any) -> Any:
         self._node = node
         self._limits.step()
         function = FUNCTIONS[node.name]
@@ -209,8 +209,7 @@ class Evaluator:
         if final is not _MISSING:
             values.append(self._checked(function, len(values), final))
         if node.name == "call":
-            callee = str(arguments[0]) if arguments else final if isinstance(final, str) else f"<{type_name(final)} Value>"
-            values.insert(0, callee)
+            values.insert(0, str(arguments[0]) if arguments else _described(final))
         try:
             return function.call(self._calling, values)
         except TemplateFailure as failure:
@@ -253,14 +252,14 @@ class Evaluator:
             return evaluate(self, dot, node, (), _MISSING)
         if isinstance(node, Pipeline):
             return self.pipeline(dot, node)
-        if isinstance(node, Function):
+        if isinstance(node, FunctionName):
             return self._function(dot, node, node, (), _MISSING)
         return None if isinstance(node, Nil) else self._constant(dot, node)
 
 
 _COMMANDS: dict[type, Callable[[Evaluator, Any, Any, Sequence[Argument], Any], Any]] = {
     Field: Evaluator._field_command,
-    Variable: Evaluator._variable_command,
+    VariablePath: Evaluator._variable_command,
     Chain: Evaluator._chain_command,
 }
 
@@ -272,5 +271,6 @@ def _method(value: Any, name: str) -> Callable[[Any], Any] | None:
     return value.methods.get(name) if isinstance(value, GoStruct) else None
 
 
-def _shown(argument: Argument) -> str:
-    return str(argument)
+def _described(value: Any) -> str:
+    """As Go's ``reflect.Value.String``."""
+    return value if isinstance(value, str) else f"<{type_name(value)} Value>"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Any
 
-from corral.adapters.templates.go.evaluation import Evaluator, TemplateError
-from corral.adapters.templates.go.limits import LimitExceeded, Limits
+from corral.adapters.templates.go.evaluation import Evaluator
+from corral.adapters.templates.go.limits import LimitReached, Limits
 from corral.adapters.templates.go.printing import printable, sprint, sprintf
-from corral.adapters.templates.go.values import GoMap, GoPointer, GoSlice, Interface, Uint8, is_true, unboxed
+from corral.adapters.templates.go.values import GoMap, GoPointer, GoSlice, Interface, is_true
 from corral.core.go.quoting import quote
 from corral.core.go.templates.nodes import (
     Action,
@@ -42,13 +42,13 @@ class _Leaving(Enum):
 def execute(tree: Tree, data: Any, limits: Limits, typed: TypedText, nodes: Sequence[Node] | None = None) -> str:
     """What a template prints, still with the marks of typed text. `nodes` is what to execute instead of its root.
 
-    Raises `TemplateError` with Go's text, and `LimitExceeded`.
+    Raises `TemplateError` with Go's text, and `LimitReached`.
     """
     execution = _Execution(tree, limits, typed)
     try:
         execution.run(data, tree.root if nodes is None else nodes)
     except RecursionError as error:
-        raise LimitExceeded("it is nested too deeply") from error
+        raise LimitReached("it is nested too deeply") from error
     return "".join(execution.pieces)
 
 
@@ -59,7 +59,7 @@ class _Execution(Evaluator):
         self._depth = 0
 
     def run(self, data: Any, nodes: Sequence[Node]) -> None:
-        self.variables = [["$", data]]
+        self.variables = [("$", [data])]
         self._walk(data, nodes)
 
     def _walk(self, dot: Any, nodes: Iterable[Node]) -> _Leaving | None:
@@ -130,7 +130,7 @@ class _Execution(Evaluator):
             if len(node.pipeline.variables) > 1:
                 self.fail(f"can't use {value:d} to iterate over more than one variable")
             return ((None, type(value)(number)) for number in range(value))
-        self.fail(f"range can't iterate over {sprintf('%v', (value,), self._limits)}")
+        return self.fail(f"range can't iterate over {sprintf('%v', (value,), self._limits)}")
 
     def _set_loop_variables(self, node: Range, index: Any, element: Any) -> None:
         names = node.pipeline.variables
@@ -141,9 +141,9 @@ class _Execution(Evaluator):
             if len(names) > 1:
                 self.assign(names[1].names[0], element)
             return
-        self.variables[-1][1] = element
+        self.variables[-1][1][0] = element
         if len(names) > 1:
-            self.variables[-2][1] = index
+            self.variables[-2][1][0] = index
 
     def _template(self, dot: Any, node: TemplateCall) -> None:
         self.at(node)
@@ -155,7 +155,7 @@ class _Execution(Evaluator):
         data = self.pipeline(dot, node.pipeline) if node.pipeline is not None else None
         outer, name = self.variables, self.name
         self._depth += 1
-        self.variables, self.name = [["$", data]], node.name
+        self.variables, self.name = [("$", [data])], node.name
         self._walk(data, nodes)
         self.variables, self.name = outer, name
         self._depth -= 1

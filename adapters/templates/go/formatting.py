@@ -7,7 +7,7 @@ from typing import Any
 
 from corral.adapters.templates.go.floats import float_text
 from corral.adapters.templates.go.limits import Limits
-from corral.adapters.templates.go.strings import cut_characters, rewritten, to_bytes
+from corral.adapters.templates.go.strings import can_backquote, cut_characters, quoted_ascii, rewritten, to_bytes
 from corral.adapters.templates.go.values import (
     GoMap,
     GoPointer,
@@ -175,10 +175,12 @@ class Formatter:
 
     def _quoted(self, text: str) -> None:
         self._limits.text(len(text))
-        if self.sharp and _can_backquote(unmarked(text)):
+        if self.sharp and can_backquote(unmarked(text)):
             self._pad(f"`{text}`")
         else:
-            self._pad('"' + rewritten(text, lambda piece: quote(piece)[1:-1] if not self.plus else _ascii(piece)) + '"')
+            self._pad(
+                '"' + rewritten(text, lambda piece: quote(piece)[1:-1] if not self.plus else quoted_ascii(piece)) + '"'
+            )
 
     def _hexadecimal(self, data: bytes, verb: str) -> None:
         if self.precision is not None:
@@ -209,7 +211,7 @@ class Formatter:
         if self.precision == 0 and value == 0:
             self.write(" " * (self.width or 0))
             return
-        digits = f"{abs(value):{ {'v': 'd', 'O': 'o'}.get(verb, verb)}}"
+        digits = f"{abs(value):{ {'v': 'd', 'O': 'o'}.get(verb, verb) }}"
         if self.precision is not None:
             digits = digits.zfill(self.precision)
         elif self.zero and not self.minus and self.width is not None:
@@ -231,7 +233,7 @@ class Formatter:
     def _quoted_character(self, character: str) -> str:
         if character in "'\"":
             return "'\\''" if character == "'" else "'\"'"
-        return "'" + (_ascii(character) if self.plus else quote(character)[1:-1]) + "'"
+        return "'" + (quoted_ascii(character) if self.plus else quote(character)[1:-1]) + "'"
 
     def _float(self, value: float, verb: str) -> None:
         if verb not in "vbgGxXfFeE":
@@ -283,23 +285,10 @@ class Formatter:
             self.write(("0" if self.zero and zero else " ") * missing + text)
 
 
+def _between_quotes(text: str) -> str:
+    return quote(text)[1:-1]
+
+
 def bytes_of(value: GoSlice) -> bytes | None:
     """The contents of a list of bytes, None for any other list."""
     return value.items if isinstance(value.items, bytes) else None
-
-
-def _can_backquote(text: str) -> bool:
-    return not any(
-        character in "`\x7f\ufeff" or (character < " " and character != "\t") or 0xDC80 <= ord(character) <= 0xDCFF
-        for character in text
-    )
-
-
-def _ascii(text: str) -> str:
-    """Quoted, with all but ASCII as escapes."""
-    return "".join([
-        quote(character)[1:-1]
-        if ord(character) < 0x80 or 0xDC80 <= ord(character) <= 0xDCFF
-        else f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
-        for character in text
-    ])  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from corral.adapters.templates.go.comparing import equal, less, less_or_equal
@@ -96,7 +97,7 @@ def _slice(calling: Calling, arguments: Sequence[Any]) -> Any:
         fail(f"can't slice item of type {type_name(item)}")
     ends = [0, length]
     ends[: len(indexes)] = [_position(index, capacity) for index in indexes]  # Go does not unbox them
-    for left, right in zip(ends, ends[1:], strict=False):
+    for left, right in pairwise(ends):
         if left > right:
             fail(f"invalid slice index: {left} > {right}")
     start, end = ends[:2]
@@ -136,7 +137,7 @@ def _len(_: Calling, arguments: Sequence[Any]) -> int:
         return len(item.items)
     if isinstance(item, GoMap):
         return len(item.entries)
-    fail(f"len of type {type_name(item)}")
+    return fail(f"len of type {type_name(item)}")
 
 
 def _call(_: Calling, arguments: Sequence[Any]) -> Any:
@@ -150,7 +151,7 @@ def _shown(calling: Calling, arguments: Sequence[Any]) -> str:
 
 
 _HTML = str.maketrans({'"': "&#34;", "'": "&#39;", "&": "&amp;", "<": "&lt;", ">": "&gt;", "\0": "\ufffd"})
-_SCRIPT = {'\\': "\\\\", "'": "\\'", '"': '\\"', "<": "\\u003C", ">": "\\u003E", "&": "\\u0026", "=": "\\u003D"}
+_SCRIPT = {"\\": "\\\\", "'": "\\'", '"': '\\"', "<": "\\u003C", ">": "\\u003E", "&": "\\u0026", "=": "\\u003D"}
 
 
 def _html(calling: Calling, arguments: Sequence[Any]) -> str:

@@ -6,9 +6,9 @@ import time
 
 from corral.core.generation.rendering import abandoned
 
-__all__ = ("LimitExceeded", "Limits")
+__all__ = ("LimitReached", "Limits")
 
-_STEPS = 1_000_000
+_STEPS = 300_000
 _CPU_SECONDS = 3.0
 _STEPS_A_CHECK = 32
 _CHARS_A_STEP = 256
@@ -18,7 +18,7 @@ _TEXT = 2 << 20
 _TEXT_IN_ALL = 64 << 20
 
 
-class LimitExceeded(Exception):
+class LimitReached(Exception):
     """The template does too much, or its output is too long."""
 
 
@@ -42,24 +42,24 @@ class Limits:
         self._steps -= self._unchecked
         self._unchecked = 0
         if self._steps < 0:
-            raise LimitExceeded(f"it takes more than {_STEPS} steps")
+            raise LimitReached(f"it takes more than {_STEPS} steps")
         now_s = time.thread_time()
         if self._ends_s is None:
             self._ends_s = now_s + _CPU_SECONDS
         if now_s > self._ends_s:
-            raise LimitExceeded(f"it takes more than {_CPU_SECONDS:g} seconds")
+            raise LimitReached(f"it takes more than {_CPU_SECONDS:g} seconds")
         if abandoned():
-            raise LimitExceeded("nobody waits for it")
+            raise LimitReached("nobody waits for it")
 
     def text(self, length: int) -> None:
         """Count a text of this length, before it is built if possible."""
         self._chars -= length
         if length > self._longest or self._chars < 0:
-            raise LimitExceeded("it builds too much text")
+            raise LimitReached("it builds too much text")
         self.step(1 + length // _CHARS_A_STEP)
 
     def printed(self, length: int) -> None:
         """Count text that becomes part of the prompt."""
         self._printed += length
         if self._printed > self._longest:
-            raise LimitExceeded("its output is too long")
+            raise LimitReached("its output is too long")

@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from corral.core.go.quoting import quote
 from corral.core.requests.typed_text import marked, stretches, unmarked
 
-__all__ = ("byte_length", "cut_bytes", "cut_characters", "rewritten", "to_bytes", "valid_text")
+__all__ = (
+    "byte_length",
+    "can_backquote",
+    "cut_bytes",
+    "cut_characters",
+    "quoted_ascii",
+    "rewritten",
+    "to_bytes",
+    "valid_text",
+)
 
 
 def to_bytes(text: str) -> bytes:
@@ -57,7 +67,7 @@ def rewritten(text: str, rewrite: Callable[[str], str]) -> str:
 
 
 def valid_text(text: str, instead: str = "\ufffd") -> str:
-    """The string with another text for each byte that is not UTF-8, after bytes that belong together have been joined."""
+    """The string with bytes that belong together joined, and another text for each byte that is not UTF-8."""
     if text.isascii():
         return text
     try:
@@ -68,3 +78,21 @@ def valid_text(text: str, instead: str = "\ufffd") -> str:
         return text
     joined = text.encode(errors="surrogateescape").decode(errors="surrogateescape")
     return "".join([instead if 0xDC80 <= ord(character) <= 0xDCFF else character for character in joined])
+
+
+def can_backquote(text: str) -> bool:
+    """Whether the string can be written between back quotes."""
+    return not any(
+        character in "`\x7f\ufeff" or (character < " " and character != "\t") or 0xDC80 <= ord(character) <= 0xDCFF
+        for character in text
+    )
+
+
+def quoted_ascii(text: str) -> str:
+    """What stands between quotes, with escapes for all but ASCII."""
+    return "".join([
+        quote(character)[1:-1]
+        if ord(character) < 0x80 or 0xDC80 <= ord(character) <= 0xDCFF
+        else f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
+        for character in text
+    ])  # fmt: skip

@@ -18,6 +18,9 @@ _PROPERTY_NAMES = {
     "AnyOf": "anyOf", "Type": "type", "Items": "items", "Description": "description", "Enum": "enum",
     "Properties": "properties", "Required": "required",
 }  # fmt: skip
+_PARAMETER_NAMES = {
+    "Type": "type", "Defs": "$defs", "Items": "items", "Required": "required", "Properties": "properties",
+}  # fmt: skip
 _TYPE_SCRIPT = {
     "string": "string", "number": "number", "integer": "number", "boolean": "boolean", "array": "any[]",
     "object": "Record<string, any>", "null": "null",
@@ -85,7 +88,7 @@ def _tool(tool: Tool, as_text: AsText) -> GoStruct:
             "Properties": _properties(properties, "template.templateProperties", as_text),
         },
         boxed=frozenset({"Defs", "Items"}),
-        json_names={"Type": "type", "Defs": "$defs", "Items": "items", "Required": "required", "Properties": "properties"},
+        json_names=_PARAMETER_NAMES,
         omitted=frozenset({"Defs", "Items", "Required"}),
     )
     function = GoStruct(
@@ -104,8 +107,10 @@ def _tool(tool: Tool, as_text: AsText) -> GoStruct:
 
 
 def _properties(value: Any, type_: str, as_text: AsText | None, depth: int = 0, *, ordered: bool = False) -> GoMap:
-    entries, labels = _entries(value, lambda one: _property(one, depth + 1)) if isinstance(value, Mapping) else (None, {})
-    return GoMap(type_, entries, labels, zero=lambda: _property({}, 0), as_text=as_text, keeps_order=ordered)
+    found = value if isinstance(value, Mapping) else {}
+    entries, labels = _entries(found, lambda one: _property(one, depth + 1))
+    given = entries if isinstance(value, Mapping) else None
+    return GoMap(type_, given, labels, zero=lambda: _property({}, 0), as_text=as_text, keeps_order=ordered)
 
 
 def _property(value: Any, depth: int) -> GoStruct:

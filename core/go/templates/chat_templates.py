@@ -21,7 +21,7 @@ from corral.core.go.templates.nodes import (
     TemplateCall,
     Text,
     Tree,
-    Variable,
+    VariablePath,
 )
 from corral.core.go.templates.parser import parse
 
@@ -49,7 +49,7 @@ def used_variables(tree: Tree) -> frozenset[str]:
         for nodes in tree.templates.values()
         for pipeline in _pipelines(nodes)
         for argument in _arguments(pipeline)
-        if isinstance(argument, Field | Variable)
+        if isinstance(argument, Field | VariablePath)
     )
     return frozenset(name.lower() for several in names for name in several)
 

@@ -16,7 +16,9 @@ _OCTAL = re.compile(r"[0-7]{3}")
 _INTEGER = re.compile(r"([+-]?)(0[xX]_?[0-9a-fA-F]|0[oO]_?[0-7]|0[bB]_?[01]|0_?[0-7]|[0-9])((?:_?[0-9a-fA-F])*)")
 _FLOAT = re.compile(r"[+-]?(?:[0-9](?:_?[0-9])*\.?|\.(?=[0-9]))(?:[0-9](?:_?[0-9])*)?(?:[eE][+-]?[0-9](?:_?[0-9])*)?")
 _HEX_FLOAT = re.compile(r"[+-]?0[xX](?=_?\.?[0-9a-fA-F])_?[0-9a-fA-F_]*\.?[0-9a-fA-F_]*[pP][+-]?[0-9]+")
-_COMPLEX = re.compile(r"([+-]?[0-9a-fA-FxXpP._]*(?:(?<=[eEpP])[+-][0-9]+)?)([+-][0-9a-fA-FxXpP._]*(?:(?<=[eEpP])[+-][0-9]+)?)i")
+_COMPLEX = re.compile(
+    r"([+-]?[0-9a-fA-FxXpP._]*(?:(?<=[eEpP])[+-][0-9]+)?)([+-][0-9a-fA-FxXpP._]*(?:(?<=[eEpP])[+-][0-9]+)?)i"
+)
 
 
 class BadConstant(ValueError):

@@ -20,15 +20,15 @@ from corral.core.go.templates.nodes import (
     Command,
     Dot,
     Field,
-    Function,
+    FunctionName,
     Nil,
     NumberConstant,
     Pipeline,
     StringConstant,
-    Variable,
+    VariablePath,
 )
 from corral.core.go.templates.reading import TokenReader
-from corral.core.go.templates.tokens import Kind, Lexer, Token
+from corral.core.go.templates.tokens import Kind, Lexer, TemplateToken
 
 __all__ = ("ExpressionParser",)
 
@@ -66,8 +66,8 @@ class ExpressionParser(TokenReader):
                 self.fail(f"non executable command in pipeline stage {number}")
         return Pipeline(position=position, variables=declared, assigns=assigns, commands=tuple(commands))
 
-    def _declarations(self, context: str) -> tuple[tuple[Variable, ...], bool]:
-        declared: list[Variable] = []
+    def _declarations(self, context: str) -> tuple[tuple[VariablePath, ...], bool]:
+        declared: list[VariablePath] = []
         while (variable := self.peek_word()).kind is Kind.VARIABLE:
             self.next()
             after = self.peek()
@@ -91,9 +91,9 @@ class ExpressionParser(TokenReader):
             break
         return tuple(declared), False
 
-    def _declared(self, token: Token) -> Variable:
+    def _declared(self, token: TemplateToken) -> VariablePath:
         self.variables.append(token.text)
-        return Variable(position=token.position, names=tuple(token.text.split(".")))
+        return VariablePath(position=token.position, names=tuple(token.text.split(".")))
 
     def _command(self) -> Command:
         position = self.peek_word().position
@@ -126,8 +126,8 @@ class ExpressionParser(TokenReader):
             names.append(self.next().text[1:])
         if isinstance(term, Field):
             return Field(position=position, names=(*term.names, *names))
-        if isinstance(term, Variable):
-            return Variable(position=position, names=(*term.names, *names))
+        if isinstance(term, VariablePath):
+            return VariablePath(position=position, names=(*term.names, *names))
         if isinstance(term, Boolean | StringConstant | NumberConstant | Nil | Dot):
             self.fail(f"unexpected . after term {quote(str(term))}")
         return Chain(position=position, of=term, names=tuple(names))
@@ -139,7 +139,7 @@ class ExpressionParser(TokenReader):
             case Kind.IDENTIFIER:
                 if text not in self.functions:
                     self.fail(f"function {quote(text)} not defined")
-                return Function(position=position, name=text)
+                return FunctionName(position=position, name=text)
             case Kind.DOT:
                 return Dot(position=position)
             case Kind.NIL:
@@ -147,7 +147,7 @@ class ExpressionParser(TokenReader):
             case Kind.VARIABLE:
                 if text not in self.variables:
                     self.fail(f"undefined variable {quote(text)}")
-                return Variable(position=position, names=(text,))
+                return VariablePath(position=position, names=(text,))
             case Kind.FIELD:
                 return Field(position=position, names=(text[1:],))
             case Kind.BOOL:
@@ -171,13 +171,13 @@ class ExpressionParser(TokenReader):
         finally:
             self._depth -= 1
 
-    def unquoted(self, token: Token) -> str:
+    def unquoted(self, token: TemplateToken) -> str:
         try:
             return unquote(token.text)
         except BadConstant as error:
             self.fail(error)
 
-    def _number(self, token: Token) -> Number:
+    def _number(self, token: TemplateToken) -> Number:
         try:
             return _NUMBERS[token.kind](token.text)
         except BadConstant as error:

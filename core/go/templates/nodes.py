@@ -17,7 +17,7 @@ __all__ = (
     "Continue",
     "Dot",
     "Field",
-    "Function",
+    "FunctionName",
     "If",
     "Nil",
     "Node",
@@ -28,7 +28,7 @@ __all__ = (
     "TemplateCall",
     "Text",
     "Tree",
-    "Variable",
+    "VariablePath",
     "With",
 )
 
@@ -82,7 +82,7 @@ class StringConstant(Argument, frozen=True, kw_only=True):
         return self.quoted
 
 
-class Function(Argument, frozen=True, kw_only=True):
+class FunctionName(Argument, frozen=True, kw_only=True):
     """The name of a function."""
 
     name: str
@@ -100,7 +100,7 @@ class Field(Argument, frozen=True, kw_only=True):
         return "".join([f".{name}" for name in self.names])
 
 
-class Variable(Argument, frozen=True, kw_only=True):
+class VariablePath(Argument, frozen=True, kw_only=True):
     """``$x.A.B``; the first name is that of the variable."""
 
     names: tuple[str, ...]
@@ -131,7 +131,7 @@ class Command(Node, frozen=True, kw_only=True):
 class Pipeline(Argument, frozen=True, kw_only=True):
     """Commands, and the variables that their value is given to. `assigns`: they exist already."""
 
-    variables: tuple[Variable, ...] = ()
+    variables: tuple[VariablePath, ...] = ()
     assigns: bool = False
     commands: tuple[Command, ...] = ()
 

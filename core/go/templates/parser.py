@@ -22,7 +22,7 @@ from corral.core.go.templates.nodes import (
     With,
 )
 from corral.core.go.templates.reading import TemplateSyntaxError
-from corral.core.go.templates.tokens import Kind, Lexer, Token
+from corral.core.go.templates.tokens import Kind, Lexer, TemplateToken
 
 __all__ = ("TemplateSyntaxError", "parse")
 
@@ -110,7 +110,7 @@ class _Parser(ExpressionParser):
                 self.nesting -= 1
                 return tuple(nodes), node
             nodes.append(node)
-        self.fail("unexpected EOF")
+        return self.fail("unexpected EOF")
 
     def _text_or_action(self) -> Node:
         token = self.next_word()
@@ -146,7 +146,7 @@ class _Parser(ExpressionParser):
                 position = self.peek().position
                 return Action(position=position, pipeline=self.pipeline("command"))
 
-    def _leave_loop(self, token: Token) -> Node:
+    def _leave_loop(self, token: TemplateToken) -> Node:
         written = f"{{{{{token.text}}}}}"
         if (after := self.next_word()).kind is not Kind.RIGHT_DELIMITER:
             self.unexpected(after, written)
@@ -197,7 +197,7 @@ class _Parser(ExpressionParser):
             pipeline = self.pipeline(context)
         return TemplateCall(position=token.position, name=name, pipeline=pipeline)
 
-    def _template_name(self, token: Token, context: str) -> str:
+    def _template_name(self, token: TemplateToken, context: str) -> str:
         if token.kind not in (Kind.STRING, Kind.RAW_STRING):
             self.unexpected(token, context)
         return self.unquoted(token)

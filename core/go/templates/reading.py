@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from corral.core.go.templates.tokens import Kind, Lexer, Token
+from corral.core.go.templates.tokens import Kind, Lexer, TemplateToken
 
 __all__ = ("TemplateSyntaxError", "TokenReader")
 
-_NOTHING = Token(Kind.END_OF_TEXT, 0, "EOF")
+_NOTHING = TemplateToken(Kind.END_OF_TEXT, 0, "EOF")
 
 
 class TemplateSyntaxError(ValueError):
@@ -28,14 +28,14 @@ class TokenReader:
         self._waiting = [_NOTHING, _NOTHING, _NOTHING]
         self._count = 0
 
-    def next(self) -> Token:
+    def next(self) -> TemplateToken:
         if self._count > 0:
             self._count -= 1
         else:
             self._waiting[0] = self.lexer.next()
         return self._waiting[self._count]
 
-    def put_back(self, *earlier: Token) -> None:
+    def put_back(self, *earlier: TemplateToken) -> None:
         """Puts the last token back; before it, up to two `earlier` ones, the last of which comes first.
 
         With `earlier` ones, it does not matter whether the last token has been put back already.
@@ -44,34 +44,34 @@ class TokenReader:
             self._waiting[place] = token
         self._count = 1 + len(earlier) if earlier else self._count + 1
 
-    def peek(self) -> Token:
+    def peek(self) -> TemplateToken:
         if self._count > 0:
             return self._waiting[self._count - 1]
         self._count = 1
         self._waiting[0] = self.lexer.next()
         return self._waiting[0]
 
-    def next_word(self) -> Token:
+    def next_word(self) -> TemplateToken:
         """The next token that is not a space."""
         while (token := self.next()).kind is Kind.SPACE:
             pass
         return token
 
-    def peek_word(self) -> Token:
+    def peek_word(self) -> TemplateToken:
         token = self.next_word()
         self.put_back()
         return token
 
-    def expect(self, *kinds: Kind, context: str) -> Token:
+    def expect(self, *kinds: Kind, context: str) -> TemplateToken:
         token = self.next_word()
         if token.kind not in kinds:
             self.unexpected(token, context)
         return token
 
-    def line(self, token: Token) -> int:
+    def line(self, token: TemplateToken) -> int:
         return self.source.count("\n", 0, token.position) + 1
 
-    def unexpected(self, token: Token, context: str) -> NoReturn:
+    def unexpected(self, token: TemplateToken, context: str) -> NoReturn:
         if token.kind is not Kind.ERROR:
             self.fail(f"unexpected {token} in {context}")
         started = ""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from corral.core.go.quoting import quote, unicode_point
 
-__all__ = ("Kind", "Lexer", "Token")
+__all__ = ("Kind", "Lexer", "TemplateToken")
 
 
 class Kind(Enum):
@@ -72,7 +72,7 @@ _NUMBER = re.compile(
 )
 
 
-class Token(NamedTuple):
+class TemplateToken(NamedTuple):
     """A token: its text, and where in the template it begins."""
 
     kind: Kind
@@ -99,11 +99,11 @@ class Lexer:
         self._inside = False
         self._depth = 0
 
-    def next(self) -> Token:
+    def next(self) -> TemplateToken:
         """The next token; at the end of the template, ``END_OF_TEXT`` again and again."""
         return self._inside_action() if self._inside else self._text()
 
-    def _text(self) -> Token:
+    def _text(self) -> TemplateToken:
         source = self._source
         while True:
             start = self._position
@@ -111,18 +111,18 @@ class Lexer:
             if opened < 0:
                 self._position = len(source)
                 kind = Kind.TEXT if start < len(source) else Kind.END_OF_TEXT
-                return Token(kind, start, source[start:] if start < len(source) else "EOF")
+                return TemplateToken(kind, start, source[start:] if start < len(source) else "EOF")
             trims = self._trims_before(opened + 2)
             text = source[start:opened]
             if text:
                 self._position = opened
                 kept = text.rstrip(_SPACES) if trims else text
                 if kept:
-                    return Token(Kind.TEXT, start, kept)
+                    return TemplateToken(Kind.TEXT, start, kept)
             after = opened + (4 if trims else 2)
             if not source.startswith("/*", after):
                 self._position, self._inside, self._depth = after, True, 0
-                return Token(Kind.LEFT_DELIMITER, opened, "{{")
+                return TemplateToken(Kind.LEFT_DELIMITER, opened, "{{")
             failed = self._skip_comment(after)
             if failed is not None:
                 return failed
@@ -132,7 +132,7 @@ class Lexer:
             " ", "\t", "\r", "\n",
         )  # fmt: skip
 
-    def _skip_comment(self, start: int) -> Token | None:
+    def _skip_comment(self, start: int) -> TemplateToken | None:
         closed = self._source.find("*/", start + 2)
         if closed < 0:
             return self._error(start, "unclosed comment")
@@ -156,15 +156,15 @@ class Lexer:
         found = _SPACE_RUN.match(self._source, self._position)
         self._position = found.end() if found else self._position
 
-    def _right_delimiter(self, length: int) -> Token:
-        token = Token(Kind.RIGHT_DELIMITER, self._position + length - 2, "}}")
+    def _right_delimiter(self, length: int) -> TemplateToken:
+        token = TemplateToken(Kind.RIGHT_DELIMITER, self._position + length - 2, "}}")
         self._position += length
         if length > 2:
             self._skip_spaces()
         self._inside = False
         return token
 
-    def _inside_action(self) -> Token:
+    def _inside_action(self) -> TemplateToken:
         source, start = self._source, self._position
         length = self._delimiter_length(start)
         if length:
@@ -195,13 +195,13 @@ class Lexer:
             return self._emit(Kind.CHARACTER, start, start + 1)
         return self._error(start, f"unrecognized character in action: {unicode_point(first)}")
 
-    def _simple(self, first: str, start: int) -> Token:
+    def _simple(self, first: str, start: int) -> TemplateToken:
         self._depth += {"(": 1, ")": -1}.get(first, 0)
         if self._depth < 0:
             return self._error(start, "unexpected right paren")
         return self._emit(_SIMPLE[first], start, start + 1)
 
-    def _space(self, start: int) -> Token:
+    def _space(self, start: int) -> TemplateToken:
         self._skip_spaces()
         end, self._position = self._position, start
         if self._delimiter_length(end - 1) == 4:  # the last of them belongs to the delimiter
@@ -210,13 +210,13 @@ class Lexer:
                 return self._right_delimiter(4)
         return self._emit(Kind.SPACE, start, end)
 
-    def _field(self, kind: Kind, start: int) -> Token:
+    def _field(self, kind: Kind, start: int) -> TemplateToken:
         if self._ends_word(start + 1):
             return self._emit(Kind.VARIABLE if kind is Kind.VARIABLE else Kind.DOT, start, start + 1)
         end = self._word_end(start + 1)
         return self._emit(kind, start, end) if self._ends_word(end) else self._bad_character(start, end)
 
-    def _word(self, start: int) -> Token:
+    def _word(self, start: int) -> TemplateToken:
         end = self._word_end(start)
         if not self._ends_word(end):
             return self._bad_character(start, end)
@@ -237,7 +237,7 @@ class Lexer:
         after = self._source[position : position + 1]
         return not after or after in " \t\r\n.,|:)(" or self._source.startswith("}}", position)
 
-    def _number(self, start: int) -> Token:
+    def _number(self, start: int) -> TemplateToken:
         end = self._number_end(start)
         kind = Kind.NUMBER
         if end is not None and self._source[end : end + 1] in ("+", "-"):
@@ -258,16 +258,16 @@ class Lexer:
             return None
         return end
 
-    def _bad_character(self, start: int, position: int) -> Token:
+    def _bad_character(self, start: int, position: int) -> TemplateToken:
         return self._error(start, f"bad character {unicode_point(self._source[position])}")
 
-    def _emit(self, kind: Kind, start: int, end: int) -> Token:
+    def _emit(self, kind: Kind, start: int, end: int) -> TemplateToken:
         self._position = end
-        return Token(kind, start, self._source[start:end])
+        return TemplateToken(kind, start, self._source[start:end])
 
-    def _error(self, start: int, text: str) -> Token:
+    def _error(self, start: int, text: str) -> TemplateToken:
         self._position, self._inside = len(self._source), False
-        return Token(Kind.ERROR, start, text)
+        return TemplateToken(Kind.ERROR, start, text)
 
 
 def _is_alphanumeric(character: str) -> bool:
