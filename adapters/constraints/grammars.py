@@ -38,7 +38,7 @@ _PLACE = re.compile(r"^(at )?(\d+)\((\d+)\): (failed to compile JSON schema: )?"
 
 def lark_of(constraint: Constraint) -> str:
     """Return the grammar's text. Raises `InvalidRequest` if the source is too long or not of its kind."""
-    limit = _MAX_SOURCE_CHARS[constraint.kind]
+    limit = _MAX_SOURCE_CHARS["json_schema" if constraint.subject == "tools" else constraint.kind]
     if len(constraint.source) > limit:
         raise InvalidRequest(
             f"the {_called(constraint)} has {len(constraint.source)} characters; at most {limit} are accepted",
