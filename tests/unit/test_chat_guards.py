@@ -107,8 +107,8 @@ def test_a_sound_call_format_passes() -> None:
         grammar = bare.call_grammar(tools, _RENDERED, required=required)
         assert guarded.call_grammar(tools, _RENDERED, required=required) == grammar
     parser = guarded.open(ChatRequest(messages=(), tools=tools), _RENDERED)
-    [_, call] = parser.feed(Delta(text='<tool_call>{"name": "now"}'))
-    assert call.tool_calls == (ToolCall(name="now"),)
+    deltas = (*parser.feed(Delta(text='<tool_call>{"name": "now"}</tool_call>')), *parser.finish())
+    assert [call for delta in deltas for call in delta.tool_calls] == [ToolCall(name="now")]
 
 
 def _compile(language: Any) -> Any:
