@@ -5,6 +5,7 @@ CORRAL_TOOL_CALLS sets how many calls each engine is asked for.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ import jsonschema_rs
 import msgspec
 import pytest
 
-from corral import Corral
+from corral import AsyncCorral, Corral
+from corral.api.library.results import ChatResult
 from corral.core.models.model import Model, TemplateText
 from corral.core.models.names import parse_name
 from corral.core.values import fields_in_common
@@ -104,20 +106,31 @@ def model(request: pytest.FixtureRequest, corral: Corral) -> Iterator[dict[str, 
 
 def test_a_required_call_is_one(corral: Corral, model: dict[str, Any]) -> None:
     """At any temperature, streamed and not, it is read, and its arguments fit the schema."""
-    for seed in range(CALLS):
-        answer = corral.chat(
-            messages=QUESTIONS[seed % len(QUESTIONS)],
-            tools=TOOLS,
-            tool_choice="required",
-            options={"seed": seed, "temperature": 1, "num_predict": 512},
-            stream=seed % 2 == 1,
-            **model,
-        )
-        calls = [call for chunk in answer for call in chunk.tool_calls] if seed % 2 else answer.message.tool_calls
-        result = answer.result if seed % 2 else answer
-        assert calls, (seed, result)
-        assert (result.text, result.warnings, result.finish_reason) == ("", (), "stop"), seed
-        for call in calls:
+
+    async def called(client: AsyncCorral, seed: int) -> ChatResult:
+        how: dict[str, Any] = {"tools": TOOLS, "tool_choice": "required", **model}
+        how["options"] = {"seed": seed, "temperature": 1, "num_predict": 512}
+        question = QUESTIONS[seed % len(QUESTIONS)]
+        if seed % 2:
+            return await client.chat(messages=question, **how)
+        stream = await client.chat(messages=question, stream=True, **how)
+        calls = [call async for chunk in stream for call in chunk.tool_calls]
+        assert tuple(calls) == stream.result.message.tool_calls
+        return stream.result
+
+    async def all_of_them(client: AsyncCorral) -> list[ChatResult]:
+        at_once = asyncio.Semaphore(8)
+
+        async def one(seed: int) -> ChatResult:
+            async with at_once:
+                return await called(client, seed)
+
+        return await asyncio.gather(*map(one, range(CALLS)))
+
+    for seed, answer in enumerate(corral.call(all_of_them)):
+        assert (answer.text, answer.warnings, answer.finish_reason) == ("", (), "stop"), (seed, answer)
+        assert answer.message.tool_calls, (seed, answer)
+        for call in answer.message.tool_calls:
             jsonschema_rs.validate(SCHEMAS[call.name], call.arguments)
 
 
@@ -130,33 +143,8 @@ def test_the_model_answers_with_the_result(corral: Corral, model: dict[str, Any]
 
     question = "What is the weather in Paris? Use get_weather."
     choice = {"type": "function", "function": {"name": "get_weather"}}
-    for stream in (False, True):
-        answer = corral.chat(
-            messages=question,
-            tools=[get_weather],
-            tool_choice=choice,
-            run_tools=True,
-            options={"temperature": 0, "num_predict": 60},
-            stream=stream,
-            **model,
-        )
-        if stream:
-            assert [chunk.tool_results[0].failed for chunk in answer if chunk.tool_results] == [False]
-        result = answer.result if stream else answer
-        assert [message.role for message in result.messages] == ["assistant", "tool", "assistant"]
-        assert "23" in result.text
-
-
-def test_strict_arguments_of_a_free_call(corral: Corral, model: dict[str, Any]) -> None:
-    """Once the model begins a call by itself, its arguments are held to the schema."""
-    for seed in range(CALLS):
-        begun = [{"role": "user", "content": QUESTIONS[0]}, {"role": "assistant", "content": "Let me see.\n"}]
-        bias = {"logit_bias": {"<": 100}}
-        answer = corral.chat(
-            messages=begun,
-            tools=TOOLS,
-            options={"seed": seed, "temperature": 0.7, "num_predict": 200} | bias,
-            **model,
-        )
-        for call in answer.message.tool_calls:
-            jsonschema_rs.validate(SCHEMAS[call.name], call.arguments)
+    how: dict[str, Any] = {"tools": [get_weather], "tool_choice": choice, "run_tools": True, **model}
+    with corral.chat(messages=question, stream=True, options={"temperature": 0, "num_predict": 40}, **how) as stream:
+        assert [chunk.tool_results[0].failed for chunk in stream if chunk.tool_results] == [False]
+    assert [message.role for message in stream.result.messages] == ["assistant", "tool", "assistant"]
+    assert "23" in stream.result.text
