@@ -32,6 +32,7 @@ class Qwen3CoderCalls(MarkedCallFormat):
     marks = ("<tool_call>", _FUNCTION)
     closing: ClassVar[str] = "</tool_call>"
     control = frozenset({marks[0], closing})
+    around: ClassVar[str] = "\n"
 
     def recognises(self, template: TemplateText) -> bool:
         return _FUNCTION in template.text and self.marks[0] in template.text
@@ -53,7 +54,7 @@ class Qwen3CoderCalls(MarkedCallFormat):
         yield from source.accept(self.closing)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        parameters = TaggedArguments(lambda name: literal(f"{_PARAMETER}{name}>"), _PARAMETER_END, around="\n")
+        parameters = TaggedArguments(lambda name: literal(f"{_PARAMETER}{name}>"), _PARAMETER_END, around=self.around)
 
         def write(tool: Tool) -> str:
             begun = literal(f"{_FUNCTION}{tool.name}>\n")
@@ -69,6 +70,7 @@ class SeedCalls(Qwen3CoderCalls):
     marks = ("<seed:tool_call>", _FUNCTION)
     closing = "</seed:tool_call>"
     control = frozenset({marks[0], closing})
+    around = ""
 
 
 def _parameters(source: CallSource, tool: Tool) -> Step[dict[str, Any]]:

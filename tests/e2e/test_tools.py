@@ -112,11 +112,13 @@ def test_a_required_call_is_one(corral: Corral, model: dict[str, Any]) -> None:
         how["options"] = {"seed": seed, "temperature": 1, "num_predict": 512}
         question = QUESTIONS[seed % len(QUESTIONS)]
         if seed % 2:
-            return await client.chat(messages=question, **how)
+            whole: ChatResult = await client.chat(messages=question, **how)
+            return whole
         stream = await client.chat(messages=question, stream=True, **how)
         calls = [call async for chunk in stream for call in chunk.tool_calls]
-        assert tuple(calls) == stream.result.message.tool_calls
-        return stream.result
+        parts: ChatResult = stream.result
+        assert tuple(calls) == parts.message.tool_calls
+        return parts
 
     async def all_of_them(client: AsyncCorral) -> list[ChatResult]:
         at_once = asyncio.Semaphore(8)

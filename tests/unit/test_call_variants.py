@@ -151,6 +151,8 @@ NOW = ToolCall(name="now")
         ("pythonic", "[link](https://example.org)", "[link](https://example.org)", []),
         ("pythonic", "See [now()]", "See [now()]", []),
         ("pythonic", "<|python_start|>[now()]<|python_end|> Done.", " Done.".lstrip(), [NOW]),
+        ("lfm2", '<|tool_call_start|>[{"name": "now", "arguments": {}}]<|tool_call_end|>', "", [NOW]),
+        ("phi4", '<|tool_call|>{"name": "now", "arguments": {}}<|/tool_call|>', "", [NOW]),
         ("tool_code", "```tool_code\nprint(add(a=1, b=2))\n```", "", [ADD]),
         ("tool_code", "```python\nnow()\n```", "```python\nnow()\n```", []),
         ("mistral", '[TOOL_CALLS] [{"name": "now", "arguments": {}, "id": "a"}]', "",
