@@ -15,7 +15,7 @@ from corral.core.regular_files import read_regular
 from corral.core.requests.media import MOST_MEDIA_BYTES
 from corral.core.requests.messages import Message
 
-__all__ = ("Images", "Messages", "images_read", "spoken", "to_messages")
+__all__ = ("Images", "Messages", "images_read", "spoken")
 
 Messages = str | Sequence[Message | Mapping[str, Any]]
 """A string is one message from the user. The `images` of a message are `Images`."""
@@ -28,7 +28,7 @@ _ROLES = ("system", "developer", "user", "assistant", "tool", "control")
 _EXAMPLE = 'such as {"role": "user", "content": "Hello"}'
 
 
-def to_messages(messages: Messages, system: str | None = None) -> tuple[Message, ...]:
+def _to_messages(messages: Messages, system: str | None = None) -> tuple[Message, ...]:
     """The messages, after `system` if given. Raises `InvalidRequest`, or `UnsupportedField` for an unknown key."""
     if isinstance(messages, str):
         spoken = [Message(role="user", content=messages)]
@@ -52,10 +52,10 @@ async def images_read(images: Images) -> tuple[bytes, ...]:
 
 
 async def spoken(messages: Messages, system: str | None = None) -> tuple[Message, ...]:
-    """As `to_messages`, with the contents of images in place of their paths."""
+    """The messages, after `system` if given, with the contents of images in place of their paths."""
     if isinstance(messages, list | tuple):
         messages = [await _with_contents(one) if _has_paths(one) else one for one in messages]
-    return to_messages(messages, system)
+    return _to_messages(messages, system)
 
 
 def _to_message(message: Message | Mapping[str, Any]) -> Message:

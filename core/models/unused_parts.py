@@ -11,8 +11,6 @@ def unused_parts(record: StoredModel) -> tuple[str, ...]:
     """One phrase for each part; empty if everything is used. A part without which the answers would be another model's
     is not among them: such a model is refused (`corral.core.scheduling.engine_choice`)."""
     found = []
-    if record.template is not None and record.template.kind == "go":
-        found.append("the Go template: Corral uses the chat template in the weights, or plain text if there is none")
     for name, value in (("renderer", record.renderer), ("parser", record.parser)):
         if value:
             found.append(f"the {name} {value!r}, which is built into Ollama: Corral uses the chat template instead")
