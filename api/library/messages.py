@@ -29,7 +29,6 @@ _EXAMPLE = 'such as {"role": "user", "content": "Hello"}'
 
 
 def _to_messages(messages: Messages, system: str | None = None) -> tuple[Message, ...]:
-    """The messages, after `system` if given. Raises `InvalidRequest`, or `UnsupportedField` for an unknown key."""
     if isinstance(messages, str):
         spoken = [Message(role="user", content=messages)]
     elif isinstance(messages, Iterable) and not isinstance(messages, bytes | bytearray | Mapping):
@@ -52,7 +51,10 @@ async def images_read(images: Images) -> tuple[bytes, ...]:
 
 
 async def spoken(messages: Messages, system: str | None = None) -> tuple[Message, ...]:
-    """The messages, after `system` if given, with the contents of images in place of their paths."""
+    """The messages, after `system` if given, with the contents of images in place of their paths.
+
+    Raises `InvalidRequest`, or `UnsupportedField` for an unknown key.
+    """
     if isinstance(messages, list | tuple):
         messages = [await _with_contents(one) if _has_paths(one) else one for one in messages]
     return _to_messages(messages, system)
