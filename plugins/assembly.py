@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from corral.adapters.constraints.schema_checks import SchemaChecker
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.system.installed_packages import InstalledPackages
@@ -198,6 +199,7 @@ async def assemble(
         catalog=ConfiguredCatalog(catalog, models),
         scheduler=scheduler,
         languages=parts.of(CHAT_LANGUAGES),
+        checker=SchemaChecker(),
         parsers=ParserChoice(parts.of(ANSWER_PARSERS), parts.of(TOOL_CALL_FORMATS)),
     )
     runtime = Runtime(

@@ -40,7 +40,8 @@ class HarmonyThinking:
         if not all(mark in text for mark in (_START, _CHANNEL, _MESSAGE, _END)):
             return None
         control = frozenset({_START, _CHANNEL, _MESSAGE, "<|constrain|>", "<|call|>"})
-        return ThinkTags(start=f"{_CHANNEL}analysis{_MESSAGE}", end=_END, control=control, framed=True)
+        bridge = f"{_START}assistant{_CHANNEL}final{_MESSAGE}"
+        return ThinkTags(start=f"{_CHANNEL}analysis{_MESSAGE}", end=_END, control=control, framed=True, bridge=bridge)
 
     def open(self, request: ChatRequest, rendered: RenderedChat) -> HarmonyParser:
         """If the prompt ends inside a message, the answer goes on with it."""

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from corral.adapters.constraints.schema_alternatives import with_separate_alternatives
+from corral.adapters.constraints.schema_bounds import bound_texts
 from corral.adapters.constraints.schema_numbers import COUNTS, NUMBERS, ExactNumbers, bound_integers
 
 __all__ = ("closed_schema", "enforceable_schema", "json_schema_grammar")
@@ -19,8 +21,10 @@ _MAX_PATTERN_PROPERTIES = 16
 """All patterns for names are compared with each other."""
 
 _JSON_OPTIONS: Mapping[str, Any] = {
-    # At most one line break with its indent: small models would continue with whitespace forever.
-    "whitespace_pattern": r" |\n[ \t]{0,20}",
+    # On one line: with freedom in whitespace, small models lose their way, and spend half of the tokens on it.
+    "whitespace_flexible": False,
+    "item_separator": ", ?",
+    "key_separator": ": ?",
     # Anything not implemented is reported as a warning.
     "lenient": True,
 }
@@ -37,21 +41,27 @@ _OF_OTHER_TYPES = frozenset(
 )
 
 
-def json_schema_grammar(source: str) -> str:
+def json_schema_grammar(source: str, *, bounded: bool = True) -> str:
     """A Lark grammar of the JSON texts that fit the schema. Raises `ValueError` if it cannot be used."""
     schema = json.loads(source)
     if not isinstance(schema, dict):
         raise ValueError("a JSON object is expected")
-    return f"start: %json {json.dumps(enforceable_schema(schema))}"
+    return f"start: %json {json.dumps(enforceable_schema(schema, bounded=bounded))}"
 
 
-def enforceable_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema for llguidance to compile instead of a caller's. Raises `ValueError` if it cannot be used."""
+def enforceable_schema(schema: dict[str, Any], *, bounded: bool = True) -> dict[str, Any]:
+    """The schema for llguidance to compile instead of a caller's. Raises `ValueError` if it cannot be used.
+
+    Unless `bounded` is false, texts with a pattern or a format end somewhere, as `schema_bounds.py` says.
+    """
     patterns = _pattern_properties(schema)
     if patterns > _MAX_PATTERN_PROPERTIES:
         raise ValueError(f"it has {patterns} patternProperties; at most {_MAX_PATTERN_PROPERTIES} are accepted")
+    closed = closed_schema(with_separate_alternatives(schema))
+    if bounded:
+        bound_texts(closed)
     # Its own options for llguidance, which could allow invalid JSON, are replaced.
-    return {**closed_schema(schema), "x-guidance": _JSON_OPTIONS}
+    return {**closed, "x-guidance": _JSON_OPTIONS}
 
 
 def _pattern_properties(schema: Any) -> int:
@@ -115,8 +125,7 @@ class _Closing:
         if self._open_definitions:
             definitions = made.get("$defs")
             made["$defs"] = {**(definitions if isinstance(definitions, dict) else {}), **self._open_definitions}
-        self._numbers.check_multiples(at_once=self._merges)
-        if not self._numbers.multiples:  # with a range as well, the automaton would be too large
+        if self._numbers.check_multiples(at_once=self._merges):
             for each in self._rewritten_schemas:
                 bound_integers(each)
         return dict(made)

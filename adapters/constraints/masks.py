@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import cached_property
 from typing import Any
 
 import llguidance
 
+from corral.adapters.constraints.completing_mask import CompletingMask
 from corral.adapters.constraints.deep_stack import on_deep_stack
-from corral.adapters.constraints.grammars import complaint_about, lark_of
+from corral.adapters.constraints.grammar_mask import GrammarMask
+from corral.adapters.constraints.grammars import grammars_of
+from corral.adapters.constraints.json_endings import JsonEndings
 from corral.core.errors import InvalidRequest
 from corral.core.lru import SizedLruDict
 from corral.core.ports.tokens import Vocabulary
 from corral.core.requests.requests import Constraint
 
-__all__ = ("GrammarMask", "GrammarMasks")
+__all__ = ("GrammarMasks",)
 
 _LIMITS = {
     "max_grammar_size": 100_000,
@@ -36,64 +43,82 @@ _BYTES_PER_MATCHER, _BYTES_PER_CHARACTER = 256 << 10, 1 << 10
 class GrammarMasks:
     """Any thread may make masks; each mask may then be used in another.
 
-    Grammars that were compiled recently are kept, by their text.
+    Grammars that were compiled recently are kept, by a hash of their text; each is compiled once at a time.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         if not vocabulary.ends:
             raise InvalidRequest("this model has no token that ends an answer, so it cannot answer in a format")
+        self._vocabulary = vocabulary
         self._pieces = vocabulary.pieces
         # Each call holds the GIL, for 1 µs per token: two calls let other threads run in between.
         bare = llguidance.LLTokenizer(_Tokens(vocabulary), eos_token=sorted(vocabulary.ends), slices=[])
         self._tokenizer = bare.with_slices(llguidance.LLTokenizer.general_slices())
-        self._compiled: SizedLruDict[tuple[str, str], Any] = SizedLruDict(_KEPT_BYTES)
+        self._lock = threading.Lock()
+        self._compiled: SizedLruDict[bytes, Any] = SizedLruDict(_KEPT_BYTES)
+        self._compiling: dict[bytes, Future[Any]] = {}
 
-    def __call__(self, constraint: Constraint) -> GrammarMask:
-        """Slow, up to seconds. Raises `InvalidRequest` for a grammar that is wrong, too large or impossible."""
-        return GrammarMask(constraint, self._matcher(constraint), len(self._pieces))
+    def __call__(self, constraint: Constraint, max_tokens: int | None = None) -> GrammarMask | CompletingMask:
+        """Slow, up to seconds. Raises `InvalidRequest` for a grammar that is wrong, too large or impossible.
+
+        A JSON text is complete within `max_tokens` tokens if that is possible at all.
+        """
+        mask = GrammarMask(constraint, self._matcher(constraint), len(self._pieces))
+        if max_tokens is None or constraint.kind != "json_schema":
+            return mask
+        return CompletingMask(mask, self._endings, self._pieces, max_tokens)
+
+    @cached_property
+    def _endings(self) -> JsonEndings:
+        return JsonEndings(self._vocabulary)
 
     def _matcher(self, constraint: Constraint) -> Any:
-        """Return a matcher in its initial state, owned by the caller."""
-        key = (constraint.kind, constraint.source)
-        compiled = self._compiled.get(key)
+        """Return a matcher in its initial state, owned by the caller. Callers with the same grammar wait for the one
+        that compiles it, and get its error too.
+        """
+        key = hashlib.sha256(f"{constraint.kind} {constraint.source}".encode(errors="surrogatepass")).digest()
+        with self._lock:
+            compiling = self._compiling.get(key)
+            compiled = self._compiled.get(key)
+            if mine := compiled is None and compiling is None:
+                compiling = self._compiling[key] = Future()
+        if mine:
+            assert compiling is not None
+            self._compile_for(compiling, key, constraint)
         if compiled is None:
+            assert compiling is not None
+            compiled = compiling.result()
+        return compiled.deep_copy()
+
+    def _compile_for(self, waiting: Future[Any], key: bytes, constraint: Constraint) -> None:
+        try:
             # llguidance follows references recursively: ten thousand levels fit into the longest source.
             compiled = on_deep_stack(lambda: self._compile(constraint))
-            size_bytes = _BYTES_PER_MATCHER + _BYTES_PER_CHARACTER * len(constraint.source)
+        except BaseException as error:
+            with self._lock:
+                del self._compiling[key]
+            waiting.set_exception(error)
+            return
+        size_bytes = _BYTES_PER_MATCHER + _BYTES_PER_CHARACTER * len(constraint.source)
+        with self._lock:
             self._compiled.put(key, compiled, size_bytes)
-        return compiled.deep_copy()
+            del self._compiling[key]
+        waiting.set_result(compiled)
 
     def _compile(self, constraint: Constraint) -> Any:
         limits = llguidance.LLParserLimits(**_LIMITS)
-        matcher = llguidance.LLMatcher(self._tokenizer, lark_of(constraint), log_level=0, limits=limits)
-        # An empty grammar is only noticed now, and the first mask takes time to prepare.
-        GrammarMask(constraint, matcher, len(self._pieces)).allowed()
-        return matcher
-
-
-class GrammarMask:
-    """A `RequestMask` around llguidance's matcher for one answer."""
-
-    def __init__(self, constraint: Constraint, matcher: Any, vocabulary_size: int) -> None:
-        self._constraint = constraint
-        self._matcher = matcher
-        self._size_bytes = (vocabulary_size + 7) // 8
-        self._check()
-        self.ignored = tuple(f"{constraint.subject}: {warning}" for warning in matcher.get_grammar_warnings())
-
-    def allowed(self) -> bytes:
-        bits: bytes = self._matcher.compute_bitmask()[: self._size_bytes]
-        self._check()
-        return bits
-
-    def accept(self, token_id: int) -> None:
-        if not self._matcher.consume_token(token_id):
-            self._check()
-            raise InvalidRequest(f"token {token_id} was chosen, which the format does not allow")
-
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise InvalidRequest(complaint_about(self._constraint, self._matcher.get_error()))
+        failure: InvalidRequest | None = None
+        for text in grammars_of(constraint):
+            matcher = llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=limits)
+            try:
+                # An empty grammar is only noticed now, and the first mask takes time to prepare.
+                GrammarMask(constraint, matcher, len(self._pieces)).allowed()
+            except InvalidRequest as error:
+                failure = failure or error
+            else:
+                return matcher
+        assert failure is not None
+        raise failure
 
 
 class _Tokens:

@@ -17,6 +17,8 @@ _MAX_EXACT = 1 << 53
 """Beyond it not every integer has its own double, and llguidance computes with doubles."""
 _MAX_MULTIPLE_DIGITS = 20_000
 """The largest sum of all `multipleOf` of a schema, as integers: each remainder is a state of the automaton."""
+_MAX_BOUNDED_DIGITS = 200
+"""The same for numbers that also have a range: there, each remainder is a state for each digit."""
 
 
 class ExactNumbers:
@@ -36,9 +38,9 @@ class ExactNumbers:
         if isinstance(multiple, int | float) and not isinstance(multiple, bool) and multiple > 0:
             self.multiples.append(Fraction(Decimal(repr(multiple))))
 
-    def check_multiples(self, *, at_once: bool) -> None:
-        """Raises `ValueError` if they are too large together. `at_once`: one number may have to satisfy several of
-        them.
+    def check_multiples(self, *, at_once: bool) -> bool:
+        """Whether they are so small that numbers can be bounded as well. Raises `ValueError` if they are too large
+        together. `at_once`: one number may have to satisfy several of them.
         """
         states = sum(_as_whole(multiple) for multiple in self.multiples)
         if at_once and self.multiples:
@@ -51,6 +53,7 @@ class ExactNumbers:
                 f"its multipleOf values are too large together: without decimal points, they may add up to at most "
                 f"{_MAX_MULTIPLE_DIGITS}"
             )
+        return states <= _MAX_BOUNDED_DIGITS
 
 
 def _bounded_lcm(numbers: Iterable[int]) -> int:

@@ -13,7 +13,7 @@ from corral.core.ports.engines import Engine
 from corral.core.ports.tokens import OpenTokenizer, RequestMask, Vocabulary
 from corral.core.requests.requests import CompletionRequest, Constraint, Request, Thinking
 from corral.core.stepping.answer_driver import needs_mask
-from corral.core.stepping.thinking_mask import Spelling, ThinkingMask
+from corral.core.stepping.thinking_mask import AnswerMask, Spelling, ThinkingMask
 from corral.core.wording.pip_lines import pip_line
 
 if TYPE_CHECKING:
@@ -46,19 +46,19 @@ class RequestMasks:
         if not needs_mask(request):
             return None
         assert isinstance(request, CompletionRequest)
-        answer = None if request.constraint is None else self._answer_mask(request.constraint, request.preserved_tokens)
+        answer = None if request.constraint is None else self._answer_mask(request, request.constraint)
         return answer if request.thinking is None else self._thinking_mask(request.thinking, answer)
 
-    def _answer_mask(self, constraint: Constraint, preserved_tokens: frozenset[str]) -> RequestMask:
-        grammars = self._opened_grammars()
+    def _answer_mask(self, request: CompletionRequest, constraint: Constraint) -> AnswerMask:
+        grammars, preserved_tokens = self._opened_grammars(), request.preserved_tokens
         if preserved_tokens and constraint.kind == "lark":
             from corral.adapters.constraints.control_literals import with_control_tokens
 
             source = with_control_tokens(constraint.source, preserved_tokens, self._vocabulary("formats or grammars"))
             constraint = msgspec.structs.replace(constraint, source=source)
-        return grammars(constraint)
+        return grammars(constraint, request.sampling.num_predict)
 
-    def _thinking_mask(self, thinking: Thinking, answer: RequestMask | None) -> ThinkingMask:
+    def _thinking_mask(self, thinking: Thinking, answer: AnswerMask | None) -> ThinkingMask:
         start = self._spelling(thinking.start) if thinking.start else None
         return ThinkingMask(thinking, start, self._spelling(thinking.end), answer)
 

@@ -38,7 +38,9 @@ class Answer(Value, frozen=True, kw_only=True):
     """What all answers have in common. `load_ns` is the time spent waiting for the model; `total_ns` includes it.
 
     `ignored_options` are the options of the request that had no effect. `dropped_messages` and `dropped_tokens` were
-    left out because the context was full.
+    left out because the context was full. `format_valid`: whether the text fits the JSON
+    Schema that was its `format`, and `format_problem` what is wrong if not; None without a schema, or if it could not
+    be checked: then `format_problem` says why.
     """
 
     model: str
@@ -49,6 +51,8 @@ class Answer(Value, frozen=True, kw_only=True):
     total_ns: int
     logprobs: tuple[TokenLogprob, ...] = ()
     ignored_options: tuple[str, ...] = ()
+    format_valid: bool | None = None
+    format_problem: str = ""
     dropped_messages: int = 0
     dropped_tokens: int = 0
 
@@ -91,11 +95,16 @@ class ChatResult(Answer, frozen=True, kw_only=True):
     def text(self) -> str:
         return self.message.content
 
+    @property
+    def thinking(self) -> str | None:
+        return self.message.thinking
+
 
 class GenerateResult(Answer, frozen=True, kw_only=True):
     """The answer to a prompt. `context` are the token ids of both, to continue them; empty if the prompt was raw."""
 
     text: str
+    thinking: str | None = None
     context: tuple[int, ...] = ()
 
 
@@ -133,4 +142,6 @@ def chat_result(chunks: Sequence[Chunk], finished: Finished, common: Mapping[str
 
 def generate_result(chunks: Sequence[Chunk], finished: Finished, common: Mapping[str, Any]) -> GenerateResult:
     """The chunks of a plain answer, joined."""
-    return GenerateResult(text="".join(chunk.text for chunk in chunks), context=finished.token_ids, **common)
+    thinking = "".join(chunk.thinking for chunk in chunks) or None
+    text = "".join(chunk.text for chunk in chunks)
+    return GenerateResult(text=text, thinking=thinking, context=finished.token_ids, **common)

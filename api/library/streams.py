@@ -131,6 +131,8 @@ class AsyncStream(Generic[A]):
             "load_ns": self._generation.load_ns,
             "total_ns": time.perf_counter_ns() - self._started_ns,
             "ignored_options": self._ignored_options,
+            "format_valid": finished.format_valid,
+            "format_problem": finished.format_problem,
             "dropped_messages": finished.dropped_messages,
             "dropped_tokens": finished.dropped_tokens,
             "logprobs": tuple(logprob for chunk in self._chunks for logprob in chunk.logprobs),

@@ -81,4 +81,5 @@ def _thinking(request: ChatRequest, rendered: RenderedChat) -> Thinking | None:
     if tags is None or request.think is False or (request.constraint is None and request.thinking_budget is None):
         return None
     start = "" if rendered.opens_thinking else tags.start
-    return Thinking(start=start, end=tags.end, max_tokens=request.thinking_budget)
+    end = tags.end if request.constraint is None else tags.end + tags.bridge
+    return Thinking(start=start, end=end, max_tokens=request.thinking_budget)

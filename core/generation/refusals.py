@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import msgspec
+
 from corral.core.errors import Unsupported
 from corral.core.models.model import StoredModel
 from corral.core.models.view import ModelView
 from corral.core.ports.running import Task
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
 from corral.core.requests.media import check_media, media_kind
+from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.scheduling.leases import Lease
 
 _MEDIA = (("image", "vision", "images"), ("audio", "audio", "audio"))
 """Each kind of file: the capability of models for it, and the feature of engines, which is also its name in errors."""
 
-__all__ = ("refuse_embedding_model", "refuse_unserved", "require_features", "require_task", "settled_thinking")
+__all__ = (
+    "refuse_embedding_model",
+    "refuse_unserved",
+    "require_features",
+    "require_task",
+    "settled_thinking",
+    "unlimited_thinking",
+    "with_enforceable_budget",
+)
 
 
 def refuse_embedding_model(capabilities: Collection[str], name: str, task: str) -> None:
@@ -76,6 +87,25 @@ def require_features(lease: Lease, call: AnswerCall, *, owns_format: bool) -> No
                 f'{name}: "{call.model}" runs on {lease.engine}, which does not support {name}'
                 + (f" of this model: {reason}" if reason else "")
             )
+
+
+def with_enforceable_budget(
+    lease: Lease, request: ChatRequest | CompletionRequest
+) -> tuple[ChatRequest | CompletionRequest, tuple[str, ...]]:
+    """The request without a limit of thinking that is not enforced, and then the option's name: it is not in raw
+    prompts, since nothing says where thinking ends, nor by engines without masks.
+    """
+    if isinstance(request, CompletionRequest):
+        return request, ("thinking_budget",)
+    if "constraints" not in lease.model.info.features:
+        return msgspec.structs.replace(request, thinking_budget=None), ("thinking_budget",)
+    return request, ()
+
+
+def unlimited_thinking(request: ChatRequest, completion: CompletionRequest) -> tuple[str, ...]:
+    """The option's name if the limit of thinking has no effect, because the model has no tags around it."""
+    without = request.thinking_budget is not None and request.think is not False and completion.thinking is None
+    return ("thinking_budget",) if without else ()
 
 
 def _files(call: AnswerCall) -> tuple[bytes, ...]:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 from msgspec import UnsetType
 
+from corral.core.generation.answer_checks import schema_of, with_format_check
 from corral.core.generation.answers import Generation
 from corral.core.generation.assembling import chat_request, generate_request, resolved_options
 from corral.core.generation.chat_formats import ChatFormats
@@ -31,12 +32,15 @@ from corral.core.generation.refusals import (
     require_features,
     require_task,
     settled_thinking,
+    unlimited_thinking,
+    with_enforceable_budget,
 )
 from corral.core.generation.tool_calling import held_calls, settled_tools
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
 from corral.core.ports.chat import ChatLanguage, RenderedChat
+from corral.core.ports.format_checks import FormatChecker
 from corral.core.ports.running import Task
 from corral.core.requests.caller import Caller
 from corral.core.requests.calls import (
@@ -96,6 +100,7 @@ class InferenceService:
     """Every use case loads the model if need be, and raises errors of `corral.core.errors` only.
 
     `languages` are those that chat templates may be written in, by name; `parsers` are those that read answers.
+    Without a `checker`, finished answers are not compared with their JSON Schema.
     """
 
     def __init__(
@@ -105,10 +110,12 @@ class InferenceService:
         scheduler: Scheduler,
         languages: Mapping[str, ChatLanguage],
         parsers: ParserChoice,
+        checker: FormatChecker | None = None,
     ) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
         self._parsers = parsers
+        self._checker = checker
         self._formats = ChatFormats(languages, parsers)
         # Arithmetic on thousands of vectors takes one of the threads that all requests share, never several.
         self._one_at_a_time = asyncio.Lock()
@@ -243,12 +250,18 @@ class InferenceService:
             if not owns_format:
                 require_task(lease, "completion", call.model, task)
             require_features(lease, call, owns_format=owns_format)
+            unknown = options.unknown
+            if not owns_format and options.thinking_budget is not None and call.think is not False:
+                request, unlimited = with_enforceable_budget(lease, request)
+                unknown = (*unknown, *unlimited)
             if owns_format:
                 outputs = lease.model.run(request)
                 outputs = parsed(outputs, (), view.record.name.short) if getattr(request, "tools", ()) else outputs
             else:
                 outputs = await self._completed(view, lease, request)
-            return Generation(view.record, lease, outputs, stack.pop_all(), options.unknown)
+            if self._checker is not None and (schema := schema_of(call)) is not None:
+                outputs = with_format_check(outputs, schema, self._checker)
+            return Generation(view.record, lease, outputs, stack.pop_all(), unknown)
 
     async def _completed(
         self, view: ModelView, lease: Lease, request: ChatRequest | CompletionRequest
@@ -265,10 +278,12 @@ class InferenceService:
         def run(rendered: RenderedChat, *, truncate: bool) -> AsyncGenerator[Output, None]:
             chosen = self._parsers.choose(request, rendered, opened.recognised, name)
             held = held_calls(request, chosen, able="constraints" in model.info.features)
-            outputs = model.run(completion_of(held.request, chosen.rendered, truncate=truncate))
-            if not request.tools and not chosen.reasoning:
+            completion = completion_of(held.request, chosen.rendered, truncate=truncate)
+            ignored = (*held.ignored, *unlimited_thinking(request, completion))
+            outputs = model.run(completion)
+            if not request.tools and not chosen.reasoning and not ignored:
                 return outputs
-            return parsed(outputs, chosen.open(held.request), name, held.warnings, held.ignored)
+            return parsed(outputs, chosen.open(held.request), name, held.warnings, ignored)
 
         whole = await chat.whole()
         if not (chat.can_shrink or chat.dropped):

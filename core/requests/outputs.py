@@ -121,6 +121,9 @@ class Finished(Output, frozen=True, kw_only=True):
 
     `dropped_messages` is how many messages of a chat were left out because it did not fit into the context, and
     `dropped_tokens` how many tokens of prompt and answer were dropped from it.
+
+    `format_valid`: whether the answer fits its JSON Schema, and `format_problem` what is wrong if not. None if there
+    was no schema, or if it could not be checked: then `format_problem` says why.
     """
 
     reason: FinishReason
@@ -129,6 +132,8 @@ class Finished(Output, frozen=True, kw_only=True):
     dropped_messages: int = 0
     dropped_tokens: int = 0
     warnings: tuple[str, ...] = ()
+    format_valid: bool | None = None
+    format_problem: str = ""
 
 
 # ── EngineOutput: what an engine gives its driver ─────────────────────────────────────────────────────────────────

@@ -99,10 +99,11 @@ class ContextPolicy(Value, frozen=True, kw_only=True):
 class Constraint(Value, frozen=True, kw_only=True):
     """A grammar that the visible text must follow: all of an answer but its `Thinking`.
 
-    `subject` is what the caller asked for, for messages.
+    `source` is its text; that of a ``choice`` is a JSON array of the texts to choose from. `subject` is what the caller
+    asked for, for messages.
     """
 
-    kind: Literal["json_schema", "gbnf", "lark", "regex"]
+    kind: Literal["json_schema", "gbnf", "lark", "regex", "choice"]
     source: str
     subject: Literal["format", "tools"] = "format"
 

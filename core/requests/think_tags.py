@@ -17,6 +17,7 @@ class ThinkTags(Value, frozen=True, kw_only=True):
 
     `label` is a word that follows the opening tag. `control` are control tokens that a parser needs to see besides the
     tags. With `framed`, such marks are around all parts of an answer: it is parsed even if nobody wants the thinking.
+    `bridge` is what the model writes between the closing tag and the answer.
     """
 
     start: str
@@ -24,6 +25,7 @@ class ThinkTags(Value, frozen=True, kw_only=True):
     label: str = ""
     control: frozenset[str] = frozenset()
     framed: bool = False
+    bridge: str = ""
 
 
 KNOWN_THINK_TAGS = (

@@ -5,13 +5,14 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable
 from enum import Enum
+from typing import Protocol
 
 from corral.core.errors import InvalidRequest
 from corral.core.ports.tokens import RequestMask, Vocabulary
 from corral.core.requests.requests import Thinking
 from corral.core.stepping.text_watch import TextWatch
 
-__all__ = ("Spelling", "ThinkingMask")
+__all__ = ("AnswerMask", "Spelling", "ThinkingMask")
 
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -70,6 +71,14 @@ class Spelling:
         return int.from_bytes(bits, "little")
 
 
+class AnswerMask(RequestMask, Protocol):
+    """The mask of what follows the thinking."""
+
+    def spend(self) -> None:
+        """A token was used for something other than the visible text."""
+        ...
+
+
 class _State(Enum):
     BEGINNING = "the answer may still begin with the opening tag"
     OPENING = "within the opening tag"
@@ -87,7 +96,7 @@ class ThinkingMask:
     """
 
     def __init__(
-        self, thinking: Thinking, start: Spelling | None, end: Spelling, answer: RequestMask | None = None
+        self, thinking: Thinking, start: Spelling | None, end: Spelling, answer: AnswerMask | None = None
     ) -> None:
         """`start` is the spelling of the opening tag; None if the prompt has opened the thinking."""
         self._left = thinking.max_tokens
@@ -141,6 +150,9 @@ class ThinkingMask:
             self._state = _State.ANSWERING
             if self._answer is not None:
                 self._answer.accept(token_id)
+            return
+        if self._answer is not None:
+            self._answer.spend()
 
     def _begin(self, piece: bytes) -> None:
         """The beginning of an answer whose visible text may be anything."""

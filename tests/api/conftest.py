@@ -14,6 +14,8 @@ import httpx
 import pytest
 from litestar import Router
 
+from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
+from corral.adapters.constraints.schema_checks import SchemaChecker
 from corral.adapters.engines.fake import SPEC
 from corral.adapters.engines.upstream.directory import ServerDirectory
 from corral.adapters.formats.gguf import GgufReader
@@ -26,6 +28,7 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.system.installed_packages import InstalledPackages
+from corral.adapters.templates.language import JinjaLanguage
 from corral.api.http.app import create_app
 from corral.api.http.serve import run_event_loop, serve
 from corral.api.http.settings import HttpSettings
@@ -83,7 +86,11 @@ class World:
             catalog=catalog,
             scheduler=scheduler,
             inference=InferenceService(
-                catalog=catalog, scheduler=scheduler, languages={}, parsers=ParserChoice({}, {})
+                catalog=catalog,
+                scheduler=scheduler,
+                languages={"jinja": JinjaLanguage()},
+                parsers=ParserChoice({"think_tags": ThinkTagParsers()}, {}),
+                checker=SchemaChecker(),
             ),
             deriver=ModelDeriver(
                 models=catalog,

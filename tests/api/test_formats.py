@@ -66,10 +66,13 @@ def test_a_number_that_cannot_be_exact(shared_server: Any, route: str, bound: st
 
 
 def test_json_through_the_client(ollama_client: ollama.Client) -> None:
-    """With ``"json"`` the answer is an object from its first character on; the token limit still applies."""
-    reply = ollama_client.chat(MODEL, MESSAGES, format="json", options={"num_predict": 5, "temperature": 0})
-    assert (reply.message.content or "").startswith("{")
-    assert (reply.done_reason, reply.eval_count) == ("length", 5)
+    """With ``"json"`` the answer is an object, and complete within the token limit."""
+    reply = ollama_client.chat(MODEL, MESSAGES, format="json", options={"num_predict": 12, "temperature": 0})
+    assert isinstance(json.loads(reply.message.content or ""), dict)
+    assert reply.done_reason == "stop"
+    assert (reply.eval_count or 0) <= 12
+    cut = ollama_client.chat(MODEL, MESSAGES, format="json", options={"num_predict": 1, "temperature": 0})
+    assert (cut.message.content, cut.done_reason) == ("{", "length")
 
 
 def test_log_probabilities_are_the_model_s_own(client: httpx.Client) -> None:
@@ -118,3 +121,32 @@ def test_loading_looks_at_no_format(client: httpx.Client) -> None:
     """A request without a prompt only loads."""
     reply = client.post("/api/generate", json={"model": MODEL, "format": "json"})
     assert reply.json()["done_reason"] == "load"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_whether_an_answer_fits_is_told(client: httpx.Client, stream: bool) -> None:
+    """The last object says so, and what is wrong if not: here, what no mask enforces, and an answer cut off."""
+
+    def last(schema: Any, **options: Any) -> dict[str, Any]:
+        body = {"model": MODEL, "prompt": "x", "format": schema, "stream": stream, "options": options}
+        found: dict[str, Any] = json.loads(client.post("/api/generate", json=body).text.splitlines()[-1])
+        return found
+
+    assert last({"const": [1]})["format_valid"] is True
+    twice = last(
+        {
+            "type": "array",
+            "prefixItems": [{"const": 1}, {"const": 1}],
+            "items": False,
+            "minItems": 2,
+            "uniqueItems": True,
+        }
+    )
+    assert (twice["format_valid"], twice["format_problem"]) == (False, "$: the value has non-unique elements")
+    cut = last({"enum": ["zzzzzzzzzz"]}, num_predict=2)
+    assert cut["format_valid"] is False
+    assert cut["format_problem"].startswith("the answer is not complete JSON")
+    unknown = last({"$dynamicRef": "#x", "const": 1})
+    assert "format_valid" not in unknown
+    assert unknown["format_problem"] == "not checked: $dynamicRef is not followed"
+    assert not {"format_valid", "format_problem"} & set(last(""))

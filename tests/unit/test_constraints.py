@@ -78,8 +78,10 @@ def takes(mask: RequestMask, tokens: Sequence[int]) -> bool:
         (schema(TREE), ('{"children":[{"children": []}]}',), ("{}", '{"children":[1]}')),
         (
             schema(PERSON),
-            ('{"name":"Ä\\n","age":0,"kind":"a"}', '{\n  "name": "",\n  "age": 12,\n  "kind": "b"\n}'),
+            ('{"name":"Ä\\n","age":0,"kind":"a"}', '{"name": "", "age": 12, "kind": "b"}'),
             (
+                '{\n  "name": "",\n  "age": 12,\n  "kind": "b"\n}',
+                '{"name" :"","age":12,"kind":"b"}',
                 '{"name":"x"}',
                 '{"name":"x","age":-1,"kind":"a"}',
                 '{"name":"x","age":1,"kind":"c"}',
@@ -139,11 +141,14 @@ def test_a_forbidden_token_is_an_error(masks: GrammarMasks) -> None:
         (Constraint(kind="json_schema", source="{"), "JSON schema cannot be used"),
         (schema({"enum": ["x" * 70_000]}), "at most 65536"),
         (schema({"patternProperties": {f"^{n}$": {} for n in range(17)}}), "17 patternProperties"),
-        (Constraint(kind="regex", source="a("), "regular expression cannot be used.*unclosed group"),
+        (Constraint(kind="regex", source="a("), "regular expression cannot be used: at character 2: unclosed group"),
         (Constraint(kind="regex", source=r"(a)\1"), "backreferences are not supported"),
         (Constraint(kind="gbnf", source='root ::= "a" | b'), "GBNF grammar cannot be used: Rule 'b' not found"),
         (Constraint(kind="gbnf", source='a ::= "a"'), "No 'root' rule"),
-        (Constraint(kind="lark", source='start: "a" b'), 'Lark grammar cannot be used: at 1.8.: unknown name: "b"'),
+        (
+            Constraint(kind="lark", source='start: "a" b'),
+            'Lark grammar cannot be used: line 1, column 8: unknown name: "b"',
+        ),
         (Constraint(kind="lark", source=""), "no start rule"),
     ],
 )
@@ -160,7 +165,7 @@ def test_a_wrong_grammar_is_told_what_is_wrong(masks: GrammarMasks, constraint: 
         ({"type": "array", "items": {}, "uniqueItems": True}, "uniqueItems"),
         ({"type": "string", "format": "path"}, "Unknown format: path"),
         ({"not": {"type": "string"}, "if": {}}, '"not"'),
-        ({"oneOf": [{"type": "string"}, {"type": "string", "minLength": 3}]}, "oneOf"),
+        ({"oneOf": [{"type": "string"}, {"type": "string", "pattern": "x"}]}, "oneOf"),
     ],
 )
 def test_what_is_not_held_to_is_told(masks: GrammarMasks, value: Any, said: str) -> None:
@@ -279,3 +284,39 @@ def test_a_number_that_json_cannot_say() -> None:
     """Infinity is not a JSON number, but 1e400 in a caller's JSON becomes infinity when it is decoded."""
     with pytest.raises(InvalidRequest, match=r"format: .*range"):
         read_format({"maximum": float("inf")})
+
+
+@pytest.mark.parametrize(
+    ("value", "fitting", "failing"),
+    [
+        ({"type": "gbnf", "grammar": 'root ::= "a"+'}, ["a", "aaa"], ["", "b"]),
+        ({"type": "lark", "grammar": "start: /[0-9]+/"}, ["12"], ["x"]),
+        ({"type": "regex", "pattern": "yes|no"}, ["yes", "no"], ["yesno", "maybe"]),
+        ({"type": "choice", "choices": ["no", "no way", '"größe"\n']}, ["no", "no way", '"größe"\n'], ["n", "way"]),
+    ],
+)
+def test_a_format_may_be_a_grammar(masks: GrammarMasks, value: Any, fitting: list[str], failing: list[str]) -> None:
+    """Its `type` is none that JSON Schema has, so that it is never taken for one."""
+    constraint = read_format(value)
+    assert constraint is not None
+    for text in (*fitting, *failing):
+        assert takes(masks(constraint), spelt(text)) is (text in fitting), text
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"type": "gbnf"}, 'a gbnf needs its text in "grammar"'),
+        ({"type": "lark", "grammar": ""}, 'a lark needs its text in "grammar"'),
+        ({"type": "regex", "grammar": "x"}, "a regex has no 'grammar'"),
+        ({"type": "regex", "pattern": 1}, 'a regex needs its text in "pattern"'),
+        ({"type": "choice"}, "choices must be a list of texts"),
+        ({"type": "choice", "choices": []}, "choices must be a list of texts"),
+        ({"type": "choice", "choices": ["a", 1]}, "choices must be a list of texts"),
+        ({"type": "choice", "choices": ["a"] * 1001}, "1001 choices; at most 1000"),
+    ],
+)
+def test_a_grammar_is_complete(value: Any, said: str) -> None:
+    """What is missing or not known is named."""
+    with pytest.raises(InvalidRequest, match=said):
+        read_format(value)

@@ -15,7 +15,7 @@ from corral.core.requests.requests import CompletionRequest, Constraint, Samplin
 from corral.core.stepping.answer_driver import SequenceDriver
 from corral.core.stepping.loops import StepLoop
 from corral.core.stepping.text_watch import TextWatch
-from corral.core.stepping.thinking_mask import Spelling, ThinkingMask
+from corral.core.stepping.thinking_mask import AnswerMask, Spelling, ThinkingMask
 
 PIECES = (
     b"",
@@ -48,7 +48,7 @@ def ids_of(bits: bytes | None) -> list[int] | None:
 
 
 def thinking(
-    max_tokens: int | None, start: str = "", end: str = "</think>", answer: RequestMask | None = None
+    max_tokens: int | None, start: str = "", end: str = "</think>", answer: AnswerMask | None = None
 ) -> ThinkingMask:
     opening = Spelling(start, VOCABULARY) if start else None
     value = Thinking(max_tokens=max_tokens, start=start, end=end)
@@ -84,6 +84,10 @@ class Number:
 
     def __init__(self) -> None:
         self.said = b""
+        self.spent = 0
+
+    def spend(self) -> None:
+        self.spent += 1
 
     def allowed(self) -> bytes:
         token_id = PIECES.index(b"" if self.said else b"42")
@@ -173,7 +177,7 @@ def test_a_constraint_begins_after_the_thinking() -> None:
         mask.accept(PIECES.index(b"\n\n"))
     assert pieces_of(mask) == {b"42"}
     mask.accept(PIECES.index(b"42"))
-    assert answer.said == b"42"
+    assert (answer.said, answer.spent) == (b"42", 13)
 
 
 def test_an_opening_tag_that_was_begun_is_completed() -> None:

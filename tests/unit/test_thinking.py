@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import msgspec
 import pytest
 
+from corral.adapters.answer_parsers.harmony import HarmonyThinking
 from corral.adapters.templates.jinja import JinjaFormat
 from corral.core.errors import InvalidRequest, Unsupported
 from corral.core.models.model import RemoteModel
 from corral.core.requests.calls import ChatCall, GenerateCall, LoadCall
 from corral.core.requests.messages import Message
+from corral.core.requests.outputs import Delta
 from corral.core.requests.prompts import prompt_text
 from corral.core.requests.requests import ChatRequest, CompletionRequest, Constraint, Request, Thinking
 from corral.core.requests.think_tags import ThinkTags, without_old_thinking
@@ -115,6 +118,20 @@ def test_a_constraint_begins_after_the_thinking() -> None:
     assert completion(opened, constraint=CHOICE).thinking == Thinking(start="", end="</think>")
 
 
+def test_a_constraint_begins_after_the_channel_of_the_answer() -> None:
+    """In harmony's format, the model names the channel of its answer between the thinking and the answer."""
+    marks = (
+        "{% if false %}<|start|><|channel|><|message|><|end|>{% endif %}{{ messages[-1].content }}<|start|>assistant"
+    )
+    harmony = HarmonyThinking()
+    bench = Bench(template=marks, capabilities=ABLE, features=("constraints",), parsers={"harmony": harmony})
+    start = "<|channel|>analysis<|message|>"
+    bridge = "<|start|>assistant<|channel|>final<|message|>"
+    assert completion(bench, constraint=CHOICE).thinking == Thinking(start=start, end=f"<|end|>{bridge}")
+    limited = completion(bench, options={"thinking_budget": 5})
+    assert limited.thinking == Thinking(start=start, end="<|end|>", max_tokens=5)
+
+
 def test_thinking_can_be_limited() -> None:
     """By an option, of a request or of the model; a negative number is no limit. The template learns of it too."""
     record = msgspec.structs.replace(_RECORD, parameters={"thinking_budget": 7})
@@ -196,3 +213,28 @@ def test_thinking_that_was_never_closed_stays() -> None:
     assert without_old_thinking([USER, cut, USER], tags) == [USER, cut, USER]
     assert without_old_thinking([], tags) == []
     assert without_old_thinking([cut], tags) == [cut]
+
+
+# ── the answer ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_ANSWERS = (
+    ("<think>\nhm < 3 </thin </think>\n\nYes <b>", ("hm < 3 </thin ", "Yes <b>")),
+    ("<think></think>Yes", ("", "Yes")),
+    ("\n <think>größe 🦔</think> Yes</think>", ("größe 🦔", "Yes</think>")),
+    ("<thin air", ("", "<thin air")),
+    ("<think>cut off </th", ("cut off </th", "")),
+)
+
+
+@pytest.mark.parametrize(("answer", "meant"), _ANSWERS)
+def test_tags_may_be_cut_anywhere(answer: str, meant: tuple[str, str]) -> None:
+    """However an answer is divided into deltas, the same thinking and the same text are streamed."""
+    draw = random.Random(7)
+    bench = Bench(template=ECHO, capabilities=ABLE)
+    cuts = [[place] for place in range(len(answer))]
+    cuts += [sorted(draw.sample(range(len(answer)), draw.randrange(len(answer)))) for _ in range(40)]
+    for places in cuts:
+        ends = [*places, len(answer)]
+        bench.model.answer = [answer[start:end] for start, end in zip([0, *places], ends, strict=True)]
+        deltas = [one for one in bench.chat(ChatCall(model="tiny", messages=(USER,))) if isinstance(one, Delta)]
+        assert ("".join(one.thinking for one in deltas), "".join(one.text for one in deltas)) == meant

@@ -409,6 +409,40 @@ def test_constraints(upstream: ScriptedServer, ask: Any) -> None:
         ask(ChatRequest(messages=HELLO.messages, constraint=grammar), "vllm")
 
 
+@pytest.mark.parametrize(
+    ("api", "constraint", "sent"),
+    [
+        ("vllm", Constraint(kind="regex", source="a+"), {"structured_outputs": {"regex": "a+"}}),
+        ("vllm", Constraint(kind="choice", source='["a","b"]'), {"structured_outputs": {"choice": ["a", "b"]}}),
+        ("sglang", Constraint(kind="regex", source="a+"), {"regex": "a+"}),
+    ],
+)
+def test_other_formats(upstream: ScriptedServer, ask: Any, api: str, constraint: Constraint, sent: Any) -> None:
+    """Each server gets them in its own fields."""
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
+    ask(ChatRequest(messages=HELLO.messages, constraint=constraint), api)
+    assert sent.items() <= upstream.bodies(CHAT)[-1].items()
+
+
+@pytest.mark.parametrize(
+    ("api", "ignored"), [("vllm", ()), ("llama-server", ()), ("sglang", ()), ("openai", ("messages.thinking",))]
+)
+def test_earlier_thinking(upstream: ScriptedServer, ask: Any, api: str, ignored: tuple[str, ...]) -> None:
+    """It goes to servers whose templates can show it; plain OpenAI has no place for it, which is reported."""
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
+    messages = (*HELLO.messages, Message(role="assistant", content="Yes", thinking="hm"), *HELLO.messages)
+    started = ask(ChatRequest(messages=messages), api)[0]
+    sent = upstream.bodies(CHAT)[-1]["messages"][1]
+    assert sent == {"role": "assistant", "content": "Yes"} | ({} if ignored else {"reasoning_content": "hm"})
+    assert started.ignored_options == ignored
+
+
+def test_a_limit_of_thinking_is_reported(upstream: ScriptedServer, ask: Any) -> None:
+    """These servers have none for a single request."""
+    upstream.replies[CHAT] = ScriptedReply(pieces=ANSWER)
+    assert ask(ChatRequest(messages=HELLO.messages, thinking_budget=9))[0].ignored_options == ("thinking_budget",)
+
+
 def nothing() -> list[bytes]:
     """Chunks without content, each of them seen from some server."""
     return [

@@ -13,7 +13,7 @@ from corral.core.requests.requests import Constraint
 from corral.core.requests.tool_choice import ToolChoice
 from corral.core.values import Value
 
-__all__ = ("Exchange", "plain_text", "schema_of", "tool_choice_entry", "tool_entry")
+__all__ = ("Exchange", "format_of", "plain_text", "schema_of", "tool_choice_entry", "tool_entry")
 
 
 class Exchange(Value, frozen=True, kw_only=True):
@@ -44,6 +44,15 @@ def tool_choice_entry(choice: ToolChoice) -> dict[str, Any]:
     if choice.name is not None:
         return {"tool_choice": {"type": "function", "function": {"name": choice.name}}}
     return {} if choice.mode == "auto" else {"tool_choice": choice.mode}
+
+
+def format_of(constraint: Constraint) -> Any:
+    """A constraint as Corral's `format`."""
+    if constraint.kind == "json_schema":
+        return schema_of(constraint)
+    if constraint.kind == "choice":
+        return {"type": "choice", "choices": msgspec.json.decode(constraint.source)}
+    return {"type": constraint.kind, "pattern" if constraint.kind == "regex" else "grammar": constraint.source}
 
 
 def schema_of(constraint: Constraint) -> Any:

@@ -13,7 +13,14 @@ import msgspec
 from msgspec import Meta
 
 from corral.adapters.engines.upstream.answer_tracking import AnswerProgress, credible
-from corral.adapters.engines.upstream.api_request import Exchange, plain_text, schema_of, tool_choice_entry, tool_entry
+from corral.adapters.engines.upstream.api_request import (
+    Exchange,
+    format_of,
+    plain_text,
+    schema_of,
+    tool_choice_entry,
+    tool_entry,
+)
 from corral.adapters.engines.upstream.options import mapped_context, mapped_sampling
 from corral.adapters.engines.upstream.refusals import error_in_answer, message_of
 from corral.adapters.engines.upstream.tool_calls import call_delta
@@ -70,7 +77,13 @@ def _exchange(
 ) -> Exchange:
     sampling, ignored = mapped_sampling(request.sampling, api)
     context, _ = mapped_context(request.context, api)
-    body |= {"model": model, "stream": True, "options": sampling | context}
+    options = sampling | context
+    budget = request.thinking_budget if isinstance(request, ChatRequest) else None
+    if budget is not None and api == "corral":
+        options["thinking_budget"] = budget
+    elif budget is not None:
+        ignored = (*ignored, "thinking_budget")
+    body |= {"model": model, "stream": True, "options": options}
     if not request.context.shift:
         body["shift"] = False
     if not request.context.truncate:
@@ -78,7 +91,7 @@ def _exchange(
     if request.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.logprobs}
     if request.constraint is not None:
-        body["format"] = schema_of(request.constraint)
+        body["format"] = format_of(request.constraint) if api == "corral" else schema_of(request.constraint)
     return Exchange(path=path, body=body, ignored=ignored, logprobs=request.logprobs)
 
 

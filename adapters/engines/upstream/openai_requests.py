@@ -32,14 +32,18 @@ def chat_exchange(request: ChatRequest, model: str, api: str) -> Exchange:
     sampling, ignored = mapped_sampling(request.sampling, api)
     _, unheld = mapped_context(request.context, api)
     thinking = _thinking(request.think, api)
-    body = {"model": model, "messages": _messages(request.messages)} | _STREAM | sampling | thinking
+    body = {"model": model, "messages": _messages(request.messages, api)} | _STREAM | sampling | thinking
     body |= _constraint(request.constraint, api)
     if request.tools:
         body["tools"] = [tool_entry(tool) for tool in request.tools]
         body |= tool_choice_entry(request.tool_choice)
     if request.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": request.logprobs}
-    unthought = ("think",) if request.think is not None and not thinking else ()
+    unthought = ["think"] if request.think is not None and not thinking else []
+    if request.thinking_budget is not None:
+        unthought.append("thinking_budget")
+    if api == "openai" and any(message.thinking for message in request.messages):
+        unthought.append("messages.thinking")
     return Exchange(
         path="/v1/chat/completions", body=body, ignored=(*ignored, *unheld, *unthought), logprobs=request.logprobs
     )
@@ -63,11 +67,15 @@ def embed_exchange(texts: Sequence[str], model: str, api: str, *, truncate: bool
     return Exchange(path="/v1/embeddings", body=body)
 
 
-def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Here, the result of a tool names its call."""
+def _messages(messages: Iterable[Message], api: str) -> list[dict[str, Any]]:
+    """Here, the result of a tool names its call. Earlier thinking has no place in OpenAI's own API; servers of open
+    models pass it to their template.
+    """
     written: list[dict[str, Any]] = []
     for message in with_call_ids(messages):
         entry: dict[str, Any] = {"role": message.role, "content": _content(message)}
+        if message.thinking and api != "openai":
+            entry["reasoning_content"] = message.thinking
         if message.tool_calls:
             entry["tool_calls"] = [
                 {
@@ -121,6 +129,11 @@ def _constraint(constraint: Constraint | None, api: str) -> dict[str, Any]:
         return {}
     if constraint.kind == "gbnf" and api == "llama-server":
         return {"grammar": constraint.source}
+    if constraint.kind in ("regex", "choice") and api == "vllm":
+        value = constraint.source if constraint.kind == "regex" else msgspec.json.decode(constraint.source)
+        return {"structured_outputs": {constraint.kind: value}}
+    if constraint.kind == "regex" and api == "sglang":
+        return {"regex": constraint.source}
     schema = schema_of(constraint)
     if schema == _ANY_OBJECT:  # understood even by servers without schemas
         return {"response_format": {"type": "json_object"}}

@@ -111,6 +111,8 @@ class AnswerWriter(Generic[ReplyT]):
             "dropped_messages": finished.dropped_messages,
             "dropped_tokens": finished.dropped_tokens,
             "ignored_options": self._ignored,
+            "format_valid": finished.format_valid,
+            "format_problem": finished.format_problem,
             "warnings": finished.warnings,
         }
 

@@ -19,6 +19,7 @@ __all__ = (
     "Details",
     "EmbedReply",
     "EmbeddingReply",
+    "ErrorEnvelope",
     "GenerateReply",
     "ListReply",
     "ListedModel",
@@ -74,8 +75,7 @@ class DebugInfo(Reply, frozen=True, kw_only=True):
 class GenerateReply(Reply, frozen=True, kw_only=True):
     """A chunk or whole answer of generate. Durations are nanoseconds.
 
-    `cached_tokens`, `ignored_options`, `truncated`, `dropped_messages`, `dropped_tokens` and `warnings` are Corral's
-    additions.
+    The fields from `cached_tokens` on are Corral's additions.
     """
 
     model: str
@@ -100,6 +100,8 @@ class GenerateReply(Reply, frozen=True, kw_only=True):
     dropped_messages: int = 0
     dropped_tokens: int = 0
     ignored_options: tuple[str, ...] = ()
+    format_valid: bool | None = None
+    format_problem: str = ""
     warnings: tuple[str, ...] = ()
     debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
 
@@ -133,6 +135,8 @@ class ChatReply(Reply, frozen=True, kw_only=True):
     dropped_messages: int = 0
     dropped_tokens: int = 0
     ignored_options: tuple[str, ...] = ()
+    format_valid: bool | None = None
+    format_problem: str = ""
     warnings: tuple[str, ...] = ()
     debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
 
@@ -224,6 +228,12 @@ class VersionReply(Reply, frozen=True, kw_only=True):
 
     version: str
     corral: str
+
+
+class ErrorEnvelope(Reply, frozen=True, kw_only=True):
+    """What every error is wrapped in, and the last line of a stream that failed."""
+
+    error: str
 
 
 def logprobs_of(logprobs: Iterable[TokenLogprob]) -> tuple[Logprob, ...]:

@@ -1,0 +1,118 @@
+"""The quickest way to the end of a JSON text: which of the allowed tokens lead there, and how many it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from corral.core.ports.tokens import Vocabulary
+
+__all__ = ("JsonEndings", "JsonPlace")
+
+_WORDS = (b"null", b"true", b"false")
+_DIGITS = tuple(bytes([digit]) for digit in b"0123456789")
+_FEW = 64
+_LONGEST = 8
+
+
+class JsonPlace:
+    """Whether a JSON text, read so far, ends within a string."""
+
+    __slots__ = ("_escaped", "in_string")
+
+    def __init__(self) -> None:
+        self.in_string = False
+        self._escaped = False
+
+    def read(self, piece: bytes) -> None:
+        if not self.in_string and b'"' not in piece:
+            return
+        for byte in piece:
+            if self._escaped:
+                self._escaped = False
+            elif byte == 0x22:
+                self.in_string = not self.in_string
+            elif byte == 0x5C and self.in_string:
+                self._escaped = True
+
+    def copy(self) -> JsonPlace:
+        place = JsonPlace()
+        place.in_string, place._escaped = self.in_string, self._escaped
+        return place
+
+
+class JsonEndings:
+    """Knows the tokens of one vocabulary. Sets of tokens are bits of an integer, the lowest for token 0."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        pieces = vocabulary.pieces
+        self._pieces = pieces
+        self._ends = _bits(pieces, vocabulary.ends)
+
+        def those(test: Callable[[bytes], bool]) -> int:
+            ids = (
+                token_id for token_id, piece in enumerate(pieces) if piece and len(piece) <= _LONGEST and test(piece)
+            )
+            return _bits(pieces, (token_id for token_id in ids if token_id not in vocabulary.control))
+
+        quotes = those(lambda piece: piece == b'"')
+        # The first of these that is allowed at all is the shortest way on.
+        self._outside = (
+            self._ends,
+            *(those(partial(_closes, length)) for length in range(_LONGEST, 0, -1)),
+            those(lambda piece: piece in (b",", b", ", b":", b": ")),
+            those(lambda piece: piece in _DIGITS or any(word.startswith(piece) for word in _WORDS)),
+            quotes,
+            those(lambda piece: piece == b"["),
+            those(lambda piece: piece == b"{"),
+        )
+        self._inside = (quotes,)
+
+    def towards_end(self, allowed: int, place: JsonPlace) -> int:
+        """Those of the `allowed` tokens that lead to the end most quickly; all of them if none is known to."""
+        for preferred in self._inside if place.in_string else self._outside:
+            if both := allowed & preferred:
+                return both
+        return allowed
+
+    def distance(self, matcher: Any, place: JsonPlace, most: int) -> int:
+        """How many tokens the quickest way takes, with the one that ends the answer; more than `most` if not fewer.
+
+        `matcher` is at `place`; it is copied.
+        """
+        matcher, place = matcher.deep_copy(), place.copy()
+        for count in range(1, most + 1):
+            allowed = self.towards_end(int.from_bytes(matcher.compute_bitmask(), "little"), place)
+            if allowed & self._ends:
+                return count
+            if not allowed:
+                break
+            token_id = self._one_of(allowed, place)
+            if not matcher.consume_token(token_id):
+                break
+            place.read(self._pieces[token_id])
+        return most + 1
+
+    def _one_of(self, allowed: int, place: JsonPlace) -> int:
+        """One of the first few tokens. Within a string, where the model chooses, the shortest, so that the way is never
+        thought too short; elsewhere the longest, since the text is given.
+        """
+        found: list[int] = []
+        while allowed and len(found) < _FEW:
+            lowest = allowed & -allowed
+            found.append(lowest.bit_length() - 1)
+            allowed ^= lowest
+        choose = min if place.in_string else max
+        return choose(found, key=lambda token_id: len(self._pieces[token_id]))
+
+
+def _closes(length: int, piece: bytes) -> bool:
+    return len(piece) == length and not piece.strip(b"]}")
+
+
+def _bits(pieces: Sequence[bytes], ids: Iterable[int]) -> int:
+    bits = bytearray((len(pieces) + 7) // 8)
+    for token_id in ids:
+        bits[token_id >> 3] |= 1 << (token_id & 7)
+    return int.from_bytes(bits, "little")
