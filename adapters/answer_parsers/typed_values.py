@@ -66,7 +66,7 @@ def text_before(source: CallSource, closing: str, schema: Any, tool: Tool) -> St
 
 
 def _ends_quoted(text: str) -> bool:
-    return sum(found == '"' for found in _QUOTE.findall(text)) % 2 == 1
+    return _QUOTE.findall(text).count('"') % 2 == 1
 
 
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
