@@ -14,8 +14,6 @@ def unused_parts(record: StoredModel) -> tuple[str, ...]:
     for name, value in (("renderer", record.renderer), ("parser", record.parser)):
         if value:
             found.append(f"the {name} {value!r}, which is built into Ollama: Corral uses the chat template instead")
-    if record.files_of("projector"):
-        found.append("the projector: images are not supported")
     if record.files_of("draft"):
         found.append("the draft model, which would make answers faster but not change them")
     kinds = dict.fromkeys(file.media_type for file in record.files_of("other") if file.path is None)
