@@ -22,7 +22,7 @@ from corral.api.library.arguments import (
     refuse_unknown,
     texts_of,
 )
-from corral.api.library.messages import Messages
+from corral.api.library.messages import Messages, images_read, spoken
 from corral.api.library.options import AnswerOptions, ChatOptions, CorralOptions, GenerateOptions, RequestOptions
 from corral.api.library.own_runtime import OwnRuntime
 from corral.api.library.results import (
@@ -103,7 +103,7 @@ class AsyncCorral:
         """
         started_ns = time.perf_counter_ns()
         request = self._request("chat", model, how, ChatOptions)
-        start = chat_starter(messages, how, request | answering(how, stream))
+        start = chat_starter(await spoken(messages, how.get("system")), how, request | answering(how, stream))
         generation = await start((await self.runtime()).inference)
         answer = AsyncStream(generation, chat_result, model, started_ns)
         return answer if stream else await answer.complete()
@@ -134,6 +134,7 @@ class AsyncCorral:
         raw = checked("raw", how.get("raw", False), bool)
         call = GenerateCall(
             prompt=checked("prompt", prompt, str),
+            images=await images_read(how.get("images", ())),
             system=how.get("system"),
             raw=raw,
             suffix=checked("suffix", how.get("suffix"), str, None) or "",

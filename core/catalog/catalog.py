@@ -159,6 +159,11 @@ class ModelCatalog:
         lengths = {f"{record.family}.{key}": length for key, length in known.items() if length is not None}
         return {"general.architecture": record.family, **lengths}
 
+    async def describe_projector(self, record: Model, *, verbose: bool) -> dict[str, object]:
+        """``projector_info`` of ``/api/show``, as `describe`; empty for a model without a projector."""
+        projectors = record.files_of("projector")
+        return await self._inspector.describe(projectors[0].digest, verbose=verbose) or {} if projectors else {}
+
     async def tensors(self, record: Model) -> builtins.list[tuple[str, str, tuple[int, ...]]]:
         """Name, type and shape of each tensor, in file order. Raises as `metadata`."""
         return await self._inspector.tensors(record.weights.digest) if record.weights else []

@@ -207,12 +207,14 @@ async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody) -> ShowR
     catalog = runtime.catalog
     corral: dict[str, Any] = {}
     info: dict[str, object] = {}
+    projector: dict[str, object] = {}
     tensors: list[tuple[str, str, tuple[int, ...]]] = []
     metadata = None
     try:
         metadata = await catalog.metadata(record)
         info = await catalog.describe(record, verbose=body.verbose)
         tensors = await catalog.tensors(record)
+        projector = await catalog.describe_projector(record, verbose=body.verbose)
     except CorralError as error:
         corral["problem"] = error.message
     unused = unused_parts(record)
@@ -231,6 +233,7 @@ async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody) -> ShowR
     return ShowReply(
         modelfile=modelfile,
         details=_details(record, metadata),
+        projector_info=projector,
         model_info={key: value for key, value in info.items() if key not in _LEFT_OUT_OF_INFO},
         modified_at=local_timestamp(record.modified_at),
         license="\n".join(record.licenses),
