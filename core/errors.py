@@ -132,6 +132,12 @@ class InvalidOption(InvalidRequest):
     code = "invalid_option"
 
 
+class MistypedOption(InvalidOption):
+    """An option or a format whose JSON type is wrong."""
+
+    code = "mistyped_option"
+
+
 class UnknownEngine(InvalidRequest):
     """No engine has the requested name; the remedy lists the available ones."""
 
