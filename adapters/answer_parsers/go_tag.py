@@ -17,7 +17,7 @@ from corral.adapters.answer_parsers.json_calls import known_name, new_call
 from corral.adapters.answer_parsers.marked_calls import Calls, MarkedCallParser
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.call_grammars import calls_after
+from corral.core.requests.call_grammars import calls_after, literal
 from corral.core.requests.messages import Tool, ToolCall
 from corral.core.requests.requests import ChatRequest
 
@@ -53,7 +53,7 @@ class GoTagCalls:
         calls = any_call(tools, json_object_call)
         if tag not in _BARE:
             closing = _closing_of(tag)
-            end = f' "\\n{closing}"' if closing else ""
+            end = f' "\\n" {literal(closing)}' if closing else ""
             return calls_after(tag, f'call: "\\n"? one{end}\n{calls}', required=required, between="\n")
         one = "one" if tag == "{" else '"[" one (", " one)* "]"'
         if required:

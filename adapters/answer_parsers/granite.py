@@ -1,4 +1,4 @@
-"""Tool calls as Granite 3 and Phi-4-mini write them: ``<|tool_call|>`` before a JSON list.
+"""Tool calls as Granite 3 and Phi-4-mini write them: ``<|tool_call|>`` before a JSON list, or before an object.
 
 Formats: the chat templates of granite-3.x-instruct, and the model card of Phi-4-mini-instruct, whose calls end with
 ``<|/tool_call|>``. Some of its versions write ``functools[…]``.
@@ -28,7 +28,7 @@ class GraniteCalls(MarkedCallFormat):
 
     marks: ClassVar[tuple[str, ...]] = (_OPENING,)
     control = frozenset({_OPENING})
-    ending = ""
+    calls = '"[" one (", " one)* "]"'
 
     def recognises(self, template: TemplateText) -> bool:
         return template.kind != "go" and _OPENING in template.text and "<|tool|>" not in template.text
@@ -40,7 +40,7 @@ class GraniteCalls(MarkedCallFormat):
         yield from source.accept(_CLOSING)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        call = f'call: "[" one (", " one)* "]" {self.ending}\n{any_call(tools, json_object_call)}'
+        call = f"call: {self.calls}\n{any_call(tools, json_object_call)}"
         return calls_after(_OPENING, call, required=required)
 
 
@@ -49,7 +49,7 @@ class Phi4Calls(GraniteCalls):
 
     marks = (_OPENING, _FUNCTOOLS)
     control = frozenset({_OPENING, _CLOSING})
-    ending = literal(_CLOSING)
+    calls = f'("[" one (", " one)* "]" | one) {literal(_CLOSING)}'
 
     def recognises(self, template: TemplateText) -> bool:
         return template.kind != "go" and "<|tool|>" in template.text

@@ -15,7 +15,7 @@ from corral.adapters.answer_parsers.json_calls import new_call
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.call_grammars import calls_after, json_text, literal
+from corral.core.requests.call_grammars import json_text, literal
 from corral.core.requests.messages import Tool
 
 __all__ = ("HarmonyCalls",)
@@ -23,7 +23,7 @@ __all__ = ("HarmonyCalls",)
 _START, _CHANNEL, _CONSTRAIN, _MESSAGE, _CALL = (
     "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|call|>",
 )  # fmt: skip
-_ROLE = "assistant"
+_END, _ROLE = "<|end|>", "assistant"
 _TO = "functions."
 _NOT_IN_NAMES = re.compile(r"\W")
 _RECEIVER = re.compile(r"[^\s<]*")
@@ -65,5 +65,10 @@ class HarmonyCalls(MarkedCallFormat):
         if required:
             message = f'({literal(_START)} "{_ROLE}")? {literal(_CHANNEL)} one'
             return f"start: ({message})+\n{calls}"
+        # Between messages, there are marks besides the one that begins a call.
         others = f'("analysis" | "commentary" | "final") {literal(_MESSAGE)}'
-        return calls_after(_CHANNEL, f"call: one | {others}\n{calls}", required=False)
+        ends = "".join(f"end_{number}[lazy]: TEXT {literal(mark)}\n" for number, mark in enumerate((_START, _END)))
+        return (
+            f"start: TEXT | (begun (one | {others}) | end_0 | end_1)+ TEXT\n"
+            f"begun[lazy]: TEXT {literal(_CHANNEL)}\n{ends}TEXT: /(.|\\n)*/\n{calls}"
+        )

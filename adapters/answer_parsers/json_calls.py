@@ -11,7 +11,7 @@ from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.requests.messages import ToolCall
 from corral.core.wording.clipping import clipped
 
-__all__ = ("call_of", "json_calls", "known_name", "new_call")
+__all__ = ("call_of", "json_calls", "json_list", "known_name", "new_call")
 
 
 def known_name(name: Any, known: Collection[str]) -> str:
@@ -60,7 +60,7 @@ def json_calls(source: CallSource, call: Callable[[Any], ToolCall]) -> Calls:
     yield from source.space()
     while True:
         if (yield from source.accept("[")):
-            yield from _list(source, call)
+            yield from json_list(source, call)
         else:
             yield call((yield from source.json()))
         yield from source.space()
@@ -69,7 +69,8 @@ def json_calls(source: CallSource, call: Callable[[Any], ToolCall]) -> Calls:
         yield from source.space()
 
 
-def _list(source: CallSource, call: Callable[[Any], ToolCall]) -> Calls:
+def json_list(source: CallSource, call: Callable[[Any], ToolCall]) -> Calls:
+    """Reads the rest of a list after its opening bracket."""
     empty = True
     while True:
         yield from source.space()

@@ -51,12 +51,12 @@ class Llama3JsonCalls(MarkedCallFormat):
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
         calls = any_call(tools, lambda tool: json_object_call(tool, arguments="parameters"))
-        rules = f'calls: "{_TAG}"? one ("; " one)*\n{calls}'
+        rules = f'calls: tag? one ("; " one)*\ntag[lazy]: "{_TAG}"\n{calls}'
         if required:
             return f"start: calls\n{rules}"
         # Other answers begin with something else, and do not have the tag.
         return (
-            "start: OTHER | calls AFTER | (begun calls)+ AFTER\n"
+            "start: OTHER? | calls AFTER? | (begun calls)+ AFTER?\n"
             f'begun[lazy]: OTHER "{_TAG}"\n'
-            "OTHER: /(\\s*[^\\s{](.|\\n)*)?/\nAFTER: /(\\s*[^\\s{,;](.|\\n)*)?/\n" + rules
+            "OTHER: /\\s*[^\\s{](.|\\n)*/\nAFTER: /\\s*[^\\s{,;](.|\\n)*/\n" + rules
         )

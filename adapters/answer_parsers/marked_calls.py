@@ -31,6 +31,9 @@ After a `ValueError` that it yields or raises, what was read since the last call
 _MOST_SPACE = 64
 """White space that is held back, since a call may follow: white space around calls is not shown."""
 
+_MOST_WARNINGS = 16
+"""Of one answer."""
+
 _SPACE = re.compile(r"\s*")
 
 
@@ -46,7 +49,8 @@ class MarkedCallParser:
         self._said = False
         self._called = False
         self._after_call = False
-        self._made: list[Delta] = []
+        self._parts: list[_Part] = []
+        self._warned = 0
         self._steps = self._answer()
 
     def feed(self, delta: Delta) -> Sequence[Delta]:
@@ -54,7 +58,7 @@ class MarkedCallParser:
             return (delta,)
         self._source.give(delta.text)
         next(self._steps)
-        made, self._made = self._made, []
+        made = self._taken_parts()
         if not made:
             return (msgspec.structs.replace(delta, text=""),)
         if made == [Delta(text=delta.text)]:
@@ -70,7 +74,14 @@ class MarkedCallParser:
     def finish(self) -> Sequence[Delta]:
         self._source.ended = True
         next(self._steps, None)
-        return self._made
+        return self._taken_parts()
+
+    def _taken_parts(self) -> list[Delta]:
+        parts, self._parts = self._parts, []
+        return [
+            Delta(text="".join(part.texts), tool_calls=tuple(part.calls), warnings=tuple(part.warnings))
+            for part in parts
+        ]
 
     # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -144,32 +155,36 @@ class MarkedCallParser:
         if text.strip():
             self._begins = self._after_call = False
             self._said = True
-        if self._made and not self._made[-1].tool_calls:
-            self._made[-1] = msgspec.structs.replace(self._made[-1], text=self._made[-1].text + text)
-        else:
-            self._made.append(Delta(text=text))
+        if not self._parts or self._parts[-1].calls:
+            self._parts.append(_Part())
+        self._parts[-1].texts.append(text)
 
     def _call(self, call: ToolCall) -> None:
         self._begins, self._called, self._after_call = False, True, True
-        if self._made:
-            last = self._made[-1]
-            self._made[-1] = msgspec.structs.replace(last, tool_calls=(*last.tool_calls, call))
-        else:
-            self._made.append(Delta(tool_calls=(call,)))
+        self._last_part().calls.append(call)
 
     def _refuse(self, error: ValueError) -> None:
         """What was read of a call is text."""
         self._begins = False
         self._say(self._source.taken())
         self._source.record()
-        if not isinstance(error, NoCall):
-            self._warn(f"a tool call was left in the text: {error}")
+        if not isinstance(error, NoCall) and self._warned < _MOST_WARNINGS:
+            self._warned += 1
+            self._last_part().warnings.append(f"a tool call was left in the text: {error}")
 
-    def _warn(self, warning: str) -> None:
-        if not self._made:
-            self._made.append(Delta())
-        last = self._made[-1]
-        self._made[-1] = msgspec.structs.replace(last, warnings=(*last.warnings, warning))
+    def _last_part(self) -> _Part:
+        if not self._parts:
+            self._parts.append(_Part())
+        return self._parts[-1]
+
+
+class _Part:
+    """A text and the calls after it."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.calls: list[ToolCall] = []
+        self.warnings: list[str] = []
 
 
 def _without_last_space(text: str, length: int) -> str:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools, any_call
 from corral.adapters.answer_parsers.call_source import CallSource, NoCall
-from corral.adapters.answer_parsers.json_calls import new_call
+from corral.adapters.answer_parsers.json_calls import call_of, json_list, new_call
 from corral.adapters.answer_parsers.loose_grammars import LooseNotation, LooseRules
 from corral.adapters.answer_parsers.loose_values import LooseValues
 from corral.adapters.answer_parsers.marked_calls import Calls
@@ -43,20 +43,11 @@ class PythonicCalls(MarkedCallFormat):
         yield from source.space()
         yield from source.expect("[")
         certain = bool(marked)
-        while True:
-            yield from source.space()
-            name = yield from source.run(_NAME)
-            if not name or not (yield from source.accept("(")):
-                raise ValueError("a call is missing in its list") if certain else NoCall
-            arguments = yield from LooseValues(source).pairs(closing=")", sign="=")
-            certain = True
-            try:
-                yield new_call(name, arguments, tools)
-            except ValueError as error:
-                yield error
-            yield from source.space()
-            if (yield from source.expect(",", "]")) == "]":
-                break
+        yield from source.space()
+        if certain and (yield from source.peek()) == "{":  # LFM2 may be told to write JSON
+            yield from json_list(source, lambda value: call_of(value, tools))
+        else:
+            yield from _list(source, tools, certain=certain)
         yield from source.space()
         yield from source.accept(self.closing)
 
@@ -81,6 +72,24 @@ class Lfm2Calls(PythonicCalls):
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
         call = f'call: "[" one (", " one)* "]" {literal(self.closing)}'
         return calls_after(self.marks[0], f"{call}\n{python_call_rules(tools)}", required=required)
+
+
+def _list(source: CallSource, tools: Tools, *, certain: bool) -> Calls:
+    """Reads the rest of a list after its opening bracket. Only with `certain`, calls are expected in it."""
+    while True:
+        yield from source.space()
+        name = yield from source.run(_NAME)
+        if not name or not (yield from source.accept("(")):
+            raise ValueError("a call is missing in its list") if certain else NoCall
+        arguments = yield from LooseValues(source).pairs(closing=")", sign="=")
+        certain = True
+        try:
+            yield new_call(name, arguments, tools)
+        except ValueError as error:
+            yield error
+        yield from source.space()
+        if (yield from source.expect(",", "]")) == "]":
+            return
 
 
 def python_call_rules(tools: Sequence[Tool]) -> str:

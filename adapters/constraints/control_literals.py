@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 
 from corral.adapters.constraints.lark_tokens import lark_tokens
@@ -11,7 +12,7 @@ from corral.core.requests.call_grammars import literal
 
 __all__ = ("with_control_tokens",)
 
-_LAZY = "[lazy]: TEXT "
+_LAZY = re.compile(r"\[lazy\]: (\w+ |)$")
 
 
 def with_control_tokens(grammar: str, texts: Iterable[str], vocabulary: Vocabulary) -> str:
@@ -26,8 +27,8 @@ def with_control_tokens(grammar: str, texts: Iterable[str], vocabulary: Vocabula
     parts: list[str] = []
     for kind, part in lark_tokens(grammar):
         if kind == "literal" and part in found:
-            if parts and parts[-1].endswith(_LAZY):
-                parts[-1] = f"{parts[-1].removesuffix(_LAZY)}: TEXT "
+            if parts:
+                parts[-1] = _LAZY.sub(r": \1", parts[-1])
             parts.append(f"<[{found[part]}]>")
         else:
             parts.append(f"%json {json.dumps(part)}" if kind == "schema" else part)

@@ -50,7 +50,7 @@ def grammars_of(constraint: Constraint) -> Iterator[str]:
     """Grammars to try one after the other, as text. Raises `InvalidRequest` if the source is too long or not of its
     kind.
     """
-    limit = _MAX_SOURCE_CHARS[constraint.kind]
+    limit = _MAX_SOURCE_CHARS["json_schema" if constraint.subject == "tools" else constraint.kind]
     if len(constraint.source) > limit:
         raise InvalidRequest(
             f"the {_called(constraint)} has {len(constraint.source)} characters; at most {limit} are accepted",

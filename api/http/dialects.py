@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from corral.api.http.errors import JSON, STATUSES, ApiError, ErrorReply
+from corral.api.http.schemas import DocumentedSchema
 from corral.core.errors import CorralError
 
 __all__ = ("Dialect", "Dialects")
@@ -23,11 +24,15 @@ class Dialect:
     """How one API answers errors. Subclasses set `name` and implement `body`; the rest has defaults.
 
     A plugin passes its own as ``Router(..., opt={"dialect": MyDialect()})``; it then applies to every path under the
-    router's. `statuses` has the kinds of errors whose status differs from `STATUSES`. Schemas in ``/openapi.json`` are
-    named ``NAME.Struct``.
+    router's. `statuses` has the kinds of errors whose status differs from `STATUSES`. In ``/openapi.json``, schemas are
+    named ``NAME.Struct``, unless `schemas` says otherwise; `components` are further schemas, by name; `error` is the
+    struct of the envelope, for this document only.
     """
 
     name: ClassVar[str]
+    schemas: ClassVar[Mapping[type[Any], DocumentedSchema]] = MappingProxyType({})
+    components: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    error: ClassVar[type[Any] | None] = None
     statuses: ClassVar[Mapping[type[CorralError], int]] = MappingProxyType({})
 
     def body(self, problem: ApiError) -> bytes:

@@ -8,14 +8,34 @@ import msgspec
 from litestar import Litestar, Request, Response, get
 from litestar.routes import HTTPRoute
 
+from corral.api.http.dialects import Dialect
 from corral.api.http.errors import JSON
+from corral.api.http.schemas import DocumentedSchema
 
 __all__ = ("openapi_json",)
 
 _PATH = "#/components/schemas/"
+_STATUSES = {
+    400: "The request is not valid",
+    403: "The origin or host name is not allowed, or the model is at ollama.com, which this server never contacts",
+    404: "There is no such model",
+    409: "The model was deleted while it was being prepared",
+    408: "The request arrived too slowly",
+    413: "The body is too large",
+    431: "The head of the request is too large",
+    499: "The client left before it had an answer",
+    500: "The server, an option or the model failed",
+    501: "No installed engine runs the model, or the transfer encoding is not supported",
+    502: "The server that runs the model failed or cannot be reached",
+    503: "The server is busy",
+    505: "The version of HTTP is not supported",
+    508: "The request has passed through this server before",
+}
+_OF_ALL_ROUTES = (400, 403, 408, 431, 500, 501, 503, 505, 508)
+_WITH_A_BODY = (413, 499)
 
 
-@get("/openapi.json")
+@get("/openapi.json", operation_id="openapi")
 async def openapi_json(request: Request[Any, Any, Any]) -> Response[bytes]:
     """This server's API, plugins' routes included."""
     state = request.app.state
@@ -26,27 +46,26 @@ async def openapi_json(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 def _document(app: Litestar) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
-    kinds: dict[str, dict[type[Any], None]] = {}
-    operations: list[tuple[str, str, str, Any]] = []
+    kinds: dict[Dialect, dict[type[Any], None]] = {app.state.dialects.default: {}}
+    operations: list[tuple[Dialect, str, str, Any]] = []
     for route in app.routes:
         if not isinstance(route, HTTPRoute):
             continue
-        dialect: str = app.state.dialects.of(route.path).name
+        dialect = app.state.dialects.of(route.path)
         for method, (handler, _) in route.route_handler_map.items():
             if method not in ("OPTIONS", "HEAD"):
                 operations.append((dialect, route.path_format, method.lower(), handler))
                 of_route = (handler.opt.get("body"), handler.opt.get("reply"))
                 kinds.setdefault(dialect, {}).update(dict.fromkeys(kind for kind in of_route if kind is not None))
-    schemas: dict[str, Any] = {}
-    references: dict[tuple[str, type[Any]], dict[str, Any]] = {}
     for dialect, of_dialect in kinds.items():
-        # Two dialects may have structs of the same name.
-        found, components = msgspec.json.schema_components(of_dialect, ref_template=f"{_PATH}{dialect}.{{name}}")
-        schemas |= {f"{dialect}.{name}": schema for name, schema in components.items()}
-        references |= {(dialect, kind): reference for kind, reference in zip(of_dialect, found, strict=True)}
+        of_dialect.update(dict.fromkeys((*dialect.schemas, *((dialect.error,) if dialect.error else ()))))
+    schemas: dict[str, Any] = {}
+    names: dict[Dialect, dict[type[Any], str]] = {}
+    for dialect, of_dialect in kinds.items():
+        names[dialect], components = _components(dialect, tuple(of_dialect))
+        schemas |= components | dict(dialect.components)
     for dialect, path, verb, handler in operations:
-        body, reply = (references.get((dialect, handler.opt.get(key))) for key in ("body", "reply"))
-        paths.setdefault(path, {})[verb] = _operation(handler, body, reply)
+        paths.setdefault(path, {})[verb] = _operation(handler, dialect, names[dialect])
     return {
         "openapi": "3.1.0",
         "info": {"title": "Corral", "version": app.state.runtime.version},
@@ -55,13 +74,63 @@ def _document(app: Litestar) -> dict[str, Any]:
     }
 
 
-def _operation(handler: Any, body: dict[str, Any] | None, reply: dict[str, Any] | None) -> dict[str, Any]:
-    operation: dict[str, Any] = {"responses": {"200": {"description": "The answer"}}}
+def _components(dialect: Dialect, kinds: tuple[type[Any], ...]) -> tuple[dict[type[Any], str], dict[str, Any]]:
+    """The names of `kinds`, and their schemas by name. Two dialects may have structs of the same name."""
+    references, made = msgspec.json.schema_components(kinds, ref_template="{name}")
+    keys = {kind: reference["$ref"] for kind, reference in zip(kinds, references, strict=True)}
+    told = {keys[kind]: documented for kind, documented in dialect.schemas.items()}
+    names = {key: told[key].name if key in told else f"{dialect.name}.{key}" for key in made}
+
+    def linked(value: Any) -> Any:
+        if isinstance(value, list):
+            return [linked(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if (key := value.get("$ref")) in names:
+            return {"$ref": _PATH + names[key]} if names[key] else linked(made[key])
+        return {name: linked(item) for name, item in value.items() if name != "default" or item}
+
+    components: dict[str, Any] = {}
+    for key, schema in made.items():
+        documented = told.get(key, DocumentedSchema(name=names[key]))
+        made[key] = _completed(schema, documented)
+    for key in dict.fromkeys((*told, *made)):
+        for name in (names[key], told[key].stream_name if key in told else ""):
+            if name and name not in components:
+                components[name] = {**linked(made[key]), "title": name}
+    return {kind: names[key] for kind, key in keys.items()}, components
+
+
+def _completed(schema: dict[str, Any], documented: DocumentedSchema) -> dict[str, Any]:
+    properties: dict[str, Any] = schema.get("properties", {}) | documented.fields
+    completed = schema | {"properties": properties}
+    if required := [*schema.get("required", ()), *documented.required]:
+        completed["required"] = list(dict.fromkeys(required))
+    return completed
+
+
+def _operation(handler: Any, dialect: Dialect, names: dict[type[Any], str]) -> dict[str, Any]:
+    body, reply = handler.opt.get("body"), handler.opt.get("reply")
+    success: dict[str, Any] = {"description": "The answer"}
+    if reply is not None:
+        content = {"application/json": {"schema": {"$ref": _PATH + names[reply]}}}
+        if handler.opt.get("ndjson"):
+            documented = dialect.schemas.get(reply)
+            name = (documented and documented.stream_name) or names[reply]
+            content["application/x-ndjson"] = {"schema": {"$ref": _PATH + name}}
+        success["content"] = content
+    failure: dict[str, Any] = {}
+    if dialect.error is not None:
+        failure["content"] = {"application/json": {"schema": {"$ref": _PATH + names[dialect.error]}}}
+    statuses = (*_OF_ALL_ROUTES, *(_WITH_A_BODY if body is not None else ()), *handler.opt.get("statuses", ()))
+    failures = {str(status): {"description": _STATUSES.get(status, "Refused"), **failure} for status in statuses}
+    successes = {"200": success} if handler.opt.get("succeeds", True) else {}
+    operation: dict[str, Any] = {"responses": {**successes, **dict(sorted(failures.items()))}}
+    if isinstance(handler.operation_id, str):
+        operation["operationId"] = handler.operation_id
     if doc := handler.fn.__doc__:
         operation["summary"] = doc.strip().splitlines()[0]
     if body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-    if reply is not None:
-        types = ("application/json", "application/x-ndjson") if handler.opt.get("ndjson") else ("application/json",)
-        operation["responses"]["200"]["content"] = {media_type: {"schema": reply} for media_type in types}
+        schema = {"$ref": _PATH + names[body]}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return operation

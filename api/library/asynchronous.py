@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
 
+from corral.api.library.answering import answering, chat_starter
 from corral.api.library.arguments import (
     checked,
     checked_callback,
     checked_count,
-    checked_format,
     checked_ids,
     checked_options,
     checked_path,
@@ -22,8 +22,8 @@ from corral.api.library.arguments import (
     refuse_unknown,
     texts_of,
 )
-from corral.api.library.messages import Messages, to_messages
-from corral.api.library.options import AnswerOptions, CorralOptions, GenerateOptions, RequestOptions
+from corral.api.library.messages import Messages
+from corral.api.library.options import AnswerOptions, ChatOptions, CorralOptions, GenerateOptions, RequestOptions
 from corral.api.library.own_runtime import OwnRuntime
 from corral.api.library.results import (
     ChatResult,
@@ -38,10 +38,8 @@ from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import FetchProgress, OnProgress
-from corral.core.requests.answer_format import read_format
-from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall, LoadCall, UnloadCall
+from corral.core.requests.calls import EmbedCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.outputs import Usage
-from corral.core.requests.think_values import check_think
 from corral.core.requests.vectors import rows
 from corral.core.runtime import Runtime
 from corral.core.scheduling.leases import LoadedModel
@@ -85,28 +83,28 @@ class AsyncCorral:
 
     @overload
     async def chat(
-        self, model: str, messages: Messages, *, stream: Literal[False] = False, **how: Unpack[AnswerOptions]
+        self, model: str, messages: Messages, *, stream: Literal[False] = False, **how: Unpack[ChatOptions]
     ) -> ChatResult: ...
     @overload
     async def chat(
-        self, model: str, messages: Messages, *, stream: Literal[True], **how: Unpack[AnswerOptions]
+        self, model: str, messages: Messages, *, stream: Literal[True], **how: Unpack[ChatOptions]
     ) -> AsyncStream[ChatResult]: ...
     @overload
     async def chat(
-        self, model: str, messages: Messages, *, stream: bool, **how: Unpack[AnswerOptions]
+        self, model: str, messages: Messages, *, stream: bool, **how: Unpack[ChatOptions]
     ) -> ChatResult | AsyncStream[ChatResult]: ...
     async def chat(
-        self, model: str, messages: Messages, *, stream: bool = False, **how: Unpack[AnswerOptions]
+        self, model: str, messages: Messages, *, stream: bool = False, **how: Unpack[ChatOptions]
     ) -> ChatResult | AsyncStream[ChatResult]:
         """Answers a conversation: a string, or messages (`Message` or ``{"role": …, "content": …}``).
 
         With `stream`, returns once the model is loaded, and the answer arrives in chunks.
         """
         started_ns = time.perf_counter_ns()
-        request = self._request("chat", model, how, AnswerOptions)
-        call = ChatCall(messages=to_messages(messages, how.get("system")), **_answering(how, stream), **request)
-        runtime = await self.runtime()
-        answer = AsyncStream(await runtime.inference.chat(call), chat_result, model, started_ns)
+        request = self._request("chat", model, how, ChatOptions)
+        start = chat_starter(messages, how, request | answering(how, stream))
+        generation = await start((await self.runtime()).inference)
+        answer = AsyncStream(generation, chat_result, model, started_ns)
         return answer if stream else await answer.complete()
 
     @overload
@@ -140,7 +138,7 @@ class AsyncCorral:
             suffix=checked("suffix", how.get("suffix"), str, None) or "",
             earlier_ids=checked_ids("context", how.get("context", ())),
             return_token_ids=not raw,
-            **_answering(how, stream),
+            **answering(how, stream),
             **request,
         )
         runtime = await self.runtime()
@@ -268,19 +266,6 @@ class AsyncCorral:
             "keep_alive_s": keep_alive_s(how.get("keep_alive")),
             "engine": checked("engine", how.get("engine"), str, None),
         }
-
-
-def _answering(how: AnswerOptions, stream: bool) -> dict[str, Any]:
-    """The fields that only requests for text have."""
-    checked("stream", stream, bool)
-    checked("system", how.get("system"), str, None)
-    return {
-        "logprobs": checked_count("logprobs", how.get("logprobs"), least=0),
-        "think": check_think(how.get("think")),
-        "constraint": read_format(checked_format(how.get("format"))),
-        "truncate": checked("truncate", how.get("truncate", True), bool),
-        "shift": checked("shift", how.get("shift"), bool, None),
-    }
 
 
 def _name(argument: str, name: str) -> ModelName:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from corral.api.library.asynchronous import AsyncCorral
 from corral.api.library.messages import Messages
-from corral.api.library.options import AnswerOptions, CorralOptions, GenerateOptions, RequestOptions
+from corral.api.library.options import ChatOptions, CorralOptions, GenerateOptions, RequestOptions
 from corral.api.library.portal import Portal
 from corral.api.library.results import ChatResult, Embeddings, GenerateResult, ModelDetails
 from corral.api.library.streams import AsyncStream, Stream
@@ -77,22 +77,26 @@ class Corral:
 
     @overload
     def chat(
-        self, model: str, messages: Messages, *, stream: Literal[False] = False, **how: Unpack[AnswerOptions]
+        self, model: str, messages: Messages, *, stream: Literal[False] = False, **how: Unpack[ChatOptions]
     ) -> ChatResult: ...
     @overload
     def chat(
-        self, model: str, messages: Messages, *, stream: Literal[True], **how: Unpack[AnswerOptions]
+        self, model: str, messages: Messages, *, stream: Literal[True], **how: Unpack[ChatOptions]
     ) -> Stream[ChatResult]: ...
     @overload
     def chat(
-        self, model: str, messages: Messages, *, stream: bool, **how: Unpack[AnswerOptions]
+        self, model: str, messages: Messages, *, stream: bool, **how: Unpack[ChatOptions]
     ) -> ChatResult | Stream[ChatResult]: ...
     def chat(
-        self, model: str, messages: Messages, *, stream: bool = False, **how: Unpack[AnswerOptions]
+        self, model: str, messages: Messages, *, stream: bool = False, **how: Unpack[ChatOptions]
     ) -> ChatResult | Stream[ChatResult]:
         """See `AsyncCorral.chat`."""
-        answer = self.call(lambda corral: corral.chat(model, messages, stream=stream, **how))
-        return Stream(answer, self._portal) if isinstance(answer, AsyncStream) else answer
+        in_parts = stream or bool(how.get("run_tools"))  # functions run in this thread
+        answer = self.call(lambda corral: corral.chat(model, messages, stream=in_parts, **how))
+        if not isinstance(answer, AsyncStream):
+            return answer
+        parts = Stream(answer, self._portal)
+        return parts if stream else parts.complete()
 
     @overload
     def generate(

@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+from corral.api.library.tools import Tools
 from corral.core.runtime import Runtime
 
-__all__ = ("AnswerOptions", "CorralOptions", "GenerateOptions", "RequestOptions")
+__all__ = ("AnswerOptions", "ChatOptions", "CorralOptions", "GenerateOptions", "RequestOptions")
 
 
 class CorralOptions(TypedDict, total=False):
@@ -54,6 +55,20 @@ class AnswerOptions(RequestOptions, total=False):
     think: bool | Literal["low", "medium", "high", "max"] | None
     truncate: bool
     shift: bool | None
+
+
+class ChatOptions(AnswerOptions, total=False):
+    """The keyword arguments of a chat: the `tools` that the model may call (functions, or dicts as in OpenAI's API) and
+    the `tool_choice`: ``"auto"``, ``"none"``, ``"required"``, or ``{"type": "function", "function": {"name": …}}``.
+
+    With `run_tools`, the functions that the model calls are called, and it goes on with what they return, until it
+    answers without a call; after `max_rounds` rounds of calls (by default 8), it has to.
+    """
+
+    tools: Tools | None
+    tool_choice: str | Mapping[str, Any] | None
+    run_tools: bool
+    max_rounds: int
 
 
 class GenerateOptions(AnswerOptions, total=False):

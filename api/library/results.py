@@ -20,17 +20,29 @@ __all__ = (
     "Embeddings",
     "GenerateResult",
     "ModelDetails",
+    "ToolResult",
+    "answer_message",
     "chat_result",
     "generate_result",
+    "result_message",
 )
 
 
+class ToolResult(Value, frozen=True, kw_only=True):
+    """What came of a call: the `text` that the model gets, which is an error's message if the call has `failed`."""
+
+    call: ToolCall
+    text: str
+    failed: bool = False
+
+
 class Chunk(Value, frozen=True, kw_only=True):
-    """A piece of an answer: visible text, thinking, or complete tool calls."""
+    """A piece of an answer: visible text, thinking, complete tool calls, or what came of calls that were made."""
 
     text: str = ""
     thinking: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    tool_results: tuple[ToolResult, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
@@ -41,6 +53,7 @@ class Answer(Value, frozen=True, kw_only=True):
     left out because the context was full. `format_valid`: whether the text fits the JSON
     Schema that was its `format`, and `format_problem` what is wrong if not; None without a schema, or if it could not
     be checked: then `format_problem` says why.
+    `warnings` say what was wrong with the text, such as a malformed tool call.
     """
 
     model: str
@@ -55,6 +68,7 @@ class Answer(Value, frozen=True, kw_only=True):
     format_problem: str = ""
     dropped_messages: int = 0
     dropped_tokens: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def truncated(self) -> bool:
@@ -87,13 +101,21 @@ class AnswerMessage(dict[str, Any]):
 
 
 class ChatResult(Answer, frozen=True, kw_only=True):
-    """The answer to a chat. `message` can be appended to the conversation as it is."""
+    """The answer to a chat. `message` can be appended to the conversation as it is.
+
+    `messages` are all that the conversation has got since: with ``run_tools``, also the calls and their results.
+    """
 
     message: AnswerMessage
+    earlier: tuple[AnswerMessage, ...] = ()
 
     @property
     def text(self) -> str:
         return self.message.content
+
+    @property
+    def messages(self) -> tuple[AnswerMessage, ...]:
+        return (*self.earlier, self.message)
 
     @property
     def thinking(self) -> str | None:
@@ -132,12 +154,23 @@ A = TypeVar("A", bound=Answer)
 
 def chat_result(chunks: Sequence[Chunk], finished: Finished, common: Mapping[str, Any]) -> ChatResult:
     """The chunks of a chat, joined."""
+    return ChatResult(message=answer_message(chunks), **common)
+
+
+def answer_message(chunks: Sequence[Chunk]) -> AnswerMessage:
+    """What the model said and which calls it asked for, as a message."""
     message = AnswerMessage(role="assistant", content="".join(chunk.text for chunk in chunks))
     if thinking := "".join(chunk.thinking for chunk in chunks):
         message["thinking"] = thinking
     if calls := [call for chunk in chunks for call in chunk.tool_calls]:
         message["tool_calls"] = [msgspec.to_builtins(msgspec.structs.asdict(call)) for call in calls]
-    return ChatResult(message=message, **common)
+    return message
+
+
+def result_message(result: ToolResult) -> AnswerMessage:
+    """The result of a call, as a message to the model."""
+    call = result.call
+    return AnswerMessage(role="tool", content=result.text, tool_name=call.name, tool_call_id=call.id)
 
 
 def generate_result(chunks: Sequence[Chunk], finished: Finished, common: Mapping[str, Any]) -> GenerateResult:

@@ -6,13 +6,18 @@ import asyncio
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+import msgspec
+
+from corral.api.library.functions import FunctionTool
 from corral.api.library.portal import FORKED, Portal
-from corral.api.library.results import Answer, Chunk
+from corral.api.library.results import Answer, AnswerMessage, Chunk, ToolResult, answer_message, result_message
+from corral.api.library.tool_rounds import PendingCalls, ToolRounds, made_aside, made_here
 from corral.core.generation.answers import Generation
+from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import Delta, Finished, Output, Started
 
 __all__ = ("AsyncStream", "Stream")
@@ -29,7 +34,7 @@ class AsyncStream(Generic[A]):
 
     def __init__(
         self,
-        generation: Generation,
+        generation: Generation | ToolRounds,
         conclude: Callable[[Sequence[Chunk], Finished, Mapping[str, Any]], A],
         model: str,
         started_ns: int,
@@ -39,6 +44,7 @@ class AsyncStream(Generic[A]):
         self._model = model
         self._started_ns = started_ns
         self._chunks: list[Chunk] = []
+        self._earlier: list[AnswerMessage] = []
         self._ignored_options: tuple[str, ...] = ()
         self._result: A | None = None
         self._reading = False
@@ -58,12 +64,24 @@ class AsyncStream(Generic[A]):
         return self
 
     async def __anext__(self) -> Chunk:
+        event = await self.event()
+        if isinstance(event, PendingCalls):
+            made = [made_aside(self.function(call), call) for call in event.calls]
+            return self.answered(await asyncio.gather(*made))
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def event(self) -> Chunk | PendingCalls | None:
+        """The next chunk; or calls, whose results have to be given to `answered`; or None at the end."""
         self._require_place()
         if self._reading:
             raise RuntimeError("this stream is already being read: only one task or thread can read it at a time")
         self._reading = True
         try:
             async for output in self._generation:
+                if isinstance(output, PendingCalls):
+                    return output
                 chunk = self._take(output)
                 if chunk is not None:
                     return chunk
@@ -73,7 +91,20 @@ class AsyncStream(Generic[A]):
         finally:
             self._reading = False
         self._forgotten.detach()
-        raise StopAsyncIteration
+        return None
+
+    def answered(self, results: Sequence[ToolResult]) -> Chunk:
+        """Goes on with the results of the pending calls, and returns the chunk that tells of them."""
+        assert isinstance(self._generation, ToolRounds)
+        self._generation.answer(results)
+        self._earlier += [answer_message(self._chunks), *map(result_message, results)]
+        self._chunks = []
+        return Chunk(tool_results=tuple(results))
+
+    def function(self, call: ToolCall) -> FunctionTool:
+        """The function of a pending call."""
+        assert isinstance(self._generation, ToolRounds)
+        return self._generation.function(call)
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,6 +148,8 @@ class AsyncStream(Generic[A]):
                 self._ignored_options = output.ignored_options
             elif isinstance(output, Finished):
                 self._result = self._conclude(self._chunks, output, self._common(output))
+                if self._earlier:
+                    self._result = msgspec.structs.replace(self._result, earlier=tuple(self._earlier))
             return None
         self._chunks.append(chunk)
         # A delta may hold a token whose text is held back, so that there is nothing to show yet.
@@ -135,6 +168,7 @@ class AsyncStream(Generic[A]):
             "format_problem": finished.format_problem,
             "dropped_messages": finished.dropped_messages,
             "dropped_tokens": finished.dropped_tokens,
+            "warnings": finished.warnings,
             "logprobs": tuple(logprob for chunk in self._chunks for logprob in chunk.logprobs),
         }
 
@@ -143,6 +177,7 @@ class Stream(Generic[A]):
     """An answer as it is generated, for blocking code: an iterator of chunks, and a context manager.
 
     Leaving it early (by `close`, by leaving the context, or by dropping the stream) cancels the request within a step.
+    Functions that the model calls run in the thread that reads the stream.
     """
 
     def __init__(self, stream: AsyncStream[A], portal: Portal) -> None:
@@ -158,10 +193,13 @@ class Stream(Generic[A]):
         return self
 
     def __next__(self) -> Chunk:
-        chunk = self._portal.call(self._next)
-        if chunk is None:
+        event = self._portal.call(self._stream.event)
+        if isinstance(event, PendingCalls):
+            results = [made_here(self._stream.function(call), call, self._wait) for call in event.calls]
+            return self._portal.call(lambda: self._answered(results))
+        if event is None:
             raise StopIteration
-        return chunk
+        return event
 
     def __enter__(self) -> Self:
         return self
@@ -176,11 +214,21 @@ class Stream(Generic[A]):
         if not (self._portal.forked or self._portal.closed):
             self._portal.call(self._stream.aclose)
 
-    async def _next(self) -> Chunk | None:
-        return await anext(self._stream, None)
+    def complete(self) -> A:
+        """Reads to the end and returns the result."""
+        with self:
+            for _ in self:
+                pass
+        return self.result
+
+    def _wait(self, awaitable: Awaitable[Any]) -> Any:
+        return self._portal.call(lambda: awaitable)
+
+    async def _answered(self, results: Sequence[ToolResult]) -> Chunk:
+        return self._stream.answered(results)
 
 
-def _abort(generation: Generation, loop: asyncio.AbstractEventLoop, process_id: int) -> None:
+def _abort(generation: Generation | ToolRounds, loop: asyncio.AbstractEventLoop, process_id: int) -> None:
     """Cancels a request whose stream was dropped: on any thread. A forked child must not wake its parent's loop."""
     if os.getpid() != process_id:
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from corral.core.errors import InvalidRequest, Unsupported
@@ -16,6 +18,7 @@ from corral.core.wording.clipping import clipped
 __all__ = ("HeldCalls", "held_calls", "settled_tools")
 
 _ANY_ARGUMENTS = {"type": "object"}
+_MOST_UNASKED_CHARS = 16 << 10
 _UNREAD = "tools: the way in which this model writes calls is unknown, so they stay in the text"
 
 
@@ -75,13 +78,24 @@ def held_calls(request: ChatRequest, chosen: ChosenParsers, *, able: bool) -> He
     if not (required or strict) or request.constraint is not None:
         return HeldCalls(request=request)
     name = request.tool_choice.name
-    tools = [_held(tool) for tool in request.tools if name is None or tool.name == name]
+    tools = _held([tool for tool in request.tools if name is None or tool.name == name], required=required)
     grammar = chosen.tool_calls.call_grammar(tools, chosen.rendered, required=required)
     constraint = Constraint(kind="lark", source=grammar, subject="tools")
     return HeldCalls(request=msgspec.structs.replace(request, constraint=constraint))
 
 
-def _held(tool: Tool) -> Tool:
-    """The tool with the schema that its arguments are held to."""
-    parameters = {"type": "object", **tool.parameters} if tool.strict else _ANY_ARGUMENTS
-    return msgspec.structs.replace(tool, parameters=parameters)
+def _held(tools: Sequence[Tool], *, required: bool) -> list[Tool]:
+    """The tools with the schemas that their arguments are held to.
+
+    A required call is held to its schema even if that is not asked for, unless this would take a huge grammar: small
+    models would fill in anything.
+    """
+    left = _MOST_UNASKED_CHARS if required else 0
+    held = []
+    for tool in tools:
+        size = len(msgspec.json.encode(tool.parameters))
+        asked = tool.strict or (size <= left and tool.parameters.get("type", "object") == "object")
+        left -= 0 if tool.strict or not asked else size
+        parameters = {"type": "object", **tool.parameters} if asked else _ANY_ARGUMENTS
+        held.append(msgspec.structs.replace(tool, parameters=parameters))
+    return held

@@ -99,10 +99,10 @@ def test_errors_before_a_route_is_reached(client: httpx.Client) -> None:
 
 
 def test_schemas_of_one_name_do_not_collide(client: httpx.Client) -> None:
-    """Each dialect's structs are in the API document under the dialect's name."""
+    """The structs of each dialect are in the API document under its name, those of Ollama under Ollama's names."""
     document = client.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     assert list(schemas["letters.ChatBody"]["properties"]) == ["wish"]
-    assert "messages" in schemas["ollama.ChatBody"]["properties"]
+    assert "messages" in schemas["ChatRequest"]["properties"]
     content = document["paths"]["/letters/wish"]["post"]["requestBody"]["content"]
     assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/letters.ChatBody"}

@@ -122,8 +122,8 @@ def test_the_api_document_names_routes_and_shapes(client: httpx.Client) -> None:
     """``/openapi.json`` has every route with its bodies, and no documentation page exists."""
     document = client.get("/openapi.json").json()
     assert document["paths"]["/api/chat"]["post"]["requestBody"]["required"]
-    assert "ollama.ChatBody" in document["components"]["schemas"]
-    assert "ollama.ChatReply" in document["components"]["schemas"]
+    assert "ChatRequest" in document["components"]["schemas"]
+    assert "ChatResponse" in document["components"]["schemas"]
     for page in ("/schema", "/docs", "/schema/swagger"):
         assert client.get(page).status_code == 404
 

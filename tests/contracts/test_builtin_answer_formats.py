@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import re
+from typing import Any, ClassVar
 
 import pytest
 
@@ -20,12 +22,19 @@ from corral.adapters.answer_parsers.pythonic import Lfm2Calls, PythonicCalls
 from corral.adapters.answer_parsers.qwen3_coder import Qwen3CoderCalls, SeedCalls
 from corral.adapters.answer_parsers.think_tags import ThinkTagParser
 from corral.adapters.answer_parsers.tool_code import ToolCodeCalls
+from corral.adapters.constraints.control_literals import with_control_tokens
+from corral.adapters.constraints.masks import GrammarMasks
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.messages import ToolCall
+from corral.core.ports.tokens import Vocabulary
+from corral.core.requests.messages import Tool, ToolCall
+from corral.core.requests.outputs import Delta
+from corral.core.requests.requests import ChatRequest, Constraint
 from corral.core.requests.think_tags import ThinkTags
 from corral.plugins.testing.answer_parser import AnswerParserContract, MakeParser
-from corral.plugins.testing.tool_call_format import MakeCallFormat, ToolCallFormatContract
+from corral.plugins.testing.tool_call_format import TOOLS, MakeCallFormat, ToolCallFormatContract, _written
 from tests.unit.call_templates import TEMPLATES
+
+_ROUNDS = int(os.environ.get("CORRAL_TEST_EXAMPLES", "4"))
 
 Read = tuple[str, str, tuple[ToolCall, ...]]
 
@@ -47,6 +56,82 @@ def now(**more: Any) -> ToolCall:
 
 
 NOW = now()
+
+
+class _BuiltIn(ToolCallFormatContract):
+    call_format: ClassVar[type[Any]]
+
+    @pytest.fixture
+    def make_format(self) -> MakeCallFormat:
+        return self.call_format
+
+    def test_arguments_of_many_types(self) -> None:
+        """What the grammar allows for nested, optional and enumerated arguments is read, with their types."""
+        call_format, request = self.call_format(), ChatRequest(messages=(), tools=(RICH,))
+        grammar = call_format.call_grammar((RICH,), self.rendered, required=True)
+        for seed in range(_ROUNDS):
+            text = _written(grammar, seed, (*self.endings, "}", "]"))
+            parser = call_format.open(request, self.rendered)
+            heard = [*parser.feed(Delta(text=text)), *parser.finish()]
+            assert "".join(one.text for one in heard).strip() == "", text
+            for arguments in (call.arguments for one in heard for call in one.tool_calls):
+                assert {"count", "kind"} <= set(arguments), text
+                assert arguments["kind"] in ("a", "b c", 3), text
+                assert arguments.get("fixed", "x") == "x", text
+                assert all(isinstance(arguments[name], kind) for name, kind in TYPES.items() if name in arguments), text
+
+    @pytest.mark.parametrize("required", [True, False])
+    def test_marks_may_be_control_tokens(self, required: bool) -> None:
+        """The grammar allows the answers also when all marks of the format are control tokens of the model."""
+        call_format = self.call_format()
+        marks = sorted(call_format.preserved_tokens(self.rendered))
+        end = 256 + len(marks)
+        vocabulary = Vocabulary(
+            pieces=(*(bytes([byte]) for byte in range(256)), *(mark.encode() for mark in marks), b"<end>"),
+            control=frozenset(range(256, end + 1)),
+            ends=frozenset({end}),
+        )
+        grammar = call_format.call_grammar(TOOLS, self.rendered, required=required)
+        masks = GrammarMasks(vocabulary)
+        for text, (_, visible, calls) in self.answers:
+            values = "".join(str(value) for call in calls for value in call.arguments.values())
+            if (visible and required) or any(mark in values for mark in marks):
+                continue  # text before a call, or a mark that is text
+            mask = masks(Constraint(kind="lark", source=with_control_tokens(grammar, marks, vocabulary)))
+            parts = re.split(f"({'|'.join(map(re.escape, marks)) or '(?!)'})", text)
+            tokens = [one for part in parts for one in ([256 + marks.index(part)] if part in marks else part.encode())]
+            for token in (*tokens, end):
+                assert (mask.allowed() or b"")[token >> 3] >> (token & 7) & 1, text
+                if token != end:
+                    mask.accept(token)
+
+
+RICH = Tool(
+    name="files.put-all",
+    parameters={
+        "type": "object",
+        "properties": {
+            "text": {"type": "string"},
+            "count": {"type": "integer"},
+            "sure": {"type": "boolean"},
+            "tags": {"type": "array", "items": {"type": "string"}},
+            "place": {"$ref": "#/$defs/place"},
+            "kind": {"enum": ["a", "b c", 3]},
+            "either": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+            "fixed": {"const": "x"},
+        },
+        "required": ["count", "kind"],
+        "$defs": {"place": {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}},
+    },
+)
+TYPES: dict[str, Any] = {
+    "text": str,
+    "count": int,
+    "sure": bool,
+    "tags": list,
+    "place": dict,
+    "either": (int, type(None)),
+}
 
 
 class TestHarmonyChannels(AnswerParserContract):
@@ -82,7 +167,8 @@ class TestLabelledThinking(AnswerParserContract):
         return lambda: ThinkTagParser(ThinkTags(start="<|channel>", end="<channel|>", label="thought"))
 
 
-class TestQwen3Coder(ToolCallFormatContract):
+class TestQwen3Coder(_BuiltIn):
+    call_format = Qwen3CoderCalls
     template = TEMPLATES["qwen3_coder"]
     endings = ("\n</parameter>",)
     answers = (
@@ -98,33 +184,27 @@ class TestQwen3Coder(ToolCallFormatContract):
         ),
     )
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return Qwen3CoderCalls
 
-
-class TestSeed(ToolCallFormatContract):
+class TestSeed(_BuiltIn):
+    call_format = SeedCalls
     template = TEMPLATES["seed"]
-    endings = ("\n</parameter>",)
+    endings = ("</parameter>",)
     answers = (
         (
-            "<seed:tool_call>\n<function=get_weather>\n<parameter=city>\na\n\n b\n</parameter>\n</function>\n"
+            "<seed:tool_call>\n<function=get_weather>\n<parameter=city>a\n\n b</parameter>\n</function>\n"
             "</seed:tool_call>\n<seed:tool_call>\n<function=now>\n</function>\n</seed:tool_call>",
             calls(weather("a\n\n b"), NOW),
         ),
         (
-            "So:\n\n<seed:tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n-2\n</parameter>"
+            "So:\n\n<seed:tool_call>\n<function=add>\n<parameter=a>1</parameter>\n<parameter=b>-2</parameter>"
             "\n</function>\n</seed:tool_call>",
             calls(add(1, -2), text="So:"),
         ),
     )
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return SeedCalls
 
-
-class TestGlm(ToolCallFormatContract):
+class TestGlm(_BuiltIn):
+    call_format = GlmCalls
     template = TEMPLATES["glm"]
     endings = ("</arg_value>",)
     answers = (
@@ -140,12 +220,9 @@ class TestGlm(ToolCallFormatContract):
         ),
     )
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return GlmCalls
 
-
-class TestLlama3Json(ToolCallFormatContract):
+class TestLlama3Json(_BuiltIn):
+    call_format = Llama3JsonCalls
     template = TEMPLATES["llama3_json"]
     answers = (
         ('{"name": "get_weather", "parameters": {"city": "a}\\"{"}}', calls(weather('a}"{'))),
@@ -154,12 +231,9 @@ class TestLlama3Json(ToolCallFormatContract):
         ('So: <|python_tag|>{"name": "now", "parameters": {}}', calls(NOW, text="So:")),
     )  # fmt: skip
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return Llama3JsonCalls
 
-
-class TestPythonic(ToolCallFormatContract):
+class TestPythonic(_BuiltIn):
+    call_format = PythonicCalls
     template = TEMPLATES["pythonic"]
     answers = (
         ('[get_weather(city="a)]\\"\\n", unit="kelvin"), now()]',
@@ -167,36 +241,27 @@ class TestPythonic(ToolCallFormatContract):
         ("[add(a=1, b=-2)]\nThere.", calls(add(1, -2), text="There.")),
     )  # fmt: skip
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return PythonicCalls
 
-
-class TestLfm2(ToolCallFormatContract):
+class TestLfm2(_BuiltIn):
+    call_format = Lfm2Calls
     template = TEMPLATES["lfm2"]
     answers = (
         ('<|tool_call_start|>[get_weather(city="é"), now()]<|tool_call_end|>', calls(weather("é"), NOW)),
         ("So: <|tool_call_start|>[add(a=1, b=-2)]<|tool_call_end|>", calls(add(1, -2), text="So:")),
     )
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return Lfm2Calls
 
-
-class TestToolCode(ToolCallFormatContract):
+class TestToolCode(_BuiltIn):
+    call_format = ToolCodeCalls
     template = TEMPLATES["tool_code"]
     answers = (
         ('```tool_code\nget_weather(city="é")\nnow()\n```', calls(weather("é"), NOW)),
         ("So:\n```tool_code\nadd(a=1, b=-2)\n```", calls(add(1, -2), text="So:")),
     )
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return ToolCodeCalls
 
-
-class TestMistralList(ToolCallFormatContract):
+class TestMistralList(_BuiltIn):
+    call_format = MistralListCalls
     template = TEMPLATES["mistral_list"]
     answers = (
         ('[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "[ARGS]"}}, {"name": "now", "arguments": {}}]',
@@ -204,12 +269,9 @@ class TestMistralList(ToolCallFormatContract):
         ('So: [TOOL_CALLS][{"name": "add", "arguments": {"a": 1, "b": -2}}]', calls(add(1, -2), text="So:")),
     )  # fmt: skip
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return MistralListCalls
 
-
-class TestMistral(ToolCallFormatContract):
+class TestMistral(_BuiltIn):
+    call_format = MistralCalls
     template = TEMPLATES["mistral"]
     answers = (
         ('[TOOL_CALLS]get_weather[ARGS]{"city": "[ARGS]{"}[TOOL_CALLS]now[CALL_ID]x7GhTq2Lp[ARGS]{}',
@@ -217,12 +279,9 @@ class TestMistral(ToolCallFormatContract):
         ('So: [TOOL_CALLS]add[ARGS]{"a": 1, "b": -2}', calls(add(1, -2), text="So:")),
     )  # fmt: skip
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return MistralCalls
 
-
-class TestDeepSeek(ToolCallFormatContract):
+class TestDeepSeek(_BuiltIn):
+    call_format = DeepSeekCalls
     template = TEMPLATES["deepseek"]
     answers = (
         (
@@ -238,12 +297,9 @@ class TestDeepSeek(ToolCallFormatContract):
         ),
     )
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return DeepSeekCalls
 
-
-class TestDeepSeekV31(ToolCallFormatContract):
+class TestDeepSeekV31(_BuiltIn):
+    call_format = DeepSeekV31Calls
     template = TEMPLATES["deepseek_v31"]
     answers = (
         (
@@ -258,12 +314,9 @@ class TestDeepSeekV31(ToolCallFormatContract):
         ),
     )
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return DeepSeekV31Calls
 
-
-class TestGemma4(ToolCallFormatContract):
+class TestGemma4(_BuiltIn):
+    call_format = Gemma4Calls
     template = TEMPLATES["gemma4"]
     answers = (
         ('<|tool_call>call:get_weather{city:<|"|>a}, b:"<|"|>,unit:<|"|>kelvin<|"|>}<tool_call|><|tool_call>call:now{}'
@@ -272,12 +325,9 @@ class TestGemma4(ToolCallFormatContract):
         ("So:<|tool_call>call:add{a:1,b:-2}<tool_call|>", calls(add(1, -2), text="So:")),
     )  # fmt: skip
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return Gemma4Calls
 
-
-class TestFunctionGemma(ToolCallFormatContract):
+class TestFunctionGemma(_BuiltIn):
+    call_format = FunctionGemmaCalls
     template = TEMPLATES["function_gemma"]
     answers = (
         ("<start_function_call>call:get_weather{city:<escape>a}, b:<escape>}<end_function_call><start_function_call>"
@@ -286,12 +336,9 @@ class TestFunctionGemma(ToolCallFormatContract):
         ("So:<start_function_call>call:add{a:1,b:-2}<end_function_call>", calls(add(1, -2), text="So:")),
     )  # fmt: skip
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return FunctionGemmaCalls
 
-
-class TestHarmony(ToolCallFormatContract):
+class TestHarmony(_BuiltIn):
+    call_format = HarmonyCalls
     template = TEMPLATES["harmony"]
     answers = (
         ('<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "<|call|>"}<|call|>',
@@ -303,12 +350,9 @@ class TestHarmony(ToolCallFormatContract):
          calls(add(1, -2), text="So:")),
     )  # fmt: skip
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return HarmonyCalls
 
-
-class TestCohere(ToolCallFormatContract):
+class TestCohere(_BuiltIn):
+    call_format = CohereCalls
     template = TEMPLATES["cohere"]
     answers = (
         (
@@ -323,12 +367,9 @@ class TestCohere(ToolCallFormatContract):
         ),
     )
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return CohereCalls
 
-
-class TestGranite(ToolCallFormatContract):
+class TestGranite(_BuiltIn):
+    call_format = GraniteCalls
     template = TEMPLATES["granite"]
     answers = (
         ('<|tool_call|>[{"name": "get_weather", "arguments": {"city": "é"}}, {"name": "now", "arguments": {}}]',
@@ -336,21 +377,15 @@ class TestGranite(ToolCallFormatContract):
         ('So: <|tool_call|>[{"name": "add", "arguments": {"a": 1, "b": -2}}]', calls(add(1, -2), text="So:")),
     )  # fmt: skip
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return GraniteCalls
 
-
-class TestPhi4(ToolCallFormatContract):
+class TestPhi4(_BuiltIn):
+    call_format = Phi4Calls
     template = TEMPLATES["phi4"]
     answers = tuple((f"{text}<|/tool_call|>", read) for text, read in TestGranite.answers)
 
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return Phi4Calls
 
-
-class TestGoTag(ToolCallFormatContract):
+class TestGoTag(_BuiltIn):
+    call_format = GoTagCalls
     template = TEMPLATES["go_tag"]
     rendered = RenderedChat(prompt=(), call_tag="<tool_call>")
     answers = (
@@ -360,7 +395,3 @@ class TestGoTag(ToolCallFormatContract):
         ('So:\n<tool_call>{"name": "add", "arguments": {"a": 1, "b": -2}}\n</tool_call>',
          calls(add(1, -2), text="So:")),
     )  # fmt: skip
-
-    @pytest.fixture
-    def make_format(self) -> MakeCallFormat:
-        return GoTagCalls

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from corral.adapters.answer_parsers.harmony import HarmonyThinking
+from corral.adapters.answer_parsers.harmony import HarmonyParser, HarmonyThinking
 from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
+from corral.core.generation.parser_choice import ParserChoice
 from corral.core.models.model import TemplateText
+from corral.core.ports.chat import RenderedChat
+from corral.core.requests.requests import ChatRequest
 from corral.core.requests.think_tags import KNOWN_THINK_TAGS
 from corral.core.specs.imports import import_name
 from corral.plugins.builtin import TOOL_CALL_FORMATS
@@ -61,6 +64,18 @@ def test_at_most_one_parser_knows_the_thinking_of_a_template(family: str) -> Non
     """By the tags that the template mentions, or by harmony's channels."""
     found = [parser.think_tags(TEMPLATES[family]) for parser in (ThinkTagParsers(), HarmonyThinking())]
     assert [tags.start for tags in found if tags] == ([THINKING[family]] if family in THINKING else [])
+
+
+@pytest.mark.parametrize("think", [None, True, "low", False])
+def test_harmony_is_read_even_without_thinking(think: bool | str | None) -> None:
+    """Its marks are around the answer as well; other thinking is not looked for with `think` false."""
+    choice = ParserChoice({"think_tags": ThinkTagParsers(), "harmony_channels": HarmonyThinking()}, FORMATS)
+    request, rendered = ChatRequest(messages=(), think=think), RenderedChat(prompt=())
+    chosen = choice.choose(request, rendered, choice.recognise(TEMPLATES["harmony"]), "tiny")
+    assert [type(one) for one in chosen.open(request)] == [HarmonyParser]
+    assert {"<|start|>", "<|channel|>", "<|message|>", "<|end|>"} <= chosen.rendered.preserved_tokens
+    other = choice.choose(request, rendered, choice.recognise(TEMPLATES["seed"]), "tiny")
+    assert len(other.open(request)) == (think is not False)
 
 
 def test_the_docs_list_all_formats() -> None:

@@ -28,6 +28,8 @@ SCHEMA: Mapping[str, Any] = {"type": "object", "properties": {"a": {"type": "int
 TOOL = Tool(name="add", parameters=SCHEMA)
 STRICT = Tool(name="add", parameters=SCHEMA, strict=True)
 OTHER = Tool(name="now")
+TOOL_2 = Tool(name="sub", parameters=SCHEMA)
+LARGE = Tool(name="add", parameters={**SCHEMA, "description": "x" * 20_000})
 HERMES = "{{ messages[-1].content }}{% for t in tools or [] %}|{{ t.function.name }}{% endfor %}"
 HERMES += "{% if false %}<tool_call></tool_call>{% endif %}"
 REQUIRED = ToolChoice(mode="required")
@@ -162,7 +164,9 @@ def follows(mask: RequestMask, ids: Sequence[int]) -> bool:
         ((TOOL,), REQUIRED, CALL, True),
         ((TOOL,), REQUIRED, f"{CALL}\n{CALL}", True),
         ((TOOL,), REQUIRED, f"So: {CALL}", False),
-        ((TOOL,), REQUIRED, CALL.replace("1", '"x"'), True),  # only strict ones have to fit their schema
+        ((TOOL,), REQUIRED, CALL.replace("1", '"x"'), False),
+        ((LARGE,), REQUIRED, CALL.replace("1", '"x"'), True),
+        ((STRICT, TOOL_2), ToolChoice(), CALL.replace("add", "sub").replace("1", '"x"'), True),
         ((STRICT,), REQUIRED, CALL.replace("1", '"x"'), False),
         ((STRICT, OTHER), REQUIRED, CALL.replace("add", "now").replace("1", '"x"'), True),
         ((TOOL, OTHER), ToolChoice(mode="required", name="now"), CALL, False),
@@ -174,7 +178,10 @@ def follows(mask: RequestMask, ids: Sequence[int]) -> bool:
     ],
 )
 def test_calls_are_held(tools: Sequence[Tool], choice: ToolChoice, text: str, possible: bool) -> None:
-    """A required call begins with the answer; in a free one, calls are held from their mark on."""
+    """A required call begins with the answer; in a free one, calls are held from their mark on.
+
+    Arguments fit their schema if that is asked for, and in a required call also if it is not, unless it is large.
+    """
     constraint = ask(bench(), *tools, tool_choice=choice).constraint
     assert constraint is not None
     assert constraint.subject == "tools"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from litestar import Router
 
+from corral.api.http.ollama.cloud import web_fetch, web_search
 from corral.api.http.ollama.embeddings import embed, embeddings
 from corral.api.http.ollama.inference import chat, generate
 from corral.api.http.ollama.models import copy, delete, list_models, list_running, root, show, version
@@ -14,5 +15,6 @@ router = Router(
     path="/",
     route_handlers=[
         root, version, list_models, list_running, show, copy, delete, generate, chat, embed, embeddings,
+        web_search, web_fetch,
     ],
 )  # fmt: skip

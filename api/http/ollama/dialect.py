@@ -9,6 +9,8 @@ import msgspec
 
 from corral.api.http.dialects import Dialect
 from corral.api.http.errors import ApiError, ErrorReply, shown_text
+from corral.api.http.ollama.replies import ErrorEnvelope
+from corral.api.http.ollama.schemas import COMPONENTS, SCHEMAS
 from corral.core.errors import Cancelled, CorralError, InvalidOption, ModelNotFound, PromptTooLong, ServerBusy
 
 __all__ = ("OLLAMA", "PROMPT_TOO_LONG", "OllamaDialect")
@@ -30,11 +32,14 @@ _MESSAGE_ALONE = (ModelNotFound, InvalidOption, ServerBusy)
 
 class OllamaDialect(Dialect):
     name: ClassVar[str] = "ollama"
+    schemas = SCHEMAS
+    components = COMPONENTS
+    error = ErrorEnvelope
     # Ollama answers a mistyped option only once it loads the model, hence 500.
     statuses: ClassVar[Mapping[type[CorralError], int]] = {InvalidOption: 500}
 
     def body(self, problem: ApiError) -> bytes:
-        return msgspec.json.encode({"error": shown_text(problem.text)})
+        return msgspec.json.encode(ErrorEnvelope(error=shown_text(problem.text)))
 
     def text(self, error: CorralError) -> str:
         known = next((_TEXTS[kind] for kind in type(error).__mro__ if kind in _TEXTS), None)

@@ -12,7 +12,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.ollama.bodies import EmbedBody, EmbeddingBody, ModelBody
-from corral.api.http.ollama.prologue import InferenceRequest, begin
+from corral.api.http.ollama.prologue import INFERENCE_STATUSES, InferenceRequest, begin
 from corral.api.http.ollama.replies import EmbeddingReply, EmbedReply
 from corral.core.errors import InvalidEmbedding, PromptTooLong
 from corral.core.requests.calls import EmbedCall, EmbedResult
@@ -30,7 +30,12 @@ _ROWS_PER_TURN = 32
 _encode = msgspec.json.Encoder().encode
 
 
-@post("/api/embed", status_code=200, opt={"body": EmbedBody, "reply": EmbedReply})
+@post(
+    "/api/embed",
+    status_code=200,
+    operation_id="embed",
+    opt={"body": EmbedBody, "reply": EmbedReply, "statuses": INFERENCE_STATUSES},
+)
 async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
     """Computes one vector of length 1 per input, in order. Without input, only loads the model."""
     begun = await begin(
@@ -65,7 +70,12 @@ async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
     return _Embeddings(body.model, result.vectors, rest)
 
 
-@post("/api/embeddings", status_code=200, opt={"body": EmbeddingBody, "reply": EmbeddingReply})
+@post(
+    "/api/embeddings",
+    status_code=200,
+    operation_id="embeddings",
+    opt={"body": EmbeddingBody, "reply": EmbeddingReply, "statuses": INFERENCE_STATUSES},
+)
 async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Computes the vector of one text, not normalised. Without a prompt, only loads the model."""
     begun = await begin(request, EmbeddingBody, no_model=ApiError(400, "model is required"), not_found=_NOT_FOUND)

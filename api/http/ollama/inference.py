@@ -14,7 +14,7 @@ from corral.api.http.errors import JSON, ApiError
 from corral.api.http.ollama.answers import AnswerResponse
 from corral.api.http.ollama.bodies import ChatBody, GenerateBody, InferenceBody, MessageBody, decoded_images
 from corral.api.http.ollama.chunks import AnswerWriter, ChatWriter, GenerateWriter
-from corral.api.http.ollama.prologue import InferenceRequest, begin
+from corral.api.http.ollama.prologue import INFERENCE_STATUSES, InferenceRequest, begin
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
 from corral.core.errors import InvalidOption, InvalidRequest
 from corral.core.generation.answers import Generation
@@ -35,7 +35,12 @@ _LARGE_IMAGES = 1 << 20  # characters, which take about a millisecond
 _MOST_TOP_LOGPROBS = 20
 
 
-@post("/api/generate", status_code=200, opt={"body": GenerateBody, "reply": GenerateReply, "ndjson": True})
+@post(
+    "/api/generate",
+    status_code=200,
+    operation_id="generate",
+    opt={"body": GenerateBody, "reply": GenerateReply, "ndjson": True, "statuses": INFERENCE_STATUSES},
+)
 async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
     """Completes a prompt. Without one, loads the model, or unloads it if `keep_alive` is 0."""
     begun = await begin(
@@ -73,7 +78,12 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
     return AnswerResponse(open_generation, writer, stream=body.stream)
 
 
-@post("/api/chat", status_code=200, opt={"body": ChatBody, "reply": ChatReply, "ndjson": True})
+@post(
+    "/api/chat",
+    status_code=200,
+    operation_id="chat",
+    opt={"body": ChatBody, "reply": ChatReply, "ndjson": True, "statuses": INFERENCE_STATUSES},
+)
 async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answers a conversation. Without messages, loads the model, or unloads it if `keep_alive` is 0."""
     begun = await begin(

@@ -48,19 +48,21 @@ _LEFT_OUT_OF_INFO = ("general.name", "tokenizer.chat_template")
 _encode = msgspec.json.Encoder().encode
 
 
-@route("/", http_method=["GET", "HEAD"], status_code=200)
+@route("/", http_method=["GET", "HEAD"], status_code=200, operation_id="root")
 async def root(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answers people and health checks."""
     return _respond(request, b"Ollama is running", "text/plain; charset=utf-8")
 
 
-@route("/api/version", http_method=["GET", "HEAD"], status_code=200, opt={"reply": VersionReply})
+@route(
+    "/api/version", http_method=["GET", "HEAD"], status_code=200, operation_id="version", opt={"reply": VersionReply}
+)
 async def version(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Ollama's version, whose API this is, and Corral's own. A server without the second is not Corral."""
     return _respond(request, _encode(VersionReply(version=OLLAMA_VERSION, corral=_runtime(request).version)))
 
 
-@route("/api/tags", http_method=["GET", "HEAD"], status_code=200, opt={"reply": ListReply})
+@route("/api/tags", http_method=["GET", "HEAD"], status_code=200, operation_id="list", opt={"reply": ListReply})
 async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The models of the store, newest first."""
     catalog = _runtime(request).catalog
@@ -68,7 +70,7 @@ async def list_models(request: Request[Any, Any, Any]) -> Response[bytes]:
     return _respond(request, _encode(ListReply(models=models)))
 
 
-@get("/api/ps", opt={"reply": ProcessReply})
+@get("/api/ps", operation_id="ps", opt={"reply": ProcessReply})
 async def list_running(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The models in memory; the one that stays longest comes first."""
     runtime = _runtime(request)
@@ -76,7 +78,12 @@ async def list_running(request: Request[Any, Any, Any]) -> Response[bytes]:
     return _respond(request, _encode(ProcessReply(models=models)))
 
 
-@post("/api/show", status_code=200, opt={"body": ShowBody, "reply": ShowReply})
+@post(
+    "/api/show",
+    status_code=200,
+    operation_id="show",
+    opt={"body": ShowBody, "reply": ShowReply, "statuses": (404,)},
+)
 async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Everything that is known about a model. If the weights cannot be read, `model_info` is empty."""
     body = await read_json(request, ShowBody)
@@ -92,7 +99,7 @@ async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
     return _respond(request, _encode(await _shown(runtime, record, body)))
 
 
-@post("/api/copy", status_code=200, opt={"body": CopyBody})
+@post("/api/copy", status_code=200, operation_id="copy", opt={"body": CopyBody, "statuses": (404,)})
 async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
     """Gives a model a second name."""
     body = await read_json(request, CopyBody)
@@ -106,7 +113,7 @@ async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
     return _nothing
 
 
-@delete_route("/api/delete", status_code=200, opt={"body": DeleteBody})
+@delete_route("/api/delete", status_code=200, operation_id="delete", opt={"body": DeleteBody, "statuses": (404,)})
 async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     """Removes a name and the blobs that only it used. If the model is loaded, it stays so until its keep-alive ends."""
     body = await read_json(request, DeleteBody)

@@ -18,7 +18,10 @@ from corral.core.errors import ModelNotFound
 from corral.core.go.durations import parse_keep_alive_s
 from corral.core.models.names import ModelName
 
-__all__ = ("InferenceRequest", "begin")
+__all__ = ("INFERENCE_STATUSES", "InferenceRequest", "begin")
+
+INFERENCE_STATUSES = (404, 409, 502)
+"""What a request to a model may be answered with, beside the statuses that any route can answer."""
 
 BodyT = TypeVar("BodyT", bound=ModelBody)
 

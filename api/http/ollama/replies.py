@@ -19,6 +19,7 @@ __all__ = (
     "Details",
     "EmbedReply",
     "EmbeddingReply",
+    "ErrorEnvelope",
     "GenerateReply",
     "ListReply",
     "ListedModel",
@@ -227,6 +228,12 @@ class VersionReply(Reply, frozen=True, kw_only=True):
 
     version: str
     corral: str
+
+
+class ErrorEnvelope(Reply, frozen=True, kw_only=True):
+    """What every error is wrapped in, and the last line of a stream that failed."""
+
+    error: str
 
 
 def logprobs_of(logprobs: Iterable[TokenLogprob]) -> tuple[Logprob, ...]:
