@@ -45,6 +45,13 @@ def test_what_is_found(schema: Any, text: str, problem: str | None) -> None:
     assert len(found.problem) < 300
 
 
+def test_values_may_be_nested_deeply() -> None:
+    """As deeply as JSON can be read, and without exhausting a stack."""
+    schema = {"properties": {"x": {"items": {"$ref": "#"}}}, "type": "object"}
+    assert check(schema, '{"x":[' * 400 + "{}" + "]}" * 400).valid is True
+    assert check(schema, '{"x":[' * 400 + "1" + "]}" * 400).valid is False
+
+
 DOUBLE = {"allOf": [{"properties": {"x": {"$ref": "#/$defs/a"}}}, {"properties": {"x": {"$ref": "#/$defs/a"}}}]}
 
 
