@@ -32,6 +32,7 @@ from corral.api.library.results import (
     ModelDetails,
     chat_result,
     generate_result,
+    model_details,
 )
 from corral.api.library.streams import AsyncStream
 from corral.core.models.model import StoredModel
@@ -136,6 +137,7 @@ class AsyncCorral:
             system=how.get("system"),
             raw=raw,
             suffix=checked("suffix", how.get("suffix"), str, None) or "",
+            template=checked("template", how.get("template"), str, None) or "",
             earlier_ids=checked_ids("context", how.get("context", ())),
             return_token_ids=not raw,
             **answering(how, stream),
@@ -196,10 +198,7 @@ class AsyncCorral:
 
     async def show(self, model: str) -> ModelDetails:
         """What the manifest and the weights say about a model."""
-        catalog = (await self.runtime()).catalog
-        record = await catalog.get(_name("model", model))
-        metadata = await catalog.readable_metadata(record)
-        return ModelDetails(record=record, metadata=metadata, capabilities=await catalog.capabilities(record))
+        return await model_details((await self.runtime()).catalog, _name("model", model))
 
     async def pull(
         self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None
