@@ -17,6 +17,7 @@
     │   ├── DigestMismatch
     │   └── OutOfSpace
     ├── InvalidModelFile            truncated, foreign, or of an unknown architecture
+    ├── TemplateFailed              a chat template failed
     ├── SourceError                 a source or registry refused or broke
     ├── EngineError                 an engine failed
     │   ├── EngineNotInstalled      the extra is missing; the remedy is the pip line
@@ -33,8 +34,7 @@
     ├── PluginError                 a plugin broke its promises
     └── SettingsError               an unknown key or a mistyped value
 
-An error crosses a process as `ErrorInfo` and comes back as the class of its code (`error_translation.to_error`).
-HTTP statuses are not decided here: ``api/http`` maps these classes.
+An error crosses a process as `ErrorInfo` (`error_translation.to_error`); ``api/http`` maps these classes to statuses.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ __all__ = (
     "SettingsError",
     "SourceError",
     "StorageError",
+    "TemplateFailed",
     "UnknownEngine",
     "Unsupported",
     "UnsupportedField",
@@ -89,9 +90,8 @@ class ErrorInfo(Value, frozen=True, kw_only=True):
 
 
 class CorralError(Exception):
-    """Base of all errors raised on purpose. ``str(error)`` is the message; `remedy` says what to do, if known.
-
-    The remedy is a note of the exception as well, so that tracebacks show it.
+    """Base of all errors raised on purpose. ``str(error)`` is the message; `remedy` says what to do, if known. It is a
+    note of the exception as well, so that tracebacks show it.
     """
 
     code: ClassVar[str] = "error"
@@ -202,6 +202,12 @@ class InvalidModelFile(CorralError):
     """A model file that is truncated, foreign, or of an unknown architecture."""
 
     code = "invalid_model_file"
+
+
+class TemplateFailed(CorralError):
+    """A chat template failed, or the one in a request does not compile. The message is that of its language."""
+
+    code = "template_failed"
 
 
 class SourceError(CorralError):

@@ -112,6 +112,7 @@ def corral_register_metadata_readers(register: Registrar[MetadataReaderSpec]) ->
 
 @hookimpl
 def corral_register_chat_languages(register: Registrar[ChatLanguageSpec]) -> None:
+    register(ChatLanguageSpec(name="go", target="corral.adapters.templates.go.language:GoLanguage"))
     register(ChatLanguageSpec(name="jinja", target="corral.adapters.templates.language:JinjaLanguage"))
 
 

@@ -14,7 +14,7 @@ from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools,
 from corral.adapters.answer_parsers.call_source import CallSource
 from corral.adapters.answer_parsers.json_calls import known_name, new_call
 from corral.adapters.answer_parsers.marked_calls import Calls
-from corral.adapters.answer_parsers.typed_values import parameter_schema, typed_value
+from corral.adapters.answer_parsers.typed_values import parameter_schema, text_before, typed_value
 from corral.adapters.answer_parsers.xml_parameters import TaggedArguments
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
@@ -49,8 +49,9 @@ class GlmCalls(MarkedCallFormat):
             key = (yield from source.until(_KEY_END))[0].strip()
             yield from source.space()
             yield from source.expect(_VALUE)
-            text, _ = yield from source.until(_VALUE_END)
-            arguments[key] = typed_value(text, parameter_schema(tools[name], key), tools[name])
+            schema = parameter_schema(tools[name], key)
+            text = yield from text_before(source, _VALUE_END, schema, tools[name])
+            arguments[key] = typed_value(text, schema, tools[name])
         yield new_call(name, arguments, tools)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:

@@ -13,7 +13,7 @@ from corral.adapters.answer_parsers.call_formats import MarkedCallFormat, Tools,
 from corral.adapters.answer_parsers.call_source import CallSource, Step
 from corral.adapters.answer_parsers.json_calls import call_of, json_calls, known_name, new_call
 from corral.adapters.answer_parsers.marked_calls import Calls
-from corral.adapters.answer_parsers.typed_values import parameter_schema, typed_value
+from corral.adapters.answer_parsers.typed_values import parameter_schema, text_before, typed_value
 from corral.adapters.answer_parsers.xml_parameters import TaggedArguments
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
@@ -81,6 +81,6 @@ def _parameters(source: CallSource, tool: Tool) -> Step[dict[str, Any]]:
         if (yield from source.expect(_PARAMETER, _FUNCTION_END)) == _FUNCTION_END:
             return arguments
         name = (yield from source.until(">"))[0].strip()
-        text, _ = yield from source.until(_PARAMETER_END)
-        text = text.removeprefix("\n").removesuffix("\n")
-        arguments[name] = typed_value(text, parameter_schema(tool, name), tool)
+        schema = parameter_schema(tool, name)
+        text = yield from text_before(source, _PARAMETER_END, schema, tool)
+        arguments[name] = typed_value(text.removeprefix("\n").removesuffix("\n"), schema, tool)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from corral.adapters.answer_parsers.call_source import CallSource, Step
 from corral.adapters.answer_parsers.json_values import decoded
 from corral.core.requests.messages import Tool
 
-__all__ = ("parameter_schema", "schema_types", "typed_value")
+__all__ = ("parameter_schema", "schema_types", "text_before", "typed_value")
+
+_QUOTE = re.compile(r'\\.|"', re.DOTALL)
 
 _MOST_REFERENCES = 16
 _MOST_CHOICES = 64
+_MOST_PARTS = 512
 
 _TYPES: tuple[tuple[str, type | tuple[type, ...]], ...] = (
     ("null", type(None)),
@@ -46,6 +51,24 @@ def typed_value(text: str, schema: Any, tool: Tool) -> Any:
     return value if fits else text
 
 
+def text_before(source: CallSource, closing: str, schema: Any, tool: Tool) -> Step[str]:
+    """Reads the text of a value up to `closing`, and that. Inside the quotes of JSON, `closing` is part of the text."""
+    text, _ = yield from source.until(closing)
+    types = schema_types(schema, tool)
+    if not types or "string" in types:
+        return text
+    pieces, quoted = [text], _ends_quoted(text)
+    while quoted:
+        more, _ = yield from source.until(closing)
+        pieces += [closing, more]
+        quoted = not _ends_quoted(more)
+    return "".join(pieces)
+
+
+def _ends_quoted(text: str) -> bool:
+    return _QUOTE.findall(text).count('"') % 2 == 1
+
+
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
@@ -61,7 +84,7 @@ def schema_types(schema: Any, tool: Tool) -> frozenset[str]:
     found: set[str] = set()
     waiting, followed = [schema], 0
     for one in waiting:  # grows while it is read
-        if not isinstance(one, Mapping) or followed > _MOST_REFERENCES:
+        if not isinstance(one, Mapping) or followed > _MOST_REFERENCES or len(waiting) > _MOST_PARTS:
             continue
         named = one.get("type")
         found.update([named] if isinstance(named, str) else filter(_is_text, named) if isinstance(named, list) else ())

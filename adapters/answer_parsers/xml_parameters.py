@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,9 +40,13 @@ class TaggedArguments:
 
     def _value(self, schema: Any, tool: Tool) -> str:
         around, after = literal(self._around) if self._around else "", literal(self._around + self._closing)
-        values = schema.get("enum") if isinstance(schema, Mapping) else None
-        if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
-            return f"{around} ({' | '.join(literal(value) for value in values if value)}) {after}"
+        values = None
+        if isinstance(schema, Mapping):
+            values = [schema["const"]] if "const" in schema else schema.get("enum")
+        if isinstance(values, list) and values:
+            spelled = (value if isinstance(value, str) else json.dumps(value) for value in values)
+            choices = " | ".join(literal(value) if value else '""' for value in spelled)
+            return f"{around} ({choices}) {after}"
         types = schema_types(schema, tool)
         if "string" in types or not types or not isinstance(schema, Mapping):
             return f"{around} text"

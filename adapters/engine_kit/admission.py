@@ -16,31 +16,36 @@ __all__ = ("AdmittedPrompt", "admitted", "prefilled", "shortened")
 
 
 class AdmittedPrompt(Value, frozen=True, kw_only=True):
-    """A prompt that fits: its ids, the request's own context, and how many tokens were cut from the prompt."""
+    """A prompt that fits: its ids, the request's own context, and how many tokens were cut from the prompt.
+    `image_tokens` is how many tokens images take besides the ids.
+    """
 
     ids: Sequence[int]
     num_ctx: int
     dropped_tokens: int = 0
+    image_tokens: int = 0
 
 
-def admitted(request: CompletionRequest, ids: Sequence[int], num_ctx: int) -> AdmittedPrompt:
-    """The prompt with these ids, cut if need be and allowed, for a context of at most `num_ctx` tokens.
+def admitted(request: CompletionRequest, ids: Sequence[int], num_ctx: int, *, image_tokens: int = 0) -> AdmittedPrompt:
+    """The prompt with these ids, cut if need be and allowed, for a context of at most `num_ctx` tokens. A prompt with
+    images is not cut.
 
     Raises `PromptTooLong` or `Unsupported`.
     """
     context = request.context
     own = min(context.num_ctx or num_ctx, num_ctx)
     kept = ids
-    if len(ids) >= own and context.truncate and context.shift:
+    if len(ids) >= own and context.truncate and context.shift and not image_tokens:
         kept = shortened(ids, own, context.num_keep)
-    if len(kept) >= own:
+    if len(kept) + image_tokens >= own:
         raise PromptTooLong(
-            f"the prompt of {len(ids)} tokens is longer than the context of {own}",
+            f"the prompt of {len(ids) + image_tokens} tokens is longer than the context of {own}",
             "shorten the prompt, or raise num_ctx",
         )
-    if not kept:
+    if not kept and not image_tokens:
         raise Unsupported("an empty prompt has nothing to continue, and this model has no BOS token to begin with")
-    return AdmittedPrompt(ids=kept, num_ctx=own, dropped_tokens=request.dropped_tokens + len(ids) - len(kept))
+    dropped = request.dropped_tokens + len(ids) - len(kept)
+    return AdmittedPrompt(ids=kept, num_ctx=own, dropped_tokens=dropped, image_tokens=image_tokens)
 
 
 def shortened(ids: Sequence[int], num_ctx: int, num_keep: int) -> Sequence[int]:
@@ -73,7 +78,7 @@ def prefilled(
     """
     kept = shifts or prompt.dropped_tokens or request.context.num_keep == ContextPolicy().num_keep
     return Prefilled(
-        prompt_tokens=len(prompt.ids),
+        prompt_tokens=len(prompt.ids) + prompt.image_tokens,
         cached_tokens=cached,
         dropped_tokens=prompt.dropped_tokens,
         ignored_options=() if kept else ("num_keep",),

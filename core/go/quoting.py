@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ("quote", "quote_ascii", "quote_character")
+__all__ = ("quote", "quote_ascii", "quote_character", "unicode_point")
 
 _LONGEST = 200  # characters; longer strings are cut in errors
 _ESCAPES = {
@@ -36,10 +36,18 @@ def quote_character(character: str) -> str:
     return "'\"'" if character == '"' else f"'{_escaped(character)}'"
 
 
+def unicode_point(character: str) -> str:
+    """Describes a character like Go's format ``%#U``: its number, and the character itself if it is printable."""
+    number = f"U+{ord(character):04X}"
+    return f"{number} '{character}'" if character.isprintable() else number
+
+
 def _escaped(character: str) -> str:
     if character in _ESCAPES:
         return _ESCAPES[character]
     if character.isprintable():
         return character
     code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -11,13 +11,9 @@ def unused_parts(record: StoredModel) -> tuple[str, ...]:
     """One phrase for each part; empty if everything is used. A part without which the answers would be another model's
     is not among them: such a model is refused (`corral.core.scheduling.engine_choice`)."""
     found = []
-    if record.template is not None and record.template.kind == "go":
-        found.append("the Go template: Corral uses the chat template in the weights, or plain text if there is none")
     for name, value in (("renderer", record.renderer), ("parser", record.parser)):
         if value:
             found.append(f"the {name} {value!r}, which is built into Ollama: Corral uses the chat template instead")
-    if record.files_of("projector"):
-        found.append("the projector: images are not supported")
     if record.files_of("draft"):
         found.append("the draft model, which would make answers faster but not change them")
     kinds = dict.fromkeys(file.media_type for file in record.files_of("other") if file.path is None)

@@ -50,7 +50,8 @@ class ChatFormat(Protocol):
         `corral.core.requests.typed_text.TypedText` takes care of it. A long rendering stops soon after
         `corral.core.generation.rendering.abandoned` returns true.
 
-        Raises `InvalidRequest` with the template's own complaint, or if the template exceeds its limits.
+        Raises `InvalidRequest` with the template's own complaint, or if the template exceeds its limits, and
+        `TemplateFailed` if it stumbles over the conversation.
         """
         ...
 

@@ -18,7 +18,7 @@ from corral.core.requests.image_places import in_places
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.prompts import MediaPart, Prompt, TextPart, joined
 
-__all__ = ("ROLES", "TypedText", "without_escapes")
+__all__ = ("ROLES", "TypedText", "marked", "stretches", "unmarked", "without_escapes")
 
 ROLES = frozenset({"system", "user", "assistant", "tool"})
 """The roles that every template may know."""
@@ -82,9 +82,9 @@ class TypedText:
         self.chars += len(text)
         if _ANY_MARK.search(text):
             text = text.translate(_UNMARK)
-        marked = self._control.replace(text, lambda found: found[0] if found[0] in spared else _marked(found[0]))
-        self._used |= _OPEN in marked
-        return marked
+        result = self._control.replace(text, lambda found: found[0] if found[0] in spared else marked(found[0]))
+        self._used |= _OPEN in result
+        return result
 
     def prompt(self, rendered: str) -> Prompt:
         """The prompt for a rendering: marked stretches become parts with `parse_special` off, and images parts.
@@ -136,7 +136,7 @@ class TypedText:
             return self.text(role)
         self.chars += len(role)
         self._used = True
-        return _marked(role.translate(_UNMARK))
+        return marked(role.translate(_UNMARK))
 
     def _parts(self, rendered: str) -> list[TextPart]:
         parts: list[TextPart] = []
@@ -161,5 +161,20 @@ def without_escapes(text: str) -> str:
     return _ESCAPED.sub(lambda found: found[1] + chr(int(found[2], 16)), text)
 
 
-def _marked(text: str) -> str:
+def marked(text: str) -> str:
+    """The text between marks; for languages whose functions take marked texts apart and join them again."""
     return f"{_OPEN}{text}{_CLOSE}"
+
+
+def unmarked(text: str) -> str:
+    """The text as it was typed."""
+    return text.translate(_UNMARK) if _OPEN in text or _CLOSE in text else text
+
+
+def stretches(text: str) -> list[tuple[str, bool]]:
+    """The text in pieces, without marks, and whether each was between them. None of the pieces is empty."""
+    found = []
+    for index, piece in enumerate(text.split(_OPEN)):
+        inside, closed, after = piece.partition(_CLOSE)
+        found += [(inside, index > 0 and bool(closed)), (after, False)]
+    return [(piece, inside) for piece, inside in found if piece]

@@ -29,6 +29,7 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.system.installed_packages import InstalledPackages
+from corral.adapters.templates.go.language import GoLanguage
 from corral.adapters.templates.language import JinjaLanguage
 from corral.api.http.app import create_app
 from corral.api.http.serve import run_event_loop, serve
@@ -89,7 +90,7 @@ class World:
             inference=InferenceService(
                 catalog=catalog,
                 scheduler=scheduler,
-                languages={"jinja": JinjaLanguage()},
+                languages={"go": GoLanguage(), "jinja": JinjaLanguage()},
                 parsers=ParserChoice({"think_tags": ThinkTagParsers()}, {"hermes": HermesCalls()}),
                 checker=SchemaChecker(),
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, ClassVar
 
@@ -25,12 +26,15 @@ from corral.adapters.constraints.control_literals import with_control_tokens
 from corral.adapters.constraints.masks import GrammarMasks
 from corral.core.ports.chat import RenderedChat
 from corral.core.ports.tokens import Vocabulary
-from corral.core.requests.messages import ToolCall
-from corral.core.requests.requests import Constraint
+from corral.core.requests.messages import Tool, ToolCall
+from corral.core.requests.outputs import Delta
+from corral.core.requests.requests import ChatRequest, Constraint
 from corral.core.requests.think_tags import ThinkTags
 from corral.plugins.testing.answer_parser import AnswerParserContract, MakeParser
-from corral.plugins.testing.tool_call_format import TOOLS, MakeCallFormat, ToolCallFormatContract
+from corral.plugins.testing.tool_call_format import TOOLS, MakeCallFormat, ToolCallFormatContract, _written
 from tests.unit.call_templates import TEMPLATES
+
+_ROUNDS = int(os.environ.get("CORRAL_TEST_EXAMPLES", "4"))
 
 Read = tuple[str, str, tuple[ToolCall, ...]]
 
@@ -61,6 +65,21 @@ class _BuiltIn(ToolCallFormatContract):
     def make_format(self) -> MakeCallFormat:
         return self.call_format
 
+    def test_arguments_of_many_types(self) -> None:
+        """What the grammar allows for nested, optional and enumerated arguments is read, with their types."""
+        call_format, request = self.call_format(), ChatRequest(messages=(), tools=(RICH,))
+        grammar = call_format.call_grammar((RICH,), self.rendered, required=True)
+        for seed in range(_ROUNDS):
+            text = _written(grammar, seed, (*self.endings, "}", "]"))
+            parser = call_format.open(request, self.rendered)
+            heard = [*parser.feed(Delta(text=text)), *parser.finish()]
+            assert "".join(one.text for one in heard).strip() == "", text
+            for arguments in (call.arguments for one in heard for call in one.tool_calls):
+                assert {"count", "kind"} <= set(arguments), text
+                assert arguments["kind"] in ("a", "b c", 3), text
+                assert arguments.get("fixed", "x") == "x", text
+                assert all(isinstance(arguments[name], kind) for name, kind in TYPES.items() if name in arguments), text
+
     @pytest.mark.parametrize("required", [True, False])
     def test_marks_may_be_control_tokens(self, required: bool) -> None:
         """The grammar allows the answers also when all marks of the format are control tokens of the model."""
@@ -85,6 +104,34 @@ class _BuiltIn(ToolCallFormatContract):
                 assert (mask.allowed() or b"")[token >> 3] >> (token & 7) & 1, text
                 if token != end:
                     mask.accept(token)
+
+
+RICH = Tool(
+    name="files.put-all",
+    parameters={
+        "type": "object",
+        "properties": {
+            "text": {"type": "string"},
+            "count": {"type": "integer"},
+            "sure": {"type": "boolean"},
+            "tags": {"type": "array", "items": {"type": "string"}},
+            "place": {"$ref": "#/$defs/place"},
+            "kind": {"enum": ["a", "b c", 3]},
+            "either": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+            "fixed": {"const": "x"},
+        },
+        "required": ["count", "kind"],
+        "$defs": {"place": {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}},
+    },
+)
+TYPES: dict[str, Any] = {
+    "text": str,
+    "count": int,
+    "sure": bool,
+    "tags": list,
+    "place": dict,
+    "either": (int, type(None)),
+}
 
 
 class TestHarmonyChannels(AnswerParserContract):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from corral.adapters.templates.go.chat_format import GoFormat
 from corral.adapters.templates.jinja import JinjaFormat
 from corral.core.generation.plain_format import PlainFormat
 from corral.plugins.testing.broken.formats import FORMATS, SoundFormat
@@ -28,6 +29,32 @@ _REASONING = """{% for message in messages %}
 {%- else %}{% set content = message.content %}{% endif %}
 {{- '<|im_start|>' ~ message.role ~ '\\n' ~ content ~ '<|im_end|>\\n' }}
 {%- endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+
+
+_GO = """{{ range .Messages }}<|im_start|>{{ .Role }}
+{{ .Content }}<|im_end|>
+{{ end }}<|im_start|>assistant
+"""
+
+_GO_IN_TURNS = """{{ if .System }}<|im_start|>system
+{{ .System }}<|im_end|>
+{{ end }}{{ if .Prompt }}<|im_start|>user
+{{ .Prompt }}<|im_end|>
+{{ end }}<|im_start|>assistant
+{{ .Response }}<|im_end|>
+"""
+
+
+class TestGo(ChatFormatContract):
+    @pytest.fixture
+    def make_format(self) -> MakeFormat:
+        return lambda: GoFormat(_GO)
+
+
+class TestGoInTurns(ChatFormatContract):
+    @pytest.fixture
+    def make_format(self) -> MakeFormat:
+        return lambda: GoFormat(_GO_IN_TURNS)
 
 
 class TestChatml(ChatFormatContract):

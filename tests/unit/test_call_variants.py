@@ -89,6 +89,8 @@ def glm(**values: str) -> str:
         ("sure", "false", False),
         ("tags", '["a", "b"]', ["a", "b"]),
         ("tags", "a, b", "a, b"),
+        ("tags", "['a']", "['a']"),
+        ("tags", '["</parameter>\\"", "</arg_value>"]', ['</parameter>"', "</arg_value>"]),
         ("place", '{"x": 1e2}', {"x": 100.0}),
         ("kind", "a", "a"),
         ("kind", "3", 3),

@@ -762,7 +762,7 @@ def test_parts_of_a_manifest_that_nothing_uses(root: Path) -> None:
     put(root, "rich", ollama(root, config, *layers))
     record = asyncio.run(catalog_of(root).get(parse_name("rich")))
     found = unused_parts(record)
-    words = ("Go template", "renderer 'qwen3-coder'", "parser 'qwen3-coder'", "projector", "draft", "image.embed")
+    words = ("renderer 'qwen3-coder'", "parser 'qwen3-coder'", "draft", "image.embed")
     assert len(found) == len(words)
     assert all(word in sentence for word, sentence in zip(words, found, strict=True))
     assert unused_parts(asyncio.run(catalog_of(root).get(parse_name("sound")))) == ()

@@ -140,12 +140,12 @@ def test_a_short_prompt_is_taken_in_at_once() -> None:
     """If there is nothing to settle, no other thread is involved."""
     tokenizer = ShutTokenizer()
     engine = RecordingEngine(tokenizer)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with Turning(engine) as turning:
         request = ask(template("<|im_start|>user\n"), typed("as it is"), template("<|im_end|>"))
         turning.inbox.put(Add(1, request))
         assert isinstance(turning.ends.get(timeout=10)[1], Finished)
-        assert threading.active_count() == before + 1
+        assert len(set(threading.enumerate()) - before) == 1
     assert engine.taken == [request]
     assert tokenizer.threads == []
 

@@ -14,7 +14,9 @@ from corral.adapters.engine_kit.admission import admitted, prefilled
 from corral.adapters.engine_kit.sampling.rules import look_back, texts_take_time
 from corral.adapters.engine_kit.token_choosing import ModelTokens, TokenChooser
 from corral.adapters.engines.llama_cpp.dry import DryPrototypes
+from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel
+from corral.adapters.engines.llama_cpp.prompt_cells import PromptCells, prompt_cells
 from corral.adapters.engines.llama_cpp.sampler import CandidateArray, Sampler
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
 from corral.adapters.engines.llama_cpp.step_computation import Computation
@@ -23,6 +25,7 @@ from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
 from corral.core.errors import CorralError, EngineError
 from corral.core.ports.tokens import TokenMask
 from corral.core.requests.outputs import ContextShifted, EngineFailed, EngineFinished, EngineOutput, FinishReason
+from corral.core.requests.prompts import has_media
 from corral.core.requests.requests import CompletionRequest
 
 __all__ = ("Completions", "Outputs")
@@ -45,6 +48,7 @@ class Completions:
         tokenizer: LlamaTokenizer,
         streams: Streams,
         computation: Computation,
+        encoder: ImageEncoder | None,
         can_shift: bool,
         exact: bool,
     ) -> None:
@@ -53,6 +57,7 @@ class Completions:
         self._tokenizer = tokenizer
         self._streams = streams
         self._computation = computation
+        self._encoder = encoder
         self._can_shift = can_shift
         self._exact = exact
         self._candidates = CandidateArray(model.vocabulary_size)
@@ -80,7 +85,7 @@ class Completions:
     def takes_long(self, request: CompletionRequest) -> bool:
         """Whether `sequence` takes so long that it should be called in another thread."""
         sampling = request.sampling
-        if texts_take_time(sampling):
+        if has_media(request.prompt) or texts_take_time(sampling):
             return True
         if sampling.dry_multiplier <= 0:
             return False
@@ -122,7 +127,13 @@ class Completions:
 
     def sequence(self, request: CompletionRequest) -> LlamaSequence:
         """Prepare a request, in any thread, also in parallel. Raises the same errors as `add`."""
-        prompt = admitted(request, self._tokenizer.tokens(request.prompt), self._context.num_ctx)
+        cells = prompt_cells(
+            request.prompt, self._tokenizer, self._encoder, exact=self._exact, most_together=self._context.batch
+        )
+        image_tokens = len(cells.keys) - len(cells.text_ids)
+        prompt = admitted(request, cells.text_ids, self._context.num_ctx, image_tokens=image_tokens)
+        if not image_tokens and len(prompt.ids) < len(cells.keys):
+            cells = PromptCells(list(prompt.ids), exact=self._exact)
         sampler = Sampler(
             request.sampling,
             model=self._model,
@@ -132,17 +143,16 @@ class Completions:
             candidates=self._candidates,
             dry=self._dry,
         )
-        return LlamaSequence(request, prompt, sampler, TokenChooser(request, sampler, self._tokens))
+        return LlamaSequence(request, prompt, cells, sampler, TokenChooser(request, sampler, self._tokens))
 
     def _admit(self) -> None:
         """Give waiting requests a stream, in order, and the longest prefix that is already in memory."""
         while self._waiting and self._streams.any_idle:
             sequence = self._waiting.popleft()
             sequence.began_ns = time.perf_counter_ns()
-            limit = self._reusable_limit(sequence)
-            source, shared = self._streams.best_prefix(sequence.prompt, limit)
+            source, shared = self._best_prefix(sequence)
             for other in self._prefilling:
-                soon = sequence.shares(other, limit)
+                soon = sequence.shares(other, len(sequence.prompt))
                 if soon >= shared + _WORTH_WAITING and soon > sequence.awaited_length:
                     # Another request is computing this prefix: wait for it instead of computing it twice.
                     sequence.awaited, sequence.awaited_length = other, soon
@@ -155,13 +165,13 @@ class Completions:
         for sequence in self._prefilling:
             if sequence.awaited is not None and not sequence.still_waits():
                 sequence.awaited = None
-                source, shared = self._streams.best_prefix(sequence.prompt, self._reusable_limit(sequence))
+                source, shared = self._best_prefix(sequence)
                 self._load_prefix(sequence, source, shared)
         self._streams.drop_snapshot()
 
-    def _reusable_limit(self, sequence: LlamaSequence) -> int:
-        # The last token is always computed, for its logits; exact texts need a last chunk of two.
-        return len(sequence.prompt) - (2 if self._exact else 1)
+    def _best_prefix(self, sequence: LlamaSequence) -> tuple[CacheStream | None, int]:
+        source, shared = self._streams.best_prefix(sequence.prompt, sequence.cells.reusable(len(sequence.prompt)))
+        return source, sequence.cells.reusable(shared)
 
     def _load_prefix(self, sequence: LlamaSequence, source: CacheStream | None, shared: int) -> None:
         if source is not sequence.stream and shared < _WORTH_COPYING:
@@ -205,13 +215,15 @@ class Completions:
         budget = self._computation.budget(answering=bool(self._generating))
         for _ in range(len(self._prefilling)):
             sequence = self._prefilling.popleft()
-            count = 0 if sequence.awaited is not None else self._computation.chunk(sequence.remaining, budget)
-            if count == 0:
-                self._prefilling.append(sequence)
-                continue
-            budget -= count
+            count = 0
             try:
-                self._computation.prompt(sequence, count)
+                while sequence.awaited is None and sequence.remaining:
+                    chunk = self._computation.next_chunk(sequence, budget)
+                    if chunk == 0:
+                        break
+                    self._computation.prompt(sequence, chunk)
+                    count = chunk
+                    budget -= chunk
             except EngineError as error:
                 self._fail(sequence, error, outputs)
                 continue
@@ -227,11 +239,11 @@ class Completions:
             sequence.request,
             sequence.admitted,
             cached=sequence.cached,
-            shifts=self._can_shift,
+            shifts=self._can_shift and not sequence.cells.has_images,
             began_ns=sequence.began_ns,
         )
         outputs.append((sequence.request_id, told))
-        sequence.sampler.remember(sequence.prompt)
+        sequence.sampler.remember(sequence.cells.text_ids)
         self._generating.append(sequence)
         self._choose(sequence, row, outputs)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import os
 from collections.abc import Callable
 
 import llama_cpp as C
@@ -14,12 +14,14 @@ from corral.adapters.engines.llama_cpp.batching import Completions
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
 from corral.adapters.engines.llama_cpp.engine import LlamaCppEngine
 from corral.adapters.engines.llama_cpp.exactness import Exactness, measure_exactness
+from corral.adapters.engines.llama_cpp.image_encoder import open_encoder
 from corral.adapters.engines.llama_cpp.memory_needs import (
     KV_BYTES_PER_VALUE,
     LARGEST_BATCH,
     SMALLEST_BATCH,
     batch_tokens,
     compute_bytes,
+    projector_bytes,
 )
 from corral.adapters.engines.llama_cpp.native import LlamaContext, LlamaModel, supports_gpu
 from corral.adapters.engines.llama_cpp.native_batch import Batch
@@ -29,6 +31,7 @@ from corral.adapters.engines.llama_cpp.spec import DEFAULT_NUM_CTX, LlamaCppOpti
 from corral.adapters.engines.llama_cpp.step_computation import Computation
 from corral.adapters.engines.llama_cpp.streams import Streams
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
+from corral.adapters.engines.llama_cpp.trial_decodes import can_trim, time_decode
 from corral.adapters.system.memory import free_memory
 from corral.core.errors import InvalidModelFile, InvalidOption, OutOfMemory
 from corral.core.ports.runners import OnLoadProgress
@@ -45,7 +48,8 @@ _FLASH_OFF, _FLASH_ON, _FLASH_AUTO = 0, 1, -1
 def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppEngine:
     """Load the weights and everything around them. On failure, everything that was loaded is freed."""
     options = msgspec.convert(request.load_options, LlamaCppOptions)
-    path = next((file.path for file in request.files if file.role == "weights"), None)
+    files = {role: [file.path for file in request.files if file.role == role] for role in ("weights", "projector")}
+    path = next(iter(files["weights"]), None)
     if path is None:
         raise InvalidModelFile(f"model {request.model!r} has no weights file")
     collect_log()
@@ -63,7 +67,7 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
     )
     with contextlib.ExitStack() as failed:
         failed.callback(model.close)
-        engine = _Builder(model, options, gpu=gpu).build(failed)
+        engine = _Builder(model, options, gpu=gpu, projector=next(iter(files["projector"]), None)).build(failed)
         failed.pop_all()
     return engine
 
@@ -71,8 +75,10 @@ def build_engine(request: LoadRequest, on_progress: OnLoadProgress) -> LlamaCppE
 class _Builder:
     """The decisions of one load."""
 
-    def __init__(self, model: LlamaModel, options: LlamaCppOptions, *, gpu: bool) -> None:
+    def __init__(self, model: LlamaModel, options: LlamaCppOptions, *, gpu: bool, projector: str | None) -> None:
         self._model = model
+        self._projector = projector
+        self._blind = ""
         self._options = options
         self._gpu = gpu
         trained = model.trained_context or DEFAULT_NUM_CTX
@@ -111,12 +117,18 @@ class _Builder:
         count = self._stream_count()
         context = self._context(count)
         failed.callback(context.close)
-        context.set_threads(tuner.begin(lambda threads: _time_decode(context, batch, threads)))
-        trimmable = _can_trim(context, batch)
+        context.set_threads(tuner.begin(lambda threads: time_decode(context, batch, threads)))
+        trimmable = can_trim(context, batch)
         can_shift = trimmable and context.can_shift
         exactness = self._exactness(context, batch, count, trimmable=trimmable)
         features |= {"prefix_cache", "logprobs", "seed", "constraints"}
         features |= {name for name, has in (("shift", can_shift), ("exact", exactness.exact)) if has}
+        encoder = None
+        if self._projector is not None:
+            encoder, self._blind = open_encoder(self._projector, model, gpu=self._gpu, threads=self._threads)
+        if encoder is not None:
+            failed.callback(encoder.close)
+        features |= {"images"} if encoder is not None else set()
         streams = Streams(context, count, trimmable=trimmable)
         computation = Computation(
             context=context,
@@ -134,6 +146,7 @@ class _Builder:
             tokenizer=tokenizer,
             streams=streams,
             computation=computation,
+            encoder=encoder,
             can_shift=can_shift,
             exact=exactness.exact,
         )
@@ -147,7 +160,12 @@ class _Builder:
         said = ("yes: " if exactness.exact else "no: ") + exactness.reason
         info = self._info({"completion", "embedding"}, features, count, said, tokenizer)
         return LlamaCppEngine(
-            model=model, completions=completions, embedder=embedder(piece), tokenizer=tokenizer, info=info
+            model=model,
+            completions=completions,
+            embedder=embedder(piece),
+            tokenizer=tokenizer,
+            info=info,
+            encoder=encoder,
         )
 
     def _flash_attention(self) -> int:
@@ -240,7 +258,9 @@ class _Builder:
             return self._model.size_bytes
         batch = batch_tokens(self._options.num_batch, streams)
         compute = self._compute_bytes(batch, flash=self._flash_attention() != _FLASH_OFF)
-        return self._model.size_bytes + self._kv_bytes(self._num_ctx * streams) + compute
+        projector = os.path.getsize(self._projector) if self._projector and not self._blind else 0
+        weights = self._model.size_bytes + projector_bytes(projector)
+        return weights + self._kv_bytes(self._num_ctx * streams) + compute
 
     def _exactness(self, context: LlamaContext, batch: Batch, streams: int, *, trimmable: bool) -> Exactness:
         def no(reason: str) -> Exactness:
@@ -271,24 +291,6 @@ class _Builder:
                 "streams": f"{streams} x {self._num_ctx} tokens",
                 "exact": exact,
                 "threads": str(self._threads) if self._options.num_thread > 0 else f"up to {self._threads}",
-            },
+            }
+            | ({"images": self._blind} if self._blind else {}),
         )
-
-
-def _time_decode(context: LlamaContext, batch: Batch, threads: int) -> float:
-    """Seconds to decode two tokens with this many threads."""
-    context.set_threads(threads)
-    batch.fill_chunk([0, 0], 0, 0, last=True)
-    began = time.perf_counter()
-    context.decode(batch)
-    took = time.perf_counter() - began
-    context.trim(0, 0)
-    return took
-
-
-def _can_trim(context: LlamaContext, batch: Batch) -> bool:
-    """Whether memory can be truncated: found by trying."""
-    batch.fill_chunk([0, 0, 0, 0], 0, 0, last=True)
-    trimmed = context.decode(batch) == 0 and context.trim(0, 2)
-    context.clear()
-    return trimmed

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from corral.adapters.engines.llama_cpp.batching import Completions, Outputs
 from corral.adapters.engines.llama_cpp.embedding import LlamaEmbedder
+from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.native import LlamaModel
 from corral.adapters.engines.llama_cpp.reader_count import Users
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
@@ -31,12 +32,14 @@ class LlamaCppEngine:
         embedder: LlamaEmbedder,
         tokenizer: LlamaTokenizer,
         info: ModelInfo,
+        encoder: ImageEncoder | None = None,
     ) -> None:
         self._model = model
         self._completions = completions
         self._embedder = embedder
         self._tokenizer = tokenizer
         self._info = info
+        self._encoder = encoder
         self._preparing = Users()
 
     @property
@@ -89,6 +92,8 @@ class LlamaCppEngine:
     def close(self) -> None:
         self._preparing.close()
         self._tokenizer.close()
+        if self._encoder is not None:
+            self._encoder.close()
         self._embedder.close()
         if self._completions is not None:
             self._completions.close()

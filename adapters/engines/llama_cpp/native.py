@@ -9,7 +9,7 @@ import llama_cpp as C
 import numpy as np
 import numpy.typing as npt
 
-from corral.adapters.engines.llama_cpp.native_batch import Batch
+from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
 from corral.adapters.engines.llama_cpp.native_log import failure_reason, forget_log
 from corral.core.errors import EngineError, InvalidModelFile, LoadFailed, OutOfMemory
 from corral.core.ports.runners import OnLoadProgress
@@ -156,6 +156,16 @@ class LlamaContext:
     def decode(self, batch: Batch) -> int:
         """Return llama.cpp's code: 0 done, 1 no room, 2 aborted, negative failed."""
         return int(C.llama_decode(self.handle, batch.native))
+
+    def decode_vectors(self, batch: VectorBatch, *, causal: bool) -> int:
+        """As `decode`, for an image. If not `causal`, all of its cells see each other."""
+        if causal:
+            return int(C.llama_decode(self.handle, batch.native))
+        C.llama_set_causal_attn(self.handle, False)
+        try:
+            return int(C.llama_decode(self.handle, batch.native))
+        finally:
+            C.llama_set_causal_attn(self.handle, True)
 
     def logits(self, row: int) -> npt.NDArray[np.float32]:
         """The logits of a row of the last batch: a view that the next decode overwrites."""

@@ -1,4 +1,4 @@
-"""The input of one llama.cpp call: tokens of several sequences, with their positions."""
+"""The input of one llama.cpp call: tokens of several sequences, or vectors of an image, with their positions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import llama_cpp as C
 import numpy as np
 
-__all__ = ("Batch",)
+from corral.adapters.engines.llama_cpp.image_cells import ImageCells
+
+__all__ = ("Batch", "VectorBatch")
 
 
 class Batch:
@@ -64,3 +66,32 @@ class Batch:
             at = end
         self.wanted[:at] = 1
         self.native.n_tokens = at
+
+
+class VectorBatch:
+    """One `llama_batch` with cells of an image, at most `capacity` of them."""
+
+    def __init__(self, capacity: int) -> None:
+        self._batch = Batch(capacity)
+        self.native = self._batch.native
+        self.native.token = None
+        self._rows = np.zeros((0, 0), np.float32)
+        self._positions = np.zeros(0, np.int32)
+
+    def fill(
+        self, image: ImageCells, start: int, count: int, first_position: int, sequence: int, *, last: bool
+    ) -> None:
+        """Fill in `count` cells from the image's cell `start` on. Its first cell has the position `first_position`."""
+        end = start + count
+        if image.offsets is None or image.moves is None:
+            self._positions = np.arange(first_position + start, first_position + end, dtype=np.int32)
+        else:
+            moved = image.offsets[:, start:end] + first_position * image.moves[:, start:end]
+            self._positions = np.ascontiguousarray(moved, np.int32).ravel()
+        self._rows = image.vectors[start:end]  # kept until the next call
+        self._batch.sequences[:count] = sequence
+        self._batch.wanted[:count] = 0
+        self._batch.wanted[count - 1] = 1 if last else 0
+        self.native.embd = self._rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        self.native.pos = self._positions.ctypes.data_as(ctypes.POINTER(C.llama_pos))
+        self.native.n_tokens = count

@@ -9,7 +9,7 @@ from typing import Any
 
 import llama_cpp as C
 
-__all__ = ("collect_log", "failure_reason", "forget_log")
+__all__ = ("collect_image_log", "collect_log", "failure_reason", "forget_log")
 
 _log = logging.getLogger("corral.engines.llama_cpp")
 _LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, 4: logging.ERROR}
@@ -33,6 +33,13 @@ def _on_log(level: int, text: bytes, _: Any) -> None:
 def collect_log() -> None:
     """Send llama.cpp's log to `logging`, and keep its last warnings for error messages."""
     C.llama_log_set(_on_log, ctypes.c_void_p(0))
+
+
+def collect_image_log() -> None:
+    """The same for the log of the library for images, which is loaded by this."""
+    from llama_cpp import mtmd_cpp
+
+    mtmd_cpp.mtmd_helper_log_set(_on_log, ctypes.c_void_p(0))
 
 
 def forget_log() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from corral.adapters.engine_kit.admission import AdmittedPrompt
 from corral.adapters.engine_kit.token_choosing import TokenChooser
+from corral.adapters.engines.llama_cpp.prompt_cells import PromptCells
 from corral.adapters.engines.llama_cpp.sampler import Sampler
 from corral.adapters.engines.llama_cpp.streams import CacheStream, common_prefix
 from corral.core.requests.requests import CompletionRequest
@@ -12,7 +13,9 @@ __all__ = ("LlamaSequence",)
 
 
 class LlamaSequence:
-    """One request. It owns `stream` from admission to its end; `pending` is the token to be decoded next."""
+    """One request. It owns `stream` from admission to its end; `pending` is the token to be decoded next. `prompt` are
+    the keys of its cells. A context with images never shifts.
+    """
 
     __slots__ = (
         "admitted",
@@ -20,6 +23,7 @@ class LlamaSequence:
         "awaited_length",
         "began_ns",
         "cached",
+        "cells",
         "chooser",
         "num_ctx",
         "num_keep",
@@ -36,18 +40,20 @@ class LlamaSequence:
         self,
         request: CompletionRequest,
         admitted: AdmittedPrompt,
+        cells: PromptCells,
         sampler: Sampler,
         chooser: TokenChooser,
     ) -> None:
         self.request_id = -1  # until the engine accepts it
         self.request = request
         self.admitted = admitted
-        self.prompt = list(admitted.ids)
+        self.cells = cells
+        self.prompt = cells.keys
         self.sampler = sampler
         self.chooser = chooser
         self.num_ctx = admitted.num_ctx
         self.num_keep = request.context.num_keep
-        self.shift = request.context.shift
+        self.shift = request.context.shift and not cells.has_images
         self.stream: CacheStream | None = None
         self.began_ns = 0
         self.cached = 0
@@ -75,8 +81,8 @@ class LlamaSequence:
         return len(self.prompt) - self.computed
 
     def shares(self, other: LlamaSequence, limit: int) -> int:
-        """How many tokens this prompt has in common with another's."""
-        return common_prefix(self.prompt, other.prompt, limit)
+        """How many tokens this prompt can reuse of another's."""
+        return self.cells.reusable(common_prefix(self.prompt, other.prompt, limit))
 
     def still_waits(self) -> bool:
         """Whether the prefix it waits for is still being computed by another."""

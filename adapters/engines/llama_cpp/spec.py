@@ -8,7 +8,13 @@ from typing import Any, Literal
 import msgspec
 
 from corral.adapters.engines.llama_cpp.architectures import ARCHITECTURES
-from corral.adapters.engines.llama_cpp.memory_needs import LARGEST_BATCH, batch_tokens, compute_bytes, kv_bytes
+from corral.adapters.engines.llama_cpp.memory_needs import (
+    LARGEST_BATCH,
+    batch_tokens,
+    compute_bytes,
+    kv_bytes,
+    projector_bytes,
+)
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.specs.engines import EngineSpec, Match, options_fit
 
@@ -69,7 +75,8 @@ def _estimate(record: StoredModel, metadata: ModelMetadata | None, options: Llam
     """Weights, the KV cache of one request and the compute buffers. More streams are used only if they fit."""
     if metadata is None:
         return {}
-    weights = sum(file.size_bytes for file in record.files if file.role in ("weights", "projector", "adapter"))
+    weights = sum(file.size_bytes for file in record.files if file.role in ("weights", "adapter"))
+    weights += sum(projector_bytes(file.size_bytes) for file in record.files_of("projector")[:1])
     context = options.num_ctx or DEFAULT_NUM_CTX
     if metadata.context_length:
         context = min(context, metadata.context_length)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from corral.adapters.engine_kit.thread_tuning import ThreadTuner
 from corral.adapters.engines.llama_cpp.filler_rows import filler_rows
 from corral.adapters.engines.llama_cpp.native import LlamaContext
-from corral.adapters.engines.llama_cpp.native_batch import Batch
+from corral.adapters.engines.llama_cpp.native_batch import Batch, VectorBatch
 from corral.adapters.engines.llama_cpp.sequences import LlamaSequence
-from corral.adapters.engines.llama_cpp.streams import CacheStream, Streams
+from corral.adapters.engines.llama_cpp.streams import CacheStream, Jump, Streams
 from corral.core.errors import EngineError
 
 __all__ = ("Computation",)
@@ -39,6 +39,7 @@ class Computation:
         self._context = context
         self._streams = streams
         self._batch = batch
+        self._vectors = VectorBatch(context.batch)
         self._tuner = tuner
         self._max_prefill_tokens = max_prefill_tokens
         self._largest_chunk = largest_chunk
@@ -122,25 +123,47 @@ class Computation:
                 return 0
         return count
 
+    def next_chunk(self, sequence: LlamaSequence, budget: int) -> int:
+        """How many cells of the prompt to compute now, in one call. An image whose cells all see each other is computed
+        as a whole, even if it exceeds the budget.
+        """
+        if budget <= 0:
+            return 0
+        segment = sequence.cells.segment(sequence.computed)
+        remaining = segment.end - sequence.computed
+        if segment.image is not None and not segment.image.causal:
+            return remaining
+        return self.chunk(remaining, budget)
+
     def prompt(self, sequence: LlamaSequence, count: int) -> None:
-        """Compute the next `count` tokens of the prompt; the last row has the logits. Raises `EngineError`."""
+        """Compute the next `count` cells, as `next_chunk` says; the last row has the logits. Raises `EngineError`."""
         stream = sequence.owned
         start = len(stream.tokens)
-        tokens = sequence.prompt[start : start + count]
+        segment = sequence.cells.segment(start)
         last = start + count == len(sequence.prompt)
-        self._batch.fill_chunk(tokens, stream.next_position, stream.index, last=last)
         began = time.perf_counter()
-        code = self._context.decode(self._batch)
+        if segment.image is None:
+            tokens = sequence.cells.ids(start, start + count)
+            self._batch.fill_chunk(tokens, stream.next_position, stream.index, last=last)
+            code = self._context.decode(self._batch)
+        else:
+            first = stream.position(segment.start)
+            self._vectors.fill(segment.image, start - segment.start, count, first, stream.index, last=last)
+            code = self._context.decode_vectors(self._vectors, causal=segment.image.causal)
         took = time.perf_counter() - began
         if code != 0:
             self._streams.resync()
+            if segment.image is not None:
+                self._streams.cut(stream, segment.start)
             raise _undecodable(code)
         if count >= _WORTH_TIMING:
             self._context.set_threads(self._tuner.record_prefill(count, took))
             self._prefill_rate += 0.3 * (count / max(took, 1e-9) - self._prefill_rate)
-        stream.tokens.extend(tokens)
-        if not (self._exact and len(sequence.prompt) == 1):
-            stream.reusable = len(stream.tokens)
+        stream.tokens.extend(sequence.prompt[start : start + count])
+        stream.reusable = len(stream.tokens)
+        image = segment.image
+        if image is not None and image.span != image.count and start == segment.start:
+            stream.jumps.append(Jump(segment.start, image.count, image.span))
 
 
 def _undecodable(code: int) -> EngineError:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from corral.adapters.engines.llama_cpp.native import LlamaContext
 
-__all__ = ("CacheStream", "Streams", "common_prefix")
+__all__ = ("CacheStream", "Jump", "Streams", "common_prefix")
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int], limit: int) -> int:
@@ -30,19 +31,37 @@ def common_prefix(left: Sequence[int], right: Sequence[int], limit: int) -> int:
     return low
 
 
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """An image whose `count` cells, from `start` on, take `span` positions, in models with M-RoPE."""
+
+    start: int
+    count: int
+    span: int
+
+
 class CacheStream:
-    """One KV stream. `tokens` is what its memory holds; the first `reusable` of them may serve as another's prefix."""
+    """One KV stream. `tokens` are the keys of what its memory holds (see `PromptCells`); the first `reusable` of them
+    may serve as another's prefix.
+    """
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.tokens: list[int] = []
+        self.jumps: list[Jump] = []
         self.reusable = 0
         self.busy = False
         self.last_used = 0
 
     def position(self, count: int) -> int:
         """The position of the token after the first `count`. llama.cpp's memory is addressed by positions."""
-        return count
+        position = count
+        for jump in self.jumps:
+            if count <= jump.start:
+                break
+            # Within such an image, all cells count as one position.
+            position += jump.span - jump.count if count >= jump.start + jump.count else 1 - (count - jump.start)
+        return position
 
     @property
     def next_position(self) -> int:
@@ -127,6 +146,7 @@ class Streams:
             if not self._context.restore(stream.index, self._state_of(source)):
                 return self.cut(stream, 0)
             stream.tokens = list(tokens)
+            stream.jumps = list(source.jumps)
             stream.reusable = min(source.reusable, len(tokens))
         return self.cut(stream, shared)
 
@@ -142,12 +162,16 @@ class Streams:
         self._snapshot = None
 
     def cut(self, stream: CacheStream, length: int) -> int:
-        """Truncate a stream's memory to `length` tokens, or to nothing if that is impossible; return its length."""
+        """Truncate a stream's memory to `length` tokens, or to nothing if that is impossible; return its length. An
+        image with positions of its own is kept or dropped as a whole.
+        """
+        length = min([length, *(jump.start for jump in stream.jumps if length < jump.start + jump.count)])
         if length != len(stream.tokens) or length == 0:
             if length == 0 or not self._context.trim(stream.index, stream.position(length)):
                 length = 0
                 self._context.trim(stream.index, 0)
             del stream.tokens[length:]
+            stream.jumps = [jump for jump in stream.jumps if jump.start < length]
         stream.reusable = min(stream.reusable, length)
         return length
 

@@ -60,7 +60,8 @@ class LlamaTokenizer:
                 try:
                     next(steps)
                 except StopIteration as end:
-                    return tuple(self._surrounded(end.value))
+                    self.surround(end.value)
+                    return tuple(end.value)
             yield
 
     def decode(self, ids: Sequence[int]) -> bytes:
@@ -86,18 +87,26 @@ class LlamaTokenizer:
         """The prompt's ids, with BOS at the beginning, and EOS or SEP at the end, if the model wants them and they are
         missing.
         """
-        return self._surrounded(finished(gradual_ids(prompt, self._text_pieces, self._size, None, cut=False)))
+        ids = self.bare_tokens(prompt)
+        self.surround(ids)
+        return ids
+
+    def bare_tokens(self, prompt: Prompt) -> list[int]:
+        """The ids of the prompt's own parts."""
+        return finished(gradual_ids(prompt, self._text_pieces, self._size, None, cut=False))
 
     def shortened(self, ids: list[int], limit: int) -> list[int]:
         """At most `limit` ids: the end of the text is cut, but the closing tokens are kept."""
         return ids if len(ids) <= limit else [*ids[: max(0, limit - len(self._ending))], *self._ending][:limit]
 
-    def _surrounded(self, ids: list[int]) -> list[int]:
-        if self._bos >= 0 and (not ids or ids[0] != self._bos):
+    def surround(self, ids: list[int]) -> int:
+        """Add what `tokens` has at the beginning and the end, if it is missing; return how many were put in front."""
+        begins = self._bos < 0 or (bool(ids) and ids[0] == self._bos)
+        if not begins:
             ids.insert(0, self._bos)
         if self._ending and ids[-len(self._ending) :] != list(self._ending):
             ids.extend(self._ending)
-        return ids
+        return 0 if begins else 1
 
     def text_tokens(self, text: str, *, parse_special: bool = False) -> list[int]:
         """Return the ids of a text, with nothing added. Control tokens in it stay text unless `parse_special`."""

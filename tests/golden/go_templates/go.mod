@@ -1,0 +1,3 @@
+module corral.test/go_templates
+
+go 1.22
