@@ -59,7 +59,8 @@ def test_one_object(url: str) -> None:
     [whole] = chat(url, stream=False)
     assert whole["message"]["content"].startswith("Let me see.")
     assert [call["function"]["name"] for call in whole["message"]["tool_calls"]] == ["weather"]
-    for fields in ({"tools": []}, {"tool_choice": "none"}):
+    without: list[dict[str, Any]] = [{"tools": []}, {"tool_choice": "none"}]
+    for fields in without:
         [plain] = chat(url, stream=False, **fields)
         assert CALL in plain["message"]["content"]
         assert "tool_calls" not in plain["message"]
