@@ -18,6 +18,7 @@ from corral.adapters.templates.go.execution import execute
 from corral.adapters.templates.go.limits import Limits
 from corral.adapters.templates.go.strings import valid_text
 from corral.adapters.templates.go.tools import go_value
+from corral.core.errors import TemplateFailed
 from corral.core.go.templates.chat_templates import parse_chat_template
 from corral.core.go.templates.parser import TemplateSyntaxError
 from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
@@ -92,6 +93,20 @@ def test_small_templates_print_or_fail_as_in_go() -> None:
     """Every function, operator and statement, right and wrong, with Go's error texts."""
     snippets = _read("snippets.json.xz")
     templates = snippets["templates"]
-    expected = _read("expected.json.xz")[-len(templates) :]
+    end = -len(snippets["chats"])
+    expected = _read("expected.json.xz")[end - len(templates) : end]
     for template, golden in zip(templates, expected, strict=True):
         assert _snippet(template, snippets["data"]) == golden, template
+
+
+def test_small_templates_see_messages_and_tools_as_in_go() -> None:
+    """Every field of messages, calls and tools: its type, its text, its JSON, its truth."""
+    conversations = json.loads((_GOLDEN / "conversations.json").read_text("utf-8"))
+    requests = {name: _request(chat) for name, chat in conversations.items()}
+    chats = _read("snippets.json.xz")["chats"]
+    for (template, name), golden in zip(chats, _read("expected.json.xz")[-len(chats) :], strict=True):
+        try:
+            result = {"output": prompt_text(GoFormat(template).render(requests[name], _NO_CONTROL_TOKENS).prompt)}
+        except TemplateFailed as error:
+            result = {"output": "", "error": error.message}
+        assert result == golden, template

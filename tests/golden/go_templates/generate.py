@@ -1,7 +1,7 @@
 """Renders the cases of this folder with Go, and keeps the results in ``expected.json.xz``: ``python generate.py``.
 
 The cases are every template of ``templates`` with every conversation of ``conversations.json``, and the small
-templates of ``snippets.json.xz``, which are all executed with its data.
+templates of ``snippets.json.xz``, which are all executed with its data, or with a conversation.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def main() -> None:
         for template, name in chats()
     ]
     cases += [{"template": template, "data": snippets["data"]} for template in snippets["templates"]]
+    cases += [{"template": template, "chat": conversations[name]} for template, name in snippets["chats"]]
     data = json.dumps(cases)
     done = subprocess.run(["go", "run", "."], cwd=HERE, input=data, capture_output=True, text=True, check=True)
     (HERE / "expected.json.xz").write_bytes(lzma.compress(done.stdout.encode(), preset=9))
