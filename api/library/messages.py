@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from corral.core.errors import InvalidRequest, UnsupportedField
+from corral.core.errors import InvalidRequest
 from corral.core.regular_files import read_regular
 from corral.core.requests.media import MOST_MEDIA_BYTES
 from corral.core.requests.messages import Message
@@ -53,7 +53,7 @@ async def images_read(images: Images) -> tuple[bytes, ...]:
 async def spoken(messages: Messages, system: str | None = None) -> tuple[Message, ...]:
     """The messages, after `system` if given, with the contents of images in place of their paths.
 
-    Raises `InvalidRequest`, or `UnsupportedField` for an unknown key.
+    Raises `InvalidRequest`, also for an unknown key.
     """
     if isinstance(messages, list | tuple):
         messages = [await _with_contents(one) if _has_paths(one) else one for one in messages]
@@ -71,7 +71,7 @@ def _to_message(message: Message | Mapping[str, Any]) -> Message:
         )
     unknown = [key for key in fields if key not in Message.__struct_fields__]
     if unknown:
-        raise UnsupportedField(f"a message has no {unknown[0]!r}", f"it has {', '.join(Message.__struct_fields__)}")
+        raise InvalidRequest(f"a message has no {unknown[0]!r}", f"it has {', '.join(Message.__struct_fields__)}")
     if fields.get("content") is None and not (fields.get("tool_calls") or fields.get("thinking")):
         raise InvalidRequest(f"invalid message {_shown(message)}: it has no content", _EXAMPLE)
     if fields.get("content", "") is None:

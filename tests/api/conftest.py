@@ -14,6 +14,7 @@ import httpx
 import pytest
 from litestar import Router
 
+from corral.adapters.answer_parsers.hermes import HermesCalls
 from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
 from corral.adapters.constraints.schema_checks import SchemaChecker
 from corral.adapters.engines.fake import SPEC
@@ -90,7 +91,7 @@ class World:
                 catalog=catalog,
                 scheduler=scheduler,
                 languages={"go": GoLanguage(), "jinja": JinjaLanguage()},
-                parsers=ParserChoice({"think_tags": ThinkTagParsers()}, {}),
+                parsers=ParserChoice({"think_tags": ThinkTagParsers()}, {"hermes": HermesCalls()}),
                 checker=SchemaChecker(),
             ),
             deriver=ModelDeriver(
@@ -115,7 +116,10 @@ class World:
             family="fake",
             files=(
                 ModelFile(
-                    role="weights", media_type="application/vnd.ollama.image.model", digest=weights, size_bytes=1
+                    role="weights",
+                    media_type="application/vnd.ollama.image.model",
+                    digest=weights,
+                    size_bytes=1,
                 ),
             ),
             **fields,
