@@ -127,13 +127,13 @@ class InferenceService:
         The prompt becomes a chat unless it is raw.
         """
         view, options, call = await self._begun(call, "generate")
-        refuse_unserved(view.record, view.capabilities, call)
+        await refuse_unserved(view.record, view.capabilities, call)
         return await self._answer(view, call, options, _generate_request(view, call, options), "generate")
 
     async def chat(self, call: ChatCall) -> Generation:
         """Outputs: `Started`, `Delta`s, `Finished`. Errors in the call or the model are raised here, at once."""
         view, options, call = await self._begun(call, "chat")
-        refuse_unserved(view.record, view.capabilities, call)
+        await refuse_unserved(view.record, view.capabilities, call)
         call = settled_tools(call, view)
         return await self._answer(view, call, options, chat_request(view.record, call, options), "chat")
 
@@ -152,7 +152,7 @@ class InferenceService:
             view, options, call = await self._begun(call, task)
             call = settled_tools(call, view)
             request = chat_request(view.record, call, options)
-        refuse_unserved(view.record, view.capabilities, call)
+        await refuse_unserved(view.record, view.capabilities, call)
         async with self._lease(view, call, options, _ANSWERING) as lease:
             require_task(lease, "completion", call.model, task)
             if isinstance(request, CompletionRequest):
