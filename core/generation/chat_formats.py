@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -20,7 +21,10 @@ from corral.core.ports.chat import ChatFormat, ChatLanguage
 
 __all__ = ("ChatFormats", "OpenedFormat")
 
+KeyT = TypeVar("KeyT")
+
 _REMEMBERED = 64
+_REMEMBERED_GIVEN = 8
 
 
 class OpenedFormat(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +44,8 @@ class ChatFormats:
         self._go_template = go_template
         self._parsers = parsers
         self._formats: LruDict[Digest, OpenedFormat] = LruDict(_REMEMBERED)
+        # Apart from the models' own, which templates in requests must neither replace nor push out.
+        self._given: LruDict[tuple[Digest, Digest], OpenedFormat] = LruDict(_REMEMBERED_GIVEN)
         self._threads = RenderingThreads()
 
     async def open(self, view: ModelView, template: str = "") -> OpenedFormat:
@@ -47,12 +53,21 @@ class ChatFormats:
 
         Raises `InvalidModelFile` for a template that does not compile, and `TemplateFailed` for one in a request.
         """
-        digest = digest_of(template.encode(errors="replace")) if template else view.record.digest
+        digest = view.record.digest
+        if template:
+            given = digest_of(template.encode(errors="surrogatepass"))
+            return await self._remembered(self._given, (digest, given), view, template)
         opened = self._formats.get(digest)
+        return opened or await self._remembered(self._formats, digest, view)
+
+    async def _remembered(
+        self, formats: LruDict[KeyT, OpenedFormat], key: KeyT, view: ModelView, template: str = ""
+    ) -> OpenedFormat:
+        opened = formats.get(key)
         if opened is None:
             compiled = await self._threads.run(partial(self._compile, view, template))
-            opened = self._formats.get(digest) or compiled  # another request may have been faster
-            self._formats.put(digest, opened)
+            opened = formats.get(key) or compiled  # another request may have been faster
+            formats.put(key, opened)
         return opened
 
     def close(self) -> None:
