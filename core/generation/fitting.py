@@ -1,17 +1,18 @@
 """Makes a chat fit into the context of its model: the oldest messages are left out, as few as possible.
 
 Nothing is counted before the model has refused the whole prompt. Then a binary search finds the cut: the one that
-dropping messages from the front, one at a time, would end with.
+dropping messages from the front, one at a time, would end with. Many templates refuse conversations that do not begin
+with the user: if one complains, only such cuts are tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
 
-from corral.core.errors import PromptTooLong
+from corral.core.errors import InvalidRequest, PromptTooLong, TemplateFailed
 from corral.core.generation.early_length_check import most_tokens_of_prompt
 from corral.core.generation.prompting import rendered_chat
 from corral.core.generation.rendering import FormatInThreads
@@ -23,6 +24,7 @@ from corral.core.requests.requests import ChatRequest
 
 __all__ = ("FittingChat", "fitted")
 
+_COMPLAINTS = (InvalidRequest, TemplateFailed)
 _IMAGE_TOKENS = 768
 """What an image counts, as in Ollama: only its engine knows how many tokens it takes."""
 
@@ -51,8 +53,17 @@ class FittingChat:
 
     async def whole(self) -> RenderedChat:
         """All messages, except those that cannot fit because of their size alone. Raises as `rendered_chat`."""
-        self.dropped = self._certainly_dropped()
-        return await self._rendered(self.dropped)
+        certain = self._certainly_dropped()
+        try:
+            rendered = await self._rendered(certain)
+        except _COMPLAINTS:
+            cuts = self._cuts_before_users(certain)
+            if not certain or not cuts:
+                raise
+            certain = cuts[0]
+            rendered = await self._rendered(certain)
+        self.dropped = certain
+        return rendered
 
     async def fitting(self) -> RenderedChat:
         """What fits, counted without running anything."""
@@ -61,17 +72,31 @@ class FittingChat:
 
     async def shortened(self) -> RenderedChat:
         """As many of the newest messages as fit, or the last one alone. For a chat that does not fit as a whole."""
-        low, high = self.dropped + 1, len(self._droppable)
+        try:
+            return await self._newest(range(self.dropped + 1, len(self._droppable) + 1))
+        except _COMPLAINTS:
+            return await self._newest(self._cuts_before_users(self.dropped + 1) or [self.dropped])
+
+    async def _newest(self, cuts: Sequence[int]) -> RenderedChat:
+        """The chat after the first of these cuts that makes it fit, or after the last one."""
+        low, high = 0, len(cuts) - 1
         found: RenderedChat | None = None
         while low < high:
             middle = (low + high) // 2
-            rendered = await self._rendered(middle)
+            rendered = await self._rendered(cuts[middle])
             if await self._fits(rendered):
                 high, found = middle, rendered
             else:
                 low = middle + 1
-        self.dropped = high
-        return found or await self._rendered(high)
+        found = found or await self._rendered(cuts[high])
+        self.dropped = cuts[high]
+        return found
+
+    def _cuts_before_users(self, least: int) -> list[int]:
+        """How many messages may be left out, `least` or more, so that the user's is the first one that is not."""
+        messages = self._request.messages
+        firsts = [*self._droppable, len(messages) - 1]
+        return [cut for cut in range(least, len(firsts)) if messages[firsts[cut]].role == "user"]
 
     def _certainly_dropped(self) -> int:
         longest = self._model.info.longest_token_bytes

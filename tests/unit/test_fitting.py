@@ -8,11 +8,12 @@ import random
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from corral.adapters.engine_kit.admission import admitted, shortened
 from corral.adapters.runners.texts import characters_of, without_middle
-from corral.core.errors import PromptTooLong
+from corral.core.errors import InvalidRequest, PromptTooLong
 from corral.core.generation.fitting import FittingChat, fitted
 from corral.core.generation.prompting import completion_of
 from corral.core.generation.rendering import FormatInThreads
@@ -118,6 +119,32 @@ def test_the_cut_is_the_one_that_dropping_one_at_a_time_finds(seed: int) -> None
     assert last.dropped_messages == dropped
     assert chat_format.renders <= math.log2(len(messages)) + 2
     assert model.counted <= chat_format.renders
+
+
+class Alternating(Counted):
+    """A format that wants the user first, and then the assistant and the user in turns, as many templates do."""
+
+    def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
+        for place, message in enumerate(message for message in request.messages if message.role != "system"):
+            if (message.role == "user") != (place % 2 == 0):
+                raise InvalidRequest("roles must alternate")
+        return super().render(request, control)
+
+
+@pytest.mark.parametrize("longest_token_bytes", [None, 1])
+@pytest.mark.parametrize(("count", "num_ctx"), [(3, 32), (9, 20), (9, 33), (9, 57), (8, 40), (21, 80), (20, 80)])
+def test_a_template_that_wants_turns_gets_turns(count: int, num_ctx: int, longest_token_bytes: int | None) -> None:
+    """If a template refuses a conversation that begins with an answer, the cut is the next one before the user."""
+    messages = [Message(role="system", content="s")]
+    messages += [Message(role=("user", "assistant")[place % 2], content="x" * 10) for place in range(count)]
+    chat_format, model = Alternating(), Bytes(num_ctx)
+    model.info = msgspec.structs.replace(model.info, context_length=num_ctx, longest_token_bytes=longest_token_bytes)
+    [*_, last] = asyncio.run(answer(chat_format, model, messages))
+    fit = (num_ctx - 1 - len("ss;")) // len("uxxxxxxxxxx;")
+    kept = max(turns for turns in range(1, count + 1) if turns <= max(fit, 2) and (count - turns) % 2 == 0)
+    assert model.answered[0].count("x;") == kept
+    assert isinstance(last, Finished)
+    assert last.dropped_messages == count - kept
 
 
 def test_what_fits_is_neither_counted_nor_rendered_twice() -> None:
