@@ -15,6 +15,7 @@ from corral.api.library.arguments import (
     checked,
     checked_callback,
     checked_count,
+    checked_files,
     checked_ids,
     checked_options,
     checked_path,
@@ -133,6 +134,7 @@ class AsyncCorral:
         raw = checked("raw", how.get("raw", False), bool)
         call = GenerateCall(
             prompt=checked("prompt", prompt, str),
+            images=checked_files("images", how.get("images", ())),
             system=how.get("system"),
             raw=raw,
             suffix=checked("suffix", how.get("suffix"), str, None) or "",

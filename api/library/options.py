@@ -75,9 +75,11 @@ class GenerateOptions(AnswerOptions, total=False):
     """The keyword arguments of a request for the completion of a prompt.
 
     `raw`: without the model's chat template. `context`: the token ids of an earlier result (`GenerateResult.context`),
-    which the prompt continues. `suffix`: the text that comes after the answer.
+    which the prompt continues. `suffix`: the text that comes after the answer. `images`: contents of image or sound
+    files that the prompt is about.
     """
 
     raw: bool
     context: Sequence[int]
     suffix: str | None
+    images: Sequence[bytes]
