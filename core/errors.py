@@ -4,9 +4,9 @@
     ├── InvalidRequest              the request is malformed or contradictory
     │   ├── InvalidName             a model name outside the grammar
     │   ├── InvalidDigest           not ``sha256:<64 hex digits>``
-    │   ├── InvalidOption           an option of the wrong type or out of range
+    │   ├── InvalidOption           an option out of range
+    │   │   └── MistypedOption      an option or a format of the wrong type
     │   ├── UnknownEngine           no engine has this name
-    │   ├── UnsupportedField        a field this version does not serve
     │   └── PromptTooLong           the prompt does not fit the context
     ├── NotFound
     │   ├── ModelNotFound
@@ -62,6 +62,7 @@ __all__ = (
     "InvalidRequest",
     "JobFailed",
     "LoadFailed",
+    "MistypedOption",
     "ModelNotFound",
     "NoEngine",
     "NotFound",
@@ -76,7 +77,6 @@ __all__ = (
     "TemplateFailed",
     "UnknownEngine",
     "Unsupported",
-    "UnsupportedField",
     "UpstreamError",
 )
 
@@ -132,16 +132,16 @@ class InvalidOption(InvalidRequest):
     code = "invalid_option"
 
 
+class MistypedOption(InvalidOption):
+    """An option or a format whose JSON type is wrong."""
+
+    code = "mistyped_option"
+
+
 class UnknownEngine(InvalidRequest):
     """No engine has the requested name; the remedy lists the available ones."""
 
     code = "unknown_engine"
-
-
-class UnsupportedField(InvalidRequest):
-    """A request field that this version of Corral does not serve."""
-
-    code = "unsupported_field"
 
 
 class PromptTooLong(InvalidRequest):

@@ -165,6 +165,7 @@ async def assemble(
         cache=stores.cache,
         upstreams=ServerDirectory(settings.engines.get("upstream", {})),
         left_out=manager.left_out,
+        go_template=settings.go_template,
     )
     jobs, installation = ProcessJobs(), InstalledPackages()
     deriver = ModelDeriver(
@@ -199,6 +200,7 @@ async def assemble(
         catalog=ConfiguredCatalog(catalog, models),
         scheduler=scheduler,
         languages=parts.of(CHAT_LANGUAGES),
+        go_template=settings.go_template,
         checker=SchemaChecker(),
         parsers=ParserChoice(parts.of(ANSWER_PARSERS), parts.of(TOOL_CALL_FORMATS)),
     )

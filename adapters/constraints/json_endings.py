@@ -12,6 +12,8 @@ __all__ = ("JsonEndings", "JsonPlace")
 
 _WORDS = (b"null", b"true", b"false")
 _DIGITS = tuple(bytes([digit]) for digit in b"0123456789")
+_STRUCTURE = b'"[]{},: 0123456789nulltruefalse'
+"""The characters of everything but strings and most numbers."""
 _FEW = 64
 _LONGEST = 8
 
@@ -50,11 +52,15 @@ class JsonEndings:
         self._pieces = pieces
         self._ends = _bits(pieces, vocabulary.ends)
 
+        # A vocabulary is large, so it is read once.
+        short = [
+            (token_id, piece)
+            for token_id, piece in enumerate(pieces)
+            if 0 < len(piece) <= _LONGEST and not piece.strip(_STRUCTURE) and token_id not in vocabulary.control
+        ]
+
         def those(test: Callable[[bytes], bool]) -> int:
-            ids = (
-                token_id for token_id, piece in enumerate(pieces) if piece and len(piece) <= _LONGEST and test(piece)
-            )
-            return _bits(pieces, (token_id for token_id in ids if token_id not in vocabulary.control))
+            return _bits(pieces, (token_id for token_id, piece in short if test(piece)))
 
         quotes = those(lambda piece: piece == b'"')
         # The first of these that is allowed at all is the shortest way on.

@@ -20,6 +20,7 @@ from corral.core.errors import InvalidRequest
 from corral.core.lru import SizedLruDict
 from corral.core.ports.tokens import Vocabulary
 from corral.core.requests.requests import Constraint
+from corral.core.stepping.thinking_mask import AnswerMask
 
 __all__ = ("GrammarMasks",)
 
@@ -58,15 +59,13 @@ class GrammarMasks:
         self._compiled: SizedLruDict[bytes, Any] = SizedLruDict(_KEPT_BYTES)
         self._compiling: dict[bytes, Future[Any]] = {}
 
-    def __call__(self, constraint: Constraint, max_tokens: int | None = None) -> GrammarMask | CompletingMask:
+    def __call__(self, constraint: Constraint) -> AnswerMask:
         """Slow, up to seconds. Raises `InvalidRequest` for a grammar that is wrong, too large or impossible.
 
-        A JSON text is complete within `max_tokens` tokens if that is possible at all.
+        A JSON text is complete within the mask's `limit`, if that is possible at all.
         """
         mask = GrammarMask(constraint, self._matcher(constraint), len(self._pieces))
-        if max_tokens is None or constraint.kind != "json_schema":
-            return mask
-        return CompletingMask(mask, self._endings, self._pieces, max_tokens)
+        return CompletingMask(mask, self._endings, self._pieces) if constraint.kind == "json_schema" else mask
 
     @cached_property
     def _endings(self) -> JsonEndings:

@@ -177,11 +177,14 @@ def _from_values(schema: Schema, other: Schema) -> Any:
 
 
 def _without_values(schema: Schema, values: Sequence[Any]) -> Any:
-    """Texts that are longer than any of the values, numbers that are greater."""
+    """Texts and lists that are longer than any of the values, numbers that are greater or smaller."""
     texts = [len(value) for value in values if isinstance(value, str)]
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if schema.get("type") == "string" and texts and "const" not in schema:
         return _by_length(schema, {"minLength": 0, "maxLength": max(texts)}, "minLength", "maxLength")
+    lists = [len(value) for value in values if isinstance(value, list)]
+    if schema.get("type") == "array" and lists:
+        return _by_length(schema, {"minItems": 0, "maxItems": max(lists)}, "minItems", "maxItems")
     if schema.get("type") in ("integer", "number") and numbers:
         return _numbers(schema, {"minimum": min(numbers), "maximum": max(numbers)})
     return None

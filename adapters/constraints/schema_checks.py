@@ -9,6 +9,7 @@ import json
 import math
 from typing import Any, NoReturn
 
+from corral.adapters.constraints.deep_stack import on_deep_stack
 from corral.adapters.constraints.schema_walk import complaint_about_work
 from corral.core.ports.format_checks import FormatCheck
 from corral.core.wording.clipping import clipped_line
@@ -26,7 +27,7 @@ class SchemaChecker:
 
     def check(self, schema: str, text: str) -> FormatCheck:
         try:
-            return _check(schema, text)
+            return on_deep_stack(lambda: _check(schema, text))  # the validator follows a value recursively
         except Exception as error:  # whatever a hostile schema makes of the library
             return _unchecked(f"{type(error).__name__}: {error}")
 

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 __all__ = ("complaint_about_work", "resolved")
 
 _MOST_STEPS = 50_000
-_DEEPEST = 256
+_DEEPEST = 3000
 _BYTES_A_STEP = 64
 
 _SAME_VALUE_LISTS = ("allOf", "anyOf", "oneOf")

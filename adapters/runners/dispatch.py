@@ -11,8 +11,9 @@ from corral.adapters.runners.mailbox import Mailbox
 from corral.core.error_translation import to_error
 from corral.core.errors import ErrorInfo, Unsupported
 from corral.core.ports.running import ModelInfo, Task
+from corral.core.requests.media import features_for
 from corral.core.requests.outputs import Delta, Embedded, Finished, Output
-from corral.core.requests.prompts import has_media
+from corral.core.requests.prompts import MediaPart
 from corral.core.requests.requests import ChatRequest, CompletionRequest, EmbedRequest, Request
 from corral.core.stepping.loops import Outcome
 
@@ -69,8 +70,8 @@ class Dispatch:
         task = _TASKS.get(type(request))
         if task is not None and task not in self.info.tasks:
             raise Unsupported(f"this model does not support {task}; it supports {', '.join(sorted(self.info.tasks))}")
-        if _has_images(request) and "images" not in self.info.features:
-            raise Unsupported("this model's engine does not support images")
+        for feature in sorted(features_for(_files(request)) - self.info.features):
+            raise Unsupported(f"this model's engine does not support {feature}")
         request_id = next(self._ids)
         mailbox = self._mailboxes[request_id] = Mailbox(self._loop)
         unfinished = True
@@ -94,7 +95,8 @@ class Dispatch:
                 self._abort(request_id)
 
 
-def _has_images(request: Request) -> bool:
+def _files(request: Request) -> list[bytes]:
     if isinstance(request, CompletionRequest):
-        return has_media(request.prompt)
-    return isinstance(request, ChatRequest) and any(message.images for message in request.messages)
+        return [part.data for part in request.prompt if isinstance(part, MediaPart)]
+    messages = request.messages if isinstance(request, ChatRequest) else ()
+    return [file for message in messages for file in message.images]

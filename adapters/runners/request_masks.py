@@ -56,7 +56,7 @@ class RequestMasks:
 
             source = with_control_tokens(constraint.source, preserved_tokens, self._vocabulary("formats or grammars"))
             constraint = msgspec.structs.replace(constraint, source=source)
-        return grammars(constraint, request.sampling.num_predict)
+        return grammars(constraint)
 
     def _thinking_mask(self, thinking: Thinking, answer: AnswerMask | None) -> ThinkingMask:
         start = self._spelling(thinking.start) if thinking.start else None

@@ -36,7 +36,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `think` None means yes for models that can. `format` is ``"json"``, a JSON Schema or a grammar. Without `truncate`,
     what does not fit into the context is an error. For `generate` only: `raw` (without the model's chat template),
-    `system` and `suffix`; for `embed` only: `dimensions`, where None means all.
+    `system`, `suffix` and `template`; for `embed` only: `dimensions`, where None means all.
     """
 
     model: str
@@ -48,6 +48,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     raw: bool = False
     system: str | None = None
     suffix: str | None = None
+    template: str | None = None
     dimensions: int | None = None
 
 
@@ -201,8 +202,8 @@ def _answer_how(run_options: RunOptions) -> dict[str, Any]:
 
 
 def _generate_how(run_options: RunOptions) -> dict[str, Any]:
-    fields = {"raw": run_options.raw, "system": run_options.system, "suffix": run_options.suffix}
-    return {name: value for name, value in fields.items() if value}
+    names = ("raw", "system", "suffix", "template")
+    return {name: value for name in names if (value := getattr(run_options, name))}
 
 
 def _embed_how(run_options: RunOptions) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import msgspec
 from corral.api.cli.chat_state import ChatState
 from corral.api.cli.output import echo
 from corral.api.library import Corral
-from corral.api.library.messages import to_messages
 from corral.core.errors import ModelNotFound
 from corral.core.models.names import parse_name
+from corral.core.requests.messages import Message
 from corral.core.specs.converters import refuse_derived
 
 __all__ = ("SaveModel", "save_chat")
@@ -37,7 +37,7 @@ def save_chat(corral: Corral, name: str, state: ChatState) -> None:
         record.content(),
         system=record.system if state.system is None else state.system,
         parameters={**record.parameters, **state.run_options.options},
-        messages=(*record.messages, *to_messages([_without_files(message) for message in state.messages])),
+        messages=(*record.messages, *_said(state)),
     )
     catalog = corral.runtime().catalog
     corral.call(lambda _: catalog.publish(new_name, model))
@@ -45,5 +45,5 @@ def save_chat(corral: Corral, name: str, state: ChatState) -> None:
         echo("The files in its messages are not saved.", err=True)
 
 
-def _without_files(message: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in message.items() if key != "images"}
+def _said(state: ChatState) -> list[Message]:
+    return [Message(role=message["role"], content=message["content"]) for message in state.messages]

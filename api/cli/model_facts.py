@@ -10,7 +10,7 @@ import msgspec
 from corral.api.cli.output import echo
 from corral.api.library.results import ModelDetails
 from corral.api.modelfile.printing import modelfile_text, parameters_text
-from corral.core.models.manifest_or_weights import completed, shown_template
+from corral.core.models.manifest_or_weights import completed
 from corral.core.specs.engines import LocalFile
 from corral.core.wording.printable import one_line
 
@@ -69,7 +69,7 @@ def facts_of_details(details: ModelDetails, files: Sequence[LocalFile]) -> Model
         remote_host=record.remote.host if record.remote else "",
         capabilities=details.capabilities,
         parameters=parameters_text(record.parameters),
-        template=shown_template(record, details.metadata),
+        template=details.template,
         system=record.system or "",
         license="\n".join(record.licenses),
         modelfile=modelfile_text(

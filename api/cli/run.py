@@ -67,6 +67,7 @@ __all__ = ("run",)
 @click.option(
     "--think", type=Think(), help="Let the model think before it answers, or not, or how hard. --think is true."
 )
+@click.option("--template", metavar="TEXT", help="A Go template for PROMPT, instead of the model's chat template.")
 @click.option("--hidethinking", is_flag=True, help="Do not show what the model thinks.")
 @click.option(
     "--truncate",
@@ -99,6 +100,7 @@ def run(
     answer_format: object,
     system: str | None,
     suffix: str | None,
+    template: str | None,
     think: bool | str | None,
     hidethinking: bool,
     truncate: bool,
@@ -142,6 +144,7 @@ def run(
             raw=raw,
             system=system,
             suffix=suffix,
+            template=template,
             dimensions=dimensions,
         )
         try:
@@ -199,17 +202,18 @@ class _Shown(Value, frozen=True, kw_only=True):
 def _embed(backend: Backend, run_options: RunOptions, text: str | None, *, verbose: bool) -> None:
     if text is None:
         raise click.UsageError(f"{run_options.model} is an embedding model, so it needs a PROMPT")
-    for_text = run_options.raw, run_options.format, run_options.think, run_options.system, run_options.suffix
+    for_text = [getattr(run_options, name) for name in ("raw", "format", "think", "system", "suffix", "template")]
     if verbose or any(for_text):
         raise click.UsageError(
-            f"{run_options.model} is an embedding model: --raw, --format, --think, --system, --suffix and --verbose are"
-            " for text"
+            f"{run_options.model} is an embedding model: --raw, --format, --think, --system, --suffix, --template and"
+            " --verbose are for text"
         )
     echo(json.dumps(list(backend.embed(run_options, text))))
 
 
 def _chat(session: Session, corral: Corral, backend: Backend, run_options: RunOptions, shown: _Shown) -> None:
-    for flag, given in (("--raw", run_options.raw), ("--suffix", run_options.suffix)):
+    completing = {"--raw": run_options.raw, "--suffix": run_options.suffix, "--template": run_options.template}
+    for flag, given in completing.items():
         if given:
             raise click.UsageError(f"{flag} completes a PROMPT: give one")
     history = History(enabled=session.settings.cli.history)

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from corral.api.library.arguments import checked, checked_count, checked_format
-from corral.api.library.messages import Messages, to_messages
 from corral.api.library.options import AnswerOptions, ChatOptions
 from corral.api.library.tool_rounds import ToolRounds
 from corral.api.library.tools import to_tools
@@ -14,6 +13,7 @@ from corral.core.generation.answers import Generation
 from corral.core.generation.service import InferenceService
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.calls import ChatCall
+from corral.core.requests.messages import Message
 from corral.core.requests.think_values import check_think
 from corral.core.requests.tool_choice import read_tool_choice
 
@@ -36,12 +36,12 @@ def answering(how: AnswerOptions, stream: bool) -> dict[str, Any]:
 
 
 def chat_starter(
-    messages: Messages, how: ChatOptions, fields: Mapping[str, Any]
+    messages: tuple[Message, ...], how: ChatOptions, fields: Mapping[str, Any]
 ) -> Callable[[InferenceService], Awaitable[Generation | ToolRounds]]:
     """What starts the chat, with `fields` of its call, once there is a runtime. Raises `InvalidRequest`."""
     tools, functions = to_tools(how.get("tools"))
     call = ChatCall(
-        messages=to_messages(messages, how.get("system")),
+        messages=messages,
         tools=tools,
         tool_choice=read_tool_choice(how.get("tool_choice")),
         **fields,

@@ -17,7 +17,6 @@ __all__ = (
     "checked",
     "checked_callback",
     "checked_count",
-    "checked_files",
     "checked_format",
     "checked_ids",
     "checked_options",
@@ -54,17 +53,6 @@ def checked_ids(name: str, value: Any) -> tuple[int, ...]:
     if any(type(one) is not int for one in ids):
         raise InvalidRequest(f"{name}: expected token ids, got {_shown(value)}")
     return ids
-
-
-def checked_files(name: str, value: Any) -> tuple[bytes, ...]:
-    """The contents of files. Raises `InvalidRequest` for anything but bytes."""
-    try:
-        files = () if isinstance(value, bytes | str) else tuple(value)
-    except TypeError:
-        files = (None,)
-    if any(not isinstance(one, bytes) for one in files) or (isinstance(value, bytes | str) and value):
-        raise InvalidRequest(f"{name}: expected a list of the contents of files, as bytes, got {_shown(value)}")
-    return files
 
 
 def checked_callback(name: str, value: Any) -> Any:

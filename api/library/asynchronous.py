@@ -15,7 +15,6 @@ from corral.api.library.arguments import (
     checked,
     checked_callback,
     checked_count,
-    checked_files,
     checked_ids,
     checked_options,
     checked_path,
@@ -23,7 +22,7 @@ from corral.api.library.arguments import (
     refuse_unknown,
     texts_of,
 )
-from corral.api.library.messages import Messages
+from corral.api.library.messages import Messages, images_read, spoken
 from corral.api.library.options import AnswerOptions, ChatOptions, CorralOptions, GenerateOptions, RequestOptions
 from corral.api.library.own_runtime import OwnRuntime
 from corral.api.library.results import (
@@ -33,6 +32,7 @@ from corral.api.library.results import (
     ModelDetails,
     chat_result,
     generate_result,
+    model_details,
 )
 from corral.api.library.streams import AsyncStream
 from corral.core.models.model import StoredModel
@@ -103,7 +103,7 @@ class AsyncCorral:
         """
         started_ns = time.perf_counter_ns()
         request = self._request("chat", model, how, ChatOptions)
-        start = chat_starter(messages, how, request | answering(how, stream))
+        start = chat_starter(await spoken(messages, how.get("system")), how, request | answering(how, stream))
         generation = await start((await self.runtime()).inference)
         answer = AsyncStream(generation, chat_result, model, started_ns)
         return answer if stream else await answer.complete()
@@ -134,10 +134,11 @@ class AsyncCorral:
         raw = checked("raw", how.get("raw", False), bool)
         call = GenerateCall(
             prompt=checked("prompt", prompt, str),
-            images=checked_files("images", how.get("images", ())),
+            images=await images_read(how.get("images", ())),
             system=how.get("system"),
             raw=raw,
             suffix=checked("suffix", how.get("suffix"), str, None) or "",
+            template=checked("template", how.get("template"), str, None) or "",
             earlier_ids=checked_ids("context", how.get("context", ())),
             return_token_ids=not raw,
             **answering(how, stream),
@@ -198,10 +199,7 @@ class AsyncCorral:
 
     async def show(self, model: str) -> ModelDetails:
         """What the manifest and the weights say about a model."""
-        catalog = (await self.runtime()).catalog
-        record = await catalog.get(_name("model", model))
-        metadata = await catalog.readable_metadata(record)
-        return ModelDetails(record=record, metadata=metadata, capabilities=await catalog.capabilities(record))
+        return await model_details((await self.runtime()).catalog, _name("model", model))
 
     async def pull(
         self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None

@@ -75,11 +75,12 @@ class GenerateOptions(AnswerOptions, total=False):
     """The keyword arguments of a request for the completion of a prompt.
 
     `raw`: without the model's chat template. `context`: the token ids of an earlier result (`GenerateResult.context`),
-    which the prompt continues. `suffix`: the text that comes after the answer. `images`: contents of image or sound
-    files that the prompt is about.
+    which the prompt continues. `suffix`: the text that comes after the answer. `template`: a Go template to use
+    instead of the model's chat template. `images` are bytes, base64 in strings, or paths.
     """
 
     raw: bool
+    images: Sequence[bytes | str | os.PathLike[str]]
     context: Sequence[int]
     suffix: str | None
-    images: Sequence[bytes]
+    template: str | None

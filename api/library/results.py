@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from corral.core.catalog.catalog import ModelCatalog
 from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.names import ModelName
 from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import Finished, FinishReason, TokenLogprob, Usage
 from corral.core.values import Value
@@ -24,6 +26,7 @@ __all__ = (
     "answer_message",
     "chat_result",
     "generate_result",
+    "model_details",
     "result_message",
 )
 
@@ -142,11 +145,24 @@ class Embeddings(Value, frozen=True, kw_only=True):
 
 
 class ModelDetails(Value, frozen=True, kw_only=True):
-    """A model as its manifest and its weights describe it. `metadata` is None if the weights cannot be read."""
+    """A model as its manifest and its weights describe it. `metadata` is None if the weights cannot be read.
+
+    `template` is the chat template that it uses, empty if it has none.
+    """
 
     record: StoredModel
     metadata: ModelMetadata | None
     capabilities: tuple[str, ...]
+    template: str = ""
+
+
+async def model_details(catalog: ModelCatalog, name: ModelName) -> ModelDetails:
+    """Raises `ModelNotFound`."""
+    record = await catalog.get(name)
+    metadata = await catalog.readable_metadata(record)
+    capabilities = await catalog.capabilities(record)
+    template = catalog.template(record, metadata)
+    return ModelDetails(record=record, metadata=metadata, capabilities=capabilities, template=template)
 
 
 A = TypeVar("A", bound=Answer)

@@ -23,7 +23,7 @@ from corral.core.errors import BlobNotFound, CorralError, InvalidRequest
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import Digest
-from corral.core.models.manifest_or_weights import completed
+from corral.core.models.manifest_or_weights import completed, shown_template
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.view import ModelView
@@ -68,6 +68,7 @@ class ModelCatalog:
         cache: MetadataCache | None = None,
         upstreams: UpstreamDirectory | None = None,
         left_out: Mapping[str, str] = {},
+        go_template: bool | None = None,
     ) -> None:
         self._manifests = manifests
         self._blobs = blobs
@@ -99,6 +100,7 @@ class ModelCatalog:
         )
         self._pusher = ModelPusher(blobs=blobs, formats=formats, registries=known_registries)
         self._upstreams = upstreams
+        self._go_template = go_template
         self._views: LruDict[Digest, tuple[ModelMetadata | None, tuple[str, ...]]] = LruDict(_REMEMBERED_VIEWS)
 
     async def get(self, name: ModelName) -> StoredModel:
@@ -115,7 +117,7 @@ class ModelCatalog:
         if known is None:
             metadata = await self.metadata(record)
             projector = await self._projector_metadata(record)
-            known = metadata, derive_capabilities(record, metadata, projector)
+            known = metadata, derive_capabilities(record, metadata, projector, self._go_template)
             if projector is not None or not record.files_of("projector"):
                 self._views.put(record.digest, known)
         return ModelView(record=record, metadata=known[0], capabilities=known[1])
@@ -157,6 +159,11 @@ class ModelCatalog:
         lengths = {f"{record.family}.{key}": length for key, length in known.items() if length is not None}
         return {"general.architecture": record.family, **lengths}
 
+    async def describe_projector(self, record: Model, *, verbose: bool) -> dict[str, object]:
+        """``projector_info`` of ``/api/show``, as `describe`; empty for a model without a projector."""
+        projectors = record.files_of("projector")
+        return await self._inspector.describe(projectors[0].digest, verbose=verbose) or {} if projectors else {}
+
     async def tensors(self, record: Model) -> builtins.list[tuple[str, str, tuple[int, ...]]]:
         """Name, type and shape of each tensor, in file order. Raises as `metadata`."""
         return await self._inspector.tensors(record.weights.digest) if record.weights else []
@@ -165,7 +172,11 @@ class ModelCatalog:
         """What the model can do, in Ollama's words. Weights that cannot be read are ignored."""
         metadata = await self.readable_metadata(record)
         projector = None if metadata is None else await self._projector_metadata(record)
-        return derive_capabilities(record, metadata, projector)
+        return derive_capabilities(record, metadata, projector, self._go_template)
+
+    def template(self, record: Model, metadata: ModelMetadata | None) -> str:
+        """The chat template that the model uses; empty if it has none."""
+        return shown_template(record, metadata, self._go_template)
 
     async def copy(self, source: ModelName, destination: ModelName) -> None:
         """Gives the manifest another name. A name that is taken is replaced, and what only its model had is deleted.

@@ -46,7 +46,7 @@ def generate_request(
 ) -> ChatRequest | CompletionRequest:
     """A completion if the call is raw, or has a suffix and the model has tokens for it; otherwise a chat."""
     prompt: Prompt
-    if call.suffix and fim_ids is not None and not (template_fills_in(record) and not call.raw):
+    if call.suffix and fim_ids is not None and not ((call.template or template_fills_in(record)) and not call.raw):
         prefix, suffix, middle = (TokensPart(ids=(token_id,)) for token_id in fim_ids)
         prompt = (prefix, TextPart(text=call.prompt), suffix, TextPart(text=call.suffix), middle)
     elif call.raw:

@@ -7,13 +7,14 @@ from functools import partial
 
 import msgspec
 
-from corral.core.errors import InvalidModelFile
+from corral.core.errors import InvalidModelFile, TemplateFailed, Unsupported
 from corral.core.generation.parser_choice import ParserChoice, Recognised
 from corral.core.generation.plain_format import PlainFormat
 from corral.core.generation.rendering import FormatInThreads, RenderingThreads
 from corral.core.generation.template_choice import choose_template
 from corral.core.lru import LruDict
-from corral.core.models.digests import Digest
+from corral.core.models.digests import Digest, digest_of
+from corral.core.models.model import TemplateText
 from corral.core.models.view import ModelView
 from corral.core.ports.chat import ChatFormat, ChatLanguage
 
@@ -32,18 +33,24 @@ class OpenedFormat(msgspec.Struct, frozen=True, kw_only=True):
 class ChatFormats:
     """The formats of models whose chats are rendered here. The keys of `languages` are kinds of template texts."""
 
-    def __init__(self, languages: Mapping[str, ChatLanguage], parsers: ParserChoice) -> None:
+    def __init__(
+        self, languages: Mapping[str, ChatLanguage], parsers: ParserChoice, go_template: bool | None = None
+    ) -> None:
         self._languages = languages
+        self._go_template = go_template
         self._parsers = parsers
         self._formats: LruDict[Digest, OpenedFormat] = LruDict(_REMEMBERED)
         self._threads = RenderingThreads()
 
-    async def open(self, view: ModelView) -> OpenedFormat:
-        """The model's format, compiled if need be. Raises `InvalidModelFile` for a template that does not compile."""
-        digest = view.record.digest
+    async def open(self, view: ModelView, template: str = "") -> OpenedFormat:
+        """The model's format, compiled if need be, or that of a Go `template` in a request.
+
+        Raises `InvalidModelFile` for a template that does not compile, and `TemplateFailed` for one in a request.
+        """
+        digest = digest_of(template.encode(errors="replace")) if template else view.record.digest
         opened = self._formats.get(digest)
         if opened is None:
-            compiled = await self._threads.run(partial(self._compile, view))
+            compiled = await self._threads.run(partial(self._compile, view, template))
             opened = self._formats.get(digest) or compiled  # another request may have been faster
             self._formats.put(digest, opened)
         return opened
@@ -52,14 +59,25 @@ class ChatFormats:
         """Ends the threads without waiting."""
         self._threads.close()
 
-    def _compile(self, view: ModelView) -> OpenedFormat:
-        text = choose_template(view.record, view.metadata, self._languages)
+    def _compile(self, view: ModelView, template: str) -> OpenedFormat:
+        if template:
+            return self._compile_given(view, TemplateText(kind="go", text=template))
+        text = choose_template(view.record, view.metadata, self._languages, self._go_template)
         if text is None:
             return self._opened(PlainFormat(), Recognised())
         try:
             compiled = self._languages[text.kind].compile(text, view.metadata)
         except InvalidModelFile as error:
             raise InvalidModelFile(f"{view.record.name}: {error.message}", error.remedy) from error
+        return self._opened(compiled, self._parsers.recognise(text))
+
+    def _compile_given(self, view: ModelView, text: TemplateText) -> OpenedFormat:
+        if text.kind not in self._languages:
+            raise Unsupported("template: no installed plugin compiles Go templates", "omit it")
+        try:
+            compiled = self._languages[text.kind].compile(text, view.metadata)
+        except InvalidModelFile as error:
+            raise TemplateFailed(error.message, error.remedy) from error
         return self._opened(compiled, self._parsers.recognise(text))
 
     def _opened(self, compiled: ChatFormat, recognised: Recognised) -> OpenedFormat:

@@ -52,6 +52,8 @@ def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: An
     """Before loading too. Raises `Unsupported`, and `InvalidRequest` for bad images."""
     if isinstance(call, GenerateCall) and call.suffix and "insert" not in capabilities:
         raise Unsupported(f"{record.name.full} does not support insert")
+    if record.remote and isinstance(call, GenerateCall) and call.template:
+        raise Unsupported("template is not passed on to models on other servers", "omit it")
     files = _files(call)
     if not files:
         return

@@ -111,12 +111,13 @@ class InferenceService:
         languages: Mapping[str, ChatLanguage],
         parsers: ParserChoice,
         checker: FormatChecker | None = None,
+        go_template: bool | None = None,
     ) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
         self._parsers = parsers
         self._checker = checker
-        self._formats = ChatFormats(languages, parsers)
+        self._formats = ChatFormats(languages, parsers, go_template)
         # Arithmetic on thousands of vectors takes one of the threads that all requests share, never several.
         self._one_at_a_time = asyncio.Lock()
 
@@ -157,7 +158,7 @@ class InferenceService:
             if isinstance(request, CompletionRequest):
                 prompt = request.prompt
             else:
-                chat = FittingChat(request, lease.model, (await self._formats.open(view)).format)
+                chat = FittingChat(request, lease.model, (await self._formats.open(view, request.template)).format)
                 prompt = completion_of(request, await chat.fitting(), truncate=False).prompt
             return prompt, await shown_text(prompt, lease.model)
 
@@ -272,7 +273,7 @@ class InferenceService:
             if not request.context.truncate:
                 require_room_for(model.info, request.prompt, request.context)
             return model.run(request)
-        opened = await self._formats.open(view)
+        opened = await self._formats.open(view, request.template)
         chat = FittingChat(request, model, opened.format)
 
         def run(rendered: RenderedChat, *, truncate: bool) -> AsyncGenerator[Output, None]:

@@ -1,21 +1,20 @@
-"""Chooses which template a model's chats are rendered with: one in its manifest, or the one in its weights."""
+"""Chooses which template a model's chats are rendered with, among those in languages that are installed."""
 
 from __future__ import annotations
 
 from collections.abc import Container
 
+from corral.core.models.effective_template import templates_in_order
 from corral.core.models.model import Model, ModelMetadata, TemplateText
 
 __all__ = ("choose_template",)
 
 
-def choose_template(model: Model, metadata: ModelMetadata | None, languages: Container[str]) -> TemplateText | None:
-    """The manifest's template takes precedence over the one in the weights, which is always Jinja.
+def choose_template(
+    model: Model, metadata: ModelMetadata | None, languages: Container[str], go_template: bool | None = None
+) -> TemplateText | None:
+    """The best template in one of the `languages`; None if there is none. `go_template`: see `templates_in_order`.
 
-    Templates in a language that is not in `languages` are skipped. None if no template remains. What is shown to
-    people (`shown_template`) does not depend on the installed languages.
+    What is shown to people (`shown_template`) does not depend on the installed languages.
     """
-    texts = [] if model.template is None else [model.template]
-    if metadata is not None and metadata.chat_template:
-        texts.append(TemplateText(kind="jinja", text=metadata.chat_template))
-    return next((text for text in texts if text.kind in languages), None)
+    return next((text for text in templates_in_order(model, metadata, go_template) if text.kind in languages), None)

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from corral.core.models.effective_template import templates_in_order
 from corral.core.models.model import Model, ModelMetadata, parameter_size_text
 
 __all__ = ("completed", "shown_template")
@@ -34,11 +35,9 @@ def completed(model: M, metadata: ModelMetadata | None) -> M:
     )
 
 
-def shown_template(model: Model, metadata: ModelMetadata | None) -> str:
-    """The chat template that is shown to people: the manifest's, else the one in the weights, else empty.
+def shown_template(model: Model, metadata: ModelMetadata | None, go_template: bool | None = None) -> str:
+    """The chat template that is shown to people: the one that is used, else empty.
 
     Chats may use another one, if no installed plugin knows the language of this one: see `choose_template`.
     """
-    if model.template is not None:
-        return model.template.text
-    return (metadata.chat_template if metadata else None) or ""
+    return next((text.text for text in templates_in_order(model, metadata, go_template)), "")

@@ -66,9 +66,15 @@ class TokenMask(Protocol):
 class RequestMask(TokenMask, Protocol):
     """Everything that limits the tokens of one request: its `Constraint`, the length of its `Thinking`, or both.
 
-    Once a grammar is complete, it allows only tokens that end the answer. Both methods raise `InvalidRequest` if the
-    grammar turns out too complex to be followed.
+    Once a grammar is complete, it allows only tokens that end the answer. `allowed` and `accept` raise `InvalidRequest`
+    if the grammar turns out too complex to be followed.
     """
+
+    def limit(self, tokens: int) -> None:
+        """The whole answer has room for so many tokens, its end included: a mask may see to it that it is complete by
+        then. Called once the prompt is in memory, so one token may have been chosen before.
+        """
+        ...
 
     @property
     def ignored(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from corral.core.errors import InvalidOption, InvalidRequest
+from corral.core.errors import InvalidOption, InvalidRequest, MistypedOption
 from corral.core.requests.requests import Constraint
 
 __all__ = ("read_format",)
@@ -38,7 +38,7 @@ def read_format(value: Any) -> Constraint | None:
     if is_schema:
         return Constraint(kind="json_schema", source=source)
     quoted = json.dumps(source, ensure_ascii=False)
-    raise InvalidOption(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object')
+    raise MistypedOption(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object')
 
 
 def _gbnf(value: Mapping[str, Any]) -> Constraint:

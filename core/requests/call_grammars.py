@@ -9,7 +9,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ("calls_after", "json_text", "literal")
+__all__ = ("MORE_CALLS", "calls_after", "json_text", "literal")
+
+
+MORE_CALLS = "{0,3}"
+"""How many calls may follow the first one, if a call is required: small models repeat themselves without end."""
 
 
 def literal(text: str) -> str:
@@ -26,11 +30,12 @@ def calls_after(opening: str, call: str, *, required: bool, between: str = "") -
     """The grammar of answers in which `opening` stands before each call.
 
     `call` is the definition of the rule ``call``, which begins after `opening`, and of the rules that it uses. With
-    `required`, an answer is nothing but calls, with the text `between` them; otherwise any text may surround them.
+    `required`, an answer is nothing but a few calls, with the text `between` them; otherwise any text may surround
+    them.
     """
     mark = literal(opening)
     if required:
         join = f"{literal(between)} " if between else ""
-        return f"start: {mark} call ({join}{mark} call)*\n{call}\n"
+        return f"start: {mark} call ({join}{mark} call){MORE_CALLS}\n{call}\n"
     # A lazy rule ends as soon as it can, so that no mark is taken for ordinary text.
     return f"start: TEXT | (begun call)+ TEXT\nbegun[lazy]: TEXT {mark}\nTEXT: /(.|\\n)*/\n{call}\n"

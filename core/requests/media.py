@@ -8,7 +8,7 @@ from typing import Literal
 from corral.core.errors import InvalidRequest
 from corral.core.requests.image_headers import ImageHeader, read_image_header
 
-__all__ = ("MOST_MEDIA_BYTES", "MOST_PIXELS", "MediaKind", "check_media", "media_kind", "media_type")
+__all__ = ("MOST_MEDIA_BYTES", "MOST_PIXELS", "MediaKind", "check_media", "features_for", "media_kind", "media_type")
 
 MediaKind = Literal["image", "audio"]
 
@@ -27,6 +27,11 @@ def media_kind(data: bytes) -> MediaKind:
     if data[:3] == b"ID3" or (data[:1] == b"\xff" and data[1:2] >= b"\xe0"):
         return "audio"
     return "image"
+
+
+def features_for(files: Sequence[bytes]) -> frozenset[str]:
+    """The features of engines that these files need: ``images``, ``audio``."""
+    return frozenset({"audio" if media_kind(data) == "audio" else "images" for data in files})
 
 
 def media_type(data: bytes) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from corral.core.errors import InvalidOption
+from corral.core.errors import InvalidOption, MistypedOption
 
 __all__ = ("OptionKind", "checked", "read_text")
 
@@ -77,8 +77,8 @@ def _token(text: str) -> int | str:
     return int(text[:20]) if text.isdecimal() else text
 
 
-def _wrong_type(name: str, word: str) -> InvalidOption:
-    return InvalidOption(f'option "{name}" must be of type {word}')
+def _wrong_type(name: str, word: str) -> MistypedOption:
+    return MistypedOption(f'option "{name}" must be of type {word}')
 
 
 def _integer(name: str, value: Any) -> int:
@@ -124,7 +124,7 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise _wrong_type(name, "array")
     if not all(isinstance(item, str) for item in value):
-        raise InvalidOption(f'option "{name}" must be of an array of strings')
+        raise MistypedOption(f'option "{name}" must be of an array of strings')
     if len(value) > _MOST_TEXTS.get(name, len(value)):
         raise InvalidOption(f'option "{name}" has {len(value)} strings; at most {_MOST_TEXTS[name]} are accepted')
     return tuple(item for item in value if item)

@@ -23,7 +23,9 @@ class TokensPart(Value, frozen=True, kw_only=True):
 
 
 class MediaPart(Value, frozen=True, kw_only=True):
-    """The contents of an image or sound file, at its place in the text. For engines with the feature ``images``."""
+    """The contents of an image or sound file, at its place in the text. For engines with the feature ``images``
+    or ``audio``.
+    """
 
     data: bytes
 
@@ -33,7 +35,7 @@ Prompt = tuple[TextPart | TokensPart | MediaPart, ...]
 
 
 def has_media(prompt: Prompt) -> bool:
-    """Whether the prompt needs an engine with the feature ``images``."""
+    """Whether the prompt has images or sound."""
     return any(isinstance(part, MediaPart) for part in prompt)
 
 

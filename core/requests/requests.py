@@ -160,10 +160,12 @@ class ChatRequest(TextRequest, frozen=True, kw_only=True):
     `think`: whether the model thinks before it answers, or how hard (``low``, ``medium``, ``high``, ``max``); None
     leaves this to the engine. `thinking_budget` is the most tokens of thinking; None sets no limit.
     `earlier_ids` are the tokens of an exchange that the rendered messages continue. With `suffix`, the answer belongs
-    between the last message and it; only templates that have a place for it get one.
+    between the last message and it; only templates that have a place for it get one. `template` is a Go template to use
+    instead of the model's own.
     """
 
     messages: tuple[Message, ...]
+    template: str = ""
     earlier_ids: tuple[int, ...] = ()
     suffix: str = ""
     tools: tuple[Tool, ...] = ()

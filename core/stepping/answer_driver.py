@@ -101,6 +101,7 @@ class SequenceDriver:
         "_ids",
         "_ignored",
         "_limit",
+        "_num_ctx",
         "_prefilled",
         "_prefilled_ns",
         "_stops",
@@ -120,7 +121,7 @@ class SequenceDriver:
         if mask is None and needs_mask(request):
             raise Unsupported("this model's engine does not support formats, grammars or limits of thinking")
         sampling = request.sampling
-        num_ctx = request.context.num_ctx or context_length
+        self._num_ctx = num_ctx = request.context.num_ctx or context_length
         unlimited = _UNLIMITED_CONTEXTS * num_ctx if num_ctx else None
         wanted = sampling.num_predict
         self._limit = unlimited if wanted is None else min(wanted, unlimited) if unlimited else wanted
@@ -135,7 +136,7 @@ class SequenceDriver:
         self._clock_ns = clock_ns
         self._begun_ns = self._prefilled_ns = clock_ns()
         self._arrived_ns = self._begun_ns if arrived_ns is None else arrived_ns
-        self.mask: TokenMask | None = mask
+        self.mask: RequestMask | None = mask
         self._ignored = mask.ignored if mask is not None else ()
 
     def begin(self) -> None:
@@ -171,7 +172,16 @@ class SequenceDriver:
         )
         if self._limit == 0:
             return self._finish([started], "length")
+        if self.mask is not None:
+            self._limit_mask(self.mask, output.prompt_tokens)
         return [started], False
+
+    def _limit_mask(self, mask: RequestMask, prompt_tokens: int) -> None:
+        """A format is to be complete before the context shifts: afterwards the model no longer sees how it begins."""
+        rooms = [self._num_ctx - prompt_tokens] if self._num_ctx else []
+        rooms += [] if self._limit is None else [self._limit]
+        if rooms:
+            mask.limit(max(1, min(rooms)))
 
     def _token(self, token: Token) -> tuple[list[Output], bool]:
         if self._at_limit:

@@ -113,6 +113,10 @@ class ThinkingMask:
     def ignored(self) -> tuple[str, ...]:
         return () if self._answer is None else self._answer.ignored
 
+    def limit(self, tokens: int) -> None:
+        if self._answer is not None:
+            self._answer.limit(tokens)
+
     def allowed(self) -> bytes | None:
         state, answer = self._state, self._answer
         if state is _State.THINKING:

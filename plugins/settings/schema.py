@@ -163,6 +163,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     registry: Annotated[
         str | None, Meta(description="The registry that reads references without a scheme; if unset, none does.")
     ] = None
+    go_template: Annotated[
+        bool | None,
+        Meta(
+            description="Whether Go templates of manifests are used: always, never, or if unset, unless the template "
+            "in the weights offers more."
+        ),
+    ] = None
     log: LogSettings = LogSettings()
     cli: CliSettings = CliSettings()
     plugins: PluginsSettings = PluginsSettings()

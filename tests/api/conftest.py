@@ -14,6 +14,7 @@ import httpx
 import pytest
 from litestar import Router
 
+from corral.adapters.answer_parsers.hermes import HermesCalls
 from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
 from corral.adapters.constraints.schema_checks import SchemaChecker
 from corral.adapters.engines.fake import SPEC
@@ -28,6 +29,7 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.system.installed_packages import InstalledPackages
+from corral.adapters.templates.go.language import GoLanguage
 from corral.adapters.templates.language import JinjaLanguage
 from corral.api.http.app import create_app
 from corral.api.http.serve import run_event_loop, serve
@@ -88,8 +90,8 @@ class World:
             inference=InferenceService(
                 catalog=catalog,
                 scheduler=scheduler,
-                languages={"jinja": JinjaLanguage()},
-                parsers=ParserChoice({"think_tags": ThinkTagParsers()}, {}),
+                languages={"go": GoLanguage(), "jinja": JinjaLanguage()},
+                parsers=ParserChoice({"think_tags": ThinkTagParsers()}, {"hermes": HermesCalls()}),
                 checker=SchemaChecker(),
             ),
             deriver=ModelDeriver(
@@ -114,7 +116,10 @@ class World:
             family="fake",
             files=(
                 ModelFile(
-                    role="weights", media_type="application/vnd.ollama.image.model", digest=weights, size_bytes=1
+                    role="weights",
+                    media_type="application/vnd.ollama.image.model",
+                    digest=weights,
+                    size_bytes=1,
                 ),
             ),
             **fields,

@@ -12,7 +12,15 @@ from corral.api.http.ollama.dialect import OLLAMA
 from corral.api.http.ollama.naming import without_selector
 from corral.api.http.timestamps import local_timestamp, utc_now
 from corral.api.modelfile.printing import modelfile_text, parameters_text
-from corral.core.errors import Cancelled, CorralError, InvalidOption, LoadFailed, PromptTooLong, ServerBusy
+from corral.core.errors import (
+    Cancelled,
+    CorralError,
+    InvalidOption,
+    LoadFailed,
+    MistypedOption,
+    PromptTooLong,
+    ServerBusy,
+)
 from corral.core.models.digests import digest_of
 from corral.core.models.model import FileRole, StoredModel
 from corral.core.models.names import parse_name
@@ -118,7 +126,8 @@ def test_both_selectors_at_once_are_refused(typed: str) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "text"),
     [
-        (InvalidOption('option "top_k" must be of type integer', "x"), 500, 'option "top_k" must be of type integer'),
+        (MistypedOption('option "top_k" must be of type integer'), 500, 'option "top_k" must be of type integer'),
+        (InvalidOption('option "top_k" is out of range: 1e30'), 400, 'option "top_k" is out of range: 1e30'),
         (ServerBusy("server busy, please try again.  maximum pending requests exceeded", "wait"), 503,
          "server busy, please try again.  maximum pending requests exceeded"),
         (Cancelled("gone"), 499, "request canceled"),

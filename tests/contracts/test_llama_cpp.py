@@ -46,7 +46,8 @@ def make(path: Path, **options: object) -> LlamaCppEngine:
     request = LoadRequest(
         model="test",
         files=(LocalFile(role="weights", path=str(path)),),
-        load_options={"num_ctx": 512, "num_parallel": 4, **options},
+        # Two threads wait for each other at every layer: where others compute too, that multiplies the time.
+        load_options={"num_ctx": 512, "num_parallel": 4, "num_thread": 1, **options},
     )
     engine = load(request, lambda share: None)
     assert isinstance(engine, LlamaCppEngine)
@@ -88,6 +89,11 @@ class Answer:
             self.error = output.error.message
 
     @property
+    def numbers(self) -> list[tuple[int | None, float]]:
+        """The id and the log-probability of each token."""
+        return [(token.token_id, token.logprob.logprob) for token in self.tokens if token.logprob is not None]
+
+    @property
     def cached(self) -> int:
         assert self.prefilled is not None
         return self.prefilled.cached_tokens
@@ -109,9 +115,23 @@ def answer(engine: StepEngine, *requests: CompletionRequest, limit: int = 16) ->
 
 
 @pytest.fixture(scope="module")
-def engine(smollm2: Path) -> Iterator[LlamaCppEngine]:
-    """One engine for all tests that leave it unchanged."""
+def sensible(smollm2: Path) -> Iterator[LlamaCppEngine]:
+    """One engine for all tests of words that leave it unchanged."""
     engine = make(smollm2)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def weights(shallow: Callable[[str], Path]) -> Path:
+    """Real weights, for whatever does not depend on the words."""
+    return shallow("Q4_1")
+
+
+@pytest.fixture(scope="module")
+def engine(weights: Path) -> Iterator[LlamaCppEngine]:
+    """One engine for all other tests that leave it unchanged."""
+    engine = make(weights)
     yield engine
     engine.close()
 
@@ -120,8 +140,8 @@ class TestContract(StepEngineContract):
     """The llama.cpp engine passes the suite of its port."""
 
     @pytest.fixture
-    def engine(self, smollm2: Path) -> StepEngine:
-        return make(smollm2)
+    def engine(self, weights: Path) -> StepEngine:
+        return make(weights)
 
     @pytest.fixture
     def vocabulary_size(self) -> int:
@@ -143,9 +163,9 @@ def test_a_load_that_is_cancelled(smollm2: Path, capfd: pytest.CaptureFixture[st
 # ── Words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_it_knows_the_capital_of_france(engine: LlamaCppEngine) -> None:
+def test_it_knows_the_capital_of_france(sensible: LlamaCppEngine) -> None:
     """A plain completion of real weights makes sense."""
-    assert answer(engine, ask("The capital of France is"))[0].text.startswith(b" Paris")
+    assert answer(sensible, ask("The capital of France is"))[0].text.startswith(b" Paris")
 
 
 def test_control_tokens_in_plain_text_stay_text(engine: LlamaCppEngine) -> None:
@@ -174,7 +194,6 @@ def test_control_tokens_in_plain_text_stay_text(engine: LlamaCppEngine) -> None:
         {"repeat_penalty": 1.8},
         {"presence_penalty": 1.5},
         {"frequency_penalty": 1.5},
-        {"dry_multiplier": 2.0},
         {"logit_bias": ((" the", -100.0),)},
     ],
     ids=lambda options: "-".join(options),
@@ -186,6 +205,13 @@ def test_every_sampling_option_reaches_the_sampler(
     drawn = draw(engine, options)
     assert drawn == draw(engine, options)
     assert drawn != drawn_without_options
+
+
+def test_dry_reaches_the_sampler(sensible: LlamaCppEngine) -> None:
+    """It changes texts too, where the model would repeat the prompt."""
+    drawn = draw(sensible, {"dry_multiplier": 2.0})
+    assert drawn == draw(sensible, {"dry_multiplier": 2.0})
+    assert drawn != draw(sensible, {})
 
 
 def draw(engine: LlamaCppEngine, options: Mapping[str, Any]) -> list[bytes]:
@@ -201,24 +227,24 @@ def drawn_without_options(engine: LlamaCppEngine) -> list[bytes]:
     return draw(engine, {})
 
 
-def test_a_bias_forbids_and_forces(engine: LlamaCppEngine) -> None:
+def test_a_bias_forbids_and_forces(sensible: LlamaCppEngine) -> None:
     """A bias of minus infinity forbids a token; a large one forces it."""
-    [paris] = engine.tokenizer.encode([(TextPart(text=" Paris"),)])
-    [zebra] = engine.tokenizer.encode([(TextPart(text=" zebra"),)])
+    [paris] = sensible.tokenizer.encode([(TextPart(text=" Paris"),)])
+    [zebra] = sensible.tokenizer.encode([(TextPart(text=" zebra"),)])
     prompt = "The capital of France is"
-    [without] = answer(engine, ask(prompt, logit_bias=((paris[0], float("-inf")),)), limit=1)
-    [forced] = answer(engine, ask(prompt, logit_bias=((zebra[0], 100.0),)), limit=1)
+    [without] = answer(sensible, ask(prompt, logit_bias=((paris[0], float("-inf")),)), limit=1)
+    [forced] = answer(sensible, ask(prompt, logit_bias=((zebra[0], 100.0),)), limit=1)
     assert without.tokens[0].token_id != paris[0]
     assert forced.tokens[0].token_id == zebra[0]
     with pytest.raises(InvalidOption, match="999999"):
-        engine.add_request(0, ask(prompt, logit_bias=((999_999, 1.0),)), None)
+        sensible.add_request(0, ask(prompt, logit_bias=((999_999, 1.0),)), None)
 
 
-def test_ignore_eos_goes_on(engine: LlamaCppEngine) -> None:
+def test_ignore_eos_goes_on(sensible: LlamaCppEngine) -> None:
     """With `ignore_eos`, a chat answer continues past its end."""
     chat = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"
-    [usual] = answer(engine, ask(chat), limit=60)
-    [endless] = answer(engine, ask(chat, ignore_eos=True), limit=60)
+    [usual] = answer(sensible, ask(chat), limit=60)
+    [endless] = answer(sensible, ask(chat, ignore_eos=True), limit=60)
     assert usual.finish == "stop"
     assert usual.tokens[-1].piece == b""
     assert len(endless.tokens) == 60
@@ -227,9 +253,9 @@ def test_ignore_eos_goes_on(engine: LlamaCppEngine) -> None:
 # ── Context and cache ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_shared_prefix_is_computed_once(smollm2: Path) -> None:
+def test_a_shared_prefix_is_computed_once(weights: Path) -> None:
     """Requests that arrive together with the same beginning wait for one of them to compute it."""
-    engine = make(smollm2)
+    engine = make(weights)
     system = OCEAN * 4
     answers = answer(engine, *(ask(f"{system} Question {index}: what about ship {index}?") for index in range(4)))
     shared = len(engine.tokenizer.encode([(TextPart(text=system),)])[0])
@@ -240,10 +266,10 @@ def test_a_shared_prefix_is_computed_once(smollm2: Path) -> None:
     engine.close()
 
 
-def test_an_aborted_prefill_lets_its_followers_go_on(smollm2: Path) -> None:
+def test_an_aborted_prefill_lets_its_followers_go_on(weights: Path) -> None:
     """A request that waits for another's prefix uses what has been computed if the other is cancelled, and is
     answered."""
-    engine = make(smollm2, num_batch=64)
+    engine = make(weights, num_batch=64)
     for request_id in range(3):
         engine.add_request(request_id, ask(OCEAN * 10 + f"Ship {request_id}"), None)
     engine.step()
@@ -255,9 +281,9 @@ def test_an_aborted_prefill_lets_its_followers_go_on(smollm2: Path) -> None:
     engine.close()
 
 
-def test_a_long_prompt_holds_nobody_up(smollm2: Path) -> None:
+def test_a_long_prompt_holds_nobody_up(weights: Path) -> None:
     """While an answer is generated, a step computes at most the budget of prompt tokens and still yields a token."""
-    engine = make(smollm2, max_prefill_tokens=32)
+    engine = make(weights, max_prefill_tokens=32)
     engine.add_request(1, ask("Once upon a time"), None)
     while not any(isinstance(output, Token) for _, output in engine.step()):
         pass
@@ -285,9 +311,9 @@ def test_a_full_context_shifts_or_ends(engine: LlamaCppEngine) -> None:
     assert 50 < len(cut.tokens) < 64
 
 
-def test_more_requests_than_streams_wait_in_order(smollm2: Path) -> None:
+def test_more_requests_than_streams_wait_in_order(weights: Path) -> None:
     """With one stream, requests are answered one after the other, in the order they came."""
-    engine = make(smollm2, num_parallel=1)
+    engine = make(weights, num_parallel=1)
     order: list[int] = []
     for request_id in range(3):
         engine.add_request(request_id, ask(f"Number {request_id} is"), None)
@@ -304,9 +330,9 @@ def test_more_requests_than_streams_wait_in_order(smollm2: Path) -> None:
     engine.close()
 
 
-def test_sliding_windows_share_prefixes_and_shift(gemma3: Path) -> None:
+def test_sliding_windows_share_prefixes_and_shift(shallow_gemma3: Path) -> None:
     """A model with sliding windows reuses prefixes longer than its window, and continues past a full context."""
-    engine = make(gemma3, num_ctx=1024, num_parallel=2)
+    engine = make(shallow_gemma3, num_ctx=1024, num_parallel=2)
     story = OCEAN * 26
     first, second = answer(engine, ask(story + "Then"), ask(story + "But"))
     assert first.prefilled is not None
@@ -321,32 +347,35 @@ def test_sliding_windows_share_prefixes_and_shift(gemma3: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Q4_1", "Q8_0", "F16"])
-def test_a_text_depends_on_nothing_else(kind: str, smollm2: Path, requantized: Callable[[str], Path]) -> None:
-    """The same request gives the same text alone, amid traffic, on a cached prefix, beside cancelled and shifting
-    neighbours, after a late join, and while the thread count moves."""
-    weights = smollm2 if kind == "Q4_1" else requantized(kind)
-    engine = make(weights)
+def test_a_text_depends_on_nothing_else(kind: str, shallow: Callable[[str], Path]) -> None:
+    """The same request gives the same text and, to the last bit, the same log-probabilities alone, amid traffic, on a
+    cached prefix, beside cancelled and shifting neighbours, after a late join, and while the thread count moves."""
+    weights = shallow(kind)
+    engine = make(weights, num_thread=0)
     assert "exact" in engine.info.features, engine.info.details["exact"]
     dice = random.Random(7)
     beginnings = (OCEAN * 2, "Tell me about", "A captain remembers", "On the map is")
     requests = [
-        ask(f"{beginnings[index % 4]} harbour {index}", temperature=index % 3 / 2, seed=index) for index in range(8)
+        ask(f"{beginnings[index % 4]} harbour {index}", temperature=index % 3 / 2, seed=index, logprobs=1)
+        for index in range(8)
     ]
     alone = []
     for four in (requests[:4], requests[4:]):
-        fresh = make(weights)
+        fresh = make(weights, num_thread=0)
         for request in four:  # no two of which begin alike
             [one] = answer(fresh, request, limit=10)
             assert one.cached == 0
-            alone.append(one.text)
+            alone.append(one.numbers)
         fresh.close()
     assert amid_traffic(engine, requests, dice) == alone
     assert amid_traffic(engine, requests, dice) == alone  # now on cached prefixes
     engine.close()
 
 
-def amid_traffic(engine: LlamaCppEngine, requests: Sequence[CompletionRequest], dice: random.Random) -> list[bytes]:
-    """The texts of requests that join at odd moments while others come, shift, and are cancelled."""
+def amid_traffic(
+    engine: LlamaCppEngine, requests: Sequence[CompletionRequest], dice: random.Random
+) -> list[list[tuple[int | None, float]]]:
+    """The numbers of requests that join at odd moments while others come, shift, and are cancelled."""
     answers = {index: Answer() for index in range(len(requests))}
     waiting, live, noise = list(answers), set[int](), 100
     noisy: set[int] = set()
@@ -383,7 +412,7 @@ def amid_traffic(engine: LlamaCppEngine, requests: Sequence[CompletionRequest], 
     for request_id in (99, *noisy):
         engine.abort_request(request_id)
     assert room < 0, "the neighbour has not shifted"
-    return [one.text for one in answers.values()]
+    return [one.numbers for one in answers.values()]
 
 
 def test_weights_that_cannot_be_exact_say_so(requantized: Callable[[str], Path]) -> None:
@@ -419,21 +448,21 @@ def embed(engine: StepEngine, *texts: str, truncate: bool = True) -> list[tuple[
     raise AssertionError("no vectors came")
 
 
-def test_like_texts_have_like_vectors(engine: LlamaCppEngine) -> None:
+def test_like_texts_have_like_vectors(sensible: LlamaCppEngine) -> None:
     """Of three sentences, the two about the same thing have the closest vectors."""
 
     def dot(left: Sequence[float], right: Sequence[float]) -> float:
         length = math.hypot(*left) * math.hypot(*right)
         return sum(x * y for x, y in zip(left, right, strict=True)) / length
 
-    cat, kitten, tax = embed(engine, "The cat sleeps.", "The kitten sleeps.", "Taxes are due in April of each year!")
+    cat, kitten, tax = embed(sensible, "The cat sleeps.", "The kitten sleeps.", "Taxes are due in April of each year!")
     assert dot(cat, kitten) > dot(cat, tax)
 
 
-def test_an_input_longer_than_a_batch_is_embedded_and_cut_at_the_context(smollm2: Path) -> None:
+def test_an_input_longer_than_a_batch_is_embedded_and_cut_at_the_context(weights: Path) -> None:
     """It is computed in pieces between other inputs, with the same vector each time; beyond the context it is
     truncated."""
-    engine = make(smollm2, num_ctx=64, num_batch=16, num_parallel=1)
+    engine = make(weights, num_ctx=64, num_batch=16, num_parallel=1)
     assert len(engine.tokenizer.encode([(TextPart(text=OCEAN * 2),)])[0]) > 2 * 16
     first, whole, last, again = embed(engine, "first", OCEAN * 2, "last", OCEAN * 2)
     assert [first, last] == embed(engine, "first", "last")
@@ -518,29 +547,29 @@ def test_absurd_numbers_do_no_harm(engine: LlamaCppEngine) -> None:
 
 
 @pytest.mark.parametrize("options", [{"num_batch": 1, "num_parallel": 1}, {"num_batch": 10**6, "num_ctx": 1}])
-def test_options_out_of_range_are_brought_into_it(smollm2: Path, options: Mapping[str, Any]) -> None:
+def test_options_out_of_range_are_brought_into_it(weights: Path, options: Mapping[str, Any]) -> None:
     """Batch and context sizes that would make llama.cpp abort are adjusted to what it can do."""
-    engine = make(smollm2, **options)
+    engine = make(weights, **options)
     assert answer(engine, ask("The"), limit=2)[0].tokens
     engine.close()
 
 
-def test_a_closed_engine_tokenizes_no_more(smollm2: Path) -> None:
+def test_a_closed_engine_tokenizes_no_more(weights: Path) -> None:
     """After closing, the tokenizer says so instead of reading freed memory."""
-    engine = make(smollm2)
+    engine = make(weights)
     engine.close()
     with pytest.raises(EngineDied):
         engine.tokenizer.encode([(TextPart(text="late"),)])
 
 
-def test_the_memory_that_is_reported_counts_attention(smollm2: Path) -> None:
+def test_the_memory_that_is_reported_counts_attention(weights: Path) -> None:
     """The memory in `ps` grows with the context: by the attention scores of nine heads per token of a batch."""
     reported = []
     for num_ctx in (2048, 8192):
-        engine = make(smollm2, num_ctx=num_ctx, num_parallel=1)
+        engine = make(weights, num_ctx=num_ctx, num_parallel=1)
         reported.append(engine.info.memory_bytes["cpu"])
         engine.close()
-    assert reported[0] > smollm2.stat().st_size + 512 * 49_152 * 4
+    assert reported[0] > weights.stat().st_size + 512 * 49_152 * 4
     assert reported[1] - reported[0] > 512 * 4 * (9 * 8192 - 49_152)
 
 

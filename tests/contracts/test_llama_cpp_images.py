@@ -26,7 +26,7 @@ from corral.adapters.runners.stepping import Command, Stepper
 from corral.core.errors import InvalidRequest, PromptTooLong, Unsupported
 from corral.core.requests.outputs import Delta, EngineFinished, Finished, Prefilled, Started, Token
 from corral.core.requests.prompts import MediaPart, TextPart
-from corral.core.requests.requests import CompletionRequest, SamplingParams
+from corral.core.requests.requests import CompletionRequest, ContextPolicy, SamplingParams
 from corral.core.specs.engines import LoadRequest, LocalFile
 from corral.core.stepping.loops import Outcome, StepLoop
 from corral.plugins.testing.images import png_bytes
@@ -305,7 +305,29 @@ def test_a_full_context_ends_the_answer(folder: Path, kind: str) -> None:
     assert answer.finish == "length"
     assert len(answer.tokens) + answer.prefilled.prompt_tokens == 129
     with pytest.raises(PromptTooLong, match=r"the prompt of \d+ tokens is longer than the context of 128"):
-        engine.prepare(ask(*[ONE] * 40))
+        engine.prepare(ask(ONE, "x" * 120))
+    engine.close()
+
+
+def test_images_without_room_are_not_encoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request with very many images is refused once they fill the context, also if it asks for a smaller one."""
+    engine = make(folder, "mlp", num_ctx=128)
+    encoded: list[int] = []
+    encode = Projector.encode
+
+    def counted(self: Projector, pixels: npt.NDArray[np.uint8], key: int) -> Any:
+        encoded.append(key)
+        return encode(self, pixels, key)
+
+    monkeypatch.setattr(Projector, "encode", counted)
+    images = [noise(seed) for seed in range(20)]
+    with pytest.raises(PromptTooLong, match="longer than the context of 128"):
+        engine.prepare(ask(*images))
+    assert len(encoded) == 8
+    small = msgspec.structs.replace(ask(*images), context=ContextPolicy(num_ctx=20))
+    with pytest.raises(PromptTooLong, match="longer than the context of 20"):
+        engine.prepare(small)
+    assert len(encoded) == 8
     engine.close()
 
 

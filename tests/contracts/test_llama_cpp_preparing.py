@@ -31,13 +31,13 @@ SLOW = tuple(letter * 40 for letter in "aeiourstnl")
 
 def make(path: Path) -> LlamaCppEngine:
     files = (LocalFile(role="weights", path=str(path)),)
-    options = {"num_ctx": 512, "num_parallel": 2, "num_thread": 2}
+    options = {"num_ctx": 512, "num_parallel": 2, "num_thread": 1}
     engine = load(LoadRequest(model="test", files=files, load_options=options), lambda share: None)
     assert isinstance(engine, LlamaCppEngine)
     return engine
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(smollm2: Path) -> Iterator[LlamaCppEngine]:
     made = make(smollm2)
     yield made
@@ -143,7 +143,9 @@ def test_an_aborted_preparation_leaves_the_rest(engine: LlamaCppEngine) -> None:
                 ended.append(number)
                 inbox.put(Close())
 
-    inbox.put(Add(1, dry(*SLOW)))
+    unknown = dry(*SLOW[1:])
+    assert engine.needs_preparing(unknown)
+    inbox.put(Add(1, unknown))
     inbox.put(Abort(1))
     inbox.put(Add(2, ask()))
     Stepper(StepLoop(engine), inbox, take).run()

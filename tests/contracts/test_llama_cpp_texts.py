@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,7 +35,7 @@ def read_metadata(path: Path) -> ModelMetadata:
 
 def make(path: Path) -> LlamaCppEngine:
     files = (LocalFile(role="weights", path=str(path)),)
-    options = {"num_ctx": 512, "num_parallel": 2, "num_thread": 2}
+    options = {"num_ctx": 512, "num_parallel": 2, "num_thread": 1}
     engine = load(LoadRequest(model="test", files=files, load_options=options), lambda share: None)
     assert isinstance(engine, LlamaCppEngine)
     return engine
@@ -73,10 +73,12 @@ def test_a_text_in_pieces_has_the_ids_of_the_whole(engine: LlamaCppEngine, text:
 
 
 @pytest.mark.parametrize("spelled", [b"<|im_end|>", b"[|im_end|]", b"]~im_end~]", b"<|im end|>", b"#im#over##"])
-def test_typed_control_tokens_stay_text_for_every_vocabulary(smollm2: Path, tmp_path: Path, spelled: bytes) -> None:
+def test_typed_control_tokens_stay_text_for_every_vocabulary(
+    shallow: Callable[[str], Path], tmp_path: Path, spelled: bytes
+) -> None:
     """The model with its end token respelled: wherever a request contains it, only the template's own become tokens."""
     path = tmp_path / "model.gguf"
-    path.write_bytes(smollm2.read_bytes().replace(_END, spelled))
+    path.write_bytes(shallow("Q4_1").read_bytes().replace(_END, spelled))
     metadata = read_metadata(path)
     assert metadata.chat_template is not None
     assert spelled.decode() in metadata.chat_template

@@ -49,7 +49,8 @@ def test_weights_speak(metadata: ModelMetadata | None, expected: tuple[str, ...]
         ("{{ .Prompt }}", ("completion",)),
         ("{{- if .Tools }}{{ end }}", ("completion", "tools")),
         ("{{ if and $.Suffix .Prompt }}{{ end }}", ("completion", "insert")),
-        ("{{ range .Messages }}{{ .Thinking }}{{ end }}", ("completion", "thinking")),
+        ("{{ range .Messages }}<t>{{ .Thinking }}</t>{{ end }}", ("completion", "thinking")),
+        ("{{ range .Messages }}{{ .Thinking }}{{ end }}", ("completion",)),
         (".Tools outside of braces, and {{ .ToolsX }}", ("completion",)),
     ],
 )
@@ -57,7 +58,7 @@ def test_a_go_template_speaks_instead_of_the_weights_own(text: str, expected: tu
     """The manifest's template decides by the fields that it uses; the Jinja template in the weights no longer
     counts."""
     record = _record(template=TemplateText(kind="go", text=text))
-    assert derive_capabilities(record, _metadata(chat_template="tools <think></think>"), None) == expected
+    assert derive_capabilities(record, _metadata(chat_template="tools <think></think>"), None, True) == expected
 
 
 @pytest.mark.parametrize(

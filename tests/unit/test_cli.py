@@ -641,6 +641,8 @@ def test_a_saved_chat_goes_on(stocked: Call, tmp_path: Path) -> None:
         (("--think=sometimes", MODEL, "hi"), 2, "invalid think value"),
         (("--think=false", MODEL, "hi", "--truncate", "--hidethinking", "--system", "x"), 0, ""),
         (("--truncate=maybe", MODEL, "hi"), 2, "neither true nor false"),
+        (("--template", "{{ .Prompt", MODEL, "hi"), 1, "template"),
+        (("--template", "{{ .Prompt }}", MODEL, "hi"), 0, ""),
         (("--insecure", MODEL, "hi"), 0, "--insecure has no effect"),
         (("--dimensions", "3", MODEL, "hi"), 2, "is for embedding models"),
         (("--suffix", "x", MODEL, "hi"), 1, "does not support insert"),

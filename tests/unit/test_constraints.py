@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -320,3 +323,79 @@ def test_a_grammar_is_complete(value: Any, said: str) -> None:
     """What is missing or not known is named."""
     with pytest.raises(InvalidRequest, match=said):
         read_format(value)
+
+
+def test_requests_at_the_same_time_share_one_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a grammar that works as well as of one that does not; later requests find the one that works."""
+    made = GrammarMasks(Vocabulary(pieces=PIECES, control=frozenset({CALL, END, OVER}), ends=frozenset({END, OVER})))
+    compiled: list[str] = []
+    together = threading.Barrier(4)
+    compile_one = made._compile
+
+    def counted(constraint: Constraint) -> Any:
+        compiled.append(constraint.source)
+        while made._compiling and len(waiting) < 3:
+            time.sleep(0.001)
+        return compile_one(constraint)
+
+    waiting: list[int] = []
+
+    class Counted(Future[Any]):
+        def result(self, timeout: float | None = None) -> Any:
+            waiting.append(1)
+            return super().result(timeout)
+
+    monkeypatch.setattr(made, "_compile", counted)
+    monkeypatch.setattr("corral.adapters.constraints.masks.Future", Counted)
+
+    def ask(source: str) -> bool:
+        together.wait(10)
+        try:
+            return takes(made(Constraint(kind="regex", source=source)), spelt("no"))
+        except InvalidRequest:
+            return False
+
+    for source, works in (("no", True), ("no(", False)):
+        waiting.clear()
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(ask, [source] * 4)) == [works] * 4
+    assert compiled == ["no", "no("]
+    made(Constraint(kind="regex", source="no"))
+    assert compiled == ["no", "no("]
+
+
+@pytest.mark.parametrize(
+    ("value", "most", "text"),
+    [
+        ({"type": "array", "items": {"type": "array"}}, 12, b"[[[[[[[[[[["),
+        ({"type": "object", "properties": {"a": {}, "b": {}}, "required": ["a", "b"]}, 20, b'{"a": {"x": [1, [2'),
+        ({"type": "string"}, 9, b'"aaaaaaaaaaaaaaaaaaa'),
+        ({"type": "object"}, 16, b'{"aaaaaaaaaaaaaaaaaaa'),
+    ],
+)
+@pytest.mark.parametrize("spent", [0, 3])
+def test_json_is_complete_within_the_limit(masks: GrammarMasks, value: Any, most: int, text: bytes, spent: int) -> None:
+    """A model that would go on is led to the end; what it has spent on thinking counts."""
+    mask = masks(schema(value))
+    for _ in range(spent):
+        mask.spend()
+    mask.limit(most + spent)
+    said: list[int] = []
+    for wanted in (*text, *b" " * most):
+        token = wanted if wanted in allowed(mask) else min(allowed(mask))
+        if token in (END, OVER):
+            break
+        mask.accept(token)
+        said.append(token)
+    assert len(said) < most
+    json.loads(b"".join(PIECES[token] for token in said))
+
+
+def test_a_limit_that_is_far_away_changes_nothing(masks: GrammarMasks) -> None:
+    """Every token that the grammar allows stays allowed."""
+    free, limited = masks(schema({"type": "object"})), masks(schema({"type": "object"}))
+    limited.limit(4000)
+    for token in b'{"a": [1, {"b": "c':
+        assert allowed(free) == allowed(limited)
+        free.accept(token)
+        limited.accept(token)

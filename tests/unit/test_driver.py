@@ -270,6 +270,19 @@ class Mask:
 
     def accept(self, token_id: int) -> None: ...
 
+    def limit(self, tokens: int) -> None:
+        self.most = tokens
+
+
+@pytest.mark.parametrize(("num_predict", "num_ctx", "most"), [(5, 100, 5), (None, 100, 90), (95, 100, 90), (9, 0, 9)])
+def test_a_mask_learns_how_long_the_answer_may_be(num_predict: int | None, num_ctx: int, most: int) -> None:
+    """As many tokens as the request asks for, or as the context has room for without a shift."""
+    mask = Mask()
+    sampling = SamplingParams(num_predict=num_predict)
+    constrained = CompletionRequest(prompt=(), sampling=sampling, constraint=Constraint(kind="regex", source="a"))
+    SequenceDriver(constrained, context_length=num_ctx or None, mask=mask).feed(Prefilled(prompt_tokens=10))
+    assert mask.most == most
+
 
 def test_what_a_mask_does_not_hold_to_is_told() -> None:
     """Parts of a grammar that have no effect are reported with the options that the engine ignores."""

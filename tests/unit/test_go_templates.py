@@ -159,6 +159,7 @@ def test_complaints_are_gos(template: str, complaint: str) -> None:
         ("{{ if .X }}" * 500, "nested more than 60 deep"),
         ("{{ " + "(" * 500, "max expression depth exceeded"),
         ("x" * 300_000, "chat template of 300000 characters"),
+        ("{{.}}" * 40_000, "more than 60000 tokens"),
     ],
 )
 def test_templates_that_do_not_compile(template: str, complaint: str) -> None:
@@ -197,3 +198,12 @@ def test_nothing_of_it_is_imported_before_the_first_template() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_chat_of_thousands_of_messages() -> None:
+    """A template that looks at the rest of the chat for each message still ends."""
+    template = (
+        "{{ range $i, $_ := .Messages }}{{ if eq (len (slice $.Messages $i)) 1 }}{{ .Content }}{{ end }}{{ end }}"
+    )
+    messages = [Message(role=("user", "assistant")[number % 2], content=str(number)) for number in range(4001)]
+    assert _text(template, *messages) == "4000"

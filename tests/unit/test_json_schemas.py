@@ -298,3 +298,47 @@ def test_definitions_that_lead_too_deep_are_refused(masks: GrammarMasks) -> None
     schema = {"$defs": {**definitions, "d500": {}}, "$ref": "#/$defs/d0"}
     with pytest.raises(InvalidRequest, match="nested too deep"):
         masks(Constraint(kind="json_schema", source=json.dumps(schema)))
+
+
+@pytest.mark.parametrize(
+    ("form", "fitting", "failing"),
+    [
+        ("date", ["2024-02-29", "2000-02-29", "1999-12-31"], ["2023-02-29", "1900-02-29", "2024-04-31", "0000-01-01"]),
+        ("time", ["23:59:59Z", "07:00:01.25+01:00"], ["23:59:60Z", "24:00:00Z", "10:00:00z", "10:00:00"]),
+        (
+            "date-time",
+            ["2024-02-29T10:00:00Z"],
+            ["2023-02-29T10:00:00Z", "2024-02-29t10:00:00Z", "2024-02-29T10:00:60Z"],
+        ),
+        ("email", ["ada@example.org"], ["ada", f"{'a' * 60}@example.org"]),
+        ("uuid", ["123e4567-e89b-12d3-a456-426614174000"], ["123e4567"]),
+    ],
+)
+def test_formats_of_texts(masks: GrammarMasks, form: str, fitting: list[str], failing: list[str]) -> None:
+    """What every validator accepts, and nothing that has no end."""
+    schema = {"type": "string", "format": form}
+    assert [text for text in fitting if not fits(masks, schema, json.dumps(text))] == []
+    assert [text for text in failing if fits(masks, schema, json.dumps(text))] == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "longest"),
+    [
+        ({"pattern": "^[a-z]+$"}, 128),
+        ({"pattern": "^[a-z]+$", "maxLength": 300}, 300),
+        ({"pattern": "^[a-z]+$", "minLength": 200}, 200),
+        ({"pattern": "^[a-z]{100,400}$"}, 400),
+        ({"pattern": f"^{'(abcdefghij)' * 16}*$"}, 250),
+    ],
+)
+def test_texts_with_a_pattern_have_an_end(masks: GrammarMasks, schema: Any, longest: int) -> None:
+    """Unless the schema states one, or the pattern counts further or is long itself."""
+    letters = "abcdefghij" * 60 if "abcdefghij" in schema["pattern"] else "a" * 600
+    assert fits(masks, {"type": "string", **schema}, json.dumps(letters[:longest]))
+    assert fits(masks, {"type": "string", **schema}, json.dumps(letters[: longest + 10])) is (longest == 250)
+
+
+def test_a_dot_is_a_character_of_the_same_line(masks: GrammarMasks) -> None:
+    """As in JavaScript; an escaped dot, and one in a class, are just dots."""
+    for pattern, text, good in ((r"^.\.[.]$", "a..", True), (r"^.\.[.]$", "abc", False), ("^.$", "\r", False)):
+        assert fits(masks, {"type": "string", "pattern": pattern}, json.dumps(text)) is good, pattern

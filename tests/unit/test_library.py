@@ -26,7 +26,6 @@ from corral.core.errors import (
     SettingsError,
     UnknownEngine,
     Unsupported,
-    UnsupportedField,
 )
 from corral.core.requests.messages import Message
 from corral.core.scheduling.load_progress import LoadProgress
@@ -265,7 +264,7 @@ def test_wrong_calls(client: Corral) -> None:
         client.chat("absent", "hello")
     with pytest.raises(InvalidOption, match="top_k"):
         client.chat(MODEL, "hello", options={"top_k": "many"})
-    with pytest.raises(UnsupportedField, match="pictures"):
+    with pytest.raises(InvalidRequest, match="pictures"):
         client.chat(MODEL, [{"role": "user", "content": "hello", "pictures": []}])
     with pytest.raises(Unsupported, match="does not support images"):
         client.chat(MODEL, [{"role": "user", "content": "hello", "images": [b"GIF89a"]}])

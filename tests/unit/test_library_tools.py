@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from corral import AsyncCorral, Corral
 from corral.api.library.results import Chunk
+from corral.api.library.tools import to_tools
 from corral.core.errors import InvalidRequest, Unsupported
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
@@ -237,3 +240,23 @@ def test_leaving_a_stream_between_rounds(client: Corral) -> None:
             pass
     assert called == []
     assert all(model.active == 0 for model in client.loaded())
+
+
+def test_the_example_of_the_docs_runs(setup: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/tools.md, unchanged; only its model is one of the fake engine, which answers at once."""
+    page = (Path(__file__).parents[2] / "docs" / "tools.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    with Corral(**setup) as client:
+        client.copy(MODEL, "qwen3:4b")
+    monkeypatch.setenv("CORRAL_MODELS", str(setup["models"]))
+    monkeypatch.setenv("CORRAL_ENGINE", "fake")
+    exec(compile(example, "docs/tools.md", "exec"), {})  # it prints the answer
+
+
+def test_the_request_of_the_docs_is_one(client: Corral) -> None:
+    """The tools in docs/tools.md are valid."""
+    page = (Path(__file__).parents[2] / "docs" / "tools.md").read_text(encoding="utf-8")
+    [body] = re.findall(r"-d '(\{.*?\})'\n```", page, flags=re.DOTALL)
+    request = json.loads(body)
+    [tool] = to_tools(request["tools"])[0]
+    assert tool.parameters["required"] == ["city"]

@@ -89,6 +89,9 @@ class Number:
     def spend(self) -> None:
         self.spent += 1
 
+    def limit(self, tokens: int) -> None:
+        self.most = tokens
+
     def allowed(self) -> bytes:
         token_id = PIECES.index(b"" if self.said else b"42")
         bits = bytearray(len(PIECES) // 8 + 1)

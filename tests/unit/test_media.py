@@ -8,6 +8,7 @@ import struct
 import pytest
 from PIL import Image
 
+from corral.adapters.templates.go.chat_format import GoFormat
 from corral.adapters.templates.jinja import JinjaFormat
 from corral.core.errors import InvalidRequest
 from corral.core.generation.assembling import raw_prompt
@@ -114,6 +115,25 @@ def test_images_stand_where_messages_have_them(template: str) -> None:
     prompt = JinjaFormat(template).render(ChatRequest(messages=messages), ControlTokens(("<user>",))).prompt
     expected = "<system>{red}s<user>{red} a {blue} b<assistant>c<user>no [img], no [img-0], no <__media__><tool>{blue}t"
     assert shown(prompt) == expected
+
+
+GO = "{{ range .Messages }}<{{ .Role }}>{{ .Content }}{{ end }}"
+LEGACY = "{{ if .System }}<system>{{ .System }}{{ end }}<user>{{ .Prompt }}<assistant>{{ .Response }}"
+
+
+@pytest.mark.parametrize("template", [GO, LEGACY])
+def test_images_go_through_go_templates(template: str) -> None:
+    """In both of their forms, and where messages of one role are joined."""
+    messages = (
+        Message(role="system", content="s", images=(RED,)),
+        Message(role="user", content="a [img] b", images=(BLUE,)),
+        Message(role="user", content="c", images=(RED,)),
+        Message(role="assistant", content="d"),
+        Message(role="user", content="e", images=(BLUE, RED)),
+    )
+    prompt = GoFormat(template).render(ChatRequest(messages=messages), ControlTokens(())).prompt
+    expected = "<system>{red}s<user>a {blue} b\n\n{red}c<assistant>d<user>{blue}{red}e"
+    assert shown(prompt).removesuffix("<assistant>") == expected
 
 
 def test_typed_marks_and_control_tokens_stay_text() -> None:

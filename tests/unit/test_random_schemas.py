@@ -31,11 +31,12 @@ def masks() -> GrammarMasks:
 
 def written(masks: GrammarMasks, source: str, draw: random.Random) -> str | None:
     """A text of tokens drawn at random from those that are allowed; None if it does not end."""
-    mask = masks(Constraint(kind="json_schema", source=source), LIMIT)
+    mask = masks(Constraint(kind="json_schema", source=source))
+    mask.limit(LIMIT)
     assert not [one for one in mask.ignored if "oneOf" not in one]
     text = b""
     for _ in range(LIMIT):
-        bits = mask.allowed()
+        bits = mask.allowed() or b""
         allowed = [token_id for token_id in range(END + 1 + len(WORDS)) if bits[token_id >> 3] >> (token_id & 7) & 1]
         plain = [token_id for token_id in allowed if 0x20 <= token_id < 0x7F or token_id >= END]
         token_id = draw.choice(plain or allowed)

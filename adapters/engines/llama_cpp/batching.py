@@ -128,7 +128,12 @@ class Completions:
     def sequence(self, request: CompletionRequest) -> LlamaSequence:
         """Prepare a request, in any thread, also in parallel. Raises the same errors as `add`."""
         cells = prompt_cells(
-            request.prompt, self._tokenizer, self._encoder, exact=self._exact, most_together=self._context.batch
+            request.prompt,
+            self._tokenizer,
+            self._encoder,
+            exact=self._exact,
+            num_ctx=min(request.context.num_ctx or self._context.num_ctx, self._context.num_ctx),
+            most_together=self._context.batch,
         )
         image_tokens = len(cells.keys) - len(cells.text_ids)
         prompt = admitted(request, cells.text_ids, self._context.num_ctx, image_tokens=image_tokens)

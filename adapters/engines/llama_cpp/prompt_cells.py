@@ -9,7 +9,7 @@ from typing import NamedTuple
 from corral.adapters.engines.llama_cpp.image_cells import ImageCells
 from corral.adapters.engines.llama_cpp.image_encoder import ImageEncoder
 from corral.adapters.engines.llama_cpp.tokenizer import LlamaTokenizer
-from corral.core.errors import Unsupported
+from corral.core.errors import PromptTooLong, Unsupported
 from corral.core.requests.prompts import MediaPart, Prompt, has_media
 
 __all__ = ("PromptCells", "Segment", "prompt_cells")
@@ -80,11 +80,18 @@ class PromptCells:
 
 
 def prompt_cells(
-    prompt: Prompt, tokenizer: LlamaTokenizer, encoder: ImageEncoder | None, *, exact: bool, most_together: int
+    prompt: Prompt,
+    tokenizer: LlamaTokenizer,
+    encoder: ImageEncoder | None,
+    *,
+    exact: bool,
+    num_ctx: int,
+    most_together: int,
 ) -> PromptCells:
     """Tokenize texts and encode images. `most_together` is how many cells fit into one call.
 
-    Raises what the tokenizer and the encoder raise, and `Unsupported` for images that the model cannot take.
+    Raises what the tokenizer and the encoder raise, `Unsupported` for images that the model cannot take, and
+    `PromptTooLong` before an image for which `num_ctx` leaves no room, since encoding takes long.
     """
     if not has_media(prompt):
         return PromptCells(tokenizer.tokens(prompt), exact=exact)
@@ -96,6 +103,11 @@ def prompt_cells(
         if not isinstance(part, MediaPart):
             ids += tokenizer.bare_tokens((part,))
             continue
+        if len(ids) >= num_ctx:
+            raise PromptTooLong(
+                f"the prompt of {len(ids)} tokens, before its last images, is longer than the context of {num_ctx}",
+                "send fewer images, shorten the prompt, or raise num_ctx",
+            )
         for piece in encoder.pieces(part.data):
             if not isinstance(piece, ImageCells):
                 ids += piece

@@ -65,6 +65,7 @@ class GoFormat:
             self._root = with_response(self._root)
         self._last_turn = cut_after_response(self._root)
         self._think = _think_tags(self._tree)
+        self._usual_think = think_tags_in(source)
         self._call_tag = tool_call_tag(self._tree)
         self._roles = ROLES | compared_texts(self._tree)
 
@@ -77,13 +78,14 @@ class GoFormat:
         except LimitReached as error:
             raise InvalidRequest(f"chat template: {error}") from error
         prompt = typed.prompt(valid_text(text))
-        known = think_tags_in(self._tree.source)
-        if self._think is None or self._think == known or request.think is False:  # core finds the usual ones itself
+        if (
+            self._think is None or self._think == self._usual_think or request.think is False
+        ):  # core finds the usual ones itself
             return RenderedChat(prompt=prompt, call_tag=self._call_tag)
         return RenderedChat(prompt=prompt, parsers=("think_tags",), think=self._think, call_tag=self._call_tag)
 
     def _rendered(self, request: ChatRequest, typed: TypedText) -> str:
-        messages = _without_old_thinking(request.messages, self._think)
+        messages = _without_old_thinking(request.messages, self._think or self._usual_think)
         marked = [typed.message(message) for message in messages]
         if request.suffix and self._has_suffix:
             return self._filled_in(marked[-1].content if marked else "", request, typed)

@@ -174,7 +174,7 @@ class Evaluator:
         if value is None:
             self.fail(f"nil pointer evaluating {type_name(receiver)}.{name}")
         pointed = value.to if isinstance(value, GoPointer) else value
-        method = _method(pointed, name)
+        method = _method(value if pointed is None else pointed, name)
         if method is not None:
             given = arguments + (final is not _MISSING)
             if given:
@@ -268,7 +268,7 @@ def _method(value: Any, name: str) -> Callable[[Any], Any] | None:
     if name == "String":
         as_text: Callable[[Any], Any] | None = getattr(value, "as_text", None)
         return as_text
-    return value.methods.get(name) if isinstance(value, GoStruct) else None
+    return value.methods.get(name) if isinstance(value, GoStruct | GoPointer) else None
 
 
 def _described(value: Any) -> str:

@@ -92,7 +92,7 @@ def _slice(calling: Calling, arguments: Sequence[Any]) -> Any:
     elif isinstance(item, GoSlice):
         length = len(item.items)
         capacity = length + len(item.spare)
-        calling.limits.step(1 + capacity // 8)
+        calling.limits.step(1 + capacity // 512)
     else:
         fail(f"can't slice item of type {type_name(item)}")
     ends = [0, length]

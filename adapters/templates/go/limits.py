@@ -8,7 +8,7 @@ from corral.core.generation.rendering import abandoned
 
 __all__ = ("LimitReached", "Limits")
 
-_STEPS = 300_000
+_STEPS = 1_000_000
 _CPU_SECONDS = 3.0
 _STEPS_A_CHECK = 32
 _CHARS_A_STEP = 256

@@ -26,6 +26,10 @@ _TYPE_SCRIPT = {
     "object": "Record<string, any>", "null": "null",
 }  # fmt: skip
 _DEEPEST = 100
+_NO_PROPERTIES: Mapping[str, Callable[[Any], Any]] = {
+    "Len": lambda _: 0,
+    "ToMap": lambda _: _properties(None, "map[string]api.ToolProperty", None),
+}
 
 
 class _PropertyType(GoSlice):
@@ -131,7 +135,7 @@ def _property(value: Any, depth: int) -> GoStruct:
             "Items": go_value(found.get("items")),
             "Description": _text(found.get("description")),
             "Enum": go_value(enum) if isinstance(enum, list | tuple) else GoSlice("[]interface {}", None, boxed=True),
-            "Properties": GoPointer("*api.ToolPropertiesMap", _ordered(properties, depth)),
+            "Properties": GoPointer("*api.ToolPropertiesMap", _ordered(properties, depth), methods=_NO_PROPERTIES),
             "Required": _texts(found.get("required")),
         },
         boxed=frozenset({"Items"}),

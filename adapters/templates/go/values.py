@@ -148,13 +148,16 @@ class GoStruct:
 
 
 class GoPointer:
-    """A pointer to a struct; `to` None is nil."""
+    """A pointer to a struct; `to` None is nil. `methods` are those of a nil pointer."""
 
-    __slots__ = ("to", "type")
+    __slots__ = ("methods", "to", "type")
 
-    def __init__(self, type_: str, to: GoStruct | None) -> None:
+    def __init__(
+        self, type_: str, to: GoStruct | None, *, methods: Mapping[str, Callable[[Any], Any]] | None = None
+    ) -> None:
         self.type = type_
         self.to = to
+        self.methods: Mapping[str, Callable[[Any], Any]] = methods or {}
 
 
 def fail(complaint: str) -> NoReturn:

@@ -11,7 +11,15 @@ from corral.api.http.dialects import Dialect
 from corral.api.http.errors import ApiError, ErrorReply, shown_text
 from corral.api.http.ollama.replies import ErrorEnvelope
 from corral.api.http.ollama.schemas import COMPONENTS, SCHEMAS
-from corral.core.errors import Cancelled, CorralError, InvalidOption, ModelNotFound, PromptTooLong, ServerBusy
+from corral.core.errors import (
+    Cancelled,
+    CorralError,
+    InvalidOption,
+    MistypedOption,
+    ModelNotFound,
+    PromptTooLong,
+    ServerBusy,
+)
 
 __all__ = ("OLLAMA", "PROMPT_TOO_LONG", "OllamaDialect")
 
@@ -36,7 +44,7 @@ class OllamaDialect(Dialect):
     components = COMPONENTS
     error = ErrorEnvelope
     # Ollama answers a mistyped option only once it loads the model, hence 500.
-    statuses: ClassVar[Mapping[type[CorralError], int]] = {InvalidOption: 500}
+    statuses: ClassVar[Mapping[type[CorralError], int]] = {MistypedOption: 500}
 
     def body(self, problem: ApiError) -> bytes:
         return msgspec.json.encode(ErrorEnvelope(error=shown_text(problem.text)))

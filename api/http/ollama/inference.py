@@ -54,7 +54,6 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         if body.raw and (body.template or body.system or body.context):
             await begun.runtime.catalog.get(begun.name)
             raise ApiError(400, "raw mode does not support template, system, or context")
-        _refuse_later(template=body.template)
         if not body.prompt and not body.images:
             return await _load(begun, writer, "generate")
         constraint = await _constraint(begun)
@@ -62,6 +61,7 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
         prompt=body.prompt,
         images=await _beside_the_loop(lambda: decoded_images(body.images), (body,)),
         system=body.system or None,
+        template=body.template,
         raw=body.raw,
         suffix=body.suffix,
         earlier_ids=body.context,
@@ -162,13 +162,6 @@ async def _constraint(begun: InferenceRequest[BodyT]) -> Constraint | None:
     except InvalidOption:
         await begun.runtime.catalog.get(begun.name)
         raise
-
-
-def _refuse_later(**fields: object) -> None:
-    """Rejects fields that this version does not support, unless they are empty: many clients send empty ones."""
-    for name, value in fields.items():
-        if value:
-            raise ApiError(400, f"{name} is not supported by this version of Corral; omit it")
 
 
 async def _render(

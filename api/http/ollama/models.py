@@ -31,7 +31,7 @@ from corral.api.http.timestamps import local_timestamp
 from corral.api.modelfile.printing import modelfile_text, parameters_text
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, ModelNotFound
-from corral.core.models.manifest_or_weights import completed, shown_template
+from corral.core.models.manifest_or_weights import completed
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.unused_parts import unused_parts
 from corral.core.runtime import Runtime
@@ -207,12 +207,14 @@ async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody) -> ShowR
     catalog = runtime.catalog
     corral: dict[str, Any] = {}
     info: dict[str, object] = {}
+    projector: dict[str, object] = {}
     tensors: list[tuple[str, str, tuple[int, ...]]] = []
     metadata = None
     try:
         metadata = await catalog.metadata(record)
         info = await catalog.describe(record, verbose=body.verbose)
         tensors = await catalog.tensors(record)
+        projector = await catalog.describe_projector(record, verbose=body.verbose)
     except CorralError as error:
         corral["problem"] = error.message
     unused = unused_parts(record)
@@ -231,11 +233,12 @@ async def _shown(runtime: Runtime, record: StoredModel, body: ShowBody) -> ShowR
     return ShowReply(
         modelfile=modelfile,
         details=_details(record, metadata),
+        projector_info=projector,
         model_info={key: value for key, value in info.items() if key not in _LEFT_OUT_OF_INFO},
         modified_at=local_timestamp(record.modified_at),
         license="\n".join(record.licenses),
         parameters=parameters_text(record.parameters),
-        template=shown_template(record, metadata),
+        template=catalog.template(record, metadata),
         system=record.system or "",
         messages=tuple(
             ReplyMessage(role=message.role, content=message.content, tool_calls=tool_calls_of(message.tool_calls))

@@ -216,6 +216,7 @@ class ShowReply(Reply, frozen=True, kw_only=True):
     remote_model: str = ""
     remote_host: str = ""
     model_info: Mapping[str, Any]
+    projector_info: Mapping[str, Any] = {}
     tensors: tuple[TensorReply, ...] = ()
     capabilities: tuple[str, ...] = ()
     modified_at: str

@@ -118,9 +118,9 @@ class _Parser(ExpressionParser):
             return Text(position=token.position, text=token.text)
         if token.kind is not Kind.LEFT_DELIMITER:
             self.unexpected(token, "input")
-        self.action_line = self.line(token)
+        self.action_start = token.position
         node = self._action()
-        self.action_line = 0
+        self.action_start = None
         return node
 
     def _action(self) -> Node:

@@ -8,6 +8,9 @@ from corral.core.go.templates.tokens import Kind, Lexer, TemplateToken
 
 __all__ = ("TemplateSyntaxError", "TokenReader")
 
+_MOST_TOKENS = 60_000
+"""That are parsed in half a second. Large templates have a few thousand."""
+
 _NOTHING = TemplateToken(Kind.END_OF_TEXT, 0, "EOF")
 
 
@@ -24,7 +27,7 @@ class TokenReader:
     def __init__(self, source: str, lexer: Lexer) -> None:
         self.source = source
         self.lexer = lexer
-        self.action_line = 0
+        self.action_start: int | None = None
         self._waiting = [_NOTHING, _NOTHING, _NOTHING]
         self._count = 0
 
@@ -32,7 +35,7 @@ class TokenReader:
         if self._count > 0:
             self._count -= 1
         else:
-            self._waiting[0] = self.lexer.next()
+            self._read()
         return self._waiting[self._count]
 
     def put_back(self, *earlier: TemplateToken) -> None:
@@ -48,8 +51,13 @@ class TokenReader:
         if self._count > 0:
             return self._waiting[self._count - 1]
         self._count = 1
-        self._waiting[0] = self.lexer.next()
+        self._read()
         return self._waiting[0]
+
+    def _read(self) -> None:
+        self._waiting[0] = self.lexer.next()
+        if self.lexer.count > _MOST_TOKENS:
+            self.fail(f"it has more than {_MOST_TOKENS} tokens")
 
     def next_word(self) -> TemplateToken:
         """The next token that is not a space."""
@@ -68,18 +76,19 @@ class TokenReader:
             self.unexpected(token, context)
         return token
 
-    def line(self, token: TemplateToken) -> int:
-        return self.source.count("\n", 0, token.position) + 1
+    def _line(self, position: int) -> int:
+        return self.source.count("\n", 0, position) + 1
 
     def unexpected(self, token: TemplateToken, context: str) -> NoReturn:
         if token.kind is not Kind.ERROR:
             self.fail(f"unexpected {token} in {context}")
         started = ""
-        if self.action_line not in (0, self.line(token)):
-            started = f" in action started at :{self.action_line}"
+        line = self._line(self.action_start or 0)
+        if self.action_start is not None and line != self._line(token.position):
+            started = f" in action started at :{line}"
             if token.text.endswith(" action"):
                 started = started.removeprefix(" in action")
         self.fail(f"{token}{started}")
 
     def fail(self, complaint: object) -> NoReturn:
-        raise TemplateSyntaxError(f"template: :{self.line(self._waiting[0])}: {complaint}")
+        raise TemplateSyntaxError(f"template: :{self._line(self._waiting[0].position)}: {complaint}")

@@ -98,9 +98,11 @@ class Lexer:
         self._position = 0
         self._inside = False
         self._depth = 0
+        self.count = 0
 
     def next(self) -> TemplateToken:
-        """The next token; at the end of the template, ``END_OF_TEXT`` again and again."""
+        """The next token; at the end of the template, ``END_OF_TEXT`` again and again. `count` is how many it gave."""
+        self.count += 1
         return self._inside_action() if self._inside else self._text()
 
     def _text(self) -> TemplateToken:
