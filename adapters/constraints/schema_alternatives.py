@@ -20,6 +20,8 @@ _MOST_ALTERNATIVES = 32
 _DEEPEST = 6
 _MOST_STEPS = 10_000
 """Comparisons for one whole schema; alternatives that come later stay as they are."""
+_STEPS_A_CHECK = 4
+"""What preparing the check of values counts."""
 _DISTINCT_FORMATS = frozenset({"date-time", "date", "time", "uuid", "email", "ipv4", "ipv6"})
 
 
@@ -105,8 +107,21 @@ class _Separating:
                 if made is not None:
                     return made
         if _values(schema) is not None:
-            return _from_values(schema, other)
+            return self._from_values(schema, other)
         return self._by_type(schema, other, base, depth)
+
+    def _from_values(self, schema: Schema, other: Schema) -> Any:
+        from corral.adapters.constraints.schema_checks import fitting
+
+        values = _values(schema) or []
+        self._left -= _STEPS_A_CHECK + len(values)
+        if self._left < 0:
+            return None
+        fit = {id(value) for value in fitting(dict(other), values)}
+        kept = [value for value in values if id(value) not in fit]
+        if len(kept) == len(values):
+            return schema
+        return {key: value for key, value in schema.items() if key != "const"} | {"enum": kept} if kept else None
 
     def _by_type(self, schema: Schema, other: Schema, base: _Base, depth: int) -> Any:
         mine, theirs = _types(schema) & base.types, _types(other)
@@ -164,16 +179,6 @@ class _Separating:
             return resolved(self._root, reference)
         except LookupError:
             return None
-
-
-def _from_values(schema: Schema, other: Schema) -> Any:
-    from corral.adapters.constraints.schema_checks import fits
-
-    values = _values(schema) or []
-    kept = [value for value in values if not fits(dict(other), value)]
-    if len(kept) == len(values):
-        return schema
-    return {key: value for key, value in schema.items() if key != "const"} | {"enum": kept} if kept else None
 
 
 def _without_values(schema: Schema, values: Sequence[Any]) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from corral.adapters.constraints.deep_stack import on_deep_stack
@@ -15,11 +16,15 @@ from corral.core.ports.format_checks import FormatCheck
 from corral.core.wording.clipping import clipped_line
 from corral.core.wording.pip_lines import pip_line
 
-__all__ = ("SchemaChecker", "fits")
+__all__ = ("SchemaChecker", "fitting")
 
 _REQUIREMENT = "jsonschema-rs>=0.40,<1"
 _LONGEST_SCHEMA, _LONGEST_TEXT = 64 << 10, 1 << 20
 _DEEPEST_SCHEMA = 200
+_REGEX_BYTES = 256 << 10
+"""The largest compiled pattern. Larger ones are refused within a millisecond; by default, one may take 10 MB, and keeps
+all other threads waiting for a tenth of a second.
+"""
 
 
 class SchemaChecker:
@@ -32,16 +37,19 @@ class SchemaChecker:
             return _unchecked(f"{type(error).__name__}: {error}")
 
 
-def fits(schema: dict[str, Any], value: Any) -> bool:
-    """Whether a value fits a schema. True if that cannot be checked."""
-    if complaint_about_work(schema, value) is not None:
-        return True
+def fitting(schema: dict[str, Any], values: Sequence[Any]) -> list[Any]:
+    """Those of the values that fit a schema. All of them if that cannot be checked."""
+    if complaint_about_work(schema, values, each=True) is not None:
+        return list(values)
     try:
         import jsonschema_rs
-
-        return bool(_validator(schema).is_valid(value))
-    except (ImportError, ValueError, jsonschema_rs.ReferencingError):
-        return True
+    except ImportError:
+        return list(values)
+    try:
+        validator = _validator(schema)
+        return [value for value in values if validator.is_valid(value)]
+    except (ValueError, jsonschema_rs.ReferencingError):
+        return list(values)
 
 
 def _validator(schema: dict[str, Any]) -> Any:
@@ -51,7 +59,7 @@ def _validator(schema: dict[str, Any]) -> Any:
         schema,
         validate_formats=True,
         retriever=_retrieve,
-        pattern_options=jsonschema_rs.RegexOptions(),
+        pattern_options=jsonschema_rs.RegexOptions(size_limit=_REGEX_BYTES, dfa_size_limit=_REGEX_BYTES),
         mask="the value",
     )
 

@@ -7,6 +7,7 @@ busy for years. The count is an upper bound, since no branch is left out.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,16 +24,18 @@ _EACH_ITEM = ("items", "additionalItems", "unevaluatedItems", "contains")
 _ELSEWHERE = ("$dynamicRef", "$recursiveRef")
 
 
-def complaint_about_work(schema: Any, value: Any) -> str | None:
-    """Why the value cannot be validated in bounded time; None if it can."""
-    waiting = [(schema, value, 0)]
+def complaint_about_work(schema: Any, value: Any, *, each: bool = False) -> str | None:
+    """Why the value cannot be validated in bounded time; None if it can. `each`: it is a list of values."""
+    waiting = [(schema, one, 0) for one in value] if each else [(schema, value, 0)]
+    targets: dict[str, Any] = {}
     steps = 0
     while waiting:
         rule, one, depth = waiting.pop()
+        steps += 1
         if not isinstance(rule, dict):
             continue
-        steps += 1 + _size(rule, one)
-        if steps > _MOST_STEPS or depth > _DEEPEST:
+        steps += _size(rule, one)
+        if steps + len(waiting) > _MOST_STEPS or depth > _DEEPEST:  # what waits will take a step each
             return "the schema is too complex to be checked"
         if found := next((key for key in _ELSEWHERE if key in rule), None):
             return f"{found} is not followed"
@@ -41,11 +44,13 @@ def complaint_about_work(schema: Any, value: Any) -> str | None:
         reference = rule.get("$ref")
         if isinstance(reference, str):
             try:
-                waiting.append((resolved(schema, reference), one, depth + 1))
+                if reference not in targets:  # following it takes time that grows with its length
+                    targets[reference] = resolved(schema, reference)
+                waiting.append((targets[reference], one, depth + 1))
             except LookupError:
                 return f"the reference {reference[:60]!r} leads out of the schema"
-        waiting += ((inner, one, depth + 1) for inner in _for_same_value(rule))
-        waiting += ((inner, part, depth + 1) for inner, part in _for_parts(rule, one))
+        parts = chain(((inner, one) for inner in _for_same_value(rule)), _for_parts(rule, one))
+        waiting += ((inner, part, depth + 1) for inner, part in islice(parts, _MOST_STEPS))
     return None
 
 

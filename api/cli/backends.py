@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,11 +12,11 @@ from corral.api.cli.client import ServerClient
 from corral.api.cli.model_facts import ModelFacts, facts_of_details, facts_of_reply
 from corral.api.cli.model_names import HOW_TO_GET_MODELS
 from corral.api.library import Corral, Stream
-from corral.api.library.results import Answer
+from corral.api.library.results import Answer, Chunk
 from corral.core.errors import ModelNotFound, NotFound, SourceError
 from corral.core.scheduling.load_progress import LoadListener, LoadProgress
 
-__all__ = ("Backend", "LocalBackend", "Reply", "RunOptions", "ServerBackend", "Timings")
+__all__ = ("Backend", "ChatMessages", "LocalBackend", "Reply", "RunOptions", "ServerBackend", "Timings")
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,20 +34,29 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How to run a request. `keep_alive` is in seconds: -1 means no limit, and None leaves the model's as it is.
 
-    `raw` completes a prompt without the model's chat template. `format` is ``"json"`` or a JSON Schema.
+    `think` None means yes for models that can. `format` is ``"json"``, a JSON Schema or a grammar. Without `truncate`,
+    what does not fit into the context is an error. For `generate` only: `raw` (without the model's chat template),
+    `system`, `suffix` and `template`; for `embed` only: `dimensions`, where None means all.
     """
 
     model: str
     options: Mapping[str, Any] = {}
     keep_alive: float | None = None
-    raw: bool = False
+    think: bool | str | None = None
     format: Any = None
+    truncate: bool = True
+    raw: bool = False
+    system: str | None = None
+    suffix: str | None = None
+    template: str | None = None
+    dimensions: int | None = None
 
 
-Reply = Generator[str, None, Timings]
-"""Yields text as it is generated, and returns the timings. Closing it early cancels the request."""
+Reply = Generator[Chunk, None, Timings]
+"""Yields thinking and text as they are generated, and returns the timings. Closing it early cancels the request."""
 
-Messages = Sequence[Mapping[str, str]]
+ChatMessages = Sequence[Mapping[str, Any]]
+"""Messages as `Corral.chat` takes them; `images` are the bytes of files."""
 
 
 class Backend(Protocol):
@@ -58,9 +68,9 @@ class Backend(Protocol):
 
     def load(self, run_options: RunOptions, on_progress: LoadListener) -> None: ...
 
-    def chat(self, run_options: RunOptions, messages: Messages) -> Reply: ...
+    def chat(self, run_options: RunOptions, messages: ChatMessages) -> Reply: ...
 
-    def generate(self, run_options: RunOptions, prompt: str) -> Reply: ...
+    def generate(self, run_options: RunOptions, prompt: str, images: Sequence[bytes] = ()) -> Reply: ...
 
     def embed(self, run_options: RunOptions, text: str) -> Sequence[float]: ...
 
@@ -73,9 +83,10 @@ class LocalBackend:
 
     def facts(self, model: str) -> ModelFacts:
         try:
-            return facts_of_details(self._corral.show(model))
+            details = self._corral.show(model)
         except ModelNotFound as fault:
             raise ModelNotFound(fault.message, HOW_TO_GET_MODELS) from fault
+        return facts_of_details(details, self._corral.runtime().catalog.local_files(details.record))
 
     def models(self) -> list[str]:
         return [record.name.short for record in self._corral.list()]
@@ -83,20 +94,18 @@ class LocalBackend:
     def load(self, run_options: RunOptions, on_progress: LoadListener) -> None:
         self._corral.load(run_options.model, on_progress=on_progress, **_how(run_options))
 
-    def chat(self, run_options: RunOptions, messages: Messages) -> Reply:
+    def chat(self, run_options: RunOptions, messages: ChatMessages) -> Reply:
         return _local_reply(
             lambda: self._corral.chat(run_options.model, messages, stream=True, **_answer_how(run_options))
         )
 
-    def generate(self, run_options: RunOptions, prompt: str) -> Reply:
-        return _local_reply(
-            lambda: self._corral.generate(
-                run_options.model, prompt, raw=run_options.raw, stream=True, **_answer_how(run_options)
-            )
-        )
+    def generate(self, run_options: RunOptions, prompt: str, images: Sequence[bytes] = ()) -> Reply:
+        how = _answer_how(run_options) | _generate_how(run_options)
+        return _local_reply(lambda: self._corral.generate(run_options.model, prompt, images=images, stream=True, **how))
 
     def embed(self, run_options: RunOptions, text: str) -> Sequence[float]:
-        return self._corral.embed(run_options.model, text, **_how(run_options)).vectors[0]
+        how = _how(run_options) | _embed_how(run_options)
+        return self._corral.embed(run_options.model, text, **how).vectors[0]
 
 
 class ServerBackend:
@@ -121,18 +130,17 @@ class ServerBackend:
         self._server.call("POST", "/api/generate", _body(run_options, stream=False))
         on_progress(LoadProgress(stage="loading", share=1.0))
 
-    def chat(self, run_options: RunOptions, messages: Messages) -> Reply:
-        return self._reply("/api/chat", _body(run_options, messages=list(messages), format=run_options.format))
+    def chat(self, run_options: RunOptions, messages: ChatMessages) -> Reply:
+        encoded = [_encoded(message) for message in messages]
+        return self._reply("/api/chat", _body(run_options, messages=encoded) | _answer_fields(run_options))
 
-    def generate(self, run_options: RunOptions, prompt: str) -> Reply:
-        return self._reply(
-            "/api/generate", _body(run_options, prompt=prompt, raw=run_options.raw, format=run_options.format)
-        )
+    def generate(self, run_options: RunOptions, prompt: str, images: Sequence[bytes] = ()) -> Reply:
+        fields = _answer_fields(run_options) | _generate_how(run_options)
+        return self._reply("/api/generate", _body(run_options, prompt=prompt, images=_base64(images)) | fields)
 
     def embed(self, run_options: RunOptions, text: str) -> Sequence[float]:
-        vectors: list[list[float]] = self._server.call("POST", "/api/embed", _body(run_options, input=text))[
-            "embeddings"
-        ]
+        reply = self._server.call("POST", "/api/embed", _body(run_options, input=text) | _embed_how(run_options))
+        vectors: list[list[float]] = reply["embeddings"]
         return vectors[0]
 
     def _reply(self, path: str, body: dict[str, Any]) -> Reply:
@@ -140,9 +148,11 @@ class ServerBackend:
         lines = self._server.stream(path, body)
         try:
             for last in lines:
-                text = last["message"]["content"] if "message" in last else last.get("response", "")
-                if text:
-                    yield text
+                message = last.get("message", last)
+                text = message.get("content" if "message" in last else "response", "")
+                thinking = message.get("thinking", "")
+                if text or thinking:
+                    yield Chunk(text=text, thinking=thinking)
         finally:
             lines.close()
         if not last.get("done"):
@@ -163,8 +173,8 @@ class ServerBackend:
 def _local_reply(ask: Callable[[], Stream[Any]]) -> Reply:
     with ask() as stream:  # not called before the text is wanted, since this may load the model
         for chunk in stream:
-            if chunk.text:
-                yield chunk.text
+            if chunk.text or chunk.thinking:
+                yield chunk
     result: Answer = stream.result
     return Timings(
         total_ns=result.total_ns,
@@ -183,9 +193,34 @@ def _how(run_options: RunOptions) -> dict[str, Any]:
     )
 
 
+def _answer_fields(run_options: RunOptions) -> dict[str, Any]:
+    return {"format": run_options.format, "think": run_options.think, "truncate": run_options.truncate}
+
+
 def _answer_how(run_options: RunOptions) -> dict[str, Any]:
-    return _how(run_options) | {"format": run_options.format}
+    return _how(run_options) | _answer_fields(run_options)
+
+
+def _generate_how(run_options: RunOptions) -> dict[str, Any]:
+    names = ("raw", "system", "suffix", "template")
+    return {name: value for name in names if (value := getattr(run_options, name))}
+
+
+def _embed_how(run_options: RunOptions) -> dict[str, Any]:
+    return {"truncate": run_options.truncate} | (
+        {} if run_options.dimensions is None else {"dimensions": run_options.dimensions}
+    )
 
 
 def _body(run_options: RunOptions, **fields: Any) -> dict[str, Any]:
     return {"model": run_options.model} | _how(run_options) | fields
+
+
+def _encoded(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The message as JSON has it."""
+    images = {"images": _base64(message["images"])} if "images" in message else {}
+    return {**message, **images}
+
+
+def _base64(images: Sequence[bytes]) -> list[str]:
+    return [base64.b64encode(image).decode() for image in images]

@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app
+from prompt_toolkit.application import get_app, in_terminal
+from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import History as PromptHistory
 from prompt_toolkit.input import Input, create_input
@@ -24,13 +25,16 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import Output, create_output
 
+from corral.api.cli.external_editor import edited_text
 from corral.api.cli.history import History
+from corral.api.cli.output import print_fault
 from corral.api.cli.terminal import Interrupts, TerminalModes, open_quote
+from corral.core.errors import CorralError
 
 __all__ = ("EditingTerminal", "merge_pasted_lines")
 
 _BRACKETED_PASTE_ON = "\x1b[?2004h"
-_LEAVE = b"\x1b[?2004l\x1b[?25h"  # bracketed paste off, the cursor visible
+_LEAVE = b"\x1b[?2004l\x1b[?25h\x1b[0m"  # bracketed paste off, the cursor visible, nothing dimmed
 _MOST_TYPED_AHEAD = 1 << 20  # characters
 _MOST_READ_BYTES = 1 << 20
 _PAUSE_S = 0.05
@@ -203,6 +207,17 @@ def _keys() -> KeyBindings:
     @bindings.add("escape", "enter")
     def _break_line(event: KeyPressEvent) -> None:
         event.current_buffer.newline(copy_margin=False)
+
+    @bindings.add("c-g")
+    async def _edit(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        async with in_terminal():
+            try:
+                text = edited_text(buffer.text)
+            except CorralError as fault:
+                print_fault(fault)
+                return
+        buffer.document = Document(text, len(text))
 
     return bindings
 

@@ -9,8 +9,9 @@ import msgspec
 
 from corral.api.cli.output import echo
 from corral.api.library.results import ModelDetails
-from corral.api.modelfile.printing import parameters_text
+from corral.api.modelfile.printing import modelfile_text, parameters_text
 from corral.core.models.manifest_or_weights import completed
+from corral.core.specs.engines import LocalFile
 from corral.core.wording.printable import one_line
 
 __all__ = ("ModelFacts", "facts_of_details", "facts_of_reply", "print_facts")
@@ -36,15 +37,25 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     template: str = ""
     system: str = ""
     license: str = ""
+    modelfile: str = ""
+    messages: tuple[Mapping[str, str], ...] = ()
 
     @property
     def embeds_only(self) -> bool:
         """Whether the model produces only embeddings, and no text."""
-        return "embedding" in self.capabilities and "completion" not in self.capabilities
+        return self.can("embedding") and not self.can("completion")
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether the model sees or hears."""
+        return self.can("vision") or self.can("audio")
+
+    def can(self, capability: str) -> bool:
+        return capability in self.capabilities
 
 
-def facts_of_details(details: ModelDetails) -> ModelFacts:
-    """The facts from the store."""
+def facts_of_details(details: ModelDetails, files: Sequence[LocalFile]) -> ModelFacts:
+    """The facts from the store. `files` are the model's local files."""
     record = completed(details.record, details.metadata)
     return ModelFacts(
         name=record.name.short,
@@ -61,6 +72,14 @@ def facts_of_details(details: ModelDetails) -> ModelFacts:
         template=details.template,
         system=record.system or "",
         license="\n".join(record.licenses),
+        modelfile=modelfile_text(
+            record,
+            files,
+            template=record.template.text if record.template else "",
+            system=record.system or "",
+            parameters=record.parameters,
+        ),
+        messages=tuple({"role": message.role, "content": message.content} for message in record.messages),
     )
 
 
@@ -82,6 +101,10 @@ def facts_of_reply(name: str, reply: Mapping[str, Any]) -> ModelFacts:
         template=reply.get("template", ""),
         system=reply.get("system", ""),
         license=reply.get("license", ""),
+        modelfile=reply.get("modelfile", ""),
+        messages=tuple(
+            {"role": message["role"], "content": message.get("content", "")} for message in reply.get("messages") or ()
+        ),
     )
 
 

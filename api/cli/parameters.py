@@ -26,6 +26,7 @@ __all__ = (
     "AnyModel",
     "Assignment",
     "Capability",
+    "Checked",
     "KeepAliveParam",
     "LoadedModelParam",
     "ModelText",

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from corral.api.cli.answers import TRUNCATED, print_reply, print_timings
+from corral.api.cli.answers import TRUNCATED, PrintedAnswer, print_reply, print_timings
+from corral.api.cli.attachments import attach, names_files
 from corral.api.cli.backends import Backend, RunOptions
-from corral.api.cli.chat_help import COMMANDS_HELP, TOPICS_HELP
+from corral.api.cli.chat_help import COMMANDS_HELP, TOPICS_HELP, first_word, suggestion
+from corral.api.cli.chat_saving import SaveModel
+from corral.api.cli.chat_settings import set_in_chat
+from corral.api.cli.chat_shows import show_in_chat, show_opening
+from corral.api.cli.chat_state import ChatState
 from corral.api.cli.history import History
-from corral.api.cli.model_facts import print_facts
+from corral.api.cli.model_facts import ModelFacts
 from corral.api.cli.model_names import beginning_of, suggesting
-from corral.api.cli.output import echo, echo_content, print_fault
+from corral.api.cli.output import echo, print_fault
 from corral.api.cli.progress import load_progress
 from corral.api.cli.terminal import ChatTerminal
 from corral.core.errors import CorralError, ModelNotFound
-from corral.core.requests.options import OPTIONS, parse_parameter
-from corral.core.wording.suggestions import nearest
 
 __all__ = ("Repl",)
 
 _ENDINGS = ("/bye", "/exit")
-_SWITCHES = ("noformat", "history", "nohistory", "wordwrap", "nowordwrap", "verbose", "quiet")
 
 
 class Repl:
-    """A conversation, typed at `terminal`, with one model at a time."""
+    """A conversation, typed at `terminal`, with one model at a time. `save` stores it as a model."""
 
     def __init__(
         self,
@@ -35,23 +37,28 @@ class Repl:
         run_options: RunOptions,
         *,
         terminal: ChatTerminal,
+        save: SaveModel,
         history: History | None = None,
         verbose: bool = False,
         wrap: bool = True,
+        hide_thinking: bool = False,
     ) -> None:
         self._backend = backend
-        self._run_options = run_options
         self._terminal = terminal
-        self._history = history or History(enabled=False)
-        self._verbose = verbose
-        self._wrap = wrap
-        self._messages: list[dict[str, str]] = []
-        self._said_truncated = False
-        self._system: str | None = None
+        self._save_model = save
+        self._state = ChatState(
+            backend,
+            run_options,
+            history=history or History(enabled=False),
+            verbose=verbose,
+            wrap=wrap,
+            hide_thinking=hide_thinking,
+        )
         self._commands: dict[str, Callable[[str], None]] = {
-            "set": self._set,
-            "show": self._show,
+            "set": lambda text: set_in_chat(self._state, text),
+            "show": lambda text: show_in_chat(self._state, text),
             "load": self._load,
+            "save": self._save,
             "clear": self._clear,
             "list": self._list,
             "help": self._help,
@@ -63,9 +70,11 @@ class Repl:
 
         Raises what the first load raises, including `KeyboardInterrupt`.
         """
+        run_options = self._state.run_options
         with self._terminal:
-            with self._terminal.busy(), load_progress(self._run_options.model) as show:
-                self._backend.load(self._run_options, show)
+            with self._terminal.busy(), load_progress(run_options.model) as show:
+                self._backend.load(run_options, show)
+            show_opening(self._backend.facts(run_options.model))
             echo("/? for help, Ctrl + d to exit", err=True)
             while (text := self._next()) is not None:
                 if not text.strip():
@@ -102,33 +111,47 @@ class Repl:
             print_fault(fault)
 
     def _is_command(self, text: str) -> bool:
-        """A slash begins a command, unless it begins a paste of several lines that starts with a path."""
+        """A slash begins a command, unless it begins a path: of an image, or of a paste of several lines."""
         if not text.startswith("/"):
             return False
-        return "\n" not in text.strip() or _first_word(text.removeprefix("/"))[0] in self._commands
+        if first_word(text.removeprefix("/"))[0] in self._commands:
+            return True
+        return "\n" not in text.strip() and not ("/" in text[1:] and names_files(text))
 
     def _say(self, text: str) -> None:
-        self._messages.append({"role": "user", "content": text})
-        opening = [] if self._system is None else [{"role": "system", "content": self._system}]
+        state = self._state
+        state.messages.append(self._message(text))
         try:
-            reply = self._backend.chat(self._run_options, [*opening, *self._messages])
-            answer, timings = print_reply(reply, wrap=self._wrap)
+            reply = self._backend.chat(state.run_options, state.sent_messages())
+            answer = print_reply(reply, wrap=state.wrap, hide_thinking=state.hide_thinking)
         except BaseException:
-            self._messages.pop()  # an unanswered question would confuse the model
+            state.messages.pop()  # an unanswered question would confuse the model
             raise
-        if answer:
-            self._messages.append({"role": "assistant", "content": answer})
+        if answer.text or (answer.thinking and answer.timings):
+            state.messages.append(_spoken(answer))
             echo()
-        elif timings is None:
-            self._messages.pop()  # stopped before the first word: treated as not asked
-        if timings is not None and timings.truncated and not self._said_truncated:
-            self._said_truncated = True
+        elif answer.timings is None:
+            state.messages.pop()  # stopped before the first word: treated as not asked
+        if answer.timings is None:
+            return
+        if answer.timings.truncated and not state.said_truncated:
+            state.said_truncated = True
             echo(TRUNCATED, err=True)
-        if self._verbose and timings is not None:
-            print_timings(timings)
+        if state.verbose:
+            print_timings(answer.timings)
+
+    def _message(self, text: str) -> dict[str, Any]:
+        """A message with the files that it names, if the model can see or hear."""
+        if names_files(text):
+            facts = self._backend.facts(self._state.run_options.model)
+            if facts.takes_files:
+                attached = attach(text)
+                files = {"images": attached.files} if attached.files else {}
+                return {"role": "user", "content": attached.text, **files}
+        return {"role": "user", "content": text}
 
     def _command(self, text: str) -> None:
-        name, rest = _first_word(text.removeprefix("/"))
+        name, rest = first_word(text.removeprefix("/"))
         command = self._commands.get(name)
         if command is not None:
             command(rest)
@@ -136,113 +159,49 @@ class Repl:
             echo(f"'/{name}' takes no value, but got '{rest}'.")
         else:
             endings = [ending.removeprefix("/") for ending in _ENDINGS]
-            suggestion = _suggestion("/", name, [*self._commands, *endings])
-            echo(f"Unknown command '/{name}'.{suggestion} Type /? for help")
-
-    def _set(self, text: str) -> None:
-        what, value = _first_word(text)
-        if what in _SWITCHES and value:
-            echo(f"'/set {what}' takes no value, but got '{value}'.")
-            return
-        match what:
-            case "parameter" if value:
-                name, *values = value.split()
-                self._set_parameter(name, values)
-            case "parameter":
-                for line in self._parameters():
-                    echo(line)
-            case "system" if value:
-                self._system = value.strip('"')
-                echo("Set system message.")
-            case "format" if value == "json":
-                self._run_options = msgspec.structs.replace(self._run_options, format=value)
-                echo("Set format to 'json' mode.")
-            case "format" if value:
-                echo(f"Unknown format '{value}'. The only format is 'json'.")
-            case "noformat":
-                self._run_options = msgspec.structs.replace(self._run_options, format=None)
-                echo("Disabled format.")
-            case "history" | "nohistory":
-                self._history.enabled = what == "history"
-                echo(f"Set '{what}' mode.")
-            case "wordwrap" | "nowordwrap":
-                self._wrap = what == "wordwrap"
-                echo(f"Set '{what}' mode.")
-            case "verbose" | "quiet":
-                self._verbose = what == "verbose"
-                echo(f"Set '{what}' mode.")
-            case "system" | "format":
-                echo(f"'/set {what}' needs a value.\n{TOPICS_HELP['set']}")
-            case _ if what in OPTIONS:
-                echo(f"Unknown command '/set {what}'. Did you mean '/set parameter {text}'?")
-            case _:
-                self._lacking("set", what, [*_SWITCHES, "parameter", "system", "format"])
-
-    def _set_parameter(self, name: str, values: list[str]) -> None:
-        options: dict[str, Any] = {**self._run_options.options, name: parse_parameter(name, values)}
-        self._run_options = msgspec.structs.replace(self._run_options, options=options)
-        echo(f"Set parameter '{name}' to '{', '.join(values)}'")
-
-    def _parameters(self) -> Iterator[str]:
-        for name, option in self._run_options.options.items():
-            yield f"{name:<30} {', '.join(option) if isinstance(option, list) else option}"
-
-    def _show(self, text: str) -> None:
-        what, value = _first_word(text)
-        known = ("info", "license", "parameters", "system", "template")
-        if what not in known:
-            self._lacking("show", what, known)
-            return
-        if value:
-            echo(f"'/show {what}' takes no value, but got '{value}'.")
-            return
-        facts = self._backend.facts(self._run_options.model)
-        match what:
-            case "info":
-                print_facts(facts)
-            case "license":
-                echo_content(facts.license or "No license was specified for this model.")
-            case "parameters":
-                echo_content(facts.parameters or "No parameters were specified for this model.")
-                for line in self._parameters():
-                    echo(f"{line}  (this session)")
-            case "system":
-                echo_content(self._system or facts.system or "No system message was specified for this model.")
-            case "template":
-                echo_content(facts.template or "No template was specified for this model.")
+            near = suggestion("/", name, [*self._commands, *endings])
+            echo(f"Unknown command '/{name}'.{near} Type /? for help")
 
     def _load(self, text: str) -> None:
         if not text:
             echo("Name a model: /load <model>. Available models:")
             self._list("")
             return
-        model = self._find(text)
-        run_options = msgspec.structs.replace(self._run_options, model=model)
+        model, facts = self._find(text)
+        state = self._state
+        run_options = msgspec.structs.replace(state.run_options, model=model)
+        if run_options.think and not facts.can("thinking"):
+            run_options = msgspec.structs.replace(run_options, think=None)
         with load_progress(model) as show:
             self._backend.load(run_options, show)
-        self._run_options = run_options
-        self._messages.clear()
-        self._said_truncated = False
+        state.run_options = run_options
+        state.forget()
         echo(f"Loaded '{model}'.")
+        show_opening(facts)
 
-    def _find(self, text: str) -> str:
+    def _find(self, text: str) -> tuple[str, ModelFacts]:
         """The model of that name, or the only one that begins with it. `ModelNotFound` has the closest names."""
         try:
             with suggesting(text, self._backend.models):
-                self._backend.facts(text)
+                return text, self._backend.facts(text)
         except ModelNotFound:
             taken = beginning_of(text, self._backend.models())
             if taken is None:
                 raise
-            return taken
-        return text
+            return taken, self._backend.facts(taken)
+
+    def _save(self, text: str) -> None:
+        if not text or len(text.split()) > 1:
+            echo("Name the new model: /save <model>")
+            return
+        self._save_model(text, self._state)
+        echo(f"Created new model '{text}'")
 
     def _clear(self, text: str) -> None:
         if text:
             echo(f"'/clear' takes no value, but got '{text}'.")
             return
-        self._messages.clear()
-        self._said_truncated = False
+        self._state.forget()
         echo("Cleared session context")
 
     def _list(self, text: str) -> None:
@@ -255,26 +214,12 @@ class Repl:
     def _help(self, text: str) -> None:
         topic = text.removeprefix("/")
         if topic and topic not in TOPICS_HELP:
-            suggestion = _suggestion("/? ", topic, TOPICS_HELP)
-            echo(f"There is no help for '{topic}'.{suggestion or chr(10) + COMMANDS_HELP}")
+            near = suggestion("/? ", topic, TOPICS_HELP)
+            echo(f"There is no help for '{topic}'.{near or chr(10) + COMMANDS_HELP}")
         else:
             echo(TOPICS_HELP.get(topic, COMMANDS_HELP))
 
-    def _lacking(self, command: str, what: str, known: Sequence[str]) -> None:
-        """Says that a subcommand is missing or unknown."""
-        suggestion = _suggestion(f"/{command} ", what, known) if what else ""
-        if what:
-            echo(f"Unknown command '/{command} {what}'.{suggestion}")
-        if not suggestion:
-            echo(TOPICS_HELP[command])
 
-
-def _first_word(text: str) -> tuple[str, str]:
-    """The first word, and the text that follows it."""
-    first, *rest = text.split(maxsplit=1) or [""]
-    return first, rest[0].strip() if rest else ""
-
-
-def _suggestion(before: str, name: str, known: Iterable[str]) -> str:
-    near = nearest(name, known)
-    return f" Did you mean '{before}{near}'?" if near else ""
+def _spoken(answer: PrintedAnswer) -> dict[str, Any]:
+    thinking = {"thinking": answer.thinking} if answer.thinking else {}
+    return {"role": "assistant", "content": answer.text, **thinking}

@@ -11,11 +11,14 @@ from pathlib import Path
 import click
 
 from corral.api.cli.answers import TRUNCATED, print_reply, print_timings
+from corral.api.cli.attachments import Attached, attach, names_files
 from corral.api.cli.backends import Backend, LocalBackend, RunOptions, ServerBackend
+from corral.api.cli.chat_saving import save_chat
 from corral.api.cli.client import ServerClient
 from corral.api.cli.history import History
 from corral.api.cli.logs import set_up_logging
 from corral.api.cli.model_facts import ModelFacts
+from corral.api.cli.optional_values import OptionalValues, Switch, Think
 from corral.api.cli.output import echo
 from corral.api.cli.parameters import (
     AnswerFormat,
@@ -33,12 +36,13 @@ from corral.api.cli.terminal import Interrupts, no_echo, open_terminal
 from corral.api.library import Corral
 from corral.core.errors import InvalidOption, InvalidRequest, ModelNotFound
 from corral.core.requests.options import parse_parameter
+from corral.core.values import Value
 from corral.plugins.assembly import ENGINES, engine_chooser
 
 __all__ = ("run",)
 
 
-@click.command()
+@click.command(cls=OptionalValues)
 @click.argument("model", type=AnyModel())
 @click.argument("prompt", nargs=-1)
 @click.option(
@@ -58,6 +62,22 @@ __all__ = ("run",)
     metavar="json|FILE",
     help="Answer in JSON, or as the JSON Schema in FILE requires.",
 )
+@click.option("--system", metavar="TEXT", help="The system text, instead of the model's own.")
+@click.option("--suffix", metavar="TEXT", help="The text after the answer, which completes PROMPT up to it.")
+@click.option(
+    "--think", type=Think(), help="Let the model think before it answers, or not, or how hard. --think is true."
+)
+@click.option("--template", metavar="TEXT", help="A Go template for PROMPT, instead of the model's chat template.")
+@click.option("--hidethinking", is_flag=True, help="Do not show what the model thinks.")
+@click.option(
+    "--truncate",
+    type=Switch(),
+    default=True,
+    help="Leave out what does not fit into the context; with false, that is an error.",
+)
+@click.option(
+    "--dimensions", type=click.IntRange(min=1), metavar="NUMBER", help="Cut the vector of an embedding model to NUMBER."
+)
 @click.option("--engine", type=Registered(ENGINES), help="The engine to use; implies --local.")
 @click.option("--local", is_flag=True, help="Run in this process, even if a server is running.")
 @click.option(
@@ -69,6 +89,7 @@ __all__ = ("run",)
 )
 @click.option("--verbose", is_flag=True, help="Show timings after an answer.")
 @click.option("--nowordwrap", is_flag=True, help="Do not wrap lines between words.")
+@click.option("--insecure", is_flag=True, help="For registries without TLS; has no effect, as there are none yet.")
 @click.pass_obj
 def run(
     session: Session,
@@ -77,11 +98,19 @@ def run(
     options: tuple[tuple[str, str], ...],
     raw: bool,
     answer_format: object,
+    system: str | None,
+    suffix: str | None,
+    template: str | None,
+    think: bool | str | None,
+    hidethinking: bool,
+    truncate: bool,
+    dimensions: int | None,
     engine: str | None,
     local: bool,
     keep_alive_s: float | None,
     verbose: bool,
     nowordwrap: bool,
+    insecure: bool,
 ) -> None:
     """Answer PROMPT with MODEL, or start a chat if there is no PROMPT. Piped input goes before the prompt.
 
@@ -91,6 +120,8 @@ def run(
     The model runs on the Corral server at CORRAL_HOST if one is up, and in this process otherwise.
     """
     session.set(scheduler__engine=engine)
+    if insecure:
+        echo("--insecure has no effect: no registry is contacted", err=True)
     log = session.settings.log
     if log.level in ("debug", "trace"):
         set_up_logging(log.level, as_json=log.json)
@@ -106,13 +137,27 @@ def run(
             model=name,
             # Also set in the request: a model's own engine setting overrides the general one.
             options=_options(options) | ({} if engine is None else {"engine": engine}),
-            raw=raw,
-            format=answer_format,
             keep_alive=keep_alive_s,
+            think=think,
+            format=answer_format,
+            truncate=truncate,
+            raw=raw,
+            system=system,
+            suffix=suffix,
+            template=template,
+            dimensions=dimensions,
         )
         try:
-            wrap = not nowordwrap and sys.stdout.isatty()
-            _answer(session, backend, run_options, facts, question, verbose=verbose, wrap=wrap)
+            if facts.embeds_only:
+                _embed(backend, run_options, question, verbose=verbose)
+                return
+            if dimensions is not None:
+                raise click.UsageError(f"--dimensions is for embedding models, and {name} answers in text")
+            shown = _Shown(verbose=verbose, wrap=not nowordwrap and sys.stdout.isatty(), hide_thinking=hidethinking)
+            if question is None:
+                _chat(session, corral, backend, run_options, shown)
+            else:
+                _answer(backend, run_options, facts, question, shown)
         except InvalidOption as fault:  # only the model or its engine knows that some values are invalid
             if any(option in fault.message for option, _ in options):
                 raise wrong_value("-o", fault) from fault
@@ -146,42 +191,57 @@ def _find(corral: Corral, backend: Backend, model: str) -> tuple[str, ModelFacts
     return name, backend.facts(name)
 
 
-def _answer(
-    session: Session,
-    backend: Backend,
-    run_options: RunOptions,
-    facts: ModelFacts,
-    question: str | None,
-    *,
-    verbose: bool,
-    wrap: bool,
-) -> None:
-    if facts.embeds_only:
-        if question is None:
-            raise click.UsageError(f"{run_options.model} is an embedding model, so it needs a PROMPT")
-        if run_options.raw or run_options.format is not None or verbose:
-            raise click.UsageError(
-                f"{run_options.model} is an embedding model: --raw, --format and --verbose are for text"
-            )
-        echo(json.dumps(list(backend.embed(run_options, question))))
-        return
-    if run_options.raw and question is None:
-        raise click.UsageError("--raw completes a PROMPT: give one")
-    if question is None:
-        history = History(enabled=session.settings.cli.history)
-        terminal = open_terminal(history)
-        Repl(backend, run_options, terminal=terminal, history=history, verbose=verbose, wrap=wrap).run()
-        return
+class _Shown(Value, frozen=True, kw_only=True):
+    """How answers are shown."""
+
+    verbose: bool
+    wrap: bool
+    hide_thinking: bool
+
+
+def _embed(backend: Backend, run_options: RunOptions, text: str | None, *, verbose: bool) -> None:
+    if text is None:
+        raise click.UsageError(f"{run_options.model} is an embedding model, so it needs a PROMPT")
+    for_text = [getattr(run_options, name) for name in ("raw", "format", "think", "system", "suffix", "template")]
+    if verbose or any(for_text):
+        raise click.UsageError(
+            f"{run_options.model} is an embedding model: --raw, --format, --think, --system, --suffix, --template and"
+            " --verbose are for text"
+        )
+    echo(json.dumps(list(backend.embed(run_options, text))))
+
+
+def _chat(session: Session, corral: Corral, backend: Backend, run_options: RunOptions, shown: _Shown) -> None:
+    completing = {"--raw": run_options.raw, "--suffix": run_options.suffix, "--template": run_options.template}
+    for flag, given in completing.items():
+        if given:
+            raise click.UsageError(f"{flag} completes a PROMPT: give one")
+    history = History(enabled=session.settings.cli.history)
+    Repl(
+        backend,
+        run_options,
+        terminal=open_terminal(history),
+        save=lambda name, state: save_chat(corral, name, state),
+        history=history,
+        verbose=shown.verbose,
+        wrap=shown.wrap,
+        hide_thinking=shown.hide_thinking,
+    ).run()
+
+
+def _answer(backend: Backend, run_options: RunOptions, facts: ModelFacts, question: str, shown: _Shown) -> None:
+    attached = attach(question) if facts.takes_files and names_files(question) else Attached(text=question)
     # Only the first of several Ctrl-C may reach the request: the next ones would interrupt its cleanup.
     with no_echo(), Interrupts() as interrupts, interrupts.raising():
         with load_progress(run_options.model) as show:
             backend.load(run_options, show)
-        _, timings = print_reply(backend.generate(run_options, question), wrap=wrap)
+        reply = backend.generate(run_options, attached.text, attached.files)
+        timings = print_reply(reply, wrap=shown.wrap, hide_thinking=shown.hide_thinking).timings
     if timings is None:
         raise KeyboardInterrupt
     if timings.truncated:
         echo(TRUNCATED, err=True)
-    if verbose:
+    if shown.verbose:
         print_timings(timings)
 
 

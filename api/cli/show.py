@@ -13,9 +13,7 @@ from corral.api.cli.parameters import ModelText
 from corral.api.cli.session import Session
 from corral.api.library import Corral
 from corral.api.library.results import ModelDetails
-from corral.api.modelfile.printing import modelfile_text
 from corral.core.errors import CorralError
-from corral.core.models.model import StoredModel
 from corral.core.models.unused_parts import unused_parts
 from corral.plugins.assembly import engine_chooser
 
@@ -43,21 +41,18 @@ def show(session: Session, model: str, parts: tuple[str, ...], verbose: bool, as
     part = parts[0] if parts else None
     with session.library() as corral, suggesting(model, lambda: names_in(corral)):
         details = corral.show(model)
-        if part == "modelfile":
-            echo_content(_modelfile(corral, details.record), nl=False)
-            return
+        facts = facts_of_details(details, corral.runtime().catalog.local_files(details.record))
         described = _describe(corral, details) if verbose or as_json else {}
         tensors = _tensors(corral, details) if verbose else []
-    facts = facts_of_details(details)
+    if part is not None:
+        echo_content(getattr(facts, part), nl=part != "modelfile")
+        return
     candidates = engine_chooser(session.settings, session.manager).candidates(details.record, details.metadata)
     engines = [
         (one.spec.name, f"{one.match.reason}; {one.missing}" if one.missing else one.match.reason)
         for one in candidates
         if one.match.score > 0
     ]
-    if part is not None:
-        echo_content(getattr(facts, part))
-        return
     loaded = _loaded(session, details.record.digest)
     if as_json:
         plain = {field: getattr(facts, field) for field in facts.__struct_fields__}
@@ -105,16 +100,6 @@ def _loaded_rows(loaded: dict[str, Any]) -> list[tuple[str, str]]:
         *((f"memory on {device}", human_bytes(size)) for device, size in loaded["memory_bytes"].items()),
         *loaded["details"].items(),
     ]
-
-
-def _modelfile(corral: Corral, record: StoredModel) -> str:
-    return modelfile_text(
-        record,
-        corral.runtime().catalog.local_files(record),
-        template=record.template.text if record.template else "",
-        system=record.system or "",
-        parameters=record.parameters,
-    )
 
 
 def _describe(corral: Corral, details: ModelDetails) -> dict[str, object]:

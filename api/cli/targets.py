@@ -23,6 +23,7 @@ from corral.core.wording.suggestions import nearest
 
 __all__ = ("find_model", "imported", "is_path", "is_reference", "pulled", "remember_import")
 
+_FILE_ENDINGS = (".gguf", ".bin", ".onnx", ".safetensors")
 _PATH_BEGINS = ("./", "../", "/", "~", f".{os.sep}", f"..{os.sep}")
 
 
@@ -86,6 +87,8 @@ def find_model(backend: Backend, model: str) -> tuple[str, ModelFacts]:
         raise wrong_value("MODEL", InvalidName(fault.message, _path_hint(model) or fault.remedy)) from fault
     except ModelNotFound as fault:
         taken = beginning_of(model, backend.models())
+        if taken is None and model.lower().endswith(_FILE_ENDINGS):
+            raise NotFound(f"there is no file {model}, and no model of that name", _near_path(Path(model))) from fault
         if taken is None:
             raise ModelNotFound(fault.message, _path_hint(model) or fault.remedy) from fault
     _say(f"running {taken}, the only model whose name begins with '{model}'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,10 +20,21 @@ try:
 except ImportError:  # on Windows, prompt_toolkit does this itself
     termios = None  # type: ignore[assignment]
 
-__all__ = ("ChatTerminal", "Interrupts", "PlainTerminal", "TerminalModes", "no_echo", "open_quote", "open_terminal")
+__all__ = (
+    "ChatTerminal",
+    "Interrupts",
+    "PlainTerminal",
+    "TerminalModes",
+    "is_dumb",
+    "no_echo",
+    "open_quote",
+    "open_terminal",
+)
 
 _INSISTING_S = 1.0
 _QUOTE = '"""'
+_SET_SYSTEM = re.compile(r"/set\s+system\s+")
+_UNSTYLED = b"\x1b[0m"
 
 
 class ChatTerminal(Protocol):
@@ -48,8 +60,7 @@ class ChatTerminal(Protocol):
 
 def open_terminal(history: History) -> ChatTerminal:
     """Line editing if the terminal supports it; otherwise plain lines."""
-    dumb = os.name == "posix" and os.environ.get("TERM", "").lower() in ("", "dumb", "unknown")
-    if dumb or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if is_dumb() or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return PlainTerminal(history=history)
     # Imported here because it takes a tenth of a second, which only a chat should pay for.
     from corral.api.cli.line_editor import EditingTerminal
@@ -57,9 +68,14 @@ def open_terminal(history: History) -> ChatTerminal:
     return EditingTerminal(history)
 
 
+def is_dumb() -> bool:
+    """Whether the terminal understands no control sequences."""
+    return os.name == "posix" and os.environ.get("TERM", "").lower() in ("", "dumb", "unknown")
+
+
 def open_quote(text: str) -> bool:
-    """Whether a message begins with three quotes that are not closed yet."""
-    begun = text.lstrip()
+    """Whether a message, or the text of ``/set system``, begins with three quotes that are not closed yet."""
+    begun = _SET_SYSTEM.sub("", text.lstrip())
     return begun.startswith(_QUOTE) and not begun.removeprefix(_QUOTE).rstrip().endswith(_QUOTE)
 
 
@@ -215,7 +231,7 @@ def no_echo() -> AbstractContextManager[object]:
     """A context in which typed input is not echoed into the output, and is kept for the next reader."""
     if termios is None or not sys.stdin.isatty():
         return ExitStack()
-    return TerminalModes(sys.stdin.fileno(), raw=False)
+    return TerminalModes(sys.stdin.fileno(), raw=False, leave=b"" if is_dumb() else _UNSTYLED)
 
 
 def _in_foreground(descriptor: int) -> bool:

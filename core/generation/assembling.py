@@ -12,6 +12,7 @@ import msgspec
 from corral.core.errors import InvalidRequest
 from corral.core.models.model import StoredModel
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
+from corral.core.requests.image_places import refuse_repeated
 from corral.core.requests.messages import Message
 from corral.core.requests.options import ResolvedOptions, resolve_options
 from corral.core.requests.prompts import MediaPart, Prompt, TextPart, TokensPart, joined
@@ -63,9 +64,10 @@ def generate_request(
 
 def raw_prompt(text: str, images: tuple[bytes, ...]) -> Prompt:
     """A prompt without a template, with each image in place of ``[img-N]``, where N is its index, as in Ollama. Images
-    that the text does not mention stand in front of it.
+    that the text does not mention stand in front of it. Raises `InvalidRequest` if it mentions images too often.
     """
     pieces = _IMAGE_PLACE.split(text) if images else [text]
+    refuse_repeated(sum([int(number) < len(images) for number in pieces[1::2]]), len(images))
     parts: list[TextPart | MediaPart] = []
     mentioned = set()
     for index, piece in enumerate(pieces):

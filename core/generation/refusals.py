@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 
 import msgspec
@@ -17,6 +18,9 @@ from corral.core.scheduling.leases import Lease
 
 _MEDIA = (("image", "vision", "images"), ("audio", "audio", "audio"))
 """Each kind of file: the capability of models for it, and the feature of engines, which is also its name in errors."""
+
+_SMALL_FILES = 64 << 10
+"""Bytes that are checked so quickly that the event loop does not notice."""
 
 __all__ = (
     "refuse_beside_raw",
@@ -55,7 +59,7 @@ def refuse_beside_raw(raw: bool, template: object, system: object, context: obje
         raise InvalidRequest("raw mode does not support template, system, or context")
 
 
-def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: AnswerCall) -> None:
+async def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: AnswerCall) -> None:
     """Before loading too. Raises `Unsupported`, and `InvalidRequest` for bad images and for fields that exclude each
     other.
     """
@@ -72,7 +76,10 @@ def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: An
     for kind, capability, name in _MEDIA:
         if kind in kinds and capability not in capabilities:
             raise Unsupported(f'"{call.model}" does not support {name}', f"omit them, or use a model with {capability}")
-    check_media(files)
+    if sum(map(len, files)) < _SMALL_FILES:
+        check_media(files)
+    else:
+        await asyncio.to_thread(check_media, files)
 
 
 def require_task(lease: Lease, task: Task, name: str, wanted: str) -> None:

@@ -211,7 +211,7 @@ class InferenceService:
         """Everything that is decided before the model is loaded."""
         task: Literal["generate", "chat"] = "generate" if isinstance(call, GenerateCall) else "chat"
         view, options, call = await self._begun(call, task)
-        refuse_unserved(view.record, view.capabilities, call)
+        await refuse_unserved(view.record, view.capabilities, call)
         request: ChatRequest | CompletionRequest
         if isinstance(call, GenerateCall):
             # A template that has a place for a suffix goes before the model's own tokens for it.

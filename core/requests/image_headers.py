@@ -6,6 +6,7 @@ WebP: RFC 9649; BMP: https://learn.microsoft.com/windows/win32/gdi/bitmap-storag
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 
@@ -13,8 +14,12 @@ from corral.core.values import Value
 
 __all__ = ("ImageHeader", "read_image_header")
 
-_MOST_PARTS = 100_000
-"""Chunks or segments before the pixels; real files have a few dozen."""
+_MOST_PARTS = 20_000
+"""Chunks or segments; real files have a few dozen before the pixels, and large PNGs some thousands."""
+_MOST_BLOCKS = 500_000
+"""Of a GIF's first frame; 255 bytes each, in real files."""
+
+_PADDING = re.compile(b"\xff*")
 
 
 class ImageHeader(Value, frozen=True, kw_only=True):
@@ -67,10 +72,11 @@ def _jpeg_segments(data: bytes) -> ImageHeader | None:
     at = 2
     size = (0, 0)
     for _ in range(_MOST_PARTS):
-        while data[at] == 0xFF and data[at + 1] == 0xFF:  # padding
-            at += 1
         if data[at] != 0xFF:
             return None
+        if data[at + 1] == 0xFF:
+            padding = _PADDING.match(data, at)
+            at = padding.end() - 1 if padding is not None else at
         marker = data[at + 1]
         (length,) = struct.unpack_from(">H", data, at + 2)
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
@@ -108,10 +114,15 @@ def _gif_colours(flags: int) -> int:
 
 
 def _gif_blocks_end(data: bytes, at: int) -> int:
-    """The end of a row of blocks, each with its length in front, and an empty one at the end."""
-    while data[at]:
+    """The end of a row of blocks, each with its length in front, and an empty one at the end.
+
+    Raises `IndexError` if the data end before, or there are more than `_MOST_BLOCKS`.
+    """
+    for _ in range(_MOST_BLOCKS):
+        if not data[at]:
+            return at + 1
         at += 1 + data[at]
-    return at + 1
+    raise IndexError("too many blocks")
 
 
 def _webp(data: bytes) -> ImageHeader | None:

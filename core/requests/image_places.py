@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-__all__ = ("in_places",)
+from corral.core.errors import InvalidRequest
+
+__all__ = ("in_places", "refuse_repeated")
 
 T = TypeVar("T")
 
 _PLACE = "[img]"
+_MOST_TIMES = 4
+"""Each place is another copy of the file on its way to the engine."""
 
 
 def in_places(content: str, images: Sequence[T]) -> list[str | T]:
@@ -22,3 +26,13 @@ def in_places(content: str, images: Sequence[T]) -> list[str | T]:
     for text, image in zip(texts, images[:placed], strict=False):
         pieces += (text, image)
     return [*pieces, texts[-1]]
+
+
+def refuse_repeated(places: int, images: int) -> None:
+    """Raise `InvalidRequest` if a prompt repeats its `images` so often that it has this many `places` for them."""
+    if places > _MOST_TIMES * images:
+        raise InvalidRequest(
+            f"the prompt has {places} places for {images} image{'s' if images > 1 else ''}; "
+            f"an image may be repeated {_MOST_TIMES} times",
+            "mention it once",
+        )

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from corral.core.requests.control_tokens import ControlTokens
-from corral.core.requests.image_places import in_places
+from corral.core.requests.image_places import in_places, refuse_repeated
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.prompts import MediaPart, Prompt, TextPart, joined
 
@@ -89,15 +89,17 @@ class TypedText:
     def prompt(self, rendered: str) -> Prompt:
         """The prompt for a rendering: marked stretches become parts with `parse_special` off, and images parts.
 
-        A mark whose partner was cut off is dropped.
+        A mark whose partner was cut off is dropped. Raises `InvalidRequest` if the template repeats images too often.
         """
         if not self._images:
             return joined(self._text_parts(rendered))
         parts: list[TextPart | MediaPart] = []
-        for index, piece in enumerate(_NUMBERED_IMAGE.split(rendered)):
+        pieces = _NUMBERED_IMAGE.split(rendered)
+        refuse_repeated(len(pieces) // 2, len(self._images))
+        for index, piece in enumerate(pieces):
             if index % 2 == 0:
                 parts += self._text_parts(piece)
-            else:
+            elif int(piece) < len(self._images):  # not a mark that the template itself wrote
                 parts.append(MediaPart(data=self._images[int(piece)]))
         return joined(parts)
 

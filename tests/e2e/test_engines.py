@@ -61,7 +61,7 @@ def test_the_readmes_line_for_llama_cpp(corral: Callable[..., Any]) -> None:
 class _Stream(threading.Thread):
     """One answer, read to its end in a thread: its text, or the error that ended it."""
 
-    def __init__(self, url: str, model: str, prompt: str, tokens: int = 48) -> None:
+    def __init__(self, url: str, model: str, prompt: str, tokens: int = 24) -> None:
         super().__init__()
         self.text, self.error = "", ""
         self.begun = threading.Event()

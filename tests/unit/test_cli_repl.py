@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
-from corral.api.cli.answers import print_reply
-from corral.api.cli.backends import Reply, RunOptions, Timings
+from corral.api.cli.answers import PrintedAnswer, print_reply
+from corral.api.cli.attachments import attach
+from corral.api.cli.backends import ChatMessages, Reply, RunOptions, Timings
+from corral.api.cli.chat_state import ChatState
 from corral.api.cli.history import History
 from corral.api.cli.model_facts import ModelFacts
 from corral.api.cli.repl import Repl
 from corral.api.cli.terminal import PlainTerminal
 from corral.api.cli.word_wrap import WordWrapper
+from corral.api.library.results import Chunk
 from corral.core.errors import ModelNotFound, ServerBusy
 from corral.core.scheduling.load_progress import LoadListener, LoadProgress
 
@@ -24,11 +27,11 @@ class EchoBackend:
     """Answers with the last message in capitals, and records the requests."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[RunOptions, list[Mapping[str, str]]]] = []
+        self.asked: list[tuple[RunOptions, list[Mapping[str, Any]]]] = []
         self.busy = False
 
     def facts(self, model: str) -> ModelFacts:
-        if model not in ("echo", "other"):
+        if model.removesuffix(":latest") not in ("echo", "other"):
             raise ModelNotFound(f"model '{model}' not found", "pull it")
         return ModelFacts(name=model, architecture="echo", license="one\ntwo\nthree", capabilities=("completion",))
 
@@ -38,15 +41,15 @@ class EchoBackend:
     def load(self, run_options: RunOptions, on_progress: LoadListener) -> None:
         on_progress(LoadProgress(stage="loading", share=1.0))
 
-    def chat(self, run_options: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
+    def chat(self, run_options: RunOptions, messages: ChatMessages) -> Reply:
         self.asked.append((run_options, list(messages)))
         if self.busy:
             raise ServerBusy("server busy", "try again")
-        yield messages[-1]["content"].upper()
+        yield Chunk(text=messages[-1]["content"].upper())
         return Timings(generated_tokens=1)
 
-    def generate(self, run_options: RunOptions, prompt: str) -> Reply:
-        yield prompt
+    def generate(self, run_options: RunOptions, prompt: str, images: Sequence[bytes] = ()) -> Reply:
+        yield Chunk(text=prompt)
         return Timings()
 
     def embed(self, run_options: RunOptions, text: str) -> Sequence[float]:
@@ -69,9 +72,14 @@ def script(*lines: str | type[BaseException]) -> Any:
     return read
 
 
+def save(name: str, state: ChatState) -> None:
+    """For chats that save nothing."""
+    raise AssertionError(name)
+
+
 def chat(*lines: str | type[BaseException]) -> EchoBackend:
     backend = EchoBackend()
-    Repl(backend, RunOptions(model="echo"), terminal=PlainTerminal(script(*lines)), wrap=False).run()
+    Repl(backend, RunOptions(model="echo"), terminal=PlainTerminal(script(*lines)), save=save, wrap=False).run()
     return backend
 
 
@@ -93,7 +101,7 @@ def test_several_lines() -> None:
     """Three quotes begin and end a message; the lines in between have another prompt."""
     read = script('"""one', "two", 'three"""', '"""alone"""')
     backend = EchoBackend()
-    Repl(backend, RunOptions(model="echo"), terminal=PlainTerminal(read), wrap=False).run()
+    Repl(backend, RunOptions(model="echo"), terminal=PlainTerminal(read), save=save, wrap=False).run()
     assert [asked[1][-1]["content"] for asked in backend.asked] == ["one\ntwo\nthree", "alone"]
     assert read.prompts == [">>> ", "... ", "... ", ">>> ", ">>> "]
 
@@ -156,7 +164,7 @@ def test_a_failed_question_is_taken_back(capsys: pytest.CaptureFixture[str]) -> 
         except StopIteration:
             raise EOFError from None
 
-    Repl(backend, RunOptions(model="echo"), terminal=PlainTerminal(read), wrap=False).run()
+    Repl(backend, RunOptions(model="echo"), terminal=PlainTerminal(read), save=save, wrap=False).run()
     assert [message["content"] for message in backend.asked[1][1]] == ["again"]
     out, err = capsys.readouterr()
     assert err.endswith("Error: server busy\ntry again\n")
@@ -223,15 +231,16 @@ def test_a_question_that_was_stopped_before_its_answer_is_forgotten() -> None:
     """A question whose answer had begun is kept, with that part of the answer."""
 
     class Stopped(EchoBackend):
-        def chat(self, run_options: RunOptions, messages: Sequence[Mapping[str, str]]) -> Reply:
+        def chat(self, run_options: RunOptions, messages: ChatMessages) -> Reply:
             self.asked.append((run_options, list(messages)))
             if messages[-1]["content"] == "early":
                 raise KeyboardInterrupt
-            yield "begun"
+            yield Chunk(text="begun")
             raise KeyboardInterrupt
 
     backend = Stopped()
-    Repl(backend, RunOptions(model="echo"), terminal=PlainTerminal(script("early", "late", "last")), wrap=False).run()
+    terminal = PlainTerminal(script("early", "late", "last"))
+    Repl(backend, RunOptions(model="echo"), terminal=terminal, save=save, wrap=False).run()
     assert [message["content"] for message in backend.asked[-1][1]] == ["late", "begun", "last"]
 
 
@@ -266,12 +275,12 @@ def test_ctrl_c_stops_an_answer() -> None:
 
     def reply() -> Reply:
         try:
-            yield "so far"
+            yield Chunk(text="so far")
             raise KeyboardInterrupt
         finally:
             closed.append(True)
 
-    assert print_reply(reply(), write=written.append) == ("so far", None)
+    assert print_reply(reply(), write=written.append) == PrintedAnswer(text="so far")
     assert closed
     assert "".join(written) == "so far\n"
 
@@ -327,13 +336,13 @@ def test_control_characters_of_a_model_reach_no_terminal(monkeypatch: pytest.Mon
     written: list[str] = []
 
     def reply() -> Reply:
-        yield "red \x1b[31m "
-        yield "\x1b0;t\x07 \x9b"
+        yield Chunk(text="red \x1b[31m ")
+        yield Chunk(text="\x1b0;t\x07 \x9b")
         return Timings()
 
     monkeypatch.setenv("COLUMNS", "12")
-    answer, _ = print_reply(reply(), wrap=True, write=written.append)
-    assert answer == "red \x1b[31m \x1b0;t\x07 \x9b"
+    answer = print_reply(reply(), wrap=True, write=written.append)
+    assert answer.text == "red \x1b[31m \x1b0;t\x07 \x9b"
     assert "".join(written) == "red \\x1b[31m\n\\x1b0;t\\x07 \n\\u009b\n"
 
 
@@ -383,3 +392,104 @@ def test_a_history_that_cannot_be_kept_stops_nobody(tmp_path: Path) -> None:
         history = History(enabled=True, environment={"XDG_STATE_HOME": str(tmp_path / case)})
         history.append("one")
         assert history.entries() == []
+
+
+class ThinkingBackend(EchoBackend):
+    """Thinks before it answers, and can see."""
+
+    def facts(self, model: str) -> ModelFacts:
+        can = ("completion", "thinking", "vision")
+        return ModelFacts(name=model, capabilities=can, messages=({"role": "user", "content": "before"},))
+
+    def chat(self, run_options: RunOptions, messages: ChatMessages) -> Reply:
+        self.asked.append((run_options, list(messages)))
+        yield Chunk(thinking="\nhm")
+        yield Chunk(thinking="m", text="so")
+        return Timings()
+
+
+def thinking_chat(*lines: str, hide_thinking: bool = False) -> ThinkingBackend:
+    backend = ThinkingBackend()
+    terminal = PlainTerminal(script(*lines))
+    repl = Repl(
+        backend, RunOptions(model="echo"), terminal=terminal, save=save, wrap=False, hide_thinking=hide_thinking
+    )
+    repl.run()
+    return backend
+
+
+def test_thinking_is_shown_apart_from_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    """It stands between two lines, or is hidden, and stays out of the content of the conversation."""
+    for hidden, shown in ((False, "Thinking...\nhmm\n...done thinking.\n\nso\n"), (True, "so\n")):
+        backend = thinking_chat("one", "two", hide_thinking=hidden)
+        assert capsys.readouterr().out.removeprefix(">>> before\n").startswith(f"{shown}\n{shown}")
+        assert backend.asked[1][1][1] == {"role": "assistant", "content": "so", "thinking": "\nhmm"}
+
+
+def test_wrapped_thinking_comes_before_the_end_of_thinking() -> None:
+    """What the wrapping holds back of it is not printed behind the answer."""
+    written: list[str] = []
+
+    def reply() -> Reply:
+        yield Chunk(thinking="held")
+        yield Chunk(text="text")
+        return Timings()
+
+    print_reply(reply(), wrap=True, write=written.append)
+    assert "".join(written) == "Thinking...\nheld\n...done thinking.\n\ntext\n"
+
+
+def test_thinking_is_switched(capsys: pytest.CaptureFixture[str]) -> None:
+    """On, off or to a level; a wrong level, or a model that cannot think, changes nothing."""
+    typed = ("/set think", "a", "/set think low", "b", "/set think lots", "c", "/set nothink", "d")
+    assert [asked[0].think for asked in thinking_chat(*typed).asked] == [True, "low", "low", False]
+    assert 'invalid think value: "lots"' in capsys.readouterr().err
+    assert chat("/set think", "a").asked[0][0].think is None
+    assert "'echo' does not support thinking." in capsys.readouterr().out
+
+
+def test_opening_messages_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """As if they had been typed, but they are not sent: the model has them."""
+    assert [len(asked[1]) for asked in thinking_chat("hello").asked] == [1]
+    assert capsys.readouterr().out.startswith(">>> before\n")
+
+
+def test_files_in_a_message(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Existing files are attached and their paths removed, however they are written; others stay text."""
+    (tmp_path / "a b.png").write_bytes(b"png")
+    (tmp_path / "c.WAV").write_bytes(b"wav")
+    there, escaped = f"{tmp_path}/a b.png", f"{tmp_path}/a\\ b.png"
+    address = f"file://{tmp_path}/a%20b.png"
+    for typed in (there, escaped, address, f"'{there}'", f'"{there}"'):
+        backend = thinking_chat(f"what is {typed} here", f"{tmp_path}/c.WAV?")
+        assert backend.asked[0][1][0] == {"role": "user", "content": "what is  here", "images": (b"png",)}, typed
+        assert backend.asked[1][1][-1]["images"] == (b"wav",)
+    assert f"Added image '{there}'" in capsys.readouterr().err
+    for typed in (f"{tmp_path}/none.png", "https://a.de/b.png", "it's b.png", "/x.pngs"):
+        assert thinking_chat(f"see {typed}").asked[0][1] == [{"role": "user", "content": f"see {typed}"}]
+    assert capsys.readouterr().err.count("There is no file") == 1
+    assert chat(f"see {there}").asked[0][1] == [{"role": "user", "content": f"see {there}"}]
+
+
+def test_a_file_that_is_too_large(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Nothing is sent, and the file is named; so is a folder."""
+    with (tmp_path / "big.png").open("wb") as file:
+        file.truncate(100 * 1024 * 1024 + 1)
+    (tmp_path / "folder.png").mkdir()
+    assert not thinking_chat(f"see {tmp_path}/big.png", f"see {tmp_path}/folder.png").asked
+    err = capsys.readouterr().err
+    assert "big.png has 104857601 bytes; at most 104857600 are accepted" in err
+    assert "folder.png is not a file" in err
+
+
+def test_slashes_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long text of slashes is not looked up path by path."""
+    looked: list[Path] = []
+
+    def exists(path: Path) -> bool:
+        looked.append(path)
+        return False
+
+    monkeypatch.setattr(Path, "exists", exists)
+    attach(" /a" * 100_000 + " b.png")
+    assert len(looked) < 2000

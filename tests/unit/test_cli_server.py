@@ -168,7 +168,7 @@ def test_a_stream_that_ends_too_early() -> None:
     """An answer without its last line is an error."""
     with answering({"/api/chat": (200, b'{"message":{"content":"a"},"done":false}\n')}) as address:
         reply = ServerBackend(ServerClient(Address(address))).chat(RunOptions(model="x"), [])
-        assert next(reply) == "a"
+        assert next(reply).text == "a"
         with pytest.raises(SourceError, match="before the answer was complete"):
             next(reply)
 

@@ -33,6 +33,10 @@ from corral.api.cli.model_facts import ModelFacts
 from corral.api.cli.history import History
 from corral.api.cli.repl import Repl
 from corral.api.cli.terminal import open_terminal
+from corral.api.library.results import Chunk
+
+def save(name, state):
+    print(f"SAVED{name}", flush=True)
 
 class Backend:
     def facts(self, model):
@@ -48,21 +52,25 @@ class Backend:
 
     def chat(self, asking, messages):
         asked = messages[-1]["content"]
+        if asked == "think":
+            yield Chunk(thinking="hm")
+            threading.Event().wait(60)
         if asked == "crash":
             raise ValueError("unexpected")
         if asked == "wait":
             print("READING", flush=True)
             threading.Event().wait(60)
         for number in range({"count": 10_000, "short": 40}.get(asked, 0)):
-            yield f"n{number} "
+            yield Chunk(text=f"n{number} ")
             time.sleep(0.01)
-        yield f"ASKED{json.dumps(messages[-1])}"
+        yield Chunk(text=f"ASKED{json.dumps(messages[-1])}")
         return Timings(total_ns=1)
 
 history = History(enabled="CORRAL_NOHISTORY" not in os.environ)
 model = sys.argv[1] if len(sys.argv) > 1 else "echo"
 try:
-    Repl(Backend(), RunOptions(model=model), terminal=open_terminal(history), history=history, wrap=False).run()
+    terminal = open_terminal(history)
+    Repl(Backend(), RunOptions(model=model), terminal=terminal, save=save, history=history, wrap=False).run()
 except KeyboardInterrupt:
     sys.exit(130)
 print("LEFT", flush=True)
@@ -370,6 +378,38 @@ def test_quotes_hold_several_lines(chat: Callable[..., Any]) -> None:
         one.expect(r"\.\.\.")
     one.type('three"""\r')
     assert one.asked() == "one\ntwo\nthree"
+
+
+def test_ctrl_g_opens_an_editor(chat: Callable[..., Any], tmp_path: Path) -> None:
+    """The message comes back edited, to be sent or changed; without an editor it stays, and the error is shown."""
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\ntrap : INT\nkill -INT 0\necho "$(cat "$2") more" > "$2"\n')
+    editor.chmod(0o755)
+    opened = chat(OLLAMA_EDITOR=f"{editor} -x", VISUAL="no-such-program")
+    opened.prompt()
+    opened.type("some\x07")
+    opened.expect("more")
+    opened.type(" still\r")
+    assert opened.asked() == "some more still"
+    opened.close()
+    lacking = chat(OLLAMA_EDITOR="", VISUAL="no-such-program")
+    lacking.prompt()
+    lacking.type("kept\x07")
+    lacking.expect("cannot start the editor 'no-such-program'")
+    lacking.type("\r")
+    assert lacking.asked() == "kept"
+
+
+def test_thinking_is_dimmed(chat: Callable[..., Any]) -> None:
+    """Only the thinking, also if Ctrl-C ends it."""
+    opened = chat()
+    opened.prompt()
+    opened.type("think\r")
+    opened.expect(r"Thinking\.\.\.\r\nhm")
+    opened.type("\x03")
+    opened.prompt()
+    assert "\x1b[2mThinking..." in opened.raw
+    assert "\x1b[0m" in opened.raw.partition("\x1b[2mThinking...")[2].partition(">>> ")[0]
 
 
 def test_a_dumb_terminal(chat: Callable[..., Any]) -> None:

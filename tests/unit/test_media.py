@@ -75,6 +75,31 @@ def test_what_is_no_usable_image() -> None:
             check_media([data])
 
 
+def test_headers_without_end_take_a_bounded_number_of_steps() -> None:
+    """Files made of padding, of empty chunks or of tiny blocks are refused, after a bounded number of steps."""
+    frame = struct.pack("<HHBBB", 1, 1, 0, 0, 0)
+    chunk = b"PLTE".rjust(8, b"\0") + bytes(4)
+    for data in (
+        b"\xff\xd8" + b"\xff" * (32 << 20),
+        b"GIF89a" + frame + b"\x21\xf9" + b"\x01\x01" * (16 << 20),
+        RED[:33] + chunk * (1 << 20),
+    ):
+        with pytest.raises(InvalidRequest, match="image 1"):
+            check_media([data])
+
+
+def test_images_are_repeated_a_few_times_only() -> None:
+    """Neither a raw prompt nor a template can multiply a large file, and a template's own marks stand for nothing."""
+    message = Message(role="user", content="a", images=(RED,))
+    assert len(raw_prompt("[img-0] and [img-0], not [img-7]", (RED,))) == 4
+    with pytest.raises(InvalidRequest, match="the prompt has 5 places for 1 image;"):
+        raw_prompt("[img-0]" * 5, (RED,))
+    with pytest.raises(InvalidRequest, match="the prompt has 5 places for 1 image;"):
+        GoFormat("{{ range 5 }}{{ $.Prompt }}{{ end }}").render(ChatRequest(messages=(message,)))
+    prompt = GoFormat("{{ .Prompt }}\ufdd29\ufdd3").render(ChatRequest(messages=(message,))).prompt
+    assert sum(isinstance(part, MediaPart) for part in prompt) == 1
+
+
 def test_sound_is_told_from_images() -> None:
     """WAV and MP3 by their first bytes; a JPEG begins almost like an MP3."""
     assert media_type(b"RIFF\0\0\0\0WAVEfmt ") == "audio/wav"

@@ -281,7 +281,7 @@ def index(tmp_path: Path) -> Iterator[LocalIndex]:
     silent: queue.SimpleQueue[threading.Event] = queue.SimpleQueue()
     handler = functools.partial(type("Handler", (_Index,), {"silent_requests": silent}), directory=str(tmp_path))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     environment = _environment(tmp_path)
     for key in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):

@@ -9,6 +9,7 @@ import jsonschema_rs
 import pytest
 
 from corral.adapters.constraints.masks import GrammarMasks
+from corral.adapters.constraints.schema_alternatives import with_separate_alternatives
 from tests.unit.test_json_schemas import fits, masks, number
 
 __all__ = ("masks",)
@@ -73,3 +74,14 @@ def test_alternatives_that_cannot_be_told_apart_are_reported(masks: GrammarMasks
     patterns = [{"type": "string", "pattern": "a"}, {"type": "string", "pattern": "b"}]
     [ignored] = masks(Constraint(kind="json_schema", source=json.dumps({"oneOf": patterns}))).ignored
     assert "oneOf" in ignored
+
+
+def test_hostile_alternatives_are_compared_within_bounds() -> None:
+    """Neither patterns that are huge when compiled nor long lists of values keep the other threads waiting: what cannot
+    be compared is left out.
+    """
+    patterns = {str(number): {"pattern": rf"\pL{{100}}{number}"} for number in range(500)}
+    made = with_separate_alternatives({"oneOf": [{"enum": [1, 2]}, {"properties": patterns}]})
+    assert [one for one in made["anyOf"] if "enum" in one] == []
+    lists = [{"enum": [f"{one} {other}" for other in range(100)]} for one in range(32)]
+    assert with_separate_alternatives({"oneOf": lists})["anyOf"] == lists[:3]

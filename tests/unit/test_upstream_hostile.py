@@ -169,7 +169,7 @@ def raw_server(head: bytes, repeated: bytes) -> Iterator[str]:
 def test_heads_and_bodies_without_end(load_upstream: Any, head: bytes, repeated: bytes) -> None:
     """However slowly the answer trickles in, a question about models ends in time."""
     with raw_server(head, repeated) as url, pytest.raises(UpstreamError):
-        answer(load_upstream, url, "openai", silence_timeout_s=0.3, connect_timeout_s=0.3)
+        answer(load_upstream, url, "openai", silence_timeout_s=0.1, connect_timeout_s=0.1)
 
 
 def events_of(*chunks: bytes, times: int = 1) -> list[bytes]:
