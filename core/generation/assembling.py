@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from corral.core.models.capabilities import template_fills_in
+from corral.core.errors import InvalidRequest
 from corral.core.models.model import StoredModel
 from corral.core.requests.calls import AnswerCall, ChatCall, GenerateCall
 from corral.core.requests.image_places import refuse_repeated
@@ -45,11 +45,16 @@ def generate_request(
     options: ResolvedOptions,
     fim_ids: tuple[int, int, int] | None = None,
 ) -> ChatRequest | CompletionRequest:
-    """A completion if the call is raw, or has a suffix and the model has tokens for it; otherwise a chat."""
+    """A completion if the call is raw, or has a suffix and the model has tokens to fill in with, `fim_ids`; otherwise
+    a chat. Raises `InvalidRequest` for images beside such tokens.
+    """
     prompt: Prompt
-    if call.suffix and fim_ids is not None and not ((call.template or template_fills_in(record)) and not call.raw):
+    if call.suffix and fim_ids is not None:
+        if call.images:
+            raise InvalidRequest("suffix and images exclude each other with this model", "omit one of them")
         prefix, suffix, middle = (TokensPart(ids=(token_id,)) for token_id in fim_ids)
-        prompt = (prefix, TextPart(text=call.prompt), suffix, TextPart(text=call.suffix), middle)
+        earlier = (TokensPart(ids=call.earlier_ids),) if call.earlier_ids else ()
+        prompt = (*earlier, prefix, TextPart(text=call.prompt), suffix, TextPart(text=call.suffix), middle)
     elif call.raw:
         prompt = raw_prompt(call.prompt, call.images)
     else:

@@ -14,6 +14,7 @@ from corral.core.generation.plain_format import PlainFormat
 from corral.core.generation.rendering import FormatInThreads, RenderingThreads
 from corral.core.generation.template_choice import choose_template
 from corral.core.lru import LruDict
+from corral.core.models.capabilities import template_fills_in
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.model import TemplateText
 from corral.core.models.view import ModelView
@@ -70,14 +71,21 @@ class ChatFormats:
             formats.put(key, opened)
         return opened
 
+    def fill_in(self, view: ModelView) -> bool:
+        """Whether the model's template has a place for the text after the answer."""
+        return template_fills_in(self._chosen(view))
+
     def close(self) -> None:
         """Ends the threads without waiting."""
         self._threads.close()
 
+    def _chosen(self, view: ModelView) -> TemplateText | None:
+        return choose_template(view.record, view.metadata, self._languages, self._go_template)
+
     def _compile(self, view: ModelView, template: str) -> OpenedFormat:
         if template:
             return self._compile_given(view, TemplateText(kind="go", text=template))
-        text = choose_template(view.record, view.metadata, self._languages, self._go_template)
+        text = self._chosen(view)
         if text is None:
             return self._opened(PlainFormat(), Recognised())
         try:

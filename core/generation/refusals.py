@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from corral.core.errors import Unsupported
+from corral.core.errors import InvalidRequest, Unsupported
 from corral.core.models.model import StoredModel
 from corral.core.models.view import ModelView
 from corral.core.ports.running import Task
@@ -23,6 +23,7 @@ _SMALL_FILES = 64 << 10
 """Bytes that are checked so quickly that the event loop does not notice."""
 
 __all__ = (
+    "refuse_beside_raw",
     "refuse_embedding_model",
     "refuse_unserved",
     "require_features",
@@ -52,8 +53,18 @@ def settled_thinking(view: ModelView, name: str, think: bool | str | None) -> bo
     return True if think is None and able else think
 
 
+def refuse_beside_raw(raw: bool, template: object, system: object, context: object) -> None:
+    """Raises `InvalidRequest` if a raw prompt comes with what only a template has a place for."""
+    if raw and (template or system or context):
+        raise InvalidRequest("raw mode does not support template, system, or context")
+
+
 async def refuse_unserved(record: StoredModel, capabilities: Collection[str], call: AnswerCall) -> None:
-    """Before loading too. Raises `Unsupported`, and `InvalidRequest` for bad images."""
+    """Before loading too. Raises `Unsupported`, and `InvalidRequest` for bad images and for fields that exclude each
+    other.
+    """
+    if isinstance(call, GenerateCall):
+        refuse_beside_raw(call.raw, call.template, call.system, call.earlier_ids)
     if isinstance(call, GenerateCall) and call.suffix and "insert" not in capabilities:
         raise Unsupported(f"{record.name.full} does not support insert")
     if record.remote and isinstance(call, GenerateCall) and call.template:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -20,31 +20,28 @@ from corral.core.generation.answer_checks import schema_of, with_format_check
 from corral.core.generation.answers import Generation
 from corral.core.generation.assembling import chat_request, generate_request, resolved_options
 from corral.core.generation.chat_formats import ChatFormats
-from corral.core.generation.early_length_check import require_room_for
+from corral.core.generation.completing import completed, prompt_of
 from corral.core.generation.embedding import embed_texts
-from corral.core.generation.fitting import FittingChat, fitted
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.parsing import parsed
-from corral.core.generation.prompting import completion_of, shown_text
+from corral.core.generation.prompting import shown_text
 from corral.core.generation.refusals import (
     refuse_embedding_model,
     refuse_unserved,
     require_features,
     require_task,
     settled_thinking,
-    unlimited_thinking,
     with_enforceable_budget,
 )
-from corral.core.generation.tool_calling import held_calls, settled_tools
+from corral.core.generation.tool_calling import settled_tools
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
-from corral.core.ports.chat import ChatLanguage, RenderedChat
+from corral.core.ports.chat import ChatLanguage
 from corral.core.ports.format_checks import FormatChecker
 from corral.core.ports.running import Task
 from corral.core.requests.caller import Caller
 from corral.core.requests.calls import (
-    AnswerCall,
     ChatCall,
     EmbedCall,
     EmbedResult,
@@ -54,7 +51,7 @@ from corral.core.requests.calls import (
     UnloadCall,
 )
 from corral.core.requests.options import ResolvedOptions
-from corral.core.requests.outputs import Embedded, Output, Vectors
+from corral.core.requests.outputs import Embedded, Vectors
 from corral.core.requests.prompts import Prompt
 from corral.core.requests.requests import ChatRequest, CompletionRequest
 from corral.core.requests.vectors import check_finite, normalise
@@ -65,7 +62,7 @@ __all__ = ("InferenceService",)
 
 _log = logging.getLogger(__name__)
 
-ThinkingCallT = TypeVar("ThinkingCallT", GenerateCall, ChatCall, LoadCall)
+ThinkingCallT = TypeVar("ThinkingCallT", bound=GenerateCall | ChatCall | LoadCall)
 
 _ANSWERING: frozenset[Task] = frozenset({"completion", "chat"})
 _EMBEDDING: frozenset[Task] = frozenset({"embedding"})
@@ -94,6 +91,16 @@ class Scheduler(Protocol):
     ) -> AbstractAsyncContextManager[Lease]: ...
 
     async def unload(self, record: StoredModel) -> bool: ...
+
+
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A call for text, and what it becomes once its model has been looked up."""
+
+    view: ModelView
+    options: ResolvedOptions
+    call: GenerateCall | ChatCall
+    request: ChatRequest | CompletionRequest
+    task: Literal["generate", "chat"]
 
 
 class InferenceService:
@@ -126,40 +133,21 @@ class InferenceService:
 
         The prompt becomes a chat unless it is raw.
         """
-        view, options, call = await self._begun(call, "generate")
-        await refuse_unserved(view.record, view.capabilities, call)
-        return await self._answer(view, call, options, _generate_request(view, call, options), "generate")
+        return await self._answer(await self._asked(call))
 
     async def chat(self, call: ChatCall) -> Generation:
         """Outputs: `Started`, `Delta`s, `Finished`. Errors in the call or the model are raised here, at once."""
-        view, options, call = await self._begun(call, "chat")
-        await refuse_unserved(view.record, view.capabilities, call)
-        call = settled_tools(call, view)
-        return await self._answer(view, call, options, chat_request(view.record, call, options), "chat")
+        return await self._answer(await self._asked(call))
 
     async def render(self, call: GenerateCall | ChatCall) -> tuple[Prompt, str]:
         """The prompt that a call would run with, and its text, without running it. Loads the model if need be.
 
         Raises what `generate` and `chat` raise, and `Unsupported` if the model's chats are not rendered here.
         """
-        task: Literal["generate", "chat"] = "chat"
-        request: ChatRequest | CompletionRequest
-        if isinstance(call, GenerateCall):
-            task = "generate"
-            view, options, call = await self._begun(call, task)
-            request = _generate_request(view, call, options)
-        else:
-            view, options, call = await self._begun(call, task)
-            call = settled_tools(call, view)
-            request = chat_request(view.record, call, options)
-        await refuse_unserved(view.record, view.capabilities, call)
-        async with self._lease(view, call, options, _ANSWERING) as lease:
-            require_task(lease, "completion", call.model, task)
-            if isinstance(request, CompletionRequest):
-                prompt = request.prompt
-            else:
-                chat = FittingChat(request, lease.model, (await self._formats.open(view, request.template)).format)
-                prompt = completion_of(request, await chat.fitting(), truncate=False).prompt
+        asked = await self._asked(call)
+        async with self._lease(asked.view, asked.call, asked.options, _ANSWERING) as lease:
+            require_task(lease, "completion", call.model, asked.task)
+            prompt = await prompt_of(asked.view, lease.model, asked.request, self._formats)
             return prompt, await shown_text(prompt, lease.model)
 
     async def embed(self, call: EmbedCall) -> EmbedResult:
@@ -219,6 +207,22 @@ class InferenceService:
             call = msgspec.structs.replace(call, think=think)
         return view, resolved_options(view.record, call.options), call
 
+    async def _asked(self, call: GenerateCall | ChatCall) -> _Asked:
+        """Everything that is decided before the model is loaded."""
+        task: Literal["generate", "chat"] = "generate" if isinstance(call, GenerateCall) else "chat"
+        view, options, call = await self._begun(call, task)
+        await refuse_unserved(view.record, view.capabilities, call)
+        request: ChatRequest | CompletionRequest
+        if isinstance(call, GenerateCall):
+            # A template that has a place for a suffix goes before the model's own tokens for it.
+            by_template = not call.raw and bool(call.suffix) and (bool(call.template) or self._formats.fill_in(view))
+            fim_ids = view.metadata.fim_ids if view.metadata is not None and not by_template else None
+            request = generate_request(view.record, call, options, fim_ids)
+        else:
+            call = settled_tools(call, view)
+            request = chat_request(view.record, call, options)
+        return _Asked(view=view, options=options, call=call, request=request, task=task)
+
     def _lease(
         self,
         view: ModelView,
@@ -237,61 +241,22 @@ class InferenceService:
             on_progress=on_progress,
         )
 
-    async def _answer(
-        self,
-        view: ModelView,
-        call: AnswerCall,
-        options: ResolvedOptions,
-        request: ChatRequest | CompletionRequest,
-        task: Literal["generate", "chat"],
-    ) -> Generation:
+    async def _answer(self, asked: _Asked) -> Generation:
+        view, call, request, unknown = asked.view, asked.call, asked.request, asked.options.unknown
         async with AsyncExitStack() as stack:
-            lease = await stack.enter_async_context(self._lease(view, call, options, _ANSWERING))
+            lease = await stack.enter_async_context(self._lease(view, call, asked.options, _ANSWERING))
             owns_format = isinstance(request, ChatRequest) and "chat" in lease.model.info.tasks
             if not owns_format:
-                require_task(lease, "completion", call.model, task)
+                require_task(lease, "completion", call.model, asked.task)
             require_features(lease, call, owns_format=owns_format)
-            unknown = options.unknown
-            if not owns_format and options.thinking_budget is not None and call.think is not False:
+            if not owns_format and asked.options.thinking_budget is not None and call.think is not False:
                 request, unlimited = with_enforceable_budget(lease, request)
                 unknown = (*unknown, *unlimited)
             if owns_format:
                 outputs = lease.model.run(request)
                 outputs = parsed(outputs, (), view.record.name.short) if getattr(request, "tools", ()) else outputs
             else:
-                outputs = await self._completed(view, lease, request)
+                outputs = await completed(view, lease.model, request, self._formats, self._parsers)
             if self._checker is not None and (schema := schema_of(call)) is not None:
                 outputs = with_format_check(outputs, schema, self._checker)
             return Generation(view.record, lease, outputs, stack.pop_all(), unknown)
-
-    async def _completed(
-        self, view: ModelView, lease: Lease, request: ChatRequest | CompletionRequest
-    ) -> AsyncGenerator[Output, None]:
-        """The answer of a model that completes text. Renders now, so that a template's complaint is raised here."""
-        model, name = lease.model, view.record.name.short
-        if isinstance(request, CompletionRequest):
-            if not request.context.truncate:
-                require_room_for(model.info, request.prompt, request.context)
-            return model.run(request)
-        opened = await self._formats.open(view, request.template)
-        chat = FittingChat(request, model, opened.format)
-
-        def run(rendered: RenderedChat, *, truncate: bool) -> AsyncGenerator[Output, None]:
-            chosen = self._parsers.choose(request, rendered, opened.recognised, name)
-            held = held_calls(request, chosen, able="constraints" in model.info.features)
-            completion = completion_of(held.request, chosen.rendered, truncate=truncate)
-            ignored = (*held.ignored, *unlimited_thinking(request, completion))
-            outputs = model.run(completion)
-            if not request.tools and not chosen.reasoning and not ignored:
-                return outputs
-            return parsed(outputs, chosen.open(held.request), name, held.warnings, ignored)
-
-        whole = await chat.whole()
-        if not (chat.can_shrink or chat.dropped):
-            return run(whole, truncate=request.context.truncate)
-        first = run(whole, truncate=not chat.can_shrink)
-        return fitted(chat, first, lambda shorter: run(shorter, truncate=True))
-
-
-def _generate_request(view: ModelView, call: GenerateCall, options: ResolvedOptions) -> ChatRequest | CompletionRequest:
-    return generate_request(view.record, call, options, view.metadata.fim_ids if view.metadata else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from corral.core.models.effective_template import template_capabilities, templates_in_order
-from corral.core.models.model import ModelMetadata, StoredModel
+from corral.core.models.model import ModelMetadata, StoredModel, TemplateText
 
 __all__ = ("CAPABILITIES", "derive_capabilities", "template_fills_in")
 
@@ -41,6 +41,6 @@ def derive_capabilities(
     return (*(name for name in CAPABILITIES if name in found), *sorted(found.difference(CAPABILITIES)))
 
 
-def template_fills_in(record: StoredModel) -> bool:
-    """Whether the manifest's template has a place for a suffix."""
-    return record.template is not None and "insert" in template_capabilities(record.template)
+def template_fills_in(template: TemplateText | None) -> bool:
+    """Whether a template has a place for a suffix."""
+    return template is not None and "insert" in template_capabilities(template)

@@ -144,6 +144,12 @@ def test_a_suffix_goes_between_the_fim_tokens(client: httpx.Client) -> None:
     assert [ids.index(token_id) for token_id in (4, 5, 6)] == sorted(ids.index(token_id) for token_id in (4, 5, 6))
 
 
+def test_a_suffix_continues_earlier_ids(client: httpx.Client) -> None:
+    """Earlier ids come before the tokens that fill in."""
+    ids = post(client, "/api/generate", model="coder", prompt="a ", suffix="b ", context=[1, 3])["context"]
+    assert ids[ids.index(1) :][:3] == [1, 3, 4]
+
+
 def test_a_raw_prompt_has_no_template_system_or_context(client: httpx.Client) -> None:
     """The error is Ollama's."""
     for field in ({"system": "x"}, {"context": [1]}, {"template": "x"}):

@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from corral.adapters.answer_parsers.hermes import HermesCalls
 from corral.adapters.answer_parsers.think_tags import ThinkTagParsers
+from corral.adapters.templates.go.language import GoLanguage
 from corral.adapters.templates.language import JinjaLanguage
 from corral.core.errors import (
     CorralError,
@@ -31,7 +32,7 @@ from corral.core.models.model import ModelMetadata, StoredModel, TemplateText
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
 from corral.core.ports.answer_parsers import AnswerParserFactory
-from corral.core.ports.chat import RenderedChat
+from corral.core.ports.chat import ChatLanguage, RenderedChat
 from corral.core.ports.running import ModelInfo, Task
 from corral.core.requests.caller import ANONYMOUS, Caller
 from corral.core.requests.calls import ChatCall, EmbedCall, GenerateCall, LoadCall, UnloadCall
@@ -131,6 +132,8 @@ class FakeScheduler:
 
 
 class FakeCatalog:
+    fim_ids: tuple[int, int, int] | None = None
+
     def __init__(self, record: StoredModel, capabilities: tuple[str, ...], template: str | None) -> None:
         self.record = record
         self._capabilities = capabilities
@@ -147,6 +150,7 @@ class FakeCatalog:
             parameter_count=1,
             tensor_bytes=1,
             chat_template=self._template,
+            fim_ids=self.fim_ids,
         )
         return ModelView(record=self.record, metadata=metadata, capabilities=self._capabilities)
 
@@ -164,14 +168,16 @@ class Bench:
         error: CorralError | None = None,
         features: tuple[str, ...] = (),
         parsers: dict[str, AnswerParserFactory] | None = None,
+        languages: Mapping[str, ChatLanguage] = {},
     ) -> None:
         self.model = FakeModel(frozenset(tasks), error)
         self.model.info = msgspec.structs.replace(self.model.info, features=self.model.info.features.union(features))
         self.scheduler = FakeScheduler(self.model)
+        self.catalog = FakeCatalog(record, capabilities, template)
         self.service = InferenceService(
-            catalog=FakeCatalog(record, capabilities, template),
+            catalog=self.catalog,
             scheduler=self.scheduler,
-            languages={"jinja": JinjaLanguage()},
+            languages={"jinja": JinjaLanguage(), **languages},
             parsers=ParserChoice(
                 {"think_tags": ThinkTagParsers()} if parsers is None else parsers, {"hermes": HermesCalls()}
             ),
@@ -198,6 +204,34 @@ class Bench:
 
 def _chat(*turns: tuple[str, str], **more: Any) -> ChatCall:
     return ChatCall(model="tiny", messages=tuple(Message(role=role, content=text) for role, text in turns), **more)
+
+
+_FILLS_IN = TemplateText(kind="go", text="<P>{{ .Prompt }}<S>{{ .Suffix }}<M>{{ .Response }}")
+
+
+@pytest.mark.parametrize(
+    ("weights", "prompt"), [(None, "<P>a<S>b<M>"), ("{% if tools %}{% endif %}<think></think>", "ab")]
+)
+def test_a_suffix_goes_where_the_used_template_has_a_place_for_it(weights: str | None, prompt: str) -> None:
+    """If the template in the weights is used, which has none, it goes between the vocabulary's own tokens."""
+    record = msgspec.structs.replace(_RECORD, template=_FILLS_IN)
+    go = {"go": GoLanguage()}
+    bench = Bench(record=record, template=weights, capabilities=("completion", "insert"), languages=go)
+    bench.catalog.fim_ids = (1, 2, 3)
+    bench.generate(GenerateCall(model="tiny", prompt="a", suffix="b"))
+    assert prompt_text(bench.request().prompt) == prompt
+
+
+@pytest.mark.parametrize(
+    "more", [{"suffix": "b", "images": (_IMAGE,)}, {"raw": True, "earlier_ids": (1,)}, {"raw": True, "system": "s"}]
+)
+def test_fields_that_exclude_each_other_are_refused(more: dict[str, Any]) -> None:
+    """Nothing of a call is dropped silently, and nothing is loaded for it."""
+    bench = Bench(capabilities=("completion", "insert", "vision"), features=("images",))
+    bench.catalog.fim_ids = (1, 2, 3)
+    with pytest.raises(InvalidRequest):
+        bench.generate(GenerateCall(model="tiny", prompt="a", **more))
+    assert not bench.scheduler.asked
 
 
 def test_a_prompt_goes_through_the_chat_template() -> None:

@@ -58,6 +58,7 @@ def test_what_a_call_says_reaches_the_model() -> None:
         "return_token_ids": True,
         "earlier_ids": (1, 2),
         "suffix": "x",
+        "template": "{{ .Prompt }}",
     }
     record = StoredModel(name=parse_name("m"), digest=digest_of(b""), size_bytes=0, modified_at=0.0, format="gguf")
     asked = GenerateCall(model="m", prompt="x", **said)

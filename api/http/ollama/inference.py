@@ -18,6 +18,7 @@ from corral.api.http.ollama.prologue import INFERENCE_STATUSES, InferenceRequest
 from corral.api.http.ollama.replies import ChatReply, GenerateReply
 from corral.core.errors import InvalidOption, InvalidRequest
 from corral.core.generation.answers import Generation
+from corral.core.generation.refusals import refuse_beside_raw
 from corral.core.requests.answer_format import read_format
 from corral.core.requests.calls import ChatCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.prompts import MediaPart
@@ -51,9 +52,11 @@ async def generate(request: Request[Any, Any, Any]) -> ASGIApp:
     with begun:
         if not body.prompt and not body.images and begun.keep_alive_s == 0:
             return await _unload(begun, writer)
-        if body.raw and (body.template or body.system or body.context):
+        try:
+            refuse_beside_raw(body.raw, body.template, body.system, body.context)
+        except InvalidRequest:
             await begun.runtime.catalog.get(begun.name)
-            raise ApiError(400, "raw mode does not support template, system, or context")
+            raise
         if not body.prompt and not body.images:
             return await _load(begun, writer, "generate")
         constraint = await _constraint(begun)
