@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from corral.adapters.answer_parsers.call_formats import Tools, any_call, json_object_call
@@ -28,6 +29,8 @@ _BARE = ("{", "[")
 _MOST_OBJECTS = 1024
 """That are looked at for the arguments of one call."""
 
+_MOST_OTHERS, _LONGEST_OTHER = 64, 128
+_WORD = re.compile(r"[\w.-]+")
 _CLOSING = re.compile(r"([<\[]\|?)(\w+\|?[>\]])")
 
 
@@ -45,7 +48,7 @@ class GoTagCalls:
 
     def open(self, request: ChatRequest, rendered: RenderedChat) -> MarkedCallParser:
         tools, tag = {tool.name: tool for tool in request.tools}, _tag_of(rendered)
-        reader = partial(_read, tools, tag)
+        reader = partial(_read, _Names(tools), tools, tag)
         return MarkedCallParser(reader, () if tag in _BARE else (tag,), leading=(tag,) if tag in _BARE else ())
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
@@ -61,6 +64,26 @@ class GoTagCalls:
         return f"start: OTHER | {one} TEXT\nOTHER: /(\\s*[^\\s\\{tag}](.|\\n)*)?/\nTEXT: /(.|\\n)*/\n{calls}"
 
 
+class _Names:
+    """The names of a request's tools. Those with characters besides letters, digits, ``_``, ``.`` and ``-`` are looked
+    for one by one, so only the first few of them are.
+    """
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        others = (name for name in tools if len(name) <= _LONGEST_OTHER and not _WORD.fullmatch(name))
+        either = "|".join(map(re.escape, islice(others, _MOST_OTHERS)))
+        self._others = re.compile(rf"(?<![\w.-])({either})(?![\w.-])") if either else None
+
+    def first_in(self, text: str) -> str:
+        """The earliest name in the text; empty if there is none."""
+        other = self._others.search(text) if self._others is not None else None
+        word = next((found for found in _WORD.finditer(text) if found[0] in self._tools), None)
+        if other is None or (word is not None and word.start() < other.start()):
+            return "" if word is None else word[0]
+        return other[0]
+
+
 def _tag_of(rendered: RenderedChat) -> str:
     return rendered.call_tag or "{"
 
@@ -71,10 +94,9 @@ def _closing_of(tag: str) -> str:
     return "" if found is None else f"{found[1]}/{found[2]}"
 
 
-def _read(tools: Tools, tag: str, source: CallSource) -> Calls:
+def _read(names: _Names, tools: Tools, tag: str, source: CallSource) -> Calls:
     if tag not in _BARE:
         yield from source.expect(tag)
-    names = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, tools))})(?![\w.-])")
     closing = _closing_of(tag) or tag
     while True:
         before, _ = yield from source.until("{")
@@ -88,12 +110,12 @@ def _read(tools: Tools, tag: str, source: CallSource) -> Calls:
             return
 
 
-def _call(before: str, value: Any, names: re.Pattern[str], tools: Tools) -> ToolCall:
+def _call(before: str, value: Any, names: _Names, tools: Tools) -> ToolCall:
     """The call with the earliest name of a tool. In an object, a name is a whole text."""
-    found = names.search(before)
+    found = names.first_in(before)
     named = value.get("name") if isinstance(value, Mapping) else None
-    if found is not None:
-        name: str | None = found[0]
+    if found:
+        name: str | None = found
     elif isinstance(named, str):
         name = known_name(named, tools)
     else:

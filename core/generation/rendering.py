@@ -30,25 +30,37 @@ _THREADS = 8
 _SHORT_CHARS = 8192
 _SHORT_MESSAGES = 64
 _IN_LOOP_S = 0.002
+_IN_LOOP_CHARS = 64 << 10
 _FEW_SPELLINGS = 512
 
 
 class _Limit:
-    """Like a `threading.Event` that is set once this thread has used this much more processor time."""
+    """Like a `threading.Event` that is set once this thread has used this much more processor time, or is about to go
+    through more text than it could in that time.
+    """
 
     def __init__(self, limit_s: float) -> None:
         self._ends_s = time.thread_time() + limit_s
+        self._chars = _IN_LOOP_CHARS
+
+    def spend(self, chars: int) -> None:
+        self._chars -= chars
 
     def is_set(self) -> bool:
-        return time.thread_time() > self._ends_s
+        return self._chars < 0 or time.thread_time() > self._ends_s
 
 
 _abandoned: ContextVar[threading.Event | _Limit | None] = ContextVar("abandoned", default=None)
 
 
-def abandoned() -> bool:
-    """Whether this rendering should stop, by raising any `Exception`. For chat formats, in the thread that renders."""
+def abandoned(chars: int = 0) -> bool:
+    """Whether this rendering should stop, by raising any `Exception`. For chat formats, in the thread that renders.
+
+    `chars` is the length of a text that a single operation is going to work on.
+    """
     event = _abandoned.get()
+    if chars and isinstance(event, _Limit):
+        event.spend(chars)
     return event is not None and event.is_set()
 
 
@@ -118,7 +130,7 @@ def _is_short(request: ChatRequest) -> bool:
     messages = request.messages
     if request.tools or len(messages) > _SHORT_MESSAGES:
         return False
-    chars = 0
+    chars = len(request.suffix)
     for message in messages:
         if message.tool_calls or message.tool_name or message.tool_call_id:
             return False

@@ -395,3 +395,14 @@ class TestGoTag(_BuiltIn):
         ('So:\n<tool_call>{"name": "add", "arguments": {"a": 1, "b": -2}}\n</tool_call>',
          calls(add(1, -2), text="So:")),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["get_weather", "wetter holen", "a/b"])
+def test_the_earliest_name_before_the_arguments_is_called(name: str) -> None:
+    """A name is a whole word, or a text with other characters; thousands of tools are no pattern to compile."""
+    tools = tuple(Tool(name=one) for one in (name, "now", *map(str, range(3000))))
+    parser = GoTagCalls().open(ChatRequest(messages=(), tools=tools), TestGoTag.rendered)
+    outputs = [*parser.feed(Delta(text=f'<tool_call>not_now, 5000: {name}, now {{"city": "add"}}')), *parser.finish()]
+    assert [(call.name, call.arguments) for output in outputs for call in output.tool_calls] == [
+        (name, {"city": "add"})
+    ]

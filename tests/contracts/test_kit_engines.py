@@ -53,11 +53,11 @@ class TestFakeInAThread(RunningModelContract):
 @pytest.mark.native
 class TestLlamaCpp(_Native):
     spec = LLAMA_CPP
-    load_options: ClassVar = {"num_ctx": 512, "num_parallel": 2}
+    load_options: ClassVar = {"num_ctx": 512, "num_parallel": 2, "num_thread": 1}
 
     @pytest.fixture
-    def load_request(self, smollm2: Path) -> LoadRequest:
-        return self.request_for(smollm2)
+    def load_request(self, shallow: Callable[[str], Path]) -> LoadRequest:
+        return self.request_for(shallow("Q4_1"))
 
 
 @pytest.mark.native

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ import pytest
 from corral.adapters.templates.go import limits
 from corral.adapters.templates.go.chat_format import GoFormat
 from corral.core.errors import InvalidModelFile, InvalidRequest, TemplateFailed
+from corral.core.generation.rendering import RenderingThreads
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.control_tokens import ControlTokens
+from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.requests.messages import Message, Tool, ToolCall
 from corral.core.requests.prompts import TextPart, prompt_text
 from corral.core.requests.requests import ChatRequest
@@ -207,3 +210,32 @@ def test_a_chat_of_thousands_of_messages() -> None:
     )
     messages = [Message(role=("user", "assistant")[number % 2], content=str(number)) for number in range(4001)]
     assert _text(template, *messages) == "4000"
+
+
+def test_a_long_text_leaves_the_event_loop_before_anything_works_on_it() -> None:
+    """A template cannot delay other clients by building a text at once and then rewriting it character by character."""
+    threads_used: list[bool] = []
+    loop_thread = threading.get_ident()
+
+    class Noted(GoFormat):
+        def render(self, request: ChatRequest, control: ControlTokens = LOOKALIKES) -> RenderedChat:
+            threads_used.append(threading.get_ident() == loop_thread)
+            return super().render(request, control)
+
+    async def scenario() -> int:
+        threads = RenderingThreads()
+        rendering = threads.format(Noted('{{ $x := printf "%100000d" 1 }}{{ len $x }}'))
+        prompt = (await rendering.render(ChatRequest(messages=_QUESTION), LOOKALIKES)).prompt
+        threads.close()
+        return int(prompt_text(prompt).removesuffix("hi"))
+
+    assert asyncio.run(scenario()) == 100_000
+    assert threads_used == [True, False]
+
+
+def test_arguments_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls with thousands of arguments cannot multiply what a step costs."""
+    monkeypatch.setattr(limits, "_STEPS", 20_000)
+    for name in ("and", "eq", "print"):
+        with pytest.raises(InvalidRequest, match="chat template: it takes more than"):
+            _rendered("{{ range 100 }}{{ " + name + " 1" * 1000 + " }}{{ end }}")

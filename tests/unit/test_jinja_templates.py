@@ -508,7 +508,7 @@ def test_a_template_that_was_slow_without_being_asked_leaves_the_event_loop() ->
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("field", ["role", "tool_name", "tool_call_id", "thinking", "content"])
+@pytest.mark.parametrize("field", ["role", "tool_name", "tool_call_id", "thinking", "content", "suffix"])
 def test_long_texts_in_any_field_are_rendered_in_a_thread(field: str) -> None:
     async def scenario() -> None:
         class Noted:
@@ -519,8 +519,11 @@ def test_long_texts_in_any_field_are_rendered_in_a_thread(field: str) -> None:
 
         threads = RenderingThreads()
         rendering = threads.format(Noted())
-        message = msgspec.structs.replace(Message(role="user"), **{field: "x" * 10_000})
-        prompt = (await rendering.render(ChatRequest(messages=(message,)), LOOKALIKES)).prompt
+        request = ChatRequest(messages=(Message(role="user"),))
+        holder = request if field == "suffix" else request.messages[0]
+        changed = msgspec.structs.replace(holder, **{field: "x" * 10_000})
+        request = changed if isinstance(changed, ChatRequest) else ChatRequest(messages=(changed,))
+        prompt = (await rendering.render(request, LOOKALIKES)).prompt
         threads.close()
         assert prompt_text(prompt) != str(threading.get_ident())
 

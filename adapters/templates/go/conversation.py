@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -27,20 +28,23 @@ class Turn(msgspec.Struct, frozen=True):
 
 def merged(messages: Sequence[Message]) -> list[Message]:
     """Consecutive messages of one role as one, their texts separated by a blank line; those of tools stay apart."""
-    result: list[Message] = []
+    groups: list[list[Message]] = []
     for message in messages:
-        if not result or result[-1].role != message.role or message.role == "tool":
-            result.append(message)
-            continue
-        last = result[-1]
-        result[-1] = msgspec.structs.replace(
-            last,
-            content=f"{last.content}\n\n{message.content}",
-            thinking=last.thinking or message.thinking,
-            tool_calls=(*last.tool_calls, *message.tool_calls),
-            images=(*last.images, *message.images),
-        )
-    return result
+        if groups and groups[-1][0].role == message.role != "tool":
+            groups[-1].append(message)
+        else:
+            groups.append([message])
+    return [_as_one(group) if len(group) > 1 else group[0] for group in groups]
+
+
+def _as_one(messages: Sequence[Message]) -> Message:
+    return msgspec.structs.replace(
+        messages[0],
+        content="\n\n".join([message.content for message in messages]),
+        thinking=next((message.thinking for message in messages if message.thinking), messages[-1].thinking),
+        tool_calls=tuple(chain.from_iterable(message.tool_calls for message in messages)),
+        images=tuple(chain.from_iterable(message.images for message in messages)),
+    )
 
 
 def turns(messages: Sequence[Message]) -> Iterator[Turn]:

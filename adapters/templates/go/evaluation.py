@@ -246,6 +246,7 @@ class Evaluator:
         return value if function.raw else unboxed(value)
 
     def _argument_value(self, dot: Any, node: Argument) -> Any:
+        self._limits.step()
         self._node = node
         evaluate = _COMMANDS.get(type(node))
         if evaluate is not None:

@@ -12,6 +12,7 @@ _STEPS = 1_000_000
 _CPU_SECONDS = 3.0
 _STEPS_A_CHECK = 32
 _CHARS_A_STEP = 256
+_LONG_TEXT = 4096
 _MAX_INPUT = 4 << 20
 """Characters. Longer conversations do not raise the limits any further."""
 _TEXT = 2 << 20
@@ -56,6 +57,8 @@ class Limits:
         self._chars -= length
         if length > self._longest or self._chars < 0:
             raise LimitReached("it builds too much text")
+        if length > _LONG_TEXT and abandoned(length):
+            raise LimitReached("nobody waits for it")
         self.step(1 + length // _CHARS_A_STEP)
 
     def printed(self, length: int) -> None:
