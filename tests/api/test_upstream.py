@@ -75,7 +75,7 @@ def test_one_corral_before_another(start_server: Callable[..., Any]) -> None:
 
 
 def test_what_the_other_server_says_about_an_answer(start_server: Callable[..., Any]) -> None:
-    """What it left out of a chat is in the last object here too; a prompt that is rendered there cannot be shown here."""
+    """What it left out of a chat is in the last object here too; a prompt rendered there cannot be shown here."""
     with pair(start_server, answer="yes") as (_, _, client):
         turns = [{"role": ("user", "assistant")[place % 2], "content": f"turn {place} "} for place in range(41)]
         [*_, last] = stream(client, "/api/chat", messages=turns, options={"num_ctx": 32})

@@ -240,7 +240,7 @@ def test_what_other_servers_do_not_get_is_refused(field: str) -> None:
     record = msgspec.structs.replace(_RECORD, remote=RemoteModel(host="http://far", model="m"))
     bench = Bench(record=record, tasks=("chat", "completion"), capabilities=("completion", "insert"))
     with pytest.raises(Unsupported, match=f"{field} is not passed on"):
-        bench.generate(GenerateCall(model="tiny", prompt="a", **{field: "b"}))
+        bench.generate(msgspec.structs.replace(GenerateCall(model="tiny", prompt="a"), **{field: "b"}))
 
 
 def test_a_prompt_goes_through_the_chat_template() -> None:
