@@ -67,8 +67,9 @@ async def refuse_unserved(record: StoredModel, capabilities: Collection[str], ca
         refuse_beside_raw(call.raw, call.template, call.system, call.earlier_ids)
     if isinstance(call, GenerateCall) and call.suffix and "insert" not in capabilities:
         raise Unsupported(f"{record.name.full} does not support insert")
-    if record.remote and isinstance(call, GenerateCall) and call.template:
-        raise Unsupported("template is not passed on to models on other servers", "omit it")
+    for field in ("template", "suffix") if record.remote else ():
+        if getattr(call, field, ""):
+            raise Unsupported(f"{field} is not passed on to models on other servers", "omit it")
     files = _files(call)
     if not files:
         return

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 from msgspec import UnsetType
 
+from corral.core.errors import Unsupported
 from corral.core.generation.answer_checks import schema_of, with_format_check
 from corral.core.generation.answers import Generation
 from corral.core.generation.assembling import chat_request, generate_request, resolved_options
@@ -146,6 +147,8 @@ class InferenceService:
         """
         asked = await self._asked(call)
         async with self._lease(asked.view, asked.call, asked.options, _ANSWERING) as lease:
+            if isinstance(asked.request, ChatRequest) and "chat" in lease.model.info.tasks:
+                raise Unsupported(f'"{call.model}" runs on {lease.engine}, which renders its chats itself')
             require_task(lease, "completion", call.model, asked.task)
             prompt = await prompt_of(asked.view, lease.model, asked.request, self._formats)
             return prompt, await shown_text(prompt, lease.model)

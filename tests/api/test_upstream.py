@@ -74,6 +74,17 @@ def test_one_corral_before_another(start_server: Callable[..., Any]) -> None:
         assert vectors == direct.post("/api/embed", json={"model": MODEL, "input": ["a", "b"]}).json()["embeddings"]
 
 
+def test_what_the_other_server_says_about_an_answer(start_server: Callable[..., Any]) -> None:
+    """What it left out of a chat is in the last object here too; a prompt rendered there cannot be shown here."""
+    with pair(start_server, answer="yes") as (_, _, client):
+        turns = [{"role": ("user", "assistant")[place % 2], "content": f"turn {place} "} for place in range(41)]
+        [*_, last] = stream(client, "/api/chat", messages=turns, options={"num_ctx": 32})
+        assert last["truncated"] is True
+        assert 0 < last["dropped_messages"] < 41
+        shown = client.post("/api/chat", json={"model": "far", "messages": QUESTION, "_debug_render_only": True})
+        assert (shown.status_code, "renders its chats itself" in shown.json()["error"]) == (400, True)
+
+
 def test_it_is_an_ordinary_model(start_server: Callable[..., Any]) -> None:
     """It can be listed, shown, seen running, copied and deleted; it needs no memory, no slot for a loaded model and no
     timer.

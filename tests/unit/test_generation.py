@@ -28,7 +28,7 @@ from corral.core.errors import (
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import Digest
-from corral.core.models.model import ModelMetadata, StoredModel, TemplateText
+from corral.core.models.model import ModelMetadata, RemoteModel, StoredModel, TemplateText
 from corral.core.models.names import ModelName, parse_name
 from corral.core.models.view import ModelView
 from corral.core.ports.answer_parsers import AnswerParserFactory
@@ -232,6 +232,15 @@ def test_fields_that_exclude_each_other_are_refused(more: dict[str, Any]) -> Non
     with pytest.raises(InvalidRequest):
         bench.generate(GenerateCall(model="tiny", prompt="a", **more))
     assert not bench.scheduler.asked
+
+
+@pytest.mark.parametrize("field", ["suffix", "template"])
+def test_what_other_servers_do_not_get_is_refused(field: str) -> None:
+    """A model on another server gets neither, whatever it can do."""
+    record = msgspec.structs.replace(_RECORD, remote=RemoteModel(host="http://far", model="m"))
+    bench = Bench(record=record, tasks=("chat", "completion"), capabilities=("completion", "insert"))
+    with pytest.raises(Unsupported, match=f"{field} is not passed on"):
+        bench.generate(msgspec.structs.replace(GenerateCall(model="tiny", prompt="a"), **{field: "b"}))
 
 
 def test_a_prompt_goes_through_the_chat_template() -> None:

@@ -203,6 +203,15 @@ def test_a_model_that_only_embeds(server: ScriptedServer, ask: Any) -> None:
     assert server.bodies(CHAT) == []
 
 
+def test_what_another_corral_says_about_its_answer(server: ScriptedServer, ask: Any) -> None:
+    """What it left out of the chat, and its warnings, on one line each, are told on; absurd numbers become credible."""
+    said_there = {"dropped_messages": 3, "dropped_tokens": -1e300, "warnings": ["a\nb", *map(str, range(99))]}
+    server.replies[CHAT] = ScriptedReply(pieces=lines(said("Hi"), LAST | said_there))
+    last = ask(HELLO)[-1]
+    assert (last.dropped_messages, last.dropped_tokens, len(last.warnings)) == (3, 0, 16)
+    assert "\n" not in last.warnings[0]
+
+
 def test_options_without_effect_there(server: ScriptedServer, ask: Any, caplog: pytest.LogCaptureFixture) -> None:
     """The ignored options that another Corral names in its last line are in our log."""
     server.replies[CHAT] = ScriptedReply(pieces=lines(said("Hi"), LAST | {"ignored_options": ["top_k"]}))

@@ -9,6 +9,7 @@ from corral.adapters.engines.upstream.api_request import Exchange
 from corral.core.errors import UpstreamError
 from corral.core.requests.messages import ToolCall
 from corral.core.requests.outputs import Delta, Finished, FinishReason, Output, Started, TokenLogprob, Usage
+from corral.core.wording.clipping import clipped_line
 
 __all__ = ("IDLE_LIMIT_BYTES", "AnswerProgress", "credible")
 
@@ -16,6 +17,7 @@ IDLE_LIMIT_BYTES = 1024 * 1024
 """How many bytes without content may come in a row: they cost as much work, and `num_predict` does not limit them."""
 
 _MOST = 1 << 62
+_MOST_WARNINGS = 16
 _LEAST_COST = 16
 _LOGPROB_COST = 32
 """The least number of bytes that a delta and a log-probability count as, since each of them is an object."""
@@ -26,7 +28,7 @@ class AnswerProgress:
 
     `generated_tokens` is None if it reports nothing. `is_full` is True once the server has sent more tokens than
     `num_predict`; those are not passed on. `max_bytes` limits the whole answer. `ignored_there` are options that the
-    server says it ignores.
+    server says it ignores; `dropped_messages`, `dropped_tokens` and `warnings` are what it says about the answer.
     """
 
     def __init__(self, exchange: Exchange, address: str, *, num_predict: int | None, max_bytes: int) -> None:
@@ -40,6 +42,9 @@ class AnswerProgress:
         self._counted = 0
         self.is_full = False
         self.ignored_there: tuple[str, ...] = ()
+        self.warnings: tuple[str, ...] = ()
+        self.dropped_messages: float = 0
+        self.dropped_tokens: float = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.generated_tokens: int | None = None
@@ -105,6 +110,9 @@ class AnswerProgress:
                 prefill_ns=credible(self.prefill_ns) or first_ns - self._began_ns,
                 decode_ns=credible(self.decode_ns) or now_ns - first_ns,
             ),
+            dropped_messages=credible(self.dropped_messages),
+            dropped_tokens=credible(self.dropped_tokens),
+            warnings=tuple(map(clipped_line, self.warnings[:_MOST_WARNINGS])),
         )
 
     def _start(self) -> Iterator[Output]:

@@ -148,6 +148,9 @@ class _Line(msgspec.Struct):
     eval_duration: float | None = None
     cached_tokens: float | None = None
     ignored_options: list[str] | None = None
+    dropped_messages: float | None = None
+    dropped_tokens: float | None = None
+    warnings: list[str] | None = None
     error: msgspec.Raw = _NOTHING
     detail: msgspec.Raw = _NOTHING
 
@@ -205,6 +208,7 @@ async def read_answer(
         if line.done:
             _count(progress, line)
             progress.ignored_there = tuple(line.ignored_options or ())
+            progress.warnings = tuple(line.warnings or ())
             for output in progress.end("length" if line.done_reason == "length" else "stop"):
                 yield output
             return
@@ -224,6 +228,8 @@ def read_vectors(data: bytes, address: str, count: int) -> Embedded:
 def _count(progress: AnswerProgress, line: _Line) -> None:
     progress.prompt_tokens = credible(line.prompt_eval_count or 0)
     progress.cached_tokens = credible(line.cached_tokens or 0)
+    progress.dropped_messages = line.dropped_messages or 0
+    progress.dropped_tokens = line.dropped_tokens or 0
     progress.generated_tokens = None if line.eval_count is None else credible(line.eval_count)
     progress.prefill_ns = line.prompt_eval_duration or 0
     progress.decode_ns = line.eval_duration or 0
