@@ -101,7 +101,11 @@ class ChatFormats:
             compiled = self._languages[text.kind].compile(text, view.metadata)
         except InvalidModelFile as error:
             raise TemplateFailed(error.message, error.remedy) from error
-        return self._opened(compiled, self._parsers.recognise(text))
+        recognised = self._parsers.recognise(text)
+        own = self._chosen(view)
+        if recognised.reasoning is None and own is not None:
+            recognised = self._parsers.recognise(own)  # the model thinks as it was trained to, however it is asked
+        return self._opened(compiled, recognised)
 
     def _opened(self, compiled: ChatFormat, recognised: Recognised) -> OpenedFormat:
         return OpenedFormat(format=self._threads.format(compiled), recognised=recognised)

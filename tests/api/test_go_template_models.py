@@ -93,6 +93,16 @@ def test_a_template_in_a_request_replaces_the_models(client: httpx.Client) -> No
         assert (reply.status_code, reply.json()["error"]) == (500, complaint)
 
 
+def test_a_model_thinks_as_its_own_template_says() -> None:
+    """With a template in the request that does not mention thinking, too: a format applies after the thinking."""
+    with running_server({"answer": "<think>hm</think>{}"}) as live, httpx.Client(base_url=live.url) as http:
+        _add_models(live)
+        for more in ({}, {"format": "json"}):
+            body = {"model": "chatml", "prompt": "x", "template": "{{ .Prompt }}", "stream": False, **more}
+            answer = http.post("/api/generate", json=body).json()
+            assert (answer["thinking"], answer["response"]) == ("hm", "{}")
+
+
 def test_broken_templates_of_models(client: httpx.Client) -> None:
     """The error is Go's; one that does not compile names the model."""
     for model, complaint in (

@@ -285,10 +285,6 @@ class Formatter:
             self.write(("0" if self.zero and zero else " ") * missing + text)
 
 
-def _between_quotes(text: str) -> str:
-    return quote(text)[1:-1]
-
-
 def bytes_of(value: GoSlice) -> bytes | None:
     """The contents of a list of bytes, None for any other list."""
     return value.items if isinstance(value.items, bytes) else None
