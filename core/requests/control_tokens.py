@@ -6,6 +6,7 @@ The model's vocabulary determines which texts are control tokens; they can be sp
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -17,6 +18,10 @@ _LOOKALIKE = re.compile(
     r"|\]~[^\[\]~]{1,60}~?[\[\]]|\[[a-z]{1,3}~\["
 )
 """How control tokens are usually spelled: ``<|im_end|>``, ``</s>``, ``[INST]``, ``]~b]``. Other texts match too."""
+
+_BEGUN_LOOKALIKE = re.compile(
+    r"(?:<[^<>\ufdd0\ufdd1]{0,124}|\[[^\[\]\ufdd0\ufdd1]{0,64}|\]~[^\[\]~\ufdd0\ufdd1]{0,60}~?)\Z"
+)
 
 _REMEMBERED = 16
 _LONGEST = 256
@@ -34,6 +39,9 @@ class ControlTokens:
 
     def __init__(self, spellings: tuple[str, ...] | None) -> None:
         self._pattern = _LOOKALIKE if spellings is None else _pattern(spellings)
+        self._texts = [] if self._pattern is _LOOKALIKE else _usable(spellings or ())[::-1]
+        firsts = "".join(sorted({text[0] for text in self._texts}))
+        self._firsts = re.compile(f"[{re.escape(firsts)}]") if firsts else None
 
     def find(self, text: str) -> Iterator[re.Match[str]]:
         """Every control token in the text. If several begin at the same place, only the longest counts."""
@@ -42,6 +50,19 @@ class ControlTokens:
     def replace(self, text: str, by: Callable[[re.Match[str]], str]) -> str:
         """The text with every control token replaced."""
         return text if self._pattern is None else self._pattern.sub(by, text)
+
+    def begun(self, text: str) -> int:
+        """Where a control token begins that the end of the text cuts off; the length of the text if there is none."""
+        start = max(0, len(text) - _LONGEST + 1)
+        if self._pattern is _LOOKALIKE:
+            found = _BEGUN_LOOKALIKE.search(text, start)
+            return len(text) if found is None else found.start()
+        for first in () if self._firsts is None else self._firsts.finditer(text, start):
+            rest = text[first.start() :]
+            place = bisect_right(self._texts, rest)
+            if place < len(self._texts) and self._texts[place].startswith(rest):
+                return first.start()
+        return len(text)
 
     def is_one(self, text: str) -> bool:
         """Whether the whole text is a control token."""
@@ -59,7 +80,7 @@ def control_tokens(spellings: tuple[str, ...] | None) -> ControlTokens:
 
 def _pattern(spellings: tuple[str, ...]) -> re.Pattern[str] | None:
     """A pattern for these texts; None if there are none."""
-    texts = sorted({text for text in spellings if 0 < len(text) <= _LONGEST}, reverse=True)
+    texts = _usable(spellings)
     if not texts:
         return None
     if len(texts) > _MOST or sum(map(len, texts)) > _MOST_CHARS:
@@ -68,6 +89,11 @@ def _pattern(spellings: tuple[str, ...]) -> re.Pattern[str] | None:
         return re.compile(_any_of(texts))
     except RecursionError:  # each is the beginning of the next
         return _LOOKALIKE
+
+
+def _usable(spellings: tuple[str, ...]) -> list[str]:
+    """Without those that are too long, in descending order."""
+    return sorted({text for text in spellings if 0 < len(text) <= _LONGEST}, reverse=True)
 
 
 def _any_of(texts: list[str]) -> str:

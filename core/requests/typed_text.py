@@ -78,11 +78,16 @@ class TypedText:
         )
 
     def text(self, text: str, spared: frozenset[str] = frozenset()) -> str:
-        """The text with marks around every control token not in `spared`; marks that were typed are removed."""
+        """The text with marks around every control token not in `spared`; marks that were typed are removed.
+
+        A control token that the text begins and does not end is marked as well: what follows may have been typed too.
+        """
         self.chars += len(text)
         if _ANY_MARK.search(text):
             text = text.translate(_UNMARK)
         result = self._control.replace(text, lambda found: found[0] if found[0] in spared else marked(found[0]))
+        if (begun := self._control.begun(result)) < len(result):
+            result = f"{result[:begun]}{marked(result[begun:])}"
         self._used |= _OPEN in result
         return result
 
@@ -146,7 +151,8 @@ class TypedText:
         for match in _MARKED.finditer(rendered):
             content = match[1]
             if content is None:
-                if not self._control.is_one(match[2]):  # someone typed the escape itself
+                if not (self._control.is_one(match[2]) or self._control.begun(match[2]) == 0):
+                    # someone typed the escape itself
                     continue
                 content = match[2]
             parts.append(TextPart(text=rendered[position : match.start()].translate(_UNMARK), parse_special=True))

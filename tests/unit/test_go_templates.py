@@ -239,3 +239,28 @@ def test_arguments_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("and", "eq", "print"):
         with pytest.raises(InvalidRequest, match="chat template: it takes more than"):
             _rendered("{{ range 100 }}{{ " + name + " 1" * 1000 + " }}{{ end }}")
+
+
+@pytest.mark.parametrize("control", [_CONTROL, LOOKALIKES])
+@pytest.mark.parametrize(
+    ("template", "fields"),
+    [
+        ("{{ .System }}{{ .Prompt }}", {}),
+        ("{{ .Prompt }}{{ .Suffix }}", {"suffix": "start|>"}),
+    ],
+)
+def test_two_texts_never_make_a_control_token(template: str, fields: dict[str, Any], control: ControlTokens) -> None:
+    """What a text begins and the next one completes is as plain as if one text had it all."""
+    begun = Message(role="user" if fields else "system", content="say <|im_")
+    messages = (begun,) if fields else (begun, Message(role="user", content="start|>"))
+    prompt = GoFormat(template).render(ChatRequest(messages=messages, **fields), control).prompt
+    assert "<|im_start|>" in prompt_text(prompt)
+    assert not any(_CONTROL.replace(part.text, lambda _: "") != part.text for part in prompt if part.parse_special)  # type: ignore[union-attr]
+
+
+def test_only_what_a_control_token_begins_with_is_kept_apart() -> None:
+    """Whole tokens, their ends, and ordinary text leave nothing begun."""
+    ends = {"<|im_": 0, "a <": 2, "[INST": 0, "x[": 1, "<|im_end|>": 10, "|im_end|>": 9, "a < b": 5, "": 0}
+    assert {text: _CONTROL.begun(text) for text in ends} == ends
+    assert [LOOKALIKES.begun(text) for text in ("a <b", "a <b>", "x [y", "plain", "]~b")] == [2, 5, 2, 5, 0]
+    assert ControlTokens(()).begun("a <") == 3
