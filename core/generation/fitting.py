@@ -2,7 +2,7 @@
 
 Nothing is counted before the model has refused the whole prompt. Then a binary search finds the cut: the one that
 dropping messages from the front, one at a time, would end with. Many templates refuse conversations that do not begin
-with the user: if one complains, only such cuts are tried.
+with the user: if one complains, only such cuts are tried. An answer that cannot shift the context gets room.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class FittingChat:
         self._model = model
         self._format = chat_format
         self._most = most_tokens_of_prompt(model.info, request.context)
+        self._room = 0 if request.context.shift and "shift" in model.info.features else _room(request, self._most or 0)
         self._droppable: list[int] = []
         if request.context.truncate and self._most is not None and "tokenize" in model.info.features:
             earlier = enumerate(request.messages[:-1])
@@ -68,7 +69,7 @@ class FittingChat:
     async def fitting(self) -> RenderedChat:
         """What fits, counted without running anything."""
         rendered = await self.whole()
-        return await self.shortened() if self.can_shrink and not await self._fits(rendered) else rendered
+        return await self.shortened() if self.can_shrink and not await self._fits(rendered, room=0) else rendered
 
     async def shortened(self) -> RenderedChat:
         """As many of the newest messages as fit, or the last one alone. For a chat that does not fit as a whole."""
@@ -84,7 +85,7 @@ class FittingChat:
         while low < high:
             middle = (low + high) // 2
             rendered = await self._rendered(cuts[middle])
-            if await self._fits(rendered):
+            if await self._fits(rendered, self._room):
                 high, found = middle, rendered
             else:
                 low = middle + 1
@@ -120,14 +121,20 @@ class FittingChat:
             request = msgspec.structs.replace(request, messages=kept)
         return await rendered_chat(request, self._model.info, self._format)
 
-    async def _fits(self, rendered: RenderedChat) -> bool:
+    async def _fits(self, rendered: RenderedChat, room: int) -> bool:
         assert self._most is not None
         text = tuple(part for part in rendered.prompt if not isinstance(part, MediaPart))
-        most = self._most - _IMAGE_TOKENS * (len(rendered.prompt) - len(text))
+        most = self._most - room - _IMAGE_TOKENS * (len(rendered.prompt) - len(text))
         if most < 0:
             return False
         [ids] = await self._model.tokenize([text], most=most, cut=True)
         return len(ids) <= most
+
+
+def _room(request: ChatRequest, most: int) -> int:
+    """How many tokens of a context a cut prompt leaves to an answer that ends when it is full."""
+    wanted = request.sampling.num_predict
+    return most // 4 if wanted is None or wanted < 0 else min(wanted, most // 4)
 
 
 async def fitted(

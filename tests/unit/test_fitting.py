@@ -23,7 +23,9 @@ from corral.core.requests.control_tokens import LOOKALIKES, ControlTokens
 from corral.core.requests.messages import Message
 from corral.core.requests.outputs import Delta, Finished, Output, Started, Usage
 from corral.core.requests.prompts import Prompt, TextPart, TokensPart, prompt_text
-from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy, Request
+from corral.core.requests.requests import ChatRequest, CompletionRequest, ContextPolicy, Request, SamplingParams
+
+_SAMPLING = SamplingParams()
 
 
 class Counted:
@@ -44,7 +46,9 @@ class Bytes:
     alive = True
 
     def __init__(self, num_ctx: int) -> None:
-        self.info = ModelInfo(tasks=frozenset({"completion"}), features=frozenset({"tokenize"}), context_length=num_ctx)
+        self.info = ModelInfo(
+            tasks=frozenset({"completion"}), features=frozenset({"tokenize", "shift"}), context_length=num_ctx
+        )
         self.num_ctx = num_ctx
         self.counted = 0
         self.answered: list[str] = []
@@ -72,9 +76,15 @@ class Bytes:
         pass
 
 
-async def answer(chat_format: Counted, model: Bytes, messages: Iterable[Message], **policy: bool) -> list[Output]:
+async def answer(
+    chat_format: Counted,
+    model: Bytes,
+    messages: Iterable[Message],
+    sampling: SamplingParams = _SAMPLING,
+    **policy: bool,
+) -> list[Output]:
     context = ContextPolicy(**{"truncate": True} | policy)
-    request = ChatRequest(messages=tuple(messages), context=context)
+    request = ChatRequest(messages=tuple(messages), context=context, sampling=sampling)
     with ThreadPoolExecutor(1) as threads:
         chat = FittingChat(request, model, FormatInThreads(chat_format, threads))
         whole = await chat.whole()
@@ -119,6 +129,19 @@ def test_the_cut_is_the_one_that_dropping_one_at_a_time_finds(seed: int) -> None
     assert last.dropped_messages == dropped
     assert chat_format.renders <= math.log2(len(messages)) + 2
     assert model.counted <= chat_format.renders
+
+
+@pytest.mark.parametrize(("num_predict", "room"), [(-1, 24), (5, 5), (80, 24), (0, 0)])
+@pytest.mark.parametrize("can_shift", [False, True])
+def test_an_answer_that_cannot_shift_the_context_gets_room(num_predict: int, room: int, can_shift: bool) -> None:
+    """A cut prompt leaves it a quarter of the context, or as much as it wants: otherwise it would end at once."""
+    model = Bytes(100)
+    if not can_shift:
+        model.info = msgspec.structs.replace(model.info, features=frozenset({"tokenize"}))
+    sampling = SamplingParams(num_predict=num_predict)
+    messages = [Message(role="user", content="x") for _ in range(100)]
+    asyncio.run(answer(Counted(), model, messages, sampling))
+    assert len(model.answered[0]) == (99 - (0 if can_shift else room)) // 3 * 3
 
 
 class Alternating(Counted):
