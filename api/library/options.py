@@ -42,8 +42,8 @@ class RequestOptions(TypedDict, total=False):
 
 class AnswerOptions(RequestOptions, total=False):
     """The keyword arguments of a request for text: a `system` prompt; `logprobs`, the number of alternatives to report
-    for each token (0: only the chosen token; absent: no log-probabilities); the `format` of the answer, ``"json"`` or a
-    JSON Schema; and `think`, whether the model thinks before it answers, or how hard (absent: if it can).
+    for each token (0: only the chosen token; absent: no log-probabilities); the `format` of the answer, ``"json"``, a
+    JSON Schema or a grammar; and `think`, whether the model thinks before it answers, or how hard (absent: if it can).
 
     With `truncate`, the default, what does not fit into the context is left out, the oldest messages first; without it,
     `PromptTooLong` is raised. Without `shift`, an answer that fills the context ends there.
