@@ -27,7 +27,7 @@ from tests.contracts.random_schemas import random_schema
 pytestmark = pytest.mark.native
 
 COUNT = int(os.environ.get("CORRAL_RANDOM_SCHEMAS", "8"))
-MOST_TOKENS = 1024 if COUNT > 8 else 96
+MOST_TOKENS = 1024 if COUNT > 8 else 320
 AT_ONCE = 8
 QUESTION = "<|im_start|>user\nAnswer with a short JSON value.<|im_end|>\n<|im_start|>assistant\n"
 
