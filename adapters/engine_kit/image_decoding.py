@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from corral.core.errors import InvalidRequest, Unsupported
 from corral.core.requests.media import MOST_PIXELS, check_media
+from corral.core.wording.pip_lines import pip_line
 
 __all__ = ("decoded_image",)
 
@@ -26,7 +27,7 @@ def decoded_image(data: bytes) -> npt.NDArray[np.uint8]:
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
-        raise Unsupported("images: the package pillow is not installed", "pip install pillow") from error
+        raise Unsupported("images: the package pillow is not installed", pip_line("pillow>=11")) from error
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
             if opened.width * opened.height > MOST_PIXELS:

@@ -34,7 +34,7 @@ from corral.api.cli.session import Session
 from corral.api.cli.targets import find_model, imported, is_path, is_reference, pulled
 from corral.api.cli.terminal import Interrupts, no_echo, open_terminal
 from corral.api.library import Corral
-from corral.core.errors import InvalidOption, InvalidRequest, ModelNotFound
+from corral.core.errors import InvalidOption, InvalidRequest, NotFound
 from corral.core.requests.options import parse_parameter
 from corral.core.values import Value
 from corral.plugins.assembly import ENGINES, engine_chooser
@@ -184,7 +184,7 @@ def _find(corral: Corral, backend: Backend, model: str) -> tuple[str, ModelFacts
     else:
         try:
             return find_model(backend, model)
-        except (ModelNotFound, click.BadParameter):
+        except (NotFound, click.BadParameter):
             if not Path(model).is_file():
                 raise
             name = imported(corral, model)

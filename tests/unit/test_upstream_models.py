@@ -189,7 +189,8 @@ def test_the_command(call: Callable[..., Ended], vllm: ScriptedServer) -> None:
     for text in ("Remote model        org/big", f"Remote URL          {vllm.url}", "thinking", "upstream"):
         assert text in shown
     assert [line.split()[0:3:2] for line in call("list").out.splitlines()[1:]] == [["far:latest", "-"]]
-    assert call("run", "far", "Hi") == (0, "Hello\n", "")
+    assert call("run", "far", "Hi") == (0, "Thinking...\nHm.\n...done thinking.\n\nHello\n", "")
+    assert call("run", "far", "Hi", "--hidethinking") == (0, "Hello\n", "")
     assert call("cp", "far", "copy").status == 0
     assert call("rm", "far", "copy").status == 0
     assert call("list").out.splitlines()[1:] == []
@@ -217,7 +218,7 @@ def test_keys_from_the_settings(call: Callable[..., Ended], vllm: ScriptedServer
         f'[engines.upstream.hosts."{vllm.url}"]\nkey = "open-sesame"\nheaders = {{ "X-Key" = "open-barley" }}\n'
     )
     assert call("upstream", "far", vllm.url).status == 0
-    assert call("run", "far", "Hi").out == "Hello\n"
+    assert call("run", "far", "Hi", "--hidethinking").out == "Hello\n"
     assert {asked.headers["authorization"] for asked in vllm.asked} == {"Bearer open-sesame"}
     for arguments in (("config",), ("config", "--json"), ("engines", "--json"), ("show", "far", "--json")):
         shown = call(*arguments)
