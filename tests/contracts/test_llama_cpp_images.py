@@ -76,6 +76,20 @@ def kind(request: pytest.FixtureRequest) -> ProjectorKind:
 
 
 @pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The keys of the images that any encoder has been given, in order."""
+    keys: list[int] = []
+    encode = Projector.encode
+
+    def counted(self: Projector, pixels: npt.NDArray[np.uint8], key: int) -> Any:
+        keys.append(key)
+        return encode(self, pixels, key)
+
+    monkeypatch.setattr(Projector, "encode", counted)
+    return keys
+
+
+@pytest.fixture
 def engine(folder: Path, kind: str) -> Iterator[LlamaCppEngine]:
     made = make(folder, kind)
     yield made
@@ -235,17 +249,9 @@ def test_other_images_give_other_answers(engine: LlamaCppEngine) -> None:
 
 
 def test_a_repeated_image_is_neither_encoded_nor_computed(
-    kind: str, engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+    kind: str, engine: LlamaCppEngine, encoded: list[int]
 ) -> None:
     """A second question about the same image begins after it; the encoder runs once for each image."""
-    encoded: list[int] = []
-    encode = Projector.encode
-
-    def counted(self: Projector, pixels: npt.NDArray[np.uint8], key: int) -> Any:
-        encoded.append(key)
-        return encode(self, pixels, key)
-
-    monkeypatch.setattr(Projector, "encode", counted)
     [first] = answered(engine, ask("Look: ", ONE, "What is it?"))
     [second] = answered(engine, ask("Look: ", ONE, "Where is it?"))
     assert second.prefilled.cached_tokens >= second.prefilled.prompt_tokens - len("Where is it?")
@@ -309,17 +315,9 @@ def test_a_full_context_ends_the_answer(folder: Path, kind: str) -> None:
     engine.close()
 
 
-def test_images_without_room_are_not_encoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_without_room_are_not_encoded(folder: Path, encoded: list[int]) -> None:
     """A request with very many images is refused once they fill the context, also if it asks for a smaller one."""
     engine = make(folder, "mlp", num_ctx=128)
-    encoded: list[int] = []
-    encode = Projector.encode
-
-    def counted(self: Projector, pixels: npt.NDArray[np.uint8], key: int) -> Any:
-        encoded.append(key)
-        return encode(self, pixels, key)
-
-    monkeypatch.setattr(Projector, "encode", counted)
     images = [noise(seed) for seed in range(20)]
     with pytest.raises(PromptTooLong, match="longer than the context of 128"):
         engine.prepare(ask(*images))
