@@ -12,12 +12,12 @@ from corral.core.ports.format_checks import FormatCheck, FormatChecker
 from corral.core.requests.calls import AnswerCall
 from corral.core.requests.outputs import Delta, Finished, Output
 
-__all__ = ("schema_of", "with_format_check")
+__all__ = ("schema_to_check", "with_format_check")
 
 _LONGEST = 4 << 20  # characters
 
 
-def schema_of(call: AnswerCall) -> str | None:
+def schema_to_check(call: AnswerCall) -> str | None:
     """The JSON Schema that the answer is to fit, if its format is one."""
     return call.constraint.source if call.constraint is not None and call.constraint.kind == "json_schema" else None
 

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UnsetType
 
 from corral.core.errors import Unsupported
-from corral.core.generation.answer_checks import schema_of, with_format_check
+from corral.core.generation.answer_checks import schema_to_check, with_format_check
 from corral.core.generation.answers import Generation
 from corral.core.generation.assembling import chat_request, generate_request, resolved_options
 from corral.core.generation.chat_formats import ChatFormats
@@ -260,6 +260,6 @@ class InferenceService:
                 outputs = parsed(outputs, (), view.record.name.short) if getattr(request, "tools", ()) else outputs
             else:
                 outputs = await completed(view, lease.model, request, self._formats, self._parsers)
-            if self._checker is not None and (schema := schema_of(call)) is not None:
+            if self._checker is not None and (schema := schema_to_check(call)) is not None:
                 outputs = with_format_check(outputs, schema, self._checker)
             return Generation(view.record, lease, outputs, stack.pop_all(), unknown)
