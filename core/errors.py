@@ -19,6 +19,9 @@
     ├── InvalidModelFile            truncated, foreign, or of an unknown architecture
     ├── TemplateFailed              a chat template failed
     ├── SourceError                 a source or registry refused or broke
+    │   ├── SourceRefused           it said no: trying again does not help
+    │   ├── SourceStalled           nothing arrived for too long
+    │   └── RangesIgnored           it sends whole blobs only
     ├── EngineError                 an engine failed
     │   ├── EngineNotInstalled      the extra is missing; the remedy is the pip line
     │   ├── NoEngine                no engine runs this model; the message lists why
@@ -70,9 +73,12 @@ __all__ = (
     "OutOfSpace",
     "PluginError",
     "PromptTooLong",
+    "RangesIgnored",
     "ServerBusy",
     "SettingsError",
     "SourceError",
+    "SourceRefused",
+    "SourceStalled",
     "StorageError",
     "TemplateFailed",
     "UnknownEngine",
@@ -211,9 +217,27 @@ class TemplateFailed(CorralError):
 
 
 class SourceError(CorralError):
-    """A model source or registry refused or broke."""
+    """A model source or registry refused or broke. A transfer is tried again after it, unless it is `SourceRefused`."""
 
     code = "source_error"
+
+
+class SourceRefused(SourceError):
+    """The source or registry said no, for instance for want of credentials: trying again does not help."""
+
+    code = "source_refused"
+
+
+class SourceStalled(SourceError):
+    """Nothing arrived for too long. The transfer begins again where it stopped, as often as it takes."""
+
+    code = "source_stalled"
+
+
+class RangesIgnored(SourceError):
+    """The registry was asked for a part of a blob and sends the whole blob."""
+
+    code = "ranges_ignored"
 
 
 class EngineError(CorralError):

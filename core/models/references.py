@@ -21,7 +21,8 @@ _PATH_LIMIT = 255  # characters, as registries have it
 class Reference(Value, frozen=True, kw_only=True):
     """A model in a registry. Created by `parse_reference`, which checks the grammar of every part.
 
-    An empty `host` means the registry's default. With a `digest`, it is that manifest, whatever the `tag`.
+    An empty `host` means the registry's default. With a `digest`, it is that manifest, whatever the `tag`. `insecure`
+    asks for plain HTTP instead of TLS; it is not part of the text.
     """
 
     path: str
@@ -29,6 +30,7 @@ class Reference(Value, frozen=True, kw_only=True):
     host: str = ""
     tag: str = DEFAULT_TAG
     digest: Digest | None = None
+    insecure: bool = False
 
     @property
     def repository(self) -> str:

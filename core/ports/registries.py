@@ -41,7 +41,8 @@ class RemoteWriter(Protocol):
 class Registry(Protocol):
     """Remote manifests and blobs, such as those of an OCI registry; one for each scheme of references.
 
-    Everything raises `SourceError` with the registry's own message if it refuses or breaks.
+    Everything raises `SourceError` with the registry's own message if it refuses or breaks: `SourceRefused` if trying
+    again does not help, `SourceStalled` if nothing arrives for too long.
     """
 
     @property
@@ -56,7 +57,8 @@ class Registry(Protocol):
     ) -> AsyncGenerator[bytes, None]:
         """Chunks of at most 1 MiB, from byte `start` up to but without `end`. The caller closes the generator.
 
-        Raises `BlobNotFound` at the first chunk.
+        Raises at the first chunk: `BlobNotFound`, and `RangesIgnored` if the registry sends a blob only from its
+        beginning and `start` is not 0.
         """
         ...
 
