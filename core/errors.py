@@ -14,7 +14,9 @@
     ├── InvalidModelFile            truncated, foreign, or of an unknown architecture
     ├── TemplateFailed              a chat template failed
     ├── SourceError                 a source or registry refused or broke
-    │   └── SourceUnavailable       it cannot be reached, broke off, stalled or is busy: trying again may help
+    │   ├── SourceUnavailable       it cannot be reached, broke off or is busy: trying again may help
+    │   │   └── SourceStalled       nothing arrived for too long
+    │   └── RangesIgnored           it sends whole blobs only
     ├── EngineError                 an engine failed
     │   ├── EngineNotInstalled      the extra is missing; the remedy is the pip line
     │   ├── NoEngine                no engine runs this model; the message lists why
@@ -65,9 +67,11 @@ __all__ = (
     "OutOfSpace",
     "PluginError",
     "PromptTooLong",
+    "RangesIgnored",
     "ServerBusy",
     "SettingsError",
     "SourceError",
+    "SourceStalled",
     "SourceUnavailable",
     "StorageError",
     "TemplateFailed",
@@ -205,7 +209,7 @@ class TemplateFailed(CorralError):
 
 
 class SourceError(CorralError):
-    """A model source or registry refused or broke."""
+    """A model source or registry refused, or broke. Trying again does not help, unless it is `SourceUnavailable`."""
 
     code = "source_error"
 
@@ -214,6 +218,18 @@ class SourceUnavailable(SourceError):
     """A source or registry that cannot be reached, breaks off, stalls or is busy: trying again may help."""
 
     code = "source_unavailable"
+
+
+class SourceStalled(SourceUnavailable):
+    """Nothing arrived for too long. The transfer begins again where it stopped, as often as it takes."""
+
+    code = "source_stalled"
+
+
+class RangesIgnored(SourceError):
+    """The registry was asked for a part of a blob and sends the whole blob."""
+
+    code = "ranges_ignored"
 
 
 class EngineError(CorralError):
