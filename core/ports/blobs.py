@@ -14,8 +14,12 @@ __all__ = ("BlobInfo", "BlobStore", "BlobWriter", "LocalBlobs")
 
 
 class BlobInfo(Value, frozen=True, kw_only=True):
+    """A complete blob. `modified_at` is when its bytes were stored, or stored again, in seconds since 1970; None if the
+    store cannot tell."""
+
     digest: Digest
     size_bytes: int
+    modified_at: float | None = None
 
 
 class BlobWriter(Protocol):
@@ -87,6 +91,17 @@ class BlobStore(Protocol):
 
     def list(self) -> AsyncIterator[BlobInfo]:
         """All complete blobs."""
+        ...
+
+    async def hold(self, digest: Digest) -> None:
+        """Notes that this process needs the blob until it ends, although no manifest names it yet.
+
+        What deletes unused blobs spares it, in every process on the store; `delete` itself does not ask.
+        """
+        ...
+
+    async def held(self) -> frozenset[Digest]:
+        """Every blob that a living process holds; those of dead processes are forgotten."""
         ...
 
 
