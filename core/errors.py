@@ -15,7 +15,8 @@
     ├── Conflict                    another task or process changed it or holds it
     ├── StorageError                the store cannot be read or written
     │   ├── DigestMismatch
-    │   └── OutOfSpace
+    │   ├── OutOfSpace
+    │   └── ReadOnly                this store, or this layer of it, is only read
     ├── InvalidModelFile            truncated, foreign, or of an unknown architecture
     ├── TemplateFailed              a chat template failed
     ├── SourceError                 a source or registry refused or broke
@@ -39,9 +40,7 @@ An error crosses a process as `ErrorInfo` (`error_translation.to_error`); ``api/
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from corral.core.values import Value
+from corral.core.error_base import CorralError, ErrorInfo
 
 __all__ = (
     "BlobNotFound",
@@ -70,6 +69,7 @@ __all__ = (
     "OutOfSpace",
     "PluginError",
     "PromptTooLong",
+    "ReadOnly",
     "ServerBusy",
     "SettingsError",
     "SourceError",
@@ -79,33 +79,6 @@ __all__ = (
     "Unsupported",
     "UpstreamError",
 )
-
-
-class ErrorInfo(Value, frozen=True, kw_only=True):
-    """An error as data: `code` names the class, `message` the offending value, `remedy` what to do next."""
-
-    code: str
-    message: str
-    remedy: str | None = None
-
-
-class CorralError(Exception):
-    """Base of all errors raised on purpose. ``str(error)`` is the message; `remedy` says what to do, if known. It is a
-    note of the exception as well, so that tracebacks show it.
-    """
-
-    code: ClassVar[str] = "error"
-
-    def __init__(self, message: str, remedy: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
-        if remedy:
-            self.add_note(remedy)
-
-    @property
-    def info(self) -> ErrorInfo:
-        return ErrorInfo(code=self.code, message=self.message, remedy=self.remedy)
 
 
 class InvalidRequest(CorralError, ValueError):
@@ -196,6 +169,12 @@ class OutOfSpace(StorageError):
     """The disk is full."""
 
     code = "out_of_space"
+
+
+class ReadOnly(StorageError):
+    """What should be changed belongs to a store, or a layer of one, that is only read."""
+
+    code = "read_only"
 
 
 class InvalidModelFile(CorralError):
