@@ -48,7 +48,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[StepEngine]:
     ]
     spec = import_name(f"corral.adapters.engines.{request.param}.spec:SPEC")
     options = {"num_ctx": MOST_TOKENS + 64, "num_parallel": AT_ONCE}
-    loaded = import_name(spec.load)(LoadRequest(model="smol", files=tuple(files), load_options=options), lambda share: None)
+    asked = LoadRequest(model="smol", files=tuple(files), load_options=options)
+    loaded = import_name(spec.load)(asked, lambda share: None)
     yield loaded
     loaded.close()
 
