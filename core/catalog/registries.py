@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from corral.core.models.references import Reference, parse_reference
 from corral.core.ports.registries import Registry
 
@@ -21,8 +23,10 @@ class Registries:
     def schemes(self) -> tuple[str, ...]:
         return tuple(self._registries)
 
-    def find(self, text: str) -> tuple[Registry, Reference] | None:
+    def find(self, text: str, *, insecure: bool = False) -> tuple[Registry, Reference] | None:
         """None if no registry reads such references. Raises `InvalidRequest` for a malformed one."""
         scheme, separator, _ = text.partition("://")
         registry = self._registries.get(scheme if separator else self._default or "")
-        return None if registry is None or not text else (registry, parse_reference(text))
+        if registry is None or not text:
+            return None
+        return registry, msgspec.structs.replace(parse_reference(text), insecure=insecure)
