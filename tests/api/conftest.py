@@ -78,7 +78,7 @@ class World:
             formats=[self.format],
             readers=[GgufReader()],
             registries=[self.registry],
-            default_registry=self.registry.scheme,
+            default_registry=self.registry.schemes[0],
             upstreams=ServerDirectory({}),
         )
         jobs, installation = ProcessJobs(), InstalledPackages()
