@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.garbage import GarbageCollector
+from corral.core.catalog.verifying import StoreVerifier
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.generation.service import InferenceService
 from corral.core.models.names import ModelName
@@ -71,6 +73,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     inference: InferenceService
     deriver: ModelDeriver
     devices: DeviceProbe
+    garbage: GarbageCollector
+    verifier: StoreVerifier
     version: str
     engines: tuple[EngineStatus, ...] = ()
     converters: tuple[ConverterStatus, ...] = ()
