@@ -2,31 +2,28 @@
 
     CorralError
     ├── InvalidRequest              the request is malformed or contradictory
-    │   ├── InvalidName             a model name outside the grammar
-    │   ├── InvalidDigest           not ``sha256:<64 hex digits>``
-    │   ├── InvalidOption           an option out of range
-    │   │   └── MistypedOption      an option or a format of the wrong type
+    │   ├── InvalidName, InvalidDigest
+    │   ├── InvalidOption           an option out of range; MistypedOption: of the wrong type
     │   ├── UnknownEngine           no engine has this name
     │   └── PromptTooLong           the prompt does not fit the context
-    ├── NotFound
-    │   ├── ModelNotFound
-    │   └── BlobNotFound
+    ├── NotFound                    ModelNotFound, BlobNotFound
     ├── Unsupported                 the model or the engine cannot do this task
     ├── Conflict                    another task or process changed it or holds it
     ├── StorageError                the store cannot be read or written
-    │   ├── DigestMismatch
-    │   └── OutOfSpace
+    │   └── DigestMismatch, OutOfSpace
     ├── InvalidModelFile            truncated, foreign, or of an unknown architecture
     ├── TemplateFailed              a chat template failed
     ├── SourceError                 a source or registry refused or broke
+    │   ├── SourceUnavailable       it cannot be reached, broke off or is busy: trying again may help
+    │   │   └── SourceStalled       nothing arrived for too long
+    │   └── RangesIgnored           it sends whole blobs only
     ├── EngineError                 an engine failed
     │   ├── EngineNotInstalled      the extra is missing; the remedy is the pip line
     │   ├── NoEngine                no engine runs this model; the message lists why
     │   ├── LoadFailed
     │   ├── OutOfMemory             the estimate does not fit, or the allocation failed
     │   ├── InvalidEmbedding        vectors that contain NaN or infinity
-    │   ├── EngineDied              the process that held the model is gone
-    │   ├── EngineStalled           no heartbeat, or a step past its limit
+    │   ├── EngineDied, EngineStalled
     │   └── UpstreamError           the server behind an upstream model refused or broke
     ├── JobFailed                   work in a separate process failed
     ├── ServerBusy                  the queue is full
@@ -34,7 +31,7 @@
     ├── PluginError                 a plugin broke its promises
     └── SettingsError               an unknown key or a mistyped value
 
-An error crosses a process as `ErrorInfo` (`error_translation.to_error`); ``api/http`` maps these classes to statuses.
+``api/http`` maps these classes to statuses.
 """
 
 from __future__ import annotations
@@ -70,9 +67,12 @@ __all__ = (
     "OutOfSpace",
     "PluginError",
     "PromptTooLong",
+    "RangesIgnored",
     "ServerBusy",
     "SettingsError",
     "SourceError",
+    "SourceStalled",
+    "SourceUnavailable",
     "StorageError",
     "TemplateFailed",
     "UnknownEngine",
@@ -82,7 +82,7 @@ __all__ = (
 
 
 class ErrorInfo(Value, frozen=True, kw_only=True):
-    """An error as data: `code` names the class, `message` the offending value, `remedy` what to do next."""
+    """An error as it crosses processes: `code` names the class, `message` the value, `remedy` what to do next."""
 
     code: str
     message: str
@@ -90,9 +90,7 @@ class ErrorInfo(Value, frozen=True, kw_only=True):
 
 
 class CorralError(Exception):
-    """Base of all errors raised on purpose. ``str(error)`` is the message; `remedy` says what to do, if known. It is a
-    note of the exception as well, so that tracebacks show it.
-    """
+    """Base of all errors raised on purpose. `remedy` says what to do, if known: a note, so that tracebacks show it."""
 
     code: ClassVar[str] = "error"
 
@@ -211,9 +209,27 @@ class TemplateFailed(CorralError):
 
 
 class SourceError(CorralError):
-    """A model source or registry refused or broke."""
+    """A model source or registry refused, or broke. Trying again does not help, unless it is `SourceUnavailable`."""
 
     code = "source_error"
+
+
+class SourceUnavailable(SourceError):
+    """A source or registry that cannot be reached, breaks off, stalls or is busy: trying again may help."""
+
+    code = "source_unavailable"
+
+
+class SourceStalled(SourceUnavailable):
+    """Nothing arrived for too long. The transfer begins again where it stopped, as often as it takes."""
+
+    code = "source_stalled"
+
+
+class RangesIgnored(SourceError):
+    """The registry was asked for a part of a blob and sends the whole blob."""
+
+    code = "ranges_ignored"
 
 
 class EngineError(CorralError):

@@ -8,7 +8,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from io import RawIOBase
@@ -20,8 +20,9 @@ from corral.adapters.stores.kept import blob_path, forget
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.model_folders import ModelFolders
-from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
+from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep, written_ranges
 from corral.adapters.stores.pins import pinned
+from corral.adapters.stores.ranges import Range
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.workspaces import workspace
 from corral.adapters.system.blocking_work import in_thread
@@ -92,6 +93,9 @@ class FilesystemBlobs:
             return PartialWriter.open(self._folders.partials, digest, size_bytes, self._publish)
 
         return await in_thread(work, undo=lambda writer: writer.release(keep=True))
+
+    async def partial(self, digest: Digest) -> Sequence[Range]:
+        return await in_thread(lambda _: written_ranges(self._folders.partials, parse_digest(digest)))
 
     async def delete(self, digest: Digest) -> bool:
         def work(_: threading.Event) -> bool:

@@ -71,6 +71,10 @@ class MemoryBlobs:
         partial.held = True
         return _MemoryWriter(self, digest, partial)
 
+    async def partial(self, digest: Digest) -> Sequence[Range]:
+        partial = self._partials.get(digest)
+        return () if partial is None else tuple(partial.ranges)
+
     async def delete(self, digest: Digest) -> bool:
         if self._folder is not None and not self._pins[digest]:
             self.path(digest).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from corral.core.errors import Conflict, DigestMismatch, StorageError
 from corral.core.models.digests import Digest
 from corral.core.ports.blobs import BlobInfo
 
-__all__ = ("PartialWriter", "scratch_path", "sweep")
+__all__ = ("PartialWriter", "scratch_path", "sweep", "written_ranges")
 
 _ABANDONED_AFTER_S = 7 * 24 * 3600.0  # downloads that were not resumed for a week
 
@@ -73,6 +73,20 @@ def _files(folder: Path, stem: str) -> list[Path]:
     return [folder / stem, *folder.glob(f"{stem}.*")]
 
 
+def written_ranges(folder: Path, digest: Digest) -> Sequence[Range]:
+    """The ranges of a partial blob, whoever writes it; empty if there is none. Blocking."""
+    found = RangeJournal(_journal_path(_path(folder, digest))).read()
+    return tuple(found[1]) if found is not None else ()
+
+
+def _path(folder: Path, digest: Digest) -> Path:
+    return folder / digest.partition(":")[2]
+
+
+def _journal_path(path: Path) -> Path:
+    return path.with_suffix(".ranges")
+
+
 class PartialWriter:
     """The `BlobWriter` of a filesystem store. Made by `open`, in a thread."""
 
@@ -105,11 +119,11 @@ class PartialWriter:
     @classmethod
     def open(cls, folder: Path, digest: Digest | None, size_bytes: int | None, publish: Publish) -> PartialWriter:
         """Raises `Conflict` if another writer holds this digest. Blocking."""
-        path = folder / digest.partition(":")[2] if digest else scratch_path(folder)
+        path = _path(folder, digest) if digest else scratch_path(folder)
         lock = FileLock(path.with_suffix(".lock"), remove=True)
         if not lock.try_acquire():
             raise Conflict(f"{digest} is being written by another task or process", "try again when that is done")
-        journal = RangeJournal(path.with_suffix(".ranges")) if digest else None
+        journal = RangeJournal(_journal_path(path)) if digest else None
         try:
             with storage_errors(f"cannot start writing {digest or 'a blob'} in {folder}"):
                 size_bytes, ranges = resumable(path, journal, size_bytes)

@@ -76,9 +76,7 @@ class ModelCatalog:
         self._local = local
         self._lookup = ModelLookup(manifests=manifests, blobs=blobs, formats=formats)
         self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
-        self._publisher = ManifestPublisher(
-            manifests=manifests, blobs=blobs, local=local, formats=formats, prune=prune
-        )
+        self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats, prune=prune)
         self._importer = ModelImporter(
             publisher=self._publisher,
             manifests=manifests,

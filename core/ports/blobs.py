@@ -35,7 +35,10 @@ class BlobWriter(Protocol):
         ...
 
     async def write(self, offset_bytes: int, data: bytes) -> None:
-        """Writes a range, in any order. Raises `OutOfSpace` on a full disk, `StorageError` past the announced size."""
+        """Writes a range, in any order; several tasks may write at once.
+
+        Raises `OutOfSpace` on a full disk, `StorageError` past the announced size.
+        """
         ...
 
     async def commit(self) -> BlobInfo:
@@ -72,6 +75,13 @@ class BlobStore(Protocol):
         """A writer, which resumes a partial blob of the same digest. Without a digest, `commit` computes it.
 
         Raises `Conflict` if another writer, in this or another process, holds this digest.
+        """
+        ...
+
+    async def partial(self, digest: Digest) -> Sequence[tuple[int, int]]:
+        """What is written of a blob that is not committed, as `BlobWriter.written`: to watch a writer elsewhere.
+
+        Empty if there is nothing. May lag behind the writer.
         """
         ...
 
