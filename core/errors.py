@@ -10,7 +10,9 @@
     ├── Unsupported                 the model or the engine cannot do this task
     ├── Conflict                    another task or process changed it or holds it
     ├── StorageError                the store cannot be read or written
-    │   └── DigestMismatch, OutOfSpace
+    │   ├── DigestMismatch
+    │   ├── OutOfSpace
+    │   └── ReadOnly                this store, or this layer of it, is only read
     ├── InvalidModelFile            truncated, foreign, or of an unknown architecture
     ├── TemplateFailed              a chat template failed
     ├── SourceError                 a source or registry refused or broke
@@ -36,9 +38,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from corral.core.values import Value
+from corral.core.error_base import CorralError, ErrorInfo
 
 __all__ = (
     "BlobNotFound",
@@ -68,6 +68,7 @@ __all__ = (
     "PluginError",
     "PromptTooLong",
     "RangesIgnored",
+    "ReadOnly",
     "ServerBusy",
     "SettingsError",
     "SourceError",
@@ -79,31 +80,6 @@ __all__ = (
     "Unsupported",
     "UpstreamError",
 )
-
-
-class ErrorInfo(Value, frozen=True, kw_only=True):
-    """An error as it crosses processes: `code` names the class, `message` the value, `remedy` what to do next."""
-
-    code: str
-    message: str
-    remedy: str | None = None
-
-
-class CorralError(Exception):
-    """Base of all errors raised on purpose. `remedy` says what to do, if known: a note, so that tracebacks show it."""
-
-    code: ClassVar[str] = "error"
-
-    def __init__(self, message: str, remedy: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
-        if remedy:
-            self.add_note(remedy)
-
-    @property
-    def info(self) -> ErrorInfo:
-        return ErrorInfo(code=self.code, message=self.message, remedy=self.remedy)
 
 
 class InvalidRequest(CorralError, ValueError):
@@ -194,6 +170,12 @@ class OutOfSpace(StorageError):
     """The disk is full."""
 
     code = "out_of_space"
+
+
+class ReadOnly(StorageError):
+    """What should be changed belongs to a store, or a layer of one, that is only read."""
+
+    code = "read_only"
 
 
 class InvalidModelFile(CorralError):

@@ -122,14 +122,15 @@ class FilesystemBlobs:
     async def adopt(self, file: Path) -> BlobInfo:
         return await in_thread(lambda stop: self._adopt(file, stop))
 
-    async def folder(self, key: Digest, files: Mapping[str, Digest]) -> Path:
+    async def folder(self, key: Digest, files: Mapping[str, Digest], *, elsewhere: Mapping[Digest, Path] = {}) -> Path:
         for path, digest in files.items():
-            if await self.stat(digest) is None:
+            if digest not in elsewhere and await self.stat(digest) is None:
                 raise BlobNotFound(
                     f"the blob {digest} of {path!r} is missing, or has changed since it was imported",
                     "import or pull the model again",
                 )
-        return await self._models.show(key, {path: self.path(digest) for path, digest in files.items()})
+        shown = {path: elsewhere.get(digest) or self.path(digest) for path, digest in files.items()}
+        return await self._models.show(key, shown)
 
     async def drop_folder(self, key: Digest) -> None:
         await self._models.drop(key)

@@ -117,11 +117,11 @@ class MemoryBlobs:
         digest = Digest("sha256:" + await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest()))
         return self.publish(digest, data)
 
-    async def folder(self, key: Digest, files: Mapping[str, Digest]) -> Path:
+    async def folder(self, key: Digest, files: Mapping[str, Digest], *, elsewhere: Mapping[Digest, Path] = {}) -> Path:
         for path, digest in files.items():
-            if digest not in self._blobs:
+            if digest not in elsewhere and digest not in self._blobs:
                 raise BlobNotFound(f"the blob {digest} of {path!r} is missing", "import or pull the model again")
-        blobs = {path: self.path(digest) for path, digest in files.items()}
+        blobs = {path: elsewhere.get(digest) or self.path(digest) for path, digest in files.items()}
         return await self._models().show(key, blobs)
 
     async def drop_folder(self, key: Digest) -> None:

@@ -86,11 +86,17 @@ class BlobStore(Protocol):
         ...
 
     async def delete(self, digest: Digest) -> bool:
-        """Returns True if it existed."""
+        """Returns True if it existed. False also for a blob that is not this store's to delete: `list` omits it.
+
+        Raises `ReadOnly` if the store refuses deletions altogether.
+        """
         ...
 
     def list(self) -> AsyncIterator[BlobInfo]:
-        """All complete blobs."""
+        """All complete blobs that may be deleted if no manifest names them.
+
+        Not among them are blobs of read-only layers, and what other programs keep in the same store.
+        """
         ...
 
     async def hold(self, digest: Digest) -> None:
@@ -128,11 +134,12 @@ class LocalBlobs(Protocol):
         """
         ...
 
-    async def folder(self, key: Digest, files: Mapping[str, Digest]) -> Path:
+    async def folder(self, key: Digest, files: Mapping[str, Digest], *, elsewhere: Mapping[Digest, Path] = {}) -> Path:
         """A folder that holds the blobs under these relative paths, as hard links (else links all of one kind).
 
-        Created once for each `key` (a manifest's digest) and kept; created again if something is missing. Takes no
-        extra disk space. Raises `BlobNotFound`, `StorageError` (also for a path that leads out of the folder).
+        `elsewhere` are the files of blobs that are in another store. Created once for each `key` (a manifest's digest)
+        and kept; created again if something is missing. Takes no extra disk space. Raises `BlobNotFound`,
+        `StorageError` (also for a path that leads out of the folder).
         """
         ...
 

@@ -41,8 +41,8 @@ class RemoteWriter(Protocol):
 class Registry(Protocol):
     """Remote manifests and blobs, such as those of an OCI registry. Used in one event loop.
 
-    Everything raises `SourceError` with the registry's own message if it refuses (trying again does not help),
-    `SourceUnavailable` if it cannot be reached, breaks off or is busy, and `SourceStalled` if nothing arrives for too long.
+    Everything raises `SourceError` with the registry's own message if it refuses, when trying again does not help;
+    `SourceUnavailable` if it cannot be reached, breaks off or is busy; `SourceStalled` if nothing arrives for too long.
     """
 
     @property
