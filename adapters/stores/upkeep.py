@@ -51,6 +51,8 @@ class FilesystemUpkeep:
                 return self._discard(leftover)
 
         if leftover.kind == "folder" and leftover.digest is not None:
+            if not await in_thread(lambda _: os.path.lexists(self._folders.root / leftover.path)):
+                return False
             await self._blobs.drop_folder(leftover.digest)
             return True
         if leftover.kind == "changed" and leftover.digest is not None:

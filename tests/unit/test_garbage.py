@@ -25,6 +25,7 @@ from corral.core.models.model import Model, ModelFile
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.sources import FetchProgress
 from corral.core.specs.converters import DERIVED_HOST
+from corral.plugins.settings.environment import read_environment
 from corral.plugins.testing.blob_writing import store_bytes
 from corral.plugins.testing.gguf import gguf_bytes
 
@@ -34,7 +35,7 @@ _HOUR_S = 3600.0
 class Store:
     """A filesystem store, whose housekeeping lives `later_s` in the future."""
 
-    def __init__(self, root: Path, later_s: float = 0.0) -> None:
+    def __init__(self, root: Path, later_s: float = 0.0, prune: bool = True) -> None:
         self.root = root
         self.own = root / ".corral"
         self.blobs = FilesystemBlobs(root)
@@ -43,7 +44,12 @@ class Store:
         self.later_s = later_s
         formats = [OllamaManifestFormat()]
         self.catalog = ModelCatalog(
-            manifests=self.manifests, blobs=self.blobs, local=self.blobs, formats=formats, readers=[GgufReader()]
+            manifests=self.manifests,
+            blobs=self.blobs,
+            local=self.blobs,
+            formats=formats,
+            readers=[GgufReader()],
+            prune=prune,
         )
         self.collector = GarbageCollector(
             manifests=self.manifests,
@@ -52,9 +58,7 @@ class Store:
             upkeep=self.upkeep,
             now=lambda: time.time() + self.later_s,
         )
-        self.verifier = StoreVerifier(
-            manifests=self.manifests, blobs=self.blobs, formats=formats, upkeep=self.upkeep
-        )
+        self.verifier = StoreVerifier(manifests=self.manifests, blobs=self.blobs, formats=formats, upkeep=self.upkeep)
 
     async def model(self, name: str, **pairs: str) -> Digest:
         """Stores a model, and returns the digest of its weights."""
@@ -188,9 +192,7 @@ def test_downloads_in_use_stay_and_others_can_be_resumed_for_a_week(tmp_path: Pa
         store.later_s = 0
         report = await store.collector.collect(partials=True)
         assert [garbage.kind for garbage in report.removed] == ["partial", "partial"]
-        assert {path.name.partition(".")[0] for path in (store.own / "partials").iterdir()} == {
-            digest_of(b"live")[7:]
-        }
+        assert {path.name.partition(".")[0] for path in (store.own / "partials").iterdir()} == {digest_of(b"live")[7:]}
         await live.write(2, b"ve")
         assert (await live.commit()).digest == digest_of(b"live")
 
@@ -401,3 +403,23 @@ def _age(root: Path, seconds: float) -> None:
         if path.is_file():
             time_s = path.stat().st_mtime - seconds
             os.utime(path, (time_s, time_s))
+
+
+def test_without_pruning_a_replaced_model_keeps_its_files(tmp_path: Path) -> None:
+    """With OLLAMA_NOPRUNE, what a copy or a new version replaces stays until `gc`; a deleted model still loses its
+    files."""
+    assert read_environment({"OLLAMA_NOPRUNE": "1"})[("prune",)].value is False
+    assert read_environment({"OLLAMA_NOPRUNE": "0"})[("prune",)].value is True
+
+    async def scenario(prune: bool) -> tuple[bool, bool]:
+        store = Store(tmp_path / str(prune), prune=prune)
+        first = await store.model("m", **{"general.name": "first"})
+        second = await store.model("n", **{"general.name": "second"})
+        await store.catalog.copy(parse_name("n"), parse_name("m"))
+        replaced = await store.blobs.stat(first) is not None
+        await store.catalog.delete(parse_name("n"))
+        await store.catalog.delete(parse_name("m"))
+        return replaced, await store.blobs.stat(second) is not None
+
+    assert asyncio.run(scenario(True)) == (False, False)
+    assert asyncio.run(scenario(False)) == (True, False)
