@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
-from corral.core.catalog.deletion import delete_model, delete_replaced
+from corral.core.catalog.deletion import delete_model
 from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.lookup import ModelLookup, model_not_found
@@ -49,7 +49,7 @@ class ModelCatalog:
     `formats` are tried in this order, for reading and writing. `cache` keeps the metadata from headers between runs.
     `default_registry` is the scheme of the registry that reads references without one. The caller closes stores,
     sources and registries. `left_out` has a sentence for each plugin that was not loaded, for errors about what is
-    missing.
+    missing. `prune` is as for `ManifestPublisher`.
     """
 
     def __init__(
@@ -67,13 +67,14 @@ class ModelCatalog:
         upstreams: UpstreamDirectory | None = None,
         left_out: Mapping[str, str] = {},
         go_template: bool | None = None,
+        prune: bool = True,
     ) -> None:
         self._manifests = manifests
         self._blobs = blobs
         self._local = local
         self._lookup = ModelLookup(manifests=manifests, blobs=blobs, formats=formats)
         self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
-        self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats)
+        self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats, prune=prune)
         self._importer = ModelImporter(
             publisher=self._publisher,
             manifests=manifests,
@@ -179,12 +180,7 @@ class ModelCatalog:
         Raises `ModelNotFound`, and `InvalidRequest` for a name that is reserved for derived models.
         """
         refuse_derived(destination)
-        async with self._manifests.guard(exclusive=False):
-            stored = await self._lookup.manifest(source)
-            if stored.name.key == destination.key:
-                return
-            put = await self._manifests.put(destination, stored.data)
-        await delete_replaced(put, manifests=self._manifests, blobs=self._blobs, local=self._local)
+        await self._publisher.copy(source, destination)
 
     async def delete(self, name: ModelName) -> StoredModel | None:
         """Deletes the manifest, the models derived from it alone, and blobs that no manifest names any more.
