@@ -10,7 +10,7 @@ __all__ = ("ToolUseFormat",)
 
 
 class ToolUseFormat:
-    """A `ChatFormat`. Calls and results in a conversation need the template for tools as well: the other may drop them."""
+    """A `ChatFormat`. Calls and results in a conversation need the template for tools too: the other may drop them."""
 
     interruptible = True
 

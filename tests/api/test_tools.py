@@ -75,8 +75,8 @@ def test_a_separate_template_for_tools(url: str) -> None:
     """It is used if there are tools, or were any in the conversation; calls are read as it tells."""
     shown = {"model": "both", "stream": False, "_debug_render_only": True}
     assert "tools" in httpx.post(f"{url}/api/show", json={"model": "both"}).json()["capabilities"]
-    past = [*QUESTION, {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}]
-    past += [{"role": "tool", "content": "r"}]
+    calls = [{"function": {"name": "f", "arguments": {}}}]
+    past = [*QUESTION, {"role": "assistant", "content": "", "tool_calls": calls}, {"role": "tool", "content": "r"}]
     asked: list[tuple[dict[str, Any], str]] = [
         ({}, "tool_use hello["),
         ({"tools": []}, "plain hello"),
