@@ -12,9 +12,7 @@ __all__ = ("PlainFormat",)
 
 
 class PlainFormat:
-    """A `ChatFormat` that writes questions and answers as they are, one after the other: as `PLAIN_TEMPLATE` does, which
-    is shown for these models.
-    """
+    """A `ChatFormat` that writes questions and answers as they are, one after the other, as `PLAIN_TEMPLATE` does."""
 
     interruptible = True  # there is nothing to interrupt
 
