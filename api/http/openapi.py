@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ __all__ = ("openapi_json",)
 _PATH = "#/components/schemas/"
 _STATUSES = {
     400: "The request is not valid",
+    401: "Nobody is signed in",
     403: "The origin or host name is not allowed, or the model is at ollama.com, which this server never contacts",
     404: "There is no such model",
     409: "The model was deleted while it was being prepared",
@@ -31,6 +33,7 @@ _STATUSES = {
     505: "The version of HTTP is not supported",
     508: "The request has passed through this server before",
 }
+_IN_PATH = re.compile(r"\{([^}]+)\}")
 _OF_ALL_ROUTES = (400, 403, 408, 431, 500, 501, 503, 505, 508)
 _WITH_A_BODY = (413, 499)
 
@@ -65,7 +68,7 @@ def _document(app: Litestar) -> dict[str, Any]:
         names[dialect], components = _components(dialect, tuple(of_dialect))
         schemas |= components | dict(dialect.components)
     for dialect, path, verb, handler in operations:
-        paths.setdefault(path, {})[verb] = _operation(handler, dialect, names[dialect])
+        paths.setdefault(path, {})[verb] = _operation(handler, path, dialect, names[dialect])
     return {
         "openapi": "3.1.0",
         "info": {"title": "Corral", "version": app.state.runtime.version},
@@ -109,7 +112,7 @@ def _completed(schema: dict[str, Any], documented: DocumentedSchema) -> dict[str
     return completed
 
 
-def _operation(handler: Any, dialect: Dialect, names: dict[type[Any], str]) -> dict[str, Any]:
+def _operation(handler: Any, path: str, dialect: Dialect, names: dict[type[Any], str]) -> dict[str, Any]:
     body, reply = handler.opt.get("body"), handler.opt.get("reply")
     success: dict[str, Any] = {"description": "The answer"}
     if reply is not None:
@@ -130,6 +133,10 @@ def _operation(handler: Any, dialect: Dialect, names: dict[type[Any], str]) -> d
         operation["operationId"] = handler.operation_id
     if doc := handler.fn.__doc__:
         operation["summary"] = doc.strip().splitlines()[0]
+    if in_path := _IN_PATH.findall(path):
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in in_path
+        ]
     if body is not None:
         schema = {"$ref": _PATH + names[body]}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}

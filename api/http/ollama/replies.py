@@ -6,7 +6,7 @@ A field that has its default value is left out of the JSON.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,6 +15,8 @@ from corral.core.requests.outputs import TokenLogprob
 
 __all__ = (
     "ChatReply",
+    "CloudState",
+    "CloudStatusReply",
     "DebugInfo",
     "Details",
     "EmbedReply",
@@ -25,6 +27,7 @@ __all__ = (
     "ListedModel",
     "Logprob",
     "ProcessReply",
+    "RecommendationsReply",
     "ReplyMessage",
     "RunningModelReply",
     "ShowReply",
@@ -229,6 +232,26 @@ class VersionReply(Reply, frozen=True, kw_only=True):
 
     version: str
     corral: str
+
+
+class CloudState(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether ollama.com may be used, and what decides it."""
+
+    disabled: bool = True
+    source: Literal["none", "env", "config", "both"] = "config"
+
+
+class CloudStatusReply(Reply, frozen=True, kw_only=True):
+    cloud: CloudState
+
+
+class Recommendation(Reply, frozen=True, kw_only=True):
+    model: str
+    description: str
+
+
+class RecommendationsReply(Reply, frozen=True, kw_only=True):
+    recommendations: tuple[Recommendation, ...]
 
 
 class ErrorEnvelope(Reply, frozen=True, kw_only=True):
