@@ -33,7 +33,6 @@ _STATUSES = {
     505: "The version of HTTP is not supported",
     508: "The request has passed through this server before",
 }
-_IN_PATH = re.compile(r"\{([^}]+)\}")
 _OF_ALL_ROUTES = (400, 403, 408, 431, 500, 501, 503, 505, 508)
 _WITH_A_BODY = (413, 499)
 
@@ -56,7 +55,7 @@ def _document(app: Litestar) -> dict[str, Any]:
             continue
         dialect = app.state.dialects.of(route.path)
         for method, (handler, _) in route.route_handler_map.items():
-            if method not in ("OPTIONS", "HEAD"):
+            if method != "OPTIONS" and not (method == "HEAD" and "GET" in route.route_handler_map):
                 operations.append((dialect, route.path_format, method.lower(), handler))
                 of_route = (handler.opt.get("body"), handler.opt.get("reply"))
                 kinds.setdefault(dialect, {}).update(dict.fromkeys(kind for kind in of_route if kind is not None))
@@ -113,7 +112,7 @@ def _completed(schema: dict[str, Any], documented: DocumentedSchema) -> dict[str
 
 
 def _operation(handler: Any, path: str, dialect: Dialect, names: dict[type[Any], str]) -> dict[str, Any]:
-    body, reply = handler.opt.get("body"), handler.opt.get("reply")
+    body, reply, is_binary = handler.opt.get("body"), handler.opt.get("reply"), handler.opt.get("binary", False)
     success: dict[str, Any] = {"description": "The answer"}
     if reply is not None:
         content = {"application/json": {"schema": {"$ref": _PATH + names[reply]}}}
@@ -125,19 +124,23 @@ def _operation(handler: Any, path: str, dialect: Dialect, names: dict[type[Any],
     failure: dict[str, Any] = {}
     if dialect.error is not None:
         failure["content"] = {"application/json": {"schema": {"$ref": _PATH + names[dialect.error]}}}
-    statuses = (*_OF_ALL_ROUTES, *(_WITH_A_BODY if body is not None else ()), *handler.opt.get("statuses", ()))
+    has_body = body is not None or is_binary
+    statuses = (*_OF_ALL_ROUTES, *(_WITH_A_BODY if has_body else ()), *handler.opt.get("statuses", ()))
     failures = {str(status): {"description": _STATUSES.get(status, "Refused"), **failure} for status in statuses}
-    successes = {"200": success} if handler.opt.get("succeeds", True) else {}
+    told = handler.opt.get("successes", {200: ""} if handler.opt.get("succeeds", True) else {})
+    successes = {str(status): {**success, **({"description": text} if text else {})} for status, text in told.items()}
     operation: dict[str, Any] = {"responses": {**successes, **dict(sorted(failures.items()))}}
+    if parameters := re.findall(r"\{(\w+)\}", path):
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters
+        ]
     if isinstance(handler.operation_id, str):
         operation["operationId"] = handler.operation_id
     if doc := handler.fn.__doc__:
         operation["summary"] = doc.strip().splitlines()[0]
-    if in_path := _IN_PATH.findall(path):
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in in_path
-        ]
     if body is not None:
         schema = {"$ref": _PATH + names[body]}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    elif is_binary:
+        operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
     return operation

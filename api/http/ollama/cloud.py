@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from litestar import Request, Response, delete, get, post
@@ -11,7 +11,7 @@ from litestar.types import ASGIApp
 from corral.api.http.body import read_json
 from corral.api.http.errors import JSON, ApiError
 from corral.api.http.go_json import Body
-from corral.api.http.ollama.replies import CloudState, CloudStatusReply, RecommendationsReply
+from corral.api.http.ollama.replies import Reply
 
 __all__ = (
     "WebFetchBody",
@@ -26,6 +26,26 @@ __all__ = (
 )
 
 _NOT_SIGNED_IN = "you are not currently signed in"
+
+
+class CloudState(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether ollama.com may be used, and what decides it."""
+
+    disabled: bool = True
+    source: Literal["none", "env", "config", "both"] = "config"
+
+
+class CloudStatusReply(Reply, frozen=True, kw_only=True):
+    cloud: CloudState
+
+
+class Recommendation(Reply, frozen=True, kw_only=True):
+    model: str
+    description: str
+
+
+class RecommendationsReply(Reply, frozen=True, kw_only=True):
+    recommendations: tuple[Recommendation, ...]
 
 
 class WebSearchBody(Body, frozen=True, kw_only=True):

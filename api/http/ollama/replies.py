@@ -6,7 +6,7 @@ A field that has its default value is left out of the JSON.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -15,8 +15,6 @@ from corral.core.requests.outputs import TokenLogprob
 
 __all__ = (
     "ChatReply",
-    "CloudState",
-    "CloudStatusReply",
     "DebugInfo",
     "Details",
     "EmbedReply",
@@ -27,10 +25,10 @@ __all__ = (
     "ListedModel",
     "Logprob",
     "ProcessReply",
-    "RecommendationsReply",
     "ReplyMessage",
     "RunningModelReply",
     "ShowReply",
+    "StatusReply",
     "TensorReply",
     "ToolCallReply",
     "TopLogprobReply",
@@ -234,24 +232,17 @@ class VersionReply(Reply, frozen=True, kw_only=True):
     corral: str
 
 
-class CloudState(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether ollama.com may be used, and what decides it."""
+class StatusReply(Reply, frozen=True, kw_only=True):
+    """A line of progress, and the whole answer if it is not streamed.
 
-    disabled: bool = True
-    source: Literal["none", "env", "config", "both"] = "config"
+    `model` is Corral's addition to the last line: the name of the model that a pull has stored.
+    """
 
-
-class CloudStatusReply(Reply, frozen=True, kw_only=True):
-    cloud: CloudState
-
-
-class Recommendation(Reply, frozen=True, kw_only=True):
-    model: str
-    description: str
-
-
-class RecommendationsReply(Reply, frozen=True, kw_only=True):
-    recommendations: tuple[Recommendation, ...]
+    status: str
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+    model: str = ""
 
 
 class ErrorEnvelope(Reply, frozen=True, kw_only=True):
