@@ -87,7 +87,8 @@ class FilesystemBlobs:
 
         def work(_: threading.Event) -> PartialWriter:
             with storage_errors(f"cannot write to {self._folders.partials}"):
-                self._folders.partials.mkdir(parents=True, exist_ok=True, mode=0o755)
+                for folder in (self._folders.manifests, self._folders.partials):  # see `ManifestListing`
+                    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
                 sweep(self._folders.partials)
             return PartialWriter.open(self._folders.partials, digest, size_bytes, self._publish)
 
@@ -199,7 +200,7 @@ class FilesystemBlobs:
             source = file.resolve(strict=True)
             if not source.is_file():
                 raise StorageError(f"cannot add {file} to the store: it is not a regular file")
-            for folder in (self._folders.blobs, self._folders.partials):
+            for folder in (self._folders.manifests, self._folders.blobs, self._folders.partials):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o755)
             sweep(self._folders.partials)
             scratch = scratch_path(self._folders.partials)

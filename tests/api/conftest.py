@@ -35,6 +35,8 @@ from corral.api.http.app import create_app
 from corral.api.http.serve import run_event_loop, serve
 from corral.api.http.settings import HttpSettings
 from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.garbage import GarbageCollector
+from corral.core.catalog.verifying import StoreVerifier
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
@@ -111,6 +113,8 @@ class World:
                 installation=installation,
             ),
             devices=DeviceProbe(engines=engines, jobs=jobs),
+            garbage=GarbageCollector(manifests=self.manifests, blobs=self.blobs, local=self.blobs),
+            verifier=StoreVerifier(manifests=self.manifests, blobs=self.blobs, formats=[]),
             version="9.9.9",
         )
 
