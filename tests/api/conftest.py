@@ -63,6 +63,7 @@ class World:
         engines: Sequence[EngineSpec] = (SPEC,),
         root: Path | None = None,
         runner: str = "thread",
+        scheduler: SchedulerSettings | None = None,
     ) -> None:
         self.manifests = MemoryManifests() if root is None else FilesystemManifests(root)
         self.blobs = MemoryBlobs() if root is None else FilesystemBlobs(root)
@@ -76,20 +77,20 @@ class World:
             upstreams=ServerDirectory({}),
         )
         jobs, installation = ProcessJobs(), InstalledPackages()
-        scheduler = ModelScheduler(
+        model_scheduler = ModelScheduler(
             chooser=EngineChooser(engines, installation=installation, settings={"fake": engine}),
             runners={"thread": ThreadRunner(), "process": ProcessRunner(), "event_loop": EventLoopRunner()},
             preferred_runner=runner,
             catalog=catalog,
-            settings=SchedulerSettings(),
+            settings=scheduler or SchedulerSettings(),
             free_memory=lambda: {"cpu": 1 << 40},
         )
         self.runtime = Runtime(
             catalog=catalog,
-            scheduler=scheduler,
+            scheduler=model_scheduler,
             inference=InferenceService(
                 catalog=catalog,
-                scheduler=scheduler,
+                scheduler=model_scheduler,
                 languages={"go": GoLanguage(), "jinja": JinjaLanguage()},
                 parsers=ParserChoice({"think_tags": ThinkTagParsers()}, {"hermes": HermesCalls()}),
                 checker=SchemaChecker(),
@@ -181,9 +182,11 @@ def running_server(
     shutdown_grace_s: int = 1,
     root: Path | None = None,
     runner: str = "thread",
+    scheduler: SchedulerSettings | None = None,
     **settings: Any,
 ) -> Iterator[LiveServer]:
-    world = World({"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine, engines, root, runner)
+    engine = {"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine
+    world = World(engine, engines, root, runner, scheduler)
     ready = threading.Event()
     found: list[Any] = []
 
