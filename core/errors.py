@@ -23,11 +23,9 @@
     │   ├── EngineNotInstalled      the extra is missing; the remedy is the pip line
     │   ├── NoEngine                no engine runs this model; the message lists why
     │   ├── LoadFailed
-    │   │   └── LoadStalled         a load without progress was given up
     │   ├── OutOfMemory             the estimate does not fit, or the allocation failed
     │   ├── InvalidEmbedding        vectors that contain NaN or infinity
     │   ├── EngineDied              the process that held the model is gone
-    │   │   └── LoadCrashed         it ended before the model was ready
     │   ├── EngineStalled           no heartbeat, or a step past its limit
     │   └── UpstreamError           the server behind an upstream model refused or broke
     ├── JobFailed                   work in a separate process failed
@@ -63,9 +61,7 @@ __all__ = (
     "InvalidOption",
     "InvalidRequest",
     "JobFailed",
-    "LoadCrashed",
     "LoadFailed",
-    "LoadStalled",
     "MistypedOption",
     "ModelNotFound",
     "NoEngine",
@@ -244,12 +240,6 @@ class LoadFailed(EngineError):
     code = "load_failed"
 
 
-class LoadStalled(LoadFailed):
-    """A load made no progress for too long and was given up."""
-
-    code = "load_stalled"
-
-
 class OutOfMemory(EngineError):
     """The estimate does not fit the free memory, or the allocation failed."""
 
@@ -266,12 +256,6 @@ class EngineDied(EngineError):
     """The process or thread that held the model is gone; the next request loads it again."""
 
     code = "engine_died"
-
-
-class LoadCrashed(EngineDied):
-    """The process ended before the model was ready."""
-
-    code = "load_crashed"
 
 
 class EngineStalled(EngineError):

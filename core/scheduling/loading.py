@@ -13,12 +13,13 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from corral.core.errors import EngineDied, InvalidModelFile, LoadCrashed, LoadFailed, LoadStalled, NoEngine, OutOfMemory
+from corral.core.errors import EngineDied, InvalidModelFile, LoadFailed, NoEngine, OutOfMemory
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.ports.loadable_models import LoadableModels
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.running import RunningModel
 from corral.core.scheduling.engine_choice import lost_adapter
+from corral.core.scheduling.load_errors import LoadCrashed, LoadStalled
 from corral.core.scheduling.load_progress import LoadProgress, LoadStage
 from corral.core.scheduling.placement import Placement
 from corral.core.scheduling.resident import Resident

@@ -17,13 +17,12 @@ from corral.core.errors import (
     EngineDied,
     EngineStalled,
     InvalidOption,
-    LoadCrashed,
-    LoadStalled,
     MistypedOption,
     ModelNotFound,
     PromptTooLong,
     ServerBusy,
 )
+from corral.core.scheduling.load_errors import LoadCrashed, LoadStalled
 
 __all__ = ("OLLAMA", "PROMPT_TOO_LONG", "OllamaDialect")
 
