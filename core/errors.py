@@ -2,31 +2,30 @@
 
     CorralError
     ├── InvalidRequest              the request is malformed or contradictory
-    │   ├── InvalidName             a model name outside the grammar
-    │   ├── InvalidDigest           not ``sha256:<64 hex digits>``
-    │   ├── InvalidOption           an option out of range
-    │   │   └── MistypedOption      an option or a format of the wrong type
+    │   ├── InvalidName, InvalidDigest
+    │   ├── InvalidOption           an option out of range; MistypedOption: of the wrong type
     │   ├── UnknownEngine           no engine has this name
     │   └── PromptTooLong           the prompt does not fit the context
-    ├── NotFound
-    │   ├── ModelNotFound
-    │   └── BlobNotFound
+    ├── NotFound                    ModelNotFound, BlobNotFound
     ├── Unsupported                 the model or the engine cannot do this task
     ├── Conflict                    another task or process changed it or holds it
     ├── StorageError                the store cannot be read or written
     │   ├── DigestMismatch
-    │   └── OutOfSpace
+    │   ├── OutOfSpace
+    │   └── ReadOnly                this store, or this layer of it, is only read
     ├── InvalidModelFile            truncated, foreign, or of an unknown architecture
     ├── TemplateFailed              a chat template failed
     ├── SourceError                 a source or registry refused or broke
+    │   ├── SourceUnavailable       it cannot be reached, broke off or is busy: trying again may help
+    │   │   └── SourceStalled       nothing arrived for too long
+    │   └── RangesIgnored           it sends whole blobs only
     ├── EngineError                 an engine failed
     │   ├── EngineNotInstalled      the extra is missing; the remedy is the pip line
     │   ├── NoEngine                no engine runs this model; the message lists why
-    │   ├── LoadFailed
+    │   ├── LoadFailed              `LoadStalled` is one, in ``core/scheduling/load_errors.py``
     │   ├── OutOfMemory             the estimate does not fit, or the allocation failed
     │   ├── InvalidEmbedding        vectors that contain NaN or infinity
-    │   ├── EngineDied              the process that held the model is gone
-    │   ├── EngineStalled           no heartbeat, or a step past its limit
+    │   ├── EngineDied, EngineStalled; `LoadCrashed` is an `EngineDied`, also there
     │   └── UpstreamError           the server behind an upstream model refused or broke
     ├── JobFailed                   work in a separate process failed
     ├── ServerBusy                  the queue is full
@@ -34,14 +33,12 @@
     ├── PluginError                 a plugin broke its promises
     └── SettingsError               an unknown key or a mistyped value
 
-An error crosses a process as `ErrorInfo` (`error_translation.to_error`); ``api/http`` maps these classes to statuses.
+``api/http`` maps these classes to statuses.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from corral.core.values import Value
+from corral.core.error_base import CorralError, ErrorInfo
 
 __all__ = (
     "BlobNotFound",
@@ -70,42 +67,19 @@ __all__ = (
     "OutOfSpace",
     "PluginError",
     "PromptTooLong",
+    "RangesIgnored",
+    "ReadOnly",
     "ServerBusy",
     "SettingsError",
     "SourceError",
+    "SourceStalled",
+    "SourceUnavailable",
     "StorageError",
     "TemplateFailed",
     "UnknownEngine",
     "Unsupported",
     "UpstreamError",
 )
-
-
-class ErrorInfo(Value, frozen=True, kw_only=True):
-    """An error as data: `code` names the class, `message` the offending value, `remedy` what to do next."""
-
-    code: str
-    message: str
-    remedy: str | None = None
-
-
-class CorralError(Exception):
-    """Base of all errors raised on purpose. ``str(error)`` is the message; `remedy` says what to do, if known. It is a
-    note of the exception as well, so that tracebacks show it.
-    """
-
-    code: ClassVar[str] = "error"
-
-    def __init__(self, message: str, remedy: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
-        if remedy:
-            self.add_note(remedy)
-
-    @property
-    def info(self) -> ErrorInfo:
-        return ErrorInfo(code=self.code, message=self.message, remedy=self.remedy)
 
 
 class InvalidRequest(CorralError, ValueError):
@@ -198,6 +172,12 @@ class OutOfSpace(StorageError):
     code = "out_of_space"
 
 
+class ReadOnly(StorageError):
+    """What should be changed belongs to a store, or a layer of one, that is only read."""
+
+    code = "read_only"
+
+
 class InvalidModelFile(CorralError):
     """A model file that is truncated, foreign, or of an unknown architecture."""
 
@@ -211,9 +191,27 @@ class TemplateFailed(CorralError):
 
 
 class SourceError(CorralError):
-    """A model source or registry refused or broke."""
+    """A model source or registry refused, or broke. Trying again does not help, unless it is `SourceUnavailable`."""
 
     code = "source_error"
+
+
+class SourceUnavailable(SourceError):
+    """A source or registry that cannot be reached, breaks off, stalls or is busy: trying again may help."""
+
+    code = "source_unavailable"
+
+
+class SourceStalled(SourceUnavailable):
+    """Nothing arrived for too long. The transfer begins again where it stopped, as often as it takes."""
+
+    code = "source_stalled"
+
+
+class RangesIgnored(SourceError):
+    """The registry was asked for a part of a blob and sends the whole blob."""
+
+    code = "ranges_ignored"
 
 
 class EngineError(CorralError):
