@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from corral.core.specs.engines import LoadRequest
 Within = Callable[[float, Callable[[], bool]], bool]
 
 MODEL = "smol:q4"
-ENDLESS = {"ignore_eos": True, "num_predict": 1_000_000, "num_ctx": 4096}
-ONE_STREAM = {"parallel": 1, "step_delay_s": 0.001}
+ENDLESS = {"ignore_eos": True, "num_predict": 1_000_000, "num_ctx": 1 << 30}
+ONE_STREAM = {"parallel": 1, "step_delay_s": 0.001, "num_ctx": 1 << 30}
 BUSY = {"error": "server busy, please try again.  maximum pending requests exceeded"}
 STOPPED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, check ollama "
@@ -43,71 +43,95 @@ def body(path: str, number: int, **options: Any) -> dict[str, Any]:
 class Client:
     """A request for an endless answer, and whether it has begun."""
 
-    def __init__(self, http: httpx.AsyncClient, path: str, number: int) -> None:
+    def __init__(self, crowd: Crowd, path: str) -> None:
         self.begun = asyncio.Event()
-        self._task = asyncio.create_task(self._read(http, path, number))
+        self._crowd = crowd
+        self._task = crowd.tasks.create_task(self._read(path))
 
-    async def _read(self, http: httpx.AsyncClient, path: str, number: int) -> None:
-        async with http.stream("POST", path, json=body(path, number)) as response:
+    async def _read(self, path: str) -> None:
+        async with self._crowd.http.stream("POST", path, json=body(path, self._crowd.count)) as response:
             assert response.status_code == 200
             async for _ in response.aiter_lines():
                 self.begun.set()
 
     async def leave(self) -> None:
+        """Leave, and wait until the server has noticed."""
+        self._crowd.clients.remove(self)
         self._task.cancel()
         await asyncio.wait([self._task])
+        await self._crowd.counts(-1)
 
 
-@asynccontextmanager
-async def clients_of(server: Any, within: Within) -> AsyncIterator[Callable[[str], Any]]:
-    """``await come(path)`` sends a request, and returns its client once the request waits or runs."""
-    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http, AsyncExitStack() as stack:
-        numbers = iter(range(1000))
+class Crowd:
+    """The clients of a server; `http` is for other requests to it."""
 
-        async def come(path: str) -> Client:
-            active = await asyncio.to_thread(server.active)
-            client = Client(http, path, next(numbers))
-            stack.push_async_callback(client.leave)
-            assert await asyncio.to_thread(within, 30, lambda: server.active() > active)
-            return client
+    def __init__(self, server: Any, within: Within, http: httpx.AsyncClient, tasks: asyncio.TaskGroup) -> None:
+        self.http = http
+        self.tasks = tasks
+        self.clients: list[Client] = []
+        self.count = 0
+        self._server = server
+        self._within = within
 
-        yield come
+    async def come(self, path: str) -> Client:
+        """Send a request, and return its client once the request waits or runs."""
+        client = Client(self, path)
+        self.clients.append(client)
+        await self.counts(1)
+        return client
+
+    async def counts(self, more: int) -> None:
+        self.count += more
+        assert await asyncio.to_thread(self._within, 30, lambda: self._server.active() == self.count)
+
+
+def with_crowd(server: Any, within: Within, check: Callable[[Crowd], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with (
+            asyncio.timeout(120),
+            httpx.AsyncClient(base_url=server.url, timeout=60) as http,
+            asyncio.TaskGroup() as tasks,
+        ):
+            crowd = Crowd(server, within, http, tasks)
+            await check(crowd)
+            for client in tuple(crowd.clients):
+                await client.leave()
+
+    asyncio.run(main())
 
 
 def test_those_who_wait_are_served_in_order(start_server: Callable[..., Any], within: Within) -> None:
     """Chats and completions get the only stream in the order in which they came, however many come after them; one
     that leaves, while it waits or while it is answered, frees its place for the next."""
 
-    async def check(server: Any) -> None:
-        async with clients_of(server, within) as come:
-            waiting = [await come(path) for path in ("/api/chat", "/api/generate", "/api/generate", "/api/chat")]
-            await waiting.pop(2).leave()
-            for path in ("/api/generate", "/api/chat", "/api/chat", "/api/generate"):
-                first, *others = waiting
-                await first.begun.wait()
-                waiting.append(await come(path))
-                assert not any(other.begun.is_set() for other in others)
-                await waiting.pop(0).leave()
-            await waiting[0].begun.wait()
+    async def check(crowd: Crowd) -> None:
+        waiting = [await crowd.come(path) for path in ("/api/chat", "/api/generate", "/api/generate", "/api/chat")]
+        await waiting.pop(2).leave()
+        for path in ("/api/generate", "/api/chat", "/api/chat", "/api/generate"):
+            first, *others = waiting
+            await first.begun.wait()
+            waiting.append(await crowd.come(path))
+            assert not any(other.begun.is_set() for other in others)
+            await waiting.pop(0).leave()
+        await waiting[0].begun.wait()
 
     with start_server(ONE_STREAM) as server:
-        asyncio.run(asyncio.wait_for(check(server), 60))
+        with_crowd(server, within, check)
 
 
 def test_embeddings_do_not_wait_for_answers(start_server: Callable[..., Any], within: Within) -> None:
     """Hundreds of inputs are embedded while an endless answer has the only stream and others wait for it."""
 
-    async def check(server: Any) -> None:
-        async with clients_of(server, within) as come, httpx.AsyncClient(base_url=server.url, timeout=60) as http:
-            clients = [await come(path) for path in ("/api/generate", "/api/chat")]
-            await clients[0].begun.wait()
-            inputs = [f"text {number}" for number in range(300)]
-            reply = await http.post("/api/embed", json={"model": MODEL, "input": inputs})
-            assert len(reply.json()["embeddings"]) == 300
-            assert not clients[1].begun.is_set()
+    async def check(crowd: Crowd) -> None:
+        clients = [await crowd.come(path) for path in ("/api/generate", "/api/chat")]
+        await clients[0].begun.wait()
+        inputs = [f"text {number}" for number in range(300)]
+        reply = await crowd.http.post("/api/embed", json={"model": MODEL, "input": inputs})
+        assert len(reply.json()["embeddings"]) == 300
+        assert not clients[1].begun.is_set()
 
     with start_server(ONE_STREAM) as server:
-        asyncio.run(asyncio.wait_for(check(server), 60))
+        with_crowd(server, within, check)
 
 
 @pytest.mark.parametrize(
@@ -123,21 +147,19 @@ def test_embeddings_do_not_wait_for_answers(start_server: Callable[..., Any], wi
 def test_a_full_queue(start_server: Callable[..., Any], within: Within, path: str, given: dict[str, Any]) -> None:
     """Beyond `max_queue` waiting requests, every kind gets 503 with Ollama's text; once one has left, there is room."""
 
-    async def check(server: Any) -> None:
-        async with clients_of(server, within) as come, httpx.AsyncClient(base_url=server.url, timeout=60) as http:
-            first, second = await come("/api/generate"), await come("/api/chat")
-            await first.begun.wait()
-            refused = await http.post(path, json={"model": MODEL, **given})
-            assert (refused.status_code, refused.json()) == (503, BUSY)
-            assert refused.headers["content-type"].startswith("application/json")
-            await second.leave()
-            assert await asyncio.to_thread(within, 30, lambda: server.active() == 1)
-            third = await come("/api/chat")
-            await first.leave()
-            await third.begun.wait()
+    async def check(crowd: Crowd) -> None:
+        first, second = await crowd.come("/api/generate"), await crowd.come("/api/chat")
+        await first.begun.wait()
+        refused = await crowd.http.post(path, json={"model": MODEL, **given})
+        assert (refused.status_code, refused.json()) == (503, BUSY)
+        assert refused.headers["content-type"].startswith("application/json")
+        await second.leave()
+        third = await crowd.come("/api/chat")
+        await first.leave()
+        await third.begun.wait()
 
     with start_server(ONE_STREAM, scheduler=SchedulerSettings(max_queue=1)) as server:
-        asyncio.run(asyncio.wait_for(check(server), 60))
+        with_crowd(server, within, check)
 
 
 # ── Loads ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -257,12 +279,11 @@ def test_the_context_of_a_model_that_sees_images(start_server: Callable[..., Any
 def test_who_waits_is_counted(start_server: Callable[..., Any], within: Within) -> None:
     """Requests that wait for a stream count as using the model."""
 
-    async def check(server: Any) -> None:
-        async with clients_of(server, within) as come, httpx.AsyncClient(base_url=server.url, timeout=60) as http:
-            for count in (1, 2, 3):
-                await come("/api/chat")
-                [listed] = (await http.get("/api/ps")).json()["models"]
-                assert listed["corral"]["active"] == count
+    async def check(crowd: Crowd) -> None:
+        for count in (1, 2, 3):
+            await crowd.come("/api/chat")
+            [listed] = (await crowd.http.get("/api/ps")).json()["models"]
+            assert listed["corral"]["active"] == count
 
     with start_server(ONE_STREAM) as server:
-        asyncio.run(asyncio.wait_for(check(server), 60))
+        with_crowd(server, within, check)
