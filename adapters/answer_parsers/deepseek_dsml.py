@@ -1,4 +1,4 @@
-"""Tool calls as DeepSeek V3.2 writes them, in a markup of its own: ``<｜DSML｜function_calls>``, and a tag for each call.
+"""Tool calls as DeepSeek V3.2 writes them, in a markup of its own: ``<｜DSML｜function_calls>``, and a tag for each.
 
 ``<｜DSML｜invoke name="…">``, with ``<｜DSML｜parameter name="…" string="true">…</｜DSML｜parameter>`` for a text, and
 ``string="false"`` for JSON. Format: its encoding, https://huggingface.co/deepseek-ai/DeepSeek-V3.2.

@@ -1,4 +1,4 @@
-"""Reads tool calls that are written as XML with an attribute for each name: ``<invoke name="…">``, one in a block or more.
+"""Reads tool calls that are written as XML with an attribute for each name: ``<invoke name="…">``, in a block.
 
 A value is ``<parameter name="…">…</parameter>``, a text as it is, or JSON; an attribute ``string`` may say which.
 """
@@ -20,7 +20,7 @@ _OTHER = ' string="false"'
 
 
 def invoked_calls(tools: dict[str, Tool], source: CallSource, closing: str, *, prefix: str = "") -> Calls:
-    """Reads the calls of a block after its opening tag, and its `closing` tag. `prefix` begins the names of all tags."""
+    """Reads the calls of a block after its opening tag, and `closing`. `prefix` begins the names of all tags."""
     while True:
         yield from source.space()
         yield from source.expect(f'<{prefix}invoke name="')

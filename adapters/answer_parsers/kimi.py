@@ -1,7 +1,7 @@
 """Tool calls as Kimi K2 writes them: a section of calls, each an id with the name in it, and the arguments.
 
 ``<|tool_calls_section_begin|><|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}<|tool_call_end|>
-<|tool_calls_section_end|>``. Format: https://huggingface.co/moonshotai/Kimi-K2-Instruct, ``docs/tool_call_guidance.md``.
+<|tool_calls_section_end|>``. Format: https://huggingface.co/moonshotai/Kimi-K2-Instruct, its guide to tool calls.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ __all__ = ("TaggedArguments",)
 
 
 class TaggedArguments:
-    """The rules of one grammar: `before` makes what stands before the value of an argument, in the grammar's terms, from
+    """The rules of one grammar: `before` makes what stands before the value of an argument, as a part of a rule, from
     its name and whether it is a text.
 
     `closing` is the tag after it, and `around` the white space that the model writes inside the tags. `token` is a part

@@ -23,8 +23,8 @@ _NAMED_ID = re.compile(r"functions\..+:\d+")
 
 
 class ToolSpelling(Value, frozen=True, kw_only=True):
-    """What differs between templates: arguments as JSON text instead of objects, ids of exactly nine characters, and ids
-    instead of names, such as ``functions.name:0``.
+    """What differs between templates: arguments as JSON text instead of objects, ids of exactly nine characters, or ids
+    that stand for names, such as ``functions.name:0``.
     """
 
     text_arguments: bool = False
@@ -36,7 +36,8 @@ def probed_spelling(run: Callable[[Mapping[str, Any]], str]) -> ToolSpelling:
     """Finds out what a template expects, by rendering a conversation. `run` raises `InvalidRequest` if that fails."""
 
     def rendered(id: str, spelling: ToolSpelling) -> str | None:
-        call = {"type": "function", "id": id, "function": {"name": _NAME, "arguments": _arguments({_KEY: "x"}, spelling)}}
+        function = {"name": _NAME, "arguments": _arguments({_KEY: "x"}, spelling)}
+        call = {"type": "function", "id": id, "function": function}
         messages = [
             {"role": "user", "content": "q"},
             {"role": "assistant", "content": "", "tool_calls": [call]},

@@ -332,15 +332,15 @@ class TestDeepSeekV32(_BuiltIn):
     endings = ("</｜DSML｜parameter>",)
     answers = (
         (
-            '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n<｜DSML｜parameter name="city" string="true">São '
-            '</b></｜DSML｜parameter>\n</｜DSML｜invoke>\n<｜DSML｜invoke name="now">\n</｜DSML｜invoke>\n'
+            '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n'
+            '<｜DSML｜parameter name="city" string="true">São </b></｜DSML｜parameter>\n</｜DSML｜invoke>\n<｜DSML｜invoke name="now">\n</｜DSML｜invoke>\n'
             "</｜DSML｜function_calls>",
             calls(weather("São </b>"), NOW),
         ),
         (
             'So:\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name="add">\n<｜DSML｜parameter name="a" string="false">1'
-            '</｜DSML｜parameter>\n<｜DSML｜parameter name="b" string="false">-2</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
-            "</｜DSML｜function_calls>",
+            '</｜DSML｜parameter>\n<｜DSML｜parameter name="b" string="false">-2</｜DSML｜parameter>\n'
+            "</｜DSML｜invoke>\n</｜DSML｜function_calls>",
             calls(add(1, -2), text="So:"),
         ),
     )
@@ -387,12 +387,13 @@ class TestCommandR(_BuiltIn):
     template = TEMPLATES["command_r"]
     answers = (
         (
-            'Action: ```json\n[\n    {\n        "tool_name": "get_weather",\n        "parameters": {"city": "```"}\n    },\n'
-            '    {\n        "tool_name": "now",\n        "parameters": {}\n    }\n]\n```',
+            'Action: ```json\n[\n    {\n        "tool_name": "get_weather",\n        "parameters": {"city": "```"}\n'
+            '    },\n    {\n        "tool_name": "now",\n        "parameters": {}\n    }\n]\n```',
             calls(weather("```"), NOW),
         ),
         (
-            'So:\nAction: ```json\n[\n    {\n        "tool_name": "add",\n        "parameters": {"a": 1, "b": -2}\n    }\n]\n```',
+            'So:\nAction: ```json\n[\n    {\n        "tool_name": "add",\n        "parameters": {"a": 1, "b": -2}\n'
+            "    }\n]\n```",
             calls(add(1, -2), text="So:"),
         ),
     )
