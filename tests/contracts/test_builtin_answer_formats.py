@@ -333,7 +333,8 @@ class TestDeepSeekV32(_BuiltIn):
     answers = (
         (
             '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n'
-            '<｜DSML｜parameter name="city" string="true">São </b></｜DSML｜parameter>\n</｜DSML｜invoke>\n<｜DSML｜invoke name="now">\n</｜DSML｜invoke>\n'
+            '<｜DSML｜parameter name="city" string="true">São </b></｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+            '<｜DSML｜invoke name="now">\n</｜DSML｜invoke>\n'
             "</｜DSML｜function_calls>",
             calls(weather("São </b>"), NOW),
         ),
