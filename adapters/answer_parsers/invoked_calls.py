@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from corral.adapters.answer_parsers.call_formats import Tools
 from corral.adapters.answer_parsers.call_source import CallSource, Step
 from corral.adapters.answer_parsers.json_calls import known_name, new_call
 from corral.adapters.answer_parsers.marked_calls import Calls
@@ -19,7 +20,7 @@ _TEXT = ' string="true"'
 _OTHER = ' string="false"'
 
 
-def invoked_calls(tools: dict[str, Tool], source: CallSource, closing: str, *, prefix: str = "") -> Calls:
+def invoked_calls(tools: Tools, source: CallSource, closing: str, *, prefix: str = "") -> Calls:
     """Reads the calls of a block after its opening tag, and `closing`. `prefix` begins the names of all tags."""
     while True:
         yield from source.space()
