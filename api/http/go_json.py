@@ -192,8 +192,8 @@ def _go_type_error(error: Mistyped, kind: type[Body], body: Mapping[str, Any]) -
     given = _GO_KINDS.get(error.given, error.given) if error.given else "value"
     fields = _INDEX.sub("", error.path).strip(".")
     wanted = _go_type(kind, fields)
-    if error.path.endswith("]"):  # an element has the wrong type, not the list
-        wanted = wanted.removeprefix("[]")
+    if error.path.endswith("]"):  # an element has the wrong type, not the list or map
+        wanted = wanted.removeprefix("[]").removeprefix("map[string]")
     if given == "number" and wanted == "int" and fields in body and not isinstance(body[fields], list):
         given += f" {json.dumps(body[fields])}"  # Go shows a number that is not an int
     return f"json: cannot unmarshal {given} into Go struct field {_go_name(kind)}.{fields} of type {wanted}"
@@ -207,6 +207,8 @@ def _go_type(kind: type[msgspec.Struct], path: str) -> str:
     hint = get_type_hints(kind).get(first, str)
     for candidate in (hint, *get_args(hint)):
         origin = getattr(candidate, "__origin__", candidate)
+        if origin is dict and get_args(candidate)[1:] == (str,):
+            return "map[string]string"
         if origin in _GO_TYPES:
             return _GO_TYPES[origin]
         if origin is tuple:
