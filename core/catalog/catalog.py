@@ -283,10 +283,11 @@ class ModelCatalog:
     def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]:
         """The files an engine loads, weights first; they stay while the context lasts, even if the model is deleted.
 
-        Those that have paths are in one folder under them. Raises `StorageError`, and `BlobNotFound` if a file is
-        missing or has changed since it was imported.
+        Those that have paths are in one folder under them. A projector that no reader accepts is left out. Raises
+        `StorageError`, `BlobNotFound` if a file is missing or has changed since it was imported, and `InvalidModelFile`
+        for one whose header a reader refuses: no native code may see it.
         """
-        return loadable_files(record, self._local)
+        return loadable_files(record, self._local, self._inspector)
 
     async def _projector_metadata(self, record: StoredModel) -> ModelMetadata | None:
         """None if the model has no projector, or one that cannot be read."""
