@@ -16,12 +16,13 @@ from corral.core.catalog.publishing import ManifestPublisher
 from corral.core.catalog.pulling import ModelPuller
 from corral.core.catalog.pushing import ModelPusher
 from corral.core.catalog.registries import Registries
+from corral.core.catalog.uploads import BlobUploads
 from corral.core.catalog.upstreams import upstream_model
 from corral.core.errors import BlobNotFound, CorralError, InvalidRequest
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import Digest
-from corral.core.models.manifest_or_weights import completed, shown_template
+from corral.core.models.manifest_or_weights import completed, described_by_manifest, shown_template
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.view import ModelView
@@ -49,7 +50,7 @@ class ModelCatalog:
     `formats` are tried in this order, for reading and writing. `cache` keeps the metadata from headers between runs.
     `default_registry` is the scheme of the registry that reads references without one. The caller closes stores,
     sources and registries. `left_out` has a sentence for each plugin that was not loaded, for errors about what is
-    missing. `prune` is as for `ManifestPublisher`.
+    missing. `prune` is as for `ManifestPublisher`. `uploads` takes the files of models that are created later.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class ModelCatalog:
         self._lookup = ModelLookup(manifests=manifests, blobs=blobs, formats=formats)
         self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
         self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats, prune=prune)
+        self.uploads = BlobUploads(manifests=manifests, blobs=blobs)
         self._importer = ModelImporter(
             publisher=self._publisher,
             manifests=manifests,
@@ -149,11 +151,7 @@ class ModelCatalog:
             found = await self._inspector.describe(record.weights.digest, verbose=verbose)
             if found:
                 return found
-        if not record.family:
-            return {}
-        known = {"context_length": record.context_length, "embedding_length": record.embedding_length}
-        lengths = {f"{record.family}.{key}": length for key, length in known.items() if length is not None}
-        return {"general.architecture": record.family, **lengths}
+        return described_by_manifest(record)
 
     async def describe_projector(self, record: Model, *, verbose: bool) -> dict[str, object]:
         """``projector_info`` of ``/api/show``, as `describe`; empty for a model without a projector."""
