@@ -87,12 +87,19 @@ def _framework_answer(request: Request[Any, Any, Any], error: HTTPException) -> 
     if isinstance(error, NotFoundException):
         return _response(dialect_of(request).unknown_path())
     if isinstance(error, MethodNotAllowedException):
-        return _response(dialect_of(request).wrong_method(), error.headers)
+        return _response(dialect_of(request).wrong_method(), _allowed(error.headers))
     return _answer(request, ApiError(error.status_code, error.detail))
 
 
+def _allowed(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """The methods of a path in a fixed order, without OPTIONS, which every path answers."""
+    allowed = {name.lower(): value for name, value in (headers or {}).items()}.get("allow", "")
+    return {"allow": ", ".join(sorted({method.strip() for method in allowed.split(",")} - {"OPTIONS", ""}))}
+
+
 def _response(reply: ErrorReply, headers: Mapping[str, str] | None = None) -> Response[bytes]:
-    return Response(reply.body, status_code=reply.status, media_type=reply.media_type, headers=headers)
+    kind = {} if reply.media_type is None else {"content-type": reply.media_type}  # as it is, without a charset
+    return Response(reply.body, status_code=reply.status, headers={**kind, **(headers or {})})
 
 
 EXCEPTION_HANDLERS: Mapping[Any, Any] = {HTTPException: _framework_answer, Exception: _answer}

@@ -29,6 +29,7 @@ from corral.core.generation.prompting import shown_text
 from corral.core.generation.refusals import (
     refuse_embedding_model,
     refuse_unserved,
+    require_capability,
     require_features,
     require_task,
     settled_thinking,
@@ -184,9 +185,11 @@ class InferenceService:
     async def load(self, call: LoadCall, on_progress: LoadListener | None = None) -> int:
         """Load a model, or extend its stay. Returns the nanoseconds it took, 0 if it was loaded already.
 
-        A model that only makes embeddings is not loaded for a task that it does not have.
+        A model is not loaded for a task or a capability that it does not have.
         """
         view, options, call = await self._begun(call, call.task)
+        for needed in call.needed_capabilities:
+            require_capability(view.record, view.capabilities, needed)
         async with self._lease(view, call, options, (), on_progress) as lease:
             return lease.load_ns
 
