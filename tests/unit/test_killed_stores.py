@@ -10,6 +10,7 @@ import json
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,10 +63,11 @@ class Workers:
         kill_after_s: float | None = None,
         fail_from: int | None = None,
         umask: int | None = None,
+        root: Path | None = None,
     ) -> int:
         """The exit status of a child that works with this seed."""
         self.log.unlink(missing_ok=True)
-        run: dict[str, Any] = {"root": str(self.root), "log": str(self.log), "seed": seed, "umask": umask}
+        run: dict[str, Any] = {"root": str(root or self.root), "log": str(self.log), "seed": seed, "umask": umask}
         self._send(run | {"kill_at": kill_at, "kill_after_s": kill_after_s, "fail_from": fail_from})
         return int(self._from.readline())
 
@@ -175,3 +177,21 @@ def test_a_small_disk_that_fills_up_loses_nothing(small_disk: Path, tmp_path: Pa
         assert asyncio.run(check_store(workers.root)) == models
     finally:
         workers.close()
+
+
+@pytest.mark.parametrize(
+    ("umask", "folder_mode", "file_mode"), [(0, 0o755, 0o644), (0o002, 0o755, 0o644), (0o077, 0o700, 0o600)]
+)
+def test_everybody_may_read_a_store_unless_the_umask_forbids_it(
+    workers: Workers, tmp_path: Path, umask: int, folder_mode: int, file_mode: int
+) -> None:
+    """Folders have mode 0755 and files 0644, less the umask; an imported file that is linked keeps its own."""
+    root = tmp_path / "new" / "store"
+    assert workers.run(7, umask=umask, root=root) == 0
+    modes: dict[str, set[int]] = {"folders": {stat.S_IMODE((tmp_path / "new").stat().st_mode)}, "files": set()}
+    for path in root.rglob("*"):
+        if path.is_dir():
+            modes["folders"].add(stat.S_IMODE(path.stat().st_mode))
+        elif path.stat().st_nlink == 1:
+            modes["files"].add(stat.S_IMODE(path.stat().st_mode))
+    assert modes == {"folders": {folder_mode}, "files": {file_mode}}
