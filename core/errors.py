@@ -10,11 +10,15 @@
     ├── Unsupported                 the model or the engine cannot do this task
     ├── Conflict                    another task or process changed it or holds it
     ├── StorageError                the store cannot be read or written
-    │   └── DigestMismatch, OutOfSpace
+    │   ├── DigestMismatch
+    │   ├── OutOfSpace
+    │   └── ReadOnly                this store, or this layer of it, is only read
     ├── InvalidModelFile            truncated, foreign, or of an unknown architecture
     ├── TemplateFailed              a chat template failed
     ├── SourceError                 a source or registry refused or broke
-    │   └── SourceUnavailable       it cannot be reached, broke off, stalled or is busy: trying again may help
+    │   ├── SourceUnavailable       it cannot be reached, broke off or is busy: trying again may help
+    │   │   └── SourceStalled       nothing arrived for too long
+    │   └── RangesIgnored           it sends whole blobs only
     ├── EngineError                 an engine failed
     │   ├── EngineNotInstalled      the extra is missing; the remedy is the pip line
     │   ├── NoEngine                no engine runs this model; the message lists why
@@ -34,9 +38,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from corral.core.values import Value
+from corral.core.error_base import CorralError, ErrorInfo
 
 __all__ = (
     "BlobNotFound",
@@ -65,9 +67,12 @@ __all__ = (
     "OutOfSpace",
     "PluginError",
     "PromptTooLong",
+    "RangesIgnored",
+    "ReadOnly",
     "ServerBusy",
     "SettingsError",
     "SourceError",
+    "SourceStalled",
     "SourceUnavailable",
     "StorageError",
     "TemplateFailed",
@@ -75,31 +80,6 @@ __all__ = (
     "Unsupported",
     "UpstreamError",
 )
-
-
-class ErrorInfo(Value, frozen=True, kw_only=True):
-    """An error as it crosses processes: `code` names the class, `message` the value, `remedy` what to do next."""
-
-    code: str
-    message: str
-    remedy: str | None = None
-
-
-class CorralError(Exception):
-    """Base of all errors raised on purpose. `remedy` says what to do, if known: a note, so that tracebacks show it."""
-
-    code: ClassVar[str] = "error"
-
-    def __init__(self, message: str, remedy: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
-        if remedy:
-            self.add_note(remedy)
-
-    @property
-    def info(self) -> ErrorInfo:
-        return ErrorInfo(code=self.code, message=self.message, remedy=self.remedy)
 
 
 class InvalidRequest(CorralError, ValueError):
@@ -192,6 +172,12 @@ class OutOfSpace(StorageError):
     code = "out_of_space"
 
 
+class ReadOnly(StorageError):
+    """What should be changed belongs to a store, or a layer of one, that is only read."""
+
+    code = "read_only"
+
+
 class InvalidModelFile(CorralError):
     """A model file that is truncated, foreign, or of an unknown architecture."""
 
@@ -205,7 +191,7 @@ class TemplateFailed(CorralError):
 
 
 class SourceError(CorralError):
-    """A model source or registry refused or broke."""
+    """A model source or registry refused, or broke. Trying again does not help, unless it is `SourceUnavailable`."""
 
     code = "source_error"
 
@@ -214,6 +200,18 @@ class SourceUnavailable(SourceError):
     """A source or registry that cannot be reached, breaks off, stalls or is busy: trying again may help."""
 
     code = "source_unavailable"
+
+
+class SourceStalled(SourceUnavailable):
+    """Nothing arrived for too long. The transfer begins again where it stopped, as often as it takes."""
+
+    code = "source_stalled"
+
+
+class RangesIgnored(SourceError):
+    """The registry was asked for a part of a blob and sends the whole blob."""
+
+    code = "ranges_ignored"
 
 
 class EngineError(CorralError):

@@ -8,6 +8,7 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
+from corral.adapters.stores.upkeep import FilesystemUpkeep
 from corral.core.errors import SettingsError
 from corral.plugins.builtin import FilesystemStoreSettings
 from corral.plugins.specs import Stores
@@ -26,7 +27,13 @@ def filesystem(settings: FilesystemStoreSettings) -> Stores:
             f"stores.filesystem.root: the path {str(root)!a} is not valid UTF-8", "rename the folder, or choose another"
         ) from None
     blobs = FilesystemBlobs(root)
-    return Stores(blobs=blobs, manifests=FilesystemManifests(root), local=blobs, cache=FilesystemMetadataCache(root))
+    return Stores(
+        blobs=blobs,
+        manifests=FilesystemManifests(root),
+        local=blobs,
+        cache=FilesystemMetadataCache(root),
+        upkeep=FilesystemUpkeep(root),
+    )
 
 
 def memory() -> Stores:

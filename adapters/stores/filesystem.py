@@ -7,19 +7,22 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from io import RawIOBase
 from pathlib import Path
 
 from corral.adapters.stores.adoption import AdoptionNotes, bring, fingerprint_of
+from corral.adapters.stores.holds import Holds
 from corral.adapters.stores.kept import blob_path, forget
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.model_folders import ModelFolders
-from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
+from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep, written_ranges
 from corral.adapters.stores.pins import pinned
+from corral.adapters.stores.ranges import Range
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.workspaces import workspace
 from corral.adapters.system.blocking_work import in_thread
@@ -45,6 +48,7 @@ class FilesystemBlobs:
         self._folders = StoreFolders(root)
         self._notes = AdoptionNotes(self._folders.adopted, self._folders.scratch)
         self._models = ModelFolders(self._folders.folders, self._folders.scratch)
+        self._holds = Holds(self._folders.holds)
 
     def path(self, digest: Digest) -> Path:
         """Where the blob is, or would be. Raises `InvalidDigest`, so nothing but a digest becomes a path."""
@@ -83,11 +87,15 @@ class FilesystemBlobs:
 
         def work(_: threading.Event) -> PartialWriter:
             with storage_errors(f"cannot write to {self._folders.partials}"):
-                self._folders.partials.mkdir(parents=True, exist_ok=True, mode=0o755)
+                for folder in (self._folders.manifests, self._folders.partials):  # see `ManifestListing`
+                    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
                 sweep(self._folders.partials)
             return PartialWriter.open(self._folders.partials, digest, size_bytes, self._publish)
 
         return await in_thread(work, undo=lambda writer: writer.release(keep=True))
+
+    async def partial(self, digest: Digest) -> Sequence[Range]:
+        return await in_thread(lambda _: written_ranges(self._folders.partials, parse_digest(digest)))
 
     async def delete(self, digest: Digest) -> bool:
         def work(_: threading.Event) -> bool:
@@ -105,17 +113,24 @@ class FilesystemBlobs:
                 if info is not None:
                     yield info
 
+    async def hold(self, digest: Digest) -> None:
+        await in_thread(lambda _: self._holds.add(digest))
+
+    async def held(self) -> frozenset[Digest]:
+        return await in_thread(lambda _: self._holds.all())
+
     async def adopt(self, file: Path) -> BlobInfo:
         return await in_thread(lambda stop: self._adopt(file, stop))
 
-    async def folder(self, key: Digest, files: Mapping[str, Digest]) -> Path:
+    async def folder(self, key: Digest, files: Mapping[str, Digest], *, elsewhere: Mapping[Digest, Path] = {}) -> Path:
         for path, digest in files.items():
-            if await self.stat(digest) is None:
+            if digest not in elsewhere and await self.stat(digest) is None:
                 raise BlobNotFound(
                     f"the blob {digest} of {path!r} is missing, or has changed since it was imported",
                     "import or pull the model again",
                 )
-        return await self._models.show(key, {path: self.path(digest) for path, digest in files.items()})
+        shown = {path: elsewhere.get(digest) or self.path(digest) for path, digest in files.items()}
+        return await self._models.show(key, shown)
 
     async def drop_folder(self, key: Digest) -> None:
         await self._models.drop(key)
@@ -143,7 +158,17 @@ class FilesystemBlobs:
                     self._notes.put(digest, fingerprint_of(status), intact=intact)
                 if not intact:
                     _log.warning("%s is a hard link to a file that has changed since it was imported", path)
-        return BlobInfo(digest=digest, size_bytes=status.st_size) if intact else None
+        if not intact:
+            return None
+        noted_at = self._notes.noted_at(digest)
+        modified_at = status.st_mtime if noted_at is None else noted_at
+        return BlobInfo(digest=digest, size_bytes=status.st_size, modified_at=modified_at)
+
+    def _renew(self, digest: Digest) -> None:
+        """Notes that the blob was stored again, so that it is not taken for one that nobody needs any more."""
+        if not self._notes.renew(digest):  # the time of a linked file is not ours to change
+            with suppress(OSError):  # another user's file
+                os.utime(self.path(digest))
 
     def _names(self) -> tuple[str, ...]:
         names = set[str]()
@@ -152,20 +177,30 @@ class FilesystemBlobs:
                 names.update(os.listdir(folder))
         return tuple(sorted(names))
 
-    def _publish(self, path: Path, digest: Digest) -> None:
+    def _publish(self, path: Path, digest: Digest) -> BlobInfo:
         """The `Publish` of this store's writers."""
+        size_bytes = path.stat().st_size
         self._folders.blobs.mkdir(parents=True, exist_ok=True, mode=0o755)
         if self._stat(digest, threading.Event()) is None:
+            os.utime(path)  # a resumed partial may have got its last byte long ago
             os.replace(path, self.path(digest))
             self._notes.remove(digest)
             sync_folder(self._folders.blobs)
+        else:
+            self._renew(digest)
+        return self._stored(digest, size_bytes)
+
+    def _stored(self, digest: Digest, size_bytes: int) -> BlobInfo:
+        """The blob that was just stored, even if another process has deleted it at once."""
+        known = self._stat(digest, threading.Event())
+        return known or BlobInfo(digest=digest, size_bytes=size_bytes, modified_at=time.time())
 
     def _adopt(self, file: Path, stop: threading.Event) -> BlobInfo:
         with storage_errors(f"cannot add {file} to the store"):
             source = file.resolve(strict=True)
             if not source.is_file():
                 raise StorageError(f"cannot add {file} to the store: it is not a regular file")
-            for folder in (self._folders.blobs, self._folders.partials):
+            for folder in (self._folders.manifests, self._folders.blobs, self._folders.partials):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o755)
             sweep(self._folders.partials)
             scratch = scratch_path(self._folders.partials)
@@ -193,7 +228,9 @@ class FilesystemBlobs:
             if not linked:
                 self._notes.remove(digest)
             sync_folder(self._folders.blobs)
-        return BlobInfo(digest=digest, size_bytes=before.size_bytes)
+        else:
+            self._renew(digest)
+        return self._stored(digest, before.size_bytes)
 
 
 def _not_found(digest: Digest) -> BlobNotFound:

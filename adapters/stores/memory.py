@@ -34,8 +34,10 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self._blobs: dict[Digest, bytes] = {}
+        self._modified_at: dict[Digest, float] = {}
         self._partials: dict[Digest, _Partial] = {}
         self._pins: Counter[Digest] = Counter()
+        self._held: set[Digest] = set()
         self._folder: Path | None = None
         self._remove_folder: weakref.finalize[[str], MemoryBlobs] | None = None
 
@@ -47,7 +49,7 @@ class MemoryBlobs:
 
     async def stat(self, digest: Digest) -> BlobInfo | None:
         data = self._blobs.get(digest)
-        return None if data is None else BlobInfo(digest=digest, size_bytes=len(data))
+        return None if data is None else self._info(digest, data)
 
     async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         data = self._blobs.get(digest)
@@ -69,6 +71,10 @@ class MemoryBlobs:
         partial.held = True
         return _MemoryWriter(self, digest, partial)
 
+    async def partial(self, digest: Digest) -> Sequence[Range]:
+        partial = self._partials.get(digest)
+        return () if partial is None else tuple(partial.ranges)
+
     async def delete(self, digest: Digest) -> bool:
         if self._folder is not None and not self._pins[digest]:
             self.path(digest).unlink(missing_ok=True)
@@ -76,7 +82,13 @@ class MemoryBlobs:
 
     async def list(self) -> AsyncIterator[BlobInfo]:
         for digest, data in tuple(self._blobs.items()):
-            yield BlobInfo(digest=digest, size_bytes=len(data))
+            yield self._info(digest, data)
+
+    async def hold(self, digest: Digest) -> None:
+        self._held.add(parse_digest(digest))
+
+    async def held(self) -> frozenset[Digest]:
+        return frozenset(self._held)
 
     @asynccontextmanager
     async def local(self, digest: Digest) -> AsyncIterator[Path]:
@@ -105,11 +117,11 @@ class MemoryBlobs:
         digest = Digest("sha256:" + await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest()))
         return self.publish(digest, data)
 
-    async def folder(self, key: Digest, files: Mapping[str, Digest]) -> Path:
+    async def folder(self, key: Digest, files: Mapping[str, Digest], *, elsewhere: Mapping[Digest, Path] = {}) -> Path:
         for path, digest in files.items():
-            if digest not in self._blobs:
+            if digest not in elsewhere and digest not in self._blobs:
                 raise BlobNotFound(f"the blob {digest} of {path!r} is missing", "import or pull the model again")
-        blobs = {path: self.path(digest) for path, digest in files.items()}
+        blobs = {path: elsewhere.get(digest) or self.path(digest) for path, digest in files.items()}
         return await self._models().show(key, blobs)
 
     async def drop_folder(self, key: Digest) -> None:
@@ -132,7 +144,11 @@ class MemoryBlobs:
     def publish(self, digest: Digest, data: bytes) -> BlobInfo:
         """Publishes verified bytes as a blob. For this module's writer."""
         self._blobs[digest] = data
-        return BlobInfo(digest=digest, size_bytes=len(data))
+        self._modified_at[digest] = time.time()
+        return self._info(digest, data)
+
+    def _info(self, digest: Digest, data: bytes) -> BlobInfo:
+        return BlobInfo(digest=digest, size_bytes=len(data), modified_at=self._modified_at[digest])
 
     def let_go(self, digest: Digest, *, keep: bool) -> None:
         """Ends a writer's hold on a partial. For this module's writer."""

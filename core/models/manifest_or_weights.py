@@ -9,7 +9,7 @@ import msgspec
 from corral.core.models.effective_template import templates_in_order
 from corral.core.models.model import Model, ModelMetadata, parameter_size_text
 
-__all__ = ("completed", "shown_template")
+__all__ = ("completed", "described_by_manifest", "shown_template")
 
 M = TypeVar("M", bound=Model)
 
@@ -33,6 +33,15 @@ def completed(model: M, metadata: ModelMetadata | None) -> M:
         context_length=model.context_length or metadata.context_length,
         embedding_length=model.embedding_length or metadata.embedding_length,
     )
+
+
+def described_by_manifest(model: Model) -> dict[str, object]:
+    """What is known of a model whose weights no reader knows, or are elsewhere, under the names of GGUF's keys."""
+    if not model.family:
+        return {}
+    known = {"context_length": model.context_length, "embedding_length": model.embedding_length}
+    lengths = {f"{model.family}.{key}": length for key, length in known.items() if length is not None}
+    return {"general.architecture": model.family, **lengths}
 
 
 def shown_template(model: Model, metadata: ModelMetadata | None, go_template: bool | None = None) -> str:

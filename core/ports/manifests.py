@@ -47,11 +47,15 @@ class ManifestStore(Protocol):
         """Create or replace atomically, and return in `replaced` what was replaced.
 
         `if_digest`: replace only that version, else raise `Conflict`. A manifest that cannot be read is replaced too.
+        Raises `Conflict` if the name belongs to something of another program, and `ReadOnly`.
         """
         ...
 
     async def delete(self, name: ModelName) -> bool:
-        """True if it existed, readable or not. Folders that become empty are deleted too."""
+        """True if it existed, readable or not. Folders that become empty are deleted too.
+
+        Raises `ReadOnly` if the manifest is in a layer, or in a store, that is only read.
+        """
         ...
 
     def list(self, *, strict: bool = False) -> AsyncIterator[ManifestEntry]:

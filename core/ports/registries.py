@@ -45,8 +45,8 @@ class RemoteWriter(Protocol):
 class Registry(Protocol):
     """Remote manifests and blobs, such as those of an OCI registry. Used in one event loop.
 
-    Everything raises `SourceError` with the registry's own message if it refuses, `SourceUnavailable` if it cannot be
-    reached, breaks off or stalls.
+    Everything raises `SourceError` with the registry's own message if it refuses, when trying again does not help;
+    `SourceUnavailable` if it cannot be reached, breaks off or is busy; `SourceStalled` if nothing arrives for too long.
     """
 
     @property
@@ -63,8 +63,9 @@ class Registry(Protocol):
     ) -> AsyncGenerator[bytes, None]:
         """Chunks of at most 1 MiB, from byte `start` up to but without `end`. The caller closes the generator.
 
-        Raises `BlobNotFound` at the first chunk, and `SourceUnavailable` after the last one that arrived if the blob
-        breaks off: the caller may ask for the rest.
+        Raises at the first chunk: `BlobNotFound`, and `RangesIgnored` if the registry sends a blob only from its
+        beginning and `start` is not 0. Raises `SourceUnavailable` after the last chunk that arrived if the blob breaks
+        off: the caller may ask for the rest.
         """
         ...
 

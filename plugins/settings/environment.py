@@ -92,6 +92,7 @@ VARIABLES = (
     Variable(name="ORIGINS", path=("server", "origins"), parse=_list, ollama=True),
     Variable(name="STORE", path=("store",)),
     Variable(name="REGISTRY", path=("registry",)),
+    Variable(name="NOPRUNE", path=("prune",), parse=_no_flag, ollama=True),
     Variable(name="GO_TEMPLATE", path=("go_template",), parse=_flag, ollama=True),
     Variable(name="MODELS", path=("stores", "filesystem", "root"), ollama=True),
     Variable(name="ENGINE", path=("scheduler", "engine")),

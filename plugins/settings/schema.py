@@ -167,6 +167,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "If empty, they are not read."
         ),
     ] = "ollama"
+    prune: Annotated[
+        bool,
+        Meta(
+            description="Whether the server deletes what no model needs when it starts, and a model that is replaced "
+            "loses the files that only it had."
+        ),
+    ] = True
     go_template: Annotated[
         bool | None,
         Meta(

@@ -1,20 +1,15 @@
-"""How a `FakeRegistry` answers: the OCI distribution protocol, token servers, and a storage beside the registry."""
+"""How a `FakeRegistry` answers: the OCI distribution protocol, and a storage beside the registry."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import re
-import socket
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from corral.plugins.testing.fake_registry_state import FakeRepository, FakeUpload, RegistryState, SeenRequest
+from corral.plugins.testing.fake_registry_logins import GuardedConnection
+from corral.plugins.testing.fake_registry_state import FakeRepository, FakeUpload
 
 __all__ = ("RegistryHandler",)
 
@@ -22,171 +17,21 @@ _DIGESTS = re.compile(rb"sha256:[0-9a-f]{64}")
 _ROUTES = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>manifests|blobs/uploads|blobs|tags)/(?P<rest>.*)")
 
 
-class RegistryHandler(BaseHTTPRequestHandler):
-    """Answers one connection. `cut_after` breaks off the body of the next answer there."""
-
-    protocol_version = "HTTP/1.1"
-    timeout = 60
-    cut_after: int | None = None
-    stall_after: int | None = None
-
-    def do_any(self) -> None:
-        self.cut_after = self.stall_after = None
-        self.body = self._read_body()
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self.state.seen.append(
-            SeenRequest(method=self.command, path=self.path, headers=headers, body_bytes=len(self.body))
-        )
-        fault = self.state.take_fault(self.command, self.path)
-        if fault is not None:
-            fault.do(self)
-            return
-        self.answer_as_usual()
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_any
-
+class RegistryHandler(GuardedConnection):
     def answer_as_usual(self) -> None:
         path = urlsplit(self.path).path
         self.query = {name: values[-1] for name, values in parse_qs(urlsplit(self.path).query).items()}
         if path == "/token":
-            self._token()
+            self.grant_token()
         elif path.startswith("/storage/"):
             self._storage(path)
         elif not path.startswith("/v2/"):
             self.error(404, "NOT_FOUND")
-        elif self._authorized(path):
-            with self.state.lock:
-                self._route(path)
-
-    def reply(self, status: int, body: bytes = b"", headers: Mapping[str, str] = {}) -> None:
-        """Sends an answer, or as much of it as a fault lets through."""
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        if "content-length" not in {name.lower() for name in headers}:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        if self.stall_after is not None:
-            self.wfile.write(body[: self.stall_after])
-            self.wfile.flush()
-            self.state.released.wait(60)
-            self.hang_up()
-        elif self.cut_after is not None and self.cut_after < len(body):
-            self.wfile.write(body[: self.cut_after])
-            self.hang_up()
         else:
-            self.wfile.write(body)
-
-    def error(self, status: int, code: str, message: str = "", headers: Mapping[str, str] = {}) -> None:
-        """An answer with an error as the specification writes it."""
-        body = {"errors": [{"code": code, "message": message or code.lower().replace("_", " ")}]}
-        self.reply(status, json.dumps(body).encode(), {"Content-Type": "application/json", **headers})
-
-    def hang_up(self) -> None:
-        """Closes the connection without another byte."""
-        with suppress(OSError):
-            self.wfile.flush()
-        self.close_connection = True
-        with suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    @property
-    def state(self) -> RegistryState:
-        state: RegistryState = self.server.state  # type: ignore[attr-defined]
-        return state
-
-    @property
-    def own_url(self) -> str:
-        url: str = self.server.state.url  # type: ignore[attr-defined]
-        return url
-
-    def _read_body(self) -> bytes:
-        if self.headers.get("transfer-encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("content-length") or 0))
-        body = bytearray()
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return bytes(body)
-
-    # ── Who asks ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _authorized(self, path: str) -> bool:
-        state = self.state
-        shown = self.headers.get("authorization", "")
-        if state.demands == "basic":
-            if self._basic_login(shown):
-                return True
-            self.error(401, "UNAUTHORIZED", headers={"WWW-Authenticate": 'Basic realm="fake, or not"'})
-            return False
-        if state.demands == "token":
             match = _ROUTES.fullmatch(path)
-            action = "pull" if self.command in ("GET", "HEAD") else "pull,push"
-            scope = f"repository:{match['name']}:{action}" if match else "registry:catalog:*"
-            granted = state.tokens.get(shown.removeprefix("Bearer ")) if shown.startswith("Bearer ") else None
-            if granted is not None and (path == "/v2/" or any(_covers(one, scope) for one in granted)):
-                return True
-            realm = state.realm or f"{self.own_url}/token"
-            named = "" if path == "/v2/" else f',scope="{scope}"'
-            demand = f'Bearer realm="{realm}",service="fake"{named}'
-            self.error(401, "UNAUTHORIZED", headers={"WWW-Authenticate": demand})
-            return False
-        return True
-
-    def _basic_login(self, shown: str) -> bool:
-        with suppress(ValueError):
-            user, _, password = base64.b64decode(shown.removeprefix("Basic ")).decode().partition(":")
-            return shown.startswith("Basic ") and self.state.logins.get(user) == password
-        return False
-
-    def _token(self) -> None:
-        state = self.state
-        if self.command not in state.token_methods:
-            self.error(405, "UNSUPPORTED")
-            return
-        form = parse_qs(self.body.decode()) if self.command == "POST" else parse_qs(urlsplit(self.path).query)
-        scopes = tuple(scope for value in form.get("scope", []) for scope in value.split())
-        if not self._may_have_token({name: values[-1] for name, values in form.items()}):
-            if not state.anonymous_pulls or any("push" in scope for scope in scopes):
-                self.error(401, "UNAUTHORIZED")
-                return
-        granted: dict[str, Any] = {"access_token" if self.command == "POST" else "token": state.grant(scopes)}
-        if state.token_life_s is not None:
-            granted["expires_in"] = state.token_life_s
-        self.reply(200, json.dumps(granted).encode(), {"Content-Type": "application/json"})
-
-    def _may_have_token(self, form: Mapping[str, str]) -> bool:
-        state = self.state
-        shown = self.headers.get("authorization", "")
-        if form.get("grant_type") == "refresh_token":
-            return form.get("refresh_token") in state.identity_tokens
-        if form.get("grant_type") == "password":
-            return state.logins.get(form.get("username", "")) == form.get("password")
-        if shown.startswith("Basic "):
-            return self._basic_login(shown)
-        return bool(shown) and self._signed_well(shown)
-
-    def _signed_well(self, shown: str) -> bool:
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.serialization import load_ssh_public_key
-
-        public, _, signature = shown.partition(":")
-        line = f"ssh-ed25519 {public}"
-        nothing = base64.b64encode(hashlib.sha256(b"").hexdigest().encode()).decode()
-        try:
-            key: Any = load_ssh_public_key(line.encode())
-            key.verify(base64.b64decode(signature), f"GET,{self.own_url}{self.path},{nothing}".encode())
-        except (ValueError, InvalidSignature):
-            return False
-        return line in self.state.public_keys
-
-    # ── What is asked for ─────────────────────────────────────────────────────────────────────────────────────────────
+            if self.admits(path, match["name"] if match else None):
+                with self.state.lock:
+                    self._route(path)
 
     def _route(self, path: str) -> None:
         if path == "/v2/":
@@ -279,8 +124,6 @@ class RegistryHandler(BaseHTTPRequestHandler):
             part = data[int(stated[1]) : int(stated[2]) + 1 if stated[2] else None]
             first = int(stated[1])
             self.reply(206, part, {"Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(data)}"})
-
-    # ── What is sent ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _upload(self, name: str, repository: FakeRepository, session: str) -> None:
         if self.command == "POST":
@@ -375,10 +218,3 @@ class RegistryHandler(BaseHTTPRequestHandler):
                 self.error(404, "NOT_FOUND")
             else:
                 self.send_data(found)
-
-
-def _covers(granted: str, wanted: str) -> bool:
-    """Whether a scope has all actions of another one on the same resource."""
-    resource, _, actions = granted.rpartition(":")
-    other, _, needed = wanted.rpartition(":")
-    return resource == other and set(needed.split(",")) <= set(actions.split(","))

@@ -51,6 +51,22 @@ class LocalFolderPromises:
 
         asyncio.run(scenario())
 
+    def test_a_folder_may_hold_blobs_of_another_store(self, store: LocalBlobStore, tmp_path: Path) -> None:
+        """A blob that the store lacks is shown from the file that the caller gives; that file stays as it is."""
+
+        async def scenario() -> None:
+            own, other = (await store_bytes(store, b"own")).digest, digest_of(b"another store's")
+            file = tmp_path / "another-store" / "blob"
+            file.parent.mkdir()
+            file.write_bytes(b"another store's")
+            folder = await store.folder(KEY, {"own": own, "deep/other": other}, elsewhere={other: file})
+            assert _shown(folder) == {"own": b"own", "deep/other": b"another store's"}
+            assert await store.stat(other) is None
+            await store.drop_folder(KEY)
+            assert file.read_bytes() == b"another store's"
+
+        asyncio.run(scenario())
+
     def test_files_of_a_folder_are_all_of_one_kind(self, store: LocalBlobStore) -> None:
         """Either all files are links, or none is: engines refuse links out of a folder whose model is a real file."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,48 +17,54 @@ from corral.plugins.testing.fake_registry import FakeRegistry
 from corral.plugins.testing.registry import RegistryContract
 
 
+def _as_specified(registry: FakeRegistry) -> None:
+    pass
+
+
+def _with_tokens_and_relative_locations(registry: FakeRegistry) -> None:
+    registry.demands = "token"
+    registry.logins["me"] = "secret"
+    registry.relative_locations = True
+
+
+def _without_pieces(registry: FakeRegistry) -> None:
+    registry.demands = "basic"
+    registry.logins["me"] = "secret"
+    registry.takes_pieces = False
+
+
+def _with_a_storage_elsewhere(registry: FakeRegistry) -> None:
+    registry.blobs_at = registry.uploads_at = registry.url.replace("127.0.0.1", "localhost")
+    registry.mounts = False
+
+
 @pytest.fixture
 def client(tmp_path: Path) -> Callable[..., OciRegistry]:
-    """A client of a user with an empty home; keyword arguments are settings."""
+    """A client of a user with an empty home but for one login; keyword arguments are settings."""
 
-    def make(**settings: Any) -> OciRegistry:
-        stated = OciRegistrySettings(ollama_key=str(tmp_path / "key"), **settings)
-        return OciRegistry(stated, environment={"HOME": str(tmp_path)})
+    def make(host: str, **settings: Any) -> OciRegistry:
+        login = {"auths": {host: {"username": "me", "password": "secret"}}}
+        (tmp_path / "config.json").write_text(json.dumps(login))
+        stated = OciRegistrySettings(ollama_key=str(tmp_path / "key"), upload_chunk_bytes=65536, **settings)
+        return OciRegistry(stated, environment={"HOME": str(tmp_path), "DOCKER_CONFIG": str(tmp_path)})
 
     return make
 
 
-QUIRKS: dict[str, Callable[[FakeRegistry], object]] = {
-    "as the specification has it": lambda registry: None,
-    "without ranges and pieces": lambda registry: (
-        setattr(registry, "knows_ranges", False),
-        setattr(registry, "takes_pieces", False),
-    ),
-    "with relative locations and tokens": lambda registry: (
-        setattr(registry, "relative_locations", True),
-        setattr(registry, "demands", "token"),
-        setattr(registry, "anonymous_pulls", True),
-        registry.public_keys.add("any"),
-    ),
-    "with a storage elsewhere": lambda registry: (
-        setattr(registry, "blobs_at", registry.url.replace("127.0.0.1", "localhost")),
-        setattr(registry, "uploads_at", registry.url.replace("127.0.0.1", "localhost")),
-        setattr(registry, "mounts", False),
-    ),
-}
-
-
 class TestFakeRegistry(RegistryContract):
-    @pytest.fixture(params=["as the specification has it", "without ranges and pieces", "with a storage elsewhere"])
+    @pytest.fixture(
+        params=[_as_specified, _with_tokens_and_relative_locations, _without_pieces, _with_a_storage_elsewhere],
+        ids=lambda quirks: quirks.__name__.strip("_").replace("_", " "),
+    )
     def registry(self, request: pytest.FixtureRequest, client: Callable[..., OciRegistry]) -> Iterator[Registry]:
         with FakeRegistry() as fake:
-            QUIRKS[request.param](fake)
+            request.param(fake)
             self.prefix = f"{fake.host}/"
-            yield client(upload_chunk_bytes=65536)
+            yield client(fake.host)
 
 
 class TestDockerRegistry(RegistryContract):
     @pytest.fixture
     def registry(self, docker_registry: str, client: Callable[..., OciRegistry]) -> Registry:
         self.prefix = f"{docker_registry}/{uuid.uuid4().hex}/"
-        return client(upload_chunk_bytes=65536)
+        return client(docker_registry)

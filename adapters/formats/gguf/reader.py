@@ -17,6 +17,7 @@ from corral.core.random_access import RandomAccess
 __all__ = ("GgufReader",)
 
 _CHAT_TEMPLATE = "tokenizer.chat_template"
+_TOOLS_TEMPLATE = "tokenizer.chat_template.tool_use"
 _ARCHITECTURE = "general.architecture"
 _NAME = "general.name"
 _TOKENS = "tokenizer.ggml.tokens"
@@ -157,6 +158,7 @@ def _metadata(
         sliding_window=_integer(pairs, f"{architecture}.attention.sliding_window"),
         pooling=None if pooling is None else POOLING_TYPES.get(pooling, str(pooling)),
         chat_template=_text(pairs, _CHAT_TEMPLATE) or None,
+        tools_template=_text(pairs, _TOOLS_TEMPLATE) or None,
         bos_text=texts[0],
         eos_text=texts[1],
         fim_ids=fim,
@@ -172,7 +174,11 @@ def _check(file_name: str, header: Header, architecture: str) -> None:
     def refuse(what: str) -> InvalidModelFile:
         return InvalidModelFile(f"{file_name}: {what}, which no real model has", "fetch or convert the file again")
 
-    for key, limit in ((_ARCHITECTURE, _NAME_LIMIT), (_CHAT_TEMPLATE, _TEMPLATE_LIMIT)):
+    for key, limit in (
+        (_ARCHITECTURE, _NAME_LIMIT),
+        (_CHAT_TEMPLATE, _TEMPLATE_LIMIT),
+        (_TOOLS_TEMPLATE, _TEMPLATE_LIMIT),
+    ):
         if len(_text(header.pairs, key)) > limit:
             raise refuse(f"{key} has {len(_text(header.pairs, key))} characters")
     for name, limit in _LIMITS.items():
@@ -187,7 +193,7 @@ def _check(file_name: str, header: Header, architecture: str) -> None:
 def _is_kept(key: str, value: object) -> bool:
     """Whether it goes into `ModelMetadata.keys`, which stays in memory for every model."""
     if isinstance(value, str):
-        return key != _CHAT_TEMPLATE and len(value) <= _KEPT_TEXT_LIMIT
+        return key not in (_CHAT_TEMPLATE, _TOOLS_TEMPLATE) and len(value) <= _KEPT_TEXT_LIMIT
     return not isinstance(value, Array)
 
 

@@ -9,9 +9,17 @@ from contextlib import aclosing
 
 from corral.adapters.registries.oci.addressing import Place
 from corral.adapters.registries.oci.blob_locations import BlobLocations
-from corral.adapters.registries.oci.connections import Response
-from corral.adapters.registries.oci.exchange import Exchange, pull_scope, push_scope
-from corral.core.errors import BlobNotFound, CorralError, NotFound, SourceError, SourceUnavailable, Unsupported
+from corral.adapters.registries.oci.connection_pool import Response
+from corral.adapters.registries.oci.exchange import RegistryExchange, pull_scope, push_scope
+from corral.core.errors import (
+    BlobNotFound,
+    CorralError,
+    NotFound,
+    RangesIgnored,
+    SourceError,
+    SourceUnavailable,
+    Unsupported,
+)
 from corral.core.models.digests import Digest
 
 __all__ = ("Blobs",)
@@ -24,7 +32,7 @@ _RANGE = re.compile(r"bytes\s+(?:(?P<first>\d+)-(?P<last>\d+)|\*)/(?P<total>\d+|
 class Blobs:
     """The blobs of registries, without their uploads."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: RegistryExchange) -> None:
         self._exchange = exchange
         self._locations = BlobLocations(exchange)
 
@@ -65,10 +73,12 @@ class Blobs:
                 return
             if answer.status not in (200, 206):
                 raise await self._refusal(answer, place, blob)
+            if answer.status == 200 and start > 0:
+                raise RangesIgnored(f"{place.host} sends the blob {blob} only from its beginning", "fetch all of it")
             if answer.headers.get("content-encoding", "identity") != "identity":
                 raise SourceError(f"{place.host} compresses blobs on the way, although it was asked not to")
-            first, last = _sent_range(answer, place, start)
-            async with aclosing(_bounded(answer.chunks(), start - first, end, start)) as pieces:
+            last = _sent_end(answer, place, start)
+            async with aclosing(_bounded(answer.chunks(), end, start)) as pieces:
                 async for piece in _joined(pieces):
                     start += len(piece)
                     yield piece
@@ -85,17 +95,11 @@ class Blobs:
         return error
 
 
-async def _bounded(
-    chunks: AsyncGenerator[bytes, None], skip: int, end: int | None, start: int
-) -> AsyncGenerator[bytes, None]:
-    """Without the first `skip` bytes, and without what comes at `end` or later."""
+async def _bounded(chunks: AsyncGenerator[bytes, None], end: int | None, start: int) -> AsyncGenerator[bytes, None]:
+    """The first chunk begins at `start`; without what comes at `end` or later."""
     left = None if end is None else end - start
     async with aclosing(chunks):
         async for chunk in chunks:
-            if skip:
-                skipped = min(skip, len(chunk))
-                skip -= skipped
-                chunk = chunk[skipped:]
             if left is not None:
                 chunk = chunk[:left]
                 left -= len(chunk)
@@ -132,20 +136,20 @@ async def _joined(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, 
         yield b"".join(held)
 
 
-def _sent_range(answer: Response, place: Place, start: int) -> tuple[int, int | None]:
-    """The first byte of the answer, and the size of the blob or where the answer ends; None if neither is known.
+def _sent_end(answer: Response, place: Place, start: int) -> int | None:
+    """The size of the blob, or else where the answer ends; None if neither is known.
 
-    Raises `SourceError` if it does not begin where it was asked to, or earlier.
+    Raises `SourceError` if it does not begin where it was asked to.
     """
     length = answer.headers.get("content-length", "")
     if answer.status == 200:
-        return 0, int(length) if length.isdecimal() else None
+        return int(length) if length.isdecimal() else None
     stated = answer.headers.get("content-range", "")
     match = _RANGE.fullmatch(stated.strip())
     if match is None or match["first"] is None or int(match["first"]) != start:
         raise SourceError(f"{place.host} was asked for bytes from {start}, and sent {stated[:80] or 'others'!r}")
     # A registry may send less than it was asked for: then the blob's size says what is missing.
-    return start, int(match["total"]) if match["total"].isdecimal() else int(match["last"]) + 1
+    return int(match["total"]) if match["total"].isdecimal() else int(match["last"]) + 1
 
 
 def _refuse_beyond(answer: Response, place: Place, blob: Digest, start: int) -> None:

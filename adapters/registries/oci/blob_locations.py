@@ -5,8 +5,8 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from corral.adapters.registries.oci.addressing import Place
-from corral.adapters.registries.oci.connections import Response
-from corral.adapters.registries.oci.exchange import Exchange, pull_scope
+from corral.adapters.registries.oci.connection_pool import Response
+from corral.adapters.registries.oci.exchange import RegistryExchange, pull_scope
 from corral.core.lru import LruDict
 from corral.core.models.digests import Digest
 
@@ -19,7 +19,7 @@ _FETCHED = (200, 206, 416)
 class BlobLocations:
     """Parts of one blob are asked for at one address, until that refuses: signed addresses expire."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: RegistryExchange) -> None:
         self._exchange = exchange
         self._elsewhere: LruDict[tuple[str, str, Digest], str] = LruDict(_REMEMBERED)
 

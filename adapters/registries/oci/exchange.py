@@ -7,12 +7,12 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from corral.adapters.registries.oci.addressing import Place, is_loopback
 from corral.adapters.registries.oci.authorizing import Authorizer
-from corral.adapters.registries.oci.connections import Body, Connections, Response
+from corral.adapters.registries.oci.connection_pool import Body, ConnectionPool, Response
 from corral.adapters.registries.oci.refusals import refusal
 from corral.core.errors import CorralError, SourceError
 from corral.core.wording.clipping import clipped_line
 
-__all__ = ("Exchange", "pull_scope", "push_scope")
+__all__ = ("RegistryExchange", "pull_scope", "push_scope")
 
 _MOST_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -26,10 +26,10 @@ def push_scope(place: Place) -> str:
     return f"repository:{place.repository}:pull,push"
 
 
-class Exchange:
+class RegistryExchange:
     """``Authorization`` is sent to the registry itself and to nobody else."""
 
-    def __init__(self, connections: Connections, authorizer: Authorizer, insecure: tuple[str, ...]) -> None:
+    def __init__(self, connections: ConnectionPool, authorizer: Authorizer, insecure: tuple[str, ...]) -> None:
         self._connections = connections
         self._authorizer = authorizer
         self._insecure = frozenset(host.lower() for host in insecure)

@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from corral.adapters.registries.oci.addressing import Place
-from corral.adapters.registries.oci.exchange import Exchange, pull_scope
+from corral.adapters.registries.oci.exchange import RegistryExchange, pull_scope
 from corral.core.errors import SourceError, Unsupported
 from corral.core.malformed import MALFORMED
 
@@ -24,19 +24,19 @@ class _Page(msgspec.Struct):
     repositories: list[str] | None = None
 
 
-async def list_tags(exchange: Exchange, place: Place) -> tuple[str, ...]:
+async def list_tags(exchange: RegistryExchange, place: Place) -> tuple[str, ...]:
     """Raises `NotFound` if there is no such repository."""
     pages = await _pages(exchange, place, f"/v2/{place.repository}/tags/list?n={_PAGE}", pull_scope(place))
     return tuple(tag for page in pages for tag in page.tags or ())
 
 
-async def list_repositories(exchange: Exchange, place: Place) -> tuple[str, ...]:
+async def list_repositories(exchange: RegistryExchange, place: Place) -> tuple[str, ...]:
     """Raises `Unsupported` if the registry has no catalog, or does not show it to us."""
     pages = await _pages(exchange, place, f"/v2/_catalog?n={_PAGE}", "registry:catalog:*")
     return tuple(name for page in pages for name in page.repositories or ())
 
 
-async def _pages(exchange: Exchange, place: Place, path: str, scope: str) -> list[_Page]:
+async def _pages(exchange: RegistryExchange, place: Place, path: str, scope: str) -> list[_Page]:
     pages: list[_Page] = []
     while len(pages) < _MOST_PAGES:
         answer = await exchange.send(place, "GET", path, (scope,), follow=True)

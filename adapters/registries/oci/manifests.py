@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from corral.adapters.registries.oci.addressing import Place
-from corral.adapters.registries.oci.connections import Response
-from corral.adapters.registries.oci.exchange import Exchange, pull_scope, push_scope
+from corral.adapters.registries.oci.connection_pool import Response
+from corral.adapters.registries.oci.exchange import RegistryExchange, pull_scope, push_scope
 from corral.core.errors import DigestMismatch, NotFound, SourceError, Unsupported
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, digest_of, parse_digest
@@ -49,7 +49,7 @@ class _Head(msgspec.Struct):
 
 
 class Manifests:
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: RegistryExchange) -> None:
         self._exchange = exchange
 
     async def get(self, place: Place, reference: Reference) -> RemoteManifest:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from corral.adapters.registries.oci.connections import Body, Response
+from corral.adapters.registries.oci.connection_pool import Body, Response
 from corral.core.errors import CorralError, SourceError, SourceUnavailable
 
 __all__ = ("OneRequest",)

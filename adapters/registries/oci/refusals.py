@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from corral.adapters.registries.oci.connections import Response
+from corral.adapters.registries.oci.connection_pool import Response
 from corral.adapters.system.secrets import Secrets
 from corral.core.errors import CorralError, NotFound, SourceError, SourceUnavailable
 from corral.core.malformed import MALFORMED

@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from corral.adapters.registries.oci.addressing import SCHEMES, host_place, place_of
 from corral.adapters.registries.oci.authorizing import Authorizer
 from corral.adapters.registries.oci.blob_fetching import Blobs
-from corral.adapters.registries.oci.connections import Connections
-from corral.adapters.registries.oci.exchange import Exchange
+from corral.adapters.registries.oci.connection_pool import ConnectionPool
+from corral.adapters.registries.oci.exchange import RegistryExchange
 from corral.adapters.registries.oci.listing import list_repositories, list_tags
 from corral.adapters.registries.oci.logins import Logins
 from corral.adapters.registries.oci.manifests import ManifestHead, Manifests
@@ -41,10 +41,10 @@ class OciRegistry:
     ) -> None:
         """`environment` says where logins are; `clock`, in seconds, when tokens expire."""
         self._settings = settings = settings or OciRegistrySettings()
-        self._connections = Connections(settings)
+        self._connections = ConnectionPool(settings)
         tokens = TokenServer(self._connections, OllamaKey(settings.ollama_key))
         authorizer = Authorizer(tokens, Logins(settings, environment), clock)
-        self._exchange = Exchange(self._connections, authorizer, settings.insecure)
+        self._exchange = RegistryExchange(self._connections, authorizer, settings.insecure)
         self._manifests = Manifests(self._exchange)
         self._blobs = Blobs(self._exchange)
 

@@ -10,7 +10,7 @@ import msgspec
 from corral.adapters.registries.oci.addressing import Place, is_loopback
 from corral.adapters.registries.oci.auth_files import Login
 from corral.adapters.registries.oci.challenges import Challenge
-from corral.adapters.registries.oci.connections import Connections, Response
+from corral.adapters.registries.oci.connection_pool import ConnectionPool, Response
 from corral.adapters.registries.oci.ollama_key import OllamaKey, new_nonce
 from corral.adapters.registries.oci.refusals import access_denied, refusal
 from corral.adapters.system.blocking_work import in_thread
@@ -18,7 +18,7 @@ from corral.core.errors import CorralError, SourceError
 from corral.core.malformed import MALFORMED
 from corral.core.values import Value
 
-__all__ = ("Token", "TokenServer")
+__all__ = ("Grant", "TokenServer")
 
 _ANSWER_BYTES = 1024 * 1024
 _DEFAULT_LIFE_S = 60.0
@@ -27,7 +27,7 @@ _NO_SUCH_METHOD = (404, 405)
 _REFUSED = (400, 401, 403)
 
 
-class Token(Value, frozen=True, kw_only=True):
+class Grant(Value, frozen=True, kw_only=True):
     """What is shown to a registry, and how long it is good from when it was asked for."""
 
     text: str
@@ -43,13 +43,13 @@ class _Granted(msgspec.Struct):
 class TokenServer:
     """Redirects are not followed: a login goes to the realm that the registry named, and nowhere else."""
 
-    def __init__(self, connections: Connections, key: OllamaKey) -> None:
+    def __init__(self, connections: ConnectionPool, key: OllamaKey) -> None:
         self._connections = connections
         self._key = key
 
     async def token(
         self, place: Place, base: str, challenge: Challenge, scopes: tuple[str, ...], login: Login | None
-    ) -> Token:
+    ) -> Grant:
         """A token for `scopes`; anonymous without a login. `base` is the registry's own address.
 
         Raises `SourceError`, also if the login would travel in the clear to another host.
@@ -65,7 +65,7 @@ class TokenServer:
             return await self._by_post(place, realm, challenge.service, scopes, login)
         return await _granted(answer, place, login.secret)
 
-    async def _without_login(self, place: Place, base: str, realm: str, service: str, scopes: tuple[str, ...]) -> Token:
+    async def _without_login(self, place: Place, base: str, realm: str, service: str, scopes: tuple[str, ...]) -> Grant:
         if place.signs and urlsplit(realm).netloc == urlsplit(base).netloc:
             query = [*_query(service, scopes), ("ts", str(int(time.time()))), ("nonce", new_nonce())]
             url = _with_query(realm, sorted(query))
@@ -80,7 +80,7 @@ class TokenServer:
                 await answer.aclose()
         return await _granted(await self._get(realm, _query(service, scopes), None), place)
 
-    async def _by_post(self, place: Place, realm: str, service: str, scopes: tuple[str, ...], login: Login) -> Token:
+    async def _by_post(self, place: Place, realm: str, service: str, scopes: tuple[str, ...], login: Login) -> Grant:
         fields = [("service", service), ("scope", " ".join(scopes)), ("client_id", _CLIENT)]
         if login.kind == "refresh":
             fields += [("grant_type", "refresh_token"), ("refresh_token", login.secret)]
@@ -130,7 +130,7 @@ def _checked_realm(place: Place, base: str, realm: str, login: Login | None) -> 
     return realm
 
 
-async def _granted(answer: Response, place: Place, secret: str = "") -> Token:
+async def _granted(answer: Response, place: Place, secret: str = "") -> Grant:
     if answer.status != 200:
         said: CorralError = await refusal(answer, place.host, "the token", secret)
         if answer.status in _REFUSED:
@@ -148,4 +148,4 @@ async def _granted(answer: Response, place: Place, secret: str = "") -> Token:
     if not text or not text.isprintable() or not text.isascii():
         raise SourceError(f"the token server of {place.host} granted no token that can be sent")
     life_s = granted.expires_in if granted.expires_in and granted.expires_in > 0 else _DEFAULT_LIFE_S
-    return Token(text=text, life_s=life_s)
+    return Grant(text=text, life_s=life_s)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from corral.adapters.registries.oci.addressing import Place
-from corral.adapters.registries.oci.connections import Body, Response
-from corral.adapters.registries.oci.exchange import Exchange, pull_scope, push_scope
+from corral.adapters.registries.oci.connection_pool import Body, Response
+from corral.adapters.registries.oci.exchange import RegistryExchange, pull_scope, push_scope
 from corral.core.errors import NotFound, SourceError
 from corral.core.models.digests import Digest
 
@@ -20,7 +20,7 @@ _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
 class UploadSession:
     """Started with `start`. Its address changes with every answer (distribution-spec, "Pushing blobs")."""
 
-    def __init__(self, exchange: Exchange, place: Place, answer: Response, base: str) -> None:
+    def __init__(self, exchange: RegistryExchange, place: Place, answer: Response, base: str) -> None:
         """`answer` is the one that started it. Raises `SourceError` if it does not say where the upload goes on."""
         self._exchange = exchange
         self._place = place
@@ -32,7 +32,7 @@ class UploadSession:
             raise SourceError(f"{place.host} does not say where the upload goes on")
 
     @classmethod
-    async def start(cls, exchange: Exchange, place: Place) -> UploadSession:
+    async def start(cls, exchange: RegistryExchange, place: Place) -> UploadSession:
         """A new session. Raises `SourceError`."""
         path = f"/v2/{place.repository}/blobs/uploads/"
         answer = await exchange.send(place, "POST", path, (push_scope(place),))
@@ -128,7 +128,7 @@ def arrived_of(answer: Response) -> int | None:
     return None if match is None else int(match[1]) + 1 if int(match[1]) else 0
 
 
-async def mount_blob(exchange: Exchange, place: Place, blob: Digest, source: Place) -> bool:
+async def mount_blob(exchange: RegistryExchange, place: Place, blob: Digest, source: Place) -> bool:
     """Asks the registry to take a blob over from another of its repositories. False if it does not."""
     path = f"/v2/{place.repository}/blobs/uploads/?mount={blob.replace(':', '%3A')}&from={source.repository}"
     try:

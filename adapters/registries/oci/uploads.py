@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from corral.adapters.registries.oci.addressing import Place
-from corral.adapters.registries.oci.connections import Body, Response
-from corral.adapters.registries.oci.exchange import Exchange
+from corral.adapters.registries.oci.connection_pool import Body, Response
+from corral.adapters.registries.oci.exchange import RegistryExchange
 from corral.adapters.registries.oci.one_request import OneRequest
 from corral.adapters.registries.oci.upload_session import UploadSession, arrived_of
 from corral.core.errors import CorralError, DigestMismatch, NotFound, SourceError, SourceUnavailable
@@ -33,7 +33,7 @@ class BlobUpload:
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: RegistryExchange,
         place: Place,
         digest: Digest,
         size_bytes: int,

@@ -28,7 +28,7 @@ from corral.api.http.ollama.replies import (
 )
 from corral.api.http.request_log import request_log
 from corral.api.http.timestamps import local_timestamp
-from corral.api.modelfile.printing import modelfile_text, parameters_text
+from corral.api.modelfile.showing import modelfile_text, parameters_text
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, ModelNotFound
 from corral.core.models.manifest_or_weights import completed

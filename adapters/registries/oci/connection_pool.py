@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from corral.adapters.registries.oci.settings import OciRegistrySettings
-from corral.core.errors import SettingsError, SourceError, SourceUnavailable
+from corral.core.errors import SettingsError, SourceError, SourceStalled, SourceUnavailable
 from corral.core.wording.clipping import clipped_line
 from corral.core.wording.pip_lines import pip_line
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ("Body", "Connections", "Response")
+__all__ = ("Body", "ConnectionPool", "Response")
 
 Body = Callable[[], AsyncIterator[bytes]]
 """Makes the body of a request; called again if the request is sent again."""
@@ -38,7 +38,7 @@ class Response:
 
     authorization: str | None = None
 
-    def __init__(self, response: httpx.Response, url: str, connections: Connections) -> None:
+    def __init__(self, response: httpx.Response, url: str, connections: ConnectionPool) -> None:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.url = url
@@ -68,7 +68,7 @@ class Response:
         await asyncio.shield(self._response.aclose())
 
 
-class Connections:
+class ConnectionPool:
     """A pool of connections, for one event loop. Made with the first request; its creator closes it."""
 
     def __init__(self, settings: OciRegistrySettings) -> None:
@@ -170,7 +170,7 @@ class _Translated:
                 "check its name, the network, and registries.oci.connect_timeout_s",
             )
         if isinstance(error, httpx.TimeoutException):
-            return SourceUnavailable(
+            return SourceStalled(
                 f"{host} sent and took nothing for {self._settings.stall_timeout_s:g} s",
                 "try again; registries.oci.stall_timeout_s is the limit",
             )
