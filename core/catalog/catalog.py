@@ -16,6 +16,7 @@ from corral.core.catalog.publishing import ManifestPublisher
 from corral.core.catalog.pulling import ModelPuller
 from corral.core.catalog.pushing import ModelPusher
 from corral.core.catalog.registries import Registries
+from corral.core.catalog.transfer_policy import USUAL_POLICY, TransferPolicy
 from corral.core.catalog.uploads import BlobUploads
 from corral.core.catalog.upstreams import upstream_model
 from corral.core.errors import BlobNotFound, CorralError, InvalidRequest
@@ -68,6 +69,7 @@ class ModelCatalog:
         upstreams: UpstreamDirectory | None = None,
         left_out: Mapping[str, str] = {},
         go_template: bool | None = None,
+        policy: TransferPolicy = USUAL_POLICY,
         prune: bool = True,
     ) -> None:
         self._manifests = manifests
@@ -95,6 +97,7 @@ class ModelCatalog:
             sources=sources,
             registries=known_registries,
             left_out=left_out,
+            policy=policy,
         )
         self._pusher = ModelPusher(lookup=self._lookup, blobs=blobs, formats=formats, registries=known_registries)
         self._upstreams = upstreams
@@ -226,12 +229,7 @@ class ModelCatalog:
         return await self._puller.pull(reference, name, on_progress, insecure=insecure)
 
     async def push(
-        self,
-        name: ModelName,
-        reference: str | None = None,
-        on_progress: OnProgress = _ignore,
-        *,
-        insecure: bool = False,
+        self, name: ModelName, reference: str = "", on_progress: OnProgress = _ignore, *, insecure: bool = False
     ) -> Digest:
         """Publishes a model in the registry that reads the reference, and returns its manifest's digest there.
 
@@ -279,10 +277,11 @@ class ModelCatalog:
     def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]:
         """The files an engine loads, weights first; they stay while the context lasts, even if the model is deleted.
 
-        Those that have paths are in one folder under them. Raises `StorageError`, and `BlobNotFound` if a file is
-        missing or has changed since it was imported.
+        Those that have paths are in one folder under them. A projector that no reader accepts is left out. Raises
+        `StorageError`, `BlobNotFound` if a file is missing or has changed since it was imported, and `InvalidModelFile`
+        for one whose header a reader refuses: no native code may see it.
         """
-        return loadable_files(record, self._local)
+        return loadable_files(record, self._local, self._inspector)
 
     async def _projector_metadata(self, record: StoredModel) -> ModelMetadata | None:
         """None if the model has no projector, or one that cannot be read."""
