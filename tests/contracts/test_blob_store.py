@@ -9,6 +9,8 @@ import pytest
 
 from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.memory import MemoryBlobs
+from corral.adapters.stores.oci_layout_blobs import LayoutBlobFiles
+from corral.adapters.stores.oci_layout_contents import LayoutContents
 from corral.plugins.testing import BlobStoreContract, LocalBlobsContract
 
 
@@ -16,6 +18,13 @@ class TestFilesystemBlobs(BlobStoreContract, LocalBlobsContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> FilesystemBlobs:
         return FilesystemBlobs(tmp_path / "models")
+
+
+class TestOciLayoutBlobs(BlobStoreContract, LocalBlobsContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> FilesystemBlobs:
+        root = tmp_path / "models"
+        return FilesystemBlobs(root, LayoutBlobFiles(LayoutContents(root)))
 
 
 class TestMemoryBlobs(BlobStoreContract, LocalBlobsContract):

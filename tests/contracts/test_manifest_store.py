@@ -8,6 +8,8 @@ import pytest
 
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryManifests
+from corral.adapters.stores.oci_layout import OciLayoutManifests
+from corral.adapters.stores.oci_layout_contents import LayoutContents
 from corral.plugins.testing.manifest_store import ManifestStoreContract
 
 
@@ -15,6 +17,12 @@ class TestFilesystemManifests(ManifestStoreContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> FilesystemManifests:
         return FilesystemManifests(tmp_path / "models")
+
+
+class TestOciLayoutManifests(ManifestStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> OciLayoutManifests:
+        return OciLayoutManifests(LayoutContents(tmp_path / "models"))
 
 
 class TestMemoryManifests(ManifestStoreContract):
