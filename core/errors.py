@@ -2,15 +2,11 @@
 
     CorralError
     ├── InvalidRequest              the request is malformed or contradictory
-    │   ├── InvalidName             a model name outside the grammar
-    │   ├── InvalidDigest           not ``sha256:<64 hex digits>``
-    │   ├── InvalidOption           an option out of range
-    │   │   └── MistypedOption      an option or a format of the wrong type
+    │   ├── InvalidName, InvalidDigest
+    │   ├── InvalidOption           an option out of range; MistypedOption: of the wrong type
     │   ├── UnknownEngine           no engine has this name
     │   └── PromptTooLong           the prompt does not fit the context
-    ├── NotFound
-    │   ├── ModelNotFound
-    │   └── BlobNotFound
+    ├── NotFound                    ModelNotFound, BlobNotFound
     ├── Unsupported                 the model or the engine cannot do this task
     ├── Conflict                    another task or process changed it or holds it
     ├── StorageError                the store cannot be read or written
@@ -20,14 +16,16 @@
     ├── InvalidModelFile            truncated, foreign, or of an unknown architecture
     ├── TemplateFailed              a chat template failed
     ├── SourceError                 a source or registry refused or broke
+    │   ├── SourceUnavailable       it cannot be reached, broke off or is busy: trying again may help
+    │   │   └── SourceStalled       nothing arrived for too long
+    │   └── RangesIgnored           it sends whole blobs only
     ├── EngineError                 an engine failed
     │   ├── EngineNotInstalled      the extra is missing; the remedy is the pip line
     │   ├── NoEngine                no engine runs this model; the message lists why
     │   ├── LoadFailed
     │   ├── OutOfMemory             the estimate does not fit, or the allocation failed
     │   ├── InvalidEmbedding        vectors that contain NaN or infinity
-    │   ├── EngineDied              the process that held the model is gone
-    │   ├── EngineStalled           no heartbeat, or a step past its limit
+    │   ├── EngineDied, EngineStalled
     │   └── UpstreamError           the server behind an upstream model refused or broke
     ├── JobFailed                   work in a separate process failed
     ├── ServerBusy                  the queue is full
@@ -35,7 +33,7 @@
     ├── PluginError                 a plugin broke its promises
     └── SettingsError               an unknown key or a mistyped value
 
-An error crosses a process as `ErrorInfo` (`error_translation.to_error`); ``api/http`` maps these classes to statuses.
+``api/http`` maps these classes to statuses.
 """
 
 from __future__ import annotations
@@ -69,10 +67,13 @@ __all__ = (
     "OutOfSpace",
     "PluginError",
     "PromptTooLong",
+    "RangesIgnored",
     "ReadOnly",
     "ServerBusy",
     "SettingsError",
     "SourceError",
+    "SourceStalled",
+    "SourceUnavailable",
     "StorageError",
     "TemplateFailed",
     "UnknownEngine",
@@ -190,9 +191,27 @@ class TemplateFailed(CorralError):
 
 
 class SourceError(CorralError):
-    """A model source or registry refused or broke."""
+    """A model source or registry refused, or broke. Trying again does not help, unless it is `SourceUnavailable`."""
 
     code = "source_error"
+
+
+class SourceUnavailable(SourceError):
+    """A source or registry that cannot be reached, breaks off, stalls or is busy: trying again may help."""
+
+    code = "source_unavailable"
+
+
+class SourceStalled(SourceUnavailable):
+    """Nothing arrived for too long. The transfer begins again where it stopped, as often as it takes."""
+
+    code = "source_stalled"
+
+
+class RangesIgnored(SourceError):
+    """The registry was asked for a part of a blob and sends the whole blob."""
+
+    code = "ranges_ignored"
 
 
 class EngineError(CorralError):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.conversion.deriving import ModelDeriver
+from corral.core.errors import CorralError
 from corral.core.generation.service import InferenceService
 from corral.core.models.names import ModelName
+from corral.core.ports.registries import Registry
 from corral.core.scheduling.device_probe import DeviceProbe
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.values import Value
@@ -72,6 +76,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     deriver: ModelDeriver
     devices: DeviceProbe
     version: str
+    registries: tuple[Registry, ...] = ()
     engines: tuple[EngineStatus, ...] = ()
     converters: tuple[ConverterStatus, ...] = ()
     plugins: tuple[PluginStatus, ...] = ()
@@ -83,6 +88,9 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
             await self.scheduler.unload(record)
 
     async def aclose(self) -> None:
-        """Unloads every model; returns when their memory is free."""
+        """Unloads every model, and closes the registries' connections; returns when the memory is free."""
         await self.scheduler.aclose()
         self.inference.close()
+        for registry in self.registries:
+            with suppress(CorralError):  # a plugin's; the others are closed all the same
+                await registry.aclose()

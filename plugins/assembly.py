@@ -152,7 +152,8 @@ async def assemble(
     for name in settings.scheduler.engine_order:
         _require(name, [spec.name for spec in engines], "scheduler.engine_order", manager)
     if settings.registry is not None:
-        _require(settings.registry, parts.of(REGISTRIES), "registry", manager)
+        schemes = [scheme for registry in parts.of(REGISTRIES).values() for scheme in registry.schemes]
+        _require(settings.registry, schemes, "registry", manager)
     catalog = ModelCatalog(
         manifests=stores.manifests,
         blobs=stores.blobs,
@@ -211,6 +212,7 @@ async def assemble(
         deriver=deriver,
         devices=DeviceProbe(engines=engines, jobs=jobs),
         version=version("corral"),
+        registries=tuple(parts.of(REGISTRIES).values()),
         engines=tuple(engine_status(spec, installation) for spec in engines),
         converters=tuple(converter_status(spec, installation) for spec in manager.specs(CONVERTERS)),
         plugins=manager.statuses,

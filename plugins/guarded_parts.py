@@ -174,7 +174,7 @@ class GuardedRegistry:
     def __init__(self, registry: Any, where: str) -> None:
         self._registry = registry
         self._where = where
-        self.scheme: str = registry.scheme
+        self.schemes: tuple[str, ...] = registry.schemes
 
     async def manifest(self, reference: Reference) -> RemoteManifest:
         return await self._result("manifest", RemoteManifest, reference)
@@ -199,6 +199,10 @@ class GuardedRegistry:
 
     async def put(self, reference: Reference, data: bytes, media_type: str) -> Digest:
         return Digest(await self._result("put", str, reference, data, media_type))
+
+    async def aclose(self) -> None:
+        with ours(f"{self._where}: aclose"):
+            await self._registry.aclose()
 
     async def _result(self, name: str, wanted: type[T], *arguments: Any) -> T:
         with ours(f"{self._where}: {name}"):

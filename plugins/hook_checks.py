@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from corral.adapters.system.installed_packages import InstalledPackages
@@ -10,12 +9,14 @@ from corral.core.containment import short_line
 from corral.core.errors import PluginError
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore
+from corral.core.ports.registries import Registry
+from corral.core.ports.sources import ModelSource
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.hook_kinds import implements, require_port
 from corral.plugins.specs import Stores
 
-__all__ = ("check_converter", "check_engine", "check_stores", "has_scheme")
+__all__ = ("check_converter", "check_engine", "check_registry", "check_source", "check_stores")
 
 ENGINE_API: Final = (1, 0)
 """The version of the engine port. An `EngineSpec` written for another major version is refused."""
@@ -42,12 +43,17 @@ def check_stores(name: str, part: object) -> None:
     require_port(f"the store {name!r}: local", part.local, LocalBlobs)
 
 
-def has_scheme(port: Any) -> Callable[[str, Any], None]:
-    """A `check_part` for parts that implement a Protocol and are registered under their scheme."""
+def check_source(name: str, part: Any) -> None:
+    implements(ModelSource)(name, part)
+    if part.scheme != name:
+        raise PluginError(f"its scheme is {short_line(repr(part.scheme), 60)}, but it is registered as {name!r}")
 
-    def check(name: str, part: Any) -> None:
-        implements(port)(name, part)
-        if part.scheme != name:
-            raise PluginError(f"its scheme is {short_line(repr(part.scheme), 60)}, but it is registered as {name!r}")
 
-    return check
+def check_registry(name: str, part: Any) -> None:
+    implements(Registry)(name, part)
+    schemes = part.schemes
+    if not isinstance(schemes, tuple) or schemes[:1] != (name,) or not all(isinstance(one, str) for one in schemes):
+        raise PluginError(
+            f"its schemes are {short_line(repr(schemes), 60)}, but it is registered as {name!r}",
+            f"schemes is a tuple of strings that begins with {name!r}",
+        )

@@ -92,7 +92,7 @@ def require_port(what: str, part: object, port: Any) -> None:
         if name.startswith("_"):
             continue
         had = getattr(part, name, None)
-        fine = isinstance(had, str) if isinstance(promised, property) else callable(had)
+        fine = isinstance(had, str | tuple) if isinstance(promised, property) else callable(had)
         if not fine:
             shown = short_line(repr(part), 60)
             raise PluginError(

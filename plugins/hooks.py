@@ -21,7 +21,7 @@ from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.guarded_parsers import GuardedCallFormat, GuardedParsers
 from corral.plugins.guarded_parts import GuardedLanguage, GuardedPart, GuardedRegistry, GuardedSource
-from corral.plugins.hook_checks import check_converter, check_engine, check_stores, has_scheme
+from corral.plugins.hook_checks import check_converter, check_engine, check_registry, check_source, check_stores
 from corral.plugins.hook_kinds import Factories, HookKind, Targets, implements
 from corral.plugins.specs import FactorySpec, LazySpec, Stores
 
@@ -67,7 +67,7 @@ class SourceSpec(FactorySpec, frozen=True, kw_only=True):
 
 
 class RegistrySpec(FactorySpec, frozen=True, kw_only=True):
-    """A registry of manifests and blobs; `name` is the scheme of its references: ``(settings) -> Registry``."""
+    """A registry of manifests and blobs; `name` is the first of its schemes: ``(settings) -> Registry``."""
 
 
 class ManifestFormatSpec(FactorySpec, frozen=True, kw_only=True):
@@ -148,7 +148,7 @@ SOURCES: Final[Factories[SourceSpec, ModelSource]] = Factories(
     spec_type=SourceSpec,
     doc="""Sources provide models to pull: a `SourceSpec`, whose `name` is the scheme (`pypi`) and whose factory
 returns a `ModelSource`.""",
-    check_part=has_scheme(ModelSource),
+    check_part=check_source,
     guard=GuardedSource,
 )
 
@@ -156,13 +156,13 @@ REGISTRIES: Final[Factories[RegistrySpec, Registry]] = Factories(
     plural="registries",
     noun="registry",
     spec_type=RegistrySpec,
-    doc="""Registries hold manifests and blobs, as OCI registries do: a `RegistrySpec`, whose `name` is the scheme and
-whose factory returns a `Registry`. `corral pull SCHEME://[HOST/]PATH[:TAG][@DIGEST]` stores a manifest as
-it is, so that it keeps its digest; one of the manifest formats must be able to read it. `corral push MODEL
-REFERENCE` publishes one. References without a scheme go to the registry that the setting `registry` selects.
+    doc="""Registries hold manifests and blobs, as OCI registries do: a `RegistrySpec`, whose factory returns a
+`Registry`; `name` is the first of the schemes that it reads. `corral pull SCHEME://[HOST/]PATH[:TAG][@DIGEST]` stores
+a manifest as it is, so that it keeps its digest; one of the manifest formats must be able to read it. `corral push
+MODEL REFERENCE` publishes one. References without a scheme are read with the one that the setting `registry` names.
 `MemoryRegistry` in `corral.plugins.testing.registry` is an example, and
 `RegistryContract` tests what a registry promises.""",
-    check_part=has_scheme(Registry),
+    check_part=check_registry,
     guard=GuardedRegistry,
 )
 

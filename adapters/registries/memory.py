@@ -26,12 +26,8 @@ class MemoryRegistry:
     """A `Registry` for the tasks of one event loop. Each repository has its own blobs."""
 
     def __init__(self, scheme: str = "mem") -> None:
-        self._scheme = scheme
+        self.schemes = (scheme,)
         self._repositories: defaultdict[str, _Repository] = defaultdict(_Repository)
-
-    @property
-    def scheme(self) -> str:
-        return self._scheme
 
     async def manifest(self, reference: Reference) -> RemoteManifest:
         repository = self._repositories[reference.repository]
@@ -73,6 +69,9 @@ class MemoryRegistry:
         repository.manifests[digest] = RemoteManifest(data=data, media_type=media_type)
         repository.tags[reference.tag] = digest
         return digest
+
+    async def aclose(self) -> None:
+        pass
 
 
 class _Upload:

@@ -95,6 +95,22 @@ class AdoptionNotes:
         note = msgspec.json.encode(_Note(fingerprint, intact))
         replace_file(self._path(digest), note, self._scratch)
 
+    def noted_at(self, digest: Digest) -> float | None:
+        """When the blob was linked or hashed last, in seconds since 1970; None without a note. The file's own time is
+        that of the file it was linked from."""
+        try:
+            return self._path(digest).stat().st_mtime
+        except OSError:
+            return None
+
+    def renew(self, digest: Digest) -> bool:
+        """Sets the time of the note to now. False if there is none."""
+        try:
+            os.utime(self._path(digest))
+        except OSError:
+            return False
+        return True
+
     def remove(self, digest: Digest) -> None:
         self._path(digest).unlink(missing_ok=True)
 

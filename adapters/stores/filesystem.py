@@ -7,7 +7,8 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from io import RawIOBase
@@ -15,11 +16,13 @@ from pathlib import Path
 
 from corral.adapters.stores.adoption import AdoptionNotes, bring, fingerprint_of
 from corral.adapters.stores.blob_files import BlobFiles, OllamaBlobFiles
+from corral.adapters.stores.holds import Holds
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.model_folders import ModelFolders
-from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep
+from corral.adapters.stores.partials import PartialWriter, scratch_path, sweep, written_ranges
 from corral.adapters.stores.pins import pinned
+from corral.adapters.stores.ranges import Range
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.workspaces import workspace
 from corral.adapters.system.blocking_work import in_thread
@@ -48,6 +51,7 @@ class FilesystemBlobs:
         self._files = files or OllamaBlobFiles(self._folders)
         self._notes = AdoptionNotes(self._folders.adopted, self._folders.scratch)
         self._models = ModelFolders(self._folders.folders, self._folders.scratch)
+        self._holds = Holds(self._folders.holds)
 
     def path(self, digest: Digest) -> Path:
         """Where the blob is, or would be. Raises `InvalidDigest`, so nothing but a digest becomes a path."""
@@ -92,6 +96,9 @@ class FilesystemBlobs:
 
         return await in_thread(work, undo=lambda writer: writer.release(keep=True))
 
+    async def partial(self, digest: Digest) -> Sequence[Range]:
+        return await in_thread(lambda _: written_ranges(self._folders.partials, parse_digest(digest)))
+
     async def delete(self, digest: Digest) -> bool:
         def work(_: threading.Event) -> bool:
             with storage_errors(f"cannot delete blob {digest}"):
@@ -110,6 +117,12 @@ class FilesystemBlobs:
                 info = await self.stat(digest)
                 if info is not None:
                     yield info
+
+    async def hold(self, digest: Digest) -> None:
+        await in_thread(lambda _: self._holds.add(digest))
+
+    async def held(self) -> frozenset[Digest]:
+        return await in_thread(lambda _: self._holds.all())
 
     async def adopt(self, file: Path) -> BlobInfo:
         return await in_thread(lambda stop: self._adopt(file, stop))
@@ -150,15 +163,35 @@ class FilesystemBlobs:
                     self._notes.put(digest, fingerprint_of(status), intact=intact)
                 if not intact:
                     _log.warning("%s is a hard link to a file that has changed since it was imported", path)
-        return BlobInfo(digest=digest, size_bytes=status.st_size) if intact else None
+        if not intact:
+            return None
+        noted_at = self._notes.noted_at(digest)
+        modified_at = status.st_mtime if noted_at is None else noted_at
+        return BlobInfo(digest=digest, size_bytes=status.st_size, modified_at=modified_at)
 
-    def _publish(self, path: Path, digest: Digest) -> None:
+    def _renew(self, digest: Digest) -> None:
+        """Notes that the blob was stored again, so that it is not taken for one that nobody needs any more."""
+        if not self._notes.renew(digest):  # the time of a linked file is not ours to change
+            with suppress(OSError):  # another user's file
+                os.utime(self.path(digest))
+
+    def _publish(self, path: Path, digest: Digest) -> BlobInfo:
         """The `Publish` of this store's writers."""
+        size_bytes = path.stat().st_size
         self._files.prepare()
         if self._stat(digest, threading.Event()) is None:
+            os.utime(path)  # a resumed partial may have got its last byte long ago
             os.replace(path, self.path(digest))
             self._notes.remove(digest)
             sync_folder(self._files.folder)
+        else:
+            self._renew(digest)
+        return self._stored(digest, size_bytes)
+
+    def _stored(self, digest: Digest, size_bytes: int) -> BlobInfo:
+        """The blob that was just stored, even if another process has deleted it at once."""
+        known = self._stat(digest, threading.Event())
+        return known or BlobInfo(digest=digest, size_bytes=size_bytes, modified_at=time.time())
 
     def _adopt(self, file: Path, stop: threading.Event) -> BlobInfo:
         with storage_errors(f"cannot add {file} to the store"):
@@ -193,7 +226,9 @@ class FilesystemBlobs:
             if not linked:
                 self._notes.remove(digest)
             sync_folder(self._files.folder)
-        return BlobInfo(digest=digest, size_bytes=before.size_bytes)
+        else:
+            self._renew(digest)
+        return self._stored(digest, before.size_bytes)
 
 
 def _not_found(digest: Digest) -> BlobNotFound:

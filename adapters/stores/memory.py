@@ -34,8 +34,10 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self._blobs: dict[Digest, bytes] = {}
+        self._modified_at: dict[Digest, float] = {}
         self._partials: dict[Digest, _Partial] = {}
         self._pins: Counter[Digest] = Counter()
+        self._held: set[Digest] = set()
         self._folder: Path | None = None
         self._remove_folder: weakref.finalize[[str], MemoryBlobs] | None = None
 
@@ -47,7 +49,7 @@ class MemoryBlobs:
 
     async def stat(self, digest: Digest) -> BlobInfo | None:
         data = self._blobs.get(digest)
-        return None if data is None else BlobInfo(digest=digest, size_bytes=len(data))
+        return None if data is None else self._info(digest, data)
 
     async def read(self, digest: Digest, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         data = self._blobs.get(digest)
@@ -69,6 +71,10 @@ class MemoryBlobs:
         partial.held = True
         return _MemoryWriter(self, digest, partial)
 
+    async def partial(self, digest: Digest) -> Sequence[Range]:
+        partial = self._partials.get(digest)
+        return () if partial is None else tuple(partial.ranges)
+
     async def delete(self, digest: Digest) -> bool:
         if self._folder is not None and not self._pins[digest]:
             self.path(digest).unlink(missing_ok=True)
@@ -76,7 +82,13 @@ class MemoryBlobs:
 
     async def list(self) -> AsyncIterator[BlobInfo]:
         for digest, data in tuple(self._blobs.items()):
-            yield BlobInfo(digest=digest, size_bytes=len(data))
+            yield self._info(digest, data)
+
+    async def hold(self, digest: Digest) -> None:
+        self._held.add(parse_digest(digest))
+
+    async def held(self) -> frozenset[Digest]:
+        return frozenset(self._held)
 
     @asynccontextmanager
     async def local(self, digest: Digest) -> AsyncIterator[Path]:
@@ -132,7 +144,11 @@ class MemoryBlobs:
     def publish(self, digest: Digest, data: bytes) -> BlobInfo:
         """Publishes verified bytes as a blob. For this module's writer."""
         self._blobs[digest] = data
-        return BlobInfo(digest=digest, size_bytes=len(data))
+        self._modified_at[digest] = time.time()
+        return self._info(digest, data)
+
+    def _info(self, digest: Digest, data: bytes) -> BlobInfo:
+        return BlobInfo(digest=digest, size_bytes=len(data), modified_at=self._modified_at[digest])
 
     def let_go(self, digest: Digest, *, keep: bool) -> None:
         """Ends a writer's hold on a partial. For this module's writer."""

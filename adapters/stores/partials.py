@@ -21,11 +21,11 @@ from corral.core.errors import Conflict, DigestMismatch, StorageError
 from corral.core.models.digests import Digest
 from corral.core.ports.blobs import BlobInfo
 
-__all__ = ("PartialWriter", "scratch_path", "sweep")
+__all__ = ("PartialWriter", "scratch_path", "sweep", "written_ranges")
 
 _ABANDONED_AFTER_S = 7 * 24 * 3600.0  # downloads that were not resumed for a week
 
-Publish = Callable[[Path, Digest], None]
+Publish = Callable[[Path, Digest], BlobInfo]
 """Moves a complete, verified file to its place. Blocking."""
 
 
@@ -36,19 +36,55 @@ def scratch_path(folder: Path) -> Path:
 
 def sweep(folder: Path) -> None:
     """Deletes what dead writers left behind, unless it may be resumed. Never touches what is locked. Blocking."""
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            stem, _, suffix = entry.name.partition(".")
-            # A scratch file that is not locked has no owner; a lock without a file may be just being taken.
-            if not stem.startswith("scratch-") or suffix == "lock":
-                with suppress(FileNotFoundError):
-                    if time.time() - entry.stat().st_mtime < _ABANDONED_AFTER_S:
-                        continue
-            lock = FileLock(folder / f"{stem}.lock", remove=True)
-            if lock.try_acquire():
-                for path in (folder / stem, *folder.glob(f"{stem}.*")):
+    try:
+        stems = {name.partition(".")[0] for name in os.listdir(folder)}
+    except FileNotFoundError:
+        return
+    for stem in sorted(stems):
+        if not _abandoned(folder, stem):
+            continue
+        lock = FileLock(folder / f"{stem}.lock", remove=True)
+        if lock.try_acquire():
+            if _abandoned(folder, stem, locked=True):  # it may have been resumed, and left again, before it was locked
+                for path in _files(folder, stem):
                     path.unlink(missing_ok=True)
-                lock.release()
+            lock.release()
+
+
+def _abandoned(folder: Path, stem: str, *, locked: bool = False) -> bool:
+    """Whether the files of one partial blob can go. The newest of them decides: a partial with an old journal, or with
+    old bytes, may just have been resumed.
+
+    A scratch file that is not locked has no owner; a lock without a file may be just being taken. `locked`: by the
+    caller, so that the lock says nothing.
+    """
+    if stem.startswith("scratch-") and (folder / stem).exists():
+        return True
+    newest_at = 0.0
+    for path in _files(folder, stem):
+        with suppress(FileNotFoundError):
+            if locked and path.suffix == ".lock":
+                continue
+            newest_at = max(newest_at, path.stat().st_mtime)
+    return time.time() - newest_at >= _ABANDONED_AFTER_S
+
+
+def _files(folder: Path, stem: str) -> list[Path]:
+    return [folder / stem, *folder.glob(f"{stem}.*")]
+
+
+def written_ranges(folder: Path, digest: Digest) -> Sequence[Range]:
+    """The ranges of a partial blob, whoever writes it; empty if there is none. Blocking."""
+    found = RangeJournal(_journal_path(_path(folder, digest))).read()
+    return tuple(found[1]) if found is not None else ()
+
+
+def _path(folder: Path, digest: Digest) -> Path:
+    return folder / digest.partition(":")[2]
+
+
+def _journal_path(path: Path) -> Path:
+    return path.with_suffix(".ranges")
 
 
 class PartialWriter:
@@ -83,11 +119,11 @@ class PartialWriter:
     @classmethod
     def open(cls, folder: Path, digest: Digest | None, size_bytes: int | None, publish: Publish) -> PartialWriter:
         """Raises `Conflict` if another writer holds this digest. Blocking."""
-        path = folder / digest.partition(":")[2] if digest else scratch_path(folder)
+        path = _path(folder, digest) if digest else scratch_path(folder)
         lock = FileLock(path.with_suffix(".lock"), remove=True)
         if not lock.try_acquire():
             raise Conflict(f"{digest} is being written by another task or process", "try again when that is done")
-        journal = RangeJournal(path.with_suffix(".ranges")) if digest else None
+        journal = RangeJournal(_journal_path(path)) if digest else None
         try:
             with storage_errors(f"cannot start writing {digest or 'a blob'} in {folder}"):
                 size_bytes, ranges = resumable(path, journal, size_bytes)
@@ -151,17 +187,17 @@ class PartialWriter:
             ranges = self._ranges
             if not covers(ranges, self._size_bytes):
                 raise StorageError(f"the blob is incomplete: it has {ranges} of {self._size_bytes} bytes")
-            size_bytes = ranges[-1][1] if ranges else 0
-            self._file.truncate(size_bytes)  # an earlier writer may have died with bytes beyond its journal
+            # An earlier writer may have died with bytes beyond its journal.
+            self._file.truncate(ranges[-1][1] if ranges else 0)
             found = self._hash_rest(stop)
             if self._digest not in (None, found):
                 self._release(keep=False)
                 raise DigestMismatch(f'digest mismatch, expected "{self._digest}", got "{found}"', "fetch it again")
             os.fsync(self._file.fileno())
             self._file.close()  # Windows renames closed files only
-            self._publish(self._path, found)
+            info = self._publish(self._path, found)
             self._release(keep=False)
-            return BlobInfo(digest=found, size_bytes=size_bytes)
+            return info
 
     def _hash_rest(self, stop: threading.Event) -> Digest:
         self._file.seek(self._hashed_bytes)

@@ -29,6 +29,7 @@ class StoreFolders:
         self.workspaces = self.own / "work"
         self.pins = self.own / "pins"
         self.claims = self.own / "claims"
+        self.holds = self.own / "holds"
 
     def __repr__(self) -> str:
         return f"StoreFolders({str(self.root)!r})"

@@ -11,18 +11,24 @@ __all__ = ("Registries",)
 
 
 class Registries:
-    """`default` is the scheme of the registry that reads references without one; None means none does."""
+    """`default` is the scheme that references without one are read with; None means that they are not read."""
 
     def __init__(self, registries: Sequence[Registry], default: str | None) -> None:
-        self._registries = {registry.scheme: registry for registry in registries}
+        self._registries = {scheme: registry for registry in reversed(registries) for scheme in registry.schemes}
         self._default = default
 
     @property
     def schemes(self) -> tuple[str, ...]:
         return tuple(self._registries)
 
-    def find(self, text: str) -> tuple[Registry, Reference] | None:
-        """None if no registry reads such references. Raises `InvalidRequest` for a malformed one."""
-        scheme, separator, _ = text.partition("://")
-        registry = self._registries.get(scheme if separator else self._default or "")
-        return None if registry is None or not text else (registry, parse_reference(text))
+    def find(self, text: str, *, insecure: bool = False) -> tuple[Registry, Reference] | None:
+        """The reference has a scheme even if the text has none. `insecure`: its registry is reached without TLS.
+
+        None if no registry reads such references. Raises `InvalidRequest` for a malformed one.
+        """
+        stated, separator, _ = text.partition("://")
+        scheme = stated if separator else self._default or ""
+        registry = self._registries.get(scheme)
+        if registry is None or not text:
+            return None
+        return registry, parse_reference(text, scheme=scheme, insecure=insecure)

@@ -36,16 +36,18 @@ async def discard_blobs(candidates: Collection[Digest], *, manifests: ManifestSt
 
 
 async def delete_unused(candidates: Iterable[Digest], *, manifests: ManifestStore, blobs: BlobStore) -> None:
-    """Deletes the `candidates` that no manifest mentions. The caller holds the store's guard exclusively.
+    """Deletes the `candidates` that no manifest mentions and no process holds. The caller holds the store's guard
+    exclusively.
 
     If a manifest cannot be read, nothing is deleted: it might name any of them.
     """
     doomed = set(candidates)
     try:
+        doomed -= await blobs.held()
         async for stored in every_manifest(manifests):
             doomed -= mentioned_digests(stored.data)
     except StorageError as error:
-        _log.warning("deleted no blobs, because a manifest cannot be read: %s", error)
+        _log.warning("deleted no blobs, because it is not known which are needed: %s", error)
         return
     for digest in sorted(doomed):
         try:

@@ -22,6 +22,7 @@ class Reference(Value, frozen=True, kw_only=True):
     """A model in a registry. Created by `parse_reference`, which checks the grammar of every part.
 
     An empty `host` means the registry's default. With a `digest`, it is that manifest, whatever the `tag`.
+    `insecure`: the registry is reached without TLS, as ``"insecure": true`` asks in Ollama's API.
     """
 
     path: str
@@ -29,6 +30,7 @@ class Reference(Value, frozen=True, kw_only=True):
     host: str = ""
     tag: str = DEFAULT_TAG
     digest: Digest | None = None
+    insecure: bool = False
 
     @property
     def repository(self) -> str:
@@ -41,14 +43,16 @@ class Reference(Value, frozen=True, kw_only=True):
         return f"{scheme}{self.repository}:{self.tag}{digest}"
 
 
-def parse_reference(text: str) -> Reference:
+def parse_reference(text: str, *, scheme: str = "", insecure: bool = False) -> Reference:
     """Parses a reference. Its first part is a host if others follow and it has a dot or a port, or is ``localhost``.
 
-    Raises `InvalidRequest`.
+    `scheme` is the one that it has if the text has none. Raises `InvalidRequest`.
     """
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        scheme, rest = "", text
+    stated, separator, rest = text.partition("://")
+    if separator:
+        scheme = stated
+    else:
+        rest = text
     rest, at, digest = rest.partition("@")
     path, tag = rest, DEFAULT_TAG
     if rest.rfind(":") > rest.rfind("/"):
@@ -68,7 +72,8 @@ def parse_reference(text: str) -> Reference:
         raise InvalidRequest(
             f"invalid reference: {text[:100]!r}", "a reference is [SCHEME://][HOST/]PATH[:TAG][@sha256:DIGEST]"
         )
-    return Reference(scheme=scheme, host=host, path=path, tag=tag, digest=parse_digest(digest) if at else None)
+    known = parse_digest(digest) if at else None
+    return Reference(scheme=scheme, host=host, path=path, tag=tag, digest=known, insecure=insecure)
 
 
 def name_from_reference(reference: Reference) -> ModelName:

@@ -14,8 +14,12 @@ __all__ = ("BlobInfo", "BlobStore", "BlobWriter", "LocalBlobs")
 
 
 class BlobInfo(Value, frozen=True, kw_only=True):
+    """A complete blob. `modified_at` is when its bytes were stored, or stored again, in seconds since 1970; None if the
+    store cannot tell."""
+
     digest: Digest
     size_bytes: int
+    modified_at: float | None = None
 
 
 class BlobWriter(Protocol):
@@ -31,7 +35,10 @@ class BlobWriter(Protocol):
         ...
 
     async def write(self, offset_bytes: int, data: bytes) -> None:
-        """Writes a range, in any order. Raises `OutOfSpace` on a full disk, `StorageError` past the announced size."""
+        """Writes a range, in any order; several tasks may write at once.
+
+        Raises `OutOfSpace` on a full disk, `StorageError` past the announced size.
+        """
         ...
 
     async def commit(self) -> BlobInfo:
@@ -71,6 +78,13 @@ class BlobStore(Protocol):
         """
         ...
 
+    async def partial(self, digest: Digest) -> Sequence[tuple[int, int]]:
+        """What is written of a blob that is not committed, as `BlobWriter.written`: to watch a writer elsewhere.
+
+        Empty if there is nothing. May lag behind the writer.
+        """
+        ...
+
     async def delete(self, digest: Digest) -> bool:
         """Returns True if it existed. False also for a blob that is not this store's to delete: `list` omits it.
 
@@ -83,6 +97,17 @@ class BlobStore(Protocol):
 
         Not among them are blobs of read-only layers, and what other programs keep in the same store.
         """
+        ...
+
+    async def hold(self, digest: Digest) -> None:
+        """Notes that this process needs the blob until it ends, although no manifest names it yet.
+
+        What deletes unused blobs spares it, in every process on the store; `delete` itself does not ask.
+        """
+        ...
+
+    async def held(self) -> frozenset[Digest]:
+        """Every blob that a living process holds; those of dead processes are forgotten."""
         ...
 
 

@@ -39,13 +39,16 @@ class RemoteWriter(Protocol):
 
 
 class Registry(Protocol):
-    """Remote manifests and blobs, such as those of an OCI registry; one for each scheme of references.
+    """Remote manifests and blobs, such as those of an OCI registry. Used in one event loop.
 
-    Everything raises `SourceError` with the registry's own message if it refuses or breaks.
+    Everything raises `SourceError` with the registry's own message if it refuses, when trying again does not help;
+    `SourceUnavailable` if it cannot be reached, breaks off or is busy; `SourceStalled` if nothing arrives for too long.
     """
 
     @property
-    def scheme(self) -> str: ...
+    def schemes(self) -> tuple[str, ...]:
+        """The schemes of the references that it reads. The first is its name."""
+        ...
 
     async def manifest(self, reference: Reference) -> RemoteManifest:
         """The manifest with the reference's digest, or else its tag. Raises `NotFound`."""
@@ -56,7 +59,9 @@ class Registry(Protocol):
     ) -> AsyncGenerator[bytes, None]:
         """Chunks of at most 1 MiB, from byte `start` up to but without `end`. The caller closes the generator.
 
-        Raises `BlobNotFound` at the first chunk.
+        Raises at the first chunk: `BlobNotFound`, and `RangesIgnored` if the registry sends a blob only from its
+        beginning and `start` is not 0. Raises `SourceUnavailable` after the last chunk that arrived if the blob breaks
+        off: the caller may ask for the rest.
         """
         ...
 
@@ -76,4 +81,8 @@ class Registry(Protocol):
 
         An existing tag is moved. Raises `DigestMismatch` if the reference has another digest.
         """
+        ...
+
+    async def aclose(self) -> None:
+        """Closes its connections. Safe to call twice; nothing else is called after it."""
         ...

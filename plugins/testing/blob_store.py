@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 
 import pytest
 
@@ -30,7 +31,7 @@ class BlobStoreContract(BlobWritingPromises):
         async def scenario() -> None:
             data = bytes(range(256)) * 17
             info = await store_bytes(store, data)
-            assert info == BlobInfo(digest=digest_of(data), size_bytes=len(data))
+            assert (info.digest, info.size_bytes) == (digest_of(data), len(data))
             assert await store.stat(info.digest) == info
             assert await joined(store.read(info.digest)) == data
 
@@ -41,7 +42,8 @@ class BlobStoreContract(BlobWritingPromises):
 
         async def scenario() -> None:
             info = await store_bytes(store, b"")
-            assert await store.stat(info.digest) == BlobInfo(digest=digest_of(b""), size_bytes=0)
+            assert await store.stat(info.digest) == info
+            assert (info.digest, info.size_bytes) == (digest_of(b""), 0)
             assert await joined(store.read(info.digest)) == b""
 
         asyncio.run(scenario())
@@ -112,12 +114,27 @@ class BlobStoreContract(BlobWritingPromises):
         asyncio.run(scenario())
 
     def test_a_blob_that_is_there_may_be_written_again(self, store: BlobStore) -> None:
-        """Storing the same bytes twice is fine and changes nothing."""
+        """Storing the same bytes twice is fine and changes nothing but the blob's time."""
 
         async def scenario() -> None:
             first = await store_bytes(store, b"twice")
-            assert await store_bytes(store, b"twice") == first
-            assert [info async for info in store.list()] == [first]
+            second = await store_bytes(store, b"twice")
+            assert (second.digest, second.size_bytes) == (first.digest, first.size_bytes)
+            assert [info async for info in store.list()] == [second]
+
+        asyncio.run(scenario())
+
+    def test_a_blob_has_the_time_at_which_it_was_stored_last(self, store: BlobStore) -> None:
+        """`modified_at` is about now for a new blob, and never earlier after it was stored again; or it is None."""
+
+        async def scenario() -> None:
+            first = await store_bytes(store, b"timed")
+            second = await store_bytes(store, b"timed")
+            if first.modified_at is None or second.modified_at is None:
+                assert first.modified_at is second.modified_at
+            else:
+                assert abs(first.modified_at - time.time()) < 3600
+                assert second.modified_at >= first.modified_at
 
         asyncio.run(scenario())
 
@@ -146,6 +163,21 @@ class BlobStoreContract(BlobWritingPromises):
             assert await store.delete(gone.digest) is False
             assert await store.stat(gone.digest) is None
             assert [info async for info in store.list()] == [kept]
+
+        asyncio.run(scenario())
+
+    def test_held_blobs_are_known(self, store: BlobStore) -> None:
+        """What is held is in `held`, once, whether it is there yet or not; a text that is not a digest is refused."""
+
+        async def scenario() -> None:
+            assert await store.held() == frozenset()
+            there, coming = (await store_bytes(store, b"there")).digest, digest_of(b"coming")
+            for digest in (there, coming, there):
+                await store.hold(digest)
+            assert await store.held() == {there, coming}
+            with pytest.raises(InvalidDigest):
+                await store.hold(Digest("sha256:../../x"))
+            assert await store.held() == {there, coming}
 
         asyncio.run(scenario())
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from corral.core.errors import BlobNotFound, InvalidDigest, StorageError
 from corral.core.models.digests import Digest, digest_of
-from corral.core.ports.blobs import BlobInfo
 from corral.plugins.testing.blob_writing import joined, store_bytes
 from corral.plugins.testing.local_folders import LocalBlobStore, LocalFolderPromises
 
@@ -103,7 +104,7 @@ class LocalBlobsContract(LocalFolderPromises):
             file.write_bytes(b"weights")
             before = file.stat()
             info = await store.adopt(file)
-            assert info == BlobInfo(digest=digest_of(b"weights"), size_bytes=7)
+            assert (info.digest, info.size_bytes) == (digest_of(b"weights"), 7)
             assert await joined(store.read(info.digest)) == b"weights"
             after = file.stat()
             assert (after.st_mode, after.st_mtime_ns, after.st_ino) == (
@@ -111,7 +112,22 @@ class LocalBlobsContract(LocalFolderPromises):
                 before.st_mtime_ns,
                 before.st_ino,
             )
-            assert await store.adopt(file) == info
+            again = await store.adopt(file)
+            assert (again.digest, again.size_bytes) == (info.digest, info.size_bytes)
+
+        asyncio.run(scenario())
+
+    def test_an_adopted_blob_is_as_old_as_its_adoption(self, store: LocalBlobStore, tmp_path: Path) -> None:
+        """Its time is not that of the file, which may be old; adopting the file again makes the blob new again."""
+
+        async def scenario() -> None:
+            file = tmp_path / "weights.bin"
+            file.write_bytes(b"weights")
+            os.utime(file, (1_000_000_000, 1_000_000_000))
+            for _ in range(2):
+                info = await store.adopt(file)
+                assert info.modified_at is None or abs(info.modified_at - time.time()) < 3600
+            assert file.stat().st_mtime == 1_000_000_000
 
         asyncio.run(scenario())
 

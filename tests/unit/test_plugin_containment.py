@@ -371,10 +371,10 @@ def test_a_registry_that_fails(modules: Path, body: str, complaint: str) -> None
     manifest = f'{{"schemaVersion":2,"config":{config},"layers":[{layer}]}}'
     source = hook("registries", "register(RegistrySpec(name='bad', target='{me}:Bad'))") + (
         f"data = {manifest.encode()!r}\n"
-        "class Bad:\n    scheme = 'bad'\n"
+        "class Bad:\n    schemes = ('bad',)\n"
         f"    async def manifest(self, reference):\n        {body}\n"
         "    async def fetch(self, reference, blob, start=0, end=None):\n        yield 'text'\n"
-        "    mount = begin = put = manifest\n"
+        "    mount = begin = put = aclose = manifest\n"
     )
     manager = manage(modules, {"shelf": source.replace("{me}", "corral_test_shelf")})
 
@@ -396,12 +396,13 @@ def test_a_registry_that_fails(modules: Path, body: str, complaint: str) -> None
 def test_a_registry_that_fails_while_it_is_written(modules: Path, tmp_path: Path, begin: str, complaint: str) -> None:
     """What goes wrong while a blob is pushed is an error that names the plugin too."""
     source = hook("registries", "register(RegistrySpec(name='bad', target='{me}:Bad'))") + (
-        "class Bad:\n    scheme = 'bad'\n"
+        "class Bad:\n    schemes = ('bad',)\n"
         "    async def mount(self, reference, blob, source):\n        return False\n"
         f"    async def begin(self, reference, blob, size_bytes):\n        {begin}\n"
         "    async def write(self, data):\n        raise KeyError('whoops')\n"
         "    async def abort(self):\n        raise OSError('gone')\n    commit = abort\n"
         "    manifest = fetch = put = mount\n"
+        "    async def aclose(self):\n        pass\n"
     )
     manager = manage(modules, {"shelf": source.replace("{me}", "corral_test_shelf")})
     file = tmp_path / "toy.gguf"

@@ -1,0 +1,71 @@
+"""Blobs that a living process needs although no manifest names them yet, known to every process on the store."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+from corral.adapters.stores.locks import FileLock
+from corral.adapters.system.files import storage_errors
+from corral.core.errors import Conflict, InvalidDigest
+from corral.core.models.digests import Digest, parse_digest
+
+__all__ = ("Holds",)
+
+
+class Holds:
+    """``<folder>/<id>.held`` has a line for each blob that one process holds; it counts while ``<id>.lock`` is locked.
+
+    Thread-safe. All calls block, and raise `StorageError`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._busy = threading.Lock()
+        self._file: Path | None = None
+
+    def add(self, digest: Digest) -> None:
+        """Holds the blob until this object or its process is gone."""
+        line = f"{parse_digest(digest)}\n".encode()
+        with self._busy, storage_errors(f"cannot write to {self._folder}"):
+            if self._file is None:
+                self._file = self._begin()
+            descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(descriptor, line)
+            finally:
+                os.close(descriptor)
+
+    def all(self) -> frozenset[Digest]:
+        """What any living process holds. Removes what dead ones left."""
+        found = set[Digest]()
+        with storage_errors(f"cannot read {self._folder}"):
+            for file in self._folder.glob("*.held"):
+                lock = FileLock(file.with_suffix(".lock"), remove=True)
+                if lock.try_acquire():
+                    file.unlink(missing_ok=True)
+                    lock.release()
+                    continue
+                with suppress(FileNotFoundError):
+                    for line in file.read_text().splitlines():
+                        with suppress(InvalidDigest):  # the last one may be half written
+                            found.add(parse_digest(line))
+        return frozenset(found)
+
+    def _begin(self) -> Path:
+        file = self._folder / f"{uuid.uuid4().hex}.held"
+        lock = FileLock(file.with_suffix(".lock"), remove=True)
+        if not lock.try_acquire():
+            raise Conflict(f"{file} is held by another process")
+        weakref.finalize(self, _end, file, lock)
+        return file
+
+
+def _end(file: Path, lock: FileLock) -> None:
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
+    lock.release()
