@@ -43,18 +43,18 @@ from corral.plugins.hooks import (
     ROUTES,
     RUNNERS,
     SOURCES,
-    STORES,
     TOOL_CALL_FORMATS,
     CommandSpec,
 )
 from corral.plugins.manager import PluginManager
-from corral.plugins.parts import make_part, make_parts, resolve_targets, try_out
+from corral.plugins.parts import make_parts, resolve_targets, try_out
 from corral.plugins.settings.layers import Layers
 from corral.plugins.settings.model_settings import ConfiguredCatalog, by_model
 from corral.plugins.settings.reading import parse_assignment, read_layers
 from corral.plugins.settings.schema import ServerSettings, Settings
 from corral.plugins.settings.types import Address
 from corral.plugins.specs import Stores, resolve
+from corral.plugins.store_choice import open_stores
 
 __all__ = (
     "COMMANDS",
@@ -142,7 +142,7 @@ async def assemble(
         manager = await beside(partial(load_plugins, layers))  # loading a plugin may take long
     settings = decode_settings(layers, manager)
     engines = manager.specs(ENGINES)
-    stores = await beside(partial(_open_store, settings, manager))
+    stores = await beside(partial(open_stores, settings, manager))
     parts = await beside(partial(make_parts, manager, settings))
     runners = parts.of(RUNNERS)
     preferred = settings.scheduler.runner or default_runner
@@ -232,11 +232,6 @@ def engine_chooser(
         left_out=manager.left_out,
         settings=settings.engines,
     )
-
-
-def _open_store(settings: Settings, manager: PluginManager) -> Stores:
-    _require(settings.store, [spec.name for spec in manager.specs(STORES)], "store", manager)
-    return make_part(manager, STORES, settings.store, settings)
 
 
 def _require(name: str, known: Sequence[str] | dict[str, Any], path: str, manager: PluginManager) -> None:

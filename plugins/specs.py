@@ -14,7 +14,7 @@ from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.metadata import MetadataCache
 from corral.core.specs.imports import import_name
 
-__all__ = ("FactorySpec", "LazySpec", "Stores", "build", "resolve")
+__all__ = ("FactorySpec", "LazySpec", "StoreSpec", "Stores", "build", "resolve")
 
 
 class LazySpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +32,15 @@ class FactorySpec(LazySpec, frozen=True, kw_only=True):
     """
 
     settings: type[msgspec.Struct] | None = None
+
+
+class StoreSpec(FactorySpec, frozen=True, kw_only=True):
+    """A place where models are kept: ``(settings) -> Stores``.
+
+    `address` is the field of its settings that gets what follows ``NAME:`` in the setting ``store = "NAME:…"``.
+    """
+
+    address: str | None = None
 
 
 class Stores(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,28 +8,51 @@ from corral.adapters.stores.filesystem import FilesystemBlobs
 from corral.adapters.stores.manifests import FilesystemManifests
 from corral.adapters.stores.memory import MemoryBlobs, MemoryManifests
 from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
-from corral.core.errors import SettingsError
-from corral.plugins.builtin import FilesystemStoreSettings
+from corral.adapters.stores.oci_layout import OciLayoutManifests
+from corral.adapters.stores.oci_layout_blobs import LayoutBlobFiles
+from corral.adapters.stores.oci_layout_contents import LayoutContents
+from corral.core.errors import SettingsError, StorageError
+from corral.plugins.builtin import FilesystemStoreSettings, OciLayoutStoreSettings
 from corral.plugins.specs import Stores
 
-__all__ = ("filesystem", "memory")
+__all__ = ("filesystem", "memory", "oci_layout")
 
 
 def filesystem(settings: FilesystemStoreSettings) -> Stores:
-    """A folder in Ollama's layout. Raises `SettingsError` for a path that is not valid UTF-8: it could not be passed to
-    child processes, native code or JSON."""
-    root = Path(settings.root).expanduser().absolute()
-    try:
-        str(root).encode()
-    except UnicodeEncodeError:
-        raise SettingsError(
-            f"stores.filesystem.root: the path {str(root)!a} is not valid UTF-8", "rename the folder, or choose another"
-        ) from None
+    """A folder in Ollama's layout. Raises `SettingsError`."""
+    root = _folder("stores.filesystem.root", settings.root)
     blobs = FilesystemBlobs(root)
     return Stores(blobs=blobs, manifests=FilesystemManifests(root), local=blobs, cache=FilesystemMetadataCache(root))
+
+
+def oci_layout(settings: OciLayoutStoreSettings) -> Stores:
+    """An OCI image layout. Raises `SettingsError`, also for a folder that holds something else."""
+    root = _folder("stores.oci-layout.root", settings.root)
+    contents = LayoutContents(root)
+    try:
+        contents.check()
+    except StorageError as error:
+        raise SettingsError(f"stores.oci-layout.root: {error.message}", error.remedy) from error
+    blobs = FilesystemBlobs(root, LayoutBlobFiles(contents))
+    return Stores(blobs=blobs, manifests=OciLayoutManifests(contents), local=blobs, cache=FilesystemMetadataCache(root))
 
 
 def memory() -> Stores:
     """A store in memory, which ends with the process."""
     blobs = MemoryBlobs()
     return Stores(blobs=blobs, manifests=MemoryManifests(), local=blobs)
+
+
+def _folder(setting: str, text: str) -> Path:
+    """Raises `SettingsError` for a path that is not valid UTF-8: it could not be passed to child processes, native code
+    or JSON."""
+    if not text:
+        raise SettingsError(f"{setting} is not set", "say which folder it is")
+    root = Path(text).expanduser().absolute()
+    try:
+        str(root).encode()
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"{setting}: the path {str(root)!a} is not valid UTF-8", "rename the folder, or choose another"
+        ) from None
+    return root

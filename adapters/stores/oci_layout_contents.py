@@ -76,6 +76,15 @@ class LayoutContents:
         """Where the blob is, or would be. Raises `InvalidDigest`."""
         return self.blobs / parse_digest(digest).partition(":")[2]
 
+    def check(self) -> None:
+        """Raises `StorageError` for a folder with something else in it, which must not be mixed with a layout."""
+        root, own = self.folders.root, self.folders.own
+        with storage_errors(f"cannot read {root}"), suppress(FileNotFoundError):
+            if set(os.listdir(root)) - {own.name} and not self._index.is_marked():
+                raise StorageError(
+                    f"{root} is not an OCI image layout: it has no file oci-layout", "choose another, or a new folder"
+                )
+
     def prepare(self) -> None:
         """Creates the layout unless it is there. Raises `OSError`, `StorageError`."""
         self._index.prepare()

@@ -72,10 +72,24 @@ class LayoutIndex:
         fingerprint, content, is_local = self._known
         return content if is_local and self._has(fingerprint) else None
 
+    def is_marked(self) -> bool:
+        """Whether the folder is marked. Raises `StorageError` for a version that this module does not know."""
+        try:
+            data = read_regular(self._mark, _MARK_LIMIT_BYTES)
+        except FileNotFoundError:
+            return False
+        try:
+            version = msgspec.json.decode(data, type=_Mark).image_layout_version
+        except MALFORMED:
+            version = ""
+        if not version.startswith("1."):
+            raise StorageError(f"{self._mark} does not say that this is an OCI image layout of version 1")
+        return True
+
     def prepare(self) -> None:
         """Marks the folder as an image layout. Raises `OSError`, and `StorageError` for another version of layouts."""
         self._mark.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        if not self._check_mark():
+        if not self.is_marked():
             replace_file(self._mark, _MARK, self._scratch)
 
     def replace(self, content: IndexContent, entries: Sequence[msgspec.Raw]) -> None:
@@ -94,7 +108,7 @@ class LayoutIndex:
                 data = read_regular(self.path, _LIMIT_BYTES)
             except FileNotFoundError:
                 return _parsed(_EMPTY)
-            self._check_mark()
+            self.is_marked()
         content = _parsed(data)
         if settled(fingerprint, now_ns):
             self._known = fingerprint, content, on_local_disk(self.path)
@@ -105,20 +119,6 @@ class LayoutIndex:
             return fingerprint_of(os.stat(self.path)) == fingerprint
         except OSError:
             return False
-
-    def _check_mark(self) -> bool:
-        """Whether the folder is marked. Raises `StorageError` for a version that this module does not know."""
-        try:
-            data = read_regular(self._mark, _MARK_LIMIT_BYTES)
-        except FileNotFoundError:
-            return False
-        try:
-            version = msgspec.json.decode(data, type=_Mark).image_layout_version
-        except MALFORMED:
-            version = ""
-        if not version.startswith("1."):
-            raise StorageError(f"{self._mark} does not say that this is an OCI image layout of version 1")
-        return True
 
 
 def _parsed(data: bytes) -> IndexContent:
