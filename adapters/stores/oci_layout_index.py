@@ -28,7 +28,7 @@ _MARK_LIMIT_BYTES = 64 * 1024
 _TYPE = "application/vnd.oci.image.index.v1+json"
 _EMPTY = b'{"schemaVersion":2,"mediaType":"' + _TYPE.encode() + b'","manifests":[]}'
 _MARK = b'{"imageLayoutVersion":"1.0.0"}'
-_ATTEMPTS, _PAUSE_S = 10, 0.02  # other tools write the index in place, in far less than this
+_ATTEMPTS, _PAUSE_S = 5, 0.01  # other tools write the index in place, in far less than this
 
 
 class IndexContent(Value, frozen=True, kw_only=True):
