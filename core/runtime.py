@@ -7,6 +7,8 @@ from contextlib import suppress
 import msgspec
 
 from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.garbage import GarbageCollector
+from corral.core.catalog.verifying import StoreVerifier
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import CorralError
 from corral.core.generation.service import InferenceService
@@ -75,6 +77,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     inference: InferenceService
     deriver: ModelDeriver
     devices: DeviceProbe
+    garbage: GarbageCollector
+    verifier: StoreVerifier
     version: str
     registries: tuple[Registry, ...] = ()
     engines: tuple[EngineStatus, ...] = ()

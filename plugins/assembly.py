@@ -16,6 +16,8 @@ from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.adapters.system.memory import free_memory
 from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.garbage import GarbageCollector
+from corral.core.catalog.verifying import StoreVerifier
 from corral.core.containment import beside
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.errors import SettingsError
@@ -167,6 +169,7 @@ async def assemble(
         upstreams=ServerDirectory(settings.engines.get("upstream", {})),
         left_out=manager.left_out,
         go_template=settings.go_template,
+        prune=settings.prune,
     )
     jobs, installation = ProcessJobs(), InstalledPackages()
     deriver = ModelDeriver(
@@ -211,6 +214,15 @@ async def assemble(
         inference=inference,
         deriver=deriver,
         devices=DeviceProbe(engines=engines, jobs=jobs),
+        garbage=GarbageCollector(
+            manifests=stores.manifests, blobs=stores.blobs, local=stores.local, upkeep=stores.upkeep
+        ),
+        verifier=StoreVerifier(
+            manifests=stores.manifests,
+            blobs=stores.blobs,
+            formats=list(parts.of(MANIFEST_FORMATS).values()),
+            upkeep=stores.upkeep,
+        ),
         version=version("corral"),
         registries=tuple(parts.of(REGISTRIES).values()),
         engines=tuple(engine_status(spec, installation) for spec in engines),

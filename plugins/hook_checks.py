@@ -13,6 +13,7 @@ from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.registries import Registry
 from corral.core.ports.sources import ModelSource
+from corral.core.ports.upkeep import StoreUpkeep
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
 from corral.plugins.hook_kinds import implements, require_port
@@ -51,6 +52,8 @@ def check_stores(name: str, part: object) -> None:
     require_port(f"the store {name!r}: blobs", part.blobs, BlobStore)
     require_port(f"the store {name!r}: manifests", part.manifests, ManifestStore)
     require_port(f"the store {name!r}: local", part.local, LocalBlobs)
+    if part.upkeep is not None:
+        require_port(f"the store {name!r}: upkeep", part.upkeep, StoreUpkeep)
 
 
 def check_source(name: str, part: Any) -> None:

@@ -12,6 +12,7 @@ from corral.core.errors import PluginError
 from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore
 from corral.core.ports.metadata import MetadataCache
+from corral.core.ports.upkeep import StoreUpkeep
 from corral.core.specs.imports import import_name
 
 __all__ = ("FactorySpec", "LazySpec", "StoreSpec", "Stores", "build", "resolve")
@@ -46,13 +47,15 @@ class StoreSpec(FactorySpec, frozen=True, kw_only=True):
 class Stores(msgspec.Struct, frozen=True, kw_only=True):
     """What the factory of a store returns: blobs, manifests, and the blobs as local files that engines can map.
 
-    `cache`, if any, remembers the metadata of weights files, so that they need not be read again.
+    `cache`, if any, remembers the metadata of weights files, so that they need not be read again. `upkeep`, if any,
+    lets `corral gc` find what is neither blob nor manifest, and `corral verify` move broken blobs aside.
     """
 
     blobs: BlobStore
     manifests: ManifestStore
     local: LocalBlobs
     cache: MetadataCache | None = None
+    upkeep: StoreUpkeep | None = None
 
 
 def resolve(target: str) -> Any:

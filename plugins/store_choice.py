@@ -8,6 +8,7 @@ import msgspec
 
 from corral.adapters.stores.layered_blobs import LayeredBlobs
 from corral.adapters.stores.layered_manifests import LayeredManifests
+from corral.adapters.stores.layered_upkeep import LayeredUpkeep
 from corral.adapters.stores.layers import StoreLayer
 from corral.core.errors import SettingsError
 from corral.core.wording.left_out import remarks
@@ -28,13 +29,19 @@ def open_stores(settings: Settings, manager: PluginManager) -> Stores:
     upper = _opened("store", settings.store, settings, manager)
     if not settings.store_layers:
         return upper
+    own = _layer(settings.store, upper)
     layers = [
         _layer(address, _opened(f"store_layers[{number}]", address, settings, manager))
         for number, address in enumerate(settings.store_layers)
     ]
-    blobs = LayeredBlobs(_layer(settings.store, upper), layers)
-    manifests = LayeredManifests(_layer(settings.store, upper), layers)
-    return Stores(blobs=blobs, manifests=manifests, local=blobs, cache=upper.cache)
+    blobs = LayeredBlobs(own, layers)
+    return Stores(
+        blobs=blobs,
+        manifests=LayeredManifests(own, layers),
+        local=blobs,
+        cache=upper.cache,
+        upkeep=LayeredUpkeep(upper.upkeep, own, layers) if upper.upkeep is not None else None,
+    )
 
 
 def _layer(address: str, stores: Stores) -> StoreLayer:

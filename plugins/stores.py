@@ -11,6 +11,7 @@ from corral.adapters.stores.metadata_cache import FilesystemMetadataCache
 from corral.adapters.stores.oci_layout import OciLayoutManifests
 from corral.adapters.stores.oci_layout_blobs import LayoutBlobFiles
 from corral.adapters.stores.oci_layout_contents import LayoutContents
+from corral.adapters.stores.upkeep import FilesystemUpkeep
 from corral.core.errors import SettingsError, StorageError
 from corral.plugins.builtin import FilesystemStoreSettings, OciLayoutStoreSettings
 from corral.plugins.specs import Stores
@@ -22,7 +23,13 @@ def filesystem(settings: FilesystemStoreSettings) -> Stores:
     """A folder in Ollama's layout. Raises `SettingsError`."""
     root = _folder("stores.filesystem.root", settings.root)
     blobs = FilesystemBlobs(root)
-    return Stores(blobs=blobs, manifests=FilesystemManifests(root), local=blobs, cache=FilesystemMetadataCache(root))
+    return Stores(
+        blobs=blobs,
+        manifests=FilesystemManifests(root),
+        local=blobs,
+        cache=FilesystemMetadataCache(root),
+        upkeep=FilesystemUpkeep(root),
+    )
 
 
 def oci_layout(settings: OciLayoutStoreSettings) -> Stores:
@@ -33,8 +40,15 @@ def oci_layout(settings: OciLayoutStoreSettings) -> Stores:
         contents.check()
     except StorageError as error:
         raise SettingsError(f"stores.oci-layout.root: {error.message}", error.remedy) from error
-    blobs = FilesystemBlobs(root, LayoutBlobFiles(contents))
-    return Stores(blobs=blobs, manifests=OciLayoutManifests(contents), local=blobs, cache=FilesystemMetadataCache(root))
+    files = LayoutBlobFiles(contents)
+    blobs = FilesystemBlobs(root, files)
+    return Stores(
+        blobs=blobs,
+        manifests=OciLayoutManifests(contents),
+        local=blobs,
+        cache=FilesystemMetadataCache(root),
+        upkeep=FilesystemUpkeep(root, files),
+    )
 
 
 def memory() -> Stores:

@@ -13,6 +13,7 @@ from corral.adapters.answer_parsers.json_calls import call_of, json_calls
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
+from corral.core.requests.call_grammars import call_list
 from corral.core.requests.messages import Tool
 
 __all__ = ("Llama3JsonCalls",)
@@ -51,7 +52,7 @@ class Llama3JsonCalls(MarkedCallFormat):
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
         calls = any_call(tools, lambda tool: json_object_call(tool, arguments="parameters"))
-        rules = f'calls: tag? one ("; " one)*\ntag[lazy]: "{_TAG}"\n{calls}'
+        rules = f'calls: tag? {call_list("; ", required=required)}\ntag[lazy]: "{_TAG}"\n{calls}'
         if required:
             return f"start: calls\n{rules}"
         # Other answers begin with something else, and do not have the tag.

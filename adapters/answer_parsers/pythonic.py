@@ -18,7 +18,7 @@ from corral.adapters.answer_parsers.loose_values import LooseValues
 from corral.adapters.answer_parsers.marked_calls import Calls
 from corral.core.models.model import TemplateText
 from corral.core.ports.chat import RenderedChat
-from corral.core.requests.call_grammars import calls_after, literal
+from corral.core.requests.call_grammars import call_list, calls_after, literal
 from corral.core.requests.messages import Tool
 
 __all__ = ("Lfm2Calls", "PythonicCalls", "python_call_rules")
@@ -52,7 +52,7 @@ class PythonicCalls(MarkedCallFormat):
         yield from source.accept(self.closing)
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        rules = f'calls: "[" one (", " one)* "]"\n{python_call_rules(tools)}'
+        rules = f'calls: "[" {call_list(", ", required=required)} "]"\n{python_call_rules(tools)}'
         if required:
             return f"start: calls\n{rules}"
         return f"start: OTHER | calls TEXT\nOTHER: /(\\s*[^\\s\\[](.|\\n)*)?/\nTEXT: /(.|\\n)*/\n{rules}"
@@ -70,8 +70,8 @@ class Lfm2Calls(PythonicCalls):
         return "<|tool_call_start|>" in template.text
 
     def call_grammar(self, tools: Sequence[Tool], rendered: RenderedChat, *, required: bool) -> str:
-        call = f'call: "[" one (", " one)* "]" {literal(self.closing)}'
-        return calls_after(self.marks[0], f"{call}\n{python_call_rules(tools)}", required=required)
+        call = f'call: "[" {call_list(", ", required=required)} "]" {literal(self.closing)}'
+        return calls_after(self.marks[0], f"{call}\n{python_call_rules(tools)}", required=required, lists=True)
 
 
 def _list(source: CallSource, tools: Tools, *, certain: bool) -> Calls:

@@ -61,7 +61,8 @@ class OllamaBlobFiles:
         return kept if not os.path.lexists(path) and os.path.lexists(kept) else path
 
     def prepare(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        for folder in (self._folders.manifests, self._folders.blobs):  # see `ManifestListing`
+            folder.mkdir(parents=True, exist_ok=True, mode=0o755)
 
     def digests(self) -> Sequence[Digest]:
         found = set[Digest]()

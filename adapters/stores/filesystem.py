@@ -90,6 +90,7 @@ class FilesystemBlobs:
 
         def work(_: threading.Event) -> PartialWriter:
             with storage_errors(f"cannot write to {self._folders.partials}"):
+                self._files.prepare()
                 self._folders.partials.mkdir(parents=True, exist_ok=True, mode=0o755)
                 sweep(self._folders.partials)
             return PartialWriter.open(self._folders.partials, digest, size_bytes, self._publish)

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from corral.adapters.stores.manifest_files import check_inside, read_manifest
@@ -80,10 +81,22 @@ class ManifestListing:
         return stored
 
     def _paths(self, strict: bool) -> Sequence[Path]:
+        if strict:
+            self._require_manifests()
         derived = self._below([self._folders.derived], levels=LEVELS, strict=strict)
         moved = {path.parts[-LEVELS:] for path in derived}
         paths = self._below([self._folders.manifests], levels=LEVELS, strict=strict)
         return (*(path for path in paths if path.parts[-LEVELS:] not in moved), *derived)
+
+    def _require_manifests(self) -> None:
+        """Blobs without a folder of manifests: the disk with the manifests may not be mounted."""
+        folders = self._folders
+        with storage_errors(f"cannot list {folders.blobs}"), suppress(FileNotFoundError, NotADirectoryError):
+            if not folders.manifests.is_dir() and next(folders.blobs.iterdir(), None) is not None:
+                raise StorageError(
+                    f"{folders.manifests} does not exist, but there are blobs in {folders.blobs}",
+                    f"if these blobs are not needed, create {folders.manifests}",
+                )
 
     def _below(self, folders: Sequence[Path], *, levels: int, strict: bool) -> list[Path]:
         level = folders

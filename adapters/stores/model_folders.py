@@ -16,7 +16,7 @@ import msgspec
 
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.system.blocking_work import in_thread, stop_if_asked
-from corral.adapters.system.files import CHUNK_BYTES, replace_file, storage_errors
+from corral.adapters.system.files import CHUNK_BYTES, create_file, replace_file, storage_errors
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.models.paths import check_together, path_parts
@@ -151,7 +151,7 @@ def _fill(folder: Path, blobs: Mapping[str, Path], stop: threading.Event) -> Non
 
 
 def _copy(blob: str, target: Path, *, stop: threading.Event) -> None:
-    with open_regular(blob) as original, target.open("xb", buffering=0) as copy:
+    with open_regular(blob) as original, create_file(target) as copy:
         while chunk := original.read(CHUNK_BYTES):
             stop_if_asked(stop)
             copy.write(chunk)

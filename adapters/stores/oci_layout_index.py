@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from corral.adapters.stores.adoption import Fingerprint, fingerprint_of
 from corral.adapters.stores.unchanged import settled
-from corral.adapters.system.files import replace_file, storage_errors
+from corral.adapters.system.files import create_file, replace_file, storage_errors
 from corral.adapters.system.local_disk import on_local_disk
 from corral.core.errors import StorageError
 from corral.core.malformed import MALFORMED
@@ -47,6 +48,7 @@ class LayoutIndex:
 
     def __init__(self, root: Path, scratch: Path) -> None:
         self.path = root / "index.json"
+        self._blobs = root / "blobs" / "sha256"
         self._mark = root / "oci-layout"
         self._scratch = scratch
         self._known: tuple[Fingerprint, IndexContent, bool] | None = None
@@ -87,10 +89,15 @@ class LayoutIndex:
         return True
 
     def prepare(self) -> None:
-        """Marks the folder as an image layout. Raises `OSError`, and `StorageError` for another version of layouts."""
+        """Creates an image layout without entries, unless it is there. Raises `OSError`, and `StorageError` for another
+        version of layouts, and for one that has lost its index."""
         self._mark.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         if not self.is_marked():
             replace_file(self._mark, _MARK, self._scratch)
+        if not os.path.lexists(self.path):
+            self._refuse_lost()
+            with suppress(FileExistsError), create_file(self.path) as file:
+                file.write(_EMPTY)
 
     def replace(self, content: IndexContent, entries: Sequence[msgspec.Raw]) -> None:
         """Writes the fields of `content` with these entries. Raises `OSError`."""
@@ -107,12 +114,19 @@ class LayoutIndex:
                 fingerprint = fingerprint_of(os.stat(self.path))  # before reading: a write meanwhile invalidates it
                 data = read_regular(self.path, _LIMIT_BYTES)
             except FileNotFoundError:
+                self._refuse_lost()
                 return _parsed(_EMPTY)
             self.is_marked()
         content = _parsed(data)
         if settled(fingerprint, now_ns):
             self._known = fingerprint, content, on_local_disk(self.path)
         return content
+
+    def _refuse_lost(self) -> None:
+        """An index that is missing beside blobs is not an empty one: they might all be a model's."""
+        with suppress(FileNotFoundError):
+            if any(self._blobs.iterdir()):
+                raise StorageError(f"{self.path} is missing, but there are blobs", "restore it, or move the blobs away")
 
     def _has(self, fingerprint: Fingerprint) -> bool:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import threading
 import uuid
@@ -16,7 +17,7 @@ from corral.core.errors import CorralError, OutOfSpace, StorageError
 from corral.core.models.digests import Digest
 from corral.core.regular_files import open_regular
 
-__all__ = ("CHUNK_BYTES", "FULL_DISK", "hash_file", "replace_file", "storage_errors", "sync_folder")
+__all__ = ("CHUNK_BYTES", "FULL_DISK", "create_file", "hash_file", "replace_file", "storage_errors", "sync_folder")
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -56,6 +57,12 @@ def hash_file(path: Path, stop: threading.Event) -> Digest:
     return Digest("sha256:" + found.hexdigest())
 
 
+def create_file(path: Path) -> io.FileIO:
+    """A new file, unbuffered, for writing. Raises `FileExistsError`."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return io.FileIO(os.open(path, flags, 0o644), "wb")
+
+
 def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True) -> None:
     """Makes `data` the content of `path` in one step; its folder must exist. `scratch` is on the same disk.
 
@@ -64,12 +71,11 @@ def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True
     scratch.mkdir(parents=True, exist_ok=True, mode=0o755)
     temporary = scratch / f"{path.name}.{uuid.uuid4().hex}.tmp"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
-        with open(descriptor, "wb") as file:
+        with io.BufferedWriter(create_file(temporary)) as file:
             file.write(data)
             file.flush()
             if durable:
-                os.fsync(descriptor)
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         with suppress(FileNotFoundError):

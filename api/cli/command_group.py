@@ -46,6 +46,8 @@ _COMMANDS = {
     "show": ("corral.api.cli.show:show", "Show the details of a model."),
     "cp": ("corral.api.cli.models:cp", "Give a model another name."),
     "rm": ("corral.api.cli.models:rm", "Remove models."),
+    "gc": ("corral.api.cli.housekeeping:gc", "Delete what no model needs."),
+    "verify": ("corral.api.cli.housekeeping:verify", "Check that the files of models are whole."),
     "ps": ("corral.api.cli.running:ps", "List the models that a server has loaded."),
     "stop": ("corral.api.cli.running:stop", "Unload a model from a server."),
     "convert": ("corral.api.cli.convert:convert", "Convert a model for another engine."),

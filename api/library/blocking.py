@@ -16,6 +16,8 @@ from corral.api.library.options import ChatOptions, CorralOptions, GenerateOptio
 from corral.api.library.portal import Portal
 from corral.api.library.results import ChatResult, Embeddings, GenerateResult, ModelDetails
 from corral.api.library.streams import AsyncStream, Stream
+from corral.core.catalog.garbage import GarbageReport
+from corral.core.catalog.verifying import VerifyReport
 from corral.core.models.model import StoredModel
 from corral.core.ports.runners import OnLoadProgress
 from corral.core.ports.sources import OnProgress
@@ -189,6 +191,14 @@ class Corral:
     def delete(self, model: str) -> None:
         """See `AsyncCorral.delete`."""
         self.call(lambda corral: corral.delete(model))
+
+    def gc(self, *, dry_run: bool = False, partials: bool = False) -> GarbageReport:
+        """See `AsyncCorral.gc`."""
+        return self.call(lambda corral: corral.gc(dry_run=dry_run, partials=partials))
+
+    def verify(self, *models: str, on_progress: OnProgress | None = None) -> VerifyReport:
+        """See `AsyncCorral.verify`."""
+        return self.call(lambda corral: corral.verify(*models, on_progress=on_progress))
 
 
 def _forgotten(portal: Portal, corral: AsyncCorral) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
-from corral.core.catalog.deletion import delete_model, delete_replaced
+from corral.core.catalog.deletion import delete_model
 from corral.core.catalog.importing import ModelImporter
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.lookup import ModelLookup, model_not_found
@@ -16,8 +16,6 @@ from corral.core.catalog.publishing import ManifestPublisher
 from corral.core.catalog.pulling import ModelPuller
 from corral.core.catalog.pushing import ModelPusher
 from corral.core.catalog.registries import Registries
-from corral.core.catalog.registry_pulls import RegistryPuller
-from corral.core.catalog.source_pulls import SourcePuller
 from corral.core.catalog.upstreams import upstream_model
 from corral.core.errors import BlobNotFound, CorralError, InvalidRequest
 from corral.core.lru import LruDict
@@ -51,7 +49,7 @@ class ModelCatalog:
     `formats` are tried in this order, for reading and writing. `cache` keeps the metadata from headers between runs.
     `default_registry` is the scheme of the registry that reads references without one. The caller closes stores,
     sources and registries. `left_out` has a sentence for each plugin that was not loaded, for errors about what is
-    missing.
+    missing. `prune` is as for `ManifestPublisher`.
     """
 
     def __init__(
@@ -69,13 +67,14 @@ class ModelCatalog:
         upstreams: UpstreamDirectory | None = None,
         left_out: Mapping[str, str] = {},
         go_template: bool | None = None,
+        prune: bool = True,
     ) -> None:
         self._manifests = manifests
         self._blobs = blobs
         self._local = local
         self._lookup = ModelLookup(manifests=manifests, blobs=blobs, formats=formats)
         self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
-        self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats)
+        self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats, prune=prune)
         self._importer = ModelImporter(
             publisher=self._publisher,
             manifests=manifests,
@@ -86,19 +85,16 @@ class ModelCatalog:
         )
         known_registries = Registries(registries, default_registry)
         self._puller = ModelPuller(
-            from_source=SourcePuller(
-                publisher=self._publisher,
-                manifests=manifests,
-                blobs=blobs,
-                inspector=self._inspector,
-                left_out=left_out,
-            ),
-            from_registry=RegistryPuller(publisher=self._publisher, blobs=blobs, formats=formats),
+            publisher=self._publisher,
+            manifests=manifests,
+            blobs=blobs,
+            formats=formats,
+            inspector=self._inspector,
             sources=sources,
             registries=known_registries,
             left_out=left_out,
         )
-        self._pusher = ModelPusher(blobs=blobs, formats=formats, registries=known_registries)
+        self._pusher = ModelPusher(lookup=self._lookup, blobs=blobs, formats=formats, registries=known_registries)
         self._upstreams = upstreams
         self._go_template = go_template
         self._views: LruDict[Digest, tuple[ModelMetadata | None, tuple[str, ...]]] = LruDict(_REMEMBERED_VIEWS)
@@ -184,12 +180,7 @@ class ModelCatalog:
         Raises `ModelNotFound`, and `InvalidRequest` for a name that is reserved for derived models.
         """
         refuse_derived(destination)
-        async with self._manifests.guard(exclusive=False):
-            stored = await self._lookup.manifest(source)
-            if stored.name.key == destination.key:
-                return
-            put = await self._manifests.put(destination, stored.data)
-        await delete_replaced(put, manifests=self._manifests, blobs=self._blobs, local=self._local)
+        await self._publisher.copy(source, destination)
 
     async def delete(self, name: ModelName) -> StoredModel | None:
         """Deletes the manifest, the models derived from it alone, and blobs that no manifest names any more.
@@ -222,23 +213,34 @@ class ModelCatalog:
         return await self._importer.import_file(path, name, on_progress)
 
     async def pull(
-        self, reference: str, name: ModelName | None = None, on_progress: OnProgress = _ignore
+        self,
+        reference: str,
+        name: ModelName | None = None,
+        on_progress: OnProgress = _ignore,
+        *,
+        insecure: bool = False,
     ) -> StoredModel:
         """Fetches a reference through the source or registry that reads it. A name that is taken is replaced.
 
-        A source's files are stored as by `import_file`, a registry's manifest as it is. Raises `InvalidRequest` if
-        nothing reads the reference, `SourceError`, `InvalidModelFile`, `DigestMismatch`, `StorageError`, `OutOfSpace`.
+        A source's files are stored as by `import_file`, a registry's manifest as it is; `insecure`: without TLS. Raises
+        `InvalidRequest` if nothing reads the reference, `SourceError`, `InvalidModelFile`, `StorageError`.
         """
-        if name is not None:
-            refuse_derived(name)
-        return await self._puller.pull(reference, name, on_progress)
+        return await self._puller.pull(reference, name, on_progress, insecure=insecure)
 
-    async def push(self, name: ModelName, reference: str, on_progress: OnProgress = _ignore) -> Digest:
+    async def push(
+        self,
+        name: ModelName,
+        reference: str | None = None,
+        on_progress: OnProgress = _ignore,
+        *,
+        insecure: bool = False,
+    ) -> Digest:
         """Publishes a model in the registry that reads the reference, and returns its manifest's digest there.
 
-        The manifest is sent as it is. Raises `ModelNotFound`, `InvalidRequest`, `BlobNotFound`, `SourceError`.
+        Without `reference`, the model's name is one. The manifest is sent as it is. `insecure` lets the registry be
+        reached without TLS. Raises `ModelNotFound`, `InvalidRequest`, `BlobNotFound`, `SourceError`.
         """
-        return await self._pusher.push(await self._lookup.manifest(name), reference, on_progress)
+        return await self._pusher.push(name, reference or name.short, on_progress, insecure=insecure)
 
     async def publish(self, name: ModelName, model: Model) -> StoredModel:
         """Creates a model from blobs that are already in the store. A name that is taken is replaced.

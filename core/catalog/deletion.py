@@ -14,7 +14,7 @@ from corral.core.ports.blobs import BlobStore, LocalBlobs
 from corral.core.ports.manifests import ManifestStore, StoredManifest
 from corral.core.specs.converters import DERIVED_HOST
 
-__all__ = ("delete_model", "delete_replaced")
+__all__ = ("delete_model", "delete_replaced", "orphans")
 
 _log = logging.getLogger(__name__)
 
@@ -73,14 +73,14 @@ async def _delete_what_hangs_on(
                 await local.drop_folder(digest)
             except StorageError as error:  # only links: the blobs can still be deleted
                 _log.warning("could not remove a folder of links: %s", error)
-        for orphan in _orphans(others):
+        for orphan in orphans(others):
             with suppress(ReadOnly):  # it belongs to the owner of a layer
                 await manifests.delete(orphan.name)
                 doomed.append(orphan.data)
     await delete_unused(gone, manifests=manifests, blobs=blobs)
 
 
-def _orphans(others: Sequence[StoredManifest]) -> list[StoredManifest]:
+def orphans(others: Sequence[StoredManifest]) -> list[StoredManifest]:
     """Derived models whose source belongs to no model any more, apart from other models derived from it.
 
     This includes sources that another program on the same store has deleted.

@@ -80,7 +80,6 @@ async def fetch_blob(
                     )
                     if start == end:
                         break
-        on_progress(FetchProgress(status="verifying sha256 digest"))
         return await writer.commit()
     finally:
         await writer.close()

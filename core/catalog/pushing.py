@@ -9,11 +9,13 @@ from functools import partial
 import msgspec
 
 from corral.core.catalog.fetching import side_by_side
+from corral.core.catalog.lookup import ModelLookup
 from corral.core.catalog.manifest_reading import blobs_of
 from corral.core.catalog.registries import Registries
 from corral.core.errors import CorralError, InvalidRequest
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, short_digest
+from corral.core.models.names import ModelName
 from corral.core.models.references import Reference
 from corral.core.ports.blobs import BlobStore
 from corral.core.ports.manifests import ManifestBlob, ManifestFormat, StoredManifest
@@ -32,17 +34,21 @@ class _Head(msgspec.Struct, frozen=True):
 class ModelPusher:
     """A blob that the registry already has is not sent."""
 
-    def __init__(self, *, blobs: BlobStore, formats: Sequence[ManifestFormat], registries: Registries) -> None:
+    def __init__(
+        self, *, lookup: ModelLookup, blobs: BlobStore, formats: Sequence[ManifestFormat], registries: Registries
+    ) -> None:
+        self._lookup = lookup
         self._blobs = blobs
         self._formats = tuple(formats)
         self._registries = registries
 
-    async def push(self, stored: StoredManifest, reference: str, on_progress: OnProgress) -> Digest:
+    async def push(self, name: ModelName, reference: str, on_progress: OnProgress, *, insecure: bool = False) -> Digest:
         """Returns the manifest's digest in the registry.
 
-        Raises `InvalidRequest` if no registry reads the reference, `BlobNotFound`, and what `Registry` raises.
+        Raises `InvalidRequest` if no registry reads the reference, `ModelNotFound`, `BlobNotFound`, and what `Registry`
+        raises.
         """
-        found = self._registries.find(reference)
+        found = self._registries.find(reference, insecure=insecure)
         if found is None:
             known = ", ".join(f"{scheme}://" for scheme in sorted(self._registries.schemes))
             raise InvalidRequest(
@@ -50,7 +56,7 @@ class ModelPusher:
                 f"references start with one of: {known}" if known else "install a plugin that has a registry",
             )
         registry, target = found
-        on_progress(FetchProgress(status="retrieving manifest"))
+        stored = await self._manifest(name, on_progress)
         blobs = blobs_of(stored.name, stored.data, self._formats)
         once = {blob.digest: blob for blob in blobs}.values()
         # A model that was pulled from this registry is there in a repository with the model's own name.
@@ -60,6 +66,14 @@ class ModelPusher:
         digest = await registry.put(target, stored.data, _media_type(stored.data))
         on_progress(FetchProgress(status="success"))
         return digest
+
+    async def _manifest(self, name: ModelName, on_progress: OnProgress) -> StoredManifest:
+        on_progress(FetchProgress(status="retrieving manifest"))
+        try:
+            return await self._lookup.manifest(name)
+        except CorralError:
+            on_progress(FetchProgress(status="couldn't retrieve manifest"))
+            raise
 
     async def _push(
         self, registry: Registry, target: Reference, origin: Reference, blob: ManifestBlob, on_progress: OnProgress

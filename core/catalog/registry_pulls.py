@@ -9,12 +9,12 @@ from corral.core.catalog.fetching import fetch_blob, side_by_side
 from corral.core.catalog.manifest_reading import blobs_of, read_model
 from corral.core.catalog.publishing import ManifestPublisher, Published, until_published
 from corral.core.errors import DigestMismatch
-from corral.core.models.digests import Digest, digest_of, short_digest
+from corral.core.models.digests import Digest, digest_of, mentioned_digests, short_digest
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.references import Reference, name_from_reference
 from corral.core.ports.blobs import BlobStore
-from corral.core.ports.manifests import ManifestBlob, ManifestFormat
+from corral.core.ports.manifests import ManifestBlob, ManifestFormat, StoredManifest
 from corral.core.ports.registries import Registry
 from corral.core.ports.sources import FetchProgress, OnProgress
 from corral.core.specs.converters import refuse_derived
@@ -49,6 +49,8 @@ class RegistryPuller:
         if reference.digest not in (None, found):
             raise DigestMismatch(f'digest mismatch of {reference}, expected "{reference.digest}", got "{found}"')
         published = await self._fetch_and_put(partial(registry.fetch, reference), name, manifest, on_progress)
+        if _leaves_unused(published.stored):
+            on_progress(FetchProgress(status="removing unused layers"))
         await self._publisher.delete_replaced(published)
         on_progress(FetchProgress(status="success"))
         return published.record
@@ -65,6 +67,7 @@ class RegistryPuller:
             await side_by_side([partial(self._fetch, fetch, blob, on_progress) for blob in texts])
             await read_model(name, manifest, self._formats, self._blobs)
             await side_by_side([partial(self._fetch, fetch, blob, on_progress) for blob in files])
+            on_progress(FetchProgress(status="verifying sha256 digest"))
             on_progress(FetchProgress(status="writing manifest"))
             return await self._publisher.put(name, manifest)
 
@@ -91,3 +94,8 @@ class RegistryPuller:
                     completed_bytes=blob.size_bytes,
                 )
             )
+
+
+def _leaves_unused(put: StoredManifest) -> bool:
+    """Whether the manifest that was replaced names blobs that the new one does not."""
+    return put.replaced is not None and not mentioned_digests(put.replaced) <= mentioned_digests(put.data)

@@ -77,6 +77,7 @@ class SourcePuller:
                 )
             )
             weights = parts[weights_among([(part.file_name, part.metadata) for part in parts])]
+            on_progress(FetchProgress(status="verifying sha256 digest"))
             on_progress(FetchProgress(status="writing manifest"))
             return await self._publisher.put_model(
                 name or name_from_file(weights.file_name, weights.metadata.file_type), file_model(parts, weights)

@@ -75,12 +75,16 @@ def held_calls(request: ChatRequest, chosen: ChosenParsers, *, able: bool) -> He
     if chosen.tool_calls is None or not able:
         unread = chosen.tool_calls is None
         return HeldCalls(request=request, ignored=("tools: strict",) * strict, warnings=(_UNREAD,) * unread)
-    if not (required or strict) or request.constraint is not None:
+    if not (required or strict):
         return HeldCalls(request=request)
     name = request.tool_choice.name
     tools = _held([tool for tool in request.tools if name is None or tool.name == name], required=required)
-    grammar = chosen.tool_calls.call_grammar(tools, chosen.rendered, required=required)
+    # Beside a format, an answer has either the format, or consists of calls.
+    calls_alone = required or request.constraint is not None
+    grammar = chosen.tool_calls.call_grammar(tools, chosen.rendered, required=calls_alone)
     constraint = Constraint(kind="lark", source=grammar, subject="tools")
+    if request.constraint is not None:
+        constraint = msgspec.structs.replace(request.constraint, alternative=constraint)
     return HeldCalls(request=msgspec.structs.replace(request, constraint=constraint))
 
 

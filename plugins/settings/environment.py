@@ -93,6 +93,7 @@ VARIABLES = (
     Variable(name="STORE", path=("store",)),
     Variable(name="STORE_LAYERS", path=("store_layers",), parse=_list),
     Variable(name="REGISTRY", path=("registry",)),
+    Variable(name="NOPRUNE", path=("prune",), parse=_no_flag, ollama=True),
     Variable(name="GO_TEMPLATE", path=("go_template",), parse=_flag, ollama=True),
     Variable(name="MODELS", path=("stores", "filesystem", "root"), ollama=True),
     Variable(name="ENGINE", path=("scheduler", "engine")),

@@ -166,6 +166,13 @@ class TopSettings(msgspec.Struct, frozen=True, kw_only=True):
     registry: Annotated[
         str | None, Meta(description="The registry that reads references without a scheme; if unset, none does.")
     ] = None
+    prune: Annotated[
+        bool,
+        Meta(
+            description="Whether the server deletes what no model needs when it starts, and a model that is replaced "
+            "loses the files that only it had."
+        ),
+    ] = True
     go_template: Annotated[
         bool | None,
         Meta(

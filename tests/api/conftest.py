@@ -35,12 +35,15 @@ from corral.api.http.app import create_app
 from corral.api.http.serve import run_event_loop, serve
 from corral.api.http.settings import HttpSettings
 from corral.core.catalog.catalog import ModelCatalog
+from corral.core.catalog.garbage import GarbageCollector
+from corral.core.catalog.verifying import StoreVerifier
 from corral.core.conversion.deriving import ModelDeriver
 from corral.core.generation.parser_choice import ParserChoice
 from corral.core.generation.service import InferenceService
 from corral.core.models.digests import digest_of
 from corral.core.models.model import Model, ModelFile
 from corral.core.models.names import parse_name
+from corral.core.ports.registries import Registry
 from corral.core.requests.messages import Message
 from corral.core.runtime import Runtime
 from corral.core.scheduling.device_probe import DeviceProbe
@@ -48,6 +51,7 @@ from corral.core.scheduling.engine_choice import EngineChooser
 from corral.core.scheduling.scheduler import ModelScheduler
 from corral.core.scheduling.settings import SchedulerSettings
 from corral.core.specs.engines import EngineSpec
+from corral.plugins.testing.registry import MemoryRegistry
 
 MODELS = ("smol:q4", "other")
 ANSWER = "the quick answer is: no"
@@ -63,7 +67,9 @@ class World:
         engines: Sequence[EngineSpec] = (SPEC,),
         root: Path | None = None,
         runner: str = "thread",
+        registry: Registry | None = None,
     ) -> None:
+        self.registry = registry or MemoryRegistry()
         self.manifests = MemoryManifests() if root is None else FilesystemManifests(root)
         self.blobs = MemoryBlobs() if root is None else FilesystemBlobs(root)
         self.format = OllamaManifestFormat()
@@ -73,6 +79,8 @@ class World:
             local=self.blobs,
             formats=[self.format],
             readers=[GgufReader()],
+            registries=[self.registry],
+            default_registry=self.registry.schemes[0],
             upstreams=ServerDirectory({}),
         )
         jobs, installation = ProcessJobs(), InstalledPackages()
@@ -105,6 +113,8 @@ class World:
                 installation=installation,
             ),
             devices=DeviceProbe(engines=engines, jobs=jobs),
+            garbage=GarbageCollector(manifests=self.manifests, blobs=self.blobs, local=self.blobs),
+            verifier=StoreVerifier(manifests=self.manifests, blobs=self.blobs, formats=[]),
             version="9.9.9",
         )
 
@@ -181,9 +191,11 @@ def running_server(
     shutdown_grace_s: int = 1,
     root: Path | None = None,
     runner: str = "thread",
+    registry: Registry | None = None,
     **settings: Any,
 ) -> Iterator[LiveServer]:
-    world = World({"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine, engines, root, runner)
+    engine = {"answer": ANSWER, "step_delay_s": 0.003} if engine is None else engine
+    world = World(engine, engines, root, runner, registry)
     ready = threading.Event()
     found: list[Any] = []
 
@@ -221,7 +233,7 @@ def running_server(
         assert not thread.is_alive()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start_server() -> Callable[..., Any]:
     """Starts a server with other engine options or settings; to be used with ``with``."""
     return running_server

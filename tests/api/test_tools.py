@@ -80,6 +80,21 @@ def test_a_required_call(url: str, stream: bool, choice: Any) -> None:
         assert choice == "required" or call["function"]["name"] == "weather"
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_format_beside_a_strict_tool(url: str, seed: int) -> None:
+    """The answer is one or the other, whatever the model would have said."""
+    fields = {"format": {"type": "array", "items": {"const": 7}}, "options": {"seed": seed, "num_predict": 200}}
+    [whole] = chat(url, stream=False, tools=[tool(strict=True)], **fields)
+    if calls := whole["message"].get("tool_calls"):
+        assert whole["message"]["content"] == ""
+        assert {call["function"]["arguments"]["city"] for call in calls} <= {"Paris", "Bonn"}
+    else:
+        assert whole["format_valid"]
+    [plain] = chat(url, stream=False, **fields)
+    assert plain["format_valid"]
+    assert "tool_calls" not in plain["message"]
+
+
 @pytest.mark.parametrize(
     ("fields", "error"),
     [

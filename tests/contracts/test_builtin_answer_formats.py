@@ -31,7 +31,7 @@ from corral.core.requests.outputs import Delta
 from corral.core.requests.requests import ChatRequest, Constraint
 from corral.core.requests.think_tags import ThinkTags
 from corral.plugins.testing.answer_parser import AnswerParserContract, MakeParser
-from corral.plugins.testing.tool_call_format import TOOLS, MakeCallFormat, ToolCallFormatContract, _written
+from corral.plugins.testing.tool_call_format import TOOLS, MakeCallFormat, ToolCallFormatContract, _follows, _written
 from tests.unit.call_templates import TEMPLATES
 
 _ROUNDS = int(os.environ.get("CORRAL_TEST_EXAMPLES", "4"))
@@ -79,6 +79,13 @@ class _BuiltIn(ToolCallFormatContract):
                 assert arguments["kind"] in ("a", "b c", 3), text
                 assert arguments.get("fixed", "x") == "x", text
                 assert all(isinstance(arguments[name], kind) for name, kind in TYPES.items() if name in arguments), text
+
+    def test_several_calls_may_be_required(self) -> None:
+        """Two in one answer, as the format writes them, and no endless number: see the contract."""
+        grammar = self.call_format().call_grammar(TOOLS, self.rendered, required=True)
+        texts = [text for text, (_, visible, calls) in self.answers if not visible and len(calls) > 1]
+        assert texts
+        assert all(_follows(grammar, text) for text in texts)
 
     @pytest.mark.parametrize("required", [True, False])
     def test_marks_may_be_control_tokens(self, required: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -164,6 +165,30 @@ def test_an_unreadable_layer_hides_only_itself(world: World, caplog: pytest.LogC
     assert len([record for record in caplog.records if "site" in record.getMessage()]) == 1
 
 
+def test_a_broken_blob_of_a_layer_is_reported_and_stays(tmp_path: Path) -> None:
+    """`verify` says that it cannot be moved aside, and names the layer."""
+
+    async def scenario() -> None:
+        file = tmp_path / "model.gguf"
+        file.write_bytes(gguf_bytes())
+        site = tmp_path / "site"
+        async with AsyncCorral(models=site, config="") as corral:
+            record = await corral.import_model(file, name="shared")
+        assert record.weights is not None
+        path = FilesystemBlobs(site).path(record.weights.digest)
+        path.unlink()
+        path.write_bytes(b"broken")
+        shutil.rmtree(site / ".corral" / "adopted", ignore_errors=True)  # as if it had been pulled
+        layers = {"store_layers": [str(site)]}
+        async with AsyncCorral(store=str(tmp_path / "own"), config="", settings=layers) as corral:
+            report = await corral.verify("shared")
+        assert [broken.digest for broken in report.broken] == [record.weights.digest]
+        assert "site" in report.broken[0].fault
+        assert path.read_bytes() == b"broken"
+
+    asyncio.run(scenario())
+
+
 def test_a_model_of_the_site_answers_without_a_pull(tmp_path: Path) -> None:
     """Through the library: it is listed and answers, a copy shares its files, and the site's store is not changed."""
 
@@ -182,11 +207,13 @@ def test_a_model_of_the_site_answers_without_a_pull(tmp_path: Path) -> None:
             assert (await corral.generate("mine", "hello")).text
             with pytest.raises(ReadOnly, match="site"):
                 await corral.delete("shared")
+            assert not (await corral.gc()).removed
+            assert (await corral.verify("shared")).is_whole
             await corral.delete("mine")
             with pytest.raises(ModelNotFound):
                 await corral.delete("mine")
             assert (await corral.generate("shared", "hello")).text
         assert {path: path.read_bytes() for path in _files(site) if path.suffix != ".lock"} == before
-        assert not list((own / "blobs").glob("*")) if (own / "blobs").exists() else True
+        assert not list(own.glob("blobs/*"))
 
     asyncio.run(scenario())

@@ -81,7 +81,9 @@ class Layout:
     def add(self, entry: Mapping[str, Any]) -> None:
         if not (self.root / "index.json").exists():
             (self.root / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-            (self.root / "index.json").write_text('{"schemaVersion": 2, "manifests": [], "annotations": {"of": "tool"}}')
+            (self.root / "index.json").write_text(
+                '{"schemaVersion": 2, "manifests": [], "annotations": {"of": "tool"}}'
+            )
         index = self.index()
         index["manifests"].append(entry)
         (self.root / "index.json").write_text(json.dumps(index))
@@ -178,7 +180,7 @@ def test_what_other_tools_keep_there_stays(layout: Layout) -> None:
         with pytest.raises(Conflict, match="Alpine"):
             await layout.manifests.put(parse_name("Alpine"), b"mine")
         for digest in (layer["digest"], hidden["digest"], deep["digest"], nameless["digest"], broken["digest"]):
-            assert await layout.blobs.delete(digest) is False
+            assert await layout.blobs.delete(Digest(str(digest))) is False
         assert await layout.manifests.delete(M)
         assert await layout.manifests.delete(parse_name("alpine")) is False
         after = layout.index()
@@ -256,6 +258,22 @@ def test_a_broken_index_is_an_error_and_stays(layout: Layout, text: str) -> None
     asyncio.run(scenario())
 
 
+def test_a_lost_index_is_not_an_empty_one(layout: Layout) -> None:
+    """Blobs without an index are no garbage: nothing is listed, stored or deleted until it is back."""
+
+    async def scenario() -> None:
+        info = await store_bytes(layout.blobs, b"weights")
+        index = (layout.root / "index.json").read_bytes()
+        (layout.root / "index.json").unlink()
+        for work in (layout.names(), layout.manifests.put(M, b"1"), layout.listed(), layout.blobs.delete(info.digest)):
+            with pytest.raises(StorageError, match="is missing"):
+                await work
+        (layout.root / "index.json").write_bytes(index)
+        assert await layout.listed() == {info.digest}
+
+    asyncio.run(scenario())
+
+
 def test_another_version_of_layouts_is_refused(layout: Layout) -> None:
     """A mark that is malformed, or of a version that does not exist yet, is an error."""
     layout.root.mkdir()
@@ -314,7 +332,13 @@ def test_names_come_back_as_they_were(layout: Layout) -> None:
     async def scenario() -> None:
         names = [
             parse_name(text)
-            for text in ("localhost:5000/ns/model:v1.0", "_a/__b:c-", "m:latest", "a.b/c-d/E_F:G..h", "hf.co/O/m:Q4_K_M")
+            for text in (
+                "localhost:5000/ns/model:v1.0",
+                "_a/__b:c-",
+                "m:latest",
+                "a.b/c-d/E_F:G..h",
+                "hf.co/O/m:Q4_K_M",
+            )
         ]
         for name in names:
             await layout.manifests.put(name, name.full.encode())

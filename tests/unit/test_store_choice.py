@@ -69,7 +69,7 @@ def test_a_plugin_s_store_has_addresses_too() -> None:
     SEEN.clear()
     _opened(store="shelf://upper/left", **{"stores.shelf.colour": "blue"})
     _opened(store="shelf")
-    assert SEEN == [ShelfSettings(place="//upper/left", colour="blue"), ShelfSettings()]
+    assert [ShelfSettings(place="//upper/left", colour="blue"), ShelfSettings()] == SEEN
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ __all__ = (
     "ReplyMessage",
     "RunningModelReply",
     "ShowReply",
+    "StatusReply",
     "TensorReply",
     "ToolCallReply",
     "TopLogprobReply",
@@ -229,6 +230,19 @@ class VersionReply(Reply, frozen=True, kw_only=True):
 
     version: str
     corral: str
+
+
+class StatusReply(Reply, frozen=True, kw_only=True):
+    """A line of progress, and the whole answer if it is not streamed.
+
+    `model` is Corral's addition to the last line: the name of the model that a pull has stored.
+    """
+
+    status: str
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+    model: str = ""
 
 
 class ErrorEnvelope(Reply, frozen=True, kw_only=True):

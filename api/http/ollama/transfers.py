@@ -1,0 +1,109 @@
+"""The routes that bring models here and publish them: ``/api/pull`` and ``/api/push``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from litestar import Request, post
+from litestar.types import ASGIApp
+
+from corral.api.http.body import read_json
+from corral.api.http.errors import ApiError
+from corral.api.http.ollama.dialect import OLLAMA
+from corral.api.http.ollama.naming import read_name, without_selector
+from corral.api.http.ollama.replies import StatusReply
+from corral.api.http.ollama.status_events import StatusEvents
+from corral.api.http.ollama.transfer_bodies import PullBody, PushBody
+from corral.api.http.request_log import request_log
+from corral.core.catalog.catalog import ModelCatalog
+from corral.core.errors import BlobNotFound, CorralError, InvalidName, NotFound, SourceError, StorageError
+from corral.core.models.names import parse_name
+from corral.core.ports.sources import FetchProgress, OnProgress
+
+__all__ = ("pull", "push")
+
+_PULLING_MANIFEST = "pulling manifest"
+
+
+@post(
+    "/api/pull",
+    status_code=200,
+    operation_id="pull",
+    opt={"body": PullBody, "reply": StatusReply, "ndjson": True, "statuses": (409,)},
+)
+async def pull(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Fetches a model from a registry or a source."""
+    body = await read_json(request, PullBody)
+    request_log(request.scope).model = body.subject
+    reference = without_selector(body.subject)
+    name = None if "://" in reference else read_name(reference)
+    if body.destination:
+        name = read_name(body.destination, f'destination "{body.destination}" is invalid')
+    catalog: ModelCatalog = request.app.state.runtime.catalog
+
+    async def work(on_progress: OnProgress) -> StatusReply:
+        stage = _Stage(on_progress)
+        with stage.translating():
+            record = await catalog.pull(reference, name, stage.report, insecure=body.insecure)
+        return StatusReply(status="success", model=record.name.short)
+
+    return StatusEvents(work, stream=body.stream)
+
+
+@post(
+    "/api/push",
+    status_code=200,
+    operation_id="push",
+    opt={"body": PushBody, "reply": StatusReply, "ndjson": True, "statuses": (409,)},
+)
+async def push(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Publishes a model in a registry."""
+    body = await read_json(request, PushBody)
+    request_log(request.scope).model = body.subject
+    if not body.subject.strip():
+        raise ApiError(400, "model is required")
+    typed = without_selector(body.subject)
+    try:
+        name = parse_name(typed)
+    except InvalidName as error:
+        raise ApiError(500, f"unqualified name: {typed}") from error
+    catalog: ModelCatalog = request.app.state.runtime.catalog
+
+    async def work(on_progress: OnProgress) -> StatusReply:
+        stage = _Stage(on_progress)
+        with stage.translating():
+            await catalog.push(name, body.destination or None, stage.report, insecure=body.insecure)
+        return StatusReply(status="success")
+
+    return StatusEvents(work, stream=body.stream)
+
+
+class _Stage:
+    """Passes on progress, except that of success, and remembers how far a transfer has come."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self._last = ""
+
+    def report(self, progress: FetchProgress) -> None:
+        self._last = progress.status
+        if progress.status != "success":  # the last line has more to say
+            self._on_progress(progress)
+
+    @contextmanager
+    def translating(self) -> Iterator[None]:
+        """Gives what happens to a transfer that has begun the texts and the status that Ollama has for it."""
+        try:
+            yield
+        except (NotFound, SourceError, StorageError) as error:
+            if not self._last:
+                raise
+            raise ApiError(500, self._text(error)) from error
+
+    def _text(self, error: CorralError) -> str:
+        if self._last != _PULLING_MANIFEST:
+            return OLLAMA.text(error)
+        is_absent = isinstance(error, NotFound) and not isinstance(error, BlobNotFound)
+        return f"pull model manifest: {'file does not exist' if is_absent else OLLAMA.text(error)}"
