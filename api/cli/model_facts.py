@@ -9,7 +9,7 @@ import msgspec
 
 from corral.api.cli.output import echo
 from corral.api.library.results import ModelDetails
-from corral.api.modelfile.printing import modelfile_text, parameters_text
+from corral.api.modelfile.showing import modelfile_text, parameters_text
 from corral.core.models.manifest_or_weights import completed
 from corral.core.specs.engines import LocalFile
 from corral.core.wording.printable import one_line

@@ -16,12 +16,14 @@ from corral.core.catalog.publishing import ManifestPublisher
 from corral.core.catalog.pulling import ModelPuller
 from corral.core.catalog.pushing import ModelPusher
 from corral.core.catalog.registries import Registries
+from corral.core.catalog.transfer_policy import USUAL_POLICY, TransferPolicy
+from corral.core.catalog.uploads import BlobUploads
 from corral.core.catalog.upstreams import upstream_model
 from corral.core.errors import BlobNotFound, CorralError, InvalidRequest
 from corral.core.lru import LruDict
 from corral.core.models.capabilities import derive_capabilities
 from corral.core.models.digests import Digest
-from corral.core.models.manifest_or_weights import completed, shown_template
+from corral.core.models.manifest_or_weights import completed, described_by_manifest, shown_template
 from corral.core.models.model import Model, ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.models.view import ModelView
@@ -49,7 +51,7 @@ class ModelCatalog:
     `formats` are tried in this order, for reading and writing. `cache` keeps the metadata from headers between runs.
     `default_registry` is the scheme of the registry that reads references without one. The caller closes stores,
     sources and registries. `left_out` has a sentence for each plugin that was not loaded, for errors about what is
-    missing. `prune` is as for `ManifestPublisher`.
+    missing. `prune` is as for `ManifestPublisher`. `uploads` takes the files of models that are created later.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class ModelCatalog:
         upstreams: UpstreamDirectory | None = None,
         left_out: Mapping[str, str] = {},
         go_template: bool | None = None,
+        policy: TransferPolicy = USUAL_POLICY,
         prune: bool = True,
     ) -> None:
         self._manifests = manifests
@@ -75,6 +78,7 @@ class ModelCatalog:
         self._lookup = ModelLookup(manifests=manifests, blobs=blobs, formats=formats)
         self._inspector = WeightsInspector(blobs=blobs, readers=readers, cache=cache)
         self._publisher = ManifestPublisher(manifests=manifests, blobs=blobs, local=local, formats=formats, prune=prune)
+        self.uploads = BlobUploads(manifests=manifests, blobs=blobs)
         self._importer = ModelImporter(
             publisher=self._publisher,
             manifests=manifests,
@@ -93,6 +97,7 @@ class ModelCatalog:
             sources=sources,
             registries=known_registries,
             left_out=left_out,
+            policy=policy,
         )
         self._pusher = ModelPusher(lookup=self._lookup, blobs=blobs, formats=formats, registries=known_registries)
         self._upstreams = upstreams
@@ -149,11 +154,7 @@ class ModelCatalog:
             found = await self._inspector.describe(record.weights.digest, verbose=verbose)
             if found:
                 return found
-        if not record.family:
-            return {}
-        known = {"context_length": record.context_length, "embedding_length": record.embedding_length}
-        lengths = {f"{record.family}.{key}": length for key, length in known.items() if length is not None}
-        return {"general.architecture": record.family, **lengths}
+        return described_by_manifest(record)
 
     async def describe_projector(self, record: Model, *, verbose: bool) -> dict[str, object]:
         """``projector_info`` of ``/api/show``, as `describe`; empty for a model without a projector."""
@@ -228,12 +229,7 @@ class ModelCatalog:
         return await self._puller.pull(reference, name, on_progress, insecure=insecure)
 
     async def push(
-        self,
-        name: ModelName,
-        reference: str | None = None,
-        on_progress: OnProgress = _ignore,
-        *,
-        insecure: bool = False,
+        self, name: ModelName, reference: str = "", on_progress: OnProgress = _ignore, *, insecure: bool = False
     ) -> Digest:
         """Publishes a model in the registry that reads the reference, and returns its manifest's digest there.
 
@@ -281,10 +277,11 @@ class ModelCatalog:
     def loadable_files(self, record: StoredModel) -> AbstractAsyncContextManager[tuple[LocalFile, ...]]:
         """The files an engine loads, weights first; they stay while the context lasts, even if the model is deleted.
 
-        Those that have paths are in one folder under them. Raises `StorageError`, and `BlobNotFound` if a file is
-        missing or has changed since it was imported.
+        Those that have paths are in one folder under them. A projector that no reader accepts is left out. Raises
+        `StorageError`, `BlobNotFound` if a file is missing or has changed since it was imported, and `InvalidModelFile`
+        for one whose header a reader refuses: no native code may see it.
         """
-        return loadable_files(record, self._local)
+        return loadable_files(record, self._local, self._inspector)
 
     async def _projector_metadata(self, record: StoredModel) -> ModelMetadata | None:
         """None if the model has no projector, or one that cannot be read."""

@@ -8,6 +8,7 @@ import msgspec
 
 from corral.core.errors import InvalidRequest, Unsupported
 from corral.core.generation.parser_choice import ChosenParsers
+from corral.core.generation.refusals import require_capability
 from corral.core.models.view import ModelView
 from corral.core.requests.calls import ChatCall
 from corral.core.requests.messages import Tool
@@ -30,8 +31,8 @@ def settled_tools(call: ChatCall, view: ModelView) -> ChatCall:
     choice = call.tool_choice
     if choice.mode == "none":
         return msgspec.structs.replace(call, tools=(), tool_choice=ANY_CHOICE)
-    if call.tools and "tools" not in view.capabilities:
-        raise Unsupported(f"{view.record.name.full} does not support tools")
+    if call.tools:
+        require_capability(view.record, view.capabilities, "tools")
     if choice.mode == "required":
         names = [tool.name for tool in call.tools]
         if not names:

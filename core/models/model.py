@@ -48,13 +48,15 @@ class ModelFile(Value, frozen=True, kw_only=True):
 class TemplateText(Value, frozen=True, kw_only=True):
     """A chat template, and the tokens that it may refer to, empty if they are those of the weights.
 
-    `kind` is its language: ``go``, ``jinja``, or one that a plugin compiles.
+    `kind` is its language: ``go``, ``jinja``, or one that a plugin compiles. `tools_text` is the template of
+    conversations with tools, if the model has a separate one.
     """
 
     kind: str
     text: str
     bos_text: str = ""
     eos_text: str = ""
+    tools_text: str = ""
 
 
 class RemoteModel(Value, frozen=True, kw_only=True):
@@ -159,6 +161,7 @@ class ModelMetadata(Value, frozen=True, kw_only=True):
     sliding_window: int | None = None
     pooling: str | None = None
     chat_template: str | None = None
+    tools_template: str | None = None
     bos_text: str = ""
     eos_text: str = ""
     fim_ids: tuple[int, int, int] | None = None

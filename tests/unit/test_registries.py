@@ -12,7 +12,7 @@ from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.core.catalog.catalog import ModelCatalog
-from corral.core.catalog.fetching import side_by_side
+from corral.core.catalog.side_by_side import side_by_side
 from corral.core.errors import (
     BlobNotFound,
     DigestMismatch,
@@ -153,6 +153,21 @@ def test_a_pull_that_broke_is_resumed(store: Store) -> None:
         store.registry.ranges.clear()
         await store.catalog().pull(str(SMALL))
         assert store.registry.ranges == [(digest_of(WEIGHTS), 2 << 20, len(WEIGHTS))]
+
+    asyncio.run(scenario())
+
+
+def test_many_pulls_of_one_model_at_once(store: Store) -> None:
+    """All succeed, under one name or several, and each blob is fetched once."""
+
+    async def scenario() -> None:
+        await push_model(store.registry, SMALL, CONFIG, *LAYERS)
+        catalog = store.catalog()
+        names = [None, None, *(parse_name(f"copy-{number}") for number in range(10)), None]
+        records = await asyncio.gather(*(catalog.pull(str(SMALL), name) for name in names))
+        assert len({record.digest for record in records}) == 1
+        assert len(store.registry.ranges) == 4
+        assert len(await catalog.list()) == 11
 
     asyncio.run(scenario())
 

@@ -1,10 +1,10 @@
-"""The request bodies of Ollama's native routes. `go_name` is what Ollama calls the struct in error texts."""
+"""The request bodies of Ollama's native routes. `go_name`, `go_types` and `decodes_itself` shape its error texts."""
 
 from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from typing import Any, ClassVar
 
 import msgspec
@@ -37,6 +37,12 @@ _LEGAL = re.compile(r"[A-Za-z0-9+/\r\n]*")
 _LINE_BREAKS = re.compile(r"[\r\n]*")
 
 
+GoTypes = Mapping[str, tuple[str, str]]
+"""Fields whose types have names of their own in Go: that of the field, and that of its elements."""
+
+_GO_IMAGES = ("[]api.ImageData", "api.ImageData")
+
+
 class ToolCallFunctionBody(msgspec.Struct, frozen=True, kw_only=True):
     go_name: ClassVar[str] = "ToolCallFunction"
     name: str = ""
@@ -54,6 +60,8 @@ class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
     """One turn of a conversation."""
 
     go_name: ClassVar[str] = "Message"
+    go_types: ClassVar[GoTypes] = {"images": _GO_IMAGES}
+    decodes_itself: ClassVar[bool] = True
 
     role: str = ""
     content: str = ""
@@ -85,6 +93,7 @@ class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
 
 class ToolFunctionBody(msgspec.Struct, frozen=True, kw_only=True):
     go_name: ClassVar[str] = "ToolFunction"
+    go_types: ClassVar[GoTypes] = {"parameters": ("api.ToolFunctionParameters", "")}
     name: str = ""
     description: str = ""
     parameters: dict[str, Any] = {}
@@ -143,6 +152,7 @@ class GenerateBody(InferenceBody, frozen=True, kw_only=True):
     """``POST /api/generate``."""
 
     go_name: ClassVar[str] = "GenerateRequest"
+    go_types: ClassVar[GoTypes] = {"images": _GO_IMAGES}
 
     prompt: str = ""
     system: str = ""
@@ -157,6 +167,7 @@ class ChatBody(InferenceBody, frozen=True, kw_only=True):
     """``POST /api/chat``. `tool_choice` is Corral's addition, as in OpenAI's API."""
 
     go_name: ClassVar[str] = "ChatRequest"
+    go_types: ClassVar[GoTypes] = {"messages": ("[]api.Message", "api.Alias"), "tools": ("api.Tools", "api.Tool")}
 
     messages: tuple[MessageBody, ...] = ()
     tools: tuple[ToolBody, ...] = ()
@@ -205,7 +216,7 @@ class NamedBody(NativeBody, frozen=True, kw_only=True):
 
 
 class ShowBody(NamedBody, frozen=True, kw_only=True):
-    """``POST /api/show``. `system` and `options` only affect the modelfile's text."""
+    """``POST /api/show``. `system` and `options` only affect the modelfile's text; `template` nothing."""
 
     go_name: ClassVar[str] = "ShowRequest"
 
@@ -213,6 +224,7 @@ class ShowBody(NamedBody, frozen=True, kw_only=True):
 
     verbose: bool = False
     system: str = ""
+    template: str = ""
     options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 

@@ -41,8 +41,7 @@ async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
     begun = await begin(
         request,
         EmbedBody,
-        check=lambda body: _check_input(body.input),
-        no_model=ApiError(404, "model '' not found"),
+        no_model=ApiError(404, "model '{}' not found"),
         not_found=_NOT_FOUND,
     )
     body = begun.body
@@ -103,18 +102,15 @@ async def _run(begun: InferenceRequest[BodyT], call: EmbedCall) -> EmbedResult:
     return result
 
 
-def _check_input(given: Any) -> None:
-    if isinstance(given, str) or given is None:
-        return
-    if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
-        raise ApiError(400, "invalid input type")
-
-
 def _inputs(given: Any) -> tuple[str, ...]:
-    """The texts of a checked input. None, an empty string and an empty list all mean that the model is only loaded."""
+    """The texts of an input. None, an empty string and an empty list all mean that the model is only loaded."""
     if isinstance(given, str):
         return (given,) if given else ()
-    return tuple(given or ())
+    if given is None:
+        return ()
+    if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
+        raise ApiError(400, "invalid input type")
+    return tuple(given)
 
 
 class _Embeddings:

@@ -28,7 +28,7 @@ from corral.api.http.ollama.replies import (
 )
 from corral.api.http.request_log import request_log
 from corral.api.http.timestamps import local_timestamp
-from corral.api.modelfile.printing import modelfile_text, parameters_text
+from corral.api.modelfile.showing import modelfile_text, parameters_text
 from corral.core.catalog.catalog import ModelCatalog
 from corral.core.errors import CorralError, ModelNotFound
 from corral.core.models.manifest_or_weights import completed
@@ -104,8 +104,8 @@ async def copy(request: Request[Any, Any, Any]) -> ASGIApp:
     """Gives a model a second name."""
     body = await read_json(request, CopyBody)
     request_log(request.scope).model = body.source
-    source = read_name(without_selector(body.source), f'source "{body.source}" is invalid')
-    destination = read_name(without_selector(body.destination), f'destination "{body.destination}" is invalid')
+    source = read_name(body.source, f'source "{body.source}" is invalid')
+    destination = read_name(body.destination, f'destination "{body.destination}" is invalid')
     try:
         await _runtime(request).catalog.copy(source, destination)
     except ModelNotFound as error:
@@ -120,7 +120,7 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     request_log(request.scope).model = body.subject
     if not body.subject.strip():
         raise ApiError(400, "model is required")
-    name = read_name(without_selector(body.subject), f'name "{body.subject}" is invalid')
+    name = read_name(body.subject, f'name "{body.subject}" is invalid')
     try:
         await _runtime(request).delete(name)
     except ModelNotFound as error:

@@ -74,7 +74,7 @@ async def push(request: Request[Any, Any, Any]) -> ASGIApp:
     async def work(on_progress: OnProgress) -> StatusReply:
         stage = _Stage(on_progress)
         with stage.translating():
-            await catalog.push(name, body.destination or None, stage.report, insecure=body.insecure)
+            await catalog.push(name, body.destination, stage.report, insecure=body.insecure)
         return StatusReply(status="success")
 
     return StatusEvents(work, stream=body.stream)
