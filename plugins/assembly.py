@@ -45,18 +45,19 @@ from corral.plugins.hooks import (
     ROUTES,
     RUNNERS,
     SOURCES,
+    STORES,
     TOOL_CALL_FORMATS,
     CommandSpec,
 )
 from corral.plugins.manager import PluginManager
-from corral.plugins.parts import make_parts, resolve_targets, try_out
+from corral.plugins.parts import make_part, make_parts, resolve_targets, try_out
 from corral.plugins.settings.layers import Layers
 from corral.plugins.settings.model_settings import ConfiguredCatalog, by_model
 from corral.plugins.settings.reading import parse_assignment, read_layers
 from corral.plugins.settings.schema import ServerSettings, Settings
 from corral.plugins.settings.types import Address
 from corral.plugins.specs import Stores, resolve
-from corral.plugins.store_choice import open_stores
+from corral.plugins.store_choice import StoreChooser
 
 __all__ = (
     "COMMANDS",
@@ -76,6 +77,7 @@ __all__ = (
     "decode_settings",
     "engine_chooser",
     "load_plugins",
+    "open_stores",
     "parse_assignment",
     "read_layers",
     "resolve",
@@ -244,6 +246,17 @@ def engine_chooser(
         left_out=manager.left_out,
         settings=settings.engines,
     )
+
+
+def open_stores(settings: Settings, manager: PluginManager) -> Stores:
+    """The stores that the settings select. Blocks for as long as a plugin may take. Raises `SettingsError`."""
+    chooser = StoreChooser(
+        manager.specs(STORES),
+        settings.parts[STORES.plural],
+        partial(make_part, manager, STORES),
+        manager.left_out,
+    )
+    return chooser.open(settings.store, settings.store_layers)
 
 
 def _require(name: str, known: Sequence[str] | dict[str, Any], path: str, manager: PluginManager) -> None:

@@ -65,7 +65,7 @@ class FilesystemStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 class OciLayoutStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[stores.oci-layout]``: `root` is the folder of an OCI image layout, which need not exist yet."""
 
-    root: str = ""
+    root: str = "~/.local/share/corral/models"
 
 
 @hookimpl

@@ -60,8 +60,6 @@ def memory() -> Stores:
 def _folder(setting: str, text: str) -> Path:
     """Raises `SettingsError` for a path that is not valid UTF-8: it could not be passed to child processes, native code
     or JSON."""
-    if not text:
-        raise SettingsError(f"{setting} is not set", "say which folder it is")
     root = Path(text).expanduser().absolute()
     try:
         str(root).encode()

@@ -12,14 +12,13 @@ import pytest
 from corral.api.library import AsyncCorral
 from corral.core.errors import InvalidRequest, PluginError, SettingsError
 from corral.core.models.names import parse_name
-from corral.plugins.assembly import decode_settings, load_plugins, read_layers
-from corral.plugins.hook_checks import check_store
+from corral.plugins.assembly import decode_settings, load_plugins, open_stores, read_layers
+from corral.plugins.hook_checks import check_address
 from corral.plugins.hooks import STORES, StoreSpec
 from corral.plugins.manager import PluginManager
 from corral.plugins.pluggy_markers import hookimpl
 from corral.plugins.registrar import Registrar
 from corral.plugins.specs import Stores
-from corral.plugins.store_choice import open_stores
 from corral.plugins.stores import memory
 
 M = parse_name("m")
@@ -77,7 +76,6 @@ def test_a_plugin_s_store_has_addresses_too() -> None:
     [
         ("memory:here", "takes no address"),
         ("oci-layout:", "is incomplete"),
-        ("oci-layout", r"stores\.oci-layout\.root is not set"),
         ("nowhere:x", "unknown name 'nowhere'"),
         ("nowhere", "unknown name 'nowhere'"),
     ],
@@ -106,8 +104,8 @@ def test_an_address_needs_a_setting_of_type_str() -> None:
     """A spec whose `address` is not a text among its settings is refused when it is registered."""
     for kind, address in ((None, "place"), (ShelfSettings, "size")):
         with pytest.raises(PluginError, match=address):
-            check_store(StoreSpec(name="shelf", target="a:b", settings=kind, address=address))
-    assert STORES.check is check_store
+            check_address(StoreSpec(name="shelf", target="a:b", settings=kind, address=address))
+    assert STORES.check is check_address
 
 
 def test_variables_and_the_library_choose_a_store(tmp_path: Path) -> None:
