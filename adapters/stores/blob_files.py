@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from corral.adapters.stores.store_folders import StoreFolders
-from corral.adapters.system.files import storage_errors
+from corral.adapters.system.files import make_folder, storage_errors
 from corral.core.errors import InvalidDigest
 from corral.core.models.digests import Digest, parse_digest
 
@@ -62,7 +62,7 @@ class OllamaBlobFiles:
 
     def prepare(self) -> None:
         for folder in (self._folders.manifests, self._folders.blobs):  # see `ManifestListing`
-            folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+            make_folder(folder)
 
     def digests(self) -> Sequence[Digest]:
         found = set[Digest]()

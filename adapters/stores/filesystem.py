@@ -26,7 +26,7 @@ from corral.adapters.stores.ranges import Range
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.workspaces import workspace
 from corral.adapters.system.blocking_work import in_thread
-from corral.adapters.system.files import CHUNK_BYTES, hash_file, storage_errors, sync_folder
+from corral.adapters.system.files import CHUNK_BYTES, hash_file, make_folder, storage_errors, sync_folder
 from corral.core.errors import BlobNotFound, Conflict, StorageError
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.ports.blobs import BlobInfo, BlobWriter
@@ -91,7 +91,7 @@ class FilesystemBlobs:
         def work(_: threading.Event) -> PartialWriter:
             with storage_errors(f"cannot write to {self._folders.partials}"):
                 self._files.prepare()
-                self._folders.partials.mkdir(parents=True, exist_ok=True, mode=0o755)
+                make_folder(self._folders.partials)
                 sweep(self._folders.partials)
             return PartialWriter.open(self._folders.partials, digest, size_bytes, self._publish)
 
@@ -200,7 +200,7 @@ class FilesystemBlobs:
             if not source.is_file():
                 raise StorageError(f"cannot add {file} to the store: it is not a regular file")
             self._files.prepare()
-            self._folders.partials.mkdir(parents=True, exist_ok=True, mode=0o755)
+            make_folder(self._folders.partials)
             sweep(self._folders.partials)
             scratch = scratch_path(self._folders.partials)
             lock = FileLock(scratch.with_suffix(".lock"), remove=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from corral.adapters.stores.blob_files import blob_file_name
 from corral.adapters.stores.store_folders import StoreFolders
-from corral.adapters.system.files import storage_errors
+from corral.adapters.system.files import make_folder, storage_errors
 from corral.core.models.digests import Digest
 
 __all__ = ("keep",)
@@ -17,7 +17,7 @@ def keep(folders: StoreFolders, digests: Iterable[Digest]) -> None:
     """Gives each existing blob a second name, which Ollama does not see; without hard links, it becomes its only name.
     Blocking. Raises `StorageError`."""
     with storage_errors(f"cannot keep blobs in {folders.kept}"):
-        folders.kept.mkdir(parents=True, exist_ok=True, mode=0o755)
+        make_folder(folders.kept)
         for digest in digests:
             name = blob_file_name(digest)
             path, kept = folders.blobs / name, folders.kept / name

@@ -16,7 +16,7 @@ from corral.adapters.stores.adoption import Fingerprint, fingerprint_of
 from corral.adapters.stores.oci_layout_entries import REF_NAME, IndexEntry, LayoutModel, model_of
 from corral.adapters.stores.oci_layout_index import IndexContent, LayoutIndex
 from corral.adapters.stores.store_folders import StoreFolders
-from corral.adapters.system.files import replace_file, storage_errors
+from corral.adapters.system.files import make_folder, replace_file, storage_errors
 from corral.core.errors import StorageError
 from corral.core.lru import SizedLruDict
 from corral.core.malformed import MALFORMED
@@ -88,7 +88,7 @@ class LayoutContents:
     def prepare(self) -> None:
         """Creates the layout unless it is there. Raises `OSError`, `StorageError`."""
         self._index.prepare()
-        self.blobs.mkdir(parents=True, exist_ok=True, mode=0o755)
+        make_folder(self.blobs)
 
     def state(self) -> LayoutState:
         """Raises `StorageError` if the index cannot be read."""

@@ -15,7 +15,7 @@ import msgspec
 
 from corral.adapters.stores.adoption import Fingerprint, fingerprint_of
 from corral.adapters.stores.unchanged import settled
-from corral.adapters.system.files import create_file, replace_file, storage_errors
+from corral.adapters.system.files import make_folder, new_file, replace_file, storage_errors
 from corral.adapters.system.local_disk import on_local_disk
 from corral.core.errors import StorageError
 from corral.core.malformed import MALFORMED
@@ -91,12 +91,12 @@ class LayoutIndex:
     def prepare(self) -> None:
         """Creates an image layout without entries, unless it is there. Raises `OSError`, and `StorageError` for another
         version of layouts, and for one that has lost its index."""
-        self._mark.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        make_folder(self._mark.parent)
         if not self.is_marked():
             replace_file(self._mark, _MARK, self._scratch)
         if not os.path.lexists(self.path):
             self._refuse_lost()
-            with suppress(FileExistsError), create_file(self.path) as file:
+            with suppress(FileExistsError), new_file(self.path) as file:
                 file.write(_EMPTY)
 
     def replace(self, content: IndexContent, entries: Sequence[msgspec.Raw]) -> None:

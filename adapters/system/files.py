@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from corral.adapters.system.blocking_work import stop_if_asked
 from corral.core.errors import CorralError, OutOfSpace, StorageError
 from corral.core.models.digests import Digest
 from corral.core.regular_files import open_regular
 
-__all__ = ("CHUNK_BYTES", "FULL_DISK", "create_file", "hash_file", "replace_file", "storage_errors", "sync_folder")
+__all__ = (
+    "CHUNK_BYTES",
+    "FULL_DISK",
+    "hash_file",
+    "make_folder",
+    "new_file",
+    "replace_file",
+    "storage_errors",
+    "sync_folder",
+)
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -57,23 +66,18 @@ def hash_file(path: Path, stop: threading.Event) -> Digest:
     return Digest("sha256:" + found.hexdigest())
 
 
-def create_file(path: Path) -> io.FileIO:
-    """A new file, unbuffered, for writing. Raises `FileExistsError`."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    return io.FileIO(os.open(path, flags, 0o644), "wb")
-
-
 def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True) -> None:
     """Makes `data` the content of `path` in one step; its folder must exist. `scratch` is on the same disk.
 
     `durable`: return only once the file would survive a power cut.
     """
-    scratch.mkdir(parents=True, exist_ok=True, mode=0o755)
+    make_folder(scratch)
     temporary = scratch / f"{path.name}.{uuid.uuid4().hex}.tmp"
     try:
-        with io.BufferedWriter(create_file(temporary)) as file:
-            file.write(data)
-            file.flush()
+        with new_file(temporary) as file:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
             if durable:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -82,6 +86,25 @@ def replace_file(path: Path, data: bytes, scratch: Path, *, durable: bool = True
             temporary.unlink()
     if durable:
         sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder and those above it, as far as they are missing: with mode 0755 less the umask, where
+    `Path.mkdir` would give the ones above 0777."""
+    try:
+        path.mkdir(mode=0o755)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    except FileNotFoundError:
+        make_folder(path.parent)
+        path.mkdir(mode=0o755, exist_ok=True)
+
+
+def new_file(path: Path) -> BinaryIO:
+    """Creates a file to write to, unbuffered: with mode 0644 less the umask. Raises `FileExistsError`."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return open(os.open(path, flags, 0o644), "r+b", buffering=0)
 
 
 def sync_folder(folder: Path) -> None:

@@ -164,8 +164,12 @@ class TopSettings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...], Meta(description="Stores below that one, the topmost first, which are only read.")
     ] = ()
     registry: Annotated[
-        str | None, Meta(description="The registry that reads references without a scheme; if unset, none does.")
-    ] = None
+        str,
+        Meta(
+            description="The scheme that references without one are read with: `llama3.2` means `ollama://llama3.2`. "
+            "If empty, they are not read."
+        ),
+    ] = "ollama"
     prune: Annotated[
         bool,
         Meta(
