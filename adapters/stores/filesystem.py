@@ -102,6 +102,7 @@ class FilesystemBlobs:
             with storage_errors(f"cannot delete blob {digest}"):
                 found = forget(self._folders, digest)
                 self._notes.remove(parse_digest(digest))
+                (self._folders.metadata / parse_digest(digest).partition(":")[2]).unlink(missing_ok=True)
                 return found
 
         return await in_thread(work)
