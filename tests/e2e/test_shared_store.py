@@ -1,6 +1,6 @@
-"""Two servers and a command line on one store, all at work: it stays consistent, and nobody fails for another's reason.
+"""Two servers and a command line on one store, all at work, and servers that are killed: the store stays consistent.
 
-``CORRAL_SHARED_STORE_S=300`` lets them work for five minutes.
+``CORRAL_SHARED_STORE_S=300`` lets them work for five minutes, ``CORRAL_KILLS=50`` kills a server as many times.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ import httpx
 import pytest
 
 from corral.core.models.digests import digest_of
+from corral.core.models.names import parse_name
 from corral.plugins.testing.fake_registry import FakeRegistry
 from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
 from tests.unit.store_checks import check_store, collect_all
+from tests.unit.store_worker import catalog_at
 
+KILLS = int(os.environ.get("CORRAL_KILLS", "0"))
 LASTS_S = float(os.environ.get("CORRAL_SHARED_STORE_S", "1"))
 NAMES = ("a", "b", "c", "d")
 _GONE = (404,)  # another client has deleted the model: that is this request's own reason
@@ -45,54 +48,67 @@ class Client:
         self._dice = random.Random(seed)
         self.done: Counter[str] = Counter()
         self.faults: list[str] = []
+        self.there: dict[str, bool] = {}
+        """What the answers to the client's own requests imply about models that only this client changes."""
 
     def work(self, until: float) -> None:
-        ways = (self.copy, self.delete, self.list, self.show, self.chat, self.create, self.pull, self.push)
         while time.monotonic() < until:
-            way = self._dice.choice(ways)
             try:
-                way(self._dice.choice(NAMES))
+                self.step()
             except Exception as error:  # noted, so that the test says all that went wrong
-                self.faults.append(f"{way.__name__}: {error!r}")
-            self.done[way.__name__] += 1
+                self.faults.append(repr(error))
+
+    def step(self) -> None:
+        """One random request."""
+        ways = (self.copy, self.delete, self.list, self.show, self.chat, self.create, self.pull, self.push)
+        way, name = self._dice.choice(ways), self._dice.choice(NAMES)
+        changes = way in (self.copy, self.delete, self.create, self.pull)
+        if changes:
+            self.there.pop(name, None)  # not known until there is an answer
+        reply = way(name)
+        if changes and reply.is_success:
+            self.there[name] = way != self.delete
+        self.done[way.__name__] += 1
 
     def close(self) -> None:
         self._http.close()
 
-    def copy(self, name: str) -> None:
-        self._post("/api/copy", {"source": self._dice.choice((*NAMES, "keep")), "destination": name})
+    def copy(self, name: str) -> httpx.Response:
+        return self._post("/api/copy", {"source": self._dice.choice((*NAMES, "keep")), "destination": name})
 
-    def delete(self, name: str) -> None:
-        self._check(self._http.request("DELETE", "/api/delete", json={"model": name}))
+    def delete(self, name: str) -> httpx.Response:
+        return self._check(self._http.request("DELETE", "/api/delete", json={"model": name}))
 
-    def list(self, name: str) -> None:
-        found = self._check(self._http.get("/api/tags")).json()["models"]
-        assert "keep:latest" in [model["name"] for model in found]
+    def list(self, name: str) -> httpx.Response:
+        reply = self._check(self._http.get("/api/tags"))
+        assert "keep:latest" in [model["name"] for model in reply.json()["models"]]
+        return reply
 
-    def show(self, name: str) -> None:
-        self._post("/api/show", {"model": name})
+    def show(self, name: str) -> httpx.Response:
+        return self._post("/api/show", {"model": name})
 
-    def chat(self, name: str) -> None:
+    def chat(self, name: str) -> httpx.Response:
         message = {"role": "user", "content": "Hi"}
         body = {"model": name, "messages": [message], "stream": False, "options": {"num_predict": 3}, "keep_alive": 0}
-        self._post("/api/chat", body)
+        return self._post("/api/chat", body)
 
-    def create(self, name: str) -> None:
+    def create(self, name: str) -> httpx.Response:
         data = _weights(self._dice.randrange(3))
         digest = digest_of(data)
-        self._check(self._http.post(f"/api/blobs/{digest}", content=data))
-        self._post("/api/create", {"model": name, "files": {"model.gguf": digest}, "stream": False}, gone=())
+        self._check(self._http.post(f"/api/blobs/{digest}", content=data), gone=())
+        return self._post("/api/create", {"model": name, "files": {"model.gguf": digest}, "stream": False}, gone=())
 
-    def pull(self, name: str) -> None:
-        body = {"model": f"{self._registry}/house/{self._dice.choice(('one', 'two'))}", "insecure": True}
-        self._post("/api/pull", {**body, "stream": False}, gone=())
+    def pull(self, name: str) -> httpx.Response:
+        pulled = f"{self._registry}/house/{self._dice.choice(('one', 'two'))}"
+        self._post("/api/pull", {"model": pulled, "insecure": True, "stream": False}, gone=())
+        return self._post("/api/copy", {"source": pulled, "destination": name}, gone=())
 
-    def push(self, name: str) -> None:
+    def push(self, name: str) -> httpx.Response:
         self._post("/api/copy", {"source": "keep", "destination": f"{self._registry}/house/mine"}, gone=())
-        self._post("/api/push", {"model": f"{self._registry}/house/mine", "insecure": True, "stream": False})
+        return self._post("/api/push", {"model": f"{self._registry}/house/mine", "insecure": True, "stream": False})
 
-    def _post(self, path: str, body: dict[str, Any], gone: tuple[int, ...] = _GONE) -> None:
-        self._check(self._http.post(path, json=body), gone)
+    def _post(self, path: str, body: dict[str, Any], gone: tuple[int, ...] = _GONE) -> httpx.Response:
+        return self._check(self._http.post(path, json=body), gone)
 
     def _check(self, reply: httpx.Response, gone: tuple[int, ...] = _GONE) -> httpx.Response:
         if not reply.is_success and reply.status_code not in gone:
@@ -146,10 +162,7 @@ def test_two_servers_and_commands_share_a_store(
 ) -> None:
     """Copies, deletions, pulls, pushes, creations, imports and chats at once: each succeeds, or its model is gone."""
     environment = user_at(tmp_path, CORRAL_ENGINE="fake", HOME=str(tmp_path))
-    root = tmp_path / "models"
-    file = tmp_path / "model.gguf"
-    file.write_bytes(_weights(9))
-    assert run_corral(environment, "import", str(file), "--name", "keep").returncode == 0
+    root, file = tmp_path / "models", _stocked(tmp_path)
     with (
         FakeRegistry() as registry,
         serve_corral(environment) as one,
@@ -179,6 +192,50 @@ def test_two_servers_and_commands_share_a_store(
     assert "keep:latest" in asyncio.run(check_store(root))
     asyncio.run(collect_all(root))
     assert "keep:latest" in asyncio.run(check_store(root))
+
+
+@pytest.mark.skipif(not KILLS, reason="the long form only")
+def test_a_server_that_is_killed_loses_nothing(
+    tmp_path: Path,
+    user_at: Callable[..., dict[str, str]],
+    serve_corral: Callable[..., AbstractContextManager[Any]],
+) -> None:
+    """Whatever it was doing, the store is consistent, what it had answered holds, and `gc` removes what it left."""
+    environment = user_at(tmp_path, CORRAL_ENGINE="fake", HOME=str(tmp_path))
+    root, _ = tmp_path / "models", _stocked(tmp_path)
+    there: dict[str, bool] = {}
+    done: Counter[str] = Counter()
+    with FakeRegistry() as registry:
+        for number in range(KILLS):
+            with serve_corral(environment, settings=("scheduler.runner=thread",)) as server:
+                if not number:
+                    _fill(registry, server.url)
+                client = Client(server.url, registry.host, number)
+                client.there = there
+                killing = threading.Timer(random.Random(number).random() * 1.5, server.process.kill)
+                killing.start()
+                with suppress(httpx.HTTPError):
+                    while True:
+                        client.step()
+                client.close()
+                killing.join()
+                server.process.wait(30)
+            assert client.faults == []
+            done += client.done
+            found = asyncio.run(check_store(root))
+            assert "keep:latest" in found
+            assert {name: f"{name}:latest" in found for name in there} == there
+        asyncio.run(collect_all(root))
+        assert asyncio.run(check_store(root)) == found
+    print(done)
+
+
+def _stocked(folder: Path) -> Path:
+    """Imports the model ``keep`` into the store of this home, and returns its file."""
+    file = folder / "model.gguf"
+    file.write_bytes(_weights(9))
+    asyncio.run(catalog_at(folder / "models").import_file(file, parse_name("keep")))
+    return file
 
 
 def _fill(registry: FakeRegistry, url: str) -> None:
