@@ -104,8 +104,8 @@ class FilesystemBlobs:
         def work(_: threading.Event) -> bool:
             with storage_errors(f"cannot delete blob {digest}"):
                 found = self._files.delete(digest)
-                if found:
-                    self._notes.remove(parse_digest(digest))
+                self._notes.remove(parse_digest(digest))
+                (self._folders.metadata / parse_digest(digest).partition(":")[2]).unlink(missing_ok=True)
                 return found
 
         parse_digest(digest)
