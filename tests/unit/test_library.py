@@ -251,11 +251,14 @@ def test_settings_are_checked_at_the_first_use(settings: dict[str, Any], message
         client.list()
 
 
-def test_a_registry_without_a_plugin() -> None:
-    """The error says that there is none to choose from."""
+def test_a_registry_that_nobody_has() -> None:
+    """The error says what there is to choose from."""
     with Corral(settings={"registry": "shop"}) as client, pytest.raises(SettingsError) as caught:
         client.list()
-    assert (caught.value.message, caught.value.remedy) == ("registry: unknown name 'shop'", "none is installed")
+    assert (caught.value.message, caught.value.remedy) == (
+        "registry: unknown name 'shop'",
+        "choose one of oci, ollama, docker, hf",
+    )
 
 
 def test_wrong_calls(client: Corral) -> None:
