@@ -153,7 +153,7 @@ async def assemble(
         _require(settings.scheduler.engine, [spec.name for spec in engines], "scheduler.engine", manager)
     for name in settings.scheduler.engine_order:
         _require(name, [spec.name for spec in engines], "scheduler.engine_order", manager)
-    if settings.registry is not None:
+    if settings.registry:
         schemes = [scheme for registry in parts.of(REGISTRIES).values() for scheme in registry.schemes]
         _require(settings.registry, schemes, "registry", manager)
     catalog = ModelCatalog(
@@ -164,7 +164,7 @@ async def assemble(
         readers=list(parts.of(METADATA_READERS).values()),
         sources=list(parts.of(SOURCES).values()),
         registries=list(parts.of(REGISTRIES).values()),
-        default_registry=settings.registry,
+        default_registry=settings.registry or None,
         cache=stores.cache,
         upstreams=ServerDirectory(settings.engines.get("upstream", {})),
         left_out=manager.left_out,

@@ -12,6 +12,7 @@ from corral.adapters.engines.llama_cpp.spec import SPEC as LLAMA_CPP
 from corral.adapters.engines.onnx_embeddings.spec import SPEC as ONNX_EMBEDDINGS
 from corral.adapters.engines.onnx_genai.spec import SPEC as ONNX_GENAI
 from corral.adapters.engines.upstream.spec import SPEC as UPSTREAM
+from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.runners.settings import ProcessSettings
 from corral.core.specs.converters import ConverterSpec
 from corral.core.specs.engines import EngineSpec
@@ -20,6 +21,7 @@ from corral.plugins.hooks import (
     ChatLanguageSpec,
     ManifestFormatSpec,
     MetadataReaderSpec,
+    RegistrySpec,
     RunnerSpec,
     SourceSpec,
     StoreSpec,
@@ -45,10 +47,14 @@ TOOL_CALL_FORMATS = {
     "mistral_list": "mistral:MistralListCalls",
     "deepseek": "deepseek:DeepSeekCalls",
     "deepseek_v31": "deepseek:DeepSeekV31Calls",
+    "deepseek_v32": "deepseek_dsml:DeepSeekDsmlCalls",
+    "kimi": "kimi:KimiCalls",
+    "minimax": "minimax:MiniMaxCalls",
     "gemma4": "gemma:Gemma4Calls",
     "function_gemma": "gemma:FunctionGemmaCalls",
     "harmony": "harmony_calls:HarmonyCalls",
     "cohere": "cohere:CohereCalls",
+    "command_r": "command_r:CommandRCalls",
     "granite": "granite:GraniteCalls",
     "phi4": "granite:Phi4Calls",
     "go_tag": "go_tag:GoTagCalls",
@@ -96,6 +102,15 @@ def corral_register_stores(register: Registrar[StoreSpec]) -> None:
 @hookimpl
 def corral_register_sources(register: Registrar[SourceSpec]) -> None:
     register(SourceSpec(name="pypi", target="corral.adapters.sources.pypi:PypiSource"))
+
+
+@hookimpl
+def corral_register_registries(register: Registrar[RegistrySpec]) -> None:
+    register(
+        RegistrySpec(
+            name="oci", target="corral.adapters.registries.oci.registry:OciRegistry", settings=OciRegistrySettings
+        )
+    )
 
 
 @hookimpl

@@ -140,15 +140,16 @@ def _span(seconds: float) -> str:
 
 
 def human_duration(duration_ns: int) -> str:
-    """A duration in Go's format, rounded for people: ``1.52s``, ``310ms``, ``2m3.4s``."""
-    seconds = duration_ns / 1e9
-    if seconds < 1:
-        return f"{duration_ns / 1e6:.4g}ms"
-    minutes, rest = divmod(seconds, 60)
-    if not minutes:
-        return f"{rest:.4g}s"
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{f'{hours}h' if hours else ''}{minutes}m{rest:.3g}s"
+    """A duration in Go's format, rounded for people: ``1.52s``, ``310ms``, ``293.9µs``, ``2m3.4s``."""
+    for unit, unit_ns, most in (("ns", 1, 1000), ("µs", 1e3, 1000), ("ms", 1e6, 1000), ("s", 1e9, 60)):
+        shown = f"{duration_ns / unit_ns:.4g}"
+        if duration_ns and float(shown) < most:
+            return shown + unit
+    if not duration_ns:
+        return "0s"
+    minutes, tenths = divmod(round(duration_ns / 1e8), 600)
+    hours, minutes = divmod(minutes, 60)
+    return f"{f'{hours}h' if hours else ''}{minutes}m{tenths / 10:g}s"
 
 
 def iso_time(epoch_s: float) -> str:

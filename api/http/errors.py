@@ -25,9 +25,9 @@ from corral.core.values import Value
 from corral.core.wording.clipping import clipped
 
 if TYPE_CHECKING:
-    from corral.api.http.dialects import Dialect
+    from corral.api.http.dialects import Dialects
 
-__all__ = ("EXCEPTION_HANDLERS", "JSON", "STATUSES", "ApiError", "ErrorReply", "dialect_of", "shown_text")
+__all__ = ("EXCEPTION_HANDLERS", "JSON", "STATUSES", "ApiError", "ErrorReply", "dialects_of", "shown_text")
 
 JSON = "application/json; charset=utf-8"
 """The content type of everything that is one JSON value."""
@@ -72,22 +72,23 @@ def shown_text(text: str) -> str:
     return clipped(text, _LONGEST_TEXT).encode("utf-8", "backslashreplace").decode()
 
 
-def dialect_of(request: Request[Any, Any, Any]) -> Dialect:
-    """The dialect that answers this request."""
-    found: Dialect = request.app.state.dialects.of(request.scope["path"])
+def dialects_of(request: Request[Any, Any, Any]) -> Dialects:
+    """The dialects of the server that answers this request."""
+    found: Dialects = request.app.state.dialects
     return found
 
 
 def _answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    return _response(dialect_of(request).reply(error))
+    return _response(dialects_of(request).reply(request.scope["path"], error))
 
 
 def _framework_answer(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """The answer to errors that Litestar itself raises."""
+    path = request.scope["path"]
     if isinstance(error, NotFoundException):
-        return _response(dialect_of(request).unknown_path())
+        return _response(dialects_of(request).unknown_path(path))
     if isinstance(error, MethodNotAllowedException):
-        return _response(dialect_of(request).wrong_method(), _allowed(error.headers))
+        return _response(dialects_of(request).wrong_method(path), _allowed(error.headers))
     return _answer(request, ApiError(error.status_code, error.detail))
 
 

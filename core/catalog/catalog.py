@@ -17,6 +17,7 @@ from corral.core.catalog.publishing import ManifestPublisher
 from corral.core.catalog.pulling import ModelPuller
 from corral.core.catalog.pushing import ModelPusher
 from corral.core.catalog.registries import Registries
+from corral.core.catalog.transfer_policy import USUAL_POLICY, TransferPolicy
 from corral.core.catalog.uploads import BlobUploads
 from corral.core.catalog.upstreams import find_upstream
 from corral.core.errors import BlobNotFound, CorralError
@@ -65,6 +66,7 @@ class ModelCatalog:
         upstreams: UpstreamDirectory | None = None,
         left_out: Mapping[str, str] = {},
         go_template: bool | None = None,
+        policy: TransferPolicy = USUAL_POLICY,
         prune: bool = True,
     ) -> None:
         self._manifests = manifests
@@ -92,6 +94,7 @@ class ModelCatalog:
             sources=sources,
             registries=known_registries,
             left_out=left_out,
+            policy=policy,
         )
         self.creator = ModelCreator(
             publisher=self._publisher,
@@ -233,12 +236,7 @@ class ModelCatalog:
         return await self._puller.pull(reference, name, on_progress, insecure=insecure)
 
     async def push(
-        self,
-        name: ModelName,
-        reference: str | None = None,
-        on_progress: OnProgress = ignore_progress,
-        *,
-        insecure: bool = False,
+        self, name: ModelName, reference: str = "", on_progress: OnProgress = ignore_progress, *, insecure: bool = False
     ) -> Digest:
         """Publishes a model in the registry that reads the reference, and returns its manifest's digest there.
 

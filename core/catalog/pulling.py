@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from corral.core.catalog.fetching import BlobFetcher
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.publishing import ManifestPublisher
 from corral.core.catalog.registries import Registries
 from corral.core.catalog.registry_pulls import RegistryPuller
 from corral.core.catalog.source_pulls import SourcePuller
+from corral.core.catalog.transfer_policy import TransferPolicy
 from corral.core.errors import InvalidRequest
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName
@@ -35,11 +37,18 @@ class ModelPuller:
         sources: Sequence[ModelSource],
         registries: Registries,
         left_out: Mapping[str, str],
+        policy: TransferPolicy,
     ) -> None:
+        fetcher = BlobFetcher(blobs, policy)
         self._from_source = SourcePuller(
-            publisher=publisher, manifests=manifests, blobs=blobs, inspector=inspector, left_out=left_out
+            publisher=publisher,
+            manifests=manifests,
+            blobs=blobs,
+            inspector=inspector,
+            fetcher=fetcher,
+            left_out=left_out,
         )
-        self._from_registry = RegistryPuller(publisher=publisher, blobs=blobs, formats=formats)
+        self._from_registry = RegistryPuller(publisher=publisher, blobs=blobs, formats=formats, fetcher=fetcher)
         self._sources = {source.scheme: source for source in sources}
         self._registries = registries
         self._left_out = left_out

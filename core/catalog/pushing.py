@@ -8,10 +8,10 @@ from functools import partial
 
 import msgspec
 
-from corral.core.catalog.fetching import side_by_side
 from corral.core.catalog.lookup import ModelLookup
 from corral.core.catalog.manifest_reading import blobs_of
 from corral.core.catalog.registries import Registries
+from corral.core.catalog.side_by_side import side_by_side
 from corral.core.errors import CorralError, InvalidRequest
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest, short_digest

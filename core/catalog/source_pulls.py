@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import nullcontext
 from functools import partial
 
-from corral.core.catalog.fetching import fetch_blob, side_by_side
+from corral.core.catalog.fetching import BlobFetcher, BlobOrigin
 from corral.core.catalog.inspection import WeightsInspector
 from corral.core.catalog.new_models import Part, file_model, weights_among
 from corral.core.catalog.publishing import ManifestPublisher, Published, until_published
+from corral.core.catalog.side_by_side import side_by_side
 from corral.core.catalog.unused_blobs import discard_blobs
 from corral.core.errors import InvalidModelFile
 from corral.core.models.digests import Digest
@@ -34,8 +32,10 @@ class SourcePuller:
         manifests: ManifestStore,
         blobs: BlobStore,
         inspector: WeightsInspector,
+        fetcher: BlobFetcher,
         left_out: Mapping[str, str],
     ) -> None:
+        self._fetcher = fetcher
         self._publisher = publisher
         self._manifests = manifests
         self._blobs = blobs
@@ -68,13 +68,9 @@ class SourcePuller:
         fresh: list[tuple[RemoteFile, Digest]],
         on_progress: OnProgress,
     ) -> Published:
-        turns: defaultdict[Digest | None, asyncio.Lock] = defaultdict(asyncio.Lock)
-
         async def attempt() -> Published:
             parts = tuple(
-                await side_by_side(
-                    [partial(self._part, source, file, fresh, turns, on_progress) for file in remote.files]
-                )
+                await side_by_side([partial(self._part, source, file, fresh, on_progress) for file in remote.files])
             )
             weights = parts[weights_among([(part.file_name, part.metadata) for part in parts])]
             on_progress(FetchProgress(status="verifying sha256 digest"))
@@ -90,21 +86,18 @@ class SourcePuller:
         source: ModelSource,
         file: RemoteFile,
         fresh: list[tuple[RemoteFile, Digest]],
-        turns: defaultdict[Digest | None, asyncio.Lock],
         on_progress: OnProgress,
     ) -> Part:
-        async with turns[file.digest] if file.digest else nullcontext():  # of identical files only one is fetched
-            blob = await self._blobs.stat(file.digest) if file.digest else None
-            if blob is None:
-                blob = await fetch_blob(
-                    self._blobs,
-                    lambda start, _: source.fetch(file, start),
-                    digest=file.digest,
-                    size_bytes=file.size_bytes,
-                    status=f"storing {file.file_name}",
-                    on_progress=on_progress,
-                )
-                fresh.append((file, blob.digest))
+        blob = await self._blobs.stat(file.digest) if file.digest else None
+        if blob is None:
+            origin = BlobOrigin(
+                place=id(fresh),  # its files are gone once this pull has ended
+                stream=lambda start, _: source.fetch(file, start),
+                status=f"storing {file.file_name}",
+                in_parts=False,
+            )
+            blob = await self._fetcher.fetch(origin, file.digest, file.size_bytes, on_progress)
+            fresh.append((file, blob.digest))
         metadata = await self._inspector.metadata(blob.digest)
         return Part(
             file_name=file.file_name,

@@ -158,7 +158,7 @@ class InferenceService:
         """Without inputs it only loads the model. Raises `PromptTooLong` for an input that is too long to be cut."""
         started_ns = time.perf_counter_ns()
         view = await self._catalog.view(parse_name(call.model))
-        options = resolved_options(view.record, call.options)
+        options = resolved_options(view, call.options)
         async with self._lease(view, call, options, _EMBEDDING) as lease:
             require_task(lease, "embedding", call.model, "embeddings")
             embedded = Embedded(vectors=Vectors(dimensions=0, float32=b""), prompt_tokens=0)
@@ -211,7 +211,7 @@ class InferenceService:
             refuse_embedding_model(view.capabilities, call.model, task)
         if think is not call.think:
             call = msgspec.structs.replace(call, think=think)
-        return view, resolved_options(view.record, call.options), call
+        return view, resolved_options(view, call.options), call
 
     async def _asked(self, call: GenerateCall | ChatCall) -> _Asked:
         """Everything that is decided before the model is loaded."""

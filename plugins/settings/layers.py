@@ -21,7 +21,7 @@ _STATED = ("engines", "converters")
 """Sections kept as stated: the options of a model and a request are merged with them before defaults are added."""
 
 
-_TOP_LEVEL: Mapping[str, str | None] = {"store": "filesystem", "registry": None}
+_TOP_LEVEL: Mapping[str, str] = {"store": "filesystem", "registry": "ollama"}
 """Settings outside of any section, and their defaults."""
 
 

@@ -161,8 +161,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     scheduler: SchedulerSection = SchedulerSection()
     store: Annotated[str, Meta(description="The store that holds the models.")] = "filesystem"
     registry: Annotated[
-        str | None, Meta(description="The registry that reads references without a scheme; if unset, none does.")
-    ] = None
+        str,
+        Meta(
+            description="The scheme that references without one are read with: `llama3.2` means `ollama://llama3.2`. "
+            "If empty, they are not read."
+        ),
+    ] = "ollama"
     prune: Annotated[
         bool,
         Meta(

@@ -12,7 +12,7 @@ from corral.adapters.formats.gguf import GgufReader
 from corral.adapters.formats.modelpack import ModelPackFormat
 from corral.adapters.formats.ollama import OllamaManifestFormat
 from corral.core.catalog.catalog import ModelCatalog
-from corral.core.catalog.fetching import side_by_side
+from corral.core.catalog.side_by_side import side_by_side
 from corral.core.errors import (
     BlobNotFound,
     DigestMismatch,
@@ -153,6 +153,21 @@ def test_a_pull_that_broke_is_resumed(store: Store) -> None:
         store.registry.ranges.clear()
         await store.catalog().pull(str(SMALL))
         assert store.registry.ranges == [(digest_of(WEIGHTS), 2 << 20, len(WEIGHTS))]
+
+    asyncio.run(scenario())
+
+
+def test_many_pulls_of_one_model_at_once(store: Store) -> None:
+    """All succeed, under one name or several, and each blob is fetched once."""
+
+    async def scenario() -> None:
+        await push_model(store.registry, SMALL, CONFIG, *LAYERS)
+        catalog = store.catalog()
+        names = [None, None, *(parse_name(f"copy-{number}") for number in range(10)), None]
+        records = await asyncio.gather(*(catalog.pull(str(SMALL), name) for name in names))
+        assert len({record.digest for record in records}) == 1
+        assert len(store.registry.ranges) == 4
+        assert len(await catalog.list()) == 11
 
     asyncio.run(scenario())
 
@@ -321,6 +336,9 @@ def test_a_reference_without_a_scheme(store: Store) -> None:
         ("oci://reg.example/house/m:1", ("oci", "reg.example", "house/m", "1"), "reg.example/house/m:1"),
         ("localhost/m", ("", "localhost", "m", "latest"), "localhost/library/m:latest"),
         ("oci://h:5000/a/b:t", ("oci", "h:5000", "a/b", "t"), "h:5000/a/b:t"),
+        ("docker://ai/smol:1", ("docker", "docker.io", "ai/smol", "1"), "docker.io/ai/smol:1"),
+        ("docker://smol", ("docker", "docker.io", "smol", "latest"), "docker.io/library/smol:latest"),
+        ("hf://owner/Repo.x:Q4_K_M", ("hf", "hf.co", "owner/Repo.x", "Q4_K_M"), "hf.co/owner/Repo.x:Q4_K_M"),
     ],
 )
 def test_the_parts_of_a_reference(text: str, parts: tuple[str, ...], name: str) -> None:
@@ -383,8 +401,10 @@ def test_an_error_keeps_its_cause() -> None:
     assert ended == ["cleaned up"] * 2
 
 
-def test_a_path_of_many_parts_needs_a_name() -> None:
-    """Model names have only one namespace level: the remedy is to choose a name."""
-    with pytest.raises(InvalidRequest, match="more parts") as caught:
-        name_from_reference(parse_reference("mem://a/b/c"))
+def test_a_path_of_many_parts() -> None:
+    """Model names have only one namespace: those of a path are joined. What is too long needs a name."""
+    joined = name_from_reference(parse_reference("oci://reg.example/team.one/models/small:q4"))
+    assert joined.short == "reg.example/team-one--models/small:q4"
+    with pytest.raises(InvalidRequest, match="too long") as caught:
+        name_from_reference(parse_reference(f"oci://reg.example/{'a/' * 50}b"))
     assert "--name" in (caught.value.remedy or "")

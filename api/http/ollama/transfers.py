@@ -70,7 +70,7 @@ async def push(request: Request[Any, Any, Any]) -> ASGIApp:
     async def work(on_progress: OnProgress) -> StatusReply:
         stage = TransferStage(on_progress)
         with stage.translating():
-            await catalog.push(name, body.destination or None, stage.report, insecure=body.insecure)
+            await catalog.push(name, body.destination, stage.report, insecure=body.insecure)
         return StatusReply(status="success")
 
     return StatusEvents(work, stream=body.stream)
