@@ -138,9 +138,12 @@ def test_the_library_says_it_in_keywords(corral: Corral, folder: Path) -> None:
     assert [message.content for message in second.messages] == ["hi", "ho"]
     with pytest.raises(TypeError, match="sytem"):
         corral.create("third", "first", sytem="b")  # type: ignore[call-arg]
-    for wrong in ({"system": 1}, {"license": 1}, {"files": 1}, {"parameters": []}, {"messages": 1}, {"files": ""}):
+    several: list[dict[str, Any]] = [
+        {"system": 1}, {"license": 1}, {"files": 1}, {"parameters": []}, {"messages": 1}, {"files": ""},
+    ]  # fmt: skip
+    for wrong in several:
         with pytest.raises(InvalidRequest):
-            corral.create("third", "first", **wrong)  # type: ignore[arg-type]
+            corral.create("third", "first", **wrong)
     assert len(corral.list()) == 2
 
 
