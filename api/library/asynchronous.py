@@ -22,6 +22,7 @@ from corral.api.library.arguments import (
     refuse_unknown,
     texts_of,
 )
+from corral.api.library.creation import AsyncCreation
 from corral.api.library.housekeeping import AsyncHousekeeping
 from corral.api.library.messages import Messages, images_read, spoken
 from corral.api.library.options import (
@@ -57,7 +58,7 @@ from corral.core.scheduling.load_progress import LoadListener
 __all__ = ("AsyncCorral",)
 
 
-class AsyncCorral(AsyncHousekeeping):
+class AsyncCorral(AsyncCreation, AsyncHousekeeping):
     """Runs models in this process, for code on an event loop. Nothing is read or loaded before the first use.
 
     Methods raise subclasses of `CorralError`; `TypeError` for an unknown keyword; and `RuntimeError` if this object is
