@@ -66,9 +66,11 @@ class _Server(ThreadingHTTPServer):
     tls: ssl.SSLContext | None = None
 
     def finish_request(self, request: object, client_address: object) -> None:
-        if self.tls is not None:
-            request = self.tls.wrap_socket(request, server_side=True)  # type: ignore[arg-type]
-        super().finish_request(request, client_address)  # type: ignore[arg-type]
+        if self.tls is None:
+            super().finish_request(request, client_address)  # type: ignore[arg-type]
+            return
+        with self.tls.wrap_socket(request, server_side=True) as secured:  # type: ignore[arg-type]
+            super().finish_request(secured, client_address)  # type: ignore[arg-type]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients leave, and refuse certificates; tests see what comes of that."""

@@ -14,6 +14,7 @@ from corral.adapters.registries.oci.one_request import OneRequest
 from corral.adapters.registries.oci.upload_session import UploadSession, arrived_of
 from corral.core.errors import CorralError, DigestMismatch, NotFound, SourceError, SourceUnavailable
 from corral.core.models.digests import Digest
+from corral.core.models.names import DEFAULT_HOST
 
 __all__ = ("BlobUpload",)
 
@@ -79,7 +80,7 @@ class BlobUpload:
             raise DigestMismatch(f'digest mismatch, expected "{self._digest}", got "{found}"')
         if self._whole is not None:
             answer = await self._whole.finish()
-        elif self._sent_bytes == 0 and not self._stored_parts:
+        elif self._sent_bytes == 0 and self._place.host != DEFAULT_HOST:  # Ollama's takes blobs as pieces only
             answer = await self._finish(_repeatable(self._held), self._held_bytes)
         else:
             if self._held:
