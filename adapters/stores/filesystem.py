@@ -26,7 +26,7 @@ from corral.adapters.stores.ranges import Range
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.workspaces import workspace
 from corral.adapters.system.blocking_work import in_thread
-from corral.adapters.system.files import CHUNK_BYTES, hash_file, storage_errors, sync_folder
+from corral.adapters.system.files import CHUNK_BYTES, hash_file, make_folder, storage_errors, sync_folder
 from corral.core.errors import BlobNotFound, Conflict, InvalidDigest, StorageError
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.ports.blobs import BlobInfo, BlobWriter
@@ -88,7 +88,7 @@ class FilesystemBlobs:
         def work(_: threading.Event) -> PartialWriter:
             with storage_errors(f"cannot write to {self._folders.partials}"):
                 for folder in (self._folders.manifests, self._folders.partials):  # see `ManifestListing`
-                    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+                    make_folder(folder)
                 sweep(self._folders.partials)
             return PartialWriter.open(self._folders.partials, digest, size_bytes, self._publish)
 
@@ -180,7 +180,7 @@ class FilesystemBlobs:
     def _publish(self, path: Path, digest: Digest) -> BlobInfo:
         """The `Publish` of this store's writers."""
         size_bytes = path.stat().st_size
-        self._folders.blobs.mkdir(parents=True, exist_ok=True, mode=0o755)
+        make_folder(self._folders.blobs)
         if self._stat(digest, threading.Event()) is None:
             os.utime(path)  # a resumed partial may have got its last byte long ago
             os.replace(path, self.path(digest))
@@ -201,7 +201,7 @@ class FilesystemBlobs:
             if not source.is_file():
                 raise StorageError(f"cannot add {file} to the store: it is not a regular file")
             for folder in (self._folders.manifests, self._folders.blobs, self._folders.partials):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+                make_folder(folder)
             sweep(self._folders.partials)
             scratch = scratch_path(self._folders.partials)
             lock = FileLock(scratch.with_suffix(".lock"), remove=True)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from corral.adapters.stores.store_folders import StoreFolders
-from corral.adapters.system.files import storage_errors
+from corral.adapters.system.files import make_folder, storage_errors
 from corral.core.models.digests import Digest, parse_digest
 
 __all__ = ("blob_path", "forget", "keep")
@@ -25,7 +25,7 @@ def keep(folders: StoreFolders, digests: Iterable[Digest]) -> None:
     """Gives each existing blob a second name, which Ollama does not see; without hard links, it becomes its only name.
     Blocking. Raises `StorageError`."""
     with storage_errors(f"cannot keep blobs in {folders.kept}"):
-        folders.kept.mkdir(parents=True, exist_ok=True, mode=0o755)
+        make_folder(folders.kept)
         for digest in digests:
             name = _file_name(digest)
             path, kept = folders.blobs / name, folders.kept / name

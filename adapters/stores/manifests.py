@@ -18,7 +18,7 @@ from corral.adapters.stores.manifest_paths import LEVELS, check_name, spelt
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.stores.unchanged import KnownManifest, KnownManifests, settled
 from corral.adapters.system.blocking_work import in_thread
-from corral.adapters.system.files import replace_file, storage_errors
+from corral.adapters.system.files import make_folder, replace_file, storage_errors
 from corral.adapters.system.local_disk import on_local_disk
 from corral.core.errors import Conflict, StorageError
 from corral.core.models.digests import Digest, digest_of, mentioned_digests
@@ -129,7 +129,7 @@ class FilesystemManifests:
                     if stored is None or os.path.lexists(target):
                         continue
                     keep(self._folders, mentioned_digests(stored.data))
-                    target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                    make_folder(target.parent)
                     os.replace(path, target)
                     _remove_empty(path)
 
@@ -153,7 +153,7 @@ class FilesystemManifests:
                     check_inside(self._folders, path.parent)
                     if _is_derived(name):
                         keep(self._folders, mentioned_digests(data))
-                    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                    make_folder(path.parent)
                     replace_file(path, data, self._folders.scratch)
                     break
                 except FileNotFoundError:

@@ -10,7 +10,7 @@ import msgspec
 
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.system.blocking_work import in_thread
-from corral.adapters.system.files import replace_file
+from corral.adapters.system.files import make_folder, replace_file
 from corral.core.malformed import MALFORMED
 from corral.core.models.digests import Digest
 from corral.core.models.model import ModelMetadata
@@ -53,7 +53,7 @@ class FilesystemMetadataCache:
             with suppress(OSError, OverflowError, TypeError, ValueError):  # a number beyond 64 bits, a lone surrogate
                 raw = msgspec.Raw(msgspec.msgpack.encode(metadata))
                 entry = _Entry(_GENERATION, ModelMetadata.__struct_fields__, raw)
-                self._folders.metadata.mkdir(parents=True, exist_ok=True, mode=0o755)
+                make_folder(self._folders.metadata)
                 data = msgspec.msgpack.encode(entry)
                 replace_file(self._path(digest), data, self._folders.scratch, durable=False)
 

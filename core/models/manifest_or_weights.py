@@ -41,7 +41,8 @@ def described_by_manifest(model: Model) -> dict[str, object]:
         return {}
     known = {"context_length": model.context_length, "embedding_length": model.embedding_length}
     lengths = {f"{model.family}.{key}": length for key, length in known.items() if length is not None}
-    return {"general.architecture": model.family, **lengths}
+    named = {"general.basename": model.base_name} if model.base_name else {}
+    return {"general.architecture": model.family, **named, **lengths}
 
 
 def shown_template(model: Model, metadata: ModelMetadata | None, go_template: bool | None = None) -> str:

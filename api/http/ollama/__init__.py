@@ -14,6 +14,7 @@ from corral.api.http.ollama.cloud import (
     web_fetch,
     web_search,
 )
+from corral.api.http.ollama.create import create
 from corral.api.http.ollama.embeddings import embed, embeddings
 from corral.api.http.ollama.inference import chat, generate
 from corral.api.http.ollama.models import copy, delete, list_models, list_running, root, show, version
@@ -24,7 +25,7 @@ __all__ = ("router",)
 router = Router(
     path="/",
     route_handlers=[
-        root, version, list_models, list_running, show, copy, delete, pull, push, has_blob, create_blob,
+        root, version, list_models, list_running, show, copy, delete, pull, push, has_blob, create_blob, create,
         generate, chat, embed, embeddings, web_search, web_fetch, cloud_status,
         recommendations, account, sign_out, forget_key,
     ],

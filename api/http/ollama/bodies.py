@@ -24,6 +24,7 @@ __all__ = (
     "ShowBody",
     "ToolBody",
     "decoded_images",
+    "require_few",
 )
 
 
@@ -124,7 +125,7 @@ class NativeBody(Body, frozen=True, kw_only=True):
         for field in _NAMES:
             if len(getattr(self, field, "")) > _LONGEST_NAME:
                 raise ApiError(400, "invalid model name")
-        _require_few("options", getattr(self, "options", {}), _MOST_OPTIONS)
+        require_few("options", getattr(self, "options", {}), _MOST_OPTIONS)
 
 
 class ModelBody(NativeBody, frozen=True, kw_only=True):
@@ -175,8 +176,8 @@ class ChatBody(InferenceBody, frozen=True, kw_only=True):
 
     def check(self) -> None:
         super().check()
-        _require_few("messages", self.messages, _MOST_MESSAGES)
-        _require_few("tools", self.tools, _MOST_TOOLS)
+        require_few("messages", self.messages, _MOST_MESSAGES)
+        require_few("tools", self.tools, _MOST_TOOLS)
 
 
 class EmbedBody(ModelBody, frozen=True, kw_only=True):
@@ -191,7 +192,7 @@ class EmbedBody(ModelBody, frozen=True, kw_only=True):
     def check(self) -> None:
         super().check()
         if isinstance(self.input, list):
-            _require_few("input", self.input, _MOST_INPUTS)
+            require_few("input", self.input, _MOST_INPUTS)
 
 
 class EmbeddingBody(ModelBody, frozen=True, kw_only=True):
@@ -245,7 +246,8 @@ class CopyBody(NativeBody, frozen=True, kw_only=True):
     destination: str = ""
 
 
-def _require_few(field: str, values: Sized, limit: int) -> None:
+def require_few(field: str, values: Sized, limit: int) -> None:
+    """Raises `ApiError` if `values` has more entries than that."""
     if len(values) > limit:
         raise ApiError(400, f"{field} has {len(values)} entries; at most {limit} are accepted")
 
