@@ -78,7 +78,8 @@ def oci_client(tmp_path: Path) -> Callable[..., OciRegistry]:
     """A client of a user whose home is `tmp_path`; keyword arguments are settings, `environment` and `clock`."""
 
     def make(environment: Mapping[str, str] = {}, clock: Callable[[], float] = time.monotonic, **settings: Any) -> Any:
-        stated = {"ollama_key": str(tmp_path / "id_ed25519"), "upload_chunk_bytes": 65536} | settings
+        key = str(tmp_path / "id_ed25519")
+        stated: dict[str, Any] = {"ollama_key": key, "upload_chunk_bytes": 65536} | settings
         home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
         return OciRegistry(OciRegistrySettings(**stated), environment=home | dict(environment), clock=clock)
 

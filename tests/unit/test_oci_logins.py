@@ -101,7 +101,7 @@ def test_a_wrong_password(guarded: FakeRegistry, oci_client: MakeClient, tmp_pat
     """Is told as such, without the password."""
     environment = docker_config(tmp_path, auths={guarded.host: auth("me", "sesame-street")})
     for demands in ("token", "basic"):
-        guarded.demands = demands  # type: ignore[assignment]
+        guarded.demands = demands
         with pytest.raises(SourceError, match="unauthorized: access denied") as caught:
             run(oci_client(environment), lambda client: client.manifest(one(guarded)))
         assert "sesame" not in f"{caught.value} {caught.value.remedy}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from corral.adapters.registries.oci import uploads
+from corral.adapters.registries.oci import piece_sending
 from corral.adapters.registries.oci.registry import OciRegistry
 from corral.core.errors import BlobNotFound, SourceError, SourceUnavailable
 from corral.core.models.digests import digest_of
@@ -54,13 +54,13 @@ async def send(client: OciRegistry, fake: FakeRegistry) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "PAUSES_S", (0.0,) * len(uploads.PAUSES_S))
+    monkeypatch.setattr(piece_sending, "PAUSES_S", (0.0,) * len(piece_sending.PAUSES_S))
 
 
 def taken_but_unanswered(request: FakeConnection) -> None:
     """The piece arrives, the answer does not."""
     request.cut_after = 0
-    request.reply = lambda *_: request.hang_up()  # type: ignore[method-assign,assignment]
+    request.reply = lambda *_: request.hang_up()  # type: ignore[method-assign]
     request.answer_as_usual()
 
 
