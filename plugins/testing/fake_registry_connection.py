@@ -48,6 +48,8 @@ class FakeConnection(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if "content-length" not in {name.lower() for name in headers}:
             self.send_header("Content-Length", str(len(body)))
+        if not self.state.keeps_connections:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command == "HEAD":
             return

@@ -36,7 +36,7 @@ class RegistryHandler(GuardedConnection):
         if path == "/v2/":
             self.reply(200, b"{}")
             return
-        if path == "/v2/_catalog":
+        if path == "/v2/_catalog" and self.state.lists:
             self._page("repositories", sorted(name for name, kept in self.state.repositories.items() if kept.manifests))
             return
         match = _ROUTES.fullmatch(path)

@@ -79,6 +79,8 @@ class RegistryState:
         self.least_piece_bytes = 0
         self.blobs_at: str | None = None
         self.uploads_at: str | None = None
+        self.keeps_connections = True  # False for clients that nobody closes
+        self.lists = True
         self.deletes = True
         self.mounts = True
 
