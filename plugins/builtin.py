@@ -30,7 +30,7 @@ from corral.plugins.hooks import (
 from corral.plugins.pluggy_markers import hookimpl
 from corral.plugins.registrar import Registrar
 
-__all__ = ("CORRAL_PLUGIN_API", "TOOL_CALL_FORMATS", "FilesystemStoreSettings")
+__all__ = ("CORRAL_PLUGIN_API", "TOOL_CALL_FORMATS", "FilesystemStoreSettings", "OciLayoutStoreSettings")
 
 CORRAL_PLUGIN_API = (1, 0)
 
@@ -68,6 +68,12 @@ class FilesystemStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     root: str = "~/.ollama/models"
 
 
+class OciLayoutStoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[stores.oci-layout]``: `root` is the folder of an OCI image layout, which need not exist yet."""
+
+    root: str = "~/.local/share/corral/models"
+
+
 @hookimpl
 def corral_register_engines(register: Registrar[EngineSpec]) -> None:
     register(LLAMA_CPP)
@@ -95,7 +101,22 @@ def corral_register_runners(register: Registrar[RunnerSpec]) -> None:
 
 @hookimpl
 def corral_register_stores(register: Registrar[StoreSpec]) -> None:
-    register(StoreSpec(name="filesystem", target="corral.plugins.stores:filesystem", settings=FilesystemStoreSettings))
+    register(
+        StoreSpec(
+            name="filesystem",
+            target="corral.plugins.stores:filesystem",
+            settings=FilesystemStoreSettings,
+            address="root",
+        )
+    )
+    register(
+        StoreSpec(
+            name="oci-layout",
+            target="corral.plugins.stores:oci_layout",
+            settings=OciLayoutStoreSettings,
+            address="root",
+        )
+    )
     register(StoreSpec(name="memory", target="corral.plugins.stores:memory"))
 
 

@@ -15,13 +15,15 @@ __all__ = ("AnswerOptions", "ChatOptions", "CorralOptions", "GenerateOptions", "
 class CorralOptions(TypedDict, total=False):
     """The keyword arguments of `Corral` and `AsyncCorral`.
 
-    `models` is a folder in Ollama's layout. `engine` names what runs the models, and `runner` where they run
+    `models` is a folder in Ollama's layout; `store` is another place for models, such as ``oci-layout:FOLDER``.
+    `engine` names what runs the models, and `runner` where they run
     (``thread``, the default, or ``process``). `options` are the defaults of every request. `config` is a settings file
     to read instead of the usual one; `settings` maps dotted paths (``scheduler.max_loaded_models``) to values that
     override it. `runtime` is an existing runtime, which is used as it is and not closed.
     """
 
     models: str | os.PathLike[str]
+    store: str
     engine: str
     runner: str
     options: Mapping[str, Any]

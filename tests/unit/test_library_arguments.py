@@ -117,7 +117,7 @@ def test_unknown_keywords_name_what_was_called(client: Any) -> None:
     """The error names the class and the method that were called, and the closest argument."""
     with pytest.raises(TypeError, match=r"^Corral\(\) has no argument 'model'; did you mean models\?"):
         Corral(model="x")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match=r"^AsyncCorral\(\) has no argument 'zzz'; its arguments are models, engine"):
+    with pytest.raises(TypeError, match=r"^AsyncCorral\(\) has no argument 'zzz'; its arguments are models, store"):
         AsyncCorral(zzz="x")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"^Corral\.chat\(\) has no argument 'temperature'; did you mean options="):
         client.chat(MODEL, "hello", temperature=1)
