@@ -14,7 +14,6 @@ from corral.api.cli.answers import TRUNCATED, print_reply, print_timings
 from corral.api.cli.attachments import Attached, attach, names_files
 from corral.api.cli.backends import Backend, LocalBackend, RunOptions, ServerBackend
 from corral.api.cli.chat_saving import save_chat
-from corral.api.cli.client import ServerClient
 from corral.api.cli.history import History
 from corral.api.cli.logs import set_up_logging
 from corral.api.cli.model_facts import ModelFacts
@@ -30,6 +29,7 @@ from corral.api.cli.parameters import (
 )
 from corral.api.cli.progress import load_progress
 from corral.api.cli.repl import Repl
+from corral.api.cli.server_choice import running_server
 from corral.api.cli.session import Session
 from corral.api.cli.targets import find_model, imported, is_path, is_reference, pulled
 from corral.api.cli.terminal import Interrupts, no_echo, open_terminal
@@ -126,7 +126,7 @@ def run(
     if log.level in ("debug", "trace"):
         set_up_logging(log.level, as_json=log.json)
     question = _question(prompt)
-    server = None if local or engine is not None else _server(session)
+    server = None if local or engine is not None else running_server(session, "running the model in this process")
     with session.library() as corral:
         backend: Backend = LocalBackend(corral) if server is None else ServerBackend(server)
         if server is None and (is_reference(model) or is_path(model)):
@@ -162,18 +162,6 @@ def run(
             if any(option in fault.message for option, _ in options):
                 raise wrong_value("-o", fault) from fault
             raise
-
-
-def _server(session: Session) -> ServerClient | None:
-    """The server to use, or None for this process. Raises `SourceError` if the user's server is not Corral."""
-    server = session.server()
-    state = server.state()
-    if state == "foreign":
-        if session.address_is_stated:
-            raise server.foreign()
-        where = f"{server.who()} runs at {server.address.url}, not Corral"
-        echo(f"{where}: running the model in this process", err=True)
-    return server if state == "corral" else None
 
 
 def _find(corral: Corral, backend: Backend, model: str) -> tuple[str, ModelFacts]:

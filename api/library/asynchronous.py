@@ -22,9 +22,17 @@ from corral.api.library.arguments import (
     refuse_unknown,
     texts_of,
 )
+from corral.api.library.creation import AsyncCreation
 from corral.api.library.housekeeping import AsyncHousekeeping
 from corral.api.library.messages import Messages, images_read, spoken
-from corral.api.library.options import AnswerOptions, ChatOptions, CorralOptions, GenerateOptions, RequestOptions
+from corral.api.library.options import (
+    ELSEWHERE,
+    AnswerOptions,
+    ChatOptions,
+    CorralOptions,
+    GenerateOptions,
+    RequestOptions,
+)
 from corral.api.library.own_runtime import OwnRuntime
 from corral.api.library.results import (
     ChatResult,
@@ -50,7 +58,7 @@ from corral.core.scheduling.load_progress import LoadListener
 __all__ = ("AsyncCorral",)
 
 
-class AsyncCorral(AsyncHousekeeping):
+class AsyncCorral(AsyncCreation, AsyncHousekeeping):
     """Runs models in this process, for code on an event loop. Nothing is read or loaded before the first use.
 
     Methods raise subclasses of `CorralError`; `TypeError` for an unknown keyword; and `RuntimeError` if this object is
@@ -260,7 +268,7 @@ class AsyncCorral(AsyncHousekeeping):
     def _request(
         self, method: str, model: str, how: RequestOptions | AnswerOptions, known: type[RequestOptions]
     ) -> dict[str, Any]:
-        refuse_unknown(f"{self._name}.{method}()", how, known.__annotations__)
+        refuse_unknown(f"{self._name}.{method}()", how, known.__annotations__, ELSEWHERE.get(method, {}))
         return {
             "model": checked("model", model, str),
             "options": self._options | checked_options(how.get("options")),

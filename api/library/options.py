@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from corral.api.library.tools import Tools
 from corral.core.runtime import Runtime
 
-__all__ = ("AnswerOptions", "ChatOptions", "CorralOptions", "GenerateOptions", "RequestOptions")
+__all__ = ("ELSEWHERE", "AnswerOptions", "ChatOptions", "CorralOptions", "GenerateOptions", "RequestOptions")
 
 
 class CorralOptions(TypedDict, total=False):
@@ -86,3 +86,15 @@ class GenerateOptions(AnswerOptions, total=False):
     context: Sequence[int]
     suffix: str | None
     template: str | None
+
+
+def _own(kind: type[AnswerOptions]) -> Iterable[str]:
+    return kind.__annotations__.keys() - AnswerOptions.__annotations__.keys()
+
+
+ELSEWHERE: Mapping[str, Mapping[str, str]] = {
+    "chat": dict.fromkeys(_own(GenerateOptions), "generate() has it")
+    | {"images": "images belong to a message: {'role': 'user', 'content': …, 'images': […]}"},
+    "generate": dict.fromkeys(_own(ChatOptions), "chat() has it"),
+}
+"""Keyword arguments that a method does not have, and where they belong."""

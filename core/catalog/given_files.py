@@ -14,7 +14,7 @@ from corral.core.models.model import FileRole, ModelFile
 from corral.core.ports.blobs import BlobInfo, BlobStore, LocalBlobs
 from corral.core.ports.sources import FetchProgress, OnProgress
 
-__all__ = ("GivenFileReader", "check_paths", "model_files")
+__all__ = ("GivenFileReader", "check_paths", "model_files", "refuse_unconverted")
 
 
 def check_paths(files: GivenFiles | None) -> None:
@@ -22,6 +22,15 @@ def check_paths(files: GivenFiles | None) -> None:
     for name in files or ():
         if any(part in ("", ".", "..") for part in name.split("/")):
             raise InvalidRequest("file path must be relative", None if name else "a file has no name")
+
+
+def refuse_unconverted(files: GivenFiles | None) -> None:
+    """Raises `Unsupported` for files that would have to be converted, before anything is done with them."""
+    if any(name.endswith((".safetensors", ".pth")) for name in files or ()):
+        raise Unsupported(
+            "this version cannot create a model from safetensors",
+            "convert them to GGUF first, with convert_hf_to_gguf.py of llama.cpp, and create it from that file",
+        )
 
 
 def model_files(parts: Sequence[Part], role: FileRole | None = None) -> tuple[ModelFile, ...]:
@@ -50,11 +59,7 @@ class GivenFileReader:
         """The files in the order of their names. Raises `InvalidRequest` for a file that is no GGUF, `Unsupported` for
         what has to be converted first, `InvalidModelFile` for one that is broken, and `BlobNotFound`.
         """
-        if any(name.endswith(".safetensors") for name in files):
-            raise Unsupported(
-                "this version cannot create a model from safetensors",
-                "convert them to GGUF first, with convert_hf_to_gguf.py of llama.cpp, and create it from that file",
-            )
+        refuse_unconverted(files)
         stored = [(name, await self._stored(name, files[name], on_progress)) for name in sorted(files)]
         parts = []
         for name, blob in stored:

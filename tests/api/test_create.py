@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
+import ollama
 import pytest
+from click.testing import CliRunner
 
+from corral.api.cli import main
 from corral.core.models.digests import Digest, digest_of
 from corral.core.models.names import parse_name
 from corral.plugins.testing.gguf import SMALL_MODEL, TensorEntry, gguf_bytes
@@ -335,3 +339,81 @@ def test_many_at_once(api: httpx.Client) -> None:
         assert set(pool.map(make, range(100))) == {200}
     for number in range(100):
         assert api.request("DELETE", "/api/delete", json={"model": f"many{number}"}).status_code == 200
+
+
+MODELFILE = '''
+FROM ./small.gguf
+FROM ./mmproj.gguf
+SYSTEM """Two
+lines"""
+PARAMETER stop "a "
+MESSAGE user hi
+LICENSE MIT
+'''
+
+
+@pytest.fixture
+def command(
+    server: Any, tmp_path: Path, user_at: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Runs ``corral`` in this process, in a folder with files, for the server."""
+    (tmp_path / "small.gguf").write_bytes(WEIGHTS)
+    (tmp_path / "mmproj.gguf").write_bytes(PROJECTOR)
+    (tmp_path / "Modelfile").write_text(MODELFILE)
+    monkeypatch.chdir(tmp_path)
+    environment = user_at(tmp_path, CORRAL_HOST=server.url)
+
+    def run(*arguments: str) -> tuple[object, str, str]:
+        with CliRunner().isolation(env=environment) as (out, err, _):
+            status: object = 0
+            try:
+                main(arguments)
+            except SystemExit as end:
+                status = end.code
+            return status, out.getvalue().decode(), err.getvalue().decode()
+
+    return run
+
+
+def test_the_command_line_creates_on_the_server(command: Any, api: httpx.Client, server: Any, tmp_path: Path) -> None:
+    """`corral create` uploads what the server lacks, and the server creates the model; nothing is stored here."""
+    assert command("create", "by-cli") == (0, f"created by-cli:latest on the server at {server.url}\n", "")
+    found = shown(api, "by-cli")
+    assert (found["system"], found["license"]) == ("Two\nlines", "MIT")
+    assert found["messages"] == [{"role": "user", "content": "hi"}]
+    assert "vision" in found["capabilities"]
+    assert not (tmp_path / "models").exists()
+    (tmp_path / "Modelfile").write_text("FROM by-cli\nPARAMETER seed 1")
+    assert command("create", "by-cli", "--json")[1:] == (
+        f'{{\n  "name": "by-cli:latest",\n  "server": "{server.url}"\n}}\n', "",
+    )  # fmt: skip
+    assert shown(api, "by-cli")["parameters"].split() == ["seed", "1", "stop", '"a', '"']
+    assert command("create", "mine", "--local", "-f", "Modelfile")[0] == 1  # this store has no by-cli
+    (tmp_path / "Modelfile").write_text("FROM ./small.gguf\nTEMPLATE {{ .Prompt")
+    status, _, err = command("create", "bad")
+    assert (status, err) == (1, "Error: template error: template: :1: unclosed action\n")
+
+
+def test_the_official_client(server: Any, api: httpx.Client, tmp_path: Path) -> None:
+    """The official Python client uploads, creates, copies, shows and deletes."""
+    (tmp_path / "small.gguf").write_bytes(WEIGHTS)
+    with ollama.Client(host=server.url) as client:
+        digest = client.create_blob(tmp_path / "small.gguf")
+        assert digest == digest_of(WEIGHTS)
+        events = list(client.create("by-client", files={"small.gguf": digest}, system="Hi.", stream=True))
+        assert events[-1].status == "success"
+        assert f"using existing layer {digest}" in [event.status for event in events]
+        license = ["A", "B"]
+        assert client.create("by-client2", from_="by-client", license=license, stream=False).status == "success"
+        assert client.copy("by-client2", "by-client3").status == "success"
+        found = client.show("by-client3")
+        assert (found.license, found.template) == ("A\nB", CHATML)
+        assert found.modelinfo is not None
+        assert found.modelinfo["general.architecture"] == "llama"
+        with pytest.raises(ollama.ResponseError, match="neither 'from' or 'files' was specified") as caught:
+            client.create("nothing")
+        assert caught.value.status_code == 400
+        for name in ("by-client", "by-client2", "by-client3"):
+            assert client.delete(name).status == "success"
+        with pytest.raises(ollama.ResponseError, match="model 'by-client:latest' not found"):
+            client.show("by-client")

@@ -150,7 +150,7 @@ def test_a_process_killed_at_a_random_moment_loses_nothing(workers: Workers) -> 
         killed += workers.run(1000 + number, kill_after_s=after_s) == -signal.SIGALRM
         models = workers.check(models)
     assert killed
-    assert workers.collect()
+    workers.collect()
     assert workers.models() == models
 
 
