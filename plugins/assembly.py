@@ -12,6 +12,8 @@ import msgspec
 
 from corral.adapters.constraints.schema_checks import SchemaChecker
 from corral.adapters.engines.upstream.directory import ServerDirectory
+from corral.adapters.registries.oci.own_logins import OwnLogins
+from corral.adapters.registries.oci.settings import OciRegistrySettings
 from corral.adapters.runners.jobs import ProcessJobs
 from corral.adapters.system.installed_packages import InstalledPackages
 from corral.adapters.system.memory import free_memory
@@ -225,6 +227,7 @@ async def assemble(
             formats=list(parts.of(MANIFEST_FORMATS).values()),
             upkeep=stores.upkeep,
         ),
+        logins=OwnLogins(_registry_settings(settings)),
         version=version("corral"),
         registries=tuple(parts.of(REGISTRIES).values()),
         engines=tuple(engine_status(spec, installation) for spec in engines),
@@ -246,6 +249,11 @@ def engine_chooser(
         left_out=manager.left_out,
         settings=settings.engines,
     )
+
+
+def _registry_settings(settings: Settings) -> OciRegistrySettings:
+    stated = settings.parts.get(REGISTRIES.plural, {}).get("oci")
+    return stated if isinstance(stated, OciRegistrySettings) else OciRegistrySettings()
 
 
 def open_stores(settings: Settings, manager: PluginManager) -> Stores:

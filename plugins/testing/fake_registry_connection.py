@@ -54,6 +54,7 @@ class FakeConnection(BaseHTTPRequestHandler):
         if self.stall_after is not None:
             self.wfile.write(body[: self.stall_after])
             self.wfile.flush()
+            self.state.stalling.set()
             self.state.released.wait(60)
             self.hang_up()
         elif self.cut_after is not None and self.cut_after < len(body):
