@@ -11,6 +11,7 @@ from corral.api.cli.output import echo
 from corral.api.library.results import ModelDetails
 from corral.api.modelfile.showing import modelfile_text, parameters_text
 from corral.core.models.manifest_or_weights import completed
+from corral.core.models.model import parameter_size_text
 from corral.core.specs.engines import LocalFile
 from corral.core.wording.printable import one_line
 
@@ -18,6 +19,7 @@ __all__ = ("ModelFacts", "facts_of_details", "facts_of_reply", "print_facts")
 
 _NAME_WIDTH = 20
 _LICENSE_LINES = 2
+_PROJECTOR_ROWS = (("embedding length", "embedding_length"), ("dimensions", "projection_dim"))
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +41,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     license: str = ""
     modelfile: str = ""
     messages: tuple[Mapping[str, str], ...] = ()
+    projector: Mapping[str, Any] = {}
 
     @property
     def embeds_only(self) -> bool:
@@ -80,6 +83,7 @@ def facts_of_details(details: ModelDetails, files: Sequence[LocalFile]) -> Model
             parameters=record.parameters,
         ),
         messages=tuple({"role": message.role, "content": message.content} for message in record.messages),
+        projector=details.projector,
     )
 
 
@@ -105,6 +109,7 @@ def facts_of_reply(name: str, reply: Mapping[str, Any]) -> ModelFacts:
         messages=tuple(
             {"role": message["role"], "content": message.get("content", "")} for message in reply.get("messages") or ()
         ),
+        projector=reply.get("projector_info") or {},
     )
 
 
@@ -122,6 +127,7 @@ def print_facts(facts: ModelFacts, *, more: Sequence[tuple[str, Sequence[tuple[s
     ]
     _print_section("Model", [(label, value) for label, value in model if value])
     _print_section("Capabilities", [(capability, "") for capability in facts.capabilities])
+    _print_section("Projector", _projector_rows(facts.projector))
     parameters = [line.split(maxsplit=1) for line in facts.parameters.splitlines()]
     _print_section("Parameters", [(words[0], words[1] if len(words) > 1 else "") for words in parameters if words])
     for title, rows in more:
@@ -130,6 +136,20 @@ def print_facts(facts: ModelFacts, *, more: Sequence[tuple[str, Sequence[tuple[s
     lines = [line for line in facts.license.splitlines() if line.strip()]
     rows = [(line.strip(), "") for line in lines[:_LICENSE_LINES]]
     _print_section("License", [*rows, ("...", "")] if len(lines) > _LICENSE_LINES else rows)
+
+
+def _projector_rows(header: Mapping[str, Any]) -> list[tuple[str, str]]:
+    kind, count = header.get("general.architecture"), header.get("general.parameter_count")
+
+    def of_either(key: str) -> object:
+        return header.get(f"{kind}.vision.{key}") or header.get(f"{kind}.audio.{key}")
+
+    rows = [
+        ("architecture", kind),
+        ("parameters", parameter_size_text(count) if isinstance(count, int) else None),
+        *((label, of_either(key)) for label, key in _PROJECTOR_ROWS),
+    ]
+    return [(label, str(value)) for label, value in rows if value]
 
 
 def _print_section(title: str, rows: Sequence[tuple[str, str]]) -> None:
