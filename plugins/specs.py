@@ -15,7 +15,7 @@ from corral.core.ports.metadata import MetadataCache
 from corral.core.ports.upkeep import StoreUpkeep
 from corral.core.specs.imports import import_name
 
-__all__ = ("FactorySpec", "LazySpec", "Stores", "build", "resolve")
+__all__ = ("AddressedSpec", "FactorySpec", "LazySpec", "Stores", "build", "resolve")
 
 
 class LazySpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +33,17 @@ class FactorySpec(LazySpec, frozen=True, kw_only=True):
     """
 
     settings: type[msgspec.Struct] | None = None
+
+
+class AddressedSpec(FactorySpec, frozen=True, kw_only=True):
+    """A spec that a setting can select by an address, ``NAME:PLACE``.
+
+    `address` is the field of its settings, of type str, that gets the place; None if it takes none. `registry` is the
+    name of a registry's spec, whose object the factory gets as a second argument.
+    """
+
+    address: str | None = None
+    registry: str | None = None
 
 
 class Stores(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +70,9 @@ def resolve(target: str) -> Any:
         raise PluginError(f"cannot import {target!r}: {type(fault).__name__}: {short_line(fault)}") from fault
 
 
-def build(spec: FactorySpec, settings: msgspec.Struct | None = None) -> Any:
-    """Calls the spec's factory with `settings`, or with the defaults of the Struct that the spec names."""
+def build(spec: FactorySpec, settings: msgspec.Struct | None = None, *more: object) -> Any:
+    """Calls the spec's factory with `settings`, or with the defaults of the Struct that the spec names, and `more`."""
     factory: Callable[..., Any] = resolve(spec.target)
     if spec.settings is None:
-        return factory()
-    return factory(settings if settings is not None else spec.settings())
+        return factory(*more)
+    return factory(settings if settings is not None else spec.settings(), *more)

@@ -7,19 +7,18 @@ from typing import Any
 
 import msgspec
 
-from corral.api.cli.output import echo
+from corral.api.cli.output import PADDING, echo
+from corral.api.library import Corral
 from corral.api.library.results import ModelDetails
 from corral.api.modelfile.showing import modelfile_text, parameters_text
+from corral.core.errors import CorralError
 from corral.core.models.manifest_or_weights import completed
-from corral.core.models.model import parameter_size_text
-from corral.core.specs.engines import LocalFile
+from corral.core.models.model import StoredModel, parameter_size_text
 from corral.core.wording.printable import one_line
 
 __all__ = ("ModelFacts", "facts_of_details", "facts_of_reply", "print_facts")
 
-_NAME_WIDTH = 20
 _LICENSE_LINES = 2
-_PROJECTOR_ROWS = (("embedding length", "embedding_length"), ("dimensions", "projection_dim"))
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +39,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     system: str = ""
     license: str = ""
     modelfile: str = ""
+    projector: Mapping[str, object] = {}
     messages: tuple[Mapping[str, str], ...] = ()
-    projector: Mapping[str, Any] = {}
 
     @property
     def embeds_only(self) -> bool:
@@ -57,8 +56,9 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
         return capability in self.capabilities
 
 
-def facts_of_details(details: ModelDetails, files: Sequence[LocalFile]) -> ModelFacts:
-    """The facts from the store. `files` are the model's local files."""
+def facts_of_details(corral: Corral, details: ModelDetails) -> ModelFacts:
+    """The facts from the store."""
+    catalog = corral.runtime().catalog
     record = completed(details.record, details.metadata)
     return ModelFacts(
         name=record.name.short,
@@ -77,13 +77,13 @@ def facts_of_details(details: ModelDetails, files: Sequence[LocalFile]) -> Model
         license="\n".join(record.licenses),
         modelfile=modelfile_text(
             record,
-            files,
+            catalog.local_files(record),
             template=record.template.text if record.template else "",
             system=record.system or "",
             parameters=record.parameters,
         ),
+        projector=_projector(corral, record),
         messages=tuple({"role": message.role, "content": message.content} for message in record.messages),
-        projector=details.projector,
     )
 
 
@@ -106,10 +106,10 @@ def facts_of_reply(name: str, reply: Mapping[str, Any]) -> ModelFacts:
         system=reply.get("system", ""),
         license=reply.get("license", ""),
         modelfile=reply.get("modelfile", ""),
+        projector=reply.get("projector_info", {}),
         messages=tuple(
             {"role": message["role"], "content": message.get("content", "")} for message in reply.get("messages") or ()
         ),
-        projector=reply.get("projector_info") or {},
     )
 
 
@@ -138,24 +138,33 @@ def print_facts(facts: ModelFacts, *, more: Sequence[tuple[str, Sequence[tuple[s
     _print_section("License", [*rows, ("...", "")] if len(lines) > _LICENSE_LINES else rows)
 
 
-def _projector_rows(header: Mapping[str, Any]) -> list[tuple[str, str]]:
-    kind, count = header.get("general.architecture"), header.get("general.parameter_count")
+def _projector(corral: Corral, record: StoredModel) -> Mapping[str, object]:
+    """The projector's metadata; empty if there is none, or it cannot be read."""
+    catalog = corral.runtime().catalog
+    try:
+        return corral.call(lambda _: catalog.describe_projector(record, verbose=False))
+    except CorralError:
+        return {}
 
-    def of_either(key: str) -> object:
-        return header.get(f"{kind}.vision.{key}") or header.get(f"{kind}.audio.{key}")
 
+def _projector_rows(projector: Mapping[str, object]) -> list[tuple[str, str]]:
+    architecture = projector.get("general.architecture", "")
+    count = projector.get("general.parameter_count")
     rows = [
-        ("architecture", kind),
-        ("parameters", parameter_size_text(count) if isinstance(count, int) else None),
-        *((label, of_either(key)) for label, key in _PROJECTOR_ROWS),
+        ("architecture", architecture),
+        ("parameters", parameter_size_text(count) if isinstance(count, int) else ""),
     ]
-    return [(label, str(value)) for label, value in rows if value]
+    for label, suffix in (("embedding length", "embedding_length"), ("dimensions", "projection_dim")):
+        found = (projector.get(f"{architecture}.{kind}.{suffix}") for kind in ("vision", "audio"))
+        rows.append((label, next((value for value in found if value is not None), "")))
+    return [(label, str(value)) for label, value in rows if value != ""]
 
 
 def _print_section(title: str, rows: Sequence[tuple[str, str]]) -> None:
     if not rows:
         return
+    width = max(len(one_line(label)) for label, _ in rows) + PADDING
     echo(f"  {title}")
     for label, value in rows:
-        echo(f"    {one_line(label):<{_NAME_WIDTH}}{one_line(value)}".rstrip())
+        echo(f"    {one_line(label):<{width}}{one_line(value)}".rstrip())
     echo()

@@ -16,6 +16,7 @@ from corral.core.models.model import StoredModel
 from corral.core.wording.printable import one_line, printable
 
 __all__ = (
+    "PADDING",
     "echo",
     "echo_content",
     "fault_text",
@@ -30,7 +31,9 @@ __all__ = (
     "print_table",
 )
 
-_PADDING = 4
+PADDING = 4
+"""Spaces between columns."""
+
 _SIZES = (("B", 1), ("KB", 1000), ("MB", 1000**2), ("GB", 1000**3), ("TB", 1000**4))
 _DAY_S = 86400
 
@@ -62,7 +65,7 @@ def print_fault(fault: CorralError) -> None:
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints columns without borders, four spaces apart. Each cell is shown on one line."""
     lines = [[one_line(cell) for cell in line] for line in (header, *rows)]
-    widths = [max(len(line[column]) for line in lines) + _PADDING for column in range(len(header))]
+    widths = [max(len(line[column]) for line in lines) + PADDING for column in range(len(header))]
     for line in lines:
         echo("".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
 

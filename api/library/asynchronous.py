@@ -25,7 +25,14 @@ from corral.api.library.arguments import (
 from corral.api.library.creation import AsyncCreation
 from corral.api.library.housekeeping import AsyncHousekeeping
 from corral.api.library.messages import Messages, images_read, spoken
-from corral.api.library.options import AnswerOptions, ChatOptions, CorralOptions, GenerateOptions, RequestOptions
+from corral.api.library.options import (
+    ELSEWHERE,
+    AnswerOptions,
+    ChatOptions,
+    CorralOptions,
+    GenerateOptions,
+    RequestOptions,
+)
 from corral.api.library.own_runtime import OwnRuntime
 from corral.api.library.results import (
     ChatResult,
@@ -261,7 +268,7 @@ class AsyncCorral(AsyncCreation, AsyncHousekeeping):
     def _request(
         self, method: str, model: str, how: RequestOptions | AnswerOptions, known: type[RequestOptions]
     ) -> dict[str, Any]:
-        refuse_unknown(f"{self._name}.{method}()", how, known.__annotations__)
+        refuse_unknown(f"{self._name}.{method}()", how, known.__annotations__, ELSEWHERE.get(method, {}))
         return {
             "model": checked("model", model, str),
             "options": self._options | checked_options(how.get("options")),

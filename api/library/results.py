@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
 
 from corral.core.catalog.catalog import ModelCatalog
-from corral.core.errors import CorralError
 from corral.core.models.model import ModelMetadata, StoredModel
 from corral.core.models.names import ModelName
 from corral.core.requests.messages import ToolCall
@@ -149,15 +147,13 @@ class Embeddings(Value, frozen=True, kw_only=True):
 class ModelDetails(Value, frozen=True, kw_only=True):
     """A model as its manifest and its weights describe it. `metadata` is None if the weights cannot be read.
 
-    `template` is the chat template that it uses, empty if it has none; `projector` what the header of its projector
-    says, empty if it has none that can be read.
+    `template` is the chat template that it uses, empty if it has none.
     """
 
     record: StoredModel
     metadata: ModelMetadata | None
     capabilities: tuple[str, ...]
     template: str = ""
-    projector: Mapping[str, object] = {}
 
 
 async def model_details(catalog: ModelCatalog, name: ModelName) -> ModelDetails:
@@ -165,16 +161,8 @@ async def model_details(catalog: ModelCatalog, name: ModelName) -> ModelDetails:
     record = await catalog.get(name)
     metadata = await catalog.readable_metadata(record)
     capabilities = await catalog.capabilities(record)
-    projector: Mapping[str, object] = {}
-    with suppress(CorralError):
-        projector = await catalog.describe_projector(record, verbose=False)
-    return ModelDetails(
-        record=record,
-        metadata=metadata,
-        capabilities=capabilities,
-        template=catalog.template(record, metadata),
-        projector=projector,
-    )
+    template = catalog.template(record, metadata)
+    return ModelDetails(record=record, metadata=metadata, capabilities=capabilities, template=template)
 
 
 A = TypeVar("A", bound=Answer)

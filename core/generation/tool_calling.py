@@ -83,7 +83,7 @@ def held_calls(request: ChatRequest, chosen: ChosenParsers, *, able: bool) -> He
     # Beside a format, an answer has either the format, or consists of calls.
     calls_alone = required or request.constraint is not None
     grammar = chosen.tool_calls.call_grammar(tools, chosen.rendered, required=calls_alone)
-    constraint = Constraint(kind="lark", source=grammar, subject="tools")
+    constraint = Constraint(kind="lark", source=grammar, subject="tools", complete=calls_alone)
     if request.constraint is not None:
         constraint = msgspec.structs.replace(request.constraint, alternative=constraint)
     return HeldCalls(request=msgspec.structs.replace(request, constraint=constraint))

@@ -20,6 +20,7 @@ __all__ = (
     "SchedulerSection",
     "ServerSettings",
     "Settings",
+    "TopSettings",
     "default_config_path",
 )
 
@@ -149,17 +150,19 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All effective settings.
+class TopSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What is set outside of any section."""
 
-    `engines` and `converters` hold what was stated in their sections, by name; their defaults are added when a model is
-    loaded or converted. `parts` holds the decoded sections of everything else that plugins register, by section and
-    name (``parts["stores"]["filesystem"]``). `origins` has a row for every setting.
-    """
-
-    server: ServerSettings = ServerSettings()
-    scheduler: SchedulerSection = SchedulerSection()
-    store: Annotated[str, Meta(description="The store that holds the models.")] = "filesystem"
+    store: Annotated[
+        str,
+        Meta(
+            description="The store that holds the models: a folder in Ollama's layout, `oci-layout:FOLDER`, "
+            "`oci://HOST/PREFIX`, or the name of a store."
+        ),
+    ] = "filesystem"
+    store_layers: Annotated[
+        tuple[str, ...], Meta(description="Stores below that one, the topmost first, which are only read.")
+    ] = ()
     registry: Annotated[
         str,
         Meta(
@@ -181,6 +184,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "in the weights offers more."
         ),
     ] = None
+
+
+class Settings(TopSettings, frozen=True, kw_only=True):
+    """All effective settings.
+
+    `engines` and `converters` hold what was stated in their sections, by name; their defaults are added when a model is
+    loaded or converted. `parts` holds the decoded sections of everything else that plugins register, by section and
+    name (``parts["stores"]["filesystem"]``). `origins` has a row for every setting.
+    """
+
+    server: ServerSettings = ServerSettings()
+    scheduler: SchedulerSection = SchedulerSection()
     log: LogSettings = LogSettings()
     cli: CliSettings = CliSettings()
     plugins: PluginsSettings = PluginsSettings()

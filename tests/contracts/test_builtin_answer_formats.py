@@ -91,6 +91,18 @@ class _BuiltIn(ToolCallFormatContract):
         assert texts
         assert all(_follows(grammar, text) for text in texts)
 
+    def test_a_call_that_breaks_off_is_warned_of(self) -> None:
+        """Wherever the answer ends: inside the mark before the call too, but not after its first characters."""
+        text = next(text for text, (_, visible, calls) in self.answers if not visible and calls)
+        for end in range(len(text)):
+            _, calls, warnings = self._read(self.call_format(), text[:end])
+            if calls:
+                break
+            if end < 3:
+                assert warnings == ()
+            if end > 4:
+                assert warnings, text[:end]
+
     @pytest.mark.parametrize("required", [True, False])
     def test_marks_may_be_control_tokens(self, required: bool) -> None:
         """The grammar allows the answers also when all marks of the format are control tokens of the model."""

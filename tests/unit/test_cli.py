@@ -172,7 +172,7 @@ def test_show(stocked: Call) -> None:
     assert "  Model\n    architecture        llama\n" in out
     assert "    context length      256\n" in out
     assert "  Capabilities\n    completion\n" in out
-    assert "  Engines\n    llama-cpp           runs GGUF" in out
+    assert "  Engines\n    llama-cpp    runs GGUF" in out
     assert stocked("show", MODEL, "--template").out.strip() == SMALL_MODEL["tokenizer.chat_template"]
     assert "token_embd.weight" in stocked("show", MODEL, "--verbose").out
     assert f"\n# FROM {MODEL}\n\nFROM /" in stocked("show", MODEL, "--modelfile").out

@@ -24,7 +24,6 @@ __all__ = ("embed", "embeddings")
 BodyT = TypeVar("BodyT", bound=ModelBody)
 
 _NOT_FOUND = 'model "{}" not found, try pulling it first'
-_TOO_LONG = "the input length exceeds the context length"
 _ROWS_PER_TURN = 32
 
 _encode = msgspec.json.Encoder().encode
@@ -55,10 +54,7 @@ async def embed(request: Request[Any, Any, Any]) -> ASGIApp:
         options=body.options,
         keep_alive_s=begun.keep_alive_s,
     )
-    try:
-        result = await _run(begun, call)
-    except InvalidEmbedding as error:
-        raise ApiError(400, error.message) from error
+    result = await _run(begun, call, failed=400)
     rest: dict[str, Any] = {}
     if inputs:
         rest["total_duration"] = result.total_ns
@@ -87,17 +83,18 @@ async def embeddings(request: Request[Any, Any, Any]) -> Response[bytes]:
         options=body.options,
         keep_alive_s=begun.keep_alive_s,
     )
-    result = await _run(begun, call)
+    result = await _run(begun, call, failed=500)
     vectors = [_encode(row.tolist()) for row in rows(result.vectors)]
     return Response(b'{"embedding":' + (vectors[0] if vectors else b"[]") + b"}", media_type=JSON)
 
 
-async def _run(begun: InferenceRequest[BodyT], call: EmbedCall) -> EmbedResult:
+async def _run(begun: InferenceRequest[BodyT], call: EmbedCall, *, failed: int) -> EmbedResult:
+    """`failed` is the status for inputs that are too long and for vectors that are not numbers."""
     try:
         with begun:
             result = await begun.unless_client_leaves(begun.runtime.inference.embed(call))
-    except PromptTooLong as error:
-        raise ApiError(400, _TOO_LONG) from error
+    except (PromptTooLong, InvalidEmbedding) as error:
+        raise ApiError(failed, error.message) from error
     begun.log.prompt_tokens = result.prompt_tokens
     return result
 
