@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -140,6 +141,7 @@ class ConnectionPool:
                     # Proxies are for what is elsewhere.
                     mounts={f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")},
                     follow_redirects=False,
+                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none are kept, and none sent
                     timeout=httpx.Timeout(settings.stall_timeout_s, connect=settings.connect_timeout_s, pool=None),
                     limits=httpx.Limits(max_keepalive_connections=32, keepalive_expiry=_IDLE_CONNECTION_S),
                 )
